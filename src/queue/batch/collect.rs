@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult};
-use crate::llm::reply_details::RawJson;
 use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
@@ -51,7 +50,6 @@ pub(crate) fn collect(
         client,
         asked: AskedProvider::from(record),
         seen: HashSet::new(),
-        file: PathBuf::new(),
         chunk: HashMap::new(),
         bytes: 0,
         second_pass: None,
@@ -67,7 +65,7 @@ pub(crate) fn collect(
             reader.file(path, *is_whole, ctx)?;
         }
     }
-    let mut collected = reader.finish()?;
+    let mut collected = reader.collected;
     let foreign = record.is_presumed() && collected.requests == 0;
     // Nor is it known for ours by a batch of which the provider says that nothing in it was answered:
     // then nothing was paid for, and ours may be another one.
@@ -118,6 +116,11 @@ fn withheld(
              have one that can"
         ));
     }
+    // Nothing says that a batch which was cut short had begun.
+    let is_due = results.completed || results.expected.is_some_and(|least| least > 0);
+    if results.files.is_empty() && is_due {
+        return Some(format!("{provider} does not say where its results are"));
+    }
     if let Some(expected) = results.expected.filter(|expected| answered < *expected) {
         return Some(format!(
             "its results at {provider} are incomplete: {answered} of {expected} can be read"
@@ -129,7 +132,7 @@ fn withheld(
             "its results at {provider} have none of our requests"
         ));
     }
-    let empty = results.completed && !results.files.is_empty() && found.requests == 0;
+    let empty = results.completed && found.requests == 0;
     (empty && results.expected.is_none()).then(|| format!("its results at {provider} are empty"))
 }
 
@@ -208,8 +211,7 @@ struct ResultReader<'a> {
     client: &'a Arc<dyn BatchClient>,
     asked: AskedProvider,
     seen: HashSet<u32>,
-    /// The file that is being read, which holds all lines of the chunk.
-    file: PathBuf,
+    /// All of them of the file that is being read.
     chunk: HashMap<u32, ReadLine>,
     bytes: usize,
     second_pass: Option<SecondPass>,
@@ -221,6 +223,33 @@ struct ReadLine {
     result: BatchLineResult,
     offset: u64,
     bytes: usize,
+}
+
+/// Reads lines of results once more, for the replies in them that are kept: few are.
+struct Replies {
+    path: PathBuf,
+    file: File,
+}
+
+impl Replies {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(|error| unreadable(path, error))?;
+        let path = path.to_owned();
+        Ok(Self { path, file })
+    }
+
+    fn line(&mut self, offset: u64, bytes: usize) -> Result<Vec<u8>, Error> {
+        let mut line = vec![0; bytes];
+        let read = self.file.seek(SeekFrom::Start(offset));
+        let read = read.and_then(|_| self.file.read_exact(&mut line));
+        read.map_err(|error| unreadable(&self.path, error))?;
+        Ok(line)
+    }
+}
+
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    let why = format!("cannot read {}: {error}", path.display());
+    Error::new(ErrorKind::Transient, why)
 }
 
 /// What is done about lines that hold no answer, which come after all that do.
@@ -241,19 +270,16 @@ impl ResultReader<'_> {
     }
 
     fn file(&mut self, path: &Path, is_whole: bool, ctx: &Context) -> Result<(), Error> {
-        let unreadable = |error| {
-            let why = format!("cannot read {}: {error}", path.display());
-            Error::new(ErrorKind::Transient, why)
-        };
+        let unreadable = |error| unreadable(path, error);
         let mut lines = BufReader::with_capacity(1 << 18, File::open(path).map_err(unreadable)?);
         let (mut line, mut offset) = (Vec::new(), 0);
-        self.file = path.to_owned();
+        let mut replies = Replies::open(path)?;
         loop {
             offset += line.len() as u64;
             line.clear();
             let read = (&mut lines).take(LONGEST).read_until(b'\n', &mut line);
             if read.map_err(unreadable)? == 0 {
-                return self.store();
+                return self.store(&mut replies);
             }
             let is_cut = !is_whole && line.last() != Some(&b'\n');
             if is_cut || line.iter().all(u8::is_ascii_whitespace) {
@@ -261,7 +287,7 @@ impl ResultReader<'_> {
             }
             self.line(&line, offset);
             if self.chunk.len() >= CHUNK || self.bytes >= CHUNK_BYTES {
-                self.store()?;
+                self.store(&mut replies)?;
                 check(ctx)?;
             }
         }
@@ -304,7 +330,7 @@ impl ResultReader<'_> {
     }
 
     /// Stores what has been read; what was stored before is no longer in the batch.
-    fn store(&mut self) -> Result<(), Error> {
+    fn store(&mut self, replies: &mut Replies) -> Result<(), Error> {
         let mut chunk = std::mem::take(&mut self.chunk);
         self.bytes = 0;
         if chunk.is_empty() {
@@ -313,55 +339,29 @@ impl ResultReader<'_> {
         let mut numbers: Vec<u32> = chunk.keys().copied().collect();
         numbers.sort_unstable();
         let jobs = self.context.store.batch_jobs_by(self.no, &numbers)?;
-        let ends: Vec<Settlement> = jobs
-            .iter()
-            .filter_map(|claimed| {
-                let read = chunk.remove(&claimed.receipt.number())?;
-                let (offset, bytes) = (read.offset, read.bytes);
-                let result = match read.result {
-                    BatchLineResult::Answered(result) => result.map(|mut response| {
-                        if keeps_reply(claimed) {
-                            response.details_mut().reply = self.reply(offset, bytes);
-                        }
-                        response
-                    }),
-                    // Whatever kept the provider from it, the request is not at fault.
-                    BatchLineResult::NotProcessed(error) => {
-                        Err(Error::new(ErrorKind::Transient, error.message()))
+        let mut ends = Vec::with_capacity(jobs.len());
+        for claimed in &jobs {
+            let Some(read) = chunk.remove(&claimed.receipt.number()) else {
+                continue;
+            };
+            let result = match read.result {
+                BatchLineResult::Answered(result) => match *result {
+                    Ok(mut response) if keeps_reply(claimed) => {
+                        let line = replies.line(read.offset, read.bytes)?;
+                        response.details_mut().reply = Some(self.client.reply(&line));
+                        Ok(response)
                     }
-                };
-                Some(
-                    self.context
-                        .settler
-                        .settlement(claimed, &self.asked, result),
-                )
-            })
-            .collect();
-        self.context.settle(&ends)
-    }
-
-    /// The reply in the line at that place, read once more: few are kept.
-    fn reply(&self, offset: u64, bytes: usize) -> Option<RawJson> {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut file = File::open(&self.file)?;
-            file.seek(SeekFrom::Start(offset))?;
-            let mut line = vec![0; bytes];
-            file.read_exact(&mut line)?;
-            Ok(line)
-        };
-        match read() {
-            Ok(line) => Some(self.client.reply(&line)),
-            Err(error) => {
-                let file = self.file.display();
-                log::warn!("{file}: cannot read a reply that was to be kept: {error}");
-                None
-            }
+                    result => result,
+                },
+                // Whatever kept the provider from it, the request is not at fault.
+                BatchLineResult::NotProcessed(error) => {
+                    Err(Error::new(ErrorKind::Transient, error.message()))
+                }
+            };
+            let settler = &self.context.settler;
+            ends.push(settler.settlement(claimed, &self.asked, result));
         }
-    }
-
-    fn finish(mut self) -> Result<Collected, Error> {
-        self.store()?;
-        Ok(self.collected)
+        self.context.settle(&ends)
     }
 }
 

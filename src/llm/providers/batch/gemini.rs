@@ -326,13 +326,6 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
         _ if done => match error {
             Some(error) if code_of(error) == Some(1) => BatchState::Cancelled,
             Some(error) => failed(vendor, Some(error)),
-            None if results.is_empty() => BatchState::Failed(
-                Error::new(
-                    ErrorKind::Malformed,
-                    "gemini says that the batch is done, and not where its results are",
-                )
-                .with_sent(Sent::Answered),
-            ),
             None => BatchState::Completed,
         },
         "SUCCEEDED" | "PARTIALLY_SUCCEEDED" => BatchState::Completed,

@@ -104,9 +104,11 @@ impl Wire for Together {
             "FAILED" => refusal::refused(http.api.vendor, batch.get("error").filter(says)),
             other => BatchState::Unknown(other.to_owned()),
         };
+        // It tells a share of what is done, and no counts.
+        let begun = batch.get("progress").and_then(Value::as_f64) > Some(0.0);
+        let cut_short = matches!(state, BatchState::Expired | BatchState::Cancelled);
         Ok(BatchStatus {
-            // It tells a share of what is done, and no counts.
-            expected: None,
+            expected: (cut_short && begun && results.is_empty()).then_some(1),
             counts: None,
             state,
             results,

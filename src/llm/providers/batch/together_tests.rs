@@ -107,6 +107,19 @@ fn each_status_is_known() {
     let failed = status(files);
     assert!(matches!(failed.state, BatchState::Completed));
     assert_eq!(failed.results, ["file-out"]);
+    // What it has worked on, though it names no file yet.
+    for (word, progress, expected) in [
+        ("COMPLETED", 100.0, None),
+        ("EXPIRED", 75.0, Some(1)),
+        ("CANCELLED", 75.0, Some(1)),
+        ("CANCELLED", 0.0, None),
+    ] {
+        let nameless = json!({"status": word, "progress": progress, "output_file_id": ""});
+        let nameless = status(nameless);
+        assert_eq!((nameless.expected, nameless.results.len()), (expected, 0));
+    }
+    let cut = json!({"status": "CANCELLED", "output_file_id": "file-out"});
+    assert_eq!(status(cut).expected, None);
     let refused = status(json!({"status": "FAILED", "error": "line 3: invalid model"}));
     let BatchState::Refused(BatchRefusal::SomeLine(error)) = refused.state else {
         panic!("{refused:?}");

@@ -60,6 +60,7 @@ pub(crate) struct ScriptedClient {
     pub(crate) fake: FakeClient,
     pub(crate) provider: &'static str,
     pub(crate) credential: &'static str,
+    pub(crate) line: Script<(String, Request), Vec<u8>>,
     pub(crate) advance: Script<BatchStage, BatchStage>,
     pub(crate) status: Script<String, BatchStatus>,
     pub(crate) discard: Script<String, ()>,
@@ -74,6 +75,7 @@ impl ScriptedClient {
             fake: FakeClient(fake.clone()),
             provider: "fake",
             credential: "k",
+            line: unscripted(),
             advance: unscripted(),
             status: unscripted(),
             discard: unscripted(),
@@ -109,7 +111,8 @@ impl BatchClient for ScriptedClient {
         self.fake.model_for(request)
     }
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
-        self.fake.line(key, request)
+        let named = (key.to_owned(), request.clone());
+        scripted!(self.line(named), self.fake.line(key, request))
     }
     fn uploads(&self) -> bool {
         self.fake.uploads()
@@ -233,14 +236,18 @@ impl Harness {
     }
 
     pub(crate) fn enqueue(&self, prompts: &[&str]) -> ProcessId {
+        let requests = prompts.iter().map(|p| Request::new(*p).with_id(*p));
+        self.enqueue_requests(requests)
+    }
+
+    pub(crate) fn enqueue_requests(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+    ) -> ProcessId {
         let process = ProcessId::new();
-        let jobs = prompts
-            .iter()
-            .map(|p| Job::from(Request::new(*p).with_id(*p)));
+        let jobs = requests.into_iter().map(Job::from).collect();
         let wall = self.clock.wall();
-        self.store
-            .insert(process, jobs.collect(), true, wall)
-            .unwrap();
+        self.store.insert(process, jobs, true, wall).unwrap();
         process
     }
 

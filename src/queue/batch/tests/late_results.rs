@@ -9,7 +9,8 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::id::ProcessId;
-use crate::llm::batch::{BatchClient, BatchStatus};
+use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
+use crate::llm::request::Request;
 use crate::queue::store::JobStore;
 
 use super::super::info::BatchInfo;
@@ -52,6 +53,31 @@ fn endpoint(
         .control
         .set(BatchSettings::default().poll_interval(Some(seconds(1))));
     (client, asked)
+}
+
+/// Until then the batch has ended and names no results, of which so many were worked on.
+fn nameless(
+    harness: &Harness,
+    client: &ScriptedClient,
+    (state, expected): (BatchState, Option<u64>),
+    until: Time,
+) {
+    let (fake, clock) = (harness.fake.clone(), harness.clock.clone());
+    *client.status.lock() = Box::new(move |id| {
+        let status = FakeClient(fake.clone()).status(id, &Context::new());
+        let early = clock.now() < until;
+        let nameless = |status: BatchStatus| match early && status.state.is_final() {
+            true => BatchStatus {
+                state: state.clone(),
+                results: Vec::new(),
+                expected,
+                counts: None,
+                poll_after: None,
+            },
+            false => status,
+        };
+        Some(status.map(nameless))
+    });
 }
 
 fn missing() -> Option<Result<String, Error>> {
@@ -125,6 +151,48 @@ fn results_that_are_there_later_are_stored_however_they_were_refused_before() {
 }
 
 #[test]
+fn a_batch_that_names_no_results_yet_is_asked_again_and_not_bought_again() {
+    for ended in [
+        (BatchState::Completed, None),
+        (BatchState::Completed, Some(2)),
+        (BatchState::Expired, Some(1)),
+        (BatchState::Cancelled, Some(1)),
+    ] {
+        let harness = Harness::new();
+        let client = harness.client();
+        let until = harness.clock.now().after(2 * HOUR);
+        nameless(&harness, &client, ended.clone(), until);
+        let process = harness.enqueue(&["a", "b"]);
+        let mut poller = harness.poller(harness.worker(), &[]);
+        pass(&harness, &mut poller, HOUR);
+        assert_eq!(harness.counts(process).at_provider, 2, "{ended:?}");
+        let problem = the_batch(&harness).problem.unwrap();
+        assert!(
+            problem.contains("does not say where its results are"),
+            "{problem}"
+        );
+        pass(&harness, &mut poller, 3 * HOUR);
+        assert!(harness.is_over(process), "{ended:?}");
+        assert_eq!(harness.counts(process).completed, 2, "{ended:?}");
+        nothing_was_bought_again(&harness, process);
+    }
+}
+
+#[test]
+fn what_a_batch_never_reached_goes_into_another_one() {
+    for ended in [BatchState::Expired, BatchState::Cancelled] {
+        let harness = Harness::new();
+        let client = harness.client();
+        let until = harness.clock.now().after(HOUR);
+        nameless(&harness, &client, (ended, None), until);
+        let process = harness.enqueue(&["a", "b"]);
+        let mut poller = harness.poller(harness.worker(), &[]);
+        assert!(harness.until(&mut poller, || harness.fake.lock().creates == 2));
+        assert_eq!(harness.counts(process).failed, 0);
+    }
+}
+
+#[test]
 fn what_never_comes_is_held_and_what_can_be_read_is_stored_at_once() {
     let harness = Harness::new();
     let (client, asked) = endpoint(&harness, Time::ZERO, || None);
@@ -148,6 +216,38 @@ fn what_never_comes_is_held_and_what_can_be_read_is_stored_at_once() {
     // Results that the provider need not keep any more are asked for once a day.
     pass(&harness, &mut poller, 10 * DAY);
     assert!((5..=11).contains(&asked.load(Ordering::SeqCst)));
+}
+
+#[test]
+fn a_reply_that_is_kept_and_cannot_be_read_from_the_disk_is_fetched_again() {
+    let harness = Harness::new();
+    let (client, asked) = endpoint(&harness, Time::ZERO, || None);
+    let folder = harness.store.folder();
+    let mut whole = true;
+    *client.read.lock() = Box::new(move |_| {
+        if std::mem::take(&mut whole) {
+            for spooled in std::fs::read_dir(&folder).unwrap() {
+                let path = spooled.unwrap().path();
+                if path.extension().is_some_and(|end| end == "results") {
+                    let file = std::fs::File::options().write(true).open(path);
+                    file.unwrap().set_len(0).unwrap();
+                }
+            }
+        }
+        None
+    });
+    let keeping = |prompt| Request::new(prompt).with_id(prompt).with_keep_reply(true);
+    let process = harness.enqueue_requests(["a", "b"].map(keeping));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    let results = harness.store.peek(process, None, 9, usize::MAX).unwrap();
+    assert_eq!(results.len(), 2);
+    for result in results {
+        let line: serde_json::Value = serde_json::from_str(&result.result.line()).unwrap();
+        assert!(line["reply"].is_string(), "{line}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    nothing_was_bought_again(&harness, process);
 }
 
 #[test]
