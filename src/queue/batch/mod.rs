@@ -14,6 +14,7 @@ mod context;
 mod control;
 mod discovery;
 mod executor;
+mod fill;
 mod form_batches;
 mod info;
 mod machine;

@@ -8,7 +8,7 @@ use batchwright::{Job, Message, Request, Role};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::batch_runs::{SHORT, run as run_batch, taking, with};
+use super::batch_runs::{SHORT, run as run_batch, taking};
 use super::batch_site::{ALL, Site, each};
 use super::common::{Desk, Ended, Running, good, results, simulator};
 use super::every_provider::{PROVIDERS, Provider, never_malformed};
@@ -233,15 +233,6 @@ fn batches_carry_files() {
     run_batch(&desk, &sim, "in.jsonl -o out.jsonl --ordered").expect(0);
     assert_eq!(desk.order("out.jsonl"), ["1", "2"]);
     assert_eq!(sim.batch_stats().items_accepted, 2);
-    // Files that make a batch too large are the next batch's.
-    let small = with(BatchConfig::default().duration(SHORT));
-    desk.write("scans/big.png", [PNG, &vec![0; 3_000_000]].concat());
-    let lines: String = (0..3)
-        .map(|i| about(&format!("b{i}"), &["scans/big.png"]))
-        .collect();
-    desk.write("in.jsonl", lines);
-    run_batch(&desk, &small, "in.jsonl -o big.jsonl").expect(0);
-    assert_eq!(desk.results("big.jsonl").len(), 3);
 }
 
 #[test]

@@ -329,7 +329,7 @@ fn parse(input: &mut dyn BatchInput) -> Vec<(String, String)> {
     input.open().unwrap().read_to_string(&mut text).unwrap();
     let pair = |line: &str| {
         let (key, prompt) = line.split_once(' ').unwrap();
-        (key.to_owned(), prompt.to_owned())
+        (key.to_owned(), prompt.trim_end().to_owned())
     };
     text.lines().map(pair).collect()
 }

@@ -1,6 +1,7 @@
 //! Tests of the whole: the poller over a real store and a provider in memory.
 
 mod adversarial;
+mod attached_files;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;
