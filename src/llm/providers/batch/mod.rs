@@ -40,7 +40,6 @@ use crate::llm::transport::{HttpTransport, Transport};
 use super::access::{Access, LeftOut, ModelChoice};
 use super::attached::{Taken, taken};
 use super::content::invalid;
-use super::native;
 use super::vendor::{BatchWire, Batches, Vendor};
 
 use self::http::Http;
@@ -75,6 +74,22 @@ trait Wire: Sync {
         input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
         files::upload(http, intent, input)
+    }
+
+    /// Where a request goes, if not where requests of this API go as a rule.
+    fn endpoint(&self, _: &Vendor, _: &Request) -> Option<&'static str> {
+        None
+    }
+
+    /// Refuses, before a batch is created, a file that it may not name yet.
+    fn check_input(
+        &self,
+        _http: &Http<'_>,
+        _intent: &BatchIntent,
+        _file: &str,
+        _uploaded: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Creates a batch, and tells its id. The input is in `file`, or goes with it.
@@ -228,9 +243,7 @@ impl BatchClient for BatchApi {
     }
 
     fn endpoint(&self, request: &Request) -> Option<&'static str> {
-        let openai = self.batches.wire == BatchWire::OpenAi;
-        let own = native::own(self.vendor, request).filter(|_| openai);
-        own.map(|_| openai::RESPONSES)
+        self.wire().endpoint(self.vendor, request)
     }
 
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
@@ -282,7 +295,11 @@ impl BatchClient for BatchApi {
                 return uploaded.map_err(|error| self.redacted(error));
             }
             BatchStage::Ready => None,
-            BatchStage::Uploaded { file, .. } => Some(file.clone()),
+            BatchStage::Uploaded { file, time } => {
+                let checked = wire.check_input(&http, intent, file, *time);
+                checked.map_err(|error| self.redacted(error))?;
+                Some(file.clone())
+            }
         };
         let id = wire.create(&http, intent, file.as_deref().unwrap_or_default(), input);
         let id = id.map_err(|error| self.redacted(error))?;

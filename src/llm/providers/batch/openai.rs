@@ -22,7 +22,7 @@ use super::reply::{count, text};
 use super::{lines, refusal};
 
 /// Where requests in the words of OpenAI's newer API go.
-pub(super) const RESPONSES: &str = "/v1/responses";
+const RESPONSES: &str = "/v1/responses";
 
 /// The wire.
 pub(super) struct OpenAi {
@@ -30,14 +30,14 @@ pub(super) struct OpenAi {
     list: &'static str,
     /// What lines and batches name as the place of their requests.
     endpoint: &'static str,
-    /// Whether a file is looked at for a while before a batch may name it.
-    looks_at_files: bool,
+    /// Whether a file has to be processed before a batch may name it.
+    processes_files: bool,
 }
 
 pub(super) static OPENAI: OpenAi = OpenAi {
     list: "/batches?limit=100&",
     endpoint: "/v1/chat/completions",
-    looks_at_files: false,
+    processes_files: false,
 };
 
 /// Its pages have the length that it likes.
@@ -49,34 +49,14 @@ pub(super) static GROQ: OpenAi = OpenAi {
 /// learn.microsoft.com, "Getting started with Azure OpenAI batch deployments".
 pub(super) static AZURE: OpenAi = OpenAi {
     endpoint: "/chat/completions",
-    looks_at_files: true,
+    processes_files: true,
     ..OPENAI
 };
 
-/// How long a file is looked at, where nothing is said.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// A file may not be seen everywhere for so long after its upload.
+const FILE_LAG: Duration = Duration::from_secs(60);
 
 impl OpenAi {
-    /// Refuses to name a file that has not been looked at yet. Nothing is created by that.
-    fn is_taken_in(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
-        let name = http.api.vendor.name;
-        let not_yet = |why: String| Error::new(ErrorKind::Transient, why).with_sent(Sent::No);
-        let looked = http.get(&format!("/files/{}", escaped(file)));
-        let reply = looked.map_err(|error| match is_unknown(&error) {
-            true => not_yet(error.message().to_owned()).with_retry_after(error.retry_after()),
-            false => error,
-        })?;
-        let found = json(&reply).map_err(|error| not_yet(error.message().to_owned()))?;
-        match text(&found, "status") {
-            Some("pending" | "running" | "notRunning") => {
-                let why = format!("{name} has not taken the input file in yet");
-                Err(not_yet(why).with_retry_after(poll_after(&reply).or(Some(LOOK_AGAIN))))
-            }
-            // What is wrong with it the batch says, line by line.
-            _ => Ok(()),
-        }
-    }
-
     fn page(&self, list: &Value) -> Option<Page> {
         let entries = list.get("data")?.as_array()?.clone();
         let cursor = list.get("paging").and_then(|p| text(p, "next_cursor"));
@@ -100,11 +80,46 @@ impl Wire for OpenAi {
         request: &Request,
         model: &str,
     ) -> Result<Vec<u8>, Error> {
-        let url = match native::own(vendor, request) {
-            Some(_) => RESPONSES,
-            None => self.endpoint,
-        };
+        let url = Wire::endpoint(self, vendor, request).unwrap_or(self.endpoint);
         lines::write(vendor, key, request, model, Some(url))
+    }
+
+    fn endpoint(&self, vendor: &Vendor, request: &Request) -> Option<&'static str> {
+        native::own(vendor, request).map(|_| RESPONSES)
+    }
+
+    fn check_input(
+        &self,
+        http: &Http<'_>,
+        intent: &BatchIntent,
+        file: &str,
+        uploaded: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        if !self.processes_files {
+            return Ok(());
+        }
+        let name = http.api.vendor.name;
+        let not_yet = |why: String| Error::new(ErrorKind::Transient, why).with_sent(Sent::No);
+        let is_new = uploaded.is_some_and(|uploaded| intent.begun.since(uploaded) < FILE_LAG);
+        let reply = http.get(&format!("/files/{}", escaped(file)));
+        let reply =
+            reply.map_err(
+                |error| match is_unknown(&error) || error.is_not_found() && is_new {
+                    true => {
+                        not_yet(error.message().to_owned()).with_retry_after(error.retry_after())
+                    }
+                    false => error,
+                },
+            )?;
+        let found = json(&reply).map_err(|error| not_yet(error.message().to_owned()))?;
+        match text(&found, "status") {
+            Some("pending" | "running" | "notRunning") => {
+                let why = format!("{name} has not processed the input file yet");
+                Err(not_yet(why).with_retry_after(poll_after(&reply)))
+            }
+            // What is wrong with it the batch says, line by line.
+            _ => Ok(()),
+        }
     }
 
     fn create(
@@ -114,9 +129,6 @@ impl Wire for OpenAi {
         file: &str,
         _: &mut dyn BatchInput,
     ) -> Result<String, Error> {
-        if self.looks_at_files {
-            self.is_taken_in(http, file)?;
-        }
         let job = json!({
             "input_file_id": file,
             "endpoint": intent.endpoint.as_deref().unwrap_or(self.endpoint),
@@ -186,6 +198,9 @@ impl Wire for OpenAi {
     }
 }
 
+#[cfg(test)]
+#[path = "azure_tests.rs"]
+mod azure_tests;
 #[cfg(test)]
 #[path = "openai_tests.rs"]
 mod tests;

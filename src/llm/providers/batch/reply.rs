@@ -32,13 +32,15 @@ pub(super) fn leniently(
     read: impl Fn(&[u8]) -> serde_json::Result<Result<BatchLine, Error>>,
 ) -> Result<BatchLine, Error> {
     let (read, warning) = lenient::read(line, read).map_err(|error| malformed(error, line))?;
-    let mut read = read?;
-    if let BatchLineResult::Answered(result) = &mut read.result
-        && let Ok(response) = &mut **result
-    {
-        *response = response.clone().warned(warning);
-    }
-    Ok(read)
+    let BatchLine { key, result } = read?;
+    let result = match result {
+        BatchLineResult::Answered(answer) => {
+            let answer = answer.map(|response| response.warned(warning));
+            BatchLineResult::Answered(Box::new(answer))
+        }
+        not_processed => not_processed,
+    };
+    Ok(BatchLine { key, result })
 }
 
 /// What stands in an object under a name, in that under the next, and so on.

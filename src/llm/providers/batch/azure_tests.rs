@@ -1,0 +1,98 @@
+//! What Azure does in its own way, against scripted replies.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::base::cancel::Context;
+use crate::base::error::ErrorKind;
+use crate::llm::batch::{BatchClient, BatchStage};
+use crate::llm::providers::batch::scripted::{DATE, KEY, NoInput, Script, intent, says, scripted};
+use crate::llm::providers::config::LlmConfig;
+
+fn uploaded() -> BatchStage {
+    BatchStage::Uploaded {
+        file: "file-1".to_owned(),
+        time: Some(DATE),
+    }
+}
+
+#[test]
+fn azure_is_asked_for_the_file_until_a_batch_may_name_it() {
+    let (api, script) = scripted(
+        "azure",
+        [
+            says(200, json!({"id": "file-1", "status": "pending"})),
+            says(200, json!({"id": "file-1", "status": "processed"})),
+            says(200, json!({"id": "batch_1", "status": "Validating"})),
+        ],
+    );
+    let begin = || api.advance(&intent(), &uploaded(), &mut NoInput, &Context::new());
+    let early = begin().unwrap_err();
+    assert_eq!(
+        (early.kind(), early.sent()),
+        (ErrorKind::Transient, Sent::No)
+    );
+    let Ok(BatchStage::Created { id, .. }) = begin() else {
+        panic!()
+    };
+    assert_eq!(id, "batch_1");
+    let calls = ["GET /files/file-1", "GET /files/file-1", "POST /batches"];
+    assert_eq!(script.calls(), calls);
+    let asked = script.asked().pop().unwrap();
+    assert_eq!(asked.json()["endpoint"], "/chat/completions");
+    assert_eq!(asked.header("api-key"), Some(KEY));
+    assert_eq!(asked.header("authorization"), None);
+    let line = api.line("r-1", &Request::new("U")).unwrap();
+    let line: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(line["url"], "/chat/completions");
+    let word = |word: &str| {
+        let (api, _) = scripted("azure", [says(200, json!({"status": word}))]);
+        api.status("batch_1", &Context::new()).unwrap().state
+    };
+    assert!(matches!(word("Validating"), BatchState::Validating));
+    assert!(matches!(word("InProgress"), BatchState::Unknown(_)));
+}
+
+#[test]
+fn azure_is_asked_at_the_address_of_the_version_that_is_set() {
+    let page = json!({"data": [{"id": "b-1", "input_file_id": "file-1",
+        "created_at": DATE.0 / 1_000}], "has_more": false});
+    for (version, wanted) in [
+        (None, "GET http://h/openai/v1/batches?limit=100"),
+        (
+            Some("2024-10-21"),
+            "GET http://h/openai/batches?limit=100&api-version=2024-10-21",
+        ),
+    ] {
+        let script = std::sync::Arc::new(Script::default());
+        script.on(wanted, 200, &page);
+        let config = LlmConfig::new("azure").model("m").base_url("http://h");
+        let env = |name: &str| match name {
+            "AZURE_OPENAI_API_KEY" => Some(KEY.to_owned()),
+            "OPENAI_API_VERSION" => version.map(str::to_owned),
+            _ => None,
+        };
+        let api = config.batch_client_with(&env, Some(script.clone()));
+        let none = HashSet::new();
+        let found = api
+            .unwrap()
+            .find(&intent(), &uploaded(), &none, &Context::new());
+        assert_eq!(found.unwrap(), ListedBatches::One("b-1".to_owned()));
+        script.played();
+    }
+}
+
+#[test]
+fn a_file_that_azure_does_not_show_yet_is_asked_for_again_and_one_that_is_gone_is_not() {
+    for (after, kind) in [(0, ErrorKind::Transient), (61, ErrorKind::Invalid)] {
+        let gone = json!({"error": {"message": "no such file"}});
+        let (api, script) = scripted("azure", [says(404, gone)]);
+        let begun = Timestamp(DATE.0 + 1_000 * after);
+        let intent = BatchIntent { begun, ..intent() };
+        let refused = api.advance(&intent, &uploaded(), &mut NoInput, &Context::new());
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), kind, "{refused}");
+        assert_eq!(refused.is_not_found(), kind == ErrorKind::Invalid);
+        assert_eq!(script.calls(), ["GET /files/file-1"]);
+    }
+}
