@@ -8,13 +8,13 @@ use batchwright::files::RunPlan;
 use batchwright::plan::EffectiveStrategy;
 use batchwright::plan::{ProviderChoice, ProviderChoiceError, ProviderQuery};
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{Context, Settings, Strategy};
+use batchwright::{Context, LlmConfig, Settings, Strategy};
 
-use super::args::shared::ProviderArgs;
+use super::args::shared::{BatchHeaderArgs, ProviderArgs};
 use super::display;
 use super::exit::{About, Refusal};
 use super::format::span;
-use super::settings::refused;
+use super::settings::{refused, settings};
 
 /// The providers of a run, some of which may still load their model.
 pub struct Chosen {
@@ -301,33 +301,58 @@ fn with_headers(
     args: &ProviderArgs,
     settings: &Settings,
 ) -> Result<ProviderQuery, Refusal> {
-    let bad = |why: &str| Refusal::usage(format!("--header: {why}"));
-    let mut headers = Vec::new();
-    for given in &args.header {
-        let lines = match given.strip_prefix('@') {
-            None => given.clone(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|error| bad(&format!("cannot read {path}: {error}")))?,
-        };
-        for line in lines.lines().filter(|line| !line.trim().is_empty()) {
-            let header = CallHeader::parse(line).map_err(|error| bad(error.message()))?;
-            headers.push(header);
-        }
-    }
+    let headers = read_headers(&args.header)?;
     if headers.is_empty() {
-        return match args.header.is_empty() {
-            true => Ok(query),
-            false => Err(bad("found no header, such as 'Name: value'")),
-        };
+        return Ok(query);
     }
     // Whoever comes first by chance is not told what was meant for another.
     let named = settings.provider().map_err(refused)?;
-    match named.or_else(|| args.base_url.as_ref().map(|_| "local".to_owned())) {
-        Some(name) => Ok(query.headers(name, headers)),
-        None => Err(bad(
-            "it goes to one provider alone: name that with --provider",
-        )),
+    let local = || args.base_url.as_ref().map(|_| "local".to_owned());
+    let name = named.or_else(local).ok_or_else(headers_of_nobody)?;
+    Ok(query.headers(name, headers))
+}
+
+/// How the provider is called that batches were made at with headers of the user's own.
+pub fn own_of_batches(
+    args: &BatchHeaderArgs,
+    data_dir: Option<&Path>,
+) -> Result<Option<LlmConfig>, Refusal> {
+    let headers = read_headers(&args.header)?;
+    if headers.is_empty() {
+        return Ok(None);
     }
+    let settings = settings(data_dir)?;
+    let named = settings.flag("llm.provider", "--provider", args.provider.clone());
+    let named = named.and_then(|settings| settings.provider());
+    let name = named.map_err(refused)?.ok_or_else(headers_of_nobody)?;
+    Ok(Some(LlmConfig::new(name).headers(&headers)))
+}
+
+fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {
+    let mut headers = Vec::new();
+    for given in given {
+        let lines = match given.strip_prefix('@') {
+            None => given.clone(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| bad_header(&format!("cannot read {path}: {error}")))?,
+        };
+        for line in lines.lines().filter(|line| !line.trim().is_empty()) {
+            let header = CallHeader::parse(line).map_err(|error| bad_header(error.message()))?;
+            headers.push(header);
+        }
+    }
+    match headers.is_empty() && !given.is_empty() {
+        true => Err(bad_header("found no header, such as 'Name: value'")),
+        false => Ok(headers),
+    }
+}
+
+fn bad_header(why: &str) -> Refusal {
+    Refusal::usage(format!("--header: {why}"))
+}
+
+fn headers_of_nobody() -> Refusal {
+    bad_header("it goes to one provider alone: name that with --provider")
 }
 
 /// Why nobody was chosen, for people.

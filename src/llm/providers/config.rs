@@ -19,7 +19,7 @@ use crate::llm::transport::{HttpTransport, Transport, is_callable};
 
 use super::access::{Access, LeftOut, ModelChoice};
 use super::batch::BatchApi;
-use super::credential::{Credential, key_from, no_key, setting, withheld_headers};
+use super::credential::{Credential, account_of, key_from, no_key, setting, withheld_headers};
 use super::extract::Extract;
 use super::headers::CallHeader;
 use super::remote::Remote;
@@ -142,7 +142,8 @@ impl LlmConfig {
         Ok(self)
     }
 
-    pub(super) fn headers(mut self, headers: &[CallHeader]) -> Self {
+    /// Further headers for every call, as with [`header`](Self::header).
+    pub fn headers(mut self, headers: &[CallHeader]) -> Self {
         self.headers.extend_from_slice(headers);
         self
     }
@@ -360,7 +361,9 @@ impl LlmConfig {
         let mut headers = vec![("content-type".into(), "application/json".to_owned())];
         let mut account = String::new();
         for header in &self.headers {
-            account.push_str(header.credential().unwrap_or_default());
+            if let Some(key) = header.credential() {
+                account.push_str(&account_of(vendor, header.name(), key));
+            }
         }
         if let Some(Credential { header, key, .. }) = &credential {
             let value = match *header {
@@ -368,7 +371,7 @@ impl LlmConfig {
                 _ => key.expose().to_owned(),
             };
             headers.push(((*header).into(), value));
-            account.push_str(key.expose());
+            account.push_str(&account_of(vendor, header, key.expose()));
         }
         if let Some((header, version)) = vendor.version
             && !own(header)

@@ -1,5 +1,11 @@
 //! What tells a provider who pays, and where the environment holds it.
 
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
 use crate::base::secret::Secret;
 
 use super::vendor::Vendor;
@@ -45,6 +51,33 @@ pub(super) fn key_from(
             variable,
         })
     })
+}
+
+/// What tells the account of a credential from others: the credential itself, or, for a token of Microsoft
+/// Entra at Azure, whose it is. Such a token is another one every hour, and batches live for days; they
+/// belong to the resource, which is the address.
+pub(super) fn account_of<'k>(vendor: &Vendor, header: &str, key: &'k str) -> Cow<'k, str> {
+    match vendor.azure && header == "authorization" {
+        true => principal(key).map_or(Cow::Borrowed(key), Cow::Owned),
+        false => Cow::Borrowed(key),
+    }
+}
+
+/// The directory, the user or service, and the application that a token was made out to.
+fn principal(token: &str) -> Option<String> {
+    let mut parts = token.split('.').skip(1);
+    let (claims, _signature) = (parts.next()?, parts.next()?);
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    let of = |names: [&str; 2]| {
+        let mut claims = names
+            .into_iter()
+            .filter_map(|name| claims.get(name)?.as_str());
+        claims.find(|claim| !claim.is_empty())
+    };
+    let (tenant, whose) = (of(["tid", "iss"])?, of(["oid", "sub"])?);
+    let application = of(["appid", "azp"]).unwrap_or_default();
+    Some(format!("{tenant}\n{whose}\n{application}"))
 }
 
 /// That whoever listens on a usual port is sent no headers.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::ProcessArgs;
+use super::shared::{BatchHeaderArgs, ProcessArgs};
 use super::values::seconds;
 
 /// Cancel what waits of a process; what runs keeps its result
@@ -27,6 +27,9 @@ pub struct CancelArgs {
     /// They are cancelled at the provider.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
     pub wait: Duration,
+
+    #[command(flatten)]
+    pub headers: BatchHeaderArgs,
 
     #[command(flatten)]
     pub common: ProcessArgs,

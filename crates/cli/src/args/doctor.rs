@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{DataArgs, SayArgs};
+use super::shared::{BatchHeaderArgs, DataArgs, SayArgs};
 
 /// Check the queue and what it needs, and say what to do
 #[derive(Debug, Args)]
@@ -15,6 +15,9 @@ pub struct DoctorArgs {
     /// reason.
     #[arg(long)]
     pub adopt_batches: bool,
+
+    #[command(flatten)]
+    pub headers: BatchHeaderArgs,
 
     /// Print JSON
     #[arg(long)]

@@ -171,6 +171,23 @@ pub struct DataArgs {
     pub data_dir: Option<PathBuf>,
 }
 
+/// What batches are asked for with, where their key is in no variable.
+#[derive(Debug, Args)]
+pub struct BatchHeaderArgs {
+    /// Provider that --header is for
+    ///
+    /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider]
+    #[arg(long, value_name = "NAME", value_parser = name, requires = "header")]
+    pub provider: Option<String>,
+
+    /// Header for every call, as 'Name: value'
+    ///
+    /// Of that provider, as with run and work: may be repeated, and @FILE reads one a line. Needed where a header says who
+    /// pays, since batches are those of its account.
+    #[arg(long, value_name = "HEADER")]
+    pub header: Vec<String>,
+}
+
 /// How much is said.
 #[derive(Debug, Args)]
 pub struct SayArgs {

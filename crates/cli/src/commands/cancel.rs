@@ -5,7 +5,7 @@ use std::path::Path;
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::Sidecar;
 use batchwright::queue::JobCounts;
-use batchwright::{Context, JobQueue, ProcessId, Worker};
+use batchwright::{Context, JobQueue, LlmConfig, ProcessId, Worker};
 use serde_json::{Value, json};
 
 use crate::args::cancel::CancelArgs;
@@ -14,6 +14,7 @@ use crate::batches;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
+use crate::provider::own_of_batches;
 use crate::queue::failed;
 use crate::run_process;
 use crate::settings::{refused, settings};
@@ -24,12 +25,13 @@ pub fn execute(args: &CancelArgs) -> Exit {
 
 fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let data = &args.common.data;
+    let own = own_of_batches(&args.headers, data.data_dir.as_deref())?;
     let (queue, process) = data.process(&args.process)?;
     let id = process.process_id;
     if args.delete {
         // Its batches are cancelled first: without the process nobody would collect their results.
         queue.cancel(id).map_err(failed)?;
-        let batches = cancel_batches(args, &queue, id)?;
+        let batches = cancel_batches(args, &queue, id, own)?;
         let deleted = queue.delete(id).map_err(failed)?;
         if let Some(output) = &process.info.output {
             let forgotten = Sidecar::discard(Path::new(output), id);
@@ -53,7 +55,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let answered = |counts: &JobCounts| counts.completed + counts.failed;
     let before = answered(&process.counts);
     let cancelled = queue.cancel(id).map_err(failed)?;
-    let batches = cancel_batches(args, &queue, id)?;
+    let batches = cancel_batches(args, &queue, id, own)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
     let cancelled = match batches.any {
         // Includes the jobs that came back from cancelled batches.
@@ -117,6 +119,7 @@ fn cancel_batches(
     args: &CancelArgs,
     queue: &JobQueue,
     id: ProcessId,
+    own: Option<LlmConfig>,
 ) -> Result<CancelledBatches, Refusal> {
     let read = || queue.batches(Some(id)).map_err(failed);
     let before = read()?;
@@ -130,7 +133,7 @@ fn cancel_batches(
         let idle = settings.transfer_idle_timeout().map_err(refused)?;
         let worker = Worker::new(queue)
             .processes([id])
-            .batch_clients(clients_by_account(None, idle))
+            .batch_clients(clients_by_account(own, idle))
             .batch_settings(settings.batch_settings().map_err(refused)?)
             .context(&Context::new().with_timeout(args.wait))
             .until_empty(true);

@@ -6,6 +6,7 @@ mod batch;
 mod batch_chaos;
 mod batch_crash;
 mod batch_endings;
+mod batch_headers;
 mod batch_long;
 mod batch_results;
 mod batch_rotated;

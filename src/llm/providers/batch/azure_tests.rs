@@ -1,5 +1,7 @@
 //! What Azure does in its own way, against scripted replies.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
@@ -94,5 +96,59 @@ fn a_file_that_azure_does_not_show_yet_is_asked_for_again_and_one_that_is_gone_i
         assert_eq!(refused.kind(), kind, "{refused}");
         assert_eq!(refused.is_not_found(), kind == ErrorKind::Invalid);
         assert_eq!(script.calls(), ["GET /files/file-1"]);
+    }
+}
+
+/// A token of Microsoft Entra.
+fn token(claims: Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.c2ln", part(&json!({"alg": "RS256"})), part(&claims))
+}
+
+#[test]
+fn a_token_that_was_renewed_is_of_the_same_account_and_one_of_somebody_else_is_not() {
+    let account = |provider: &str, variable: &str, secret: &str| {
+        let env = |name: &str| (name == variable).then(|| secret.to_owned());
+        let config = LlmConfig::new(provider).base_url("http://h");
+        config.batch_client_with(&env, None).unwrap().account()
+    };
+    let by_token = |token: &str| account("azure", "AZURE_OPENAI_AD_TOKEN", token);
+    let claims = |changed: Value| {
+        let mut claims = json!({"aud": "https://cognitiveservices.azure.com", "exp": 1, "tid": "t-1",
+            "oid": "o-1", "sub": "s-1", "appid": "a-1"});
+        let changed = changed.as_object().unwrap().clone();
+        claims.as_object_mut().unwrap().extend(changed);
+        token(claims)
+    };
+    let own = by_token(&claims(json!({})));
+    assert_eq!(own, by_token(&claims(json!({"exp": 3_601, "uti": "x"}))));
+    for other in [
+        json!({"tid": "t-2"}),
+        json!({"oid": "o-2"}),
+        json!({"appid": "a-2"}),
+    ] {
+        assert_ne!(own, by_token(&claims(other.clone())), "{other}");
+    }
+    // As a header it is the same credential.
+    let by_header = |value: &str| {
+        let config = LlmConfig::new("azure").base_url("http://h");
+        let config = config.header("Authorization", value).unwrap();
+        config.batch_client_with(&|_| None, None).unwrap().account()
+    };
+    let bearer = format!("Bearer {}", claims(json!({"exp": 7_201})));
+    assert_eq!(own, by_header(&bearer));
+    // What says not whose it is, is told from others by itself.
+    let [one, two] = ["one", "two"].map(|claim| token(json!({"claim": claim})));
+    assert_ne!(by_token(&one), by_token(&two));
+    assert_ne!(by_token("opaque-1"), by_token("opaque-2"));
+    assert_ne!(by_token("a.b.c"), by_token("a.b.d"));
+    // Elsewhere one address serves many accounts.
+    let [now, later] = [json!({}), json!({"exp": 3_601})].map(claims);
+    for (provider, variable) in [
+        ("azure", "AZURE_OPENAI_API_KEY"),
+        ("anthropic", "ANTHROPIC_AUTH_TOKEN"),
+    ] {
+        let [now, later] = [&now, &later].map(|token| account(provider, variable, token));
+        assert_ne!(now, later, "{provider}");
     }
 }

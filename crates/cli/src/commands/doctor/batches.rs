@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchwright::batch::{BatchAdoption, BatchInfo, clients_by_address};
 use batchwright::queue::{HealthFinding, ProcessState, Severity};
-use batchwright::{Context, Error, JobQueue};
+use batchwright::{Context, Error, JobQueue, LlmConfig};
 
 use crate::args::shared::DataArgs;
 use crate::batches;
@@ -14,8 +14,12 @@ use crate::run_process;
 const BATCH: &str = "batch";
 
 /// Takes over batches whose API key is not set any more. Returns the outcome by the label of each.
-pub fn adopt(queue: &JobQueue, data: &DataArgs) -> Result<Vec<(String, HealthFinding)>, Error> {
-    let clients = clients_by_address(None, Duration::from_secs(60));
+pub fn adopt(
+    queue: &JobQueue,
+    own: Option<LlmConfig>,
+    data: &DataArgs,
+) -> Result<Vec<(String, HealthFinding)>, Error> {
+    let clients = clients_by_address(own, Duration::from_secs(60));
     let adopted = queue.adopt_batches(clients, &Context::new())?;
     let finding = |adoption: BatchAdoption| {
         let batch = adoption.batch;

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::args::doctor::DoctorArgs;
 use crate::exit::{Exit, Refusal};
+use crate::provider::own_of_batches;
 use crate::run_process;
 use crate::sanitize::{self, harmless};
 use crate::settings::settings;
@@ -42,6 +43,13 @@ pub fn execute(args: &DoctorArgs) -> Exit {
 
 fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let folder = args.data.folder()?;
+    let own = match args.headers.header.is_empty() {
+        true => None,
+        false if args.adopt_batches => {
+            own_of_batches(&args.headers, args.data.data_dir.as_deref())?
+        }
+        false => return Err(Refusal::usage("--header goes with --adopt-batches alone")),
+    };
     let database = args.data.database()?;
     let data = writable(&folder);
     let usable = data.verdict != Severity::Bad;
@@ -54,7 +62,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     if database.exists() {
         let checked = JobQueue::open(&database).and_then(|queue| {
             let adopted = match args.adopt_batches {
-                true => adopt(&queue, &args.data)?,
+                true => adopt(&queue, own, &args.data)?,
                 false => Vec::new(),
             };
             Ok((

@@ -1,0 +1,119 @@
+//! Batches whose credential is in a header or a token that is renewed: who may collect, cancel and adopt
+//! them.
+
+#![cfg(unix)]
+
+use std::process::Command;
+use std::time::Duration;
+
+use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
+
+use super::batch_site::{AZURE, OPENAI, Site, prompt};
+use super::common::{Ended, PATIENCE, Running};
+
+const ITEMS: usize = 6;
+const HEADER: &str = "Authorization: Bearer sk-right-0123456789";
+/// The claims of a token of Microsoft Entra, and of the one after it: they differ in when they expire.
+const TOKEN: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4cCI6MzYwMH0";
+const RENEWED: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4cCI6NzIwMH0";
+const POLL: (&str, &str) = ("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
+
+fn end(mut command: Command) -> Ended {
+    Running::start(&mut command).wait()
+}
+
+/// Has this worker create a batch, and kills it then.
+fn submit(site: &Site, mut worker: Command) {
+    let pause = site.sim.pause_at(BatchPoint::StatusArrived, 1);
+    let worker = Running::start(&mut worker);
+    assert!(pause.wait(PATIENCE), "{}", worker.said());
+    drop(worker);
+}
+
+fn work(site: &Site, header: &str) -> Command {
+    let mut command = site.command("work --until-empty");
+    command
+        .args(["--header", header])
+        .env_remove("OPENAI_API_KEY");
+    command
+}
+
+/// A command that knows no key, at the same address.
+fn keyless(site: &Site, words: &[&str]) -> Command {
+    let mut command = site.desk.command(words);
+    command
+        .env("OPENAI_BASE_URL", site.url())
+        .env(POLL.0, POLL.1);
+    command
+}
+
+#[test]
+fn a_batch_of_a_header_is_cancelled_with_that_header_and_not_without() {
+    // Once cancelled it ends within a tenth of that.
+    let long = BatchConfig::default().duration(Duration::from_secs(20));
+    let config = SimConfig::default().api_key("sk-right-0123456789");
+    let site = Site::with(&OPENAI, config.batches(long), ITEMS, prompt);
+    submit(&site, work(&site, HEADER));
+    let id = site.process.to_string();
+    let without = keyless(&site, &["cancel", &id, "--wait", "300ms"]);
+    end(without).says("is not over yet");
+    assert_eq!(site.sim.batch_stats().cancels, 0);
+    let unnamed = keyless(&site, &["cancel", &id, "--header", HEADER]);
+    let unnamed = end(unnamed).expect(2);
+    unnamed.says("--header: it goes to one provider alone");
+    let named = ["cancel", &id, "--provider", "openai", "--header", HEADER];
+    let cancelled = end(keyless(&site, &named)).expect(0);
+    assert!(
+        !cancelled.stderr.contains("sk-right"),
+        "{}",
+        cancelled.stderr
+    );
+    assert!(site.queue.batches(None).unwrap().is_empty());
+    assert_eq!(site.sim.batch_stats().cancels, 1);
+}
+
+#[test]
+fn a_batch_is_taken_over_with_the_key_in_a_header() {
+    let slow = BatchConfig::default().duration(Duration::from_millis(400));
+    let site = Site::new(&OPENAI, slow, ITEMS);
+    submit(&site, work(&site, HEADER));
+    let other = "Authorization: Bearer sk-another-0123456";
+    let words = ["doctor", "--adopt-batches"];
+    let refused = end(keyless(&site, &words)).expect(1);
+    assert!(
+        refused.stdout.contains("not taken over: no key for"),
+        "{}",
+        refused.stdout
+    );
+    let named = ["--provider", "openai", "--header", other];
+    let alone = [&["doctor"][..], &named].concat();
+    end(keyless(&site, &alone))
+        .expect(2)
+        .says("--adopt-batches");
+    let adopted = end(keyless(&site, &[&words[..], &named].concat()));
+    assert!(
+        adopted.stdout.contains("taken over with the key"),
+        "{}",
+        adopted.stdout
+    );
+    end(work(&site, other)).expect(0);
+    site.bought_once();
+    site.took(1);
+}
+
+#[test]
+fn a_batch_at_azure_is_collected_with_the_token_that_came_after() {
+    let slow = BatchConfig::default().duration(Duration::from_millis(400));
+    let site = Site::new(&AZURE, slow, ITEMS);
+    let work = |claims: &str| {
+        let mut command = site.command("work --until-empty");
+        command
+            .env_remove("AZURE_OPENAI_API_KEY")
+            .env("AZURE_OPENAI_AD_TOKEN", format!("e30.{claims}.c2ln"));
+        command
+    };
+    submit(&site, work(TOKEN));
+    end(work(RENEWED)).expect(0);
+    site.bought_once();
+    site.took(1);
+}
