@@ -66,6 +66,9 @@ impl Connection<'_> {
                 return self.finish(request, &call, head, Sent::Whole, held);
             }
         };
+        if let (Work::Answer(_), Some(recorder)) = (&work, &config.recorder) {
+            recorder.record(request.body);
+        }
         let key;
         let (model, keys, tokens, form, inputs) = match &work {
             Work::Answer(prompt) => {

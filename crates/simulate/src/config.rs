@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::limits::Limits;
 use super::script::{Script, prompt_key};
-use super::{BatchConfig, Trouble, Vendor};
+use super::{BatchConfig, Recorder, Trouble, Vendor};
 
 /// Beyond any use, and small enough that adding it to a clock cannot overflow.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -43,6 +43,7 @@ pub struct SimConfig {
     pub(super) track: bool,
     pub(super) script: Script,
     pub(super) batches: BatchConfig,
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Default for SimConfig {
@@ -76,6 +77,7 @@ impl Default for SimConfig {
             track: true,
             script: Script::default(),
             batches: BatchConfig::default(),
+            recorder: None,
         }
     }
 }
@@ -281,6 +283,12 @@ impl SimConfig {
     /// What becomes of batches. Default: [`BatchConfig::default`].
     pub fn batches(mut self, batches: BatchConfig) -> SimConfig {
         self.batches = batches;
+        self
+    }
+
+    /// Who keeps the bodies of requests for answers. Default: nobody.
+    pub fn recorder(mut self, recorder: Recorder) -> SimConfig {
+        self.recorder = Some(recorder);
         self
     }
 

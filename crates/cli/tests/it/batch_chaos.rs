@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
-use super::batch_site::{COUNTING, Dialect, GEMINI, Site, each, prompt};
+use super::batch_site::{ALL, Dialect, GEMINI, Site, each, prompt};
 use super::common::{Random, Running};
 
 const POINTS: [BatchPoint; 9] = [
@@ -40,7 +40,7 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
     }
     match random.below(4) {
         // Its counts tell Anthropic's batches apart.
-        0 if at.files => config = config.missing(0.2),
+        0 if at.files && at.counts => config = config.missing(0.2),
         1 => config = config.expire_first(1, [0.0, 0.5][random.below(2) as usize]),
         // Gemini's refusal asks for minutes of patience.
         2 if at.name != GEMINI.name => config = config.enqueued_tokens(60),
@@ -48,7 +48,7 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
     }
     match random.below(4) {
         0 => config.cut_downloads(1 + random.below(2)),
-        1 => config.short_downloads(1),
+        1 if at.counts => config.short_downloads(1),
         2 if at.files => config.duplicates(3).strangers(3),
         3 => config.duplicates(3),
         _ => config,
@@ -57,7 +57,7 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
 
 fn chaos(seed: u64) {
     let mut random = Random(seed);
-    let at = COUNTING[random.below(COUNTING.len() as u64) as usize];
+    let at = ALL[random.below(ALL.len() as u64) as usize];
     let config = SimConfig::default().batches(troubles(at, &mut random));
     let items = 1 + random.below(40) as usize;
     let site = Site::with(at, config.seed(seed), items, prompt);

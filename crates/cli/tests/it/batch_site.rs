@@ -25,6 +25,9 @@ pub struct Dialect {
     path: &'static str,
     /// Whether the input is a file, that can be deleted before anything is sent again.
     pub files: bool,
+    /// Whether it counts what a batch has answered: where it does not, a file of results that is short for a
+    /// while cannot be noticed.
+    pub counts: bool,
 }
 
 const fn dialect(
@@ -39,6 +42,7 @@ const fn dialect(
         key,
         path,
         files: true,
+        counts: true,
     }
 }
 
@@ -46,10 +50,19 @@ pub static OPENAI: Dialect = dialect("openai", None, "OPENAI_API_KEY", "/v1");
 pub static GROQ: Dialect = dialect("groq", None, "GROQ_API_KEY", "/openai/v1");
 pub static MISTRAL: Dialect = dialect("mistral", Some(Vendor::Mistral), "MISTRAL_API_KEY", "/v1");
 pub static XAI: Dialect = dialect("xai", Some(Vendor::Xai), "XAI_API_KEY", "/v1");
-pub static TOGETHER: Dialect = dialect(
-    "together",
-    Some(Vendor::Together),
-    "TOGETHER_API_KEY",
+pub static TOGETHER: Dialect = Dialect {
+    counts: false,
+    ..dialect(
+        "together",
+        Some(Vendor::Together),
+        "TOGETHER_API_KEY",
+        "/v1",
+    )
+};
+pub static DEEPINFRA: Dialect = dialect(
+    "deepinfra",
+    Some(Vendor::DeepInfra),
+    "DEEPINFRA_API_KEY",
     "/v1",
 );
 pub static AZURE: Dialect = dialect("azure", Some(Vendor::Azure), "AZURE_OPENAI_API_KEY", "");
@@ -59,13 +72,9 @@ pub static ANTHROPIC: Dialect = Dialect {
     ..dialect("anthropic", None, "ANTHROPIC_API_KEY", "")
 };
 
-pub static ALL: [&Dialect; 8] = [
-    &OPENAI, &GROQ, &MISTRAL, &XAI, &TOGETHER, &AZURE, &ANTHROPIC, &GEMINI,
+pub static ALL: [&Dialect; 9] = [
+    &OPENAI, &GROQ, &MISTRAL, &XAI, &TOGETHER, &DEEPINFRA, &AZURE, &ANTHROPIC, &GEMINI,
 ];
-
-/// Those that count what a batch has answered. At the others a file of results that is short for a
-/// while cannot be noticed.
-pub static COUNTING: [&Dialect; 7] = [&OPENAI, &GROQ, &MISTRAL, &XAI, &AZURE, &ANTHROPIC, &GEMINI];
 
 /// Runs `test` for each of these at once, for they mostly wait; says which one failed.
 pub fn each<T: Sync + std::fmt::Debug>(all: &[T], test: impl Fn(&T) + Sync) {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use batchwright_simulate::{BatchConfig, Recorder, SimConfig, Simulator};
 use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
@@ -27,7 +27,35 @@ fn example(name: &str) -> String {
 }
 
 fn sim() -> Simulator {
-    simulator(SimConfig::default().batches(BatchConfig::default().duration(SHORT)))
+    recording(Recorder::default())
+}
+
+fn recording(recorder: Recorder) -> Simulator {
+    let config = SimConfig::default().recorder(recorder);
+    simulator(config.batches(BatchConfig::default().duration(SHORT)))
+}
+
+fn sorted(mut bodies: Vec<Value>) -> Vec<String> {
+    bodies.sort_by_key(Value::to_string);
+    bodies.iter().map(Value::to_string).collect()
+}
+
+/// The bodies in the lines of a file. Those of OpenAI's chat API are read, and written in its present words.
+fn bodies(name: &str) -> Vec<String> {
+    let lines = example(name);
+    let lines = lines.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let mut bodies = ["body", "params", "request"].into_iter();
+        let mut body = bodies.find_map(|field| line.get(field)).unwrap().clone();
+        let fields = body.as_object_mut().unwrap();
+        if name == "openai_chat"
+            && let Some(most) = fields.remove("max_tokens")
+        {
+            fields.insert("max_completion_tokens".to_owned(), most);
+        }
+        body
+    });
+    sorted(lines.collect())
 }
 
 /// The program with these words, against a provider whose part the simulator plays.
@@ -54,7 +82,8 @@ fn start(desk: &Desk, sim: &Simulator, provider: &str, words: &str) -> Ended {
 #[test]
 fn documented_batch_files_run_unchanged_by_calls_and_in_batches() {
     for (name, provider) in EXAMPLES {
-        let (desk, sim) = (Desk::new(), sim());
+        let recorder = Recorder::default();
+        let (desk, sim) = (Desk::new(), recording(recorder.clone()));
         desk.write("in.jsonl", example(name));
         let items = example(name).lines().count();
         let model = if provider == "gemini" {
@@ -68,6 +97,11 @@ fn documented_batch_files_run_unchanged_by_calls_and_in_batches() {
             let ended = start(&desk, &sim, provider, &words).expect(0);
             let order = desk.order(&format!("{strategy}.jsonl"));
             assert_eq!(order.len(), items, "{name}: {}", ended.stderr);
+            let arrived = recorder.take();
+            let arrived = arrived
+                .iter()
+                .map(|body| serde_json::from_str(body).unwrap());
+            assert_eq!(sorted(arrived.collect()), bodies(name), "{name} {strategy}");
         }
         assert_eq!(desk.order("sync.jsonl"), desk.order("batch.jsonl"));
         let texts = |file: &str| -> Vec<_> {

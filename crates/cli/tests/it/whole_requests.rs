@@ -1,11 +1,11 @@
 //! One request with everything at once: tools, pictures, a document, reasoning. Each provider is sent it
 //! in its own words, by calls and in batches, and the reply is there whole.
 
-use batchwright_simulate::{BatchConfig, SimConfig};
+use batchwright_simulate::{BatchConfig, Recorder, SimConfig};
 use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
-use super::batch_site::{COUNTING, Site, each};
+use super::batch_site::{ALL, Site, each};
 use super::common::{Desk, Running};
 use super::every_provider::never_malformed;
 
@@ -33,19 +33,49 @@ fn line(desk: &Desk, documents: bool) -> Value {
             "tool_choice": "auto", "reasoning_effort": "high", "max_tokens": 2000}})
 }
 
+/// The files as base64.
+const PICTURE: &str = "iVBORw0KGgpyZXN0";
+const DOCUMENT: &str = "JVBERi0xLjcgcmVzdA==";
+
+/// Whether a request holds the files, and the tool with its parameters, once each.
+#[track_caller]
+fn is_whole(body: &str, documents: bool) {
+    let times = |what: &str| body.matches(what).count();
+    assert_eq!(times(PICTURE), 1, "{body}");
+    assert_eq!(times(DOCUMENT), usize::from(documents), "{body}");
+    let parsed: Value = serde_json::from_str(body).unwrap();
+    let mut tools = parsed["tools"].to_string();
+    tools.retain(|c| c != ' ');
+    assert_eq!(tools.matches(r#""name":"weather""#).count(), 1, "{body}");
+    assert_eq!(tools.matches(r#""required":["city"]"#).count(), 1, "{body}");
+}
+
 #[test]
 fn everything_at_once_reaches_every_provider_by_calls_and_in_batches() {
-    each(&COUNTING, |at| {
+    each(&ALL, |at| {
         let batches = BatchConfig::default().duration(SHORT);
+        let recorder = Recorder::default();
         let config = SimConfig::default().batches(batches).reasoning_tokens(7);
+        let config = config.recorder(recorder.clone());
         let site = Site::with(at, config, 0, |_| String::new());
-        let documents = !["xai", "groq"].contains(&at.name);
+        let documents = !["xai", "groq", "together", "deepinfra"].contains(&at.name);
         let line = line(&site.desk, documents).to_string();
         site.desk.write("in.jsonl", line + "\n");
         for strategy in ["sync", "batch"] {
             let words = format!("run in.jsonl -o {strategy}.jsonl --strategy {strategy}");
             let ended = Running::start(&mut site.command(&words)).wait().expect(0);
             let result = site.desk.results(&format!("{strategy}.jsonl")).remove(0);
+            let [body] = &recorder.take()[..] else {
+                panic!("{} {strategy}: it was not sent once", at.name);
+            };
+            is_whole(body, documents);
+            let call = &result["tool_calls"][0];
+            assert_eq!(call["name"], "weather", "{} {strategy}: {result}", at.name);
+            assert!(
+                call["arguments"]["city"].is_string(),
+                "{}: {result}",
+                at.name
+            );
             // Mistral counts none.
             let counted = if at.name == "mistral" { 0 } else { 7 };
             assert_eq!(result["usage"]["reasoning_tokens"], counted, "{}", at.name);

@@ -30,13 +30,13 @@ pub(super) fn serve(desk: &Desk<'_>, path: &[&str], body: Vec<u8>) -> Outcome {
         ("GET", [id]) => {
             desk.query(&[])?;
             desk.with(|inner, now| {
-                let known = inner.files.iter_mut().find(|file| file.id == *id);
-                known.into_iter().for_each(|file| file.looked_at = true);
                 let shown = show_all(desk, inner, now).into_iter();
                 let mut found = shown.filter(|file| file["id"] == *id);
                 let found = found
                     .next()
                     .ok_or_else(|| Refusal::missing("File object", id))?;
+                let known = inner.files.iter_mut().find(|file| file.id == *id);
+                known.into_iter().for_each(|file| file.looked_at = true);
                 Ok(Reply::Json(found))
             })
         }

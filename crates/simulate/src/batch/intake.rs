@@ -218,6 +218,9 @@ impl Reading<'_> {
             let message = format!("The custom_id '{id}' is used more than once.");
             return intake.fail(number, "duplicate_custom_id", message);
         }
+        if let Some(recorder) = &self.config.recorder {
+            recorder.record(body.get().as_bytes());
+        }
         let mut item = Item {
             at: u32::try_from(at).unwrap_or(u32::MAX),
             size: u32::try_from(line.len()).unwrap_or(u32::MAX),

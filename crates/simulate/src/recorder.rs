@@ -1,0 +1,30 @@
+//! Keeps the requests for answers that arrived, for whoever wants to see what was said to a provider.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// The bodies of requests for answers, by calls and in batches, in the order in which they arrived. Clones
+/// share them.
+#[derive(Clone, Default)]
+pub struct Recorder(Arc<Mutex<Vec<String>>>);
+
+impl Recorder {
+    /// What arrived since this was called last.
+    pub fn take(&self) -> Vec<String> {
+        mem::take(&mut self.0.lock())
+    }
+
+    pub(super) fn record(&self, body: &[u8]) {
+        let body = String::from_utf8_lossy(body).into_owned();
+        self.0.lock().push(body);
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recorder")
+    }
+}
