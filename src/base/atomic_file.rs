@@ -53,6 +53,7 @@ impl AtomicFile {
     }
 
     /// Where it is until it has its name.
+    #[cfg(any(feature = "queue", feature = "excel", test))]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

