@@ -228,7 +228,7 @@ mod of_worksheets {
         sheet.write_formula(5, 1, rust_xlsxwriter::Formula::new("=1+1").set_result("2"))?;
         sheet.write_datetime_with_format(6, 2, ExcelDateTime::from_hms(9, 5, 0)?, &clock)?;
         // Filled in by whoever made the form, and empty so far.
-        let prefilled = || rust_xlsxwriter::Formula::new("=IF(A8=\"\",\"\",1)").set_result("");
+        let prefilled = || rust_xlsxwriter::Formula::new("=IF(A8=\"\",\"\",1)").set_result(" ");
         sheet.write_formula(7, 1, prefilled())?;
         sheet.write_formula(7, 6, prefilled())?;
         book.add_worksheet().set_name("Empty")?;
