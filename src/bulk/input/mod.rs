@@ -25,6 +25,7 @@ mod parse;
 #[cfg(feature = "queue")]
 mod queued;
 mod records;
+mod refused_files;
 mod row_json;
 mod rows;
 mod said;
