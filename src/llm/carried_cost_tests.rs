@@ -119,7 +119,8 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
 
 #[test]
 fn in_a_providers_own_words_the_second_request_shows_it_too() {
-    let asked = |format, body: Value, turns: &str| {
+    const NO_OBJECT: &str = "it is JSON, but no object";
+    let asked = |format, body: Value, turns: &str, why: &str| {
         let request = Request::from_native(format, body).unwrap();
         let client = Listed::new([answer("[1]"), answer("{}")]);
         let carried = CarriedCosts::default();
@@ -135,8 +136,8 @@ fn in_a_providers_own_words_the_second_request_shows_it_too() {
         assert_eq!(asked[1].messages.len(), 3);
         let said = asked[1].native.as_ref().unwrap().body()[turns].clone();
         let mut said = said.as_array().unwrap().clone();
-        let wrong = said.pop().unwrap();
-        assert!(wrong.to_string().contains("it is JSON, but no object"));
+        let wrong = said.pop().unwrap().to_string();
+        assert!(wrong.contains(why), "{wrong}");
         said
     };
     let user = json!({"role": "user", "content": "q"});
@@ -144,19 +145,24 @@ fn in_a_providers_own_words_the_second_request_shows_it_too() {
     let format = json!({"format": {"type": "json_object"}});
     for input in [json!("q"), json!([user])] {
         let body = json!({"input": input, "text": format, "truncation": "auto"});
-        let said = asked(NativeFormat::OpenAiResponses, body, "input");
+        let said = asked(NativeFormat::OpenAiResponses, body, "input", NO_OBJECT);
         assert_eq!(said, [user.clone(), model.clone()]);
     }
     let parts = |role: &str, text: &str| json!({"role": role, "parts": [{"text": text}]});
     let body = json!({"contents": [parts("user", "q")],
         "generationConfig": {"responseMimeType": "application/json"}});
-    let said = asked(NativeFormat::GeminiContent, body, "contents");
+    let said = asked(NativeFormat::GeminiContent, body, "contents", NO_OBJECT);
     assert_eq!(said, [parts("user", "q"), parts("model", "[1]")]);
     if cfg!(feature = "schema") {
         let schema = json!({"type": "object", "properties": {}});
         let body = json!({"messages": [user],
             "output_config": {"format": {"type": "json_schema", "schema": schema}}});
-        let said = asked(NativeFormat::AnthropicMessages, body, "messages");
+        let said = asked(
+            NativeFormat::AnthropicMessages,
+            body,
+            "messages",
+            "not of type",
+        );
         assert_eq!(said, [user, model]);
     }
 }

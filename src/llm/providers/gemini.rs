@@ -240,7 +240,7 @@ fn generation_config(
         Some(Value::Object(own)) => own,
         _ => Map::new(),
     };
-    count_up_seed(&mut config, request);
+    native::count_up_seed(&mut config, request);
     // Of several answers one would be kept, and all be paid for.
     config.remove("candidateCount");
     if let Some(effort) = further.remove("reasoning_effort") {
@@ -275,16 +275,6 @@ fn generation_config(
     set("responseMimeType", kind.map(Value::from));
     set("responseJsonSchema", schema);
     config
-}
-
-/// With one seed all samples would have the same answer.
-pub(super) fn count_up_seed(config: &mut Map<String, Value>, request: &Request) {
-    if request.sample > 1
-        && let Some(seed) = config.get_mut("seed")
-        && let Some(first) = seed.as_i64()
-    {
-        *seed = request.seed_of_sample(first).into();
-    }
 }
 
 /// The parts of a content. Beside tool calls there need be no text.

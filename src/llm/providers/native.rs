@@ -1,14 +1,13 @@
 //! Requests in a provider's own words: as they stand to that provider, translated to the others, and
 //! refused where something would be lost.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::base::error::{Error, Sent};
 use crate::llm::native::{Native, NativeFormat};
 use crate::llm::request::Request;
 
 use super::content::invalid;
-use super::gemini;
 use super::vendor::{Dialect, VENDORS, Vendor};
 
 /// Where OpenAI takes bodies of its newer API.
@@ -49,7 +48,7 @@ pub(super) fn body(
         NativeFormat::GeminiContent => {
             for field in ["generationConfig", "generation_config"] {
                 if let Some(Value::Object(config)) = body.get_mut(field) {
-                    gemini::count_up_seed(config, request);
+                    count_up_seed(config, request);
                 }
             }
         }
@@ -58,6 +57,17 @@ pub(super) fn body(
         }
     }
     Ok(Some(body.into()))
+}
+
+/// Counts up the seed of a configuration in Gemini's words, since with one seed all samples would have
+/// the same answer.
+pub(super) fn count_up_seed(config: &mut Map<String, Value>, request: &Request) {
+    if request.sample > 1
+        && let Some(seed) = config.get_mut("seed")
+        && let Some(first) = seed.as_i64()
+    {
+        *seed = request.seed_of_sample(first).into();
+    }
 }
 
 /// What of a native request another vendor cannot be told.

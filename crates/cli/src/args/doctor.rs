@@ -8,7 +8,7 @@ use super::shared::{BatchHeaderArgs, DataArgs, SayArgs};
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct DoctorArgs {
-    /// Take over batches whose key is gone with the present one
+    /// Take over batches of a former key with the present one
     ///
     /// Such as after a key was rotated. The provider is asked whether it shows them under the key that is
     /// set now, at the address that they were made at; one that it does not show stays as it is, with the
