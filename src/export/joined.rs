@@ -143,9 +143,10 @@ struct Left {
 impl Left {
     /// True when another reading of the input would find no more.
     fn found_all(&self, lines: &[RowOf]) -> bool {
-        let differs = || lines.iter().any(|of| of.asked == Asked::SomethingElse);
+        let differs = lines.iter().any(|of| of.asked == Asked::SomethingElse);
         let none_is_same = lines.iter().all(|of| of.asked != Asked::Same);
-        !self.misses_automatic && !(none_is_same && differs())
+        let is_another = none_is_same && differs;
+        !(self.misses_automatic || is_another)
     }
 }
 
