@@ -12,7 +12,6 @@ use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 
-use super::batch::escaped;
 use super::native;
 use super::vendor::Vendor;
 
@@ -87,6 +86,19 @@ impl Access {
         let keys = self.keys.iter();
         keys.filter(|key| key.expose().len() >= REAL_KEY)
     }
+}
+
+/// A text as part of a path or a query.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 /// Which model a request goes to.

@@ -19,6 +19,7 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
     ListedBatches,
 };
+use crate::llm::providers::access::escaped;
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::anthropic;
 use crate::llm::providers::content::invalid;
@@ -28,7 +29,7 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
-use super::http::{Http, escaped, json as body_of, named, poll_after, served_at, unusable};
+use super::http::{Http, json as body_of, named, poll_after, served_at, unusable};
 use super::reply::{count, inside, leniently, not_processed, text, time};
 
 const BATCHES: &str = "/messages/batches";

@@ -19,6 +19,7 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
     BatchState, BatchStatus, ListedBatches,
 };
+use crate::llm::providers::access::escaped;
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::read;
@@ -31,7 +32,7 @@ use crate::llm::transport::HttpReply;
 use super::Wire;
 use super::expected;
 use super::files::{ListPage, search};
-use super::http::{Http, Page, escaped, json as body_of, named, poll_after, served_at, unusable};
+use super::http::{Http, Page, json as body_of, named, poll_after, served_at, unusable};
 use super::reply::{count, inside, leniently, not_processed, text, time};
 
 /// How long to wait when a creation is refused for its pace and no time is named.

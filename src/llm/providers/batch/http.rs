@@ -301,16 +301,3 @@ pub(super) fn served_at(reply: &HttpReply) -> Option<Timestamp> {
     let time: SystemTime = httpdate::parse_http_date(date.trim()).ok()?;
     Some(Timestamp::from(time))
 }
-
-/// A text as part of a path or a query.
-pub(in super::super) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}

@@ -9,6 +9,7 @@ use crate::base::error::Error;
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchState, BatchStatus, ListedBatches,
 };
+use crate::llm::providers::access::escaped;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
@@ -16,7 +17,7 @@ use crate::llm::request::Request;
 use super::Wire;
 use super::expected;
 use super::files::{ListPage, search};
-use super::http::{Http, Page, escaped, json, named, poll_after, unusable};
+use super::http::{Http, Page, json, named, poll_after, unusable};
 use super::reply::{count, text};
 use super::{lines, refusal};
 

@@ -37,13 +37,12 @@ use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::access::{Access, LeftOut, ModelChoice};
+use super::access::{Access, LeftOut, ModelChoice, escaped};
 use super::attached::{Taken, taken};
 use super::content::invalid;
 use super::vendor::{BatchWire, Batches, Vendor};
 
 use self::http::Http;
-pub(super) use self::http::escaped;
 
 /// The longest wait for a reply: whoever took a large file looks through it before answering.
 const REPLY: Duration = Duration::from_secs(300);
@@ -112,7 +111,7 @@ trait Wire: Sync {
     ) -> Result<ListedBatches, Error>;
 
     fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
-        http.delete(&format!("/files/{}", http::escaped(file)))
+        http.delete(&format!("/files/{}", escaped(file)))
     }
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error>;
@@ -125,7 +124,7 @@ trait Wire: Sync {
         file: &str,
         sink: &mut dyn Write,
     ) -> Result<(), Error> {
-        http.download(&format!("/files/{}/content", http::escaped(file)), sink)
+        http.download(&format!("/files/{}/content", escaped(file)), sink)
     }
 
     fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {

@@ -10,12 +10,13 @@ use crate::base::error::Error;
 use crate::llm::batch::{
     BatchInput, BatchIntent, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
+use crate::llm::providers::access::escaped;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::Wire;
 use super::files::{self, ListPage, search};
-use super::http::{Http, escaped, json, poll_after, unusable};
+use super::http::{Http, json, poll_after, unusable};
 use super::reply::text;
 use super::{lines, refusal};
 

@@ -13,6 +13,7 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
     ListedBatches,
 };
+use crate::llm::providers::access::escaped;
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
@@ -21,7 +22,7 @@ use crate::llm::request::Request;
 use super::Wire;
 use super::expected;
 use super::files::{ListPage, search};
-use super::http::{Http, Page, escaped, json, named, poll_after, served_at, unusable};
+use super::http::{Http, Page, json, named, poll_after, served_at, unusable};
 use super::reply::{answer, count, end, fields, inside, leniently, text};
 use super::{lines, refusal};
 
