@@ -184,6 +184,11 @@ fn what_gemini_may_answer_fits_the_schema_that_it_was_told() {
     let tools = translated(GEMINI, body).extra["tools"].clone();
     let parameters = &tools[0]["function"]["parameters"];
     assert_eq!(parameters, &json!({"type": ["string", "null"]}));
+}
+
+#[cfg(feature = "schema")]
+#[test]
+fn a_schema_that_no_answer_can_be_held_against_has_no_place_elsewhere() {
     let unknown = json!({"type": "ARRAY", "items": {"type": "MAP"}});
     let body = json!({"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {
         "responseMimeType": "application/json", "responseSchema": unknown}});

@@ -73,6 +73,8 @@ impl InputFile {
     ) -> Result<Matching, InputErrors> {
         let settings = Settings {
             format,
+            // A row that could not have that shape is no reason to look no further.
+            skip_bad_rows: true,
             ..self.settings().clone()
         };
         self.check_with(&settings, id_hash, hooks)

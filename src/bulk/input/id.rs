@@ -149,7 +149,7 @@ pub(crate) fn renamed(id: &str, sample: u32) -> Option<String> {
 }
 
 /// The item and the number of which `id` would be a sample's.
-pub(crate) fn parse_sample(id: &str) -> Option<(&str, u32)> {
+pub(super) fn parse_sample(id: &str) -> Option<(&str, u32)> {
     let (item, digits) = id.rsplit_once('#')?;
     let sample = digits.parse().ok()?;
     let exact = (1..=MOST_SAMPLES).contains(&sample) && digits == sample.to_string();

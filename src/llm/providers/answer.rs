@@ -288,7 +288,7 @@ pub(super) fn tool_call(
         Value::String(text) => {
             let most = Cell::new(bounded::MOST_NODES);
             match bounded::value(text.as_bytes(), &most) {
-                Ok(read) if !is_rounded(&read) => read,
+                Ok(read) if !(has_long_number(&text) && is_rounded(&read)) => read,
                 _ => Value::String(text),
             }
         }
@@ -299,6 +299,12 @@ pub(super) fn tool_call(
         name.unwrap_or_default(),
         shallow(arguments),
     )
+}
+
+/// Whether so many digits follow each other as no whole number of 64 bits has room for.
+fn has_long_number(json: &str) -> bool {
+    let mut runs = json.split(|c: char| !c.is_ascii_digit());
+    runs.any(|digits| digits.len() > 18)
 }
 
 /// Whether a number in it may be a whole one that has no room in 64 bits, and has lost digits.

@@ -458,7 +458,7 @@ fn a_conversation_goes_on_with_what_a_reply_held() {
 
 #[test]
 fn a_request_has_one_answer_and_each_sample_a_seed() {
-    let config = json!({"seed": 7, "candidateCount": 4, "topK": 3});
+    let config = json!({"seed": 7, "candidateCount": 4, "candidate_count": 4, "topK": 3});
     let request = Request::new("x").with_extra("generationConfig", config);
     for (sample, seed) in [(0, 7), (1, 7), (3, 9)] {
         let (_, body) = encoded("gemini", &request.clone().with_sample(sample));

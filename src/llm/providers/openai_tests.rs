@@ -514,6 +514,10 @@ fn the_price_that_a_gateway_states_is_the_price() {
 fn arguments_keep_every_digit() {
     for (written, read) in [
         (r#"{"id":18446744073709551615}"#, json!({"id": u64::MAX})),
+        (
+            r#"{"kg":5.972e24,"m":1e20}"#,
+            json!({"kg": 5.972e24, "m": 1e20}),
+        ),
         (r#"{"x":0.1}"#, json!({"x": 0.1})),
         (
             r#"{"ids":[{"id":18446744073709551616}]}"#,

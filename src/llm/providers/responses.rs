@@ -68,7 +68,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
     };
     let tier = own_word(reply.service_tier);
     answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
-    let output = Output::read(reply.output)?;
+    let output = Output::read(reply.output);
     Ok(output.told(answer).conclude(vendor.name, ENDS, body))
 }
 
@@ -110,45 +110,62 @@ struct Output {
     web_search_calls: u64,
 }
 
+/// What an output holds of which no tree is built in memory.
+const TOO_MUCH: &str = "more than is read of a reply";
+
 impl Output {
-    fn read(output: Option<&RawValue>) -> serde_json::Result<Self> {
+    /// What can be read counts: an item too large or too strange to read takes no other with it.
+    fn read(output: Option<&RawValue>) -> Self {
         let mut said = Self::default();
         let left = Cell::new(bounded::MOST_NODES);
-        for item in bounded::items(output)? {
+        for item in said.items(output) {
             let of: Item<'_> = match bounded::is_object(item) {
-                true => serde_json::from_str(item.get())?,
+                true => serde_json::from_str(item.get()).unwrap_or_default(),
                 false => Item::default(),
             };
             match word(of.kind.as_ref()).as_str() {
                 "message" => {
-                    for part in bounded::items(of.content)? {
-                        said.part(part, &left)?;
+                    for part in said.items(of.content) {
+                        said.part(part, &left);
                     }
                 }
-                kind => said.item(kind, bounded::value(item.get().as_bytes(), &left)?),
+                kind => match bounded::value(item.get().as_bytes(), &left) {
+                    Ok(item) => said.item(kind, item),
+                    Err(_) => said.holds.part(TOO_MUCH),
+                },
             }
         }
-        Ok(said)
+        said
     }
 
-    fn part(&mut self, json: &RawValue, left: &Cell<usize>) -> serde_json::Result<()> {
+    fn items<'b>(&mut self, list: Option<&'b RawValue>) -> Vec<&'b RawValue> {
+        bounded::items(list).unwrap_or_else(|_| {
+            self.holds.part(TOO_MUCH);
+            Vec::new()
+        })
+    }
+
+    fn part(&mut self, json: &RawValue, left: &Cell<usize>) {
         if !bounded::is_object(json) {
-            return Ok(());
+            return;
         }
-        let part: Part<'_> = serde_json::from_str(json.get())?;
+        let Ok(part) = serde_json::from_str::<Part<'_>>(json.get()) else {
+            self.holds.part(TOO_MUCH);
+            return;
+        };
         match (part.text, part.refusal) {
             (Some(Value::String(text)), _) => self.text += &text,
             (_, Some(Value::String(refusal))) => self.refusal += &refusal,
-            _ => self
-                .holds
-                .block(&bounded::value(json.get().as_bytes(), left)?),
+            _ => match bounded::value(json.get().as_bytes(), left) {
+                Ok(block) => self.holds.block(&block),
+                Err(_) => self.holds.part(TOO_MUCH),
+            },
         }
         self.details.citations.extend(list(part.annotations));
         let logprobs = part.logprobs.map(|list| list.get().trim());
         let logprobs = logprobs.and_then(|list| list.strip_prefix('[')?.strip_suffix(']'));
         let logprobs = logprobs.filter(|list| !list.trim().is_empty());
         self.logprobs.extend(logprobs.map(str::to_owned));
-        Ok(())
     }
 
     fn item(&mut self, kind: &str, item: Value) {

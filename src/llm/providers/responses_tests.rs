@@ -146,6 +146,18 @@ fn probabilities_are_kept_however_many_there_are() {
 }
 
 #[test]
+fn an_item_too_large_to_read_takes_no_answer_with_it() {
+    let tools = json!({"type": "mcp_list_tools", "tools": vec![json!({}); 60_000]});
+    let output = json!([tools, message(json!([text("Beds.")])), tools]);
+    let answer = decoded("openai", &reply(output).to_string()).unwrap();
+    assert_eq!(answer.text, "Beds.");
+    assert!(answer.usage.is_some());
+    let error = decoded("openai", &reply(json!([tools])).to_string()).unwrap_err();
+    assert!(error.is_unusable_reply() && error.usage().is_some());
+    assert!(error.message().contains("more than is read"), "{error}");
+}
+
+#[test]
 fn odd_items_cost_nothing_of_the_answer() {
     let odd = json!([7, null, "x", [], {}, {"type": 7}, {"type": "new_kind", "x": [{}]},
         {"type": "message", "content": 7}, {"type": "message", "content": [7, {}, text("yes")]}]);

@@ -207,6 +207,15 @@ fn an_output_named_like_a_table_is_refused() {
             .says(&format!("batchwright export out.jsonl -o {table}"));
         assert!(!desk.exists(name));
     }
+    #[cfg(unix)]
+    {
+        let pipe = desk.path("pipe.csv");
+        let made = std::process::Command::new("mkfifo").arg(pipe).status();
+        assert!(made.unwrap().success());
+        desk.run(&sim, "in.txt -o pipe.csv")
+            .expect(2)
+            .says("results are JSON lines");
+    }
     desk.write("in.csv", "prompt\na\n");
     for (words, run, export) in [
         ("in.csv in.jsonl", " --keep all\n", ""),

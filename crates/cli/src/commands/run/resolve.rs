@@ -190,7 +190,10 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
 fn begins_with_result(path: &Path) -> bool {
     const START: &[u8] = b"{\"id\":";
     let mut start = [0; START.len()];
-    let is_file = path.metadata().is_ok_and(|found| found.is_file());
+    // A pipe would be waited for.
+    if !path.metadata().is_ok_and(|found| found.is_file()) {
+        return false;
+    }
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    is_file && read.is_ok() && start == START
+    read.is_ok() && start == START
 }
