@@ -10,7 +10,7 @@ use batchwright::plan::{ProviderChoice, ProviderChoiceError, ProviderQuery};
 use batchwright::provider::{CallHeader, ProviderStatus};
 use batchwright::{Context, LlmConfig, Settings, Strategy};
 
-use super::args::shared::{BatchHeaderArgs, ProviderArgs};
+use super::args::shared::{BatchProviderArgs, ProviderArgs};
 use super::display;
 use super::exit::{About, Refusal};
 use super::format::span;
@@ -312,20 +312,28 @@ fn with_headers(
     Ok(query.headers(name, headers))
 }
 
-/// How the provider is called that batches were made at with headers of the user's own.
+/// How the provider is called that batches were made at, where flags say so.
 pub fn own_of_batches(
-    args: &BatchHeaderArgs,
+    args: &BatchProviderArgs,
     data_dir: Option<&Path>,
 ) -> Result<Option<LlmConfig>, Refusal> {
-    let headers = read_headers(&args.header)?;
-    if headers.is_empty() {
+    if args.is_empty() {
         return Ok(None);
     }
+    let headers = read_headers(&args.header)?;
     let settings = settings(data_dir)?;
     let named = settings.flag("llm.provider", "--provider", args.provider.clone());
     let named = named.and_then(|settings| settings.provider());
-    let name = named.map_err(refused)?.ok_or_else(headers_of_nobody)?;
-    Ok(Some(LlmConfig::new(name).headers(&headers)))
+    let nobody = || match headers.is_empty() {
+        true => Refusal::usage("--base-url: it is one provider's: name that with --provider"),
+        false => headers_of_nobody(),
+    };
+    let name = named.map_err(refused)?.ok_or_else(nobody)?;
+    let config = LlmConfig::new(name).headers(&headers);
+    Ok(Some(match &args.base_url {
+        Some(url) => config.base_url(url),
+        None => config,
+    }))
 }
 
 fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {

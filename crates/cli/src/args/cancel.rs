@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::{BatchHeaderArgs, ProcessArgs};
+use super::shared::{BatchProviderArgs, ProcessArgs};
 use super::values::seconds;
 
 /// Cancel what waits of a process; what runs keeps its result
@@ -29,7 +29,7 @@ pub struct CancelArgs {
     pub wait: Duration,
 
     #[command(flatten)]
-    pub headers: BatchHeaderArgs,
+    pub at: BatchProviderArgs,
 
     #[command(flatten)]
     pub common: ProcessArgs,

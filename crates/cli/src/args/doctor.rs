@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{BatchHeaderArgs, DataArgs, SayArgs};
+use super::shared::{BatchProviderArgs, DataArgs, SayArgs};
 
 /// Check the queue and what it needs, and say what to do
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ pub struct DoctorArgs {
     pub adopt_batches: bool,
 
     #[command(flatten)]
-    pub headers: BatchHeaderArgs,
+    pub at: BatchProviderArgs,
 
     /// Print JSON
     #[arg(long)]

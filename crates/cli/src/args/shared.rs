@@ -171,14 +171,20 @@ pub struct DataArgs {
     pub data_dir: Option<PathBuf>,
 }
 
-/// What batches are asked for with, where their key is in no variable.
+/// How the provider of batches is reached, where that is in no variable.
 #[derive(Debug, Args)]
-pub struct BatchHeaderArgs {
-    /// Provider that --header is for
+pub struct BatchProviderArgs {
+    /// Provider that --base-url and --header are for
     ///
     /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider]
-    #[arg(long, value_name = "NAME", value_parser = name, requires = "header")]
+    #[arg(long, value_name = "NAME", value_parser = name)]
     pub provider: Option<String>,
+
+    /// Address of its API, if the run named one
+    ///
+    /// Batches belong to the address that they were made at.
+    #[arg(long, value_name = "URL", value_parser = name)]
+    pub base_url: Option<String>,
 
     /// Header for every call, as 'Name: value'
     ///
@@ -186,6 +192,13 @@ pub struct BatchHeaderArgs {
     /// pays, since batches are those of its account.
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
+}
+
+impl BatchProviderArgs {
+    /// True when nothing is said that variables do not say.
+    pub fn is_empty(&self) -> bool {
+        self.base_url.is_none() && self.header.is_empty()
+    }
 }
 
 /// How much is said.

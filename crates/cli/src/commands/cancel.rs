@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::args::cancel::CancelArgs;
 use crate::args::shared::DataArgs;
 use crate::batches;
+use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
@@ -25,7 +26,7 @@ pub fn execute(args: &CancelArgs) -> Exit {
 
 fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let data = &args.common.data;
-    let own = own_of_batches(&args.headers, data.data_dir.as_deref())?;
+    let own = own_of_batches(&args.at, data.data_dir.as_deref())?;
     let (queue, process) = data.process(&args.process)?;
     let id = process.process_id;
     if args.delete {
@@ -197,8 +198,13 @@ impl CancelledBatches {
                 }
             ));
             if batches::lacks_its_key(batch) {
+                let (provider, url) = (quoted(&batch.provider), quoted(&batch.base_url));
+                let delete = if deleted { " --delete" } else { "" };
                 out.push_str(&format!(
-                    "; {}",
+                    "; it was made at {url}; if the key is right and that address is not set: {}; {}",
+                    data.command(&format!(
+                        "cancel {id}{delete} --provider {provider} --base-url {url}"
+                    )),
                     batches::adoption_advice(|words| data.command(words))
                 ));
             }

@@ -73,6 +73,29 @@ fn a_batch_of_a_header_is_cancelled_with_that_header_and_not_without() {
 }
 
 #[test]
+fn a_batch_at_an_address_of_its_own_is_cancelled_by_the_command_that_is_shown() {
+    let long = BatchConfig::default().duration(Duration::from_secs(20));
+    let site = Site::with(&OPENAI, SimConfig::default().batches(long), ITEMS, prompt);
+    submit(&site, site.command("work --until-empty"));
+    let id = site.process.to_string();
+    let elsewhere = |words: &[&str]| {
+        let mut command = site.desk.command(words);
+        command.env("OPENAI_API_KEY", "k").env(POLL.0, POLL.1);
+        end(command)
+    };
+    let shown = format!("--provider openai --base-url {}", site.url());
+    elsewhere(&["cancel", &id, "--wait", "300ms"]).says(&shown);
+    assert_eq!(site.sim.batch_stats().cancels, 0);
+    let words: Vec<&str> = ["cancel", &id]
+        .into_iter()
+        .chain(shown.split(' '))
+        .collect();
+    elsewhere(&words).expect(0);
+    assert!(site.queue.batches(None).unwrap().is_empty());
+    assert_eq!(site.sim.batch_stats().cancels, 1);
+}
+
+#[test]
 fn a_batch_is_taken_over_with_the_key_in_a_header() {
     let slow = BatchConfig::default().duration(Duration::from_millis(400));
     let site = Site::new(&OPENAI, slow, ITEMS);

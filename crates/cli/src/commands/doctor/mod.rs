@@ -43,12 +43,14 @@ pub fn execute(args: &DoctorArgs) -> Exit {
 
 fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let folder = args.data.folder()?;
-    let own = match args.headers.header.is_empty() {
+    let own = match args.at.is_empty() {
         true => None,
-        false if args.adopt_batches => {
-            own_of_batches(&args.headers, args.data.data_dir.as_deref())?
+        false if args.adopt_batches => own_of_batches(&args.at, args.data.data_dir.as_deref())?,
+        false => {
+            return Err(Refusal::usage(
+                "--base-url and --header go with --adopt-batches alone",
+            ));
         }
-        false => return Err(Refusal::usage("--header goes with --adopt-batches alone")),
     };
     let database = args.data.database()?;
     let data = writable(&folder);

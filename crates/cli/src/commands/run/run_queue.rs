@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use batchwright::batch::BatchInfo;
 use batchwright::files::{QueueRun, QueueRunReport, RunPlan};
+use batchwright::provider::redacted_url;
 use batchwright::queue::{Durability, ProcessInfo, SqliteOptions};
 use batchwright::unstable::BatchClient;
 use batchwright::{JobQueue, ProcessId, Strategy};
@@ -12,7 +13,7 @@ use batchwright::{JobQueue, ProcessId, Strategy};
 use super::already_submitted::AlreadySubmitted;
 use super::earlier_run::{EarlierRun, EarlierRunSearch};
 use crate::args::run::RunArgs;
-use crate::args::shared::TaskArg;
+use crate::args::shared::{ProviderArgs, TaskArg};
 use crate::batches;
 use crate::command_line::{command_line_from_anywhere, quoted};
 use crate::data_dir::data_dir;
@@ -36,6 +37,8 @@ pub struct RunQueue {
     found: Vec<String>,
     /// The process belongs to an output that a later run can attach to.
     is_attachable: bool,
+    /// The flags by which a command reaches the provider where this one names its address, with a space before each.
+    provider_flags: String,
 }
 
 impl RunQueue {
@@ -71,6 +74,7 @@ impl RunQueue {
             data_dir: args.pace.data_dir.clone(),
             found,
             is_attachable,
+            provider_flags: provider_flags(&args.provider),
         };
         if let Some(EarlierRun {
             process,
@@ -233,7 +237,8 @@ impl RunQueue {
                  && batchwright results {id}{dir} -o FILE"
             ));
         }
-        lines.push(format!("to give it up:  batchwright cancel {id}{dir}"));
+        let at = &self.provider_flags;
+        lines.push(format!("to give it up:  batchwright cancel {id}{at}{dir}"));
         lines
     }
 
@@ -248,6 +253,15 @@ impl RunQueue {
             )
         })
     }
+}
+
+fn provider_flags(args: &ProviderArgs) -> String {
+    let Some(url) = &args.base_url else {
+        return String::new();
+    };
+    let name = args.provider.as_ref();
+    let name = name.map_or_else(String::new, |name| format!(" --provider {}", quoted(name)));
+    format!("{name} --base-url {}", quoted(&redacted_url(url)))
 }
 
 fn is_regular(path: &Path) -> bool {
