@@ -26,7 +26,7 @@ pub(super) struct Column {
 const MOST_COLUMNS: usize = 10_000;
 
 /// Fields of a result line that have columns of their own kind, or none.
-const APART: [&str; 8] = [
+const APART: [&str; 7] = [
     "id",
     "text",
     "embedding",
@@ -34,7 +34,6 @@ const APART: [&str; 8] = [
     "error",
     "input",
     "request_hash",
-    "superseded",
 ];
 
 /// Beside the answer, where any line has them.
@@ -62,7 +61,7 @@ const FACTS: [(&str, ColumnType); 6] = [
     ("latency_ms", ColumnType::Int),
 ];
 /// Where any line has them; what is not named here stands between them and `reply`.
-const MORE_FACTS: [&str; 3] = ["service_tier", "warning", "earlier"];
+const MORE_FACTS: [&str; 4] = ["service_tier", "warning", "earlier", "superseded"];
 const REPLY: &str = "reply";
 
 /// Names of fields in the order in which they came, and what stood in them.

@@ -106,6 +106,9 @@ pub struct ExportReport {
     /// Items that were asked about an earlier form of their row, or with other settings than the input was
     /// read with. Counted only for inputs that are read as they were asked.
     pub changed: u64,
+    /// Rows whose result answers what is asked no more, since their prompt was changed and not asked again; they
+    /// are true in the column `superseded`.
+    pub superseded: u64,
     /// All answers are JSON objects, and none was taken apart.
     pub could_be_columns: bool,
 }
@@ -282,6 +285,7 @@ impl Export {
         let mut report = ExportReport {
             rows: found.lines.len() as u64,
             replaced: found.replaced,
+            superseded: found.superseded,
             in_several_files: found.in_several_files,
             torn: found.torn,
             ..ExportReport::default()

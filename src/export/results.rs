@@ -32,6 +32,8 @@ pub(super) struct Found {
     pub lines: Vec<u64>,
     /// Lines of which others of the same id take the place.
     pub replaced: u64,
+    /// Lines that count though they answer what is asked no more: their ids have no other.
+    pub superseded: u64,
     /// Ids that are in more than one file.
     pub in_several_files: u64,
     /// Files whose last line is torn.
@@ -114,6 +116,7 @@ impl ResultFiles {
                 .iter()
                 .max_by_key(|(_, at, is_current)| (*is_current, *at));
             found.lines.extend(counts.map(|(_, at, _)| *at));
+            found.superseded += u64::from(counts.is_some_and(|(.., is_current)| !is_current));
             found.replaced += lines.len() as u64 - 1;
             let (first, last) = (lines[0].1, lines[lines.len() - 1].1);
             found.in_several_files += u64::from(self.file_of(first) != self.file_of(last));
@@ -268,7 +271,8 @@ mod tests {
         let (lines, found) = scanned(&[text.concat()]);
         assert_eq!(lines, [b, newer, only]);
         let found = found.unwrap();
-        assert_eq!((found.replaced, found.in_several_files), (2, 0));
+        assert_eq!((found.replaced, found.superseded), (2, 1));
+        assert_eq!(found.in_several_files, 0);
     }
 
     #[test]

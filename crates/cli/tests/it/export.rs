@@ -119,6 +119,26 @@ fn what_is_told_of_a_table_is_there_for_scripts_too() {
 }
 
 #[test]
+fn answers_to_an_earlier_form_of_a_prompt_are_told_apart() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.csv", "id,text\n1,a\n2,b\n3,c\n");
+    desk.run(&sim, "in.csv --template Good?{{text}} -o out.jsonl")
+        .expect(0);
+    let fewer = desk.run(
+        &sim,
+        "in.csv --template Bad?{{text}} -o out.jsonl --max-items 1 -j 1",
+    );
+    drop(fewer);
+    desk.plain("export out.jsonl -o out.csv")
+        .expect(0)
+        .says("2 answer an earlier form of their prompt: the column superseded says which");
+    let table = desk.read("out.csv");
+    let rows = table.lines().filter(|row| row.ends_with(",true"));
+    assert_eq!(rows.count(), 2, "{table}");
+    assert!(table.lines().next().unwrap().ends_with(",superseded"));
+}
+
+#[test]
 fn a_run_without_any_success_has_a_table_of_its_failures() {
     let refusing = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let desk = Desk::new();

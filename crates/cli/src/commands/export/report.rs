@@ -40,6 +40,10 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         "cells do not fit .xlsx, which takes 32,767 characters: they are cut, and end with where the whole is",
     );
     add(
+        report.superseded,
+        "answer an earlier form of their prompt: the column superseded says which; run again to have them answered",
+    );
+    add(
         report.changed,
         "items were asked about an earlier form of their row",
     );
@@ -59,7 +63,14 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
              them by id"
                 .to_owned(),
         ),
-        n => lines.push(format!("  {} items have no columns of their row", count(n))),
+        n if args.rows.input.is_empty() => {
+            lines.push(format!("  {} items have no columns of their row", count(n)));
+        }
+        n => lines.push(format!(
+            "  {} items were not found in the input: rows without ids are found by the --template, --model and \
+             so on that the run had",
+            count(n)
+        )),
     }
     if report.could_be_columns {
         lines.push(
@@ -91,5 +102,6 @@ pub fn json(report: &ExportReport) -> Value {
         "items_without_row": report.without_row,
         "rows_without_result": report.without_result,
         "changed_rows": report.changed,
+        "superseded_rows": report.superseded,
     })
 }
