@@ -10,7 +10,7 @@ use super::Settings;
 use super::fault::{Fault, described, excerpt};
 use super::fields::{self, string};
 use super::id;
-use super::layout::{Layout, RESPONSES};
+use super::layout::{Layout, RESPONSES, TOOLS};
 use super::messages;
 use super::names::{hint, listed};
 use super::said::Parsed;
@@ -247,11 +247,20 @@ fn short(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
             "one of them",
         ));
     }
-    let extra = match line.remove("extra") {
+    let mut extra = match line.remove("extra") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(extra)) => extra,
         Some(other) => return Err(Fault::field("extra", &other, "an object")),
     };
+    let has_tools = line.keys().any(|name| TOOLS.contains(&name.as_str()));
+    for name in TOOLS.iter().filter(|_| has_tools) {
+        let given = line.remove(*name).filter(|value| !value.is_null());
+        let before = given.and_then(|given| extra.insert((*name).to_owned(), given));
+        if before.is_some() {
+            let both = format!("the field {name:?} inside \"extra\" and beside it");
+            return Err(Fault::new(both, "one of them"));
+        }
+    }
     let names = fields::names(task);
     let taken = |name: &&String| *name == "messages" || names.contains(&name.as_str());
     if let Some(name) = extra.keys().find(taken) {

@@ -18,6 +18,9 @@ const GEMINI: [&str; 4] = ["key", "custom_id", "id", "request"];
 /// Those of a short form, besides the parameters.
 const SHORT: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
 
+/// Fields that go to the provider as they stand, beside those inside `extra`.
+pub(super) const TOOLS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
+
 /// The end point whose bodies have words of their own.
 pub(super) const RESPONSES: &str = "/v1/responses";
 
@@ -92,14 +95,22 @@ impl Layout {
         }
     }
 
+    fn tools(self, task: RequestTask) -> &'static [&'static str] {
+        match (self, task) {
+            (Self::Short, RequestTask::Complete) => &TOOLS,
+            _ => &[],
+        }
+    }
+
     /// The fields that are read.
     pub(super) fn names(self, task: RequestTask) -> Vec<&'static str> {
-        [self.own(), self.params(task)].concat()
+        [self.own(), self.params(task), self.tools(task)].concat()
     }
 
     /// Whether a field is one of these.
     pub(super) fn reads(self, name: &str, task: RequestTask) -> bool {
-        self.own().contains(&name) || self.params(task).contains(&name)
+        let lists = [self.own(), self.params(task), self.tools(task)];
+        lists.iter().any(|names| names.contains(&name))
     }
 
     /// The id that a line brings along.

@@ -45,6 +45,18 @@ fn a_prompt_line_is_one_user_message() {
 }
 
 #[test]
+fn tools_stand_beside_a_prompt_or_inside_extra() {
+    let beside = json_line(r#"{"prompt":"hi","tools":[{"type":"x"}],"tool_choice":null}"#).unwrap();
+    let inside = json_line(r#"{"prompt":"hi","extra":{"tools":[{"type":"x"}]}}"#).unwrap();
+    assert_eq!(beside, inside);
+    let both = fault(r#"{"prompt":"hi","tools":[],"extra":{"tools":[]}}"#);
+    assert!(both.contains("inside \"extra\" and beside it"), "{both}");
+    let template = with_template("{{tools}}");
+    let request = parsed(Form::Jsonl, None, br#"{"tools":"hammer"}"#, &template).unwrap();
+    assert_eq!(request, Request::new("hammer"));
+}
+
+#[test]
 fn a_message_line_keeps_parts_calls_and_further_fields() {
     let request = json_line(
         r#"{"messages":[{"role":"developer","content":"d"},

@@ -242,7 +242,9 @@ fn generation_config(
     };
     native::count_up_seed(&mut config, request);
     // Of several answers one would be kept, and all be paid for.
-    ["candidateCount", "candidate_count"].map(|name| config.remove(name));
+    for name in ["candidateCount", "candidate_count"] {
+        config.remove(name);
+    }
     if let Some(effort) = further.remove("reasoning_effort") {
         let thinking = config.entry("thinkingConfig");
         // It takes a level or a budget, not both.
