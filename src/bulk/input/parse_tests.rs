@@ -194,7 +194,8 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
         )
     };
     let short = "id, custom_id, prompt, messages, system, extra, model, temperature, top_p, seed, stop, \
-        max_tokens, max_completion_tokens, response_format, n, stream, stream_options";
+        max_tokens, max_completion_tokens, response_format, n, stream, stream_options, tools, \
+        tool_choice, parallel_tool_calls";
     let batch = "custom_id, id, method, url, body";
     let user = r#""messages":[{"role":"user","content":"q"}]"#;
     let body = |fields: &str| format!(r#"{{"body":{{{user}{fields}}}}}"#);
