@@ -5,7 +5,7 @@ use crate::engine::pack::PackLimits;
 use crate::llm::batch::BatchLimits;
 
 use super::error_body::ErrorBody;
-use super::fields::{self, Fields, hosts};
+use super::fields::{Fields, hosts, vendors};
 use super::limits::RateHeaders;
 use super::retention::Retention;
 use super::rules::{
@@ -139,7 +139,7 @@ const OPENAI: Vendor = Vendor {
     identity: &[],
     may_load: false,
     developer_role: true,
-    fields: fields::OPENAI,
+    fields: vendors::OPENAI,
     tells: RateHeaders::XRateLimit { request_period: 60 },
     errors: &[],
     concurrency: 5,
@@ -162,7 +162,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         tells: RateHeaders::XRateLimit {
             request_period: 86_400,
         },
-        fields: fields::GROQ,
+        fields: vendors::GROQ,
         developer_role: false,
         errors: GROQ,
         // Its sources say 100 MB or 200.
@@ -180,7 +180,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // What Anthropic's SDKs send. The newer one, 2026-10-21, refuses sampling fields outright.
         version: Some(("anthropic-version", "2023-06-01")),
         token_var: "ANTHROPIC_AUTH_TOKEN",
-        fields: fields::ANTHROPIC,
+        fields: vendors::ANTHROPIC,
         tells: RateHeaders::Anthropic,
         url_var: "ANTHROPIC_BASE_URL",
         batches: batches(
@@ -212,7 +212,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         dimensions_field: "outputDimensionality",
         // It takes 100 texts.
         embeds: pack(100, 20_000),
-        fields: fields::GEMINI,
+        fields: vendors::GEMINI,
         batches: batches(BatchWire::Gemini, 20_000, 1_000, Retention::FromEnd(2)),
         tells: RateHeaders::Nothing,
         ..OPENAI
@@ -227,7 +227,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         seed_field: "random_seed",
         dimensions_field: "output_dimension",
         developer_role: false,
-        fields: fields::MISTRAL,
+        fields: vendors::MISTRAL,
         errors: MISTRAL,
         batches: batches(BatchWire::Mistral, 100_000, 500, Retention::Unlimited),
         // It takes 512 texts and 16,384 tokens.
@@ -240,7 +240,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         key_vars: &["XAI_API_KEY"],
         url_var: "XAI_BASE_URL",
         developer_role: false,
-        fields: fields::XAI,
+        fields: vendors::XAI,
         errors: XAI,
         batches: batches(BatchWire::Xai, 50_000, 190, Retention::UNKNOWN),
         embeds: None,
@@ -345,7 +345,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         cap: CapField::MaxTokens,
         developer_role: false,
         // What is taken differs from model to model, and is told nowhere for all.
-        fields: fields::ALL,
+        fields: vendors::ALL,
         errors: NVIDIA,
         tells: RateHeaders::Nothing,
         batches: None,
@@ -363,7 +363,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         url_var: "AZURE_OPENAI_ENDPOINT",
         key_header: "api-key",
         token_var: "AZURE_OPENAI_AD_TOKEN",
-        fields: fields::AZURE,
+        fields: vendors::AZURE,
         // It takes 100,000 requests and 200 MB, and keeps files until they are deleted.
         batches: batches(BatchWire::Azure, 100_000, 190, Retention::Unlimited),
         ..OPENAI
@@ -378,7 +378,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // The older name is the one that every server of this style knows.
         cap: CapField::MaxTokens,
         developer_role: false,
-        fields: fields::ALL,
+        fields: vendors::ALL,
         batches: None,
         errors: LOCAL,
         embeds: pack(32, 8_192),
@@ -395,7 +395,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // Ollama ignores the newer name without a word.
         cap: CapField::MaxTokens,
         developer_role: false,
-        fields: fields::ALL,
+        fields: vendors::ALL,
         concurrency: 1,
         batches: None,
         errors: LOCAL,

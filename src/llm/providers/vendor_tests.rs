@@ -19,7 +19,7 @@ fn a_row_is_all_that_a_vendor_takes() {
         url_var: "NEWCOMER_BASE_URL",
         cap: CapField::MaxTokens,
         seed_field: "sampling_seed",
-        fields: fields::GROQ,
+        fields: vendors::GROQ,
         tells: RateHeaders::Nothing,
         ..OPENAI
     };

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::llm::providers::files;
 
-use super::{
-    ALL, Fields, LOW_TO_HIGH, LOW_TO_MAX, NONE_TO_HIGH, OPENAI_ALONE, PENALTIES, SERVERS, Schemas,
-    TOP_K, Takes, Turns,
+use super::vendors::{
+    ALL, LOW_TO_HIGH, LOW_TO_MAX, NONE_TO_HIGH, OPENAI_ALONE, PENALTIES, SERVERS, TOP_K,
 };
+use super::{Fields, Schemas, Takes, Turns};
 
 /// Words of servers on one's own machine that none of them has.
 const OWN_SERVERS: &[&str] = &[
