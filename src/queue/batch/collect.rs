@@ -225,7 +225,8 @@ struct ReadLine {
     bytes: usize,
 }
 
-/// Reads lines of results once more, for the replies in them that are kept: few are.
+/// Reads lines of results once more, for the replies in them that are kept: held until all are settled, they
+/// would take several times their room.
 struct Replies {
     path: PathBuf,
     file: File,
