@@ -141,21 +141,10 @@ fn a_header_reaches_no_fallback() {
     let (desk, first, second) = (Desk::new(), Echo::start("400 Bad"), Echo::start("200 OK"));
     desk.prompts("in.jsonl", 3);
     let words = [
-        "run",
-        "in.jsonl",
-        "-o",
-        "out.jsonl",
-        "--provider",
-        "custom",
-        "--model",
-        "m",
-        "--base-url",
-        &first.url,
-        "--fallback",
-        "xai:small",
-        "--header",
-        "X-Team: maps",
-    ];
+        &run_at("custom", &first.url)[..],
+        &["--fallback", "xai:small", "--header", "X-Team: maps"],
+    ]
+    .concat();
     let mut command = desk.command(words);
     command
         .env("XAI_API_KEY", "k")
@@ -226,6 +215,22 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
     assert_eq!(sim.stats().calls, 0);
 }
 
+/// The words of a run against a provider at this address.
+fn run_at<'a>(provider: &'a str, url: &'a str) -> [&'a str; 10] {
+    [
+        "run",
+        "in.jsonl",
+        "-o",
+        "out.jsonl",
+        "--provider",
+        provider,
+        "--model",
+        "m",
+        "--base-url",
+        url,
+    ]
+}
+
 /// The simulated provider wants the key with every upload, look and download.
 #[test]
 fn a_header_in_the_place_of_the_key_goes_with_every_step_of_a_batch() {
@@ -240,21 +245,10 @@ fn a_header_in_the_place_of_the_key_goes_with_every_step_of_a_batch() {
         let sim = simulator(SimConfig::default().api_key("sk-right").batches(soon));
         let url = format!("http://{}", sim.addr());
         let words = [
-            "run",
-            "in.jsonl",
-            "-o",
-            "out.jsonl",
-            "--provider",
-            provider,
-            "--model",
-            "m",
-            "--base-url",
-            &url,
-            "--strategy",
-            "batch",
-            "--data-dir",
-            "home",
-        ];
+            &run_at(provider, &url)[..],
+            &["--strategy", "batch", "--data-dir", "home"],
+        ]
+        .concat();
         let run = |more: &[&str]| {
             let mut command = desk.command([&words[..], more].concat());
             Running::start(command.env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms")).wait()
@@ -445,20 +439,7 @@ fn a_tier_is_asked_for_in_the_providers_words_or_refused_with_them() {
         let sim = simulator(config);
         let path = if provider == "groq" { "/openai/v1" } else { "" };
         let url = format!("http://{}{path}", sim.addr());
-        let words = [
-            "run",
-            "in.jsonl",
-            "-o",
-            "out.jsonl",
-            "--provider",
-            provider,
-            "--model",
-            "m",
-            "--base-url",
-            &url,
-            "--service-tier",
-            tier,
-        ];
+        let words = [&run_at(provider, &url)[..], &["--service-tier", tier]].concat();
         let mut command = desk.command(words);
         let key = format!("{}_API_KEY", provider.to_uppercase());
         let ended = Running::start(command.env(key, "k")).wait();
