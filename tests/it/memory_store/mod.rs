@@ -117,18 +117,21 @@ fn batches_are_submitted_and_collected_on_it() {
     let prompt = |n| Request::new(format!("prompt {n}")).with_max_tokens(50);
     let jobs: Vec<Job> = (0..10).map(|n| prompt(n).into()).collect();
     host.enqueue(process, jobs).unwrap();
-    let worker = |queue: &JobQueue| {
-        let often = BatchSettings::default().poll_interval(Some(Duration::from_millis(20)));
+    let worker = |queue: &JobQueue, poll_interval| {
+        let settings = BatchSettings::default().poll_interval(Some(poll_interval));
         Worker::new(queue)
             .batches(openai.batch_client().unwrap())
-            .batch_settings(often)
+            .batch_settings(settings)
             .completions(Route::new(openai.client().unwrap()))
     };
-    // One submits and ends; another goes on with what the first one left.
-    let report = worker(&host).until_submitted(true).run().unwrap();
+    // One submits and ends, and asks too seldom to collect anything itself;
+    // another goes on with what it left.
+    let seldom = Duration::from_secs(3_600);
+    let report = worker(&host, seldom).until_submitted(true).run().unwrap();
     assert_eq!((report.batches, report.batches_open), (1, 1), "{report:?}");
     drop(host);
-    let report = worker(&other).until_empty(true).run().unwrap();
+    let often = Duration::from_millis(20);
+    let report = worker(&other, often).until_empty(true).run().unwrap();
     assert_eq!(report.completed, 10, "{report:?}");
     let stats = sim.batch_stats();
     assert_eq!((stats.created, stats.bought_twice), (1, 0), "{stats:?}");
