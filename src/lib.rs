@@ -97,6 +97,9 @@ mod llm;
 mod manager;
 mod observe;
 pub mod plan;
+#[cfg(any(feature = "commands", feature = "files"))]
+#[allow(dead_code)]
+mod pool;
 pub mod progress;
 pub mod provider;
 #[cfg(feature = "queue")]

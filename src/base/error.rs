@@ -48,6 +48,7 @@ struct Inner {
     unclassified: bool,
     unusable_reply: bool,
     claim_lost: bool,
+    critical: bool,
     usage: Option<Usage>,
     cost_usd: Option<f64>,
     raw: Option<String>,
@@ -81,6 +82,7 @@ impl Error {
             unclassified: false,
             unusable_reply: false,
             claim_lost: false,
+            critical: false,
             usage: None,
             cost_usd: None,
             raw: None,
@@ -180,6 +182,16 @@ impl Error {
     /// none.
     pub fn with_claim_lost(mut self) -> Self {
         self.0.claim_lost = true;
+        self
+    }
+
+    /// Marks the error as one that further work of any kind would share, whatever the error's kind: a
+    /// program that is not there, a full disk. Under [`ErrorPolicy::StopOnCriticalError`] it ends the
+    /// run.
+    ///
+    /// [`ErrorPolicy::StopOnCriticalError`]: crate::ErrorPolicy::StopOnCriticalError
+    pub fn with_critical(mut self) -> Self {
+        self.0.critical = true;
         self
     }
 
@@ -322,6 +334,12 @@ impl Error {
     /// True when the failure would be shared by calls to the same model alone.
     pub fn is_model_only(&self) -> bool {
         self.0.model_only || self.0.kind == ErrorKind::UnknownModel
+    }
+
+    /// True when further work would fail in the same way: by the error's kind, or as it was
+    /// [marked](Self::with_critical).
+    pub fn is_critical(&self) -> bool {
+        self.0.critical || self.0.kind.is_critical()
     }
 
     /// What a safety filter or refusal was about, if the provider said so.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::run::{Reply, Runner, Waker};
+use crate::engine::run::{Reply, Runner, Waker, bad_concurrency};
 use crate::engine::work::Ticket;
 use crate::llm::params::RequestTask;
 use crate::llm::providers::attached::refusal;
@@ -16,13 +16,12 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
-use super::bad_concurrency;
 use super::compact::compact;
 use super::file_turn::RunEnvironment;
 use super::input::{AttachedFiles, FileIndex, InputFile, Item, Matching, Unread};
 use super::kept;
 use super::lines::{FileTask, Lines, Named, call_for_lines};
-use super::list::{Feeder, Item as ListItem, ListBacklog};
+use super::list::{Item as ListItem, ListBacklog, feed};
 use super::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{PromptSource, Prompts};
@@ -301,7 +300,7 @@ impl<'a> FileRun<'a> {
             }
             Prepared::Stream { prompts, previous } => {
                 let (waker, woken) = Waker::new();
-                let (feeder, source, _) = Feeder::new(
+                let (feeder, source, _) = feed(
                     2 * self.concurrency,
                     route.pack_limits(prompts.settings.0.task),
                     waker.clone(),

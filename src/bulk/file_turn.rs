@@ -10,12 +10,11 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
 use crate::engine::pack::{Backlog, Pack, Packed};
-use crate::engine::run::{Finish, Observer, Outlet, RunSetup, Runner, Waker, run};
+use crate::engine::run::{Finish, Observer, Outlet, RunSetup, Runner, TICK, Waker, run};
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::TICK;
 use super::call::{finished, progress};
 use super::lines::{Identified, LineSink, Lines, Target, each_line};
 use super::open_output::OpenOutput;

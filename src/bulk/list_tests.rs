@@ -1,6 +1,7 @@
 //! What a list gives, and how much it reads ahead, while quotas are closed and providers dead.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -41,7 +42,7 @@ fn refused() -> Error {
 /// A backlog whose source has all of these at hand.
 fn fed<'r>(route: &'r Route<'r>, items: Vec<Request>) -> ListBacklog<'r, Request> {
     let (waker, _) = Waker::new();
-    let (feeder, source, _) = Feeder::new(items.len() + 1, PackLimits::ONE, waker);
+    let (feeder, source, _) = feed(items.len() + 1, PackLimits::ONE, waker);
     feeder.feed(items.into_iter().map(Ok));
     ListBacklog::new(route, source)
 }
@@ -134,7 +135,7 @@ fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
 fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
     let route = Route::new(NamedClient("first"));
     let (waker, _) = Waker::new();
-    let (feeder, source, tail) = Feeder::new(9, PackLimits::ONE, waker);
+    let (feeder, source, tail) = feed(9, PackLimits::ONE, waker);
     let items = [Ok(Request::new("a")), Ok(Request::new("b")), Err(refused())];
     feeder.feed(items.into_iter());
     let mut backlog = ListBacklog::new(&route, source);
@@ -154,8 +155,8 @@ fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
 #[test]
 fn a_source_that_nobody_reads_any_more_is_handed_back_whole() {
     let (waker, _) = Waker::new();
-    let (feeder, source, tail) = Feeder::new(2, PackLimits::ONE, waker);
-    let pulled = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (feeder, source, tail) = feed(2, PackLimits::ONE, waker);
+    let pulled = Arc::new(AtomicUsize::new(0));
     let count = pulled.clone();
     let items = (0..).map(move |i| {
         count.fetch_add(1, Ordering::SeqCst);

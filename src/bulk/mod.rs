@@ -1,8 +1,6 @@
 //! Many prompts: all at once from a slice, streamed from an iterator, or from a file whose
 //! results are its checkpoint.
 
-use std::time::Duration;
-
 pub mod appender;
 mod backlog;
 mod call;
@@ -31,15 +29,3 @@ mod sinks;
 mod spool;
 mod stream;
 mod work;
-
-/// More threads than this are a slip of the finger, not a plan.
-const MOST_THREADS: usize = 10_000;
-
-/// Why a number of calls in flight is not possible.
-fn bad_concurrency(concurrency: usize) -> Option<String> {
-    (!(1..=MOST_THREADS).contains(&concurrency))
-        .then(|| format!("the concurrency must be from 1 to {MOST_THREADS}, not {concurrency}"))
-}
-
-/// How often progress is told.
-const TICK: Duration = Duration::from_millis(100);

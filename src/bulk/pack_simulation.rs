@@ -175,6 +175,7 @@ impl Scene {
             jitter: Jitter(seed),
             durable: false,
             of_many: false,
+            independent: false,
         };
         let job = Job {
             backlog: Packed::new(sizes),

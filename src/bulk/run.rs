@@ -18,7 +18,9 @@ use crate::base::thread::{spawn, spawn_scoped};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
-use crate::engine::run::{Finish, Observer, Outlet, RunSetup, Waker, run};
+use crate::engine::run::{
+    Finish, MOST_THREADS, Observer, Outlet, RunSetup, TICK, Waker, bad_concurrency, run,
+};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
@@ -29,10 +31,9 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step, finished, progress};
-use super::list::{Feeder, Item, ListBacklog, Source};
+use super::list::{Item, ListBacklog, Source, feed};
 use super::sinks::{Batch, Channel, Slots, outcome};
 use super::work::{Job, Sink};
-use super::{MOST_THREADS, TICK, bad_concurrency};
 use crate::engine::pack::{Pack, Packed};
 
 /// The thread that reads the items.
@@ -259,7 +260,7 @@ impl<'a> Bulk<'a> {
         let items = items.into_iter();
         let total = exact(items.size_hint());
         let (waker, woken) = Waker::new();
-        let (feeder, source, tail) = Feeder::new(self.ahead(), self.pack(), waker.clone());
+        let (feeder, source, tail) = feed(self.ahead(), self.pack(), waker.clone());
         thread::scope(|scope| {
             spawn_scoped(scope, SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
                 .map_err(|e| misused(e.message().to_owned()))?;
@@ -443,7 +444,7 @@ impl Bulk<'static> {
         let run = move || {
             let total = exact(items.size_hint());
             let (waker, woken) = Waker::new();
-            let (feeder, source, _) = Feeder::new(self.ahead(), self.pack(), waker.clone());
+            let (feeder, source, _) = feed(self.ahead(), self.pack(), waker.clone());
             spawn(SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
                 .map_err(|e| misused(e.message().to_owned()))?;
             self.stream(source, total, (waker, woken), move |outcome| {

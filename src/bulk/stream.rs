@@ -8,11 +8,12 @@ use sha2::{Digest, Sha256};
 
 use crate::base::error::Error;
 use crate::base::thread::spawn;
+use crate::engine::feeder::Feeder;
 use crate::llm::request::Request;
 
 use super::input::{EarlierResult, StreamLines, hash_prefix, renamed};
 use super::lines::{Identified, Named};
-use super::list::{Feeder, Item};
+use super::list::Item;
 use super::options::FileRunOptions;
 use super::prompts::{PromptSource, Prompts};
 use super::results::superseded::SupersededFlags;

@@ -93,6 +93,9 @@ pub(crate) struct Options {
     /// The work comes from many callers: who misspelt a model or asks for the wrong thing stops nobody
     /// else.
     pub of_many: bool,
+    /// The tasks are asked of nobody in particular: what one fails with says nothing of others, unless the
+    /// error is marked as critical.
+    pub independent: bool,
 }
 
 pub(crate) struct Dispatcher<W: Work> {

@@ -119,6 +119,7 @@ fn dispatcher(
         jitter: Jitter(1),
         durable: false,
         of_many: false,
+        independent: false,
     };
     Dispatcher::new(work, limiter, options)
 }

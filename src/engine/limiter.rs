@@ -131,7 +131,7 @@ impl Quota {
             outputs: OutputSizes::default(),
             in_flight: 0,
             reserved: (0.0, 0.0),
-            has_replied: false,
+            has_replied: given.known,
             paused_until: Time::ZERO,
             generation: 0,
             streak: 0,

@@ -13,6 +13,7 @@ pub(crate) mod counters;
 mod critical;
 pub(crate) mod dispatch;
 mod exclusions;
+pub(crate) mod feeder;
 mod first_replies;
 pub(crate) mod jitter;
 pub mod limiter;

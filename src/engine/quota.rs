@@ -46,6 +46,7 @@ pub struct Limits {
     pub(super) burst: u32,
     pub(super) in_flight: Option<u32>,
     pub(super) assumed_rpm: Option<f64>,
+    pub(super) known: bool,
 }
 
 impl Default for Limits {
@@ -56,6 +57,7 @@ impl Default for Limits {
             burst: 10,
             in_flight: None,
             assumed_rpm: None,
+            known: false,
         }
     }
 }
@@ -100,6 +102,13 @@ impl Limits {
     pub fn burst(mut self, burst: u32) -> Self {
         assert!(burst > 0, "burst must be at least 1");
         self.burst = burst;
+        self
+    }
+
+    /// These are all the limits there are: no reply is waited for that could tell more. Default: the
+    /// first reply is.
+    pub fn known(mut self) -> Self {
+        self.known = true;
         self
     }
 

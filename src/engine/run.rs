@@ -24,6 +24,17 @@ use crate::base::hints::RateHints;
 use super::dispatch::{Call, Dispatcher, EndedCall, Event, StopReason, Turn};
 use super::work::{Settled, Ticket, Work};
 
+/// More threads than this are a slip of the finger, not a plan.
+pub(crate) const MOST_THREADS: usize = 10_000;
+/// How often progress is told.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// Why a number of calls in flight is not possible.
+pub(crate) fn bad_concurrency(concurrency: usize) -> Option<String> {
+    (!(1..=MOST_THREADS).contains(&concurrency))
+        .then(|| format!("the concurrency must be from 1 to {MOST_THREADS}, not {concurrency}"))
+}
+
 /// What one call brought.
 pub(crate) struct Reply<D> {
     pub result: Result<D, Error>,

@@ -149,6 +149,7 @@ impl Scene {
             jitter: Jitter(seed),
             durable: false,
             of_many: false,
+            independent: false,
         };
         let loading = LoadingModel::new(&mut random);
         let parallel = ParallelModel::new(&mut random);

@@ -114,7 +114,8 @@ impl<T> Waiting<T> {
             .min()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "commands", feature = "files"))]
+    #[allow(dead_code)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

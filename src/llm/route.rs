@@ -304,6 +304,7 @@ impl<'a> Route<'a> {
             jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: false,
             of_many: false,
+            independent: false,
         }
     }
 

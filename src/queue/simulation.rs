@@ -144,6 +144,7 @@ impl Scene {
             jitter: Jitter(now.as_nanos()),
             durable: true,
             of_many: true,
+            independent: false,
         };
         let limiter = kinds.limiter.clone();
         let backlog = StoreBacklog::new(

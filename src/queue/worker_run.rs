@@ -15,7 +15,7 @@ use crate::base::thread::spawn_scoped;
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::jitter::Jitter;
 use crate::engine::pack::Pack;
-use crate::engine::run::{Finish, Observer, Permits, RunSetup, run};
+use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
 use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
@@ -30,8 +30,6 @@ use super::work::{self, StoreWork};
 
 /// How often changed settings are looked for.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
-/// How often progress is told.
-const TICK: Duration = Duration::from_millis(100);
 /// How often ends that could not be recorded are tried again when the worker stops.
 const LAST_TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
@@ -234,6 +232,7 @@ impl WorkerRun {
             jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: true,
             of_many: plan.of_many,
+            independent: false,
         };
         let limiter = controls.kinds.limiter.clone();
         let dispatcher = Dispatcher::new(StoreWork::new(backlog), limiter, options);

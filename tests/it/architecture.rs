@@ -93,13 +93,14 @@ fn in_the_program_arguments_and_helpers_import_no_command() {
 }
 
 /// The floors of the library, the lowest first. A folder imports from those on lower floors alone.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
     &["base"],
     &["config", "engine"],
     &["observe"],
-    &["llm"],
+    &["llm", "pool"],
+    &["commands", "sources"],
     &["bulk"],
-    &["export"],
+    &["export", "processing"],
     &["queue"],
     &["queue_run", "manager"],
 ];

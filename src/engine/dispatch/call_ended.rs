@@ -125,6 +125,11 @@ impl<W: Work> Dispatcher<W> {
             self.on_rate_limited(ticket, error, elsewhere, now);
             return;
         }
+        if self.options.independent {
+            let critical = error.is_critical();
+            self.after_failure(ticket, error, critical, now);
+            return;
+        }
         self.note_first_reply(step, &error, elsewhere);
         let critical = self.critical_failures.is_critical(step, &error);
         let critical =

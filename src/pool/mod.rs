@@ -1,0 +1,315 @@
+//! Tasks of any kind on the engine: files to process, commands to run.
+//!
+//! A source is read on a thread of its own, a few items ahead; each item is one call on a thread of
+//! the run; its end is handed to the caller's thread. Retries, the rate, the error policy and stopping are
+//! the engine's.
+
+mod work;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::bounded;
+
+use crate::base::cancel::Context;
+use crate::base::clock::{Clock, SystemClock, Time};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::thread::{spawn, spawn_scoped};
+use crate::engine::class::Class;
+use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options, StopReason};
+use crate::engine::feeder::{Feeder, Tail};
+use crate::engine::jitter::Jitter;
+use crate::engine::limiter::{Limiter, Limits, QuotaId, QuotaKey};
+use crate::engine::route::RetryPolicy;
+use crate::engine::run::{
+    Finish, Observer, Outlet, Reply, RunSetup, TICK, Waker, bad_concurrency, run,
+};
+use crate::engine::work::Ticket;
+use crate::observe::progress::{Phase, Progress, ProgressNotifier};
+use crate::observe::tally::{Summary, Tally};
+
+pub(crate) use work::TaskEnd;
+use work::{PoolWork, Task, progress};
+
+/// The thread that reads the items.
+const SOURCE_THREAD: &str = "batchwright-source";
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct PoolEnd {
+    pub summary: Summary,
+    /// Why it ended before its source did.
+    pub stop: Option<StopReason>,
+}
+
+/// Carries out tasks, so many at once.
+pub(crate) struct Pool<'a> {
+    ctx: Context,
+    concurrency: usize,
+    rate: Option<f64>,
+    retry: RetryPolicy,
+    on_error: ErrorPolicy,
+    total: Option<u64>,
+    notifier: Option<&'a dyn ProgressNotifier>,
+    clock: &'a dyn Clock,
+}
+
+impl<'a> Pool<'a> {
+    /// A pool of 5 threads that goes on after errors, retries nothing and tells nobody.
+    pub(crate) fn new(ctx: &Context) -> Self {
+        Self {
+            ctx: ctx.clone(),
+            concurrency: 5,
+            rate: None,
+            retry: RetryPolicy::default().max_retries(0),
+            on_error: ErrorPolicy::default(),
+            total: None,
+            notifier: None,
+            clock: &SystemClock,
+        }
+    }
+
+    /// Tasks at once, each on a thread of its own.
+    pub(crate) fn concurrency(mut self, tasks: usize) -> Self {
+        self.concurrency = tasks;
+        self
+    }
+
+    /// Starts per second, evenly spaced; retries count. Default: as they come.
+    pub(crate) fn rate(mut self, starts_per_second: Option<f64>) -> Self {
+        self.rate = starts_per_second;
+        self
+    }
+
+    /// How often and how patiently a failure is tried again, where its kind allows it. Default: not.
+    pub(crate) fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    pub(crate) fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// How many items the source has, where that is known.
+    pub(crate) fn total(mut self, items: Option<u64>) -> Self {
+        self.total = items;
+        self
+    }
+
+    pub(crate) fn notifier(mut self, notifier: Option<&'a dyn ProgressNotifier>) -> Self {
+        self.notifier = notifier;
+        self
+    }
+
+    /// Carries out what `items` gives, which may be endless and may block. `call` is told the number of the
+    /// attempt, from 1. `sink` gets each end on this thread, in the order in which they come about;
+    /// breaking ends the run. Whatever was read from `items` reaches it, at the latest as
+    /// [`ErrorKind::Cancelled`]; an error of the source ends the run. Cancelling waits for a `next()` that
+    /// blocks; [`run_detached`](Self::run_detached) does not.
+    pub(crate) fn run<T, D>(
+        &self,
+        items: impl Iterator<Item = Result<T, Error>> + Send,
+        call: impl Fn(&T, u32, &Context) -> Result<D, Error> + Sync,
+        sink: impl FnMut(TaskEnd<T, D>) -> ControlFlow<()>,
+    ) -> PoolEnd
+    where
+        T: Send,
+        D: Send,
+    {
+        thread::scope(|scope| {
+            self.turn(call, sink, |feeder| {
+                spawn_scoped(scope, SOURCE_THREAD, move || feeder.feed(items)).map(drop)
+            })
+        })
+    }
+
+    /// As [`run`](Self::run), for a source such as standard input, where a read may block for ever: the
+    /// thread that reads it is left behind. What it gives after the end of the run is lost.
+    pub(crate) fn run_detached<T, D>(
+        &self,
+        items: impl Iterator<Item = Result<T, Error>> + Send + 'static,
+        call: impl Fn(&T, u32, &Context) -> Result<D, Error> + Sync,
+        sink: impl FnMut(TaskEnd<T, D>) -> ControlFlow<()>,
+    ) -> PoolEnd
+    where
+        T: Send + 'static,
+        D: Send,
+    {
+        self.turn(call, sink, |feeder| {
+            spawn(SOURCE_THREAD, move || feeder.feed(items)).map(drop)
+        })
+    }
+
+    fn turn<T, D>(
+        &self,
+        call: impl Fn(&T, u32, &Context) -> Result<D, Error> + Sync,
+        mut sink: impl FnMut(TaskEnd<T, D>) -> ControlFlow<()>,
+        start: impl FnOnce(Feeder<T>) -> Result<(), Error>,
+    ) -> PoolEnd
+    where
+        T: Send,
+        D: Send,
+    {
+        let began = self.clock.now();
+        if let Some(why) = self.misuse() {
+            return self.not_begun(StopReason::Misuse(why), began);
+        }
+        let (waker, woken) = Waker::new();
+        let (feeder, source, tail) =
+            Feeder::new(2 * self.concurrency, (1, |_| None), waker.clone());
+        if let Err(error) = start(feeder) {
+            return self.not_begun(StopReason::Misuse(error.message().to_owned()), began);
+        }
+        let limiter = Arc::new(Limiter::new());
+        let class = Class::new([self.quota(&limiter, began)]);
+        let (ends, outcomes) = bounded(self.concurrency);
+        let work = PoolWork::new(source, class, Tally::new(self.total, began), ends);
+        let dispatcher = Dispatcher::new(work, limiter, self.options(began));
+        let runner = |ticket: &Ticket<Task<T>>, ctx: &Context| {
+            let attempt = u32::from(ticket.tries.calls) + 1;
+            let started = self.clock.now();
+            match call(&ticket.task.item, attempt, ctx) {
+                Ok(done) => Reply {
+                    result: Ok((done, self.clock.now().since(started))),
+                    used: None,
+                    hints: Default::default(),
+                    fatal: false,
+                },
+                Err(error) => error.into(),
+            }
+        };
+        let mut closed = false;
+        let mut hand_out = |end: TaskEnd<T, D>| {
+            let broke = sink(end).is_break() && !closed;
+            closed |= broke;
+            match broke {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let outlet = Outlet {
+            outcomes,
+            sink: &mut hand_out,
+        };
+        let mut observer = Observer {
+            look: &|dispatcher: &mut Dispatcher<PoolWork<T, D>>, now| progress(dispatcher, now),
+            show: &mut |shown| self.tell(&shown),
+        };
+        let setup = RunSetup {
+            ctx: &self.ctx,
+            clock: self.clock,
+            threads: self.concurrency,
+            permits: None,
+            waker,
+            woken,
+            tick: TICK,
+        };
+        let mut dispatcher = match run(dispatcher, &runner, setup, Some(outlet), &mut observer) {
+            Ok(Finish { dispatcher, .. }) => dispatcher,
+            Err(error) => {
+                return self.not_begun(StopReason::Misuse(error.message().to_owned()), began);
+            }
+        };
+        let stop = dispatcher.stop_reason().cloned();
+        for end in left_over(&mut dispatcher.work, tail, stop.as_ref()) {
+            let _ = hand_out(end);
+        }
+        let now = self.clock.now();
+        self.tell(&Progress {
+            phase: Phase::Finished,
+            trouble: None,
+            ..progress(&dispatcher, now)
+        });
+        let (counters, held_up) = (dispatcher.counters(), dispatcher.bottlenecks());
+        PoolEnd {
+            summary: dispatcher.work.tally.summary(&counters, held_up, now),
+            stop,
+        }
+    }
+
+    fn tell(&self, progress: &Progress) {
+        if let Some(notifier) = self.notifier {
+            notifier.on_progress(progress);
+        }
+    }
+
+    fn misuse(&self) -> Option<String> {
+        let bad_rate = self.rate.filter(|rate| !(rate.is_finite() && *rate > 0.0));
+        let bad_rate =
+            bad_rate.map(|rate| format!("the rate must be above 0 a second, not {rate}"));
+        bad_concurrency(self.concurrency).or(bad_rate)
+    }
+
+    fn not_begun(&self, reason: StopReason, now: Time) -> PoolEnd {
+        let tally = Tally::new(self.total, now);
+        PoolEnd {
+            summary: tally.summary(&Default::default(), Default::default(), now),
+            stop: Some(reason),
+        }
+    }
+
+    fn quota(&self, limiter: &Limiter, now: Time) -> QuotaId {
+        let Some(rate) = self.rate else {
+            return QuotaId::NONE;
+        };
+        let limits = Limits::default().requests_per_minute(rate * 60.0);
+        limiter.quota(QuotaKey::new(&["rate"]), limits.burst(1).known(), 0, now)
+    }
+
+    fn options(&self, now: Time) -> Options {
+        Options {
+            concurrency: self.concurrency,
+            retry: self.retry,
+            trails: Arc::default(),
+            on_error: self.on_error,
+            deadline: self.ctx.remaining().map(|left| now.after(left)),
+            jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
+            durable: false,
+            of_many: false,
+            independent: true,
+        }
+    }
+}
+
+/// What was read and never carried out, in the order of the source.
+fn left_over<T, D>(
+    work: &mut PoolWork<T, D>,
+    tail: Tail<T>,
+    stop: Option<&StopReason>,
+) -> Vec<TaskEnd<T, D>> {
+    let waiting = work.rest();
+    let (mut next, unread) = tail.drain();
+    let unread = unread.into_iter().map(|item| {
+        let index = next as u64;
+        next += 1;
+        (Task { index, item }, 0)
+    });
+    let why = match stop {
+        Some(StopReason::DeadlineExceeded) => Error::new(
+            ErrorKind::DeadlineExceeded,
+            "not carried out before the deadline",
+        ),
+        Some(reason) => Error::new(
+            ErrorKind::Cancelled,
+            format!("not carried out, since the run ended early: {reason}"),
+        ),
+        None => Error::cancelled(),
+    };
+    let ends = waiting.into_iter().chain(unread);
+    let ends = ends.map(|(task, attempts)| {
+        work.tally.unsent(&why, 1);
+        TaskEnd {
+            index: task.index,
+            task: task.item,
+            attempts,
+            result: Err(why.clone()),
+        }
+    });
+    ends.collect()
+}
+
+#[cfg(test)]
+mod tests;
