@@ -71,6 +71,7 @@
 //! |---|---|---|
 //! | `queue` | yes | the durable queue in an SQLite file, batches, and settings in a file that processes share |
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
+//! | `commands` | no | commands in parallel, each in a sandbox |
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
 //! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
@@ -89,6 +90,8 @@ pub mod batch;
 mod brief_tests;
 mod bulk;
 pub mod client;
+#[cfg(feature = "commands")]
+pub mod commands;
 pub mod config;
 mod engine;
 mod export;
