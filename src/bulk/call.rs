@@ -44,7 +44,7 @@ pub(crate) fn call_step(
 }
 
 /// Where a run stands at its end.
-pub(crate) fn finished<B, K>(dispatcher: &Dispatcher<Job<B, K>>, now: Time) -> Progress
+pub(crate) fn finished<B, K>(dispatcher: &mut Dispatcher<Job<B, K>>, now: Time) -> Progress
 where
     B: Backlog,
     K: Sink<B::Task>,
@@ -57,7 +57,7 @@ where
 }
 
 /// Where a run stands.
-pub(crate) fn progress<B, K>(dispatcher: &Dispatcher<Job<B, K>>, now: Time) -> Progress
+pub(crate) fn progress<B, K>(dispatcher: &mut Dispatcher<Job<B, K>>, now: Time) -> Progress
 where
     B: Backlog,
     K: Sink<B::Task>,
@@ -68,7 +68,7 @@ where
     };
     let trouble = dispatcher.settle_error().or(dispatcher.last_failure());
     let trouble = trouble.map(|e| e.message().to_owned());
-    let tally = &dispatcher.work.tally;
-    let loading = dispatcher.loading_since();
-    tally.progress(&dispatcher.counters(), now, phase, trouble, loading)
+    let (loading, counters) = (dispatcher.loading_since(), dispatcher.counters());
+    let tally = &mut dispatcher.work.tally;
+    tally.progress(&counters, now, phase, trouble, loading)
 }

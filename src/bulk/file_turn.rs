@@ -155,10 +155,13 @@ impl<'r> RunEnvironment<'_, 'r> {
                 }
             },
         };
-        let Finish { dispatcher, lost } = run(dispatcher, runner, setup, outlet, &mut observer)?;
+        let Finish {
+            mut dispatcher,
+            lost,
+        } = run(dispatcher, runner, setup, outlet, &mut observer)?;
         let now = clock.now();
         if let Some(notifier) = self.notifier {
-            notifier.on_progress(&finished(&dispatcher, now));
+            notifier.on_progress(&finished(&mut dispatcher, now));
         }
         let (counters, bottlenecks) = (dispatcher.counters(), dispatcher.bottlenecks());
         let mut stop = dispatcher.stop_reason().cloned();

@@ -404,12 +404,12 @@ impl<'a> Bulk<'a> {
                 }
             },
         };
-        let Finish { dispatcher, .. } = run(dispatcher, &runner, setup, outlet, &mut observer)
+        let Finish { mut dispatcher, .. } = run(dispatcher, &runner, setup, outlet, &mut observer)
             .map_err(|error| misused(error.message().to_owned()))?;
         let now = clock.now();
         let counters = dispatcher.counters();
         if let Some(notifier) = notifier {
-            notifier.on_progress(&finished(&dispatcher, now));
+            notifier.on_progress(&finished(&mut dispatcher, now));
         }
         Ok(BulkRunEnd {
             summary: dispatcher

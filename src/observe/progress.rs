@@ -53,9 +53,10 @@ pub struct Progress {
     pub retries: u64,
     /// Time since the run began.
     pub elapsed: Duration,
-    /// Outcomes per second in this run.
+    /// Outcomes per second in this run, the latest weighing most.
     pub rate: f64,
-    /// Expected time to the end, at this rate.
+    /// Expected time to the end, at this rate. It comes about as that of a
+    /// [`ProgressTracker`](crate::progress::ProgressTracker).
     pub eta: Option<Duration>,
     /// Tokens read by the provider in this run.
     pub input_tokens: u64,

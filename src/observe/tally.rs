@@ -13,6 +13,7 @@ use crate::engine::bottleneck::Bottlenecks;
 use crate::engine::counters::Counters;
 
 use super::progress::{Phase, Progress};
+use super::tracker::Pace;
 
 /// What a call's answers contribute to the counts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,6 +72,7 @@ pub(crate) struct Tally {
     samples: BTreeMap<&'static str, String>,
     calls: Histogram<u32>,
     started: Time,
+    pace: Pace,
 }
 
 impl Tally {
@@ -99,6 +101,7 @@ impl Tally {
             // From 10 microseconds to an hour in two digits: a few kilobytes.
             calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits"),
             started,
+            pace: Pace::default(),
         }
     }
 
@@ -213,7 +216,7 @@ impl Tally {
     }
 
     pub(crate) fn progress(
-        &self,
+        &mut self,
         counters: &Counters,
         now: Time,
         phase: Phase,
@@ -221,12 +224,7 @@ impl Tally {
         loading_since: Option<Time>,
     ) -> Progress {
         let elapsed = now.since(self.started);
-        let settled = self.completed + self.failed;
-        let rate = if elapsed.is_zero() {
-            0.0
-        } else {
-            settled as f64 / elapsed.as_secs_f64()
-        };
+        self.pace.advance(elapsed, self.completed + self.failed);
         let completed = self.before + self.completed;
         let failed = self.failed_before + self.failed;
         let goal = self.to_send.map(|n| self.before + self.failed_before + n);
@@ -247,10 +245,8 @@ impl Tally {
             in_flight: counters.in_flight as u64,
             retries: counters.retries,
             elapsed,
-            rate,
-            eta: left
-                .filter(|_| rate > 0.0)
-                .map(|left| Duration::from_secs_f64((left as f64 / rate).min(1e9))),
+            rate: self.pace.rate(),
+            eta: left.and_then(|left| self.pace.time_for(left)),
             input_tokens: self.usage.input_tokens,
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),

@@ -221,7 +221,7 @@ impl<'a> Pool<'a> {
         self.tell(&Progress {
             phase: Phase::Finished,
             trouble: None,
-            ..progress(&dispatcher, now)
+            ..progress(&mut dispatcher, now)
         });
         let (counters, held_up) = (dispatcher.counters(), dispatcher.bottlenecks());
         PoolEnd {

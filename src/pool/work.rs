@@ -197,7 +197,7 @@ fn one(took: Duration) -> Measure {
 
 /// Where a run stands.
 pub(super) fn progress<T: Send, D: Send>(
-    dispatcher: &Dispatcher<PoolWork<T, D>>,
+    dispatcher: &mut Dispatcher<PoolWork<T, D>>,
     now: Time,
 ) -> Progress {
     let phase = match dispatcher.stop_reason() {
@@ -205,6 +205,7 @@ pub(super) fn progress<T: Send, D: Send>(
         None => Phase::Running,
     };
     let trouble = dispatcher.last_failure().map(|e| e.message().to_owned());
-    let tally = &dispatcher.work.tally;
-    tally.progress(&dispatcher.counters(), now, phase, trouble, None)
+    let counters = dispatcher.counters();
+    let tally = &mut dispatcher.work.tally;
+    tally.progress(&counters, now, phase, trouble, None)
 }

@@ -7,7 +7,7 @@
 //! | to | use |
 //! |---|---|
 //! | say what a process is for, for people | [`ProcessInfo`] |
-//! | see how far a process is | [`ProcessState`], [`JobCounts`], [`Spent`]; as progress with [`ProgressTracker`] |
+//! | see how far a process is | [`ProcessState`], [`JobCounts`], [`Spent`]; as progress with [`ProcessTracker`] |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | take results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why adding or taking ended early | [`EnqueueError`], [`ConsumeError`] |
@@ -55,5 +55,5 @@ pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
-pub use tracker::ProgressTracker;
+pub use tracker::ProcessTracker;
 pub use worker_run::WorkerReport;

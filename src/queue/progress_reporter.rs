@@ -14,7 +14,7 @@ use super::batch::BatchInfo;
 use super::controls::Controls;
 use super::job::ProcessState;
 use super::store::JobStore;
-use super::tracker::ProgressTracker;
+use super::tracker::ProcessTracker;
 
 /// How often it is looked what others have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub(crate) struct ProgressReporter {
     store: Arc<dyn JobStore>,
     controls: Arc<Controls>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
-    tracker: ProgressTracker,
+    tracker: ProcessTracker,
     /// Each process as it was last told.
     reported: HashMap<ProcessId, ProcessState>,
     processes_looked_at: Option<Time>,
@@ -60,7 +60,7 @@ impl ProgressReporter {
             store,
             controls,
             notifier,
-            tracker: ProgressTracker::new(),
+            tracker: ProcessTracker::new(),
             reported: HashMap::new(),
             processes_looked_at: None,
             batches: Vec::new(),

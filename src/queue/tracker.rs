@@ -17,11 +17,11 @@ const LOOKS: usize = 64;
 /// Makes [`Progress`] of [`ProcessState`]s that are looked at again and again: rate and expected end come
 /// from what has changed in the last half minute.
 #[derive(Debug, Default)]
-pub struct ProgressTracker {
+pub struct ProcessTracker {
     seen: HashMap<ProcessId, VecDeque<(Time, u64)>>,
 }
 
-impl ProgressTracker {
+impl ProcessTracker {
     /// A tracker that has seen nothing yet.
     pub fn new() -> Self {
         Self::default()
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn rate_and_expected_end_come_from_the_last_half_minute() {
-        let mut tracker = ProgressTracker::new();
+        let mut tracker = ProcessTracker::new();
         let mut last = None;
         for second in 0..100_u64 {
             // Ten a second at first, one a second in the end.
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_process_with_all_its_outcomes_is_finished() {
-        let mut tracker = ProgressTracker::new();
+        let mut tracker = ProcessTracker::new();
         let end = tracker.progress(&process(5, 5), Time::ZERO, Timestamp(99_000));
         assert_eq!((end.phase, end.percent), (Phase::Finished, Some(100.0)));
         assert_eq!(end.elapsed, Duration::from_secs(30));

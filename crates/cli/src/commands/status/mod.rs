@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::plan::EffectiveStrategy;
-use batchwright::queue::{JobCounts, ProcessState, ProgressTracker};
+use batchwright::queue::{JobCounts, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{JobQueue, ProcessId, Settings, Strategy};
 use console::Term;
@@ -80,7 +80,7 @@ fn effective(
 struct StatusReader {
     queue: Option<JobQueue>,
     only: Option<ProcessId>,
-    tracker: ProgressTracker,
+    tracker: ProcessTracker,
     settings: Settings,
     known_models: KnownModels,
 }
@@ -97,7 +97,7 @@ impl StatusReader {
         Ok(Self {
             queue,
             only,
-            tracker: ProgressTracker::new(),
+            tracker: ProcessTracker::new(),
             known_models: KnownModels::default(),
             settings: settings(args.data.data_dir.as_deref())?,
         })

@@ -1,0 +1,269 @@
+//! A ceiling for the memory of the process, measured rather than guessed.
+//!
+//! Whoever is about to read something into memory asks for room first and holds it until what it read is
+//! gone. Room is there while what the process has, as the operating system counts it, and what was
+//! promised and is not read yet stay below the ceiling.
+//!
+//! Nobody waits for ever. Those who wait are served in the order in which they came, so that a large item
+//! is not passed over for small ones; and as long as nobody holds anything the first of them may go on,
+//! whatever the process has. So a ceiling that is smaller than one item, or than the program itself, lets
+//! one item after the other pass.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::cancel::Context;
+use super::error::Error;
+
+/// What a process may have unless it is told otherwise: 500 MB.
+const DEFAULT_CEILING: u64 = 500_000_000;
+/// What was measured is believed for so long.
+const FRESH: Duration = Duration::from_millis(5);
+/// Memory is given back without a word, so whoever waits looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The part of the room that a batch's items may fill; the rest is for what is made of them.
+const BATCH_PART: u64 = 2;
+
+/// Keeps a process below a ceiling of memory: batches shrink and readers wait as it comes near. Clones
+/// share one account.
+///
+/// Measured is the resident set of the whole process, so what the rest of the program has counts too.
+///
+/// ```
+/// use batchwright::{Context, progress::MemoryManager};
+/// let memory = MemoryManager::new(500_000_000);
+/// let mut room = memory.wait_for_memory(4096, &Context::new())?;
+/// let text = vec![0_u8; 4096];
+/// room.filled(); // From here on it is measured.
+/// assert_eq!(memory.get_optimal_batch_size(50, 4096), 50);
+/// drop((text, room)); // Whoever waits may go on.
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct MemoryManager(Arc<Inner>);
+
+struct Inner {
+    ceiling: u64,
+    measure: Box<dyn Fn() -> Option<u64> + Send + Sync>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the process had when it was last measured, and what was promised then and since.
+    used: u64,
+    measured_at: Option<Instant>,
+    /// Promised, and not read yet.
+    promised: u64,
+    /// All that is held: what is reckoned with where nothing can be measured.
+    held: u64,
+    holders: usize,
+    /// Those who wait, first come first served.
+    line: VecDeque<u64>,
+    tickets: u64,
+    warned: bool,
+}
+
+/// What a process has of memory, and what it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryUse {
+    /// Bytes that it has, those included that were promised and are not read yet.
+    pub used: u64,
+    /// Bytes that it may have.
+    pub ceiling: u64,
+}
+
+impl MemoryUse {
+    /// Bytes that are left.
+    pub fn room(self) -> u64 {
+        self.ceiling.saturating_sub(self.used)
+    }
+}
+
+/// Room for something in memory, given back when it is dropped.
+#[must_use = "dropped, the room is given back"]
+pub struct MemoryHold {
+    memory: MemoryManager,
+    bytes: u64,
+    promised: u64,
+}
+
+/// A ceiling of 500 MB.
+impl Default for MemoryManager {
+    fn default() -> Self {
+        Self::new(DEFAULT_CEILING)
+    }
+}
+
+impl MemoryManager {
+    /// A manager that keeps the process below so many bytes.
+    pub fn new(ceiling: u64) -> Self {
+        let measure = || memory_stats::memory_stats().map(|stats| stats.physical_mem as u64);
+        Self::measuring(ceiling, Box::new(measure))
+    }
+
+    fn measuring(ceiling: u64, measure: Box<dyn Fn() -> Option<u64> + Send + Sync>) -> Self {
+        Self(Arc::new(Inner {
+            ceiling,
+            measure,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }))
+    }
+
+    /// What the process has now. Takes about ten microseconds.
+    pub fn check_memory(&self) -> MemoryUse {
+        let mut state = self.0.state.lock();
+        self.measure(&mut state);
+        MemoryUse {
+            used: state.used,
+            ceiling: self.0.ceiling,
+        }
+    }
+
+    fn measure(&self, state: &mut State) {
+        state.used = match (self.0.measure)() {
+            Some(resident) => resident.saturating_add(state.promised),
+            None => state.held,
+        };
+        state.measured_at = Some(Instant::now());
+    }
+
+    /// Waits until there is room for so many bytes. If nobody else holds any there is, and a
+    /// warning says once that the ceiling does not hold.
+    ///
+    /// Ask once for an item, with all that it needs: who holds room for one and waits for more of it may
+    /// wait for others that do the same.
+    ///
+    /// # Errors
+    /// When the context is cancelled or its deadline passes before.
+    pub fn wait_for_memory(&self, bytes: u64, ctx: &Context) -> Result<MemoryHold, Error> {
+        let mut state = self.0.state.lock();
+        if !state.line.is_empty() || !self.take(&mut state, bytes) {
+            drop(state);
+            self.wait(bytes, ctx)?;
+        }
+        Ok(MemoryHold {
+            memory: self.clone(),
+            bytes,
+            promised: bytes,
+        })
+    }
+
+    fn wait(&self, bytes: u64, ctx: &Context) -> Result<(), Error> {
+        // Under the lock: who is about to wait has looked at the context, and must not miss it.
+        let inner = self.0.clone();
+        let _wakes = ctx.on_cancel(move || {
+            let _state = inner.state.lock();
+            inner.changed.notify_all();
+        });
+        let mut state = self.0.state.lock();
+        let ticket = state.tickets;
+        state.tickets += 1;
+        state.line.push_back(ticket);
+        let result = loop {
+            let first = state.line.front() == Some(&ticket);
+            if first && self.take(&mut state, bytes) {
+                break Ok(());
+            }
+            if let Err(ended) = ctx.check() {
+                break Err(ended);
+            }
+            match (first, ctx.deadline()) {
+                (true, _) => drop(self.0.changed.wait_for(&mut state, LOOK_AGAIN)),
+                (false, Some(deadline)) => drop(self.0.changed.wait_until(&mut state, deadline)),
+                (false, None) => self.0.changed.wait(&mut state),
+            }
+        };
+        state.line.retain(|other| *other != ticket);
+        // The next one may find what it needs as well.
+        self.0.changed.notify_all();
+        result
+    }
+
+    /// Takes room, if it is there or nobody holds any.
+    fn take(&self, state: &mut State, bytes: u64) -> bool {
+        let fits = |state: &State| state.used.saturating_add(bytes) <= self.0.ceiling;
+        let fresh = state.measured_at.is_some_and(|at| at.elapsed() < FRESH);
+        if !fresh || !fits(state) {
+            self.measure(state);
+        }
+        if !fits(state) {
+            if state.holders > 0 {
+                return false;
+            }
+            self.warn(state, bytes);
+        }
+        state.used = state.used.saturating_add(bytes);
+        state.promised += bytes;
+        state.held += bytes;
+        state.holders += 1;
+        true
+    }
+
+    fn warn(&self, state: &mut State, bytes: u64) {
+        let [bytes, used, ceiling] = [bytes, state.used, self.0.ceiling].map(|n| n / 1_000_000);
+        if !std::mem::replace(&mut state.warned, true) {
+            log::warn!(
+                "{bytes} MB are needed at once beside the {used} MB that the program has, and it may have \
+                 {ceiling} MB: such items go on one at a time, above the ceiling; raise it to go faster"
+            );
+        }
+    }
+
+    /// How many items of this size to take at once: as many as wanted, fewer when they would fill more than
+    /// half of the room that is left, at least 1.
+    pub fn get_optimal_batch_size(&self, wanted: usize, item_bytes: u64) -> usize {
+        let items = self.check_memory().room() / BATCH_PART / item_bytes.max(1);
+        usize::try_from(items)
+            .unwrap_or(usize::MAX)
+            .min(wanted)
+            .max(1)
+    }
+}
+
+impl fmt::Debug for MemoryManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryManager")
+            .field("ceiling", &self.0.ceiling)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MemoryHold {
+    /// Tells that what the room is for has been read: it is measured from here on, and counts as promised no
+    /// more.
+    pub fn filled(&mut self) {
+        self.memory.0.state.lock().promised -= std::mem::take(&mut self.promised);
+    }
+}
+
+impl Drop for MemoryHold {
+    fn drop(&mut self) {
+        let mut state = self.memory.0.state.lock();
+        state.promised -= self.promised;
+        state.held -= self.bytes;
+        state.holders -= 1;
+        if !state.line.is_empty() {
+            self.memory.0.changed.notify_all();
+        }
+    }
+}
+
+impl fmt::Debug for MemoryHold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryHold")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

@@ -1,0 +1,170 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use super::*;
+use crate::base::error::ErrorKind;
+
+/// A process of which the test says what it has.
+#[derive(Clone, Default)]
+struct Resident(Arc<AtomicU64>);
+
+impl Resident {
+    fn manager(&self, ceiling: u64) -> MemoryManager {
+        let own = self.clone();
+        MemoryManager::measuring(ceiling, Box::new(move || Some(own.now())))
+    }
+
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn grow(&self, bytes: u64) -> u64 {
+        self.0.fetch_add(bytes, Ordering::SeqCst) + bytes
+    }
+
+    fn shrink(&self, bytes: u64) {
+        self.0.fetch_sub(bytes, Ordering::SeqCst);
+    }
+}
+
+fn waiting(memory: &MemoryManager) -> usize {
+    memory.0.state.lock().line.len()
+}
+
+/// Until another thread has come so far; never for a fixed time.
+fn until(reached: impl Fn() -> bool) {
+    while !reached() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn however_many_read_at_once_the_ceiling_holds_and_all_get_through() {
+    let resident = Resident::default();
+    resident.grow(100);
+    let memory = resident.manager(1000);
+    let peak = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for reader in 0..8_u64 {
+            let (memory, resident, peak) = (&memory, &resident, &peak);
+            scope.spawn(move || {
+                for item in 0..200 {
+                    let bytes = (reader * 131 + item * 37) % 900;
+                    let mut room = memory.wait_for_memory(bytes, &Context::new()).unwrap();
+                    peak.fetch_max(resident.grow(bytes), Ordering::SeqCst);
+                    room.filled();
+                    thread::yield_now();
+                    resident.shrink(bytes);
+                }
+            });
+        }
+    });
+    let peak = peak.into_inner();
+    assert!((901..=1000).contains(&peak), "{peak}");
+    let state = memory.0.state.lock();
+    assert_eq!((state.promised, state.held, state.holders), (0, 0, 0));
+}
+
+#[test]
+fn what_is_larger_than_the_ceiling_goes_on_alone() {
+    let memory = Resident::default().manager(1000);
+    let small = memory.wait_for_memory(10, &Context::new()).unwrap();
+    thread::scope(|scope| {
+        let large = scope.spawn(|| memory.wait_for_memory(5000, &Context::new()).unwrap());
+        until(|| waiting(&memory) == 1);
+        // Smaller ones do not pass it by.
+        let next = scope.spawn(|| drop(memory.wait_for_memory(10, &Context::new()).unwrap()));
+        until(|| waiting(&memory) == 2);
+        drop(small);
+        let large = large.join().unwrap();
+        assert_eq!(waiting(&memory), 1);
+        assert!(memory.0.state.lock().warned);
+        drop(large);
+        next.join().unwrap();
+    });
+}
+
+#[test]
+fn a_program_that_is_larger_than_the_ceiling_reads_one_after_the_other() {
+    let resident = Resident::default();
+    resident.grow(2000);
+    let memory = resident.manager(1000);
+    let first = memory.wait_for_memory(1, &Context::new()).unwrap();
+    thread::scope(|scope| {
+        let second = scope.spawn(|| memory.wait_for_memory(1, &Context::new()).map(drop));
+        until(|| waiting(&memory) == 1);
+        drop(first);
+        second.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn memory_that_is_given_back_without_a_word_is_found() {
+    let resident = Resident::default();
+    let memory = resident.manager(1000);
+    let mut held = memory.wait_for_memory(900, &Context::new()).unwrap();
+    resident.grow(900);
+    held.filled();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| memory.wait_for_memory(500, &Context::new()).map(drop));
+        until(|| waiting(&memory) == 1);
+        resident.shrink(600);
+        waits.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn who_is_cancelled_or_late_waits_no_more() {
+    let resident = Resident::default();
+    let memory = resident.manager(1000);
+    let held = memory.wait_for_memory(1000, &Context::new()).unwrap();
+    let ctx = Context::new();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| memory.wait_for_memory(1, &ctx).map(drop));
+        until(|| waiting(&memory) == 1);
+        ctx.cancel();
+        let error = waits.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    });
+    let late = Context::new().with_timeout(Duration::from_millis(1));
+    let error = memory.wait_for_memory(1, &late).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(waiting(&memory), 0);
+    drop(held);
+    drop(memory.wait_for_memory(1, &Context::new()).unwrap());
+}
+
+#[test]
+fn batches_shrink_as_the_room_does() {
+    let resident = Resident::default();
+    let memory = resident.manager(1000);
+    assert_eq!(memory.get_optimal_batch_size(50, 10), 50);
+    resident.grow(600);
+    assert_eq!(memory.get_optimal_batch_size(50, 10), 20);
+    resident.grow(600);
+    assert_eq!(memory.get_optimal_batch_size(50, 10), 1);
+    assert_eq!(memory.check_memory().room(), 0);
+}
+
+#[test]
+fn where_nothing_can_be_measured_what_is_held_counts() {
+    let memory = MemoryManager::measuring(1000, Box::new(|| None));
+    let mut held = memory.wait_for_memory(700, &Context::new()).unwrap();
+    held.filled();
+    assert_eq!(memory.check_memory().used, 700);
+    drop(held);
+    assert_eq!(memory.check_memory().used, 0);
+}
+
+#[test]
+fn what_this_process_has_is_measured() {
+    let memory = MemoryManager::default();
+    let before = memory.check_memory().used;
+    let block = std::hint::black_box(vec![1_u8; 64 << 20]);
+    let after = memory.check_memory().used;
+    assert!(
+        before > 0 && after > before + (32 << 20),
+        "{before} {after}"
+    );
+    drop(block);
+}
