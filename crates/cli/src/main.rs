@@ -38,6 +38,8 @@ use commands::{
 use exit::Exit;
 
 fn main() -> ExitCode {
+    // Before anything else: it may have been started to become a command.
+    batchwright::commands::confine_main();
     let exit = match tips::parse(std::env::args_os()) {
         Ok(cli) => execute(cli),
         Err(exit) => exit,

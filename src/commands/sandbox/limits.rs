@@ -39,3 +39,47 @@ impl Limits {
         processes: None,
     };
 }
+
+#[cfg(unix)]
+impl Limits {
+    /// Has the kernel hold this process to them, as far as it does so; the error says which it refused.
+    pub(super) fn apply(&self) -> Result<(), (&'static str, rustix::io::Errno)> {
+        use rustix::process::Resource;
+
+        let limits = [
+            ("processor time", Resource::Cpu, self.cpu_seconds, 1),
+            // Not the address space: programs with a runtime of their own reserve many times what they use.
+            ("memory", Resource::Data, self.memory, 0),
+            ("the size of files", Resource::Fsize, self.file_size, 0),
+        ];
+        for (what, resource, limit, until_killed) in limits {
+            let Some(limit) = limit else { continue };
+            lower(resource, limit, limit.saturating_add(until_killed))
+                .map_err(|error| (what, error))?;
+        }
+        if *self != Self::NONE {
+            // What crashes would otherwise leave its memory behind as a file.
+            lower(Resource::Core, 0, u64::MAX).map_err(|error| ("core files", error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Never raises a limit that is there.
+#[cfg(unix)]
+fn lower(
+    resource: rustix::process::Resource,
+    current: u64,
+    maximum: u64,
+) -> rustix::io::Result<()> {
+    let now = rustix::process::getrlimit(resource);
+    let least =
+        |limit: u64, other: Option<u64>| Some(other.map_or(limit, |other| other.min(limit)));
+    let maximum = match maximum {
+        u64::MAX => now.maximum,
+        _ => least(maximum, now.maximum),
+    };
+    let current = maximum.map_or(current, |maximum| current.min(maximum));
+    let current = least(current, now.current);
+    rustix::process::setrlimit(resource, rustix::process::Rlimit { current, maximum })
+}

@@ -70,6 +70,8 @@ mod run_killed;
 #[cfg(unix)]
 mod run_output;
 mod samples;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod schema;
 mod secrets;
 mod shared;

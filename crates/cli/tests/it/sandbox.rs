@@ -1,0 +1,313 @@
+//! What a command may do in its sandbox, with the real program as the helper. What this kernel cannot
+//! enforce is not tested here; the test says so.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use batchwright::Error;
+use batchwright::commands::{Limits, Prepared, Sandbox, SandboxMode};
+use rustix::io::{FdFlags, fcntl_setfd};
+
+use super::common::{Desk, eventually};
+
+const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
+const ESCAPES: &str = include_str!("sandbox_escapes.py");
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(SandboxMode::On).helper(HELPER)
+}
+
+/// None if this kernel lacks what a sandbox needs.
+fn prepare(sandbox: &Sandbox) -> Option<Prepared> {
+    match sandbox.prepare() {
+        Ok(prepared) => Some(prepared),
+        Err(error) if error.message().contains("cannot enforce") => {
+            eprintln!("SKIPPED: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+struct Ran {
+    status: ExitStatus,
+    stdout: String,
+    stderr: String,
+    failure: Option<Error>,
+}
+
+impl Ran {
+    fn failure(&self) -> &str {
+        let failure = self.failure.as_ref();
+        failure.map_or_else(
+            || panic!("{:?} {}", self.status, self.stderr),
+            Error::message,
+        )
+    }
+}
+
+/// Runs a command in `folder` to its end.
+fn run(prepared: &Prepared, folder: &Path, words: &[&str]) -> Ran {
+    let program = prepared.resolve(words[0].as_ref(), folder).unwrap();
+    let arguments: Vec<OsString> = words[1..].iter().map(Into::into).collect();
+    let mut confined = prepared.command(&program, &arguments, folder);
+    confined
+        .command()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = confined.spawn().unwrap().wait_with_output().unwrap();
+    Ran {
+        failure: confined.failure(output.status, &output.stderr),
+        status: output.status,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// That of the system, since what stands before it in `PATH` may be a script that needs more.
+fn python() -> &'static str {
+    match Path::new("/usr/bin/python3").exists() {
+        true => "/usr/bin/python3",
+        false => "python3",
+    }
+}
+
+/// A process outside of every sandbox, which waits for its input to end.
+struct Victim(Child);
+
+impl Victim {
+    fn new() -> Self {
+        let child = Command::new("cat")
+            .env("SECRET", "of-another-process")
+            .stdin(Stdio::piped())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success(), "it was left alone");
+    }
+}
+
+#[test]
+fn every_way_out_is_closed() {
+    let desk = Desk::new();
+    let Some(prepared) = prepare(&sandbox()) else {
+        return;
+    };
+    for folder in ["inside", "outside"] {
+        std::fs::create_dir(desk.path(folder)).unwrap();
+    }
+    desk.write("outside/kept", "kept");
+    desk.write("inside/escapes.py", ESCAPES);
+    let outside = desk.path("outside");
+    let victim = Victim::new();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp6 = TcpListener::bind("[::1]:0");
+    let _local = UnixListener::bind(outside.join("socket")).unwrap();
+    // What whoever starts batchwright left open reaches no command.
+    let leaked = File::open(desk.path("outside/kept")).unwrap();
+    fcntl_setfd(&leaked, FdFlags::empty()).unwrap();
+
+    let port = |address: std::net::SocketAddr| address.port().to_string();
+    let arguments = [
+        outside.to_str().unwrap(),
+        &victim.0.id().to_string(),
+        &port(tcp.local_addr().unwrap()),
+        &port(udp.local_addr().unwrap()),
+        // Not every machine has IPv6.
+        &tcp6.map_or("9".to_owned(), |tcp6| port(tcp6.local_addr().unwrap())),
+    ];
+    let words = [&[python(), "escapes.py"], &arguments[..]].concat();
+    let ran = run(&prepared, &desk.path("inside"), &words);
+
+    assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
+    let mut tried = 0;
+    for line in ran.stdout.lines() {
+        match line.split_once(' ') {
+            Some(("opened" | "keys", got)) => assert_eq!(got, "[]", "{line}"),
+            Some((_, got)) => {
+                assert!(got.starts_with("refused"), "{line}");
+                tried += 1;
+            }
+            None => assert_eq!(line, "done"),
+        }
+    }
+    assert_eq!(tried, ESCAPES.matches("\nattempt(").count());
+    assert_eq!(desk.read("outside/kept"), "kept");
+    assert_eq!(std::fs::read_dir(outside).unwrap().count(), 2);
+}
+
+#[test]
+fn what_is_opened_is_open() {
+    let desk = Desk::new();
+    for folder in ["inside", "outside"] {
+        std::fs::create_dir(desk.path(folder)).unwrap();
+    }
+    let open = sandbox()
+        .network(true)
+        .local_sockets(true)
+        .write_to(desk.path("outside"));
+    let Some(prepared) = prepare(&open) else {
+        return;
+    };
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _local = UnixListener::bind(desk.path("outside/socket")).unwrap();
+    let script = format!(
+        "import socket\n\
+         socket.create_connection(('127.0.0.1', {}))\n\
+         socket.socket(socket.AF_UNIX).connect('../outside/socket')\n\
+         open('../outside/new', 'w')\n",
+        tcp.local_addr().unwrap().port()
+    );
+    let ran = run(&prepared, &desk.path("inside"), &[python(), "-c", &script]);
+    assert!(ran.status.success(), "{}", ran.stderr);
+    assert!(desk.exists("outside/new"));
+}
+
+#[test]
+fn what_it_may_use_is_bounded() {
+    let desk = Desk::new();
+    let limits = |set: fn(&mut Limits)| {
+        let mut limits = Limits::default();
+        limits.memory = Some(200_000_000);
+        limits.processes = Some(40);
+        set(&mut limits);
+        sandbox().limits(limits)
+    };
+    let Some(bounded) = prepare(&limits(|_| {})) else {
+        return;
+    };
+    let python = |code: &str| run(&bounded, &desk.path(""), &[python(), "-c", code]);
+
+    // No more than 2,048, should nothing stop them.
+    let bomb = python("import os, time\nfor _ in range(11): os.fork()\ntime.sleep(60)");
+    assert!(
+        bomb.failure().contains("40 processes"),
+        "{}",
+        bomb.failure()
+    );
+    // Each leaves its session and its parent.
+    let escaping = python(
+        "import os, time\nfor _ in range(300):\n if os.fork() == 0:\n  os.setsid()\n  \
+         if os.fork() == 0: time.sleep(60)\n  os._exit(0)\ntime.sleep(60)",
+    );
+    assert!(
+        escaping.failure().contains("40 processes"),
+        "{}",
+        escaping.failure()
+    );
+    let private = python("bytearray(300_000_000)");
+    assert!(private.stderr.contains("MemoryError"), "{}", private.stderr);
+    // Memory that processes share is not held back by the kernel.
+    let shared = python(
+        "import mmap, time\nmaps = [mmap.mmap(-1, 50_000_000) for _ in range(8)]\n\
+         for m in maps: m.write(b'x' * 50_000_000)\ntime.sleep(60)",
+    );
+    assert!(
+        shared.failure().contains("bytes of memory"),
+        "{}",
+        shared.failure()
+    );
+    // That is not more than it may have: what processes share counts once.
+    let forked = python(
+        "import os, time\nx = b'x' * 100_000_000\nfor _ in range(4):\n if os.fork() == 0: break\n\
+         time.sleep(0.5)",
+    );
+    assert!(forked.status.success(), "{:?}", forked.failure);
+
+    let Some(bounded) = prepare(&limits(|limits| {
+        limits.cpu_seconds = Some(1);
+        limits.file_size = Some(1_000_000);
+    })) else {
+        return;
+    };
+    let shell = |code: &str| run(&bounded, &desk.path(""), &["sh", "-c", code]);
+    assert!(
+        shell("while :; do :; done")
+            .failure()
+            .contains("processor time")
+    );
+    assert!(
+        shell("exec cat /dev/zero > huge")
+            .failure()
+            .contains("1000000 bytes")
+    );
+    assert_eq!(
+        std::fs::metadata(desk.path("huge")).unwrap().len(),
+        1_000_000
+    );
+}
+
+#[test]
+fn nothing_of_a_command_outlives_it_whatever_it_left() {
+    let desk = Desk::new();
+    let left = "(setsid sh -c 'echo $$ > a; exec sleep 60' &); (sleep 60 & echo $! > b); \
+                while ! [ -s a ]; do :; done";
+    let modes = [SandboxMode::On, SandboxMode::BestEffort, SandboxMode::Off];
+    for mode in modes {
+        let sandbox = Sandbox::new(mode).helper(HELPER).limits(Limits::NONE);
+        let Some(prepared) = prepare(&sandbox) else {
+            continue;
+        };
+        let ran = run(&prepared, &desk.path(""), &["sh", "-c", left]);
+        assert!(ran.status.success(), "{mode}: {}", ran.stderr);
+        for name in ["a", "b"] {
+            let pid = desk.read(name);
+            let process = format!("/proc/{}", pid.trim());
+            assert!(
+                eventually(|| !Path::new(&process).exists()),
+                "{mode}: {name}"
+            );
+        }
+        for name in ["a", "b"] {
+            std::fs::remove_file(desk.path(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_started_is_told_from_one_that_failed() {
+    let desk = Desk::new();
+    let Some(prepared) = prepare(&sandbox()) else {
+        return;
+    };
+    let folder = desk.path("");
+    let ran = run(&prepared, &folder, &["sh", "-c", "echo oh >&2; exit 125"]);
+    assert!(ran.failure.is_none() && ran.status.code() == Some(125));
+
+    desk.write("script", "#!/no/such/interpreter\n");
+    let command = |program: &Path, folder: &Path| {
+        let mut confined = prepared.command(program, &[], folder);
+        confined.command().stderr(Stdio::piped());
+        let output = confined.spawn().unwrap().wait_with_output().unwrap();
+        let failure = confined.failure(output.status, &output.stderr);
+        assert!(failure.as_ref().is_some_and(Error::is_critical));
+        failure.unwrap().message().to_owned()
+    };
+    let missing = command(&desk.path("vanished"), &folder);
+    assert!(missing.contains("cannot start"), "{missing}");
+    let nowhere = command("/bin/true".as_ref(), &desk.path("no folder"));
+    assert!(nowhere.contains("cannot work in"), "{nowhere}");
+}
+
+#[test]
+fn a_helper_must_be_one() {
+    let other = Sandbox::new(SandboxMode::On).helper("/bin/true");
+    let error = other.prepare().unwrap_err();
+    assert!(error.message().contains("confine_main"), "{error}");
+    // The tests are a program that is none.
+    let error = Sandbox::new(SandboxMode::On).prepare().unwrap_err();
+    assert!(error.message().contains("Sandbox::helper"), "{error}");
+    let off = Sandbox::new(SandboxMode::Off).limits(Limits::NONE);
+    assert!(off.prepare().is_ok(), "it needs none");
+}

@@ -1,0 +1,87 @@
+"""Tries what a sandbox has to refuse. Prints a line for each: the name, then `refused`, or what it got.
+
+Arguments: a folder outside with the file `kept`, a process outside, ports of TCP, UDP and TCP over IPv6.
+"""
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+
+outside, victim = sys.argv[1], int(sys.argv[2])
+tcp, udp, tcp6 = map(int, sys.argv[3:6])
+kept, new = outside + "/kept", outside + "/new"
+IO_URING_SETUP = 425
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def attempt(name, act):
+    try:
+        got = act()
+    except OSError as error:
+        print(name, "refused", error.errno)
+    except ValueError as error:
+        print(name, "refused", error)
+    else:
+        print(name, "GOT", got)
+
+
+def call(function, *arguments):
+    if function(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "")
+
+
+def datagram(family, address):
+    with socket.socket(family, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"x", address)
+
+
+def fresh(name):
+    open(name, "w").close()
+    return name
+
+
+os.symlink(outside, "way")
+attempt("write", lambda: open(new, "w"))
+attempt("append", lambda: open(kept, "a"))
+attempt("truncate", lambda: os.truncate(kept, 0))
+attempt("truncate_open", lambda: os.open(kept, os.O_RDONLY | os.O_TRUNC))
+attempt("symbolic_link", lambda: open("way/new", "w"))
+attempt("rename_out", lambda: os.rename(fresh("a"), new))
+attempt("rename_in", lambda: os.rename(kept, "b"))
+attempt("hard_link_in", lambda: os.link(kept, "c"))
+attempt("hard_link_out", lambda: os.link(fresh("d"), new))
+attempt("root_of_itself", lambda: open("/proc/self/root" + new, "w"))
+attempt("root_of_another", lambda: open(f"/proc/{victim}/root{new}", "w"))
+attempt("remove", lambda: os.unlink(kept))
+attempt("make_folder", lambda: os.mkdir(new))
+attempt("device", lambda: os.mknod("disk", 0o60600, os.makedev(8, 0)))
+attempt("mount", lambda: call(libc.mount, b"none", outside.encode(), b"tmpfs", 0, None))
+attempt("tcp", lambda: socket.create_connection(("127.0.0.1", tcp), 5))
+attempt("tcp6", lambda: socket.create_connection(("::1", tcp6), 5))
+attempt("udp", lambda: datagram(socket.AF_INET, ("127.0.0.1", udp)))
+attempt("listen", lambda: socket.create_server(("127.0.0.1", 0)))
+attempt("raw", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+attempt("packet", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+attempt("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
+attempt("unix_path", lambda: socket.socket(socket.AF_UNIX).connect(outside + "/socket"))
+attempt("unix_datagrams", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+attempt("io_uring", lambda: call(libc.syscall, IO_URING_SETUP, 4, ctypes.create_string_buffer(256)))
+attempt("environment", lambda: open(f"/proc/{victim}/environ").read())
+attempt("environment_of_parent", lambda: open(f"/proc/{os.getppid()}/environ").read())
+attempt("memory", lambda: open(f"/proc/{victim}/mem", "rb"))
+attempt("files", lambda: os.readlink(f"/proc/{victim}/fd/0"))
+attempt("signal", lambda: os.kill(victim, signal.SIGUSR1))
+attempt("signal_parent", lambda: os.kill(os.getppid(), 0))
+attempt("limit", lambda: resource.prlimit(victim, resource.RLIMIT_CPU, (1, 1)))
+attempt("raise_limit", lambda: resource.setrlimit(resource.RLIMIT_DATA, (2**40, 2**40)))
+attempt("clock", lambda: time.clock_settime(time.CLOCK_REALTIME, time.time()))
+print("opened", sorted(int(name) for name in os.listdir("/proc/self/fd"))[3:-1])
+print("keys", [name for name in os.environ if name.startswith("CARGO")])
+fresh("e")
+fresh(os.environ["TMPDIR"] + "/f")
+fresh("/dev/null")
+socket.socketpair()
+print("done")

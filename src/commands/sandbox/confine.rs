@@ -1,0 +1,109 @@
+//! What the kernel takes away from a command: files outside, signals to others, privileges of root.
+
+use std::path::Path;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
+    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::policy::Policy;
+use super::system_calls;
+
+/// The version of Landlock whose rights are asked for.
+const WANTED: ABI = ABI::V6;
+
+/// What each version of Landlock adds that a sandbox promises, and the first Linux that has it.
+const PROMISED: [(ABI, &str, &str); 4] = [
+    (ABI::V1, "writing only where that is allowed", "5.13"),
+    (ABI::V3, "no truncation of files elsewhere", "6.2"),
+    (ABI::V5, "no control of devices", "6.10"),
+    (ABI::V6, "no signals to processes of others", "6.12"),
+];
+
+/// Devices that programs write to without leaving anything behind.
+const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
+
+/// Confines this process for good, and all that it starts. Returns what the kernel lacks, which is an
+/// error if the policy is strict.
+pub fn confine(policy: &Policy) -> Result<Vec<String>, String> {
+    // Files that whoever started batchwright left open.
+    close_fds::set_fds_cloexec(3, &[]);
+    // When memory runs out, the kernel ends commands rather than batchwright. Where it cannot be said, it
+    // is as it always was.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    let mut missing = restrict_files(policy).map_err(|error| format!("Landlock: {error}"))?;
+    drop_privileges(policy.network).map_err(|error| format!("cannot drop privileges: {error}"))?;
+    if let Err(error) = system_calls::restrict(policy) {
+        missing.push(format!(
+            "no network and no local sockets (seccomp: {error})"
+        ));
+    }
+    if policy.strict && !missing.is_empty() {
+        return Err(format!("the kernel does not offer: {}", missing.join("; ")));
+    }
+    Ok(missing)
+}
+
+fn restrict_files(policy: &Policy) -> Result<Vec<String>, RulesetError> {
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_write(WANTED))?
+        .scope(Scope::from_all(WANTED))?;
+    if !policy.network {
+        rules = rules.handle_access(AccessNet::from_all(WANTED))?;
+    }
+    let mut rules = rules.create()?;
+    let folders = policy.writable.iter().map(AsRef::as_ref);
+    for path in folders.chain(DEVICES.map(Path::new)) {
+        // What is not there cannot be written to.
+        if let Ok(opened) = PathFd::new(path) {
+            rules = rules.add_rule(PathBeneath::new(opened, rights(path)))?;
+        }
+    }
+    let status = rules.restrict_self()?;
+    let abi = match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } => effective_abi,
+        _ => ABI::Unsupported,
+    };
+    let lacking = PROMISED.iter().filter(|(since, ..)| abi < *since);
+    Ok(lacking
+        .map(|(_, what, since)| format!("{what} (Landlock of Linux {since})"))
+        .collect())
+}
+
+/// What may be done there. Never made are devices: through one of its own root would reach every disk.
+fn rights(path: &Path) -> BitFlags<AccessFs> {
+    let all = AccessFs::from_write(WANTED);
+    let writing = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+    match path.is_dir() {
+        true => writing,
+        false => writing & AccessFs::from_file(WANTED),
+    }
+}
+
+/// What root may do beyond files: nothing that reaches the kernel, devices or other processes. Others have no
+/// privileges to drop. None comes back: a process that `no_new_privs` is set for gains nothing from a program.
+fn drop_privileges(network: bool) -> rustix::io::Result<()> {
+    let mut kept = CapabilitySet::CHOWN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::FOWNER
+        | CapabilitySet::FSETID
+        | CapabilitySet::KILL
+        | CapabilitySet::SETGID
+        | CapabilitySet::SETUID;
+    if network {
+        kept |= CapabilitySet::NET_BIND_SERVICE | CapabilitySet::NET_RAW;
+    }
+    rustix::thread::set_no_new_privs(true)?;
+    let now = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: now.effective & kept,
+            permitted: now.permitted & kept,
+            inheritable: CapabilitySet::empty(),
+        },
+    )
+}

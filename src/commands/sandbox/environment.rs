@@ -1,0 +1,91 @@
+//! The environment of commands: what is handed on, by name.
+
+use std::ffi::{OsStr, OsString};
+
+/// What commands get without being asked: where programs are, whose files, which language.
+const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TERM", "TMPDIR"];
+
+/// Where programs are looked for when `PATH` is not set.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A variable that was asked for.
+#[derive(Debug, Clone)]
+pub enum Variable {
+    /// As it is in this process; `*` means all of them.
+    Passed(OsString),
+    /// With a value of its own.
+    Set(OsString, OsString),
+}
+
+/// The variables of a command: those of `ours` that are handed on, and those that are set. A later wish
+/// overrides an earlier one.
+pub fn environment(
+    ours: impl Iterator<Item = (OsString, OsString)>,
+    wishes: &[Variable],
+) -> Vec<(OsString, OsString)> {
+    let passed = |name: &OsStr| {
+        let by_default = PASSED.iter().any(|known| name == *known)
+            || name.as_encoded_bytes().starts_with(b"LC_");
+        by_default
+            || wishes.iter().any(|wish| match wish {
+                Variable::Passed(wished) => wished == "*" || wished == name,
+                Variable::Set(..) => false,
+            })
+    };
+    let mut variables: Vec<_> = ours.filter(|(name, _)| passed(name)).collect();
+    for wish in wishes {
+        if let Variable::Set(name, value) = wish {
+            variables.retain(|(other, _)| other != name);
+            variables.push((name.clone(), value.clone()));
+        }
+    }
+    if cfg!(unix) && !variables.iter().any(|(name, _)| name == "PATH") {
+        variables.push(("PATH".into(), DEFAULT_PATH.into()));
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(ours: &[(&str, &str)], wishes: &[Variable]) -> Vec<String> {
+        let ours = ours.iter().map(|(name, value)| (name.into(), value.into()));
+        let mut variables: Vec<String> = environment(ours, wishes)
+            .into_iter()
+            .map(|(name, value)| format!("{}={}", name.display(), value.display()))
+            .collect();
+        variables.sort();
+        variables
+    }
+
+    const OURS: [(&str, &str); 4] = [
+        ("PATH", "/bin"),
+        ("LC_ALL", "C"),
+        ("OPENAI_API_KEY", "sk-1"),
+        ("EDITOR", "ed"),
+    ];
+
+    #[test]
+    fn no_key_reaches_a_command_unless_it_is_named() {
+        assert_eq!(of(&OURS, &[]), ["LC_ALL=C", "PATH=/bin"]);
+        let named = Variable::Passed("OPENAI_API_KEY".into());
+        assert_eq!(of(&OURS, &[named])[1], "OPENAI_API_KEY=sk-1");
+        assert_eq!(of(&OURS, &[Variable::Passed("*".into())]).len(), 4);
+    }
+
+    #[test]
+    fn what_is_set_overrides_what_is_handed_on() {
+        let set = |value: &str| Variable::Set("PATH".into(), value.into());
+        assert_eq!(
+            of(&OURS, &[set("/sbin"), set("/opt")]),
+            ["LC_ALL=C", "PATH=/opt"]
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn there_is_always_a_path() {
+        assert_eq!(of(&[], &[]), [format!("PATH={DEFAULT_PATH}")]);
+    }
+}

@@ -1,0 +1,150 @@
+//! Processes as `/proc` shows them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs;
+use std::io;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A process: the number alone may be another one's later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    pub pid: i32,
+    /// When it started, in ticks since the machine did.
+    pub started: u64,
+}
+
+impl Identity {
+    /// Kills it, whatever it does against that.
+    pub fn kill(self) {
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            // One that has ended is as good as killed.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// What there is to know of a process at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Process {
+    pub identity: Identity,
+    pub parent: i32,
+    pub group: i32,
+    pub session: i32,
+    pub threads: u64,
+    /// Memory that it uses or shares, in pages.
+    pub resident: u64,
+    /// It has ended, and nobody has asked how.
+    pub ended: bool,
+}
+
+impl Process {
+    pub fn of(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name before it may hold anything.
+        let (_, rest) = text.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse().ok();
+        Some(Self {
+            identity: Identity {
+                pid,
+                started: fields.get(22 - 3)?.parse().ok()?,
+            },
+            parent: number(4)?,
+            group: number(5)?,
+            session: number(6)?,
+            threads: number(20)?.try_into().ok()?,
+            resident: fields.get(24 - 3)?.parse().ok()?,
+            ended: matches!(*fields.first()?, "Z" | "X"),
+        })
+    }
+}
+
+/// The memory of a process in bytes, each page that it shares in equal parts with those it shares it with.
+pub fn proportional_memory(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The value of a variable in the environment that a process was started with.
+pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let of = |line: &[u8]| {
+        let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        Some(value.to_vec())
+    };
+    environment.split(|&byte| byte == 0).find_map(of)
+}
+
+/// The numbers of all processes.
+pub fn all() -> io::Result<impl Iterator<Item = i32>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
+}
+
+/// The children of one thread of a process, or of all its threads.
+pub fn children(pid: i32, thread: Option<i32>) -> Vec<i32> {
+    let of_thread = |thread: &str| {
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"));
+        let text = text.unwrap_or_default();
+        let numbers = text.split_ascii_whitespace();
+        numbers.filter_map(|n| n.parse().ok()).collect::<Vec<i32>>()
+    };
+    if let Some(thread) = thread {
+        return of_thread(&thread.to_string());
+    }
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    threads
+        .flat_map(|thread| of_thread(&thread.file_name().to_string_lossy()))
+        .collect()
+}
+
+/// All that descends from a process and still has its parents, those before their children.
+pub fn descendants(ancestor: i32) -> Vec<Process> {
+    // Some kernels do not tell the children of a process.
+    if fs::exists(format!("/proc/{ancestor}/task/{ancestor}/children")).unwrap_or(false) {
+        let mut found = Vec::new();
+        let mut waiting: VecDeque<i32> = children(ancestor, None).into();
+        while let Some(pid) = waiting.pop_front() {
+            if let Some(process) = Process::of(pid) {
+                found.push(process);
+                waiting.extend(children(pid, None));
+            }
+        }
+        return found;
+    }
+    let mut by_parent: HashMap<i32, Vec<Process>> = HashMap::new();
+    for process in all().into_iter().flatten().filter_map(Process::of) {
+        by_parent.entry(process.parent).or_default().push(process);
+    }
+    let mut found = Vec::new();
+    let mut waiting = VecDeque::from([ancestor]);
+    while let Some(pid) = waiting.pop_front() {
+        let processes = by_parent.remove(&pid).unwrap_or_default();
+        waiting.extend(processes.iter().map(|process| process.identity.pid));
+        found.extend(processes);
+    }
+    found
+}
+
+/// Kills a process and all that descends from it, also what it starts meanwhile.
+pub fn kill_tree(root: Identity) {
+    let mut killed = HashSet::new();
+    loop {
+        let below = descendants(root.pid);
+        root.kill();
+        let fresh: Vec<_> = below
+            .into_iter()
+            .filter(|process| killed.insert(process.identity))
+            .collect();
+        if fresh.is_empty() {
+            return;
+        }
+        for process in fresh {
+            process.identity.kill();
+        }
+    }
+}
