@@ -53,6 +53,10 @@
 //! | [`config`] | settings, where their values come from, and where they are kept |
 //! | [`plan`] | from settings to work: providers, strategy, routes, workers |
 //! | [`progress`] | what a run is doing, and what holds it up |
+#![cfg_attr(
+    feature = "files",
+    doc = "| [`sources`] | source files below a folder: found, filtered, split into functions, classes or lines |"
+)]
 //! | [`testing`] | for tests of your programs: a client with a script, a clock moved by hand, rules for job stores |
 //! | [`unstable`] | seams that may change in any release: [`Transport`](unstable::Transport), [`Clock`](unstable::Clock), [`BatchClient`](unstable::BatchClient), `JobStore` |
 //!
@@ -74,6 +78,7 @@
 //! | `commands` | no | commands in parallel, each in a sandbox |
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
+//! | `files` | no | folders of source files: found, filtered and split, see `sources`; its parsers need a C compiler |
 //! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
 //!
 //! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate
@@ -109,6 +114,8 @@ pub mod provider;
 pub mod queue;
 #[cfg(feature = "queue")]
 mod queue_run;
+#[cfg(feature = "files")]
+pub mod sources;
 pub mod testing;
 pub mod unstable;
 

@@ -15,6 +15,23 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// A number of bytes in the unit that suits it, of which each is 1024 of the next smaller.
+pub fn size(bytes: u64) -> String {
+    let mut scaled = bytes as f64;
+    let mut units = ["KiB", "MiB", "GiB", "TiB"].into_iter();
+    let mut unit = "B";
+    while scaled >= 1024.0
+        && let Some(larger) = units.next()
+    {
+        scaled /= 1024.0;
+        unit = larger;
+    }
+    match unit {
+        "B" => format!("{bytes} B"),
+        _ => format!("{scaled:.1} {unit}"),
+    }
+}
+
 /// An age in one unit.
 pub fn age(time: Duration) -> String {
     match time.as_secs() {
@@ -52,6 +69,9 @@ mod tests {
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(10 << 20), "10.0 MiB");
+        assert_eq!(size(u64::MAX), "16777216.0 TiB");
         assert_eq!(span(Duration::from_millis(412)), "412 ms");
         assert_eq!(span(Duration::ZERO), "0 s");
         assert_eq!(span(Duration::from_micros(120)), "0.12 ms");

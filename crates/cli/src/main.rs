@@ -8,6 +8,7 @@ mod commands;
 mod data_dir;
 mod display;
 mod exit;
+mod folder;
 mod format;
 mod input;
 mod prompts;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, export, providers, results, retry, run, shell, simulate, status,
+    cancel, config, doctor, export, providers, results, retry, run, scan, shell, simulate, status,
     submit, work,
 };
 use exit::Exit;
@@ -58,6 +59,7 @@ fn execute(cli: Cli) -> Exit {
         Command::Status(args) => status::execute(&args),
         Command::Results(args) => results::execute(&args),
         Command::Export(args) => export::execute(&args),
+        Command::Scan(args) => scan::execute(&args),
         Command::Cancel(args) => cancel::execute(&args),
         Command::Retry(args) => retry::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),

@@ -5,11 +5,13 @@ pub mod cancel;
 pub mod config;
 pub mod doctor;
 pub mod export;
+pub mod folder;
 pub mod input;
 pub mod providers;
 pub mod results;
 pub mod retry;
 pub mod run;
+pub mod scan;
 pub mod shared;
 pub mod shell;
 pub mod simulate;
@@ -29,6 +31,7 @@ use providers::ProvidersArgs;
 use results::ResultsArgs;
 use retry::RetryArgs;
 use run::RunArgs;
+use scan::ScanArgs;
 use shell::{CompletionsArgs, ManArgs};
 use simulate::SimulateArgs;
 use status::StatusArgs;
@@ -51,6 +54,7 @@ pub enum Command {
     Status(StatusArgs),
     Results(ResultsArgs),
     Export(Box<ExportArgs>),
+    Scan(ScanArgs),
     Cancel(CancelArgs),
     Retry(RetryArgs),
     Doctor(DoctorArgs),

@@ -38,6 +38,28 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A number of bytes, as 500K, 10M or 1G; units are powers of 1024.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let bad = || "write a size as 500K, 10M or 1G (a bare number is in bytes)".to_owned();
+    let text = text
+        .trim()
+        .trim_end_matches(['b', 'B'])
+        .trim_end_matches('i');
+    let (digits, unit) = match text.find(|letter: char| letter.is_ascii_alphabetic()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let scale: u64 = match unit.to_ascii_uppercase().as_str() {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        _ => return Err(bad()),
+    };
+    let count: u64 = digits.trim().parse().map_err(|_| bad())?;
+    count.checked_mul(scale).ok_or_else(bad)
+}
+
 /// A name, which must not be empty.
 pub fn name(text: &str) -> Result<String, String> {
     match text.trim() {

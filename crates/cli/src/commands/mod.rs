@@ -8,6 +8,7 @@ pub mod providers;
 pub mod results;
 pub mod retry;
 pub mod run;
+pub mod scan;
 pub mod shell;
 pub mod simulate;
 mod simulate_batches;

@@ -5,7 +5,7 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "",
     "run",
     "submit",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 16] = [
     "status",
     "results",
     "export",
+    "scan",
     "cancel",
     "retry",
     "doctor",

@@ -72,6 +72,8 @@ mod run_output;
 mod samples;
 #[cfg(target_os = "linux")]
 mod sandbox;
+#[cfg(unix)]
+mod scan;
 mod schema;
 mod secrets;
 mod shared;

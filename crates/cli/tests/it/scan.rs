@@ -1,0 +1,83 @@
+//! `batchwright scan`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use super::common::{Desk, Running};
+
+#[test]
+fn a_scan_tells_what_is_taken_and_why_the_rest_is_not() {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("src/deep")).unwrap();
+    desk.write("src/a.py", "x = 1\n");
+    desk.write("src/deep/b.py", b"\0");
+    desk.write("src/c.rs", "");
+    fs::write(
+        desk.path("src")
+            .join(OsStr::from_bytes(b"\x1b[31m\xff\n.py")),
+        "y",
+    )
+    .unwrap();
+
+    let args = ["scan", "src", "--pattern", "**/*.py"];
+    let ended = Running::start(&mut desk.command(args)).wait().expect(0);
+    assert_eq!(
+        ended.stdout,
+        "path               size      left out because\n\
+         src/ [31m\\xff .py       1 B\n\
+         src/a.py                6 B\n\
+         src/deep/b.py           1 B  binary: it holds a NUL byte\n\
+         2 files, 7 B; 1 left out: 1 binary\n"
+    );
+
+    let ended = Running::start(&mut desk.command(args.into_iter().chain(["--json"])));
+    let found: Value = serde_json::from_str(&ended.wait().expect(0).stdout).unwrap();
+    let totals = json!({"files": 2, "bytes": 7, "skipped": 1, "reasons": {"binary": 1}});
+    assert_eq!(found["totals"], totals);
+    assert_eq!(found["files"][0]["path"], "src/\u{1b}[31m\\xff\n.py");
+    assert!(found["files"][0]["path_base64"].is_string());
+    assert_eq!(found["files"][2]["skip_reason"], "binary");
+
+    let names = ["scan", "src", "--no-check", "--skipped"];
+    let ended = Running::start(&mut desk.command(names)).wait().expect(0);
+    assert!(
+        ended.stdout.ends_with("\n4 files, 8 B\n"),
+        "{}",
+        ended.stdout
+    );
+    let ended = Running::start(&mut desk.command(["scan", "gone"]))
+        .wait()
+        .expect(2);
+    assert!(
+        ended.stderr.contains("gone: there is no such folder"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_costs_nothing_else() {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("src/locked")).unwrap();
+    desk.write("src/a.py", "x = 1\n");
+    let locked = desk.path("src/locked");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read_dir(&locked).is_ok() {
+        return; // The superuser may read everything.
+    }
+    let args = ["scan", "src", "--pattern", "*.py"];
+    let ended = Running::start(&mut desk.command(args)).wait().expect(0);
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(ended.stdout.contains("src/locked"), "{}", ended.stdout);
+    assert!(
+        ended
+            .stdout
+            .ends_with("1 file, 6 B; 1 left out: 1 unreadable\n"),
+        "{}",
+        ended.stdout
+    );
+}

@@ -1,0 +1,209 @@
+//! What is known of a file, and why it is left out.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+/// A file that a scan came across, or whatever else has a name that was asked for.
+///
+/// As JSON it has the fields `path`, `size`, `modified` (seconds since 1970), `is_valid`, and for a file that is
+/// left out `skip_reason` ([`SkipReason::kind`]) and `skip_message`. A path that is no UTF-8 is shown as
+/// [`shown_path`] has it, and `path_base64` has its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Where it is, beginning with the folder that was scanned.
+    pub path: PathBuf,
+    /// Bytes in it; 0 where that is not known.
+    pub size: u64,
+    /// When it was last written to, where that is known.
+    pub modified_time: Option<SystemTime>,
+    /// Whether it can be used.
+    pub is_valid: bool,
+    /// Why not.
+    pub skip_reason: Option<SkipReason>,
+}
+
+impl FileInfo {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            size: 0,
+            modified_time: None,
+            is_valid: true,
+            skip_reason: None,
+        }
+    }
+
+    /// The same, left out.
+    pub(super) fn skipped(mut self, reason: SkipReason) -> Self {
+        self.is_valid = false;
+        self.skip_reason = Some(reason);
+        self
+    }
+
+    /// Its path as text, see [`shown_path`].
+    pub fn name(&self) -> Cow<'_, str> {
+        shown_path(&self.path)
+    }
+}
+
+impl Serialize for FileInfo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok();
+        let modified = self
+            .modified_time
+            .and_then(since)
+            .map(|since| since.as_secs());
+        let mut out = serializer.serialize_struct("FileInfo", 7)?;
+        out.serialize_field("path", &self.name())?;
+        if self.path.to_str().is_none() {
+            let bytes = STANDARD.encode(self.path.as_os_str().as_encoded_bytes());
+            out.serialize_field("path_base64", &bytes)?;
+        }
+        out.serialize_field("size", &self.size)?;
+        out.serialize_field("modified", &modified)?;
+        out.serialize_field("is_valid", &self.is_valid)?;
+        if let Some(reason) = &self.skip_reason {
+            out.serialize_field("skip_reason", reason.kind())?;
+            out.serialize_field("skip_message", &reason.to_string())?;
+        }
+        out.end()
+    }
+}
+
+/// A path as text. Of one that is no UTF-8 each byte that is none is written as `\xff`, so that two names stay
+/// two; folders are separated by `/` everywhere.
+pub fn shown_path(path: &Path) -> Cow<'_, str> {
+    let text = match path.to_str() {
+        Some(text) => Cow::Borrowed(text),
+        None => {
+            let mut out = String::new();
+            for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+                out.push_str(chunk.valid());
+                chunk
+                    .invalid()
+                    .iter()
+                    .for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+            }
+            Cow::Owned(out)
+        }
+    };
+    match std::path::MAIN_SEPARATOR {
+        '/' => text,
+        other => Cow::Owned(text.replace(other, "/")),
+    }
+}
+
+/// Why a file is left out. Its `Display` is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// It has more bytes than are taken.
+    TooLarge {
+        /// The most that are.
+        limit: u64,
+    },
+    /// Its extension is none of those that were asked for.
+    Extension,
+    /// It holds a NUL byte, as no text does.
+    Binary,
+    /// Bytes that are none of its encoding, which is UTF-8 unless a Python file declares another.
+    NotUtf8 {
+        /// The name of the encoding.
+        encoding: &'static str,
+        /// The line of the first such byte, counted from 1.
+        line: u64,
+    },
+    /// The encoding that a Python file declares is unknown, or its byte order mark says another.
+    Encoding(String),
+    /// It, or the folder, cannot be read, or has vanished; with the system's message.
+    Unreadable(String),
+    /// A symbolic link, and none is followed.
+    SymbolicLink,
+    /// A symbolic link to a folder that it is in.
+    Loop,
+    /// A pipe, a socket or a device.
+    NotAFile,
+    /// Nothing but blanks is in it.
+    Empty,
+    /// It cannot be parsed.
+    SyntaxError {
+        /// The line of the first error, counted from 1.
+        line: u64,
+    },
+    /// It was to be split into functions or classes, and its language is not known.
+    NoParser,
+    /// It was split into functions or classes, and has none.
+    NoUnits,
+}
+
+impl SkipReason {
+    /// The stable name used in JSON, in `snake_case`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too_large",
+            Self::Extension => "extension",
+            Self::Binary => "binary",
+            Self::NotUtf8 { .. } => "not_utf8",
+            Self::Encoding(_) => "encoding",
+            Self::Unreadable(_) => "unreadable",
+            Self::SymbolicLink => "symbolic_link",
+            Self::Loop => "loop",
+            Self::NotAFile => "not_a_file",
+            Self::Empty => "empty",
+            Self::SyntaxError { .. } => "syntax_error",
+            Self::NoParser => "no_parser",
+            Self::NoUnits => "no_units",
+        }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { limit } => write!(f, "larger than {limit} bytes"),
+            Self::Extension => f.write_str("another extension"),
+            Self::Binary => f.write_str("binary: it holds a NUL byte"),
+            Self::NotUtf8 { encoding, line } => write!(f, "not {encoding} (line {line})"),
+            Self::Encoding(why) => f.write_str(why),
+            Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
+            Self::SymbolicLink => f.write_str("a symbolic link, which is not followed"),
+            Self::Loop => f.write_str("a symbolic link to a folder that it is in"),
+            Self::NotAFile => f.write_str("no file, but a pipe, socket or device"),
+            Self::Empty => f.write_str("empty"),
+            Self::SyntaxError { line } => write!(f, "a syntax error on line {line}"),
+            Self::NoParser => f.write_str("no parser for its extension"),
+            Self::NoUnits => f.write_str("nothing of what it is split into"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_no_utf8_are_told_apart_and_their_bytes_kept() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+
+        let named = |name: &[u8]| FileInfo::new(PathBuf::from(OsStr::from_bytes(name)));
+        assert_eq!(named(b"a/\xffb.py").name(), r"a/\xffb.py");
+        assert_ne!(named(b"\xff").name(), named(b"\xfe").name());
+        let json = serde_json::to_value(named(b"a\xff").skipped(SkipReason::Binary)).unwrap();
+        let expected = serde_json::json!({
+            "path": r"a\xff", "path_base64": "Yf8=", "size": 0, "modified": null, "is_valid": false,
+            "skip_reason": "binary", "skip_message": "binary: it holds a NUL byte",
+        });
+        assert_eq!(json, expected);
+        let plain = serde_json::to_value(named(b"a")).unwrap();
+        assert!(plain.get("path_base64").is_none() && plain.get("skip_reason").is_none());
+    }
+}

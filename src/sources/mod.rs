@@ -1,0 +1,37 @@
+//! Source files: found below a folder, looked at, and split into units that can be asked about.
+//!
+//! ```
+//! use batchwright::Context;
+//! use batchwright::sources::FileScanner;
+//!
+//! # fn main() -> Result<(), batchwright::Error> {
+//! let scanner = FileScanner::new().pattern("**/*.rs");
+//! for file in scanner.scan_directory("src".as_ref(), &Context::new())? {
+//!     match &file.skip_reason {
+//!         None => println!("{} ({} bytes)", file.name(), file.size),
+//!         Some(reason) => println!("{}: {reason}", file.name()),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | find the files below a folder | [`FileScanner`], [`SymlinkPolicy`] |
+//! | know what was found, and why a file is left out | [`FileInfo`], [`SkipReason`], [`shown_path`] |
+//! | split a file into functions, classes, lines or tokens | [`Split`], [`Unit`], [`UnitKind`] |
+
+mod definitions;
+mod filter;
+mod info;
+mod language;
+mod lines;
+mod python;
+mod scan;
+mod split;
+mod text;
+
+pub use info::{FileInfo, SkipReason, shown_path};
+pub use scan::{FileScanner, SymlinkPolicy};
+pub use split::{Split, Unit, UnitKind};

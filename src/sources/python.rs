@@ -1,0 +1,71 @@
+//! What Python takes and its grammar does not, said in other words.
+
+/// A text of the same length, in which every name has its place, for what the grammar refuses although Python does not: a line
+/// break within brackets where no bracket may close (`(a.⏎b)`) is a blank there, a carriage return alone is a line end, and
+/// `from __future__ import *` imports from elsewhere.
+pub(super) fn mended(text: &str) -> Vec<u8> {
+    let mut out = text.as_bytes().to_vec();
+    let mut depth = 0usize;
+    let mut at = 0;
+    while let Some(&byte) = out.get(at) {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'\n' | b'\r' if depth > 0 => out[at] = b' ',
+            b'\r' if out.get(at + 1) != Some(&b'\n') => out[at] = b'\n',
+            // Behind a backslash a line goes on as it is.
+            b'\\' => at += 1,
+            b'#' => {
+                while out.get(at).is_some_and(|byte| !matches!(byte, b'\n' | b'\r')) {
+                    if depth > 0 {
+                        out[at] = b' ';
+                    }
+                    at += 1;
+                }
+                continue;
+            }
+            b'\'' | b'"' => {
+                at = string_end(&out, at);
+                continue;
+            }
+            b'_' if out[at..].starts_with(b"__future__") => out[at + 2] = b'F',
+            _ => {}
+        }
+        at += 1;
+    }
+    out
+}
+
+/// What follows the string that a quote begins. A backslash keeps a quote from ending it in raw strings too.
+fn string_end(text: &[u8], start: usize) -> usize {
+    let quote = text[start];
+    let triple = text[start..].starts_with(&[quote; 3]);
+    let mut at = start + if triple { 3 } else { 1 };
+    while let Some(&byte) = text.get(at) {
+        match byte {
+            b'\\' => at += 1,
+            b'\n' | b'\r' if !triple => return at,
+            _ if byte == quote && !triple => return at + 1,
+            _ if byte == quote && text[at..].starts_with(&[quote; 3]) => return at + 3,
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_go_on_over_lines_and_all_else_stays() {
+        let mended = |text: &str| String::from_utf8(mended(text)).unwrap();
+        assert_eq!(mended("x = (a. # )\n b)\ny # (\nz"), "x = (a.      b)\ny # (\nz");
+        assert_eq!(mended("s = '(' + \"\\\"(\"\nt"), "s = '(' + \"\\\"(\"\nt");
+        assert_eq!(mended("['''\n(''',\n]"), "['''\n(''', ]");
+        assert_eq!(mended("a\rb\r\n"), "a\nb\r\n");
+        assert_eq!(mended("from __future__ import *"), "from __Future__ import *");
+        assert_eq!(mended("'never closed\n("), "'never closed\n(");
+    }
+}

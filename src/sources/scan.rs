@@ -1,0 +1,335 @@
+//! The walk below a folder. What is left out by its name, by patterns and by ignore files, is not mentioned; what has
+//! a name that was asked for and cannot be used is, with the reason.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use ignore::overrides::{Override, OverrideBuilder};
+use ignore::types::TypesBuilder;
+use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, WalkState};
+use parking_lot::Mutex;
+use rayon::prelude::*;
+
+use super::filter::FileFilter;
+use super::info::{FileInfo, SkipReason, shown_path};
+use super::text;
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+
+/// What becomes of symbolic links below a folder. The folder itself may be one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SymlinkPolicy {
+    /// They are left out, with a reason.
+    #[default]
+    Skip,
+    /// They are followed; one to a folder that it is in is left out, with a reason.
+    Follow,
+}
+
+/// Finds files below folders, on several threads, and looks at each whether it can be used.
+#[derive(Debug, Clone)]
+pub struct FileScanner {
+    patterns: Vec<String>,
+    types: Vec<String>,
+    hidden: bool,
+    ignore_files: bool,
+    threads: usize,
+    filter: FileFilter,
+}
+
+impl Default for FileScanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FileScanner {
+    /// Every text file that is neither hidden nor ignored.
+    pub fn new() -> Self {
+        Self {
+            patterns: Vec::new(),
+            types: Vec::new(),
+            hidden: false,
+            ignore_files: true,
+            threads: available_parallelism().map_or(1, NonZeroUsize::get),
+            filter: FileFilter::default(),
+        }
+    }
+
+    /// Only files whose path below the folder fits this pattern or one of those named before, written as in
+    /// `.gitignore`: `*.py` is one of any folder, `/*.py` one of the folder itself, `**/tests/*.py` one in any
+    /// `tests`. With `!` in front, none that fits. Default: all.
+    pub fn pattern(mut self, pattern: impl Into<String>) -> Self {
+        self.patterns.push(pattern.into());
+        self
+    }
+
+    /// Only files of this type or one of those named before, by the names of `rg --type-list`, such as `py` or `rust`.
+    /// Default: all.
+    pub fn file_type(mut self, name: impl Into<String>) -> Self {
+        self.types.push(name.into());
+        self
+    }
+
+    /// Whether hidden files and folders are looked at, whose names begin with a dot. Default: no.
+    pub fn hidden(mut self, yes: bool) -> Self {
+        self.hidden = yes;
+        self
+    }
+
+    /// Whether `.ignore`, `.gitignore` (within a repository), `.git/info/exclude` and git's global ignore file
+    /// count, those of folders above too. Default: yes.
+    pub fn ignore_files(mut self, yes: bool) -> Self {
+        self.ignore_files = yes;
+        self
+    }
+
+    /// What becomes of symbolic links. Default: [`SymlinkPolicy::Skip`].
+    pub fn symlinks(mut self, policy: SymlinkPolicy) -> Self {
+        self.filter.symlinks = policy;
+        self
+    }
+
+    /// The most bytes of a file. Larger ones are left out, and not opened. Default: 10 MiB.
+    pub fn max_file_size(mut self, bytes: u64) -> Self {
+        self.filter.max_size = bytes;
+        self
+    }
+
+    /// Leaves out files with other extensions than these, with a reason, unlike a [pattern](Self::pattern). Written
+    /// without the dot; case does not count. Default: any.
+    pub fn extensions<E: Into<String>>(mut self, extensions: impl IntoIterator<Item = E>) -> Self {
+        self.filter.extensions = extensions.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Whether each file is opened and read through, a piece at a time, to leave out what cannot be read, is binary or is no
+    /// UTF-8. Without it a scan knows names and sizes alone, and takes a fraction of the time. Default: yes.
+    pub fn check_contents(mut self, yes: bool) -> Self {
+        self.filter.contents = yes;
+        self
+    }
+
+    /// On how many threads. Default: as many as the machine runs at once.
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = threads.get();
+        self
+    }
+
+    /// The files below a folder, sorted by their paths byte by byte: those that can be used, and those that have the
+    /// right name and cannot. Folders that cannot be read are among the latter.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when there is no such folder, or a pattern or type is none;
+    /// [`ErrorKind::Cancelled`] when `ctx` is cancelled.
+    pub fn scan_directory(&self, folder: &Path, ctx: &Context) -> Result<Vec<FileInfo>, Error> {
+        check_folder(folder)?;
+        let patterns = self.patterns_below(folder)?;
+        let mut walk = WalkBuilder::new(folder);
+        walk.standard_filters(self.ignore_files)
+            .hidden(!self.hidden)
+            .follow_links(self.filter.symlinks == SymlinkPolicy::Follow)
+            .threads(self.threads);
+        if !self.types.is_empty() {
+            let mut types = TypesBuilder::new();
+            types.add_defaults();
+            for name in &self.types {
+                types.select(name);
+            }
+            walk.types(types.build().map_err(|error| refused(&error))?);
+        }
+        if patterns.num_ignores() > 0 {
+            let patterns = patterns.clone();
+            walk.filter_entry(move |entry| {
+                !(is_folder(entry) && patterns.matched(entry.path(), true).is_ignore())
+            });
+        }
+        let found = Mutex::new(Vec::new());
+        walk.build_parallel().visit(&mut Visitors {
+            filter: &self.filter,
+            patterns: &patterns,
+            ctx,
+            found: &found,
+        });
+        ctx.check()?;
+        let mut files: Vec<FileInfo> = found.into_inner().into_iter().flatten().collect();
+        // Not by `Path`, which takes paths apart at each comparison.
+        files.par_sort_unstable_by(|a, b| {
+            let (a, b) = (a.path.as_os_str(), b.path.as_os_str());
+            a.as_encoded_bytes().cmp(b.as_encoded_bytes())
+        });
+        Ok(files)
+    }
+
+    /// The same judgement of files that are named, in their order. Patterns, types and ignore files are no matter here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] when `ctx` is cancelled.
+    pub fn filter_files<P: Into<PathBuf>>(
+        &self,
+        files: impl IntoIterator<Item = P>,
+        ctx: &Context,
+    ) -> Result<Vec<FileInfo>, Error> {
+        let files: Vec<PathBuf> = files.into_iter().map(Into::into).collect();
+        let judged = |path: PathBuf| {
+            ctx.check()?;
+            Ok(self.filter.judge(path))
+        };
+        let judge = || files.into_par_iter().map(judged).collect();
+        on_threads(self.threads, judge)?
+    }
+
+    /// The text of a file, without a byte order mark. It is UTF-8, or of a Python file what that declares (PEP 263).
+    ///
+    /// # Errors
+    /// The reason for which [`filter_files`](Self::filter_files) would leave it out now: since a scan it may have changed or
+    /// vanished.
+    pub fn read_text(&self, path: &Path) -> Result<String, SkipReason> {
+        text::read(path, self.filter.max_size)
+    }
+
+    fn patterns_below(&self, folder: &Path) -> Result<Arc<Override>, Error> {
+        let mut patterns = OverrideBuilder::new(folder);
+        for pattern in &self.patterns {
+            patterns.add(pattern).map_err(|error| refused(&error))?;
+        }
+        Ok(Arc::new(patterns.build().map_err(|error| refused(&error))?))
+    }
+}
+
+/// Carries out work that is parallel by itself on so many threads.
+pub(crate) fn on_threads<T: Send>(
+    threads: usize,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, Error> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("batchwright-files-{i}"))
+        .build();
+    let pool = pool.map_err(|error| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!("cannot start a thread: {error}"),
+        )
+    })?;
+    Ok(pool.install(work))
+}
+
+fn refused(error: &ignore::Error) -> Error {
+    let why = match error {
+        ignore::Error::Glob { glob, err } => {
+            format!(
+                "the pattern {:?} is none: {err}",
+                glob.as_deref().unwrap_or_default()
+            )
+        }
+        ignore::Error::UnrecognizedFileType(name) => {
+            format!(
+                "there is no type of files named {name:?}; there are py, rust, js, ts, go, md and others"
+            )
+        }
+        other => other.to_string(),
+    };
+    Error::new(ErrorKind::Invalid, why)
+}
+
+fn check_folder(folder: &Path) -> Result<(), Error> {
+    let refused = |why: String| {
+        let name = shown_path(folder);
+        Err(Error::new(ErrorKind::Invalid, format!("{name}: {why}")))
+    };
+    match std::fs::metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            refused("there is no such folder".to_owned())
+        }
+        Err(error) => refused(format!("cannot be read: {error}")),
+        Ok(found) if !found.is_dir() => refused("found a file; expected a folder".to_owned()),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn is_folder(entry: &DirEntry) -> bool {
+    entry.file_type().is_some_and(|kind| kind.is_dir())
+}
+
+struct Visitors<'s> {
+    filter: &'s FileFilter,
+    patterns: &'s Override,
+    ctx: &'s Context,
+    /// What each thread has found.
+    found: &'s Mutex<Vec<Vec<FileInfo>>>,
+}
+
+impl<'s> ParallelVisitorBuilder<'s> for Visitors<'s> {
+    fn build(&mut self) -> Box<dyn ParallelVisitor + 's> {
+        Box::new(Visitor {
+            filter: self.filter,
+            patterns: self.patterns,
+            ctx: self.ctx,
+            all: self.found,
+            found: Vec::new(),
+        })
+    }
+}
+
+struct Visitor<'s> {
+    filter: &'s FileFilter,
+    patterns: &'s Override,
+    ctx: &'s Context,
+    all: &'s Mutex<Vec<Vec<FileInfo>>>,
+    found: Vec<FileInfo>,
+}
+
+impl ParallelVisitor for Visitor<'_> {
+    fn visit(&mut self, entry: Result<DirEntry, ignore::Error>) -> WalkState {
+        if self.ctx.is_cancelled() {
+            return WalkState::Quit;
+        }
+        match entry {
+            Ok(entry) if is_folder(&entry) => {}
+            Ok(entry) if self.patterns.matched(entry.path(), false).is_ignore() => {}
+            Ok(entry) => self.found.push(self.filter.judge_entry(entry)),
+            Err(error) => {
+                let place = not_walked(&error, None);
+                self.found
+                    .extend(place.filter(|place| !self.is_other_link(&place.path)));
+            }
+        }
+        WalkState::Continue
+    }
+}
+
+impl Visitor<'_> {
+    /// A dangling link with a name that was not asked for; a folder that cannot be read may hold any.
+    fn is_other_link(&self, path: &Path) -> bool {
+        path.is_symlink() && !path.is_dir() && self.patterns.matched(path, false).is_ignore()
+    }
+}
+
+impl Drop for Visitor<'_> {
+    fn drop(&mut self) {
+        self.all.lock().push(std::mem::take(&mut self.found));
+    }
+}
+
+/// What stands for a place that could not be looked at; none for a faulty line of an ignore file.
+fn not_walked(error: &ignore::Error, at: Option<&Path>) -> Option<FileInfo> {
+    use ignore::Error::{Io, Loop, WithDepth, WithPath};
+    match error {
+        WithDepth { err, .. } => not_walked(err, at),
+        WithPath { path, err } => not_walked(err, Some(path)),
+        Loop { child, .. } => Some(FileInfo::new(child.clone()).skipped(SkipReason::Loop)),
+        Io(error) => {
+            let reason = SkipReason::Unreadable(error.to_string());
+            Some(FileInfo::new(at?.to_owned()).skipped(reason))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;

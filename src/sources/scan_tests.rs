@@ -1,0 +1,209 @@
+use std::fs;
+
+use super::*;
+
+fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// Names below the folder, with the kinds of reasons.
+fn listed(scanner: &FileScanner, folder: &Path) -> Vec<String> {
+    let files = scanner.scan_directory(folder, &Context::new()).unwrap();
+    let shown = |file: &FileInfo| {
+        assert_eq!(file.is_valid, file.skip_reason.is_none());
+        let name = shown_path(file.path.strip_prefix(folder).unwrap()).into_owned();
+        match &file.skip_reason {
+            None => name,
+            Some(reason) => format!("{name} {}", reason.kind()),
+        }
+    };
+    files.iter().map(shown).collect()
+}
+
+#[test]
+fn names_are_chosen_by_patterns_types_and_ignore_files() {
+    let folder = tree(&[
+        (".git/HEAD", ""),
+        (".gitignore", "out/\n"),
+        (".ignore", "gen.py\n"),
+        (".hidden/a.py", ""),
+        ("a.py", "x = 1\n"),
+        ("b/c.py", ""),
+        ("b/gen.py", ""),
+        ("b/read me\n.md", ""),
+        ("out/d.py", ""),
+        ("vendor/e.py", ""),
+    ]);
+    let all = FileScanner::new();
+    let python = all.clone().pattern("**/*.py");
+    assert_eq!(
+        listed(&all, folder.path()),
+        ["a.py", "b/c.py", "b/read me\n.md", "vendor/e.py"]
+    );
+    // A pattern chooses among what is not ignored.
+    assert_eq!(
+        listed(&python, folder.path()),
+        ["a.py", "b/c.py", "vendor/e.py"]
+    );
+    let less = python.clone().pattern("!vendor");
+    assert_eq!(listed(&less, folder.path()), ["a.py", "b/c.py"]);
+    assert_eq!(
+        listed(&all.clone().pattern("/*.py"), folder.path()),
+        ["a.py"]
+    );
+    assert_eq!(
+        listed(&all.clone().file_type("md"), folder.path()),
+        ["b/read me\n.md"]
+    );
+    let everything = python.hidden(true).ignore_files(false);
+    assert_eq!(
+        listed(&everything, folder.path()),
+        [
+            ".hidden/a.py",
+            "a.py",
+            "b/c.py",
+            "b/gen.py",
+            "out/d.py",
+            "vendor/e.py"
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_used_is_told_with_the_reason() {
+    let folder = tree(&[
+        ("a.py", "ok"),
+        ("b.py", "a\0"),
+        ("c.rs", "x"),
+        ("d.py", "0123456789ab"),
+    ]);
+    fs::write(folder.path().join("e.py"), b"a\n\xff").unwrap();
+    let scanner = FileScanner::new().extensions(["PY"]).max_file_size(11);
+    let found = [
+        "a.py",
+        "b.py binary",
+        "c.rs extension",
+        "d.py too_large",
+        "e.py not_utf8",
+    ];
+    assert_eq!(listed(&scanner, folder.path()), found);
+    let names = listed(&scanner.clone().check_contents(false), folder.path());
+    assert_eq!(
+        names,
+        ["a.py", "b.py", "c.rs extension", "d.py too_large", "e.py"]
+    );
+
+    let named = ["e.py", "a.py", "gone.py"].map(|name| folder.path().join(name));
+    let judged = scanner
+        .filter_files(named.clone(), &Context::new())
+        .unwrap();
+    let paths: Vec<&PathBuf> = judged.iter().map(|file| &file.path).collect();
+    assert_eq!(paths, named.iter().collect::<Vec<_>>());
+    assert!(judged[1].is_valid && judged[1].size == 2 && judged[1].modified_time.is_some());
+    assert_eq!(judged[2].skip_reason.as_ref().unwrap().kind(), "unreadable");
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_left_out_or_followed_and_circles_are_found() {
+    use std::os::unix::fs::symlink;
+
+    let folder = tree(&[("a/b/c.py", "x"), ("d.py", "y")]);
+    let at = |name: &str| folder.path().join(name);
+    symlink(at("d.py"), at("link.py")).unwrap();
+    symlink(at("a"), at("a/b/round")).unwrap();
+    symlink(at("nowhere"), at("dangling.py")).unwrap();
+    let scanner = FileScanner::new();
+    assert_eq!(
+        listed(&scanner, folder.path()),
+        [
+            "a/b/c.py",
+            "a/b/round symbolic_link",
+            "d.py",
+            "dangling.py symbolic_link",
+            "link.py symbolic_link"
+        ]
+    );
+    let follow = scanner.symlinks(SymlinkPolicy::Follow);
+    assert_eq!(
+        listed(&follow, folder.path()),
+        [
+            "a/b/c.py",
+            "a/b/round loop",
+            "d.py",
+            "dangling.py unreadable",
+            "link.py"
+        ]
+    );
+    let judged = follow
+        .filter_files([at("link.py")], &Context::new())
+        .unwrap();
+    assert!(judged[0].is_valid);
+}
+
+#[cfg(unix)]
+#[test]
+fn any_name_is_found_and_what_is_no_file_is_not_opened() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::UnixListener;
+
+    let folder = tree(&[(" a\nb .py", "x")]);
+    let odd = folder.path().join(OsStr::from_bytes(b"\xff.py"));
+    fs::write(&odd, "x").unwrap();
+    let _socket = UnixListener::bind(folder.path().join("socket.py")).unwrap();
+    let found = listed(&FileScanner::new(), folder.path());
+    assert_eq!(found, [" a\nb .py", "socket.py not_a_file", r"\xff.py"]);
+    let files = FileScanner::new()
+        .scan_directory(folder.path(), &Context::new())
+        .unwrap();
+    assert!(files.iter().any(|file| file.path == odd));
+}
+
+#[test]
+fn the_order_is_the_same_on_any_number_of_threads() {
+    let names: Vec<String> = (0..300).map(|i| format!("{}/{i}.py", i % 7)).collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "x")).collect();
+    let folder = tree(&files);
+    let on = |threads| FileScanner::new().threads(NonZeroUsize::new(threads).unwrap());
+    let one = listed(&on(1), folder.path());
+    assert_eq!(one.len(), 300);
+    assert_eq!(listed(&on(8), folder.path()), one);
+}
+
+#[test]
+fn what_cannot_be_scanned_says_why() {
+    let folder = tree(&[("a.py", "")]);
+    let refused = |scanner: FileScanner, path: &Path| {
+        let error = scanner.scan_directory(path, &Context::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        error.message().to_owned()
+    };
+    let file = refused(FileScanner::new(), &folder.path().join("a.py"));
+    assert!(
+        file.ends_with("a.py: found a file; expected a folder"),
+        "{file}"
+    );
+    let gone = refused(FileScanner::new(), &folder.path().join("b"));
+    assert!(gone.ends_with("b: there is no such folder"), "{gone}");
+    let pattern = refused(FileScanner::new().pattern("a[.py"), folder.path());
+    assert!(
+        pattern.starts_with("the pattern \"a[.py\" is none: "),
+        "{pattern}"
+    );
+    let kind = refused(FileScanner::new().file_type("pyhton"), folder.path());
+    assert!(kind.contains("no type of files named \"pyhton\""), "{kind}");
+
+    let ctx = Context::new();
+    ctx.cancel();
+    let stopped = FileScanner::new()
+        .scan_directory(folder.path(), &ctx)
+        .unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Cancelled);
+}

@@ -1,0 +1,296 @@
+//! Into what a file is split, and what the parts are called.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::definitions::definitions;
+use super::info::{SkipReason, shown_path};
+use super::language::Language;
+use super::lines::Lines;
+use crate::base::error::{Error, ErrorKind};
+
+/// Into what files are split: `file`, `function`, `class`, `lines:40`, `tokens:2000`.
+///
+/// ```
+/// use batchwright::sources::Split;
+/// let split: Split = "lines:2".parse()?;
+/// let units = split.units("a.txt".as_ref(), "1\n2\n3\n").unwrap();
+/// assert_eq!(units[1].id, "a.txt::lines.2");
+/// assert_eq!((units[1].content, units[1].start_line, units[1].end_line), ("3\n", 3, 3));
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Split {
+    /// Each file as a whole.
+    #[default]
+    File,
+    /// Each function with a name: methods and functions within others too, which are then in both.
+    Function,
+    /// Each class; in other languages what comes next to it: struct, enum, trait, impl, interface.
+    Class,
+    /// So many lines each; the last part of a file may have fewer.
+    Lines(NonZeroU32),
+    /// Whole lines of so many tokens at most, at 4 bytes a token. A line that is longer is cut.
+    Tokens(NonZeroU32),
+}
+
+/// A token of a language model has about as many bytes of text.
+const BYTES_A_TOKEN: usize = 4;
+
+impl FromStr for Split {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || {
+            let why = format!(
+                "there is no split {text:?}; expected file, function, class, lines:N or tokens:N, with N of at \
+                 least 1"
+            );
+            Error::new(ErrorKind::Invalid, why)
+        };
+        let number = |digits: &str| digits.trim().parse().map_err(|_| bad());
+        match text.trim().split_once(':') {
+            None => match text.trim() {
+                "file" => Ok(Self::File),
+                "function" => Ok(Self::Function),
+                "class" => Ok(Self::Class),
+                _ => Err(bad()),
+            },
+            Some(("lines", n)) => Ok(Self::Lines(number(n)?)),
+            Some(("tokens", n)) => Ok(Self::Tokens(number(n)?)),
+            Some(_) => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => f.write_str("file"),
+            Self::Function => f.write_str("function"),
+            Self::Class => f.write_str("class"),
+            Self::Lines(n) => write!(f, "lines:{n}"),
+            Self::Tokens(n) => write!(f, "tokens:{n}"),
+        }
+    }
+}
+
+/// What a [`Unit`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum UnitKind {
+    /// A whole file.
+    File,
+    /// A function or method.
+    Function,
+    /// A class, or what comes next to it.
+    Class,
+    /// Some lines.
+    Lines,
+    /// Lines of about so many tokens.
+    Tokens,
+}
+
+/// A part of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unit<'t> {
+    /// `path::qualified.name`; of a whole file its path. Where a name is defined again, `~2`, `~3` … behind it, in the order
+    /// of the file. At most 512 bytes: a longer one ends in a part of its SHA-256.
+    pub id: String,
+    /// The file, as it was named.
+    pub path: String,
+    /// Its own name.
+    pub name: String,
+    /// The same behind those of what it is in: `Outer.method.inner`.
+    pub qualified_name: String,
+    /// What it is.
+    pub kind: UnitKind,
+    /// The language by its usual name in lower case; `text` where it is not known.
+    pub language: &'static str,
+    /// The first line, counted from 1: that of the first decorator, attribute or comment that belongs to it.
+    pub start_line: u64,
+    /// The last line.
+    pub end_line: u64,
+    /// Its lines as they stand in the file, decorators included.
+    pub content: &'t str,
+}
+
+impl Unit<'_> {
+    /// How many lines it has.
+    pub fn lines(&self) -> u64 {
+        self.end_line + 1 - self.start_line
+    }
+}
+
+impl Split {
+    /// Whether only files of known languages can be split so.
+    pub fn needs_parser(self) -> bool {
+        matches!(self, Self::Function | Self::Class)
+    }
+
+    /// The parts of a file in their order, each with something in it. `path` is what the file is called in ids, and
+    /// its extension tells the language.
+    ///
+    /// # Errors
+    /// The reason for which the file is left out: nothing is in it, no part of that kind is, it cannot be parsed, or there is no
+    /// parser for it.
+    pub fn units<'t>(self, path: &Path, text: &'t str) -> Result<Vec<Unit<'t>>, SkipReason> {
+        if text.trim().is_empty() {
+            return Err(SkipReason::Empty);
+        }
+        let language = Language::of(path);
+        let file = Named {
+            path: escaped(&shown_path(path)),
+            language: language.map_or("text", |language| language.name()),
+        };
+        let lines = Lines::of(text);
+        let pieces = |ends: Vec<usize>, kind| file.pieces(text, &lines, ends, kind);
+        let units = match self {
+            Self::File => vec![file.whole(text, &lines)],
+            Self::Lines(n) => pieces(lines.ends_every(n), UnitKind::Lines),
+            Self::Tokens(n) => {
+                let bytes = (n.get() as usize).saturating_mul(BYTES_A_TOKEN);
+                pieces(lines.ends_within(text, bytes), UnitKind::Tokens)
+            }
+            Self::Function | Self::Class => {
+                let kind = match self {
+                    Self::Class => UnitKind::Class,
+                    _ => UnitKind::Function,
+                };
+                let language = language.ok_or(SkipReason::NoParser)?;
+                let found = definitions(language, text, kind)
+                    .map_err(|at| SkipReason::SyntaxError { line: lines.line_of(at) })?;
+                let mut seen = HashMap::new();
+                let named = found.into_iter().map(|found| {
+                    let nth = seen.entry(found.qualified.clone()).or_insert(0u32);
+                    *nth += 1;
+                    let id = match *nth {
+                        1 => file.id(&found.qualified),
+                        n => file.id(&format!("{}~{n}", found.qualified)),
+                    };
+                    let range = lines.whole_from(text, found.range);
+                    Unit {
+                        name: found.name,
+                        qualified_name: found.qualified,
+                        ..file.unit(id, text, &lines, range, kind)
+                    }
+                });
+                named.collect()
+            }
+        };
+        match units.is_empty() {
+            true => Err(SkipReason::NoUnits),
+            false => Ok(units),
+        }
+    }
+}
+
+/// The longest id that an item may have.
+const MAX_ID_BYTES: usize = 512;
+/// How many digits of a fingerprint end an id that would be longer.
+const DIGITS: usize = 16;
+
+/// What all units of a file share.
+struct Named {
+    path: String,
+    language: &'static str,
+}
+
+impl Named {
+    fn id(&self, name: &str) -> String {
+        bounded(format!("{}::{}", self.path, escaped(name)))
+    }
+
+    fn unit<'t>(
+        &self,
+        id: String,
+        text: &'t str,
+        lines: &Lines,
+        range: std::ops::Range<usize>,
+        kind: UnitKind,
+    ) -> Unit<'t> {
+        let last = range.end.saturating_sub(1).max(range.start);
+        Unit {
+            id,
+            path: self.path.clone(),
+            name: String::new(),
+            qualified_name: String::new(),
+            kind,
+            language: self.language,
+            start_line: lines.line_of(range.start),
+            end_line: lines.line_of(last),
+            content: &text[range],
+        }
+    }
+
+    fn whole<'t>(&self, text: &'t str, lines: &Lines) -> Unit<'t> {
+        let name = self.path.rsplit('/').next().unwrap_or_default().to_owned();
+        Unit {
+            qualified_name: name.clone(),
+            name,
+            ..self.unit(bounded(self.path.clone()), text, lines, 0..text.len(), UnitKind::File)
+        }
+    }
+
+    /// Parts that follow each other. Those of nothing but blanks are counted, and left out.
+    fn pieces<'t>(
+        &self,
+        text: &'t str,
+        lines: &Lines,
+        ends: Vec<usize>,
+        kind: UnitKind,
+    ) -> Vec<Unit<'t>> {
+        let word = if kind == UnitKind::Lines { "lines" } else { "tokens" };
+        let starts = std::iter::once(0).chain(ends.clone());
+        let parts = starts.zip(ends).enumerate();
+        let parts = parts.filter(|(_, (start, end))| !text[*start..*end].trim().is_empty());
+        let parts = parts.map(|(i, (start, end))| {
+            let name = format!("{word}.{}", i + 1);
+            Unit {
+                qualified_name: name.clone(),
+                name: name.clone(),
+                ..self.unit(self.id(&name), text, lines, start..end, kind)
+            }
+        });
+        parts.collect()
+    }
+}
+
+/// Without characters that an id must not have: those that control a terminal.
+fn escaped(name: &str) -> String {
+    match name.chars().any(char::is_control) {
+        false => name.to_owned(),
+        true => name
+            .chars()
+            .map(|c| match c.is_control() {
+                true => c.escape_default().to_string(),
+                false => c.to_string(),
+            })
+            .collect(),
+    }
+}
+
+fn bounded(id: String) -> String {
+    if id.len() <= MAX_ID_BYTES {
+        return id;
+    }
+    let digest = Sha256::digest(id.as_bytes());
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut end = MAX_ID_BYTES - DIGITS - 1;
+    while !id.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}~{}", &id[..end], &digits[..DIGITS])
+}
+
+#[cfg(test)]
+#[path = "split_tests.rs"]
+mod tests;

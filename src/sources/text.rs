@@ -1,0 +1,384 @@
+//! The text of a file: whether it is one, in which encoding, and reading it. A Python file may declare an encoding
+//! (PEP 263); all others are UTF-8.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use encoding_rs::{Decoder, DecoderResult, Encoding};
+use memchr::{memchr, memchr_iter, memchr2};
+
+use super::info::SkipReason;
+
+/// What is read of a file at a time.
+const PIECE_BYTES: usize = 64 << 10;
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// What the bytes of a file stand for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Charset {
+    Utf8,
+    /// Python takes nothing but ASCII where a file declares that.
+    Ascii,
+    /// Each byte is the character of that number; the web's `latin1` is another encoding.
+    Latin1,
+    Other(&'static Encoding),
+}
+
+impl Charset {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Utf8 => "UTF-8",
+            Self::Ascii => "ASCII",
+            Self::Latin1 => "ISO-8859-1",
+            Self::Other(encoding) => encoding.name(),
+        }
+    }
+
+    /// As Python calls it.
+    fn named(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase().replace('_', "-");
+        Some(match name.as_str() {
+            "utf8" | "utf-8" | "u8" | "utf-8-sig" | "cp65001" => Self::Utf8,
+            "ascii" | "us-ascii" | "646" => Self::Ascii,
+            "latin-1" | "latin1" | "latin" | "l1" | "8859" | "cp819" => Self::Latin1,
+            "iso-8859-1" | "iso8859-1" | "iso-latin-1" => Self::Latin1,
+            // Python refuses encodings of which ASCII is no part.
+            name if name.starts_with("utf-16") || name.starts_with("utf-32") => return None,
+            name => {
+                let label = match name.strip_prefix("cp") {
+                    Some("932") => "windows-31j".to_owned(),
+                    Some("936") => "gbk".to_owned(),
+                    Some("949") => "windows-949".to_owned(),
+                    Some("950") => "big5".to_owned(),
+                    _ => name.to_owned(),
+                };
+                let found = |label: &str| Encoding::for_label_no_replacement(label.as_bytes());
+                Self::Other(found(&label).or_else(|| found(&label.replace('-', "_")))?)
+            }
+        })
+    }
+
+    /// That of a file whose text begins so, without its byte order mark.
+    fn of(path: &Path, start: &[u8], marked: bool) -> Result<Self, SkipReason> {
+        let extension = path.extension().unwrap_or_default();
+        if !["py", "pyi", "pyw"]
+            .iter()
+            .any(|python| extension.eq_ignore_ascii_case(python))
+        {
+            return Ok(Self::Utf8);
+        }
+        let Some(name) = declared(start) else {
+            return Ok(Self::Utf8);
+        };
+        match Self::named(&name) {
+            Some(charset) if charset != Self::Utf8 && marked => Err(SkipReason::Encoding(format!(
+                "it declares the encoding {name} and has the byte order mark of UTF-8"
+            ))),
+            Some(charset) => Ok(charset),
+            None => Err(SkipReason::Encoding(format!(
+                "it declares the encoding {name}, which is unknown"
+            ))),
+        }
+    }
+}
+
+/// The encoding that a comment on one of the first two lines declares: `# -*- coding: latin-1 -*-`.
+fn declared(start: &[u8]) -> Option<String> {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\x0c');
+    let mut rest = start;
+    for _ in 0..2 {
+        let line = memchr2(b'\n', b'\r', rest).map_or(rest, |end| &rest[..end]);
+        rest = &rest[line.len()..];
+        rest = rest
+            .strip_prefix(b"\r\n")
+            .unwrap_or_else(|| rest.get(1..).unwrap_or_default());
+        let begin = line
+            .iter()
+            .position(|byte| !blank(byte))
+            .unwrap_or(line.len());
+        let Some(comment) = line[begin..].strip_prefix(b"#") else {
+            match begin == line.len() {
+                true => continue,
+                false => return None,
+            }
+        };
+        let found = memchr::memmem::find_iter(comment, b"coding").find_map(|at| {
+            let rest = &comment[at + b"coding".len()..];
+            let rest = rest
+                .strip_prefix(b":")
+                .or_else(|| rest.strip_prefix(b"="))?;
+            let rest = rest.trim_ascii_start();
+            let letter = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+            let end = rest
+                .iter()
+                .position(|byte| !letter(byte))
+                .unwrap_or(rest.len());
+            (end > 0).then(|| String::from_utf8_lossy(&rest[..end]).into_owned())
+        });
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+fn unreadable(error: &io::Error) -> SkipReason {
+    SkipReason::Unreadable(error.to_string())
+}
+
+/// Whether a file is a text, read through once a piece at a time.
+pub(super) fn check(path: &Path, limit: u64) -> Result<(), SkipReason> {
+    let mut file = File::open(path)
+        .map_err(|error| unreadable(&error))?
+        .take(limit + 1);
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut validator: Option<Validator> = None;
+    let mut read = 0u64;
+    loop {
+        let n = fill(&mut file, &mut piece).map_err(|error| unreadable(&error))?;
+        read += n as u64;
+        // It may have grown since it was measured.
+        if read > limit {
+            return Err(SkipReason::TooLarge { limit });
+        }
+        let bytes = &piece[..n];
+        if memchr(0, bytes).is_some() {
+            return Err(SkipReason::Binary);
+        }
+        let last = n < PIECE_BYTES;
+        let (validator, bytes) = match &mut validator {
+            Some(validator) => (validator, bytes),
+            none => {
+                let text = bytes.strip_prefix(BOM).unwrap_or(bytes);
+                let charset = Charset::of(path, text, text.len() < n)?;
+                (none.insert(Validator::new(charset)), text)
+            }
+        };
+        validator.check(bytes, last)?;
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+fn fill(reader: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < piece.len() {
+        match reader.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Looks at a text piece by piece.
+struct Validator {
+    charset: Charset,
+    /// The beginning of a character that the last piece ended in.
+    begun: Vec<u8>,
+    decoder: Option<Decoder>,
+    line: u64,
+}
+
+impl Validator {
+    fn new(charset: Charset) -> Self {
+        let decoder = match charset {
+            Charset::Other(encoding) => Some(encoding.new_decoder_without_bom_handling()),
+            _ => None,
+        };
+        Self {
+            charset,
+            begun: Vec::new(),
+            decoder,
+            line: 1,
+        }
+    }
+
+    fn check(&mut self, bytes: &[u8], last: bool) -> Result<(), SkipReason> {
+        let bad = match (self.charset, &mut self.decoder) {
+            (Charset::Latin1, _) => None,
+            (Charset::Ascii, _) => bytes.iter().position(|byte| !byte.is_ascii()),
+            (_, Some(decoder)) => malformed(decoder, bytes, last),
+            (_, None) => self.not_utf8(bytes, last),
+        };
+        let lines = |bytes: &[u8]| memchr_iter(b'\n', bytes).count() as u64;
+        match bad {
+            Some(at) => Err(SkipReason::NotUtf8 {
+                encoding: self.charset.name(),
+                line: self.line + lines(&bytes[..at]),
+            }),
+            None => {
+                self.line += lines(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Where the bytes are no UTF-8, as far as can be told before the next piece.
+    fn not_utf8(&mut self, bytes: &[u8], last: bool) -> Option<usize> {
+        let mut from = 0;
+        while !self.begun.is_empty() && from < bytes.len() {
+            self.begun.push(bytes[from]);
+            from += 1;
+            match std::str::from_utf8(&self.begun) {
+                Ok(_) => self.begun.clear(),
+                Err(error) if error.error_len().is_some() => return Some(0),
+                Err(_) => {}
+            }
+        }
+        match std::str::from_utf8(&bytes[from..]) {
+            Ok(_) => {}
+            Err(error) if error.error_len().is_some() => return Some(from + error.valid_up_to()),
+            Err(error) => self
+                .begun
+                .extend_from_slice(&bytes[from + error.valid_up_to()..]),
+        }
+        (last && !self.begun.is_empty()).then_some(bytes.len())
+    }
+}
+
+/// Where the bytes are none of the encoding.
+fn malformed(decoder: &mut Decoder, bytes: &[u8], last: bool) -> Option<usize> {
+    let mut text = [0; 4096];
+    let mut at = 0;
+    loop {
+        let (result, read, _) =
+            decoder.decode_to_utf8_without_replacement(&bytes[at..], &mut text, last);
+        at += read;
+        match result {
+            DecoderResult::InputEmpty => return None,
+            DecoderResult::OutputFull => {}
+            DecoderResult::Malformed(..) => return Some(at.saturating_sub(1)),
+        }
+    }
+}
+
+/// The text of a file, without a byte order mark.
+pub(super) fn read(path: &Path, limit: u64) -> Result<String, SkipReason> {
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let size = file.metadata().map_or(0, |found| found.len()).min(limit);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    let read = file.take(limit + 1).read_to_end(&mut bytes);
+    read.map_err(|error| unreadable(&error))?;
+    if bytes.len() as u64 > limit {
+        return Err(SkipReason::TooLarge { limit });
+    }
+    decoded(path, bytes)
+}
+
+/// What bytes of a file of that name say.
+pub(super) fn decoded(path: &Path, mut bytes: Vec<u8>) -> Result<String, SkipReason> {
+    if memchr(0, &bytes).is_some() {
+        return Err(SkipReason::Binary);
+    }
+    let marked = bytes.starts_with(BOM);
+    if marked {
+        bytes.drain(..BOM.len());
+    }
+    let charset = Charset::of(path, &bytes, marked)?;
+    let bytes = match charset {
+        Charset::Utf8 => match String::from_utf8(bytes) {
+            Ok(text) => return Ok(text),
+            Err(error) => error.into_bytes(),
+        },
+        _ => bytes,
+    };
+    Validator::new(charset).check(&bytes, true)?;
+    Ok(match charset {
+        Charset::Latin1 => encoding_rs::mem::decode_latin1(&bytes).into_owned(),
+        Charset::Other(encoding) => encoding.decode_without_bom_handling(&bytes).0.into_owned(),
+        Charset::Utf8 | Charset::Ascii => String::from_utf8_lossy(&bytes).into_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_as(name: &str, bytes: &[u8]) -> Result<String, SkipReason> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let text = read(&path, 1 << 20);
+        assert_eq!(
+            check(&path, 1 << 20).err(),
+            text.as_ref().err().cloned(),
+            "{name}"
+        );
+        text
+    }
+
+    #[test]
+    fn python_files_are_read_in_the_encoding_that_they_declare() {
+        for (bytes, text) in [
+            (&b"# -*- coding: latin-1 -*-\n'\xe9\x80'"[..], "'é\u{80}'"),
+            (
+                b"#!/usr/bin/python\n# vim: set fileencoding=iso-8859-15 :\n'\xa4'",
+                "'€'",
+            ),
+            (b"\n# coding: koi8-r\n'\xc1'", "'а'"),
+            (b"\r\n# coding: cp1252\r\n'\x80'", "'€'"),
+            (b"# coding: Shift_JIS\n'\x93\xfa'", "'日'"),
+            (b"\xef\xbb\xbf# coding: utf8\n'\xc3\xa9'", "'é'"),
+            (b"x = 1\n# coding: latin-1\n'\xc3\xa9'", "'é'"),
+            (b"\n\n# coding: latin-1\n'\xc3\xa9'", "'é'"),
+            (b"\x0c# coding: latin-1\n'\xe9'", "'é'"),
+        ] {
+            let read = read_as("a.py", bytes).unwrap();
+            assert!(
+                read.ends_with(text) && !read.starts_with('\u{feff}'),
+                "{read:?}"
+            );
+        }
+        let refused = |bytes: &[u8]| read_as("a.PYI", bytes).unwrap_err().to_string();
+        assert_eq!(
+            refused(b"# coding: uft-8\n"),
+            "it declares the encoding uft-8, which is unknown"
+        );
+        assert!(refused(b"\xef\xbb\xbf# coding: latin-1\n").contains("byte order mark"));
+        assert_eq!(refused(b"# coding: ascii\n\n'\xe9'"), "not ASCII (line 3)");
+        assert_eq!(
+            refused(b"1\n2\n# coding: latin-1\n'\xe9'"),
+            "not UTF-8 (line 4)"
+        );
+        assert_eq!(refused(b"# coding: euc-jp\n\xff\n"), "not EUC-JP (line 2)");
+        // Other languages declare none.
+        assert!(read_as("a.rs", b"# coding: latin-1\n\xe9").is_err());
+    }
+
+    #[test]
+    fn what_is_no_text_is_told_wherever_pieces_end() {
+        let long = |end: &[u8]| [&b"a\n".repeat(PIECE_BYTES / 2 - 1)[..], end].concat();
+        assert_eq!(
+            read_as("a", &long("xé日😀".as_bytes())).map(|text| text.len()),
+            Ok(PIECE_BYTES + 8)
+        );
+        let line = (PIECE_BYTES / 2) as u64;
+        let not = |line| {
+            Err(SkipReason::NotUtf8 {
+                encoding: "UTF-8",
+                line,
+            })
+        };
+        assert_eq!(read_as("a", &long(b"x\xf0\x9f\x98\nx")), not(line));
+        assert_eq!(read_as("a", &long(b"x\xf0\x9f\x98")), not(line));
+        assert_eq!(read_as("a", &long(b"xyz\n\xff")), not(line + 1));
+        assert_eq!(read_as("a", &long(b"xyz\n\0")), Err(SkipReason::Binary));
+        assert_eq!(read_as("a", b""), Ok(String::new()));
+        assert_eq!(read_as("a", b"\xef\xbb\xbf"), Ok(String::new()));
+    }
+
+    #[test]
+    fn a_file_that_has_grown_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, b"abcd").unwrap();
+        assert_eq!(check(&path, 3), Err(SkipReason::TooLarge { limit: 3 }));
+        assert_eq!(read(&path, 3), Err(SkipReason::TooLarge { limit: 3 }));
+        assert_eq!(read(&path, 4).as_deref(), Ok("abcd"));
+    }
+}
