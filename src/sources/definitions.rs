@@ -77,7 +77,10 @@ fn walk(language: &Language, tree: &Tree, text: &str, kind: UnitKind) -> Vec<Fou
     let mut cursor = tree.walk();
     loop {
         let node = cursor.node();
-        let role = roles.get(usize::from(node.kind_id())).copied().unwrap_or(Role::Other);
+        let role = roles
+            .get(usize::from(node.kind_id()))
+            .copied()
+            .unwrap_or(Role::Other);
         let Some(level) = levels.last_mut() else {
             return found;
         };

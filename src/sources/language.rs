@@ -50,15 +50,27 @@ pub(super) enum Role {
 }
 
 const fn function(node: &'static str) -> Definition {
-    Definition { node, kind: Some(UnitKind::Function), name: named }
+    Definition {
+        node,
+        kind: Some(UnitKind::Function),
+        name: named,
+    }
 }
 
 const fn class(node: &'static str) -> Definition {
-    Definition { node, kind: Some(UnitKind::Class), name: named }
+    Definition {
+        node,
+        kind: Some(UnitKind::Class),
+        name: named,
+    }
 }
 
 const fn scope(node: &'static str) -> Definition {
-    Definition { node, kind: None, name: named }
+    Definition {
+        node,
+        kind: None,
+        name: named,
+    }
 }
 
 static LANGUAGES: [Language; 6] = [
@@ -71,8 +83,17 @@ static LANGUAGES: [Language; 6] = [
         lone_wrappers: &[],
         leading: &[],
         leaves: &[
-            "expression_statement", "return_statement", "assert_statement", "raise_statement", "delete_statement",
-            "import_statement", "import_from_statement", "parameters", "argument_list", "decorator", "string",
+            "expression_statement",
+            "return_statement",
+            "assert_statement",
+            "raise_statement",
+            "delete_statement",
+            "import_statement",
+            "import_from_statement",
+            "parameters",
+            "argument_list",
+            "decorator",
+            "string",
         ],
         mended: Some(super::python::mended),
         roles: OnceLock::new(),
@@ -88,13 +109,22 @@ static LANGUAGES: [Language; 6] = [
             class("enum_item"),
             class("union_item"),
             class("trait_item"),
-            Definition { node: "impl_item", kind: Some(UnitKind::Class), name: rust_impl },
+            Definition {
+                node: "impl_item",
+                kind: Some(UnitKind::Class),
+                name: rust_impl,
+            },
             scope("mod_item"),
         ],
         wrappers: &[],
         lone_wrappers: &[],
         leading: &["attribute_item", "line_comment", "block_comment"],
-        leaves: &["use_declaration", "parameters", "type_arguments", "token_tree"],
+        leaves: &[
+            "use_declaration",
+            "parameters",
+            "type_arguments",
+            "token_tree",
+        ],
         mended: None,
         roles: OnceLock::new(),
     },
@@ -108,7 +138,11 @@ static LANGUAGES: [Language; 6] = [
             function("method_definition"),
             class("class_declaration"),
             VARIABLE_FUNCTION,
-            Definition { node: "field_definition", kind: Some(UnitKind::Function), name: field_function },
+            Definition {
+                node: "field_definition",
+                kind: Some(UnitKind::Function),
+                name: field_function,
+            },
         ],
         wrappers: &["export_statement"],
         lone_wrappers: &["lexical_declaration", "variable_declaration"],
@@ -117,7 +151,11 @@ static LANGUAGES: [Language; 6] = [
         mended: None,
         roles: OnceLock::new(),
     },
-    typescript("typescript", &["ts", "mts", "cts"], tree_sitter_typescript::LANGUAGE_TYPESCRIPT),
+    typescript(
+        "typescript",
+        &["ts", "mts", "cts"],
+        tree_sitter_typescript::LANGUAGE_TYPESCRIPT,
+    ),
     typescript("typescript", &["tsx"], tree_sitter_typescript::LANGUAGE_TSX),
     Language {
         name: "go",
@@ -125,8 +163,16 @@ static LANGUAGES: [Language; 6] = [
         grammar: tree_sitter_go::LANGUAGE,
         definitions: &[
             function("function_declaration"),
-            Definition { node: "method_declaration", kind: Some(UnitKind::Function), name: go_method },
-            Definition { node: "type_spec", kind: Some(UnitKind::Class), name: go_type },
+            Definition {
+                node: "method_declaration",
+                kind: Some(UnitKind::Function),
+                name: go_method,
+            },
+            Definition {
+                node: "type_spec",
+                kind: Some(UnitKind::Class),
+                name: go_type,
+            },
         ],
         wrappers: &[],
         lone_wrappers: &["type_declaration"],
@@ -144,18 +190,22 @@ const VARIABLE_FUNCTION: Definition = Definition {
 };
 
 static TYPESCRIPT_DEFINITIONS: [Definition; 11] = [
-            function("function_declaration"),
-            function("generator_function_declaration"),
-            function("method_definition"),
-            class("class_declaration"),
-            class("abstract_class_declaration"),
-            class("interface_declaration"),
-            class("enum_declaration"),
-            VARIABLE_FUNCTION,
-            Definition { node: "public_field_definition", kind: Some(UnitKind::Function), name: field_function },
-            scope("internal_module"),
-            scope("module"),
-        ];
+    function("function_declaration"),
+    function("generator_function_declaration"),
+    function("method_definition"),
+    class("class_declaration"),
+    class("abstract_class_declaration"),
+    class("interface_declaration"),
+    class("enum_declaration"),
+    VARIABLE_FUNCTION,
+    Definition {
+        node: "public_field_definition",
+        kind: Some(UnitKind::Function),
+        name: field_function,
+    },
+    scope("internal_module"),
+    scope("module"),
+];
 
 const fn typescript(
     name: &'static str,
@@ -170,7 +220,13 @@ const fn typescript(
         wrappers: &["export_statement", "ambient_declaration"],
         lone_wrappers: &["lexical_declaration", "variable_declaration"],
         leading: &["comment", "decorator"],
-        leaves: &["import_statement", "string", "template_string", "regex", "type_annotation"],
+        leaves: &[
+            "import_statement",
+            "string",
+            "template_string",
+            "regex",
+            "type_annotation",
+        ],
         mended: None,
         roles: OnceLock::new(),
     }
@@ -181,7 +237,9 @@ impl Language {
     pub(super) fn of(path: &Path) -> Option<&'static Self> {
         let own = path.extension()?;
         let same = |extension: &&str| own.eq_ignore_ascii_case(extension);
-        LANGUAGES.iter().find(|language| language.extensions.iter().any(|other| same(other)))
+        LANGUAGES
+            .iter()
+            .find(|language| language.extensions.iter().any(same))
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -201,11 +259,16 @@ impl Language {
 
     fn role(&self, grammar: &tree_sitter::Language, kind: u16) -> Role {
         // Keywords are called as the nodes that they begin.
-        let Some(name) = grammar.node_kind_for_id(kind).filter(|_| grammar.node_kind_is_named(kind))
+        let Some(name) = grammar
+            .node_kind_for_id(kind)
+            .filter(|_| grammar.node_kind_is_named(kind))
         else {
             return Role::Leaf;
         };
-        let definition = self.definitions.iter().position(|definition| definition.node == name);
+        let definition = self
+            .definitions
+            .iter()
+            .position(|definition| definition.node == name);
         match definition.and_then(|i| u8::try_from(i).ok()) {
             Some(i) => Role::Definition(i),
             None if self.wrappers.contains(&name) => Role::Wrapper,
@@ -238,9 +301,16 @@ fn rust_impl(node: Node<'_>, text: &str) -> Option<String> {
 
 /// A variable or field that holds a function.
 fn field_function(node: Node<'_>, text: &str) -> Option<String> {
-    let name = node.child_by_field_name("name").or(node.child_by_field_name("property"))?;
+    let name = node
+        .child_by_field_name("name")
+        .or(node.child_by_field_name("property"))?;
     let kind = node.child_by_field_name("value")?.kind();
-    let is_function = ["arrow_function", "function_expression", "generator_function"].contains(&kind);
+    let is_function = [
+        "arrow_function",
+        "function_expression",
+        "generator_function",
+    ]
+    .contains(&kind);
     is_function.then(|| text_of(name, text))
 }
 
@@ -250,11 +320,17 @@ fn go_method(node: Node<'_>, text: &str) -> Option<String> {
     let receiver = text_of(node.child_by_field_name("receiver")?, text);
     let receiver = receiver.trim_matches(|c| matches!(c, '(' | ')' | ' '));
     let of = receiver.split(' ').next_back().unwrap_or_default();
-    let of = of.trim_start_matches('*').split('[').next().unwrap_or_default();
+    let of = of
+        .trim_start_matches('*')
+        .split('[')
+        .next()
+        .unwrap_or_default();
     Some(format!("{of}.{name}"))
 }
 
 fn go_type(node: Node<'_>, text: &str) -> Option<String> {
     let kind = node.child_by_field_name("type")?.kind();
-    ["struct_type", "interface_type"].contains(&kind).then(|| named(node, text))?
+    ["struct_type", "interface_type"]
+        .contains(&kind)
+        .then(|| named(node, text))?
 }

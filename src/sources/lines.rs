@@ -18,7 +18,9 @@ impl Lines {
             .filter(|at| bytes[*at] == b'\n' || bytes.get(at + 1) != Some(&b'\n'));
         let starts = std::iter::once(0).chain(ends.map(|at| at + 1));
         Self {
-            starts: starts.filter(|start| *start == 0 || *start < bytes.len()).collect(),
+            starts: starts
+                .filter(|start| *start == 0 || *start < bytes.len())
+                .collect(),
             len: bytes.len(),
         }
     }
@@ -41,7 +43,9 @@ impl Lines {
     pub(super) fn ends_every(&self, lines: NonZeroU32) -> Vec<usize> {
         let later = self.starts.iter().skip(1).copied();
         let ends: Vec<usize> = later.chain([self.len]).collect();
-        ends.chunks(lines.get() as usize).filter_map(|chunk| chunk.last().copied()).collect()
+        ends.chunks(lines.get() as usize)
+            .filter_map(|chunk| chunk.last().copied())
+            .collect()
     }
 
     /// Where parts of whole lines end that have at most so many bytes; longer lines are cut.
@@ -99,7 +103,10 @@ mod tests {
         for bytes in 1..40 {
             let ends = within(&text, bytes);
             assert_eq!(ends.last(), Some(&text.len()));
-            assert!(ends.windows(2).all(|pair| pair[1] - pair[0] <= bytes && pair[1] > pair[0]));
+            assert!(
+                ends.windows(2)
+                    .all(|pair| pair[1] - pair[0] <= bytes && pair[1] > pair[0])
+            );
         }
     }
 }

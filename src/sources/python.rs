@@ -16,7 +16,10 @@ pub(super) fn mended(text: &str) -> Vec<u8> {
             // Behind a backslash a line goes on as it is.
             b'\\' => at += 1,
             b'#' => {
-                while out.get(at).is_some_and(|byte| !matches!(byte, b'\n' | b'\r')) {
+                while out
+                    .get(at)
+                    .is_some_and(|byte| !matches!(byte, b'\n' | b'\r'))
+                {
                     if depth > 0 {
                         out[at] = b' ';
                     }
@@ -61,11 +64,17 @@ mod tests {
     #[test]
     fn brackets_go_on_over_lines_and_all_else_stays() {
         let mended = |text: &str| String::from_utf8(mended(text)).unwrap();
-        assert_eq!(mended("x = (a. # )\n b)\ny # (\nz"), "x = (a.      b)\ny # (\nz");
+        assert_eq!(
+            mended("x = (a. # )\n b)\ny # (\nz"),
+            "x = (a.      b)\ny # (\nz"
+        );
         assert_eq!(mended("s = '(' + \"\\\"(\"\nt"), "s = '(' + \"\\\"(\"\nt");
         assert_eq!(mended("['''\n(''',\n]"), "['''\n(''', ]");
         assert_eq!(mended("a\rb\r\n"), "a\nb\r\n");
-        assert_eq!(mended("from __future__ import *"), "from __Future__ import *");
+        assert_eq!(
+            mended("from __future__ import *"),
+            "from __Future__ import *"
+        );
         assert_eq!(mended("'never closed\n("), "'never closed\n(");
     }
 }

@@ -166,8 +166,10 @@ impl Split {
                     _ => UnitKind::Function,
                 };
                 let language = language.ok_or(SkipReason::NoParser)?;
-                let found = definitions(language, text, kind)
-                    .map_err(|at| SkipReason::SyntaxError { line: lines.line_of(at) })?;
+                let found =
+                    definitions(language, text, kind).map_err(|at| SkipReason::SyntaxError {
+                        line: lines.line_of(at),
+                    })?;
                 let mut seen = HashMap::new();
                 let named = found.into_iter().map(|found| {
                     let nth = seen.entry(found.qualified.clone()).or_insert(0u32);
@@ -236,7 +238,13 @@ impl Named {
         Unit {
             qualified_name: name.clone(),
             name,
-            ..self.unit(bounded(self.path.clone()), text, lines, 0..text.len(), UnitKind::File)
+            ..self.unit(
+                bounded(self.path.clone()),
+                text,
+                lines,
+                0..text.len(),
+                UnitKind::File,
+            )
         }
     }
 
@@ -248,7 +256,11 @@ impl Named {
         ends: Vec<usize>,
         kind: UnitKind,
     ) -> Vec<Unit<'t>> {
-        let word = if kind == UnitKind::Lines { "lines" } else { "tokens" };
+        let word = if kind == UnitKind::Lines {
+            "lines"
+        } else {
+            "tokens"
+        };
         let starts = std::iter::once(0).chain(ends.clone());
         let parts = starts.zip(ends).enumerate();
         let parts = parts.filter(|(_, (start, end))| !text[*start..*end].trim().is_empty());

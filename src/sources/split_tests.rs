@@ -8,10 +8,18 @@ fn units<'t>(split: &str, name: &str, text: &'t str) -> Result<Vec<Unit<'t>>, Sk
 fn ids(split: &str, name: &str, text: &str) -> Vec<String> {
     let shown = |unit: Unit<'_>| {
         assert_eq!(unit.path, name);
-        let own = unit.id.strip_prefix(&format!("{name}::")).unwrap_or("").to_owned();
+        let own = unit
+            .id
+            .strip_prefix(&format!("{name}::"))
+            .unwrap_or("")
+            .to_owned();
         format!("{own} {}-{}", unit.start_line, unit.end_line)
     };
-    units(split, name, text).unwrap().into_iter().map(shown).collect()
+    units(split, name, text)
+        .unwrap()
+        .into_iter()
+        .map(shown)
+        .collect()
 }
 
 const PYTHON: &str = "\
@@ -50,14 +58,29 @@ fn python_is_split_as_its_own_parser_sees_it() {
             "main~2 18-21"
         ]
     );
-    assert_eq!(ids("class", "a/shop.py", PYTHON), ["Shop 3-13", "Shop.Cart 13-13"]);
+    assert_eq!(
+        ids("class", "a/shop.py", PYTHON),
+        ["Shop 3-13", "Shop.Cart 13-13"]
+    );
     let found = units("function", "a/shop.py", PYTHON).unwrap();
     let setter = &found[2];
     assert_eq!(setter.id, "a/shop.py::Shop.price~2");
-    assert_eq!((&*setter.name, &*setter.qualified_name), ("price", "Shop.price"));
-    assert_eq!(setter.content, "    @price.setter\n    def price(self, value): pass");
-    assert_eq!((setter.language, setter.kind, setter.lines()), ("python", UnitKind::Function, 2));
-    assert_eq!(found[1].content, "        def inner():\n            return 1");
+    assert_eq!(
+        (&*setter.name, &*setter.qualified_name),
+        ("price", "Shop.price")
+    );
+    assert_eq!(
+        setter.content,
+        "    @price.setter\n    def price(self, value): pass"
+    );
+    assert_eq!(
+        (setter.language, setter.kind, setter.lines()),
+        ("python", UnitKind::Function, 2)
+    );
+    assert_eq!(
+        found[1].content,
+        "        def inner():\n            return 1"
+    );
 }
 
 #[test]
@@ -94,7 +117,12 @@ trait Shape { fn area(&self); }
     );
     assert_eq!(
         ids("class", "a.rs", rust),
-        ["m.Point 9-9", "m.impl fmt::Display for Point<T> 10-12", "m.impl Point 13-16", "Shape 18-18"]
+        [
+            "m.Point 9-9",
+            "m.impl fmt::Display for Point<T> 10-12",
+            "m.impl Point 13-16",
+            "Shape 18-18"
+        ]
     );
 
     let script = "\
@@ -109,7 +137,15 @@ export default class Cart {
 }
 run(() => { function inner() {} });
 ";
-    let found = ["add 2-3", "twice 4-4", "a 5-5", "Cart.total 7-7", "Cart.size 8-8", "Cart.size.f 8-8", "inner 10-10"];
+    let found = [
+        "add 2-3",
+        "twice 4-4",
+        "a 5-5",
+        "Cart.total 7-7",
+        "Cart.size 8-8",
+        "Cart.size.f 8-8",
+        "inner 10-10",
+    ];
     assert_eq!(ids("function", "a.mjs", script), found);
     assert_eq!(ids("function", "a.ts", script), found);
     assert_eq!(ids("class", "a.js", script), ["Cart 6-9"]);
@@ -124,7 +160,14 @@ enum E { A }
 ";
     assert_eq!(ids("class", "a.ts", typed), ["N.A 2-3", "N.I 4-4", "E 6-6"]);
     assert_eq!(ids("function", "a.mts", typed), ["N.A.m 3-3"]);
-    assert_eq!(ids("function", "a.tsx", "const App = () => <p>{x as any}</p>;\n"), ["App 1-1"]);
+    assert_eq!(
+        ids(
+            "function",
+            "a.tsx",
+            "const App = () => <p>{x as any}</p>;\n"
+        ),
+        ["App 1-1"]
+    );
 
     let go = "\
 package shop
@@ -142,7 +185,10 @@ type (
 func (c *Cart[T]) Add() { _ = func() {} }
 func main() {}
 ";
-    assert_eq!(ids("function", "a.go", go), ["Cart.Add 13-13", "main 14-14"]);
+    assert_eq!(
+        ids("function", "a.go", go),
+        ["Cart.Add 13-13", "main 14-14"]
+    );
     assert_eq!(ids("class", "a.go", go), ["Cart 3-5", "I 8-9"]);
 }
 
@@ -150,11 +196,21 @@ func main() {}
 fn any_text_is_split_by_lines_and_tokens() {
     let text = "1\n2\n\n\n5\n";
     assert_eq!(ids("lines:2", "a.md", text), ["lines.1 1-2", "lines.3 5-5"]);
-    assert_eq!(ids("tokens:1", "a.md", text), ["tokens.1 1-2", "tokens.2 3-5"]);
+    assert_eq!(
+        ids("tokens:1", "a.md", text),
+        ["tokens.1 1-2", "tokens.2 3-5"]
+    );
     let whole = &units("file", "b/a.md", text).unwrap()[0];
-    assert_eq!((&*whole.id, &*whole.name, whole.language), ("b/a.md", "a.md", "text"));
+    assert_eq!(
+        (&*whole.id, &*whole.name, whole.language),
+        ("b/a.md", "a.md", "text")
+    );
     assert_eq!((whole.content, whole.lines()), (text, 5));
-    let all: String = units("tokens:20", "a.py", PYTHON).unwrap().iter().map(|u| u.content).collect();
+    let all: String = units("tokens:20", "a.py", PYTHON)
+        .unwrap()
+        .iter()
+        .map(|u| u.content)
+        .collect();
     assert_eq!(all, PYTHON);
 }
 
@@ -165,14 +221,39 @@ fn what_cannot_be_split_says_why() {
     assert_eq!(refused("class", "a.py", "x = 1\n"), SkipReason::NoUnits);
     assert_eq!(refused("file", "a.py", " \n\t\x0c"), SkipReason::Empty);
     let broken = "def f():\n    pass\n\ndef g(:\n    pass\n";
-    assert_eq!(refused("function", "a.py", broken), SkipReason::SyntaxError { line: 4 });
-    for (name, text) in [("a.rs", "fn"), ("a.js", "let ="), ("a.ts", "let ="), ("a.tsx", "<a>"), ("a.go", "func")] {
+    assert_eq!(
+        refused("function", "a.py", broken),
+        SkipReason::SyntaxError { line: 4 }
+    );
+    for (name, text) in [
+        ("a.rs", "fn"),
+        ("a.js", "let ="),
+        ("a.ts", "let ="),
+        ("a.tsx", "<a>"),
+        ("a.go", "func"),
+    ] {
         let reason = refused("function", name, text);
-        assert!(matches!(reason, SkipReason::SyntaxError { .. }), "{name}: {reason}");
+        assert!(
+            matches!(reason, SkipReason::SyntaxError { .. }),
+            "{name}: {reason}"
+        );
     }
-    for text in ["functions", "lines", "lines:0", "lines:x", "tokens:-1", "words:3", ""] {
+    for text in [
+        "functions",
+        "lines",
+        "lines:0",
+        "lines:x",
+        "tokens:-1",
+        "words:3",
+        "",
+    ] {
         let error = text.parse::<Split>().unwrap_err();
-        assert!(error.message().contains("file, function, class, lines:N or tokens:N"), "{error}");
+        assert!(
+            error
+                .message()
+                .contains("file, function, class, lines:N or tokens:N"),
+            "{error}"
+        );
     }
     for text in ["file", "function", "class", "lines:40", "tokens:2000"] {
         assert_eq!(text.parse::<Split>().unwrap().to_string(), text);
@@ -198,10 +279,16 @@ fn what_python_takes_is_taken_however_it_is_written() {
 #[test]
 fn no_depth_overflows_the_stack() {
     let deep = 20_000;
-    let blocks: String = (0..200).map(|i| format!("{}if x:\n", " ".repeat(i))).collect();
+    let blocks: String = (0..200)
+        .map(|i| format!("{}if x:\n", " ".repeat(i)))
+        .collect();
     let blocks = blocks + &" ".repeat(200) + "def f(): pass\n";
     assert_eq!(units("function", "a.py", &blocks).unwrap().len(), 1);
-    let brackets = format!("x = {}{}\ndef f(): pass\n", "(".repeat(deep), ")".repeat(deep));
+    let brackets = format!(
+        "x = {}{}\ndef f(): pass\n",
+        "(".repeat(deep),
+        ")".repeat(deep)
+    );
     assert_eq!(units("function", "a.py", &brackets).unwrap().len(), 1);
     let unclosed = "[".repeat(deep);
     assert!(units("function", "a.py", &unclosed).is_err());
