@@ -1,0 +1,341 @@
+//! One command from its start to its end, in a process group of its own.
+//!
+//! One loop waits for everything at once: the end of the process (a pidfd where the system has them), its two
+//! pipes, the call to stop, and the next deadline. No thread is started, and nothing is polled by the clock
+//! where there are pidfds. As soon as the command itself has ended, what is left of its group is killed: at
+//! once if nobody holds its pipes any more, else after a moment in which the last output is read. The process
+//! is reaped after that, so its number cannot belong to somebody else when the group is killed.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::base::clock::{Clock, SystemClock};
+
+use super::output::{Capture, Output, OutputSettings};
+use super::record::CommandResult;
+
+/// What a process group that outlives its command has to say is awaited this long.
+const STRAGGLERS: Duration = Duration::from_millis(200);
+/// How often the end of a process is looked for where no event tells it.
+const LOOK: Duration = Duration::from_millis(5);
+/// What is read at once; a pipe holds no more.
+const BUFFER: usize = 64 * 1024;
+
+/// A call to stop that everybody who waits for something hears, and that stays.
+pub(super) struct StopCall {
+    /// Readable from the call on, since nobody writes there any more.
+    heard: PipeReader,
+    silence: Mutex<Option<PipeWriter>>,
+}
+
+impl StopCall {
+    pub fn new() -> io::Result<Self> {
+        let (heard, silence) = io::pipe()?;
+        Ok(Self {
+            heard,
+            silence: Mutex::new(Some(silence)),
+        })
+    }
+
+    pub fn call(&self) {
+        self.silence.lock().take();
+    }
+}
+
+/// How long a command may take, to run and to die.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    pub timeout: Option<Duration>,
+    /// Between the request to end (SIGTERM) and the end (SIGKILL), after a time-out.
+    pub grace: Duration,
+    /// The same after a call to stop.
+    pub stop_grace: Duration,
+}
+
+/// How a command ended.
+pub(super) struct Ended {
+    pub result: CommandResult,
+    pub timed_out: bool,
+    pub stopped: bool,
+    /// Why not all of its output is where it should be.
+    pub output_error: Option<io::Error>,
+}
+
+/// Runs the command to its end.
+///
+/// # Errors
+/// When it cannot be started.
+pub(super) fn run(
+    mut command: Command,
+    seq: u64,
+    deadlines: Deadlines,
+    output: &OutputSettings,
+    stop: &StopCall,
+) -> io::Result<Ended> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let start = SystemClock.wall();
+    let began = Instant::now();
+    let mut child = command.spawn()?;
+    let group = Pid::from_child(&child);
+    let mut watched = Watched {
+        exit: ExitWatch::new(group),
+        stdout: Stream::new(child.stdout.take().map(Into::into), output, seq, "stdout"),
+        stderr: Stream::new(child.stderr.take().map(Into::into), output, seq, "stderr"),
+        stop: Some(stop.heard.as_fd()),
+        ended: false,
+    };
+    let mut killing = Killing {
+        group,
+        timeout_at: deadlines.timeout.and_then(|timeout| began.checked_add(timeout)),
+        kill_at: None,
+        give_up_at: None,
+        timed_out: false,
+        stopped: false,
+    };
+    let mut buffer = Vec::new();
+    loop {
+        let events = watched.wait(killing.next(), &mut buffer);
+        let now = Instant::now();
+        if events.ended {
+            killing.give_up_at = Some(now + STRAGGLERS);
+        }
+        if watched.ended && watched.is_silent() {
+            break;
+        }
+        if events.stop {
+            killing.stop(now, deadlines.stop_grace);
+        }
+        if killing.advance(now, deadlines.grace, watched.ended) {
+            break;
+        }
+    }
+    let duration = began.elapsed();
+    // The command is gone but not reaped, so the group is still its own.
+    let _ = kill_process_group(group, Signal::KILL);
+    watched.drain(&mut buffer);
+    let status = child.wait()?;
+    let (stdout, out_error) = watched.stdout.end();
+    let (stderr, err_error) = watched.stderr.end();
+    Ok(Ended {
+        result: CommandResult {
+            exit_code: status.code(),
+            signal: status.signal(),
+            start,
+            duration,
+            stdout,
+            stderr,
+        },
+        timed_out: killing.timed_out,
+        stopped: killing.stopped,
+        output_error: out_error.or(err_error),
+    })
+}
+
+/// When a group is asked to end, made to end, and not waited for any more.
+struct Killing {
+    group: Pid,
+    timeout_at: Option<Instant>,
+    kill_at: Option<Instant>,
+    give_up_at: Option<Instant>,
+    timed_out: bool,
+    stopped: bool,
+}
+
+impl Killing {
+    fn next(&self) -> Option<Instant> {
+        let times = [self.timeout_at, self.kill_at, self.give_up_at];
+        times.into_iter().flatten().min()
+    }
+
+    fn stop(&mut self, now: Instant, grace: Duration) {
+        self.stopped = true;
+        self.ask_to_end(now, grace);
+    }
+
+    fn ask_to_end(&mut self, now: Instant, grace: Duration) {
+        self.timeout_at = None;
+        let _ = kill_process_group(self.group, Signal::TERM);
+        // A process that is stopped could not hear it.
+        let _ = kill_process_group(self.group, Signal::CONT);
+        let at = now + grace;
+        self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Does what is due. True when nothing more is waited for.
+    fn advance(&mut self, now: Instant, grace: Duration, ended: bool) -> bool {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if ended {
+            // Neither its own time nor its death matters any more.
+            (self.timeout_at, self.kill_at) = (None, None);
+        }
+        if due(self.timeout_at) {
+            self.timed_out = true;
+            self.ask_to_end(now, grace);
+        }
+        if due(self.kill_at) {
+            self.kill_at = None;
+            let _ = kill_process_group(self.group, Signal::KILL);
+        }
+        due(self.give_up_at)
+    }
+}
+
+/// What may happen to a command.
+struct Watched<'a> {
+    exit: ExitWatch,
+    stdout: Stream<'a>,
+    stderr: Stream<'a>,
+    /// None once it was heard.
+    stop: Option<BorrowedFd<'a>>,
+    ended: bool,
+}
+
+/// What happened while it was waited.
+struct Events {
+    ended: bool,
+    stop: bool,
+}
+
+impl Watched<'_> {
+    fn is_silent(&self) -> bool {
+        self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
+    }
+
+    /// Waits until something happens or `until` comes; takes what was printed.
+    fn wait(&mut self, until: Option<Instant>, buffer: &mut Vec<u8>) -> Events {
+        let mut timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
+        if self.exit.pidfd.is_none() && !self.ended {
+            timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
+        }
+        let exit = self.exit.pidfd.as_ref().filter(|_| !self.ended);
+        let [stdout, stderr, stop, exited] = ready(
+            [
+                self.stdout.fd(),
+                self.stderr.fd(),
+                self.stop,
+                exit.map(AsFd::as_fd),
+            ],
+            timeout,
+        );
+        if stdout {
+            self.stdout.read(buffer);
+        }
+        if stderr {
+            self.stderr.read(buffer);
+        }
+        if stop {
+            self.stop = None;
+        }
+        let ended = !self.ended && (exited || self.exit.has_ended());
+        self.ended |= ended;
+        Events { ended, stop }
+    }
+
+    /// Takes what is in the pipes already.
+    fn drain(&mut self, buffer: &mut Vec<u8>) {
+        while !self.is_silent() {
+            let streams = [self.stdout.fd(), self.stderr.fd(), None, None];
+            let [stdout, stderr, ..] = ready(streams, Some(Duration::ZERO));
+            if !stdout && !stderr {
+                return;
+            }
+            if stdout {
+                self.stdout.read(buffer);
+            }
+            if stderr {
+                self.stderr.read(buffer);
+            }
+        }
+    }
+}
+
+/// Which of these can be read, or were closed, within this time.
+fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bool; 4] {
+    let mut fds: Vec<PollFd<'_>> = watched
+        .iter()
+        .flatten()
+        .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+        .collect();
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    if poll(&mut fds, timeout.as_ref()).is_err() {
+        // Interrupted by a signal: the caller looks again.
+        return [false; 4];
+    }
+    let mut events = fds.iter().map(|fd| !fd.revents().is_empty());
+    watched.map(|fd| fd.is_some() && events.next().unwrap_or(false))
+}
+
+/// Tells when the process has ended, without reaping it.
+struct ExitWatch {
+    pid: Pid,
+    pidfd: Option<OwnedFd>,
+}
+
+impl ExitWatch {
+    fn new(pid: Pid) -> Self {
+        #[cfg(target_os = "linux")]
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
+        #[cfg(not(target_os = "linux"))]
+        let pidfd = None;
+        Self { pid, pidfd }
+    }
+
+    /// Asked where no event tells it.
+    fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.pidfd.is_none()
+            && match waitid(WaitId::Pid(self.pid), options) {
+                Ok(status) => status.is_some(),
+                Err(error) => error != Errno::INTR,
+            }
+    }
+}
+
+/// One of the command's two outputs.
+struct Stream<'a> {
+    /// None once it was closed.
+    pipe: Option<OwnedFd>,
+    capture: Capture<'a>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(pipe: Option<OwnedFd>, output: &'a OutputSettings, seq: u64, name: &str) -> Self {
+        Self {
+            pipe,
+            capture: Capture::new(output, seq, name),
+        }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes what is there, after an event said that something is.
+    fn read(&mut self, buffer: &mut Vec<u8>) {
+        let Some(pipe) = &self.pipe else { return };
+        buffer.resize(BUFFER, 0);
+        match rustix::io::read(pipe, &mut buffer[..]) {
+            Ok(0) => self.pipe = None,
+            Ok(n) => self.capture.take(&buffer[..n]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.pipe = None,
+        }
+    }
+
+    fn end(mut self) -> (Output, Option<io::Error>) {
+        let error = self.capture.failed.take();
+        (self.capture.end(), error)
+    }
+}

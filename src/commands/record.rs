@@ -1,0 +1,267 @@
+//! What became of a command, as data.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::base::clock::Timestamp;
+
+use super::job::CommandJob;
+use super::output::Output;
+
+/// Where a command stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    /// It was read and waits for a slot, the rate, or its next try.
+    Pending,
+    /// It runs.
+    Running,
+    /// It ended with exit code 0.
+    Completed,
+    /// It failed in the end, for the reason in [`JobRecord::error`].
+    Failed,
+    /// The run ended before it did; the reason is in [`JobRecord::error`].
+    Cancelled,
+}
+
+impl JobStatus {
+    /// Its name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// It ended with another exit code than 0.
+    Exit,
+    /// A signal ended it.
+    Signal,
+    /// It did not end within its time.
+    Timeout,
+    /// There is no such program.
+    NotFound,
+    /// The allow-list does not have its program.
+    NotAllowed,
+    /// It could not be confined, so it was not run.
+    Sandbox,
+    /// It could not be started for another reason.
+    NotStarted,
+    /// Its output found no room on the disk.
+    DiskFull,
+    /// The run ended before it did.
+    Cancelled,
+    /// Our own code panicked.
+    Panic,
+}
+
+impl FailureKind {
+    /// Its name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Signal => "signal",
+            Self::Timeout => "timeout",
+            Self::NotFound => "not_found",
+            Self::NotAllowed => "not_allowed",
+            Self::Sandbox => "sandbox",
+            Self::NotStarted => "not_started",
+            Self::DiskFull => "disk_full",
+            Self::Cancelled => "cancelled",
+            Self::Panic => "panic",
+        }
+    }
+
+    /// True for what stops a run under [`ErrorPolicy::StopOnCriticalError`](crate::ErrorPolicy): what other
+    /// commands are likely to share, and death by a signal.
+    pub fn is_critical(self) -> bool {
+        match self {
+            Self::Signal
+            | Self::NotFound
+            | Self::NotAllowed
+            | Self::Sandbox
+            | Self::NotStarted
+            | Self::DiskFull => true,
+            Self::Exit | Self::Timeout | Self::Cancelled | Self::Panic => false,
+        }
+    }
+
+    /// True for what may go well when it is tried again.
+    pub(super) fn is_retried(self) -> bool {
+        matches!(self, Self::Exit | Self::Signal | Self::Timeout)
+    }
+}
+
+/// A failure, for people and programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct JobError {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// The same in words.
+    pub message: String,
+}
+
+impl JobError {
+    pub(super) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+}
+
+/// How a command that was started went. Of several tries, the last.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CommandResult {
+    /// Its exit code; none if a signal ended it.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// When it was started.
+    pub start: Timestamp,
+    /// For how long it ran.
+    pub duration: Duration,
+    /// What it printed to standard output.
+    pub stdout: Output,
+    /// What it printed to standard error.
+    pub stderr: Output,
+}
+
+/// A command and what became of it.
+///
+/// In JSON it is one flat object: `id`, `seq`, `command` (the words), `text`, `file`, `line`, `status`, `attempts`,
+/// `result` (`exit_code`, `signal`, `start` in milliseconds since 1970, `duration_ms`, `stdout`, `stderr`,
+/// `stdout_bytes`, `stderr_bytes`, `stdout_file`, `stderr_file`, `truncated`) and `error` (`kind`, `message`).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct JobRecord {
+    /// What was to be run.
+    pub job: Arc<CommandJob>,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// How often it was started.
+    pub attempts: u32,
+    /// How it went; none if it was never started.
+    pub result: Option<CommandResult>,
+    /// Why it failed or was cancelled.
+    pub error: Option<JobError>,
+}
+
+impl JobRecord {
+    pub(super) fn pending(job: Arc<CommandJob>) -> Self {
+        Self {
+            job,
+            status: JobStatus::Pending,
+            attempts: 0,
+            result: None,
+            error: None,
+        }
+    }
+
+    /// The same without what it printed.
+    pub(super) fn without_output(&self) -> Self {
+        let bare = |result: &CommandResult| CommandResult {
+            exit_code: result.exit_code,
+            signal: result.signal,
+            start: result.start,
+            duration: result.duration,
+            stdout: Output::default(),
+            stderr: Output::default(),
+        };
+        Self {
+            job: self.job.clone(),
+            status: self.status,
+            attempts: self.attempts,
+            result: self.result.as_ref().map(bare),
+            error: self.error.clone(),
+        }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(super) fn weight(&self) -> usize {
+        let outputs = |result: &CommandResult| result.stdout.weight() + result.stderr.weight();
+        1024 + self.result.as_ref().map_or(0, outputs)
+    }
+}
+
+#[derive(Serialize)]
+struct RecordLine<'a> {
+    id: &'a str,
+    seq: u64,
+    command: Vec<String>,
+    text: String,
+    file: Option<String>,
+    line: Option<u64>,
+    status: JobStatus,
+    attempts: u32,
+    result: Option<ResultLine>,
+    error: Option<&'a JobError>,
+}
+
+#[derive(Serialize)]
+struct ResultLine {
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    start: i64,
+    duration_ms: f64,
+    stdout: String,
+    stderr: String,
+    stdout_bytes: u64,
+    stderr_bytes: u64,
+    stdout_file: Option<String>,
+    stderr_file: Option<String>,
+    truncated: bool,
+}
+
+impl Serialize for JobRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let shown = |path: &Path| path.to_string_lossy().into_owned();
+        let words = self.job.command().iter();
+        RecordLine {
+            id: &self.job.id(),
+            seq: self.job.seq(),
+            command: words.map(|word| word.to_string_lossy().into_owned()).collect(),
+            text: self.job.text(),
+            file: self.job.file().map(shown),
+            line: self.job.line(),
+            status: self.status,
+            attempts: self.attempts,
+            result: self.result.as_ref().map(|result| ResultLine {
+                exit_code: result.exit_code,
+                signal: result.signal,
+                start: result.start.0,
+                duration_ms: (result.duration.as_secs_f64() * 1e6).round() / 1e3,
+                stdout: result.stdout.text(),
+                stderr: result.stderr.text(),
+                stdout_bytes: result.stdout.total(),
+                stderr_bytes: result.stderr.total(),
+                stdout_file: result.stdout.path().map(shown),
+                stderr_file: result.stderr.path().map(shown),
+                truncated: result.stdout.is_truncated() || result.stderr.is_truncated(),
+            }),
+            error: self.error.as_ref(),
+        }
+        .serialize(serializer)
+    }
+}

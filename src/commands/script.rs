@@ -1,0 +1,494 @@
+//! Commands read from scripts and lists: one a line, as people and other systems write such files.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::base::error::{Error, ErrorKind};
+
+use super::job::{CommandJob, os_string};
+use super::template::Template;
+use super::words::split;
+
+/// A line may not be longer than this, continuations included: systems take no longer command.
+const LONGEST_LINE: u64 = 2 * 1024 * 1024;
+
+/// Where commands come from: scripts with one command a line, or lists of arguments for a [`Template`].
+///
+/// In scripts, blank lines and comments (`#`) are skipped, a backslash at the end of a line continues it, and
+/// words are split as a POSIX shell splits them. No shell reads the line: what only a shell could carry out,
+/// such as `|`, `>`, `$VAR` or an unquoted `*`, is an error that names file and line, unless
+/// [`shell`](Self::shell) is set. In lists, each line is one argument as it stands, and empty lines are skipped.
+/// Windows line ends and a byte order mark are understood in both; bytes that are not UTF-8 stay as they are.
+///
+/// ```no_run
+/// use batchwright::commands::{CommandRunner, Commands};
+/// let commands = Commands::files(["jobs.txt"])?;
+/// let total = commands.check(|_| {})?;
+/// let report = CommandRunner::new().total(total).run_commands(commands, |record| {
+///     println!("{} {}", record.status, record.job.text());
+///     std::ops::ControlFlow::Continue(())
+/// })?;
+/// println!("{} failed", report.failed);
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Commands {
+    inputs: Vec<Input>,
+    form: Form,
+    nul: bool,
+}
+
+#[derive(Debug)]
+enum Input {
+    File {
+        path: PathBuf,
+        file: File,
+        /// Length and time of change of a regular file, which is read twice.
+        state: Option<(u64, Option<SystemTime>)>,
+    },
+    Stdin,
+    List(Vec<OsString>),
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    Commands,
+    ShellCommands,
+    Arguments(Arc<Template>),
+}
+
+impl Commands {
+    /// The lines of these files, one after the other. `-` is standard input.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn files<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Result<Self, Error> {
+        let inputs = paths.into_iter().map(|path| Input::open(path.into()));
+        Ok(Self {
+            inputs: inputs.collect::<Result<_, _>>()?,
+            form: Form::Commands,
+            nul: false,
+        })
+    }
+
+    /// The lines of standard input.
+    pub fn stdin() -> Self {
+        Self {
+            inputs: vec![Input::Stdin],
+            form: Form::Commands,
+            nul: false,
+        }
+    }
+
+    /// These words, each in the place of a line.
+    pub fn list<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Self {
+        let words = words.into_iter().map(Into::into).collect();
+        Self {
+            inputs: vec![Input::List(words)],
+            form: Form::Commands,
+            nul: false,
+        }
+    }
+
+    /// Each line is an argument for this command, instead of a command.
+    pub fn template(mut self, template: Template) -> Self {
+        self.form = Form::Arguments(Arc::new(template));
+        self
+    }
+
+    /// Whether `sh -c` runs each line. Default: no. Of a template it is said when that is made.
+    pub fn shell(mut self, yes: bool) -> Self {
+        if yes && matches!(self.form, Form::Commands) {
+            self.form = Form::ShellCommands;
+        }
+        self
+    }
+
+    /// Whether NUL bytes take the place of line ends, as `find -print0` writes them. Default: no.
+    pub fn nul_separated(mut self, yes: bool) -> Self {
+        self.nul = yes;
+        self
+    }
+
+    /// Reads regular files whole, from beginning to end, so that a faulty line is known before anything runs,
+    /// and shows each command. Returns how many there are; `None` where something can be read only once, and
+    /// was not read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for the first line that is no command, with file and line; or when a file cannot
+    /// be read.
+    pub fn check(&self, mut each: impl FnMut(&CommandJob)) -> Result<Option<u64>, Error> {
+        let mut reader = Reader::new(self.form.clone(), self.nul);
+        let mut total = Some(0);
+        for input in &self.inputs {
+            let Some(mut lines) = input.lines(false)? else {
+                total = None;
+                continue;
+            };
+            while let Some(job) = reader.next(&mut lines)? {
+                each(&job);
+                total = total.map(|n| n + 1);
+            }
+        }
+        Ok(total)
+    }
+
+    /// The commands, one after the other. After an error there are no more.
+    pub fn jobs(self) -> Jobs {
+        Jobs {
+            reader: Reader::new(self.form, self.nul),
+            inputs: self.inputs.into_iter(),
+            lines: None,
+            ended: false,
+        }
+    }
+}
+
+impl Input {
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        if path == Path::new("-") {
+            return Ok(Self::Stdin);
+        }
+        let opened = File::open(&path).and_then(|file| {
+            let metadata = file.metadata()?;
+            if metadata.is_dir() {
+                return Err(io::Error::other("it is a folder"));
+            }
+            let state = (metadata.len(), metadata.modified().ok());
+            Ok((file, metadata.is_file().then_some(state)))
+        });
+        let (file, state) = opened.map_err(|why| unreadable(&path, &why))?;
+        Ok(Self::File { path, file, state })
+    }
+
+    /// Its lines from the beginning; none of what can be read only once, unless it is `taken`.
+    fn lines(&self, taken: bool) -> Result<Option<Lines>, Error> {
+        let (name, source): (_, Box<dyn BufRead + Send>) = match self {
+            Self::Stdin if taken => (PathBuf::from("-"), Box::new(BufReader::new(io::stdin()))),
+            Self::File { state: None, .. } if !taken => return Ok(None),
+            Self::Stdin => return Ok(None),
+            Self::File { path, file, state } => {
+                let again = file.try_clone().and_then(|mut file| {
+                    if state.is_some() {
+                        file.rewind()?;
+                    }
+                    let metadata = file.metadata()?;
+                    let same = state.is_none_or(|state| {
+                        state == (metadata.len(), metadata.modified().ok())
+                    });
+                    Ok((file, same))
+                });
+                let (file, same) = again.map_err(|why| unreadable(path, &why))?;
+                if !same {
+                    return Err(invalid(format!(
+                        "{} was changed after it had been checked; nothing more of it is run",
+                        path.display()
+                    )));
+                }
+                (path.clone(), Box::new(BufReader::with_capacity(64 * 1024, file)))
+            }
+            Self::List(words) => return Ok(Some(Lines::of_list(words.clone()))),
+        };
+        Ok(Some(Lines {
+            name: Some(name),
+            source: Source::Read(source),
+            number: 0,
+        }))
+    }
+}
+
+/// Commands as they are read, see [`Commands::jobs`].
+pub struct Jobs {
+    reader: Reader,
+    inputs: std::vec::IntoIter<Input>,
+    lines: Option<Lines>,
+    ended: bool,
+}
+
+impl Jobs {
+    fn read(&mut self) -> Result<Option<CommandJob>, Error> {
+        loop {
+            if let Some(lines) = &mut self.lines
+                && let Some(job) = self.reader.next(lines)?
+            {
+                return Ok(Some(job));
+            }
+            let Some(input) = self.inputs.next() else {
+                return Ok(None);
+            };
+            self.lines = input.lines(true)?;
+        }
+    }
+}
+
+impl Iterator for Jobs {
+    type Item = Result<CommandJob, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.read().transpose();
+        self.ended = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+/// What makes commands of lines, and numbers them.
+struct Reader {
+    form: Form,
+    nul: bool,
+    read: u64,
+}
+
+impl Reader {
+    fn new(form: Form, nul: bool) -> Self {
+        Self { form, nul, read: 0 }
+    }
+
+    fn next(&mut self, lines: &mut Lines) -> Result<Option<CommandJob>, Error> {
+        loop {
+            let continued = !matches!(self.form, Form::Arguments(_));
+            let Some((number, line)) = lines.next(self.nul, continued)? else {
+                return Ok(None);
+            };
+            let made = self.job(line).map_err(|why| lines.fault(number, &why))?;
+            if let Some(mut job) = made {
+                self.read += 1;
+                job.seq = self.read;
+                if let Some(name) = &lines.name {
+                    job.file = Some(name.clone());
+                    job.line = Some(number);
+                }
+                return Ok(Some(job));
+            }
+        }
+    }
+
+    fn job(&self, line: Vec<u8>) -> Result<Option<CommandJob>, String> {
+        match &self.form {
+            Form::Arguments(_) if line.is_empty() => Ok(None),
+            Form::Arguments(template) => {
+                if line.contains(&0) {
+                    return Err("a NUL byte, which no argument can hold: use -0".to_owned());
+                }
+                Ok(Some(template.job(&line, self.read + 1)))
+            }
+            Form::ShellCommands => {
+                let text = line.trim_ascii();
+                if text.is_empty() || text.starts_with(b"#") {
+                    return Ok(None);
+                }
+                if text.contains(&0) {
+                    return Err("the line has a NUL byte".to_owned());
+                }
+                Ok(Some(CommandJob::shell(os_string(text.to_vec()))))
+            }
+            Form::Commands => {
+                let words = split(&line).map_err(|why| why.to_string())?;
+                if words.is_empty() {
+                    return Ok(None);
+                }
+                let mut job = CommandJob::of_words(words.into_iter().map(os_string).collect());
+                job.text = Some(line.trim_ascii().to_vec());
+                Ok(Some(job))
+            }
+        }
+    }
+}
+
+struct Lines {
+    /// The file, for messages and records.
+    name: Option<PathBuf>,
+    source: Source,
+    number: u64,
+}
+
+enum Source {
+    Read(Box<dyn BufRead + Send>),
+    List(std::vec::IntoIter<OsString>),
+}
+
+impl Lines {
+    fn of_list(words: Vec<OsString>) -> Self {
+        Self {
+            name: None,
+            source: Source::List(words.into_iter()),
+            number: 0,
+        }
+    }
+
+    /// The next line with the number of its first physical line, without its end. Where `continued` is set, a
+    /// backslash at the end joins the next one, unless the line is a comment.
+    fn next(&mut self, nul: bool, continued: bool) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        let source = match &mut self.source {
+            Source::Read(source) => source,
+            Source::List(words) => {
+                self.number += 1;
+                let word = words.next();
+                return Ok(word.map(|word| (self.number, word.as_encoded_bytes().to_vec())));
+            }
+        };
+        let end = if nul { 0 } else { b'\n' };
+        let first = self.number + 1;
+        let mut line = Vec::new();
+        loop {
+            let from = line.len();
+            let room = LONGEST_LINE.saturating_sub(from as u64) + 1;
+            let read = source.take(room).read_until(end, &mut line);
+            let read = read.map_err(|why| match &self.name {
+                Some(name) => unreadable(name, &why),
+                None => invalid(why.to_string()),
+            })?;
+            if read == 0 {
+                return Ok((from > 0).then_some((first, line)));
+            }
+            self.number += 1;
+            if line.len() as u64 > LONGEST_LINE {
+                return Err(self.fault(first, "longer than 2 MiB, which no system takes as a command"));
+            }
+            if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
+                line.drain(..3);
+            }
+            if self.number == 1 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff")) {
+                return Err(self.fault(1, "the file is UTF-16: save it as UTF-8"));
+            }
+            if line.last() == Some(&end) {
+                line.pop();
+            }
+            if nul {
+                return Ok(Some((first, line)));
+            }
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            let backslashes = line.iter().rev().take_while(|byte| **byte == b'\\').count();
+            if !continued || backslashes % 2 == 0 || line.trim_ascii_start().starts_with(b"#") {
+                return Ok(Some((first, line)));
+            }
+            line.pop();
+        }
+    }
+
+    fn fault(&self, line: u64, why: &str) -> Error {
+        let place = self.name.as_deref().map(|name| match name == Path::new("-") {
+            true => format!("standard input, line {line}"),
+            false => format!("{}, line {line}", name.display()),
+        });
+        invalid(match place {
+            Some(place) => format!("{place}: {why}"),
+            None => format!("argument {line}: {why}"),
+        })
+    }
+}
+
+fn unreadable(path: &Path, why: &io::Error) -> Error {
+    invalid(format!("cannot read {}: {why}", path.display()))
+}
+
+fn invalid(why: String) -> Error {
+    Error::new(ErrorKind::Invalid, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8], form: impl FnOnce(Commands) -> Commands) -> Result<Vec<CommandJob>, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs");
+        std::fs::write(&path, bytes).unwrap();
+        let commands = form(Commands::files([&path]).unwrap());
+        let mut checked = Vec::new();
+        let total = commands.check(|job| checked.push(job.clone()));
+        let jobs: Result<Vec<_>, _> = commands.jobs().collect();
+        assert_eq!(total.is_ok(), jobs.is_ok());
+        if let (Ok(total), Ok(jobs)) = (total, &jobs) {
+            assert_eq!(total, Some(jobs.len() as u64));
+            assert_eq!(&checked, jobs);
+        }
+        jobs
+    }
+
+    fn words(job: &CommandJob) -> Vec<&str> {
+        job.command().iter().map(|word| word.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn scripts_of_all_systems_are_read() {
+        let script = b"\xef\xbb\xbf# made on Windows \\\r\necho one\r\n\r\n  \r\necho 'two  three' \\\r\n  four\r\n\
+                       echo \"a#b\" # five\r\necho last\\\\";
+        let jobs = read(script, |commands| commands).unwrap();
+        let texts: Vec<Vec<&str>> = jobs.iter().map(words).collect();
+        assert_eq!(texts, [
+            vec!["echo", "one"],
+            vec!["echo", "two  three", "four"],
+            vec!["echo", "a#b"],
+            vec!["echo", "last\\"],
+        ]);
+        let lines: Vec<_> = jobs.iter().map(|job| (job.line().unwrap(), job.seq())).collect();
+        assert_eq!(lines, [(2, 1), (5, 2), (7, 3), (8, 4)]);
+        assert_eq!(jobs[1].text(), "echo 'two  three'   four");
+        assert_eq!(jobs[0].id(), "1");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn bytes_that_are_not_utf_8_stay_as_they_are() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let jobs = read(b"cat 'a\xff b'\n", |commands| commands).unwrap();
+        assert_eq!(jobs[0].command()[1].as_bytes(), b"a\xff b");
+        let list = |commands: Commands| commands.template(Template::new(["cat"]).unwrap());
+        let jobs = read(b"a\xff' b\r\n\n# c\n", list).unwrap();
+        assert_eq!(jobs[0].command()[1].as_bytes(), b"a\xff' b");
+        assert_eq!(words(&jobs[1]), ["cat", "# c"]);
+        let jobs = read(b"a\nb\0\\\0c\r", |commands| list(commands).nul_separated(true)).unwrap();
+        let names: Vec<_> = jobs.iter().map(|job| job.command()[1].as_bytes()).collect();
+        assert_eq!(names, [&b"a\nb"[..], b"\\", b"c\r"]);
+    }
+
+    #[test]
+    fn a_faulty_line_is_named() {
+        for (script, why) in [
+            (&b"true\necho x | cat\n"[..], "line 2: `|` is shell syntax, and no shell reads this line: use --shell"),
+            (b"true\n\necho 'x\n", "line 3: the quote ' is not closed on its line"),
+            (b"\xff\xfee\0c\0", "line 1: the file is UTF-16"),
+            (b"echo \0", "line 1: the line has a NUL byte"),
+        ] {
+            let error = read(script, |commands| commands).unwrap_err();
+            assert!(error.message().contains(why), "{error}");
+        }
+        let long = vec![b'x'; 3 * 1024 * 1024];
+        let error = read(&long, |commands| commands).unwrap_err();
+        assert!(error.message().contains("longer than 2 MiB"), "{error}");
+        let shell = read(b"echo x | cat\n# no\n", |commands| commands.shell(true)).unwrap();
+        assert_eq!(shell.len(), 1);
+        assert_eq!(words(&shell[0]), ["sh", "-c", "echo x | cat"]);
+    }
+
+    #[test]
+    fn a_file_that_changes_between_its_readings_stops_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs");
+        std::fs::write(&path, "true\n").unwrap();
+        let commands = Commands::files([&path]).unwrap();
+        assert_eq!(commands.check(|_| {}).unwrap(), Some(1));
+        std::fs::write(&path, "true\nfalse\n").unwrap();
+        let error = commands.jobs().next().unwrap().unwrap_err();
+        assert!(error.message().contains("was changed"), "{error}");
+        assert!(Commands::files([folder.path()]).is_err());
+    }
+
+    #[test]
+    fn words_of_the_command_line_take_the_place_of_lines() {
+        let commands = Commands::list(["a b", "c"]).template(Template::new(["echo"]).unwrap());
+        let jobs: Vec<_> = commands.jobs().map(Result::unwrap).collect();
+        assert_eq!(words(&jobs[0]), ["echo", "a b"]);
+        assert_eq!((jobs.len(), jobs[1].line()), (2, None));
+    }
+}

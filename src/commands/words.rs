@@ -1,0 +1,268 @@
+//! Words of a command line, split as a POSIX shell splits them, and quoted for one.
+//!
+//! No shell reads these lines, so whatever only a shell could carry out is refused instead of being handed to
+//! the program as an argument. That needs to know of each character whether it is quoted, which crates
+//! that split words do not tell.
+
+use std::iter::{Copied, Peekable};
+use std::slice::Iter;
+
+/// Why a line cannot be split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum SyntaxError {
+    /// What a shell would carry out.
+    Shell(String),
+    /// A quote that nothing closes.
+    OpenQuote(char),
+    /// Nothing follows the last backslash.
+    TrailingBackslash,
+    /// A byte that no argument can hold.
+    Nul,
+}
+
+impl std::fmt::Display for SyntaxError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Shell(what) => write!(
+                f,
+                "{what}, and no shell reads this line: use --shell, or quote what is meant as it stands"
+            ),
+            Self::OpenQuote(quote) => write!(f, "the quote {quote} is not closed on its line"),
+            Self::TrailingBackslash => f.write_str("nothing follows the backslash at the end"),
+            Self::Nul => f.write_str(
+                "the line has a NUL byte, which no argument can hold (-0 reads lists that NUL separates)",
+            ),
+        }
+    }
+}
+
+type Bytes<'a> = Peekable<Copied<Iter<'a, u8>>>;
+
+/// The words of a line; none of a blank one or a comment.
+pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, SyntaxError> {
+    let mut bytes = line.iter().copied().peekable();
+    let mut words = Vec::new();
+    while let Some(&byte) = bytes.peek() {
+        match byte {
+            b' ' | b'\t' | b'\n' => {
+                bytes.next();
+            }
+            // A comment, up to the end of the line.
+            b'#' => break,
+            _ => words.push(word(&mut bytes, words.is_empty())?),
+        }
+    }
+    Ok(words)
+}
+
+fn word(bytes: &mut Bytes<'_>, first: bool) -> Result<Vec<u8>, SyntaxError> {
+    let mut word = Vec::new();
+    // Until something is quoted, the word may be an assignment.
+    let mut plain = true;
+    let mut bracket = false;
+    while let Some(&byte) = bytes.peek() {
+        if matches!(byte, b' ' | b'\t' | b'\n') {
+            break;
+        }
+        bytes.next();
+        match byte {
+            b'\'' => {
+                plain = false;
+                single_quoted(bytes, &mut word)?;
+            }
+            b'"' => {
+                plain = false;
+                double_quoted(bytes, &mut word)?;
+            }
+            b'\\' => {
+                plain = false;
+                word.push(bytes.next().ok_or(SyntaxError::TrailingBackslash)?);
+            }
+            b'$' => dollar(bytes, &mut word)?,
+            b'`' | b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')' => return Err(shell(byte)),
+            b'*' | b'?' => return Err(glob(byte)),
+            b']' if bracket => return Err(glob(b'[')),
+            b'~' if word.is_empty() && plain => {
+                return Err(SyntaxError::Shell("`~` stands for a home folder".into()));
+            }
+            b'=' if first && plain && is_name(&word) => {
+                let name = String::from_utf8_lossy(&word);
+                return Err(SyntaxError::Shell(format!(
+                    "`{name}=` sets a variable (as does `env {name}=… PROGRAM`)"
+                )));
+            }
+            0 => return Err(SyntaxError::Nul),
+            _ => {
+                bracket |= byte == b'[';
+                word.push(byte);
+            }
+        }
+    }
+    Ok(word)
+}
+
+fn single_quoted(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), SyntaxError> {
+    loop {
+        match bytes.next() {
+            None => return Err(SyntaxError::OpenQuote('\'')),
+            Some(b'\'') => return Ok(()),
+            Some(0) => return Err(SyntaxError::Nul),
+            Some(byte) => word.push(byte),
+        }
+    }
+}
+
+fn double_quoted(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), SyntaxError> {
+    loop {
+        match bytes.next() {
+            None => return Err(SyntaxError::OpenQuote('"')),
+            Some(b'"') => return Ok(()),
+            Some(b'`') => return Err(shell(b'`')),
+            Some(b'$') => dollar(bytes, word)?,
+            Some(0) => return Err(SyntaxError::Nul),
+            Some(b'\\') => match bytes.next() {
+                None => return Err(SyntaxError::OpenQuote('"')),
+                Some(escaped @ (b'$' | b'`' | b'"' | b'\\')) => word.push(escaped),
+                Some(other) => word.extend([b'\\', other]),
+            },
+            Some(byte) => word.push(byte),
+        }
+    }
+}
+
+/// A dollar sign that begins nothing stands for itself.
+fn dollar(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), SyntaxError> {
+    match bytes.peek() {
+        Some(next) if next.is_ascii_alphanumeric() || b"_{(@*#?$!-'".contains(next) => {
+            let next = char::from(*next);
+            Err(SyntaxError::Shell(format!(
+                "`${next}` is replaced by a shell"
+            )))
+        }
+        _ => {
+            word.push(b'$');
+            Ok(())
+        }
+    }
+}
+
+fn shell(byte: u8) -> SyntaxError {
+    SyntaxError::Shell(format!("`{}` is shell syntax", char::from(byte)))
+}
+
+fn glob(byte: u8) -> SyntaxError {
+    let byte = char::from(byte);
+    SyntaxError::Shell(format!("`{byte}` stands for names of files"))
+}
+
+/// Whether this could be the name of a variable.
+fn is_name(word: &[u8]) -> bool {
+    let named = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    word.first().is_some_and(|byte| !byte.is_ascii_digit()) && word.iter().all(named)
+}
+
+/// A word as a shell takes it: one argument, whatever it holds.
+pub(super) fn quote(word: &[u8]) -> Vec<u8> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:,@%+={}".contains(byte);
+    // `a=b` would set a variable where a program's name stands, `{}` is a word of the shell's own.
+    let safe = word.iter().all(plain) && !word.is_empty() && word != b"{" && word != b"}";
+    if safe && !word.contains(&b'=') {
+        return word.to_vec();
+    }
+    let mut quoted = vec![b'\''];
+    for &byte in word {
+        match byte {
+            b'\'' => quoted.extend_from_slice(br"'\''"),
+            _ => quoted.push(byte),
+        }
+    }
+    quoted.push(b'\'');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(line: &str) -> Vec<String> {
+        let words = split(line.as_bytes()).unwrap_or_else(|why| panic!("{line}: {why}"));
+        let texts = words.into_iter().map(String::from_utf8);
+        texts.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn what_a_shell_would_do_is_refused_unless_it_is_quoted() {
+        for line in [
+            "a | b", "a > f", "a < f", "a && b", "a &", "a; b", "echo $HOME", "echo \"$HOME\"",
+            "echo ${X}", "echo $(x)", "echo `x`", "echo \"`x`\"", "ls *.c", "ls a?", "ls [ab]*",
+            "ls [ab]", "ls ~", "ls ~/x", "X=1 prog", "(a)", "echo $'x'", "echo $1",
+        ] {
+            let refused = split(line.as_bytes());
+            assert!(matches!(refused, Err(SyntaxError::Shell(_))), "{line}");
+        }
+        for (line, words) in [
+            (r#"a '|' "&&" \> '$HOME' \*"#, &["a", "|", "&&", ">", "$HOME", "*"][..]),
+            ("[ -f x ]", &["[", "-f", "x", "]"]),
+            ("echo 5$ $ a$", &["echo", "5$", "$", "a$"]),
+            ("prog x=1 --y=a~b", &["prog", "x=1", "--y=a~b"]),
+            ("echo {} {a,b} a#b # comment | x", &["echo", "{}", "{a,b}", "a#b"]),
+            ("# only a comment", &[]),
+            (" \t", &[]),
+            ("echo '' \"\"", &["echo", "", ""]),
+        ] {
+            assert_eq!(texts(line), words, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_quote_or_escape_that_is_left_open_is_refused() {
+        assert_eq!(split(b"a 'b"), Err(SyntaxError::OpenQuote('\'')));
+        assert_eq!(split(b"a \"b\\"), Err(SyntaxError::OpenQuote('"')));
+        assert_eq!(split(b"a \\"), Err(SyntaxError::TrailingBackslash));
+        assert_eq!(split(b"a \0"), Err(SyntaxError::Nul));
+    }
+
+    /// The shell itself is the judge, over words made of all that is special to it.
+    #[test]
+    #[cfg(unix)]
+    fn words_are_those_of_the_shell() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let pieces: [&[u8]; 21] = [
+            b"a", b"'", b"\"", b"\\", b" ", b"\t", b"\\\\", b"\\'", b"'x y'", b"\"x y\"", b"#", b"=",
+            b"\xff\xfe", b"'$HOME'", b"\\$", b"\"\\$x\"", b"{", b"}", b"!", b"\"a\\b\"", b"-",
+        ];
+        let mut seed = 7_u64;
+        let mut below = |n: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
+            (seed >> 33) as usize % n
+        };
+        let (mut script, mut expected) = (b"set -f\n".to_vec(), Vec::new());
+        for _ in 0..3000 {
+            let mut line = b"x ".to_vec();
+            (0..1 + below(8)).for_each(|_| line.extend_from_slice(pieces[below(pieces.len())]));
+            let Ok(words) = split(&line) else { continue };
+            script.extend_from_slice(b"printf '%s\\0' ");
+            script.extend_from_slice(&line);
+            script.extend_from_slice(b"\nprintf '\\0'\n");
+            // And what is quoted comes back.
+            script.extend_from_slice(b"printf '%s\\0' ");
+            script.extend(words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(&b' '));
+            script.extend_from_slice(b"\nprintf '\\0'\n");
+            for _ in 0..2 {
+                words.iter().for_each(|word| {
+                    expected.extend_from_slice(word);
+                    expected.push(0);
+                });
+                expected.push(0);
+            }
+        }
+        assert!(expected.len() > 10_000);
+        let script = std::ffi::OsStr::from_bytes(&script).to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("script");
+        std::fs::write(&path, script.as_bytes()).unwrap();
+        let said = std::process::Command::new("sh").arg(&path).output().unwrap();
+        assert!(said.stdout == expected, "{}", String::from_utf8_lossy(&said.stderr));
+    }
+}
