@@ -95,7 +95,9 @@ impl CommandJob {
     }
 
     pub(super) fn program(&self) -> &OsStr {
-        self.words.first().map_or(OsStr::new(""), OsString::as_os_str)
+        self.words
+            .first()
+            .map_or(OsStr::new(""), OsString::as_os_str)
     }
 
     /// The file it was read from.

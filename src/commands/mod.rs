@@ -1,15 +1,52 @@
-//! Commands in parallel, each in a sandbox.
+//! Commands run in parallel: read from scripts and lists, paced, retried, killed as groups, and resumed.
 //!
-//! | name | what it is for |
+//! | to | use |
 //! |---|---|
-//! | [`Sandbox`] | what a command may do: its programs, environment, files, network and limits |
-//! | [`Prepared`], [`Confined`] | such a sandbox for a run, and one command in it |
-//! | [`confine_main`] | lets a program be its own helper |
-//! | [`SandboxMode`] | how much of that the kernel has to enforce |
-//! | [`Limits`] | how much a command may use |
+//! | run commands | [`CommandRunner`]; what becomes of those that run when it stops: [`OnStop`] |
+//! | run them on threads of their own | [`CommandRunner::submit_jobs`], [`SubmittedJobs`] |
+//! | name a command | [`CommandJob`] |
+//! | read commands from files or standard input | [`Commands`], [`Jobs`]; with placeholders, [`Template`] |
+//! | know what became of a command | [`JobRecord`], [`JobStatus`], [`CommandResult`], [`JobError`], [`FailureKind`] |
+//! | have what it printed | [`Output`]; what of it goes where: [`Overflow`] |
+//! | know what became of all | [`CommandReport`] |
+//! | log commands as GNU parallel does, and go on from the log | [`JobLog`], [`Resume`], [`Finished`] |
+//! | write records to a file | [`RecordFile`] |
+//! | look at a run while it goes on | [`Monitor`], [`JobCounts`] |
+//! | say what they may do: programs, environment, files, network, limits | [`Sandbox`], [`SandboxMode`], [`Limits`] |
+//! | confine commands of your own | [`Prepared`], [`Confined`] |
+//! | let a program be its own helper | [`confine_main`] |
 
+mod job;
+mod joblog;
+mod launch;
+mod line_file;
+mod monitor;
+mod order;
+mod output;
+#[cfg(unix)]
+mod process;
+#[cfg(not(unix))]
+#[path = "process_elsewhere.rs"]
+mod process;
+mod record;
+mod record_file;
+mod runner;
 mod sandbox;
+mod script;
+mod submit;
+mod template;
+mod words;
 
+pub use job::CommandJob;
+pub use joblog::{Finished, JobLog, Resume};
+pub use monitor::{JobCounts, Monitor};
+pub use output::{Output, Overflow};
+pub use record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
+pub use record_file::RecordFile;
+pub use runner::{CommandReport, CommandRunner, OnStop};
 pub use sandbox::limits::Limits;
 pub use sandbox::prepared::{Confined, Prepared};
 pub use sandbox::{Sandbox, SandboxMode, confine_main};
+pub use script::{Commands, Jobs};
+pub use submit::SubmittedJobs;
+pub use template::Template;

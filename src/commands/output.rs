@@ -135,7 +135,12 @@ impl<'a> Capture<'a> {
                         std::fs::create_dir_all(folder)?;
                         let path = folder.join(&self.name);
                         let options = File::options();
-                        let file = { options }.read(true).write(true).create(true).truncate(true).open(&path)?;
+                        let file = { options }
+                            .read(true)
+                            .write(true)
+                            .create(true)
+                            .truncate(true)
+                            .open(&path)?;
                         (file, Some(path))
                     }
                 };
@@ -167,7 +172,11 @@ mod tests {
     use super::*;
 
     fn captured(overflow: Overflow, most: u64, pieces: &[&[u8]]) -> Output {
-        let settings = OutputSettings { in_memory: 4, overflow, most };
+        let settings = OutputSettings {
+            in_memory: 4,
+            overflow,
+            most,
+        };
         let mut capture = Capture::new(&settings, 3, "stdout");
         pieces.iter().for_each(|piece| capture.take(piece));
         assert!(capture.failed.is_none());
@@ -184,13 +193,19 @@ mod tests {
     fn an_output_is_bounded_in_memory_and_on_the_disk() {
         let pieces: [&[u8]; 3] = [b"ab", b"cde", b"fgh"];
         let dropped = captured(Overflow::Drop, 100, &pieces);
-        assert_eq!((dropped.head(), dropped.total(), dropped.lost()), (&b"abcd"[..], 8, 4));
+        assert_eq!(
+            (dropped.head(), dropped.total(), dropped.lost()),
+            (&b"abcd"[..], 8, 4)
+        );
         assert!(dropped.is_truncated());
         let whole = captured(Overflow::Temporary, 100, &pieces);
         assert_eq!((written(&whole), whole.lost()), (b"abcdefgh".to_vec(), 0));
         assert_eq!(written(&whole), b"abcdefgh");
         let cut = captured(Overflow::Temporary, 6, &pieces);
-        assert_eq!((written(&cut), cut.lost(), cut.total()), (b"abcdef".to_vec(), 2, 8));
+        assert_eq!(
+            (written(&cut), cut.lost(), cut.total()),
+            (b"abcdef".to_vec(), 2, 8)
+        );
         let short = captured(Overflow::Temporary, 100, &[b"ab"]);
         assert!(!short.is_truncated() && short.file.is_none());
     }

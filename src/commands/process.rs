@@ -29,24 +29,45 @@ const LOOK: Duration = Duration::from_millis(5);
 /// What is read at once; a pipe holds no more.
 const BUFFER: usize = 64 * 1024;
 
-/// A call to stop that everybody who waits for something hears, and that stays.
+/// Calls to stop that everybody hears who waits for something, and that stay.
 pub(super) struct StopCall {
-    /// Readable from the call on, since nobody writes there any more.
-    heard: PipeReader,
-    silence: Mutex<Option<PipeWriter>>,
+    stop: Flare,
+    abort: Flare,
 }
 
 impl StopCall {
     pub fn new() -> io::Result<Self> {
-        let (heard, silence) = io::pipe()?;
         Ok(Self {
-            heard,
-            silence: Mutex::new(Some(silence)),
+            stop: Flare::new()?,
+            abort: Flare::new()?,
         })
     }
 
-    pub fn call(&self) {
-        self.silence.lock().take();
+    /// Ends what runs.
+    pub fn stop(&self) {
+        self.stop.dark.lock().take();
+    }
+
+    /// Ends it at once.
+    pub fn abort(&self) {
+        self.stop();
+        self.abort.dark.lock().take();
+    }
+}
+
+/// Readable once it is lit, since nobody can write there any more.
+struct Flare {
+    seen: PipeReader,
+    dark: Mutex<Option<PipeWriter>>,
+}
+
+impl Flare {
+    fn new() -> io::Result<Self> {
+        let (seen, dark) = io::pipe()?;
+        Ok(Self {
+            seen,
+            dark: Mutex::new(Some(dark)),
+        })
     }
 }
 
@@ -54,10 +75,10 @@ impl StopCall {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadlines {
     pub timeout: Option<Duration>,
-    /// Between the request to end (SIGTERM) and the end (SIGKILL), after a time-out.
+    /// Between the request to end (SIGTERM) and the end (SIGKILL).
     pub grace: Duration,
-    /// The same after a call to stop.
-    pub stop_grace: Duration,
+    /// The same when it is aborted.
+    pub abort_grace: Duration,
 }
 
 /// How a command ended.
@@ -93,12 +114,17 @@ pub(super) fn run(
         exit: ExitWatch::new(group),
         stdout: Stream::new(child.stdout.take().map(Into::into), output, seq, "stdout"),
         stderr: Stream::new(child.stderr.take().map(Into::into), output, seq, "stderr"),
-        stop: Some(stop.heard.as_fd()),
+        calls: [
+            Some((stop.stop.seen.as_fd(), deadlines.grace)),
+            Some((stop.abort.seen.as_fd(), deadlines.abort_grace)),
+        ],
         ended: false,
     };
     let mut killing = Killing {
         group,
-        timeout_at: deadlines.timeout.and_then(|timeout| began.checked_add(timeout)),
+        timeout_at: deadlines
+            .timeout
+            .and_then(|timeout| began.checked_add(timeout)),
         kill_at: None,
         give_up_at: None,
         timed_out: false,
@@ -114,8 +140,9 @@ pub(super) fn run(
         if watched.ended && watched.is_silent() {
             break;
         }
-        if events.stop {
-            killing.stop(now, deadlines.stop_grace);
+        if let Some(grace) = events.stop {
+            killing.stopped = true;
+            killing.ask_to_end(now, grace);
         }
         if killing.advance(now, deadlines.grace, watched.ended) {
             break;
@@ -159,11 +186,6 @@ impl Killing {
         times.into_iter().flatten().min()
     }
 
-    fn stop(&mut self, now: Instant, grace: Duration) {
-        self.stopped = true;
-        self.ask_to_end(now, grace);
-    }
-
     fn ask_to_end(&mut self, now: Instant, grace: Duration) {
         self.timeout_at = None;
         let _ = kill_process_group(self.group, Signal::TERM);
@@ -197,15 +219,16 @@ struct Watched<'a> {
     exit: ExitWatch,
     stdout: Stream<'a>,
     stderr: Stream<'a>,
-    /// None once it was heard.
-    stop: Option<BorrowedFd<'a>>,
+    /// Calls to stop that were not heard yet, each with the grace that it leaves.
+    calls: [Option<(BorrowedFd<'a>, Duration)>; 2],
     ended: bool,
 }
 
 /// What happened while it was waited.
 struct Events {
     ended: bool,
-    stop: bool,
+    /// The grace that a call to stop leaves.
+    stop: Option<Duration>,
 }
 
 impl Watched<'_> {
@@ -220,11 +243,12 @@ impl Watched<'_> {
             timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
         }
         let exit = self.exit.pidfd.as_ref().filter(|_| !self.ended);
-        let [stdout, stderr, stop, exited] = ready(
+        let call = self.calls.iter().position(Option::is_some);
+        let [stdout, stderr, called, exited] = ready(
             [
                 self.stdout.fd(),
                 self.stderr.fd(),
-                self.stop,
+                call.and_then(|call| self.calls[call]).map(|(fd, _)| fd),
                 exit.map(AsFd::as_fd),
             ],
             timeout,
@@ -235,11 +259,12 @@ impl Watched<'_> {
         if stderr {
             self.stderr.read(buffer);
         }
-        if stop {
-            self.stop = None;
-        }
+        let heard = call
+            .filter(|_| called)
+            .and_then(|call| self.calls[call].take());
         let ended = !self.ended && (exited || self.exit.has_ended());
         self.ended |= ended;
+        let stop = heard.map(|(_, grace)| grace);
         Events { ended, stop }
     }
 

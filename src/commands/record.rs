@@ -241,7 +241,9 @@ impl Serialize for JobRecord {
         RecordLine {
             id: &self.job.id(),
             seq: self.job.seq(),
-            command: words.map(|word| word.to_string_lossy().into_owned()).collect(),
+            command: words
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
             text: self.job.text(),
             file: self.job.file().map(shown),
             line: self.job.line(),

@@ -177,9 +177,8 @@ impl Input {
                         file.rewind()?;
                     }
                     let metadata = file.metadata()?;
-                    let same = state.is_none_or(|state| {
-                        state == (metadata.len(), metadata.modified().ok())
-                    });
+                    let same = state
+                        .is_none_or(|state| state == (metadata.len(), metadata.modified().ok()));
                     Ok((file, same))
                 });
                 let (file, same) = again.map_err(|why| unreadable(path, &why))?;
@@ -189,7 +188,10 @@ impl Input {
                         path.display()
                     )));
                 }
-                (path.clone(), Box::new(BufReader::with_capacity(64 * 1024, file)))
+                (
+                    path.clone(),
+                    Box::new(BufReader::with_capacity(64 * 1024, file)),
+                )
             }
             Self::List(words) => return Ok(Some(Lines::of_list(words.clone()))),
         };
@@ -349,12 +351,16 @@ impl Lines {
             }
             self.number += 1;
             if line.len() as u64 > LONGEST_LINE {
-                return Err(self.fault(first, "longer than 2 MiB, which no system takes as a command"));
+                return Err(self.fault(
+                    first,
+                    "longer than 2 MiB, which no system takes as a command",
+                ));
             }
             if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
                 line.drain(..3);
             }
-            if self.number == 1 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff")) {
+            if self.number == 1 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff"))
+            {
                 return Err(self.fault(1, "the file is UTF-16: save it as UTF-8"));
             }
             if line.last() == Some(&end) {
@@ -375,10 +381,13 @@ impl Lines {
     }
 
     fn fault(&self, line: u64, why: &str) -> Error {
-        let place = self.name.as_deref().map(|name| match name == Path::new("-") {
-            true => format!("standard input, line {line}"),
-            false => format!("{}, line {line}", name.display()),
-        });
+        let place = self
+            .name
+            .as_deref()
+            .map(|name| match name == Path::new("-") {
+                true => format!("standard input, line {line}"),
+                false => format!("{}, line {line}", name.display()),
+            });
         invalid(match place {
             Some(place) => format!("{place}: {why}"),
             None => format!("argument {line}: {why}"),
@@ -398,7 +407,10 @@ fn invalid(why: String) -> Error {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8], form: impl FnOnce(Commands) -> Commands) -> Result<Vec<CommandJob>, Error> {
+    fn read(
+        bytes: &[u8],
+        form: impl FnOnce(Commands) -> Commands,
+    ) -> Result<Vec<CommandJob>, Error> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("jobs");
         std::fs::write(&path, bytes).unwrap();
@@ -415,7 +427,10 @@ mod tests {
     }
 
     fn words(job: &CommandJob) -> Vec<&str> {
-        job.command().iter().map(|word| word.to_str().unwrap()).collect()
+        job.command()
+            .iter()
+            .map(|word| word.to_str().unwrap())
+            .collect()
     }
 
     #[test]
@@ -424,13 +439,19 @@ mod tests {
                        echo \"a#b\" # five\r\necho last\\\\";
         let jobs = read(script, |commands| commands).unwrap();
         let texts: Vec<Vec<&str>> = jobs.iter().map(words).collect();
-        assert_eq!(texts, [
-            vec!["echo", "one"],
-            vec!["echo", "two  three", "four"],
-            vec!["echo", "a#b"],
-            vec!["echo", "last\\"],
-        ]);
-        let lines: Vec<_> = jobs.iter().map(|job| (job.line().unwrap(), job.seq())).collect();
+        assert_eq!(
+            texts,
+            [
+                vec!["echo", "one"],
+                vec!["echo", "two  three", "four"],
+                vec!["echo", "a#b"],
+                vec!["echo", "last\\"],
+            ]
+        );
+        let lines: Vec<_> = jobs
+            .iter()
+            .map(|job| (job.line().unwrap(), job.seq()))
+            .collect();
         assert_eq!(lines, [(2, 1), (5, 2), (7, 3), (8, 4)]);
         assert_eq!(jobs[1].text(), "echo 'two  three'   four");
         assert_eq!(jobs[0].id(), "1");
@@ -447,7 +468,10 @@ mod tests {
         let jobs = read(b"a\xff' b\r\n\n# c\n", list).unwrap();
         assert_eq!(jobs[0].command()[1].as_bytes(), b"a\xff' b");
         assert_eq!(words(&jobs[1]), ["cat", "# c"]);
-        let jobs = read(b"a\nb\0\\\0c\r", |commands| list(commands).nul_separated(true)).unwrap();
+        let jobs = read(b"a\nb\0\\\0c\r", |commands| {
+            list(commands).nul_separated(true)
+        })
+        .unwrap();
         let names: Vec<_> = jobs.iter().map(|job| job.command()[1].as_bytes()).collect();
         assert_eq!(names, [&b"a\nb"[..], b"\\", b"c\r"]);
     }
@@ -455,8 +479,14 @@ mod tests {
     #[test]
     fn a_faulty_line_is_named() {
         for (script, why) in [
-            (&b"true\necho x | cat\n"[..], "line 2: `|` is shell syntax, and no shell reads this line: use --shell"),
-            (b"true\n\necho 'x\n", "line 3: the quote ' is not closed on its line"),
+            (
+                &b"true\necho x | cat\n"[..],
+                "line 2: `|` is shell syntax, and no shell reads this line: use --shell",
+            ),
+            (
+                b"true\n\necho 'x\n",
+                "line 3: the quote ' is not closed on its line",
+            ),
             (b"\xff\xfee\0c\0", "line 1: the file is UTF-16"),
             (b"echo \0", "line 1: the line has a NUL byte"),
         ] {

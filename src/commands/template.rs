@@ -115,7 +115,8 @@ impl Template {
     /// The command for an argument, the `number`th.
     pub fn job(&self, argument: &[u8], number: u64) -> CommandJob {
         let Some(script) = &self.script else {
-            let word = |pieces: &Vec<Piece>| os_string(fill(pieces, argument, number, <[u8]>::to_vec));
+            let word =
+                |pieces: &Vec<Piece>| os_string(fill(pieces, argument, number, <[u8]>::to_vec));
             return CommandJob::of_words(self.words.iter().map(word).collect());
         };
         let mut words: Vec<OsString> = ["sh", "-c"].map(Into::into).into();
@@ -124,7 +125,10 @@ impl Template {
         let parameters = script.parameters.iter();
         words.extend(parameters.map(|place| os_string(place.of(argument, number))));
         let mut job = CommandJob::of_words(words);
-        job.text = self.words.first().map(|text| fill(text, argument, number, quote));
+        job.text = self
+            .words
+            .first()
+            .map(|text| fill(text, argument, number, quote));
         job
     }
 }
@@ -185,7 +189,12 @@ impl Quotes {
 
 impl Place {
     fn of(self, argument: &[u8], number: u64) -> Vec<u8> {
-        let name = || argument.rsplit(|byte| *byte == b'/').next().unwrap_or(argument);
+        let name = || {
+            argument
+                .rsplit(|byte| *byte == b'/')
+                .next()
+                .unwrap_or(argument)
+        };
         match self {
             Self::Whole => argument.to_vec(),
             Self::NoExtension => without_extension(argument).to_vec(),
@@ -207,7 +216,8 @@ fn without_extension(path: &[u8]) -> &[u8] {
 
 /// As `dirname` has it.
 fn folder(path: &[u8]) -> &[u8] {
-    let trimmed = |path: &'_ [u8]| path.len() - path.iter().rev().take_while(|b| **b == b'/').count();
+    let trimmed =
+        |path: &'_ [u8]| path.len() - path.iter().rev().take_while(|b| **b == b'/').count();
     let path = match trimmed(path) {
         0 if !path.is_empty() => return b"/",
         end => &path[..end],
@@ -275,11 +285,17 @@ mod tests {
         let all = Template::new(["{}", "{.}", "{/}", "{//}", "{/.}", "{#}", "a{.}b{#}c"]).unwrap();
         let filled = |argument: &str| {
             let job = all.job(argument.as_bytes(), 7);
-            let words = job.command().iter().map(|word| word.to_str().unwrap().to_owned());
+            let words = job
+                .command()
+                .iter()
+                .map(|word| word.to_str().unwrap().to_owned());
             words.collect::<Vec<_>>().join("|")
         };
         // Taken from GNU parallel 20221122.
-        assert_eq!(filled("d/p.old.jpg"), "d/p.old.jpg|d/p.old|p.old.jpg|d|p.old|7|ad/p.oldb7c");
+        assert_eq!(
+            filled("d/p.old.jpg"),
+            "d/p.old.jpg|d/p.old|p.old.jpg|d|p.old|7|ad/p.oldb7c"
+        );
         assert_eq!(filled("x"), "x|x|x|.|x|7|axb7c");
         assert_eq!(filled("/x.y"), "/x.y|/x|x.y|/|x|7|a/xb7c");
         assert_eq!(filled("a.b/c"), "a.b/c|a.b/c|c|a.b|c|7|aa.b/cb7c");
@@ -290,9 +306,18 @@ mod tests {
     #[test]
     fn without_a_place_the_argument_comes_last() {
         let text = |template: Template| template.job(b"a b", 1).text();
-        assert_eq!(text(Template::new(["gzip", "-k"]).unwrap()), "gzip -k 'a b'");
-        assert_eq!(text(Template::new(["gzip -k {} x"]).unwrap()), "gzip -k 'a b' x");
-        assert_eq!(text(Template::shell(["gzip", "-k"]).unwrap()), "gzip -k 'a b'");
+        assert_eq!(
+            text(Template::new(["gzip", "-k"]).unwrap()),
+            "gzip -k 'a b'"
+        );
+        assert_eq!(
+            text(Template::new(["gzip -k {} x"]).unwrap()),
+            "gzip -k 'a b' x"
+        );
+        assert_eq!(
+            text(Template::shell(["gzip", "-k"]).unwrap()),
+            "gzip -k 'a b'"
+        );
         assert!(Template::new(["gzip {} > x"]).is_err());
         assert!(Template::new([""; 0]).is_err() && Template::shell([" "]).is_err());
     }
@@ -302,17 +327,30 @@ mod tests {
     #[cfg(unix)]
     fn an_argument_is_never_code() {
         let evil: [&[u8]; 6] = [
-            b"$(touch hacked)", b"`touch hacked`", b"'; touch hacked; '", b"\"; touch hacked; \"",
-            b"a\nb  c\\", b"\xff\xfe*",
+            b"$(touch hacked)",
+            b"`touch hacked`",
+            b"'; touch hacked; '",
+            b"\"; touch hacked; \"",
+            b"a\nb  c\\",
+            b"\xff\xfe*",
         ];
         let folder = tempfile::tempdir().unwrap();
-        for text in ["printf %s {}", "printf %s \"{}\"", "printf %s '{}'", "printf '%s' {} | cat"] {
+        for text in [
+            "printf %s {}",
+            "printf %s \"{}\"",
+            "printf %s '{}'",
+            "printf '%s' {} | cat",
+        ] {
             let template = Template::shell([text]).unwrap();
             for argument in evil {
                 let job = template.job(argument, 1);
                 let words = job.command();
                 let mut command = std::process::Command::new(&words[0]);
-                let said = command.args(&words[1..]).current_dir(folder.path()).output().unwrap();
+                let said = command
+                    .args(&words[1..])
+                    .current_dir(folder.path())
+                    .output()
+                    .unwrap();
                 assert_eq!(said.stdout, argument, "{text}");
             }
         }

@@ -193,19 +193,44 @@ mod tests {
     #[test]
     fn what_a_shell_would_do_is_refused_unless_it_is_quoted() {
         for line in [
-            "a | b", "a > f", "a < f", "a && b", "a &", "a; b", "echo $HOME", "echo \"$HOME\"",
-            "echo ${X}", "echo $(x)", "echo `x`", "echo \"`x`\"", "ls *.c", "ls a?", "ls [ab]*",
-            "ls [ab]", "ls ~", "ls ~/x", "X=1 prog", "(a)", "echo $'x'", "echo $1",
+            "a | b",
+            "a > f",
+            "a < f",
+            "a && b",
+            "a &",
+            "a; b",
+            "echo $HOME",
+            "echo \"$HOME\"",
+            "echo ${X}",
+            "echo $(x)",
+            "echo `x`",
+            "echo \"`x`\"",
+            "ls *.c",
+            "ls a?",
+            "ls [ab]*",
+            "ls [ab]",
+            "ls ~",
+            "ls ~/x",
+            "X=1 prog",
+            "(a)",
+            "echo $'x'",
+            "echo $1",
         ] {
             let refused = split(line.as_bytes());
             assert!(matches!(refused, Err(SyntaxError::Shell(_))), "{line}");
         }
         for (line, words) in [
-            (r#"a '|' "&&" \> '$HOME' \*"#, &["a", "|", "&&", ">", "$HOME", "*"][..]),
+            (
+                r#"a '|' "&&" \> '$HOME' \*"#,
+                &["a", "|", "&&", ">", "$HOME", "*"][..],
+            ),
             ("[ -f x ]", &["[", "-f", "x", "]"]),
             ("echo 5$ $ a$", &["echo", "5$", "$", "a$"]),
             ("prog x=1 --y=a~b", &["prog", "x=1", "--y=a~b"]),
-            ("echo {} {a,b} a#b # comment | x", &["echo", "{}", "{a,b}", "a#b"]),
+            (
+                "echo {} {a,b} a#b # comment | x",
+                &["echo", "{}", "{a,b}", "a#b"],
+            ),
             ("# only a comment", &[]),
             (" \t", &[]),
             ("echo '' \"\"", &["echo", "", ""]),
@@ -229,12 +254,33 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
 
         let pieces: [&[u8]; 21] = [
-            b"a", b"'", b"\"", b"\\", b" ", b"\t", b"\\\\", b"\\'", b"'x y'", b"\"x y\"", b"#", b"=",
-            b"\xff\xfe", b"'$HOME'", b"\\$", b"\"\\$x\"", b"{", b"}", b"!", b"\"a\\b\"", b"-",
+            b"a",
+            b"'",
+            b"\"",
+            b"\\",
+            b" ",
+            b"\t",
+            b"\\\\",
+            b"\\'",
+            b"'x y'",
+            b"\"x y\"",
+            b"#",
+            b"=",
+            b"\xff\xfe",
+            b"'$HOME'",
+            b"\\$",
+            b"\"\\$x\"",
+            b"{",
+            b"}",
+            b"!",
+            b"\"a\\b\"",
+            b"-",
         ];
         let mut seed = 7_u64;
         let mut below = |n: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695);
             (seed >> 33) as usize % n
         };
         let (mut script, mut expected) = (b"set -f\n".to_vec(), Vec::new());
@@ -247,7 +293,13 @@ mod tests {
             script.extend_from_slice(b"\nprintf '\\0'\n");
             // And what is quoted comes back.
             script.extend_from_slice(b"printf '%s\\0' ");
-            script.extend(words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(&b' '));
+            script.extend(
+                words
+                    .iter()
+                    .map(|word| quote(word))
+                    .collect::<Vec<_>>()
+                    .join(&b' '),
+            );
             script.extend_from_slice(b"\nprintf '\\0'\n");
             for _ in 0..2 {
                 words.iter().for_each(|word| {
@@ -262,7 +314,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("script");
         std::fs::write(&path, script.as_bytes()).unwrap();
-        let said = std::process::Command::new("sh").arg(&path).output().unwrap();
-        assert!(said.stdout == expected, "{}", String::from_utf8_lossy(&said.stderr));
+        let said = std::process::Command::new("sh")
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(
+            said.stdout == expected,
+            "{}",
+            String::from_utf8_lossy(&said.stderr)
+        );
     }
 }

@@ -1,0 +1,356 @@
+//! The job log, in the columns of GNU parallel, and going on from it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::base::clock::{Clock, SystemClock, Timestamp};
+use crate::base::error::{Error, ErrorKind};
+
+use super::job::CommandJob;
+use super::line_file::LineFile;
+use super::record::{FailureKind, JobRecord, JobStatus};
+
+const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
+
+/// What of an earlier run is not run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// Whatever the log has.
+    Ended,
+    /// What succeeded; what failed is run again.
+    Succeeded,
+}
+
+/// A log with a line for each command that ended, whole and flushed as it ends. Commands that the end of the run
+/// cut off are not in it.
+///
+/// The columns are those of GNU parallel, which reads such a log as its own: `Seq Host Starttime JobRuntime Send
+/// Receive Exitval Signal Command`, with tabs between them. A line end within a command is a NUL byte. A time-out
+/// has the exit value -1 and the signal 15; what could not be started, 127 or 126.
+pub struct JobLog {
+    file: LineFile,
+    /// Whether it has no line yet, not even the header.
+    new: bool,
+    finished: Finished,
+}
+
+/// The commands of a log that are not run again. They are known by their text alone, each as often as it is there:
+/// lines may be inserted, removed or reordered, and a changed command is another one.
+#[derive(Debug, Clone, Default)]
+pub struct Finished(HashMap<[u8; 16], u64>);
+
+impl Finished {
+    /// True when the log has this command, which is then counted off.
+    pub fn take(&mut self, job: &CommandJob) -> bool {
+        let Some(left) = self.0.get_mut(&key(&logged(&job.text_bytes()))) else {
+            return false;
+        };
+        let found = *left > 0;
+        *left = left.saturating_sub(1);
+        found
+    }
+
+    /// How many are there that were not counted off.
+    pub fn left(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+impl JobLog {
+    /// Opens a log, or makes it. One that is there already is gone on with by `resume`, and not touched without.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when there is a log and it is not to be gone on with, when the file is none, when
+    /// another run writes it, or when it cannot be opened.
+    pub fn open(path: &Path, resume: Option<Resume>) -> Result<Self, Error> {
+        let mut lines = 0;
+        // A command that ran several times under one number counts as its last run.
+        let mut ended: HashMap<(u64, [u8; 16]), bool> = HashMap::new();
+        let read = |line: &[u8]| {
+            lines += 1;
+            if lines == 1 {
+                return match line == HEADER {
+                    true => Ok(()),
+                    false => Err(no_log(path, 1)),
+                };
+            }
+            let (seq, succeeded, command) = parse(line).ok_or_else(|| no_log(path, lines))?;
+            ended.insert((seq, key(command)), succeeded);
+            Ok(())
+        };
+        let file = LineFile::open(path, read)?;
+        let Some(resume) = resume else {
+            if lines > 1 {
+                let ended = lines - 1;
+                return Err(Error::new(
+                    ErrorKind::Invalid,
+                    format!(
+                        "{} has {ended} commands of an earlier run: --resume goes on with it, \
+                         --resume-failed also runs those again that failed, and a run from the \
+                         beginning needs another file",
+                        path.display()
+                    ),
+                ));
+            }
+            return Ok(Self {
+                new: file.is_empty() || lines == 0,
+                file,
+                finished: Finished::default(),
+            });
+        };
+        let mut finished = Finished::default();
+        for ((_, key), succeeded) in ended {
+            if succeeded || resume == Resume::Ended {
+                *finished.0.entry(key).or_default() += 1;
+            }
+        }
+        Ok(Self {
+            new: lines == 0,
+            file,
+            finished,
+        })
+    }
+
+    /// What is not run again.
+    pub fn finished(&self) -> Finished {
+        self.finished.clone()
+    }
+
+    /// Adds a command that has ended; one that was cancelled is left out.
+    ///
+    /// # Errors
+    /// When it cannot be written; the log is as it was before.
+    pub fn append(&mut self, record: &JobRecord) -> Result<(), Error> {
+        let mut line = Vec::new();
+        if self.new {
+            line.extend_from_slice(HEADER);
+            line.push(b'\n');
+        }
+        if matches!(record.status, JobStatus::Completed | JobStatus::Failed) {
+            line.extend(log_line(record));
+        }
+        self.file.append(&line)?;
+        self.new = false;
+        Ok(())
+    }
+}
+
+fn no_log(path: &Path, line: u64) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!(
+            "{} is no job log, by its line {line}; it was left as it is",
+            path.display()
+        ),
+    )
+}
+
+fn log_line(record: &JobRecord) -> Vec<u8> {
+    let result = record.result.as_ref();
+    let Timestamp(start) = result.map_or_else(|| SystemClock.wall(), |result| result.start);
+    let took = result.map_or(0.0, |result| result.duration.as_secs_f64());
+    let printed = result.map_or(0, |result| result.stdout.total());
+    let (exit, signal) = match record.error.as_ref().map(|error| error.kind) {
+        Some(FailureKind::Timeout) => (-1, 15),
+        Some(FailureKind::NotFound) => (127, 0),
+        Some(kind) if result.is_none() && kind != FailureKind::Exit => (126, 0),
+        // Its command went well; where its output should be, it is not.
+        Some(FailureKind::DiskFull | FailureKind::NotStarted) => (126, 0),
+        _ => {
+            let exit = result.and_then(|result| result.exit_code).unwrap_or(0);
+            (exit, result.and_then(|result| result.signal).unwrap_or(0))
+        }
+    };
+    let columns = format!(
+        "{}\t:\t{}.{:03}\t{took:10.3}\t0\t{printed}\t{exit}\t{signal}\t",
+        record.job.seq(),
+        start / 1000,
+        start.rem_euclid(1000),
+    );
+    let mut line = columns.into_bytes();
+    line.extend(logged(&record.job.text_bytes()));
+    line.push(b'\n');
+    line
+}
+
+/// A command as the log has it.
+fn logged(text: &[u8]) -> Vec<u8> {
+    let shown = |byte: &u8| if *byte == b'\n' { 0 } else { *byte };
+    text.iter().map(shown).collect()
+}
+
+/// Number, success and command of a line.
+fn parse(line: &[u8]) -> Option<(u64, bool, &[u8])> {
+    let mut columns = line.splitn(9, |byte| *byte == b'\t');
+    let mut number = |skip: usize| -> Option<i64> {
+        let text = std::str::from_utf8(columns.nth(skip)?).ok()?;
+        text.trim().parse().ok()
+    };
+    let seq = u64::try_from(number(0)?).ok()?;
+    let exit = number(5)?;
+    let signal = number(0)?;
+    Some((seq, exit == 0 && signal == 0, columns.next()?))
+}
+
+fn key(command: &[u8]) -> [u8; 16] {
+    let digest = Sha256::digest(command);
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::output::Output;
+    use super::super::record::{CommandResult, JobError};
+    use super::*;
+
+    fn record(seq: u64, text: &str, exit_code: Option<i32>, signal: Option<i32>) -> JobRecord {
+        let mut job = CommandJob::shell(text);
+        job.seq = seq;
+        let ok = exit_code == Some(0);
+        JobRecord {
+            job: Arc::new(job),
+            status: if ok {
+                JobStatus::Completed
+            } else {
+                JobStatus::Failed
+            },
+            attempts: 1,
+            result: Some(CommandResult {
+                exit_code,
+                signal,
+                start: Timestamp(1_795_291_315_786),
+                duration: Duration::from_millis(9),
+                stdout: Output::default(),
+                stderr: Output::default(),
+            }),
+            error: (!ok).then(|| JobError::new(FailureKind::Exit, "")),
+        }
+    }
+
+    fn skipped(log: &JobLog, texts: &[&str]) -> Vec<bool> {
+        let mut finished = log.finished();
+        texts
+            .iter()
+            .map(|text| finished.take(&CommandJob::shell(*text)))
+            .collect()
+    }
+
+    #[test]
+    fn lines_are_those_of_gnu_parallel() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = JobLog::open(&path, None).unwrap();
+        log.append(&record(2, "false", Some(1), None)).unwrap();
+        log.append(&record(4, "kill -9 $$", None, Some(9))).unwrap();
+        log.append(&record(5, "echo a \"x\ny\"", Some(0), None))
+            .unwrap();
+        let mut late = record(7, "sleep 5", None, Some(15));
+        late.error = Some(JobError::new(FailureKind::Timeout, ""));
+        log.append(&late).unwrap();
+        let mut absent = record(8, "nosuch", None, None);
+        absent.result = None;
+        absent.error = Some(JobError::new(FailureKind::NotFound, ""));
+        log.append(&absent).unwrap();
+        let mut cut_off = record(9, "sleep 9", None, Some(15));
+        cut_off.status = JobStatus::Cancelled;
+        log.append(&cut_off).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0].as_bytes(), HEADER);
+        assert_eq!(
+            lines[1],
+            "2\t:\t1795291315.786\t     0.009\t0\t0\t1\t0\tfalse"
+        );
+        assert_eq!(
+            lines[2],
+            "4\t:\t1795291315.786\t     0.009\t0\t0\t0\t9\tkill -9 $$"
+        );
+        assert!(
+            lines[3].ends_with("\t0\t0\techo a \"x\0y\""),
+            "{}",
+            lines[3]
+        );
+        assert!(lines[4].ends_with("\t-1\t15\tsleep 5"), "{}", lines[4]);
+        assert!(lines[5].ends_with("\t127\t0\tnosuch"), "{}", lines[5]);
+        assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn commands_are_matched_by_their_text_whatever_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = JobLog::open(&path, None).unwrap();
+        for (seq, text, exit) in [
+            (1, "a", 0),
+            (2, "b", 1),
+            (3, "a", 0),
+            (4, "c\nd", 0),
+            (5, "e", 1),
+        ] {
+            log.append(&record(seq, text, Some(exit), None)).unwrap();
+        }
+        // It was run again, and went well.
+        log.append(&record(5, "e", Some(0), None)).unwrap();
+        drop(log);
+        let log = JobLog::open(&path, Some(Resume::Ended)).unwrap();
+        let script = ["c\nd", "x", "a", "b", "a", "a", "e"];
+        assert_eq!(
+            skipped(&log, &script),
+            [true, false, true, true, true, false, true]
+        );
+        drop(log);
+        let log = JobLog::open(&path, Some(Resume::Succeeded)).unwrap();
+        assert_eq!(
+            skipped(&log, &script),
+            [true, false, true, false, true, false, true]
+        );
+        let mut finished = log.finished();
+        assert!(finished.take(&CommandJob::shell("e")));
+        assert_eq!(finished.left(), 3);
+    }
+
+    #[test]
+    fn a_torn_line_is_cut_off_and_anything_else_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = JobLog::open(&path, None).unwrap();
+        log.append(&record(1, "a", Some(0), None)).unwrap();
+        assert!(
+            JobLog::open(&path, Some(Resume::Ended)).is_err(),
+            "it is locked"
+        );
+        drop(log);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [&whole[..], b"2\t:\t17952"].concat()).unwrap();
+        let error = JobLog::open(&path, None).err().unwrap();
+        assert!(
+            error
+                .message()
+                .contains("1 commands of an earlier run: --resume"),
+            "{error}"
+        );
+        let mut log = JobLog::open(&path, Some(Resume::Ended)).unwrap();
+        assert_eq!(skipped(&log, &["a"]), [true]);
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        log.append(&record(2, "b", Some(0), None)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3);
+        let diary = folder.path().join("diary");
+        fs::write(&diary, "dear diary\n").unwrap();
+        let error = JobLog::open(&diary, Some(Resume::Ended)).err().unwrap();
+        assert!(error.message().contains("is no job log"), "{error}");
+        assert_eq!(fs::read_to_string(&diary).unwrap(), "dear diary\n");
+        // Killed in the middle of the header.
+        fs::write(&diary, "Seq\tHo").unwrap();
+        let mut log = JobLog::open(&diary, None).unwrap();
+        log.append(&record(1, "a", Some(0), None)).unwrap();
+        assert!(fs::read(&diary).unwrap().starts_with(HEADER));
+    }
+}

@@ -1,0 +1,102 @@
+//! The commands of a run while it goes on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::job::CommandJob;
+use super::record::{JobRecord, JobStatus};
+
+/// So many of those that have ended are still shown.
+const MOST_RECENT: usize = 100;
+
+/// How many commands stand where. Those that were not read yet are in none of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct JobCounts {
+    /// Read, and waiting.
+    pub pending: u64,
+    /// Running.
+    pub running: u64,
+    /// Ended with exit code 0.
+    pub completed: u64,
+    /// Failed in the end.
+    pub failed: u64,
+    /// Given up because the run ended.
+    pub cancelled: u64,
+}
+
+/// Shows the commands of a run while it goes on, from any thread; clones show the same. It holds what waits, what
+/// runs, and the last hundred that ended, without their output: its memory does not grow with the run.
+#[derive(Debug, Clone, Default)]
+pub struct Monitor(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By their place in the source.
+    open: BTreeMap<u64, JobRecord>,
+    running: u64,
+    recent: VecDeque<JobRecord>,
+    counts: JobCounts,
+}
+
+impl Monitor {
+    /// The last hundred that ended, in that order, and then those that run or wait, in the order of the input.
+    pub fn records(&self) -> Vec<JobRecord> {
+        let state = self.0.lock();
+        state
+            .recent
+            .iter()
+            .chain(state.open.values())
+            .cloned()
+            .collect()
+    }
+
+    /// How many commands stand where.
+    pub fn counts(&self) -> JobCounts {
+        let state = self.0.lock();
+        JobCounts {
+            running: state.running,
+            pending: state.open.len() as u64 - state.running,
+            ..state.counts
+        }
+    }
+
+    pub(super) fn read(&self, index: u64, job: Arc<CommandJob>) {
+        self.0.lock().open.insert(index, JobRecord::pending(job));
+    }
+
+    pub(super) fn started(&self, index: u64, attempt: u32) {
+        let mut state = self.0.lock();
+        state.running += 1;
+        if let Some(record) = state.open.get_mut(&index) {
+            record.status = JobStatus::Running;
+            record.attempts = attempt;
+        }
+    }
+
+    /// A try ended: the command waits for the next one, or for its record.
+    pub(super) fn tried(&self, index: u64) {
+        let mut state = self.0.lock();
+        state.running -= 1;
+        if let Some(record) = state.open.get_mut(&index) {
+            record.status = JobStatus::Pending;
+        }
+    }
+
+    pub(super) fn ended(&self, index: u64, record: &JobRecord) {
+        let mut state = self.0.lock();
+        state.open.remove(&index);
+        match record.status {
+            JobStatus::Completed => state.counts.completed += 1,
+            JobStatus::Failed => state.counts.failed += 1,
+            _ => state.counts.cancelled += 1,
+        }
+        if state.recent.len() == MOST_RECENT {
+            state.recent.pop_front();
+        }
+        state.recent.push_back(record.without_output());
+    }
+}

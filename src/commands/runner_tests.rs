@@ -1,0 +1,298 @@
+//! Real processes, each of a kind that makes trouble.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, test_kill_process};
+
+use super::*;
+
+/// Far beyond what anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Whatever sleeps so long is killed.
+const FOR_EVER: &str = "1000";
+
+fn all(runner: &CommandRunner, jobs: Vec<CommandJob>) -> (Vec<JobRecord>, CommandReport) {
+    let mut records = Vec::new();
+    let report = runner.run(jobs, |record| {
+        records.push(record);
+        ControlFlow::Continue(())
+    });
+    (records, report.unwrap())
+}
+
+fn one(runner: &CommandRunner, job: CommandJob) -> JobRecord {
+    let began = Instant::now();
+    let record = all(runner, vec![job]).0.remove(0);
+    assert!(began.elapsed() < PATIENCE);
+    record
+}
+
+fn stdout(record: &JobRecord) -> String {
+    record.result.as_ref().unwrap().stdout.text()
+}
+
+fn failure(record: &JobRecord) -> (FailureKind, &str) {
+    let error = record.error.as_ref().unwrap();
+    (error.kind, &error.message)
+}
+
+/// Whether the process whose number a command printed is gone, or about to be.
+fn is_gone(record: &JobRecord) -> bool {
+    let pid = stdout(record).trim().parse().unwrap();
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        let is_zombie = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains(") Z ")
+        };
+        if test_kill_process(Pid::from_raw(pid).unwrap()).is_err() || is_zombie() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}
+
+#[test]
+fn what_a_command_leaves_in_the_background_ends_with_it() {
+    let runner = CommandRunner::new();
+    // It holds the output open.
+    let record = one(
+        &runner,
+        CommandJob::shell(format!("sleep {FOR_EVER} & echo $!")),
+    );
+    assert_eq!(record.status, JobStatus::Completed);
+    assert!(is_gone(&record));
+    // It does not.
+    let quiet = format!("sleep {FOR_EVER} >/dev/null 2>&1 & echo $!");
+    assert!(is_gone(&one(&runner, CommandJob::shell(quiet))));
+}
+
+#[test]
+fn a_command_that_ignores_sigterm_is_killed_with_its_group() {
+    let runner = CommandRunner::new()
+        .timeout(Some(Duration::from_millis(50)))
+        .kill_grace(Duration::from_millis(50));
+    let stubborn = format!("trap '' TERM; sleep {FOR_EVER} & echo $!; wait; sleep {FOR_EVER}");
+    let record = one(&runner, CommandJob::shell(stubborn));
+    assert_eq!(
+        failure(&record),
+        (FailureKind::Timeout, "killed after 50ms")
+    );
+    assert_eq!(record.result.as_ref().unwrap().signal, Some(9));
+    assert!(is_gone(&record));
+    let stopped = CommandJob::shell("kill -STOP $$");
+    assert_eq!(failure(&one(&runner, stopped)).0, FailureKind::Timeout);
+}
+
+#[test]
+fn an_output_that_is_closed_early_or_never_ends_is_no_trouble() {
+    let runner = CommandRunner::new().output_limit(1000);
+    let closed = one(&runner, CommandJob::shell("exec >&- 2>&-; exit 3"));
+    assert_eq!(failure(&closed), (FailureKind::Exit, "exit code 3"));
+    let flood = one(
+        &runner,
+        CommandJob::new("head").args(["-c", "300000000", "/dev/zero"]),
+    );
+    let output = &flood.result.as_ref().unwrap().stdout;
+    assert_eq!((output.total(), output.head().len()), (300_000_000, 1000));
+    let endless = runner.clone().timeout(Some(Duration::from_millis(100)));
+    let yes = one(&endless, CommandJob::new("yes"));
+    assert_eq!(failure(&yes).0, FailureKind::Timeout);
+    let both = one(&runner, CommandJob::shell("echo out; echo err >&2; cat"));
+    let result = both.result.unwrap();
+    assert_eq!(
+        (result.stdout.text(), result.stderr.text()),
+        ("out\n".into(), "err\n".into())
+    );
+}
+
+#[test]
+fn a_signal_a_missing_program_and_a_file_that_is_none_are_told_apart() {
+    let runner = CommandRunner::new();
+    let killed = one(&runner, CommandJob::shell("kill -9 $$"));
+    assert_eq!(
+        failure(&killed),
+        (FailureKind::Signal, "killed by signal 9")
+    );
+    let missing = one(&runner, CommandJob::new("no-such-program-here"));
+    assert_eq!(
+        failure(&missing),
+        (
+            FailureKind::NotFound,
+            "there is no program `no-such-program-here`"
+        )
+    );
+    assert_eq!((missing.attempts, missing.result.is_none()), (1, true));
+    let folder = one(&runner, CommandJob::new("/"));
+    assert_eq!(failure(&folder).0, FailureKind::NotStarted);
+}
+
+#[test]
+fn a_failed_command_is_tried_again_and_keeps_its_last_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let runner = CommandRunner::new()
+        .retries(5)
+        .retry_delay(Duration::ZERO)
+        .on_error(ErrorPolicy::StopOnCriticalError)
+        .current_dir(folder.path());
+    // The first two tries die by a signal, which is critical only once no try is left.
+    let third = "echo x >> tries; test $(wc -l < tries) -ge 3 || kill -9 $$; cat tries";
+    let record = one(&runner, CommandJob::shell(third));
+    assert_eq!((record.status, record.attempts), (JobStatus::Completed, 3));
+    assert_eq!(stdout(&record), "x\nx\nx\n");
+}
+
+#[test]
+fn a_critical_failure_stops_the_run_and_the_others_say_why() {
+    let runner = CommandRunner::new()
+        .concurrency(1)
+        .on_error(ErrorPolicy::StopOnCriticalError);
+    let job = |i: usize| match i {
+        1 => CommandJob::shell("exit 7"),
+        3 => CommandJob::shell("exit 9"),
+        _ => CommandJob::new("true"),
+    };
+    let jobs = || (0..6).map(job).collect::<Vec<_>>();
+    let (records, report) = all(&runner.clone().critical_exits([9]), jobs());
+    assert_eq!((report.completed, report.failed), (2, 2));
+    assert!(
+        matches!(report.stop, Some(StopReason::Critical(_))),
+        "{report:?}"
+    );
+    let cancelled: Vec<_> = records
+        .iter()
+        .filter(|r| r.status == JobStatus::Cancelled)
+        .collect();
+    assert_eq!(cancelled.len() as u64, report.cancelled);
+    for record in cancelled {
+        let (kind, why) = failure(record);
+        assert_eq!((kind, record.attempts), (FailureKind::Cancelled, 0));
+        assert!(why.contains("exit code 9"), "{why}");
+    }
+    // What the receiver gets is complete, whatever had been read by then.
+    let submitted = runner.critical_exits([9]).submit_jobs(jobs()).unwrap();
+    let mut records: Vec<_> = submitted.collect();
+    records.sort_by_key(|record| record.job.seq());
+    let ends: Vec<_> = records
+        .iter()
+        .map(|record| record.status.as_str())
+        .collect();
+    let (c, f, x) = ("completed", "failed", "cancelled");
+    assert_eq!(ends, [c, f, c, f, x, x]);
+}
+
+#[test]
+fn stopping_kills_what_runs_where_that_is_asked_for() {
+    let runner = CommandRunner::new()
+        .concurrency(2)
+        .on_error(ErrorPolicy::StopOnError)
+        .on_stop(OnStop::Kill);
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("begun");
+    let fifo = fifo.to_str().unwrap();
+    // The second fails once the first has begun.
+    let jobs = vec![
+        CommandJob::shell(format!(
+            "mkfifo {fifo}; echo $$; echo > {fifo}; exec sleep {FOR_EVER}"
+        )),
+        CommandJob::shell(format!(
+            "until [ -p {fifo} ]; do :; done; read x < {fifo}; exit 1"
+        )),
+    ];
+    let (mut records, report) = all(&runner, jobs);
+    records.sort_by_key(|record| record.job.seq());
+    assert_eq!((report.failed, report.cancelled), (1, 1));
+    assert_eq!(failure(&records[0]).0, FailureKind::Cancelled);
+    assert_eq!(records[0].result.as_ref().unwrap().signal, Some(15));
+    assert!(is_gone(&records[0]));
+}
+
+#[test]
+fn an_abort_and_a_dropped_receiver_kill_what_runs() {
+    let ctx = Context::new();
+    let runner = CommandRunner::new().context(&ctx);
+    let jobs = vec![CommandJob::new("sleep").arg(FOR_EVER); 3];
+    let submitted = runner.submit_jobs(jobs.clone()).unwrap();
+    let monitor = submitted.monitor();
+    while monitor.counts().running < 3 {
+        std::thread::yield_now();
+    }
+    assert_eq!(monitor.records().len(), 3);
+    ctx.abort();
+    let report = submitted.finish().unwrap();
+    assert_eq!((report.cancelled, report.completed), (3, 0));
+    let submitted = CommandRunner::new().submit_jobs(jobs).unwrap();
+    let monitor = submitted.monitor();
+    while monitor.counts().running < 3 {
+        std::thread::yield_now();
+    }
+    drop(submitted);
+    assert_eq!(
+        (monitor.counts().cancelled, monitor.counts().running),
+        (3, 0)
+    );
+}
+
+#[test]
+fn never_more_run_at_once_than_may_and_what_is_shown_stays_small() {
+    let runner = CommandRunner::new().concurrency(3);
+    let (monitor, most) = (runner.monitor(), AtomicU64::new(0));
+    let mut shown = 0;
+    let jobs = (0..300).map(|i: u64| CommandJob::new("echo").arg(i.to_string()));
+    let report = runner.run(jobs, |_| {
+        most.fetch_max(monitor.counts().running, Ordering::SeqCst);
+        shown = shown.max(monitor.records().len());
+        ControlFlow::Continue(())
+    });
+    assert_eq!(report.unwrap().completed, 300);
+    assert!(
+        (1..=3).contains(&most.into_inner()) && (50..150).contains(&shown),
+        "{shown}"
+    );
+    for (runner, why) in [
+        (CommandRunner::new().concurrency(11), "from 1 to 10, not 11"),
+        (CommandRunner::new().concurrency(0), "from 1 to 10, not 0"),
+        (CommandRunner::new().rate(Some(0.0)), "above 0"),
+    ] {
+        let refused = runner.run([CommandJob::new("true")], |_| ControlFlow::Continue(()));
+        assert!(refused.unwrap_err().message().contains(why));
+    }
+    let wide = CommandRunner::new().max_concurrency(20).concurrency(20);
+    assert_eq!(
+        all(&wide, vec![CommandJob::new("true"); 40]).1.completed,
+        40
+    );
+}
+
+#[test]
+fn records_keep_the_order_of_the_input() {
+    let runner = CommandRunner::new().keep_order(true).concurrency(4);
+    let folder = tempfile::tempdir().unwrap();
+    // The first one ends after the last has begun.
+    let last = folder.path().join("last");
+    let last = last.to_str().unwrap();
+    let mut jobs = vec![CommandJob::shell(format!(
+        "until [ -e {last} ]; do :; done"
+    ))];
+    jobs.extend((1..50).map(|_| CommandJob::new("true")));
+    jobs.push(CommandJob::shell(format!("touch {last}")));
+    let (records, _) = all(&runner, jobs);
+    let seqs: Vec<u64> = records.iter().map(|record| record.job.seq()).collect();
+    assert_eq!(seqs, (1..=51).collect::<Vec<_>>());
+}
+
+#[test]
+fn arguments_arrive_byte_for_byte() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let argument = std::ffi::OsString::from_vec(b"a b\n\xff'\"$x".to_vec());
+    let job = CommandJob::new("printf").arg("%s").arg(argument.clone());
+    let record = one(&CommandRunner::new(), job);
+    assert_eq!(
+        record.result.unwrap().stdout.head(),
+        argument.into_encoded_bytes()
+    );
+}

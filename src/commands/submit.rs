@@ -1,0 +1,158 @@
+//! Commands handed over to threads of their own; their records come through a channel.
+
+use std::iter;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+use parking_lot::Mutex;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::thread::spawn;
+
+use super::job::CommandJob;
+use super::monitor::Monitor;
+use super::record::{FailureKind, JobError, JobRecord, JobStatus};
+use super::runner::{CommandReport, CommandRunner};
+
+/// The thread that runs them.
+const THREAD: &str = "batchwright-commands";
+
+/// The receiver of [`CommandRunner::submit_jobs`]: an iterator that yields each record as its command ends, and
+/// ends after the last. Dropping it kills what runs and waits for that.
+pub struct SubmittedJobs {
+    records: Option<Receiver<JobRecord>>,
+    ctx: Context,
+    monitor: Monitor,
+    thread: Option<JoinHandle<Result<CommandReport, Error>>>,
+}
+
+impl CommandRunner {
+    /// Runs jobs on threads of their own. The receiver yields each record as its command ends, and closes after
+    /// the last. A run that stops early yields the others as [`Cancelled`](JobStatus::Cancelled) with the
+    /// reason, those that still waited for a slot or the rate and those that were not even read, unless
+    /// nobody can tell whether `jobs` ever ends. While nobody takes records, no more commands are started than
+    /// run at once.
+    ///
+    /// ```
+    /// use batchwright::commands::{CommandJob, CommandRunner};
+    /// let jobs = vec![CommandJob::new("true"), CommandJob::new("false")];
+    /// let ended = CommandRunner::new().submit_jobs(jobs)?;
+    /// let mut failed: Vec<bool> = ended.map(|record| record.error.is_some()).collect();
+    /// failed.sort();
+    /// assert_eq!(failed, [false, true]);
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the settings make no sense, or the system has no thread to give.
+    pub fn submit_jobs<I>(&self, jobs: I) -> Result<SubmittedJobs, Error>
+    where
+        I: IntoIterator<Item = CommandJob>,
+        I::IntoIter: Send + 'static,
+    {
+        self.check()?;
+        let ctx = self.ctx().child();
+        let runner = self.clone().context(&ctx);
+        let monitor = self.monitor();
+        let jobs = jobs.into_iter();
+        let total = jobs.size_hint().1;
+        let (send, records) = bounded(1);
+        let run = move || {
+            let jobs = Arc::new(Mutex::new(jobs.zip(1..)));
+            let shared = jobs.clone();
+            let numbered = |(mut job, seq): (CommandJob, u64)| {
+                job.seq = seq;
+                job
+            };
+            let source = iter::from_fn(move || shared.lock().next().map(numbered));
+            let runner = runner.total(total.map(|total| total as u64));
+            let report = runner.run(source, |record| match send.send(record) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })?;
+            if let (Some(stop), Some(_)) = (&report.stop, total) {
+                let why = format!("not run, since the run ended early: {stop}");
+                while let Some(job) = jobs.lock().next().map(numbered) {
+                    let record = JobRecord {
+                        status: JobStatus::Cancelled,
+                        error: Some(JobError::new(FailureKind::Cancelled, why.clone())),
+                        ..JobRecord::pending(Arc::new(job))
+                    };
+                    if send.send(record).is_err() {
+                        break;
+                    }
+                }
+            }
+            Ok(report)
+        };
+        Ok(SubmittedJobs {
+            thread: Some(spawn(THREAD, run)?),
+            records: Some(records),
+            ctx,
+            monitor,
+        })
+    }
+}
+
+impl SubmittedJobs {
+    /// The next record, if one is there already.
+    pub fn try_next(&self) -> Option<JobRecord> {
+        self.records.as_ref()?.try_recv().ok()
+    }
+
+    /// The next record, if one comes within this time; `None` also after the last one.
+    pub fn next_timeout(&self, time: Duration) -> Option<JobRecord> {
+        self.records.as_ref()?.recv_timeout(time).ok()
+    }
+
+    /// Starts no more; what runs goes on or is killed, see [`CommandRunner::on_stop`].
+    pub fn cancel(&self) {
+        self.ctx.cancel();
+    }
+
+    /// Shows the commands while they wait and run.
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.clone()
+    }
+
+    /// Takes what is left, and tells how it went.
+    ///
+    /// # Errors
+    /// As [`CommandRunner::run`].
+    pub fn finish(mut self) -> Result<CommandReport, Error> {
+        self.by_ref().for_each(drop);
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<CommandReport, Error> {
+        let ended = self.thread.take().map(JoinHandle::join);
+        let gone = || {
+            Error::new(
+                ErrorKind::Panic,
+                "the thread that ran the commands panicked",
+            )
+        };
+        ended.ok_or_else(gone)?.map_err(|_| gone())?
+    }
+}
+
+impl Iterator for SubmittedJobs {
+    type Item = JobRecord;
+
+    fn next(&mut self) -> Option<JobRecord> {
+        self.records.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for SubmittedJobs {
+    fn drop(&mut self) {
+        self.ctx.cancel();
+        self.ctx.abort();
+        self.records = None;
+        let _ = self.join();
+    }
+}
