@@ -301,13 +301,9 @@ mod tests {
                     .join(&b' '),
             );
             script.extend_from_slice(b"\nprintf '\\0'\n");
-            for _ in 0..2 {
-                words.iter().for_each(|word| {
-                    expected.extend_from_slice(word);
-                    expected.push(0);
-                });
-                expected.push(0);
-            }
+            let mut said: Vec<u8> = words.join(&0);
+            said.extend(b"\0\0");
+            expected.extend(said.repeat(2));
         }
         assert!(expected.len() > 10_000);
         let script = std::ffi::OsStr::from_bytes(&script).to_owned();

@@ -120,6 +120,13 @@ pub(super) static ON_UNKNOWN: Choices = Choices {
     also: |_| None,
 };
 
+/// What a failed command means for the others.
+pub(super) static ERROR_POLICIES: Choices = Choices {
+    what: "policy",
+    all: &["continue", "stop", "stop-critical"],
+    also: |_| None,
+};
+
 impl Choices {
     /// Whether the name is in the list.
     ///

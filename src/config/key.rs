@@ -5,7 +5,7 @@ use std::fmt;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
 
-use super::choices::{ON_UNKNOWN, PROVIDERS, STRATEGIES};
+use super::choices::{ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, STRATEGIES};
 use super::credential;
 use super::value::{Kind, Value};
 
@@ -247,6 +247,34 @@ static KEYS: &[SettingKey] = &[
         Kind::Time,
         Is("60s"),
         "How long an upload or download may stand still; how long it takes is no matter",
+    ),
+    key(
+        "exec.concurrency",
+        &["BATCHWRIGHT_EXEC_CONCURRENCY"],
+        Kind::Whole(1, MOST_CALLS),
+        Is("5"),
+        "Commands at once, up to exec.max_concurrency",
+    ),
+    key(
+        "exec.max_concurrency",
+        &[],
+        Kind::Whole(1, MOST_CALLS),
+        Is("10"),
+        "The most commands at once that may be asked for",
+    ),
+    key(
+        "exec.rate",
+        &[],
+        Kind::Rate,
+        Rule("as fast as slots come free"),
+        "Starts of commands in a time, evenly spaced",
+    ),
+    key(
+        "exec.on_error",
+        &[],
+        Kind::Choice(&ERROR_POLICIES),
+        Is("continue"),
+        "What a failed command means for the others",
     ),
 ];
 

@@ -196,6 +196,28 @@ fn defaults_are_those_of_the_table() {
         none.transfer_idle_timeout().unwrap(),
         Duration::from_secs(60)
     );
+    assert_eq!(none.exec_concurrency().unwrap(), 5);
+    assert_eq!(none.exec_max_concurrency().unwrap(), 10);
+    assert_eq!(none.exec_rate().unwrap(), None);
+    assert_eq!(none.exec_on_error().unwrap(), "continue");
+}
+
+#[test]
+fn more_commands_at_once_than_may_be_are_refused_with_what_allows_them() {
+    let given = |most: &str, own: &str| {
+        let flag = [("exec.concurrency", "--concurrency", own)];
+        let flag: &[_] = if own.is_empty() { &[] } else { &flag };
+        with(flag, &[], &[("exec.max_concurrency", most)]).exec_concurrency()
+    };
+    assert_eq!(given("20", "20").unwrap(), 20);
+    // The default bows to what may be.
+    assert_eq!(given("3", "").unwrap(), 3);
+    let refused = given("10", "11").unwrap_err();
+    assert_eq!(
+        refused.message(),
+        "--concurrency 11: write a whole number from 1 to 10; more are allowed by `batchwright \
+         config set exec.max_concurrency 11`"
+    );
 }
 
 /// Each getter reads its own key: what is stored comes back.
@@ -230,6 +252,10 @@ fn every_getter_reads_its_key() {
             ("batch.results_wait", "28s"),
             ("batch.on_unknown", "hold"),
             ("batch.transfer_idle_timeout", "27s"),
+            ("exec.concurrency", "29"),
+            ("exec.max_concurrency", "30"),
+            ("exec.rate", "90/m"),
+            ("exec.on_error", "stop"),
         ],
     );
     assert_eq!(settings.provider().unwrap().as_deref(), Some("xai"));
@@ -264,4 +290,8 @@ fn every_getter_reads_its_key() {
     assert_eq!(settings.batch_results_wait().unwrap(), seconds(28));
     assert_eq!(settings.batch_on_unknown().unwrap(), Some(OnUnknown::Hold));
     assert_eq!(settings.transfer_idle_timeout().unwrap(), seconds(27));
+    assert_eq!(settings.exec_concurrency().unwrap(), 29);
+    assert_eq!(settings.exec_max_concurrency().unwrap(), 30);
+    assert_eq!(settings.exec_rate().unwrap(), Some(1.5));
+    assert_eq!(settings.exec_on_error().unwrap(), "stop");
 }

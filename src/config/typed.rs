@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 
 use super::choices::{OnUnknown, Strategy};
 use super::settings::{SettingSource, Settings};
@@ -270,6 +270,54 @@ impl Settings {
         Ok(self
             .time("batch.transfer_idle_timeout")?
             .unwrap_or_default())
+    }
+
+    /// `exec.concurrency`: commands at once. Default: 5, or `exec.max_concurrency` if that is less.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to what `exec.max_concurrency` says.
+    pub fn exec_concurrency(&self) -> Result<usize, Error> {
+        let (given, most) = (self.size("exec.concurrency")?, self.exec_max_concurrency()?);
+        if given <= most {
+            return Ok(given);
+        }
+        let set = self.explain("exec.concurrency")?;
+        if set.source == SettingSource::Default {
+            return Ok(most);
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "{} {given}: write a whole number from 1 to {most}; more are allowed by \
+                 `batchwright config set exec.max_concurrency {given}`",
+                set.set_by()
+            ),
+        ))
+    }
+
+    /// `exec.max_concurrency`: the most commands at once that may be asked for. Default: 10.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 10,000.
+    pub fn exec_max_concurrency(&self) -> Result<usize, Error> {
+        self.size("exec.max_concurrency")
+    }
+
+    /// `exec.rate`: starts of commands a second. Default: as fast as slots come free.
+    ///
+    /// # Errors
+    /// When the value is no rate above 0.
+    pub fn exec_rate(&self) -> Result<Option<f64>, Error> {
+        self.number("exec.rate")
+    }
+
+    /// `exec.on_error`: what a failed command means for the others: `continue`, `stop` or `stop-critical`.
+    /// Default: `continue`.
+    ///
+    /// # Errors
+    /// When the value is none of these.
+    pub fn exec_on_error(&self) -> Result<String, Error> {
+        Ok(self.text("exec.on_error")?.unwrap_or_default())
     }
 
     fn text(&self, key: &str) -> Result<Option<String>, Error> {

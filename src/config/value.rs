@@ -14,6 +14,8 @@ pub(super) enum Kind {
     Whole(u64, u64),
     /// A number above 0.
     Positive,
+    /// So many a second, or in another time.
+    Rate,
     /// A time above 0.
     Time,
     /// Yes or no.
@@ -44,6 +46,9 @@ impl Kind {
             }
             Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
             Self::Positive => "a number above 0".into(),
+            Self::Rate => {
+                "a rate as 5/s, 0.5/s or 30/m, above 0 (a bare number is a second)".into()
+            }
             Self::Time => "a time as 50ms, 2s or 1m, above 0 (a bare number is in seconds)".into(),
             Self::Switch => "true or false".into(),
             Self::Text => "a text that is not empty".into(),
@@ -69,6 +74,7 @@ impl Kind {
                     .filter(|n: &f64| *n > 0.0 && n.is_finite())
                     .map(Value::Number)
             }
+            Self::Rate => rate(text).map(Value::Number),
             Self::Time => time(text).filter(|time| !time.is_zero()).map(Value::Time),
             Self::Switch => match text.to_lowercase().as_str() {
                 "true" | "yes" | "on" | "1" => Some(Value::Switch(true)),
@@ -102,6 +108,19 @@ fn route(text: &str, among: &Choices, most: usize) -> Result<Vec<String>, String
     Ok(entries)
 }
 
+/// Per second.
+fn rate(text: &str) -> Option<f64> {
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let seconds = match unit.trim() {
+        "s" | "sec" | "second" => 1.0,
+        "m" | "min" | "minute" => 60.0,
+        "h" | "hour" => 3600.0,
+        _ => return None,
+    };
+    let number: f64 = number.trim().parse().ok()?;
+    Some(number / seconds).filter(|rate| *rate > 0.0 && rate.is_finite())
+}
+
 fn time(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic());
     let (number, unit) = text.split_at(unit_at.unwrap_or(text.len()));
@@ -127,6 +146,10 @@ mod tests {
         for (kind, text, value) in [
             (Kind::Whole(1, 10), " 10 ", Value::Whole(10)),
             (Kind::Positive, "0.5", Value::Number(0.5)),
+            (Kind::Rate, "20", Value::Number(20.0)),
+            (Kind::Rate, "0.5/s", Value::Number(0.5)),
+            (Kind::Rate, "30/m", Value::Number(0.5)),
+            (Kind::Rate, "1800 / h", Value::Number(0.5)),
             (Kind::Time, "50ms", ms(50)),
             (Kind::Time, "1.5 s", ms(1500)),
             (Kind::Time, "2m", ms(120_000)),
@@ -160,6 +183,8 @@ mod tests {
             (Kind::Positive, "0", "write a number above 0"),
             (Kind::Positive, "inf", "write a number above 0"),
             (Kind::Positive, "NaN", "write a number above 0"),
+            (Kind::Rate, "0/s", "write a rate as 5/s"),
+            (Kind::Rate, "5/week", "write a rate as 5/s"),
             (Kind::Time, "0s", "write a time as 50ms, 2s or 1m, above 0"),
             (Kind::Time, "-1s", "write a time"),
             (Kind::Time, "5 weeks", "write a time"),

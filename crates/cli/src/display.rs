@@ -73,9 +73,13 @@ impl SayArgs {
 pub struct Display {
     shape: Shape,
     quiet: bool,
+    line: Line,
     /// When the server was first found loading, in the run's own time.
     loading_since: Mutex<Option<Duration>>,
 }
+
+/// Where a run stands, in a line with room for so many characters.
+type Line = fn(&Progress, usize) -> String;
 
 enum Shape {
     Bar(Box<ProgressBar>),
@@ -109,8 +113,15 @@ impl Display {
         Self {
             shape,
             quiet: show.quiet,
+            line,
             loading_since: Mutex::new(None),
         }
+    }
+
+    /// Tells progress by other lines than those of prompts.
+    pub fn with_line(mut self, line: Line) -> Self {
+        self.line = line;
+        self
     }
 
     fn lines(every: Duration) -> Shape {
@@ -205,14 +216,14 @@ impl ProgressNotifier for Display {
                     None => bar.set_style(Self::spinner()),
                 }
                 let width = usize::from(Term::stderr().size().1);
-                bar.set_message(line(progress, width.saturating_sub(BAR)));
+                bar.set_message((self.line)(progress, width.saturating_sub(BAR)));
             }
             Shape::Lines(lines) => {
                 let Ok(mut lines) = lines.lock() else { return };
                 let now = Instant::now();
                 if progress.phase != Phase::Finished && now >= lines.next {
                     lines.next = now + lines.every;
-                    say(&line(progress, usize::MAX));
+                    say(&(self.line)(progress, usize::MAX));
                 }
             }
         }

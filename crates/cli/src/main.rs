@@ -33,8 +33,8 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, export, providers, results, retry, run, scan, shell, simulate, status,
-    submit, work,
+    cancel, config, doctor, exec, export, providers, results, retry, run, scan, shell, simulate,
+    status, submit, work,
 };
 use exit::Exit;
 
@@ -60,6 +60,7 @@ fn execute(cli: Cli) -> Exit {
         Command::Results(args) => results::execute(&args),
         Command::Export(args) => export::execute(&args),
         Command::Scan(args) => scan::execute(&args),
+        Command::Exec(args) => exec::execute(&args),
         Command::Cancel(args) => cancel::execute(&args),
         Command::Retry(args) => retry::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),

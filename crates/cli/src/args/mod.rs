@@ -4,6 +4,7 @@
 pub mod cancel;
 pub mod config;
 pub mod doctor;
+pub mod exec;
 pub mod export;
 pub mod folder;
 pub mod input;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand};
 use cancel::CancelArgs;
 use config::ConfigArgs;
 use doctor::DoctorArgs;
+use exec::ExecArgs;
 use export::ExportArgs;
 use providers::ProvidersArgs;
 use results::ResultsArgs;
@@ -55,6 +57,7 @@ pub enum Command {
     Results(ResultsArgs),
     Export(Box<ExportArgs>),
     Scan(ScanArgs),
+    Exec(Box<ExecArgs>),
     Cancel(CancelArgs),
     Retry(RetryArgs),
     Doctor(DoctorArgs),

@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod config;
 pub mod doctor;
+pub mod exec;
 pub mod export;
 pub mod providers;
 pub mod results;

@@ -5,7 +5,7 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "",
     "run",
     "submit",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 17] = [
     "results",
     "export",
     "scan",
+    "exec",
     "cancel",
     "retry",
     "doctor",

@@ -26,6 +26,8 @@ mod embed_runs;
 mod errors;
 #[path = "../../../../tests/it/every_provider.rs"]
 mod every_provider;
+#[cfg(target_os = "linux")]
+mod exec;
 mod export;
 mod fallback;
 #[cfg(unix)]

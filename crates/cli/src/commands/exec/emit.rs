@@ -1,0 +1,198 @@
+//! What is done with each command's end: its output or its record first, then its line in the job log. A
+//! run that is killed in between does it again.
+
+use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use batchwright::Error;
+use batchwright::commands::{Finished, JobLog, JobRecord, JobStatus, Output, RecordFile, Resume};
+
+use super::source::is_stdin;
+use crate::args::exec::ExecArgs;
+use crate::display::Display;
+use crate::exit::{About, Refusal};
+use crate::{sanitize, stderr};
+
+/// So many failures are named at the end.
+const MOST_NAMED: usize = 5;
+
+pub struct Emitter {
+    records: Records,
+    log: Option<JobLog>,
+    /// The bar that goes before a command's output comes to its terminal.
+    bar: Option<Arc<Display>>,
+    /// The first failures, for people.
+    pub failures: Vec<String>,
+    pub trouble: Option<Trouble>,
+}
+
+/// Why no more can be taken.
+pub enum Trouble {
+    /// The reader of standard output went away.
+    Gone,
+    /// What ended cannot be written down.
+    Unwritten(String),
+}
+
+enum Records {
+    /// What commands print, as it is.
+    Outputs,
+    Stdout,
+    File(RecordFile),
+}
+
+impl Emitter {
+    pub fn open(args: &ExecArgs) -> Result<Self, Refusal> {
+        let results = &args.results;
+        let refused = |error: Error| Refusal::usage(error.message()).about(About::Output);
+        let resume = match (results.resume, results.resume_failed) {
+            (_, true) => Some(Resume::Succeeded),
+            (true, _) => Some(Resume::Ended),
+            _ => None,
+        };
+        // A dry run makes no file.
+        let wanted = |path: &&std::path::PathBuf| !results.dry_run || path.exists();
+        let log = results.joblog.as_ref().filter(wanted);
+        let log = log.map(|path| JobLog::open(path, resume)).transpose();
+        let records = match results.output.as_ref().filter(wanted) {
+            None => Records::Outputs,
+            Some(path) if is_stdin(Some(path)) => Records::Stdout,
+            Some(path) => Records::File(RecordFile::open(path, resume.is_some()).map_err(refused)?),
+        };
+        Ok(Self {
+            records,
+            log: log.map_err(refused)?,
+            bar: None,
+            failures: Vec::new(),
+            trouble: None,
+        })
+    }
+
+    pub fn shares_terminal_with(&mut self, display: &Arc<Display>) {
+        let prints = matches!(self.records, Records::Outputs | Records::Stdout);
+        if prints && io::stderr().is_terminal() {
+            self.bar = Some(display.clone());
+        }
+    }
+
+    /// What an earlier run finished.
+    pub fn finished(&self) -> Finished {
+        self.log.as_ref().map(JobLog::finished).unwrap_or_default()
+    }
+
+    pub fn take(&mut self, record: &JobRecord) -> ControlFlow<()> {
+        self.note(record);
+        let written = self.write(record).and_then(|()| match &mut self.log {
+            Some(log) => log
+                .append(record)
+                .map_err(|error| unwritten(error.message())),
+            None => Ok(()),
+        });
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(trouble) => {
+                self.trouble.get_or_insert(trouble);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn write(&mut self, record: &JobRecord) -> Result<(), Trouble> {
+        match &mut self.records {
+            Records::File(file) => file
+                .append(record)
+                .map_err(|error| unwritten(error.message())),
+            Records::Stdout => {
+                let line =
+                    serde_json::to_string(record).map_err(|error| unwritten(&error.to_string()))?;
+                self.make_room();
+                print(|out| out.write_all((sanitize::json(&line) + "\n").as_bytes()))
+            }
+            Records::Outputs => self.print_output(record),
+        }
+    }
+
+    fn print_output(&self, record: &JobRecord) -> Result<(), Trouble> {
+        let Some(result) = &record.result else {
+            return Ok(());
+        };
+        if result.stdout.total() + result.stderr.total() == 0 {
+            return Ok(());
+        }
+        self.make_room();
+        print(|out| result.stdout.write_to(out))?;
+        if result.stderr.total() > 0 {
+            stderr::flush();
+            // That nobody reads it is no error.
+            let _ = result.stderr.write_to(&mut io::stderr().lock());
+        }
+        Ok(())
+    }
+
+    fn make_room(&self) {
+        if let Some(bar) = &self.bar {
+            bar.clear();
+            stderr::flush();
+        }
+    }
+
+    fn note(&mut self, record: &JobRecord) {
+        if let Some(result) = &record.result {
+            for (output, name) in [(&result.stdout, "output"), (&result.stderr, "error output")] {
+                self.note_lost(record, output, name);
+            }
+        }
+        let Some(error) = record
+            .error
+            .as_ref()
+            .filter(|_| record.status == JobStatus::Failed)
+        else {
+            return;
+        };
+        let line = format!("{}: {}", named(record), error.message);
+        log::info!("{line}");
+        if self.failures.len() < MOST_NAMED {
+            self.failures.push(line);
+        }
+    }
+
+    fn note_lost(&self, record: &JobRecord, output: &Output, name: &str) {
+        let is_lost = match self.records {
+            Records::Outputs | Records::File(_) => output.lost() > 0,
+            Records::Stdout => output.is_truncated(),
+        };
+        if is_lost {
+            log::warn!(
+                "{}: of its {name} of {} bytes not all was kept",
+                named(record),
+                output.total()
+            );
+        }
+    }
+}
+
+/// A command as people find it again.
+fn named(record: &JobRecord) -> String {
+    let job = &record.job;
+    let text = sanitize::shortened(&job.text(), 80);
+    match (job.file(), job.line()) {
+        (Some(file), Some(line)) if !is_stdin(Some(file)) => {
+            format!("{}, line {line} (`{text}`)", file.display())
+        }
+        _ => format!("command {} (`{text}`)", job.id()),
+    }
+}
+
+fn print(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<(), Trouble> {
+    let mut out = io::stdout().lock();
+    let written = write(&mut out).and_then(|()| out.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Trouble::Gone,
+        _ => unwritten(&format!("cannot write to standard output: {error}")),
+    })
+}
+
+fn unwritten(why: &str) -> Trouble {
+    Trouble::Unwritten(why.to_owned())
+}

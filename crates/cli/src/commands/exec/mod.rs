@@ -1,0 +1,154 @@
+//! `batchwright exec`: commands in parallel, from scripts or for each line of a list.
+
+mod emit;
+mod report;
+mod source;
+
+use std::sync::Arc;
+
+use batchwright::commands::{CommandRunner, OnStop, Overflow};
+use batchwright::{Context, Error, Settings};
+
+use crate::args::exec::{ExecArgs, OnStopArg};
+use crate::args::run::OnError;
+use crate::display::{self, Display};
+use crate::exit::{About, Early, Exit, Refusal};
+use crate::session::Session;
+use crate::settings::{self, refused};
+use emit::Emitter;
+use report::Ended;
+use source::Source;
+
+pub fn execute(args: &ExecArgs) -> Exit {
+    display::start_log(&args.show);
+    run(args).unwrap_or_else(|early| early.end(args.results.json, args.show.quiet))
+}
+
+fn run(args: &ExecArgs) -> Result<Exit, Early> {
+    refuse_contradictions(args)?;
+    let settings = settings(args)?;
+    let runner = runner(args, &settings)?;
+    let mut source = Source::open(args)?;
+    let mut emitter = Emitter::open(args)?;
+    let plan = source.check(emitter.finished())?;
+    if args.results.dry_run {
+        return Ok(report::dry_run(args, source, &plan, emitter.finished())?);
+    }
+    let ctx = Context::new().with_grace(args.pace.grace);
+    let mut session = Session::start(&args.show, ctx, stopping_line(args))?;
+    session.display = Arc::new(Display::new(&args.show).with_line(report::progress_line));
+    if let Some(line) = report::plan_line(&plan) {
+        session.say(line);
+    }
+    emitter.shares_terminal_with(&session.display);
+    let runner = runner
+        .total(plan.to_run())
+        .context(&session.ctx)
+        .notifier(session.display.clone());
+    let skip = source.skip(emitter.finished());
+    let report = runner.run_source(skip.jobs, |record| emitter.take(&record));
+    session.display.clear();
+    let ended = Ended {
+        report: report.map_err(unusable)?,
+        skipped: skip.skipped.load(std::sync::atomic::Ordering::Relaxed),
+        plan,
+        failures: emitter.failures,
+        trouble: emitter.trouble,
+    };
+    Ok(report::report(args, &ended, &session))
+}
+
+fn refuse_contradictions(args: &ExecArgs) -> Result<(), Refusal> {
+    let results = &args.results;
+    let why = if results.json && results.output.is_none() && !results.dry_run {
+        "--json prints the summary where commands print: -o FILE has a place for what they print"
+    } else if results.json && source::is_stdin(results.output.as_deref()) {
+        "--json and -o - would both print to standard output; name a file by -o"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::usage(why))
+}
+
+fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
+    let pace = &args.pace;
+    let on_error = args.failures.on_error.map(OnError::name);
+    let mut settings = settings::settings(pace.data_dir.as_deref())?;
+    for (key, flag, words) in [
+        (
+            "exec.concurrency",
+            "--concurrency",
+            pace.concurrency.clone(),
+        ),
+        ("exec.rate", "--rate", pace.rate.clone()),
+        ("exec.on_error", "--on-error", on_error.map(str::to_owned)),
+    ] {
+        settings = settings.flag(key, flag, words).map_err(refused)?;
+    }
+    Ok(settings)
+}
+
+fn runner(args: &ExecArgs, settings: &Settings) -> Result<CommandRunner, Refusal> {
+    let on_error = settings.exec_on_error().map_err(refused)?;
+    let policy = OnError::named(&on_error)
+        .unwrap_or(OnError::Continue)
+        .policy();
+    let overflow = match args.results.output.as_deref() {
+        None => Overflow::Temporary,
+        Some(path) if source::is_stdin(Some(path)) => Overflow::Drop,
+        Some(path) => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".outputs");
+            Overflow::Folder(name.into())
+        }
+    };
+    let mut runner = CommandRunner::new()
+        .max_concurrency(settings.exec_max_concurrency().map_err(refused)?)
+        .concurrency(settings.exec_concurrency().map_err(refused)?)
+        .rate(settings.exec_rate().map_err(refused)?)
+        .on_error(policy)
+        .on_stop(match args.failures.on_stop {
+            OnStopArg::Finish => OnStop::Finish,
+            OnStopArg::Kill => OnStop::Kill,
+        })
+        .critical_exits(
+            args.failures
+                .critical_exit
+                .iter()
+                .map(|code| i32::from(*code)),
+        )
+        .timeout(args.pace.timeout)
+        .retries(args.failures.retries)
+        .retry_delay(args.failures.retry_delay)
+        .keep_order(args.results.keep_order)
+        .overflow(overflow)
+        .max_output(args.results.max_output);
+    if let Some(folder) = &args.workdir {
+        if !folder.is_dir() {
+            let why = format!("--workdir {}: there is no such folder", folder.display());
+            return Err(Refusal::usage(why));
+        }
+        runner = runner.current_dir(folder);
+    }
+    Ok(runner)
+}
+
+/// What the first signal is answered with.
+fn stopping_line(args: &ExecArgs) -> String {
+    match args.failures.on_stop {
+        OnStopArg::Kill => "stopping: running commands are killed".to_owned(),
+        OnStopArg::Finish => format!(
+            "stopping: running commands may end within {} s; once more to kill them",
+            args.pace.grace.as_secs()
+        ),
+    }
+}
+
+/// Commands that cannot be read, or are none.
+fn unreadable(error: Error) -> Refusal {
+    Refusal::usage(error.message()).about(About::Input)
+}
+
+fn unusable(error: Error) -> Refusal {
+    Refusal::usage(error.message())
+}

@@ -1,0 +1,228 @@
+//! What people and programs are told: the plan, the progress line, the summary, the exit code.
+
+use std::io::Write;
+
+use batchwright::commands::{CommandReport, Finished};
+use batchwright::progress::Phase;
+use batchwright::{Progress, StopReason};
+
+use super::emit::Trouble;
+use super::source::{Plan, Source};
+use super::unreadable;
+use crate::args::exec::ExecArgs;
+use crate::command_line::command_line;
+use crate::exit::{Exit, Refusal};
+use crate::format::{count, span};
+use crate::session::Session;
+use crate::{display, stdout};
+
+/// A run that has ended.
+pub struct Ended {
+    pub report: CommandReport,
+    pub plan: Plan,
+    /// Commands that were passed over, since an earlier run finished them.
+    pub skipped: u64,
+    pub failures: Vec<String>,
+    pub trouble: Option<Trouble>,
+}
+
+impl Ended {
+    /// Commands that were not run to their end, if that is known.
+    fn pending(&self) -> Option<u64> {
+        let done = self.skipped + self.report.completed + self.report.failed;
+        match self.plan.total {
+            Some(total) => Some(total.saturating_sub(done)),
+            None if self.report.stop.is_none() => Some(0),
+            None => None,
+        }
+    }
+
+    fn ended(&self) -> u64 {
+        self.report.completed + self.report.failed
+    }
+}
+
+/// What is to be done, where an earlier run has done some of it.
+pub fn plan_line(plan: &Plan) -> Option<String> {
+    let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
+    let to_run = count(total - plan.finished);
+    let mut line = format!(
+        "{} commands: {} finished before, {to_run} to run",
+        count(total),
+        count(plan.finished)
+    );
+    if plan.foreign > 0 {
+        let foreign = count(plan.foreign);
+        line.push_str(&format!("; the log has {foreign} that are not among them"));
+    }
+    Some(line)
+}
+
+/// Prints what would be run.
+pub fn dry_run(
+    args: &ExecArgs,
+    source: Source,
+    plan: &Plan,
+    finished: Finished,
+) -> Result<Exit, Refusal> {
+    if args.results.json {
+        let value = serde_json::json!({
+            "total": plan.total,
+            "finished_before": plan.finished,
+            "to_run": plan.to_run(),
+        });
+        return Ok(stdout::json(&value, Exit::Success));
+    }
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for job in source.skip(finished).jobs {
+        let job = job.map_err(unreadable)?;
+        let mut line = job.text_bytes().into_owned();
+        line.push(b'\n');
+        if out.write_all(&line).is_err() {
+            // The reader went away, and has what it wanted.
+            return Ok(Exit::Success);
+        }
+    }
+    let _ = out.flush();
+    Ok(Exit::Success)
+}
+
+/// Where a run stands, in a line.
+pub fn progress_line(progress: &Progress, room: usize) -> String {
+    let settled = progress.completed + progress.failed;
+    let mut out = match (progress.total, progress.percent) {
+        (Some(total), Some(percent)) => {
+            format!("{percent:.0}% · {}/{}", count(settled), count(total))
+        }
+        _ => format!("{} done", count(settled)),
+    };
+    out.push_str(&format!(
+        " · {} completed · {} failed · {} running · {} so far",
+        count(progress.completed),
+        count(progress.failed),
+        progress.in_flight,
+        span(progress.elapsed),
+    ));
+    if let Some(eta) = progress.eta.filter(|_| settled > 0) {
+        let left = format!(" · {} left", span(eta));
+        // Cut at its end, it would pass for less.
+        if out.chars().count() + left.chars().count() <= room {
+            out.push_str(&left);
+        }
+    }
+    if progress.phase == Phase::Stopping {
+        out.push_str(" · stopping");
+    }
+    out
+}
+
+pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {
+    let mut exit = exit_of(ended, session);
+    if let Some(Trouble::Unwritten(why)) = &ended.trouble {
+        display::error(why);
+    }
+    if args.results.json {
+        exit = print_json(args, ended, exit);
+    }
+    if !args.show.quiet {
+        print(args, ended);
+    } else if let Some(stop) = &ended.report.stop {
+        display::error(&format!("stopped: {stop}"));
+    }
+    exit
+}
+
+fn exit_of(ended: &Ended, session: &Session) -> Exit {
+    match (&ended.trouble, &ended.report.stop) {
+        (Some(Trouble::Unwritten(_)), _) => Exit::CouldNotRun,
+        (Some(Trouble::Gone), _) => Exit::StoppedEarly,
+        (_, Some(StopReason::Cancelled)) => session.signals.exit().unwrap_or(Exit::StoppedEarly),
+        // A line that is no command, in what could not be read before.
+        (_, Some(StopReason::Fatal(_))) => Exit::Usage,
+        (_, Some(_)) => Exit::StoppedEarly,
+        (_, None) if ended.ended() + ended.skipped == 0 => {
+            display::error("there are no commands in the input");
+            Exit::Usage
+        }
+        (_, None) if ended.report.failed > 0 => Exit::SomeFailed,
+        (_, None) => Exit::Success,
+    }
+}
+
+fn print(args: &ExecArgs, ended: &Ended) {
+    let report = &ended.report;
+    match (&ended.trouble, &report.stop) {
+        (Some(Trouble::Gone), _) => display::say("the reader of the output went away"),
+        (Some(Trouble::Unwritten(_)), _) | (_, None) => {}
+        (_, Some(StopReason::Cancelled)) => display::say("interrupted"),
+        (_, Some(stop)) => display::say(&format!("stopped: {stop}")),
+    }
+    let before = match ended.skipped {
+        0 => String::new(),
+        n => format!("{} finished before, ", count(n)),
+    };
+    let pending = match ended.pending() {
+        Some(0) => String::new(),
+        Some(n) => format!(", {} not run", count(n)),
+        None => ", the rest of the input not run".to_owned(),
+    };
+    let rate = match report.elapsed.as_secs_f64() {
+        seconds if seconds > 0.0 => format!(", {:.1}/s", ended.ended() as f64 / seconds),
+        _ => String::new(),
+    };
+    let retries = match report.retries {
+        0 => String::new(),
+        n => format!(" ({} retries)", count(n)),
+    };
+    let mut lines = vec![format!(
+        "{before}{} completed, {} failed{retries}{pending}; {}{rate}",
+        count(report.completed),
+        count(report.failed),
+        span(report.elapsed),
+    )];
+    lines.extend(ended.failures.iter().map(|line| format!("  {line}")));
+    let more = report.failed.saturating_sub(ended.failures.len() as u64);
+    if more > 0 {
+        lines.push(format!("  and {} more that failed", count(more)));
+    }
+    if let Some(path) = &args.results.output {
+        lines.push(format!("  results    {}", path.display()));
+    }
+    lines.extend(how_to_go_on(args, ended).map(|line| format!("  {line}")));
+    display::say(&lines.join("\n"));
+}
+
+fn how_to_go_on(args: &ExecArgs, ended: &Ended) -> Option<String> {
+    let resumes = args.results.resume || args.results.resume_failed;
+    let left = ended.pending() != Some(0);
+    match (&args.results.joblog, left) {
+        (Some(_), true) if resumes => Some(format!("to go on:\n    {}", command_line())),
+        (Some(_), true) => Some("to go on, add --resume to the same command".to_owned()),
+        (Some(_), false) if ended.report.failed > 0 && !args.results.resume_failed => {
+            Some("to run what failed again, add --resume-failed to the same command".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Prints the summary for programs. Returns `exit`, or an error where it could not be printed.
+fn print_json(args: &ExecArgs, ended: &Ended, exit: Exit) -> Exit {
+    let report = &ended.report;
+    let value = serde_json::json!({
+        "summary": {
+            "total": ended.plan.total,
+            "completed": report.completed,
+            "failed": report.failed,
+            "cancelled": report.cancelled,
+            "finished_before": ended.skipped,
+            "pending": ended.pending(),
+            "retries": report.retries,
+            "elapsed_seconds": report.elapsed.as_secs_f64(),
+        },
+        "stopped": report.stop.as_ref().map(ToString::to_string),
+        "output": args.results.output.as_ref().map(|path| path.to_string_lossy()),
+        "joblog": args.results.joblog.as_ref().map(|path| path.to_string_lossy()),
+        "exit_code": exit.code(),
+    });
+    stdout::json(&value, exit)
+}

@@ -1,0 +1,115 @@
+//! Which commands are run: those of files, of standard input, or a template for each line of these.
+
+use std::ffi::OsStr;
+use std::io::{IsTerminal, stdin};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use batchwright::Error;
+use batchwright::commands::{CommandJob, Commands, Finished, Template};
+
+use super::unreadable;
+use crate::args::exec::ExecArgs;
+use crate::exit::Refusal;
+
+pub struct Source {
+    commands: Commands,
+}
+
+/// What is to be done.
+pub struct Plan {
+    /// Commands of the input, where it can be read twice.
+    pub total: Option<u64>,
+    /// Of these, finished by an earlier run.
+    pub finished: u64,
+    /// Commands in the log that the input does not have.
+    pub foreign: u64,
+}
+
+impl Plan {
+    pub fn to_run(&self) -> Option<u64> {
+        self.total.map(|total| total.saturating_sub(self.finished))
+    }
+}
+
+/// Commands without those that an earlier run finished.
+pub struct Skipping<J> {
+    pub jobs: J,
+    pub skipped: Arc<AtomicU64>,
+}
+
+impl Source {
+    pub fn open(args: &ExecArgs) -> Result<Self, Refusal> {
+        let (template, list) = divide(&args.command);
+        let commands = if let Some(list) = list {
+            if !args.files.is_empty() {
+                let why = "arguments come from FILE or follow `:::`, not both";
+                return Err(Refusal::usage(why));
+            }
+            Commands::list(list)
+        } else if args.files.is_empty() {
+            if stdin().is_terminal() {
+                let why = "there are no commands: name a FILE, pipe lines in, or add `-- COMMAND ::: ARGUMENTS`";
+                return Err(Refusal::usage(why));
+            }
+            Commands::stdin()
+        } else {
+            Commands::files(&args.files).map_err(unreadable)?
+        };
+        let mut commands = commands.shell(args.shell).nul_separated(args.null);
+        if !template.is_empty() {
+            let template = match args.shell {
+                true => Template::shell(template),
+                false => Template::new(template),
+            };
+            commands =
+                commands.template(template.map_err(|error| Refusal::usage(error.message()))?);
+        }
+        Ok(Self { commands })
+    }
+
+    /// Reads what can be read twice, so that nothing runs where a line is no command.
+    pub fn check(&mut self, mut finished: Finished) -> Result<Plan, Refusal> {
+        let mut skipped = 0;
+        let total = self
+            .commands
+            .check(|job| skipped += u64::from(finished.take(job)));
+        let total = total.map_err(unreadable)?;
+        Ok(Plan {
+            total,
+            finished: skipped,
+            foreign: total.map_or(0, |_| finished.left()),
+        })
+    }
+
+    pub fn skip(
+        self,
+        mut finished: Finished,
+    ) -> Skipping<impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static> {
+        let skipped = Arc::<AtomicU64>::default();
+        let count = skipped.clone();
+        let jobs = self.commands.jobs().filter(move |job| {
+            let skip = job.as_ref().is_ok_and(|job| finished.take(job));
+            count.fetch_add(skip.into(), Ordering::Relaxed);
+            !skip
+        });
+        Skipping { jobs, skipped }
+    }
+}
+
+/// The template, and the arguments that follow it.
+fn divide<W: AsRef<OsStr>>(command: &[W]) -> (Vec<&OsStr>, Option<Vec<&OsStr>>) {
+    let words = || command.iter().map(AsRef::as_ref);
+    match words().position(|word| word == ":::") {
+        Some(at) => (
+            words().take(at).collect(),
+            Some(words().skip(at + 1).collect()),
+        ),
+        None => (words().collect(), None),
+    }
+}
+
+pub fn is_stdin(path: Option<&Path>) -> bool {
+    path.is_some_and(|path| path == Path::new("-"))
+}

@@ -1,0 +1,465 @@
+//! `batchwright exec`: commands from scripts and lists, what comes out, how it stops, how it goes on.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::common::{Desk, Ended, Running, eventually, line_count, results};
+
+/// Whatever sleeps so long is killed.
+const FOR_EVER: &str = "1000";
+
+/// Runs `exec` with these words and this on standard input.
+fn piped(desk: &Desk, words: &[&str], input: &[u8]) -> Ended {
+    let mut command = desk.command(["exec"].iter().chain(words));
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut pipe = running.child.stdin.take().unwrap();
+    pipe.write_all(input).unwrap();
+    drop(pipe);
+    running.wait()
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// Exit value and command of each line of a job log, sorted.
+fn logged(log: &str) -> Vec<(String, String)> {
+    let mut lines: Vec<_> = log
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let columns: Vec<&str> = line.split('\t').collect();
+            (columns[6].to_owned(), columns[8].to_owned())
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn scripts_of_all_systems_run_side_by_side() {
+    let desk = Desk::new();
+    desk.write(
+        "a.txt",
+        "\u{feff}# first\r\necho one\r\n\r\necho 'two  words' \\\r\n  more\r\n",
+    );
+    desk.write("b.txt", "printf '%s\\n' \"three #3\"\nfalse\n");
+    let ended = desk.plain("exec a.txt b.txt").expect(3);
+    assert_eq!(
+        sorted(&ended.stdout),
+        ["one", "three #3", "two  words more"]
+    );
+    ended
+        .says("3 completed, 1 failed")
+        .says("b.txt, line 2 (`false`): exit code 1");
+    let ended = desk.plain("exec --dry-run a.txt b.txt").expect(0);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "echo one",
+            "echo 'two  words'   more",
+            "printf '%s\\n' \"three #3\"",
+            "false"
+        ]
+    );
+}
+
+#[test]
+fn nothing_runs_where_a_line_is_no_command() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "touch made\necho x > y\n");
+    let ended = desk.plain("exec jobs.txt").expect(2);
+    assert!(
+        ended
+            .error()
+            .contains("jobs.txt, line 2: `>` is shell syntax"),
+        "{}",
+        ended.stderr
+    );
+    assert!(!desk.exists("made"));
+    desk.plain("exec --shell jobs.txt").expect(0);
+    assert_eq!(desk.read("y"), "x\n");
+    let ended = desk.plain("exec nowhere.txt").expect(2);
+    assert!(
+        ended.error().contains("cannot read nowhere.txt"),
+        "{}",
+        ended.stderr
+    );
+    desk.write("empty.txt", "# nothing\n\n");
+    assert!(
+        desk.plain("exec empty.txt")
+            .expect(2)
+            .error()
+            .contains("no commands")
+    );
+}
+
+#[test]
+fn lists_fill_placeholders_and_no_argument_is_code() {
+    let desk = Desk::new();
+    let words = [
+        "-k", "--", "printf", "%s|", "{}", "{.}", "{/}", "{//}", "{/.}", "{#}",
+    ];
+    let ended = piped(&desk, &words, b"d/a.b.txt\n$(touch made) 'x\n").expect(0);
+    assert_eq!(
+        ended.stdout,
+        "d/a.b.txt|d/a.b|a.b.txt|d|a.b|1|$(touch made) 'x|$(touch made) 'x|$(touch made) 'x|.|$(touch made) 'x|2|"
+    );
+    let shell = ["-k", "--shell", "--", "echo {} | tr a-z A-Z"];
+    let ended = piped(&desk, &shell, b"a  b\n$(touch made); touch made\n").expect(0);
+    assert_eq!(ended.stdout, "A  B\n$(TOUCH MADE); TOUCH MADE\n");
+    assert!(!desk.exists("made"));
+    let ended = piped(&desk, &["-0k", "--", "printf", "<%s>"], b"a\nb\0c d\0").expect(0);
+    assert_eq!(ended.stdout, "<a\nb><c d>");
+    let ended = piped(&desk, &["-k", "--", "echo", "x{}", ":::", "a b", "c"], b"").expect(0);
+    assert_eq!(ended.stdout, "xa b\nxc\n");
+}
+
+#[test]
+fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
+    let desk = Desk::new();
+    desk.write(
+        "jobs.txt",
+        "sh -c 'echo out; echo err >&2; exit 3'\nhead -c 100000 /dev/zero\nno-such-program-here x\n",
+    );
+    let ended = desk.plain("exec jobs.txt -o out.jsonl --json").expect(3);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(summary["summary"]["completed"], 1);
+    assert_eq!(summary["summary"]["failed"], 2);
+    assert_eq!(summary["exit_code"], 3);
+    let mut records = results(&desk.read("out.jsonl"));
+    records.sort_by_key(|record| record["seq"].as_u64());
+    let [exit, long, missing] = &records[..] else {
+        panic!("{records:?}");
+    };
+    assert_eq!(
+        (&exit["id"], &exit["line"]),
+        (&Value::from("1"), &Value::from(1))
+    );
+    assert_eq!(
+        (&exit["file"], &exit["status"]),
+        (&"jobs.txt".into(), &"failed".into())
+    );
+    assert_eq!(exit["command"][2], "echo out; echo err >&2; exit 3");
+    let result = &exit["result"];
+    assert_eq!(
+        (&result["exit_code"], &result["signal"]),
+        (&3.into(), &Value::Null)
+    );
+    assert_eq!(
+        (&result["stdout"], &result["stderr"]),
+        (&"out\n".into(), &"err\n".into())
+    );
+    assert!(result["start"].as_u64().unwrap() > 1_600_000_000_000);
+    assert!(result["duration_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(
+        (&exit["error"]["kind"], &result["truncated"]),
+        (&"exit".into(), &false.into())
+    );
+    let result = &long["result"];
+    assert_eq!(
+        (&result["stdout_bytes"], &result["truncated"]),
+        (&100_000.into(), &true.into())
+    );
+    let file = result["stdout_file"].as_str().unwrap();
+    assert_eq!(file, "out.jsonl.outputs/2.stdout");
+    assert_eq!(std::fs::read(desk.path(file)).unwrap(), vec![0; 100_000]);
+    assert_eq!(missing["error"]["kind"], "not_found");
+    assert_eq!(missing["result"], Value::Null);
+    // What is there is not written over.
+    let refused = desk.plain("exec jobs.txt -o out.jsonl").expect(2);
+    assert!(
+        refused.error().contains("3 records of an earlier run"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn outputs_come_whole_and_in_order_where_that_is_asked_for() {
+    let desk = Desk::new();
+    // Two lines with a pause between them, and the first commands are the slowest.
+    let line = |i: u32| {
+        format!(
+            "sh -c 'echo {i}; sleep 0.0{}; echo {i}; echo e{i} >&2'\n",
+            9 - i % 9
+        )
+    };
+    desk.write("jobs.txt", (0..30).map(line).collect::<String>());
+    let ended = desk.plain("exec jobs.txt -k -j 10 -q").expect(0);
+    let expected: String = (0..30).map(|i| format!("{i}\n{i}\n")).collect();
+    assert_eq!(ended.stdout, expected);
+    assert_eq!(ended.stderr.lines().count(), 30);
+    let ended = desk.plain("exec jobs.txt -j 10 -q").expect(0);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(
+        lines.chunks(2).all(|pair| pair[0] == pair[1]),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn settings_bound_the_run_and_say_what_they_accept() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "true\n");
+    let refused = desk.plain("exec jobs.txt -j 11").expect(2);
+    let error = refused.error();
+    assert!(
+        error.contains("--concurrency 11: write a whole number from 1 to 10"),
+        "{error}"
+    );
+    assert!(
+        error.contains("batchwright config set exec.max_concurrency 11"),
+        "{error}"
+    );
+    desk.plain("config set exec.max_concurrency 11").expect(0);
+    desk.plain("exec jobs.txt -j 11").expect(0);
+    desk.plain("exec jobs.txt --rate 0/s")
+        .expect(2)
+        .says("write a rate as 5/s");
+    desk.plain("config set exec.on_error stop").expect(0);
+    desk.plain("config set exec.rate 1000/s").expect(0);
+    desk.write("jobs.txt", "false\ntrue\ntrue\n");
+    desk.plain("exec jobs.txt -j 1")
+        .expect(4)
+        .says("an item failed: exit code 1");
+    desk.plain("exec jobs.txt -j 1 --on-error continue")
+        .expect(3)
+        .says("2 completed, 1 failed");
+    desk.write("jobs.txt", "true\nsh -c 'exit 9'\ntrue\ntrue\ntrue\ntrue\n");
+    let critical = "exec jobs.txt -j 1 --on-error stop-critical --critical-exit";
+    desk.plain(&format!("{critical} 8")).expect(3);
+    desk.plain(&format!("{critical} 8,9"))
+        .expect(4)
+        .says("stopped: exit code 9");
+}
+
+#[test]
+fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "echo a\nfalse\necho 'b c'\n");
+    desk.plain("exec jobs.txt --joblog log").expect(3);
+    let entry = |exit: &str, command: &str| (exit.to_owned(), command.to_owned());
+    let first = [
+        entry("0", "echo 'b c'"),
+        entry("0", "echo a"),
+        entry("1", "false"),
+    ];
+    assert_eq!(logged(&desk.read("log")), first);
+    let refused = desk.plain("exec jobs.txt --joblog log").expect(2);
+    assert!(
+        refused
+            .error()
+            .contains("3 commands of an earlier run: --resume"),
+        "{}",
+        refused.stderr
+    );
+    let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(0);
+    assert_eq!(ended.stdout, "");
+    ended.says("3 commands: 3 finished before, 0 to run");
+    // Inserted, reordered, changed.
+    desk.write("jobs.txt", "echo new\necho 'b c'\nfalse\necho A\n");
+    let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(0);
+    assert_eq!(sorted(&ended.stdout), ["A", "new"]);
+    ended.says("4 commands: 2 finished before, 2 to run; the log has 1 that are not among them");
+    let ended = desk
+        .plain("exec jobs.txt --joblog log --resume-failed")
+        .expect(3);
+    assert_eq!(ended.stdout, "");
+    ended.says("0 completed, 1 failed");
+    assert_eq!(line_count(&desk.path("log")), 1 + 3 + 2 + 1);
+    // Standard input, too.
+    let words = ["--joblog", "log", "--resume", "--", "echo"];
+    assert_eq!(piped(&desk, &words, b"a\nx\n").expect(0).stdout, "x\n");
+    // What GNU parallel has written is gone on with.
+    let header = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
+    desk.write(
+        "theirs",
+        format!("{header}1\t:\t1795291315.786\t     0.003\t0\t6\t0\t0\techo A\n"),
+    );
+    let ended = desk
+        .plain("exec jobs.txt --joblog theirs --resume -k")
+        .expect(3);
+    assert_eq!(ended.stdout, "new\nb c\n");
+}
+
+#[test]
+fn ctrl_c_lets_running_commands_end_or_kills_them() {
+    let desk = Desk::new();
+    desk.write(
+        "jobs.txt",
+        "sh -c 'touch begun; until [ -e go ]; do :; done; echo done'\ntouch second\n",
+    );
+    let words = ["exec", "jobs.txt", "-j", "1", "--joblog", "log"];
+    let running = Running::start(&mut desk.command(words));
+    assert!(eventually(|| desk.exists("begun")));
+    running.signal("INT");
+    running.hears("running commands may end within 30 s");
+    desk.write("go", "");
+    let ended = running.wait().expect(130);
+    assert_eq!(ended.stdout, "done\n");
+    assert!(!desk.exists("second"));
+    ended.says("1 not run").says("add --resume");
+    desk.plain("exec jobs.txt --joblog log --resume").expect(0);
+    assert!(desk.exists("second"));
+    // Killed at the first, or at the second.
+    desk.write(
+        "jobs.txt",
+        format!("sh -c 'trap \"\" TERM; touch alive; sleep {FOR_EVER} & wait; sleep {FOR_EVER}'\n"),
+    );
+    for (flags, signals) in [("--on-stop kill", 1), ("", 2)] {
+        let _ = std::fs::remove_file(desk.path("alive"));
+        let running =
+            Running::start(&mut desk.command(format!("exec jobs.txt {flags}").split_whitespace()));
+        assert!(eventually(|| desk.exists("alive")));
+        running.signal("TERM");
+        running.hears("stopping");
+        if signals == 2 {
+            running.signal("TERM");
+        }
+        running.wait().expect(143);
+        assert!(eventually(|| !is_asleep(&desk)), "{flags}");
+    }
+}
+
+/// Whether a command of this desk still sleeps.
+fn is_asleep(desk: &Desk) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.into_iter().any(|process| {
+        let folder = std::fs::read_link(process.path().join("cwd"));
+        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        folder.is_ok_and(|folder| folder == desk.path(".").canonicalize().unwrap())
+            && command.starts_with(b"sleep\0")
+    })
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_run_quietly() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "echo x\n".repeat(5000));
+    let mut command = desk.command(["exec", "jobs.txt"]);
+    let mut running = Running::start(&mut command);
+    // Closed before anything is read.
+    drop(running.child.stdout.take());
+    running
+        .wait()
+        .expect(4)
+        .says("the reader of the output went away");
+}
+
+#[test]
+fn a_full_disk_is_said_and_stops_nothing_else() {
+    let Some(disk) = super::common::SmallDisk::new("small", 256) else {
+        return;
+    };
+    disk.desk
+        .write("jobs.txt", "head -c 1000000 /dev/zero\necho x\n");
+    let ended = disk
+        .desk
+        .plain("exec jobs.txt -k -j 1 -o small/out.jsonl")
+        .expect(3);
+    ended.says("its output cannot be kept: No space left on device");
+    let records = disk.desk.results("small/out.jsonl");
+    assert_eq!(
+        (&records[0]["error"]["kind"], &records[1]["status"]),
+        (&"disk_full".into(), &"completed".into())
+    );
+}
+
+/// Kills the run again and again, and lets it go on from its log.
+fn killed(commands: usize, kills: usize) {
+    let desk = Desk::new();
+    // Each command says that it ran, in an append that is never torn.
+    let line = |i: usize| format!("sh -c 'echo {i} >> ran'\n");
+    desk.write("jobs.txt", (0..commands).map(line).collect::<String>());
+    let words = |resume: bool| {
+        let resume = if resume { "--resume" } else { "" };
+        format!("exec jobs.txt -j 5 -q --joblog log {resume}")
+    };
+    let (mut finished, mut lines) = (Vec::new(), 0);
+    for round in 0..kills {
+        let goal = (round + 1) * commands / (kills + 1);
+        let words = words(round > 0);
+        let running = Running::start(&mut desk.command(words.split_whitespace()));
+        assert!(eventually(|| line_count(&desk.path("log")) > goal));
+        running.signal("KILL");
+        running.wait();
+        let log = desk.read("log");
+        let whole = &log[..log.rfind('\n').map_or(0, |at| at + 1)];
+        let now = logged(whole);
+        assert!(now.len() > lines, "something finished");
+        (finished, lines) = (now, line_count(&desk.path("log")));
+    }
+    assert!(
+        eventually(|| !is_running(&desk)),
+        "a command outlived its run"
+    );
+    let at_the_kill = desk.read("ran").lines().count();
+    desk.plain(&words(true)).expect(0);
+    let ran = desk.read("ran");
+    let mut runs = vec![0; commands];
+    ran.lines()
+        .for_each(|line| runs[line.parse::<usize>().unwrap()] += 1);
+    assert!(runs.iter().all(|runs| *runs >= 1), "each ran");
+    // At most what was in flight at a kill ran twice.
+    let twice: usize = runs.iter().map(|runs| runs - 1).sum();
+    assert!(twice <= 5 * kills, "{twice} ran again");
+    assert_eq!(ran.lines().count() - at_the_kill, commands - finished.len());
+    assert_eq!(logged(&desk.read("log")).len(), commands);
+}
+
+/// Whether a shell of this desk still runs.
+fn is_running(desk: &Desk) -> bool {
+    let folder = desk.path(".").canonicalize().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut folders = processes.map(|process| std::fs::read_link(process.path().join("cwd")));
+    folders.any(|own| own.is_ok_and(|own| own == folder))
+}
+
+#[test]
+fn a_killed_run_goes_on_and_finished_commands_do_not_run_again() {
+    killed(300, 3);
+}
+
+#[test]
+#[ignore = "ten thousand commands"]
+fn ten_thousand_commands_survive_kills_in_the_middle() {
+    killed(10_000, 3);
+}
+
+#[test]
+#[ignore = "a hundred thousand commands"]
+fn a_hundred_thousand_commands_take_no_more_memory_than_a_thousand() {
+    let desk = Desk::new();
+    let peak = |commands: usize| {
+        desk.write(
+            "jobs.txt",
+            "true a few words more, as commands have\n"
+                .replace(',', "")
+                .repeat(commands),
+        );
+        let program = env!("CARGO_BIN_EXE_batchwright");
+        let words = format!("exec jobs.txt -q -j 10 --joblog log{commands}");
+        let mut command = Command::new("/usr/bin/time");
+        command
+            .args(["-f", "%M", program])
+            .args(words.split_whitespace());
+        let ended = Running::start(
+            command
+                .current_dir(desk.path("."))
+                .env("BATCHWRIGHT_HOME", desk.path("home"))
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        );
+        let ended = ended.wait().expect(0);
+        ended.stderr.lines().last().unwrap().parse::<u64>().unwrap()
+    };
+    let (few, many) = (peak(1000), peak(100_000));
+    assert!(many < few + 4096, "{few} KiB, then {many} KiB");
+}
