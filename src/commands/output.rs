@@ -120,6 +120,7 @@ impl<'a> Capture<'a> {
         }
         if let Err(error) = self.store(rest) {
             self.failed = Some(error);
+            self.discard();
         }
     }
 
@@ -144,9 +145,9 @@ impl<'a> Capture<'a> {
                         (file, Some(path))
                     }
                 };
+                output.path = path;
                 (&file).write_all(&output.head)?;
                 output.stored = output.head.len() as u64;
-                output.path = path;
                 output.file.insert(Arc::new(file)).clone()
             }
         };
@@ -156,6 +157,15 @@ impl<'a> Capture<'a> {
         (&*file).write_all(rest)?;
         output.stored += rest.len() as u64;
         Ok(())
+    }
+
+    /// Half an output is of no use, and its room is needed.
+    fn discard(&mut self) {
+        let output = &mut self.output;
+        (output.file, output.stored) = (None, 0);
+        if let Some(path) = output.path.take() {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     pub fn end(mut self) -> Output {
