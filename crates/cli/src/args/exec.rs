@@ -10,7 +10,7 @@ use super::run::OnError;
 use super::shared::{MORE, ShowArgs};
 use super::values::{seconds, size, words_for};
 
-/// Run commands in parallel, one a line of each FILE; safely, paced, and resumable
+/// Run commands in parallel: paced, retried, resumable
 ///
 /// FILE has a command a line; blank lines and comments (#) are skipped, a backslash at the end of a line continues
 /// it. No shell reads them, unless --shell is given: what only a shell could carry out is refused before anything

@@ -359,7 +359,7 @@ fn a_full_disk_is_said_and_stops_nothing_else() {
         return;
     };
     disk.desk
-        .write("jobs.txt", "head -c 1000000 /dev/zero\necho x\n");
+        .write("jobs.txt", "sh -c 'yes | head -c 1000000'\necho x\n");
     let ended = disk
         .desk
         .plain("exec jobs.txt -k -j 1 -o small/out.jsonl")
