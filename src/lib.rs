@@ -108,6 +108,8 @@ pub mod plan;
 #[cfg(any(feature = "commands", feature = "files"))]
 #[allow(dead_code)]
 mod pool;
+#[cfg(feature = "files")]
+pub mod processing;
 pub mod progress;
 pub mod provider;
 #[cfg(feature = "queue")]

@@ -33,11 +33,17 @@ pub enum ErrorKind {
     Panic,
     /// The item was in flight when its process died, too often.
     Crashed,
+    /// A file that is not there, or no longer.
+    NotFound,
+    /// A file that this user may not read.
+    PermissionDenied,
+    /// A file that is no longer what was found, or changed while it was read.
+    Changed,
 }
 
 impl ErrorKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [ErrorKind; 13] = [
+    pub const ALL: [ErrorKind; 16] = [
         Self::RateLimited,
         Self::Transient,
         Self::Malformed,
@@ -51,6 +57,9 @@ impl ErrorKind {
         Self::BudgetExceeded,
         Self::Panic,
         Self::Crashed,
+        Self::NotFound,
+        Self::PermissionDenied,
+        Self::Changed,
     ];
 
     /// The stable name used in JSON, in `snake_case`.
@@ -69,6 +78,9 @@ impl ErrorKind {
             Self::BudgetExceeded => "budget_exceeded",
             Self::Panic => "panic",
             Self::Crashed => "crashed",
+            Self::NotFound => "not_found",
+            Self::PermissionDenied => "permission_denied",
+            Self::Changed => "changed",
         }
     }
 

@@ -37,6 +37,9 @@ pub(crate) struct PreviousLine {
     pub provider: Option<String>,
     #[serde(default)]
     error: Option<Value>,
+    #[cfg(feature = "files")]
+    #[serde(default)]
+    pub attempts: Option<u32>,
     /// Says something of its row.
     #[serde(default)]
     pub input: Option<IgnoredAny>,
@@ -53,6 +56,12 @@ impl PreviousLine {
             true => EarlierResult::Unusable,
             false => EarlierResult::Failure,
         }
+    }
+
+    /// Why it is no success.
+    #[cfg(feature = "files")]
+    pub(crate) fn error(&self) -> Option<Error> {
+        serde_json::from_value(self.error.clone()?).ok()
     }
 
     /// The fingerprint's beginning; one that fits nothing for an answer that is to be replaced.
@@ -254,6 +263,13 @@ impl ResultsFile {
                 Err(error)
             }
         }
+    }
+
+    /// Has the disk itself take what was appended.
+    #[cfg(feature = "files")]
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        let synced = self.file.sync_data();
+        synced.map_err(|e| trouble(&self.path, "cannot sync", &e))
     }
 
     /// Rewrites the file with the lines at these places, in this order, and without the others:

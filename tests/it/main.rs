@@ -31,6 +31,8 @@ mod local_files;
 mod manager;
 #[cfg(feature = "queue")]
 mod memory_store;
+#[cfg(feature = "files")]
+mod processing;
 mod provider;
 #[cfg(feature = "queue")]
 mod queue;

@@ -1,0 +1,287 @@
+//! Tasks on the pool: read, processed, handed out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::iter::from_fn;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::base::memory::MemoryManager;
+use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::route::RetryPolicy;
+use crate::engine::run::panicked;
+use crate::observe::progress::ProgressNotifier;
+use crate::pool::{Pool, PoolEnd, TaskEnd};
+
+use super::config::{ParallelConfig, ProcessingConfig};
+use super::gate::{Gate, Opens};
+use super::result::{BatchResult, ProcessResult, ProcessingEnd};
+use super::stats::StatsCollector;
+use super::stream::ProcessStream;
+use super::task::{ProcessTask, SourceFile, Stamp};
+
+/// Carries out tasks on threads of one pool.
+///
+/// ```
+/// use batchwright::processing::{ParallelConfig, ParallelExecutor, ProcessTask};
+/// # let place = tempfile::tempdir().unwrap();
+/// # let path = place.path().join("a.txt");
+/// # std::fs::write(&path, "text").unwrap();
+/// let executor = ParallelExecutor::new(ParallelConfig::new().max_workers(2));
+/// let tasks = vec![ProcessTask::new(&path), ProcessTask::new("/nowhere")];
+/// let batch = executor.execute_batch(tasks, |file| Ok(file.bytes().len()));
+/// assert_eq!(*batch.results[0].result.as_ref().unwrap(), 4);
+/// assert!(batch.results[1].result.is_err());
+/// ```
+#[derive(Clone)]
+pub struct ParallelExecutor {
+    config: ParallelConfig,
+    memory: MemoryManager,
+    retry: RetryPolicy,
+    on_error: ErrorPolicy,
+    pub(super) ctx: Context,
+    notifier: Option<Arc<dyn ProgressNotifier>>,
+}
+
+/// A task on its way, with what was seen of its file so far.
+struct Queued {
+    task: ProcessTask,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    stamp: Option<Stamp>,
+    bytes: u64,
+    took: Duration,
+}
+
+impl ParallelExecutor {
+    /// One with the memory, retries and error policy that [`ProcessingConfig`] has by default.
+    pub fn new(config: ParallelConfig) -> Self {
+        let processing = ProcessingConfig::default();
+        Self {
+            config,
+            memory: MemoryManager::new(processing.max_memory),
+            retry: processing.retry,
+            on_error: processing.on_error,
+            ctx: Context::new(),
+            notifier: None,
+        }
+    }
+
+    /// Cancellation, deadline and grace. Default: a context that nobody cancels.
+    pub fn context(mut self, ctx: &Context) -> Self {
+        self.ctx = ctx.clone();
+        self
+    }
+
+    /// Whose ceiling of memory holds. Default: one of its own, of 500 MB.
+    pub fn memory(mut self, memory: &MemoryManager) -> Self {
+        self.memory = memory.clone();
+        self
+    }
+
+    /// How often and how patiently what may pass is tried again, see [`ProcessingConfig::retry`].
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// What a failed file means for the others. Default: [`ErrorPolicy::ContinueOnError`].
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.on_error = policy;
+        self
+    }
+
+    /// Who is told about progress. Default: nobody.
+    pub fn notifier(mut self, notifier: Option<Arc<dyn ProgressNotifier>>) -> Self {
+        self.notifier = notifier;
+        self
+    }
+
+    /// Carries out all tasks and returns a result for each, in their order.
+    pub fn execute_batch<R: Send>(
+        &self,
+        tasks: Vec<ProcessTask>,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
+    ) -> BatchResult<R> {
+        let mut results = Vec::with_capacity(tasks.len());
+        let end = self.execute(tasks.into_iter(), function, |result| {
+            results.push(result);
+            ControlFlow::Continue(())
+        });
+        results.sort_by_key(|result: &ProcessResult<R>| result.index);
+        BatchResult::new(results, end)
+    }
+
+    /// Carries out tasks in the background, as results are taken. The tasks may be without end: no more than
+    /// [`ParallelConfig::chunk_size`] are under way.
+    pub fn execute_streaming<R: Send + 'static>(
+        &self,
+        tasks: impl Iterator<Item = ProcessTask> + Send + 'static,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Send + Sync + 'static,
+    ) -> ProcessStream<R> {
+        // Dropping the stream must end this run and nothing else of the caller's.
+        let mut own = self.clone();
+        own.ctx = own.ctx.child();
+        let ctx = own.ctx.clone();
+        ProcessStream::spawn(ctx, move |sink| {
+            let gate = own.gate();
+            let source = own.source(tasks, gate.clone());
+            let call = |queued: &Queued, _: u32, ctx: &Context| own.call(queued, &function, ctx);
+            own.run(gate, sink, |pool, sink| {
+                pool.run_detached(source, call, sink)
+            })
+        })
+    }
+
+    /// Carries out tasks and hands each result to `sink` on this thread, as ordered as was asked for.
+    pub(super) fn execute<R: Send>(
+        &self,
+        tasks: impl Iterator<Item = ProcessTask> + Send,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
+        sink: impl FnMut(ProcessResult<R>) -> ControlFlow<()>,
+    ) -> ProcessingEnd {
+        let (low, high) = tasks.size_hint();
+        let total = (Some(low) == high).then_some(low as u64);
+        let gate = self.gate();
+        let source = self.source(tasks, gate.clone());
+        let call = |queued: &Queued, _: u32, ctx: &Context| self.call(queued, &function, ctx);
+        self.run(gate, sink, |pool, sink| {
+            pool.total(total).run(source, call, sink)
+        })
+    }
+
+    fn gate(&self) -> Arc<Gate> {
+        let ParallelConfig {
+            max_workers,
+            chunk_size,
+            ..
+        } = self.config;
+        Arc::new(Gate::new(max_workers, chunk_size, self.memory.clone()))
+    }
+
+    fn source<I: Iterator<Item = ProcessTask>>(
+        &self,
+        mut tasks: I,
+        gate: Arc<Gate>,
+    ) -> impl Iterator<Item = Result<Queued, Error>> + use<I> {
+        from_fn(move || {
+            gate.enter();
+            let task = tasks.next()?;
+            let seen = Mutex::default();
+            Some(Ok(Queued { task, seen }))
+        })
+    }
+
+    fn run<R>(
+        &self,
+        gate: Arc<Gate>,
+        mut sink: impl FnMut(ProcessResult<R>) -> ControlFlow<()>,
+        go: impl FnOnce(Pool<'_>, &mut dyn FnMut(TaskEnd<Queued, R>) -> ControlFlow<()>) -> PoolEnd,
+    ) -> ProcessingEnd {
+        let pool = Pool::new(&self.ctx)
+            .concurrency(self.config.max_workers)
+            .retry(self.retry)
+            .on_error(self.on_error)
+            .notifier(
+                self.notifier
+                    .as_deref()
+                    .map(|told| told as &dyn ProgressNotifier),
+            );
+        let mut stats = StatsCollector::new();
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        let mut hand_out = |end| {
+            // Should the sink panic, nobody is left to let the source go on.
+            let _opens = Opens(&gate);
+            let result = ended(end);
+            if result.attempts > 0 {
+                stats.record(result.size, result.took, result.result.is_ok());
+            }
+            early.insert(result.index, result);
+            while let Some(first) = early.first_entry()
+                && (!self.config.keep_order || *first.key() == next)
+            {
+                let result = first.remove();
+                next += 1;
+                gate.leave(result.size);
+                if sink(result).is_break() {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        let stop = go(pool, &mut hand_out).stop;
+        ProcessingEnd {
+            stats: stats.stats(),
+            stop,
+        }
+    }
+
+    fn call<R>(
+        &self,
+        queued: &Queued,
+        function: &impl Fn(&SourceFile<'_>) -> Result<R, Error>,
+        ctx: &Context,
+    ) -> Result<R, Error> {
+        let task = &queued.task;
+        let stamp = task.look()?;
+        let mut room = self.memory.wait_for_memory(stamp.size, ctx)?;
+        let started = Instant::now();
+        let read = task.read(stamp);
+        room.filled();
+        let bytes = read.as_ref().map_or(0, Vec::len) as u64;
+        let result = read.and_then(|bytes| {
+            let file = SourceFile { task, bytes };
+            catch_unwind(AssertUnwindSafe(|| function(&file)))
+                .unwrap_or_else(|panic| Err(panicked("the function that processes it", panic)))
+        });
+        let mut seen = queued.seen.lock();
+        seen.stamp = Some(stamp);
+        seen.bytes = bytes;
+        seen.took += started.elapsed();
+        result
+    }
+}
+
+/// The result of a task, and its line in the log.
+fn ended<R>(end: TaskEnd<Queued, R>) -> ProcessResult<R> {
+    let Queued { task, seen } = end.task;
+    let Seen { stamp, bytes, took } = seen.into_inner();
+    let outcome = match &end.result {
+        Ok(_) => "done",
+        Err(error) => error.kind().as_str(),
+    };
+    log::debug!(
+        "{:?}: {bytes} bytes in {:.1} ms, {outcome}",
+        task.file_path,
+        took.as_secs_f64() * 1e3
+    );
+    ProcessResult {
+        index: end.index,
+        file_path: task.file_path,
+        source_id: task.source_id,
+        size: bytes,
+        took,
+        attempts: end.attempts,
+        result: end.result,
+        stamp,
+    }
+}
+
+impl fmt::Debug for ParallelExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParallelExecutor")
+            .field("config", &self.config)
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+//! What a failure of the file system means: one table.
+
+use std::io;
+
+use crate::base::error::{Error, ErrorKind};
+
+/// By the system's number, for what [`io::ErrorKind`] has no name for or another opinion of.
+#[cfg(unix)]
+const BY_NUMBER: &[(i32, ErrorKind)] = &[
+    // EIO: a network mount whose server did not answer in time (nfs(5), "soft"), or a disk that reads
+    // at the second try.
+    (5, ErrorKind::Transient),
+    // ENFILE and EMFILE: no more open files just now.
+    (23, ErrorKind::Transient),
+    (24, ErrorKind::Transient),
+];
+
+#[cfg(windows)]
+const BY_NUMBER: &[(i32, ErrorKind)] = &[
+    // ERROR_TOO_MANY_OPEN_FILES.
+    (4, ErrorKind::Transient),
+    // ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION: somebody else is writing to it.
+    (32, ErrorKind::Transient),
+    (33, ErrorKind::Transient),
+];
+
+#[cfg(not(any(unix, windows)))]
+const BY_NUMBER: &[(i32, ErrorKind)] = &[];
+
+const BY_KIND: &[(io::ErrorKind, ErrorKind)] = &[
+    (io::ErrorKind::Interrupted, ErrorKind::Transient),
+    (io::ErrorKind::WouldBlock, ErrorKind::Transient),
+    (io::ErrorKind::TimedOut, ErrorKind::Transient),
+    (io::ErrorKind::ResourceBusy, ErrorKind::Transient),
+    (io::ErrorKind::Deadlock, ErrorKind::Transient),
+    (io::ErrorKind::OutOfMemory, ErrorKind::Transient),
+    // ESTALE and what else becomes of files on other machines.
+    (io::ErrorKind::StaleNetworkFileHandle, ErrorKind::Transient),
+    (io::ErrorKind::NetworkDown, ErrorKind::Transient),
+    (io::ErrorKind::NetworkUnreachable, ErrorKind::Transient),
+    (io::ErrorKind::HostUnreachable, ErrorKind::Transient),
+    (io::ErrorKind::ConnectionReset, ErrorKind::Transient),
+    (io::ErrorKind::ConnectionAborted, ErrorKind::Transient),
+    (io::ErrorKind::NotConnected, ErrorKind::Transient),
+    (io::ErrorKind::NotFound, ErrorKind::NotFound),
+    // A folder of its path was replaced by a file.
+    (io::ErrorKind::NotADirectory, ErrorKind::NotFound),
+    (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
+];
+
+/// The kind of a failure: whether it may pass by itself, and if not, what it is. What is in no table stays
+/// as it is, and is [`ErrorKind::Invalid`].
+pub(super) fn kind_of(error: &io::Error) -> ErrorKind {
+    let number = error.raw_os_error();
+    let by_number = BY_NUMBER.iter().find(|(known, _)| number == Some(*known));
+    let by_kind = || BY_KIND.iter().find(|(known, _)| error.kind() == *known);
+    let kind = by_number.map(|(_, kind)| *kind);
+    kind.or_else(|| by_kind().map(|(_, kind)| *kind))
+        .unwrap_or(ErrorKind::Invalid)
+}
+
+/// It as an error of ours, with what was tried.
+pub(super) fn failed_to(what: &str, error: &io::Error) -> Error {
+    Error::new(kind_of(error), format!("cannot {what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_may_pass_is_told_from_what_stays() {
+        // EINTR, EAGAIN, EIO, ENFILE, EMFILE are the same numbers on every Unix but EAGAIN.
+        for number in [4, 5, 23, 24] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(kind_of(&error), ErrorKind::Transient, "{error}");
+        }
+        let table = [
+            (2, ErrorKind::NotFound),
+            (13, ErrorKind::PermissionDenied),
+            (20, ErrorKind::NotFound),
+            (21, ErrorKind::Invalid),
+        ];
+        for (number, kind) in table {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(kind_of(&error), kind, "{error}");
+        }
+        for kind in [
+            io::ErrorKind::TimedOut,
+            io::ErrorKind::WouldBlock,
+            io::ErrorKind::StaleNetworkFileHandle,
+        ] {
+            assert_eq!(kind_of(&kind.into()), ErrorKind::Transient, "{kind}");
+        }
+        assert_eq!(
+            kind_of(&io::ErrorKind::InvalidData.into()),
+            ErrorKind::Invalid
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! Files processed in bulk: by a function of yours on all cores, or by a model.
+//!
+//! Each file is read, handed to the function, and gone from memory before its result is. One that cannot be
+//! read, that changes meanwhile, or for which the function fails or panics costs itself alone.
+//!
+//! ```
+//! use batchwright::processing::{BatchProcessor, SourceFile};
+//! # use batchwright::Error;
+//! # fn main() -> Result<(), Error> {
+//! # let place = tempfile::tempdir().unwrap();
+//! # let folder = place.path();
+//! # std::fs::write(folder.join("a.py"), "def f():\n    return 1\n").unwrap();
+//! let lines = |file: &SourceFile| Ok(file.text()?.lines().count());
+//! let batch = BatchProcessor::default().process_directory(folder, lines)?;
+//! for file in &batch.results {
+//!     match &file.result {
+//!         Ok(lines) => println!("{}: {lines} lines", file.source_id),
+//!         Err(error) => println!("{}: {error}", file.source_id),
+//!     }
+//! }
+//! assert_eq!((batch.stats.completed, batch.stats.failed), (1, 0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | process a list of files, a stream of them, or a folder; ask a model about each | [`BatchProcessor`], [`ProcessingConfig`], [`ParallelConfig`] |
+//! | the same without folders, checkpoints and prompts | [`ParallelExecutor`] over [`ProcessTask`]s with their [`TaskConfig`] |
+//! | know what a function is given | [`SourceFile`] |
+//! | know what became of a file, of all of them | [`ProcessResult`], [`BatchResult`], [`ProcessStream`], [`ProcessingEnd`] |
+//! | count speed, bytes and success | [`StatsCollector`], [`ProcessingStats`] |
+//! | keep failures, try them again, resume after a crash | [`ErrorRecovery`], [`FailedFile`] |
+
+mod config;
+mod executor;
+mod failure;
+mod gate;
+mod processor;
+mod prompts;
+mod recovery;
+mod result;
+mod stats;
+mod stream;
+mod task;
+
+pub use config::{ParallelConfig, ProcessingConfig};
+pub use executor::ParallelExecutor;
+pub use processor::BatchProcessor;
+pub use recovery::{ErrorRecovery, FailedFile};
+pub use result::{BatchResult, ProcessResult, ProcessingEnd};
+pub use stats::{ProcessingStats, StatsCollector};
+pub use stream::ProcessStream;
+pub use task::{ProcessTask, SourceFile, TaskConfig};

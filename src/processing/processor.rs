@@ -1,0 +1,253 @@
+//! Lists, streams and folders of files, with memory and recovery.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::base::memory::MemoryManager;
+use crate::observe::progress::ProgressNotifier;
+use crate::sources::{FileInfo, FileScanner, shown_path};
+
+use super::config::{ParallelConfig, ProcessingConfig};
+use super::executor::ParallelExecutor;
+use super::recovery::ErrorRecovery;
+use super::result::{BatchResult, ProcessResult, ProcessingEnd};
+use super::stream::ProcessStream;
+use super::task::{ProcessTask, SourceFile};
+
+/// Processes files by a function, on all cores.
+///
+/// The function is given a [`SourceFile`] and returns what it makes of it. It may be called again for a file after
+/// an error of kind [`Transient`](crate::ErrorKind::Transient), its own included. What it panics with costs
+/// its file.
+///
+/// With a [checkpoint](ProcessingConfig::checkpoint), files that an earlier run has done are passed over unless they
+/// have changed since. When a file counts as done: for a stream, when the next result is asked for; otherwise
+/// when the function has returned, so that it should have saved by then what is to survive a crash.
+pub struct BatchProcessor {
+    config: ProcessingConfig,
+    pub(super) executor: ParallelExecutor,
+    recovery: Mutex<Option<ErrorRecovery>>,
+}
+
+impl Default for BatchProcessor {
+    fn default() -> Self {
+        Self::new(ProcessingConfig::default(), ParallelConfig::default())
+    }
+}
+
+impl BatchProcessor {
+    /// A processor of these settings.
+    pub fn new(config: ProcessingConfig, parallel: ParallelConfig) -> Self {
+        let executor = ParallelExecutor::new(parallel)
+            .memory(&MemoryManager::new(config.max_memory))
+            .retry(config.retry)
+            .on_error(config.on_error);
+        Self {
+            config,
+            executor,
+            recovery: Mutex::default(),
+        }
+    }
+
+    /// Cancellation, deadline and grace. Default: a context that nobody cancels.
+    pub fn context(mut self, ctx: &Context) -> Self {
+        self.executor = self.executor.context(ctx);
+        self
+    }
+
+    /// Who is told about progress. Default: nobody.
+    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
+        self.executor = self.executor.notifier(Some(notifier));
+        self
+    }
+
+    /// Which files failed, and with a checkpoint which are done. Opens the checkpoint if it is not open yet. A
+    /// stream without a checkpoint notes nothing there, since it may be without end.
+    ///
+    /// # Errors
+    /// As [`ErrorRecovery::resume_from_checkpoint`].
+    pub fn recovery(&self) -> Result<ErrorRecovery, Error> {
+        let mut recovery = self.recovery.lock();
+        if let Some(open) = &*recovery {
+            return Ok(open.clone());
+        }
+        let opened = match &self.config.checkpoint {
+            Some(path) => ErrorRecovery::resume_from_checkpoint(path)?,
+            None => ErrorRecovery::new(),
+        };
+        Ok(recovery.insert(opened).clone())
+    }
+
+    /// Processes a list of files: their paths, or what a [`FileScanner`] found. All results are in memory at the
+    /// end.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be used. Whatever becomes of the files is in the results.
+    pub fn process_files<T, R>(
+        &self,
+        files: impl IntoIterator<Item = T, IntoIter: Send>,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
+    ) -> Result<BatchResult<R>, Error>
+    where
+        T: Into<ProcessTask>,
+        R: Send,
+    {
+        let mut results = Vec::new();
+        let end = self.process(files.into_iter(), function, |result| {
+            results.push(result);
+            ControlFlow::Continue(())
+        })?;
+        results.sort_by_key(|result: &ProcessResult<R>| result.index);
+        Ok(BatchResult::new(results, end))
+    }
+
+    fn process<T: Into<ProcessTask>, R: Send>(
+        &self,
+        files: impl Iterator<Item = T> + Send,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
+        mut sink: impl FnMut(ProcessResult<R>) -> ControlFlow<()>,
+    ) -> Result<ProcessingEnd, Error> {
+        let recovery = self.recovery()?;
+        let tasks = self.tasks(files);
+        let note = |result: ProcessResult<R>| {
+            recovery.note(&result);
+            sink(result)
+        };
+        Ok(match self.config.checkpoint.is_some() {
+            false => self.executor.execute(tasks, function, note),
+            true => {
+                let passed = AtomicU64::new(0);
+                let tasks = unfinished(tasks, recovery.clone(), &passed);
+                let mut end = self.executor.execute(tasks, function, note);
+                end.stats.skipped = passed.into_inner();
+                recovery.save_checkpoint()?;
+                end
+            }
+        })
+    }
+
+    pub(super) fn tasks<T: Into<ProcessTask>, I: Iterator<Item = T>>(
+        &self,
+        files: I,
+    ) -> impl Iterator<Item = ProcessTask> + use<T, I> {
+        let most = self.config.max_file_size;
+        files.map(move |file| {
+            let mut task = file.into();
+            task.config.max_file_size = task.config.max_file_size.min(most);
+            task
+        })
+    }
+
+    /// Processes files as their results are taken. There may be files without end: no more than
+    /// [`ParallelConfig::chunk_size`] are under way. Dropping the stream ends it.
+    ///
+    /// ```
+    /// use batchwright::processing::BatchProcessor;
+    /// # let place = tempfile::tempdir().unwrap();
+    /// # let path = place.path().join("a.txt");
+    /// # std::fs::write(&path, "text").unwrap();
+    /// let for_ever = std::iter::repeat(path);
+    /// let stream = BatchProcessor::default()
+    ///     .process_files_streaming(for_ever, |file| Ok(file.bytes().len()))?;
+    /// assert_eq!(stream.take(100).filter_map(|file| file.result.ok()).sum::<usize>(), 400);
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be used.
+    pub fn process_files_streaming<T, R>(
+        &self,
+        files: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Send + Sync + 'static,
+    ) -> Result<ProcessStream<R>, Error>
+    where
+        T: Into<ProcessTask> + 'static,
+        R: Send + 'static,
+    {
+        let tasks = self.tasks(files.into_iter());
+        if self.config.checkpoint.is_none() {
+            return Ok(self.executor.execute_streaming(tasks, function));
+        }
+        let recovery = self.recovery()?;
+        let passed = Arc::new(AtomicU64::new(0));
+        let tasks = unfinished(tasks, recovery.clone(), passed.clone());
+        let stream = self.executor.execute_streaming(tasks, function);
+        Ok(stream.noting_in(recovery, passed))
+    }
+
+    /// Processes the files of a folder that fit the [pattern](ProcessingConfig::pattern), in the order of their
+    /// paths. What is hidden or ignored is not looked at, as by a [`FileScanner`]; what cannot be used is in
+    /// [`BatchResult::left_out`]. Results are called by their paths below the folder.
+    ///
+    /// # Errors
+    /// When there is no such folder, the pattern is none, or the checkpoint cannot be used.
+    pub fn process_directory<R: Send>(
+        &self,
+        folder: impl AsRef<Path>,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
+    ) -> Result<BatchResult<R>, Error> {
+        let folder = folder.as_ref();
+        let (files, left_out) = self.scan(folder)?;
+        let tasks = files.iter().map(|file| {
+            let below = file.path.strip_prefix(folder).unwrap_or(&file.path);
+            ProcessTask::from(file).with_source_id(shown_path(below))
+        });
+        let mut batch = self.process_files(tasks, function)?;
+        batch.left_out = left_out;
+        Ok(batch)
+    }
+
+    fn scan(&self, folder: &Path) -> Result<(Vec<FileInfo>, Vec<FileInfo>), Error> {
+        let scanner = FileScanner::new()
+            .pattern(&self.config.pattern)
+            .max_file_size(self.config.max_file_size)
+            // Each is read once, by whoever processes it.
+            .check_contents(false);
+        let found = scanner.scan_directory(folder, &self.executor.ctx)?;
+        Ok(found.into_iter().partition(|file| file.is_valid))
+    }
+
+    /// Processes again what has failed so far.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be used.
+    pub fn retry_failed<R: Send>(
+        &self,
+        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
+    ) -> Result<BatchResult<R>, Error> {
+        let failed = self.recovery()?.retry_failed();
+        self.process_files(failed, function)
+    }
+}
+
+/// Those that the checkpoint does not know as they are now.
+fn unfinished<I: Iterator<Item = ProcessTask>>(
+    mut tasks: I,
+    recovery: ErrorRecovery,
+    passed: impl std::ops::Deref<Target = AtomicU64>,
+) -> impl Iterator<Item = ProcessTask> {
+    std::iter::from_fn(move || {
+        tasks.by_ref().find(|task| {
+            let stamp = task.config.expected.map_or_else(|| task.look(), Ok);
+            let done = stamp.is_ok_and(|stamp| recovery.knows(&task.file_path, stamp));
+            passed.fetch_add(done.into(), Ordering::Relaxed);
+            !done
+        })
+    })
+}
+
+impl fmt::Debug for BatchProcessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchProcessor")
+            .field("config", &self.config)
+            .field("executor", &self.executor)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,134 @@
+//! A model asked about each file: files become requests on the pool, requests become answers in bulk.
+
+use std::ops::ControlFlow;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::base::error::Error;
+use crate::base::thread::spawn_scoped;
+use crate::bulk::run::{Bulk, BulkError};
+use crate::llm::outcome::Outcome;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+
+use super::processor::BatchProcessor;
+use super::result::{ProcessResult, ProcessingEnd};
+use super::stats::StatsCollector;
+use super::task::{ProcessTask, SourceFile};
+
+impl BatchProcessor {
+    /// Asks a model about each file: `make` turns a file into a request, `bulk` says whom to ask and how. Results are
+    /// handed to `sink` on this thread as they come; breaking ends the run. A file that cannot be read,
+    /// or of which no request can be made, is a failure among the others and costs nothing.
+    ///
+    /// [Retries](super::ProcessingConfig::retry) are those of reading, and the checkpoint is not used: a
+    /// [`FileRun`](crate::FileRun) has results that can be resumed from.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use batchwright::{Bulk, Extract, Request, processing::BatchProcessor};
+    /// # let place = tempfile::tempdir().unwrap();
+    /// # let path = place.path().join("a.py");
+    /// # std::fs::write(&path, "def f(): pass").unwrap();
+    /// // `Extract` answers without a model; a route or an `LlmConfig`'s client asks one.
+    /// let end = BatchProcessor::default().process_prompts(
+    ///     [path],
+    ///     Bulk::new(Extract).concurrency(8),
+    ///     |file| Ok(Request::new(format!("Explain:\n{}", file.text()?))),
+    ///     |file| {
+    ///         println!("{}: {}", file.source_id, file.result.unwrap().text);
+    ///         ControlFlow::Continue(())
+    ///     },
+    /// )?;
+    /// assert_eq!(end.stats.completed, 1);
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When no thread can be started. Why it ended early is in [`ProcessingEnd::stop`].
+    pub fn process_prompts<T: Into<ProcessTask>>(
+        &self,
+        files: impl IntoIterator<Item = T, IntoIter: Send>,
+        bulk: Bulk<'_>,
+        make: impl Fn(&SourceFile<'_>) -> Result<Request, Error> + Sync,
+        mut sink: impl FnMut(ProcessResult<Response>) -> ControlFlow<()>,
+    ) -> Result<ProcessingEnd, Error> {
+        let ctx = self.executor.ctx.child();
+        let executor = self.executor.clone().context(&ctx);
+        let tasks = self.tasks(files.into_iter());
+        let (ready, made) = bounded(1);
+        let (answers, results) = bounded(1);
+        let failures: Sender<ProcessResult<Response>> = answers.clone();
+        let mut stats = StatsCollector::new();
+        thread::scope(|scope| {
+            let make = &make;
+            let reading = spawn_scoped(scope, "batchwright-files", move || {
+                executor.execute(tasks, make, |result| pass_on(&ready, result))
+            })?;
+            let answering = spawn_scoped(scope, "batchwright-bulk", move || {
+                let requests = made
+                    .into_iter()
+                    .map_while(|mut file: ProcessResult<Request>| {
+                        let request = std::mem::replace(&mut file.result, Err(Error::cancelled()));
+                        match request {
+                            Ok(request) => Some(Some(about(file.with(Ok(())), request))),
+                            // Nobody takes results any more if this fails.
+                            Err(error) => failures.send(file.with(Err(error))).ok().map(|()| None),
+                        }
+                    });
+                let ended = bulk.for_each(requests.flatten(), |outcome| match answer_of(outcome) {
+                    Some(result) => pass_on(&answers, result),
+                    None => ControlFlow::Continue(()),
+                });
+                ended.err().map(|BulkError { reason, outcomes }| {
+                    for result in outcomes.into_iter().filter_map(answer_of) {
+                        let _ = answers.send(result);
+                    }
+                    reason
+                })
+            })?;
+            for result in results {
+                if result.attempts > 0 {
+                    stats.record(result.size, result.took, result.result.is_ok());
+                }
+                if sink(result).is_break() {
+                    ctx.abort();
+                    break;
+                }
+            }
+            let read = reading.join();
+            let stop = answering.join();
+            let read = read.unwrap_or_else(|panic| resume_unwind(panic));
+            let stop = stop.unwrap_or_else(|panic| resume_unwind(panic));
+            Ok(ProcessingEnd {
+                stats: stats.stats(),
+                stop: stop.or(read.stop),
+            })
+        })
+    }
+}
+
+/// The request for a file, which comes back with its outcome.
+fn about(file: ProcessResult<()>, mut request: Request) -> Request {
+    request.id.get_or_insert_with(|| file.source_id.clone());
+    request.with_user_data(file)
+}
+
+fn answer_of(mut outcome: Outcome) -> Option<ProcessResult<Response>> {
+    let file = std::mem::take(&mut outcome.user_data).shared::<ProcessResult<()>>()?;
+    let file = Arc::try_unwrap(file).unwrap_or_else(|shared| (*shared).clone());
+    let mut answer = file.with(outcome.result);
+    answer.took += outcome.latency;
+    answer.attempts = outcome.attempts;
+    Some(answer)
+}
+
+fn pass_on<T>(to: &Sender<T>, result: T) -> ControlFlow<()> {
+    match to.send(result) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    }
+}

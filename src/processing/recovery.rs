@@ -1,0 +1,385 @@
+//! Failures that are kept, and a file that says what is done.
+//!
+//! The checkpoint is a results file like any other: a line is appended when a file has its result, never
+//! changed, and the last one of a file counts. After a kill at worst the last line is torn, and cut
+//! off; lines that others have replaced are taken out when it is opened again.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::bulk::options::FileRunError;
+use crate::bulk::results::{PreviousLine, ResultsFile};
+use crate::sources::FileInfo;
+
+use super::result::ProcessResult;
+use super::task::Stamp;
+
+/// After so many attempts what may pass counts as what does not.
+const MOST_ATTEMPTS: u32 = 4;
+
+/// A file that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailedFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What kind of failure it was.
+    pub kind: ErrorKind,
+    /// The same for people.
+    pub message: String,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// Keeps which files failed and which are done, in memory or in a checkpoint. Clones share it.
+///
+/// | failure | kind | tried again |
+/// |---|---|---|
+/// | interrupted, would block, timed out, busy, out of memory, too many open files, an I/O error (`EIO`), a network mount that is stale or away | [`Transient`](ErrorKind::Transient) | yes, by itself |
+/// | no such file, or no longer | [`NotFound`](ErrorKind::NotFound) | no |
+/// | permission denied | [`PermissionDenied`](ErrorKind::PermissionDenied) | no |
+/// | not what was found, or it grew while it was read | [`Changed`](ErrorKind::Changed) | no |
+/// | too large, no UTF-8, no regular file, anything else | [`Invalid`](ErrorKind::Invalid) | no |
+/// | the function panicked | [`Panic`](ErrorKind::Panic) | no |
+/// | the function returned an error | as it says | if it says [`Transient`](ErrorKind::Transient) |
+///
+/// A file counts as done as it was when it was read: with another size or another time of its last change it is
+/// run again, as `rsync` and `make` would. To compare contents, all files would have to be read again.
+///
+/// ```
+/// use std::path::Path;
+/// use batchwright::{Error, ErrorKind, processing::ErrorRecovery};
+/// let recovery = ErrorRecovery::new();
+/// let gone = Error::new(ErrorKind::NotFound, "it is gone");
+/// let again = recovery.handle_error(Path::new("a.py"), &gone, 1);
+/// assert!(!again);
+/// assert_eq!(recovery.failed_files()[0].kind, ErrorKind::NotFound);
+/// assert_eq!(recovery.retry_failed(), [Path::new("a.py")]);
+/// ```
+#[derive(Clone, Default)]
+pub struct ErrorRecovery(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    failed: BTreeMap<PathBuf, FailedFile>,
+    done: HashMap<PathKey, StampKey>,
+    checkpoint: Option<Checkpoint>,
+}
+
+struct Checkpoint {
+    file: ResultsFile,
+    /// Lines that a full disk did not take.
+    unsaved: Vec<u8>,
+    warned: bool,
+}
+
+/// The beginning of a path's hash: a path itself would take a multiple.
+type PathKey = u128;
+/// Bytes, and nanoseconds since 1970.
+type StampKey = (u64, i64);
+
+/// A line of the checkpoint, readable as a result line.
+#[derive(Serialize)]
+struct Line<'l> {
+    id: &'l str,
+    success: bool,
+    /// What tells whether the file has changed, which is what a request's hash is for elsewhere.
+    request_hash: Option<String>,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'l Error>,
+}
+
+impl ErrorRecovery {
+    /// One that keeps all in memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One that keeps all in a file as well, and knows what the file says: which files are done, and which
+    /// have failed. The file is made if it is not there, and locked as long as this lives.
+    ///
+    /// # Errors
+    /// When the file cannot be written, somebody else has it, or it is no checkpoint; then it is left as it
+    /// is.
+    pub fn resume_from_checkpoint(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let mut state = State::default();
+        let mut last = HashMap::new();
+        let (mut lines, mut is_other) = (0_usize, false);
+        let opened = ResultsFile::open(path.as_ref(), false, &mut |line, at| {
+            lines += 1;
+            let path = path_of(&line.id);
+            last.insert(key(&path), at);
+            is_other |= !state.remember(path, &line);
+        });
+        let mut file = opened.map_err(|error| match error {
+            FileRunError::Output(error) | FileRunError::Usage(error) => error,
+        })?;
+        if is_other {
+            let shown = path.as_ref().display();
+            let why = "it holds results of prompts, and is left as it is; name another checkpoint";
+            return Err(Error::new(ErrorKind::Invalid, format!("{shown}: {why}")));
+        }
+        file.mend()?;
+        if lines > 2 * last.len() {
+            let mut order: Vec<u64> = last.into_values().collect();
+            order.sort_unstable();
+            file.rewrite(order.into_iter())?;
+        }
+        state.checkpoint = Some(Checkpoint {
+            file,
+            unsaved: Vec::new(),
+            warned: false,
+        });
+        Ok(Self(Arc::new(Mutex::new(state))))
+    }
+
+    /// Takes note of a failure, and says whether the file should be tried again: if the failure may pass, and
+    /// was not met four times. If not, the file is among the failed ones.
+    pub fn handle_error(&self, path: &Path, error: &Error, attempts: u32) -> bool {
+        let again = error.kind() == ErrorKind::Transient && attempts < MOST_ATTEMPTS;
+        if !again {
+            self.0.lock().end(path, None, Some(error), attempts);
+        }
+        again
+    }
+
+    /// Takes note that a file is done, as it was when it was found.
+    pub fn mark_done(&self, file: &FileInfo) {
+        let stamp = Stamp {
+            size: file.size,
+            modified: file.modified_time,
+        };
+        self.0.lock().end(&file.path, Some(stamp), None, 1);
+    }
+
+    /// True if the file was done and is as it was then.
+    pub fn is_done(&self, file: &FileInfo) -> bool {
+        let stamp = Stamp {
+            size: file.size,
+            modified: file.modified_time,
+        };
+        self.knows(&file.path, stamp)
+    }
+
+    pub(super) fn knows(&self, path: &Path, stamp: Stamp) -> bool {
+        self.0.lock().done.get(&key(path)) == Some(&stamp_key(stamp))
+    }
+
+    /// The files that failed and were not done since, in the order of their paths.
+    pub fn failed_files(&self) -> Vec<FailedFile> {
+        self.0.lock().failed.values().cloned().collect()
+    }
+
+    /// Takes the failed files off the list, to be tried again.
+    pub fn retry_failed(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.0.lock().failed)
+            .into_keys()
+            .collect()
+    }
+
+    /// Has the disk itself take what was written to the checkpoint. A kill loses nothing without it, a loss
+    /// of power may.
+    ///
+    /// # Errors
+    /// When the disk does not take it. Nothing of it is lost as long as this lives.
+    pub fn save_checkpoint(&self) -> Result<(), Error> {
+        match &mut self.0.lock().checkpoint {
+            Some(checkpoint) => checkpoint.save().and_then(|()| checkpoint.file.sync()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of what became of a file. What was never started is no news.
+    pub(super) fn note<R>(&self, result: &ProcessResult<R>) {
+        let error = result.result.as_ref().err();
+        if error.is_none_or(|error| error.kind() != ErrorKind::Cancelled) {
+            let mut state = self.0.lock();
+            state.end(&result.file_path, result.stamp, error, result.attempts);
+        }
+    }
+}
+
+impl State {
+    fn end(&mut self, path: &Path, stamp: Option<Stamp>, error: Option<&Error>, attempts: u32) {
+        let stamp = stamp.map(stamp_key);
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.append(&Line {
+                id: &text_of(path),
+                success: error.is_none(),
+                request_hash: stamp.map(|(size, time)| format!("{size}-{time}")),
+                attempts,
+                error,
+            });
+        }
+        self.settle(path.to_owned(), stamp, error, attempts);
+    }
+
+    /// Takes over a line of an earlier run. False if it is no line of a checkpoint.
+    fn remember(&mut self, path: PathBuf, line: &PreviousLine) -> bool {
+        let written = line.request_hash.as_deref();
+        let stamp = written.and_then(|text| {
+            let (size, time) = text.split_once('-')?;
+            Some((size.parse().ok()?, time.parse().ok()?))
+        });
+        if written.is_some() != stamp.is_some() {
+            return false;
+        }
+        let error = match line.success {
+            true => None,
+            false => Some(line.error().unwrap_or_else(|| {
+                Error::new(
+                    ErrorKind::Invalid,
+                    "failed, and the checkpoint does not say why",
+                )
+            })),
+        };
+        self.settle(path, stamp, error.as_ref(), line.attempts.unwrap_or(1));
+        true
+    }
+
+    fn settle(
+        &mut self,
+        path: PathBuf,
+        stamp: Option<StampKey>,
+        error: Option<&Error>,
+        attempts: u32,
+    ) {
+        match (error, stamp) {
+            (Some(error), _) => {
+                self.done.remove(&key(&path));
+                let failed = FailedFile {
+                    path: path.clone(),
+                    kind: error.kind(),
+                    message: error.message().to_owned(),
+                    attempts,
+                };
+                self.failed.insert(path, failed);
+            }
+            (None, stamp) => {
+                self.failed.remove(&path);
+                if let Some(stamp) = stamp {
+                    self.done.insert(key(&path), stamp);
+                }
+            }
+        }
+    }
+}
+
+impl Checkpoint {
+    fn append(&mut self, line: &Line<'_>) {
+        // It consists of strings and numbers, and writing to memory does not fail.
+        if serde_json::to_writer(&mut self.unsaved, line).is_ok() {
+            self.unsaved.push(b'\n');
+        }
+        if let Err(error) = self.save()
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            log::warn!("the checkpoint waits until it can be written: {error}");
+        }
+    }
+
+    fn save(&mut self) -> Result<(), Error> {
+        if !self.unsaved.is_empty() {
+            self.file.append(&self.unsaved)?;
+            self.unsaved.clear();
+            self.warned = false;
+        }
+        Ok(())
+    }
+}
+
+fn stamp_key(stamp: Stamp) -> StampKey {
+    let nanos = |nanos: u128| i64::try_from(nanos).unwrap_or(i64::MAX);
+    let time = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => nanos(after.as_nanos()),
+        Err(before) => -nanos(before.duration().as_nanos()),
+    };
+    (stamp.size, stamp.modified.map_or(i64::MIN, time))
+}
+
+fn key(path: &Path) -> PathKey {
+    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    PathKey::from_be_bytes(half)
+}
+
+/// What stands before the bytes of a path that is no UTF-8. No path has it.
+const BYTES: char = '\0';
+
+/// A path as text that can be read back.
+fn text_of(path: &Path) -> Cow<'_, str> {
+    match path.to_str() {
+        Some(text) => Cow::Borrowed(text),
+        None => Cow::Owned(format!("{BYTES}{}", STANDARD.encode(raw(path)))),
+    }
+}
+
+fn path_of(text: &str) -> PathBuf {
+    let bytes = text.strip_prefix(BYTES);
+    let bytes = bytes.and_then(|bytes| STANDARD.decode(bytes).ok());
+    bytes.map_or_else(|| PathBuf::from(text), from_raw)
+}
+
+#[cfg(unix)]
+fn raw(path: &Path) -> Vec<u8> {
+    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec()
+}
+
+#[cfg(unix)]
+fn from_raw(bytes: Vec<u8>) -> PathBuf {
+    let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(bytes);
+    name.into()
+}
+
+#[cfg(windows)]
+fn raw(path: &Path) -> Vec<u8> {
+    let units = std::os::windows::ffi::OsStrExt::encode_wide(path.as_os_str());
+    units.flat_map(u16::to_le_bytes).collect()
+}
+
+#[cfg(windows)]
+fn from_raw(bytes: Vec<u8>) -> PathBuf {
+    let units = bytes.chunks_exact(2);
+    let units: Vec<u16> = units
+        .map(|two| u16::from_le_bytes([two[0], two[1]]))
+        .collect();
+    let name: std::ffi::OsString = std::os::windows::ffi::OsStringExt::from_wide(&units);
+    name.into()
+}
+
+#[cfg(not(any(unix, windows)))]
+fn raw(path: &Path) -> Vec<u8> {
+    path.to_string_lossy().into_owned().into_bytes()
+}
+
+#[cfg(not(any(unix, windows)))]
+fn from_raw(bytes: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+impl fmt::Debug for ErrorRecovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.lock();
+        f.debug_struct("ErrorRecovery")
+            .field("failed", &state.failed.len())
+            .field("done", &state.done.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

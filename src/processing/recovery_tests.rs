@@ -1,0 +1,153 @@
+use std::fs;
+use std::io::Write;
+use std::time::Duration;
+
+use super::*;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("done.jsonl")
+    }
+
+    fn open(&self) -> ErrorRecovery {
+        ErrorRecovery::resume_from_checkpoint(self.path()).unwrap()
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.path()).unwrap()
+    }
+}
+
+fn stamp(size: u64) -> Stamp {
+    let modified = Some(UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789));
+    Stamp { size, modified }
+}
+
+fn done(recovery: &ErrorRecovery, path: &Path, size: u64) {
+    recovery.0.lock().end(path, Some(stamp(size)), None, 1);
+}
+
+/// Names that tempt whoever writes them down.
+fn names() -> Vec<PathBuf> {
+    let mut names: Vec<PathBuf> = ["plain.py", "with space", "two\nlines", "\"quoted\\", "日本"]
+        .map(PathBuf::from)
+        .into();
+    #[cfg(unix)]
+    for bytes in [&b"\xff\xfe"[..], b"a/\xe9.py"] {
+        names.push(from_raw(bytes.to_vec()));
+    }
+    names
+}
+
+#[test]
+fn what_is_done_is_known_to_the_next_run_whatever_its_name() {
+    let place = Place::new();
+    let first = place.open();
+    for name in names() {
+        done(&first, &name, 7);
+    }
+    drop(first);
+    let second = place.open();
+    for name in names() {
+        assert!(second.knows(&name, stamp(7)), "{name:?}");
+        assert!(!second.knows(&name, stamp(8)), "{name:?}");
+        let touched = Stamp {
+            modified: stamp(7).modified.map(|time| time + Duration::from_nanos(1)),
+            ..stamp(7)
+        };
+        assert!(!second.knows(&name, touched), "{name:?}");
+    }
+    assert!(!second.knows(Path::new("other"), stamp(7)));
+}
+
+#[test]
+fn failures_keep_path_kind_message_and_attempts_until_the_file_is_done() {
+    let place = Place::new();
+    let first = place.open();
+    let denied = Error::new(ErrorKind::PermissionDenied, "cannot read it");
+    for name in names() {
+        assert!(!first.handle_error(&name, &denied, 1));
+    }
+    let late = Error::new(ErrorKind::Transient, "stale");
+    assert!(first.handle_error(Path::new("nfs"), &late, 3));
+    assert!(!first.handle_error(Path::new("nfs"), &late, 4));
+    let before = first.failed_files();
+    assert_eq!(before.len(), names().len() + 1);
+    drop(first);
+    let second = place.open();
+    assert_eq!(second.failed_files(), before);
+    let nfs = before.iter().find(|failed| failed.path == Path::new("nfs"));
+    let nfs = nfs.unwrap();
+    assert_eq!(
+        (nfs.kind, nfs.attempts, &*nfs.message),
+        (ErrorKind::Transient, 4, "stale")
+    );
+    done(&second, Path::new("nfs"), 1);
+    assert_eq!(second.retry_failed().len(), names().len());
+    assert!(second.failed_files().is_empty());
+    drop(second);
+    // Taken off the list, but not done: whoever dies now will find them.
+    assert_eq!(place.open().failed_files().len(), names().len());
+}
+
+#[test]
+fn a_torn_last_line_is_cut_off_and_the_rest_holds() {
+    let place = Place::new();
+    let first = place.open();
+    done(&first, Path::new("one"), 1);
+    done(&first, Path::new("two"), 2);
+    first.save_checkpoint().unwrap();
+    drop(first);
+    let whole = place.text();
+    for cut in 1..whole.lines().last().unwrap().len() {
+        fs::write(place.path(), &whole[..whole.len() - 1 - cut]).unwrap();
+        let again = place.open();
+        assert!(again.knows(Path::new("one"), stamp(1)), "cut by {cut}");
+        assert!(!again.knows(Path::new("two"), stamp(2)), "cut by {cut}");
+        done(&again, Path::new("two"), 2);
+        drop(again);
+        assert_eq!(place.text(), whole, "cut by {cut}");
+    }
+}
+
+#[test]
+fn lines_that_others_have_replaced_are_taken_out() {
+    let place = Place::new();
+    let first = place.open();
+    for run in 0..10 {
+        done(&first, Path::new("one"), run);
+        done(&first, Path::new("two"), run);
+    }
+    drop(first);
+    assert_eq!(place.text().lines().count(), 20);
+    let second = place.open();
+    assert_eq!(place.text().lines().count(), 2);
+    assert!(second.knows(Path::new("two"), stamp(9)));
+    // It can still be appended to, by this process alone.
+    done(&second, Path::new("three"), 3);
+    let error = ErrorRecovery::resume_from_checkpoint(place.path()).unwrap_err();
+    assert!(error.message().contains("another run"), "{error}");
+    drop(second);
+    assert!(place.open().knows(Path::new("three"), stamp(3)));
+}
+
+#[test]
+fn what_is_no_checkpoint_is_refused_and_stays() {
+    let result = r#"{"id":"1","success":true,"request_hash":"00112233445566778899aabbccddeeff","response":{}}"#;
+    for text in ["my notes\nof today\n", &format!("{result}\n")] {
+        let place = Place::new();
+        fs::File::create(place.path())
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let error = ErrorRecovery::resume_from_checkpoint(place.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert_eq!(place.text(), text);
+    }
+}

@@ -1,0 +1,131 @@
+//! Speed, success and bytes of what was processed.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Adds up what becomes of files.
+///
+/// ```
+/// use std::time::Duration;
+/// use batchwright::processing::StatsCollector;
+/// let mut stats = StatsCollector::new();
+/// stats.record(2048, Duration::from_millis(3), true);
+/// assert_eq!((stats.stats().completed, stats.stats().bytes), (1, 2048));
+/// ```
+#[derive(Debug, Clone)]
+pub struct StatsCollector {
+    started: Instant,
+    completed: u64,
+    failed: u64,
+    bytes: u64,
+    busy: Duration,
+    longest: Duration,
+}
+
+impl Default for StatsCollector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StatsCollector {
+    /// One that starts now.
+    pub fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            completed: 0,
+            failed: 0,
+            bytes: 0,
+            busy: Duration::ZERO,
+            longest: Duration::ZERO,
+        }
+    }
+
+    /// Adds a file: the bytes that were read of it, how long it took, and whether it succeeded.
+    pub fn record(&mut self, bytes: u64, took: Duration, success: bool) {
+        match success {
+            true => self.completed += 1,
+            false => self.failed += 1,
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.busy = self.busy.saturating_add(took);
+        self.longest = self.longest.max(took);
+    }
+
+    /// What it comes to by now.
+    pub fn stats(&self) -> ProcessingStats {
+        self.after(self.started.elapsed())
+    }
+
+    fn after(&self, elapsed: Duration) -> ProcessingStats {
+        let files = self.completed + self.failed;
+        let per_second = |amount: u64| match elapsed.is_zero() {
+            true => 0.0,
+            false => amount as f64 / elapsed.as_secs_f64(),
+        };
+        ProcessingStats {
+            completed: self.completed,
+            failed: self.failed,
+            skipped: 0,
+            bytes: self.bytes,
+            elapsed,
+            files_per_second: per_second(files),
+            bytes_per_second: per_second(self.bytes),
+            success_rate: (files > 0).then(|| self.completed as f64 / files as f64),
+            mean_time: self.busy.div_f64(files.max(1) as f64),
+            longest_time: self.longest,
+        }
+    }
+}
+
+/// What a [`StatsCollector`] has added up.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ProcessingStats {
+    /// Files that succeeded.
+    pub completed: u64,
+    /// Files that failed.
+    pub failed: u64,
+    /// Files that an earlier run has done, by the checkpoint.
+    pub skipped: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// From the start until now, or to the end.
+    pub elapsed: Duration,
+    /// Files per second of that time.
+    pub files_per_second: f64,
+    /// Bytes per second of that time.
+    pub bytes_per_second: f64,
+    /// Share of the files that succeeded, 0 to 1; `None` without any.
+    pub success_rate: Option<f64>,
+    /// How long a file took on its thread, on average.
+    pub mean_time: Duration,
+    /// How long the slowest took.
+    pub longest_time: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speed_success_and_bytes_are_of_all_files() {
+        let mut stats = StatsCollector::new();
+        assert_eq!(stats.after(Duration::ZERO), ProcessingStats::default());
+        stats.record(3000, Duration::from_millis(10), true);
+        stats.record(1000, Duration::from_millis(30), true);
+        stats.record(0, Duration::from_millis(20), false);
+        let stats = stats.after(Duration::from_secs(2));
+        assert_eq!((stats.completed, stats.failed, stats.bytes), (2, 1, 4000));
+        assert_eq!(
+            (stats.files_per_second, stats.bytes_per_second),
+            (1.5, 2000.0)
+        );
+        assert_eq!(stats.success_rate, Some(2.0 / 3.0));
+        assert_eq!(
+            (stats.mean_time, stats.longest_time),
+            (Duration::from_millis(20), Duration::from_millis(30))
+        );
+    }
+}

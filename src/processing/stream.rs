@@ -1,0 +1,111 @@
+//! Results as they come, from a run in the background.
+
+use std::any::Any;
+use std::iter::FusedIterator;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::base::cancel::Context;
+use crate::base::thread::spawn;
+use crate::engine::dispatch::StopReason;
+
+use super::recovery::ErrorRecovery;
+use super::result::{BatchResult, ProcessResult, ProcessingEnd};
+use super::stats::ProcessingStats;
+
+type Sink<'s, R> = &'s mut dyn FnMut(ProcessResult<R>) -> ControlFlow<()>;
+
+/// Results of files, see
+/// [`process_files_streaming`](super::BatchProcessor::process_files_streaming). Dropping it cancels the run and
+/// joins its threads, after the files that are being processed; only a thread blocked in the `next()` of
+/// the files may be left behind.
+pub struct ProcessStream<R> {
+    ctx: Context,
+    results: Option<Receiver<ProcessResult<R>>>,
+    runner: Option<JoinHandle<ProcessingEnd>>,
+    /// Where is noted what was taken, and how many files were passed over since they are done.
+    notes: Option<(ErrorRecovery, Arc<AtomicU64>)>,
+    /// What was handed out last. Whoever asks for the next has dealt with it.
+    last: Option<ProcessResult<()>>,
+}
+
+impl<R: Send + 'static> ProcessStream<R> {
+    pub(super) fn spawn(
+        ctx: Context,
+        run: impl FnOnce(Sink<'_, R>) -> ProcessingEnd + Send + 'static,
+    ) -> Self {
+        let (tx, results) = bounded(1);
+        let runner = spawn("batchwright-files", move || {
+            run(&mut |result| match tx.send(result) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        });
+        Self {
+            ctx,
+            results: Some(results),
+            runner: runner.ok(),
+            notes: None,
+            last: None,
+        }
+    }
+
+    pub(super) fn noting_in(mut self, recovery: ErrorRecovery, passed: Arc<AtomicU64>) -> Self {
+        self.notes = Some((recovery, passed));
+        self
+    }
+
+    /// Waits for the end, with the results that were not taken yet.
+    pub fn finish(mut self) -> BatchResult<R> {
+        let results = self.by_ref().collect();
+        let mut end = match self.runner.take().map(JoinHandle::join) {
+            Some(Ok(end)) => end,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => ProcessingEnd {
+                stats: ProcessingStats::default(),
+                stop: Some(StopReason::Misuse(
+                    "the run's thread could not be started".to_owned(),
+                )),
+            },
+        };
+        if let Some((recovery, passed)) = &self.notes {
+            end.stats.skipped = passed.load(Ordering::Relaxed);
+            if let Err(error) = recovery.save_checkpoint() {
+                log::warn!("{error}");
+            }
+        }
+        BatchResult::new(results, end)
+    }
+}
+
+impl<R> Iterator for ProcessStream<R> {
+    type Item = ProcessResult<R>;
+
+    fn next(&mut self) -> Option<ProcessResult<R>> {
+        if let (Some((recovery, _)), Some(last)) = (&self.notes, self.last.take()) {
+            recovery.note(&last);
+        }
+        let result = self.results.as_ref()?.recv().ok()?;
+        if self.notes.is_some() {
+            self.last = Some(result.outline());
+        }
+        Some(result)
+    }
+}
+
+impl<R> FusedIterator for ProcessStream<R> {}
+
+impl<R> Drop for ProcessStream<R> {
+    fn drop(&mut self) {
+        if let Some(runner) = self.runner.take() {
+            self.ctx.abort();
+            self.results = None;
+            // A panic of the run was shown when it happened; a destructor must not repeat it.
+            let _: Result<_, Box<dyn Any + Send>> = runner.join();
+        }
+    }
+}

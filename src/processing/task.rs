@@ -1,0 +1,281 @@
+//! A file to process, and what is read of it.
+
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::sources::{FileInfo, shown_path};
+
+use super::failure::failed_to;
+
+/// By what a file is known to be as it was: as rsync and make do, by size and time of the last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub size: u64,
+    pub modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    pub(super) fn of(found: &Metadata) -> Self {
+        Self {
+            size: found.len(),
+            modified: found.modified().ok(),
+        }
+    }
+}
+
+/// What is asked of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskConfig {
+    /// The most bytes of it; if it has more, it fails unread.
+    pub max_file_size: u64,
+    pub(super) expected: Option<Stamp>,
+}
+
+/// A file to process. One made of a [`FileInfo`] fails if the file is no longer what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessTask {
+    /// Where it is.
+    pub file_path: PathBuf,
+    /// What it is called in results. Default: its path as text.
+    pub source_id: String,
+    /// How it is to be read.
+    pub config: TaskConfig,
+}
+
+impl ProcessTask {
+    /// A task for a file, as it will be when it is read.
+    pub fn new(file_path: impl Into<PathBuf>) -> Self {
+        let file_path = file_path.into();
+        Self {
+            source_id: shown_path(&file_path).into_owned(),
+            file_path,
+            config: TaskConfig {
+                max_file_size: u64::MAX,
+                expected: None,
+            },
+        }
+    }
+
+    /// The same under another name in results.
+    pub fn with_source_id(mut self, id: impl Into<String>) -> Self {
+        self.source_id = id.into();
+        self
+    }
+
+    /// The same for at most so many bytes. Default: any number.
+    pub fn with_max_file_size(mut self, bytes: u64) -> Self {
+        self.config.max_file_size = bytes;
+        self
+    }
+
+    /// Looks at the file, before anything of it is in memory.
+    pub(super) fn look(&self) -> Result<Stamp, Error> {
+        let found = std::fs::metadata(&self.file_path).map_err(|e| failed_to("read it", &e))?;
+        // To open a pipe would wait for its writer.
+        if !found.is_file() {
+            let why = "not a regular file; leave folders, pipes and devices out";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let stamp = Stamp::of(&found);
+        match self.config.expected {
+            Some(expected) if expected != stamp => Err(changed()),
+            _ if stamp.size > self.config.max_file_size => Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{} bytes, more than the {} that are read of a file; allow for more, or leave it out",
+                    stamp.size, self.config.max_file_size
+                ),
+            )),
+            _ => Ok(stamp),
+        }
+    }
+
+    /// Reads all of it, as it was when it was looked at.
+    pub(super) fn read(&self, stamp: Stamp) -> Result<Vec<u8>, Error> {
+        let failed = |error| failed_to("read it", &error);
+        let now = |file: &File| {
+            file.metadata()
+                .map(|found| Stamp::of(&found))
+                .map_err(failed)
+        };
+        let file = File::open(&self.file_path).map_err(failed)?;
+        if now(&file)? != stamp {
+            return Err(changed());
+        }
+        let mut bytes = Vec::new();
+        // One more than there should be: a file that grows is read no farther.
+        let most = stamp.size.saturating_add(1);
+        let room = usize::try_from(most)
+            .ok()
+            .map(|most| bytes.try_reserve_exact(most));
+        if !matches!(room, Some(Ok(()))) {
+            let why = format!("there is no memory for its {} bytes", stamp.size);
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        (&file).take(most).read_to_end(&mut bytes).map_err(failed)?;
+        match bytes.len() as u64 == stamp.size && now(&file)? == stamp {
+            true => Ok(bytes),
+            false => Err(changed()),
+        }
+    }
+}
+
+fn changed() -> Error {
+    let why =
+        "it has changed since it was found, or while it was read; run again for what it is now";
+    Error::new(ErrorKind::Changed, why)
+}
+
+impl From<&FileInfo> for ProcessTask {
+    fn from(info: &FileInfo) -> Self {
+        let mut task = Self::new(&info.path);
+        task.config.expected = Some(Stamp {
+            size: info.size,
+            modified: info.modified_time,
+        });
+        task
+    }
+}
+
+impl From<FileInfo> for ProcessTask {
+    fn from(info: FileInfo) -> Self {
+        Self::from(&info)
+    }
+}
+
+impl From<PathBuf> for ProcessTask {
+    fn from(path: PathBuf) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<&Path> for ProcessTask {
+    fn from(path: &Path) -> Self {
+        Self::new(path)
+    }
+}
+
+impl From<&str> for ProcessTask {
+    fn from(path: &str) -> Self {
+        Self::new(path)
+    }
+}
+
+/// A file that was read, as a function is given it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SourceFile<'t> {
+    pub(super) task: &'t ProcessTask,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl SourceFile<'_> {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.task.file_path
+    }
+
+    /// What it is called in results.
+    pub fn source_id(&self) -> &str {
+        &self.task.source_id
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All of it as text.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it is no UTF-8, with the line of the first byte that is none.
+    pub fn text(&self) -> Result<&str, Error> {
+        std::str::from_utf8(&self.bytes).map_err(|error| {
+            let before = &self.bytes[..error.valid_up_to()];
+            let line = 1 + memchr::memchr_iter(b'\n', before).count();
+            Error::new(ErrorKind::Invalid, format!("not UTF-8 (line {line})"))
+        })
+    }
+}
+
+/// Without what is in it.
+impl std::fmt::Debug for SourceFile<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceFile")
+            .field("path", &self.task.file_path)
+            .field("bytes", &self.bytes.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn kind(task: &ProcessTask) -> ErrorKind {
+        let read = task.look().and_then(|stamp| task.read(stamp));
+        read.unwrap_err().kind()
+    }
+
+    fn found(path: &Path) -> ProcessTask {
+        let mut task = ProcessTask::new(path);
+        task.config.expected = Some(task.look().unwrap());
+        task
+    }
+
+    #[test]
+    fn what_changes_or_vanishes_between_finding_and_reading_says_which() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.py");
+        fs::write(&path, "one").unwrap();
+        let task = found(&path);
+        let stamp = task.look().unwrap();
+        assert_eq!(task.read(stamp).unwrap(), b"one");
+        fs::write(&path, "longer").unwrap();
+        assert_eq!(kind(&task), ErrorKind::Changed);
+        assert_eq!(task.read(stamp).unwrap_err().kind(), ErrorKind::Changed);
+        // As long as before, and written at another time.
+        fs::write(&path, "two").unwrap();
+        let later = stamp.modified.unwrap() + std::time::Duration::from_secs(1);
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(later)
+            .unwrap();
+        assert_eq!(kind(&task), ErrorKind::Changed);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(kind(&task), ErrorKind::NotFound);
+        assert_eq!(task.read(stamp).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_file_is_not_opened() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("large");
+        File::create(&path).unwrap().set_len(2 << 30).unwrap();
+        let error = ProcessTask::new(&*path)
+            .with_max_file_size(1 << 20)
+            .look()
+            .unwrap_err();
+        assert!(error.message().contains("2147483648 bytes"), "{error}");
+        assert_eq!(kind(&ProcessTask::new(place.path())), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn what_is_no_utf8_is_told_by_its_line() {
+        let task = ProcessTask::new("a");
+        let file = SourceFile {
+            task: &task,
+            bytes: b"one\ntwo\n\xff".to_vec(),
+        };
+        assert!(file.text().unwrap_err().message().contains("line 3"));
+        assert_eq!(format!("{file:?}"), r#"SourceFile { path: "a", bytes: 9 }"#);
+    }
+}
