@@ -15,13 +15,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(checkpoint) = args.next() {
         config = config.checkpoint(checkpoint);
     }
-    let processor = BatchProcessor::new(config, ParallelConfig::new())
-        .notifier(Arc::new(|now: &Progress| eprint!("\r{} files", now.completed)));
+    let processor =
+        BatchProcessor::new(config, ParallelConfig::new()).notifier(Arc::new(|now: &Progress| {
+            eprint!("\r{} files", now.completed)
+        }));
 
     let definitions = |file: &SourceFile| {
-        let lines = file.text()?.lines().map(str::trim_start);
-        let defines = |line: &&str| ["def ", "async def ", "class "].iter().any(|word| line.starts_with(word));
-        Ok(lines.filter(defines).count())
+        let text = file.text()?;
+        let defines = |line: &&str| {
+            let words = ["def ", "async def ", "class "];
+            words.iter().any(|word| line.trim_start().starts_with(word))
+        };
+        Ok(text.lines().filter(defines).count())
     };
     let batch = processor.process_directory(&folder, definitions)?;
 

@@ -55,7 +55,8 @@
 //! | [`progress`] | what a run is doing, and what holds it up |
 #![cfg_attr(
     feature = "files",
-    doc = "| [`sources`] | source files below a folder: found, filtered, split into functions, classes or lines |"
+    doc = "| [`processing`] | files processed in bulk, by a function of yours or by a model |
+| [`sources`] | source files below a folder: found, filtered, split into functions, classes or lines |"
 )]
 //! | [`testing`] | for tests of your programs: a client with a script, a clock moved by hand, rules for job stores |
 //! | [`unstable`] | seams that may change in any release: [`Transport`](unstable::Transport), [`Clock`](unstable::Clock), [`BatchClient`](unstable::BatchClient), `JobStore` |
@@ -78,7 +79,7 @@
 //! | `commands` | no | commands in parallel, each in a sandbox |
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
-//! | `files` | no | folders of source files: found, filtered and split, see `sources`; its parsers need a C compiler |
+//! | `files` | no | folders of source files: found, filtered and split, see `sources`; processed, see `processing`; its parsers need a C compiler |
 //! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
 //!
 //! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate

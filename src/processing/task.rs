@@ -1,12 +1,13 @@
 //! A file to process, and what is read of it.
 
+use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::sources::{FileInfo, shown_path};
+use crate::sources::{FileInfo, decode, shown_path};
 
 use super::failure::failed_to;
 
@@ -189,16 +190,13 @@ impl SourceFile<'_> {
         &self.bytes
     }
 
-    /// All of it as text.
+    /// All of it as text, without a byte order mark: UTF-8, unless a Python file declares another encoding.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it is no UTF-8, with the line of the first byte that is none.
-    pub fn text(&self) -> Result<&str, Error> {
-        std::str::from_utf8(&self.bytes).map_err(|error| {
-            let before = &self.bytes[..error.valid_up_to()];
-            let line = 1 + memchr::memchr_iter(b'\n', before).count();
-            Error::new(ErrorKind::Invalid, format!("not UTF-8 (line {line})"))
-        })
+    /// [`ErrorKind::Invalid`] when it is none, with the line of the first byte that is not.
+    pub fn text(&self) -> Result<Cow<'_, str>, Error> {
+        decode(&self.task.file_path, &self.bytes)
+            .map_err(|reason| Error::new(ErrorKind::Invalid, reason.to_string()))
     }
 }
 
@@ -276,6 +274,13 @@ mod tests {
             bytes: b"one\ntwo\n\xff".to_vec(),
         };
         assert!(file.text().unwrap_err().message().contains("line 3"));
+        let declared = ProcessTask::new("a.py");
+        let bytes = b"# coding: latin-1\n\xe9".to_vec();
+        let declared = SourceFile {
+            task: &declared,
+            bytes,
+        };
+        assert!(declared.text().unwrap().ends_with('é'));
         assert_eq!(format!("{file:?}"), r#"SourceFile { path: "a", bytes: 9 }"#);
     }
 }

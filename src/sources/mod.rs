@@ -35,3 +35,4 @@ mod text;
 pub use info::{FileInfo, SkipReason, shown_path};
 pub use scan::{FileScanner, SymlinkPolicy};
 pub use split::{Split, Unit, UnitKind};
+pub(crate) use text::decode;

@@ -1,6 +1,7 @@
 //! The text of a file: whether it is one, in which encoding, and reading it. A Python file may declare an encoding
 //! (PEP 263); all others are UTF-8.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -271,27 +272,25 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<String, SkipReason> {
 }
 
 /// What bytes of a file of that name say.
-pub(super) fn decoded(path: &Path, mut bytes: Vec<u8>) -> Result<String, SkipReason> {
-    if memchr(0, &bytes).is_some() {
+pub(super) fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String, SkipReason> {
+    decode(path, &bytes).map(Cow::into_owned)
+}
+
+/// The same, without a copy of what is UTF-8.
+pub(crate) fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, str>, SkipReason> {
+    if memchr(0, bytes).is_some() {
         return Err(SkipReason::Binary);
     }
-    let marked = bytes.starts_with(BOM);
-    if marked {
-        bytes.drain(..BOM.len());
+    let text = bytes.strip_prefix(BOM).unwrap_or(bytes);
+    let charset = Charset::of(path, text, text.len() < bytes.len())?;
+    if let (Charset::Utf8, Ok(text)) = (charset, std::str::from_utf8(text)) {
+        return Ok(Cow::Borrowed(text));
     }
-    let charset = Charset::of(path, &bytes, marked)?;
-    let bytes = match charset {
-        Charset::Utf8 => match String::from_utf8(bytes) {
-            Ok(text) => return Ok(text),
-            Err(error) => error.into_bytes(),
-        },
-        _ => bytes,
-    };
-    Validator::new(charset).check(&bytes, true)?;
+    Validator::new(charset).check(text, true)?;
     Ok(match charset {
-        Charset::Latin1 => encoding_rs::mem::decode_latin1(&bytes).into_owned(),
-        Charset::Other(encoding) => encoding.decode_without_bom_handling(&bytes).0.into_owned(),
-        Charset::Utf8 | Charset::Ascii => String::from_utf8_lossy(&bytes).into_owned(),
+        Charset::Latin1 => encoding_rs::mem::decode_latin1(text),
+        Charset::Other(encoding) => encoding.decode_without_bom_handling(text).0,
+        Charset::Utf8 | Charset::Ascii => String::from_utf8_lossy(text),
     })
 }
 

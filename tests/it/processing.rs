@@ -58,7 +58,7 @@ fn at_once() -> ProcessingConfig {
 }
 
 fn text(file: &SourceFile<'_>) -> Result<String, Error> {
-    file.text().map(str::to_owned)
+    file.text().map(Into::into)
 }
 
 fn invalid(why: &str) -> Error {
