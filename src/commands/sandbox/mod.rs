@@ -3,6 +3,7 @@
 //! The program confines itself by starting itself as a small helper, which gives up what the command
 //! shall not have and then becomes the command.
 
+pub(super) mod confined;
 pub(super) mod limits;
 pub(super) mod prepared;
 

@@ -6,6 +6,23 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::base::error::{Error, ErrorKind};
 
+/// Why a program is not run.
+#[derive(Debug)]
+pub enum Unusable {
+    /// There is none, or it cannot be executed.
+    Missing(String),
+    /// It is not on the list.
+    NotAllowed(String),
+}
+
+impl From<Unusable> for Error {
+    fn from(why: Unusable) -> Self {
+        match why {
+            Unusable::Missing(why) | Unusable::NotAllowed(why) => refused(why),
+        }
+    }
+}
+
 /// Finds programs as commands would find them, and knows which are allowed.
 #[derive(Debug)]
 pub struct Programs {
@@ -31,7 +48,7 @@ impl Programs {
     }
 
     /// The file that `program` means to a command in `folder`, if it may be run.
-    pub fn resolve(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Error> {
+    pub fn resolve(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Unusable> {
         let found = self.find(program, folder)?;
         let Some(allowed) = &self.allowed else {
             return Ok(found);
@@ -44,7 +61,7 @@ impl Programs {
             .iter()
             .map(|(name, _)| name.display().to_string())
             .collect();
-        Err(refused(format!(
+        Err(Unusable::NotAllowed(format!(
             "{} ({}) is not allowed; allowed are: {}",
             program.display(),
             found.display(),
@@ -52,9 +69,9 @@ impl Programs {
         )))
     }
 
-    fn find(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Error> {
+    fn find(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Unusable> {
         if program.is_empty() {
-            return Err(refused("the command names no program".to_owned()));
+            return Err(Unusable::Missing("the command names no program".to_owned()));
         }
         let named = Path::new(program);
         let by_path = named.components().count() > 1 || named.components().next() != plain(named);
@@ -62,7 +79,10 @@ impl Programs {
             let file = folder.join(named);
             return match executable(&file) {
                 Ok(()) => Ok(file),
-                Err(error) => Err(refused(format!("cannot run {}: {error}", file.display()))),
+                Err(error) => Err(Unusable::Missing(format!(
+                    "cannot run {}: {error}",
+                    file.display()
+                ))),
             };
         }
         // A relative folder in PATH means another one wherever a command works, and one that it can
@@ -80,7 +100,7 @@ impl Programs {
                 }
             }
         }
-        Err(refused(match denied {
+        Err(Unusable::Missing(match denied {
             Some(file) => format!("{} may not be executed", file.display()),
             None => format!("no program {} in PATH", program.display()),
         }))
@@ -178,7 +198,10 @@ mod tests {
         assert!(programs.resolve("../bin/tool".as_ref(), &work).is_ok());
         for missing in ["text", "none", "", "work/", "./tool", "/", ".", ".."] {
             let error = programs.resolve(missing.as_ref(), &work).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid, "{missing}: {error}");
+            assert!(
+                matches!(error, Unusable::Missing(_)),
+                "{missing}: {error:?}"
+            );
         }
     }
 
@@ -194,8 +217,9 @@ mod tests {
                 named.display()
             );
         }
-        let error = programs.resolve("other".as_ref(), site.path()).unwrap_err();
+        let error = Error::from(programs.resolve("other".as_ref(), site.path()).unwrap_err());
         assert!(error.message().contains("allowed are: tool"), "{error}");
+        assert!(error.is_critical());
     }
 
     #[test]

@@ -1,0 +1,188 @@
+//! One command: its process, why that ended, and what it leaves behind.
+
+use std::io;
+use std::process::{Child, Command, ExitStatus};
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
+
+use super::limits::Limits;
+use super::programs::refused;
+#[cfg(target_os = "linux")]
+use super::{
+    processes::{self, Process},
+    run::Run,
+    watchdog::COMMAND,
+};
+use crate::base::error::Error;
+
+/// One command in its sandbox, to be dropped after its end: then it kills what the command left behind.
+#[derive(Debug)]
+pub struct Confined {
+    pub(super) command: Command,
+    pub(super) number: u64,
+    pub(super) token: Option<String>,
+    pub(super) limits: Limits,
+    /// Its process group, once it is started.
+    pub(super) group: Option<u32>,
+    #[cfg(target_os = "linux")]
+    pub(super) run: Option<Arc<Run>>,
+}
+
+/// What a sandbox did to a command, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intervention {
+    /// It was never started.
+    NotStarted(String),
+    /// It used more than it may.
+    Killed(String),
+}
+
+impl Confined {
+    /// A command that is not confined.
+    pub(in crate::commands) fn unconfined(command: Command) -> Self {
+        Self {
+            command,
+            number: 0,
+            token: None,
+            limits: Limits::NONE,
+            group: None,
+            #[cfg(target_os = "linux")]
+            run: None,
+        }
+    }
+
+    /// The command, to set where its input comes from and its output goes. Program, arguments, environment
+    /// and folder are set already, and not the program's own where a helper comes first.
+    pub fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Starts it in a process group of its own. Whoever waits for it kills that group before.
+    ///
+    /// On Linux a confined command ends with the thread that started it: this one must last as long.
+    ///
+    /// # Errors
+    /// Those of [`Command::spawn`].
+    pub fn spawn(&mut self) -> io::Result<Child> {
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
+        let child = self.command.spawn()?;
+        self.group = Some(child.id());
+        #[cfg(target_os = "linux")]
+        if let (None, Some(run)) = (&self.token, &self.run) {
+            // A helper says so itself.
+            run.announce(self.number, child.id());
+        }
+        Ok(child)
+    }
+
+    /// Why it ended, if that was the sandbox's doing and not its own: it could not be started, or used too
+    /// much. `stderr` is what it wrote to standard error, or the beginning of it.
+    pub fn failure(&self, status: ExitStatus, stderr: &[u8]) -> Option<Error> {
+        #[cfg(unix)]
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        #[cfg(not(unix))]
+        let signal = None;
+        self.intervention(status.code(), signal, stderr)
+            .map(|what| match what {
+                Intervention::NotStarted(why) => refused(why),
+                Intervention::Killed(why) => refused(format!("killed: {why}")),
+            })
+    }
+
+    /// The same, as data.
+    #[cfg(not(unix))]
+    pub(in crate::commands) fn intervention(
+        &self,
+        _: Option<i32>,
+        _: Option<i32>,
+        _: &[u8],
+    ) -> Option<Intervention> {
+        let _ = (self.number, &self.token, self.limits);
+        None
+    }
+
+    /// The same, as data.
+    #[cfg(unix)]
+    pub(in crate::commands) fn intervention(
+        &self,
+        exit_code: Option<i32>,
+        signal: Option<i32>,
+        stderr: &[u8],
+    ) -> Option<Intervention> {
+        use rustix::process::Signal;
+
+        if let (Some(token), Some(super::helper::FAILED)) = (&self.token, exit_code) {
+            let text = String::from_utf8_lossy(stderr);
+            let said = |line: &str| line.strip_prefix(token.as_str()).map(str::to_owned);
+            let why = text.lines().find_map(said)?;
+            return Some(Intervention::NotStarted(why.trim().to_owned()));
+        }
+        let signal = Signal::from_named_raw(signal?)?;
+        let reason = if signal == Signal::XCPU {
+            let limit = self.limits.cpu_seconds?;
+            format!("it used more than {limit} s of processor time")
+        } else if signal == Signal::XFSZ {
+            let limit = self.limits.file_size?;
+            format!("it wrote a file of more than {limit} bytes")
+        } else {
+            self.watchdogs_reason(signal)?
+        };
+        Some(Intervention::Killed(reason))
+    }
+
+    #[cfg(unix)]
+    fn watchdogs_reason(&self, signal: rustix::process::Signal) -> Option<String> {
+        #[cfg(target_os = "linux")]
+        if signal == rustix::process::Signal::KILL {
+            return self.run.as_ref()?.reason(self.number);
+        }
+        let _ = (signal, self.number);
+        None
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Confined {
+    fn drop(&mut self) {
+        let group = self.group.map(u32::cast_signed);
+        let group = group.and_then(rustix::process::Pid::from_raw);
+        if let (Some(group), Some(run)) = (group, &self.run) {
+            end_strays(run, self.number, group);
+        }
+    }
+}
+
+/// Ends what left the process group of a command, and what of it this process has inherited. Such processes
+/// are children of the first thread, which others are started from that is no command's.
+#[cfg(target_os = "linux")]
+fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
+    use rustix::process::{Pid, WaitOptions, getsid, waitpgid, waitpid};
+
+    let own = format!("{}.{number}", run.id).into_bytes();
+    let first = std::process::id().cast_signed();
+    let session = getsid(None).map(|pid| pid.as_raw_nonzero().get());
+    for pid in processes::children(first, Some(first)) {
+        let Some(process) = Process::of(pid) else {
+            continue;
+        };
+        let in_group = process.group == group.as_raw_nonzero().get();
+        // Of what has ended before there is no environment any more; a session of its own tells it from
+        // processes that the standard library starts.
+        let stray = match process.ended {
+            true => in_group || Ok(process.session) != session,
+            false => {
+                in_group || processes::variable(pid, COMMAND).is_some_and(|value| value == own)
+            }
+        };
+        if !stray {
+            continue;
+        }
+        if !process.ended {
+            processes::kill_tree(process.identity);
+        }
+        let _ = waitpid(Pid::from_raw(pid), WaitOptions::empty());
+    }
+    // Nobody else asks how the rest of the group ended.
+    while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
+}
