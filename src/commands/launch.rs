@@ -11,42 +11,60 @@ use parking_lot::RwLock;
 
 use super::job::CommandJob;
 use super::record::{FailureKind, JobError};
+use super::sandbox::confined::Confined;
+use super::sandbox::prepared::Prepared;
+use super::sandbox::programs::Unusable;
 
 /// Finds programs, each once in a run, and makes commands of jobs.
 pub(super) struct Launcher {
     folder: Option<PathBuf>,
+    sandbox: Option<Prepared>,
     found: RwLock<HashMap<OsString, PathBuf>>,
 }
 
 impl Launcher {
-    pub fn new(folder: Option<PathBuf>) -> Self {
+    pub fn new(folder: Option<PathBuf>, sandbox: Option<Prepared>) -> Self {
         Self {
             folder,
+            sandbox,
             found: RwLock::default(),
         }
     }
 
-    pub fn command(&self, job: &CommandJob) -> Result<Command, JobError> {
+    pub fn command(&self, job: &CommandJob) -> Result<Confined, JobError> {
         let program = self.program(job.program())?;
+        if let Some(sandbox) = &self.sandbox {
+            return Ok(sandbox.command(&program, &job.command()[1..], self.folder()));
+        }
         let mut command = Command::new(program);
         command.args(&job.command()[1..]);
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        Ok(command)
+        Ok(Confined::unconfined(command))
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.as_deref().unwrap_or(Path::new("."))
     }
 
     fn program(&self, name: &OsStr) -> Result<PathBuf, JobError> {
         if let Some(path) = self.found.read().get(name) {
             return Ok(path.clone());
         }
-        let path = find(name).ok_or_else(|| {
-            let name = name.to_string_lossy();
-            JobError::new(
-                FailureKind::NotFound,
-                format!("there is no program `{name}`"),
-            )
-        })?;
+        let path = match &self.sandbox {
+            Some(sandbox) => sandbox.find(name, self.folder()).map_err(|why| match why {
+                Unusable::Missing(why) => JobError::new(FailureKind::NotFound, why),
+                Unusable::NotAllowed(why) => JobError::new(FailureKind::NotAllowed, why),
+            })?,
+            None => find(name).ok_or_else(|| {
+                let name = name.to_string_lossy();
+                JobError::new(
+                    FailureKind::NotFound,
+                    format!("there is no program `{name}`"),
+                )
+            })?,
+        };
         self.found.write().insert(name.to_owned(), path.clone());
         Ok(path)
     }

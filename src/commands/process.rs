@@ -8,8 +8,8 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ use crate::base::clock::{Clock, SystemClock};
 
 use super::output::{Capture, Output, OutputSettings};
 use super::record::CommandResult;
+use super::sandbox::confined::{Confined, Intervention};
 
 /// What a process group that outlives its command has to say is awaited this long.
 const STRAGGLERS: Duration = Duration::from_millis(200);
@@ -88,6 +89,8 @@ pub(super) struct Ended {
     pub stopped: bool,
     /// Why not all of its output is where it should be.
     pub output_error: Option<io::Error>,
+    /// What its sandbox did to it.
+    pub intervention: Option<Intervention>,
 }
 
 /// Runs the command to its end.
@@ -95,17 +98,17 @@ pub(super) struct Ended {
 /// # Errors
 /// When it cannot be started.
 pub(super) fn run(
-    mut command: Command,
+    mut command: Confined,
     seq: u64,
     deadlines: Deadlines,
     output: &OutputSettings,
     stop: &StopCall,
 ) -> io::Result<Ended> {
     command
+        .command()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
+        .stderr(Stdio::piped());
     let start = SystemClock.wall();
     let began = Instant::now();
     let mut child = command.spawn()?;
@@ -155,7 +158,9 @@ pub(super) fn run(
     let status = child.wait()?;
     let (stdout, out_error) = watched.stdout.end();
     let (stderr, err_error) = watched.stderr.end();
+    let intervention = command.intervention(status.code(), status.signal(), stderr.head());
     Ok(Ended {
+        intervention,
         result: CommandResult {
             exit_code: status.code(),
             signal: status.signal(),

@@ -1,11 +1,11 @@
 //! Where there are no process groups, no command is started: one that forks could not be ended.
 
 use std::io;
-use std::process::Command;
 use std::time::Duration;
 
 use super::output::OutputSettings;
 use super::record::CommandResult;
+use super::sandbox::confined::{Confined, Intervention};
 
 pub(super) struct StopCall;
 
@@ -30,10 +30,11 @@ pub(super) struct Ended {
     pub timed_out: bool,
     pub stopped: bool,
     pub output_error: Option<io::Error>,
+    pub intervention: Option<Intervention>,
 }
 
 pub(super) fn run(
-    _: Command,
+    _: Confined,
     _: u64,
     _: Deadlines,
     _: &OutputSettings,

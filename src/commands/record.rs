@@ -64,6 +64,8 @@ pub enum FailureKind {
     NotAllowed,
     /// It could not be confined, so it was not run.
     Sandbox,
+    /// It used more than its sandbox lets it.
+    Limit,
     /// It could not be started for another reason.
     NotStarted,
     /// Its output found no room on the disk.
@@ -84,6 +86,7 @@ impl FailureKind {
             Self::NotFound => "not_found",
             Self::NotAllowed => "not_allowed",
             Self::Sandbox => "sandbox",
+            Self::Limit => "limit",
             Self::NotStarted => "not_started",
             Self::DiskFull => "disk_full",
             Self::Cancelled => "cancelled",
@@ -99,6 +102,7 @@ impl FailureKind {
             | Self::NotFound
             | Self::NotAllowed
             | Self::Sandbox
+            | Self::Limit
             | Self::NotStarted
             | Self::DiskFull => true,
             Self::Exit | Self::Timeout | Self::Cancelled | Self::Panic => false,

@@ -23,6 +23,8 @@ use super::order::{Gate, Reorder};
 use super::output::{OutputSettings, Overflow};
 use super::process::{Deadlines, Ended, StopCall};
 use super::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
+use super::sandbox::Sandbox;
+use super::sandbox::confined::Intervention;
 use super::script::Commands;
 
 /// More at once are refused unless [`CommandRunner::max_concurrency`] says otherwise.
@@ -56,7 +58,7 @@ pub enum OnStop {
 ///
 /// A command that has ended takes its process group with it: what it left in the background is killed, at once
 /// if it does not hold the command's output open, else after 200 ms in which the last output is read. What
-/// started a session of its own (`setsid`) is out of reach.
+/// started a session of its own (`setsid`) is out of reach without a [`sandbox`](Self::sandbox).
 #[derive(Clone)]
 pub struct CommandRunner {
     concurrency: usize,
@@ -72,6 +74,7 @@ pub struct CommandRunner {
     output: OutputSettings,
     critical_exits: BTreeSet<i32>,
     folder: Option<PathBuf>,
+    sandbox: Option<Sandbox>,
     total: Option<u64>,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -123,6 +126,7 @@ impl CommandRunner {
             },
             critical_exits: BTreeSet::new(),
             folder: None,
+            sandbox: None,
             total: None,
             ctx: Context::new(),
             notifier: None,
@@ -218,6 +222,13 @@ impl CommandRunner {
     /// Exit codes that are critical, see [`on_error`](Self::on_error). Default: none.
     pub fn critical_exits(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
         self.critical_exits = codes.into_iter().collect();
+        self
+    }
+
+    /// What commands may do; what the kernel does not enforce of it is logged. Default: what this process may do,
+    /// with its environment.
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = Some(sandbox);
         self
     }
 
@@ -351,9 +362,27 @@ impl<'a> Run<'a> {
         runner.check()?;
         let stop = StopCall::new()
             .map_err(|why| Error::new(ErrorKind::Invalid, format!("cannot make a pipe: {why}")))?;
+        let sandbox = (runner.sandbox.as_ref())
+            .map(Sandbox::prepare)
+            .transpose()?;
+        for missing in sandbox.iter().flat_map(|sandbox| sandbox.not_in_force()) {
+            log::warn!("the sandbox does without what this system does not enforce: {missing}");
+        }
+        // Whatever becomes of the folder's name, it is this one.
+        let folder = match (&runner.folder, &sandbox) {
+            (Some(folder), Some(_)) => Some(std::path::absolute(folder)),
+            (None, Some(_)) => Some(std::env::current_dir()),
+            (folder, None) => folder.clone().map(Ok),
+        };
+        let folder = folder.transpose().map_err(|why| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("cannot tell the working directory: {why}"),
+            )
+        })?;
         Ok(Self {
             runner,
-            launcher: Launcher::new(runner.folder.clone()),
+            launcher: Launcher::new(folder, sandbox),
             stop: Arc::new(stop),
             gate: Arc::default(),
         })
@@ -481,6 +510,9 @@ impl<'a> Run<'a> {
     fn judge(&self, ended: Ended) -> LastTry {
         let runner = self.runner;
         let result = ended.result;
+        if let Some(Intervention::NotStarted(why)) = ended.intervention {
+            return (None, Some(JobError::new(FailureKind::Sandbox, why)));
+        }
         let error = if let Some(why) = ended.output_error {
             let kind = match why.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::DiskFull,
@@ -490,6 +522,8 @@ impl<'a> Run<'a> {
                 kind,
                 format!("its output cannot be kept: {why}"),
             ))
+        } else if let Some(Intervention::Killed(why)) = ended.intervention {
+            Some(JobError::new(FailureKind::Limit, format!("killed: {why}")))
         } else if ended.timed_out {
             let limit = runner.timeout.unwrap_or_default();
             Some(JobError::new(

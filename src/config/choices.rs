@@ -127,6 +127,13 @@ pub(super) static ERROR_POLICIES: Choices = Choices {
     also: |_| None,
 };
 
+/// How much of a command's sandbox the kernel has to enforce.
+pub(super) static SANDBOX_MODES: Choices = Choices {
+    what: "mode",
+    all: &["on", "best-effort", "off"],
+    also: |_| None,
+};
+
 impl Choices {
     /// Whether the name is in the list.
     ///

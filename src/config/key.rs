@@ -5,7 +5,7 @@ use std::fmt;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
 
-use super::choices::{ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, STRATEGIES};
+use super::choices::{ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, STRATEGIES};
 use super::credential;
 use super::value::{Kind, Value};
 
@@ -275,6 +275,13 @@ static KEYS: &[SettingKey] = &[
         Kind::Choice(&ERROR_POLICIES),
         Is("continue"),
         "What a failed command means for the others",
+    ),
+    key(
+        "exec.sandbox",
+        &["BATCHWRIGHT_EXEC_SANDBOX"],
+        Kind::Choice(&SANDBOX_MODES),
+        Is("on"),
+        "How much of the sandbox of commands the kernel has to enforce",
     ),
 ];
 

@@ -200,6 +200,7 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(none.exec_max_concurrency().unwrap(), 10);
     assert_eq!(none.exec_rate().unwrap(), None);
     assert_eq!(none.exec_on_error().unwrap(), "continue");
+    assert_eq!(none.exec_sandbox().unwrap(), "on");
 }
 
 #[test]
@@ -256,6 +257,7 @@ fn every_getter_reads_its_key() {
             ("exec.max_concurrency", "30"),
             ("exec.rate", "90/m"),
             ("exec.on_error", "stop"),
+            ("exec.sandbox", "off"),
         ],
     );
     assert_eq!(settings.provider().unwrap().as_deref(), Some("xai"));
@@ -294,4 +296,5 @@ fn every_getter_reads_its_key() {
     assert_eq!(settings.exec_max_concurrency().unwrap(), 30);
     assert_eq!(settings.exec_rate().unwrap(), Some(1.5));
     assert_eq!(settings.exec_on_error().unwrap(), "stop");
+    assert_eq!(settings.exec_sandbox().unwrap(), "off");
 }

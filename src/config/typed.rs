@@ -320,6 +320,15 @@ impl Settings {
         Ok(self.text("exec.on_error")?.unwrap_or_default())
     }
 
+    /// `exec.sandbox`: how much of the sandbox of commands the kernel has to enforce: `on`, `best-effort` or `off`.
+    /// Default: `on`.
+    ///
+    /// # Errors
+    /// When the value is none of these.
+    pub fn exec_sandbox(&self) -> Result<String, Error> {
+        Ok(self.text("exec.sandbox")?.unwrap_or_default())
+    }
+
     fn text(&self, key: &str) -> Result<Option<String>, Error> {
         Ok(match self.value(key)? {
             Some(Value::Text(text)) => Some(text),

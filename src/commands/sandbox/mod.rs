@@ -16,7 +16,7 @@ mod helper;
 mod policy;
 #[cfg(target_os = "linux")]
 mod processes;
-mod programs;
+pub(super) mod programs;
 #[cfg(target_os = "linux")]
 mod run;
 #[cfg(target_os = "linux")]

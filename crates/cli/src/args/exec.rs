@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::run::OnError;
+use super::sandbox::SandboxArgs;
 use super::shared::{MORE, ShowArgs};
 use super::values::{seconds, size, words_for};
 
@@ -38,6 +39,9 @@ pub struct ExecArgs {
 
     #[command(flatten)]
     pub results: ExecResultArgs,
+
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 
     /// Let `sh -c` run each line, or COMMAND
     ///
@@ -123,11 +127,16 @@ pub struct FailureArgs {
     /// What becomes of running commands when the run stops, by its policy or the first Ctrl-C. The second one
     /// kills them in any case.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnStopArg::Finish,
-        hide_default_value = true, hide_possible_values = true)]
+        hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
     pub on_stop: OnStopArg,
 
     /// Exit codes that stop a run with stop-critical
-    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "CODES",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
     pub critical_exit: Vec<u8>,
 }
 
@@ -194,8 +203,11 @@ Not more than one start in two seconds, each tried up to three times more:
 A pipe for each file, which needs a shell:
   ls *.sql | batchwright exec --shell -- 'grep -v ^-- {} | gzip > {}.gz'
 
-A command reads nothing (its standard input is /dev/null) and has a process group of its own, which ends
-with it: what it left in the background is killed, unless it began a session of its own (setsid).
+One that needs the network, a variable and a folder besides its own:
+  batchwright exec calls.txt --net --env API_TOKEN --write /var/cache/api
+
+A command reads nothing (its standard input is /dev/null), writes only below its folder, and uses no network
+unless --net. What it left in the background is killed when it ends.
 
 Exit codes:
   0 all succeeded            3 finished, some commands failed

@@ -12,6 +12,7 @@ pub mod providers;
 pub mod results;
 pub mod retry;
 pub mod run;
+pub mod sandbox;
 pub mod scan;
 pub mod shared;
 pub mod shell;

@@ -12,7 +12,7 @@ use batchwright::Error;
 use batchwright::commands::{Limits, Prepared, Sandbox, SandboxMode};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use super::common::{Desk, eventually};
+use super::common::{Desk, Running, eventually, results};
 
 const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
 const ESCAPES: &str = include_str!("sandbox_escapes.py");
@@ -67,6 +67,12 @@ fn run(prepared: &Prepared, folder: &Path, words: &[&str]) -> Ran {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Also one that nobody has asked how it ended.
+fn has_ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| stat.contains(") Z "))
 }
 
 /// That of the system, since what stands before it in `PATH` may be a script that needs more.
@@ -262,12 +268,8 @@ fn nothing_of_a_command_outlives_it_whatever_it_left() {
         let ran = run(&prepared, &desk.path(""), &["sh", "-c", left]);
         assert!(ran.status.success(), "{mode}: {}", ran.stderr);
         for name in ["a", "b"] {
-            let pid = desk.read(name);
-            let process = format!("/proc/{}", pid.trim());
-            assert!(
-                eventually(|| !Path::new(&process).exists()),
-                "{mode}: {name}"
-            );
+            let pid = desk.read(name).trim().parse().unwrap();
+            assert!(eventually(|| has_ended(pid)), "{mode}: {name}");
         }
         for name in ["a", "b"] {
             std::fs::remove_file(desk.path(name)).unwrap();
@@ -310,4 +312,90 @@ fn a_helper_must_be_one() {
     assert!(error.message().contains("Sandbox::helper"), "{error}");
     let off = Sandbox::new(SandboxMode::Off).limits(Limits::NONE);
     assert!(off.prepare().is_ok(), "it needs none");
+}
+
+/// The record of one command that the shell carries out, and the exit code that is expected.
+fn exec(desk: &Desk, words: &str, script: &str, code: i32) -> serde_json::Value {
+    desk.write("job.txt", script);
+    let mut command = desk.command("exec job.txt -o - --shell".split(' '));
+    command
+        .args(words.split_whitespace())
+        .env("OPENAI_API_KEY", "sk-not-for-commands");
+    let ended = Running::start(&mut command).wait().expect(code);
+    results(&ended.stdout).swap_remove(0)
+}
+
+#[test]
+fn exec_confines_and_says_what_was_refused() {
+    let desk = Desk::new();
+    if prepare(&sandbox()).is_none() {
+        return;
+    }
+    std::fs::create_dir(desk.path("work")).unwrap();
+    std::fs::create_dir(desk.path("more")).unwrap();
+    let on = "--sandbox on --workdir work";
+    let printed = exec(&desk, on, "echo in > here; env", 0)["result"]["stdout"].to_string();
+    assert!(
+        printed.contains("PATH=") && !printed.contains("sk-not"),
+        "{printed}"
+    );
+    assert!(desk.exists("work/here"));
+    let named = exec(
+        &desk,
+        "--env OPENAI_API_KEY --env A=b",
+        "echo $OPENAI_API_KEY$A",
+        0,
+    );
+    assert!(
+        named["result"]["stdout"]
+            .to_string()
+            .contains("sk-not-for-commandsb"),
+        "{named}"
+    );
+
+    let outside = exec(&desk, on, "echo out > ../out", 3);
+    assert_eq!(outside["error"]["kind"], "exit", "{outside}");
+    let named = format!("{on} --write more");
+    exec(&desk, &named, "echo out > ../more/out", 0);
+    assert!(!desk.exists("out") && desk.exists("more/out"));
+
+    let refused = exec(&desk, "--allow cat --on-error stop-critical", "true", 4);
+    assert_eq!(refused["error"]["kind"], "not_allowed", "{refused}");
+    let spun = exec(&desk, "--cpu 1", "while :; do :; done", 3);
+    assert_eq!(spun["error"]["kind"], "limit", "{spun}");
+    let off = exec(
+        &desk,
+        "--sandbox off --max-file 1K",
+        "exec cat /dev/zero > big",
+        3,
+    );
+    assert_eq!(off["error"]["kind"], "limit", "{off}");
+}
+
+#[test]
+fn nothing_is_left_when_batchwright_is_killed() {
+    for mode in ["on", "off"] {
+        let desk = Desk::new();
+        if mode == "on" && prepare(&sandbox()).is_none() {
+            continue;
+        }
+        let script = "setsid sh -c 'echo $$ > a; sleep 1000; :' & (sleep 1000 & echo $! > b); \
+                      echo $$ > c; sleep 1000; :";
+        desk.write("job.txt", script);
+        let words = ["exec", "job.txt", "--shell", "--sandbox", mode];
+        let mut batchwright = Running::start(&mut desk.command(words));
+        let pid = |name: &str| {
+            let text = std::fs::read_to_string(desk.path(name)).unwrap_or_default();
+            text.trim().parse::<u32>().ok()
+        };
+        assert!(eventually(|| ["a", "b", "c"]
+            .iter()
+            .all(|name| pid(name).is_some())));
+        batchwright.child.kill().unwrap();
+        for name in ["a", "b", "c"] {
+            let pid = pid(name).unwrap();
+            assert!(eventually(|| has_ended(pid)), "{mode}: {name}");
+        }
+        batchwright.child.wait().unwrap();
+    }
 }

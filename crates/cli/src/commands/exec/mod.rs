@@ -2,6 +2,7 @@
 
 mod emit;
 mod report;
+mod sandbox;
 mod source;
 
 use std::sync::Arc;
@@ -82,6 +83,7 @@ fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
         ),
         ("exec.rate", "--rate", pace.rate.clone()),
         ("exec.on_error", "--on-error", on_error.map(str::to_owned)),
+        ("exec.sandbox", "--sandbox", args.sandbox.sandbox.clone()),
     ] {
         settings = settings.flag(key, flag, words).map_err(refused)?;
     }
@@ -122,7 +124,11 @@ fn runner(args: &ExecArgs, settings: &Settings) -> Result<CommandRunner, Refusal
         .retry_delay(args.failures.retry_delay)
         .keep_order(args.results.keep_order)
         .overflow(overflow)
-        .max_output(args.results.max_output);
+        .max_output(args.results.max_output)
+        .sandbox(sandbox::sandbox(
+            &args.sandbox,
+            &settings.exec_sandbox().map_err(refused)?,
+        )?);
     if let Some(folder) = &args.workdir {
         if !folder.is_dir() {
             let why = format!("--workdir {}: there is no such folder", folder.display());
