@@ -28,7 +28,7 @@ pub struct SandboxArgs {
     #[arg(long, value_name = "PROGRAMS", value_delimiter = ',')]
     pub allow: Vec<OsString>,
 
-    /// Variables for commands: NAME, NAME=VALUE, or `*` for all
+    /// Variables: NAME, NAME=VALUE, or `*` for all
     ///
     /// NAME is handed on as it is here. Beside PATH, HOME, LANG, LC_*, TZ, TERM and TMPDIR, which they always get. API keys never come along
     /// unless they are named.
