@@ -25,6 +25,7 @@ use super::process::{Deadlines, Ended, StopCall};
 use super::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 use super::sandbox::Sandbox;
 use super::sandbox::confined::Intervention;
+use super::sandbox::prepared::Prepared;
 use super::script::Commands;
 
 /// More at once are refused unless [`CommandRunner::max_concurrency`] says otherwise.
@@ -365,8 +366,12 @@ impl<'a> Run<'a> {
         let sandbox = (runner.sandbox.as_ref())
             .map(Sandbox::prepare)
             .transpose()?;
-        for missing in sandbox.iter().flat_map(|sandbox| sandbox.not_in_force()) {
-            log::warn!("the sandbox does without what this system does not enforce: {missing}");
+        let missing = sandbox.as_ref().map_or(&[][..], Prepared::not_in_force);
+        if !missing.is_empty() {
+            log::warn!(
+                "commands run without what this system cannot enforce: {}",
+                missing.join("; ")
+            );
         }
         // Whatever becomes of the folder's name, it is this one.
         let folder = match (&runner.folder, &sandbox) {

@@ -16,7 +16,11 @@ const WANTED: ABI = ABI::V6;
 
 /// What each version of Landlock adds that a sandbox promises, and the first Linux that has it.
 const PROMISED: [(ABI, &str, &str); 4] = [
-    (ABI::V1, "writing only where that is allowed", "5.13"),
+    (
+        ABI::V1,
+        "writing only where that is allowed, no look into other processes",
+        "5.13",
+    ),
     (ABI::V3, "no truncation of files elsewhere", "6.2"),
     (ABI::V5, "no control of devices", "6.10"),
     (ABI::V6, "no signals to processes of others", "6.12"),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, getppid, kill_process_group};
 
 use super::limits::Limits;
 use super::processes::{self, Identity, Process, variable};
@@ -278,6 +278,16 @@ impl Watchdog {
         }
     }
 
+    /// Where what is left may be found: below batchwright, which inherits it, or anywhere once that has ended.
+    fn candidates(&self) -> Vec<Process> {
+        let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
+        if parent == Some(self.orders.batchwright) {
+            return processes::descendants(self.orders.batchwright);
+        }
+        let all = processes::all().into_iter().flatten();
+        all.filter_map(Process::of).collect()
+    }
+
     /// Kills all that is left of all commands, and removes the folder of the run.
     fn end(&mut self) {
         self.read_announcements();
@@ -292,11 +302,7 @@ impl Watchdog {
         for _ in 0..LAST_LOOKS {
             let mut parents: HashSet<i32> = known.iter().map(|process| process.pid).collect();
             let mut left = 0;
-            for process in processes::all()
-                .into_iter()
-                .flatten()
-                .filter_map(Process::of)
-            {
+            for process in self.candidates() {
                 let pid = process.identity.pid;
                 let belongs = known.contains(&process.identity)
                     || groups.contains(&process.group)

@@ -373,6 +373,28 @@ fn exec_confines_and_says_what_was_refused() {
 }
 
 #[test]
+fn what_the_kernel_lacks_is_said_and_left_out_only_if_that_is_wanted() {
+    let desk = Desk::new();
+    let kernel = ["-c", include_str!("older_kernel.py"), HELPER];
+    let words = |mode| ["exec", "--sandbox", mode, "--", "echo", ":::", "a", "b"];
+    let run = |mode| {
+        let arguments = kernel.into_iter().chain(words(mode));
+        Running::start(&mut desk.other(python(), arguments)).wait()
+    };
+    let refused = run("on").expect(2);
+    for said in ["cannot enforce", "Landlock of Linux 5.13", "best-effort"] {
+        assert!(refused.error().contains(said), "{}", refused.error());
+    }
+    assert_eq!(refused.stdout, "");
+    let ended = run("best-effort").expect(0);
+    assert_eq!(ended.stdout.lines().count(), 2);
+    let warned = ended.stderr.matches("Landlock of Linux 5.13");
+    assert_eq!(warned.count(), 1, "{}", ended.stderr);
+    let off = run("off").expect(0);
+    assert!(!off.stderr.contains("Landlock"), "{}", off.stderr);
+}
+
+#[test]
 fn nothing_is_left_when_batchwright_is_killed() {
     for mode in ["on", "off"] {
         let desk = Desk::new();
