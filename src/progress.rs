@@ -9,13 +9,9 @@
 //! | see what kept a run from going faster | [`Bottlenecks`] |
 //! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
 //! | read a time of day | [`Timestamp`] |
-#![cfg_attr(
-    any(feature = "commands", feature = "files"),
-    doc = "| keep the process below a ceiling of memory | [`MemoryManager`], which gives out [`MemoryHold`]s and tells its [`MemoryUse`] |"
-)]
+//! | keep the process below a ceiling of memory | [`MemoryManager`], which gives out [`MemoryHold`]s and tells its [`MemoryUse`] |
 
 pub use crate::base::clock::Timestamp;
-#[cfg(any(feature = "commands", feature = "files"))]
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};
 pub use crate::engine::bottleneck::Bottlenecks;
 pub use crate::observe::progress::Phase;

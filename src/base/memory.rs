@@ -11,7 +11,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -19,8 +20,8 @@ use parking_lot::{Condvar, Mutex};
 use super::cancel::Context;
 use super::error::Error;
 
-/// What a process may have unless it is told otherwise: 500 MB.
-const DEFAULT_CEILING: u64 = 500_000_000;
+/// What a process may have unless it is told otherwise: 500 MiB.
+pub(crate) const DEFAULT_CEILING: u64 = 500 << 20;
 /// What was measured is believed for so long.
 const FRESH: Duration = Duration::from_millis(5);
 /// Memory is given back without a word, so whoever waits looks again.
@@ -47,7 +48,7 @@ const BATCH_PART: u64 = 2;
 pub struct MemoryManager(Arc<Inner>);
 
 struct Inner {
-    ceiling: u64,
+    ceiling: AtomicU64,
     measure: Box<dyn Fn() -> Option<u64> + Send + Sync>,
     state: Mutex<State>,
     changed: Condvar,
@@ -94,7 +95,7 @@ pub struct MemoryHold {
     promised: u64,
 }
 
-/// A ceiling of 500 MB.
+/// A ceiling of 500 MiB.
 impl Default for MemoryManager {
     fn default() -> Self {
         Self::new(DEFAULT_CEILING)
@@ -110,11 +111,35 @@ impl MemoryManager {
 
     fn measuring(ceiling: u64, measure: Box<dyn Fn() -> Option<u64> + Send + Sync>) -> Self {
         Self(Arc::new(Inner {
-            ceiling,
+            ceiling: AtomicU64::new(ceiling),
             measure,
             state: Mutex::default(),
             changed: Condvar::new(),
         }))
+    }
+
+    /// That of the whole process. Large replies and files that go out with prompts wait for it; so may you.
+    /// Default: no ceiling, since a library does not know what its host needs.
+    pub fn of_process() -> Self {
+        static PROCESS: OnceLock<MemoryManager> = OnceLock::new();
+        PROCESS.get_or_init(|| Self::new(u64::MAX)).clone()
+    }
+
+    /// Sets another ceiling, in bytes, for all clones.
+    pub fn set_ceiling(&self, ceiling: u64) {
+        self.0.ceiling.store(ceiling, Ordering::Relaxed);
+        self.0.changed.notify_all();
+    }
+
+    fn ceiling(&self) -> u64 {
+        self.0.ceiling.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many bytes may be read by somebody who keeps account of what is held; there is always room for
+    /// who is alone.
+    pub(crate) fn admits(&self, bytes: u64, alone: bool) -> bool {
+        // Without a ceiling nothing has to be measured.
+        self.ceiling() == u64::MAX || self.fits(&mut self.0.state.lock(), bytes, alone)
     }
 
     /// What the process has now. Takes about ten microseconds.
@@ -123,7 +148,7 @@ impl MemoryManager {
         self.measure(&mut state);
         MemoryUse {
             used: state.used,
-            ceiling: self.0.ceiling,
+            ceiling: self.ceiling(),
         }
     }
 
@@ -189,30 +214,38 @@ impl MemoryManager {
 
     /// Takes room, if it is there or nobody holds any.
     fn take(&self, state: &mut State, bytes: u64) -> bool {
-        let fits = |state: &State| state.used.saturating_add(bytes) <= self.0.ceiling;
+        let alone = state.holders == 0;
+        let fits = self.fits(state, bytes, alone);
+        if fits {
+            state.used = state.used.saturating_add(bytes);
+            state.promised += bytes;
+            state.held += bytes;
+            state.holders += 1;
+        }
+        fits
+    }
+
+    fn fits(&self, state: &mut State, bytes: u64, alone: bool) -> bool {
+        let ceiling = self.ceiling();
+        let fits = |state: &State| state.used.saturating_add(bytes) <= ceiling;
         let fresh = state.measured_at.is_some_and(|at| at.elapsed() < FRESH);
         if !fresh || !fits(state) {
             self.measure(state);
         }
-        if !fits(state) {
-            if state.holders > 0 {
-                return false;
-            }
+        let fits = fits(state);
+        if !fits && alone {
             self.warn(state, bytes);
         }
-        state.used = state.used.saturating_add(bytes);
-        state.promised += bytes;
-        state.held += bytes;
-        state.holders += 1;
-        true
+        fits || alone
     }
 
     fn warn(&self, state: &mut State, bytes: u64) {
-        let [bytes, used, ceiling] = [bytes, state.used, self.0.ceiling].map(|n| n / 1_000_000);
+        let numbers = [bytes, state.used, self.ceiling()];
+        let [bytes, used, ceiling] = numbers.map(|bytes| bytes.div_ceil(1_000_000));
         if !std::mem::replace(&mut state.warned, true) {
             log::warn!(
                 "{bytes} MB are needed at once beside the {used} MB that the program has, and it may have \
-                 {ceiling} MB: such items go on one at a time, above the ceiling; raise it to go faster"
+                 {ceiling} MB: what is large goes on one at a time; raise the ceiling of memory to go faster"
             );
         }
     }
@@ -231,7 +264,7 @@ impl MemoryManager {
 impl fmt::Debug for MemoryManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryManager")
-            .field("ceiling", &self.0.ceiling)
+            .field("ceiling", &self.ceiling())
             .finish_non_exhaustive()
     }
 }

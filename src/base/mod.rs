@@ -13,7 +13,6 @@ pub mod hints;
 #[cfg(feature = "queue")]
 pub(crate) mod host;
 pub mod id;
-#[cfg(any(feature = "commands", feature = "files"))]
 pub mod memory;
 pub mod names;
 pub mod private;

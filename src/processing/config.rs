@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use crate::base::memory::DEFAULT_CEILING;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 
@@ -69,7 +70,7 @@ impl Default for ProcessingConfig {
         Self {
             pattern: "**/*.py".to_owned(),
             max_file_size: 10 << 20,
-            max_memory: 500_000_000,
+            max_memory: DEFAULT_CEILING,
             // A disk is back sooner than a provider.
             retry: RetryPolicy::default().base_delay(Duration::from_millis(100)),
             on_error: ErrorPolicy::default(),
@@ -79,7 +80,7 @@ impl Default for ProcessingConfig {
 }
 
 impl ProcessingConfig {
-    /// Python files up to 10 MiB in at most 500 MB of memory, without a checkpoint.
+    /// Python files up to 10 MiB in at most 500 MiB of memory, without a checkpoint.
     pub fn new() -> Self {
         Self::default()
     }
@@ -98,7 +99,7 @@ impl ProcessingConfig {
     }
 
     /// What the process may have of memory, in bytes, see
-    /// [`MemoryManager`](crate::progress::MemoryManager). Default: 500 MB.
+    /// [`MemoryManager`](crate::progress::MemoryManager). Default: 500 MiB.
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.max_memory = bytes;
         self

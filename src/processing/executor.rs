@@ -82,7 +82,7 @@ impl ParallelExecutor {
         self
     }
 
-    /// Whose ceiling of memory holds. Default: one of its own, of 500 MB.
+    /// Whose ceiling of memory holds. Default: one of its own, of 500 MiB.
     pub fn memory(mut self, memory: &MemoryManager) -> Self {
         self.memory = memory.clone();
         self

@@ -9,22 +9,33 @@
 //! whoever holds never waits. Those who wait are served in the order in which they came, so that none
 //! is passed over for smaller ones. And if nobody holds anything, the first of them gets what it needs,
 //! however much that is: a setting that is smaller than one reply lets one at a time pass.
+//!
+//! Besides the account, a process may have a ceiling for all of its memory, which is measured: see
+//! [`MemoryManager::of_process`]. What is above it waits here in the same line.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
+use crate::base::memory::MemoryManager;
 
 /// What any reply may have of memory beside the account.
 pub(super) const FREE: u64 = 256 * 1024;
+
+/// Memory of others is given back without a word, so whoever is first in the line looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What all replies of a process hold, and who waits.
 pub(crate) struct ReplyMemory {
     state: Mutex<State>,
     changed: Condvar,
+    /// Whose ceiling holds beside the account.
+    process: OnceLock<MemoryManager>,
 }
 
 struct State {
@@ -39,9 +50,10 @@ struct State {
 
 impl State {
     /// Takes so many bytes, if there are so many or nobody holds any.
-    fn take(&mut self, bytes: u64, most: u64) -> bool {
+    fn take(&mut self, bytes: u64, most: u64, process: &MemoryManager) -> bool {
         let after = self.held.saturating_add(bytes);
-        let fits = self.held == 0 || after <= most;
+        let alone = self.held == 0;
+        let fits = (alone || after <= most) && process.admits(bytes, alone);
         if fits {
             self.held = after;
             #[cfg(test)]
@@ -64,6 +76,7 @@ impl ReplyMemory {
                 tickets: 0,
             }),
             changed: Condvar::new(),
+            process: OnceLock::new(),
         }
     }
 
@@ -71,6 +84,10 @@ impl ReplyMemory {
     #[cfg(test)]
     pub(super) fn apart() -> &'static Self {
         Box::leak(Box::new(Self::new()))
+    }
+
+    fn process(&self) -> &MemoryManager {
+        self.process.get_or_init(MemoryManager::of_process)
     }
 
     /// The share of one call, which waits while all of them hold more than `most` bytes.
@@ -93,15 +110,17 @@ impl ReplyMemory {
         state.tickets += 1;
         state.line.push_back(ticket);
         let result = loop {
-            if state.line.front() == Some(&ticket) && state.take(bytes, most) {
+            let first = state.line.front() == Some(&ticket);
+            if first && state.take(bytes, most, self.process()) {
                 break Ok(());
             }
             if let Err(ended) = has_ended(ctx) {
                 break Err(ended);
             }
-            match ctx.deadline() {
-                Some(deadline) => {
-                    let _ = self.changed.wait_until(&mut state, deadline);
+            let look = first.then(|| Instant::now() + LOOK_AGAIN);
+            match look.into_iter().chain(ctx.deadline()).min() {
+                Some(until) => {
+                    let _ = self.changed.wait_until(&mut state, until);
                 }
                 None => self.changed.wait(&mut state),
             }
@@ -149,7 +168,7 @@ impl ReplyShare {
     /// Takes what a reply needs, if it is there and nobody waits for it; once for a reply.
     pub(super) fn take_now(&self, bytes: u64) -> bool {
         let mut state = self.memory.state.lock();
-        let taken = state.line.is_empty() && state.take(bytes, self.most);
+        let taken = state.line.is_empty() && state.take(bytes, self.most, self.memory.process());
         self.note(taken, bytes);
         taken
     }

@@ -22,6 +22,24 @@ impl ReplyMemory {
     }
 }
 
+#[test]
+fn what_is_above_the_ceiling_of_the_process_waits_or_goes_alone() {
+    let process = MemoryManager::new(1);
+    let memory = ReplyMemory::apart();
+    assert!(memory.process.set(process.clone()).is_ok());
+    let first = memory.share(1 << 40);
+    assert!(first.take_now(10), "somebody always goes on");
+    let second = memory.share(1 << 40);
+    assert!(!second.take_now(10));
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| second.take(10, &Context::new()));
+        memory.until_waiting(1);
+        process.set_ceiling(1 << 40);
+        waits.join().unwrap().unwrap();
+    });
+    assert_eq!(memory.held(), 20);
+}
+
 /// Numbers that look like chance and are the same in each run.
 struct Numbers(u64);
 

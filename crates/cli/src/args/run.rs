@@ -7,7 +7,7 @@ use batchwright::ErrorPolicy;
 use clap::{Args, ValueEnum};
 
 use super::input::InputArgs;
-use super::shared::{MORE, PromptArgs, ProviderArgs, ShowArgs};
+use super::shared::{MORE, MemoryArgs, PromptArgs, ProviderArgs, ShowArgs};
 use super::values::{at_least_one, seconds, words_for};
 
 /// Run prompts to completion; run the same command again to resume
@@ -96,6 +96,9 @@ pub struct RunArgs {
     /// Sync every write to the disk, so that finished results survive a power loss too
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub fsync: bool,
+
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 
     #[command(flatten)]
     pub show: ShowArgs,

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use batchwright::progress::MemoryManager;
 use clap::{Args, ValueEnum};
 
-use super::values::{name, temperature, text_or_file};
+use super::values::{bytes, name, temperature, text_or_file};
 
 /// What ends the short help.
 pub const MORE: &str = "Rare flags, examples and exit codes are shown by --help.";
@@ -158,6 +159,26 @@ pub enum When {
     Auto,
     Always,
     Never,
+}
+
+/// What the program may have.
+#[derive(Debug, Args)]
+pub struct MemoryArgs {
+    /// Memory that the program may have, as 500M or 2G
+    ///
+    /// It is measured. While there is no room for them, files of a folder, files that go out with prompts, and large
+    /// replies wait until others are done; one at a time goes on whatever there is, and a warning says so.
+    /// Small prompts and their answers never wait.
+    #[arg(help_heading = "Pace", long, value_name = "SIZE", value_parser = bytes,
+        default_value = "500M", hide_short_help = true)]
+    pub max_memory: u64,
+}
+
+impl MemoryArgs {
+    /// Holds the whole process to it.
+    pub fn apply(&self) {
+        MemoryManager::of_process().set_ceiling(self.max_memory);
+    }
 }
 
 /// Where the queue is.

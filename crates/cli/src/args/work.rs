@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::{MORE, ProviderArgs, ShowArgs};
+use super::shared::{MORE, MemoryArgs, ProviderArgs, ShowArgs};
 use super::values::{seconds, words_for};
 
 /// Run the queue's worker
@@ -97,6 +97,9 @@ pub struct WorkArgs {
     /// One JSON object on standard output, at the end.
     #[arg(help_heading = "Queue", long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 
     #[command(flatten)]
     pub show: ShowArgs,

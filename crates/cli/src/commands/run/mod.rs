@@ -20,6 +20,7 @@ use crate::exit::{Early, Exit};
 
 pub fn execute(args: &RunArgs) -> Exit {
     display::start_log(&args.show);
+    args.memory.apply();
     run(args).unwrap_or_else(|early| early.end(args.json, args.show.quiet))
 }
 

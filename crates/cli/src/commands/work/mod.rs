@@ -25,6 +25,7 @@ use crate::signals::{Signals, stopping_line};
 
 pub fn execute(args: &WorkArgs) -> Exit {
     display::start_log(&args.show);
+    args.memory.apply();
     work(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.quiet))
 }
 
