@@ -166,9 +166,9 @@ pub enum When {
 pub struct MemoryArgs {
     /// Memory that the program may have, as 500M or 2G
     ///
-    /// It is measured. While there is no room for them, files of a folder, files that go out with prompts, and large
-    /// replies wait until others are done; one at a time goes on whatever there is, and a warning says so.
-    /// Small prompts and their answers never wait.
+    /// It is measured. While there is no room for them, files that go out with prompts wait for others, and replies of
+    /// more than 256K are set aside in temporary files; one at a time goes on whatever there is, and a warning
+    /// says so. Small prompts and their answers never wait.
     #[arg(help_heading = "Pace", long, value_name = "SIZE", value_parser = bytes,
         default_value = "500M", hide_short_help = true)]
     pub max_memory: u64,

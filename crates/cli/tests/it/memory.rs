@@ -71,17 +71,31 @@ fn server(go_on: Arc<Barrier>) -> String {
     url
 }
 
-/// Has the program ask for all of them at once, with room for two: each is saved, and the memory that it
+/// What keeps large replies from being in memory at once.
+enum Limit {
+    /// Their own account, with room for two.
+    Replies,
+    /// The memory of the program, which has more than that from the start.
+    Program,
+}
+
+/// Has the program ask for all of them at once, with room for few: each is saved, and the memory that it
 /// had at most is no more than a few of them take.
-fn take_turns(temporary: Option<&str>) {
+fn take_turns(temporary: Option<&str>, limit: Limit) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", CALLS + 1);
-    let room = format!("config set llm.max_replies_mib {}", 2 * MIB);
-    desk.plain(&room).expect(0);
+    let flag = match limit {
+        Limit::Replies => {
+            let room = format!("config set llm.max_replies_mib {}", 2 * MIB);
+            desk.plain(&room).expect(0);
+            ""
+        }
+        Limit::Program => "--max-memory 1M",
+    };
     let go_on = Arc::new(Barrier::new(2));
     let url = server(go_on.clone());
     let calls = CALLS + 1;
-    let words = format!("run in.jsonl -o out.jsonl --provider custom --model m -j {calls}");
+    let words = format!("run in.jsonl -o out.jsonl --provider custom --model m -j {calls} {flag}");
     let mut command = desk.command(words.split_whitespace());
     command.env("CUSTOM_LLM_BASE_URL", url);
     command.env("RATE_LIMIT_BURST_SIZE", "100");
@@ -97,7 +111,9 @@ fn take_turns(temporary: Option<&str>) {
     let status = format!("/proc/{}/status", running.child.id());
     let status = std::fs::read_to_string(status).unwrap();
     go_on.wait();
-    running.wait().expect(0);
+    let said = running.wait().expect(0).stderr;
+    let warned = said.matches("raise the ceiling of memory").count();
+    assert_eq!(warned, usize::from(!flag.is_empty()), "{said}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(calls));
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib: usize = peak
@@ -113,10 +129,15 @@ fn take_turns(temporary: Option<&str>) {
 
 #[test]
 fn large_replies_for_which_there_is_no_room_are_set_aside_and_all_are_saved() {
-    take_turns(None);
+    take_turns(None, Limit::Replies);
 }
 
 #[test]
 fn large_replies_that_cannot_be_set_aside_wait_and_all_are_saved() {
-    take_turns(Some("/there/is/no/such/folder"));
+    take_turns(Some("/there/is/no/such/folder"), Limit::Replies);
+}
+
+#[test]
+fn large_replies_go_one_at_a_time_through_a_program_that_may_have_no_more_memory() {
+    take_turns(None, Limit::Program);
 }
