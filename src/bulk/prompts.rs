@@ -15,6 +15,8 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::Request;
+#[cfg(feature = "files")]
+use crate::sources::{FileScanner, LeftOut, Split};
 
 use super::convert::{self, plain_text};
 use super::input::{
@@ -275,6 +277,22 @@ impl PromptSettings {
         self
     }
 
+    /// Which files of a folder are taken. Default: those of [`FileScanner::new`].
+    #[cfg(feature = "files")]
+    pub fn scanner(mut self, scanner: FileScanner) -> Self {
+        self.0.scanner = Some(scanner);
+        self
+    }
+
+    /// Into what the files of a folder are split: each part is a row with the columns `id`, `path`, `name`, `language`,
+    /// `lines` (how many), `start_line` and `content`, which is the prompt where there is no template. Paths are those
+    /// below the folder. Default: [`Split::File`].
+    #[cfg(feature = "files")]
+    pub fn split(mut self, split: Split) -> Self {
+        self.0.split = Some(split);
+        self
+    }
+
     /// Whether the rows are read to be [joined](crate::files::Export::input) with results, by their ids, and
     /// nothing of them is sent. Then they need make no prompt, and a table need have no column for it. Default: no.
     pub fn for_joining(mut self, yes: bool) -> Self {
@@ -295,6 +313,8 @@ impl PromptSettings {
 pub struct Prompts {
     pub(crate) source: PromptSource,
     pub(super) settings: PromptSettings,
+    #[cfg(feature = "files")]
+    left_out: LeftOut,
 }
 
 pub(crate) enum PromptSource {
@@ -339,7 +359,8 @@ const MOST_MODELS: usize = u16::MAX as usize;
 
 impl Prompts {
     /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or a
-    /// `.parquet`, `.xlsx` or SQLite file (with the features `parquet`, `excel` and `queue`), and checks all of it. `on_progress` hears
+    /// `.parquet`, `.xlsx` or SQLite file (with the features `parquet`, `excel` and `queue`), or a folder of source files
+    /// (with the feature `files`), and checks all of it. `on_progress` hears
     /// how many of how many bytes have been checked.
     ///
     /// # Errors
@@ -369,8 +390,12 @@ impl Prompts {
         let folder = settings.spool_folder_or_default();
         let open = |path: &&Path| {
             let file = convert::open(path, &settings.0, &folder, ctx)?;
+            let folder = match path.is_dir() {
+                true => path,
+                false => path.parent().unwrap_or(path),
+            };
             Ok(NamedFile {
-                folder: path.parent().unwrap_or(path).to_owned(),
+                folder: folder.to_owned(),
                 ..file
             })
         };
@@ -380,12 +405,17 @@ impl Prompts {
 
     /// The same for files by other names.
     pub(super) fn check(
-        files: Vec<NamedFile>,
+        #[allow(unused_mut)] mut files: Vec<NamedFile>,
         settings: &PromptSettings,
         ctx: &Context,
         on_progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Self, Error> {
         let total = files.iter().map(|file| file.source.len()).sum();
+        #[cfg(feature = "files")]
+        let left_out = files.iter_mut().fold(LeftOut::default(), |mut all, file| {
+            all.extend(std::mem::take(&mut file.left_out));
+            all
+        });
         let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
         let input = InputFile::open_all(files, settings.0.clone())?;
         let known = Mutex::new((HashMap::new(), Vec::new()));
@@ -424,6 +454,8 @@ impl Prompts {
                 models,
             }),
             settings: settings.clone(),
+            #[cfg(feature = "files")]
+            left_out,
         })
     }
 
@@ -446,6 +478,8 @@ impl Prompts {
                 reader: Box::new(plain_text(reader, settings.0.encoding)),
             },
             settings: settings.clone(),
+            #[cfg(feature = "files")]
+            left_out: LeftOut::default(),
         }
     }
 
@@ -490,6 +524,12 @@ impl Prompts {
     /// How many name no model; `None` for a stream.
     pub fn without_model(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().unnamed)
+    }
+
+    /// The files of folders that are left out.
+    #[cfg(feature = "files")]
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 
     /// Input tokens in all, roughly; `None` for a stream.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use tree_sitter::{Node, Parser, Tree};
 
 use super::language::{Language, Role};
-use super::split::UnitKind;
+use super::unit::UnitKind;
 
 /// A definition.
 pub(super) struct Found {

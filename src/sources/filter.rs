@@ -6,11 +6,20 @@ use std::path::{Path, PathBuf};
 use ignore::DirEntry;
 
 use super::info::{FileInfo, SkipReason};
-use super::scan::SymlinkPolicy;
 use super::text;
 
 /// A file of source code that people write is smaller.
 const MAX_SIZE: u64 = 10 << 20;
+
+/// What becomes of symbolic links below a folder. The folder itself may be one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SymlinkPolicy {
+    /// They are left out, with a reason.
+    #[default]
+    Skip,
+    /// They are followed; one to a folder that it is in is left out, with a reason.
+    Follow,
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct FileFilter {

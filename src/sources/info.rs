@@ -41,7 +41,7 @@ impl FileInfo {
     }
 
     /// The same, left out.
-    pub(super) fn skipped(mut self, reason: SkipReason) -> Self {
+    pub(crate) fn skipped(mut self, reason: SkipReason) -> Self {
         self.is_valid = false;
         self.skip_reason = Some(reason);
         self

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use tree_sitter::Node;
 use tree_sitter_language::LanguageFn;
 
-use super::split::UnitKind;
+use super::unit::UnitKind;
 
 /// A language: its files, its grammar, and which nodes of its syntax trees are what.
 pub(super) struct Language {

@@ -19,20 +19,28 @@
 //! | to | use |
 //! |---|---|
 //! | find the files below a folder | [`FileScanner`], [`SymlinkPolicy`] |
-//! | know what was found, and why a file is left out | [`FileInfo`], [`SkipReason`], [`shown_path`] |
+//! | know what was found, and why a file is left out | [`FileInfo`], [`SkipReason`], [`LeftOut`], [`shown_path`] |
 //! | split a file into functions, classes, lines or tokens | [`Split`], [`Unit`], [`UnitKind`] |
+//! | do so with all files of a folder, on all threads | [`FileScanner::split_directory`], [`SplitFile`] |
 
 mod definitions;
 mod filter;
 mod info;
 mod language;
+mod left_out;
 mod lines;
 mod python;
 mod scan;
 mod split;
 mod text;
+mod unit;
+mod units;
 
+pub use filter::SymlinkPolicy;
 pub use info::{FileInfo, SkipReason, shown_path};
-pub use scan::{FileScanner, SymlinkPolicy};
-pub use split::{Split, Unit, UnitKind};
+pub use left_out::LeftOut;
+pub use scan::FileScanner;
+pub use split::Split;
 pub(crate) use text::decode;
+pub use unit::{Unit, UnitKind};
+pub use units::SplitFile;

@@ -13,21 +13,11 @@ use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, Wal
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use super::filter::FileFilter;
+use super::filter::{FileFilter, SymlinkPolicy};
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-
-/// What becomes of symbolic links below a folder. The folder itself may be one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SymlinkPolicy {
-    /// They are left out, with a reason.
-    #[default]
-    Skip,
-    /// They are followed; one to a folder that it is in is left out, with a reason.
-    Follow,
-}
 
 /// Finds files below folders, on several threads, and looks at each whether it can be used.
 #[derive(Debug, Clone)]
@@ -119,6 +109,10 @@ impl FileScanner {
         self
     }
 
+    pub(super) fn thread_count(&self) -> usize {
+        self.threads
+    }
+
     /// The files below a folder, sorted by their paths byte by byte: those that can be used, and those that have the
     /// right name and cannot. Folders that cannot be read are among the latter.
     ///
@@ -201,7 +195,7 @@ impl FileScanner {
 }
 
 /// Carries out work that is parallel by itself on so many threads.
-pub(crate) fn on_threads<T: Send>(
+pub(super) fn on_threads<T: Send>(
     threads: usize,
     work: impl FnOnce() -> T + Send,
 ) -> Result<T, Error> {

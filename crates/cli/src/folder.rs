@@ -1,18 +1,26 @@
 //! Folders of source files as flags describe them.
 
+use std::path::PathBuf;
+
+use batchwright::Prompts;
+use batchwright::files::PromptSettings;
 use batchwright::sources::{FileScanner, SymlinkPolicy};
 
 use super::args::folder::FolderArgs;
+use super::args::input::ReadingArgs;
+use super::exit::Refusal;
+use super::format::count;
+use super::sanitize::one_line;
 
 /// Finds the files that are meant.
-pub fn scanner(args: &FolderArgs) -> FileScanner {
+pub fn scanner(patterns: &[String], args: &FolderArgs) -> FileScanner {
     let mut scanner = FileScanner::new()
         .hidden(args.hidden)
         .ignore_files(!args.no_ignore);
     if args.follow {
         scanner = scanner.symlinks(SymlinkPolicy::Follow);
     }
-    for pattern in &args.pattern {
+    for pattern in patterns {
         scanner = scanner.pattern(pattern);
     }
     for name in &args.types {
@@ -25,4 +33,53 @@ pub fn scanner(args: &FolderArgs) -> FileScanner {
         Some(threads) => scanner.threads(threads),
         None => scanner,
     }
+}
+
+/// Adds which files of folders are taken, and into what they are split; flags for that are refused where no input is a
+/// folder.
+pub fn settings(
+    settings: PromptSettings,
+    reading: &ReadingArgs,
+    inputs: &[PathBuf],
+) -> Result<PromptSettings, Refusal> {
+    let told = reading.split.is_some()
+        || !reading.pattern.is_empty()
+        || reading.folder != FolderArgs::default();
+    match (inputs.iter().any(|path| path.is_dir()), reading.split) {
+        (false, _) if told => Err(Refusal::usage(
+            "--split, --pattern and their like choose among the files of a folder, and no input is one",
+        )),
+        (false, _) => Ok(settings),
+        (true, split) => Ok(settings
+            .scanner(scanner(&reading.pattern, &reading.folder))
+            .split(split.unwrap_or_default())),
+    }
+}
+
+/// What is told of files that are left out.
+pub fn left_out_lines(prompts: &Prompts) -> Vec<String> {
+    let left_out = prompts.left_out();
+    if left_out.count() == 0 {
+        return Vec::new();
+    }
+    let files = if left_out.count() == 1 {
+        "file is"
+    } else {
+        "files are"
+    };
+    let mut lines = vec![format!(
+        "{} {files} left out: {left_out}",
+        count(left_out.count())
+    )];
+    for file in &left_out.first {
+        let why = file
+            .skip_reason
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string);
+        lines.push(format!("  {}: {}", one_line(&file.name()), one_line(&why)));
+    }
+    if left_out.count() > left_out.first.len() as u64 {
+        lines.push("  and others; -vv names all".to_owned());
+    }
+    lines
 }

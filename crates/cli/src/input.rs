@@ -13,6 +13,7 @@ use super::args::input::{BadRows, Format, InputArgs, ReadingArgs};
 use super::background::{Background, Event};
 use super::display::Display;
 use super::exit::{About, Early, Refusal};
+use super::folder;
 use super::session::Session;
 
 impl InputArgs {
@@ -39,6 +40,7 @@ impl InputArgs {
             .keep_fields(self.keep.iter().cloned())
             .samples(self.samples.unwrap_or(1))
             .skip_bad_rows(self.bad_rows == BadRows::Skip);
+        let settings = folder::settings(settings, &self.reading, &self.files)?;
         self.reading.settings(settings, folder)
     }
 
@@ -46,7 +48,11 @@ impl InputArgs {
     pub fn open(&self, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
         let prompts = self.checked(settings, &session.ctx, &session.display);
         session.display.clear();
-        read(prompts, session)
+        let prompts = read(prompts, session)?;
+        folder::left_out_lines(&prompts)
+            .iter()
+            .for_each(|line| session.say(line));
+        Ok(prompts)
     }
 
     fn checked(
@@ -87,6 +93,9 @@ impl InputArgs {
     /// Its name for people where `--name` gives none.
     pub fn short(&self) -> String {
         let (first, more) = (&self.files[0], self.files.len() - 1);
+        // `.` and `..` have a name where they are.
+        let placed = first.is_dir().then(|| first.canonicalize().ok()).flatten();
+        let first = placed.as_ref().unwrap_or(first);
         match (first.file_name(), more) {
             (Some(name), 0) if first != Path::new("-") => name.to_string_lossy().into_owned(),
             (Some(name), 1..) => format!("{} and {more} more", name.to_string_lossy()),

@@ -14,6 +14,8 @@ use super::input::{Form, InputError, NamedFile, Origin, Settings, Source};
 use super::spool::{SpoolFile, copy};
 
 mod decode;
+#[cfg(feature = "files")]
+mod folder;
 mod table;
 mod unpack;
 
@@ -30,6 +32,9 @@ pub(super) fn open(
     let name = path.display().to_string();
     let unreadable = |error: io::Error| Error::from(InputError::unreadable(&name, &error));
     if path.is_dir() {
+        #[cfg(feature = "files")]
+        return folder::open(path, settings, folder, ctx);
+        #[cfg(not(feature = "files"))]
         Form::of(path)?;
     }
     if table::Kind::is_database(path, settings) {

@@ -20,6 +20,8 @@ use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex, of_sample};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
+#[cfg(feature = "files")]
+use crate::sources::LeftOut;
 
 /// An item as it is sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,7 +99,15 @@ pub(crate) struct NamedFile {
     pub(crate) first_row: Option<u64>,
     /// The folder that its records' files are in, if no other is named. Default: the working folder.
     pub(crate) folder: PathBuf,
+    /// The column of a table that is the prompt where no template says otherwise. Default: `prompt`.
+    pub(crate) prompt_column: &'static str,
+    /// The files of a folder that are no part of it.
+    #[cfg(feature = "files")]
+    pub(crate) left_out: LeftOut,
 }
+
+/// The column of a table that is the prompt, unless it is another.
+pub(super) const PROMPT: &str = "prompt";
 
 impl NamedFile {
     pub(crate) fn new(name: String, form: Form, source: Source) -> Self {
@@ -108,6 +118,9 @@ impl NamedFile {
             origin: None,
             first_row: None,
             folder: PathBuf::new(),
+            prompt_column: PROMPT,
+            #[cfg(feature = "files")]
+            left_out: LeftOut::default(),
         }
     }
 }
@@ -320,6 +333,8 @@ impl Part {
             origin,
             first_row,
             folder,
+            prompt_column,
+            ..
         } = file;
         if base.saturating_add(source.len()) >= LARGEST_FILE {
             let text = "the input is too large; expected less than 1 TiB";
@@ -339,12 +354,12 @@ impl Part {
             body: (0, 1),
             base,
         };
-        part.find_body(settings)?;
+        part.find_body(settings, prompt_column)?;
         Ok(part)
     }
 
     /// Where the records begin: behind a byte order mark, a table's header and a list's bracket.
-    fn find_body(&mut self, settings: &Settings) -> Result<(), InputError> {
+    fn find_body(&mut self, settings: &Settings, prompt: &str) -> Result<(), InputError> {
         let failed = |error: io::Error| InputError::unreadable(&self.name, &error);
         let mut start = vec![0; FIRST_LOOK];
         let n = self.source.fill(&mut start, 0).map_err(failed)?;
@@ -380,13 +395,12 @@ impl Part {
         let lines = self.source.lines_of(&[at, after]).map_err(failed)?;
         let row = self.source.record(self.form, after).map_err(failed)?;
         let row = row.map_or_else(Vec::new, |(row, ..)| row);
-        let header =
-            CsvHeader::parse(self.form, &bytes, &row, settings).map_err(|fault| {
-                match self.first_row {
-                    None => InputError::at(&self.name, lines[0], fault),
-                    Some(_) => InputError::of_file(&self.name, fault.to_string()),
-                }
-            })?;
+        let header = CsvHeader::parse(self.form, &bytes, &row, prompt, settings).map_err(
+            |fault| match self.first_row {
+                None => InputError::at(&self.name, lines[0], fault),
+                Some(_) => InputError::of_file(&self.name, fault.to_string()),
+            },
+        )?;
         self.header = Some(header);
         self.body = (after, lines[1]);
         Ok(())

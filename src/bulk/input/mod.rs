@@ -64,6 +64,8 @@ pub(crate) use stream::{StreamLines, first_checked};
 pub(crate) use template::Template;
 
 use crate::llm::params::ResponseFormat;
+#[cfg(feature = "files")]
+use crate::sources::{FileScanner, Split};
 use keep::Keep;
 
 /// How prompts are laid out in a file.
@@ -93,7 +95,7 @@ impl Form {
         const ACCEPTED: &str = ".jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite";
         let error = |text: String| Err(InputError::of_file(path.display(), text));
         if path.is_dir() {
-            return error("found a directory; directories come in a later release".to_owned());
+            return error("found a folder; expected a file: this program was built without the feature `files`".to_owned());
         }
         let extension = path.extension().unwrap_or_default().to_string_lossy();
         match extension.to_ascii_lowercase().as_str() {
@@ -180,6 +182,12 @@ pub(crate) struct Settings {
     pub(crate) sheet: Option<String>,
     /// What is read of an SQLite file.
     pub(crate) query: Option<String>,
+    /// Which files of folders are taken.
+    #[cfg(feature = "files")]
+    pub(crate) scanner: Option<FileScanner>,
+    /// Into what these are split.
+    #[cfg(feature = "files")]
+    pub(crate) split: Option<Split>,
     /// Nothing is sent: a table may have no column for prompts.
     pub(crate) for_joining: bool,
 }

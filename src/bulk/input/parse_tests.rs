@@ -256,7 +256,7 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
 fn rows_use_their_columns() {
     let csv = |header: &str, row: &str, template: Option<&str>| {
         let settings = template.map_or_else(Settings::default, with_template);
-        let header = CsvHeader::parse(Form::Csv, header.as_bytes(), b"", &settings)?;
+        let header = CsvHeader::parse(Form::Csv, header.as_bytes(), b"", "prompt", &settings)?;
         parsed(Form::Csv, Some(&header), row.as_bytes(), &settings)
     };
     assert_eq!(

@@ -40,12 +40,13 @@ pub(crate) struct CsvHeader {
 }
 
 impl CsvHeader {
-    /// Reads the header row and checks that prompts can be made from it.
-    /// The row below it only serves to name a column that may be meant.
+    /// Reads the header row and checks that prompts can be made from it: of the column `prompt` is the name of, if no template
+    /// says otherwise. The row below it only serves to name a column that may be meant.
     pub(crate) fn parse(
         form: Form,
         bytes: &[u8],
         row: &[u8],
+        prompt: &str,
         settings: &Settings,
     ) -> Result<Self, Fault> {
         let template = settings.template.as_ref();
@@ -79,7 +80,7 @@ impl CsvHeader {
             form,
             id,
             id_wanted: settings.id_column.is_some(),
-            prompt: column("prompt"),
+            prompt: column(prompt),
             names: names.clone(),
         };
         let columns = names.iter().map(String::as_str);
@@ -107,7 +108,7 @@ impl CsvHeader {
                     ),
                 ));
             }
-            None if header.prompt.is_some() => header.once("prompt")?,
+            None if header.prompt.is_some() => header.once(prompt)?,
             None => {}
         }
         for name in &settings.keep.names {

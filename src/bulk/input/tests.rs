@@ -97,7 +97,7 @@ fn the_extension_names_the_form() {
         ),
         (
             "/",
-            "/: found a directory; directories come in a later release",
+            "/: found a folder; expected a file: this program was built without the feature `files`",
         ),
     ] {
         assert_eq!(Form::of(Path::new(name)).unwrap_err().to_string(), text);

@@ -2,18 +2,20 @@
 
 use std::path::PathBuf;
 
+use batchwright::sources::Split;
 use clap::{Args, ValueEnum};
 
-use super::values::{delimiter, name, text_or_file};
+use super::folder::FolderArgs;
+use super::values::{delimiter, name, split, text_or_file};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
 pub struct InputArgs {
-    /// Files of prompts, or - for standard input
+    /// Files of prompts, folders of source files, or - for standard input
     ///
     /// .jsonl, .json, .csv, .tsv and .txt files, each also compressed as .gz or .zst, and .parquet, .xlsx and
     /// SQLite files, one behind the other; an id must be unique in all of them. A pipe by its name is read
-    /// like standard input.
+    /// like standard input. Of a folder each file is a prompt, or each part of one that --split makes.
     #[arg(value_name = "INPUT", required = true)]
     pub files: Vec<PathBuf>,
 
@@ -108,6 +110,24 @@ pub struct ReadingArgs {
     #[arg(help_heading = "Prompts", long, value_name = "NAMES", value_delimiter = ',',
         value_parser = name, hide_short_help = true)]
     pub ignore_fields: Vec<String>,
+
+    /// Ask about each function, class or lines:N
+    ///
+    /// file, function, class, lines:N or tokens:N. Functions and classes are found in Python, Rust, JavaScript, TypeScript
+    /// and Go. Each is a row with the columns id, path, name, language, lines, start_line and content; without --template
+    /// the content is the prompt [default: file]
+    #[arg(help_heading = "Prompts", long, value_name = "PART", value_parser = split)]
+    pub split: Option<Split>,
+
+    /// Files of a folder: '**/*.py'
+    ///
+    /// Written as in .gitignore, and about the path below the folder: *.py is one in any folder, /*.py one in the folder
+    /// itself. Several times for several. Hidden and ignored files are left out first.
+    #[arg(help_heading = "Prompts", long, value_name = "GLOB", value_parser = name)]
+    pub pattern: Vec<String>,
+
+    #[command(flatten)]
+    pub folder: FolderArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

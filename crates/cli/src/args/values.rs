@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use batchwright::config::SettingKey;
+use batchwright::sources::Split;
 
 /// A time; a bare number is in milliseconds.
 pub fn millis(text: &str) -> Result<Duration, String> {
@@ -80,6 +81,12 @@ pub fn name(text: &str) -> Result<String, String> {
         "" => Err("a name is needed; leave the flag out to name none".to_owned()),
         name => Ok(name.to_owned()),
     }
+}
+
+/// Into what files are split.
+pub fn split(text: &str) -> Result<Split, String> {
+    text.parse()
+        .map_err(|error: batchwright::Error| error.message().to_owned())
 }
 
 /// A temperature.

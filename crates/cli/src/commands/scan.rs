@@ -1,11 +1,10 @@
-//! `batchwright scan`: the files of a folder, and why some of them cannot be used.
+//! `batchwright scan`: the files of a folder, what they are split into, and why some of them cannot be used.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::io::{self, BufWriter, Write};
 
-use batchwright::Context;
-use batchwright::sources::{FileInfo, FileScanner};
-use serde_json::json;
+use batchwright::sources::{FileInfo, FileScanner, LeftOut, Split, Unit};
+use batchwright::{Context, Error, ErrorKind};
+use serde_json::{Value, json};
 
 use crate::args::scan::ScanArgs;
 use crate::exit::{About, Exit, Refusal};
@@ -20,33 +19,103 @@ pub fn execute(args: &ScanArgs) -> Exit {
 }
 
 fn scan(args: &ScanArgs) -> Result<Exit, Refusal> {
-    let scanner = folder::scanner(&args.files).check_contents(!args.no_check);
-    let files = found(args, &scanner)?;
+    let scanner = folder::scanner(&args.pattern, &args.files).check_contents(!args.no_check);
+    if args.units {
+        return units(args, &scanner);
+    }
+    let files = found(args, &scanner).map_err(|error| refused(&error))?;
     let totals = Totals::of(&files);
-    let shown = files.iter().filter(|file| !args.skipped || !file.is_valid);
+    let shown = files
+        .iter()
+        .filter(|(file, _)| !args.skipped || !file.is_valid);
     let text = match args.json {
         true => {
-            let shown: Vec<&FileInfo> = shown.collect();
+            let shown: Vec<Value> = shown.map(described).collect();
             let all = json!({ "files": shown, "totals": totals.json() });
             sanitize::json(&format!("{all}\n"))
         }
-        false => table(shown) + &totals.line(),
+        false => table(shown, args.split.is_some()) + &totals.line(),
     };
     Ok(stdout::print(&text, Exit::Success))
 }
 
-fn found(args: &ScanArgs, scanner: &FileScanner) -> Result<Vec<FileInfo>, Refusal> {
-    let found = scanner.scan_directory(&args.folder, &Context::new());
-    found.map_err(|error| Refusal::usage(error.message()).about(About::Input))
+fn refused(error: &Error) -> Refusal {
+    Refusal::usage(error.message()).about(About::Input)
 }
 
-fn table<'f>(files: impl Iterator<Item = &'f FileInfo>) -> String {
+/// A file, and how many units it has if it was split.
+type Found = (FileInfo, Option<u64>);
+
+fn found(args: &ScanArgs, scanner: &FileScanner) -> Result<Vec<Found>, Error> {
+    let ctx = Context::new();
+    let Some(split) = args.split else {
+        let files = scanner.scan_directory(&args.folder, &ctx)?;
+        return Ok(files.into_iter().map(|file| (file, None)).collect());
+    };
+    let mut files = Vec::new();
+    scanner.split_directory(
+        &args.folder,
+        split,
+        &ctx,
+        |_, _| {},
+        |file| {
+            files.push((file.info, Some(file.units)));
+            Ok(())
+        },
+    )?;
+    Ok(files)
+}
+
+/// Writes the units as they come. A reader that went away has what it wanted.
+fn units(args: &ScanArgs, scanner: &FileScanner) -> Result<Exit, Refusal> {
+    let split = args.split.unwrap_or(Split::File);
+    let mut out = BufWriter::new(io::stdout());
+    let mut gone = None;
+    let written = scanner.split_directory(&args.folder, split, &Context::new(), line, |file| {
+        out.write_all(&file.written).map_err(|error| {
+            let why = format!("cannot write to standard output: {error}");
+            gone = Some(error.kind());
+            Error::new(ErrorKind::Cancelled, why)
+        })
+    });
+    let flushed = written.is_err() || out.flush().is_ok();
+    match (written, gone) {
+        (_, Some(io::ErrorKind::BrokenPipe)) => Ok(Exit::Success),
+        (Err(error), Some(_)) => Err(Refusal::could_not_run(error.message())),
+        (Err(error), None) => Err(refused(&error)),
+        (Ok(_), _) if !flushed => Err(Refusal::could_not_run("cannot write to standard output")),
+        (Ok(_), _) => Ok(Exit::Success),
+    }
+}
+
+fn line(unit: &Unit<'_>, out: &mut Vec<u8>) {
+    // Texts and numbers are always written to memory.
+    let _ = serde_json::to_writer(&mut *out, unit);
+    out.push(b'\n');
+}
+
+fn described((file, units): &Found) -> Value {
+    let mut file = json!(file);
+    if let Some(units) = units {
+        file["units"] = (*units).into();
+    }
+    file
+}
+
+fn table<'f>(files: impl Iterator<Item = &'f Found>, split: bool) -> String {
     let mut table = Table::default();
-    table.row(["path", "size"], "left out because");
-    for file in files {
+    match split {
+        true => table.row(["path", "    size", "units"], "left out because"),
+        false => table.row(["path", "    size"], "left out because"),
+    }
+    for (file, units) in files {
         let why = file.skip_reason.as_ref();
         let why = why.map_or_else(String::new, ToString::to_string);
-        table.row([&file.name(), &format!("{:>8}", size(file.size))], &why);
+        let (name, size) = (file.name(), format!("{:>8}", size(file.size)));
+        match units {
+            Some(units) => table.row([&name, &size, &format!("{:>5}", count(*units))], &why),
+            None => table.row([&name, &size], &why),
+        }
     }
     table.lines(width())
 }
@@ -56,39 +125,44 @@ fn table<'f>(files: impl Iterator<Item = &'f FileInfo>) -> String {
 struct Totals {
     usable: u64,
     bytes: u64,
-    left_out: BTreeMap<&'static str, u64>,
+    units: Option<u64>,
+    left_out: LeftOut,
 }
 
 impl Totals {
-    fn of(files: &[FileInfo]) -> Self {
+    fn of(files: &[Found]) -> Self {
         let mut totals = Self::default();
-        for file in files {
-            match &file.skip_reason {
-                None => {
-                    totals.usable += 1;
-                    totals.bytes += file.size;
-                }
-                Some(reason) => *totals.left_out.entry(reason.kind()).or_default() += 1,
+        for (file, units) in files {
+            if file.is_valid {
+                totals.usable += 1;
+                totals.bytes += file.size;
             }
+            totals.units = units.map(|units| totals.units.unwrap_or(0) + units);
+            totals.left_out.add(file);
         }
         totals
     }
 
-    fn json(&self) -> serde_json::Value {
-        let skipped: u64 = self.left_out.values().sum();
-        json!({ "files": self.usable, "bytes": self.bytes, "skipped": skipped, "reasons": self.left_out })
+    fn json(&self) -> Value {
+        let mut all = json!({
+            "files": self.usable, "bytes": self.bytes, "skipped": self.left_out.count(),
+            "reasons": self.left_out.reasons,
+        });
+        if let Some(units) = self.units {
+            all["units"] = units.into();
+        }
+        all
     }
 
     fn line(&self) -> String {
         let files = if self.usable == 1 { "file" } else { "files" };
         let mut out = format!("{} {files}, {}", count(self.usable), size(self.bytes));
-        let skipped: u64 = self.left_out.values().sum();
-        if skipped > 0 {
-            let reasons = self.left_out.iter();
-            let reasons: Vec<String> = reasons
-                .map(|(kind, n)| format!("{} {}", count(*n), kind.replace('_', " ")))
-                .collect();
-            let _ = write!(out, "; {} left out: {}", count(skipped), reasons.join(", "));
+        if let Some(units) = self.units {
+            out.push_str(&format!(", {} units", count(units)));
+        }
+        if self.left_out.count() > 0 {
+            let skipped = count(self.left_out.count());
+            out.push_str(&format!("; {skipped} left out: {}", self.left_out));
         }
         out + "\n"
     }

@@ -67,6 +67,7 @@ mod run;
 mod run_batch;
 #[cfg(unix)]
 mod run_batch_attach;
+mod run_folder;
 #[cfg(unix)]
 mod run_killed;
 #[cfg(unix)]

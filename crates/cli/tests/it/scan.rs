@@ -27,7 +27,7 @@ fn a_scan_tells_what_is_taken_and_why_the_rest_is_not() {
     let ended = Running::start(&mut desk.command(args)).wait().expect(0);
     assert_eq!(
         ended.stdout,
-        "path               size      left out because\n\
+        "path                   size  left out because\n\
          src/ [31m\\xff .py       1 B\n\
          src/a.py                6 B\n\
          src/deep/b.py           1 B  binary: it holds a NUL byte\n\

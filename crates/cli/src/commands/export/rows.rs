@@ -7,6 +7,7 @@ use crate::args::export::ExportArgs;
 use crate::args::shared::TaskArg;
 use crate::data_dir::data_dir;
 use crate::exit::Refusal;
+use crate::folder;
 use crate::prompts::with_extra;
 
 /// The settings of the run, as far as they were told: ids that were made of what was asked depend on them.
@@ -41,6 +42,7 @@ pub fn settings(args: &ExportArgs) -> Result<PromptSettings, Refusal> {
     if let Some(dimensions) = rows.dimensions {
         settings = settings.dimensions(dimensions);
     }
+    let settings = folder::settings(settings, &rows.reading, &rows.input)?;
     let settings = rows.reading.settings(settings, data_dir(None))?;
     Ok(settings.for_joining(true))
 }

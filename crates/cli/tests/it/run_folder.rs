@@ -1,0 +1,139 @@
+//! Folders of source files as inputs.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::common::{Desk, good, id};
+
+const RUN: &str = "src --pattern **/*.py --split function -o out.jsonl --keep path,name";
+
+fn desk() -> Desk {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("src/deep")).unwrap();
+    desk.write(
+        "src/a.py",
+        "def one():\n    pass\n\n\ndef two():\n    pass\n",
+    );
+    desk.write(
+        "src/deep/b.py",
+        "class C:\n    @m\n    def three(self): return '{{'\n",
+    );
+    desk.write("src/deep/broken.py", "def (:\n");
+    desk.write("src/notes.md", "# Notes\n");
+    desk
+}
+
+#[test]
+fn each_function_is_asked_about_once_and_again_when_it_changes() {
+    let (desk, sim) = (desk(), good());
+    let words = format!("{RUN} --template Explain:{{{{content}}}}");
+    let ended = desk.run(&sim, &words).expect(0);
+    assert!(
+        ended.stderr.contains("1 file is left out: 1 syntax error")
+            && ended
+                .stderr
+                .contains("src/deep/broken.py: a syntax error on line 1"),
+        "{}",
+        ended.stderr
+    );
+    let ids = ["a.py::one", "a.py::two", "deep/b.py::C.three"];
+    assert_eq!(desk.ids("out.jsonl"), ids);
+    let lines = desk.results("out.jsonl");
+    let three = lines.iter().find(|line| id(line) == ids[2]).unwrap();
+    assert_eq!(
+        three["input"],
+        json!({"path": "deep/b.py", "name": "three"})
+    );
+    assert_eq!(
+        three["text"],
+        "echo: Explain:    @m\n    def three(self): return '{{'"
+    );
+
+    // What moved is the same; what changed is asked again; a folder by another name has the same ids.
+    let text = "import os\n\n\ndef one():\n    pass\n\n\ndef two():\n    return 2\n";
+    desk.write("src/a.py", text);
+    desk.run(&sim, &words.replace("src ", "./src/../src/ "))
+        .expect(0);
+    assert_eq!(sim.stats().calls, 4);
+    desk.run(&sim, &words).expect(0);
+    assert_eq!(sim.stats().calls, 4);
+
+    let table = desk.plain("export out.jsonl -o out.csv --input src --split function --ordered");
+    table.expect(0);
+    let table = desk.read("out.csv");
+    let head = "id,path,name,language,lines,start_line,content,text,";
+    assert!(table.starts_with(head), "{table}");
+}
+
+#[test]
+fn without_a_template_the_content_is_the_prompt() {
+    let (desk, sim) = (desk(), good());
+    desk.run(&sim, "src --pattern *.md -o out.jsonl").expect(0);
+    let line = &desk.results("out.jsonl")[0];
+    assert_eq!(
+        (id(line), &line["text"]),
+        ("notes.md".to_owned(), &json!("echo: # Notes\n"))
+    );
+    // Some lines at a time, on one thread as on many.
+    let order = |threads: u32| {
+        let words = format!("src --split lines:2 -o {threads}.jsonl --ordered --threads {threads}");
+        desk.run(&sim, &words).expect(0);
+        desk.order(&format!("{threads}.jsonl"))
+    };
+    let one = order(1);
+    let first = ["a.py::lines.1", "a.py::lines.3", "deep/b.py::lines.1"];
+    assert_eq!(one[..3], first);
+    assert_eq!(order(4), one);
+}
+
+#[test]
+fn what_does_not_fit_a_folder_says_so() {
+    let (desk, sim) = (desk(), good());
+    desk.write("in.txt", "one\n");
+    for (words, why) in [
+        (
+            "src --template {{text}}",
+            "expected one of the columns: \"id\", \"path\", \"name\", \"language\", \"lines\", \"start_line\", \"content\"",
+        ),
+        (
+            "src --pattern *.go",
+            "src: found no files; expected some that fit the pattern",
+        ),
+        (
+            "src --pattern *.md --split class",
+            "src: found nothing to ask about in 1 files (1 no parser)",
+        ),
+        ("src --format csv", "src: found --format; expected a file"),
+        ("in.txt --split function", "no input is one"),
+        (
+            "src --split functions",
+            "expected file, function, class, lines:N or tokens:N",
+        ),
+        ("gone", "gone"),
+    ] {
+        let ended = desk.run(&sim, words).expect(2);
+        assert!(ended.stderr.contains(why), "{words}: {}", ended.stderr);
+    }
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn a_scan_counts_and_prints_what_a_run_would_ask() {
+    let desk = desk();
+    let ended = desk
+        .plain("scan src --pattern *.py --split function")
+        .expect(0);
+    let end = "2 files, 91 B, 3 units; 1 left out: 1 syntax error\n";
+    assert!(ended.stdout.ends_with(end), "{}", ended.stdout);
+    let units = desk.plain("scan src --split class --units").expect(0);
+    let unit: Value = serde_json::from_str(&units.stdout).unwrap();
+    assert_eq!(
+        unit,
+        json!({
+            "id": "deep/b.py::C", "path": "deep/b.py", "name": "C", "qualified_name": "C",
+            "kind": "class", "language": "python", "start_line": 1, "end_line": 3,
+            "content": "class C:\n    @m\n    def three(self): return '{{'",
+        })
+    );
+}

@@ -1,0 +1,105 @@
+//! The units of all files below a folder: split on all threads, handed over in the order of the files.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::info::{FileInfo, SkipReason};
+use super::scan::{FileScanner, on_threads};
+use super::split::Split;
+use super::unit::Unit;
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+
+/// What is split at a time, so that memory does not grow with the folder.
+const FILES_AT_ONCE: usize = 256;
+const BYTES_AT_ONCE: u64 = 4 << 20;
+
+/// A file that was split, or left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitFile {
+    /// The file; if it is left out, with the reason.
+    pub info: FileInfo,
+    /// How many units it has.
+    pub units: u64,
+    /// What was written of them.
+    pub written: Vec<u8>,
+}
+
+impl FileScanner {
+    /// Splits every file below a folder. `write` makes bytes of each unit, on any thread; `sink` is handed each file in the order
+    /// of the paths, whatever the number of threads. A few MiB of text are in memory at a time. Units name their files
+    /// by the path below the folder. Returns how many files there were.
+    ///
+    /// # Errors
+    /// As [`scan_directory`](Self::scan_directory), and those of `sink`, which end it.
+    pub fn split_directory(
+        &self,
+        folder: &Path,
+        split: Split,
+        ctx: &Context,
+        write: impl Fn(&Unit<'_>, &mut Vec<u8>) + Sync,
+        mut sink: impl FnMut(SplitFile) -> Result<(), Error> + Send,
+    ) -> Result<u64, Error> {
+        // Each file is read once, when it is split.
+        let files = self
+            .clone()
+            .check_contents(false)
+            .scan_directory(folder, ctx)?;
+        let found = files.len() as u64;
+        let split = |info: FileInfo| self.split_file(info, folder, split, ctx, &write);
+        let all = || {
+            let mut files = files.into_iter().peekable();
+            while files.peek().is_some() {
+                ctx.check()?;
+                let (mut bytes, mut some) = (0, Vec::new());
+                let fits = |file: &FileInfo, bytes, n| {
+                    n == 0 || (n < FILES_AT_ONCE && bytes + file.size <= BYTES_AT_ONCE)
+                };
+                while let Some(file) = files.next_if(|file| fits(file, bytes, some.len())) {
+                    bytes += file.size;
+                    some.push(file);
+                }
+                let done: Vec<SplitFile> = some.into_par_iter().map(split).collect();
+                // What was skipped because of it must not pass for empty.
+                ctx.check()?;
+                done.into_iter().try_for_each(&mut sink)?;
+            }
+            Ok(found)
+        };
+        on_threads(self.thread_count(), all)?
+    }
+
+    fn split_file(
+        &self,
+        info: FileInfo,
+        folder: &Path,
+        split: Split,
+        ctx: &Context,
+        write: &(impl Fn(&Unit<'_>, &mut Vec<u8>) + Sync),
+    ) -> SplitFile {
+        let written = |info: &FileInfo| -> Result<(u64, Vec<u8>), SkipReason> {
+            if !info.is_valid || ctx.is_cancelled() {
+                return Ok((0, Vec::new()));
+            }
+            let text = self.read_text(&info.path)?;
+            let path = info.path.strip_prefix(folder).unwrap_or(&info.path);
+            let units = split.units(path, &text)?;
+            let mut written = Vec::new();
+            units.iter().for_each(|unit| write(unit, &mut written));
+            Ok((units.len() as u64, written))
+        };
+        match written(&info) {
+            Ok((units, written)) => SplitFile {
+                info,
+                units,
+                written,
+            },
+            Err(reason) => SplitFile {
+                info: info.skipped(reason),
+                units: 0,
+                written: Vec::new(),
+            },
+        }
+    }
+}
