@@ -107,7 +107,6 @@ mod manager;
 mod observe;
 pub mod plan;
 #[cfg(any(feature = "commands", feature = "files"))]
-#[allow(dead_code)]
 mod pool;
 #[cfg(feature = "files")]
 pub mod processing;

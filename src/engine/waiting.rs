@@ -115,7 +115,6 @@ impl<T> Waiting<T> {
     }
 
     #[cfg(any(test, feature = "commands", feature = "files"))]
-    #[allow(dead_code)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

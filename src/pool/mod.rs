@@ -38,6 +38,10 @@ const SOURCE_THREAD: &str = "batchwright-source";
 /// How a run ended.
 #[derive(Debug)]
 pub(crate) struct PoolEnd {
+    #[cfg_attr(
+        all(not(test), not(feature = "commands")),
+        expect(dead_code, reason = "told of commands")
+    )]
     pub summary: Summary,
     /// Why it ended before its source did.
     pub stop: Option<StopReason>,
@@ -77,6 +81,10 @@ impl<'a> Pool<'a> {
     }
 
     /// Starts per second, evenly spaced; retries count. Default: as they come.
+    #[cfg_attr(
+        all(not(test), not(feature = "commands")),
+        expect(dead_code, reason = "commands have a rate")
+    )]
     pub(crate) fn rate(mut self, starts_per_second: Option<f64>) -> Self {
         self.rate = starts_per_second;
         self

@@ -24,6 +24,10 @@ const MOST_WAITING: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct TaskEnd<T, D> {
     /// Its place in the source, from 0.
+    #[cfg_attr(
+        all(not(test), not(feature = "files")),
+        expect(dead_code, reason = "commands number their own")
+    )]
     pub index: u64,
     pub task: T,
     /// Calls that were made for it; 0 if it was never started.
