@@ -28,7 +28,8 @@ pub struct JobCounts {
     pub cancelled: u64,
 }
 
-/// Shows the commands of a run while it goes on, from any thread; clones show the same. It holds what waits, what
+/// Shows the commands of a runner while they go on, from any thread; clones show the same, and several runs of
+/// one runner add up. It holds what waits, what
 /// runs, and the last hundred that ended, without their output: its memory does not grow with the run.
 #[derive(Debug, Clone, Default)]
 pub struct Monitor(Arc<Mutex<State>>);

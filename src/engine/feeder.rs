@@ -200,9 +200,22 @@ impl<R> Tail<R> {
     /// Stops the feeder and takes what it had read, with the place of the first in the input. Waits
     /// for a `next()` that blocks.
     pub(crate) fn drain(self) -> (usize, Vec<R>) {
-        self.ahead.stopped.store(true, Ordering::SeqCst);
+        self.stop();
         let left = self.one_by_one.iter().chain(self.in_packs.iter());
         let left = left.filter_map(Result::ok).collect();
         (self.ahead.taken.load(Ordering::Relaxed), left)
+    }
+
+    /// The same without waiting: what a `next()` gives later is lost.
+    #[cfg(any(feature = "commands", feature = "files"))]
+    pub(crate) fn drain_ready(self) -> (usize, Vec<R>) {
+        self.stop();
+        let left = self.one_by_one.try_iter().chain(self.in_packs.try_iter());
+        let left = left.filter_map(Result::ok).collect();
+        (self.ahead.taken.load(Ordering::Relaxed), left)
+    }
+
+    fn stop(&self) {
+        self.ahead.stopped.store(true, Ordering::SeqCst);
     }
 }

@@ -128,7 +128,7 @@ impl<'a> Pool<'a> {
         D: Send,
     {
         thread::scope(|scope| {
-            self.turn(call, sink, |feeder| {
+            self.turn(call, sink, Tail::drain, |feeder| {
                 spawn_scoped(scope, SOURCE_THREAD, move || feeder.feed(items)).map(drop)
             })
         })
@@ -146,7 +146,7 @@ impl<'a> Pool<'a> {
         T: Send + 'static,
         D: Send,
     {
-        self.turn(call, sink, |feeder| {
+        self.turn(call, sink, Tail::drain_ready, |feeder| {
             spawn(SOURCE_THREAD, move || feeder.feed(items)).map(drop)
         })
     }
@@ -155,6 +155,7 @@ impl<'a> Pool<'a> {
         &self,
         call: impl Fn(&T, u32, &Context) -> Result<D, Error> + Sync,
         mut sink: impl FnMut(TaskEnd<T, D>) -> ControlFlow<()>,
+        drain: fn(Tail<T>) -> (usize, Vec<T>),
         start: impl FnOnce(Feeder<T>) -> Result<(), Error>,
     ) -> PoolEnd
     where
@@ -222,7 +223,7 @@ impl<'a> Pool<'a> {
             }
         };
         let stop = dispatcher.stop_reason().cloned();
-        for end in left_over(&mut dispatcher.work, tail, stop.as_ref()) {
+        for end in left_over(&mut dispatcher.work, drain(tail), stop.as_ref()) {
             let _ = hand_out(end);
         }
         let now = self.clock.now();
@@ -285,11 +286,10 @@ impl<'a> Pool<'a> {
 /// What was read and never carried out, in the order of the source.
 fn left_over<T, D>(
     work: &mut PoolWork<T, D>,
-    tail: Tail<T>,
+    (mut next, unread): (usize, Vec<T>),
     stop: Option<&StopReason>,
 ) -> Vec<TaskEnd<T, D>> {
     let waiting = work.rest();
-    let (mut next, unread) = tail.drain();
     let unread = unread.into_iter().map(|item| {
         let index = next as u64;
         next += 1;

@@ -1,7 +1,7 @@
 //! `batchwright exec`: commands from scripts and lists, what comes out, how it stops, how it goes on.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -328,6 +328,20 @@ fn ctrl_c_lets_running_commands_end_or_kills_them() {
     }
 }
 
+#[test]
+fn ctrl_c_ends_a_run_whose_input_stands_still() {
+    let desk = Desk::new();
+    let mut command = desk.command(["exec", "--joblog", "log"]);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.feed("true\n");
+    assert!(eventually(|| line_count(&desk.path("log")) == 2));
+    let input = running.child.stdin.take();
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    ended.says("1 completed, 0 failed, the rest of the input not run");
+    drop(input);
+}
+
 /// Whether a command of this desk still sleeps.
 fn is_asleep(desk: &Desk) -> bool {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -373,7 +387,7 @@ fn a_full_disk_is_said_and_stops_nothing_else() {
 }
 
 /// Kills the run again and again, and lets it go on from its log.
-fn killed(commands: usize, kills: usize) {
+pub fn killed(commands: usize, kills: usize) {
     let desk = Desk::new();
     // Each command says that it ran, in an append that is never torn.
     let line = |i: usize| format!("sh -c 'echo {i} >> ran'\n");
@@ -425,41 +439,4 @@ fn is_running(desk: &Desk) -> bool {
 #[test]
 fn a_killed_run_goes_on_and_finished_commands_do_not_run_again() {
     killed(300, 3);
-}
-
-#[test]
-#[ignore = "ten thousand commands"]
-fn ten_thousand_commands_survive_kills_in_the_middle() {
-    killed(10_000, 3);
-}
-
-#[test]
-#[ignore = "a hundred thousand commands"]
-fn a_hundred_thousand_commands_take_no_more_memory_than_a_thousand() {
-    let desk = Desk::new();
-    let peak = |commands: usize| {
-        desk.write(
-            "jobs.txt",
-            "true a few words more, as commands have\n"
-                .replace(',', "")
-                .repeat(commands),
-        );
-        let program = env!("CARGO_BIN_EXE_batchwright");
-        let words = format!("exec jobs.txt -q -j 10 --joblog log{commands}");
-        let mut command = Command::new("/usr/bin/time");
-        command
-            .args(["-f", "%M", program])
-            .args(words.split_whitespace());
-        let ended = Running::start(
-            command
-                .current_dir(desk.path("."))
-                .env("BATCHWRIGHT_HOME", desk.path("home"))
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped()),
-        );
-        let ended = ended.wait().expect(0);
-        ended.stderr.lines().last().unwrap().parse::<u64>().unwrap()
-    };
-    let (few, many) = (peak(1000), peak(100_000));
-    assert!(many < few + 4096, "{few} KiB, then {many} KiB");
 }

@@ -28,6 +28,8 @@ mod errors;
 mod every_provider;
 #[cfg(target_os = "linux")]
 mod exec;
+#[cfg(target_os = "linux")]
+mod exec_long;
 mod export;
 mod fallback;
 #[cfg(unix)]
