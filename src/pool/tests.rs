@@ -188,3 +188,22 @@ fn what_cannot_be_is_refused_before_anything_is_read() {
         assert!(matches!(end.stop, Some(StopReason::Misuse(_))));
     }
 }
+
+#[test]
+fn a_detached_source_that_stands_still_does_not_hold_up_the_end() {
+    let ctx = Context::new();
+    let (give, items) = bounded(1);
+    give.send(Ok(1)).unwrap();
+    let pool = Pool::new(&ctx);
+    let end = pool.run_detached(
+        items.into_iter(),
+        |n: &usize, _, _| Ok::<_, Error>(*n),
+        |_| {
+            ctx.cancel();
+            ControlFlow::Continue(())
+        },
+    );
+    assert_eq!(end.summary.completed, 1);
+    // It stood still all the time: nobody has let go of it.
+    drop(give);
+}
