@@ -165,7 +165,13 @@ impl ParallelExecutor {
             chunk_size,
             ..
         } = self.config;
-        Arc::new(Gate::new(max_workers, chunk_size, self.memory.clone()))
+        let deadline = self.ctx.deadline();
+        Arc::new(Gate::new(
+            max_workers,
+            chunk_size,
+            self.memory.clone(),
+            deadline,
+        ))
     }
 
     fn source<I: Iterator<Item = ProcessTask>>(
@@ -196,6 +202,9 @@ impl ParallelExecutor {
                     .as_deref()
                     .map(|told| told as &dyn ProgressNotifier),
             );
+        // Whatever ends the run waits for the source to end, which must not wait for results any more.
+        let stopped = gate.clone();
+        let _opens = self.ctx.on_cancel(move || stopped.open());
         let mut stats = StatsCollector::new();
         let mut early = BTreeMap::new();
         let mut next = 0;
@@ -203,6 +212,9 @@ impl ParallelExecutor {
             // Should the sink panic, nobody is left to let the source go on.
             let _opens = Opens(&gate);
             let result = ended(end);
+            if self.stops_for(&result) {
+                gate.open();
+            }
             if result.attempts > 0 {
                 stats.record(result.size, result.took, result.result.is_ok());
             }
@@ -214,6 +226,7 @@ impl ParallelExecutor {
                 next += 1;
                 gate.leave(result.size);
                 if sink(result).is_break() {
+                    gate.open();
                     return ControlFlow::Break(());
                 }
             }
@@ -224,6 +237,16 @@ impl ParallelExecutor {
             stats: stats.stats(),
             stop,
         }
+    }
+
+    /// Whether the pool ends for this failure.
+    fn stops_for<R>(&self, result: &ProcessResult<R>) -> bool {
+        let failed = result.result.as_ref().err();
+        failed.is_some_and(|error| match self.on_error {
+            ErrorPolicy::ContinueOnError => false,
+            ErrorPolicy::StopOnCriticalError => error.is_critical(),
+            _ => true,
+        })
     }
 
     fn call<R>(

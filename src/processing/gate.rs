@@ -1,6 +1,7 @@
 //! How many files are under way: the reader of the list waits until one of them has been handed out.
 
 use std::thread;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -12,6 +13,8 @@ pub(super) struct Gate {
     least: usize,
     most: usize,
     memory: MemoryManager,
+    /// When nobody is held up any more.
+    deadline: Option<Instant>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -27,12 +30,18 @@ struct State {
 }
 
 impl Gate {
-    pub(super) fn new(least: usize, most: usize, memory: MemoryManager) -> Self {
+    pub(super) fn new(
+        least: usize,
+        most: usize,
+        memory: MemoryManager,
+        deadline: Option<Instant>,
+    ) -> Self {
         let most = most.max(least);
         Self {
             least,
             most,
             memory,
+            deadline,
             state: Mutex::new(State {
                 open: false,
                 inside: 0,
@@ -49,7 +58,10 @@ impl Gate {
     pub(super) fn enter(&self) {
         let mut state = self.state.lock();
         while !state.open && state.inside >= state.limit {
-            self.changed.wait(&mut state);
+            match self.deadline {
+                Some(at) => state.open |= self.changed.wait_until(&mut state, at).timed_out(),
+                None => self.changed.wait(&mut state),
+            }
         }
         state.inside += 1;
     }
@@ -67,7 +79,11 @@ impl Gate {
             state.until_look = state.limit;
         }
         state.inside -= 1;
-        self.changed.notify_one();
+        // To wake the reader for each single file would take longer than many a file.
+        let enough = state.limit - (state.limit - self.least) / 2;
+        if state.inside < enough {
+            self.changed.notify_one();
+        }
     }
 
     /// Holds up nobody any more.
@@ -94,7 +110,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_waits_for_one_to_leave_and_for_nobody_once_it_is_open() {
-        let gate = Gate::new(1, 2, MemoryManager::default());
+        let gate = Gate::new(1, 2, MemoryManager::default(), None);
         gate.enter();
         gate.enter();
         thread::scope(|scope| {
@@ -109,7 +125,7 @@ mod tests {
 
     #[test]
     fn fewer_are_let_in_as_memory_runs_short_but_one_for_each_worker() {
-        let gate = Gate::new(3, 8, MemoryManager::new(1));
+        let gate = Gate::new(3, 8, MemoryManager::new(1), None);
         for _ in 0..8 {
             gate.enter();
         }

@@ -218,6 +218,34 @@ fn files_without_end_are_processed_a_few_ahead_of_whoever_takes_them() {
 }
 
 #[test]
+fn a_run_ends_although_all_wait_for_a_file_that_is_tried_again_much_later() {
+    let folder = Folder::of(1);
+    let patient = RetryPolicy::default().base_delay(Duration::from_secs(3600));
+    let parallel = ParallelConfig::new().max_workers(1).chunk_size(4);
+    for policy in [ErrorPolicy::ContinueOnError, ErrorPolicy::StopOnError] {
+        let config = ProcessingConfig::new().retry(patient.max_delay(Duration::from_secs(3600)));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let stream = BatchProcessor::new(config.on_error(policy), parallel.clone())
+            .process_files_streaming(std::iter::repeat(folder.path("000.py")), move |_| {
+                match counted.fetch_add(1, Ordering::SeqCst) {
+                    0 => Err(Error::new(ErrorKind::Transient, "later")),
+                    3 if policy == ErrorPolicy::StopOnError => Err(invalid("stop")),
+                    _ => Ok(()),
+                }
+            })
+            .unwrap();
+        while calls.load(Ordering::SeqCst) < 4 {
+            std::thread::yield_now();
+        }
+        match policy {
+            ErrorPolicy::StopOnError => assert!(stream.finish().stop.is_some()),
+            _ => drop(stream),
+        }
+    }
+}
+
+#[test]
 fn under_the_ceiling_of_memory_files_go_one_at_a_time() {
     let folder = Folder::of(50);
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
