@@ -80,6 +80,7 @@
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
 //! | `files` | no | folders of source files: found, filtered and split, see `sources`; processed, see `processing`; its parsers need a C compiler |
+//! | `templates` | no | blocks and filters in templates of prompts, in the language of Jinja |
 //! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
 //!
 //! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate

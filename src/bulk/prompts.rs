@@ -96,8 +96,12 @@ impl PromptSettings {
     /// Makes the prompt from the fields of a row or line, each named as `{{field}}`. Default: a
     /// row's or line's `prompt` field.
     ///
+    /// With the feature `templates`, one that has a block (`{% if lines|int > 40 %}`), a comment (`{#`) or a filter
+    /// (`{{field|upper}}`) is written in the language of [Jinja](https://docs.rs/minijinja/2/minijinja/syntax/). Fields are
+    /// texts there. It names no files.
+    ///
     /// # Errors
-    /// When the braces do not match.
+    /// When the braces do not match, or a block or filter is none.
     pub fn template(mut self, text: &str) -> Result<Self, Error> {
         let template = Template::parse(text)
             .map_err(|why| Error::new(ErrorKind::Invalid, format!("template: {why}")))?;

@@ -14,7 +14,7 @@ use super::layout::{Layout, RESPONSES, TOOLS};
 use super::messages;
 use super::names::{hint, listed};
 use super::said::Parsed;
-use super::template::{Template, UnknownVariable};
+use super::template::{RenderError, Template};
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::{Request, Role};
@@ -306,7 +306,7 @@ pub(super) fn templated<'a>(
     known: &str,
     value: impl Fn(&str) -> Option<Cow<'a, str>>,
 ) -> Result<Request, Fault> {
-    let unknown = |unknown: UnknownVariable| Fault::new(unknown.to_string(), known);
+    let unknown = |error: RenderError| Fault::new(error.to_string(), known);
     if !template.names_files() {
         return prompt(template.render(value).map_err(unknown)?);
     }

@@ -10,6 +10,8 @@ mod delimiter;
 mod detect;
 mod duplicates;
 mod entry;
+#[cfg(feature = "templates")]
+mod expression;
 mod fault;
 mod fields;
 mod file;

@@ -1,10 +1,13 @@
-//! A prompt with places for the fields of a record: `Translate {{text}} into {{language}}.`
+//! A prompt with places for the fields of a record: `Translate {{text}} into {{language}}.` What does more than that, with
+//! blocks or filters, is an expression.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Value, json};
 
+#[cfg(feature = "templates")]
+use super::expression::Expression;
 use super::fault::Fault;
 use super::names::{hint, listed};
 
@@ -12,6 +15,9 @@ use super::names::{hint, listed};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Template {
     parts: Vec<Part>,
+    /// In place of the parts, where it has blocks or filters.
+    #[cfg(feature = "templates")]
+    expression: Option<Expression>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,24 +31,38 @@ enum Part {
 /// Stands before the name of a field that holds the path of a file.
 const FILE: &str = "file:";
 
-/// A variable that a record has no field for.
+/// Why a template makes no text of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UnknownVariable {
-    /// The name between the braces.
-    pub(crate) name: String,
+pub(crate) enum RenderError {
+    /// The record has no field for the variable of this name.
+    Unknown(String),
+    /// A filter or a block fails, for this reason.
+    #[cfg(feature = "templates")]
+    Failed(String),
 }
 
-impl fmt::Display for UnknownVariable {
+impl fmt::Display for RenderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the template's {{{{{}}}}} has no value", self.name)
+        match self {
+            Self::Unknown(name) => write!(f, "the template's {{{{{name}}}}} has no value"),
+            #[cfg(feature = "templates")]
+            Self::Failed(why) => f.write_str(why),
+        }
     }
 }
 
-impl std::error::Error for UnknownVariable {}
+impl std::error::Error for RenderError {}
 
 impl Template {
     /// Reads a template; the error names the column, counted in characters from 1.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        #[cfg(feature = "templates")]
+        if Expression::is_one(text) {
+            return Ok(Self {
+                parts: Vec::new(),
+                expression: Some(Expression::parse(text)?),
+            });
+        }
         let column = |at: usize| text[..at].chars().count() + 1;
         let mut parts = Vec::new();
         let mut at = 0;
@@ -83,15 +103,22 @@ impl Template {
         if parts.iter().all(|part| matches!(part, Part::Text(_))) {
             return Err("the template names no field: write one as {{field}}".to_owned());
         }
-        Ok(Self { parts })
+        Ok(Self {
+            parts,
+            #[cfg(feature = "templates")]
+            expression: None,
+        })
     }
 
     /// The variables, as often as they occur.
     pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().filter_map(|part| match part {
+        let plain = self.parts.iter().filter_map(|part| match part {
             Part::Variable(name) | Part::File(name) => Some(name.as_str()),
             Part::Text(_) => None,
-        })
+        });
+        #[cfg(feature = "templates")]
+        let plain = plain.chain(self.expression.iter().flat_map(Expression::variables));
+        plain
     }
 
     /// Whether files stand in it.
@@ -104,7 +131,7 @@ impl Template {
     pub(super) fn render_parts<'a>(
         &self,
         value: impl Fn(&str) -> Option<Cow<'a, str>>,
-    ) -> Result<Vec<Value>, UnknownVariable> {
+    ) -> Result<Vec<Value>, RenderError> {
         let (mut all, mut text) = (Vec::new(), String::new());
         let end = |text: &mut String, all: &mut Vec<Value>| {
             if !text.trim().is_empty() {
@@ -120,7 +147,7 @@ impl Template {
                 }
                 Part::Variable(name) | Part::File(name) => name,
             };
-            let unknown = || UnknownVariable { name: name.clone() };
+            let unknown = || RenderError::Unknown(name.clone());
             let value = value(name).ok_or_else(unknown)?;
             if let Part::File(_) = part {
                 end(&mut text, &mut all);
@@ -137,14 +164,18 @@ impl Template {
     pub(crate) fn render<'a>(
         &self,
         value: impl Fn(&str) -> Option<Cow<'a, str>>,
-    ) -> Result<String, UnknownVariable> {
+    ) -> Result<String, RenderError> {
+        #[cfg(feature = "templates")]
+        if let Some(expression) = &self.expression {
+            return expression.render(value).map_err(RenderError::Failed);
+        }
         let mut out = String::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Variable(name) | Part::File(name) => match value(name) {
                     Some(value) => out.push_str(&value),
-                    None => return Err(UnknownVariable { name: name.clone() }),
+                    None => return Err(RenderError::Unknown(name.clone())),
                 },
             }
         }
