@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process, kill_process_group, waitid,
+};
 
 use crate::base::clock::{Clock, SystemClock};
 
@@ -154,7 +156,8 @@ pub(super) fn run(
     let duration = began.elapsed();
     // The command is gone but not reaped, so the group is still its own.
     let _ = kill_process_group(group, Signal::KILL);
-    watched.drain(&mut buffer);
+    // What has left the group may print on and on.
+    watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     let status = child.wait()?;
     let (stdout, out_error) = watched.stdout.end();
     let (stderr, err_error) = watched.stderr.end();
@@ -193,9 +196,9 @@ impl Killing {
 
     fn ask_to_end(&mut self, now: Instant, grace: Duration) {
         self.timeout_at = None;
-        let _ = kill_process_group(self.group, Signal::TERM);
+        self.signal(Signal::TERM);
         // A process that is stopped could not hear it.
-        let _ = kill_process_group(self.group, Signal::CONT);
+        self.signal(Signal::CONT);
         let at = now + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
     }
@@ -213,9 +216,18 @@ impl Killing {
         }
         if due(self.kill_at) {
             self.kill_at = None;
-            let _ = kill_process_group(self.group, Signal::KILL);
+            self.signal(Signal::KILL);
         }
         due(self.give_up_at)
+    }
+
+    /// Signals the group, and the command itself should it have left that. It is not reaped yet, so its
+    /// number is its own.
+    fn signal(&self, signal: Signal) {
+        let _ = kill_process_group(self.group, signal);
+        if getpgid(Some(self.group)) != Ok(self.group) {
+            let _ = kill_process(self.group, signal);
+        }
     }
 }
 
@@ -274,8 +286,8 @@ impl Watched<'_> {
     }
 
     /// Takes what is in the pipes already.
-    fn drain(&mut self, buffer: &mut Vec<u8>) {
-        while !self.is_silent() {
+    fn drain(&mut self, buffer: &mut Vec<u8>, until: Instant) {
+        while !self.is_silent() && Instant::now() < until {
             let streams = [self.stdout.fd(), self.stderr.fd(), None, None];
             let [stdout, stderr, ..] = ready(streams, Some(Duration::ZERO));
             if !stdout && !stderr {

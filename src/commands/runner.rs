@@ -17,7 +17,7 @@ use crate::observe::progress::ProgressNotifier;
 use crate::pool::{Pool, TaskEnd};
 
 use super::job::CommandJob;
-use super::launch::Launcher;
+use super::launch::{self, Launcher};
 use super::monitor::Monitor;
 use super::order::{Gate, Reorder};
 use super::output::{OutputSettings, Overflow};
@@ -373,13 +373,11 @@ impl<'a> Run<'a> {
                 missing.join("; ")
             );
         }
-        // Whatever becomes of the folder's name, it is this one.
-        let folder = match (&runner.folder, &sandbox) {
-            (Some(folder), Some(_)) => Some(std::path::absolute(folder)),
-            (None, Some(_)) => Some(std::env::current_dir()),
-            (folder, None) => folder.clone().map(Ok),
+        let folder = match &runner.folder {
+            Some(folder) => std::path::absolute(folder),
+            None => std::env::current_dir(),
         };
-        let folder = folder.transpose().map_err(|why| {
+        let folder = folder.map_err(|why| {
             Error::new(
                 ErrorKind::Invalid,
                 format!("cannot tell the working directory: {why}"),
@@ -508,7 +506,7 @@ impl<'a> Run<'a> {
             abort_grace: ABORT_GRACE.min(runner.kill_grace),
         };
         super::process::run(command, task.job.seq, deadlines, &runner.output, &self.stop)
-            .map_err(|why| self.launcher.not_started(&task.job, &why))
+            .map_err(|why| launch::not_started(&task.job, &why))
     }
 
     /// What a command's end means.

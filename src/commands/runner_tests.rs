@@ -122,12 +122,12 @@ fn a_signal_a_missing_program_and_a_file_that_is_none_are_told_apart() {
         failure(&missing),
         (
             FailureKind::NotFound,
-            "there is no program `no-such-program-here`"
+            "no program no-such-program-here in PATH"
         )
     );
     assert_eq!((missing.attempts, missing.result.is_none()), (1, true));
     let folder = one(&runner, CommandJob::new("/"));
-    assert_eq!(failure(&folder).0, FailureKind::NotStarted);
+    assert_eq!(failure(&folder).0, FailureKind::NotFound);
 }
 
 #[test]

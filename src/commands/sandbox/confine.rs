@@ -1,5 +1,6 @@
 //! What the kernel takes away from a command: files outside, signals to others, privileges of root.
 
+use std::fs::File;
 use std::path::Path;
 
 use landlock::{
@@ -31,13 +32,18 @@ const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
 /// Confines this process for good, and all that it starts. Returns what the kernel lacks, which is an
 /// error if the policy is strict.
-pub fn confine(policy: &Policy) -> Result<Vec<String>, String> {
+pub fn confine(policy: &Policy, folder: File) -> Result<Vec<String>, String> {
     // Files that whoever started batchwright left open.
     close_fds::set_fds_cloexec(3, &[]);
     // When memory runs out, the kernel ends commands rather than batchwright. Where it cannot be said, it
     // is as it always was.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
-    let mut missing = restrict_files(policy).map_err(|error| format!("Landlock: {error}"))?;
+    let mut writable = vec![folder];
+    for place in &policy.writable {
+        writable.push(place.open()?);
+    }
+    let restricted = restrict_files(policy, &writable);
+    let mut missing = restricted.map_err(|error| format!("Landlock: {error}"))?;
     drop_privileges(policy.network).map_err(|error| format!("cannot drop privileges: {error}"))?;
     if let Err(error) = system_calls::restrict(policy) {
         missing.push(format!(
@@ -50,7 +56,7 @@ pub fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     Ok(missing)
 }
 
-fn restrict_files(policy: &Policy) -> Result<Vec<String>, RulesetError> {
+fn restrict_files(policy: &Policy, writable: &[File]) -> Result<Vec<String>, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_write(WANTED))?
@@ -59,11 +65,14 @@ fn restrict_files(policy: &Policy) -> Result<Vec<String>, RulesetError> {
         rules = rules.handle_access(AccessNet::from_all(WANTED))?;
     }
     let mut rules = rules.create()?;
-    let folders = policy.writable.iter().map(AsRef::as_ref);
-    for path in folders.chain(DEVICES.map(Path::new)) {
+    for opened in writable {
+        let is_folder = opened.metadata().is_ok_and(|about| about.is_dir());
+        rules = rules.add_rule(PathBeneath::new(opened, rights(is_folder)))?;
+    }
+    for device in DEVICES.map(Path::new) {
         // What is not there cannot be written to.
-        if let Ok(opened) = PathFd::new(path) {
-            rules = rules.add_rule(PathBeneath::new(opened, rights(path)))?;
+        if let Ok(opened) = PathFd::new(device) {
+            rules = rules.add_rule(PathBeneath::new(opened, rights(false)))?;
         }
     }
     let status = rules.restrict_self()?;
@@ -78,10 +87,10 @@ fn restrict_files(policy: &Policy) -> Result<Vec<String>, RulesetError> {
 }
 
 /// What may be done there. Never made are devices: through one of its own root would reach every disk.
-fn rights(path: &Path) -> BitFlags<AccessFs> {
+fn rights(is_folder: bool) -> BitFlags<AccessFs> {
     let all = AccessFs::from_write(WANTED);
     let writing = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
-    match path.is_dir() {
+    match is_folder {
         true => writing,
         false => writing & AccessFs::from_file(WANTED),
     }

@@ -1,9 +1,14 @@
 //! One command: its process, why that ended, and what it leaves behind.
 
+#[cfg(target_os = "linux")]
+use std::collections::BTreeSet;
 use std::io;
 use std::process::{Child, Command, ExitStatus};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
+
+#[cfg(target_os = "linux")]
+use parking_lot::{Mutex, RwLock};
 
 use super::limits::Limits;
 use super::programs::refused;
@@ -14,6 +19,14 @@ use super::{
     watchdog::COMMAND,
 };
 use crate::base::error::Error;
+
+/// The first processes of commands that were not dropped yet, whoever waits for them.
+#[cfg(target_os = "linux")]
+static LEADERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Held for reading while one is started and not yet among them.
+#[cfg(target_os = "linux")]
+static STARTING: RwLock<()> = RwLock::new(());
 
 /// One command in its sandbox, to be dropped after its end: then it kills what the command left behind.
 #[derive(Debug)]
@@ -66,12 +79,24 @@ impl Confined {
     pub fn spawn(&mut self) -> io::Result<Child> {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
+        #[cfg(target_os = "linux")]
+        let starting = STARTING.read();
         let child = self.command.spawn()?;
         self.group = Some(child.id());
         #[cfg(target_os = "linux")]
-        if let (None, Some(run)) = (&self.token, &self.run) {
-            // A helper says so itself.
-            run.announce(self.number, child.id());
+        {
+            LEADERS.lock().insert(child.id());
+            drop(starting);
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(run) = &self.run
+            && let Err(error) = run.announce(self.number, child.id())
+        {
+            let mut child = child;
+            let _ = child.kill().and_then(|()| child.wait());
+            return Err(io::Error::other(format!(
+                "nobody watches the limits of commands any more: {error}"
+            )));
         }
         Ok(child)
     }
@@ -150,6 +175,9 @@ impl Drop for Confined {
         if let (Some(group), Some(run)) = (group, &self.run) {
             end_strays(run, self.number, group);
         }
+        if let Some(leader) = self.group {
+            LEADERS.lock().remove(&leader);
+        }
     }
 }
 
@@ -167,22 +195,31 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
             continue;
         };
         let in_group = process.group == group.as_raw_nonzero().get();
-        // Of what has ended before there is no environment any more; a session of its own tells it from
-        // processes that the standard library starts.
-        let stray = match process.ended {
-            true => in_group || Ok(process.session) != session,
-            false => {
-                in_group || processes::variable(pid, COMMAND).is_some_and(|value| value == own)
-            }
-        };
+        // Of what has ended there is no environment any more to know it by.
+        let stray = in_group
+            || match process.ended {
+                true => run.owns_children && Ok(process.session) != session && is_orphan(pid),
+                false => processes::variable(pid, COMMAND).is_some_and(|value| value == own),
+            };
         if !stray {
             continue;
         }
-        if !process.ended {
-            processes::kill_tree(process.identity);
-        }
-        let _ = waitpid(Pid::from_raw(pid), WaitOptions::empty());
+        let options = match process.ended {
+            true => WaitOptions::NOHANG,
+            false => {
+                processes::kill_tree(process.identity);
+                WaitOptions::empty()
+            }
+        };
+        let _ = waitpid(Pid::from_raw(pid), options);
     }
     // Nobody else asks how the rest of the group ended.
     while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
+}
+
+/// Whether no command waits for this child, so that it was left behind by one.
+#[cfg(target_os = "linux")]
+fn is_orphan(pid: i32) -> bool {
+    let _none = STARTING.write();
+    !LEADERS.lock().contains(&pid.cast_unsigned())
 }

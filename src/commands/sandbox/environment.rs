@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TERM", "TMPDIR"];
 
 /// Where programs are looked for when `PATH` is not set.
-const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// A variable that was asked for.
 #[derive(Debug, Clone)]

@@ -3,7 +3,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -87,18 +86,25 @@ fn become_command(
 fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     #[cfg(target_os = "linux")]
     follow_parent(policy)?;
-    if let Some(watchdog) = &policy.watchdog {
-        announce(watchdog, policy.number)?;
-    }
-    env::set_current_dir(&policy.folder)
-        .map_err(|error| format!("cannot work in {}: {error}", policy.folder.display()))?;
+    begin_session();
+    let path = &policy.folder.path;
+    let nowhere = |why: io::Error| format!("cannot work in {}: {why}", path.display());
     #[cfg(target_os = "linux")]
     let missing = match policy.confine {
-        true => super::confine::confine(policy)?,
-        false => Vec::new(),
+        true => {
+            let folder = policy.folder.open()?;
+            rustix::process::fchdir(&folder).map_err(|error| nowhere(error.into()))?;
+            super::confine::confine(policy, folder)?
+        }
+        false => {
+            env::set_current_dir(path).map_err(nowhere)?;
+            Vec::new()
+        }
     };
     #[cfg(not(target_os = "linux"))]
-    let missing = Vec::new();
+    let missing = env::set_current_dir(path)
+        .map(|()| Vec::new())
+        .map_err(nowhere)?;
     // The last step: the helper needs memory of its own for the others.
     policy
         .limits
@@ -122,23 +128,13 @@ fn follow_parent(policy: &Policy) -> Result<(), String> {
     }
 }
 
-/// Tells the watchdog which process belongs to which command, while that is still beyond doubt.
-fn announce(watchdog: &std::path::Path, number: u64) -> Result<(), String> {
-    let nobody =
-        |error: io::Error| format!("nobody watches the limits of commands any more: {error}");
-    let mut options = OpenOptions::new();
-    options.write(true);
-    // Without a reader the open fails instead of waiting for one.
-    #[cfg(target_os = "linux")]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
-    let mut pipe = options.open(watchdog).map_err(nobody)?;
-    let line = format!("{number} {}\n", std::process::id());
-    let full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-    loop {
-        match pipe.write_all(line.as_bytes()) {
-            // Short lines go into a pipe whole or not at all.
-            Err(error) if full(&error) => std::thread::sleep(std::time::Duration::from_millis(1)),
-            written => return written.map_err(nobody),
-        }
-    }
+/// Leaves the terminal: nothing of it can stop the command, and none of its processes can join a group of
+/// another session, batchwright's own, where nobody would look for it.
+fn begin_session() {
+    use rustix::process::{getpgid, getppid, setpgid, setsid};
+
+    // The leader of a group cannot begin a session; it was made that so that it could be killed as a group
+    // from the beginning. Where the group of the parent cannot be seen, a group of its own has to do.
+    let _ = getpgid(getppid()).and_then(|group| setpgid(None, Some(group)));
+    let _ = setsid();
 }

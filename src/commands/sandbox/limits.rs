@@ -8,8 +8,8 @@ pub struct Limits {
     pub cpu_seconds: Option<u64>,
     /// Memory in bytes, of all processes of the command together. Default: 500 MB.
     ///
-    /// The kernel refuses a single process more private memory than this at once; what several use
-    /// together is measured ten times a second, and a command above it is killed.
+    /// What they use is measured ten times a second, and a command above it is killed. In between the
+    /// kernel refuses a single process more than eight times as much private memory.
     pub memory: Option<u64>,
     /// Size in bytes of any one file that the command writes. Default: none.
     pub file_size: Option<u64>,
@@ -18,6 +18,10 @@ pub struct Limits {
     /// They are counted ten times a second, and a command with more is killed.
     pub processes: Option<u64>,
 }
+
+/// How much more private memory than it may use a process may reserve.
+#[cfg(unix)]
+const RESERVED: u64 = 8;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -46,10 +50,12 @@ impl Limits {
     pub(super) fn apply(&self) -> Result<(), (&'static str, rustix::io::Errno)> {
         use rustix::process::Resource;
 
+        // Programs with a runtime of their own reserve many times what they use: of address space without
+        // end, of private memory several times as much.
+        let reserved = self.memory.map(|used| used.saturating_mul(RESERVED));
         let limits = [
             ("processor time", Resource::Cpu, self.cpu_seconds, 1),
-            // Not the address space: programs with a runtime of their own reserve many times what they use.
-            ("memory", Resource::Data, self.memory, 0),
+            ("memory", Resource::Data, reserved, 0),
             ("the size of files", Resource::Fsize, self.file_size, 0),
         ];
         for (what, resource, limit, until_killed) in limits {

@@ -13,6 +13,8 @@ mod environment;
 #[cfg(unix)]
 mod helper;
 #[cfg(unix)]
+mod place;
+#[cfg(unix)]
 mod policy;
 #[cfg(target_os = "linux")]
 mod processes;
@@ -110,6 +112,7 @@ pub struct Sandbox {
     local_sockets: bool,
     writable: Vec<PathBuf>,
     limits: Limits,
+    owns_children: bool,
 }
 
 impl Sandbox {
@@ -129,7 +132,8 @@ impl Sandbox {
     }
 
     /// Allows these programs and no other. A name means the program that is found under it in `PATH`, a path
-    /// the program there. What an allowed program starts itself is not checked. Default: every program.
+    /// the program there. One that is changed afterwards is refused. What an allowed program starts itself is
+    /// not checked. Default: every program.
     pub fn allow<I>(mut self, programs: I) -> Self
     where
         I: IntoIterator,
@@ -167,7 +171,8 @@ impl Sandbox {
         self
     }
 
-    /// Lets commands write to a file, or below a folder, besides their working directory.
+    /// Lets commands write to a file, or below a folder, besides their working directory. It must be there when
+    /// the sandbox is prepared; when something else is put in its place, no further command is started.
     pub fn write_to(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
         self
@@ -180,11 +185,20 @@ impl Sandbox {
         self
     }
 
+    /// Says that this process starts nothing but commands. Then every other child that it has at the end was left
+    /// behind by one, and is killed, even if it left its group and session and cleared its environment. Default: no,
+    /// and such a process is not told from others.
+    pub fn owns_children(mut self, yes: bool) -> Self {
+        self.owns_children = yes;
+        self
+    }
+
     /// Tries whether the kernel enforces it, and starts what watches over commands.
     ///
     /// # Errors
     /// A [critical](Error::is_critical) one if the kernel lacks something and the mode is
-    /// [`SandboxMode::On`], if there is no helper, or if a program that is allowed does not exist.
+    /// [`SandboxMode::On`], if there is no helper, or if a program that is allowed or a place that commands may
+    /// write to does not exist.
     pub fn prepare(&self) -> Result<Prepared, Error> {
         let environment = environment(std::env::vars_os(), &self.variables);
         let path = environment.iter().find(|(name, _)| name == "PATH");
@@ -229,6 +243,7 @@ impl Sandbox {
             not_in_force: Vec::new(),
             limits: self.limits,
             next: std::sync::atomic::AtomicU64::new(1),
+            places: parking_lot::Mutex::default(),
             confinement: None,
             #[cfg(target_os = "linux")]
             run: None,
@@ -247,11 +262,11 @@ impl Sandbox {
         };
         #[cfg(target_os = "linux")]
         {
-            let run = run::Run::start(&helper, &self.limits)?;
+            let run = run::Run::start(&helper, &self.limits, self.owns_children)?;
             prepared.run = Some(std::sync::Arc::new(run));
         }
         if needed {
-            let policy = self.policy(&mut prepared);
+            let policy = self.policy(&mut prepared)?;
             prepared.not_in_force = self.try_out(&helper, &policy)?;
             prepared.confinement = Some(prepared::Confinement { helper, policy });
         }
@@ -274,7 +289,8 @@ impl Sandbox {
 
     /// What holds for all commands of a run; files that they may need for a moment go into its folder.
     #[cfg(unix)]
-    fn policy(&self, prepared: &mut Prepared) -> policy::Policy {
+    fn policy(&self, prepared: &mut Prepared) -> Result<policy::Policy, Error> {
+        let mut writable = self.writable.clone();
         let confine = self.mode != SandboxMode::Off;
         let mut policy = policy::Policy {
             token: format!("batchwright-{}", uuid::Uuid::now_v7().simple()),
@@ -283,13 +299,11 @@ impl Sandbox {
             strict: self.mode == SandboxMode::On,
             network: self.network,
             local_sockets: self.local_sockets,
-            writable: self.writable.clone(),
             limits: self.limits,
             ..policy::Policy::default()
         };
         #[cfg(target_os = "linux")]
         if let Some(run) = &prepared.run {
-            policy.watchdog = Some(run.pipe());
             let named = |wish: &Variable| match wish {
                 Variable::Passed(name) | Variable::Set(name, _) => name == "TMPDIR",
             };
@@ -297,12 +311,22 @@ impl Sandbox {
                 prepared.environment.retain(|(name, _)| name != "TMPDIR");
                 let folder = run.temporary().into_os_string();
                 prepared.environment.push(("TMPDIR".into(), folder));
-                policy.writable.push(run.temporary());
+                writable.push(run.temporary());
             }
+        }
+        for path in writable.iter().filter(|_| confine) {
+            let held = place::Held::new(path).map_err(|error| {
+                programs::refused(format!(
+                    "commands cannot write to {}: {error}",
+                    path.display()
+                ))
+            })?;
+            policy.writable.push(held.place.clone());
+            prepared.places.get_mut().push(held);
         }
         let late = |(name, _): &mut (OsString, OsString)| prepared::is_loaded_early(name);
         policy.late_variables = prepared.environment.extract_if(.., late).collect();
-        policy
+        Ok(policy)
     }
 
     /// Confines a helper that runs no command, and returns what the kernel lacks.
@@ -312,11 +336,10 @@ impl Sandbox {
         helper: &std::path::Path,
         policy: &policy::Policy,
     ) -> Result<Vec<String>, Error> {
-        let root = std::path::Path::new("/");
-        let mut policy = policy.clone();
-        root.clone_into(&mut policy.folder);
+        let root = place::Held::new(std::path::Path::new("/"))
+            .map_err(|error| programs::refused(format!("cannot open /: {error}")))?;
+        let mut policy = policy.of_command(root.place.clone());
         policy.strict = false;
-        policy.watchdog = None;
         let output = std::process::Command::new(helper)
             .arg(helper::CONFINE)
             .env_clear()

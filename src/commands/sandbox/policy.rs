@@ -3,15 +3,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::limits::Limits;
+use super::place::Place;
 
 /// The variable that carries it.
 pub const VARIABLE: &str = "BATCHWRIGHT_CONFINE";
 
 /// Changes with the fields below: a helper of another version refuses to work.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// What one command is confined to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,33 +21,28 @@ pub struct Policy {
     pub token: String,
     /// The process that started the helper. When it ends, so does the command.
     pub parent: u32,
-    /// Which command of the run this is.
-    pub number: u64,
     /// The working directory.
-    pub folder: PathBuf,
+    pub folder: Place,
     /// Confine by the kernel at all.
     pub confine: bool,
     /// End if the kernel cannot enforce all of it.
     pub strict: bool,
     pub network: bool,
     pub local_sockets: bool,
-    /// Where commands may write.
-    pub writable: Vec<PathBuf>,
+    /// Where commands may write besides.
+    pub writable: Vec<Place>,
     pub limits: Limits,
-    /// Where commands are announced to the watchdog.
-    pub watchdog: Option<PathBuf>,
     /// Variables of the command that would have the helper load code before it is confined.
     pub late_variables: Vec<(OsString, OsString)>,
 }
 
 impl Policy {
     /// That of one command of the run, which works in `folder`.
-    pub fn of_command(&self, number: u64, folder: &Path) -> Self {
-        let mut policy = self.clone();
-        policy.number = number;
-        folder.clone_into(&mut policy.folder);
-        policy.writable.push(folder.to_owned());
-        policy
+    pub fn of_command(&self, folder: Place) -> Self {
+        Self {
+            folder,
+            ..self.clone()
+        }
     }
 
     pub fn encode(&self) -> OsString {
@@ -54,8 +50,7 @@ impl Policy {
         fields.put(FORMAT);
         fields.put(&self.token);
         fields.put(self.parent.to_string());
-        fields.put(self.number.to_string());
-        fields.put(&self.folder);
+        fields.put_place(&self.folder);
         for flag in [self.confine, self.strict, self.network, self.local_sockets] {
             fields.put(if flag { "1" } else { "" });
         }
@@ -68,10 +63,9 @@ impl Policy {
         ] {
             fields.put(limit.map_or_else(String::new, |limit| limit.to_string()));
         }
-        fields.put(self.watchdog.as_deref().unwrap_or("".as_ref()));
         fields.put(self.writable.len().to_string());
-        for path in &self.writable {
-            fields.put(path);
+        for place in &self.writable {
+            fields.put_place(place);
         }
         for (name, value) in &self.late_variables {
             fields.put(name);
@@ -88,8 +82,7 @@ impl Policy {
         }
         let token = fields.text()?.to_owned();
         let parent = fields.text()?.parse().ok()?;
-        let number = fields.text()?.parse().ok()?;
-        let folder = fields.path()?;
+        let folder = fields.place()?;
         let mut flag = || Some(!fields.next()?.is_empty());
         let [confine, strict, network, local_sockets] = [flag()?, flag()?, flag()?, flag()?];
         let mut limit = || match fields.text()? {
@@ -102,9 +95,8 @@ impl Policy {
             file_size: limit()?,
             processes: limit()?,
         };
-        let watchdog = Some(fields.path()?).filter(|path| !path.as_os_str().is_empty());
-        let paths: usize = fields.text()?.parse().ok()?;
-        let writable = (0..paths).map(|_| fields.path()).collect::<Option<_>>()?;
+        let places: usize = fields.text()?.parse().ok()?;
+        let writable = (0..places).map(|_| fields.place()).collect::<Option<_>>()?;
         let mut late_variables = Vec::new();
         while !fields.0.is_empty() {
             let (name, value) = (fields.path()?, fields.path()?);
@@ -113,7 +105,6 @@ impl Policy {
         Some(Self {
             token,
             parent,
-            number,
             folder,
             confine,
             strict,
@@ -121,7 +112,6 @@ impl Policy {
             local_sockets,
             writable,
             limits,
-            watchdog,
             late_variables,
         })
     }
@@ -136,6 +126,12 @@ impl Fields {
         let bytes = field.as_ref().as_bytes();
         self.0.extend(format!("{}:", bytes.len()).into_bytes());
         self.0.extend(bytes);
+    }
+
+    fn put_place(&mut self, place: &Place) {
+        self.put(&place.path);
+        self.put(place.device.to_string());
+        self.put(place.inode.to_string());
     }
 }
 
@@ -157,6 +153,14 @@ impl<'a> Reading<'a> {
     fn path(&mut self) -> Option<PathBuf> {
         Some(OsStr::from_bytes(self.next()?).into())
     }
+
+    fn place(&mut self) -> Option<Place> {
+        Some(Place {
+            path: self.path()?,
+            device: self.text()?.parse().ok()?,
+            inode: self.text()?.parse().ok()?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -166,19 +170,22 @@ mod tests {
     #[test]
     fn what_is_told_is_understood_whatever_is_in_the_names() {
         let odd = OsString::from_vec(b"/a b\n:\xff".to_vec());
+        let place = |path: &OsStr| Place {
+            path: path.into(),
+            device: 7,
+            inode: u64::MAX,
+        };
         let policy = Policy {
             token: "t".to_owned(),
             parent: 7,
-            number: u64::MAX,
-            folder: odd.clone().into(),
+            folder: place(&odd),
             confine: true,
             network: true,
-            writable: vec![odd.clone().into(), "/tmp".into()],
+            writable: vec![place(&odd), place("/tmp".as_ref())],
             limits: Limits {
                 cpu_seconds: Some(3),
                 ..Limits::default()
             },
-            watchdog: Some("/run/w".into()),
             late_variables: vec![("LD_PRELOAD".into(), odd), ("A".into(), "".into())],
             ..Policy::default()
         };

@@ -7,11 +7,18 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(unix)]
+use parking_lot::Mutex;
+
 use super::confined::Confined;
 use super::limits::Limits;
 use super::programs::{Programs, Unusable};
 #[cfg(unix)]
-use super::{helper, policy};
+use super::{
+    helper,
+    place::{Held, Place},
+    policy,
+};
 #[cfg(target_os = "linux")]
 use super::{run::Run, watchdog::COMMAND};
 use crate::base::error::Error;
@@ -35,6 +42,9 @@ pub struct Prepared {
     pub(super) not_in_force: Vec<String>,
     pub(super) limits: Limits,
     pub(super) next: AtomicU64,
+    /// What commands work in and write to, held open for as long as the run lasts.
+    #[cfg(unix)]
+    pub(super) places: Mutex<Vec<Held>>,
     /// How commands are started through the helper, if they are.
     #[cfg(unix)]
     pub(super) confinement: Option<Confinement>,
@@ -82,7 +92,7 @@ impl Prepared {
         #[cfg(unix)]
         let (mut command, token) = match &self.confinement {
             Some(confinement) => {
-                let policy = confinement.policy.of_command(number, folder);
+                let policy = confinement.policy.of_command(self.place_of(folder));
                 let mut command = Command::new(&confinement.helper);
                 command.arg(helper::CONFINE).arg(program);
                 command.env_clear();
@@ -107,6 +117,27 @@ impl Prepared {
             group: None,
             #[cfg(target_os = "linux")]
             run: self.run.clone(),
+        }
+    }
+
+    /// The folder as it was when the first command was to work there.
+    #[cfg(unix)]
+    fn place_of(&self, folder: &Path) -> Place {
+        let mut places = self.places.lock();
+        if let Some(known) = places.iter().find(|held| held.place.path == folder) {
+            return known.place.clone();
+        }
+        match Held::new(folder) {
+            Ok(held) => {
+                let place = held.place.clone();
+                places.push(held);
+                place
+            }
+            // The helper will say why.
+            Err(_) => Place {
+                path: folder.to_owned(),
+                ..Place::default()
+            },
         }
     }
 

@@ -3,7 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
+use super::environment::DEFAULT_PATH;
 use crate::base::error::{Error, ErrorKind};
 
 /// Why a program is not run.
@@ -27,11 +29,54 @@ impl From<Unusable> for Error {
 #[derive(Debug)]
 pub struct Programs {
     path: OsString,
-    /// As they were named, with the place of each. `None` allows every program.
-    allowed: Option<Vec<(OsString, PathBuf)>>,
+    /// `None` allows every program.
+    allowed: Option<Vec<Allowed>>,
+}
+
+/// A program that may be run.
+#[derive(Debug)]
+struct Allowed {
+    /// As it was named.
+    name: OsString,
+    place: PathBuf,
+    version: Version,
+}
+
+/// What is not the same any more when a file was replaced or written to.
+#[derive(Debug, PartialEq, Eq)]
+struct Version {
+    device_and_inode: (u64, u64),
+    size: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Version {
+    fn of(file: &Path) -> io::Result<Self> {
+        let about = std::fs::metadata(file)?;
+        #[cfg(unix)]
+        let device_and_inode = {
+            use std::os::unix::fs::MetadataExt;
+            (about.dev(), about.ino())
+        };
+        #[cfg(not(unix))]
+        let device_and_inode = (0, 0);
+        Ok(Self {
+            device_and_inode,
+            size: about.len(),
+            modified: about.modified().ok(),
+        })
+    }
 }
 
 impl Programs {
+    /// Allows every program; `path` is the value of `PATH`, if it has one.
+    pub fn all(path: Option<OsString>) -> Self {
+        Self {
+            path: path.unwrap_or_else(|| DEFAULT_PATH.into()),
+            allowed: None,
+        }
+    }
+
     /// Looks in `path`, the value of `PATH`. A program that is allowed must exist.
     pub fn new(path: OsString, allowed: Option<&[OsString]>, folder: &Path) -> Result<Self, Error> {
         let mut programs = Self {
@@ -40,7 +85,13 @@ impl Programs {
         };
         let place = |name: &OsString| {
             let found = programs.find(name, folder)?;
-            Ok::<_, Error>((name.clone(), place_of(&found)))
+            let version = Version::of(&found)
+                .map_err(|error| refused(format!("cannot run {}: {error}", found.display())))?;
+            Ok::<_, Error>(Allowed {
+                name: name.clone(),
+                place: place_of(&found),
+                version,
+            })
         };
         let allowed = allowed.map(|names| names.iter().map(place).collect());
         programs.allowed = allowed.transpose()?;
@@ -54,12 +105,18 @@ impl Programs {
             return Ok(found);
         };
         let place = place_of(&found);
-        if allowed.iter().any(|(_, other)| *other == place) {
-            return Ok(found);
+        if let Some(known) = allowed.iter().find(|known| known.place == place) {
+            return match Version::of(&found) {
+                Ok(version) if version == known.version => Ok(found),
+                _ => Err(Unusable::NotAllowed(format!(
+                    "{} was changed since it was allowed, at the start of the run",
+                    found.display()
+                ))),
+            };
         }
         let names: Vec<_> = allowed
             .iter()
-            .map(|(name, _)| name.display().to_string())
+            .map(|known| known.name.display().to_string())
             .collect();
         Err(Unusable::NotAllowed(format!(
             "{} ({}) is not allowed; allowed are: {}",
@@ -248,6 +305,22 @@ mod tests {
         .unwrap();
         let work = site.path().join("work");
         assert!(programs.resolve("./multi".as_ref(), &work).is_err());
+    }
+
+    #[test]
+    fn a_program_that_was_changed_is_not_the_one_that_was_allowed() {
+        let site = site();
+        let programs = programs(&site, Some(&["tool", "link"]));
+        let bin = site.path().join("bin");
+        std::fs::copy(bin.join("other"), bin.join("new")).unwrap();
+        std::fs::rename(bin.join("new"), bin.join("tool")).unwrap();
+        for name in ["tool", "link"] {
+            let error = programs.resolve(name.as_ref(), site.path()).unwrap_err();
+            assert!(
+                matches!(&error, Unusable::NotAllowed(why) if why.contains("was changed")),
+                "{error:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,19 +1,19 @@
 //! What a run keeps beside its commands: a folder, the watchdog, and the inheritance of orphans.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::process::set_child_subreaper;
 use uuid::Uuid;
 
 use super::limits::Limits;
+use super::processes::{self, Process};
 use super::programs::refused;
-use super::watchdog::{Orders, PIPE, WATCH};
+use super::watchdog::{LAST_LOOKS, Orders, WATCH};
 use crate::base::error::Error;
 use crate::base::private;
 
@@ -26,8 +26,9 @@ pub struct Run {
     /// Unlike that of any other run.
     pub id: String,
     pub folder: PathBuf,
+    /// This process starts nothing but commands.
+    pub owns_children: bool,
     watchdog: Child,
-    announce: File,
     reports: Mutex<Reports>,
 }
 
@@ -41,13 +42,13 @@ struct Reports {
 
 impl Run {
     /// Starts the watchdog.
-    pub fn start(helper: &Path, limits: &Limits) -> Result<Self, Error> {
+    pub fn start(helper: &Path, limits: &Limits, owns_children: bool) -> Result<Self, Error> {
         let id = Uuid::now_v7().simple().to_string();
         let folder = std::env::temp_dir().join(format!("batchwright-{id}"));
         private::make_folder(&folder)
             .map_err(|error| refused(format!("cannot make {}: {error}", folder.display())))?;
         let started = start_watchdog(&id, helper, limits, &folder);
-        let (watchdog, output, announce) = started.map_err(|error| {
+        let (watchdog, output) = started.map_err(|error| {
             let _ = std::fs::remove_dir_all(&folder);
             let helper = helper.display();
             refused(format!("cannot start {helper} to watch commands: {error}"))
@@ -61,8 +62,8 @@ impl Run {
         Ok(Self {
             id,
             folder,
+            owns_children,
             watchdog,
-            announce,
             reports: Mutex::new(Reports {
                 output,
                 unread: Vec::new(),
@@ -76,15 +77,14 @@ impl Run {
         self.folder.join("tmp")
     }
 
-    pub fn pipe(&self) -> PathBuf {
-        self.folder.join(PIPE)
-    }
-
-    /// Tells the watchdog which process a command is that no helper announces.
-    pub fn announce(&self, number: u64, pid: u32) {
+    /// Tells the watchdog which process a command is, by a pipe that no command can reach: it kills what it
+    /// is told to watch.
+    pub fn announce(&self, number: u64, pid: u32) -> std::io::Result<()> {
         let line = format!("{number} {pid}\n");
-        // One that is not known is found by its environment.
-        let _ = (&self.announce).write_all(line.as_bytes());
+        let input = self.watchdog.stdin.as_ref();
+        let mut input = input.ok_or(std::io::ErrorKind::BrokenPipe)?;
+        // Short lines of several threads go into a pipe whole.
+        input.write_all(line.as_bytes())
     }
 
     /// Why the watchdog killed this command, if it did.
@@ -118,12 +118,9 @@ fn start_watchdog(
     helper: &Path,
     limits: &Limits,
     folder: &Path,
-) -> std::io::Result<(Child, BufReader<ChildStdout>, File)> {
-    use std::os::unix::fs::OpenOptionsExt;
+) -> std::io::Result<(Child, BufReader<ChildStdout>)> {
     use std::os::unix::process::CommandExt;
 
-    let private = Mode::RUSR | Mode::WUSR;
-    rustix::fs::mknodat(CWD, folder.join(PIPE), FileType::Fifo, private, 0)?;
     private::make_folder(&folder.join("tmp"))?;
     let mut watchdog = Command::new(helper)
         .arg(WATCH)
@@ -148,11 +145,7 @@ fn start_watchdog(
         ));
     }
     rustix::fs::fcntl_setfl(output.get_ref(), OFlags::NONBLOCK)?;
-    let announce = File::options()
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(folder.join(PIPE))?;
-    Ok((watchdog, output, announce))
+    Ok((watchdog, output))
 }
 
 impl Drop for Run {
@@ -163,7 +156,30 @@ impl Drop for Run {
         let mut inheriting = INHERITING.lock();
         *inheriting -= 1;
         if *inheriting == 0 {
+            if self.owns_children {
+                end_children();
+            }
             let _ = set_child_subreaper(None);
+        }
+    }
+}
+
+/// Kills what commands left behind so well hidden that it could not be told from children of others.
+fn end_children() {
+    use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+
+    let own = getpid().as_raw_nonzero().get();
+    // What its parents leave on their way out is inherited in turn.
+    for _ in 0..LAST_LOOKS {
+        let children = processes::children(own, None);
+        if children.is_empty() {
+            return;
+        }
+        for pid in children {
+            if let Some(process) = Process::of(pid) {
+                processes::kill_tree(process.identity);
+            }
+            let _ = waitpid(Pid::from_raw(pid), WaitOptions::empty());
         }
     }
 }

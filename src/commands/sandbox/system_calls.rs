@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, SOCK_DGRAM};
+use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, SOCK_SEQPACKET, SOCK_STREAM};
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule,
@@ -55,18 +55,19 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         ])?);
     }
     refused.insert(libc::SYS_socket, socket);
+    // Pairs of another family reach other machines (TIPC).
+    let family = case(0, SeccompCmpOp::Ne, AF_UNIX.cast_unsigned().into())?;
+    let mut pairs = vec![SeccompRule::new(vec![family])?];
     if !policy.local_sockets {
-        // One half of such a pair can be turned to any socket in the file system.
-        let datagrams = case(
-            1,
-            SeccompCmpOp::MaskedEq(SOCKET_TYPE),
-            SOCK_DGRAM.cast_unsigned().into(),
-        )?;
-        refused.insert(
-            libc::SYS_socketpair,
-            vec![SeccompRule::new(vec![datagrams])?],
-        );
+        // One half of a pair without a connection can be turned to any socket in the file system. Which
+        // types are made one is the kernel's choice (SOCK_RAW is), so that only those with one are let through.
+        let connected = [SOCK_STREAM, SOCK_SEQPACKET].map(|kind| u64::from(kind.cast_unsigned()));
+        for other in (0..=SOCKET_TYPE).filter(|kind| !connected.contains(kind)) {
+            let other = case(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE), other)?;
+            pairs.push(SeccompRule::new(vec![other])?);
+        }
     }
+    refused.insert(libc::SYS_socketpair, pairs);
     // Its operations pass by this filter, those on sockets too.
     refused.insert(libc::SYS_io_uring_setup, vec![]);
     // Limits of other processes of the same user: too low, they kill.

@@ -2,18 +2,16 @@
 //! together, kills those that use too much, and kills all of them when batchwright is gone, however it ended.
 //!
 //! A process of its own, because a thread does not outlive `kill -9`. It knows a command by the process that
-//! the helper announced, and what belongs to it by descent and process group. What has left both is known by
+//! was announced to it, and what belongs to it by descent and process group. What has left both is known by
 //! a variable of its environment, or because it was seen before.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
-use rustix::fs::{Mode, OFlags};
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use rustix::process::{Pid, Signal, getppid, kill_process_group};
 
 use super::limits::Limits;
@@ -28,23 +26,20 @@ pub const COMMAND: &str = "BATCHWRIGHT_COMMAND";
 const EVERY: Duration = Duration::from_millis(100);
 
 /// How often it looks for what is left at the end, and how long it waits in between.
-const LAST_LOOKS: u32 = 400;
+pub const LAST_LOOKS: u32 = 400;
 const LAST_WAIT: Duration = Duration::from_millis(5);
 
-/// What it is told on its standard input, a line each.
+/// What it is told on its standard input, before commands are announced there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
     pub run: String,
     /// The process whose commands are watched.
     pub batchwright: i32,
-    /// The folder of the run, which goes when all is over. In it commands are [announced](PIPE).
+    /// The folder of the run, which goes when all is over.
     pub folder: PathBuf,
     pub memory: Option<u64>,
     pub processes: Option<u64>,
 }
-
-/// The name of the pipe in the run's folder.
-pub const PIPE: &str = "watchdog";
 
 impl Orders {
     pub fn new(run: &str, folder: &Path, limits: &Limits) -> Self {
@@ -109,35 +104,28 @@ pub fn main() -> ! {
         std::process::exit(super::helper::FAILED);
     };
     drop(input);
-    let announced = rustix::fs::open(
-        orders.folder.join(PIPE),
-        // With a writer of its own it never ends.
-        OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC,
-        Mode::empty(),
-    );
-    let announced = match announced {
-        Ok(pipe) => File::from(pipe),
-        Err(error) => {
-            eprintln!("cannot open the pipe of the watchdog: {error}");
-            std::process::exit(super::helper::FAILED);
-        }
-    };
     // Says that commands can be announced now.
     println!("ready");
-    let (tell, over) = bounded::<()>(0);
-    let waiting = thread::Builder::new().spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-        drop(tell);
+    let (tell, announced) = unbounded();
+    // Its end, and with it that of the channel, is the end of batchwright or of the run.
+    let reading = thread::Builder::new().spawn(move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            let command = line
+                .split_once(' ')
+                .and_then(|(number, pid)| Some((number.parse().ok()?, pid.parse().ok()?)));
+            if let Some(command) = command
+                && tell.send(command).is_err()
+            {
+                return;
+            }
+        }
     });
     let mut watchdog = Watchdog {
         orders,
-        announced,
         commands: HashMap::new(),
     };
-    if waiting.is_ok() {
-        while over.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-            watchdog.look();
-        }
+    if reading.is_ok() {
+        watchdog.watch(&announced);
     }
     watchdog.end();
     std::process::exit(0);
@@ -145,24 +133,50 @@ pub fn main() -> ! {
 
 struct Watchdog {
     orders: Orders,
-    announced: File,
     commands: HashMap<u64, Command>,
 }
 
-#[derive(Default)]
 struct Command {
-    /// Its first process, once it is announced.
-    leader: Option<i32>,
+    /// Its first process.
+    leader: i32,
     members: HashSet<Identity>,
     /// Looks since the leader was last seen.
     without_leader: u32,
     killed: bool,
 }
 
+impl Command {
+    fn new(leader: i32) -> Self {
+        Self {
+            leader,
+            members: HashSet::new(),
+            without_leader: 0,
+            killed: false,
+        }
+    }
+}
+
 impl Watchdog {
+    /// Looks at the announced commands again and again, until no more can be announced.
+    fn watch(&mut self, announced: &Receiver<(u64, i32)>) {
+        let mut next = Instant::now() + EVERY;
+        loop {
+            match announced.recv_deadline(next) {
+                Ok((number, leader)) => {
+                    self.commands.insert(number, Command::new(leader));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= next {
+                self.look();
+                next = Instant::now() + EVERY;
+            }
+        }
+    }
+
     /// Counts what each command uses, and kills those that use too much or that ended without their children.
     fn look(&mut self) {
-        self.read_announcements();
         if self.commands.is_empty() {
             return;
         }
@@ -177,7 +191,7 @@ impl Watchdog {
             let alive = of_it.iter().filter(|process| !process.ended);
             let led = alive
                 .clone()
-                .any(|process| Some(process.identity.pid) == command.leader);
+                .any(|process| process.identity.pid == command.leader);
             command.without_leader = if led { 0 } else { command.without_leader + 1 };
             command.members = alive.clone().map(|process| process.identity).collect();
             if let Some(reason) = excess(&self.orders, &alive.copied().collect::<Vec<_>>()) {
@@ -193,28 +207,13 @@ impl Watchdog {
             .retain(|_, command| command.without_leader <= 2 || !command.members.is_empty());
     }
 
-    fn read_announcements(&mut self) {
-        let mut bytes = vec![0; 64 * 1024];
-        while let Ok(read @ 1..) = self.announced.read(&mut bytes) {
-            let text = String::from_utf8_lossy(&bytes[..read]);
-            for line in text.lines() {
-                let Some((number, pid)) = line.split_once(' ') else {
-                    continue;
-                };
-                if let (Ok(number), Ok(pid)) = (number.parse(), pid.parse()) {
-                    self.commands.entry(number).or_default().leader = Some(pid);
-                }
-            }
-        }
-    }
-
     /// Which command each process belongs to. Parents come before their children.
     fn assign(&self, processes: Vec<Process>) -> Vec<(u64, Process)> {
         let mut of_pid: HashMap<i32, u64> = HashMap::new();
         let mut groups: HashMap<i32, u64> = HashMap::new();
         let mut seen: HashMap<Identity, u64> = HashMap::new();
         for (number, command) in &self.commands {
-            groups.extend(command.leader.map(|leader| (leader, *number)));
+            groups.insert(command.leader, *number);
             seen.extend(command.members.iter().map(|member| (*member, *number)));
         }
         let mut assigned = Vec::new();
@@ -259,7 +258,7 @@ impl Watchdog {
         }
         // What it starts meanwhile, too: a process that has a signal to die of starts no other.
         for _ in 0..LAST_LOOKS {
-            if let Some(leader) = self.commands[&number].leader.and_then(Pid::from_raw) {
+            if let Some(leader) = Pid::from_raw(self.commands[&number].leader) {
                 let _ = kill_process_group(leader, Signal::KILL);
             }
             let processes = self.assign(processes::descendants(self.orders.batchwright));
@@ -290,12 +289,11 @@ impl Watchdog {
 
     /// Kills all that is left of all commands, and removes the folder of the run.
     fn end(&mut self) {
-        self.read_announcements();
         let mut known: HashSet<Identity> = HashSet::new();
         let mut groups: HashSet<i32> = HashSet::new();
         for command in self.commands.values() {
             known.extend(&command.members);
-            groups.extend(command.leader);
+            groups.insert(command.leader);
         }
         let ours = format!("{}.", self.orders.run).into_bytes();
         let mut quiet = 0;

@@ -212,7 +212,10 @@ fn what_it_may_use_is_bounded() {
         "{}",
         escaping.failure()
     );
-    let private = python("bytearray(300_000_000)");
+    // Reserved is not used.
+    let reserved = python("import mmap\nmmap.mmap(-1, 800_000_000, flags=mmap.MAP_PRIVATE)");
+    assert!(reserved.status.success(), "{}", reserved.stderr);
+    let private = python("bytearray(2_000_000_000)");
     assert!(private.stderr.contains("MemoryError"), "{}", private.stderr);
     // Memory that processes share is not held back by the kernel.
     let shared = python(
@@ -275,6 +278,66 @@ fn nothing_of_a_command_outlives_it_whatever_it_left() {
             std::fs::remove_file(desk.path(name)).unwrap();
         }
     }
+}
+
+#[test]
+fn what_is_put_in_the_place_of_a_writable_one_is_not_written_to() {
+    for place in ["../more", "../work", "$TMPDIR"] {
+        let desk = Desk::new();
+        for folder in ["base", "base/work", "base/more", "base/tmp", "victim"] {
+            std::fs::create_dir(desk.path(folder)).unwrap();
+        }
+        let wide = sandbox()
+            .write_to(desk.path("base"))
+            .write_to(desk.path("base/more"))
+            .write_to(std::env::temp_dir());
+        let Some(prepared) = prepare(&wide) else {
+            return;
+        };
+        let folder = desk.path("base/work");
+        let victim = desk.path("victim");
+        let swap = format!(
+            "mv {place} {place}.old && ln -s {} {place}",
+            victim.display()
+        );
+        let swapped = run(&prepared, &folder, &["sh", "-c", &swap]);
+        assert!(swapped.status.success(), "{}", swapped.stderr);
+        let second = run(
+            &prepared,
+            &folder,
+            &["sh", "-c", &format!("echo x > {place}/x")],
+        );
+        let said = second.failure();
+        assert!(said.contains("was replaced during the run"), "{said}");
+        assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn what_hides_from_its_command_ends_with_the_run() {
+    let desk = Desk::new();
+    let script = "setsid env -i sh -c 'echo $$ > a; exec sleep 1000' > /dev/null 2>&1 & \
+                  while ! [ -s a ]; do :; done";
+    for mode in ["on", "off"] {
+        if mode == "on" && prepare(&sandbox()).is_none() {
+            continue;
+        }
+        exec(&desk, &format!("--sandbox {mode}"), script, 0);
+        let pid = desk.read("a").trim().parse().unwrap();
+        assert!(has_ended(pid), "{mode}");
+        std::fs::remove_file(desk.path("a")).unwrap();
+    }
+}
+
+#[test]
+fn a_command_that_joins_another_group_ends_at_its_time_all_the_same() {
+    let desk = Desk::new();
+    let code = "import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(1000)";
+    desk.write("job.txt", format!("{} -c '{code}'\n", python()));
+    let words = "exec job.txt -o - --timeout 200ms --sandbox off";
+    let ended = Running::start(&mut desk.command(words.split(' '))).wait();
+    let record = results(&ended.expect(3).stdout).swap_remove(0);
+    assert_eq!(record["error"]["kind"], "timeout", "{record}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ pub fn sandbox(args: &SandboxArgs, mode: &str) -> Result<Sandbox, Refusal> {
     let mut sandbox = Sandbox::new(mode)
         .network(args.net)
         .local_sockets(args.local_sockets)
-        .limits(limits(mode, args));
+        .limits(limits(mode, args))
+        .owns_children(true);
     if !args.allow.is_empty() {
         sandbox = sandbox.allow(&args.allow);
     }

@@ -1,0 +1,102 @@
+//! A file or folder as it was when the run began, whatever its path leads to later.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A path, and what it led to. Commands that may write around it can put something else there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    pub path: PathBuf,
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// A place that is held open, so that nothing else gets its number while the run lasts.
+#[derive(Debug)]
+pub struct Held {
+    pub place: Place,
+    _opened: File,
+}
+
+impl Held {
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let opened = open(path)?;
+        let about = opened.metadata()?;
+        Ok(Self {
+            place: Place {
+                path: path.to_owned(),
+                device: about.dev(),
+                inode: about.ino(),
+            },
+            _opened: opened,
+        })
+    }
+}
+
+impl Place {
+    /// Opens it, if it is still what it was; it need not be readable.
+    pub fn open(&self) -> Result<File, String> {
+        let path = self.path.display();
+        let replaced = || {
+            format!(
+                "{path} was replaced during the run; commands may write only to what was there at its start"
+            )
+        };
+        let opened = open(&self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if self.inode != 0 => format!(
+                "{path} was removed during the run; commands may write only to what was there at its start"
+            ),
+            _ => format!("cannot work in {path}: {error}"),
+        })?;
+        let about = opened
+            .metadata()
+            .map_err(|error| format!("cannot work in {path}: {error}"))?;
+        match (about.dev(), about.ino()) == (self.device, self.inode) {
+            true => Ok(opened),
+            false => Err(replaced()),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // Neither waits for the other end of a pipe, nor needs a right to the file.
+    #[cfg(target_os = "linux")]
+    options.custom_flags(libc::O_PATH);
+    #[cfg(not(target_os = "linux"))]
+    options.custom_flags(libc::O_NONBLOCK);
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_its_place_is_another_place() {
+        let site = tempfile::tempdir().unwrap();
+        let (folder, victim) = (site.path().join("folder"), site.path().join("victim"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir(&victim).unwrap();
+        let held = Held::new(&folder).unwrap();
+        assert!(held.place.open().is_ok());
+        std::fs::write(folder.join("file"), "what is in it does not matter").unwrap();
+        assert!(held.place.open().is_ok());
+
+        std::fs::remove_dir_all(&folder).unwrap();
+        let gone = held.place.open().unwrap_err();
+        assert!(gone.contains("was removed"), "{gone}");
+        std::os::unix::fs::symlink(&victim, &folder).unwrap();
+        let replaced = held.place.open().unwrap_err();
+        assert!(replaced.contains("was replaced"), "{replaced}");
+        std::fs::remove_file(&folder).unwrap();
+        for _ in 0..20 {
+            std::fs::create_dir(&folder).unwrap();
+            assert!(held.place.open().is_err(), "its number is not used again");
+            std::fs::remove_dir(&folder).unwrap();
+        }
+    }
+}
