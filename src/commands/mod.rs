@@ -33,6 +33,7 @@ mod record_file;
 mod runner;
 mod sandbox;
 mod script;
+mod shell_text;
 mod submit;
 mod template;
 mod words;

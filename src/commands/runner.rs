@@ -155,8 +155,9 @@ impl CommandRunner {
     }
 
     /// What a failed command means for the others. Critical are: a program that is not found, not allowed or
-    /// cannot be started or confined, death by a signal, a full disk, and
-    /// [`critical_exits`](Self::critical_exits). Default: [`ErrorPolicy::ContinueOnError`].
+    /// cannot be started or confined, death by a signal, more use of something than its
+    /// [`sandbox`](Self::sandbox) lets it, a full disk, and [`critical_exits`](Self::critical_exits); what is
+    /// tried again counts by its last try. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.on_error = policy;
         self

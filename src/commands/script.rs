@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use crate::base::error::{Error, ErrorKind};
 
 use super::job::{CommandJob, os_string};
+use super::shell_text::ShellText;
 use super::template::Template;
 use super::words::split;
 
@@ -271,6 +272,27 @@ impl Reader {
         }
     }
 
+    /// Refuses a line for a shell of which the next ones would be a part: each would be run as a command.
+    fn check_shell(&self, text: &[u8]) -> Result<(), String> {
+        if text.contains(&0) {
+            return Err("the line has a NUL byte".to_owned());
+        }
+        let read = ShellText::of(text);
+        let more = match read.unclosed() {
+            Some(open) => format!("{open} is not closed on its line"),
+            None if read.has_here_document() && !text.contains(&b'\n') => {
+                "the lines of a here-document would be commands of their own".to_owned()
+            }
+            None => return Ok(()),
+        };
+        Err(match self.nul {
+            true => more,
+            false => {
+                format!("{more}: put it into a script, or separate commands by NUL bytes (-0)")
+            }
+        })
+    }
+
     fn job(&self, line: Vec<u8>) -> Result<Option<CommandJob>, String> {
         match &self.form {
             Form::Arguments(_) if line.is_empty() => Ok(None),
@@ -281,13 +303,15 @@ impl Reader {
                 Ok(Some(template.job(&line, self.read + 1)))
             }
             Form::ShellCommands => {
-                let text = line.trim_ascii();
-                if text.is_empty() || text.starts_with(b"#") {
+                let blank = |line: &[u8]| {
+                    let line = line.trim_ascii_start();
+                    line.is_empty() || line.starts_with(b"#")
+                };
+                if line.split(|byte| *byte == b'\n').all(blank) {
                     return Ok(None);
                 }
-                if text.contains(&0) {
-                    return Err("the line has a NUL byte".to_owned());
-                }
+                let text = trimmed(&line);
+                self.check_shell(text)?;
                 Ok(Some(CommandJob::shell(os_string(text.to_vec()))))
             }
             Form::Commands => {
@@ -296,11 +320,24 @@ impl Reader {
                     return Ok(None);
                 }
                 let mut job = CommandJob::of_words(words.into_iter().map(os_string).collect());
-                job.text = Some(line.trim_ascii().to_vec());
+                job.text = Some(trimmed(&line).to_vec());
                 Ok(Some(job))
             }
         }
     }
+}
+
+/// Without blanks around it, unless the last one is escaped.
+fn trimmed(line: &[u8]) -> &[u8] {
+    let line = line.trim_ascii_start();
+    let end = line.trim_ascii_end().len();
+    let escapes = line[..end]
+        .iter()
+        .rev()
+        .take_while(|b| **b == b'\\')
+        .count()
+        % 2;
+    &line[..line.len().min(end + escapes)]
 }
 
 struct Lines {
@@ -325,7 +362,7 @@ impl Lines {
     }
 
     /// The next line with the number of its first physical line, without its end. Where `continued` is set, a
-    /// backslash at the end joins the next one, unless the line is a comment.
+    /// backslash at the end joins the next one, where a shell takes it so: not in a comment or single quotes.
     fn next(&mut self, nul: bool, continued: bool) -> Result<Option<(u64, Vec<u8>)>, Error> {
         let source = match &mut self.source {
             Source::Read(source) => source,
@@ -338,6 +375,7 @@ impl Lines {
         let end = if nul { 0 } else { b'\n' };
         let first = self.number + 1;
         let mut line = Vec::new();
+        let mut text = ShellText::default();
         loop {
             let from = line.len();
             let room = LONGEST_LINE.saturating_sub(from as u64) + 1;
@@ -347,7 +385,10 @@ impl Lines {
                 None => invalid(why.to_string()),
             })?;
             if read == 0 {
-                return Ok((from > 0).then_some((first, line)));
+                if text.continues() {
+                    line.push(b'\\');
+                }
+                return Ok((!line.is_empty()).then_some((first, line)));
             }
             self.number += 1;
             if line.len() as u64 > LONGEST_LINE {
@@ -369,11 +410,15 @@ impl Lines {
             if nul {
                 return Ok(Some((first, line)));
             }
-            if line.last() == Some(&b'\r') {
+            if line.len() > from && line.last() == Some(&b'\r') {
                 line.pop();
             }
-            let backslashes = line.iter().rev().take_while(|byte| **byte == b'\\').count();
-            if !continued || backslashes % 2 == 0 || line.trim_ascii_start().starts_with(b"#") {
+            if !continued {
+                return Ok(Some((first, line)));
+            }
+            text.join();
+            text.pass_all(&line[from..]);
+            if !text.continues() {
                 return Ok(Some((first, line)));
             }
             line.pop();
@@ -455,6 +500,47 @@ mod tests {
         assert_eq!(lines, [(2, 1), (5, 2), (7, 3), (8, 4)]);
         assert_eq!(jobs[1].text(), "echo 'two  three'   four");
         assert_eq!(jobs[0].id(), "1");
+    }
+
+    #[test]
+    fn lines_are_continued_where_a_shell_continues_them() {
+        let script = b"echo one # first \\\necho two\necho \"a \\\nb\" 'it'\\\n's' # '\\\necho a\\\n#b\necho c\\ \n";
+        for form in [false, true] {
+            let jobs = read(script, |commands| commands.shell(form)).unwrap();
+            let texts: Vec<_> = jobs.iter().map(CommandJob::text).collect();
+            assert_eq!(
+                texts,
+                [
+                    "echo one # first \\",
+                    "echo two",
+                    "echo \"a b\" 'it''s' # '\\",
+                    "echo a#b",
+                    "echo c\\ "
+                ]
+            );
+        }
+        for (script, why) in [
+            (
+                &b"echo 'a \\\nb'\n"[..],
+                "line 1: the quote ' is not closed",
+            ),
+            (b"echo a \\", "line 1: nothing follows the backslash"),
+        ] {
+            let error = read(script, |commands| commands).unwrap_err();
+            assert!(error.message().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_shell_gets_no_line_that_goes_on_in_the_next() {
+        let shell =
+            |script: &[u8], nul| read(script, |commands| commands.shell(true).nul_separated(nul));
+        for script in ["true\necho 'a\nb'\n", "true\ncat <<END\nrm -r x\nEND\n"] {
+            let error = shell(script.as_bytes(), false).unwrap_err();
+            assert!(error.message().contains("line 2: ") && error.message().contains("(-0)"));
+        }
+        let jobs = shell(b"# c\necho 'a\nb'\0cat <<END\nx\nEND\n\0# c\n", true).unwrap();
+        assert_eq!(jobs.len(), 2);
     }
 
     #[test]

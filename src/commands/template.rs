@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use crate::base::error::{Error, ErrorKind};
 
 use super::job::{CommandJob, os_string};
-use super::words::{quote, split};
+use super::shell_text::{Around, ShellText};
+use super::words::{check_program, is_plain, quote, single_quote, split};
 
 /// A command with places for an argument.
 ///
@@ -18,8 +19,9 @@ use super::words::{quote, split};
 /// | `{/.}` | `photo.old` |
 /// | `{#}` | the number of the argument, from 1 |
 ///
-/// Without any, the argument is added at the end. Whatever an argument holds, it stays one argument, and nothing
-/// of it is carried out, also where a shell runs the command.
+/// Without any, the argument is added at the end. Other placeholders of GNU parallel are refused. Whatever an argument
+/// holds, it stays one argument, and nothing of it is carried out, also where a shell runs the command: there a
+/// place becomes a parameter of the shell, quoted by what stands around it.
 ///
 /// ```
 /// use batchwright::commands::Template;
@@ -29,9 +31,13 @@ use super::words::{quote, split};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Template {
-    words: Vec<Vec<Piece>>,
-    /// The text for `sh -c` up to each place, and what stands there.
-    script: Option<Script>,
+    form: Form,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    Words(Vec<Vec<Piece>>),
+    Shell(Script),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +61,8 @@ enum Place {
 struct Script {
     text: Vec<u8>,
     parameters: Vec<Place>,
+    /// The same as people wrote it, with what stands around each place.
+    written: Vec<(Piece, Around)>,
 }
 
 const PLACES: [(&[u8], Place); 6] = [
@@ -78,46 +86,51 @@ impl Template {
         {
             words = split(line).map_err(|why| invalid(format!("the command: {why}")))?;
         }
-        if words.is_empty() {
+        let Some(program) = words.first() else {
             return Err(invalid("there is no command to run".to_owned()));
-        }
-        let mut words: Vec<Vec<Piece>> = words.iter().map(|word| pieces(word)).collect();
+        };
+        check_program(program).map_err(|why| invalid(format!("the command: {why}")))?;
+        let words = words.iter().map(|word| pieces(word));
+        let mut words = words.collect::<Result<Vec<_>, _>>()?;
         if !words.iter().any(|word| has_place(word)) {
             words.push(vec![Piece::Place(Place::Whole)]);
         }
         Ok(Self {
-            words,
-            script: None,
+            form: Form::Words(words),
         })
     }
 
     /// A text that a shell runs: the words, with blanks between them.
     ///
     /// # Errors
-    /// Without a word.
+    /// Without a word; and for a placeholder where it cannot be told that an argument would stay one: in comments,
+    /// backticks, `${…}`, arithmetic, here-documents and right after a backslash or `$`.
     pub fn shell<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
         let words: Vec<Vec<u8>> = words.into_iter().map(into_bytes).collect();
         let text = words.join(&b' ');
         if text.trim_ascii().is_empty() {
             return Err(invalid("there is no command to run".to_owned()));
         }
-        let mut whole = pieces(&text);
+        let mut whole = pieces(&text)?;
         if !has_place(&whole) {
+            if let Some(open) = ShellText::of(&text).unclosed() {
+                return Err(invalid(format!("the command: {open} is not closed")));
+            }
             whole.extend([Piece::Text(b" ".to_vec()), Piece::Place(Place::Whole)]);
         }
-        let script = Script::of(&whole);
         Ok(Self {
-            words: vec![whole],
-            script: Some(script),
+            form: Form::Shell(Script::of(whole)?),
         })
     }
 
     /// The command for an argument, the `number`th.
     pub fn job(&self, argument: &[u8], number: u64) -> CommandJob {
-        let Some(script) = &self.script else {
-            let word =
-                |pieces: &Vec<Piece>| os_string(fill(pieces, argument, number, <[u8]>::to_vec));
-            return CommandJob::of_words(self.words.iter().map(word).collect());
+        let script = match &self.form {
+            Form::Words(words) => {
+                let word = |pieces: &Vec<Piece>| os_string(fill(pieces, argument, number));
+                return CommandJob::of_words(words.iter().map(word).collect());
+            }
+            Form::Shell(script) => script,
         };
         let mut words: Vec<OsString> = ["sh", "-c"].map(Into::into).into();
         words.push(os_string(script.text.clone()));
@@ -125,65 +138,77 @@ impl Template {
         let parameters = script.parameters.iter();
         words.extend(parameters.map(|place| os_string(place.of(argument, number))));
         let mut job = CommandJob::of_words(words);
-        job.text = self
-            .words
-            .first()
-            .map(|text| fill(text, argument, number, quote));
+        job.text = Some(script.filled(argument, number));
         job
     }
 }
 
 impl Script {
     /// Each place becomes a parameter, quoted by what is open around it.
-    fn of(pieces: &[Piece]) -> Self {
+    fn of(pieces: Vec<Piece>) -> Result<Self, Error> {
         let (mut text, mut parameters) = (Vec::new(), Vec::new());
-        let mut quotes = Quotes::default();
+        let mut written = Vec::new();
+        let mut read = ShellText::default();
         for piece in pieces {
-            let place = match piece {
+            let place = match &piece {
                 Piece::Text(piece) => {
-                    piece.iter().for_each(|byte| quotes.pass(*byte));
+                    read.pass_all(piece);
                     text.extend_from_slice(piece);
+                    written.push((Piece::Text(piece.clone()), Around::Nothing));
                     continue;
                 }
                 Piece::Place(place) => *place,
             };
+            let around = read.around().map_err(|place| {
+                invalid(format!(
+                    "the command: an argument cannot be put safely into {place}: give it to a variable before, as in \
+                     `x={{}}; …`, and write \"$x\" there"
+                ))
+            })?;
             let known = parameters.iter().position(|known| *known == place);
             let number = known.unwrap_or_else(|| {
                 parameters.push(place);
                 parameters.len() - 1
             }) + 1;
-            let parameter = format!("${{{number}}}");
-            let quoted = match quotes.open {
-                None => format!("\"{parameter}\""),
-                Some(b'"') => parameter,
-                Some(_) => format!("'\"{parameter}\"'"),
+            let parameter = match around {
+                Around::Nothing => format!("\"${{{number}}}\""),
+                Around::Double => format!("${{{number}}}"),
+                Around::Single => format!("'\"${{{number}}}\"'"),
             };
-            text.extend_from_slice(quoted.as_bytes());
+            text.extend_from_slice(parameter.as_bytes());
+            written.push((piece, around));
+            read.placed();
         }
-        Self { text, parameters }
+        Ok(Self {
+            text,
+            parameters,
+            written,
+        })
     }
-}
 
-/// Which quote is open in a text for a shell. Where it errs (a quote within `$(…)` in quotes), an argument may
-/// come apart at its blanks; it is a parameter all the same, and never code.
-#[derive(Default)]
-struct Quotes {
-    open: Option<u8>,
-    escaped: bool,
-}
-
-impl Quotes {
-    fn pass(&mut self, byte: u8) {
-        if std::mem::take(&mut self.escaped) {
-            return;
+    /// What a shell takes for the same.
+    fn filled(&self, argument: &[u8], number: u64) -> Vec<u8> {
+        let mut filled = Vec::new();
+        for (piece, around) in &self.written {
+            let value = match piece {
+                Piece::Text(text) => {
+                    filled.extend_from_slice(text);
+                    continue;
+                }
+                Piece::Place(place) => place.of(argument, number),
+            };
+            match around {
+                Around::Nothing => filled.extend(quote(&value)),
+                _ if is_plain(&value) => filled.extend(value),
+                Around::Double => filled.extend([b"\"", &single_quote(&value)[..], b"\""].concat()),
+                // Its first and last quote are those around the place.
+                Around::Single => {
+                    let quoted = single_quote(&value);
+                    filled.extend_from_slice(&quoted[1..quoted.len() - 1]);
+                }
+            }
         }
-        match (self.open, byte) {
-            (Some(b'\''), b'\'') | (Some(b'"'), b'"') => self.open = None,
-            (Some(b'\''), _) => {}
-            (_, b'\\') => self.escaped = true,
-            (None, b'\'' | b'"') => self.open = Some(byte),
-            _ => {}
-        }
+        filled
     }
 }
 
@@ -243,12 +268,15 @@ fn has_place(pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| matches!(piece, Piece::Place(_)))
 }
 
-fn pieces(word: &[u8]) -> Vec<Piece> {
+fn pieces(word: &[u8]) -> Result<Vec<Piece>, Error> {
     let mut pieces = Vec::new();
     let (mut from, mut at) = (0, 0);
     while at < word.len() {
         let found = PLACES.iter().find(|(name, _)| word[at..].starts_with(name));
         let Some((name, place)) = found else {
+            if let Some(foreign) = foreign(word, at) {
+                return Err(foreign);
+            }
             at += 1;
             continue;
         };
@@ -262,15 +290,51 @@ fn pieces(word: &[u8]) -> Vec<Piece> {
     if from < word.len() || word.is_empty() {
         pieces.push(Piece::Text(word[from..].to_vec()));
     }
-    pieces
+    Ok(pieces)
 }
 
-fn fill(pieces: &[Piece], argument: &[u8], number: u64, put: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+/// Refuses a placeholder that GNU parallel has and this has not: a program would get it as it stands.
+fn foreign(word: &[u8], at: usize) -> Option<Error> {
+    let inner = word[at..].strip_prefix(b"{")?;
+    let before = word[..at].last();
+    let end = inner.iter().position(|byte| *byte == b'}')?;
+    let (name, digits) = (
+        &inner[..end],
+        inner.iter().take_while(|b| b.is_ascii_digit()),
+    );
+    let (number, kind) = name.split_at(digits.count());
+    let instead = match (number, kind) {
+        (b"", b"%") => "there are no numbers of slots here",
+        (b"", b"..") => "it takes one extension: {.}; of more, with --shell",
+        (b"", b"..." | b"+/" | b"+." | b"+.." | b"+...") => {
+            "with --shell, a shell takes names apart"
+        }
+        (b"", _) if kind.starts_with(b"=") && kind.ends_with(b"=") && kind.len() > 1 => {
+            "there is no Perl here; with --shell there is a shell"
+        }
+        // `${1}` is the shell's, and `x{3}` a repetition in a pattern.
+        _ if before == Some(&b'$') => return None,
+        (b"1", b"") => "with one list, it is {}",
+        (b"1", b"." | b"/" | b"//" | b"/.") => "with one list, leave out the number",
+        ([b'0'..=b'9', ..], b"" | b"." | b"/" | b"//" | b"/.")
+            if before.is_none_or(|byte| b" \t\n\"'/=".contains(byte)) =>
+        {
+            "there is one list of arguments"
+        }
+        _ => return None,
+    };
+    let name = String::from_utf8_lossy(name);
+    Some(invalid(format!(
+        "the command: {{{name}}} is GNU parallel's; {instead} (known are {{}} {{.}} {{/}} {{//}} {{/.}} {{#}})"
+    )))
+}
+
+fn fill(pieces: &[Piece], argument: &[u8], number: u64) -> Vec<u8> {
     let mut filled = Vec::new();
     for piece in pieces {
         match piece {
             Piece::Text(text) => filled.extend_from_slice(text),
-            Piece::Place(place) => filled.extend(put(&place.of(argument, number))),
+            Piece::Place(place) => filled.extend(place.of(argument, number)),
         }
     }
     filled
@@ -322,38 +386,148 @@ mod tests {
         assert!(Template::new([""; 0]).is_err() && Template::shell([" "]).is_err());
     }
 
-    /// Arguments that would be code, in every kind of quotes: the shell prints them as they are.
+    #[test]
+    fn what_only_gnu_parallel_has_is_refused_and_what_is_meant_is_said() {
+        for (text, says) in [
+            ("{1}", "it is {}"),
+            ("x/{1.}", "leave out the number"),
+            ("{2}", "one list"),
+            ("{%}", "slots"),
+            ("{..}", "{.}"),
+            ("{+/}", "--shell"),
+            ("{= s/a/b/ =}", "Perl"),
+        ] {
+            for error in [
+                Template::new(["echo", text]).unwrap_err(),
+                Template::shell(["echo", text]).unwrap_err(),
+            ] {
+                assert!(error.message().contains(says), "{error}");
+                assert!(
+                    error.message().contains("{} {.} {/} {//} {/.} {#}"),
+                    "{error}"
+                );
+            }
+        }
+        Template::new(["grep", "-E", "[0-9]{3}|a{2,}|{a}"]).unwrap();
+        Template::shell(["for i in {1..5}; do echo ${1} ${x%.}; done; awk '{print $1}'"]).unwrap();
+        assert!(Template::new(["cd", "{}"]).is_err());
+    }
+
+    #[test]
+    fn a_place_where_an_argument_might_come_apart_is_refused() {
+        for text in [
+            "cat <<END\n{}\nEND",
+            "echo `cat {}`",
+            "echo $(({} + 1))",
+            "echo ${x:-{}}",
+            "echo x # {}",
+            "echo x # no place",
+            "echo \\{}",
+            "echo \"$(case x in a) cat {};; esac)\"",
+            "echo 'x",
+        ] {
+            assert!(Template::shell([text]).is_err(), "{text}");
+        }
+        let error = Template::shell(["cat <<END\n{}\nEND"]).unwrap_err();
+        assert!(error.message().contains("x={}"), "{error}");
+        Template::shell(["x={}; cat <<END\n$x\nEND"]).unwrap();
+    }
+
+    #[test]
+    fn what_is_shown_is_safe_to_paste() {
+        let shown = |text: &str, argument: &str| {
+            let template = Template::shell([text]).unwrap();
+            template.job(argument.as_bytes(), 1).text()
+        };
+        assert_eq!(shown("echo \"<{}>\" '{}' {}", "a"), "echo \"<a>\" 'a' a");
+        assert_eq!(
+            shown("echo \"<{}>\" '{}' {}", "$(x) 'y"),
+            "echo \"<\"'$(x) '\\''y'\">\" '$(x) '\\''y' '$(x) '\\''y'"
+        );
+        let words = Template::new(["echo"]).unwrap();
+        assert_eq!(words.job(b"{a,b}", 1).text(), "echo '{a,b}'");
+    }
+
+    /// Random arguments in random nestings of quotes: a shell prints them as they are, and so does one that is
+    /// given what is shown.
     #[test]
     #[cfg(unix)]
-    fn an_argument_is_never_code() {
-        let evil: [&[u8]; 6] = [
+    fn an_argument_stays_one_argument_and_is_never_code() {
+        use std::process::Command;
+
+        let mut seed = 5_u64;
+        let mut below = |n: usize| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695);
+            (seed >> 33) as usize % n
+        };
+        let parts: [&[u8]; 14] = [
             b"$(touch hacked)",
             b"`touch hacked`",
             b"'; touch hacked; '",
             b"\"; touch hacked; \"",
-            b"a\nb  c\\",
-            b"\xff\xfe*",
+            b"a",
+            b"\n",
+            b"  ",
+            b"\\",
+            b"'",
+            b"\"",
+            b"\xff*",
+            b"$x",
+            b"!",
+            b"# ",
         ];
         let folder = tempfile::tempdir().unwrap();
-        for text in [
-            "printf %s {}",
-            "printf %s \"{}\"",
-            "printf %s '{}'",
-            "printf '%s' {} | cat",
-        ] {
-            let template = Template::shell([text]).unwrap();
-            for argument in evil {
-                let job = template.job(argument, 1);
-                let words = job.command();
-                let mut command = std::process::Command::new(&words[0]);
+        let mut run = 0;
+        for _ in 0..250 {
+            let mut text = [
+                "printf %s {}",
+                "printf %s \"{}\"",
+                "printf %s '{}'",
+                "x={}; printf %s \"$x\"",
+            ][below(4)]
+            .to_owned();
+            for _ in 0..below(4) {
+                text = match below(6) {
+                    0 => format!("printf %s \"$( {text})\""),
+                    1 => format!("( {text})"),
+                    2 => format!("true # it's\n{text}"),
+                    3 => format!("{text} | cat"),
+                    4 => {
+                        format!("true 'it\"s' \"it's\" \\' \"`true '\"'`$((1<<2))${{x-}}\"; {text}")
+                    }
+                    _ => format!("case {{}} in {{}}) {text};; esac"),
+                };
+            }
+            // Where a `case` stands in parentheses, nobody knows which of them closes what.
+            let unsure = text.contains("case") && text.replace("{})", "").contains('(');
+            let mut argument: Vec<u8> = (0..below(5))
+                .flat_map(|_| parts[below(14)].to_vec())
+                .collect();
+            // A substitution drops line ends at its end.
+            argument.push(b'.');
+            let template = match Template::shell([&text]) {
+                Err(_) if unsure => continue,
+                template => template.unwrap(),
+            };
+            run += 1;
+            let job = template.job(&argument, 1);
+            let shown = [
+                OsString::from("sh"),
+                "-c".into(),
+                os_string(job.text_bytes().into_owned()),
+            ];
+            for words in [job.command(), &shown] {
+                let mut command = Command::new(&words[0]);
                 let said = command
                     .args(&words[1..])
                     .current_dir(folder.path())
-                    .output()
-                    .unwrap();
-                assert_eq!(said.stdout, argument, "{text}");
+                    .output();
+                assert_eq!(said.unwrap().stdout, argument, "{text}\n{words:?}");
             }
         }
+        assert!(run > 150, "{run}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -12,6 +12,8 @@ use std::slice::Iter;
 pub(super) enum SyntaxError {
     /// What a shell would carry out.
     Shell(String),
+    /// A program's name that is none.
+    Builtin(String),
     /// A quote that nothing closes.
     OpenQuote(char),
     /// Nothing follows the last backslash.
@@ -27,6 +29,15 @@ impl std::fmt::Display for SyntaxError {
                 f,
                 "{what}, and no shell reads this line: use --shell, or quote what is meant as it stands"
             ),
+            Self::Builtin(name) => write!(
+                f,
+                "`{name}` is carried out by a shell itself, and no shell reads this line: use --shell{}",
+                match name.as_str() {
+                    "cd" | "pushd" => ", or --workdir for the folder of all commands",
+                    "export" => " (each line has a shell of its own), or --env for all commands",
+                    _ => " (each line has a shell of its own)",
+                }
+            ),
             Self::OpenQuote(quote) => write!(f, "the quote {quote} is not closed on its line"),
             Self::TrailingBackslash => f.write_str("nothing follows the backslash at the end"),
             Self::Nul => f.write_str(
@@ -36,23 +47,65 @@ impl std::fmt::Display for SyntaxError {
     }
 }
 
+/// Words that a shell carries out itself where a program's name stands, and for which there is no program. Those
+/// of which systems have one, such as `echo`, `test`, `kill` and `pwd`, are left out.
+const BUILTINS: [&str; 56] = [
+    "!", ".", ":", "[[", "{", "}", "alias", "bg", "break", "builtin", "case", "cd", "command",
+    "continue", "declare", "disown", "do", "done", "elif", "else", "esac", "eval", "exec", "exit",
+    "export", "fg", "fi", "for", "function", "getopts", "hash", "if", "jobs", "let", "local",
+    "popd", "pushd", "read", "readonly", "return", "set", "shift", "shopt", "source", "then",
+    "times", "trap", "type", "typeset", "ulimit", "umask", "unalias", "unset", "until", "wait",
+    "while",
+];
+
+/// Refuses what only a shell has where a program's name stands.
+pub(super) fn check_program(name: &[u8]) -> Result<(), SyntaxError> {
+    match BUILTINS.iter().find(|known| known.as_bytes() == name) {
+        Some(known) => Err(SyntaxError::Builtin((*known).to_owned())),
+        None => Ok(()),
+    }
+}
+
 type Bytes<'a> = Peekable<Copied<Iter<'a, u8>>>;
 
 /// The words of a line; none of a blank one or a comment.
 pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, SyntaxError> {
+    if line.contains(&0) {
+        return Err(SyntaxError::Nul);
+    }
     let mut bytes = line.iter().copied().peekable();
-    let mut words = Vec::new();
+    let mut words: Vec<Vec<u8>> = Vec::new();
+    let mut ended = false;
     while let Some(&byte) = bytes.peek() {
         match byte {
-            b' ' | b'\t' | b'\n' => {
+            b' ' | b'\t' => {
                 bytes.next();
             }
-            // A comment, up to the end of the line.
-            b'#' => break,
-            _ => words.push(word(&mut bytes, words.is_empty())?),
+            b'\n' => {
+                ended = !words.is_empty();
+                bytes.next();
+            }
+            b'#' => while bytes.next_if(|byte| *byte != b'\n').is_some() {},
+            b'\\' if continues(&bytes) => {
+                bytes.nth(1);
+            }
+            _ if ended => {
+                return Err(SyntaxError::Shell("a line end between words".into()));
+            }
+            _ => {
+                words.push(word(&mut bytes, words.is_empty())?);
+                if let [program] = &words[..] {
+                    check_program(program)?;
+                }
+            }
         }
     }
     Ok(words)
+}
+
+/// Whether a backslash comes next that takes the line's end with it.
+fn continues(bytes: &Bytes<'_>) -> bool {
+    bytes.clone().nth(1) == Some(b'\n')
 }
 
 fn word(bytes: &mut Bytes<'_>, first: bool) -> Result<Vec<u8>, SyntaxError> {
@@ -74,10 +127,13 @@ fn word(bytes: &mut Bytes<'_>, first: bool) -> Result<Vec<u8>, SyntaxError> {
                 plain = false;
                 double_quoted(bytes, &mut word)?;
             }
+            b'\\' if bytes.next_if_eq(&b'\n').is_some() => {}
             b'\\' => {
                 plain = false;
                 word.push(bytes.next().ok_or(SyntaxError::TrailingBackslash)?);
             }
+            // Shells differ in what that means.
+            b'$' if bytes.peek() == Some(&b'"') => return Err(shell(b'$')),
             b'$' => dollar(bytes, &mut word)?,
             b'`' | b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')' => return Err(shell(byte)),
             b'*' | b'?' => return Err(glob(byte)),
@@ -91,7 +147,6 @@ fn word(bytes: &mut Bytes<'_>, first: bool) -> Result<Vec<u8>, SyntaxError> {
                     "`{name}=` sets a variable (as does `env {name}=… PROGRAM`)"
                 )));
             }
-            0 => return Err(SyntaxError::Nul),
             _ => {
                 bracket |= byte == b'[';
                 word.push(byte);
@@ -106,7 +161,6 @@ fn single_quoted(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), Syntax
         match bytes.next() {
             None => return Err(SyntaxError::OpenQuote('\'')),
             Some(b'\'') => return Ok(()),
-            Some(0) => return Err(SyntaxError::Nul),
             Some(byte) => word.push(byte),
         }
     }
@@ -119,9 +173,9 @@ fn double_quoted(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), Syntax
             Some(b'"') => return Ok(()),
             Some(b'`') => return Err(shell(b'`')),
             Some(b'$') => dollar(bytes, word)?,
-            Some(0) => return Err(SyntaxError::Nul),
             Some(b'\\') => match bytes.next() {
                 None => return Err(SyntaxError::OpenQuote('"')),
+                Some(b'\n') => {}
                 Some(escaped @ (b'$' | b'`' | b'"' | b'\\')) => word.push(escaped),
                 Some(other) => word.extend([b'\\', other]),
             },
@@ -132,9 +186,10 @@ fn double_quoted(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), Syntax
 
 /// A dollar sign that begins nothing stands for itself.
 fn dollar(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), SyntaxError> {
-    match bytes.peek() {
-        Some(next) if next.is_ascii_alphanumeric() || b"_{(@*#?$!-'".contains(next) => {
-            let next = char::from(*next);
+    match bytes.peek().copied() {
+        Some(b'\\') if continues(bytes) => Err(shell(b'$')),
+        Some(next) if next.is_ascii_alphanumeric() || b"_{([@*#?$!-'".contains(&next) => {
+            let next = char::from(next);
             Err(SyntaxError::Shell(format!(
                 "`${next}` is replaced by a shell"
             )))
@@ -161,14 +216,21 @@ fn is_name(word: &[u8]) -> bool {
     word.first().is_some_and(|byte| !byte.is_ascii_digit()) && word.iter().all(named)
 }
 
+/// Whether a shell takes this as it stands, in quotes or not.
+pub(super) fn is_plain(word: &[u8]) -> bool {
+    word.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_./:,@%+".contains(byte))
+}
+
 /// A word as a shell takes it: one argument, whatever it holds.
 pub(super) fn quote(word: &[u8]) -> Vec<u8> {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:,@%+={}".contains(byte);
-    // `a=b` would set a variable where a program's name stands, `{}` is a word of the shell's own.
-    let safe = word.iter().all(plain) && !word.is_empty() && word != b"{" && word != b"}";
-    if safe && !word.contains(&b'=') {
-        return word.to_vec();
+    match is_plain(word) && !word.is_empty() {
+        true => word.to_vec(),
+        false => single_quote(word),
     }
+}
+
+pub(super) fn single_quote(word: &[u8]) -> Vec<u8> {
     let mut quoted = vec![b'\''];
     for &byte in word {
         match byte {
@@ -240,6 +302,69 @@ mod tests {
     }
 
     #[test]
+    fn what_only_a_shell_has_is_no_program() {
+        for line in [
+            "cd /tmp",
+            "export X=1",
+            "for x in a b",
+            "set -e",
+            ". x",
+            "{ a",
+            "[[ a",
+            "! a",
+            "while a",
+        ] {
+            assert!(
+                matches!(split(line.as_bytes()), Err(SyntaxError::Builtin(_))),
+                "{line}"
+            );
+        }
+        for line in [
+            "echo cd",
+            "true",
+            "test -e x",
+            "printf x",
+            "kill 1",
+            "pwd",
+            "[ x = x ]",
+        ] {
+            split(line.as_bytes()).unwrap();
+        }
+        let why = split(b"cd /tmp && ls").unwrap_err().to_string();
+        assert!(
+            why.contains("--shell") && why.contains("--workdir"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic_and_no_argument_has_a_nul_byte() {
+        let mut below = numbers(11);
+        for _ in 0..50_000 {
+            let special = b"'\"\\ \n\t#$`a=\0\xff[]~\r";
+            let line: Vec<u8> = (0..below(12))
+                .map(|_| match below(4) {
+                    0 => below(256) as u8,
+                    _ => special[below(special.len())],
+                })
+                .collect();
+            if let Ok(words) = split(&line) {
+                assert!(words.iter().all(|word| !word.contains(&0)), "{line:?}");
+            }
+        }
+    }
+
+    /// Numbers below another, by chance, the same each time.
+    fn numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
+        move |n| {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695);
+            (seed >> 33) as usize % n
+        }
+    }
+
+    #[test]
     fn a_quote_or_escape_that_is_left_open_is_refused() {
         assert_eq!(split(b"a 'b"), Err(SyntaxError::OpenQuote('\'')));
         assert_eq!(split(b"a \"b\\"), Err(SyntaxError::OpenQuote('"')));
@@ -253,7 +378,7 @@ mod tests {
     fn words_are_those_of_the_shell() {
         use std::os::unix::ffi::OsStrExt;
 
-        let pieces: [&[u8]; 21] = [
+        let pieces: [&[u8]; 25] = [
             b"a",
             b"'",
             b"\"",
@@ -275,14 +400,12 @@ mod tests {
             b"!",
             b"\"a\\b\"",
             b"-",
+            b"\\\n",
+            b"\r",
+            b"$\\\n",
+            b" # it's \\",
         ];
-        let mut seed = 7_u64;
-        let mut below = |n: usize| {
-            seed = seed
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695);
-            (seed >> 33) as usize % n
-        };
+        let mut below = numbers(7);
         let (mut script, mut expected) = (b"set -f\n".to_vec(), Vec::new());
         for _ in 0..3000 {
             let mut line = b"x ".to_vec();

@@ -251,7 +251,7 @@ static KEYS: &[SettingKey] = &[
     key(
         "exec.concurrency",
         &["BATCHWRIGHT_EXEC_CONCURRENCY"],
-        Kind::Whole(1, MOST_CALLS),
+        Kind::WholeUpTo("exec.max_concurrency"),
         Is("5"),
         "Commands at once, up to exec.max_concurrency",
     ),

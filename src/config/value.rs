@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::choices::Choices;
+use super::key::SettingKey;
 
 /// What a setting takes.
 pub(super) enum Kind {
@@ -12,6 +13,8 @@ pub(super) enum Kind {
     Route(&'static Choices, usize),
     /// A whole number between two.
     Whole(u64, u64),
+    /// A whole number from 1 to what another setting says, which is checked where both are known.
+    WholeUpTo(&'static str),
     /// A number above 0.
     Positive,
     /// So many a second, or in another time.
@@ -45,6 +48,11 @@ impl Kind {
                     .into()
             }
             Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
+            Self::WholeUpTo(limit) => {
+                let unset = SettingKey::find(limit).and_then(SettingKey::default_value);
+                let unset = unset.unwrap_or_default();
+                format!("a whole number from 1 to {limit} ({unset} unless that is set)")
+            }
             Self::Positive => "a number above 0".into(),
             Self::Rate => {
                 "a rate as 5/s, 0.5/s or 30/m, above 0 (a bare number is a second)".into()
@@ -66,6 +74,10 @@ impl Kind {
             Self::Route(among, most) => Some(Value::Names(route(text, among, *most)?)),
             Self::Whole(least, most) => {
                 let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
+                number.map(Value::Whole)
+            }
+            Self::WholeUpTo(_) => {
+                let number = text.parse().ok().filter(|n| *n >= 1);
                 number.map(Value::Whole)
             }
             Self::Positive => {
@@ -177,6 +189,11 @@ mod tests {
                 Kind::Whole(1, 10),
                 "11",
                 "write a whole number from 1 to 10",
+            ),
+            (
+                Kind::WholeUpTo("exec.max_concurrency"),
+                "0",
+                "write a whole number from 1 to exec.max_concurrency (10 unless that is set)",
             ),
             (Kind::Whole(0, 9), "-1", "write a whole number from 0 to 9"),
             (Kind::Whole(0, 9), "1.5", "write a whole number from 0 to 9"),

@@ -118,7 +118,7 @@ const FLAGS: &[FlagTip] = &[
             "jobs",
         ],
         "concurrency",
-        Some("calls in flight are set by '-j N' ('--concurrency N')"),
+        Some("how many are carried out at once is set by '-j N' ('--concurrency N')"),
     ),
     (
         &[
@@ -278,6 +278,39 @@ const FLAGS: &[FlagTip] = &[
         "until-empty",
         None,
     ),
+    (
+        &["p"],
+        "joblog",
+        Some("how many are carried out at once is set by '-j N' ('--concurrency N')"),
+    ),
+    (
+        &["n", "l", "max-args", "max-lines"],
+        "joblog",
+        Some("there is a command for each line, as with 'xargs -n 1'"),
+    ),
+    (
+        &["a", "arg-file"],
+        "joblog",
+        Some("the list is named without a flag: batchwright exec LIST -- COMMAND"),
+    ),
+    (
+        &["i"],
+        "joblog",
+        Some("{} stands for the line: batchwright exec LIST -- COMMAND {}"),
+    ),
+    (
+        &["halt", "halt-on-error"],
+        "on-stop",
+        Some(
+            "'--on-error stop' starts no more after a failure; '--on-stop kill' kills what still \
+             runs then",
+        ),
+    ),
+    (
+        &["delay"],
+        "joblog",
+        Some("starts are spaced by '--rate': '--rate 5/s' is one in 0.2 s"),
+    ),
     (&["follow", "live"], "watch", None),
     (
         &["home", "dir", "folder", "data-folder", "db", "database"],
@@ -433,13 +466,15 @@ mod tests {
         for (names, flag, _) in FLAGS {
             let used = commands().any(|command| has(command, flag));
             assert!(used, "no command has --{flag}");
-            let run = commands()
-                .find(|command| command.get_name() == "run")
-                .unwrap();
             for name in *names {
-                assert!(!has(run, name), "--{name} is a flag itself");
-                let only = FLAGS.iter().filter(|(names, ..)| names.contains(name));
-                assert_eq!(only.count(), 1, "--{name} has two tips");
+                let of_use = |command: &Command| has(command, flag) && !has(command, name);
+                assert!(commands().any(of_use), "--{name} is a flag itself");
+                for command in commands() {
+                    let fitting = FLAGS
+                        .iter()
+                        .filter(|(names, flag, _)| names.contains(name) && has(command, flag));
+                    assert!(fitting.count() <= 1, "--{name} has two tips");
+                }
             }
         }
         for (names, words) in COMMANDS {

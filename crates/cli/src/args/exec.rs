@@ -14,8 +14,8 @@ use super::values::{seconds, size, words_for};
 /// Run commands in parallel: paced, retried, resumable
 ///
 /// FILE has a command a line; blank lines and comments (#) are skipped, a backslash at the end of a line continues
-/// it. No shell reads them, unless --shell is given: what only a shell could carry out is refused before anything
-/// runs. With a COMMAND after `--`, each line is an argument for it instead. Without FILE, lines come from standard
+/// it. No shell reads them, unless --shell is given: what only a shell could carry out, such as a pipe, a variable or
+/// `cd`, is refused before anything runs. With a COMMAND after `--`, each line is an argument for it instead. Without FILE, lines come from standard
 /// input.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
@@ -46,7 +46,7 @@ pub struct ExecArgs {
     /// Let `sh -c` run each line, or COMMAND
     ///
     /// For pipes, redirections, variables and patterns. What stands for {} is still one argument, whatever it
-    /// holds.
+    /// holds; where a shell would take it apart, as in backticks and here-documents, {} is refused.
     #[arg(help_heading = "Commands", long)]
     pub shell: bool,
 
@@ -106,7 +106,8 @@ pub struct ExecPaceArgs {
 pub struct FailureArgs {
     /// Tries again after a failure or a time-out
     ///
-    /// Critical failures other than signals are not tried again.
+    /// After an exit code other than 0, those of --critical-exit included, a signal, or a time-out. What cannot be
+    /// started, goes above a limit of the sandbox or has no room on the disk is not tried again.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub retries: u8,
 
@@ -117,8 +118,8 @@ pub struct FailureArgs {
     /// continue (the default), stop, or stop-critical
     ///
     /// What a failed command means for the others. `stop-critical` stops for a program that is not found, not
-    /// allowed, cannot be confined or started, for death by a signal, a full disk, and the codes of
-    /// --critical-exit [config: exec.on_error]
+    /// allowed, cannot be confined or started, for death by a signal, more use of something than the sandbox lets it,
+    /// a full disk, and the codes of --critical-exit, each after the last try [config: exec.on_error]
     #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
     pub on_error: Option<OnError>,
 
@@ -206,8 +207,8 @@ A pipe for each file, which needs a shell:
 One that needs the network, a variable and a folder besides its own:
   batchwright exec calls.txt --net --env API_TOKEN --write /var/cache/api
 
-A command reads nothing (its standard input is /dev/null), writes only below its folder, and uses no network
-unless --net. What it left in the background is killed when it ends.
+A command reads nothing (its standard input is /dev/null), writes only below its folder,
+and uses no network unless --net. What it left in the background is killed when it ends.
 
 Exit codes:
   0 all succeeded            3 finished, some commands failed

@@ -13,8 +13,8 @@ use super::values::{size, words_for};
 pub struct SandboxArgs {
     /// on (the default), best-effort or off
     ///
-    /// `on`: commands write only below their folder and a TMPDIR of their own, use no network, do nothing to other
-    /// processes, and stay within limits; what the kernel cannot enforce is an error. `best-effort`: what
+    /// `on`: commands write only below their folder and a TMPDIR that the run makes for all of them, use no network,
+    /// do nothing to other processes, and stay within limits; what the kernel cannot enforce is an error. `best-effort`: what
     /// it cannot enforce is said and left out. `off`: nothing of this but what is asked for by --max-... and --cpu;
     /// --allow and --env hold all the same [env: BATCHWRIGHT_EXEC_SANDBOX] [config:
     /// exec.sandbox].

@@ -121,6 +121,61 @@ fn lists_fill_placeholders_and_no_argument_is_code() {
 }
 
 #[test]
+fn what_people_bring_from_gnu_parallel_is_told_before_anything_runs() {
+    let desk = Desk::new();
+    for (words, says) in [
+        (&["echo", ":::", "a"][..], "follows `--`"),
+        (&["no-such-file"], "a command itself follows `--`"),
+        (
+            &["--", "echo", "{1}", ":::", "a"],
+            "with one list, it is {}",
+        ),
+        (&["--", "echo", ":::", "a", ":::", "b"], "there is one list"),
+        (&["--", "cd", ":::", "a"], "--workdir"),
+        (&["--shell", "--", "echo `cat {}`", ":::", "a"], "backticks"),
+        (
+            &["-j", "0", "--", "echo", ":::", "a"],
+            "from 1 to exec.max_concurrency (10 unless",
+        ),
+        (&["-P", "4", "--", "echo", ":::", "a"], "'-j N'"),
+        (&["--delay", "1", "--", "echo", ":::", "a"], "'--rate 5/s'"),
+        (
+            &["--halt", "now", "--", "echo", ":::", "a"],
+            "--on-stop kill",
+        ),
+    ] {
+        let ended = piped(&desk, words, b"").expect(2);
+        let said = ended
+            .stderr
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(said.contains(says), "{words:?}: {said}");
+    }
+}
+
+#[test]
+fn an_argument_stays_one_where_quotes_are_nested_and_what_is_shown_is_safe() {
+    let desk = Desk::new();
+    desk.write("my file.txt", "content");
+    let words = ["--shell", "--", "echo \"$(cat {})\"", ":::", "my file.txt"];
+    assert_eq!(piped(&desk, &words, b"").expect(0).stdout, "content\n");
+    let words = [
+        "--shell",
+        "--dry-run",
+        "--",
+        "echo \"{}\"",
+        ":::",
+        "$(touch made)",
+    ];
+    let shown = piped(&desk, &words, b"").expect(0).stdout;
+    desk.write("shown.txt", &shown);
+    let ran = desk.plain("exec --shell shown.txt").expect(0);
+    assert_eq!(ran.stdout, "$(touch made)\n");
+    assert!(!desk.exists("made"));
+}
+
+#[test]
 fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
     let desk = Desk::new();
     desk.write(

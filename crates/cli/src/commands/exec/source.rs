@@ -41,7 +41,20 @@ pub struct Skipping<J> {
 
 impl Source {
     pub fn open(args: &ExecArgs) -> Result<Self, Refusal> {
+        if args.command.is_empty() && args.files.iter().any(|file| separates(file.as_os_str())) {
+            return Err(Refusal::usage(
+                "arguments follow a command, and that follows `--`: batchwright exec -- COMMAND ::: ARGUMENTS",
+            ));
+        }
         let (template, list) = divide(&args.command);
+        let words = template.iter().chain(list.iter().flatten());
+        if let Some(word) = words.copied().find(|word| separates(word)) {
+            return Err(Refusal::usage(format!(
+                "`{}` is GNU parallel's for further lists: there is one list, which follows `:::` or comes from \
+                 FILE or standard input",
+                word.display()
+            )));
+        }
         let commands = if let Some(list) = list {
             if !args.files.is_empty() {
                 let why = "arguments come from FILE or follow `:::`, not both";
@@ -55,7 +68,17 @@ impl Source {
             }
             Commands::stdin()
         } else {
-            Commands::files(&args.files).map_err(unreadable)?
+            Commands::files(&args.files).map_err(|error| {
+                let refusal = unreadable(error);
+                let missing = args
+                    .files
+                    .iter()
+                    .any(|file| !is_stdin(Some(file)) && !file.exists());
+                match missing && args.command.is_empty() {
+                    true => refusal.hint("FILE has the commands; a command itself follows `--`"),
+                    false => refusal,
+                }
+            })?
         };
         let mut commands = commands.shell(args.shell).nul_separated(args.null);
         if !template.is_empty() {
@@ -108,6 +131,13 @@ fn divide<W: AsRef<OsStr>>(command: &[W]) -> (Vec<&OsStr>, Option<Vec<&OsStr>>) 
         ),
         None => (words().collect(), None),
     }
+}
+
+/// What separates lists for GNU parallel.
+fn separates(word: &OsStr) -> bool {
+    [":::", "::::", ":::+", "::::+"]
+        .iter()
+        .any(|known| word == *known)
 }
 
 pub fn is_stdin(path: Option<&Path>) -> bool {
