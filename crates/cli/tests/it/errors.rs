@@ -114,7 +114,7 @@ fn a_flag_of_other_programs_is_answered_with_the_one_that_is_meant() {
         ("run in.jsonl --limit 5", "'--max-items'"),
         ("run in.jsonl --limit=5", "'--max-items'"),
         ("run in.jsonl --workers 4", "'-j N'"),
-        ("run in.jsonl --threads 4", "'-j N'"),
+        ("run in.jsonl --num-workers 4", "'-j N'"),
         ("run in.jsonl --parallel 4", "'-j N'"),
         ("run in.jsonl --concurrent 4", "'-j N'"),
         ("run in.jsonl --out x", "'-o FILE'"),
