@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::sources::{FileInfo, decode, shown_path};
+use crate::sources::{FileInfo, decode, open_regular, shown_path};
 
 use super::failure::failed_to;
 
@@ -104,7 +104,7 @@ impl ProcessTask {
                 .map(|found| Stamp::of(&found))
                 .map_err(failed)
         };
-        let file = File::open(&self.file_path).map_err(failed)?;
+        let file = open_regular(&self.file_path, true).map_err(failed)?;
         if now(&file)? != stamp {
             return Err(changed());
         }

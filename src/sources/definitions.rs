@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use tree_sitter::{Node, Parser, Tree};
 
+use super::info::SkipReason;
 use super::language::{Language, Role};
+use super::lines::Lines;
 use super::unit::UnitKind;
 
 /// A definition.
@@ -17,26 +19,30 @@ pub(super) struct Found {
     pub(super) range: Range<usize>,
 }
 
-/// All definitions of one kind, in the order of the file; or where the first error of its syntax is.
+/// All definitions of one kind, in the order of the file.
 pub(super) fn definitions(
     language: &Language,
     text: &str,
     kind: UnitKind,
-) -> Result<Vec<Found>, usize> {
+    lines: &Lines,
+) -> Result<Vec<Found>, SkipReason> {
+    let error_at = |at| SkipReason::SyntaxError {
+        line: lines.line_of(at),
+    };
     let parsed = |text: &[u8]| {
         let mut parser = Parser::new();
         let known = parser.set_language(language.grammar().0);
         // The versions of grammars and parser are fixed by this package: a test parses with each.
         known.ok().and_then(|()| parser.parse(text, None))
     };
-    let tree = parsed(text.as_bytes()).ok_or(0usize)?;
+    let tree = parsed(text.as_bytes()).ok_or_else(|| error_at(0))?;
     if !tree.root_node().has_error() {
-        return Ok(walk(language, &tree, text, kind));
+        return walk(language, &tree, text, kind);
     }
     let mended = language.mended.and_then(|mended| parsed(&mended(text)));
     match mended.filter(|tree| !tree.root_node().has_error()) {
-        Some(tree) => Ok(walk(language, &tree, text, kind)),
-        None => Err(first_error(&tree)),
+        Some(tree) => walk(language, &tree, text, kind),
+        None => Err(error_at(first_error(&tree))),
     }
 }
 
@@ -69,10 +75,22 @@ struct Level {
     wrapped: Option<Range<usize>>,
 }
 
-fn walk(language: &Language, tree: &Tree, text: &str, kind: UnitKind) -> Vec<Found> {
+/// What is within others is in their contents too, and so are names: without a bound, of a file that is nothing but
+/// nested functions the square of its size.
+fn limit(text: &str) -> usize {
+    text.len().saturating_mul(8).saturating_add(1 << 20)
+}
+
+fn walk(
+    language: &Language,
+    tree: &Tree,
+    text: &str,
+    kind: UnitKind,
+) -> Result<Vec<Found>, SkipReason> {
     let (_, roles) = language.grammar();
     let mut found = Vec::new();
     let mut qualified = String::new();
+    let (limit, mut bytes) = (limit(text), 0);
     let mut levels = vec![Level::default()];
     let mut cursor = tree.walk();
     loop {
@@ -82,7 +100,7 @@ fn walk(language: &Language, tree: &Tree, text: &str, kind: UnitKind) -> Vec<Fou
             .copied()
             .unwrap_or(Role::Other);
         let Some(level) = levels.last_mut() else {
-            return found;
+            return Ok(found);
         };
         let leading = level.leading.take();
         let leading = leading.filter(|above| is_adjacent(text, above.end, node.start_byte()));
@@ -113,9 +131,15 @@ fn walk(language: &Language, tree: &Tree, text: &str, kind: UnitKind) -> Vec<Fou
                     let own = qualified.len();
                     qualified.push_str(&name);
                     if definition.kind == Some(kind) {
+                        let range = whole();
+                        bytes += range.len() + qualified.len();
+                        if bytes > limit {
+                            let limit = limit as u64;
+                            return Err(SkipReason::TooNested { limit });
+                        }
                         found.push(Found {
                             qualified: qualified.clone(),
-                            range: whole(),
+                            range,
                             name: name.clone(),
                         });
                     }
@@ -134,7 +158,7 @@ fn walk(language: &Language, tree: &Tree, text: &str, kind: UnitKind) -> Vec<Fou
         while !cursor.goto_next_sibling() {
             levels.pop();
             if !cursor.goto_parent() {
-                return found;
+                return Ok(found);
             }
         }
     }
@@ -149,8 +173,9 @@ fn end_of(text: &str, node: Node<'_>) -> usize {
 /// Whether nothing stands in front of it on its line, and it is no comment about what it is in.
 fn leads(text: &str, node: Node<'_>) -> bool {
     let (before, own) = text.split_at(node.start_byte());
-    let line = before.rfind('\n').map_or(0, |at| at + 1);
-    before[line..].trim().is_empty() && !own.starts_with("//!")
+    // No farther back than the last that is no blank: a line may be as long as the file.
+    let before = before.trim_end_matches(|c: char| c.is_whitespace() && c != '\n');
+    (before.is_empty() || before.ends_with('\n')) && !own.starts_with("//!")
 }
 
 /// Whether nothing but blanks and at most one line end is between.

@@ -88,11 +88,15 @@ impl FileFilter {
             return info.skipped(SkipReason::TooLarge { limit });
         }
         if self.contents
-            && let Err(reason) = text::check(&info.path, self.max_size)
+            && let Err(reason) = text::check(&info.path, self.max_size, self.follows())
         {
             return info.skipped(reason);
         }
         info
+    }
+
+    pub(super) fn follows(&self) -> bool {
+        self.symlinks == SymlinkPolicy::Follow
     }
 
     fn has_extension(&self, path: &Path) -> bool {

@@ -77,26 +77,47 @@ impl Serialize for FileInfo {
     }
 }
 
-/// A path as text. Of one that is no UTF-8 each byte that is none is written as `\xff`, so that two names stay
-/// two; folders are separated by `/` everywhere.
+/// A path as text. Of one that is no UTF-8 each byte that is none is written as `\xff` and a backslash as `\\`, so that two
+/// such names stay two; folders are separated by `/` everywhere.
 pub fn shown_path(path: &Path) -> Cow<'_, str> {
-    let text = match path.to_str() {
-        Some(text) => Cow::Borrowed(text),
-        None => {
-            let mut out = String::new();
-            for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
-                out.push_str(chunk.valid());
-                chunk
-                    .invalid()
-                    .iter()
-                    .for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
-            }
-            Cow::Owned(out)
+    match path.to_str() {
+        Some(text) => with_slashes(text),
+        None => Cow::Owned(shown_bytes(path, |text| text.replace('\\', r"\\"))),
+    }
+}
+
+/// A path as ids have it: no other has the same, and no character of it controls a terminal.
+pub(super) fn escaped_path(path: &Path) -> String {
+    shown_bytes(path, escaped)
+}
+
+/// Without characters that control a terminal. Two names stay two: a backslash is written twice.
+pub(super) fn escaped(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c == '\\' || c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
         }
-    };
+    }
+    out
+}
+
+fn shown_bytes(path: &Path, shown: impl Fn(&str) -> String) -> String {
+    let mut out = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        out.push_str(&shown(&with_slashes(chunk.valid())));
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+fn with_slashes(path: &str) -> Cow<'_, str> {
     match std::path::MAIN_SEPARATOR {
-        '/' => text,
-        other => Cow::Owned(text.replace(other, "/")),
+        '/' => Cow::Borrowed(path),
+        other => Cow::Owned(path.replace(other, "/")),
     }
 }
 
@@ -132,6 +153,12 @@ pub enum SkipReason {
     NotAFile,
     /// Nothing but blanks is in it.
     Empty,
+    /// What it was to be split into is nested so deep that the parts, each with those within it, would be many times the
+    /// file.
+    TooNested {
+        /// The most bytes that its parts may have in all, with their names.
+        limit: u64,
+    },
     /// It cannot be parsed.
     SyntaxError {
         /// The line of the first error, counted from 1.
@@ -157,6 +184,7 @@ impl SkipReason {
             Self::Loop => "loop",
             Self::NotAFile => "not_a_file",
             Self::Empty => "empty",
+            Self::TooNested { .. } => "too_nested",
             Self::SyntaxError { .. } => "syntax_error",
             Self::NoParser => "no_parser",
             Self::NoUnits => "no_units",
@@ -177,6 +205,10 @@ impl fmt::Display for SkipReason {
             Self::Loop => f.write_str("a symbolic link to a folder that it is in"),
             Self::NotAFile => f.write_str("no file, but a pipe, socket or device"),
             Self::Empty => f.write_str("empty"),
+            Self::TooNested { limit } => write!(
+                f,
+                "nested too deep: its parts, each with those within it, would be more than {limit} bytes"
+            ),
             Self::SyntaxError { line } => write!(f, "a syntax error on line {line}"),
             Self::NoParser => f.write_str("no parser for its extension"),
             Self::NoUnits => f.write_str("nothing of what it is split into"),
@@ -197,6 +229,10 @@ mod tests {
         let named = |name: &[u8]| FileInfo::new(PathBuf::from(OsStr::from_bytes(name)));
         assert_eq!(named(b"a/\xffb.py").name(), r"a/\xffb.py");
         assert_ne!(named(b"\xff").name(), named(b"\xfe").name());
+        assert_ne!(named(b"\xff\\xfe").name(), named(b"\xff\xfe").name());
+        let ids = [&b"\xff"[..], br"\xff", br"\\xff", b"\n", br"\n", b"n"];
+        let ids = ids.map(|name| escaped_path(&named(name).path));
+        assert_eq!(ids, [r"\xff", r"\\xff", r"\\\\xff", r"\n", r"\\n", "n"]);
         let json = serde_json::to_value(named(b"a\xff").skipped(SkipReason::Binary)).unwrap();
         let expected = serde_json::json!({
             "path": r"a\xff", "path_base64": "Yf8=", "size": 0, "modified": null, "is_valid": false,

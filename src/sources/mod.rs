@@ -25,6 +25,7 @@
 
 mod definitions;
 mod filter;
+mod globs;
 mod info;
 mod language;
 mod left_out;
@@ -41,6 +42,6 @@ pub use info::{FileInfo, SkipReason, shown_path};
 pub use left_out::LeftOut;
 pub use scan::FileScanner;
 pub use split::Split;
-pub(crate) use text::decode;
+pub(crate) use text::{decode, open_regular};
 pub use unit::{Unit, UnitKind};
 pub use units::SplitFile;

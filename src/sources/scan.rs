@@ -8,16 +8,20 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use ignore::overrides::{Override, OverrideBuilder};
-use ignore::types::TypesBuilder;
+use ignore::types::{Types, TypesBuilder};
 use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, WalkState};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::filter::{FileFilter, SymlinkPolicy};
+use super::globs::globs;
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
+
+/// More only wait for the disk.
+const MAX_THREADS: usize = 256;
 
 /// Finds files below folders, on several threads, and looks at each whether it can be used.
 #[derive(Debug, Clone)]
@@ -51,7 +55,7 @@ impl FileScanner {
 
     /// Only files whose path below the folder fits this pattern or one of those named before, written as in
     /// `.gitignore`: `*.py` is one of any folder, `/*.py` one of the folder itself, `**/tests/*.py` one in any
-    /// `tests`. With `!` in front, none that fits. Default: all.
+    /// `tests`. One that names a folder is about all in it. With `!` in front, none that fits. Default: all.
     pub fn pattern(mut self, pattern: impl Into<String>) -> Self {
         self.patterns.push(pattern.into());
         self
@@ -103,9 +107,9 @@ impl FileScanner {
         self
     }
 
-    /// On how many threads. Default: as many as the machine runs at once.
+    /// On how many threads, at most 256. Default: as many as the machine runs at once.
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
-        self.threads = threads.get();
+        self.threads = threads.get().min(MAX_THREADS);
         self
     }
 
@@ -122,19 +126,15 @@ impl FileScanner {
     pub fn scan_directory(&self, folder: &Path, ctx: &Context) -> Result<Vec<FileInfo>, Error> {
         check_folder(folder)?;
         let patterns = self.patterns_below(folder)?;
+        let wanted = Wanted {
+            patterns: patterns.clone(),
+            types: self.chosen_types()?,
+        };
         let mut walk = WalkBuilder::new(folder);
         walk.standard_filters(self.ignore_files)
             .hidden(!self.hidden)
-            .follow_links(self.filter.symlinks == SymlinkPolicy::Follow)
+            .follow_links(self.filter.follows())
             .threads(self.threads);
-        if !self.types.is_empty() {
-            let mut types = TypesBuilder::new();
-            types.add_defaults();
-            for name in &self.types {
-                types.select(name);
-            }
-            walk.types(types.build().map_err(|error| refused(&error))?);
-        }
         if patterns.num_ignores() > 0 {
             let patterns = patterns.clone();
             walk.filter_entry(move |entry| {
@@ -144,7 +144,7 @@ impl FileScanner {
         let found = Mutex::new(Vec::new());
         walk.build_parallel().visit(&mut Visitors {
             filter: &self.filter,
-            patterns: &patterns,
+            wanted: &wanted,
             ctx,
             found: &found,
         });
@@ -182,13 +182,25 @@ impl FileScanner {
     /// The reason for which [`filter_files`](Self::filter_files) would leave it out now: since a scan it may have changed or
     /// vanished.
     pub fn read_text(&self, path: &Path) -> Result<String, SkipReason> {
-        text::read(path, self.filter.max_size)
+        text::read(path, self.filter.max_size, self.filter.follows())
+    }
+
+    fn chosen_types(&self) -> Result<Types, Error> {
+        let mut types = TypesBuilder::new();
+        types.add_defaults();
+        for name in &self.types {
+            types.select(name);
+        }
+        match self.types.is_empty() {
+            true => Ok(Types::empty()),
+            false => types.build().map_err(|error| refused(&error)),
+        }
     }
 
     fn patterns_below(&self, folder: &Path) -> Result<Arc<Override>, Error> {
         let mut patterns = OverrideBuilder::new(folder);
-        for pattern in &self.patterns {
-            patterns.add(pattern).map_err(|error| refused(&error))?;
+        for glob in self.patterns.iter().flat_map(|glob| globs(glob, folder)) {
+            patterns.add(&glob).map_err(|error| refused(&error))?;
         }
         Ok(Arc::new(patterns.build().map_err(|error| refused(&error))?))
     }
@@ -235,7 +247,10 @@ fn check_folder(folder: &Path) -> Result<(), Error> {
         let name = shown_path(folder);
         Err(Error::new(ErrorKind::Invalid, format!("{name}: {why}")))
     };
-    match std::fs::metadata(folder) {
+    match std::fs::metadata(folder).and_then(|found| match found.is_dir() {
+        true => std::fs::read_dir(folder).map(|_| found),
+        false => Ok(found),
+    }) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             refused("there is no such folder".to_owned())
         }
@@ -249,9 +264,23 @@ fn is_folder(entry: &DirEntry) -> bool {
     entry.file_type().is_some_and(|kind| kind.is_dir())
 }
 
+/// Which files are asked for by their names. The types are no matter of the walk, which would bring back hidden files of
+/// them.
+struct Wanted {
+    patterns: Arc<Override>,
+    types: Types,
+}
+
+impl Wanted {
+    fn takes(&self, path: &Path) -> bool {
+        !self.patterns.matched(path, false).is_ignore()
+            && !self.types.matched(path, false).is_ignore()
+    }
+}
+
 struct Visitors<'s> {
     filter: &'s FileFilter,
-    patterns: &'s Override,
+    wanted: &'s Wanted,
     ctx: &'s Context,
     /// What each thread has found.
     found: &'s Mutex<Vec<Vec<FileInfo>>>,
@@ -261,7 +290,7 @@ impl<'s> ParallelVisitorBuilder<'s> for Visitors<'s> {
     fn build(&mut self) -> Box<dyn ParallelVisitor + 's> {
         Box::new(Visitor {
             filter: self.filter,
-            patterns: self.patterns,
+            wanted: self.wanted,
             ctx: self.ctx,
             all: self.found,
             found: Vec::new(),
@@ -271,7 +300,7 @@ impl<'s> ParallelVisitorBuilder<'s> for Visitors<'s> {
 
 struct Visitor<'s> {
     filter: &'s FileFilter,
-    patterns: &'s Override,
+    wanted: &'s Wanted,
     ctx: &'s Context,
     all: &'s Mutex<Vec<Vec<FileInfo>>>,
     found: Vec<FileInfo>,
@@ -284,7 +313,7 @@ impl ParallelVisitor for Visitor<'_> {
         }
         match entry {
             Ok(entry) if is_folder(&entry) => {}
-            Ok(entry) if self.patterns.matched(entry.path(), false).is_ignore() => {}
+            Ok(entry) if !self.wanted.takes(entry.path()) => {}
             Ok(entry) => self.found.push(self.filter.judge_entry(entry)),
             Err(error) => {
                 let place = not_walked(&error, None);
@@ -299,7 +328,7 @@ impl ParallelVisitor for Visitor<'_> {
 impl Visitor<'_> {
     /// A dangling link with a name that was not asked for; a folder that cannot be read may hold any.
     fn is_other_link(&self, path: &Path) -> bool {
-        path.is_symlink() && !path.is_dir() && self.patterns.matched(path, false).is_ignore()
+        path.is_symlink() && !path.is_dir() && !self.wanted.takes(path)
     }
 }
 

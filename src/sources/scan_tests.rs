@@ -207,3 +207,44 @@ fn what_cannot_be_scanned_says_why() {
         .unwrap_err();
     assert_eq!(stopped.kind(), ErrorKind::Cancelled);
 }
+
+#[test]
+fn a_type_brings_no_hidden_file_back() {
+    let folder = tree(&[
+        (".credentials.json", "{}"),
+        (".git/HEAD", ""),
+        (".gitignore", "out.json\n"),
+        ("a.json", "{}"),
+        ("b.py", ""),
+        ("out.json", "{}"),
+    ]);
+    let json = FileScanner::new().file_type("json");
+    assert_eq!(listed(&json, folder.path()), ["a.json"]);
+    assert_eq!(
+        listed(&json.hidden(true), folder.path()),
+        [".credentials.json", "a.json"]
+    );
+}
+
+#[test]
+fn patterns_take_what_they_name() {
+    let folder = tree(&[
+        ("#a#", ""),
+        ("a.py", ""),
+        ("src/b.py", ""),
+        ("src/c/d.py", ""),
+    ]);
+    let fits = |pattern: &str| listed(&FileScanner::new().pattern(pattern), folder.path());
+    let within = ["src/b.py", "src/c/d.py"];
+    for pattern in ["src", "src/", "./src", "/src", "./src/**"] {
+        assert_eq!(fits(pattern), within, "{pattern}");
+    }
+    assert_eq!(fits("c"), ["src/c/d.py"]);
+    assert_eq!(fits("./*.py"), ["a.py"]);
+    assert_eq!(fits("#a#"), ["#a#"]);
+    assert_eq!(fits("!src"), ["#a#", "a.py"]);
+    let absolute = folder.path().join("src/*.py");
+    assert_eq!(fits(absolute.to_str().unwrap()), ["src/b.py"]);
+    let but = FileScanner::new().pattern("src").pattern("!b.py");
+    assert_eq!(listed(&but, folder.path()), ["src/c/d.py"]);
+}

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use sha2::{Digest, Sha256};
 
 use super::definitions::definitions;
-use super::info::{SkipReason, shown_path};
+use super::info::{SkipReason, escaped, escaped_path};
 use super::language::Language;
 use super::lines::Lines;
 use super::unit::{Unit, UnitKind};
@@ -92,15 +92,15 @@ impl Split {
     /// its extension tells the language.
     ///
     /// # Errors
-    /// The reason for which the file is left out: nothing is in it, no part of that kind is, it cannot be parsed, or there is no
-    /// parser for it.
+    /// The reason for which the file is left out: nothing is in it, no part of that kind is, it cannot be parsed, there is no
+    /// parser for it, or the parts, each with those within it, would be more than 8 times the file and 1 MiB.
     pub fn units<'t>(self, path: &Path, text: &'t str) -> Result<Vec<Unit<'t>>, SkipReason> {
         if text.trim().is_empty() {
             return Err(SkipReason::Empty);
         }
         let language = Language::of(path);
         let file = Named {
-            path: escaped(&shown_path(path)),
+            path: escaped_path(path),
             language: language.map_or("text", |language| language.name()),
         };
         let lines = Lines::of(text);
@@ -118,10 +118,7 @@ impl Split {
                     _ => UnitKind::Function,
                 };
                 let language = language.ok_or(SkipReason::NoParser)?;
-                let found =
-                    definitions(language, text, kind).map_err(|at| SkipReason::SyntaxError {
-                        line: lines.line_of(at),
-                    })?;
+                let found = definitions(language, text, kind, &lines)?;
                 let mut seen = HashMap::new();
                 let named = found.into_iter().map(|found| {
                     let nth = seen.entry(found.qualified.clone()).or_insert(0u32);
@@ -225,20 +222,6 @@ impl Named {
             }
         });
         parts.collect()
-    }
-}
-
-/// Without characters that an id must not have: those that control a terminal.
-fn escaped(name: &str) -> String {
-    match name.chars().any(char::is_control) {
-        false => name.to_owned(),
-        true => name
-            .chars()
-            .map(|c| match c.is_control() {
-                true => c.escape_default().to_string(),
-                false => c.to_string(),
-            })
-            .collect(),
     }
 }
 

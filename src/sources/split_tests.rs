@@ -292,8 +292,8 @@ fn no_depth_overflows_the_stack() {
     assert_eq!(units("function", "a.py", &brackets).unwrap().len(), 1);
     let unclosed = "[".repeat(deep);
     assert!(units("function", "a.py", &unclosed).is_err());
-    let nested = "fn f() { ".repeat(deep / 10) + &"}".repeat(deep / 10);
-    assert_eq!(units("function", "a.rs", &nested).unwrap().len(), deep / 10);
+    let nested = "fn f() { ".repeat(deep / 10) + "struct S;" + &"}".repeat(deep / 10);
+    assert_eq!(units("class", "a.rs", &nested).unwrap().len(), 1);
 }
 
 #[test]
@@ -305,4 +305,36 @@ fn ids_are_fit_to_be_ids() {
     assert_ne!(found[0].id, found[1].id);
     let odd = &units("file", "a\nb\x1b.md", "x").unwrap()[0];
     assert_eq!((&*odd.id, &*odd.path), (r"a\nb\u{1b}.md", r"a\nb\u{1b}.md"));
+}
+
+#[test]
+fn what_is_nested_beyond_measure_is_left_out() {
+    let nested = |depth: usize| "function f(){".repeat(depth) + &"}".repeat(depth);
+    assert_eq!(ids("function", "a.js", &nested(20)).len(), 20);
+    let text = nested(3000);
+    let limit = 8 * text.len() as u64 + (1 << 20);
+    assert_eq!(
+        units("function", "a.js", &text),
+        Err(SkipReason::TooNested { limit })
+    );
+    // Names alone are as much.
+    let long = |i: usize| format!("def {}{i}():\n{}", "n".repeat(2000), " ".repeat(i + 1));
+    let text: String = (0..60).map(long).collect::<String>() + "pass\n";
+    let reason = units("function", "a.py", &text).unwrap_err();
+    assert_eq!(reason.kind(), "too_nested", "{reason}");
+}
+
+#[test]
+fn names_that_differ_have_ids_that_differ() {
+    let id = |name: &str| units("file", name, "x").unwrap().remove(0).id;
+    assert_eq!(id("a\n.py"), r"a\n.py");
+    assert_eq!(id(r"a\n.py"), r"a\\n.py");
+    assert_eq!(id("a b/ü.py"), "a b/ü.py");
+}
+
+#[test]
+fn comments_belong_to_what_is_below_on_lines_of_any_length() {
+    // Each is looked at once, whatever is in front of it on its line.
+    let text = " ".repeat(1 << 20) + &"/**/ ".repeat(100_000) + "\n// f\nfunction f() {}";
+    assert_eq!(ids("function", "a.js", &text), ["f 2-3"]);
 }

@@ -36,6 +36,15 @@ impl Charset {
         }
     }
 
+    /// What valid bytes of it say.
+    fn text(self, bytes: &[u8]) -> Cow<'_, str> {
+        match self {
+            Self::Latin1 => encoding_rs::mem::decode_latin1(bytes),
+            Self::Other(encoding) => encoding.decode_without_bom_handling(bytes).0,
+            Self::Utf8 | Self::Ascii => String::from_utf8_lossy(bytes),
+        }
+    }
+
     /// As Python calls it.
     fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase().replace('_', "-");
@@ -128,12 +137,60 @@ fn unreadable(error: &io::Error) -> SkipReason {
     SkipReason::Unreadable(error.to_string())
 }
 
+/// Opens what must be a file. In its place something else may stand since it was found: a pipe without a writer would be
+/// waited for without end, and a link leads elsewhere.
+pub(crate) fn open_regular(path: &Path, follow: bool) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+
+        let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        flags.set(OFlags::NOFOLLOW, !follow);
+        options.custom_flags(flags.bits() as i32);
+    }
+    #[cfg(not(unix))]
+    if !follow && path.is_symlink() {
+        return Err(io::Error::other(SkipReason::SymbolicLink.to_string()));
+    }
+    let file = options.open(path)?;
+    let found = file.metadata()?;
+    match found.is_file() {
+        true => Ok(file),
+        false if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        false => Err(io::Error::other(SkipReason::NotAFile.to_string())),
+    }
+}
+
+fn opened(path: &Path, follow: bool) -> Result<File, SkipReason> {
+    open_regular(path, follow).map_err(|error| match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() && !follow => SkipReason::SymbolicLink,
+        Ok(found) if !(found.is_file() || found.is_dir() || found.is_symlink()) => {
+            SkipReason::NotAFile
+        }
+        _ => unreadable(&error),
+    })
+}
+
 /// Whether a file is a text, read through once a piece at a time.
-pub(super) fn check(path: &Path, limit: u64) -> Result<(), SkipReason> {
-    let mut file = File::open(path)
-        .map_err(|error| unreadable(&error))?
-        .take(limit + 1);
-    let mut piece = vec![0; PIECE_BYTES];
+pub(super) fn check(path: &Path, limit: u64, follow: bool) -> Result<(), SkipReason> {
+    let file = opened(path, follow)?;
+    read_through(path, &file, limit, PIECE_BYTES, |_| Ok(())).map(drop)
+}
+
+/// Hands over the text of a file without its byte order mark, a piece of so many bytes at a time, up to the first that is
+/// no text.
+fn read_through(
+    path: &Path,
+    file: &File,
+    limit: u64,
+    piece: usize,
+    mut take: impl FnMut(&[u8]) -> Result<(), SkipReason>,
+) -> Result<Charset, SkipReason> {
+    let mut file = file.take(limit.saturating_add(1));
+    let mut piece = vec![0; piece];
     let mut validator: Option<Validator> = None;
     let mut read = 0u64;
     loop {
@@ -147,7 +204,7 @@ pub(super) fn check(path: &Path, limit: u64) -> Result<(), SkipReason> {
         if memchr(0, bytes).is_some() {
             return Err(SkipReason::Binary);
         }
-        let last = n < PIECE_BYTES;
+        let last = n < piece.len();
         let (validator, bytes) = match &mut validator {
             Some(validator) => (validator, bytes),
             none => {
@@ -157,8 +214,9 @@ pub(super) fn check(path: &Path, limit: u64) -> Result<(), SkipReason> {
             }
         };
         validator.check(bytes, last)?;
+        take(bytes)?;
         if last {
-            return Ok(());
+            return Ok(validator.charset);
         }
     }
 }
@@ -259,24 +317,32 @@ fn malformed(decoder: &mut Decoder, bytes: &[u8], last: bool) -> Option<usize> {
 }
 
 /// The text of a file, without a byte order mark.
-pub(super) fn read(path: &Path, limit: u64) -> Result<String, SkipReason> {
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
-    let size = file.metadata().map_or(0, |found| found.len()).min(limit);
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    let read = file.take(limit + 1).read_to_end(&mut bytes);
-    read.map_err(|error| unreadable(&error))?;
-    if bytes.len() as u64 > limit {
-        return Err(SkipReason::TooLarge { limit });
-    }
-    decoded(path, bytes)
+pub(super) fn read(path: &Path, limit: u64, follow: bool) -> Result<String, SkipReason> {
+    let file = opened(path, follow)?;
+    let size = file.metadata().map_or(0, |found| found.len());
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let piece = size.saturating_add(1).clamp(4 << 10, PIECE_BYTES);
+    let mut bytes = Vec::new();
+    let charset = read_through(path, &file, limit, piece, |piece| {
+        // What is left of the file at once, when its beginning is a text.
+        let left = size.saturating_sub(bytes.len()).max(piece.len());
+        let room = bytes.try_reserve(left);
+        room.map_err(|_| {
+            SkipReason::Unreadable(format!("there is no memory for its {size} bytes"))
+        })?;
+        bytes.extend_from_slice(piece);
+        Ok(())
+    })?;
+    Ok(match charset {
+        Charset::Utf8 | Charset::Ascii => match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        },
+        _ => charset.text(&bytes).into_owned(),
+    })
 }
 
 /// What bytes of a file of that name say.
-pub(super) fn decoded(path: &Path, bytes: Vec<u8>) -> Result<String, SkipReason> {
-    decode(path, &bytes).map(Cow::into_owned)
-}
-
-/// The same, without a copy of what is UTF-8.
 pub(crate) fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, str>, SkipReason> {
     if memchr(0, bytes).is_some() {
         return Err(SkipReason::Binary);
@@ -287,11 +353,7 @@ pub(crate) fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, str>, S
         return Ok(Cow::Borrowed(text));
     }
     Validator::new(charset).check(text, true)?;
-    Ok(match charset {
-        Charset::Latin1 => encoding_rs::mem::decode_latin1(text),
-        Charset::Other(encoding) => encoding.decode_without_bom_handling(text).0,
-        Charset::Utf8 | Charset::Ascii => String::from_utf8_lossy(text),
-    })
+    Ok(charset.text(text))
 }
 
 #[cfg(test)]
@@ -302,9 +364,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        let text = read(&path, 1 << 20);
+        let text = read(&path, 1 << 20, false);
         assert_eq!(
-            check(&path, 1 << 20).err(),
+            check(&path, 1 << 20, false).err(),
             text.as_ref().err().cloned(),
             "{name}"
         );
@@ -376,8 +438,58 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, b"abcd").unwrap();
-        assert_eq!(check(&path, 3), Err(SkipReason::TooLarge { limit: 3 }));
-        assert_eq!(read(&path, 3), Err(SkipReason::TooLarge { limit: 3 }));
-        assert_eq!(read(&path, 4).as_deref(), Ok("abcd"));
+        assert_eq!(
+            check(&path, 3, false),
+            Err(SkipReason::TooLarge { limit: 3 })
+        );
+        assert_eq!(
+            read(&path, 3, false),
+            Err(SkipReason::TooLarge { limit: 3 })
+        );
+        assert_eq!(read(&path, 4, false).as_deref(), Ok("abcd"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_huge_file_is_read_no_farther_than_it_is_a_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let file = File::create(&path).unwrap();
+        if file.set_len(1 << 40).is_err() {
+            return; // Not every file system takes as much.
+        }
+        assert_eq!(read(&path, u64::MAX, false), Err(SkipReason::Binary));
+        assert_eq!(check(&path, u64::MAX, false), Err(SkipReason::Binary));
+        let text = vec![b'x'; PIECE_BYTES];
+        std::os::unix::fs::FileExt::write_all_at(&file, &text, 0).unwrap();
+        let reason = read(&path, u64::MAX, false).unwrap_err();
+        assert!(
+            matches!(reason, SkipReason::Unreadable(_) | SkipReason::Binary),
+            "{reason}"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_took_the_place_of_a_file_is_not_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        std::fs::write(at("a"), "x").unwrap();
+        std::os::unix::fs::symlink(at("a"), at("link")).unwrap();
+        let both = |name: &str, follow| {
+            let text = read(&at(name), 9, follow);
+            assert_eq!(
+                check(&at(name), 9, follow).err(),
+                text.as_ref().err().cloned()
+            );
+            text
+        };
+        assert_eq!(both("pipe", true), Err(SkipReason::NotAFile));
+        assert_eq!(both("link", false), Err(SkipReason::SymbolicLink));
+        assert_eq!(both("link", true).as_deref(), Ok("x"));
+        assert!(matches!(both("", true), Err(SkipReason::Unreadable(_))));
     }
 }
