@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use batchwright::Prompts;
 use batchwright::files::PromptSettings;
-use batchwright::sources::{FileScanner, SymlinkPolicy};
+use batchwright::sources::{FileScanner, LeftOut, SymlinkPolicy};
 
 use super::args::folder::FolderArgs;
 use super::args::input::ReadingArgs;
@@ -56,9 +56,13 @@ pub fn settings(
     }
 }
 
-/// What is told of files that are left out.
+/// What is told of files that are left out of prompts.
 pub fn left_out_lines(prompts: &Prompts) -> Vec<String> {
-    let left_out = prompts.left_out();
+    told(prompts.left_out(), "-vv names all")
+}
+
+/// What is told of files that are left out, and of others how all are named.
+pub fn told(left_out: &LeftOut, all: &str) -> Vec<String> {
     if left_out.count() == 0 {
         return Vec::new();
     }
@@ -79,7 +83,7 @@ pub fn left_out_lines(prompts: &Prompts) -> Vec<String> {
         lines.push(format!("  {}: {}", one_line(&file.name()), one_line(&why)));
     }
     if left_out.count() > left_out.first.len() as u64 {
-        lines.push("  and others; -vv names all".to_owned());
+        lines.push(format!("  and others; {all}"));
     }
     lines
 }

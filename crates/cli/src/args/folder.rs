@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use clap::Args;
 
-use super::values::{bytes, name};
+use super::values::{bytes, name, threads};
 
 const HEADING: &str = "Files of a folder";
 
@@ -32,6 +32,6 @@ pub struct FolderArgs {
     pub max_size: Option<u64>,
 
     /// Threads that look for files, read and split them [default: one a processor]
-    #[arg(help_heading = HEADING, long, value_name = "N", hide_short_help = true)]
+    #[arg(help_heading = HEADING, long, value_name = "N", value_parser = threads, hide_short_help = true)]
     pub threads: Option<NonZeroUsize>,
 }

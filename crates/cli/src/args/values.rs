@@ -1,5 +1,6 @@
 //! Values as people write them on a command line.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use batchwright::config::SettingKey;
@@ -80,6 +81,14 @@ pub fn name(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("a name is needed; leave the flag out to name none".to_owned()),
         name => Ok(name.to_owned()),
+    }
+}
+
+/// Threads that look at files.
+pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    match text.trim().parse::<NonZeroUsize>() {
+        Ok(threads) if threads.get() <= 256 => Ok(threads),
+        _ => Err("write a number from 1 to 256".to_owned()),
     }
 }
 

@@ -7,6 +7,7 @@ use batchwright::{Context, Error, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::args::scan::ScanArgs;
+use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::folder;
 use crate::format::{count, size};
@@ -28,6 +29,9 @@ fn scan(args: &ScanArgs) -> Result<Exit, Refusal> {
     let shown = files
         .iter()
         .filter(|(file, _)| !args.skipped || !file.is_valid);
+    if files.is_empty() {
+        display::say(NOTHING);
+    }
     let text = match args.json {
         true => {
             let shown: Vec<Value> = shown.map(described).collect();
@@ -38,6 +42,9 @@ fn scan(args: &ScanArgs) -> Result<Exit, Refusal> {
     };
     Ok(stdout::print(&text, Exit::Success))
 }
+
+const NOTHING: &str = "no file is asked for: hidden and ignored ones are left out first, see --hidden and --no-ignore, and \
+                       --pattern is about the path below the folder";
 
 fn refused(error: &Error) -> Refusal {
     Refusal::usage(error.message()).about(About::Input)
@@ -70,8 +77,9 @@ fn found(args: &ScanArgs, scanner: &FileScanner) -> Result<Vec<Found>, Error> {
 fn units(args: &ScanArgs, scanner: &FileScanner) -> Result<Exit, Refusal> {
     let split = args.split.unwrap_or(Split::File);
     let mut out = BufWriter::new(io::stdout());
-    let mut gone = None;
+    let (mut gone, mut left_out) = (None, LeftOut::default());
     let written = scanner.split_directory(&args.folder, split, &Context::new(), line, |file| {
+        left_out.add(&file.info);
         out.write_all(&file.written).map_err(|error| {
             let why = format!("cannot write to standard output: {error}");
             gone = Some(error.kind());
@@ -84,13 +92,27 @@ fn units(args: &ScanArgs, scanner: &FileScanner) -> Result<Exit, Refusal> {
         (Err(error), Some(_)) => Err(Refusal::could_not_run(error.message())),
         (Err(error), None) => Err(refused(&error)),
         (Ok(_), _) if !flushed => Err(Refusal::could_not_run("cannot write to standard output")),
-        (Ok(_), _) => Ok(Exit::Success),
+        (Ok(found), _) => {
+            if found == 0 {
+                display::say(NOTHING);
+            }
+            let told = folder::told(&left_out, "scan --skipped shows all");
+            told.iter().for_each(|line| display::say(line));
+            Ok(Exit::Success)
+        }
     }
 }
 
 fn line(unit: &Unit<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
     // Texts and numbers are always written to memory.
     let _ = serde_json::to_writer(&mut *out, unit);
+    // JSON itself escapes what controls a terminal in ASCII, but for the last.
+    if out[start..].iter().any(|byte| *byte >= 0x7f) {
+        let safe = sanitize::json(&String::from_utf8_lossy(&out[start..]));
+        out.truncate(start);
+        out.extend_from_slice(safe.as_bytes());
+    }
     out.push(b'\n');
 }
 

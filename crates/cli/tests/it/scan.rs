@@ -71,7 +71,14 @@ fn a_folder_that_cannot_be_read_costs_nothing_else() {
     }
     let args = ["scan", "src", "--pattern", "*.py"];
     let ended = Running::start(&mut desk.command(args)).wait().expect(0);
+    let itself = ["scan", "src/locked"];
+    let refused = Running::start(&mut desk.command(itself)).wait().expect(2);
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(
+        refused.stderr.contains("cannot be read"),
+        "{}",
+        refused.stderr
+    );
     assert!(ended.stdout.contains("src/locked"), "{}", ended.stdout);
     assert!(
         ended
@@ -80,4 +87,43 @@ fn a_folder_that_cannot_be_read_costs_nothing_else() {
         "{}",
         ended.stdout
     );
+}
+
+#[test]
+fn units_come_with_what_is_left_out_and_command_no_terminal() {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("src")).unwrap();
+    let text = "x = '\u{9b}31m\u{7f}\u{202e}'\n";
+    desk.write("src/a.py", text);
+    desk.write("src/b.py", b"\0");
+    let args = ["scan", "src", "--units"];
+    let ended = Running::start(&mut desk.command(args)).wait().expect(0);
+    assert!(
+        ended
+            .stdout
+            .trim_end()
+            .bytes()
+            .all(|byte| (b' '..0x7f).contains(&byte)),
+        "{}",
+        ended.stdout
+    );
+    let unit: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(unit["content"], text);
+    assert!(
+        ended.stderr.contains("1 file is left out: 1 binary")
+            && ended.stderr.contains("src/b.py: binary"),
+        "{}",
+        ended.stderr
+    );
+
+    let none = ["scan", "src", "--pattern", "*.go"];
+    let ended = Running::start(&mut desk.command(none)).wait().expect(0);
+    assert!(
+        ended.stderr.contains("no file is asked for"),
+        "{}",
+        ended.stderr
+    );
+    let threads = ["scan", "src", "--threads", "100000"];
+    let ended = Running::start(&mut desk.command(threads)).wait().expect(2);
+    assert!(ended.stderr.contains("from 1 to 256"), "{}", ended.stderr);
 }
