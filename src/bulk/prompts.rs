@@ -281,6 +281,14 @@ impl PromptSettings {
         self
     }
 
+    /// The file that results are written to. Where the input is a folder that holds it, it is none of the
+    /// input's files: a second run would ask about the answers of the first. Default: none.
+    #[cfg(feature = "files")]
+    pub fn results(mut self, file: impl Into<PathBuf>) -> Self {
+        self.0.results = Some(file.into());
+        self
+    }
+
     /// Which files of a folder are taken. Default: those of [`FileScanner::new`].
     #[cfg(feature = "files")]
     pub fn scanner(mut self, scanner: FileScanner) -> Self {

@@ -56,6 +56,7 @@ pub(crate) struct Pool<'a> {
     on_error: ErrorPolicy,
     total: Option<u64>,
     notifier: Option<&'a dyn ProgressNotifier>,
+    on_end: Option<&'a (dyn Fn() + Sync)>,
     clock: &'a dyn Clock,
 }
 
@@ -70,6 +71,7 @@ impl<'a> Pool<'a> {
             on_error: ErrorPolicy::default(),
             total: None,
             notifier: None,
+            on_end: None,
             clock: &SystemClock,
         }
     }
@@ -109,6 +111,17 @@ impl<'a> Pool<'a> {
 
     pub(crate) fn notifier(mut self, notifier: Option<&'a dyn ProgressNotifier>) -> Self {
         self.notifier = notifier;
+        self
+    }
+
+    /// Called once nothing more is started, whatever the reason, and before the end of the source is waited
+    /// for: a source that waits for results must not do so any longer.
+    #[cfg_attr(
+        all(not(test), not(feature = "files")),
+        expect(dead_code, reason = "sources of files wait for results")
+    )]
+    pub(crate) fn on_end(mut self, hook: &'a (dyn Fn() + Sync)) -> Self {
+        self.on_end = Some(hook);
         self
     }
 
@@ -216,7 +229,11 @@ impl<'a> Pool<'a> {
             woken,
             tick: TICK,
         };
-        let mut dispatcher = match run(dispatcher, &runner, setup, Some(outlet), &mut observer) {
+        let ended = run(dispatcher, &runner, setup, Some(outlet), &mut observer);
+        if let Some(on_end) = self.on_end {
+            on_end();
+        }
+        let mut dispatcher = match ended {
             Ok(Finish { dispatcher, .. }) => dispatcher,
             Err(error) => {
                 return self.not_begun(StopReason::Misuse(error.message().to_owned()), began);

@@ -207,3 +207,40 @@ fn a_detached_source_that_stands_still_does_not_hold_up_the_end() {
     // It stood still all the time: nobody has let go of it.
     drop(give);
 }
+
+#[test]
+fn however_a_run_ends_a_source_that_waits_for_results_is_told() {
+    let over = std::sync::Barrier::new(2);
+    let told = || drop(over.wait());
+    let waits = std::iter::from_fn(|| {
+        over.wait();
+        None
+    });
+    let critical = |_: &usize, _: u32, _: &Context| -> Result<(), Error> {
+        Err(Error::new(ErrorKind::Invalid, "no such program").with_critical())
+    };
+    let ctx = Context::new();
+    let pool = Pool::new(&ctx).on_end(&told);
+    let pool = pool.on_error(ErrorPolicy::StopOnCriticalError);
+    let (ends, end) = run_all(&pool, numbers(1).chain(waits), critical);
+    assert!(matches!(end.stop, Some(StopReason::Critical(_))));
+    assert_eq!(ends.len(), 1);
+}
+
+#[test]
+fn what_a_task_says_of_pace_or_addresses_is_its_own() {
+    let ctx = Context::new();
+    let retry = RetryPolicy::default().base_delay(Duration::ZERO);
+    let pool = Pool::new(&ctx)
+        .retry(retry)
+        .on_error(ErrorPolicy::StopOnCriticalError);
+    let (ends, end) = run_all(&pool, numbers(30), |n, _, _| match n % 3 {
+        0 => Err(Error::new(ErrorKind::RateLimited, "slower")
+            .with_retry_after(Some(Duration::from_secs(100_000)))),
+        1 => Err(Error::new(ErrorKind::Malformed, "odd").with_unreachable()),
+        _ => Ok(()),
+    });
+    assert!(end.stop.is_none(), "{:?}", end.stop);
+    assert_eq!((end.summary.completed, end.summary.failed), (10, 20));
+    assert!(ends.iter().all(|end| end.attempts == 1));
+}

@@ -165,13 +165,7 @@ impl ParallelExecutor {
             chunk_size,
             ..
         } = self.config;
-        let deadline = self.ctx.deadline();
-        Arc::new(Gate::new(
-            max_workers,
-            chunk_size,
-            self.memory.clone(),
-            deadline,
-        ))
+        Arc::new(Gate::new(max_workers, chunk_size, self.memory.clone()))
     }
 
     fn source<I: Iterator<Item = ProcessTask>>(
@@ -193,7 +187,9 @@ impl ParallelExecutor {
         mut sink: impl FnMut(ProcessResult<R>) -> ControlFlow<()>,
         go: impl FnOnce(Pool<'_>, &mut dyn FnMut(TaskEnd<Queued, R>) -> ControlFlow<()>) -> PoolEnd,
     ) -> ProcessingEnd {
+        let open = || gate.open();
         let pool = Pool::new(&self.ctx)
+            .on_end(&open)
             .concurrency(self.config.max_workers)
             .retry(self.retry)
             .on_error(self.on_error)
@@ -202,9 +198,6 @@ impl ParallelExecutor {
                     .as_deref()
                     .map(|told| told as &dyn ProgressNotifier),
             );
-        // Whatever ends the run waits for the source to end, which must not wait for results any more.
-        let stopped = gate.clone();
-        let _opens = self.ctx.on_cancel(move || stopped.open());
         let mut stats = StatsCollector::new();
         let mut early = BTreeMap::new();
         let mut next = 0;
@@ -212,9 +205,6 @@ impl ParallelExecutor {
             // Should the sink panic, nobody is left to let the source go on.
             let _opens = Opens(&gate);
             let result = ended(end);
-            if self.stops_for(&result) {
-                gate.open();
-            }
             if result.attempts > 0 {
                 stats.record(result.size, result.took, result.result.is_ok());
             }
@@ -226,7 +216,6 @@ impl ParallelExecutor {
                 next += 1;
                 gate.leave(result.size);
                 if sink(result).is_break() {
-                    gate.open();
                     return ControlFlow::Break(());
                 }
             }
@@ -237,16 +226,6 @@ impl ParallelExecutor {
             stats: stats.stats(),
             stop,
         }
-    }
-
-    /// Whether the pool ends for this failure.
-    fn stops_for<R>(&self, result: &ProcessResult<R>) -> bool {
-        let failed = result.result.as_ref().err();
-        failed.is_some_and(|error| match self.on_error {
-            ErrorPolicy::ContinueOnError => false,
-            ErrorPolicy::StopOnCriticalError => error.is_critical(),
-            _ => true,
-        })
     }
 
     fn call<R>(

@@ -1,7 +1,6 @@
 //! How many files are under way: the reader of the list waits until one of them has been handed out.
 
 use std::thread;
-use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -13,8 +12,6 @@ pub(super) struct Gate {
     least: usize,
     most: usize,
     memory: MemoryManager,
-    /// When nobody is held up any more.
-    deadline: Option<Instant>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -30,18 +27,12 @@ struct State {
 }
 
 impl Gate {
-    pub(super) fn new(
-        least: usize,
-        most: usize,
-        memory: MemoryManager,
-        deadline: Option<Instant>,
-    ) -> Self {
+    pub(super) fn new(least: usize, most: usize, memory: MemoryManager) -> Self {
         let most = most.max(least);
         Self {
             least,
             most,
             memory,
-            deadline,
             state: Mutex::new(State {
                 open: false,
                 inside: 0,
@@ -58,10 +49,7 @@ impl Gate {
     pub(super) fn enter(&self) {
         let mut state = self.state.lock();
         while !state.open && state.inside >= state.limit {
-            match self.deadline {
-                Some(at) => state.open |= self.changed.wait_until(&mut state, at).timed_out(),
-                None => self.changed.wait(&mut state),
-            }
+            self.changed.wait(&mut state);
         }
         state.inside += 1;
     }
@@ -110,7 +98,7 @@ mod tests {
 
     #[test]
     fn whoever_comes_waits_for_one_to_leave_and_for_nobody_once_it_is_open() {
-        let gate = Gate::new(1, 2, MemoryManager::default(), None);
+        let gate = Gate::new(1, 2, MemoryManager::default());
         gate.enter();
         gate.enter();
         thread::scope(|scope| {
@@ -125,7 +113,7 @@ mod tests {
 
     #[test]
     fn fewer_are_let_in_as_memory_runs_short_but_one_for_each_worker() {
-        let gate = Gate::new(3, 8, MemoryManager::new(1), None);
+        let gate = Gate::new(3, 8, MemoryManager::new(1));
         for _ in 0..8 {
             gate.enter();
         }

@@ -32,6 +32,7 @@ pub struct FileScanner {
     ignore_files: bool,
     threads: usize,
     filter: FileFilter,
+    without: Vec<PathBuf>,
 }
 
 impl Default for FileScanner {
@@ -50,7 +51,14 @@ impl FileScanner {
             ignore_files: true,
             threads: available_parallelism().map_or(1, NonZeroUsize::get),
             filter: FileFilter::default(),
+            without: Vec::new(),
         }
+    }
+
+    /// Not this file, whatever its name: such as one that results are written to. Default: none.
+    pub fn without(mut self, file: impl Into<PathBuf>) -> Self {
+        self.without.push(file.into());
+        self
     }
 
     /// Only files whose path below the folder fits this pattern or one of those named before, written as in
@@ -150,6 +158,14 @@ impl FileScanner {
         });
         ctx.check()?;
         let mut files: Vec<FileInfo> = found.into_inner().into_iter().flatten().collect();
+        for file in &self.without {
+            if let Ok(file) = file.canonicalize() {
+                files.retain(|found| {
+                    found.path.file_name() != file.file_name()
+                        || found.path.canonicalize().ok().as_ref() != Some(&file)
+                });
+            }
+        }
         // Not by `Path`, which takes paths apart at each comparison.
         files.par_sort_unstable_by(|a, b| {
             let (a, b) = (a.path.as_os_str(), b.path.as_os_str());

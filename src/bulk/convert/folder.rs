@@ -41,7 +41,10 @@ pub(super) fn open(
             "found {flag}; expected a file, not a folder, which alone takes it"
         )));
     }
-    let scanner = settings.scanner.clone().unwrap_or_default();
+    let mut scanner = settings.scanner.clone().unwrap_or_default();
+    if let Some(results) = &settings.results {
+        scanner = scanner.without(results);
+    }
     let split = settings.split.unwrap_or_default();
     let mut spool = SpoolFile::new(spool_folder, &name)?;
     let mut header = serde_json::json!(COLUMNS).to_string();

@@ -185,6 +185,9 @@ pub(crate) struct Settings {
     /// What is read of an SQLite file.
     pub(crate) query: Option<String>,
     /// Which files of folders are taken.
+    /// The file that results go to: no part of a folder that holds it.
+    #[cfg(feature = "files")]
+    pub(crate) results: Option<std::path::PathBuf>,
     #[cfg(feature = "files")]
     pub(crate) scanner: Option<FileScanner>,
     /// Into what these are split.

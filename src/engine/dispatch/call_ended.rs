@@ -41,6 +41,7 @@ impl<W: Work> Dispatcher<W> {
         self.note_reached(step, &result, elsewhere, now);
         let mut ended = match &result {
             Ok(_) => CallEnd::Replied(used),
+            Err(_) if self.options.independent => CallEnd::Failed,
             Err(e) if e.kind() == ErrorKind::RateLimited => {
                 self.counters.rate_limited += 1;
                 // What is absurd is no reason for a pause, of this run or of others.
@@ -121,13 +122,16 @@ impl<W: Work> Dispatcher<W> {
             self.pending.push(Settled::Unsent(ticket, error));
             return;
         }
-        if error.kind() == ErrorKind::RateLimited {
-            self.on_rate_limited(ticket, error, elsewhere, now);
-            return;
-        }
         if self.options.independent {
+            if error.kind() != ErrorKind::Transient {
+                ticket.tries.max_retries = Some(0);
+            }
             let critical = error.is_critical();
             self.after_failure(ticket, error, critical, now);
+            return;
+        }
+        if error.kind() == ErrorKind::RateLimited {
+            self.on_rate_limited(ticket, error, elsewhere, now);
             return;
         }
         self.note_first_reply(step, &error, elsewhere);
@@ -329,7 +333,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     fn note_unreached(&mut self, error: &Error) {
-        if error.is_unreachable() {
+        if error.is_unreachable() && !self.options.independent {
             self.unreached += 1;
             if self.unreached >= UNREACHED {
                 self.stop_for(StopReason::Unreachable(error.clone()));

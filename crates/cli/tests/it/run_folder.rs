@@ -171,3 +171,12 @@ fn a_scan_counts_and_prints_what_a_run_would_ask() {
         })
     );
 }
+
+#[test]
+fn results_in_the_folder_are_never_asked_about() {
+    let (desk, sim) = (desk(), good());
+    for _ in 0..3 {
+        desk.run(&sim, "src -o ./src/deep/../out.jsonl").expect(0);
+    }
+    assert_eq!(sim.stats().calls, 4);
+}

@@ -139,6 +139,10 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     match args.prompt.task == TaskArg::Embed && falls_back {
         false => {
             let folder = data_dir(args.pace.data_dir.as_deref());
+            let settings = match &args.output {
+                Some(output) => settings.results(output),
+                None => settings,
+            };
             args.input.settings(settings, folder)
         }
         true => Err(Refusal::usage(
