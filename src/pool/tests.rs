@@ -211,7 +211,9 @@ fn a_detached_source_that_stands_still_does_not_hold_up_the_end() {
 #[test]
 fn however_a_run_ends_a_source_that_waits_for_results_is_told() {
     let over = std::sync::Barrier::new(2);
-    let told = || drop(over.wait());
+    let told = || {
+        over.wait();
+    };
     let waits = std::iter::from_fn(|| {
         over.wait();
         None
