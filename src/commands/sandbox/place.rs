@@ -35,6 +35,7 @@ impl Held {
     }
 }
 
+#[cfg(any(target_os = "linux", test))]
 impl Place {
     /// Opens it, if it is still what it was; it need not be readable.
     pub fn open(&self) -> Result<File, String> {
@@ -67,7 +68,7 @@ fn open(path: &Path) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     options.custom_flags(libc::O_PATH);
     #[cfg(not(target_os = "linux"))]
-    options.custom_flags(libc::O_NONBLOCK);
+    options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
     options.open(path)
 }
 
