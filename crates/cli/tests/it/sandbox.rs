@@ -389,6 +389,39 @@ fn exec(desk: &Desk, words: &str, script: &str, code: i32) -> serde_json::Value 
 }
 
 #[test]
+fn exec_says_what_commands_may_and_could_not_do() {
+    let desk = Desk::new();
+    if prepare(&sandbox()).is_none() {
+        return;
+    }
+    std::fs::create_dir(desk.path("work")).unwrap();
+    let run = |words: &str, code| {
+        let mut command = desk.command(words.split(' '));
+        Running::start(command.env("HOME", desk.path("work")))
+            .wait()
+            .expect(code)
+            .stderr
+    };
+    let (wide, reminder) = (
+        "may write to all of",
+        "had no network and could write only below",
+    );
+    let failed = run("exec --sandbox on -- ls ::: missing", 3);
+    assert!(
+        failed.contains(wide) && failed.contains("your home folder"),
+        "{failed}"
+    );
+    assert!(
+        failed.contains(reminder) && failed.contains("--write"),
+        "{failed}"
+    );
+    let ended = run("exec --sandbox on --workdir work/.. -- ls ::: .", 0);
+    assert!(ended.contains(wide) && !ended.contains(reminder), "{ended}");
+    let off = run("exec --sandbox off -- ls ::: missing", 3);
+    assert!(!off.contains(wide) && !off.contains(reminder), "{off}");
+}
+
+#[test]
 fn exec_confines_and_says_what_was_refused() {
     let desk = Desk::new();
     if prepare(&sandbox()).is_none() {
@@ -422,8 +455,16 @@ fn exec_confines_and_says_what_was_refused() {
     exec(&desk, &named, "echo out > ../more/out", 0);
     assert!(!desk.exists("out") && desk.exists("more/out"));
 
-    let refused = exec(&desk, "--allow cat --on-error stop-critical", "true", 4);
-    assert_eq!(refused["error"]["kind"], "not_allowed", "{refused}");
+    let run = |words: &str| Running::start(&mut desk.command(words.split(' '))).wait();
+    let refused = run("exec -o - --allow cat --on-error stop-critical -- true ::: x").expect(4);
+    let record = results(&refused.stdout).swap_remove(0);
+    assert_eq!(record["error"]["kind"], "not_allowed", "{record}");
+    let said = run("exec --allow echo --shell -- true ::: x").expect(2);
+    assert!(
+        said.error().contains("--allow does not name"),
+        "{}",
+        said.error()
+    );
     let spun = exec(&desk, "--cpu 1", "while :; do :; done", 3);
     assert_eq!(spun["error"]["kind"], "limit", "{spun}");
     let off = exec(

@@ -7,7 +7,7 @@ mod source;
 
 use std::sync::Arc;
 
-use batchwright::commands::{CommandRunner, OnStop, Overflow};
+use batchwright::commands::{CommandRunner, OnStop, Overflow, SandboxMode};
 use batchwright::{Context, Error, Settings};
 
 use crate::args::exec::{ExecArgs, OnStopArg};
@@ -28,7 +28,9 @@ pub fn execute(args: &ExecArgs) -> Exit {
 fn run(args: &ExecArgs) -> Result<Exit, Early> {
     refuse_contradictions(args)?;
     let settings = settings(args)?;
-    let runner = runner(args, &settings)?;
+    let mode = settings.exec_sandbox().map_err(refused)?;
+    let mode = SandboxMode::parse(&mode).unwrap_or_default();
+    let runner = runner(args, &settings, mode)?;
     let mut source = Source::open(args)?;
     let mut emitter = Emitter::open(args)?;
     let plan = source.check(emitter.finished())?;
@@ -39,6 +41,9 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
     let mut session = Session::start(&args.show, ctx, stopping_line(args))?;
     session.display = Arc::new(Display::new(&args.show).with_line(report::progress_line));
     if let Some(line) = report::plan_line(&plan) {
+        session.say(line);
+    }
+    if let Some(line) = sandbox::wide(args, mode) {
         session.say(line);
     }
     emitter.shares_terminal_with(&session.display);
@@ -53,6 +58,7 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
         report: report.map_err(unusable)?,
         skipped: skip.skipped.load(std::sync::atomic::Ordering::Relaxed),
         plan,
+        confined: sandbox::reminder(args, mode),
         failures: emitter.failures,
         trouble: emitter.trouble,
     };
@@ -90,7 +96,11 @@ fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
     Ok(settings)
 }
 
-fn runner(args: &ExecArgs, settings: &Settings) -> Result<CommandRunner, Refusal> {
+fn runner(
+    args: &ExecArgs,
+    settings: &Settings,
+    mode: SandboxMode,
+) -> Result<CommandRunner, Refusal> {
     let on_error = settings.exec_on_error().map_err(refused)?;
     let policy = OnError::named(&on_error)
         .unwrap_or(OnError::Continue)
@@ -125,10 +135,7 @@ fn runner(args: &ExecArgs, settings: &Settings) -> Result<CommandRunner, Refusal
         .keep_order(args.results.keep_order)
         .overflow(overflow)
         .max_output(args.results.max_output)
-        .sandbox(sandbox::sandbox(
-            &args.sandbox,
-            &settings.exec_sandbox().map_err(refused)?,
-        )?);
+        .sandbox(sandbox::sandbox(args, mode)?);
     if let Some(folder) = &args.workdir {
         if !folder.is_dir() {
             let why = format!("--workdir {}: there is no such folder", folder.display());

@@ -22,6 +22,8 @@ pub struct Ended {
     pub plan: Plan,
     /// Commands that were passed over, since an earlier run finished them.
     pub skipped: u64,
+    /// What commands were kept from.
+    pub confined: Option<String>,
     pub failures: Vec<String>,
     pub trouble: Option<Trouble>,
 }
@@ -184,6 +186,9 @@ fn print(args: &ExecArgs, ended: &Ended) {
     let more = report.failed.saturating_sub(ended.failures.len() as u64);
     if more > 0 {
         lines.push(format!("  and {} more that failed", count(more)));
+    }
+    if let (1.., Some(line)) = (report.failed, &ended.confined) {
+        lines.push(format!("  {line}"));
     }
     if let Some(path) = &args.results.output {
         lines.push(format!("  results    {}", path.display()));

@@ -1,15 +1,26 @@
 //! From the flags to the sandbox.
 
+use std::env;
 use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use batchwright::commands::{Limits, Sandbox, SandboxMode};
 
+use crate::args::exec::ExecArgs;
 use crate::args::sandbox::SandboxArgs;
+use crate::data_dir::data_dir;
 use crate::exit::Refusal;
 
 /// `mode` as the settings have it.
-pub fn sandbox(args: &SandboxArgs, mode: &str) -> Result<Sandbox, Refusal> {
-    let mode = SandboxMode::parse(mode).unwrap_or_default();
+pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
+    let args = &exec.sandbox;
+    let is_sh = |program: &OsStr| Path::new(program).file_name() == Some("sh".as_ref());
+    if exec.shell && !args.allow.is_empty() && !args.allow.iter().any(|program| is_sh(program)) {
+        return Err(Refusal::usage(
+            "--shell has sh run each line, which --allow does not name; with sh on the list every \
+             program may run, so leave out one of the two",
+        ));
+    }
     let mut sandbox = Sandbox::new(mode)
         .network(args.net)
         .local_sockets(args.local_sockets)
@@ -68,4 +79,49 @@ fn add_variables(sandbox: Sandbox, wish: &OsStr) -> Result<Sandbox, Refusal> {
         .map(str::trim)
         .filter(|name| !name.is_empty());
     Ok(names.fold(sandbox, Sandbox::pass_variable))
+}
+
+/// What commands may write to where that is more than anybody is likely to want.
+pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
+    if mode == SandboxMode::Off {
+        return None;
+    }
+    let folder = exec.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
+    let mut writable = exec.sandbox.write.iter().chain([&folder]);
+    let home = env::var_os("HOME").map(|home| (PathBuf::from(home), "your home folder"));
+    let data = data_dir(exec.pace.data_dir.as_deref());
+    let data = data.map(|data| (data, "the data of batchwright itself"));
+    let places = [home, data].into_iter().flatten();
+    let places: Vec<_> = places
+        .filter_map(|(path, what)| Some((path.canonicalize().ok()?, what)))
+        .collect();
+    writable.find_map(|path| {
+        let path = path.canonicalize().ok()?;
+        let (_, what) = places.iter().find(|(place, _)| place.starts_with(&path))?;
+        Some(format!(
+            "commands may write to all of {}, {what} included; --workdir DIR is a folder of their own",
+            path.display()
+        ))
+    })
+}
+
+/// What commands could not do, for those that do not say why they failed.
+pub fn reminder(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
+    if mode != SandboxMode::On {
+        return None;
+    }
+    let folder = exec.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
+    let folder = folder.canonicalize().unwrap_or(folder);
+    let (network, net) = match exec.sandbox.net {
+        true => ("", ""),
+        false => ("had no network and ", "--net, "),
+    };
+    let more = match exec.sandbox.write.is_empty() {
+        true => "",
+        false => " and where --write says",
+    };
+    Some(format!(
+        "commands {network}could write only below {}{more}, and to TMPDIR; see {net}--write PATH",
+        folder.display()
+    ))
 }
