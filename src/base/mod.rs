@@ -16,6 +16,7 @@ pub mod id;
 pub mod memory;
 pub mod names;
 pub mod private;
+pub(crate) mod rescue;
 pub mod secret;
 pub mod sidecar_path;
 pub(crate) mod thread;

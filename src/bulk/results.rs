@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::base::atomic_file::AtomicFile;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::rescue::same_file;
 
 use super::input::{EarlierResult, hash_prefix};
 use super::options::FileRunError;
@@ -425,20 +426,6 @@ fn lock(path: &Path) -> Result<File, Error> {
             path.display()
         ),
     ))
-}
-
-#[cfg(unix)]
-fn same_file(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), std::fs::metadata(path)) {
-        (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
-        _ => false,
-    }
-}
-
-#[cfg(not(unix))]
-fn same_file(_: &File, _: &Path) -> bool {
-    true
 }
 
 pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {

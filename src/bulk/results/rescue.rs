@@ -1,14 +1,11 @@
 //! What becomes of an output that somebody removes, replaces, cuts short or writes to while a run is
 //! writing its results there.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io;
 
-use super::{ResultsFile, Torn, same_file};
-use crate::base::disk::sync_folder;
+use super::{ResultsFile, Torn};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::private;
+use crate::base::rescue::{copy_beside, same_file};
 
 impl ResultsFile {
     /// Looks whether the file is still where and as long as this run has made it. When it is not
@@ -61,7 +58,7 @@ impl ResultsFile {
             "{}: it was removed or replaced while the run was going on; nothing more is sent",
             self.path.display()
         );
-        let (path, copy) = match self.copy_beside() {
+        let (path, copy) = match copy_beside(&self.path, &self.file, self.len) {
             Ok(copied) => copied,
             Err(e) => return format!("{lost}, and what it held cannot be saved beside it: {e}"),
         };
@@ -74,47 +71,5 @@ impl ResultsFile {
         );
         self.path = path;
         message
-    }
-
-    fn copy_beside(&self) -> io::Result<(PathBuf, File)> {
-        let (path, copy) = rescue_file(&self.path)?;
-        // Locked like any other output, since this run still writes to it.
-        let copied = copy.try_lock().map_err(io::Error::from).and_then(|()| {
-            let mut held = (&self.file).take(self.len);
-            held.get_mut().seek(SeekFrom::Start(0))?;
-            io::copy(&mut held, &mut &copy)?;
-            copy.set_permissions(self.file.metadata()?.permissions())?;
-            copy.sync_all()
-        });
-        if let Err(error) = copied {
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
-        }
-        let _ = sync_folder(&path);
-        Ok((path, copy))
-    }
-}
-
-/// A new file beside the path; in the folder for temporary files when that one is gone too.
-fn rescue_file(path: &Path) -> io::Result<(PathBuf, File)> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let mut number = 1;
-    loop {
-        let beside = folder.join(format!("{name}.rescued-{number}"));
-        let mut options = OpenOptions::new();
-        options.create_new(true).append(true).read(true);
-        match private::open(&mut options, &beside) {
-            Ok(file) => return Ok((beside, file)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let instead = std::env::temp_dir();
-                if folder == instead {
-                    return Err(error);
-                }
-                folder = instead;
-            }
-            Err(error) => return Err(error),
-        }
     }
 }
