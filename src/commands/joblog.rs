@@ -9,7 +9,7 @@ use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 
 use super::job::CommandJob;
-use super::line_file::LineFile;
+use super::line_file::{LineFile, Tail};
 use super::record::{FailureKind, JobRecord, JobStatus};
 
 const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
@@ -68,17 +68,27 @@ impl JobLog {
         let mut lines = 0;
         // A command that ran several times under one number counts as its last run.
         let mut ended: HashMap<(u64, [u8; 16]), bool> = HashMap::new();
-        let read = |line: &[u8]| {
+        let read = |line: &[u8], whole: bool| {
+            if !whole {
+                let torn = match lines {
+                    0 => HEADER.starts_with(line),
+                    _ => begins_as_line(line),
+                };
+                return match torn {
+                    true => Ok(Tail::Torn),
+                    false => Err(no_log(path, lines + 1)),
+                };
+            }
             lines += 1;
             if lines == 1 {
                 return match line == HEADER {
-                    true => Ok(()),
+                    true => Ok(Tail::Line),
                     false => Err(no_log(path, 1)),
                 };
             }
             let (seq, succeeded, command) = parse(line).ok_or_else(|| no_log(path, lines))?;
             ended.insert((seq, key(command)), succeeded);
-            Ok(())
+            Ok(Tail::Line)
         };
         let file = LineFile::open(path, read)?;
         let Some(resume) = resume else {
@@ -95,7 +105,7 @@ impl JobLog {
                 ));
             }
             return Ok(Self {
-                new: file.is_empty() || lines == 0,
+                new: lines == 0,
                 file,
                 finished: Finished::default(),
             });
@@ -134,6 +144,14 @@ impl JobLog {
         self.file.append(&line)?;
         self.new = false;
         Ok(())
+    }
+
+    /// Looks whether the log is still where and as long as this run has made it.
+    ///
+    /// # Errors
+    /// When somebody else removed, replaced, cut or wrote to it; what it held is then copied beside its place.
+    pub fn check(&mut self) -> Result<(), Error> {
+        self.file.check()
     }
 }
 
@@ -192,6 +210,13 @@ fn parse(line: &[u8]) -> Option<(u64, bool, &[u8])> {
     let exit = number(5)?;
     let signal = number(0)?;
     Some((seq, exit == 0 && signal == 0, columns.next()?))
+}
+
+/// Whether this may be the beginning of a line: of its columns before the command, the first is a number.
+fn begins_as_line(line: &[u8]) -> bool {
+    let mut columns = line.split(|byte| *byte == b'\t');
+    let seq = columns.next().unwrap_or_default();
+    !seq.is_empty() && seq.iter().all(u8::is_ascii_digit)
 }
 
 fn key(command: &[u8]) -> [u8; 16] {
@@ -339,14 +364,25 @@ mod tests {
         );
         let mut log = JobLog::open(&path, Some(Resume::Ended)).unwrap();
         assert_eq!(skipped(&log, &["a"]), [true]);
-        assert_eq!(fs::read(&path).unwrap(), whole);
         log.append(&record(2, "b", Some(0), None)).unwrap();
+        assert!(fs::read(&path).unwrap().starts_with(&whole));
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3);
         let diary = folder.path().join("diary");
         fs::write(&diary, "dear diary\n").unwrap();
         let error = JobLog::open(&diary, Some(Resume::Ended)).err().unwrap();
         assert!(error.message().contains("is no job log"), "{error}");
         assert_eq!(fs::read_to_string(&diary).unwrap(), "dear diary\n");
+        // Neither is a line without an end, of whatever file.
+        for (theirs, line) in [
+            ("{\"key\": 1}".to_owned(), 1),
+            (String::from_utf8(whole.clone()).unwrap() + "end", 3),
+        ] {
+            fs::write(&diary, &theirs).unwrap();
+            let error = JobLog::open(&diary, Some(Resume::Ended)).err().unwrap();
+            let why = format!("no job log, by its line {line}");
+            assert!(error.message().contains(&why), "{error}");
+            assert_eq!(fs::read_to_string(&diary).unwrap(), theirs);
+        }
         // Killed in the middle of the header.
         fs::write(&diary, "Seq\tHo").unwrap();
         let mut log = JobLog::open(&diary, None).unwrap();

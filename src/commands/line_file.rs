@@ -1,90 +1,223 @@
-//! A file to which whole lines are added, by one run at a time, and which is mended when it is opened again.
+//! A file to which whole lines are added, by one run at a time, and which is mended when it is gone on with.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::rescue::{copy_beside, same_file};
+
+/// A longer line is none of ours.
+const LONGEST: u64 = 64 * 1024 * 1024;
+
+/// What stands at the end of a file without a line end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tail {
+    /// All of a line but its end.
+    Line,
+    /// The beginning of a line, which a killed run left.
+    Torn,
+}
 
 pub(super) struct LineFile {
     path: PathBuf,
     file: File,
-    /// Up to here it has whole lines; `None` for a pipe or a device.
-    whole: Option<u64>,
+    /// What was written to it; `None` for a pipe or a device, which are not looked at.
+    written: Option<Written>,
+    /// What somebody else did to it meanwhile.
+    lost: Option<Error>,
+}
+
+#[derive(Clone, Copy)]
+struct Written {
+    /// Up to here it has whole lines.
+    whole: u64,
+    /// What follows is mended before something is added.
+    tail: Option<Tail>,
 }
 
 impl LineFile {
-    /// Opens or makes it, locked as long as this lives, and cuts off a line that a killed run left unfinished.
-    /// `line` sees each whole line that is there, without its end.
+    /// Opens or makes it, locked as long as this lives. `line` sees each line that is there, without its end, and
+    /// whether it had one; what had none is as `line` says. Nothing is changed yet.
+    ///
+    /// A link is not followed: a command of an earlier run may have put it there.
     pub fn open(
         path: &Path,
-        mut line: impl FnMut(&[u8]) -> Result<(), Error>,
+        mut line: impl FnMut(&[u8], bool) -> Result<Tail, Error>,
     ) -> Result<Self, Error> {
         let trouble = |why: io::Error| trouble(path, "cannot open", &why);
-        let mut options = OpenOptions::new();
-        options.create(true).append(true);
+        let found = path.symlink_metadata().ok();
+        if found.as_ref().is_some_and(|found| found.is_symlink()) && !is_of_the_system(path) {
+            let why = format!(
+                "{} is a link, which is not followed: name the file itself",
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
         // A pipe opened for reading too would keep itself open.
-        let regular = path.metadata().map_or(true, |metadata| metadata.is_file());
-        let mut file = options.read(regular).open(path).map_err(trouble)?;
+        let regular = found.is_none_or(|found| found.is_file());
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).read(regular);
+        if regular {
+            follow_no_link(&mut options);
+        }
+        let mut file = options.open(path).map_err(trouble)?;
+        let mut opened = Self {
+            path: path.to_owned(),
+            file: file.try_clone().map_err(trouble)?,
+            written: None,
+            lost: None,
+        };
         if !regular {
-            return Ok(Self {
-                path: path.to_owned(),
-                file,
-                whole: None,
-            });
+            return Ok(opened);
         }
         file.try_lock().map_err(|_| {
             let why = format!("{} is being written by another run", path.display());
             Error::new(ErrorKind::Invalid, why)
         })?;
         file.seek(SeekFrom::Start(0)).map_err(trouble)?;
-        let mut whole = 0;
+        let (mut whole, mut tail) = (0, None);
         let mut reader = BufReader::with_capacity(64 * 1024, &file);
         let mut text = Vec::new();
         loop {
             text.clear();
-            let read = reader
-                .by_ref()
-                .read_until(b'\n', &mut text)
-                .map_err(trouble)?;
-            if text.pop() != Some(b'\n') {
-                break;
+            let mut bounded = reader.by_ref().take(LONGEST);
+            let read = bounded.read_until(b'\n', &mut text).map_err(trouble)? as u64;
+            if read == LONGEST {
+                let why = format!(
+                    "{} has a line of more than 64 MiB, which is none of ours; the file was left as it is",
+                    path.display()
+                );
+                return Err(Error::new(ErrorKind::Invalid, why));
             }
-            line(&text)?;
-            whole += read as u64;
+            if text.last() == Some(&b'\n') {
+                text.pop();
+                line(&text, true)?;
+                whole += read;
+                continue;
+            }
+            if read > 0 {
+                // After a power loss, zeros may stand where a line was to be.
+                let lost = whole > 0 && text.iter().all(|byte| *byte == 0);
+                let kind = if lost {
+                    Tail::Torn
+                } else {
+                    line(&text, false)?
+                };
+                if kind == Tail::Line {
+                    whole += read;
+                }
+                tail = Some(kind);
+            }
+            break;
         }
-        let length = file.metadata().map_err(trouble)?.len();
-        if length > whole {
-            log::info!(
-                "{}: cut off {} bytes of a line that was not finished",
-                path.display(),
-                length - whole
-            );
-            file.set_len(whole).map_err(trouble)?;
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            whole: Some(whole),
-        })
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.whole == Some(0)
+        opened.written = Some(Written { whole, tail });
+        Ok(opened)
     }
 
     /// Adds a line, which ends with a line end: all of it or nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written, or as [`check`](Self::check).
     pub fn append(&mut self, line: &[u8]) -> Result<(), Error> {
+        self.mend()
+            .map_err(|why| trouble(&self.path, "cannot mend", &why))?;
+        self.check()?;
         if let Err(why) = self.file.write_all(line) {
-            if let Some(whole) = self.whole {
-                let _ = self.file.set_len(whole);
+            if let Some(written) = self.written {
+                let _ = self.file.set_len(written.whole);
             }
             return Err(trouble(&self.path, "cannot write", &why));
         }
-        self.whole = self.whole.map(|whole| whole + line.len() as u64);
+        if let Some(written) = &mut self.written {
+            written.whole += line.len() as u64;
+        }
         Ok(())
     }
+
+    fn mend(&mut self) -> io::Result<()> {
+        let Some(written) = &mut self.written else {
+            return Ok(());
+        };
+        match written.tail {
+            None => return Ok(()),
+            Some(Tail::Line) => {
+                self.file.write_all(b"\n")?;
+                written.whole += 1;
+            }
+            Some(Tail::Torn) => {
+                log::info!(
+                    "{}: cut off a line that was not finished",
+                    self.path.display()
+                );
+                self.file.set_len(written.whole)?;
+            }
+        }
+        written.tail = None;
+        Ok(())
+    }
+
+    /// Looks whether the file is still where and as long as this run has made it.
+    ///
+    /// # Errors
+    /// When somebody else removed, replaced, cut or wrote to it. What a file held that has no name any more is
+    /// copied beside its place, and the error says where.
+    pub fn check(&mut self) -> Result<(), Error> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
+        let Some(Written { whole, tail: None }) = self.written else {
+            return Ok(());
+        };
+        let path = self.path.display();
+        let why = if !same_file(&self.file, &self.path) {
+            let lost = format!(
+                "{path}: it was removed or replaced while the run was going on; nothing more is run"
+            );
+            match copy_beside(&self.path, &self.file, whole) {
+                Ok((copy, _)) => format!(
+                    "{lost}. What it held is saved in {}: to go on, move that file back",
+                    copy.display()
+                ),
+                Err(why) => format!("{lost}, and what it held cannot be saved beside it: {why}"),
+            }
+        } else {
+            let length = self.file.metadata().map_or(whole, |found| found.len());
+            if length == whole {
+                return Ok(());
+            }
+            format!(
+                "{path}: somebody else cut it short or wrote to it while the run was going on: it has \
+                 {length} bytes where the run had written {whole}; nothing more is run"
+            )
+        };
+        let lost = Error::new(ErrorKind::Invalid, why);
+        self.lost = Some(lost.clone());
+        Err(lost)
+    }
 }
+
+impl Drop for LineFile {
+    fn drop(&mut self) {
+        // A command that is being started has the descriptor, too, up to the moment of its exec.
+        let _ = self.file.unlock();
+    }
+}
+
+/// Links such as `/dev/stdout` and `/dev/fd/63` are where no command puts any.
+fn is_of_the_system(path: &Path) -> bool {
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    folder.is_some_and(|folder| folder.starts_with("/dev") || folder.starts_with("/proc"))
+}
+
+#[cfg(unix)]
+fn follow_no_link(options: &mut OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+}
+
+#[cfg(not(unix))]
+fn follow_no_link(_: &mut OpenOptions) {}
 
 fn trouble(path: &Path, what: &str, why: &io::Error) -> Error {
     Error::new(

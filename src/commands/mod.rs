@@ -23,6 +23,7 @@ mod line_file;
 mod monitor;
 mod order;
 mod output;
+mod output_folder;
 #[cfg(unix)]
 mod process;
 #[cfg(not(unix))]

@@ -5,6 +5,10 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::base::error::{Error, ErrorKind};
+
+use super::output_folder::OutputFolder;
+
 /// Where goes what is beyond the part of an output that is kept in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -14,17 +18,58 @@ pub enum Overflow {
     Drop,
     /// The whole output goes into a temporary file, which has no name and goes with its [`Output`].
     Temporary,
-    /// The whole output goes into a file of this folder, `NUMBER.stdout` or `NUMBER.stderr`. The folder is
-    /// made when the first file is.
+    /// The whole output goes into a file of this folder, `NUMBER.stdout` or `NUMBER.stderr`; `NUMBER-2.stdout`
+    /// and so on where an earlier run has taken that. The folder is made before the first command is run, and
+    /// removed when nothing is in it after the last. It must not be a link, since commands may have made that.
     Folder(PathBuf),
 }
 
 /// How much of an output is kept, and where.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct OutputSettings {
-    pub in_memory: usize,
-    pub overflow: Overflow,
-    pub most: u64,
+    in_memory: usize,
+    most: u64,
+    beyond: Beyond,
+}
+
+/// An [`Overflow`] that is ready to be written to.
+#[derive(Debug)]
+enum Beyond {
+    Nowhere,
+    Temporary,
+    Folder(Arc<OutputFolder>),
+}
+
+impl OutputSettings {
+    /// Makes ready what long outputs need, before a command runs that could interfere.
+    pub fn new(in_memory: usize, most: u64, overflow: &Overflow) -> Result<Self, Error> {
+        let beyond = match overflow {
+            Overflow::Drop => Beyond::Nowhere,
+            Overflow::Temporary => Beyond::Temporary,
+            Overflow::Folder(path) => {
+                let folder = OutputFolder::open(path).map_err(|why| {
+                    let why = format!(
+                        "cannot keep outputs in {}: {why}; it must be a folder, and no link to one",
+                        path.display()
+                    );
+                    Error::new(ErrorKind::Invalid, why)
+                })?;
+                Beyond::Folder(Arc::new(folder))
+            }
+        };
+        Ok(Self {
+            in_memory: in_memory.min(usize::try_from(most).unwrap_or(usize::MAX)),
+            most,
+            beyond,
+        })
+    }
+
+    /// Cleans up after the last command.
+    pub fn leave(&self) {
+        if let Beyond::Folder(folder) = &self.beyond {
+            folder.leave();
+        }
+    }
 }
 
 /// What a command printed to one of its streams.
@@ -34,7 +79,15 @@ pub struct Output {
     total: u64,
     stored: u64,
     file: Option<Arc<File>>,
-    path: Option<PathBuf>,
+    /// The file that has a name.
+    named: Option<Named>,
+}
+
+#[derive(Debug, Clone)]
+struct Named {
+    folder: Arc<OutputFolder>,
+    name: String,
+    path: PathBuf,
 }
 
 impl Output {
@@ -43,9 +96,23 @@ impl Output {
         &self.head
     }
 
-    /// The same as text; what is not UTF-8 is replaced by U+FFFD.
+    /// The same as text; what is not UTF-8 is replaced by U+FFFD, and a character that was cut in half is left out.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.head).into_owned()
+        match self.utf8() {
+            Some(text) => text.to_owned(),
+            None => String::from_utf8_lossy(&self.head).into_owned(),
+        }
+    }
+
+    /// Its beginning, if that is UTF-8, without a character that was cut in half.
+    pub(super) fn utf8(&self) -> Option<&str> {
+        match std::str::from_utf8(&self.head) {
+            Ok(text) => Some(text),
+            Err(why) if self.is_truncated() && why.error_len().is_none() => {
+                std::str::from_utf8(&self.head[..why.valid_up_to()]).ok()
+            }
+            Err(_) => None,
+        }
     }
 
     /// How many bytes the command printed.
@@ -65,7 +132,15 @@ impl Output {
 
     /// The file that has more than its head.
     pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+        self.named.as_ref().map(|named| &*named.path)
+    }
+
+    /// Removes the file that has more than its head.
+    pub(super) fn remove(&mut self) {
+        (self.file, self.stored) = (None, 0);
+        if let Some(Named { folder, name, .. }) = self.named.take() {
+            folder.remove(&name);
+        }
     }
 
     /// Writes all that is kept of it, in memory or in a file.
@@ -94,8 +169,8 @@ impl Output {
 pub(super) struct Capture<'a> {
     output: Output,
     settings: &'a OutputSettings,
-    /// The name of its file, where that has one.
-    name: String,
+    /// The command's number and the stream, by which its file is named where it has a name.
+    name: (u64, String),
     pub failed: Option<io::Error>,
 }
 
@@ -104,7 +179,7 @@ impl<'a> Capture<'a> {
         Self {
             output: Output::default(),
             settings,
-            name: format!("{seq}.{stream}"),
+            name: (seq, stream.to_owned()),
             failed: None,
         }
     }
@@ -120,57 +195,49 @@ impl<'a> Capture<'a> {
         }
         if let Err(error) = self.store(rest) {
             self.failed = Some(error);
-            self.discard();
+            // Half an output is of no use, and its room is needed.
+            self.output.remove();
         }
     }
 
     fn store(&mut self, rest: &[u8]) -> io::Result<()> {
         let output = &mut self.output;
+        let stored = output.stored.max(output.head.len() as u64);
+        let room = self.settings.most.saturating_sub(stored);
+        let rest = &rest[..rest.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+        if rest.is_empty() {
+            return Ok(());
+        }
         let file = match &output.file {
             Some(file) => file.clone(),
             None => {
-                let (file, path) = match &self.settings.overflow {
-                    Overflow::Drop => return Ok(()),
-                    Overflow::Temporary => (tempfile::tempfile()?, None),
-                    Overflow::Folder(folder) => {
-                        std::fs::create_dir_all(folder)?;
-                        let path = folder.join(&self.name);
-                        let options = File::options();
-                        let file = { options }
-                            .read(true)
-                            .write(true)
-                            .create(true)
-                            .truncate(true)
-                            .open(&path)?;
-                        (file, Some(path))
+                let file = match &self.settings.beyond {
+                    Beyond::Nowhere => return Ok(()),
+                    Beyond::Temporary => tempfile::tempfile()?,
+                    Beyond::Folder(folder) => {
+                        let (seq, stream) = &self.name;
+                        let (file, name) = folder.create(*seq, stream)?;
+                        output.named = Some(Named {
+                            path: folder.path_of(&name),
+                            folder: folder.clone(),
+                            name,
+                        });
+                        file
                     }
                 };
-                output.path = path;
                 (&file).write_all(&output.head)?;
                 output.stored = output.head.len() as u64;
                 output.file.insert(Arc::new(file)).clone()
             }
         };
-        let room = self.settings.most.saturating_sub(output.stored);
-        let most = usize::try_from(room).unwrap_or(usize::MAX);
-        let rest = &rest[..rest.len().min(most)];
         (&*file).write_all(rest)?;
         output.stored += rest.len() as u64;
         Ok(())
     }
 
-    /// Half an output is of no use, and its room is needed.
-    fn discard(&mut self) {
-        let output = &mut self.output;
-        (output.file, output.stored) = (None, 0);
-        if let Some(path) = output.path.take() {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-
     pub fn end(mut self) -> Output {
         // A file that has a name is read by it; one without is all there is.
-        if self.output.path.is_some() {
+        if self.output.named.is_some() {
             self.output.file = None;
         }
         self.output
@@ -182,14 +249,11 @@ mod tests {
     use super::*;
 
     fn captured(overflow: Overflow, most: u64, pieces: &[&[u8]]) -> Output {
-        let settings = OutputSettings {
-            in_memory: 4,
-            overflow,
-            most,
-        };
+        let settings = OutputSettings::new(4, most, &overflow).unwrap();
         let mut capture = Capture::new(&settings, 3, "stdout");
         pieces.iter().for_each(|piece| capture.take(piece));
         assert!(capture.failed.is_none());
+        settings.leave();
         capture.end()
     }
 
@@ -230,5 +294,51 @@ mod tests {
         let long = captured(Overflow::Folder(outputs.clone()), 100, &[b"abcd", b"ef"]);
         assert_eq!(long.path(), Some(&*outputs.join("3.stdout")));
         assert_eq!(std::fs::read(outputs.join("3.stdout")).unwrap(), b"abcdef");
+        // What is there is not written over, and goes with the try that it is of.
+        let mut next = captured(Overflow::Folder(outputs.clone()), 100, &[b"ABCD", b"EF"]);
+        assert_eq!(next.path(), Some(&*outputs.join("3-2.stdout")));
+        next.remove();
+        let names = std::fs::read_dir(&outputs).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["3.stdout"]);
+        assert_eq!(std::fs::read(outputs.join("3.stdout")).unwrap(), b"abcdef");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_or_folder_that_is_a_link_is_not_followed() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (victim, outputs) = (folder.path().join("victim"), folder.path().join("outputs"));
+        std::fs::write(&victim, "precious").unwrap();
+        std::fs::create_dir(&outputs).unwrap();
+        symlink(&victim, outputs.join("3.stdout")).unwrap();
+        symlink(folder.path().join("new"), outputs.join("3-2.stdout")).unwrap();
+        let long = captured(Overflow::Folder(outputs.clone()), 100, &[b"abcdef"]);
+        assert_eq!(long.path(), Some(&*outputs.join("3-3.stdout")));
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+        assert!(!folder.path().join("new").exists());
+        let link = folder.path().join("link");
+        symlink(&outputs, &link).unwrap();
+        let refused = OutputSettings::new(4, 100, &Overflow::Folder(link)).unwrap_err();
+        assert!(refused.message().contains("no link to one"), "{refused}");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_the_bound_where_that_is_small() {
+        let small = captured(Overflow::Temporary, 2, &[b"ab", b"cd"]);
+        assert_eq!((small.head(), small.lost()), (&b"ab"[..], 2));
+        assert!(small.file.is_none());
+    }
+
+    #[test]
+    fn a_character_that_was_cut_in_half_is_not_called_faulty() {
+        let cut = captured(Overflow::Drop, 100, &["abc\u{e9}".as_bytes()]);
+        assert_eq!((cut.utf8(), cut.text()), (Some("abc"), "abc".to_owned()));
+        let faulty = captured(Overflow::Drop, 100, &[b"ab\xc3"]);
+        assert_eq!(
+            (faulty.utf8(), faulty.text()),
+            (None, "ab\u{fffd}".to_owned())
+        );
     }
 }

@@ -2,29 +2,32 @@
 
 use std::path::Path;
 
+use serde::de::IgnoredAny;
+
 use crate::base::error::{Error, ErrorKind};
 
-use super::line_file::LineFile;
+use super::line_file::{LineFile, Tail};
 use super::record::JobRecord;
 
 /// A file of [`JobRecord`]s, a line of JSON each, written as commands end.
 pub struct RecordFile(LineFile);
 
 impl RecordFile {
-    /// Opens a file, or makes it. To one that has lines, more are only added with `resume`; an unfinished last
-    /// line is cut off.
+    /// Opens a file, or makes it. To one that has lines, more are only added with `resume`; a record that a killed
+    /// run left unfinished is cut off then. A link is not followed.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when it has lines and `resume` is not set, when they are no records, when another
     /// run writes it, or when it cannot be opened.
     pub fn open(path: &Path, resume: bool) -> Result<Self, Error> {
         let mut lines = 0_u64;
-        let is_record = |line: &[u8]| line.starts_with(b"{\"id\":") && line.ends_with(b"}");
-        let file = LineFile::open(path, |line| {
+        let file = LineFile::open(path, |line, ended| {
             lines += 1;
-            match is_record(line) {
-                true => Ok(()),
-                false => Err(Error::new(
+            let whole = serde_json::from_slice::<IgnoredAny>(line).is_ok();
+            match begins_as_record(line) {
+                true if whole => Ok(Tail::Line),
+                true if !ended => Ok(Tail::Torn),
+                _ => Err(Error::new(
                     ErrorKind::Invalid,
                     format!(
                         "line {lines} of {} is no record of a command; the file was left as it is",
@@ -55,5 +58,118 @@ impl RecordFile {
             .map_err(|why| Error::new(ErrorKind::Invalid, why.to_string()))?;
         line.push(b'\n');
         self.0.append(&line)
+    }
+
+    /// Looks whether the file is still where and as long as this run has made it.
+    ///
+    /// # Errors
+    /// When somebody else removed, replaced, cut or wrote to it; what it held is then copied beside its place.
+    pub fn check(&mut self) -> Result<(), Error> {
+        self.0.check()
+    }
+}
+
+/// Whether a line, or the beginning of one, is what a record begins with: its id, and its number next.
+fn begins_as_record(line: &[u8]) -> bool {
+    let (first, next) = (b"{\"id\":\"", b"\",\"seq\":");
+    let Some(rest) = line.strip_prefix(first) else {
+        return first.starts_with(line);
+    };
+    let mut escaped = false;
+    let end = rest.iter().position(|byte| {
+        let quote = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        quote
+    });
+    let rest = end.map_or(&[][..], |end| &rest[end..]);
+    next.starts_with(&rest[..rest.len().min(next.len())])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::super::job::CommandJob;
+    use super::*;
+
+    fn record(id: &str) -> JobRecord {
+        JobRecord::pending(Arc::new(CommandJob::new("x").with_id(id)))
+    }
+
+    fn error(result: Result<RecordFile, Error>) -> String {
+        result.err().unwrap().message().to_owned()
+    }
+
+    #[test]
+    fn what_is_no_record_is_left_alone_and_a_torn_one_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let theirs = [
+            "dear diary",
+            "{\"id\":1}",
+            "{\"id\":\"a\",\"success\":true",
+            "{\"key\": 3",
+            "{\"id\":\"a\",\"success\":true}\n",
+        ];
+        for theirs in theirs {
+            fs::write(&path, theirs).unwrap();
+            for resume in [false, true] {
+                let why = error(RecordFile::open(&path, resume));
+                assert!(why.contains("line 1 of"), "{theirs}: {why}");
+                assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        let mut file = RecordFile::open(&path, false).unwrap();
+        file.append(&record("a\"b")).unwrap();
+        drop(file);
+        let whole = fs::read(&path).unwrap();
+        for cut in 1..whole.len() - 1 {
+            fs::write(&path, [&whole[..], &whole[..cut]].concat()).unwrap();
+            let mut file = RecordFile::open(&path, true).unwrap();
+            file.append(&record("a\"b")).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), [&whole[..], &whole[..]].concat());
+        }
+        // An editor took the last line end away.
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(error(RecordFile::open(&path, false)).contains("1 records of an earlier run"));
+        let mut file = RecordFile::open(&path, true).unwrap();
+        file.append(&record("a\"b")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [&whole[..], &whole[..]].concat());
+    }
+
+    #[test]
+    fn a_file_that_was_removed_replaced_or_written_to_is_told_and_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let open = || {
+            let _ = fs::remove_file(&path);
+            let mut file = RecordFile::open(&path, false).unwrap();
+            file.append(&record("a")).unwrap();
+            file.check().unwrap();
+            file
+        };
+        let mut removed = open();
+        let held = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let why = removed.append(&record("b")).unwrap_err();
+        assert!(why.message().contains("out.jsonl.rescued-1"), "{why}");
+        assert_eq!(
+            fs::read(folder.path().join("out.jsonl.rescued-1")).unwrap(),
+            held
+        );
+        let mut written = open();
+        fs::write(&path, "x").unwrap();
+        let why = written.check().unwrap_err();
+        assert!(why.message().contains("wrote to it"), "{why}");
+        #[cfg(unix)]
+        {
+            let victim = folder.path().join("victim");
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(&victim, &path).unwrap();
+            assert!(error(RecordFile::open(&path, true)).contains("is a link"));
+            assert!(!victim.exists());
+        }
     }
 }

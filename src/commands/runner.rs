@@ -72,7 +72,9 @@ pub struct CommandRunner {
     retries: u8,
     retry_delay: Duration,
     keep_order: bool,
-    output: OutputSettings,
+    output_limit: usize,
+    overflow: Overflow,
+    max_output: u64,
     critical_exits: BTreeSet<i32>,
     folder: Option<PathBuf>,
     sandbox: Option<Sandbox>,
@@ -120,11 +122,9 @@ impl CommandRunner {
             retries: 0,
             retry_delay: Duration::from_secs(1),
             keep_order: false,
-            output: OutputSettings {
-                in_memory: 64 * 1024,
-                overflow: Overflow::default(),
-                most: 1 << 30,
-            },
+            output_limit: 64 * 1024,
+            overflow: Overflow::default(),
+            max_output: 1 << 30,
             critical_exits: BTreeSet::new(),
             folder: None,
             sandbox: None,
@@ -204,20 +204,20 @@ impl CommandRunner {
 
     /// Bytes of each output of a command that are kept in memory. Default: 64 KiB.
     pub fn output_limit(mut self, bytes: usize) -> Self {
-        self.output.in_memory = bytes;
+        self.output_limit = bytes;
         self
     }
 
     /// Where longer outputs go. Default: what is beyond the limit is dropped.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.output.overflow = overflow;
+        self.overflow = overflow;
         self
     }
 
     /// Bytes of each output of a command that are kept in all, with the file of a long one. What is beyond is read
     /// and dropped. Default: 1 GiB.
     pub fn max_output(mut self, bytes: u64) -> Self {
-        self.output.most = bytes;
+        self.max_output = bytes;
         self
     }
 
@@ -355,6 +355,7 @@ type TaskSink<'s> = &'s mut dyn FnMut(TaskEnd<Task, ()>) -> ControlFlow<()>;
 struct Run<'a> {
     runner: &'a CommandRunner,
     launcher: Launcher,
+    output: OutputSettings,
     stop: Arc<StopCall>,
     gate: Arc<Gate>,
 }
@@ -387,6 +388,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             runner,
             launcher: Launcher::new(folder, sandbox),
+            output: OutputSettings::new(runner.output_limit, runner.max_output, &runner.overflow)?,
             stop: Arc::new(stop),
             gate: Arc::default(),
         })
@@ -463,6 +465,7 @@ impl<'a> Run<'a> {
         };
         let call = |task: &Task, attempt: u32, ctx: &Context| self.call(task, attempt, ctx);
         let end = run(&pool, &call, &mut take);
+        self.output.leave();
         if let Some(order) = order {
             order.rest(|record| {
                 let _ = hand_out(record);
@@ -486,6 +489,11 @@ impl<'a> Run<'a> {
         monitor.started(task.index, attempt);
         let abort = self.stop.clone();
         let _abort = ctx.on_cancel(move || abort.abort());
+        // What an earlier try printed would pass for this one's.
+        if let (Some(mut earlier), _) = std::mem::take(&mut *task.last.lock()) {
+            earlier.stdout.remove();
+            earlier.stderr.remove();
+        }
         let (result, error) = match self.try_once(task) {
             Ok(ended) => self.judge(ended),
             Err(error) => (None, Some(error)),
@@ -506,7 +514,7 @@ impl<'a> Run<'a> {
             grace: runner.kill_grace,
             abort_grace: ABORT_GRACE.min(runner.kill_grace),
         };
-        super::process::run(command, task.job.seq, deadlines, &runner.output, &self.stop)
+        super::process::run(command, task.job.seq, deadlines, &self.output, &self.stop)
             .map_err(|why| launch::not_started(&task.job, &why))
     }
 
