@@ -1,13 +1,17 @@
 //! What became of a command, as data.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
 use crate::base::clock::Timestamp;
+use crate::engine::dispatch::StopReason;
 
 use super::job::CommandJob;
 use super::output::Output;
@@ -157,6 +161,9 @@ pub struct CommandResult {
 /// In JSON it is one flat object: `id`, `seq`, `command` (the words), `text`, `file`, `line`, `status`, `attempts`,
 /// `result` (`exit_code`, `signal`, `start` in milliseconds since 1970, `duration_ms`, `stdout`, `stderr`,
 /// `stdout_bytes`, `stderr_bytes`, `stdout_file`, `stderr_file`, `truncated`) and `error` (`kind`, `message`).
+/// Text has U+FFFD for what is not UTF-8. Then, and only then, the bytes themselves are there in base64:
+/// `command_base64` (all words), `file_base64`, and in `result` `stdout_base64` and `stderr_base64`, unless a file has
+/// the whole output.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct JobRecord {
@@ -173,6 +180,16 @@ pub struct JobRecord {
 }
 
 impl JobRecord {
+    /// The record of a command that was never started, since the run ended for this reason.
+    pub fn not_run(job: CommandJob, stop: &StopReason) -> Self {
+        let why = format!("not run, since the run ended early: {stop}");
+        Self {
+            status: JobStatus::Cancelled,
+            error: Some(JobError::new(FailureKind::Cancelled, why)),
+            ..Self::pending(Arc::new(job))
+        }
+    }
+
     pub(super) fn pending(job: Arc<CommandJob>) -> Self {
         Self {
             job,
@@ -214,8 +231,12 @@ struct RecordLine<'a> {
     id: &'a str,
     seq: u64,
     command: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_base64: Option<Vec<String>>,
     text: String,
     file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_base64: Option<String>,
     line: Option<u64>,
     status: JobStatus,
     attempts: u32,
@@ -230,7 +251,11 @@ struct ResultLine {
     start: i64,
     duration_ms: f64,
     stdout: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stdout_base64: Option<String>,
     stderr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr_base64: Option<String>,
     stdout_bytes: u64,
     stderr_bytes: u64,
     stdout_file: Option<String>,
@@ -238,18 +263,31 @@ struct ResultLine {
     truncated: bool,
 }
 
+/// An output that is not text, unless a file has it.
+fn in_base64(output: &Output) -> Option<String> {
+    let is_bytes = output.path().is_none() && output.utf8().is_none();
+    is_bytes.then(|| STANDARD.encode(output.head()))
+}
+
 impl Serialize for JobRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let shown = |path: &Path| path.to_string_lossy().into_owned();
-        let words = self.job.command().iter();
+        let words = self.job.command();
+        let bytes = |word: &OsString| STANDARD.encode(word.as_encoded_bytes());
+        let is_bytes = words.iter().any(|word| word.to_str().is_none());
+        let file = self.job.file();
         RecordLine {
             id: &self.job.id(),
             seq: self.job.seq(),
+            command_base64: is_bytes.then(|| words.iter().map(bytes).collect()),
             command: words
+                .iter()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
             text: self.job.text(),
-            file: self.job.file().map(shown),
+            file: file.map(shown),
+            file_base64: (file.filter(|file| file.to_str().is_none()))
+                .map(|file| STANDARD.encode(file.as_os_str().as_encoded_bytes())),
             line: self.job.line(),
             status: self.status,
             attempts: self.attempts,
@@ -259,7 +297,9 @@ impl Serialize for JobRecord {
                 start: result.start.0,
                 duration_ms: (result.duration.as_secs_f64() * 1e6).round() / 1e3,
                 stdout: result.stdout.text(),
+                stdout_base64: in_base64(&result.stdout),
                 stderr: result.stderr.text(),
+                stderr_base64: in_base64(&result.stderr),
                 stdout_bytes: result.stdout.total(),
                 stderr_bytes: result.stderr.total(),
                 stdout_file: result.stdout.path().map(shown),
