@@ -304,7 +304,8 @@ impl CommandRunner {
         };
         let run = Run::new(self)?;
         let source = run.source(jobs.map(Ok));
-        run.carry_out(self.total.or(exact), sink, |pool, call, sink| {
+        let ended = |_: &JobRecord| ControlFlow::Continue(());
+        run.carry_out(self.total.or(exact), ended, sink, |pool, call, sink| {
             pool.run(source, call, sink)
         })
     }
@@ -319,21 +320,24 @@ impl CommandRunner {
         commands: Commands,
         sink: impl FnMut(JobRecord) -> ControlFlow<()>,
     ) -> Result<CommandReport, Error> {
-        self.run_source(commands.jobs(), sink)
+        self.run_source(commands.jobs(), |_| ControlFlow::Continue(()), sink)
     }
 
-    /// As [`run_commands`](Self::run_commands), for a source whose items may be errors, which stop the run.
+    /// As [`run_commands`](Self::run_commands), for a source whose items may be errors, which stop the run. `ended`
+    /// sees each record at once as its command ends, before `sink` gets it, which with
+    /// [`keep_order`](Self::keep_order) may be much later: what a log must have. Breaking stops the run.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_source(
         &self,
         jobs: impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static,
+        ended: impl FnMut(&JobRecord) -> ControlFlow<()>,
         sink: impl FnMut(JobRecord) -> ControlFlow<()>,
     ) -> Result<CommandReport, Error> {
         let run = Run::new(self)?;
         let source = run.source(jobs);
-        run.carry_out(self.total, sink, |pool, call, sink| {
+        run.carry_out(self.total, ended, sink, |pool, call, sink| {
             pool.run_detached(source, call, sink)
         })
     }
@@ -419,6 +423,7 @@ impl<'a> Run<'a> {
     fn carry_out(
         &self,
         total: Option<u64>,
+        mut ended: impl FnMut(&JobRecord) -> ControlFlow<()>,
         mut sink: impl FnMut(JobRecord) -> ControlFlow<()>,
         run: impl FnOnce(&Pool<'_>, Call<'_>, TaskSink<'_>) -> crate::pool::PoolEnd,
     ) -> Result<CommandReport, Error> {
@@ -453,10 +458,13 @@ impl<'a> Run<'a> {
             let index = end.task.index;
             let record = self.record(end);
             runner.monitor.ended(index, &record);
-            let mut over = false;
+            let mut over = ended(&record).is_break();
+            if over {
+                self.gate.open();
+            }
             match &mut order {
                 Some(order) => order.put(index, record, |record| over |= hand_out(record)),
-                None => over = hand_out(record),
+                None => over |= hand_out(record),
             }
             match over {
                 true => ControlFlow::Break(()),

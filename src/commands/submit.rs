@@ -15,7 +15,7 @@ use crate::base::thread::spawn;
 
 use super::job::CommandJob;
 use super::monitor::Monitor;
-use super::record::{FailureKind, JobError, JobRecord, JobStatus};
+use super::record::JobRecord;
 use super::runner::{CommandReport, CommandRunner};
 
 /// The thread that runs them.
@@ -32,7 +32,7 @@ pub struct SubmittedJobs {
 
 impl CommandRunner {
     /// Runs jobs on threads of their own. The receiver yields each record as its command ends, and closes after
-    /// the last. A run that stops early yields the others as [`Cancelled`](JobStatus::Cancelled) with the
+    /// the last. A run that stops early yields the others as [`Cancelled`](super::JobStatus::Cancelled) with the
     /// reason, those that still waited for a slot or the rate and those that were not even read, unless
     /// nobody can tell whether `jobs` ever ends. While nobody takes records, no more commands are started than
     /// run at once.
@@ -75,14 +75,8 @@ impl CommandRunner {
                 Err(_) => ControlFlow::Break(()),
             })?;
             if let (Some(stop), Some(_)) = (&report.stop, total) {
-                let why = format!("not run, since the run ended early: {stop}");
                 while let Some(job) = jobs.lock().next().map(numbered) {
-                    let record = JobRecord {
-                        status: JobStatus::Cancelled,
-                        error: Some(JobError::new(FailureKind::Cancelled, why.clone())),
-                        ..JobRecord::pending(Arc::new(job))
-                    };
-                    if send.send(record).is_err() {
+                    if send.send(JobRecord::not_run(job, stop)).is_err() {
                         break;
                     }
                 }

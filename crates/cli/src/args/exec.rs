@@ -168,7 +168,9 @@ pub struct ExecResultArgs {
     #[arg(long, requires = "joblog")]
     pub resume_failed: bool,
 
-    /// Give results in the order of the input
+    /// Print results in the order of the input
+    ///
+    /// FILE of -o and the job log have them as commands end, each at once; `seq` is there to sort by.
     #[arg(short, long)]
     pub keep_order: bool,
 

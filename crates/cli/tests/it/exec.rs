@@ -492,6 +492,106 @@ fn is_running(desk: &Desk) -> bool {
 }
 
 #[test]
+fn a_command_cannot_lead_what_is_written_elsewhere() {
+    let desk = Desk::new();
+    desk.write("victim", "precious");
+    let outputs = "out.jsonl.outputs";
+    desk.write(
+        "jobs.txt",
+        format!(
+            "mkdir -p {outputs}; ln -s ../victim {outputs}/1.stdout; echo key; head -c 100000 /dev/zero\n\
+             mv {outputs} away; mkdir elsewhere; ln -s elsewhere {outputs}; head -c 100000 /dev/zero\n"
+        ),
+    );
+    desk.plain("exec --shell jobs.txt -j 1 -o out.jsonl --sandbox off")
+        .expect(0);
+    assert_eq!(desk.read("victim"), "precious");
+    assert!(desk.exists("away/1-2.stdout") && desk.exists("away/2.stdout"));
+    assert!(!desk.exists("elsewhere/2.stdout"));
+    // What a run left is not followed by the next.
+    for (flags, link) in [("-o b.jsonl", "b.jsonl.outputs"), ("--joblog log", "log")] {
+        desk.write("links.txt", format!("ln -sfn victim {link}\n"));
+        let _ = std::fs::remove_file(desk.path(link));
+        let _ = std::fs::remove_dir(desk.path(link));
+        std::os::unix::fs::symlink("victim", desk.path(link)).unwrap();
+        desk.plain(&format!("exec links.txt --sandbox off {flags}"))
+            .expect(2)
+            .says("link");
+        assert_eq!(desk.read("victim"), "precious");
+    }
+}
+
+#[test]
+fn a_log_does_not_wait_for_the_order_of_what_is_printed() {
+    let desk = Desk::new();
+    let wait = "sh -c 'touch begun; until [ -e go ]; do sleep 0.01; done; echo first'\n";
+    desk.write("jobs.txt", wait.to_owned() + &"echo x\n".repeat(20));
+    let words = "exec jobs.txt -k -j 2 -q --joblog log";
+    let running = Running::start(&mut desk.command(words.split_whitespace()));
+    assert!(eventually(
+        || desk.exists("log") && line_count(&desk.path("log")) == 21
+    ));
+    desk.write("go", "");
+    let ended = running.wait().expect(0);
+    assert_eq!(ended.stdout, "first\n".to_owned() + &"x\n".repeat(20));
+    assert_eq!(line_count(&desk.path("log")), 22);
+}
+
+#[test]
+fn results_that_are_removed_end_the_run_and_are_saved() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "true\nsh -c 'rm out.jsonl'\ntrue\ntrue\n");
+    let ended = desk
+        .plain("exec jobs.txt -j 1 -q --json -o out.jsonl --joblog log --sandbox off")
+        .expect(1)
+        .says("out.jsonl.rescued-1");
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let why = summary["stopped"].as_str().unwrap();
+    assert!(why.contains("removed or replaced"), "{why}");
+    assert_eq!(line_count(&desk.path("out.jsonl.rescued-1")), 1);
+    assert_eq!(line_count(&desk.path("log")), 2);
+    // The last look is at the end.
+    desk.write("jobs.txt", "rm log2\n");
+    desk.plain("exec jobs.txt --joblog log2 --sandbox off")
+        .expect(1);
+    let same = desk
+        .plain("exec jobs.txt -o same --joblog ./same")
+        .expect(2);
+    assert!(same.error().contains("the same file"), "{}", same.stderr);
+}
+
+#[test]
+fn results_of_a_run_that_ended_early_have_every_command() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "false\n".to_owned() + &"true\n".repeat(60));
+    desk.plain("exec jobs.txt -j 1 -q --on-error stop -o out.jsonl --joblog log")
+        .expect(4);
+    let mut seqs: Vec<_> = results(&desk.read("out.jsonl"))
+        .iter()
+        .map(|record| record["seq"].as_u64().unwrap())
+        .collect();
+    seqs.sort_unstable();
+    assert_eq!(seqs, (1..=61).collect::<Vec<_>>());
+    desk.plain("exec jobs.txt -q -o out.jsonl --joblog log --resume")
+        .expect(0);
+    assert_eq!(line_count(&desk.path("log")), 62);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_kept_in_base64() {
+    let desk = Desk::new();
+    desk.plain(r"exec -q -o out.jsonl -- printf \377{} ::: x")
+        .expect(0);
+    let record = results(&desk.read("out.jsonl")).remove(0);
+    let result = &record["result"];
+    assert_eq!(
+        (&result["stdout"], &result["stdout_base64"]),
+        (&"\u{fffd}x".into(), &"/3g=".into())
+    );
+    assert!(result.get("stderr_base64").is_none() && record.get("command_base64").is_none());
+}
+
+#[test]
 fn a_killed_run_goes_on_and_finished_commands_do_not_run_again() {
     killed(300, 3);
 }

@@ -1,14 +1,14 @@
 //! What is done with each command's end: its output or its record first, then its line in the job log. A
-//! run that is killed in between does it again.
+//! run that is killed in between does it again. Where outputs are printed in order, the log does not wait for that.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use batchwright::Error;
 use batchwright::commands::{Finished, JobLog, JobRecord, JobStatus, Output, RecordFile, Resume};
+use batchwright::{Context, Error, StopReason};
 
-use super::source::is_stdin;
+use super::source::{Source, is_stdin};
 use crate::args::exec::ExecArgs;
 use crate::display::Display;
 use crate::exit::{About, Refusal};
@@ -20,6 +20,9 @@ const MOST_NAMED: usize = 5;
 pub struct Emitter {
     records: Records,
     log: Option<JobLog>,
+    keep_order: bool,
+    /// The number of the last command that was read.
+    last: u64,
     /// The bar that goes before a command's output comes to its terminal.
     bar: Option<Arc<Display>>,
     /// The first failures, for people.
@@ -63,6 +66,8 @@ impl Emitter {
         Ok(Self {
             records,
             log: log.map_err(refused)?,
+            keep_order: results.keep_order,
+            last: 0,
             bar: None,
             failures: Vec::new(),
             trouble: None,
@@ -81,14 +86,70 @@ impl Emitter {
         self.log.as_ref().map(JobLog::finished).unwrap_or_default()
     }
 
+    /// Whether ends are taken in the order of the input: those that are printed. A file has them as they come.
+    pub fn reorders(&self) -> bool {
+        self.keep_order && !matches!(self.records, Records::File(_))
+    }
+
+    /// Has to be called as each command ends.
+    pub fn ended(&mut self, record: &JobRecord) -> ControlFlow<()> {
+        self.last = self.last.max(record.job.seq());
+        if !self.reorders() {
+            return ControlFlow::Continue(());
+        }
+        let logged = self.log(record);
+        self.go_on(logged)
+    }
+
     pub fn take(&mut self, record: &JobRecord) -> ControlFlow<()> {
         self.note(record);
-        let written = self.write(record).and_then(|()| match &mut self.log {
-            Some(log) => log
-                .append(record)
-                .map_err(|error| unwritten(error.message())),
-            None => Ok(()),
-        });
+        let mut written = self.write(record);
+        if written.is_ok() && !self.reorders() {
+            written = self.log(record);
+        }
+        self.go_on(written)
+    }
+
+    /// Takes what was not even read when the run ended early, and tells how much that is.
+    pub fn take_rest(&mut self, rest: Source, stop: &StopReason, ctx: &Context) -> u64 {
+        if matches!(self.records, Records::Outputs) || self.trouble.is_some() {
+            return 0;
+        }
+        let (last, mut taken) = (self.last, 0);
+        // An input that has changed meanwhile has nothing to add.
+        let jobs = rest.skip(self.finished()).jobs.map_while(Result::ok);
+        for job in jobs.filter(|job| job.seq() > last) {
+            let record = JobRecord::not_run(job, stop);
+            if ctx.is_aborted() || self.take(&record).is_break() {
+                break;
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Looks a last time whether all that was written is still there.
+    pub fn finish(&mut self) {
+        let records = match &mut self.records {
+            Records::File(file) => file.check(),
+            Records::Outputs | Records::Stdout => Ok(()),
+        };
+        let log = self.log.as_mut().map_or(Ok(()), JobLog::check);
+        if let Err(error) = records.and(log) {
+            let trouble = unwritten(error.message());
+            self.trouble.get_or_insert(trouble);
+        }
+    }
+
+    fn log(&mut self, record: &JobRecord) -> Result<(), Trouble> {
+        let Some(log) = &mut self.log else {
+            return Ok(());
+        };
+        log.append(record)
+            .map_err(|error| unwritten(error.message()))
+    }
+
+    fn go_on(&mut self, written: Result<(), Trouble>) -> ControlFlow<()> {
         match written {
             Ok(()) => ControlFlow::Continue(()),
             Err(trouble) => {

@@ -5,6 +5,8 @@ mod report;
 mod sandbox;
 mod source;
 
+use std::cell::RefCell;
+use std::path::Path;
 use std::sync::Arc;
 
 use batchwright::commands::{CommandRunner, OnStop, Overflow, SandboxMode};
@@ -31,7 +33,7 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
     let mode = settings.exec_sandbox().map_err(refused)?;
     let mode = SandboxMode::parse(&mode).unwrap_or_default();
     let runner = runner(args, &settings, mode)?;
-    let mut source = Source::open(args)?;
+    let source = Source::open(args)?;
     let mut emitter = Emitter::open(args)?;
     let plan = source.check(emitter.finished())?;
     if args.results.dry_run {
@@ -50,12 +52,28 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
     let runner = runner
         .total(plan.to_run())
         .context(&session.ctx)
-        .notifier(session.display.clone());
+        .notifier(session.display.clone())
+        .keep_order(emitter.reorders());
+    // The files once more, for what a run that ends early leaves.
+    let rest = plan.total.map(|_| Source::open(args)).transpose()?;
     let skip = source.skip(emitter.finished());
-    let report = runner.run_source(skip.jobs, |record| emitter.take(&record));
+    let shared = RefCell::new(emitter);
+    let report = runner.run_source(
+        skip.jobs,
+        |record| shared.borrow_mut().ended(record),
+        |record| shared.borrow_mut().take(&record),
+    );
+    let mut emitter = shared.into_inner();
+    let report = report.map_err(unusable)?;
+    let not_read = match (&report.stop, rest) {
+        (Some(stop), Some(rest)) => emitter.take_rest(rest, stop, &session.ctx),
+        _ => 0,
+    };
+    emitter.finish();
     session.display.clear();
     let ended = Ended {
-        report: report.map_err(unusable)?,
+        report,
+        not_read,
         skipped: skip.skipped.load(std::sync::atomic::Ordering::Relaxed),
         plan,
         confined: sandbox::reminder(args, mode),
@@ -71,10 +89,26 @@ fn refuse_contradictions(args: &ExecArgs) -> Result<(), Refusal> {
         "--json prints the summary where commands print: -o FILE has a place for what they print"
     } else if results.json && source::is_stdin(results.output.as_deref()) {
         "--json and -o - would both print to standard output; name a file by -o"
+    } else if is_same_file(results.output.as_deref(), results.joblog.as_deref()) {
+        "-o and --joblog are the same file; name another for one of them"
     } else {
         return Ok(());
     };
     Err(Refusal::usage(why))
+}
+
+/// Whether both name the same file, which need not be there; of devices and pipes it does not matter.
+fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
+    let place = |path: Option<&Path>| {
+        let path = path.filter(|path| path.metadata().map_or(true, |found| found.is_file()))?;
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let named = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+        path.canonicalize().ok().or_else(named)
+    };
+    place(a).is_some_and(|a| place(b) == Some(a))
 }
 
 fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
@@ -132,7 +166,6 @@ fn runner(
         .timeout(args.pace.timeout)
         .retries(args.failures.retries)
         .retry_delay(args.failures.retry_delay)
-        .keep_order(args.results.keep_order)
         .overflow(overflow)
         .max_output(args.results.max_output)
         .sandbox(sandbox::sandbox(args, mode)?);

@@ -24,6 +24,8 @@ pub struct Ended {
     pub skipped: u64,
     /// What commands were kept from.
     pub confined: Option<String>,
+    /// Commands that were not even read, and are among the results all the same.
+    pub not_read: u64,
     pub failures: Vec<String>,
     pub trouble: Option<Trouble>,
 }
@@ -36,6 +38,14 @@ impl Ended {
             Some(total) => Some(total.saturating_sub(done)),
             None if self.report.stop.is_none() => Some(0),
             None => None,
+        }
+    }
+
+    /// Why it ended early.
+    fn stopped(&self) -> Option<String> {
+        match (&self.trouble, &self.report.stop) {
+            (Some(Trouble::Unwritten(why)), _) => Some(why.clone()),
+            (_, stop) => stop.as_ref().map(ToString::to_string),
         }
     }
 
@@ -128,8 +138,8 @@ pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {
     }
     if !args.show.quiet {
         print(args, ended);
-    } else if let Some(stop) = &ended.report.stop {
-        display::error(&format!("stopped: {stop}"));
+    } else if let (None | Some(Trouble::Gone), Some(why)) = (&ended.trouble, ended.stopped()) {
+        display::error(&format!("stopped: {why}"));
     }
     exit
 }
@@ -218,13 +228,13 @@ fn print_json(args: &ExecArgs, ended: &Ended, exit: Exit) -> Exit {
             "total": ended.plan.total,
             "completed": report.completed,
             "failed": report.failed,
-            "cancelled": report.cancelled,
+            "cancelled": report.cancelled + ended.not_read,
             "finished_before": ended.skipped,
             "pending": ended.pending(),
             "retries": report.retries,
             "elapsed_seconds": report.elapsed.as_secs_f64(),
         },
-        "stopped": report.stop.as_ref().map(ToString::to_string),
+        "stopped": ended.stopped(),
         "output": args.results.output.as_ref().map(|path| path.to_string_lossy()),
         "joblog": args.results.joblog.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),

@@ -93,7 +93,7 @@ impl Source {
     }
 
     /// Reads what can be read twice, so that nothing runs where a line is no command.
-    pub fn check(&mut self, mut finished: Finished) -> Result<Plan, Refusal> {
+    pub fn check(&self, mut finished: Finished) -> Result<Plan, Refusal> {
         let mut skipped = 0;
         let total = self
             .commands
