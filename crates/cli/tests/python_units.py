@@ -29,13 +29,25 @@ def fail(why):
     sys.exit(f"python_units: {why}")
 
 
-def scan(program, folder, split, *flags):
-    """The lines that the program prints of a folder, and how long that took."""
-    command = [program, "scan", folder, "--no-ignore", "--hidden", "--follow", "--pattern", "*.py"]
-    command += ["--pattern", "!site-packages", "--split", split, *flags]
-    start = time.monotonic()
-    ended = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return ended.stdout, time.monotonic() - start
+def command(program, folder, split, *flags):
+    words = [program, "scan", folder, "--no-ignore", "--hidden", "--follow", "--pattern", "*.py"]
+    return words + ["--pattern", "!site-packages", "--split", split, *flags]
+
+
+def scan(*words):
+    """What the program prints of a folder."""
+    return subprocess.run(command(*words), stdout=subprocess.PIPE, check=True).stdout
+
+
+def measured(program, folder):
+    """Seconds of the slower split, and the peak of memory. What this process takes itself counts as its children's until
+    they begin, so it comes before there is much."""
+    spent = 0
+    for split in ("function", "class"):
+        start = time.monotonic()
+        subprocess.run(command(program, folder, split, "--units"), stdout=subprocess.DEVNULL, check=True)
+        spent = max(spent, time.monotonic() - start)
+    return spent, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def expected(path):
@@ -60,7 +72,8 @@ def main():
     warnings.simplefilter("ignore")
     sys.setrecursionlimit(100_000)
 
-    listed, _ = scan(program, folder, "function", "--json")
+    spent, peak = measured(program, folder)
+    listed = scan(program, folder, "function", "--json")
     files = json.loads(listed)["files"]
     if len(files) < LEAST_FILES:
         fail(f"only {len(files)} files in {folder}")
@@ -69,15 +82,11 @@ def main():
     of_ast = time.monotonic() - start
 
     outputs = {}
-    spent = 0
     for split in ("function", "class"):
-        one, _ = scan(program, folder, split, "--units", "--threads", "1")
-        many, seconds = scan(program, folder, split, "--units", "--threads", "4")
-        default, alone = scan(program, folder, split, "--units")
-        if not one == many == default:
+        one = scan(program, folder, split, "--units", "--threads", "1")
+        if one != scan(program, folder, split, "--units", "--threads", "4"):
             fail(f"split by {split}, one thread and four print different things")
         outputs[split] = [json.loads(line) for line in one.splitlines()]
-        spent = max(spent, alone)
         ids = [unit["id"] for unit in outputs[split]]
         if len(set(ids)) != len(ids):
             fail(f"split by {split}, an id occurs twice")
@@ -94,8 +103,6 @@ def main():
             print(f"{path}: ast has {count[0]} functions and {count[1]} classes, batchwright {own[0]} and {own[1]}")
     if wrong:
         fail(f"{wrong} of {parsed} files differ")
-    # Of all children that were waited for: ours alone.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     mean = spent / len(files)
     rate = len(files) / spent
     print(
@@ -103,8 +110,8 @@ def main():
         f" {sum(found['class'].values())} classes, as ast has them in each.\n"
         f"{rate:.0f} files/s, {mean * 1000:.2f} ms a file ({rate / FLOOR:.0f} times the floor of 300 in 10 minutes);"
         f" ast alone took {of_ast:.1f} s, batchwright {spent:.1f} s.\n"
-        f"peak memory {peak / 2**20:.0f} MiB, {peak / len(files) / 2**10:.0f} KiB a file; one thread, four and the"
-        f" default print the same bytes."
+        f"peak memory {peak / 2**20:.0f} MiB, {peak / len(files) / 2**10:.0f} KiB a file; one thread and four print"
+        f" the same bytes."
     )
     if peak > MAX_MEMORY or peak / len(files) > MAX_MEMORY_A_FILE:
         fail("that is too much memory")
