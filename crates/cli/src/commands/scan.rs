@@ -33,11 +33,7 @@ fn scan(args: &ScanArgs) -> Result<Exit, Refusal> {
         display::say(NOTHING);
     }
     let text = match args.json {
-        true => {
-            let shown: Vec<Value> = shown.map(described).collect();
-            let all = json!({ "files": shown, "totals": totals.json() });
-            sanitize::json(&format!("{all}\n"))
-        }
+        true => json_of(shown, &totals),
         false => table(shown, args.split.is_some()) + &totals.line(),
     };
     Ok(stdout::print(&text, Exit::Success))
@@ -114,6 +110,18 @@ fn line(unit: &Unit<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(safe.as_bytes());
     }
     out.push(b'\n');
+}
+
+/// One file at a time, so that the text is all that is held.
+fn json_of<'f>(files: impl Iterator<Item = &'f Found>, totals: &Totals) -> String {
+    let mut out = "{\"files\":[".to_owned();
+    for (i, file) in files.enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        out.push_str(&sanitize::json(&described(file)));
+    }
+    out + &format!("],\"totals\":{}}}\n", totals.json())
 }
 
 fn described((file, units): &Found) -> Value {
