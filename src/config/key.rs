@@ -34,6 +34,8 @@ const MOST_FALLBACKS: usize = 31;
 /// Each call in flight has a thread, and beyond this a process may run out of mappings, which ends
 /// it without a word.
 const MOST_CALLS: u64 = 10_000;
+/// The most commands at once, unless a setting says otherwise.
+const COMMANDS_AT_ONCE: &str = "10";
 
 const fn key(
     name: &'static str,
@@ -251,7 +253,7 @@ static KEYS: &[SettingKey] = &[
     key(
         "exec.concurrency",
         &["BATCHWRIGHT_EXEC_CONCURRENCY"],
-        Kind::WholeUpTo("exec.max_concurrency"),
+        Kind::WholeUpTo("exec.max_concurrency", COMMANDS_AT_ONCE),
         Is("5"),
         "Commands at once, up to exec.max_concurrency",
     ),
@@ -259,7 +261,7 @@ static KEYS: &[SettingKey] = &[
         "exec.max_concurrency",
         &[],
         Kind::Whole(1, MOST_CALLS),
-        Is("10"),
+        Is(COMMANDS_AT_ONCE),
         "The most commands at once that may be asked for",
     ),
     key(

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::choices::Choices;
-use super::key::SettingKey;
 
 /// What a setting takes.
 pub(super) enum Kind {
@@ -13,8 +12,9 @@ pub(super) enum Kind {
     Route(&'static Choices, usize),
     /// A whole number between two.
     Whole(u64, u64),
-    /// A whole number from 1 to what another setting says, which is checked where both are known.
-    WholeUpTo(&'static str),
+    /// A whole number from 1 to what another setting says, which is checked where both are known, and what it
+    /// says by default.
+    WholeUpTo(&'static str, &'static str),
     /// A number above 0.
     Positive,
     /// So many a second, or in another time.
@@ -48,9 +48,7 @@ impl Kind {
                     .into()
             }
             Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
-            Self::WholeUpTo(limit) => {
-                let unset = SettingKey::find(limit).and_then(SettingKey::default_value);
-                let unset = unset.unwrap_or_default();
+            Self::WholeUpTo(limit, unset) => {
                 format!("a whole number from 1 to {limit} ({unset} unless that is set)")
             }
             Self::Positive => "a number above 0".into(),
@@ -76,7 +74,7 @@ impl Kind {
                 let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
                 number.map(Value::Whole)
             }
-            Self::WholeUpTo(_) => {
+            Self::WholeUpTo(..) => {
                 let number = text.parse().ok().filter(|n| *n >= 1);
                 number.map(Value::Whole)
             }
@@ -191,7 +189,7 @@ mod tests {
                 "write a whole number from 1 to 10",
             ),
             (
-                Kind::WholeUpTo("exec.max_concurrency"),
+                Kind::WholeUpTo("exec.max_concurrency", "10"),
                 "0",
                 "write a whole number from 1 to exec.max_concurrency (10 unless that is set)",
             ),
