@@ -46,12 +46,17 @@ impl Table {
         let room = width.unwrap_or(usize::MAX);
         let widths = self.widths(room);
         let beside = widths.iter().map(|width| width + GAP).sum::<usize>();
-        let mut out = String::new();
+        let (mut out, mut line) = (String::new(), String::new());
         for (i, (cells, note)) in self.rows.iter().enumerate() {
-            let mut line = String::new();
+            line.clear();
             for (cell, &width) in cells.iter().zip(&widths) {
-                let cell = cut(cell, width);
-                line.push_str(&format!("{cell:<0$}", width + GAP));
+                let len = cell.chars().count();
+                match len > width {
+                    true => line.push_str(&cut(cell, width)),
+                    false => line.push_str(cell),
+                }
+                let blanks = width + GAP - len.min(width);
+                line.extend(std::iter::repeat_n(' ', blanks));
             }
             let below = beside + note.chars().count() > room;
             if !below {
@@ -93,14 +98,8 @@ impl Table {
 }
 
 fn cut(cell: &str, width: usize) -> String {
-    match cell.chars().count() > width {
-        true => cell
-            .chars()
-            .take(width.saturating_sub(1))
-            .chain(['…'])
-            .collect(),
-        false => cell.to_owned(),
-    }
+    let kept = cell.chars().take(width.saturating_sub(1));
+    kept.chain(['…']).collect()
 }
 
 #[cfg(test)]
