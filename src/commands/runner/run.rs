@@ -1,0 +1,326 @@
+//! One run: what a try's end means for its command, and what that means for the others.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::{CommandReport, CommandRunner, OnStop};
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::commands::job::CommandJob;
+use crate::commands::launch::{self, Launcher};
+use crate::commands::order::{Gate, Reorder};
+use crate::commands::output::OutputSettings;
+use crate::commands::process::{self, Deadlines, Ended, StopCall};
+use crate::commands::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
+use crate::commands::sandbox::Sandbox;
+use crate::commands::sandbox::confined::Intervention;
+use crate::commands::sandbox::prepared::Prepared;
+use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::engine::route::RetryPolicy;
+use crate::pool::{Pool, TaskEnd};
+
+/// What is aborted gets this long between SIGTERM and SIGKILL.
+const ABORT_GRACE: Duration = Duration::from_millis(250);
+
+/// A command on its way through the pool.
+pub(super) struct Task {
+    index: u64,
+    job: Arc<CommandJob>,
+    /// How its last try went.
+    last: Mutex<LastTry>,
+}
+
+type LastTry = (Option<CommandResult>, Option<JobError>);
+pub(super) type Call<'c> = &'c (dyn Fn(&Task, u32, &Context) -> Result<(), Error> + Sync);
+pub(super) type TaskSink<'s> = &'s mut dyn FnMut(TaskEnd<Task, ()>) -> ControlFlow<()>;
+
+/// One run of a runner.
+pub(super) struct Run<'a> {
+    runner: &'a CommandRunner,
+    launcher: Launcher,
+    output: OutputSettings,
+    stop: Arc<StopCall>,
+    gate: Arc<Gate>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(runner: &'a CommandRunner) -> Result<Self, Error> {
+        runner.check()?;
+        let stop = StopCall::new()
+            .map_err(|why| Error::new(ErrorKind::Invalid, format!("cannot make a pipe: {why}")))?;
+        let sandbox = (runner.sandbox.as_ref())
+            .map(Sandbox::prepare)
+            .transpose()?;
+        let missing = sandbox.as_ref().map_or(&[][..], Prepared::not_in_force);
+        if !missing.is_empty() {
+            log::warn!(
+                "commands run without what this system cannot enforce: {}",
+                missing.join("; ")
+            );
+        }
+        let folder = match &runner.folder {
+            Some(folder) => std::path::absolute(folder),
+            None => std::env::current_dir(),
+        };
+        let folder = folder.map_err(|why| {
+            Error::new(
+                ErrorKind::Invalid,
+                format!("cannot tell the working directory: {why}"),
+            )
+        })?;
+        Ok(Self {
+            runner,
+            launcher: Launcher::new(folder, sandbox),
+            output: OutputSettings::new(runner.output_limit, runner.max_output, &runner.overflow)?,
+            stop: Arc::new(stop),
+            gate: Arc::default(),
+        })
+    }
+
+    pub(super) fn source<J>(&self, jobs: J) -> impl Iterator<Item = Result<Task, Error>> + use<J>
+    where
+        J: Iterator<Item = Result<CommandJob, Error>>,
+    {
+        let (gate, ctx) = (self.gate.clone(), self.runner.ctx.clone());
+        let monitor = self.runner.monitor.clone();
+        jobs.zip(0..).map(move |(job, index)| {
+            let mut job = job?;
+            if job.seq == 0 {
+                job.seq = index + 1;
+            }
+            let job = Arc::new(job);
+            monitor.read(index, job.clone());
+            gate.pass(&ctx);
+            Ok(Task {
+                index,
+                job,
+                last: Mutex::default(),
+            })
+        })
+    }
+
+    pub(super) fn carry_out(
+        &self,
+        total: Option<u64>,
+        mut ended: impl FnMut(&JobRecord) -> ControlFlow<()>,
+        mut sink: impl FnMut(JobRecord) -> ControlFlow<()>,
+        run: impl FnOnce(&Pool<'_>, Call<'_>, TaskSink<'_>) -> crate::pool::PoolEnd,
+    ) -> Result<CommandReport, Error> {
+        let runner = self.runner;
+        let retry = RetryPolicy::default().max_retries(runner.retries);
+        let pool = Pool::new(&runner.ctx)
+            .concurrency(runner.concurrency)
+            .rate(runner.rate)
+            .retry(retry.base_delay(runner.retry_delay))
+            .on_error(runner.on_error)
+            .total(total)
+            .notifier(runner.notifier.as_deref().map(|notifier| notifier as _));
+        let kill = self.stop.clone();
+        let _kill =
+            (runner.on_stop == OnStop::Kill).then(|| runner.ctx.on_cancel(move || kill.stop()));
+        let mut closed = false;
+        let (mut completed, mut failed, mut cancelled) = (0, 0, 0);
+        let mut hand_out = |record: JobRecord| {
+            match record.status {
+                JobStatus::Completed => completed += 1,
+                JobStatus::Failed => failed += 1,
+                _ => cancelled += 1,
+            }
+            if !closed && sink(record).is_break() {
+                closed = true;
+                self.gate.open();
+            }
+            closed
+        };
+        let mut order = runner.keep_order.then(|| Reorder::new(&self.gate));
+        let mut take = |end: TaskEnd<Task, ()>| {
+            let index = end.task.index;
+            let record = self.record(end);
+            runner.monitor.ended(index, &record);
+            let mut over = ended(&record).is_break();
+            if over {
+                self.gate.open();
+            }
+            match &mut order {
+                Some(order) => order.put(index, record, |record| over |= hand_out(record)),
+                None => over |= hand_out(record),
+            }
+            match over {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let call = |task: &Task, attempt: u32, ctx: &Context| self.call(task, attempt, ctx);
+        let end = run(&pool, &call, &mut take);
+        self.output.leave();
+        if let Some(order) = order {
+            order.rest(|record| {
+                let _ = hand_out(record);
+            });
+        }
+        if let Some(StopReason::Misuse(why)) = end.stop {
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        Ok(CommandReport {
+            completed,
+            failed,
+            cancelled,
+            retries: end.summary.retries,
+            elapsed: end.summary.elapsed,
+            stop: end.stop,
+        })
+    }
+
+    fn call(&self, task: &Task, attempt: u32, ctx: &Context) -> Result<(), Error> {
+        let monitor = &self.runner.monitor;
+        monitor.started(task.index, attempt);
+        let abort = self.stop.clone();
+        let _abort = ctx.on_cancel(move || abort.abort());
+        // What an earlier try printed would pass for this one's.
+        if let (Some(mut earlier), _) = std::mem::take(&mut *task.last.lock()) {
+            earlier.stdout.remove();
+            earlier.stderr.remove();
+        }
+        let (result, error) = match self.try_once(task) {
+            Ok(ended) => self.judge(ended),
+            Err(error) => (None, Some(error)),
+        };
+        let outcome = error.as_ref().map_or(Ok(()), |error| {
+            Err(self.engine_error(error, result.as_ref(), attempt))
+        });
+        *task.last.lock() = (result, error);
+        monitor.tried(task.index);
+        outcome
+    }
+
+    fn try_once(&self, task: &Task) -> Result<Ended, JobError> {
+        let runner = self.runner;
+        let command = self.launcher.command(&task.job)?;
+        let deadlines = Deadlines {
+            timeout: runner.timeout,
+            grace: runner.kill_grace,
+            abort_grace: ABORT_GRACE.min(runner.kill_grace),
+        };
+        process::run(command, task.job.seq, deadlines, &self.output, &self.stop)
+            .map_err(|why| launch::not_started(&task.job, &why))
+    }
+
+    /// What a command's end means.
+    fn judge(&self, ended: Ended) -> LastTry {
+        let runner = self.runner;
+        let result = ended.result;
+        if let Some(Intervention::NotStarted(why)) = ended.intervention {
+            return (None, Some(JobError::new(FailureKind::Sandbox, why)));
+        }
+        let error = if let Some(why) = ended.output_error {
+            let kind = match why.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::DiskFull,
+                _ => FailureKind::NotStarted,
+            };
+            Some(JobError::new(
+                kind,
+                format!("its output cannot be kept: {why}"),
+            ))
+        } else if let Some(Intervention::Killed(why)) = ended.intervention {
+            Some(JobError::new(FailureKind::Limit, format!("killed: {why}")))
+        } else if ended.timed_out {
+            let limit = runner.timeout.unwrap_or_default();
+            Some(JobError::new(
+                FailureKind::Timeout,
+                format!("killed after {}", humantime::format_duration(limit)),
+            ))
+        } else if result.exit_code == Some(0) {
+            None
+        } else if ended.stopped {
+            Some(JobError::new(
+                FailureKind::Cancelled,
+                "killed while it ran, since the run ended early",
+            ))
+        } else if let Some(signal) = result.signal {
+            Some(JobError::new(
+                FailureKind::Signal,
+                format!("killed by signal {signal}"),
+            ))
+        } else {
+            let code = result.exit_code.unwrap_or_default();
+            Some(JobError::new(
+                FailureKind::Exit,
+                format!("exit code {code}"),
+            ))
+        };
+        (Some(result), error)
+    }
+
+    /// The same as the engine has it, which decides what follows.
+    fn engine_error(
+        &self,
+        error: &JobError,
+        result: Option<&CommandResult>,
+        attempt: u32,
+    ) -> Error {
+        let kind = match error.kind {
+            FailureKind::Cancelled => ErrorKind::Cancelled,
+            kind if kind.is_retried() => ErrorKind::Transient,
+            _ => ErrorKind::Invalid,
+        };
+        let engine_error = Error::new(kind, error.message.clone());
+        let tries_left = kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries);
+        match self.is_critical(error, result) && !tries_left {
+            true => engine_error.with_critical(),
+            false => engine_error,
+        }
+    }
+
+    fn is_critical(&self, error: &JobError, result: Option<&CommandResult>) -> bool {
+        let code = result.and_then(|result| result.exit_code);
+        error.kind.is_critical()
+            || (error.kind == FailureKind::Exit
+                && code.is_some_and(|code| self.runner.critical_exits.contains(&code)))
+    }
+
+    /// The record of a command that has ended, or never will. If it stops the run, what that means for
+    /// others begins here.
+    fn record(&self, end: TaskEnd<Task, ()>) -> JobRecord {
+        let (result, last_error) = end.task.last.into_inner();
+        let (status, error) = match end.result {
+            Ok(()) => (JobStatus::Completed, None),
+            Err(error) => match error.kind() {
+                ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => (
+                    JobStatus::Cancelled,
+                    Some(JobError::new(FailureKind::Cancelled, error.message())),
+                ),
+                ErrorKind::Panic => (
+                    JobStatus::Failed,
+                    Some(JobError::new(FailureKind::Panic, error.message())),
+                ),
+                _ => (JobStatus::Failed, last_error),
+            },
+        };
+        if status == JobStatus::Failed {
+            let critical =
+                (error.as_ref()).is_some_and(|error| self.is_critical(error, result.as_ref()));
+            let stops = match self.runner.on_error {
+                ErrorPolicy::ContinueOnError => false,
+                ErrorPolicy::StopOnError => true,
+                ErrorPolicy::StopOnCriticalError => critical,
+            };
+            if stops {
+                self.gate.open();
+                if self.runner.on_stop == OnStop::Kill {
+                    self.stop.stop();
+                }
+            }
+        }
+        JobRecord {
+            job: end.task.job,
+            status,
+            attempts: end.attempts,
+            result,
+            error,
+        }
+    }
+}
