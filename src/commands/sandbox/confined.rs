@@ -185,11 +185,11 @@ impl Drop for Confined {
 /// are children of the first thread, which others are started from that is no command's.
 #[cfg(target_os = "linux")]
 fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
-    use rustix::process::{Pid, WaitOptions, getsid, waitpgid, waitpid};
+    use rustix::process::{Pid, WaitOptions, waitpgid, waitpid};
 
     let own = format!("{}.{number}", run.id).into_bytes();
     let first = std::process::id().cast_signed();
-    let session = getsid(None).map(|pid| pid.as_raw_nonzero().get());
+    let session = Process::of(first).map(|own| own.session);
     for pid in processes::children(first, Some(first)) {
         let Some(process) = Process::of(pid) else {
             continue;
@@ -198,7 +198,7 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
         // Of what has ended there is no environment any more to know it by.
         let stray = in_group
             || match process.ended {
-                true => run.owns_children && Ok(process.session) != session && is_orphan(pid),
+                true => run.owns_children && Some(process.session) != session && is_orphan(pid),
                 false => processes::variable(pid, COMMAND).is_some_and(|value| value == own),
             };
         if !stray {

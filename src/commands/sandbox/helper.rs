@@ -131,10 +131,33 @@ fn follow_parent(policy: &Policy) -> Result<(), String> {
 /// Leaves the terminal: nothing of it can stop the command, and none of its processes can join a group of
 /// another session, batchwright's own, where nobody would look for it.
 fn begin_session() {
-    use rustix::process::{getpgid, getppid, setpgid, setsid};
+    use rustix::process::{setpgid, setsid};
 
     // The leader of a group cannot begin a session; it was made that so that it could be killed as a group
-    // from the beginning. Where the group of the parent cannot be seen, a group of its own has to do.
-    let _ = getpgid(getppid()).and_then(|group| setpgid(None, Some(group)));
+    // from the beginning. Where there is no group to go to, a group of its own has to do.
+    let _ = groups_of_session().find(|&group| setpgid(None, Some(group)).is_ok());
     let _ = setsid();
+}
+
+/// Groups that this process may join: its parent's, and those of its parent's other children, of which one is
+/// the watchdog. In a container the parent's group may be out of sight, and its number is zero then, which
+/// the calls that ask for it do not expect.
+#[cfg(target_os = "linux")]
+fn groups_of_session() -> impl Iterator<Item = rustix::process::Pid> {
+    use super::processes::{Process, children};
+    use rustix::process::{Pid, getpid, getppid};
+
+    let own = getpid().as_raw_nonzero().get();
+    let parent = getppid().map_or(0, Pid::as_raw_pid);
+    let siblings = std::iter::once(()).flat_map(move |()| children(parent, None));
+    std::iter::once(parent)
+        .chain(siblings.filter(move |&pid| pid != own))
+        .filter_map(|pid| Pid::from_raw(Process::of(pid)?.group))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn groups_of_session() -> impl Iterator<Item = rustix::process::Pid> {
+    use rustix::process::{getpgid, getppid};
+
+    getpgid(getppid()).into_iter()
 }

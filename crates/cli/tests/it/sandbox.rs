@@ -340,6 +340,41 @@ fn a_command_that_joins_another_group_ends_at_its_time_all_the_same() {
     assert_eq!(record["error"]["kind"], "timeout", "{record}");
 }
 
+/// Session and process group of batchwright are those of a process that it cannot see, as where a container's
+/// first process was started by one outside.
+#[test]
+fn commands_leave_the_terminal_where_the_group_of_batchwright_is_out_of_sight() {
+    let desk = Desk::new();
+    let code = "import os; print(os.getsid(0) == os.getpid())";
+    desk.write(
+        "job.txt",
+        format!("{0} -c '{code}'\n{0} -c '{code}'\n", python()),
+    );
+    let apart = ["--pid", "--fork", "--mount-proc"];
+    let may = Command::new("unshare").args(apart).arg("true").output();
+    if !may.is_ok_and(|ran| ran.status.success()) {
+        eprintln!("SKIPPED: no namespace of processes can be made here");
+        return;
+    }
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(apart)
+        .arg(HELPER)
+        .current_dir(desk.path(""))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    for (name, value) in desk.command(["exec"]).get_envs() {
+        match value {
+            Some(value) => unshare.env(name, value),
+            None => unshare.env_remove(name),
+        };
+    }
+    unshare.args("exec job.txt --quiet --sandbox best-effort".split(' '));
+    let ended = Running::start(&mut unshare).wait();
+    assert_eq!(ended.expect(0).stdout, "True\nTrue\n");
+}
+
 #[test]
 fn a_command_that_cannot_be_started_is_told_from_one_that_failed() {
     let desk = Desk::new();
