@@ -227,10 +227,10 @@ fn what_it_may_use_is_bounded() {
         "{}",
         shared.failure()
     );
-    // That is not more than it may have: what processes share counts once.
+    // That is not more than it may have: what processes share counts once, also while they end.
     let forked = python(
-        "import os, time\nx = b'x' * 100_000_000\nfor _ in range(4):\n if os.fork() == 0: break\n\
-         time.sleep(0.5)",
+        "import os, time\nx = b'x' * 150_000_000\nfor _ in range(20):\n for _ in range(8):\n  \
+         if os.fork() == 0:\n   time.sleep(0.01)\n   os._exit(0)\n for _ in range(8): os.wait()",
     );
     assert!(forked.status.success(), "{:?}", forked.failure);
 
