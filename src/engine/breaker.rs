@@ -1,8 +1,28 @@
-//! Circuit breakers: a provider that cannot be reached is not waited for while another can be asked.
+//! Circuit breakers: a provider that fails everything is not waited for while another can be asked.
 //!
-//! Failures in a row to reach a step of a route *trip* its breaker. While it is *open*, items go on
-//! to the next step. After a while it is *half open*: one call probes the step, and the others still
-//! go on. An answer closes the breaker; a failure opens it for twice as long.
+//! Failures in a row of a step of a route *trip* its breaker. While it is *open*, items go on to the
+//! next step at once, without the retries they had left. After a while it is *half open*: one call
+//! probes the step, and the others still go on. An answer closes the breaker; a failure opens it for
+//! twice as long. A step without another behind it is called as if there were no breaker.
+//!
+//! What trips it, with no answer in between:
+//!
+//! - five connections in a row that did not come about;
+//! - three calls in a row that ran into their time-out, or two where the step has never answered;
+//! - five failures of any sort in a row (5xx, replies that broke off), and no fewer than there are
+//!   calls out that may still be answered: errors are fast, answers slow. Once the step has answered,
+//!   also five seconds of nothing but failures, so that a bad moment of a good provider diverts nothing.
+//!
+//! Refusals for their pace and servers that load their model are waits. A wrong request, a refused or
+//! blocked answer says nothing of the provider. The retries of one item are not enough: at least two of
+//! the failures are first calls of theirs. Where several share a call (embeddings), a failure that one
+//! of them may have brought about says nothing either.
+//!
+//! *In doubt* is a step when a call has run into its time-out and nothing was answered during all of
+//! it. Until something is, calls that may go elsewhere are given [`Patience`]: three quarters of that
+//! time, and never less than twice the longest the step has taken to answer. Who is given up
+//! on goes to the next step, and counts as having run into its time-out. No call starts beside those
+//! that are out: the next one finds out. Calls that probe have their whole time.
 
 use std::time::Duration;
 
@@ -13,22 +33,46 @@ use super::class::StepId;
 
 /// This many connections in a row that did not come about trip a breaker,
 const UNREACHED: u32 = 5;
-/// and so many calls in a row that no reply came to in time: each may have held a slot for minutes.
-const TIMED_OUT: u32 = 3;
+/// so many calls in a row that no reply came to in time: each may have held a slot for minutes,
+const HUNG: u32 = 3;
+/// or so many where the step has never answered,
+const HUNG_FROM_THE_START: u32 = 2;
+/// and so many failures of any sort,
+const FAILED: u32 = 5;
+/// with so many items among them
+const ITEMS: u32 = 2;
+/// and, where the step has answered before, nothing but failures for so long.
+const NOTHING_BUT_FAILURES: Duration = Duration::from_secs(5);
 /// How long a breaker is open, at first and at most.
 const FIRST_OPEN: Duration = Duration::from_secs(5);
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
 
-/// The breakers of the steps that failed to answer lately.
+/// The breakers of the steps that were called.
 #[derive(Debug, Default)]
 pub(super) struct Breakers(Vec<Breaker>);
 
 #[derive(Debug)]
 struct Breaker {
     step: StepId,
-    unreached: u32,
-    timed_out: u32,
     state: State,
+    /// The longest it has taken to answer, if it ever has.
+    slowest: Option<Duration>,
+    last_answer: Option<Time>,
+    since_answer: Failures,
+}
+
+/// Failures since the last answer.
+#[derive(Debug, Default)]
+struct Failures {
+    /// In a row that did not reach it, and that hung.
+    unreached: u32,
+    hung: u32,
+    /// Of any sort, and those of them that were the first calls of their items.
+    all: u32,
+    firsts: u32,
+    began: Option<Time>,
+    /// How long a call took to run into its time-out; it is in doubt.
+    doubt: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -46,64 +90,110 @@ enum State {
     },
 }
 
-/// How a call ended, as far as reaching its provider is concerned.
+/// What the end of a call says of its provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reached {
-    /// A reply came, whatever it said.
-    Yes,
-    /// No connection came about, or no reply in time.
-    No,
-    /// It was ended by us, or broke off.
+enum Sign {
+    /// The model answered, to whatever end.
+    Answered,
+    /// A reply came that says nothing of other items.
+    Reached,
+    /// A failure that others may share.
+    Failed,
+    /// No connection came about.
+    Unreached,
+    /// No reply came in time.
+    Hung,
+    /// It was ended by us, or never sent.
     Unknown,
 }
 
-impl Reached {
-    pub(super) fn of<T>(result: &Result<T, Error>) -> Self {
-        match result {
-            Ok(_) => Self::Yes,
-            Err(error) if error.status().is_some() || error.sent() == Sent::Answered => Self::Yes,
-            Err(error) if error.is_unusable_reply() || error.kind() == ErrorKind::Malformed => {
-                Self::Yes
-            }
-            Err(error) if error.is_unreachable() || error.timed_out() => Self::No,
-            Err(_) => Self::Unknown,
+impl Sign {
+    fn of<T>(result: &Result<T, Error>) -> Self {
+        result.as_ref().err().map_or(Self::Answered, Self::of_error)
+    }
+
+    fn of_error(error: &Error) -> Self {
+        let replied = error.status().is_some() || error.sent() == Sent::Answered;
+        match error.kind() {
+            ErrorKind::Blocked => Self::Answered,
+            _ if error.is_misfit() => Self::Answered,
+            _ if error.is_not_ready() || error.is_unusable_reply() => Self::Reached,
+            _ if error.is_unreachable() && !replied => Self::Unreached,
+            ErrorKind::Transient if error.timed_out() => Self::Hung,
+            ErrorKind::Transient | ErrorKind::Malformed => Self::Failed,
+            _ if error.is_unreachable() => Self::Failed,
+            _ if replied => Self::Reached,
+            _ => Self::Unknown,
         }
+    }
+
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Unreached | Self::Hung)
     }
 }
 
+/// Whether other items may meet the same failure, so that it counts towards tripping a breaker.
+pub(super) fn may_be_shared(error: &Error) -> bool {
+    Sign::of_error(error).is_failure()
+}
+
+/// A call that ended, as its breaker sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub step: StepId,
+    pub began: Time,
+    /// The item was never called at this step before.
+    pub first: bool,
+    /// One of several items that share the call may have brought a failed reply upon all of them.
+    pub of_one: bool,
+    /// Another step can be called for it.
+    pub elsewhere: bool,
+    /// Other calls to the step that may still be answered.
+    pub out: usize,
+}
+
+/// How long calls to a step in doubt are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// [`Duration::MAX`] where they have their whole time.
+    pub lasts: Duration,
+    /// How long the call was waited for that no reply came to.
+    pub hung: Duration,
+}
+
 impl Breakers {
-    /// Takes note of how a call ended; `elsewhere` says whether its item has another step to go to.
-    /// True when the step's state changed between closed and open.
-    pub(super) fn note<T>(
-        &mut self,
-        step: StepId,
-        result: &Result<T, Error>,
-        elsewhere: bool,
-        now: Time,
-    ) -> bool {
-        let reached = Reached::of(result);
-        let known = self.0.iter().position(|breaker| breaker.step == step);
-        if reached == Reached::Yes {
-            let closed = known.map(|at| self.0.swap_remove(at));
-            return closed.is_some_and(|breaker| !matches!(breaker.state, State::Closed));
-        }
-        let at = known.unwrap_or_else(|| {
+    /// Takes note of how a call ended. True when the step's state changed between closed and open.
+    pub(super) fn note<T>(&mut self, call: Ended, result: &Result<T, Error>, now: Time) -> bool {
+        let step = call.step;
+        let at = self.0.iter().position(|breaker| breaker.step == step);
+        let at = at.unwrap_or_else(|| {
             self.0.push(Breaker {
                 step,
-                unreached: 0,
-                timed_out: 0,
                 state: State::Closed,
+                slowest: None,
+                last_answer: None,
+                since_answer: Failures::default(),
             });
             self.0.len() - 1
         });
         let breaker = &mut self.0[at];
-        if let (Err(error), Reached::No) = (result, reached) {
-            breaker.unreached += 1;
-            breaker.timed_out += u32::from(error.timed_out());
+        let sign = Sign::of(result);
+        let error = match (sign, result) {
+            (Sign::Answered, _) => {
+                breaker.last_answer = Some(now);
+                breaker.slowest = breaker.slowest.max(Some(now.since(call.began)));
+                return breaker.close(true);
+            }
+            (Sign::Reached, _) => return breaker.close(false),
+            (Sign::Failed, _) if call.of_one => return breaker.close(false),
+            (_, Err(error)) => error,
+            (_, Ok(_)) => return false,
+        };
+        if sign.is_failure() {
+            breaker.count(sign, call, now);
         }
-        let Err(error) = result else { return false };
         match &breaker.state {
-            State::Closed if elsewhere && breaker.is_over() => {
+            State::Closed if call.elsewhere && breaker.trips(call.out, now) => {
                 breaker.open(error, FIRST_OPEN, now);
                 true
             }
@@ -135,19 +225,21 @@ impl Breakers {
         }
     }
 
-    /// A call to the step starts: if its breaker is half open, this one probes.
-    pub(super) fn begin_call(&mut self, step: StepId) {
-        for breaker in self.0.iter_mut().filter(|breaker| breaker.step == step) {
-            if let State::HalfOpen { probing, .. } = &mut breaker.state {
+    /// A call to the step starts. True if its breaker is half open: this one probes.
+    pub(super) fn begin_call(&mut self, step: StepId) -> bool {
+        let breaker = self.0.iter_mut().find(|breaker| breaker.step == step);
+        match breaker.map(|breaker| &mut breaker.state) {
+            Some(State::HalfOpen { probing, .. }) => {
                 *probing = true;
+                true
             }
+            _ => false,
         }
     }
 
     /// Why the step is not called now, if another can be.
     pub(super) fn open_reason(&self, step: StepId) -> Option<&Error> {
-        let breaker = self.0.iter().find(|breaker| breaker.step == step)?;
-        match &breaker.state {
+        match &self.of(step)?.state {
             State::Open { why, .. }
             | State::HalfOpen {
                 probing: true, why, ..
@@ -155,11 +247,68 @@ impl Breakers {
             _ => None,
         }
     }
+
+    /// How long calls to the step are waited for, if it is in doubt.
+    pub(super) fn patience(&self, step: StepId) -> Option<Patience> {
+        let breaker = self.of(step)?;
+        let hung = breaker.since_answer.doubt?;
+        let usual = breaker.slowest.unwrap_or_default() * 2;
+        let lasts = (hung / 4 * 3).max(usual);
+        let lasts = if lasts < hung { lasts } else { Duration::MAX };
+        Some(Patience { lasts, hung })
+    }
+
+    pub(super) fn any_in_doubt(&self) -> bool {
+        self.0.iter().any(|b| b.since_answer.doubt.is_some())
+    }
+
+    fn of(&self, step: StepId) -> Option<&Breaker> {
+        self.0.iter().find(|breaker| breaker.step == step)
+    }
 }
 
 impl Breaker {
-    fn is_over(&self) -> bool {
-        self.unreached >= UNREACHED || self.timed_out >= TIMED_OUT
+    fn count(&mut self, sign: Sign, call: Ended, now: Time) {
+        let failures = &mut self.since_answer;
+        failures.all += 1;
+        failures.firsts += u32::from(call.first);
+        failures.began.get_or_insert(now);
+        match sign {
+            Sign::Unreached => failures.unreached += 1,
+            Sign::Hung => failures.hung += 1,
+            _ => (failures.unreached, failures.hung) = (0, 0),
+        }
+        let nothing_since = self.last_answer.is_none_or(|last| last <= call.began);
+        if sign == Sign::Hung && (nothing_since || failures.hung >= HUNG) {
+            failures.doubt = failures.doubt.max(Some(now.since(call.began)));
+        }
+    }
+
+    fn trips(&self, out: usize, now: Time) -> bool {
+        let failures = &self.since_answer;
+        let (most, quiet) = match self.last_answer {
+            None => (HUNG_FROM_THE_START, Duration::ZERO),
+            Some(_) => (HUNG, NOTHING_BUT_FAILURES),
+        };
+        let lasted = failures.began.map_or(Duration::ZERO, |at| now.since(at));
+        let fails_all = failures.all >= FAILED
+            && failures.all as usize >= out
+            && failures.firsts >= ITEMS
+            && lasted >= quiet;
+        failures.unreached >= UNREACHED || failures.hung >= most || fails_all
+    }
+
+    /// True if it was open. What was counted is forgotten with an answer; any reply shows that it can
+    /// be reached.
+    fn close(&mut self, answered: bool) -> bool {
+        let was_open = !matches!(self.state, State::Closed);
+        self.state = State::Closed;
+        let failures = &mut self.since_answer;
+        match answered || was_open {
+            true => *failures = Failures::default(),
+            false => (failures.unreached, failures.hung, failures.doubt) = (0, 0, None),
+        }
+        was_open
     }
 
     fn open(&mut self, why: &Error, wait: Duration, now: Time) {
@@ -172,68 +321,5 @@ impl Breaker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::class::Class;
-
-    fn unreached() -> Result<(), Error> {
-        Err(Error::new(ErrorKind::Transient, "nobody there").with_unreachable())
-    }
-
-    fn hung() -> Result<(), Error> {
-        let error = Error::new(ErrorKind::Transient, "no reply").with_timed_out();
-        Err(error.with_sent(Sent::Maybe))
-    }
-
-    fn at(seconds: u64) -> Time {
-        Time::ZERO.after(Duration::from_secs(seconds))
-    }
-
-    fn step() -> StepId {
-        Class::new([]).at(0)
-    }
-
-    #[test]
-    fn five_in_a_row_that_could_not_connect_trip_it_or_three_that_hung() {
-        for (failure, most) in [(unreached(), 5), (hung(), 3)] {
-            let mut breakers = Breakers::default();
-            for _ in 0..2 {
-                (1..most).for_each(|_| assert!(!breakers.note(step(), &failure, true, at(0))));
-                // Any reply shows that it can be reached.
-                let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
-                assert!(!breakers.note::<()>(step(), &Err(busy), true, at(0)));
-            }
-            let tripped = (0..most).map(|_| breakers.note(step(), &failure, true, at(0)));
-            assert_eq!(tripped.filter(|tripped| *tripped).count(), 1);
-            assert!(breakers.open_reason(step()).is_some());
-        }
-        let mut breakers = Breakers::default();
-        (0..9).for_each(|_| assert!(!breakers.note(step(), &unreached(), false, at(0))));
-        assert!(breakers.open_reason(step()).is_none(), "nobody else to ask");
-    }
-
-    #[test]
-    fn one_call_probes_later_and_later_until_an_answer_closes_it() {
-        let mut breakers = Breakers::default();
-        (0..5).for_each(|_| {
-            breakers.note(step(), &unreached(), true, at(0));
-        });
-        let (mut now, mut waits) = (0, Vec::new());
-        for _ in 0..6 {
-            let since = now;
-            while breakers.open_reason(step()).is_some() {
-                now += 1;
-                breakers.half_open(at(now));
-            }
-            waits.push(now - since);
-            breakers.begin_call(step());
-            assert!(breakers.open_reason(step()).is_some(), "one is enough");
-            assert!(!breakers.note(step(), &unreached(), true, at(now)));
-        }
-        assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
-        breakers.half_open(at(now + 60));
-        breakers.begin_call(step());
-        assert!(breakers.note(step(), &Ok(()), true, at(now + 60)));
-        assert!(breakers.open_reason(step()).is_none());
-    }
-}
+#[path = "breaker_tests.rs"]
+mod tests;

@@ -15,6 +15,8 @@ use crate::base::hints::RateHints;
 
 use super::availability::Availability;
 use super::bottleneck::{Bottleneck, BottleneckTimer, Bottlenecks};
+use super::calls_out::CallsOut;
+use super::class::Class;
 use super::counters::Counters;
 use super::critical::CriticalFailures;
 use super::first_replies::FirstReplies;
@@ -33,6 +35,11 @@ mod call_ended;
 /// A call to make, with what was reserved for it.
 #[derive(Debug)]
 pub(crate) struct Call<T> {
+    /// Its place among the calls of the run.
+    pub number: u64,
+    pub began: Time,
+    /// It may be given up on, see [`Dispatcher::take_given_up`].
+    pub may_leave: bool,
     pub ticket: Ticket<T>,
     pub permit: Permit,
 }
@@ -75,6 +82,10 @@ pub(crate) enum Turn {
 
 /// A longer pause is logged.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
+/// While a step is in doubt, this is how soon to look again whether its calls are still out.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// What was given up on has to end first.
+const SOON: Duration = Duration::from_millis(20);
 /// A settling write that failed is tried again after this long.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 /// What ends within this time of each other is settled together where each settling is a transaction.
@@ -115,6 +126,10 @@ pub(crate) struct Dispatcher<W: Work> {
     /// Items given up in a row without one connection having come about.
     unreached: u32,
     loading: Loading,
+    /// Calls that could go elsewhere, and those of them to end now.
+    calls_out: CallsOut,
+    given_up: Vec<u64>,
+    started: u64,
     /// A provider could not be reached, and nothing has been answered since.
     unreachable_logged: bool,
     counters: Counters,
@@ -140,6 +155,9 @@ impl<W: Work> Dispatcher<W> {
             unreachable_logged: false,
             counters: Counters::default(),
             loading: Loading::default(),
+            calls_out: CallsOut::default(),
+            given_up: Vec::new(),
+            started: 0,
             bottlenecks: BottleneckTimer::default(),
         }
     }
@@ -175,6 +193,11 @@ impl<W: Work> Dispatcher<W> {
     /// Since when a server has been loading its model, if one is.
     pub(crate) fn loading_since(&self) -> Option<Time> {
         self.loading.since()
+    }
+
+    /// Calls to be ended now, by their numbers: their provider is in doubt, and they go elsewhere.
+    pub(crate) fn take_given_up(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.given_up)
     }
 
     /// Takes over what could not be settled; only for a run that ends regardless.
@@ -256,11 +279,18 @@ impl<W: Work> Dispatcher<W> {
             }
         }
         self.bottlenecks.account(bottleneck, now);
+        let availability = &self.availability;
+        let overdue = self.calls_out.give_up(
+            &availability.breakers,
+            now,
+            |class, step| availability.callable_step(class, step + 1).is_some(),
+            &mut self.given_up,
+        );
         let over = self.stop.is_some() || exhausted;
         if over && self.counters.in_flight == 0 && self.pending.is_empty() {
             return Turn::Finished;
         }
-        Turn::Wait(earlier(wake, self.settle_at))
+        Turn::Wait(earlier(earlier(wake, overdue), self.settle_at))
     }
 
     fn check_deadline(&mut self, now: Time) {
@@ -288,6 +318,11 @@ impl<W: Work> Dispatcher<W> {
             self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             return;
         }
+        if let Some(at) = self.held_until(&ticket.class, ticket.tries.step, now) {
+            self.availability.pauses.set(quota, at);
+            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
+            return;
+        }
         let (input, cap) = (
             ticket.cost.input.into(),
             ticket.cost.output_cap.map(u64::from),
@@ -310,9 +345,22 @@ impl<W: Work> Dispatcher<W> {
                 self.counters.calls += 1;
                 self.counters.in_flight += 1;
                 let step = ticket.class.at(ticket.tries.step);
-                self.availability.breakers.begin_call(step);
+                let probes = self.availability.breakers.begin_call(step);
+                let may_leave = !probes && self.next_callable(&ticket).is_some();
+                self.started += 1;
+                if may_leave {
+                    let class = ticket.class.clone();
+                    let step = ticket.tries.step;
+                    self.calls_out.begin(self.started, class, step, now);
+                }
                 self.refusals.called(step, quota, now);
-                start.push(Call { ticket, permit });
+                start.push(Call {
+                    number: self.started,
+                    began: now,
+                    may_leave,
+                    ticket,
+                    permit,
+                });
                 // What durable work takes in vain has to be written back.
                 if self.options.durable
                     && let Some(at) = self.limiter.closed_until(quota, now)
@@ -338,6 +386,18 @@ impl<W: Work> Dispatcher<W> {
     fn next_callable(&self, ticket: &Ticket<W::Task>) -> Option<u8> {
         self.availability
             .callable_step(&ticket.class, ticket.tries.step + 1)
+    }
+
+    /// Until when nobody who may go elsewhere starts at a step: it is in doubt, and calls are out that
+    /// will show what it is worth.
+    pub(crate) fn held_until(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
+        let (at, breakers) = (class.at(step), &self.availability.breakers);
+        if class.quota(step) == QuotaId::NONE || breakers.patience(at).is_none() {
+            return None;
+        }
+        self.availability.callable_step(class, step + 1)?;
+        let first = self.calls_out.first_end(at, breakers)?;
+        Some(first.min(now.after(LOOK_AGAIN)).max(now.after(SOON)))
     }
 
     fn stops_when_critical(&self) -> bool {

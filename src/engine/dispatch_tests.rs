@@ -374,3 +374,6 @@ fn work_that_waits_in_a_queue_stops_like_any_other_unless_it_comes_from_many() {
         assert!(calls < 60, "{calls}");
     }
 }
+
+#[path = "trip_tests.rs"]
+mod trip;

@@ -8,6 +8,7 @@ pub(crate) mod availability;
 pub mod bottleneck;
 mod breaker;
 mod bucket;
+mod calls_out;
 pub(crate) mod class;
 pub(crate) mod counters;
 mod critical;

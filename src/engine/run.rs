@@ -7,6 +7,7 @@
 //! room for every permit, so no send blocks under it.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -145,12 +146,25 @@ struct Shell<'a, W: Work> {
     inbox: Receiver<EventOf<W>>,
     clock: &'a dyn Clock,
     ctx: &'a Context,
+    /// What all calls have in common.
+    calls: &'a Context,
+    /// The contexts of calls that may be given up on, by their numbers.
+    own: Mutex<HashMap<u64, Context>>,
     waker: Waker,
     /// What the caller's thread waits for, in nanoseconds; it is woken for anything earlier.
     waits_for: AtomicU64,
 }
 
 impl<W: Work> Shell<'_, W> {
+    /// The context of a call that may be given up on. Whoever asks first makes it: a call may be given
+    /// up on before its thread has come to it.
+    fn context_of(&self, number: u64) -> Context {
+        let mut own = self.own.lock();
+        own.entry(number)
+            .or_insert_with(|| self.calls.for_calls())
+            .clone()
+    }
+
     fn end_call(&self, event: EventOf<W>) {
         let _ = self.post.send(event);
         self.turn();
@@ -186,12 +200,20 @@ impl<W: Work> Shell<'_, W> {
             state.dispatcher.handle(stop, now);
         }
         while let Ok(event) = self.inbox.try_recv() {
+            if let Event::CallEnded(ended) = &event
+                && ended.call.may_leave
+            {
+                self.own.lock().remove(&ended.call.number);
+            }
             state.dispatcher.handle(event, now);
         }
         let mut turn = state.dispatcher.turn(now, &mut state.start);
         if state.giving_up && state.dispatcher.settle_error().is_some() {
             state.lost.append(&mut state.dispatcher.take_unsettled());
             turn = state.dispatcher.turn(now, &mut state.start);
+        }
+        for number in state.dispatcher.take_given_up() {
+            self.context_of(number).abort();
         }
         if let Some(tasks) = &state.tasks {
             for call in state.start.drain(..) {
@@ -236,6 +258,7 @@ where
 {
     let (tasks, inbox) = bounded(setup.permits.map_or(setup.threads, |permits| permits.most));
     let (post, events) = unbounded();
+    let calls = setup.ctx.for_calls();
     let shell = Shell {
         state: Mutex::new(State {
             dispatcher,
@@ -249,10 +272,11 @@ where
         inbox: events,
         clock: setup.clock,
         ctx: setup.ctx,
+        calls: &calls,
+        own: Mutex::default(),
         waker: setup.waker.clone(),
         waits_for: AtomicU64::new(0),
     };
-    let calls = setup.ctx.for_calls();
     thread::scope(|scope| -> Result<(), Error> {
         let start = |i: usize| {
             let (shell, calls, inbox) = (&shell, &calls, inbox.clone());
@@ -296,7 +320,8 @@ where
 {
     let guard = PanicGuard(shell, ctx);
     for call in inbox {
-        let reply = make_call(runner, &call.ticket, ctx);
+        let own = call.may_leave.then(|| shell.context_of(call.number));
+        let reply = make_call(runner, &call.ticket, own.as_ref().unwrap_or(ctx));
         shell.end_call(Event::CallEnded(ended(call, reply)));
     }
     drop(guard);

@@ -24,7 +24,7 @@ mod checks;
 #[path = "simulation_model.rs"]
 mod model;
 
-use model::{Item, LoadingModel, ModelWork, ParallelModel, Random};
+use model::{HangingModel, Item, LoadingModel, ModelWork, ParallelModel, Random};
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(Reverse<(Time, u64)>);
@@ -69,6 +69,10 @@ struct Scene {
     dead_quotas: Vec<QuotaId>,
     dead_steps: Vec<u8>,
     loading: LoadingModel,
+    hanging: HangingModel,
+    /// By step: when a call had run into its time-out, and the shortest time that took.
+    hung: HashMap<u8, (Time, Duration)>,
+    answered: HashMap<u8, Time>,
 }
 
 impl Scene {
@@ -153,7 +157,11 @@ impl Scene {
         };
         let loading = LoadingModel::new(&mut random);
         let parallel = ParallelModel::new(&mut random);
+        let hanging = HangingModel::new(&mut random);
         Self {
+            hanging,
+            hung: HashMap::new(),
+            answered: HashMap::new(),
             loading,
             critical_share: if random.chance(40) {
                 random.below(4)
@@ -278,6 +286,11 @@ impl Scene {
         };
         self.started += 1;
         let mut at = self.now.after(Duration::from_millis(takes));
+        if self.hanging.hangs(tries.step, self.now) && !fatal {
+            at = self.now.after(self.hanging.timeout);
+            let error = Error::new(ErrorKind::Transient, "no reply").with_timed_out();
+            result = Err(error.with_sent(Sent::Maybe));
+        }
         if let Some(deadline) = self.deadline.filter(|deadline| at >= *deadline)
             && !fatal
             && self.random.chance(70)
@@ -322,6 +335,23 @@ impl Scene {
         }
     }
 
+    /// Ends the calls that the dispatcher gave up on.
+    fn give_up(&mut self) {
+        for number in self.dispatcher.take_given_up() {
+            let found = self
+                .in_flight
+                .iter()
+                .find(|(_, in_flight)| in_flight.call.number == number);
+            let id = *found.expect("the call is in flight").0;
+            self.check_given_up(&self.in_flight[&id].call);
+            let error = self.ended(ErrorKind::Cancelled);
+            let in_flight = self.in_flight.get_mut(&id).expect("it was found");
+            (in_flight.result, in_flight.fatal) = (Err(error), false);
+            let at = self.now.after(Duration::from_millis(self.random.below(3)));
+            self.arrivals.push(Arrival(Reverse((at, id))));
+        }
+    }
+
     fn is_dead(&self, quota: QuotaId, step: u8) -> bool {
         self.dead_steps.contains(&step) || self.dead_quotas.contains(&quota)
     }
@@ -355,7 +385,13 @@ impl Scene {
         if answered {
             *self.replies.entry(quota).or_default() += 1;
         }
+        if result.as_ref().is_err_and(Error::timed_out) {
+            let took = self.now.since(call.began);
+            let (at, least) = self.hung.entry(step).or_insert((self.now, took));
+            (*at, *least) = (self.now, took.min(*least));
+        }
         if result.is_ok() {
+            self.answered.insert(step, self.now);
             self.dispatcher
                 .work
                 .answered
@@ -446,6 +482,7 @@ impl Scene {
                 !over || start.is_empty(),
                 "a call was started after the end"
             );
+            self.give_up();
             for call in start {
                 self.start(call);
             }

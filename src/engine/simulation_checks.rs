@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 use crate::base::error::ErrorKind;
-use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::engine::dispatch::{Call, ErrorPolicy, StopReason};
 use crate::engine::limiter::{Gate, QuotaId};
 
 use super::Scene;
@@ -41,12 +41,29 @@ impl Scene {
                         Gate::Go(_)
                     )
             });
+            let held = |step| {
+                let held = self.dispatcher.held_until(&class, step, self.now);
+                held.is_some()
+            };
+            let limited = limited || (step..class.steps() as u8).any(held);
             assert!(
                 limited,
                 "item {i} ({item:?}, {:?}) can run at {:?} with {} of {} in flight, yet it waits",
                 class, self.now, counters.in_flight, self.concurrency
             );
         }
+    }
+
+    /// Only who can go elsewhere is given up on, and only where a call has waited in vain, for little
+    /// longer, with no answer since.
+    pub(super) fn check_given_up(&self, call: &Call<u32>) {
+        let (class, step) = (&call.ticket.class, call.ticket.tries.step);
+        assert!(usize::from(step) + 1 < class.steps() && call.may_leave);
+        let (ended, hung) = self.hung[&step];
+        let waited = self.now.since(call.began);
+        assert!(waited >= hung / 4 * 3, "{waited:?} after {hung:?}");
+        let answered = self.answered.get(&step).copied().unwrap_or_default();
+        assert!(answered <= ended, "given up although it answers");
     }
 
     /// Calls in the air and outcomes that nobody took yet each hold a permit, and no more are held

@@ -286,6 +286,36 @@ impl LoadingModel {
     }
 }
 
+/// The first provider hangs for a while: what is asked then runs into its time-out.
+pub(super) struct HangingModel {
+    from: Time,
+    until: Time,
+    pub timeout: Duration,
+}
+
+impl HangingModel {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let millis = |ms| Duration::from_millis(ms);
+        let from = match random.chance(50) {
+            true => Time::ZERO,
+            false => Time::ZERO.after(millis(random.below(5000))),
+        };
+        let lasts = match random.chance(25) {
+            true => 1000 + random.below(40_000),
+            false => 0,
+        };
+        Self {
+            from,
+            until: from.after(millis(lasts)),
+            timeout: millis(500 + random.below(8000)),
+        }
+    }
+
+    pub(super) fn hangs(&self, step: u8, now: Time) -> bool {
+        step == 0 && (self.from..self.until).contains(&now)
+    }
+}
+
 /// The servers of some quotas answer only so many calls at once.
 pub(super) struct ParallelModel {
     every: u32,

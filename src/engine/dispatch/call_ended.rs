@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 
+use super::super::breaker::{Ended, Patience, may_be_shared};
 use super::super::class::StepId;
 use super::super::limiter::{CallEnd, LOADING_AGAIN};
 use super::super::quota::QuotaId;
@@ -24,21 +25,62 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The same for one that could not be reached.
 const UNREACHED_FOR: Duration = Duration::from_secs(10);
 
+/// How far a failure reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// It may be this item's alone.
+    Item,
+    /// The item is not tried again at this step.
+    Step,
+    /// Every further call would fail in the same way.
+    All,
+}
+
 impl<W: Work> Dispatcher<W> {
     pub(super) fn on_call_ended(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
         let EndedCall {
-            call: Call { mut ticket, permit },
+            call,
             mut result,
             used,
             hints,
             fatal,
         } = ended;
+        let Call {
+            number,
+            began,
+            mut ticket,
+            permit,
+            ..
+        } = call;
         let retry = self.options.retry;
         let hints = retry.obeyed(hints);
         self.counters.last_end = Some(now);
         let step = ticket.class.at(ticket.tries.step);
         let elsewhere = self.next_callable(&ticket).is_some();
-        self.note_reached(step, &result, elsewhere, now);
+        let given_up = self.calls_out.end(number)
+            && self.stop.is_none()
+            && (result.as_ref()).is_err_and(|error| error.kind() == ErrorKind::Cancelled);
+        let patience = self.availability.breakers.patience(step);
+        // If the provider has answered meanwhile, it is asked again.
+        let moves_on = given_up && patience.is_some();
+        if moves_on {
+            result = result.map_err(|error| gave_up(&error, patience, now.since(began)));
+        }
+        let ended = Ended {
+            step,
+            began,
+            first: ticket.tries.attempt == 0 && ticket.tries.divisions == 0,
+            of_one: (result.as_ref().err()).is_some_and(|error| self.may_be_of_one(&ticket, error)),
+            elsewhere,
+            out: match result {
+                Ok(_) => 0,
+                Err(_) => self.calls_out.to(step),
+            },
+        };
+        self.note_reached(ended, &result, now);
+        if given_up && !moves_on {
+            result = result.map_err(|error| gave_up(&error, None, now.since(began)));
+        }
         let mut ended = match &result {
             Ok(_) => CallEnd::Replied(used),
             Err(_) if self.options.independent => CallEnd::Failed,
@@ -126,8 +168,11 @@ impl<W: Work> Dispatcher<W> {
             if error.kind() != ErrorKind::Transient {
                 ticket.tries.max_retries = Some(0);
             }
-            let critical = error.is_critical();
-            self.after_failure(ticket, error, critical, now);
+            let reach = match error.is_critical() {
+                true => Reach::All,
+                false => Reach::Item,
+            };
+            self.after_failure(ticket, error, reach, now);
             return;
         }
         if error.kind() == ErrorKind::RateLimited {
@@ -141,7 +186,12 @@ impl<W: Work> Dispatcher<W> {
         if critical {
             self.exclude(&ticket, &error, now);
         }
-        self.after_failure(ticket, error, critical, now);
+        let reach = match moves_on {
+            _ if critical => Reach::All,
+            true => Reach::Step,
+            false => Reach::Item,
+        };
+        self.after_failure(ticket, error, reach, now);
     }
 
     /// A run stops before it pays for more replies that are no answers, or sends more requests that
@@ -159,18 +209,13 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Trips or closes the step's breaker.
-    fn note_reached(
-        &mut self,
-        step: StepId,
-        result: &Result<W::Done, Error>,
-        elsewhere: bool,
-        now: Time,
-    ) {
-        if !self
-            .availability
-            .breakers
-            .note(step, result, elsewhere, now)
-        {
+    fn note_reached(&mut self, ended: Ended, result: &Result<W::Done, Error>, now: Time) {
+        let step = ended.step;
+        if self.availability.breakers.patience(step).is_some() {
+            // Whoever was held back until this is known.
+            self.availability.pauses.forget();
+        }
+        if !self.availability.breakers.note(ended, result, now) {
             return;
         }
         match result {
@@ -221,13 +266,13 @@ impl<W: Work> Dispatcher<W> {
                 self.last_failure = Some(error.clone());
                 self.wait_until(ticket, at, Some(error));
             } else {
-                self.after_failure(ticket, error, false, now);
+                self.after_failure(ticket, error, Reach::Item, now);
             }
             return;
         };
         // Other models of the provider may fare better.
         self.exclude(&ticket, &error.clone().with_model_only(), now);
-        self.after_failure(ticket, error, true, now);
+        self.after_failure(ticket, error, Reach::All, now);
     }
 
     /// Not an attempt: the model saw nothing of it.
@@ -243,9 +288,11 @@ impl<W: Work> Dispatcher<W> {
         &mut self,
         mut ticket: Ticket<W::Task>,
         error: Error,
-        critical: bool,
+        reach: Reach,
         now: Time,
     ) {
+        let critical = reach == Reach::All;
+        let moves_on = reach == Reach::Step || self.shares_open_breaker(&ticket, &error);
         let next_callable = self.next_callable(&ticket);
         let members = self.work.members(&ticket.task);
         let jitter = self.options.jitter.next();
@@ -259,7 +306,7 @@ impl<W: Work> Dispatcher<W> {
             self.options.deadline.filter(|_| !self.options.durable),
             jitter,
         );
-        if critical || self.shares_open_breaker(&ticket, &error) {
+        if critical || moves_on {
             next = match next_callable {
                 Some(_) => Next::FallBack,
                 None => next,
@@ -268,7 +315,9 @@ impl<W: Work> Dispatcher<W> {
         if critical && next_callable.is_none() {
             next = Next::GiveUp;
         }
-        let divides = members > 1 && route::may_divide(&error);
+        let moves_on = moves_on && next_callable.is_some();
+        let divides =
+            members > 1 && route::may_divide(&error) && !(moves_on && is_overload(&error));
         // The same call would buy the same reply; a part of it may be answered.
         let in_parts = divides && error.kind() == ErrorKind::Malformed;
         match (next, next_callable) {
@@ -325,11 +374,17 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// It could not reach its provider, like others before it.
+    /// One of several that share a call may have brought its failure upon them.
+    fn may_be_of_one(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
+        let several = self.work.members(&ticket.task) > 1;
+        several && route::may_divide(error) && !is_overload(error)
+    }
+
+    /// It failed like others before it, which have opened the breaker.
     fn shares_open_breaker(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
         let step = ticket.class.at(ticket.tries.step);
         let open = self.availability.breakers.open_reason(step).is_some();
-        open && error.kind() == ErrorKind::Transient && error.status().is_none()
+        open && may_be_shared(error)
     }
 
     fn note_unreached(&mut self, error: &Error) {
@@ -365,6 +420,22 @@ impl<W: Work> Dispatcher<W> {
             log::warn!("not asked again in this run: {error}");
         }
     }
+}
+
+/// What became of a call that was ended because its provider was in doubt.
+fn gave_up(error: &Error, patience: Option<Patience>, waited: Duration) -> Error {
+    let mut why = format!("no reply within {:.1} s", waited.as_secs_f64());
+    if let Some(patience) = patience {
+        let hung = patience.hung.as_secs_f64();
+        why += &format!(", and another call had none within {hung:.1} s");
+    }
+    let timed_out = Error::new(ErrorKind::Transient, why).with_timed_out();
+    timed_out.with_sent(error.sent())
+}
+
+/// Statuses that speak of the provider, whatever was asked.
+fn is_overload(error: &Error) -> bool {
+    matches!(error.status(), Some(502..=504 | 529))
 }
 
 fn is_pace(error: &Error) -> bool {

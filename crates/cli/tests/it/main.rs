@@ -92,6 +92,7 @@ mod taken_results;
 mod terminal;
 #[cfg(unix)]
 mod tools;
+mod trip;
 #[cfg(unix)]
 mod unusable;
 #[cfg(unix)]

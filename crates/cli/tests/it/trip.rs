@@ -1,0 +1,110 @@
+//! A provider that fails everything is left for the fallback within seconds, and asked again.
+
+use std::thread;
+use std::time::Duration;
+
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use serde_json::Value;
+
+use super::common::{Desk, Running, good, simulator};
+
+/// Runs so many prompts past this provider; the summary and what was said.
+fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Value, String) {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", items);
+    let words = format!("run in.jsonl -o out.jsonl --provider custom --model m --json {words}");
+    let mut command = desk.command(words.split_whitespace());
+    command
+        .env("CUSTOM_LLM_BASE_URL", first.base_url())
+        .env("XAI_API_KEY", "k")
+        .env("XAI_BASE_URL", second.base_url());
+    let ended = Running::start(&mut command).wait().expect(0);
+    let mut value: Value = serde_json::from_str(&ended.stdout).unwrap();
+    (value["summary"].take(), ended.stderr.clone())
+}
+
+fn always(trouble: Trouble) -> Simulator {
+    let config = SimConfig::default()
+        .trouble(trouble, 1.0)
+        .trouble_times(trouble, None)
+        .retry_after(Duration::from_secs(1))
+        .stall(Duration::from_secs(60));
+    simulator(config)
+}
+
+#[test]
+fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider() {
+    let nowhere = good();
+    nowhere.stop_listening();
+    let cases = [
+        ("refuses connections", nowhere, "-j 5"),
+        ("says 503", always(Trouble::Error503), "-j 5"),
+        ("says 500", always(Trouble::Error500), "-j 5"),
+        ("sends a web page", always(Trouble::Html502), "-j 5"),
+        ("hangs up", always(Trouble::Drop), "-j 5"),
+        ("hangs", always(Trouble::Stall), "-j 5 --timeout 2s"),
+        (
+            "hangs, one by one",
+            always(Trouble::Stall),
+            "-j 1 --timeout 2s",
+        ),
+    ];
+    thread::scope(|scope| {
+        for (name, sim, words) in &cases {
+            scope.spawn(move || {
+                let words = format!("{words} --fallback extract");
+                let (summary, said) = past(sim, &good(), 20, &words);
+                let seconds = summary["elapsed_ms"].as_f64().unwrap() / 1e3;
+                let (stats, calls) = (sim.stats(), sim.stats().calls);
+                println!("{name}: {seconds:.1} s, {calls} calls");
+                assert_eq!(summary["answered_by"]["extract"], 20, "{name}: {summary}");
+                assert!(seconds < 10.0, "{name}: {seconds} s");
+                assert!(calls <= 12, "{name}: {calls} calls");
+                assert!(
+                    said.contains("items go on to the next provider"),
+                    "{name}: {said}"
+                );
+                // What may have been paid for is told, given up on or not.
+                let unsure = ["stall", "drop"].map(|name| stats.by_trouble.get(name).copied());
+                let unsure: u64 = unsure.into_iter().flatten().sum();
+                assert_eq!(summary["possibly_paid_twice"], unsure, "{name}: {summary}");
+            });
+        }
+    });
+}
+
+#[test]
+fn without_a_fallback_a_failing_provider_is_asked_as_often_as_ever() {
+    let sim = simulator(SimConfig::default().trouble(Trouble::Overloaded, 1.0));
+    let (summary, said) = past(&sim, &good(), 20, "-j 5");
+    assert_eq!(
+        (&summary["completed"], &summary["retries"]),
+        (&20.into(), &20.into())
+    );
+    assert!(!said.contains("next provider"), "{said}");
+}
+
+#[test]
+#[ignore = "ten seconds"]
+fn items_come_back_to_a_provider_that_is_back() {
+    let (first, second) = (
+        good(),
+        simulator(SimConfig::default().latency(Duration::from_millis(100))),
+    );
+    first.stop_listening();
+    thread::scope(|scope| {
+        let run = scope.spawn(|| past(&first, &second, 400, "-j 4 --fallback xai:small"));
+        assert!(second.wait_until(|stats| stats.calls >= 20, Duration::from_secs(60)));
+        first.resume().unwrap();
+        let (summary, said) = run.join().unwrap();
+        println!(
+            "{} s, answers by {}",
+            summary["elapsed_ms"], summary["answered_by"]
+        );
+        assert!(said.contains("answers again, and is asked again"), "{said}");
+        assert!(
+            summary["answered_by"]["custom"].as_u64() > Some(50),
+            "{summary}"
+        );
+    });
+}

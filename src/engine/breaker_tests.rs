@@ -1,0 +1,181 @@
+//! What trips a breaker, what does not, and what closes it.
+
+use super::*;
+use crate::engine::class::Class;
+
+type Reply = Result<(), Error>;
+
+fn unreached() -> Reply {
+    Err(Error::new(ErrorKind::Transient, "nobody there").with_unreachable())
+}
+
+fn hung() -> Reply {
+    let error = Error::new(ErrorKind::Transient, "no reply").with_timed_out();
+    Err(error.with_sent(Sent::Maybe))
+}
+
+fn busy() -> Reply {
+    Err(Error::new(ErrorKind::Transient, "busy").with_status(503))
+}
+
+fn broken() -> Reply {
+    Err(Error::new(ErrorKind::Malformed, "cut off").with_sent(Sent::Maybe))
+}
+
+fn refused(kind: ErrorKind, status: u16) -> Reply {
+    Err(Error::new(kind, "no").with_status(status))
+}
+
+fn at(seconds: u64) -> Time {
+    Time::ZERO.after(Duration::from_secs(seconds))
+}
+
+fn step() -> StepId {
+    Class::new([]).at(0)
+}
+
+/// A first call of an item that has another step to go to.
+fn call(began: Time) -> Ended {
+    Ended {
+        step: step(),
+        began,
+        first: true,
+        of_one: false,
+        elsewhere: true,
+        out: 0,
+    }
+}
+
+/// Notes the same end again and again; after how many it trips.
+fn trips_after(breakers: &mut Breakers, reply: &Reply, now: Time) -> Option<usize> {
+    (1..20).find(|_| breakers.note(call(now), reply, now))
+}
+
+#[test]
+fn what_fails_whatever_it_is_asked_is_not_asked() {
+    for (failure, most) in [(unreached(), 5), (busy(), 5), (broken(), 5), (hung(), 2)] {
+        let mut breakers = Breakers::default();
+        assert_eq!(trips_after(&mut breakers, &failure, at(0)), Some(most));
+        assert!(breakers.open_reason(step()).is_some());
+    }
+    let mut mixed = Breakers::default();
+    for failure in [busy(), unreached(), hung(), broken()] {
+        assert!(!mixed.note(call(at(0)), &failure, at(0)));
+    }
+    assert!(mixed.note(call(at(0)), &busy(), at(0)));
+}
+
+#[test]
+fn nobody_else_to_ask_or_one_item_alone_trips_nothing() {
+    let mut breakers = Breakers::default();
+    let alone = Ended {
+        elsewhere: false,
+        ..call(at(0))
+    };
+    for failure in [unreached(), busy(), hung()] {
+        (0..9).for_each(|_| assert!(!breakers.note(alone, &failure, at(0))));
+    }
+    let mut breakers = Breakers::default();
+    let again = Ended {
+        first: false,
+        ..call(at(0))
+    };
+    assert!(!breakers.note(call(at(0)), &busy(), at(0)));
+    (0..9).for_each(|_| assert!(!breakers.note(again, &busy(), at(0))));
+    assert!(breakers.note(call(at(0)), &busy(), at(0)), "a second item");
+}
+
+#[test]
+fn waits_and_wrong_requests_say_nothing_of_the_provider() {
+    let loading = Error::new(ErrorKind::Transient, "it loads").with_status(503);
+    let web_page = Error::new(ErrorKind::Malformed, "a page").with_status(200);
+    for reply in [
+        refused(ErrorKind::RateLimited, 429),
+        refused(ErrorKind::Invalid, 400),
+        refused(ErrorKind::Auth, 401),
+        Err(loading.with_not_ready()),
+        Err(web_page.with_unusable_reply("<html>")),
+        Err(Error::cancelled()),
+    ] {
+        let mut breakers = Breakers::default();
+        assert_eq!(trips_after(&mut breakers, &reply, at(0)), None);
+        // They are no answers either.
+        (0..4).for_each(|_| assert!(!breakers.note(call(at(0)), &busy(), at(0))));
+        assert!(!breakers.note(call(at(0)), &reply, at(0)));
+        assert!(breakers.note(call(at(0)), &busy(), at(0)), "{reply:?}");
+    }
+}
+
+#[test]
+fn errors_that_overtake_slow_answers_trip_nothing() {
+    let mut breakers = Breakers::default();
+    let slow = Ended {
+        out: 12,
+        ..call(at(0))
+    };
+    (0..11).for_each(|_| assert!(!breakers.note(slow, &busy(), at(1))));
+    assert!(!breakers.note(call(at(0)), &Ok(()), at(60)));
+}
+
+#[test]
+fn a_provider_that_has_answered_gets_longer() {
+    let mut breakers = Breakers::default();
+    breakers.note(call(at(0)), &Ok(()), at(1));
+    assert_eq!(trips_after(&mut breakers, &busy(), at(2)), None);
+    assert!(!breakers.note(call(at(6)), &busy(), at(6)));
+    assert!(breakers.note(call(at(7)), &busy(), at(7)));
+    let mut breakers = Breakers::default();
+    breakers.note(call(at(0)), &Ok(()), at(1));
+    assert_eq!(trips_after(&mut breakers, &hung(), at(9)), Some(3));
+}
+
+#[test]
+fn a_step_is_in_doubt_once_nothing_was_answered_during_a_whole_time_out() {
+    let seconds = Duration::from_secs;
+    let mut breakers = Breakers::default();
+    breakers.note(call(at(0)), &hung(), at(20));
+    let patience = breakers.patience(step()).expect("it is in doubt");
+    assert_eq!((patience.lasts, patience.hung), (seconds(15), seconds(20)));
+    // Any reply shows that it lives.
+    breakers.note(call(at(0)), &refused(ErrorKind::Invalid, 400), at(21));
+    assert_eq!(breakers.patience(step()), None);
+
+    // Somebody was answered while that one hung.
+    let mut breakers = Breakers::default();
+    breakers.note(call(at(0)), &Ok(()), at(9));
+    breakers.note(call(at(0)), &hung(), at(20));
+    assert_eq!(breakers.patience(step()), None);
+    // What is known to take long has its time.
+    for (took, patience) in [(9, seconds(18)), (2, seconds(15)), (11, Duration::MAX)] {
+        let mut breakers = Breakers::default();
+        breakers.note(call(at(0)), &Ok(()), at(took));
+        breakers.note(call(at(20)), &hung(), at(40));
+        assert_eq!(breakers.patience(step()).map(|p| p.lasts), Some(patience));
+    }
+}
+
+#[test]
+fn one_call_probes_later_and_later_until_an_answer_closes_it() {
+    for failure in [unreached(), busy(), hung()] {
+        let mut breakers = Breakers::default();
+        trips_after(&mut breakers, &failure, at(0));
+        let (mut now, mut waits) = (0, Vec::new());
+        for _ in 0..6 {
+            let since = now;
+            while breakers.open_reason(step()).is_some() {
+                now += 1;
+                breakers.half_open(at(now));
+            }
+            waits.push(now - since);
+            assert!(breakers.begin_call(step()));
+            assert!(breakers.open_reason(step()).is_some(), "one is enough");
+            assert!(!breakers.note(call(at(now)), &failure, at(now)));
+        }
+        assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+        breakers.half_open(at(now + 60));
+        breakers.begin_call(step());
+        assert!(breakers.note(call(at(now)), &Ok(()), at(now + 60)));
+        assert!(breakers.open_reason(step()).is_none());
+        assert_eq!(breakers.patience(step()), None);
+    }
+}

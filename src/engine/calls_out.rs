@@ -1,0 +1,93 @@
+//! Calls that are out and could go elsewhere: which of them are given up on because the provider is in
+//! doubt, see [`breaker`](super::breaker).
+
+use std::collections::BTreeMap;
+
+use crate::base::clock::Time;
+
+use super::breaker::Breakers;
+use super::class::{Class, StepId};
+
+/// Calls by their number.
+#[derive(Debug, Default)]
+pub(super) struct CallsOut(BTreeMap<u64, CallOut>);
+
+#[derive(Debug)]
+struct CallOut {
+    class: Class,
+    step: u8,
+    began: Time,
+    /// It was told to end.
+    given_up: bool,
+}
+
+impl CallsOut {
+    pub(super) fn begin(&mut self, number: u64, class: Class, step: u8, now: Time) {
+        let began = now;
+        self.0.insert(
+            number,
+            CallOut {
+                class,
+                step,
+                began,
+                given_up: false,
+            },
+        );
+    }
+
+    /// True if it had been given up on.
+    pub(super) fn end(&mut self, number: u64) -> bool {
+        self.0.remove(&number).is_some_and(|call| call.given_up)
+    }
+
+    /// Calls to the step that may still be answered.
+    pub(super) fn to(&self, step: StepId) -> usize {
+        let to = |call: &&CallOut| call.is_to(step) && !call.given_up;
+        self.0.values().filter(to).count()
+    }
+
+    /// When the first call to the step is given up on, if one is out; [`Time::FAR`] where none will be.
+    pub(super) fn first_end(&self, step: StepId, breakers: &Breakers) -> Option<Time> {
+        let ends = self.0.values().filter(|call| call.is_to(step));
+        ends.map(|call| call.ends_at(breakers)).min()
+    }
+
+    /// Gives up on the calls whose time has come, as far as `may_leave` lets them. Returns when to look
+    /// again.
+    pub(super) fn give_up(
+        &mut self,
+        breakers: &Breakers,
+        now: Time,
+        may_leave: impl Fn(&Class, u8) -> bool,
+        ended: &mut Vec<u64>,
+    ) -> Option<Time> {
+        let mut next = None;
+        if !breakers.any_in_doubt() {
+            return next;
+        }
+        for (number, call) in self.0.iter_mut().filter(|(_, call)| !call.given_up) {
+            let at = call.ends_at(breakers);
+            if at == Time::FAR || !may_leave(&call.class, call.step) {
+                continue;
+            }
+            if at <= now {
+                call.given_up = true;
+                ended.push(*number);
+            } else {
+                next = Some(next.map_or(at, |next: Time| next.min(at)));
+            }
+        }
+        next
+    }
+}
+
+impl CallOut {
+    fn is_to(&self, step: StepId) -> bool {
+        self.class.at(self.step) == step
+    }
+
+    fn ends_at(&self, breakers: &Breakers) -> Time {
+        let patience = breakers.patience(self.class.at(self.step));
+        patience.map_or(Time::FAR, |patience| self.began.after(patience.lasts))
+    }
+}

@@ -1,0 +1,244 @@
+//! How soon items reach the next provider when the first is in trouble, on a clock moved by hand.
+
+use super::*;
+
+/// What the first provider does with a call that starts at a time: how long it takes, and how it ends.
+type Provider<'p> = &'p dyn Fn(Time) -> (Duration, Result<(), Error>);
+
+/// What became of a run whose first provider is in trouble and whose second answers within 10 ms.
+#[derive(Debug)]
+struct Ended {
+    took: Duration,
+    /// Calls to the first provider, and the answers of each.
+    calls: usize,
+    answers: [usize; 2],
+    /// When the first provider answered.
+    answered: Vec<Time>,
+    paid_twice: u64,
+    given_up: usize,
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn secs(seconds: u64) -> Time {
+    Time::ZERO.after(Duration::from_secs(seconds))
+}
+
+/// Runs so many items with so many in flight.
+fn run(items: usize, concurrency: usize, provider: Provider<'_>) -> Ended {
+    let limits = Limits::default().burst(100);
+    let mut run = dispatcher(vec![1; items], limits, concurrency, ErrorPolicy::default());
+    let quota = |name| {
+        run.limiter
+            .quota(QuotaKey::new(&[name]), limits, 0, Time::ZERO)
+    };
+    run.work.class = Class::new([quota("q"), quota("next")]);
+    let mut ended = Ended {
+        took: Duration::ZERO,
+        calls: 0,
+        answers: [0; 2],
+        answered: Vec::new(),
+        paid_twice: 0,
+        given_up: 0,
+    };
+    let mut in_flight: Vec<(Time, Call<usize>, Result<(), Error>)> = Vec::new();
+    let mut now = Time::ZERO;
+    for _ in 0..1_000_000 {
+        let mut start = Vec::new();
+        let turn = run.turn(now, &mut start);
+        for number in run.take_given_up() {
+            let call = in_flight
+                .iter_mut()
+                .find(|(_, call, _)| call.number == number);
+            let (at, _, result) = call.expect("it is in flight");
+            *at = now.after(ms(2));
+            *result = Err(Error::cancelled().with_sent(Sent::Maybe));
+            ended.given_up += 1;
+        }
+        for call in start {
+            let (takes, result) = match call.ticket.tries.step {
+                0 => provider(now),
+                _ => (ms(10), Ok(())),
+            };
+            ended.calls += usize::from(call.ticket.tries.step == 0);
+            in_flight.push((now.after(takes), call, result));
+        }
+        let Turn::Wait(wake) = turn else {
+            assert_eq!(run.work.ended.len(), items);
+            assert!(run.work.ended.iter().all(|(_, ok)| *ok));
+            ended.took = now.since(Time::ZERO);
+            ended.paid_twice = run.counters().possibly_paid_twice;
+            return ended;
+        };
+        in_flight.sort_by_key(|(at, call, _)| (*at, call.number));
+        let next_end = in_flight.first().map(|(at, ..)| *at);
+        now = earlier(wake, next_end)
+            .expect("something is going to happen")
+            .max(now);
+        while in_flight.first().is_some_and(|(at, ..)| *at <= now) {
+            let (_, call, result) = in_flight.remove(0);
+            if result.is_ok() {
+                let step = usize::from(call.ticket.tries.step);
+                ended.answers[step] += 1;
+                if step == 0 {
+                    ended.answered.push(now);
+                }
+            }
+            let call = EndedCall {
+                call,
+                result,
+                used: None,
+                hints: RateHints::default(),
+                fatal: false,
+            };
+            run.handle(Event::CallEnded(call), now);
+        }
+    }
+    panic!("it does not end: {ended:?}");
+}
+
+fn dead(_: Time) -> (Duration, Result<(), Error>) {
+    let error = Error::new(ErrorKind::Transient, "refused").with_unreachable();
+    (ms(1), Err(error))
+}
+
+fn busy(_: Time) -> (Duration, Result<(), Error>) {
+    let error = Error::new(ErrorKind::Transient, "unavailable").with_status(503);
+    (ms(80), Err(error.with_sent(Sent::Answered)))
+}
+
+/// Every call runs into its time-out.
+fn hangs(timeout: Duration) -> (Duration, Result<(), Error>) {
+    let error = Error::new(ErrorKind::Transient, "no reply").with_timed_out();
+    (timeout, Err(error.with_sent(Sent::Maybe)))
+}
+
+fn answers(took: Duration) -> (Duration, Result<(), Error>) {
+    (took, Ok(()))
+}
+
+#[test]
+fn twenty_items_reach_the_next_provider_within_ten_seconds() {
+    let five = |_| hangs(ms(5000));
+    for concurrency in [1, 2, 5, 16] {
+        for (provider, most) in [
+            (&dead as Provider<'_>, 1_500),
+            (&busy, 1_700),
+            (&five, 9_500),
+        ] {
+            let ended = run(20, concurrency, provider);
+            assert!(ended.took < ms(most), "{concurrency}: {ended:?}");
+            assert_eq!(ended.answers, [0, 20]);
+            assert!(
+                ended.calls <= 5 + 2 * concurrency,
+                "{concurrency}: {ended:?}"
+            );
+        }
+    }
+    // Calls that have hung as long as the first are not waited for, and count as perhaps paid for.
+    let ended = run(20, 5, &five);
+    assert!(ended.took < ms(6_500), "{ended:?}");
+    assert!((4..=5).contains(&ended.paid_twice), "{ended:?}");
+    let alone = run(20, 1, &five);
+    assert_eq!((alone.given_up, alone.calls), (1, 2), "{alone:?}");
+}
+
+#[test]
+fn slow_answers_are_waited_for() {
+    let minute = |_| answers(ms(60_000));
+    for concurrency in [1, 5] {
+        let ended = run(20, concurrency, &minute);
+        assert_eq!((ended.answers, ended.given_up), ([20, 0], 0));
+    }
+    // One that never comes does not make the others impatient.
+    for concurrency in [1, 5] {
+        let count = std::cell::Cell::new(0);
+        let one_hangs = |_: Time| {
+            count.set(count.get() + 1);
+            match count.get() {
+                8 => hangs(ms(90_000)),
+                _ => answers(ms(60_000)),
+            }
+        };
+        let ended = run(20, concurrency, &one_hangs);
+        assert_eq!((ended.answers, ended.given_up), ([20, 0], 0), "{ended:?}");
+    }
+    // Nor errors that come sooner than the answers.
+    let count = std::cell::Cell::new(0);
+    let some_fail = |_: Time| {
+        count.set(count.get() + 1);
+        match count.get() % 5 {
+            0 => busy(Time::ZERO),
+            _ => answers(ms(60_000)),
+        }
+    };
+    let ended = run(200, 50, &some_fail);
+    // But for who fails four times.
+    assert!(ended.answers[0] >= 198, "{:?}", ended.answers);
+}
+
+#[test]
+fn one_time_out_diverts_nothing_even_where_one_call_is_made_at_a_time() {
+    let count = std::cell::Cell::new(0);
+    let first_hangs = |_: Time| {
+        count.set(count.get() + 1);
+        match count.get() {
+            1 => hangs(ms(5000)),
+            _ => answers(ms(3000)),
+        }
+    };
+    let ended = run(300, 1, &first_hangs);
+    assert_eq!((ended.answers, ended.given_up), ([300, 0], 0), "{ended:?}");
+}
+
+#[test]
+fn items_come_back_to_a_provider_that_recovers() {
+    let hanging = |_: Time| hangs(ms(4000));
+    for (trouble, within) in [(&dead as Provider<'_>, 61), (&busy, 61), (&hanging, 66)] {
+        // It answers for a minute, is away for two, and is back.
+        let provider = |now: Time| match now {
+            now if now < secs(60) || now >= secs(180) => answers(ms(500)),
+            now => trouble(now),
+        };
+        let ended = run(80_000, 4, &provider);
+        let back = ended.answered.iter().find(|at| **at > secs(61));
+        let late = back.expect("it is asked again").since(secs(180));
+        assert!(late <= Duration::from_secs(within), "{late:?}");
+        let since = ended.answered.iter().filter(|at| **at > secs(180)).count();
+        let all = ended
+            .took
+            .saturating_sub(Duration::from_secs(180) + late)
+            .as_secs() as usize
+            * 8;
+        assert!(since + 8 >= all, "{since} of {all}");
+        // Away for two minutes, and called as often as it was probed.
+        let in_vain = ended.calls - ended.answers[0];
+        assert!(in_vain < 400, "{in_vain}");
+    }
+}
+
+#[test]
+fn without_another_provider_a_hanging_one_has_its_whole_time() {
+    let limits = Limits::default().burst(100);
+    let mut run = dispatcher(vec![1; 8], limits, 2, ErrorPolicy::default());
+    let mut start = Vec::new();
+    run.turn(Time::ZERO, &mut start);
+    for _ in 0..4 {
+        let call = start.pop().expect("one is in flight");
+        assert!(!call.may_leave);
+        let (_, result) = hangs(ms(5000));
+        let ended = EndedCall {
+            call,
+            result,
+            used: None,
+            hints: RateHints::default(),
+            fatal: false,
+        };
+        run.handle(Event::CallEnded(ended), secs(5));
+        run.turn(secs(5), &mut start);
+        assert_eq!(start.len(), 2, "nobody is held back");
+        assert!(run.take_given_up().is_empty());
+    }
+}
