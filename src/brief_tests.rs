@@ -90,6 +90,7 @@ fn outcome(result: Result<Response, Error>) -> Outcome {
             20
         ],
         request_hash: Some("0123".repeat(16)),
+        answered_by: None,
         input: Some(RawJson::new(&text())),
         user_data: UserData::new(text()),
     }

@@ -8,6 +8,7 @@
 //! | say how an input is read, and what is filled in where a line says nothing | [`PromptSettings`], [`InputFormat`] |
 //! | take the requests of an input one by one | [`PromptRequests`] |
 //! | say where results go | [`RunOutput`] |
+//! | say which equal requests are sent once | [`Dedupe`] |
 //! | know what a run will do, did, or why it could not begin | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
 //! | add results of a queue to a file, each once | [`ResultsAppender`] |
@@ -23,6 +24,7 @@ pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
 pub use crate::bulk::prompts::{InputFormat, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
+pub use crate::config::choices::Dedupe;
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
 pub use crate::queue_run::{QueueRun, QueueRunReport, Sidecar, TakenResults, file_id};

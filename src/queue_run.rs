@@ -12,6 +12,7 @@ use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use crate::bulk::prompts::Prompts;
+use crate::config::choices::Dedupe;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::observe::progress::ProgressNotifier;
@@ -106,7 +107,8 @@ impl QueueRun {
             return Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)));
         }
         // What is saved is deleted from the queue: after a power loss it must not be in neither.
-        let options = options.fsync(true);
+        // Each of its jobs is a prompt of its own.
+        let options = options.fsync(true).dedupe(Dedupe::Never);
         let path = output.regular_file().map(Path::to_owned);
         let mut known = KnownState::default();
         let mut broken = None;

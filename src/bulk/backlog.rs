@@ -1,5 +1,6 @@
 //! The backlog of a file: an index in memory, the prompts themselves on disk.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::base::clock::Time;
@@ -12,13 +13,13 @@ use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
 
 use super::input::{FileIndex, State};
-use super::lines::FileTask;
 use super::options::FileRunOptions;
+use super::shared::{Again, FileTask, Group, SharedFile};
 use crate::engine::pack::Backlog;
 
 /// What is still to be sent of a file.
 pub(crate) struct FileBacklog {
-    index: Arc<FileIndex>,
+    shared: Arc<SharedFile>,
     classes: Vec<Class>,
     /// For each class, the first item that may not have been taken yet: a closed quota's items
     /// are stepped over without being touched.
@@ -28,12 +29,12 @@ pub(crate) struct FileBacklog {
     allowance: usize,
     output_cap: Option<u32>,
     limits: PackLimits,
-    waiting: Waiting<(u32, Tries)>,
+    waiting: Waiting<(u32, Range<u32>, Tries)>,
 }
 
 impl FileBacklog {
     pub(crate) fn new(
-        index: Arc<FileIndex>,
+        shared: Arc<SharedFile>,
         classes: Vec<Class>,
         options: FileRunOptions,
         output_cap: Option<u32>,
@@ -42,7 +43,7 @@ impl FileBacklog {
         Self {
             next: vec![0; classes.len()],
             allowance: options.max_items.unwrap_or(usize::MAX),
-            index,
+            shared,
             classes,
             options,
             output_cap,
@@ -62,7 +63,7 @@ impl FileBacklog {
                 continue;
             }
             let at = self.advance(class);
-            if at < self.index.len() && best.is_none_or(|(first, _)| at < first) {
+            if at < self.index().len() && best.is_none_or(|(first, _)| at < first) {
                 best = Some((at, class));
             }
         }
@@ -74,7 +75,7 @@ impl FileBacklog {
 
     fn advance(&mut self, class: usize) -> usize {
         let mut at = self.next[class];
-        while at < self.index.len() && !self.wanted(at, class) {
+        while at < self.index().len() && !self.wanted(at, class) {
             at += 1;
         }
         self.next[class] = at;
@@ -82,33 +83,77 @@ impl FileBacklog {
     }
 
     fn wanted(&self, at: usize, class: usize) -> bool {
-        usize::from(self.index.class(at)) == class
-            && !self.index.is_bad(at)
-            && self.options.want(self.index.state(at))
+        let index = self.index();
+        usize::from(index.class(at)) == class
+            && !index.is_bad(at)
+            && self.options.want(index.state(at))
+            && !self.shared.equals.is_spared(at)
     }
 
-    fn ticket(&self, index: usize, tries: Tries) -> Ticket<FileTask> {
-        let bytes = self.index.end(index) - self.index.offset(index);
+    fn index(&self) -> &FileIndex {
+        &self.shared.index
+    }
+
+    /// What an item is asked with, for the items at these places too.
+    fn ticket(&self, item: u32, places: Range<u32>, tries: Tries) -> Ticket<FileTask> {
+        let (i, index) = (item as usize, self.index());
+        let bytes = index.end(i) - index.offset(i);
+        let group = Again {
+            item,
+            places,
+            answer: None,
+        };
+        let group = (!group.places.is_empty()).then_some(group);
         Ticket {
             task: FileTask {
-                index: index as u32,
-                supersedes: self.index.state(index) != State::New,
+                index: item,
+                supersedes: index.state(i) != State::New,
                 named: OnceLock::new(),
+                group: group.map(|group| Box::new(Group::new(&self.shared, group))),
             },
             cost: Cost {
                 input: u32::try_from(bytes / 4).unwrap_or(u32::MAX),
                 output_cap: self.output_cap,
             },
-            order: index as u64,
-            class: self.classes[usize::from(self.index.class(index))].clone(),
+            order: item.into(),
+            class: self.class(item).clone(),
             tries,
         }
+    }
+
+    fn class(&self, item: u32) -> &Class {
+        &self.classes[usize::from(self.index().class(item as usize))]
+    }
+
+    /// What is left of a group: an answer for more of its items, which needs no call, or an item that is asked after
+    /// all, which waits for its turn.
+    fn left_of_group(&mut self) -> Option<Ticket<FileTask>> {
+        while let Some(again) = self.shared.next() {
+            let item = again.item;
+            if let Some((_, step)) = again.answer {
+                let tries = Tries {
+                    step,
+                    ..Tries::default()
+                };
+                let mut ticket = self.ticket(item, 0..0, tries);
+                ticket.task.supersedes = false;
+                ticket.task.group = Some(Box::new(Group::new(&self.shared, again)));
+                return Some(ticket);
+            }
+            if self.allowance > 0 {
+                self.allowance -= 1;
+                let quota = self.class(item).quota(0);
+                let first = (item, again.places, Tries::default());
+                self.waiting.push(quota, Time::ZERO, item.into(), first);
+            }
+        }
+        None
     }
 
     /// True when nothing is left that was never taken.
     fn exhausted(&mut self) -> bool {
         self.allowance == 0
-            || (0..self.classes.len()).all(|class| self.advance(class) >= self.index.len())
+            || (0..self.classes.len()).all(|class| self.advance(class) >= self.index().len())
     }
 }
 
@@ -123,10 +168,14 @@ impl Backlog for FileBacklog {
     ) -> Result<Take<FileTask>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((index, tries)) = self.waiting.pop(&availability.pauses, now) {
-                out.push(self.ticket(index as usize, tries));
-            } else if let Some(index) = self.fresh(availability, now) {
-                out.push(self.ticket(index, Tries::default()));
+            if let Some(ticket) = self.left_of_group() {
+                out.push(ticket);
+            } else if let Some((item, places, tries)) = self.waiting.pop(&availability.pauses, now)
+            {
+                out.push(self.ticket(item, places, tries));
+            } else if let Some(item) = self.fresh(availability, now) {
+                let places = self.shared.equals.asked_for(self.index(), item);
+                out.push(self.ticket(item as u32, places, Tries::default()));
             } else {
                 break;
             }
@@ -144,47 +193,60 @@ impl Backlog for FileBacklog {
     }
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
-        self.waiting.push(
-            ticket.quota(),
-            due,
-            ticket.order,
-            (ticket.task.index, ticket.tries),
-        );
+        let quota = ticket.quota();
+        let FileTask { index, group, .. } = ticket.task;
+        let places = match group.map(|group| *group) {
+            Some(Group {
+                shared,
+                places,
+                answer: answer @ Some(_),
+                ..
+            }) => {
+                let item = index;
+                shared.put_back(Again {
+                    item,
+                    places,
+                    answer,
+                });
+                return;
+            }
+            Some(group) => group.places,
+            None => 0..0,
+        };
+        let item = (index, places, ticket.tries);
+        self.waiting.push(quota, due, ticket.order, item);
     }
 
-    fn limits(&self, _: &FileTask) -> PackLimits {
-        self.limits
+    fn limits(&self, task: &FileTask) -> PackLimits {
+        match task.needs_call() {
+            true => self.limits,
+            false => PackLimits::ONE,
+        }
     }
 
     fn alike(&self, a: &FileTask, b: &FileTask) -> bool {
-        let class = |task: &FileTask| self.index.class(task.index as usize);
-        class(a) == class(b)
+        let class = |task: &FileTask| self.index().class(task.index as usize);
+        class(a) == class(b) && a.needs_call() && b.needs_call()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::cancel::Context;
     use crate::base::error::ErrorKind;
-    use crate::bulk::prompts::{PromptSettings, PromptSource, Prompts};
+    use crate::bulk::equals::Equals;
+    use crate::bulk::equals::tests::checked;
     use crate::engine::limiter::QuotaId;
 
     const NOW: Time = Time::from_nanos(1_000);
 
     /// A backlog of ten items, each with two providers to ask.
     fn backlog() -> FileBacklog {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("in.txt");
-        std::fs::write(&path, "p\n".repeat(10)).unwrap();
-        let settings = PromptSettings::new();
-        let prompts = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
-        let PromptSource::File(file) = prompts.source else {
-            unreachable!("a file was opened");
-        };
+        let file = checked(&["p"; 10]);
+        let index = Arc::new(file.items.finish());
         let classes = vec![Class::new([QuotaId(1), QuotaId(2)])];
         FileBacklog::new(
-            Arc::new(file.items.finish()),
+            Arc::new(SharedFile::new(file.input, index, Equals::default())),
             classes,
             FileRunOptions::default(),
             None,
@@ -221,5 +283,17 @@ mod tests {
             panic!("nothing could run");
         };
         assert_eq!(items.len(), 4);
+    }
+
+    #[test]
+    fn an_item_that_is_spared_is_asked_where_it_turns_out_to_be_another() {
+        let (mut backlog, availability) = (backlog(), Availability::default());
+        backlog.allowance = 1;
+        backlog.shared.ask([7, 8]);
+        let mut taken = |max| match backlog.take(max, &availability, NOW) {
+            Ok(Take::Items(items)) => items.iter().map(|item| item.task.index).collect(),
+            _ => Vec::new(),
+        };
+        assert_eq!((taken(1), taken(5)), (vec![7], Vec::new()));
     }
 }

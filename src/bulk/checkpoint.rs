@@ -13,7 +13,7 @@ use crate::llm::request::Request;
 use crate::observe::tally::{Measure, Tally};
 
 use super::compact::compact;
-use super::file::{FileRun, Parts, is_wanted};
+use super::file::{FileRun, Parts};
 use super::input::{FileIndex, Fit, InputFile, Item, Matching, State, hash_prefix};
 use super::kept::{self, KeptRows};
 use super::open_output::OpenOutput;
@@ -140,7 +140,7 @@ impl Checkpoint {
             while next < index.len() {
                 let i = next;
                 next += 1;
-                if is_wanted(index, i, &options) {
+                if options.wants(index, i) {
                     let item = input.read(i, index);
                     index.hold(i);
                     // What is kept of its row is put into its result when that comes back.

@@ -15,19 +15,22 @@ use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
+use super::answered::{self, Answered};
 use super::backlog::FileBacklog;
 use super::compact::compact;
+use super::equals::Equals;
 use super::file_turn::RunEnvironment;
 use super::input::{AttachedFiles, FileIndex, InputFile, Item, Matching, Unread};
 use super::kept;
-use super::lines::{FileTask, Lines, Named, call_for_lines};
+use super::lines::{Lines, Named, call_for_lines};
 use super::list::{Item as ListItem, ListBacklog, feed};
 use super::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
-use super::prompts::{PromptSource, Prompts};
+use super::prompts::{PromptSource, Prompts, RequestKind};
 use super::replies::Replies;
 use super::results::ResultsFile;
 use super::results::superseded::SupersededFlags;
+use super::shared::{FileTask, SharedFile};
 use super::stream::{self, Previous, StreamItem};
 use crate::engine::pack::Pack;
 
@@ -48,7 +51,9 @@ enum Prepared {
     File {
         input: Arc<InputFile>,
         index: Arc<FileIndex>,
-        models: Vec<Option<String>>,
+        kinds: Vec<RequestKind>,
+        equals: Equals,
+        answered: Answered,
         output_cap: Option<u32>,
         task: RequestTask,
         /// The output holds several lines of one item.
@@ -143,7 +148,7 @@ impl<'a> FileRun<'a> {
             return Ok(());
         }
         // What is finished is not sent.
-        let wanted = (0..index.len()).filter(|i| is_wanted(index, *i, &self.options));
+        let wanted = (0..index.len()).filter(|i| self.options.wants(index, *i));
         match input.first_refused(wanted, index, &refused)? {
             Some(refused) => Err(refused.into()),
             None => Ok(()),
@@ -241,7 +246,9 @@ impl<'a> FileRun<'a> {
             Prepared::File {
                 input,
                 index,
-                models,
+                kinds,
+                equals,
+                answered,
                 output_cap,
                 task,
                 repeated,
@@ -251,19 +258,21 @@ impl<'a> FileRun<'a> {
             } => {
                 self.output.write_flags(&flags)?;
                 let mut last = None;
-                let classes = models
+                let classes = kinds
                     .into_iter()
-                    .map(|model| {
+                    .map(|kind| {
                         let request = Request {
-                            model,
+                            model: kind.model,
                             ..Request::default()
                         };
                         route.class(&request, &mut last)
                     })
                     .collect();
                 let options = &self.options;
+                let shared = SharedFile::new(input.clone(), index.clone(), equals);
+                let shared = Arc::new(shared);
                 let backlog = FileBacklog::new(
-                    index.clone(),
+                    shared.clone(),
                     classes,
                     *options,
                     output_cap,
@@ -272,10 +281,13 @@ impl<'a> FileRun<'a> {
                 let mut tally =
                     Tally::new(self.plan.total, route.clock_ref().now()).by(route.providers());
                 self.plan.count_before(options, &index, &mut tally);
-                let replaced = self.output.tell_bad_rows(&input, &index, &mut tally)?;
+                let mut replaced = self.output.tell_bad_rows(&input, &index, &mut tally)?;
                 if let Some(items) = self.plan.to_send {
-                    tally.will_send(items);
+                    tally.will_send(items + self.plan.equal + self.plan.answered);
                 }
+                let output = &mut self.output;
+                replaced |= answered.write(output, &shared, &mut tally, &self.ctx)?;
+                drop(shared);
                 let runner = file_runner(&route, &input, &index, replies);
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
@@ -310,9 +322,10 @@ impl<'a> FileRun<'a> {
                 let backlog = ListBacklog::new(&route, source);
                 let tally = Tally::new(None, route.clock_ref().now()).by(route.providers());
                 let runner = |ticket: &Ticket<Pack<ListItem<StreamItem>>>, ctx: &Context| {
-                    let items = ticket.task.iter().map(|member| &member.task.request);
-                    let pack: Vec<_> = items.map(|item| (&item.request, &item.named)).collect();
-                    call_for_lines(&route, &pack, &ticket.tries, replies, ctx)
+                    let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
+                    let requests = tasks.iter().map(|task| &task.request.request);
+                    let requests: Vec<_> = requests.collect();
+                    call_for_lines(&route, &requests, &tasks, &ticket.tries, replies, ctx)
                 };
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, (waker, woken))?;
@@ -338,7 +351,7 @@ fn file_runner<'r>(
     replies: Option<&'r Replies>,
 ) -> impl Runner<Pack<FileTask>, Lines> + 'r {
     move |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| -> Reply<Lines> {
-        let tasks = ticket.task.iter().map(|member| &member.task);
+        let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
         let read = |task: &FileTask| {
             let Item {
                 mut request,
@@ -370,7 +383,7 @@ fn file_runner<'r>(
             });
             Ok(request)
         };
-        let requests: Vec<Request> = match tasks.clone().map(read).collect() {
+        let requests: Vec<Request> = match tasks.iter().copied().map(read).collect() {
             Ok(requests) => requests,
             Err((fatal, error)) => {
                 let error: Error = error;
@@ -380,9 +393,8 @@ fn file_runner<'r>(
                 };
             }
         };
-        let named = tasks.filter_map(|task| task.named.get());
-        let pack: Vec<_> = requests.iter().zip(named).collect();
-        call_for_lines(route, &pack, &ticket.tries, replies, ctx)
+        let requests: Vec<_> = requests.iter().collect();
+        call_for_lines(route, &requests, &tasks, &ticket.tries, replies, ctx)
     }
 }
 
@@ -435,10 +447,10 @@ fn prepare_file(
     let index = checked.items.finish();
     let tally = index.tally();
     let total = index.len() as u64;
-    let items = 0..index.len();
-    plan.under_way = items.clone().filter(|i| index.is_taken(*i)).count() as u64;
-    let wanted = items.filter(|i| is_wanted(&index, *i, options));
-    let wanted = wanted.count() as u64;
+    plan.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
+    let found = answered::find(&index, &checked.kinds, &output, options);
+    let (equals, answered) = found.map_err(FileRunError::Output)?;
+    answered.tell(plan, &equals, &index, options);
     plan.total = Some(total);
     plan.done = tally.done;
     plan.failed_before = tally.failed;
@@ -447,13 +459,13 @@ fn prepare_file(
     plan.foreign = tally.unknown_lines;
     plan.without_id = tally.automatic;
     plan.bad_rows = bad;
-    let most = options.max_items.map_or(u64::MAX, |most| most as u64);
-    plan.to_send = Some(wanted.min(most));
     let prepared = Prepared::File {
         is_kept_otherwise: says_input || is_renamed || checked.input.keeps() && matched > 0,
         input: checked.input,
         index: Arc::new(index),
-        models: checked.models,
+        kinds: checked.kinds,
+        equals,
+        answered,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.0.task,
         repeated: matched > tally.done + tally.failed + tally.unusable + tally.changed,
@@ -461,11 +473,6 @@ fn prepare_file(
         attached,
     };
     Ok((prepared, output))
-}
-
-/// True for an item that is to be sent and that nobody has in hand.
-pub(super) fn is_wanted(index: &FileIndex, i: usize, options: &FileRunOptions) -> bool {
-    options.want(index.state(i)) && !index.is_taken(i) && !index.is_bad(i)
 }
 
 /// A few models are enough to tell that the default has changed.

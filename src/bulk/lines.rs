@@ -1,7 +1,6 @@
 //! Outcomes as result lines: rendered by the thread that made the call, appended in groups.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -9,6 +8,7 @@ use crossbeam_channel::Sender;
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::usage::Paid;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::Settled;
@@ -35,74 +35,121 @@ pub(crate) struct Named {
     pub input: Option<RawJson>,
 }
 
+/// An item that is answered with another one, which asks the same.
+pub(crate) struct Equal {
+    pub named: Named,
+    /// True when an earlier run wrote a line for it.
+    pub supersedes: bool,
+}
+
 /// A task that knows what its line is to be called.
 pub(crate) trait Identified {
     /// `None` as long as the task was never read.
     fn named(&self) -> Option<&Named>;
     /// True when an earlier run wrote a line for the item.
     fn supersedes(&self) -> bool;
-}
 
-/// A task of a file: its place, and its name once a worker has read it.
-pub(crate) struct FileTask {
-    pub index: u32,
-    pub supersedes: bool,
-    pub named: OnceLock<Named>,
-}
-
-impl Identified for FileTask {
-    fn named(&self) -> Option<&Named> {
-        self.named.get()
+    /// True when nobody shares its answer.
+    fn is_alone(&self) -> bool {
+        true
     }
-    fn supersedes(&self) -> bool {
-        self.supersedes
+    /// Adds the lines of those that share its answer.
+    fn answered(&self, _outcome: Outcome, _lines: &mut Lines) {}
+    /// Its lines, and of those that share its answer, where that is known already.
+    fn known(&self) -> Option<Lines> {
+        None
     }
+    /// Those that share its failure.
+    fn failed_with(&self) -> Vec<Equal> {
+        Vec::new()
+    }
+    /// Its lines are written; the answer came from that step of the route.
+    fn settled(&self, _step: u8) {}
 }
 
 /// The finished lines of a pack.
+#[derive(Default)]
 pub(crate) struct Lines {
     pub bytes: Vec<u8>,
-    measure: Measure,
+    pub measure: Measure,
+    /// Lines of items that share an answer and had a line already.
+    pub superseded: u64,
+}
+
+impl Lines {
+    /// Adds the line of an item that has its answer from another one.
+    pub(crate) fn add_equal(&mut self, outcome: &Outcome, equal: &Equal) {
+        let shared = shared_outcome(outcome, &equal.named);
+        let whole = self.bytes.len();
+        match write(&mut self.bytes, &shared) {
+            Ok(()) => {
+                self.superseded += u64::from(equal.supersedes);
+                if let Ok(answer) = &shared.result {
+                    self.measure.add_equal(answer);
+                }
+            }
+            Err(_) => self.bytes.truncate(whole),
+        }
+    }
+}
+
+/// What another item's outcome is for an item that asks the same: paid for there.
+fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
+    let free = Paid {
+        usage: None,
+        cost_usd: Some(0.0),
+    };
+    let mut shared = outcome.clone();
+    let leader = shared.answered_by.take().or(shared.id.take());
+    shared.id = Some(named.id.clone());
+    shared.answered_by = leader;
+    shared.input.clone_from(&named.input);
+    shared.attempts = 0;
+    shared.latency = Duration::ZERO;
+    shared.result = match shared.result {
+        Ok(mut answer) => {
+            answer.set_paid(free);
+            Ok(answer)
+        }
+        Err(error) => Err(error.with_paid(free)),
+    };
+    shared
 }
 
 /// Makes the call of a pack and renders its lines, so that nothing of it is left to do under the
 /// lock.
-pub(crate) fn call_for_lines(
+pub(crate) fn call_for_lines<T: Identified>(
     route: &Route<'_>,
-    pack: &[(&Request, &Named)],
+    requests: &[&Request],
+    tasks: &[&T],
     tries: &Tries,
     replies: Option<&Replies>,
     ctx: &Context,
 ) -> Reply<Lines> {
-    let reply = match pack {
-        [(request, _)] => call_step(route, &[*request], tries, ctx),
-        pack => {
-            let requests: Vec<&Request> = pack.iter().map(|(request, _)| *request).collect();
-            call_step(route, &requests, tries, ctx)
-        }
-    };
+    let reply = call_step(route, requests, tries, ctx);
     let result = reply.result.and_then(|answered| {
         let mut tries = *tries;
         tries.calls = tries.calls.saturating_add(1);
-        let measure = measure(&answered);
+        let mut lines = Lines {
+            bytes: Vec::with_capacity(512),
+            measure: measure(&answered),
+            superseded: 0,
+        };
         let spent = latency(tries.first.time(), route.clock_ref().now());
-        let mut bytes = Vec::with_capacity(512);
-        for (mut response, (request, named)) in answered.responses.into_iter().zip(pack) {
+        let pack = requests.iter().zip(tasks);
+        for (mut response, (request, task)) in answered.responses.into_iter().zip(pack) {
+            let Some(named) = task.named() else { continue };
             // Some replies do not say who made them.
             let asked = || route.asked(tries.step, request).1;
             response.model = response.model.or_else(asked);
             let earlier = route.earlier(tries.trail, request);
-            render(
-                &mut bytes,
-                named,
-                None,
-                earlier,
-                &tries,
-                spent,
-                Ok(response),
-            )?;
+            let outcome = outcome(named, None, earlier, &tries, spent, Ok(response));
+            write(&mut lines.bytes, &outcome)?;
+            if !task.is_alone() {
+                task.answered(outcome, &mut lines);
+            }
         }
-        Ok(Lines { bytes, measure })
+        Ok(lines)
     });
     // It is the item's last: such a reply is not asked for again.
     let result = result.map_err(|error| match replies {
@@ -120,24 +167,27 @@ pub(crate) fn call_for_lines(
 /// The line of an item that was never sent.
 pub(super) fn unsent_line(bytes: &mut Vec<u8>, named: &Named, error: Error) -> Result<(), Error> {
     let (tries, no_time) = (Tries::default(), Duration::ZERO);
-    render(bytes, named, None, Vec::new(), &tries, no_time, Err(error))
+    let outcome = outcome(named, None, Vec::new(), &tries, no_time, Err(error));
+    write(bytes, &outcome)
 }
 
-fn render(
-    bytes: &mut Vec<u8>,
+fn outcome(
     named: &Named,
     provider: Option<String>,
     earlier: Vec<EarlierProvider>,
     tries: &Tries,
     latency: Duration,
     result: Result<Response, Error>,
-) -> Result<(), Error> {
-    let outcome = Outcome::new(Some(named.id.clone()), result)
+) -> Outcome {
+    Outcome::new(Some(named.id.clone()), result)
         .with_calls(tries.calls.into(), latency)
         .with_asked(provider, named.model.clone(), earlier)
         .with_request_hash(Some(named.request_hash.clone()))
-        .with_input(named.input.clone());
-    serde_json::to_writer(&mut *bytes, &outcome).map_err(|e| {
+        .with_input(named.input.clone())
+}
+
+fn write(bytes: &mut Vec<u8>, outcome: &Outcome) -> Result<(), Error> {
+    serde_json::to_writer(&mut *bytes, outcome).map_err(|e| {
         Error::new(
             ErrorKind::Malformed,
             format!("cannot write the result: {e}"),
@@ -207,10 +257,15 @@ impl LineSink<'_> {
         let earlier = self.route.earlier(tries.trail, &request);
         let spent = latency(tries.first.time(), now);
         let failed = Err(error.clone());
-        let whole = bytes.len();
-        if render(bytes, &named, Some(provider), earlier, tries, spent, failed).is_err() {
-            bytes.truncate(whole);
+        let outcome = outcome(&named, Some(provider), earlier, tries, spent, failed);
+        let mut lines = Lines::default();
+        if write(&mut lines.bytes, &outcome).is_err() {
+            return;
         }
+        for equal in task.failed_with() {
+            lines.add_equal(&outcome, &equal);
+        }
+        bytes.append(&mut lines.bytes);
     }
 
     /// The lines of outcomes that could not be written.
@@ -225,10 +280,25 @@ impl LineSink<'_> {
 
     fn note<T: Identified>(&mut self, end: &Settled<Pack<T>, Lines>, tally: &mut Tally) {
         count(tally, end, |lines| lines.measure);
-        if let Settled::Final(ticket, _) = end {
-            let members = ticket.task.iter();
-            let superseding = members.filter(|member| member.task.supersedes());
-            self.superseded += superseding.count() as u64;
+        let Settled::Final(ticket, result) = end else {
+            return;
+        };
+        let members = ticket.task.iter();
+        let superseding = members.filter(|member| member.task.supersedes());
+        self.superseded += superseding.count() as u64;
+        match result {
+            Ok(lines) => self.superseded += lines.superseded,
+            Err(error) => {
+                let tasks = ticket.task.iter().filter(|member| !member.task.is_alone());
+                let equals: Vec<Equal> =
+                    tasks.flat_map(|member| member.task.failed_with()).collect();
+                tally.failed_as_equals(error, equals.len() as u64);
+                let superseding = equals.iter().filter(|equal| equal.supersedes);
+                self.superseded += superseding.count() as u64;
+            }
+        }
+        for member in &ticket.task {
+            member.task.settled(ticket.tries.step);
         }
     }
 }
@@ -275,5 +345,12 @@ impl<T: Identified> Sink<T> for LineSink<'_> {
 
     fn defers_release(&self) -> bool {
         matches!(self.target, Target::Caller(_))
+    }
+
+    fn known(&self, pack: &Pack<T>) -> Option<Lines> {
+        match &pack[..] {
+            [only] => only.task.known(),
+            _ => None,
+        }
     }
 }

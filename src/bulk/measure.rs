@@ -30,4 +30,16 @@ impl Measure {
         }
         all
     }
+
+    /// Adds an item that has an answer from another one, which it was paid for.
+    pub(crate) fn add_equal(&mut self, answer: &Response) {
+        let one = Self::of([answer]);
+        self.items += 1;
+        self.shared += 1;
+        self.vectors += one.vectors;
+        self.dimensions = range(self.dimensions, one.dimensions);
+        self.truncated += one.truncated;
+        self.warned += one.warned;
+        self.extracted |= one.extracted;
+    }
 }

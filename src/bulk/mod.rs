@@ -1,6 +1,7 @@
 //! Many prompts: all at once from a slice, streamed from an iterator, or from a file whose
 //! results are its checkpoint.
 
+mod answered;
 pub mod appender;
 mod backlog;
 mod call;
@@ -8,6 +9,7 @@ mod call;
 pub(crate) mod checkpoint;
 mod compact;
 mod convert;
+mod equals;
 pub mod file;
 mod file_turn;
 pub(crate) mod input;
@@ -25,6 +27,7 @@ mod replies;
 pub mod requests;
 pub(crate) mod results;
 pub mod run;
+mod shared;
 mod sinks;
 mod spool;
 mod stream;

@@ -59,7 +59,16 @@ impl OpenOutput {
         self.write(&lines).map(|()| replaced)
     }
 
-    fn write(&mut self, lines: &[u8]) -> Result<(), Error> {
+    /// The line of an earlier run at a place.
+    pub(super) fn line_at(&self, at: u64) -> Result<String, Error> {
+        match self {
+            Self::File(file) => file.line_at(at),
+            Self::Writer(_) => Ok(String::new()),
+        }
+    }
+
+    /// Writes lines before the run begins.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Error> {
         match self {
             Self::File(file) if !lines.is_empty() => file.append(lines),
             Self::File(_) => Ok(()),

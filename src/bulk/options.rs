@@ -10,6 +10,7 @@ use crate::base::brief::Many;
 #[cfg(feature = "queue")]
 use crate::base::disk::is_regular;
 use crate::base::error::Error;
+use crate::config::choices::Dedupe;
 use crate::engine::dispatch::StopReason;
 use crate::observe::tally::{Summary, Tally};
 
@@ -117,6 +118,12 @@ pub struct RunPlan {
     pub to_collect: u64,
     /// Items to send; `None` for a stream.
     pub to_send: Option<u64>,
+    /// Items that are not sent since they have the same request as one that is: they get its answer. Not known for a
+    /// stream.
+    pub equal: u64,
+    /// Items that the output has the answer to, of an earlier run and for another item with the same request. Not known
+    /// for a stream.
+    pub answered: u64,
     /// Models that answered items of this input in earlier runs, in their providers' words.
     pub models_before: Vec<String>,
     /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): who made the finished vectors, each provider with
@@ -161,6 +168,7 @@ pub struct FileRunOptions {
     pub(super) fsync: bool,
     pub(super) dry_run: bool,
     pub(super) redo_extracts: bool,
+    pub(super) dedupe: Dedupe,
 }
 
 impl FileRunOptions {
@@ -192,6 +200,11 @@ impl FileRunOptions {
         }
     }
 
+    /// Whether an item of a file is to be sent, and nobody has it in hand.
+    pub(super) fn wants(&self, index: &FileIndex, item: usize) -> bool {
+        self.want(index.state(item)) && !index.is_taken(item) && !index.is_bad(item)
+    }
+
     /// The most items to send in this run. Default: all.
     pub fn max_items(mut self, most: Option<usize>) -> Self {
         self.max_items = most;
@@ -215,6 +228,13 @@ impl FileRunOptions {
     /// Default: they count as finished.
     pub fn redo_extracts(mut self, yes: bool) -> Self {
         self.redo_extracts = yes;
+        self
+    }
+
+    /// Which items with equal requests are sent once, and all get the answer; the output is looked through for answers to
+    /// such requests, too. Through a queue none are. Default: [`Dedupe::Auto`].
+    pub fn dedupe(mut self, which: Dedupe) -> Self {
+        self.dedupe = which;
         self
     }
 

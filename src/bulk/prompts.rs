@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
+use crate::llm::hash::is_repeatable;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::Request;
 #[cfg(feature = "files")]
@@ -341,8 +342,16 @@ pub(crate) enum PromptSource {
 pub(crate) struct CheckedFile {
     pub input: Arc<InputFile>,
     pub items: Matching,
-    /// The models that requests name, by class; one for each kind of vectors that share calls.
-    pub models: Vec<Option<String>>,
+    /// What requests are like, by class.
+    pub kinds: Vec<RequestKind>,
+}
+
+/// What requests of a class have in common; vectors also which of them share calls.
+pub(crate) struct RequestKind {
+    /// The model that they name.
+    pub model: Option<String>,
+    /// The same request has the same answer.
+    pub repeatable: bool,
 }
 
 /// Two copies of a file would be paid for twice where its items have no ids.
@@ -432,7 +441,8 @@ impl Prompts {
         let input = InputFile::open_all(files, settings.0.clone())?;
         let known = Mutex::new((HashMap::new(), Vec::new()));
         let classify = |request: &Request| {
-            let kind = (request.model.clone(), shared_fields(request));
+            let repeatable = is_repeatable(request);
+            let kind = (request.model.clone(), repeatable, shared_fields(request));
             let mut known = known.lock();
             if let Some(class) = known.0.get(&kind) {
                 return *class;
@@ -440,7 +450,10 @@ impl Prompts {
             let class = u16::try_from(known.1.len().min(MOST_MODELS)).unwrap_or(u16::MAX);
             if usize::from(class) < MOST_MODELS {
                 known.0.insert(kind, class);
-                known.1.push(request.model.clone());
+                known.1.push(RequestKind {
+                    model: request.model.clone(),
+                    repeatable,
+                });
             }
             class
         };
@@ -449,8 +462,8 @@ impl Prompts {
             cancelled: &|| ctx.is_cancelled(),
             progress: &|done| on_progress(done, total),
         })?;
-        let models: Vec<Option<String>> = known.into_inner().1;
-        if models.len() >= MOST_MODELS {
+        let kinds: Vec<RequestKind> = known.into_inner().1;
+        if kinds.len() >= MOST_MODELS {
             return Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
@@ -463,7 +476,7 @@ impl Prompts {
             source: PromptSource::File(CheckedFile {
                 input: Arc::new(input),
                 items,
-                models,
+                kinds,
             }),
             settings: settings.clone(),
             #[cfg(feature = "files")]

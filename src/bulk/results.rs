@@ -140,6 +140,16 @@ impl ResultsFile {
         self.read(visit).map(drop)
     }
 
+    /// The line at a place.
+    pub(super) fn line_at(&self, at: u64) -> Result<String, Error> {
+        let mut line = String::new();
+        let mut file = BufReader::new(&self.file);
+        let read = file.seek(SeekFrom::Start(at));
+        let read = read.and_then(|_| file.take(LONGEST_LINE).read_line(&mut line));
+        read.map_err(|e| trouble(&self.path, "cannot read", &e))?;
+        Ok(line)
+    }
+
     /// Hands every line to `visit` as it stands there.
     pub(super) fn lines(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         let lines = each_line(&self.file, &mut |line, _, _, _| {

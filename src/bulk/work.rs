@@ -26,6 +26,11 @@ pub(crate) trait Sink<T> {
     fn defers_release(&self) -> bool {
         false
     }
+
+    /// What needs no call.
+    fn known(&self, _pack: &Pack<T>) -> Option<Self::Done> {
+        None
+    }
 }
 
 /// A backlog and a sink, as the dispatcher wants to see them.
@@ -71,6 +76,10 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
 
     fn members(&self, task: &Pack<B::Task>) -> usize {
         task.len()
+    }
+
+    fn known(&self, pack: &Pack<B::Task>) -> Option<K::Done> {
+        self.sink.known(pack)
     }
 
     fn defers_release(&self) -> bool {

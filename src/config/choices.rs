@@ -87,6 +87,39 @@ impl fmt::Display for Strategy {
     }
 }
 
+/// Which equal requests of a run are asked once, with one answer for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Dedupe {
+    /// Those whose temperature is 0, and those for vectors.
+    #[default]
+    Auto,
+    /// All of them.
+    Always,
+    /// None: each is asked.
+    Never,
+}
+
+impl Dedupe {
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        match name {
+            "auto" => Some(Self::Auto),
+            "always" => Some(Self::Always),
+            "never" => Some(Self::Never),
+            _ => None,
+        }
+    }
+
+    /// Whether a request shares its answer; `repeatable` is one whose answer is always the same.
+    pub(crate) fn shares(self, repeatable: bool) -> bool {
+        match self {
+            Self::Auto => repeatable,
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
 /// What is done about a batch of which it cannot be found out whether it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUnknown {
@@ -110,6 +143,13 @@ impl OnUnknown {
 pub(super) static STRATEGIES: Choices = Choices {
     what: "strategy",
     all: &["sync", "batch"],
+    also: |_| None,
+};
+
+/// The names of [`Dedupe`].
+pub(super) static DEDUPES: Choices = Choices {
+    what: "choice",
+    all: &["auto", "always", "never"],
     also: |_| None,
 };
 

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
 
-use super::choices::{ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, STRATEGIES};
+use super::choices::{DEDUPES, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, STRATEGIES};
 use super::credential;
 use super::value::{Kind, Value};
 
@@ -74,6 +74,13 @@ static KEYS: &[SettingKey] = &[
         Kind::Choice(&STRATEGIES),
         Is("sync"),
         "Whether queued prompts are calls of their own, or go to the provider's Batch API",
+    ),
+    key(
+        "llm.dedupe",
+        &["BATCHWRIGHT_DEDUPE"],
+        Kind::Choice(&DEDUPES),
+        Is("auto"),
+        "Which equal requests of a run are asked once: those of temperature 0 and vectors (auto), all, or none",
     ),
     key(
         "llm.sync_concurrency",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind};
 
-use super::choices::{OnUnknown, Strategy};
+use super::choices::{Dedupe, OnUnknown, Strategy};
 use super::settings::{SettingSource, Settings};
 use super::value::Value;
 
@@ -39,6 +39,15 @@ impl Settings {
             .as_deref()
             .and_then(Strategy::parse)
             .unwrap_or_default())
+    }
+
+    /// `llm.dedupe`: which equal requests of a run are asked once. Default: [`Dedupe::Auto`].
+    ///
+    /// # Errors
+    /// When the value is none of `auto`, `always` and `never`.
+    pub fn dedupe(&self) -> Result<Dedupe, Error> {
+        let name = self.text("llm.dedupe")?;
+        Ok(name.as_deref().and_then(Dedupe::parse).unwrap_or_default())
     }
 
     /// `llm.sync_concurrency`: calls in flight at a provider. Default: the provider's.

@@ -300,6 +300,11 @@ impl<W: Work> Dispatcher<W> {
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
+        if let Some(done) = self.work.known(&ticket.task) {
+            self.counters.in_flight += 1;
+            self.pending.push(Settled::Final(ticket, Ok(done)));
+            return;
+        }
         let step = ticket.tries.step;
         match self.availability.callable_step(&ticket.class, step) {
             Some(live) => self.pass_steps(&mut ticket, live),

@@ -97,6 +97,11 @@ pub(crate) trait Work {
         1
     }
 
+    /// What a task comes to that needs no call; asked before one is made for it.
+    fn known(&self, _task: &Self::Task) -> Option<Self::Done> {
+        None
+    }
+
     /// True when a final settle's permit returns later, by an event of its own.
     fn defers_release(&self) -> bool {
         false

@@ -53,6 +53,9 @@ pub struct Outcome {
     pub earlier: Vec<EarlierProvider>,
     /// The fingerprint of the request, where it was computed.
     pub request_hash: Option<String>,
+    /// The id of the item whose call brought it, where that is another one with an equal request; then its usage is `None`
+    /// and its price 0.
+    pub answered_by: Option<String>,
     /// What its request [brought along](crate::Request::input) of its row.
     pub input: Option<RawJson>,
     /// What was [attached](crate::Request::with_user_data) to the request.
@@ -72,6 +75,7 @@ impl Outcome {
             model: None,
             earlier: Vec::new(),
             request_hash: None,
+            answered_by: None,
             input: None,
             user_data: UserData::default(),
         }
@@ -161,6 +165,7 @@ impl fmt::Debug for Outcome {
             .field_if("model", self.model.as_deref().map(Name))
             .field_if("earlier", earlier)
             .field_if("request_hash", self.request_hash.as_deref().map(Name))
+            .field_if("answered_by", self.answered_by.as_deref().map(Name))
             .field_if("input", self.input.as_ref())
             .field_if("user_data", data)
             .finish()
@@ -224,6 +229,9 @@ impl Serialize for Outcome {
         if !self.earlier.is_empty() {
             line.serialize_field("earlier", &self.earlier)?;
         }
+        if let Some(id) = &self.answered_by {
+            line.serialize_field("answered_by", id)?;
+        }
         if let Some(input) = &self.input {
             line.serialize_field("input", input)?;
         }
@@ -280,6 +288,8 @@ impl<'de> Deserialize<'de> for Outcome {
             #[serde(default)]
             earlier: Vec<EarlierProvider>,
             #[serde(default)]
+            answered_by: Option<String>,
+            #[serde(default)]
             input: Option<RawJson>,
             #[serde(default)]
             reply: Option<RawJson>,
@@ -314,7 +324,9 @@ impl<'de> Deserialize<'de> for Outcome {
                 Ok(answer)
             }
         };
-        Ok(Self::new(line.id, result)
+        let mut outcome = Self::new(line.id, result);
+        outcome.answered_by = line.answered_by;
+        Ok(outcome
             .with_calls(line.attempts, Duration::from_millis(line.latency_ms))
             .with_asked(provider, line.model, line.earlier)
             .with_request_hash(line.request_hash)
@@ -391,6 +403,10 @@ mod tests {
                 .with_asked(provider, model, vec![earlier])
                 .with_request_hash(Some("h".to_owned()))
                 .with_input(Some(RawJson::new("{\"n\":1.0}")));
+            let outcome = Outcome {
+                answered_by: Some("b".to_owned()),
+                ..outcome
+            };
             let line = serde_json::to_string(&outcome).unwrap();
             let read: Outcome = serde_json::from_str(&line).unwrap();
             assert_eq!(serde_json::to_string(&read).unwrap(), line);

@@ -20,7 +20,9 @@ use super::tracker::Pace;
 pub(crate) struct Measure {
     /// Items that it answered.
     pub items: u64,
-    /// Of these, vectors.
+    /// Of these, such as have their answer from an equal one and cost nothing.
+    pub shared: u64,
+    /// Of the items, vectors.
     pub vectors: u64,
     /// Numbers in the shortest and in the longest of the vectors.
     pub dimensions: Option<(usize, usize)>,
@@ -60,6 +62,8 @@ pub(crate) struct Tally {
     truncated: u64,
     warnings: u64,
     extracted: u64,
+    shared: u64,
+    calls_saved: u64,
     vectors: u64,
     dimensions: Option<(usize, usize)>,
     usage: Usage,
@@ -89,6 +93,8 @@ impl Tally {
             truncated: 0,
             warnings: 0,
             extracted: 0,
+            shared: 0,
+            calls_saved: 0,
             vectors: 0,
             dimensions: None,
             usage: Usage::default(),
@@ -112,7 +118,6 @@ impl Tally {
     }
 
     /// The step of the provider of that name, which is added behind the others if it is new.
-    #[cfg(feature = "queue")]
     pub(crate) fn step_of(&mut self, provider: &str) -> u8 {
         let known = self
             .answered_by
@@ -156,9 +161,16 @@ impl Tally {
         }
         self.truncated += measure.truncated;
         self.warnings += measure.warned;
-        self.extracted += u64::from(measure.extracted);
+        self.extracted += if measure.extracted { measure.items } else { 0 };
         self.vectors += measure.vectors;
         self.dimensions = range(self.dimensions, measure.dimensions);
+        self.shared += measure.shared;
+        if measure.vectors == 0 {
+            self.calls_saved += measure.shared;
+        }
+        if measure.shared == measure.items {
+            return;
+        }
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
         self.calls.saturating_record(micros.max(1));
         let free = measure.extracted.then_some(0.0);
@@ -188,16 +200,28 @@ impl Tally {
 
     /// Items that failed for one reason.
     pub(crate) fn failed(&mut self, error: &Error, items: u64) {
+        self.pay_for_nothing(error);
+        self.note_failed(error, items);
+    }
+
+    fn note_failed(&mut self, error: &Error, items: u64) {
         self.failed += items;
         if error.is_unusable_reply() {
             self.unusable += items;
         }
-        self.pay_for_nothing(error);
         let kind = error.kind().as_str();
         *self.errors.entry(kind).or_default() += items;
         self.samples
             .entry(kind)
             .or_insert_with(|| error.message().to_owned());
+    }
+
+    /// Items that failed with an equal one.
+    pub(crate) fn failed_as_equals(&mut self, error: &Error, items: u64) {
+        if items > 0 {
+            self.calls_saved += items;
+            self.note_failed(error, items);
+        }
     }
 
     /// Items that a stop left without an outcome.
@@ -287,6 +311,8 @@ impl Tally {
             truncated: self.truncated,
             warnings: self.warnings,
             extracted: self.extracted,
+            answered_by_equals: self.shared,
+            calls_saved: self.calls_saved,
             vectors: self.vectors,
             dimensions: self.dimensions.map_or(0, |(_, longest)| longest),
             min_dimensions: self.dimensions.map_or(0, |(shortest, _)| shortest),
@@ -355,6 +381,11 @@ pub struct Summary {
     pub warnings: u64,
     /// Answers of `extract`, which stand in for a model's.
     pub extracted: u64,
+    /// Items that this run completed with the answer to an equal request, for which no call was made.
+    pub answered_by_equals: u64,
+    /// Calls that would have been made for these, and for items that failed with an equal one; vectors, of which many
+    /// share a call, are not counted.
+    pub calls_saved: u64,
     /// Vectors that this run brought.
     pub vectors: u64,
     /// Numbers in the longest of them; 0 without any.

@@ -41,6 +41,28 @@ pub struct RunArgs {
     #[command(flatten)]
     pub prompt: PromptArgs,
 
+    /// Ask equal prompts once, whatever their temperature
+    ///
+    /// Each gets the answer in a line of its own, which names the item that was asked under `answered_by`; answers that the
+    /// output has already are used too. Without the flag it is done for prompts of temperature 0 and for vectors. Samples of a prompt are never equal
+    /// [env: BATCHWRIGHT_DEDUPE] [config: llm.dedupe] [default: auto]
+    #[arg(
+        help_heading = "Prompts",
+        long,
+        hide_short_help = true,
+        overrides_with = "no_dedupe"
+    )]
+    pub dedupe: bool,
+
+    /// Ask each prompt, also where an equal one has an answer
+    #[arg(
+        help_heading = "Prompts",
+        long,
+        hide_short_help = true,
+        overrides_with = "dedupe"
+    )]
+    pub no_dedupe: bool,
+
     #[command(flatten)]
     pub pace: PaceArgs,
 

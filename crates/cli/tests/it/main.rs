@@ -18,6 +18,7 @@ mod common;
 mod config;
 #[cfg(unix)]
 mod copied_output;
+mod dedupe;
 mod disk;
 #[cfg(unix)]
 mod docs;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use batchwright::files::{FileRunError, RunOutput, RunPlan};
+use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan};
 use batchwright::{FileRun, FileRunOptions, Prompts};
 
 use super::resolve::Resolved;
@@ -41,7 +41,8 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let prompts = read_stream(args, resolved.prompts, queue.as_ref(), session)?;
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.provider.as_ref().is_ok_and(Chosen::asks_a_model);
-    let run = compare(args, prompts, queue, models)?;
+    let dedupe = resolved.settings.dedupe().map_err(refused)?;
+    let run = compare(args, prompts, queue, models, dedupe)?;
     let plan = run.plan().clone();
     say_plan(args, &plan, session);
     refuse_extract_over_answers(resolved.provider.as_ref().ok(), &plan)?;
@@ -106,6 +107,7 @@ fn compare(
     prompts: Prompts,
     queue: Option<RunQueue>,
     asks_a_model: bool,
+    dedupe: Dedupe,
 ) -> Result<PreparedRun, Refusal> {
     let options = FileRunOptions::new()
         .redo_extracts(asks_a_model)
@@ -114,6 +116,7 @@ fn compare(
         .max_items(args.max_items)
         .ordered(args.ordered)
         .fsync(args.fsync)
+        .dedupe(dedupe)
         .dry_run(args.dry_run);
     let run = match queue {
         Some(queue) => ViaQueue::prepare(queue, prompts, output(args), options)

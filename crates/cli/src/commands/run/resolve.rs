@@ -53,7 +53,13 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     ] {
         settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
     }
-    Ok(settings)
+    let switch = |on: bool, word: &str| on.then(|| word.to_owned());
+    let settings = settings.flag("llm.dedupe", "--dedupe", switch(args.dedupe, "always"));
+    let settings = settings.map_err(refused)?;
+    let never = switch(args.no_dedupe, "never");
+    settings
+        .flag("llm.dedupe", "--no-dedupe", never)
+        .map_err(refused)
 }
 
 /// From here on a signal winds the run down.

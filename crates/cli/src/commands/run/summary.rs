@@ -44,6 +44,8 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
     part(plan.under_way, "under way");
     part(plan.to_collect, "done, to be collected");
     part(plan.to_send.unwrap_or(0), "to send");
+    part(plan.equal, "answered with equal ones");
+    part(plan.answered, "answered by earlier results of equal ones");
     if plan.to_send == Some(0) {
         parts.push("nothing to send".to_owned());
     }
@@ -89,6 +91,8 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
             "under_way": plan.under_way,
             "to_collect": plan.to_collect,
             "to_send": plan.to_send,
+            "equal": plan.equal,
+            "answered_by_earlier_results": plan.answered,
             "estimated_input_tokens": tokens,
             "concurrency": concurrency,
             "strategy": setup.strategy.strategy,
@@ -206,6 +210,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     if summary.calls > 0 {
         lines.push(row("calls", &calls(summary)));
     }
+    lines.extend(equals_line(summary));
     if summary.calls > 0 || summary.completed > summary.completed_before {
         lines.extend(usage_lines(
             summary,
@@ -326,6 +331,18 @@ fn calls(summary: &Summary) -> String {
         calls.push_str(&format!(" ({})", notes.join(", ")));
     }
     calls
+}
+
+/// What was not asked since an equal prompt was.
+fn equals_line(summary: &Summary) -> Option<String> {
+    let (answered, saved) = (summary.answered_by_equals, summary.calls_saved);
+    let calls = match saved {
+        0 => String::new(),
+        1 => " (1 call saved)".to_owned(),
+        n => format!(" ({} calls saved)", count(n)),
+    };
+    let text = format!("{} answered by equal prompts{calls}", count(answered));
+    (answered + saved > 0).then(|| row("equal", &text))
 }
 
 fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<String> {

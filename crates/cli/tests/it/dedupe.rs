@@ -1,0 +1,318 @@
+//! Equal prompts are asked once and answered to all, whatever happens meanwhile.
+
+use std::collections::BTreeSet;
+
+use batchwright_simulate::{SimConfig, Trouble};
+use serde_json::{Value, json};
+
+use super::common::{Desk, all_ids, good, id, ids_in_order, simulator};
+
+/// `n` items, of which those from `different` on ask what one before them asks.
+fn with_equals(n: usize, different: usize) -> String {
+    let line = |i: usize| {
+        let asks = if i < different { i } else { i * 7 % different };
+        format!("{{\"id\":\"i-{i}\",\"prompt\":\"prompt {asks}\"}}\n")
+    };
+    (0..n).map(line).collect()
+}
+
+fn summary(stdout: &str) -> Value {
+    serde_json::from_str::<Value>(stdout).unwrap()["summary"].clone()
+}
+
+#[test]
+fn equal_prompts_of_temperature_0_are_asked_once_and_others_where_it_is_said() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.jsonl", with_equals(30, 20));
+    let mut calls = 0;
+    for (flags, made) in [
+        ("", 30),
+        ("--temperature 0", 20),
+        ("--temperature 0 --no-dedupe", 30),
+        ("--temperature 0.5", 30),
+        ("--temperature 0.5 --dedupe", 20),
+        ("--dedupe --no-dedupe", 30),
+    ] {
+        let words = format!("in.jsonl -o out.jsonl -j 3 --json {flags}");
+        let dry = desk.run(&sim, &format!("{words} --dry-run")).expect(0);
+        let dry: Value = serde_json::from_str(&dry.stdout).unwrap();
+        assert_eq!(
+            (&dry["to_send"], &dry["equal"]),
+            (&json!(made), &json!(30 - made))
+        );
+        let ended = desk.run(&sim, &words).expect(0);
+        assert_eq!(sim.stats().calls - calls, made, "{flags}");
+        calls += made;
+        let told = summary(&ended.stdout);
+        assert_eq!(told["answered_by_equals"], 30 - made, "{flags}");
+        assert_eq!(told["calls_saved"], 30 - made, "{flags}");
+        assert_eq!(
+            (&told["completed"], &told["calls"]),
+            (&json!(30), &json!(made))
+        );
+        assert_eq!(desk.ids("out.jsonl"), all_ids(30), "{flags}");
+        let of_lines: u64 = desk
+            .results("out.jsonl")
+            .iter()
+            .filter_map(|line| line["usage"]["output_tokens"].as_u64())
+            .sum();
+        assert_eq!(told["usage"]["output_tokens"], of_lines, "{flags}");
+        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    }
+}
+
+#[test]
+fn a_line_says_who_was_asked_in_its_stead() {
+    let (desk, sim) = (Desk::new(), good());
+    let rows = "id,prompt,who\na,Name a prime.,x\nb,Name a prime.,y\nc,Name another.,z\n";
+    desk.write("in.csv", rows);
+    let words = "in.csv -o out.jsonl --keep who --temperature 0 --ordered";
+    desk.run(&sim, words)
+        .expect(0)
+        .says("3 items: 2 to send, 1 answered with equal ones")
+        .says("1 answered by equal prompts (1 call saved)");
+    let lines = desk.results("out.jsonl");
+    let (asked, answered) = (&lines[0], &lines[1]);
+    assert_eq!((id(asked), id(answered)), ("a".into(), "b".into()));
+    assert_eq!(asked["text"], "echo: Name a prime.");
+    for same in ["text", "provider", "model", "finish_reason", "request_hash"] {
+        assert_eq!(asked[same], answered[same], "{same}");
+    }
+    assert_eq!(answered["answered_by"], "a");
+    assert_eq!(asked.get("answered_by"), None);
+    assert_eq!(answered["input"], json!({"who": "y"}));
+    let free = (
+        &answered["usage"],
+        &answered["cost_usd"],
+        &answered["attempts"],
+    );
+    assert_eq!(free, (&Value::Null, &json!(0.0), &json!(0)));
+    assert!(asked["usage"].is_object());
+    let calls = sim.stats().calls;
+    desk.run(&sim, words).expect(0).says("nothing to send");
+    assert_eq!(sim.stats().calls, calls);
+}
+
+#[test]
+fn samples_of_a_prompt_are_asked_each() {
+    let (desk, sim) = (Desk::new(), good());
+    let lines = "{\"id\":\"a\",\"prompt\":\"p\"}\n{\"id\":\"b\",\"prompt\":\"p\"}\n";
+    desk.write("in.jsonl", lines);
+    desk.run(&sim, "in.jsonl -o out.jsonl --samples 3 --dedupe")
+        .expect(0);
+    assert_eq!(sim.stats().calls, 3);
+    assert_eq!(
+        desk.ids("out.jsonl"),
+        ["a#1", "a#2", "a#3", "b#1", "b#2", "b#3"]
+    );
+}
+
+#[test]
+fn what_the_output_has_an_answer_to_is_not_asked_under_another_id() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.jsonl", with_equals(10, 10));
+    let words = "in.jsonl -o out.jsonl --dedupe";
+    desk.run(&sim, words).expect(0);
+    // One with a new id, two more that ask the same, and one that asks something new.
+    let more = ["x", "y", "z"].map(|id| format!("{{\"id\":\"{id}\",\"prompt\":\"prompt 3\"}}\n"));
+    let other = "{\"id\":\"new\",\"prompt\":\"prompt 10\"}\n";
+    let renamed = with_equals(10, 10).replace("i-5", "renamed");
+    desk.write("in.jsonl", format!("{renamed}{}{other}", more.concat()));
+    desk.run(&sim, &format!("{words} --dry-run"))
+        .expect(0)
+        .says("1 to send, 4 answered by earlier results of equal ones");
+    desk.run(&sim, words)
+        .expect(0)
+        .says("4 answered by equal prompts (4 calls saved)");
+    assert_eq!(sim.stats().calls, 11);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines.len(), 15);
+    let of = |name: &str| lines.iter().find(|line| id(line) == name).unwrap();
+    assert_eq!(of("renamed")["answered_by"], "i-5");
+    assert_eq!(
+        (&of("y")["answered_by"], &of("y")["text"]),
+        (&json!("i-3"), &of("i-3")["text"])
+    );
+    desk.run(&sim, words).expect(0).says("nothing to send");
+}
+
+#[test]
+fn a_changed_item_takes_the_answer_that_another_one_has() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.jsonl", with_equals(4, 4));
+    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe").expect(0);
+    desk.write(
+        "in.jsonl",
+        with_equals(4, 4).replace("prompt 3", "prompt 1"),
+    );
+    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe").expect(0);
+    assert_eq!((sim.stats().calls, desk.ids("out.jsonl")), (4, all_ids(4)));
+    let changed = desk.results("out.jsonl").pop().unwrap();
+    assert_eq!(
+        (&changed["answered_by"], &changed["text"]),
+        (&json!("i-1"), &json!("echo: prompt 1"))
+    );
+}
+
+#[test]
+fn a_failure_is_that_of_all_who_ask_the_same() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::Refusal, 1.0));
+    desk.write("in.jsonl", with_equals(3000, 1));
+    let ended = desk
+        .run(&sim, "in.jsonl -o out.jsonl --dedupe --json")
+        .expect(3);
+    let told = summary(&ended.stdout);
+    let failed = (&told["failed"], &told["errors"]["blocked"]);
+    assert_eq!(failed, (&json!(3000), &json!(3000)));
+    // Of very many the next one is asked after each thousand.
+    assert_eq!((sim.stats().calls, &told["calls_saved"]), (3, &json!(2997)));
+    let lines = desk.results("out.jsonl");
+    let ids: BTreeSet<String> = lines.iter().map(id).collect();
+    assert_eq!(ids, ids_in_order(3000).into_iter().collect());
+    assert!(lines.iter().all(|line| line["error"]["kind"] == "blocked"));
+    let paid: u64 = lines
+        .iter()
+        .filter_map(|line| line["usage"]["output_tokens"].as_u64())
+        .sum();
+    assert_eq!(told["usage"]["output_tokens"], paid);
+}
+
+#[test]
+fn a_call_for_many_is_tried_again_as_one() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::Error503, 1.0));
+    desk.write("in.jsonl", with_equals(20, 2));
+    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe").expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+    let stats = sim.stats();
+    assert_eq!(
+        (stats.answered, stats.calls),
+        (2, 2 + stats.by_trouble["error_503"])
+    );
+}
+
+/// More lines than are written at once.
+#[test]
+fn very_many_equal_prompts_are_one_call_into_files_and_pipes() {
+    let (desk, sim) = (Desk::new(), good());
+    let n = 5000;
+    desk.write("in.jsonl", with_equals(n, 1));
+    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe -j 4")
+        .expect(0);
+    assert_eq!((sim.stats().calls, desk.ids("out.jsonl")), (1, all_ids(n)));
+    let piped = desk.run(&sim, "in.jsonl --dedupe -j 4").expect(0);
+    desk.write("piped.jsonl", &piped.stdout);
+    assert_eq!(
+        (sim.stats().calls, desk.ids("piped.jsonl")),
+        (2, all_ids(n))
+    );
+}
+
+#[test]
+fn equal_texts_have_one_vector_made() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.jsonl", with_equals(300, 200));
+    let ended = desk
+        .run(&sim, "in.jsonl -o out.jsonl --task embed --json")
+        .expect(0);
+    assert_eq!(
+        (sim.stats().embedded, desk.ids("out.jsonl")),
+        (200, all_ids(300))
+    );
+    let told = summary(&ended.stdout);
+    assert_eq!(
+        (&told["vectors"], &told["answered_by_equals"]),
+        (&json!(300), &json!(100))
+    );
+}
+
+#[test]
+fn at_most_so_many_are_sent_and_those_that_ask_the_same_come_along() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.jsonl", with_equals(20, 10));
+    let words = "in.jsonl -o out.jsonl --dedupe --max-items 5";
+    desk.run(&sim, words)
+        .expect(0)
+        .says("5 to send, 5 answered with equal ones");
+    assert_eq!(
+        (sim.stats().calls, desk.results("out.jsonl").len()),
+        (5, 10)
+    );
+    desk.run(&sim, words).expect(0);
+    assert_eq!(
+        (sim.stats().calls, desk.ids("out.jsonl")),
+        (10, all_ids(20))
+    );
+}
+
+/// Three in ten prompts are equal to others; the run is killed now and then.
+#[cfg(unix)]
+fn killed(n: usize, kills: u64) {
+    const CONCURRENCY: u64 = 4;
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().latency(std::time::Duration::from_millis(2)));
+    let different = n * 7 / 10;
+    desk.write("in.jsonl", with_equals(n, different));
+    let words = format!("in.jsonl -o out.jsonl -j {CONCURRENCY} -q --temperature 0");
+    let mut lines = 0;
+    for kill in 1..=kills {
+        let until = different as u64 * kill / (kills + 1);
+        let mut running = desk.start(&sim, &words);
+        let child = &mut running.child;
+        let ended = |stats: &batchwright_simulate::SimStats| {
+            stats.calls > until || child.try_wait().unwrap().is_some()
+        };
+        assert!(sim.wait_until(ended, super::common::PATIENCE));
+        running.signal("KILL");
+        assert_eq!(
+            running.wait().status.code(),
+            None,
+            "it ended before it was killed"
+        );
+        let whole = desk.read("out.jsonl").matches('\n').count();
+        assert!(whole >= lines, "a written line is gone");
+        lines = whole;
+    }
+    desk.run(&sim, &words).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(n));
+    let stats = sim.stats();
+    assert_eq!(stats.prompts, different as u64);
+    assert!(stats.paid_twice <= kills * CONCURRENCY, "{stats:?}");
+    assert_eq!(stats.calls, different as u64 + stats.paid_twice);
+    println!(
+        "{n} prompts, {kills} kills: {} calls, {} in flight when killed",
+        stats.calls, stats.paid_twice
+    );
+    for line in desk.results("out.jsonl") {
+        let number: usize = id(&line)["i-".len()..].parse().unwrap();
+        let asks = if number < different {
+            number
+        } else {
+            number * 7 % different
+        };
+        assert_eq!(line["text"], format!("echo: prompt {asks}"));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_run_answers_equal_prompts_from_what_is_there() {
+    killed(300, 3);
+}
+
+#[cfg(unix)]
+#[test]
+#[ignore = "takes some seconds"]
+fn ten_thousand_prompts_of_which_three_in_ten_are_equal_are_seven_thousand_calls() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.jsonl", with_equals(10_000, 7_000));
+    desk.run(&sim, "in.jsonl -o out.jsonl -j 16 --temperature 0")
+        .expect(0)
+        .says("3,000 answered by equal prompts (3,000 calls saved)");
+    assert_eq!(
+        (sim.stats().calls, desk.ids("out.jsonl")),
+        (7_000, all_ids(10_000))
+    );
+    killed(10_000, 5);
+}

@@ -1,0 +1,177 @@
+//! Which items of a file ask the same: of each group one is asked, and all are answered with it.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::input::FileIndex;
+
+/// Groups of items whose requests begin with the same 64 bits of their fingerprint, and which may share an answer. Four
+/// bytes an item of a group, and a bit for each other one.
+#[derive(Default)]
+pub(super) struct Equals {
+    /// Items of groups, group by group, and within one in the order of the input.
+    order: Vec<u32>,
+    /// A bit an item: it is not to be asked.
+    spared: Vec<u64>,
+}
+
+impl Equals {
+    /// The groups of the items that are `wanted`; also those of one item, which may have its answer elsewhere.
+    pub(super) fn of(index: &FileIndex, wanted: impl Fn(usize) -> bool) -> Self {
+        let items = (0..index.len()).filter(|item| wanted(*item));
+        let mut order: Vec<u32> = items.filter_map(|item| u32::try_from(item).ok()).collect();
+        order.par_sort_unstable_by_key(|item| (index.request_prefix(*item as usize), *item));
+        Self {
+            order,
+            spared: Vec::new(),
+        }
+    }
+
+    /// The places of the items whose requests begin so.
+    pub(super) fn group(&self, index: &FileIndex, request: u64) -> Range<u32> {
+        let prefix = |item: &u32| index.request_prefix(*item as usize);
+        let start = self.order.partition_point(|item| prefix(item) < request);
+        let same = |item: &&u32| prefix(item) == request;
+        let len = self.order[start..].iter().take_while(same).count();
+        start as u32..(start + len) as u32
+    }
+
+    /// The item at a place of a group.
+    pub(super) fn item(&self, place: u32) -> usize {
+        self.order[place as usize] as usize
+    }
+
+    /// The items at these places are not asked.
+    pub(super) fn spare(&mut self, places: Range<u32>, index: &FileIndex) {
+        let spared = &mut self.spared;
+        spared.resize(index.len().div_ceil(64), 0);
+        for item in &self.order[places.start as usize..places.end as usize] {
+            spared[*item as usize / 64] |= 1 << (item % 64);
+        }
+    }
+
+    /// From here on the first of each group is asked for all of it. Groups of one are none any more, unless an answer to
+    /// them is at hand: the places of those that it is for are brought up to date.
+    pub(super) fn choose<A>(&mut self, index: &FileIndex, answered: &mut [(Range<u32>, A)]) {
+        let prefix = |item: u32| index.request_prefix(item as usize);
+        let mut answered = answered.iter_mut().peekable();
+        let (mut kept, mut start) = (0, 0);
+        while start < self.order.len() {
+            let request = prefix(self.order[start]);
+            let group = self.order[start..].iter();
+            let end = start + group.take_while(|item| prefix(**item) == request).count();
+            let own = answered.next_if(|(places, _)| places.start as usize == start);
+            if end - start > 1 || own.is_some() {
+                self.order.copy_within(start..end, kept);
+                if let Some((places, _)) = own {
+                    *places = kept as u32..(kept + end - start) as u32;
+                }
+                kept += end - start;
+            }
+            start = end;
+        }
+        self.order.truncate(kept);
+        self.order.shrink_to_fit();
+        let mut before = None;
+        for place in 0..self.order.len() as u32 {
+            let request = prefix(self.order[place as usize]);
+            if before.replace(request) == Some(request) {
+                self.spare(place..place + 1, index);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Whether another item is asked in its stead, or none.
+    pub(super) fn is_spared(&self, item: usize) -> bool {
+        let word = self.spared.get(item / 64);
+        word.is_some_and(|word| word & 1 << (item % 64) != 0)
+    }
+
+    /// The places of those that an item is asked for beside itself.
+    pub(super) fn asked_for(&self, index: &FileIndex, item: usize) -> Range<u32> {
+        if self.order.is_empty() || self.is_spared(item) {
+            return 0..0;
+        }
+        let group = self.group(index, index.request_prefix(item));
+        match group.is_empty() || self.item(group.start) != item {
+            true => 0..0,
+            false => group.start + 1..group.end,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::base::cancel::Context;
+    use crate::bulk::prompts::{CheckedFile, PromptSettings, PromptSource, Prompts};
+
+    /// A file with these prompts.
+    pub(in crate::bulk) fn checked(prompts: &[&str]) -> CheckedFile {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.txt");
+        std::fs::write(&path, prompts.join("\n")).unwrap();
+        let settings = PromptSettings::new();
+        let prompts = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
+        match prompts.source {
+            PromptSource::File(file) => file,
+            PromptSource::Stream { .. } => unreachable!("a file was opened"),
+        }
+    }
+
+    fn places(equals: &Equals, index: &FileIndex, item: usize) -> Vec<usize> {
+        let places = equals.asked_for(index, item);
+        places.map(|place| equals.item(place)).collect()
+    }
+
+    #[test]
+    fn the_first_of_a_group_is_asked_for_the_others() {
+        let index = checked(&["a", "b", "a", "c", "b", "a"]).items.finish();
+        let mut equals = Equals::of(&index, |item| item != 5);
+        equals.choose::<()>(&index, &mut []);
+        let spared: Vec<usize> = (0..6).filter(|item| equals.is_spared(*item)).collect();
+        assert_eq!(spared, [2, 4]);
+        let asked_for: Vec<_> = (0..6).map(|item| places(&equals, &index, item)).collect();
+        let none = Vec::new;
+        assert_eq!(
+            asked_for,
+            [vec![2], vec![4], none(), none(), none(), none()]
+        );
+    }
+
+    #[test]
+    fn a_group_with_an_answer_is_not_asked_at_all() {
+        let index = checked(&["a", "b", "a", "c"]).items.finish();
+        let mut equals = Equals::of(&index, |_| true);
+        let mut answered: Vec<_> = [0, 3]
+            .map(|item| (equals.group(&index, index.request_prefix(item)), item))
+            .into();
+        answered.sort_by_key(|(places, _)| places.start);
+        for (places, _) in &answered {
+            equals.spare(places.clone(), &index);
+        }
+        equals.choose(&index, &mut answered);
+        let spared: Vec<usize> = (0..4).filter(|item| equals.is_spared(*item)).collect();
+        assert_eq!(spared, [0, 2, 3]);
+        answered.sort_by_key(|(_, item)| *item);
+        let items: Vec<Vec<usize>> = answered
+            .into_iter()
+            .map(|(places, _)| places.map(|place| equals.item(place)).collect())
+            .collect();
+        assert_eq!(items, [vec![0, 2], vec![3]]);
+    }
+
+    #[test]
+    fn a_file_without_equals_needs_nothing() {
+        let index = checked(&["a", "b", "c"]).items.finish();
+        let mut equals = Equals::of(&index, |_| true);
+        equals.choose::<()>(&index, &mut []);
+        assert!(equals.is_empty() && equals.spared.is_empty());
+        assert_eq!(equals.asked_for(&index, 1), 0..0);
+    }
+}

@@ -1,0 +1,282 @@
+//! Answers that several items of a file share: the call is made for one of them, and the lines of the others are made of
+//! its outcome.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use crate::llm::outcome::Outcome;
+
+use super::equals::Equals;
+use super::input::{FileIndex, InputFile, Item, State};
+use super::lines::{Equal, Identified, Lines, Named};
+
+/// What is written at once for items that share an answer; the rest of them follows in pieces like that.
+const PIECE_BYTES: usize = 256 << 10;
+/// Failures are told to so many that share one; then another is asked.
+const PIECE_FAILURES: u32 = 1024;
+
+/// The items of a file, and which of them share answers.
+pub(super) struct SharedFile {
+    pub input: Arc<InputFile>,
+    pub index: Arc<FileIndex>,
+    pub equals: Equals,
+    /// Items that are still to be dealt with although they are spared.
+    again: Mutex<VecDeque<Again>>,
+}
+
+/// What is left of a group.
+pub(super) struct Again {
+    pub item: u32,
+    /// The places that are answered with it.
+    pub places: Range<u32>,
+    /// The answer to all of them, and the step of the route that gave it.
+    pub answer: Option<(Arc<Outcome>, u8)>,
+}
+
+/// How far a group was dealt with.
+pub(super) struct Dealt {
+    /// The first place that was not.
+    next: u32,
+    /// Items that ask something else after all.
+    apart: Vec<u32>,
+    answer: Option<Arc<Outcome>>,
+}
+
+impl SharedFile {
+    pub(super) fn new(input: Arc<InputFile>, index: Arc<FileIndex>, equals: Equals) -> Self {
+        Self {
+            input,
+            index,
+            equals,
+            again: Mutex::default(),
+        }
+    }
+
+    /// Something that is left of a group, if anything is.
+    pub(super) fn next(&self) -> Option<Again> {
+        self.again.lock().pop_front()
+    }
+
+    pub(super) fn put_back(&self, again: Again) {
+        self.again.lock().push_front(again);
+    }
+
+    /// What an item is called, if it asks what has this fingerprint.
+    fn equal(&self, item: usize, request_hash: &str) -> Option<Equal> {
+        let read = self.input.read(item, &self.index).ok();
+        let Item {
+            request,
+            request_hash: own,
+        } = read.filter(|item| item.request_hash == request_hash)?;
+        Some(Equal {
+            named: Named {
+                id: request.id.unwrap_or_default(),
+                request_hash: own,
+                model: request.model,
+                input: request.input,
+            },
+            supersedes: self.index.state(item) != State::New,
+        })
+    }
+
+    /// Adds the lines of the items at these places, as many as a piece has.
+    pub(super) fn answer(
+        &self,
+        outcome: &Outcome,
+        places: Range<u32>,
+        lines: &mut Lines,
+    ) -> (u32, Vec<u32>) {
+        let hash = outcome.request_hash.as_deref().unwrap_or_default();
+        let (begins, mut apart) = (lines.bytes.len(), Vec::new());
+        for place in places.clone() {
+            if lines.bytes.len() - begins >= PIECE_BYTES {
+                return (place, apart);
+            }
+            let item = self.equals.item(place);
+            match self.equal(item, hash) {
+                Some(equal) => lines.add_equal(outcome, &equal),
+                None => apart.push(item as u32),
+            }
+        }
+        (places.end, apart)
+    }
+
+    fn leave(&self, dealt: &Dealt, places: &Range<u32>, step: u8) {
+        let mut again = self.again.lock();
+        if dealt.next < places.end {
+            let item = self.equals.item(dealt.next) as u32;
+            again.push_back(match &dealt.answer {
+                Some(answer) => Again {
+                    item,
+                    places: dealt.next..places.end,
+                    answer: Some((answer.clone(), step)),
+                },
+                None => Again::asked(item, dealt.next + 1..places.end),
+            });
+        }
+        let apart = dealt.apart.iter();
+        again.extend(apart.map(|item| Again::asked(*item, 0..0)));
+    }
+
+    /// Has these items asked, each for itself.
+    pub(super) fn ask(&self, items: impl IntoIterator<Item = u32>) {
+        let asked = items.into_iter().map(|item| Again::asked(item, 0..0));
+        self.again.lock().extend(asked);
+    }
+}
+
+impl Again {
+    fn asked(item: u32, places: Range<u32>) -> Self {
+        Self {
+            item,
+            places,
+            answer: None,
+        }
+    }
+}
+
+/// A task of a file: its place, and its name once a worker has read it.
+pub(crate) struct FileTask {
+    pub index: u32,
+    pub supersedes: bool,
+    pub named: OnceLock<Named>,
+    /// For whom it is made beside the item.
+    pub group: Option<Box<Group>>,
+}
+
+impl FileTask {
+    pub(super) fn needs_call(&self) -> bool {
+        self.group
+            .as_ref()
+            .is_none_or(|group| group.answer.is_none())
+    }
+}
+
+/// Items that get the answer of a task.
+pub(super) struct Group {
+    pub shared: Arc<SharedFile>,
+    pub places: Range<u32>,
+    /// What they are answered with, the item itself too.
+    pub answer: Option<(Arc<Outcome>, u8)>,
+    dealt: OnceLock<Dealt>,
+}
+
+impl Group {
+    pub(super) fn new(shared: &Arc<SharedFile>, again: Again) -> Self {
+        Self {
+            shared: shared.clone(),
+            places: again.places,
+            answer: again.answer,
+            dealt: OnceLock::new(),
+        }
+    }
+
+    fn answer(&self, outcome: Arc<Outcome>, lines: &mut Lines) {
+        let (next, apart) = self.shared.answer(&outcome, self.places.clone(), lines);
+        let _ = self.dealt.set(Dealt {
+            next,
+            apart,
+            answer: Some(outcome),
+        });
+    }
+}
+
+impl Identified for FileTask {
+    fn named(&self) -> Option<&Named> {
+        self.named.get()
+    }
+
+    fn supersedes(&self) -> bool {
+        self.supersedes
+    }
+
+    fn is_alone(&self) -> bool {
+        self.group.is_none()
+    }
+
+    fn answered(&self, outcome: Outcome, lines: &mut Lines) {
+        if let Some(group) = &self.group {
+            group.answer(Arc::new(outcome), lines);
+        }
+    }
+
+    fn known(&self) -> Option<Lines> {
+        let group = self.group.as_ref()?;
+        let (answer, _) = group.answer.as_ref()?;
+        let mut lines = Lines::default();
+        group.answer(answer.clone(), &mut lines);
+        Some(lines)
+    }
+
+    fn failed_with(&self) -> Vec<Equal> {
+        let (Some(group), Some(named)) = (&self.group, self.named()) else {
+            return Vec::new();
+        };
+        let places = &group.places;
+        let next = places.end.min(places.start.saturating_add(PIECE_FAILURES));
+        let (mut equals, mut apart) = (Vec::new(), Vec::new());
+        for place in places.start..next {
+            let item = group.shared.equals.item(place);
+            match group.shared.equal(item, &named.request_hash) {
+                Some(equal) => equals.push(equal),
+                None => apart.push(item as u32),
+            }
+        }
+        // A write that did not go through is tried again.
+        let _ = group.dealt.set(Dealt {
+            next,
+            apart,
+            answer: None,
+        });
+        equals
+    }
+
+    fn settled(&self, step: u8) {
+        if let Some(group) = &self.group
+            && let Some(dealt) = group.dealt.get()
+        {
+            group.shared.leave(dealt, &group.places, step);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bulk::equals::tests::checked;
+    use crate::llm::response::Response;
+
+    /// As if the beginnings of these fingerprints were the same.
+    #[test]
+    fn what_asks_something_else_after_all_is_asked_for_itself() {
+        let file = checked(&["a", "b", "a"]);
+        let index = Arc::new(file.items.finish());
+        let equals = Equals::of(&index, |_| true);
+        let hash = |item| file.input.read(item, &index).unwrap().request_hash;
+        let mut outcome = Outcome::new(Some("x".to_owned()), Ok(Response::new("p", "text")));
+        outcome.request_hash = Some(hash(0));
+        let shared = Arc::new(SharedFile::new(file.input.clone(), index.clone(), equals));
+        let again = Again::asked(0, 0..3);
+        let task = FileTask {
+            index: 0,
+            supersedes: false,
+            named: OnceLock::new(),
+            group: Some(Box::new(Group::new(&shared, again))),
+        };
+        let mut lines = Lines::default();
+        task.answered(outcome, &mut lines);
+        assert_eq!((lines.measure.items, lines.measure.shared), (2, 2));
+        assert_eq!(lines.bytes.iter().filter(|byte| **byte == b'\n').count(), 2);
+        assert!(
+            shared.next().is_none(),
+            "nothing before its lines are written"
+        );
+        task.settled(0);
+        let left = shared.next().unwrap();
+        assert_eq!((left.item, left.places), (1, 0..0));
+        assert!(left.answer.is_none() && shared.next().is_none());
+    }
+}
