@@ -25,6 +25,7 @@ use crate::llm::providers::config::{Client, LlmConfig, known};
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::observe::calls::CallObserver;
 use crate::observe::progress::ProgressNotifier;
 
 mod choice;
@@ -149,6 +150,7 @@ struct ManagerOptions {
     max_retries: Option<u8>,
     fall_back_when_blocked: bool,
     fixed_slots: bool,
+    observer: Option<Arc<dyn CallObserver>>,
 }
 
 /// What settings come to.
@@ -258,6 +260,13 @@ impl LlmManager {
         self
     }
 
+    /// Who hears of every call of the routes and workers that it makes; calls of Batch APIs are none of these.
+    /// Default: nobody.
+    pub fn observer(mut self, observer: Arc<dyn CallObserver>) -> Self {
+        self.options.observer = Some(observer);
+        self
+    }
+
     /// The provider that is asked first.
     pub fn provider(&self) -> &ProviderStatus {
         &self.choice.first
@@ -329,7 +338,15 @@ impl LlmManager {
     /// # Errors
     /// When a setting or one of the providers cannot be used.
     pub fn route(&self) -> Result<Route<'static>, Error> {
-        self.route_plan()?.route()
+        self.made(&self.route_plan()?)
+    }
+
+    fn made(&self, plan: &RoutePlan) -> Result<Route<'static>, Error> {
+        let route = plan.route()?;
+        Ok(match &self.options.observer {
+            Some(observer) => route.observer(observer.clone()),
+            None => route,
+        })
     }
 
     fn plan(&self, caller: Caller) -> Result<RoutePlan, Error> {

@@ -8,11 +8,16 @@
 //! | see what a run is doing | [`Phase`] |
 //! | see what kept a run from going faster | [`Bottlenecks`] |
 //! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
+//! | hear of every call | [`CallObserver`], which is told the [`ObservedCall`] and its [`CallResult`] |
+//! | count all of it for Prometheus | `Metrics`, with the feature `metrics` |
 //! | read a time of day | [`Timestamp`] |
 //! | keep the process below a ceiling of memory | [`MemoryManager`], which gives out [`MemoryHold`]s and tells its [`MemoryUse`] |
 
 pub use crate::base::clock::Timestamp;
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};
 pub use crate::engine::bottleneck::Bottlenecks;
+pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
+#[cfg(feature = "metrics")]
+pub use crate::observe::metrics::Metrics;
 pub use crate::observe::progress::Phase;
 pub use crate::observe::tracker::{ProgressInfo, ProgressTracker};

@@ -1,6 +1,6 @@
 //! A route: the ordered clients a prompt may go to, with their limits and the retry policy.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
+
+use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 
 use super::carried_cost::CarriedCosts;
 use super::client::LlmClient;
@@ -45,6 +47,7 @@ pub struct Route<'a> {
     clock: Arc<dyn Clock>,
     carried: Arc<CarriedCosts>,
     edition: u32,
+    observer: Option<Arc<dyn CallObserver>>,
 }
 
 impl<'a> Route<'a> {
@@ -66,6 +69,7 @@ impl<'a> Route<'a> {
             clock: Arc::new(SystemClock),
             carried: Arc::default(),
             edition: 0,
+            observer: None,
         }
     }
 
@@ -118,6 +122,12 @@ impl<'a> Route<'a> {
     #[cfg(feature = "queue")]
     pub(crate) fn edition(&self) -> u32 {
         self.edition
+    }
+
+    /// Who hears of every call that is made. Default: nobody.
+    pub fn observer(mut self, observer: Arc<dyn CallObserver>) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// Sets the clock; for tests. Default: the system's.
@@ -178,6 +188,49 @@ impl<'a> Route<'a> {
 
     /// One call for requests that share it: one answer for each, in their order.
     pub(crate) fn answers(
+        &self,
+        requests: &[&Request],
+        tries: &Tries,
+        ctx: &Context,
+    ) -> Reply<Vec<Response>> {
+        let is_heard = self.observer.is_some() || log::log_enabled!(log::Level::Debug);
+        let Some(first) = requests.first().filter(|_| is_heard) else {
+            return self.unobserved(requests, tries, ctx);
+        };
+        let (provider, model) = self.asked(tries.step, first);
+        let call = ObservedCall {
+            operation: match first.task {
+                RequestTask::Complete => "chat",
+                RequestTask::Embed => "embeddings",
+            },
+            provider: &provider,
+            model: model.as_deref(),
+            item: first.id.as_deref(),
+            items: requests.len(),
+            attempt: u32::from(tries.calls) + 1,
+        };
+        if let Some(observer) = &self.observer {
+            observer.on_start(&call);
+        }
+        let start = self.clock.now();
+        let made = catch_unwind(AssertUnwindSafe(|| self.unobserved(requests, tries, ctx)));
+        let panicked = Error::new(ErrorKind::Panic, "the client panicked");
+        let end = CallResult {
+            took: self.clock.now().since(start),
+            error: match &made {
+                Ok(reply) => reply.result.as_ref().err(),
+                Err(_) => Some(&panicked),
+            },
+            tokens: made.as_ref().ok().and_then(|reply| reply.used),
+        };
+        end.log(&call);
+        if let Some(observer) = &self.observer {
+            observer.on_end(&call, &end);
+        }
+        made.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    fn unobserved(
         &self,
         requests: &[&Request],
         tries: &Tries,

@@ -122,13 +122,13 @@ impl LlmManager {
     ) -> Result<Worker, Error> {
         let plan = self.plan_of_worker(caller, fixed_slots)?;
         let mut worker = Worker::new(queue)
-            .completions(plan.completions.route()?)
+            .completions(self.made(&plan.completions)?)
             .settings(plan.settings)
             .context(&self.ctx)
             .batch_clients(self.clients_by_account()?)
             .on_error(ErrorPolicy::StopOnCriticalError);
         if let Some(embeddings) = &plan.embeddings {
-            worker = worker.embeddings(embeddings.route()?);
+            worker = worker.embeddings(self.made(embeddings)?);
         }
         if let Some(config) = &plan.batches {
             worker = worker.batches(config.batch_client()?);

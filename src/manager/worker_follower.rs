@@ -146,11 +146,11 @@ impl LlmManager {
             change.settings = Some(now.settings);
         }
         if before.completions != now.completions {
-            change.completions = Some(Some(Box::new(now.completions.route()?)));
+            change.completions = Some(Some(Box::new(self.made(&now.completions)?)));
             change.batch_clients = Some(Some(Arc::new(self.clients_by_account()?)));
         }
         if before.embeddings != now.embeddings {
-            let route = now.embeddings.as_ref().map(|plan| plan.route());
+            let route = now.embeddings.as_ref().map(|plan| self.made(plan));
             change.embeddings = Some(route.transpose()?.map(Box::new));
         }
         if before.batches != now.batches {

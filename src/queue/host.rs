@@ -344,6 +344,14 @@ impl JobQueue {
         Ok(waiting.iter().map(|group| group.due).sum())
     }
 
+    /// How many jobs wait to be started, due or not, by priority, the highest first.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.store.waiting_by_priority()
+    }
+
     /// The batches of a process, oldest first; without one all there are, also those whose process is
     /// gone.
     ///

@@ -32,6 +32,8 @@ mod kind;
 mod kinds;
 mod live;
 mod maintenance;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod progress_reporter;
 pub(crate) mod prompts;
 pub(crate) mod scale;

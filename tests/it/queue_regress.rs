@@ -133,6 +133,9 @@ impl JobStore for Watched {
     ) -> Result<Vec<WaitingJobs>, Error> {
         self.inner.waiting_jobs(kind, processes, now)
     }
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.inner.waiting_by_priority()
+    }
     fn open_batch(
         &self,
         worker: WorkerId,

@@ -1,6 +1,6 @@
 //! Everything for people, on standard error: progress, the summary, errors.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -8,59 +8,24 @@ use batchwright::progress::Phase;
 use batchwright::{Progress, ProgressNotifier};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use log::Level;
 
-use super::args::shared::{SayArgs, ShowArgs, When};
+use super::args::shared::{LogFormat, SayArgs, ShowArgs, When};
 use super::format::{count, span};
-use super::sanitize::{harmless, shortened};
-use super::{stderr, wrap};
+use super::sanitize::shortened;
+use super::{logging, stderr};
 
 /// Writes a line for people, above the bar if there is one. That standard error is closed is no error.
 pub fn say(line: &str) {
-    let line = format!("batchwright: {}", harmless(line));
-    let mut line = match Term::stderr().size_checked() {
-        Some((_, columns)) => wrap::fitted(&line, columns.into()),
-        None => line,
-    };
-    line.push('\n');
-    stderr::write(line.into_bytes());
+    logging::line(Level::Info, line);
 }
 
 /// Writes an error for people.
 pub fn error(message: &str) {
-    say(&format!("error: {message}"));
-}
-
-/// Starts the log as loud as asked; `RUST_LOG` overrides it.
-pub fn start_log(show: &ShowArgs) {
-    let level = match (show.quiet, show.verbose) {
-        (true, _) => "error",
-        (_, 0) => "warn",
-        (_, 1) => "batchwright=info,warn",
-        _ => "batchwright=debug,info",
-    };
-    let env = env_logger::Env::default().default_filter_or(level);
-    // A second start (in tests) is refused and harmless.
-    let _ = env_logger::Builder::from_env(env)
-        .target(env_logger::Target::Pipe(Box::new(stderr::Log)))
-        .format(|out, record| {
-            let level = record.level().as_str().to_lowercase();
-            let text = record.args().to_string();
-            writeln!(out, "batchwright: {level}: {}", harmless(&text))
-        })
-        // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
-        .filter_module("ureq_proto::util", log::LevelFilter::Off)
-        .try_init();
+    logging::line(Level::Error, message);
 }
 
 impl SayArgs {
-    pub fn start_log(&self) {
-        start_log(&ShowArgs {
-            progress: When::Never,
-            quiet: self.quiet,
-            verbose: self.verbose,
-        });
-    }
-
     /// Says a line unless told to be quiet.
     pub fn say(&self, line: &str) {
         if !self.quiet {
@@ -99,8 +64,8 @@ impl Display {
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         let shape = match show.progress {
             When::Never => Shape::Nothing,
-            _ if show.quiet => Shape::Nothing,
-            When::Auto | When::Always if terminal => {
+            _ if show.say.quiet => Shape::Nothing,
+            When::Auto | When::Always if terminal && show.say.log_format == LogFormat::Text => {
                 let canvas = Box::<stderr::Canvas>::default();
                 let target = ProgressDrawTarget::term_like_with_hz(canvas, 8);
                 let bar = ProgressBar::with_draw_target(None, target);
@@ -112,7 +77,7 @@ impl Display {
         };
         Self {
             shape,
-            quiet: show.quiet,
+            quiet: show.say.quiet,
             line,
             loading_since: Mutex::new(None),
         }

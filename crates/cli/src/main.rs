@@ -11,6 +11,8 @@ mod exit;
 mod folder;
 mod format;
 mod input;
+mod logging;
+mod metrics_file;
 mod prompts;
 mod provider;
 mod queue;

@@ -20,10 +20,10 @@ impl Session {
     /// From now on signals cancel the context; `stopping` is what the first one is answered with.
     pub fn start(show: &ShowArgs, ctx: Context, stopping: String) -> Result<Self, Refusal> {
         Ok(Self {
-            signals: Signals::watch(&ctx, (!show.quiet).then_some(stopping))?,
+            signals: Signals::watch(&ctx, (!show.say.quiet).then_some(stopping))?,
             ctx,
             display: Arc::new(Display::new(show)),
-            quiet: show.quiet,
+            quiet: show.say.quiet,
         })
     }
 

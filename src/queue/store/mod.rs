@@ -255,6 +255,10 @@ pub trait JobStore: Send + Sync {
         now: Timestamp,
     ) -> Result<u64, Error>;
 
+    /// How many jobs wait to be started, due or not, by priority, the highest first. Those of a process that
+    /// is being cancelled or deleted may be among them. Reads a key of every job that waits, and no other.
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error>;
+
     // Batches.
 
     /// The jobs of a kind that wait at the first step, by process and lane, in the order of claims: those

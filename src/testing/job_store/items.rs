@@ -38,6 +38,8 @@ pub(super) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
     assert_eq!(told("test", &[low, late], at(5)).len(), 2);
     assert!(told("test", &[ProcessId::new()], at(5)).is_empty());
     assert_eq!(told("other", &[], at(5)), [(high, None, 1, None)]);
+    let lengths = || db.two.waiting_by_priority().unwrap();
+    assert_eq!(lengths(), [(9, 1), (5, 5)]);
     // Those that run, that are in batches, or that have left the first step are none of them.
     let worker = db.worker();
     let first = worker.claim(1, at(5)).remove(0);
@@ -50,6 +52,7 @@ pub(super) fn what_waits_is_told_in_the_order_of_claims(open: Open<'_>) {
         .fill_batch(worker.id, half, None, 1, 9_999, at(5))
         .unwrap();
     assert_eq!(one.jobs, 1);
+    assert_eq!(lengths(), [(5, 3)]);
     let expected = [
         (high, Some("x".to_owned()), 1, None),
         (late, None, 0, Some(at(9))),

@@ -56,6 +56,14 @@ impl Data {
         Ok(all.into_iter().map(|(_, waiting)| waiting).collect())
     }
 
+    pub fn waiting_by_priority(&self) -> Vec<(u8, u64)> {
+        let mut counts = BTreeMap::<Reverse<u8>, u64>::new();
+        for row in self.jobs.values().filter(|row| row.place == Place::Waiting) {
+            *counts.entry(Reverse(row.parts.priority)).or_default() += 1;
+        }
+        counts.into_iter().map(|(Reverse(of), n)| (of, n)).collect()
+    }
+
     pub fn fill_batch(
         &mut self,
         worker: WorkerId,

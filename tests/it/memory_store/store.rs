@@ -475,6 +475,10 @@ impl JobStore for MemoryStore {
         self.look().waiting_jobs(kind, processes, now)
     }
 
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        Ok(self.look().waiting_by_priority())
+    }
+
     fn open_batch(
         &self,
         worker: WorkerId,

@@ -7,7 +7,7 @@ use batchwright::ErrorPolicy;
 use clap::{Args, ValueEnum};
 
 use super::input::InputArgs;
-use super::shared::{MORE, MemoryArgs, PromptArgs, ProviderArgs, ShowArgs};
+use super::shared::{MORE, MemoryArgs, MetricsArgs, PromptArgs, ProviderArgs, ShowArgs};
 use super::values::{at_least_one, seconds, words_for};
 
 /// Run prompts to completion; run the same command again to resume
@@ -121,6 +121,9 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub memory: MemoryArgs,
+
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
 
     #[command(flatten)]
     pub show: ShowArgs,

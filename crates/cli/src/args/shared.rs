@@ -138,15 +138,9 @@ pub enum TaskArg {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Display")]
 pub struct ShowArgs {
-    /// Say nothing but errors
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// Say more; -vv says much more
-    ///
-    /// Bodies and keys are never logged.
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    /// How much is said, and how.
+    #[command(flatten)]
+    pub say: SayArgs,
 
     /// Progress on standard error: `auto` shows a bar on a terminal and a line now and then
     /// elsewhere
@@ -160,6 +154,22 @@ pub enum When {
     Auto,
     Always,
     Never,
+}
+
+/// Where numbers are written for others.
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// Write counts and times to this file, for Prometheus
+    ///
+    /// Every five seconds and at the end, as a whole: named so, `metrics.prom` in the folder of node-exporter's textfile
+    /// collector is scraped with the rest of the machine.
+    #[arg(
+        help_heading = "Display",
+        long,
+        value_name = "FILE",
+        hide_short_help = true
+    )]
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// What the program may have.
@@ -235,6 +245,32 @@ pub struct SayArgs {
     /// Bodies and keys are never logged.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+
+    /// Log events of this level and worse; more than -q and -v, and than RUST_LOG
+    #[arg(long, value_name = "LEVEL", value_enum, hide_short_help = true)]
+    pub log_level: Option<LogLevel>,
+
+    /// How standard error is written: for people, or with one JSON object a line
+    ///
+    /// JSON has the fields `timestamp`, `level`, `target` and `message`, and those of the event, under the names of
+    /// OpenTelemetry where they have one there, such as `gen_ai.provider.name`.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = LogFormat::Text, hide_short_help = true)]
+    pub log_format: LogFormat,
+}
+
+/// How bad an event must be to be logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 /// What the commands take that change a process.

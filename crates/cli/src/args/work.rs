@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::{MORE, MemoryArgs, ProviderArgs, ShowArgs};
+use super::shared::{MORE, MemoryArgs, MetricsArgs, ProviderArgs, ShowArgs};
 use super::values::{seconds, words_for};
 
 /// Run the queue's worker
@@ -100,6 +100,9 @@ pub struct WorkArgs {
 
     #[command(flatten)]
     pub memory: MemoryArgs,
+
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
 
     #[command(flatten)]
     pub show: ShowArgs,

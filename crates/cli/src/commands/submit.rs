@@ -17,8 +17,8 @@ use crate::settings::settings;
 use crate::stdout;
 
 pub fn execute(args: &SubmitArgs) -> Exit {
-    display::start_log(&args.show);
-    submit(args).unwrap_or_else(|early| early.end(args.json, args.show.quiet))
+    args.show.say.start_log();
+    submit(args).unwrap_or_else(|early| early.end(args.json, args.show.say.quiet))
 }
 
 fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
@@ -144,7 +144,7 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
             "process {process} is queued, but its id could not be printed: cannot write to standard output: {error}"
         ));
     }
-    if !args.show.quiet {
+    if !args.show.say.quiet {
         let command = |words: String| args.data.command(&words);
         let by = settings(args.data.data_dir.as_deref())
             .map(|settings| EffectiveStrategy::expected(&settings));

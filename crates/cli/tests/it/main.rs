@@ -46,6 +46,7 @@ mod limits;
 mod local;
 #[cfg(target_os = "linux")]
 mod memory;
+mod metrics;
 #[cfg(unix)]
 mod native_lines;
 mod net;

@@ -91,6 +91,19 @@ impl SqliteStore {
         })
     }
 
+    pub(super) fn count_waiting(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.read(|conn| {
+            let mut count = conn.prepare_cached(formatcp!(
+                "SELECT priority, count(*) FROM jobs INDEXED BY jobs_to_claim
+                 WHERE status = {PENDING} GROUP BY priority ORDER BY priority DESC"
+            ))?;
+            let counts = count.query_map([], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+            })?;
+            Ok(counts.collect::<Result<_, _>>()?)
+        })
+    }
+
     pub(super) fn read_items(
         &self,
         process: ProcessId,

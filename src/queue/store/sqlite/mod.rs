@@ -313,6 +313,10 @@ impl JobStore for SqliteStore {
         self.read_waiting(kind, processes, now)
     }
 
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.count_waiting()
+    }
+
     fn open_batch(
         &self,
         worker: WorkerId,

@@ -14,7 +14,7 @@ use batchwright::{Context, Error, Settings};
 
 use crate::args::exec::{ExecArgs, OnStopArg};
 use crate::args::run::OnError;
-use crate::display::{self, Display};
+use crate::display::Display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::session::Session;
 use crate::settings::{self, refused};
@@ -23,8 +23,8 @@ use report::Ended;
 use source::Source;
 
 pub fn execute(args: &ExecArgs) -> Exit {
-    display::start_log(&args.show);
-    run(args).unwrap_or_else(|early| early.end(args.results.json, args.show.quiet))
+    args.show.say.start_log();
+    run(args).unwrap_or_else(|early| early.end(args.results.json, args.show.say.quiet))
 }
 
 fn run(args: &ExecArgs) -> Result<Exit, Early> {

@@ -136,7 +136,7 @@ pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {
     if args.results.json {
         exit = print_json(args, ended, exit);
     }
-    if !args.show.quiet {
+    if !args.show.say.quiet {
         print(args, ended);
     } else if let (None | Some(Trouble::Gone), Some(why)) = (&ended.trouble, ended.stopped()) {
         display::error(&format!("stopped: {why}"));

@@ -20,6 +20,11 @@ pub struct Ended {
 
 pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<Ended, Refusal> {
     let provider = prepared.provider;
+    let queue = match &prepared.run {
+        PreparedRun::Direct(_) => None,
+        PreparedRun::ViaQueue(run) => Some(&run.queue.queue),
+    };
+    let listeners = args.metrics.listeners(session.display.clone(), queue)?;
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
             let route = match provider {
@@ -27,14 +32,19 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
                 // Nothing is to be sent.
                 None => Route::new(Extract),
             };
-            (direct(args, *run, route, &prepared.setup, session)?, None)
+            let route = match &listeners.observer {
+                Some(observer) => route.observer(observer.clone()),
+                None => route,
+            };
+            let run = run.notifier(listeners.notifier);
+            (direct(args, run, route, &prepared.setup, session)?, None)
         }
         PreparedRun::ViaQueue(run) => {
             let runner = QueuedRunner {
                 args,
                 chosen: provider.as_ref(),
             };
-            let (report, facts) = runner.run(*run, session)?;
+            let (report, facts) = runner.run(*run, listeners, session)?;
             (report, Some(facts))
         }
     };
@@ -60,7 +70,6 @@ fn direct(
         .concurrency(setup.concurrency)
         .on_error(args.on_error.policy())
         .context(&session.ctx)
-        .notifier(session.display.clone())
         .run(route);
     session.display.clear();
     report.map_err(could_not)

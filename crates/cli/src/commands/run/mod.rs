@@ -15,13 +15,12 @@ mod summary;
 mod via_queue;
 
 use crate::args::run::RunArgs;
-use crate::display;
 use crate::exit::{Early, Exit};
 
 pub fn execute(args: &RunArgs) -> Exit {
-    display::start_log(&args.show);
+    args.show.say.start_log();
     args.memory.apply();
-    run(args).unwrap_or_else(|early| early.end(args.json, args.show.quiet))
+    run(args).unwrap_or_else(|early| early.end(args.json, args.show.say.quiet))
 }
 
 fn run(args: &RunArgs) -> Result<Exit, Early> {

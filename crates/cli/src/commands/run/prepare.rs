@@ -68,7 +68,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         session.say(chosen.line(setup.concurrency));
         let lines = strategy_lines(&run, &setup.strategy, &chosen)?;
         lines.iter().for_each(|line| session.say(line));
-        chosen.warn_of_extract(args.show.quiet);
+        chosen.warn_of_extract(args.show.say.quiet);
         chosen.warn_of_fallbacks(&|line| session.say(line));
         if resolved.unnamed != Some(0) && args.provider.model.is_none() {
             let default = chosen.default_model();

@@ -46,7 +46,7 @@ pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
     if args.json {
         exit = summary::print_json(args, report, setup, exit, queue);
     }
-    if !args.show.quiet {
+    if !args.show.say.quiet {
         summary::print(args, report, setup, queue);
     } else if let Some(stop) = &report.stop {
         display::error(&format!("stopped: {stop}"));

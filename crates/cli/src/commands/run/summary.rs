@@ -100,7 +100,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
         });
         exit = stdout::json(&value, exit);
     }
-    if args.show.quiet {
+    if args.show.say.quiet {
         return exit;
     }
     let to_send = plan.to_send.map_or_else(

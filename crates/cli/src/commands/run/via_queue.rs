@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use batchwright::batch::{BatchAccount, BatchInfo};
 use batchwright::files::{FileRunError, QueueRun, QueueRunReport, RunOutput, RunPlan, RunReport};
+use batchwright::progress::CallObserver;
 use batchwright::unstable::BatchClient;
 use batchwright::{Error, ErrorKind, FileRunOptions, Prompts, Worker};
 
@@ -12,6 +13,7 @@ use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
 use crate::exit::Refusal;
 use crate::format::count;
+use crate::metrics_file::Listeners;
 use crate::provider::Chosen;
 use crate::queue::failed;
 use crate::session::Session;
@@ -56,18 +58,19 @@ impl QueuedRunner<'_> {
     pub fn run(
         &self,
         via_queue: ViaQueue,
+        listeners: Listeners,
         session: &Session,
     ) -> Result<(RunReport, QueueFacts), Refusal> {
         let ViaQueue { queue, run } = via_queue;
         queue.note().iter().for_each(|line| session.say(line));
         let run = run
             .context(&session.ctx)
-            .notifier(session.display.clone())
+            .notifier(listeners.notifier)
             .until_submitted(self.args.no_wait)
             .on_error(self.args.on_error.policy())
             .described(queue.info(self.args, self.chosen));
         let make_worker = || {
-            self.make_worker(&queue)
+            self.make_worker(&queue, listeners.observer.as_ref())
                 .map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))
         };
         let ended = run.run(make_worker);
@@ -96,11 +99,18 @@ impl QueuedRunner<'_> {
         }
     }
 
-    fn make_worker(&self, queue: &RunQueue) -> Result<Worker, Refusal> {
+    fn make_worker(
+        &self,
+        queue: &RunQueue,
+        observer: Option<&Arc<dyn CallObserver>>,
+    ) -> Result<Worker, Refusal> {
         let chosen = self.chosen.ok_or_else(|| {
             Refusal::could_not_run("something is to be done now that was not when the run began: give the same command again")
         })?;
-        let manager = chosen.manager()?;
+        let mut manager = chosen.manager()?;
+        if let Some(observer) = observer {
+            manager = manager.observer(observer.clone());
+        }
         manager.run_worker(&queue.queue).map_err(refused)
     }
 }

@@ -24,16 +24,19 @@ use crate::settings::{refused, store};
 use crate::signals::{Signals, stopping_line};
 
 pub fn execute(args: &WorkArgs) -> Exit {
-    display::start_log(&args.show);
+    args.show.say.start_log();
     args.memory.apply();
-    work(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.quiet))
+    work(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.say.quiet))
 }
 
 fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new().with_grace(args.grace);
-    let signals = Signals::watch(&ctx, (!args.show.quiet).then(|| stopping_line(&ctx, "")))?;
+    let signals = Signals::watch(
+        &ctx,
+        (!args.show.say.quiet).then(|| stopping_line(&ctx, "")),
+    )?;
     let say = |line: String| {
-        if !args.show.quiet {
+        if !args.show.say.quiet {
             display::say(&line);
         }
     };
@@ -57,9 +60,14 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     note.update(&manager, &queue, &say);
     let failed = |error: Error| Refusal::could_not_run(error.message());
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(failed)?);
+    let listeners = args.metrics.listeners(progress.clone(), Some(&queue))?;
+    let manager = match listeners.observer {
+        Some(observer) => manager.observer(observer),
+        None => manager,
+    };
     let report = manager
         .context(&ctx)
-        .notifier(progress.clone())
+        .notifier(listeners.notifier)
         .follow(watch)
         .on_settings(tell_changes(progress.clone(), queue.clone(), note))
         .worker(&queue)

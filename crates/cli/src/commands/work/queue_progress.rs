@@ -38,7 +38,7 @@ impl QueueProgress {
         let finished = there.filter(|process| process.sealed && process.counts.is_finished());
         Ok(Self {
             display: Display::new(show),
-            quiet: show.quiet,
+            quiet: show.say.quiet,
             queue: queue.clone(),
             known: Mutex::new(Known {
                 finished: finished.map(|process| process.process_id).collect(),

@@ -31,7 +31,7 @@ pub fn report(
     if args.json {
         exit = print_json(report, exit);
     }
-    if !args.show.quiet {
+    if !args.show.say.quiet {
         display::say(&summary(report));
         let waiting = queue.open_processes().map_or(0, |all| {
             let sealed = all.iter().filter(|process| process.sealed);

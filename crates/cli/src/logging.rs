@@ -1,0 +1,147 @@
+//! What standard error says: lines for people and events of the log, as text or as one JSON object a line.
+
+use std::io::Write;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use console::Term;
+use log::kv::{self, VisitSource, VisitValue};
+use log::{Level, LevelFilter, Record};
+use serde_json::{Map, Value};
+
+use super::args::shared::{LogFormat, LogLevel, SayArgs};
+use super::sanitize::harmless;
+use super::{stderr, wrap};
+
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+impl SayArgs {
+    /// Starts the log as loud as asked. `RUST_LOG` overrides `-v` and `-q`, and `--log-level` overrides all.
+    pub fn start_log(&self) {
+        let _ = FORMAT.set(self.log_format);
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => "error",
+            (_, 0) => "warn",
+            (_, 1) => INFO,
+            _ => DEBUG,
+        };
+        let mut builder = env_logger::Builder::new();
+        match self.log_level {
+            Some(level) => builder.parse_filters(match level {
+                LogLevel::Error => "error",
+                LogLevel::Warn => "warn",
+                LogLevel::Info => INFO,
+                LogLevel::Debug => DEBUG,
+            }),
+            None => builder.parse_env(env_logger::Env::default().default_filter_or(level)),
+        };
+        // A second start (in tests) is refused and harmless.
+        let _ = builder
+            .target(env_logger::Target::Pipe(Box::new(stderr::Log)))
+            .format(|out, record| match is_json() {
+                true => out.write_all(&event(record)),
+                false => {
+                    let level = record.level().as_str().to_lowercase();
+                    let text = record.args().to_string();
+                    writeln!(out, "batchwright: {level}: {}", harmless(&text))
+                }
+            })
+            // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
+            .filter_module("ureq_proto::util", LevelFilter::Off)
+            .try_init();
+    }
+}
+
+const INFO: &str = "batchwright=info,warn";
+const DEBUG: &str = "batchwright=debug,info";
+
+/// Whether standard error is read by a program.
+pub fn is_json() -> bool {
+    FORMAT.get() == Some(&LogFormat::Json)
+}
+
+/// Writes a line for people, above the bar if there is one. That standard error is closed is no error.
+pub fn line(level: Level, text: &str) {
+    if is_json() {
+        return stderr::write(object(level, "batchwright", text, Map::new()));
+    }
+    let text = match level {
+        Level::Error => format!("batchwright: error: {}", harmless(text)),
+        _ => format!("batchwright: {}", harmless(text)),
+    };
+    let mut text = match Term::stderr().size_checked() {
+        Some((_, columns)) => wrap::fitted(&text, columns.into()),
+        None => text,
+    };
+    text.push('\n');
+    stderr::write(text.into_bytes());
+}
+
+fn event(record: &Record<'_>) -> Vec<u8> {
+    let mut fields = Fields(Map::new());
+    // It never says that it fails.
+    let _ = record.key_values().visit(&mut fields);
+    let text = record.args().to_string();
+    object(record.level(), record.target(), &text, fields.0)
+}
+
+/// One event, in a line. JSON escapes what could harm a terminal, but for what is no control character there.
+fn object(level: Level, target: &str, message: &str, fields: Map<String, Value>) -> Vec<u8> {
+    let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    let mut object = Map::new();
+    for (name, value) in [
+        ("timestamp", now),
+        ("level", level.as_str().to_lowercase()),
+        ("target", target.to_owned()),
+        ("message", harmless(message)),
+    ] {
+        object.insert(name.to_owned(), value.into());
+    }
+    object.extend(fields);
+    let mut line = Value::Object(object).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+/// The fields of an event; those without a value are left out.
+struct Fields(Map<String, Value>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
+        let mut json = AsJson(Value::Null);
+        value.visit(&mut json)?;
+        if !json.0.is_null() {
+            self.0.insert(key.to_string(), json.0);
+        }
+        Ok(())
+    }
+}
+
+struct AsJson(Value);
+
+impl VisitValue<'_> for AsJson {
+    fn visit_any(&mut self, value: kv::Value<'_>) -> Result<(), kv::Error> {
+        self.0 = harmless(&value.to_string()).into();
+        Ok(())
+    }
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        self.0 = Value::Null;
+        Ok(())
+    }
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+}

@@ -1,0 +1,366 @@
+//! Counts and times in the text format of Prometheus.
+//!
+//! Names of calls are those of the GenAI semantic conventions of OpenTelemetry
+//! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/>), spelt as Prometheus wants them: dots are
+//! underscores, and the unit ends the name.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::base::atomic_file::AtomicFile;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
+use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
+use crate::observe::progress::{Phase, Progress, ProgressNotifier};
+
+/// Upper bounds in seconds: those of the conventions, and four more, since a reply that comes as a whole may take
+/// minutes.
+const SECONDS: [f64; 18] = [
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84,
+    327.68, 655.36, 1310.72,
+];
+/// Those of tokens, by the conventions.
+const TOKENS: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
+/// Models are named by whoever writes the prompts: no more of them than this have series of their own.
+const MOST_MODELS: usize = 100;
+/// What stands for a model beyond them.
+const OTHER_MODEL: &str = "_OTHER";
+
+/// Counts what it is told, and says it in the text format of Prometheus (version 0.0.4). Clones share their numbers;
+/// nothing is global.
+///
+/// | series | of what |
+/// |---|---|
+/// | `gen_ai_client_operation_duration_seconds` | calls and how long they took, by operation, provider, model and `error_type`, an [`ErrorKind`] (empty for an answer) |
+/// | `gen_ai_client_token_usage` | tokens of a call, by the same and `gen_ai_token_type` (`input`, `output`) |
+/// | `batchwright_calls_in_flight` | calls that are being made, by provider |
+/// | `batchwright_rate_limited_total` | calls refused for their pace (429), by provider |
+/// | `batchwright_items` | items by state, and by `process_id` where a queue's process has them |
+/// | `batchwright_success_ratio` | of the items that have their outcome, the share that succeeded |
+/// | `batchwright_cost_usd` | what they have cost so far, where that is known |
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use std::sync::Arc;
+/// use batchwright::progress::Metrics;
+/// use batchwright::{Bulk, Extract, Request, Route};
+///
+/// let metrics = Metrics::new();
+/// let route = Route::new(Extract).observer(Arc::new(metrics.clone()));
+/// Bulk::new(route)
+///     .notifier(Arc::new(metrics.clone()))
+///     .for_each((0..3).map(|i| Request::new(format!("text {i}"))), |_| ControlFlow::Continue(()))?;
+/// let text = metrics.text()?;
+/// assert!(text.contains(r#"batchwright_items{process_id="",state="completed"} 3"#), "{text}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Metrics(Arc<Series>);
+
+struct Series {
+    registry: Registry,
+    durations: HistogramVec,
+    tokens: HistogramVec,
+    in_flight: IntGaugeVec,
+    rate_limited: IntCounterVec,
+    items: IntGaugeVec,
+    success: GaugeVec,
+    cost: GaugeVec,
+    lengths: IntGaugeVec,
+    batches: IntGaugeVec,
+    batch_ages: IntGaugeVec,
+    /// Models that have series of their own.
+    models: Mutex<HashMap<String, Arc<str>>>,
+}
+
+const CALL_LABELS: [&str; 4] = [
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "error_type",
+];
+const TOKEN_LABELS: [&str; 4] = [
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_token_type",
+];
+const PROVIDER: [&str; 1] = ["gen_ai_provider_name"];
+const PROCESS: [&str; 1] = ["process_id"];
+
+impl Metrics {
+    /// Nothing counted yet.
+    ///
+    /// # Panics
+    /// Never: the names of all series are valid and unlike one another.
+    pub fn new() -> Self {
+        Self(Arc::new(
+            Series::new().expect("the series have valid names of their own"),
+        ))
+    }
+
+    /// All series as text, to be scraped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] when they cannot be written, which no name of ours brings about.
+    pub fn text(&self) -> Result<String, Error> {
+        let families = self.0.registry.gather();
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .map_err(|error| Error::new(ErrorKind::Malformed, format!("the metrics: {error}")))
+    }
+
+    /// Writes all series to a file that is there as a whole or not at all, such as a `.prom` file in the folder of
+    /// node-exporter's textfile collector.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when it cannot be written.
+    pub fn write_file(&self, path: &Path) -> Result<(), Error> {
+        let text = self.text()?;
+        let write = || {
+            let file = AtomicFile::create(path, OpenOptions::new().write(true))?;
+            file.file().write_all(text.as_bytes())?;
+            file.replace().map(drop)
+        };
+        write().map_err(|error| {
+            let why = format!("{}: cannot write the metrics: {error}", path.display());
+            Error::new(ErrorKind::Invalid, why)
+        })
+    }
+}
+
+#[cfg(feature = "queue")]
+impl Metrics {
+    pub(crate) fn set_queue_lengths(&self, waiting: &[(u8, u64)]) {
+        let series = &self.0.lengths;
+        series.reset();
+        for (priority, jobs) in waiting {
+            let length = series.with_label_values(&[&priority.to_string()]);
+            length.set(i64::try_from(*jobs).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Providers and states, and ages in seconds.
+    pub(crate) fn set_batches<'b>(&self, batches: impl Iterator<Item = ((&'b str, &'b str), u64)>) {
+        let series = &*self.0;
+        series.batches.reset();
+        series.batch_ages.reset();
+        for ((provider, state), age) in batches {
+            series.batches.with_label_values(&[provider, state]).inc();
+            let oldest = series.batch_ages.with_label_values(&[provider]);
+            oldest.set(oldest.get().max(i64::try_from(age).unwrap_or(i64::MAX)));
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Series {
+    fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let histogram = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let series = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(series.clone()))?;
+            Ok::<_, prometheus::Error>(series)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let series = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(series.clone()))?;
+            Ok::<_, prometheus::Error>(series)
+        };
+        let share = |name: &str, help: &str| {
+            let series = GaugeVec::new(Opts::new(name, help), &PROCESS)?;
+            registry.register(Box::new(series.clone()))?;
+            Ok::<_, prometheus::Error>(series)
+        };
+        let rate_limited = IntCounterVec::new(
+            Opts::new(
+                "batchwright_rate_limited_total",
+                "Calls that the provider refused for their pace (429).",
+            ),
+            &PROVIDER,
+        )?;
+        registry.register(Box::new(rate_limited.clone()))?;
+        Ok(Self {
+            durations: histogram(
+                "gen_ai_client_operation_duration_seconds",
+                "Duration of calls to providers.",
+                &SECONDS,
+                &CALL_LABELS,
+            )?,
+            tokens: histogram(
+                "gen_ai_client_token_usage",
+                "Tokens read and written by a call.",
+                &TOKENS,
+                &TOKEN_LABELS,
+            )?,
+            in_flight: gauge(
+                "batchwright_calls_in_flight",
+                "Calls that are being made.",
+                &PROVIDER,
+            )?,
+            rate_limited,
+            items: gauge(
+                "batchwright_items",
+                "Items by state.",
+                &["process_id", "state"],
+            )?,
+            success: share(
+                "batchwright_success_ratio",
+                "Of the items that have their outcome, the share that succeeded.",
+            )?,
+            cost: share(
+                "batchwright_cost_usd",
+                "What the items have cost so far, in US dollars.",
+            )?,
+            lengths: gauge(
+                "batchwright_queue_length",
+                "Jobs that wait to be started.",
+                &["priority"],
+            )?,
+            batches: gauge(
+                "batchwright_batches",
+                "Batches at providers or on their way there.",
+                &["gen_ai_provider_name", "state"],
+            )?,
+            batch_ages: gauge(
+                "batchwright_oldest_batch_age_seconds",
+                "Age of the oldest batch.",
+                &PROVIDER,
+            )?,
+            models: Mutex::default(),
+            registry,
+        })
+    }
+
+    fn model(&self, name: &str) -> Arc<str> {
+        let mut models = self.models.lock();
+        if let Some(known) = models.get(name) {
+            return known.clone();
+        }
+        if models.len() >= MOST_MODELS {
+            return OTHER_MODEL.into();
+        }
+        let model: Arc<str> = name.into();
+        models.insert(name.to_owned(), model.clone());
+        model
+    }
+
+    fn forget(&self, process: &str) {
+        for state in STATES {
+            // It may never have had any.
+            let _ = self.items.remove_label_values(&[process, state]);
+        }
+        let _ = self.success.remove_label_values(&[process]);
+        let _ = self.cost.remove_label_values(&[process]);
+    }
+}
+
+impl CallObserver for Metrics {
+    fn on_start(&self, call: &ObservedCall<'_>) {
+        self.0.in_flight.with_label_values(&[call.provider]).inc();
+    }
+
+    fn on_end(&self, call: &ObservedCall<'_>, end: &CallResult<'_>) {
+        let series = &*self.0;
+        let provider = call.provider;
+        series.in_flight.with_label_values(&[provider]).dec();
+        let model = series.model(call.model.unwrap_or_default());
+        let kind = end.error.map(Error::kind);
+        let labels = [
+            call.operation,
+            provider,
+            &model,
+            kind.map_or("", ErrorKind::as_str),
+        ];
+        let duration = series.durations.with_label_values(&labels);
+        duration.observe(end.took.as_secs_f64());
+        if kind == Some(ErrorKind::RateLimited) {
+            series.rate_limited.with_label_values(&[provider]).inc();
+        }
+        let Some((input, output)) = end.tokens else {
+            return;
+        };
+        for (tokens, direction) in [(input, "input"), (output, "output")] {
+            let labels = [call.operation, provider, &model, direction];
+            series
+                .tokens
+                .with_label_values(&labels)
+                .observe(tokens as f64);
+        }
+    }
+}
+
+const STATES: [&str; 6] = [
+    "completed",
+    "failed",
+    "cancelled",
+    "pending",
+    "in_flight",
+    "at_provider",
+];
+
+impl ProgressNotifier for Metrics {
+    fn on_progress(&self, progress: &Progress) {
+        let series = &*self.0;
+        let process = progress.process_id.as_ref().map(ProcessId::to_string);
+        let process = process.as_deref().unwrap_or_default();
+        if progress.phase == Phase::Deleted {
+            return series.forget(process);
+        }
+        let settled = progress.completed + progress.failed + progress.cancelled;
+        let under_way = progress.in_flight + progress.at_provider;
+        let pending = progress
+            .total
+            .map(|total| total.saturating_sub(settled + under_way));
+        for (state, items) in STATES.into_iter().zip([
+            Some(progress.completed),
+            Some(progress.failed),
+            Some(progress.cancelled),
+            pending,
+            Some(progress.in_flight),
+            Some(progress.at_provider),
+        ]) {
+            if let Some(items) = items {
+                let items = i64::try_from(items).unwrap_or(i64::MAX);
+                series.items.with_label_values(&[process, state]).set(items);
+            }
+        }
+        let ended = progress.completed + progress.failed;
+        if ended > 0 {
+            let share = progress.completed as f64 / ended as f64;
+            series.success.with_label_values(&[process]).set(share);
+        }
+        if let Some(cost) = progress.cost_usd {
+            series.cost.with_label_values(&[process]).set(cost);
+        }
+    }
+}
