@@ -364,3 +364,41 @@ impl ProgressNotifier for Metrics {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn models_that_prompts_name_make_no_endless_series() {
+        let metrics = Metrics::new();
+        for n in 0..2 * MOST_MODELS {
+            let model = format!("m-{n}");
+            let call = ObservedCall {
+                operation: "chat",
+                provider: "p",
+                model: Some(&model),
+                item: None,
+                items: 1,
+                attempt: 1,
+            };
+            let end = CallResult {
+                took: Duration::from_millis(5),
+                error: None,
+                tokens: None,
+            };
+            metrics.on_start(&call);
+            metrics.on_end(&call, &end);
+        }
+        let text = metrics.text().unwrap();
+        let counts = text
+            .lines()
+            .filter(|line| line.contains("duration_seconds_count{"));
+        let counts: Vec<&str> = counts.collect();
+        assert_eq!(counts.len(), MOST_MODELS + 1);
+        let others = counts.iter().find(|line| line.contains(OTHER_MODEL));
+        assert!(others.unwrap().ends_with(&format!(" {MOST_MODELS}")));
+    }
+}

@@ -28,3 +28,30 @@ impl Metrics {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::ProcessId;
+    use crate::queue::job::Job;
+
+    #[test]
+    fn the_length_of_the_queue_is_told_by_priority_and_gone_when_it_is_empty() {
+        let (queue, metrics) = (JobQueue::in_memory().unwrap(), Metrics::new());
+        let process = ProcessId::new();
+        let jobs = [3, 9, 3].map(|priority| Job::new("k", &"x").unwrap().priority(priority));
+        queue.enqueue(process, &jobs).unwrap();
+        let text = |metrics: &Metrics| {
+            metrics.observe_queue(&queue).unwrap();
+            metrics.text().unwrap()
+        };
+        let told = text(&metrics);
+        for (priority, jobs) in [(3, 2), (9, 1)] {
+            let line = format!("batchwright_queue_length{{priority=\"{priority}\"}} {jobs}\n");
+            assert!(told.contains(&line), "{told}");
+        }
+        queue.cancel(process).unwrap();
+        let told = text(&metrics);
+        assert!(!told.contains("batchwright_queue_length{"), "{told}");
+    }
+}

@@ -35,7 +35,7 @@ pub use health::{HealthFinding, Severity};
 /// | part | methods |
 /// |---|---|
 /// | the store itself | [`location`](Self::location), [`id`](Self::id), [`folder`](Self::folder), [`version`](Self::version), [`on_work`](Self::on_work), [`check`](Self::check), [`maintain`](Self::maintain) |
-/// | hosts enqueue, and look | [`insert`](Self::insert), [`insert_described`](Self::insert_described), [`seal`](Self::seal), [`describe`](Self::describe), [`process`](Self::process), [`processes`](Self::processes), [`job`](Self::job), [`items`](Self::items), [`lanes`](Self::lanes) |
+/// | hosts enqueue, and look | [`insert`](Self::insert), [`insert_described`](Self::insert_described), [`seal`](Self::seal), [`describe`](Self::describe), [`process`](Self::process), [`processes`](Self::processes), [`job`](Self::job), [`items`](Self::items), [`lanes`](Self::lanes), [`waiting_by_priority`](Self::waiting_by_priority) |
 /// | hosts take results | [`peek`](Self::peek), [`ack`](Self::ack), [`lock_results`](Self::lock_results) |
 /// | hosts decide | [`cancel`](Self::cancel), [`cancel_jobs`](Self::cancel_jobs), [`retry_failed`](Self::retry_failed), [`delete`](Self::delete) |
 /// | workers claim | [`register_worker`](Self::register_worker), [`unregister_worker`](Self::unregister_worker), [`claim`](Self::claim), [`settle`](Self::settle), [`dead_workers`](Self::dead_workers), [`reclaim`](Self::reclaim), [`pull_due_times`](Self::pull_due_times) |

@@ -47,7 +47,7 @@ fn a_run_writes_its_numbers_for_prometheus() {
     assert_eq!((items("pending"), items("in_flight")), (0.0, 0.0));
     let stats = sim.stats();
     let calls = "gen_ai_client_operation_duration_seconds_count";
-    assert_eq!(sum(&text, calls), stats.requests as f64);
+    assert_eq!(sum(&text, calls), stats.calls as f64);
     let of = |kind: &str| {
         let labels = format!(
             "error_type=\"{kind}\",gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"local\",\
@@ -70,8 +70,7 @@ fn a_run_writes_its_numbers_for_prometheus() {
 fn a_worker_writes_how_long_the_queue_is() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 5);
-    desk.plain("submit in.jsonl --provider local --model sim-1")
-        .expect(0);
+    desk.plain("submit in.jsonl").expect(0);
     let worker = format!(
         "work --until-empty --provider local --base-url {} --model sim-1 --metrics-file work.prom",
         sim.base_url()
@@ -91,7 +90,7 @@ fn a_file_of_metrics_that_cannot_be_written_stops_nothing_that_was_paid_for() {
         "in.jsonl -o out.jsonl --metrics-file no/such/run.prom",
     );
     refused.expect(2).says("cannot write the metrics");
-    assert_eq!(sim.stats().requests, 0);
+    assert_eq!(sim.stats().calls, 0);
 }
 
 #[test]

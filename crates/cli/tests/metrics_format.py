@@ -1,0 +1,48 @@
+"""What `--metrics-file` writes, read by the official client of Prometheus: `metrics_format.py BATCHWRIGHT`."""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from prometheus_client.parser import text_string_to_metric_families
+
+TYPES = {
+    "batchwright_calls_in_flight": "gauge",
+    "batchwright_items": "gauge",
+    "batchwright_success_ratio": "gauge",
+    "gen_ai_client_operation_duration_seconds": "histogram",
+    "gen_ai_client_token_usage": "histogram",
+}
+
+
+def main(program):
+    with tempfile.TemporaryDirectory() as folder:
+        desk = pathlib.Path(folder)
+        (desk / "in.txt").write_text("".join(f"prompt {n}\n" for n in range(30)))
+        simulator = subprocess.Popen(
+            [program, "simulate", "--port", "0", "--trouble", "error_500=0.2"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            url = next(word for line in simulator.stdout for word in line.split() if word.startswith("http://"))
+            words = ["run", "in.txt", "-o", "out.jsonl", "--metrics-file", "run.prom", "--data-dir", "data"]
+            words += ["--provider", "local", "--base-url", url, "--model", "sim-1"]
+            subprocess.run([program, *words], cwd=desk, check=True, stderr=subprocess.DEVNULL)
+        finally:
+            simulator.kill()
+        families = {family.name: family for family in text_string_to_metric_families((desk / "run.prom").read_text())}
+    for name, kind in TYPES.items():
+        assert families[name].type == kind, (name, families[name].type)
+        assert families[name].documentation, name
+    states = {sample.labels["state"]: sample.value for sample in families["batchwright_items"].samples}
+    assert states["completed"] == 30 and sum(states.values()) == 30, states
+    calls = families["gen_ai_client_operation_duration_seconds"].samples
+    ends = {s.labels["error_type"]: s.value for s in calls if s.name.endswith("_count")}
+    assert ends[""] == 30 and ends["transient"] > 0, ends
+    print(f"{len(families)} families are read as they are meant")
+
+
+main(sys.argv[1])
