@@ -9,13 +9,15 @@
 //! | take the requests of an input one by one | [`PromptRequests`] |
 //! | say where results go | [`RunOutput`] |
 //! | say which equal requests are sent once | [`Dedupe`] |
+//! | use answers of earlier runs | [`AnswerStore`], [`AnswerKey`] |
 //! | know what a run will do, did, or why it could not begin | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
 //! | add results of a queue to a file, each once | [`ResultsAppender`] |
 //! | find the file that says which queue has items of an output | [`sidecar_path`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| read that file | [`Sidecar`], [`TakenResults`], [`file_id`] |
+    doc = "| keep such answers in a file | [`SqliteAnswers`] |
+| read that file | [`Sidecar`], [`TakenResults`], [`file_id`] |
 | run a file through a queue, as batches want it | [`QueueRun`], [`QueueRunReport`] |"
 )]
 
@@ -24,6 +26,9 @@ pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
 pub use crate::bulk::prompts::{InputFormat, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
+pub use crate::bulk::reuse::{AnswerKey, AnswerStore};
+#[cfg(feature = "queue")]
+pub use crate::bulk::reuse_db::SqliteAnswers;
 pub use crate::config::choices::Dedupe;
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]

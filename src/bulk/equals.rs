@@ -51,6 +51,12 @@ impl Equals {
         }
     }
 
+    /// The item is not asked.
+    pub(super) fn spare_item(&mut self, item: usize, index: &FileIndex) {
+        self.spared.resize(index.len().div_ceil(64), 0);
+        self.spared[item / 64] |= 1 << (item % 64);
+    }
+
     /// From here on the first of each group is asked for all of it. Groups of one are none any more, unless an answer to
     /// them is at hand: the places of those that it is for are brought up to date.
     pub(super) fn choose<A>(&mut self, index: &FileIndex, answered: &mut [(Range<u32>, A)]) {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::run::{Reply, Runner, Waker, bad_concurrency};
+use crate::engine::run::{Waker, bad_concurrency};
 use crate::engine::work::Ticket;
+use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::providers::attached::refusal;
 use crate::llm::request::Request;
@@ -19,18 +20,19 @@ use super::answered::{self, Answered};
 use super::backlog::FileBacklog;
 use super::compact::compact;
 use super::equals::Equals;
+use super::file_runner::file_runner;
 use super::file_turn::RunEnvironment;
-use super::input::{AttachedFiles, FileIndex, InputFile, Item, Matching, Unread};
+use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
 use super::kept;
-use super::lines::{Lines, Named, call_for_lines};
+use super::lines::call_for_lines;
 use super::list::{Item as ListItem, ListBacklog, feed};
 use super::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{PromptSource, Prompts, RequestKind};
-use super::replies::Replies;
 use super::results::ResultsFile;
 use super::results::superseded::SupersededFlags;
-use super::shared::{FileTask, SharedFile};
+use super::reuse::{AnswerStore, Reuse};
+use super::shared::SharedFile;
 use super::stream::{self, Previous, StreamItem};
 use crate::engine::pack::Pack;
 
@@ -45,6 +47,7 @@ pub struct FileRun<'a> {
     on_error: ErrorPolicy,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
+    reuse: Option<Arc<dyn AnswerStore + 'a>>,
 }
 
 enum Prepared {
@@ -117,6 +120,7 @@ impl<'a> FileRun<'a> {
             on_error: ErrorPolicy::default(),
             ctx: Context::new(),
             notifier: None,
+            reuse: None,
         })
     }
 
@@ -213,6 +217,15 @@ impl<'a> FileRun<'a> {
         self
     }
 
+    /// Answers requests from a store of earlier answers where it has any, and adds those of this run. They are those that
+    /// may [share](FileRunOptions::dedupe) an answer, and answers are those of the route's first provider with the model
+    /// that it is asked for; failures are not kept, nor answers that were cut or have a warning. The
+    /// [plan](Self::plan) knows nothing of it. Of a stream answers are kept, and none are taken. Default: none.
+    pub fn reuse(mut self, store: Arc<dyn AnswerStore + 'a>) -> Self {
+        self.reuse = Some(store);
+        self
+    }
+
     /// Sends what is to be sent, through a client or a [`Route`].
     ///
     /// # Errors
@@ -235,6 +248,21 @@ impl<'a> FileRun<'a> {
         let replies = replies.as_ref();
         let route = route.into();
         self.check_files(&route.providers())?;
+        let reuse = self.reuse.as_deref().map(|store| Reuse {
+            store,
+            route: &route,
+            dedupe: self.options.dedupe,
+        });
+        let keep = |step: u8, request: &Request, outcome: &Outcome| {
+            if let Some(reuse) = reuse {
+                reuse.keep(step, request, outcome);
+            }
+        };
+        let flush = || {
+            if let Some(reuse) = reuse {
+                reuse.store.flush();
+            }
+        };
         let surroundings = RunEnvironment {
             route: &route,
             concurrency: self.concurrency,
@@ -258,6 +286,7 @@ impl<'a> FileRun<'a> {
             } => {
                 self.output.write_flags(&flags)?;
                 let mut last = None;
+                let repeatable: Vec<bool> = kinds.iter().map(|kind| kind.repeatable).collect();
                 let classes = kinds
                     .into_iter()
                     .map(|kind| {
@@ -269,7 +298,20 @@ impl<'a> FileRun<'a> {
                     })
                     .collect();
                 let options = &self.options;
-                let shared = SharedFile::new(input.clone(), index.clone(), equals);
+                let mut tally =
+                    Tally::new(self.plan.total, route.clock_ref().now()).by(route.providers());
+                self.plan.count_before(options, &index, &mut tally);
+                let mut replaced = self.output.tell_bad_rows(&input, &index, &mut tally)?;
+                if let Some(items) = self.plan.to_send {
+                    tally.will_send(items + self.plan.equal + self.plan.answered);
+                }
+                let mut shared = SharedFile::new(input.clone(), index.clone(), equals);
+                let output = &mut self.output;
+                replaced |= answered.write(output, &shared, &mut tally, &self.ctx)?;
+                if let Some(reuse) = reuse {
+                    let before = (&repeatable[..], options);
+                    replaced |= reuse.answer(&mut shared, before, output, &mut tally, &self.ctx)?;
+                }
                 let shared = Arc::new(shared);
                 let backlog = FileBacklog::new(
                     shared.clone(),
@@ -278,19 +320,11 @@ impl<'a> FileRun<'a> {
                     output_cap,
                     route.pack_limits(task),
                 );
-                let mut tally =
-                    Tally::new(self.plan.total, route.clock_ref().now()).by(route.providers());
-                self.plan.count_before(options, &index, &mut tally);
-                let mut replaced = self.output.tell_bad_rows(&input, &index, &mut tally)?;
-                if let Some(items) = self.plan.to_send {
-                    tally.will_send(items + self.plan.equal + self.plan.answered);
-                }
-                let output = &mut self.output;
-                replaced |= answered.write(output, &shared, &mut tally, &self.ctx)?;
                 drop(shared);
-                let runner = file_runner(&route, &input, &index, replies);
+                let runner = file_runner(&route, &input, &index, (replies, &keep));
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
+                flush();
                 drop(runner);
                 let ordered = options.ordered;
                 let untidy = repeated || replaced || ordered || ended.superseded > 0;
@@ -325,10 +359,18 @@ impl<'a> FileRun<'a> {
                     let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
                     let requests = tasks.iter().map(|task| &task.request.request);
                     let requests: Vec<_> = requests.collect();
-                    call_for_lines(&route, &requests, &tasks, &ticket.tries, replies, ctx)
+                    call_for_lines(
+                        &route,
+                        &requests,
+                        &tasks,
+                        &ticket.tries,
+                        (replies, &keep),
+                        ctx,
+                    )
                 };
                 let mut ended =
                     surroundings.turn(backlog, self.output, tally, &runner, (waker, woken))?;
+                flush();
                 let (skipped, failed) = reading.skipped();
                 ended
                     .report
@@ -341,60 +383,6 @@ impl<'a> FileRun<'a> {
                 Ok(ended.report)
             }
         }
-    }
-}
-
-fn file_runner<'r>(
-    route: &'r Route<'r>,
-    input: &'r InputFile,
-    index: &'r FileIndex,
-    replies: Option<&'r Replies>,
-) -> impl Runner<Pack<FileTask>, Lines> + 'r {
-    move |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| -> Reply<Lines> {
-        let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
-        let read = |task: &FileTask| {
-            let Item {
-                mut request,
-                request_hash,
-            } = match input.read(task.index as usize, index) {
-                Ok(item) => item,
-                Err(Unread::Changed(changed)) => return Err((true, changed.into())),
-                Err(Unread::Files {
-                    id,
-                    request_hash,
-                    input,
-                    error,
-                }) => {
-                    task.named.get_or_init(|| Named {
-                        id,
-                        request_hash,
-                        model: None,
-                        input,
-                    });
-                    return Err((false, error));
-                }
-            };
-            let input = request.input.take();
-            task.named.get_or_init(|| Named {
-                id: request.id.clone().unwrap_or_default(),
-                request_hash,
-                model: request.model.clone(),
-                input,
-            });
-            Ok(request)
-        };
-        let requests: Vec<Request> = match tasks.iter().copied().map(read).collect() {
-            Ok(requests) => requests,
-            Err((fatal, error)) => {
-                let error: Error = error;
-                return Reply {
-                    fatal,
-                    ..error.into()
-                };
-            }
-        };
-        let requests: Vec<_> = requests.iter().collect();
-        call_for_lines(route, &requests, &tasks, &ticket.tries, replies, ctx)
     }
 }
 

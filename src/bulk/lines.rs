@@ -77,6 +77,16 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    /// Adds the line of an item that has its answer from an earlier run, and returns what it says.
+    pub(crate) fn add_reused(&mut self, outcome: Outcome, named: Named) -> Result<Outcome, Error> {
+        let outcome = reused(outcome, named);
+        write(&mut self.bytes, &outcome)?;
+        if let Ok(answer) = &outcome.result {
+            self.measure.add_reused(answer);
+        }
+        Ok(outcome)
+    }
+
     /// Adds the line of an item that has its answer from another one.
     pub(crate) fn add_equal(&mut self, outcome: &Outcome, equal: &Equal) {
         let shared = shared_outcome(outcome, &equal.named);
@@ -93,12 +103,28 @@ impl Lines {
     }
 }
 
+/// What costs an item nothing, since it was paid for elsewhere.
+const FREE: Paid = Paid {
+    usage: None,
+    cost_usd: Some(0.0),
+};
+
+/// An answer of an earlier run as that of an item.
+fn reused(mut outcome: Outcome, named: Named) -> Outcome {
+    outcome.id = Some(named.id);
+    outcome.input = named.input;
+    outcome.answered_by = None;
+    outcome.reused = true;
+    outcome.attempts = 0;
+    outcome.latency = Duration::ZERO;
+    if let Ok(answer) = &mut outcome.result {
+        answer.set_paid(FREE);
+    }
+    outcome
+}
+
 /// What another item's outcome is for an item that asks the same: paid for there.
 fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
-    let free = Paid {
-        usage: None,
-        cost_usd: Some(0.0),
-    };
     let mut shared = outcome.clone();
     let leader = shared.answered_by.take().or(shared.id.take());
     shared.id = Some(named.id.clone());
@@ -108,13 +134,16 @@ fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
     shared.latency = Duration::ZERO;
     shared.result = match shared.result {
         Ok(mut answer) => {
-            answer.set_paid(free);
+            answer.set_paid(FREE);
             Ok(answer)
         }
-        Err(error) => Err(error.with_paid(free)),
+        Err(error) => Err(error.with_paid(FREE)),
     };
     shared
 }
+
+/// Is told which step of the route gave which answer.
+pub(crate) type Keep<'k> = dyn Fn(u8, &Request, &Outcome) + Sync + 'k;
 
 /// Makes the call of a pack and renders its lines, so that nothing of it is left to do under the
 /// lock.
@@ -123,7 +152,7 @@ pub(crate) fn call_for_lines<T: Identified>(
     requests: &[&Request],
     tasks: &[&T],
     tries: &Tries,
-    replies: Option<&Replies>,
+    (replies, keep): (Option<&Replies>, &Keep<'_>),
     ctx: &Context,
 ) -> Reply<Lines> {
     let reply = call_step(route, requests, tries, ctx);
@@ -145,6 +174,7 @@ pub(crate) fn call_for_lines<T: Identified>(
             let earlier = route.earlier(tries.trail, request);
             let outcome = outcome(named, None, earlier, &tries, spent, Ok(response));
             write(&mut lines.bytes, &outcome)?;
+            keep(tries.step, request, &outcome);
             if !task.is_alone() {
                 task.answered(outcome, &mut lines);
             }

@@ -33,9 +33,19 @@ impl Measure {
 
     /// Adds an item that has an answer from another one, which it was paid for.
     pub(crate) fn add_equal(&mut self, answer: &Response) {
+        self.shared += 1;
+        self.add_free(answer);
+    }
+
+    /// Adds an item that has an answer of an earlier run.
+    pub(crate) fn add_reused(&mut self, answer: &Response) {
+        self.reused += 1;
+        self.add_free(answer);
+    }
+
+    fn add_free(&mut self, answer: &Response) {
         let one = Self::of([answer]);
         self.items += 1;
-        self.shared += 1;
         self.vectors += one.vectors;
         self.dimensions = range(self.dimensions, one.dimensions);
         self.truncated += one.truncated;

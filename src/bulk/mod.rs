@@ -11,6 +11,7 @@ mod compact;
 mod convert;
 mod equals;
 pub mod file;
+mod file_runner;
 mod file_turn;
 pub(crate) mod input;
 mod kept;
@@ -26,6 +27,9 @@ pub mod prompts;
 mod replies;
 pub mod requests;
 pub(crate) mod results;
+pub mod reuse;
+#[cfg(feature = "queue")]
+pub mod reuse_db;
 pub mod run;
 mod shared;
 mod sinks;

@@ -258,6 +258,13 @@ static KEYS: &[SettingKey] = &[
         "How long an upload or download may stand still; how long it takes is no matter",
     ),
     key(
+        "reuse.max_mib",
+        &[],
+        Kind::Whole(1, 1_048_576),
+        Is("1024"),
+        "The most that the answers kept by run --reuse take, in MiB; those not used for longest go first",
+    ),
+    key(
         "exec.concurrency",
         &["BATCHWRIGHT_EXEC_CONCURRENCY"],
         Kind::WholeUpTo("exec.max_concurrency", COMMANDS_AT_ONCE),

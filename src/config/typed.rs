@@ -120,6 +120,14 @@ impl Settings {
         Ok(mib.unwrap_or_default() << 20)
     }
 
+    /// `reuse.max_mib`, in bytes: the most that answers kept for later runs take. Default: 1,024 MiB.
+    ///
+    /// # Errors
+    /// When the value is not from 1 to 1,048,576.
+    pub fn reuse_max_bytes(&self) -> Result<u64, Error> {
+        Ok(self.whole("reuse.max_mib")?.unwrap_or_default() << 20)
+    }
+
     /// `llm.requests_per_minute`. Default: learned from the provider's replies.
     ///
     /// # Errors

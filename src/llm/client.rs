@@ -58,6 +58,12 @@ pub trait LlmClient: Send + Sync {
     fn model_for(&self, request: &Request) -> Option<String> {
         request.model.clone()
     }
+
+    /// Where it is asked: answers of the same provider and model are not [reused](crate::FileRun::reuse) where they
+    /// came from another address. Default: nowhere in particular.
+    fn address(&self) -> &str {
+        ""
+    }
 }
 
 macro_rules! forward {
@@ -80,6 +86,9 @@ macro_rules! forward {
             }
             fn model_for(&self, request: &Request) -> Option<String> {
                 (**self).model_for(request)
+            }
+            fn address(&self) -> &str {
+                (**self).address()
             }
         }
     )*};

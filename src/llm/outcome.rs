@@ -56,6 +56,8 @@ pub struct Outcome {
     /// The id of the item whose call brought it, where that is another one with an equal request; then its usage is `None`
     /// and its price 0.
     pub answered_by: Option<String>,
+    /// True for an answer of an earlier run, of whatever output; then its usage is `None` and its price 0.
+    pub reused: bool,
     /// What its request [brought along](crate::Request::input) of its row.
     pub input: Option<RawJson>,
     /// What was [attached](crate::Request::with_user_data) to the request.
@@ -76,6 +78,7 @@ impl Outcome {
             earlier: Vec::new(),
             request_hash: None,
             answered_by: None,
+            reused: false,
             input: None,
             user_data: UserData::default(),
         }
@@ -166,6 +169,7 @@ impl fmt::Debug for Outcome {
             .field_if("earlier", earlier)
             .field_if("request_hash", self.request_hash.as_deref().map(Name))
             .field_if("answered_by", self.answered_by.as_deref().map(Name))
+            .field_if("reused", self.reused.then_some(true))
             .field_if("input", self.input.as_ref())
             .field_if("user_data", data)
             .finish()
@@ -232,6 +236,9 @@ impl Serialize for Outcome {
         if let Some(id) = &self.answered_by {
             line.serialize_field("answered_by", id)?;
         }
+        if self.reused {
+            line.serialize_field("reused", &true)?;
+        }
         if let Some(input) = &self.input {
             line.serialize_field("input", input)?;
         }
@@ -290,6 +297,8 @@ impl<'de> Deserialize<'de> for Outcome {
             #[serde(default)]
             answered_by: Option<String>,
             #[serde(default)]
+            reused: bool,
+            #[serde(default)]
             input: Option<RawJson>,
             #[serde(default)]
             reply: Option<RawJson>,
@@ -326,6 +335,7 @@ impl<'de> Deserialize<'de> for Outcome {
         };
         let mut outcome = Self::new(line.id, result);
         outcome.answered_by = line.answered_by;
+        outcome.reused = line.reused;
         Ok(outcome
             .with_calls(line.attempts, Duration::from_millis(line.latency_ms))
             .with_asked(provider, line.model, line.earlier)
@@ -405,6 +415,7 @@ mod tests {
                 .with_input(Some(RawJson::new("{\"n\":1.0}")));
             let outcome = Outcome {
                 answered_by: Some("b".to_owned()),
+                reused: true,
                 ..outcome
             };
             let line = serde_json::to_string(&outcome).unwrap();

@@ -22,6 +22,8 @@ pub(crate) struct Measure {
     pub items: u64,
     /// Of these, such as have their answer from an equal one and cost nothing.
     pub shared: u64,
+    /// Of the items, such as have their answer from an earlier run and cost nothing.
+    pub reused: u64,
     /// Of the items, vectors.
     pub vectors: u64,
     /// Numbers in the shortest and in the longest of the vectors.
@@ -63,6 +65,7 @@ pub(crate) struct Tally {
     warnings: u64,
     extracted: u64,
     shared: u64,
+    reused: u64,
     calls_saved: u64,
     vectors: u64,
     dimensions: Option<(usize, usize)>,
@@ -94,6 +97,7 @@ impl Tally {
             warnings: 0,
             extracted: 0,
             shared: 0,
+            reused: 0,
             calls_saved: 0,
             vectors: 0,
             dimensions: None,
@@ -164,11 +168,13 @@ impl Tally {
         self.extracted += if measure.extracted { measure.items } else { 0 };
         self.vectors += measure.vectors;
         self.dimensions = range(self.dimensions, measure.dimensions);
+        let free = measure.shared + measure.reused;
         self.shared += measure.shared;
+        self.reused += measure.reused;
         if measure.vectors == 0 {
-            self.calls_saved += measure.shared;
+            self.calls_saved += free;
         }
-        if measure.shared == measure.items {
+        if free == measure.items {
             return;
         }
         let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
@@ -312,6 +318,7 @@ impl Tally {
             warnings: self.warnings,
             extracted: self.extracted,
             answered_by_equals: self.shared,
+            reused: self.reused,
             calls_saved: self.calls_saved,
             vectors: self.vectors,
             dimensions: self.dimensions.map_or(0, |(_, longest)| longest),
@@ -383,6 +390,8 @@ pub struct Summary {
     pub extracted: u64,
     /// Items that this run completed with the answer to an equal request, for which no call was made.
     pub answered_by_equals: u64,
+    /// Items that this run completed with answers of earlier runs, see [`FileRun::reuse`](crate::FileRun::reuse).
+    pub reused: u64,
     /// Calls that would have been made for these, and for items that failed with an equal one; vectors, of which many
     /// share a call, are not counted.
     pub calls_saved: u64,

@@ -550,6 +550,13 @@ impl LlmClient for Client {
             Inner::Extract(extract) => extract.model_for(request),
         }
     }
+
+    fn address(&self) -> &str {
+        match &self.0 {
+            Inner::Remote(remote) => &remote.access.base_url,
+            Inner::Extract(_) => "",
+        }
+    }
 }
 
 impl std::fmt::Debug for Client {

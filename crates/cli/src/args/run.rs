@@ -44,7 +44,7 @@ pub struct RunArgs {
     /// Ask equal prompts once, whatever their temperature
     ///
     /// Each gets the answer in a line of its own, which names the item that was asked under `answered_by`; answers that the
-    /// output has already are used too. Without the flag it is done for prompts of temperature 0 and for vectors. Samples of a prompt are never equal
+    /// output has already are used too. Standard input is read to its end first. Without the flag it is done for prompts of temperature 0 and for vectors. Samples of a prompt are never equal
     /// [env: BATCHWRIGHT_DEDUPE] [config: llm.dedupe] [default: auto]
     #[arg(
         help_heading = "Prompts",
@@ -62,6 +62,19 @@ pub struct RunArgs {
         overrides_with = "dedupe"
     )]
     pub no_dedupe: bool,
+
+    /// Take answers of earlier runs, and keep those of this one for later ones
+    ///
+    /// Whatever their outputs: answers to the same request, of the same provider and model. They are kept in the file reuse.db of
+    /// the data folder, up to 1 GiB [config: reuse.max_mib]; lines that are taken from there say "reused": true. As without the flag,
+    /// prompts share answers where their temperature is 0, with --dedupe all do
+    #[arg(
+        help_heading = "Prompts",
+        long,
+        hide_short_help = true,
+        conflicts_with = "no_dedupe"
+    )]
+    pub reuse: bool,
 
     #[command(flatten)]
     pub pace: PaceArgs,

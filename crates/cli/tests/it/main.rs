@@ -66,6 +66,7 @@ mod queue_limits;
 mod queue_state;
 mod resume;
 mod retry;
+mod reuse;
 mod run;
 #[cfg(unix)]
 mod run_batch;

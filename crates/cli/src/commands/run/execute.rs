@@ -37,6 +37,10 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
                 None => route,
             };
             let run = run.notifier(listeners.notifier);
+            let run = match prepared.reuse {
+                Some(store) => run.reuse(store),
+                None => run,
+            };
             (direct(args, run, route, &prepared.setup, session)?, None)
         }
         PreparedRun::ViaQueue(run) => {

@@ -2,16 +2,19 @@
 //! anything is left to do. Nothing is sent yet.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan};
-use batchwright::{FileRun, FileRunOptions, Prompts};
+use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan, SqliteAnswers};
+use batchwright::{FileRun, FileRunOptions, Prompts, Settings};
 
 use super::resolve::Resolved;
 use super::run_queue::RunQueue;
 use super::summary::{self, Setup};
 use super::via_queue::ViaQueue;
 use crate::args::run::RunArgs;
+use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
+use crate::format::count;
 use crate::input::{first_checked, on_disk};
 use crate::provider::{self, Chosen};
 use crate::session::Session;
@@ -24,6 +27,8 @@ pub struct Prepared {
     /// The provider that calls are made to; `None` when nothing is to be done.
     pub provider: Option<Chosen>,
     pub setup: Setup,
+    /// Answers of earlier runs.
+    pub reuse: Option<Arc<SqliteAnswers>>,
     /// Tokens of the whole input, roughly; `None` for a stream.
     pub input_tokens: Option<u64>,
 }
@@ -77,13 +82,51 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         setup.steps = chosen.steps();
         Some(chosen)
     };
+    let reuse = match &provider {
+        Some(_) if args.reuse => open_reuse(args, &resolved.settings, session)?,
+        _ => None,
+    };
     Ok(Prepared {
         run,
         plan,
         provider,
         setup,
+        reuse,
         input_tokens,
     })
+}
+
+/// The store of answers of earlier runs. Trouble with it costs what it would have saved, and no more.
+fn open_reuse(
+    args: &RunArgs,
+    settings: &Settings,
+    session: &Session,
+) -> Result<Option<Arc<SqliteAnswers>>, Refusal> {
+    let most = settings.reuse_max_bytes().map_err(refused)?;
+    let Some(folder) = data_dir(args.pace.data_dir.as_deref()) else {
+        return Err(Refusal::usage(
+            "--reuse needs a data folder: name one with --data-dir",
+        ));
+    };
+    let path = folder.join("reuse.db");
+    if args.dry_run && !path.exists() {
+        return Ok(None);
+    }
+    match SqliteAnswers::open(&path, most) {
+        Ok(store) => {
+            let (bytes, answers) = store.size();
+            let (answers, size) = (count(answers), bytes.div_ceil(1 << 20));
+            session.say(format!(
+                "reuse: {answers} answers, {size} MiB in {}",
+                path.display()
+            ));
+            Ok(Some(Arc::new(store)))
+        }
+        Err(error) => {
+            log::warn!("{}; no answers are reused", error.message());
+            Ok(None)
+        }
+    }
 }
 
 /// Reads a stream as far as needed before the run begins: all of it for a queue, else its first prompt.

@@ -86,6 +86,12 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     })?;
     let strategy = RunStrategy::find(args, &settings, provider.as_ref().ok())?;
     let queue = RunQueue::find(args, &strategy)?;
+    if args.reuse && queue.is_some() {
+        return Err(Refusal::usage(
+            "--reuse is for calls that the run makes itself, and this one goes through the queue",
+        )
+        .into());
+    }
     Ok(Resolved {
         settings,
         prompts,
@@ -99,7 +105,8 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
 
 fn open(args: &RunArgs, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
     let prompts = args.input.open(settings, session)?;
-    if !prompts.needs_disk() {
+    // What asks the same may come last.
+    if !prompts.needs_disk() && !args.dedupe && !args.reuse {
         return Ok(prompts);
     }
     let folder = data_dir(args.pace.data_dir.as_deref());

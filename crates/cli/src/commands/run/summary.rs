@@ -210,7 +210,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     if summary.calls > 0 {
         lines.push(row("calls", &calls(summary)));
     }
-    lines.extend(equals_line(summary));
+    lines.extend(equals_lines(summary));
     if summary.calls > 0 || summary.completed > summary.completed_before {
         lines.extend(usage_lines(
             summary,
@@ -333,16 +333,31 @@ fn calls(summary: &Summary) -> String {
     calls
 }
 
-/// What was not asked since an equal prompt was.
-fn equals_line(summary: &Summary) -> Option<String> {
-    let (answered, saved) = (summary.answered_by_equals, summary.calls_saved);
-    let calls = match saved {
+/// What was not asked since an equal prompt was, now or earlier.
+fn equals_lines(summary: &Summary) -> Vec<String> {
+    let (equal, reused) = (summary.answered_by_equals, summary.reused);
+    let saved = match summary.calls_saved {
         0 => String::new(),
         1 => " (1 call saved)".to_owned(),
         n => format!(" ({} calls saved)", count(n)),
     };
-    let text = format!("{} answered by equal prompts{calls}", count(answered));
-    (answered + saved > 0).then(|| row("equal", &text))
+    let mut lines = Vec::new();
+    if reused > 0 {
+        lines.push(row(
+            "reused",
+            &format!("{} answers of earlier runs", count(reused)),
+        ));
+    }
+    if equal > 0 || summary.calls_saved > reused {
+        lines.push(row(
+            "equal",
+            &format!("{} answered by equal prompts", count(equal)),
+        ));
+    }
+    if let Some(last) = lines.last_mut() {
+        last.push_str(&saved);
+    }
+    lines
 }
 
 fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<String> {

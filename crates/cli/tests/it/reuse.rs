@@ -1,0 +1,164 @@
+//! Answers of earlier runs, kept in the data folder.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use batchwright_simulate::{SimConfig, Trouble};
+use serde_json::{Value, json};
+
+use super::common::{Desk, HOME, Running, all_ids, good, id, prompt_lines, simulator};
+
+const WORDS: &str = "in.jsonl --temperature 0 --reuse";
+
+#[test]
+fn another_output_is_answered_without_a_call() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 100);
+    desk.run(&sim, &format!("{WORDS} -o a.jsonl"))
+        .expect(0)
+        .says("reuse: 0 answers");
+    let ended = desk
+        .run(&sim, &format!("{WORDS} -o b.jsonl --json"))
+        .expect(0);
+    let ended = ended
+        .says("reuse: 100 answers")
+        .says("100 answers of earlier runs (100 calls saved)");
+    assert_eq!(
+        (sim.stats().calls, desk.ids("b.jsonl")),
+        (100, all_ids(100))
+    );
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told = &told["summary"];
+    assert_eq!((&told["reused"], &told["calls"]), (&json!(100), &json!(0)));
+    let first = desk.results("a.jsonl");
+    for line in desk.results("b.jsonl") {
+        let from = first.iter().find(|other| id(other) == id(&line)).unwrap();
+        for same in ["text", "provider", "model", "request_hash", "finish_reason"] {
+            assert_eq!(line[same], from[same], "{same}");
+        }
+        let free = (&line["usage"], &line["cost_usd"], &line["reused"]);
+        assert_eq!(free, (&Value::Null, &json!(0.0), &json!(true)));
+        assert_eq!(from.get("reused"), None);
+    }
+    // The store is used where it is asked for, and by nobody else.
+    desk.run(&sim, "in.jsonl --temperature 0 -o c.jsonl")
+        .expect(0);
+    assert_eq!(sim.stats().calls, 200);
+}
+
+#[test]
+fn what_asks_something_else_or_somebody_else_is_asked() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 5);
+    let mut calls = 0;
+    for (flags, made) in [
+        ("", 5),
+        ("", 0),
+        ("--model other", 5),
+        ("--max-tokens 700", 5),
+        ("--max-tokens 700 --samples 2", 5),
+        ("--keep all", 0),
+    ] {
+        desk.run(&sim, &format!("{WORDS} {flags} -o out.jsonl"))
+            .expect(0);
+        assert_eq!(sim.stats().calls - calls, made, "{flags}");
+        calls += made;
+        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    }
+    let elsewhere = good();
+    desk.run(&elsewhere, &format!("{WORDS} -o out.jsonl"))
+        .expect(0);
+    assert_eq!(elsewhere.stats().calls, 5);
+    // With randomness, only where it is said.
+    for (flags, made) in [("", 5), ("", 5), ("--dedupe", 5), ("--dedupe", 0), ("", 5)] {
+        std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+        desk.run(&sim, &format!("in.jsonl --reuse {flags} -o out.jsonl"))
+            .expect(0);
+        assert_eq!(sim.stats().calls - calls, made, "{flags}");
+        calls += made;
+    }
+}
+
+#[test]
+fn failures_and_answers_that_were_cut_are_not_kept() {
+    for (trouble, code) in [
+        (Trouble::Length, 0),
+        (Trouble::Refusal, 3),
+        (Trouble::BadRequest, 3),
+    ] {
+        let desk = Desk::new();
+        let sim = simulator(SimConfig::default().trouble(trouble, 1.0));
+        desk.prompts("in.jsonl", 3);
+        desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(code);
+        desk.run(&sim, &format!("{WORDS} -o b.jsonl")).expect(code);
+        assert_eq!(sim.stats().calls, 6, "{trouble:?}");
+    }
+}
+
+#[test]
+fn a_damaged_store_is_set_aside_and_costs_no_run() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 5);
+    std::fs::create_dir_all(desk.path(HOME)).unwrap();
+    desk.write(&format!("{HOME}/reuse.db"), "damaged ".repeat(2000));
+    desk.run(&sim, &format!("{WORDS} -o a.jsonl"))
+        .expect(0)
+        .says("it is set aside");
+    desk.run(&sim, &format!("{WORDS} -o b.jsonl")).expect(0);
+    assert_eq!((sim.stats().calls, desk.ids("b.jsonl")), (5, all_ids(5)));
+    // Where it cannot be used at all, everything is asked.
+    let store = desk.path(HOME).join("reuse.db");
+    std::fs::remove_file(&store).unwrap();
+    std::fs::create_dir(&store).unwrap();
+    desk.run(&sim, &format!("{WORDS} -o c.jsonl"))
+        .expect(0)
+        .says("no answers are reused");
+    assert_eq!((sim.stats().calls, desk.ids("c.jsonl")), (10, all_ids(5)));
+}
+
+#[test]
+fn runs_at_the_same_time_share_it() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 300);
+    let start = |n: usize| desk.start(&sim, &format!("{WORDS} -o out-{n}.jsonl -j 4"));
+    let running: Vec<Running> = (0..3).map(start).collect();
+    running
+        .into_iter()
+        .for_each(|run| drop(run.wait().expect(0)));
+    let calls = sim.stats().calls;
+    desk.run(&sim, &format!("{WORDS} -o last.jsonl")).expect(0);
+    assert_eq!(
+        (sim.stats().calls, desk.ids("last.jsonl")),
+        (calls, all_ids(300))
+    );
+}
+
+#[test]
+fn standard_input_is_read_to_its_end_and_compared() {
+    let (desk, sim) = (Desk::new(), good());
+    let mut lines = prompt_lines(10);
+    lines.push_str("{\"id\":\"again\",\"prompt\":\"prompt 3\"}\n");
+    for (words, calls) in [
+        ("- -o a.jsonl --dedupe", 10),
+        ("- -o b.jsonl --dedupe --reuse", 20),
+        ("- -o c.jsonl --dedupe --reuse", 20),
+    ] {
+        let mut running = Running::start(desk.against(&sim, words).stdin(Stdio::piped()));
+        let mut pipe = running.child.stdin.take().unwrap();
+        pipe.write_all(lines.as_bytes()).unwrap();
+        drop(pipe);
+        running.wait().expect(0);
+        assert_eq!(sim.stats().calls, calls, "{words}");
+    }
+    assert_eq!(desk.ids("c.jsonl").len(), 11);
+}
+
+#[test]
+fn it_is_not_for_the_queue() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    let words = format!("{} --reuse", super::batch_runs::WORDS);
+    super::batch_runs::run(&desk, &sim, &words)
+        .expect(2)
+        .says("goes through the queue");
+}

@@ -1,0 +1,75 @@
+//! What a worker thread does for items of a file: it reads them, makes the call and renders the lines.
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::engine::pack::Pack;
+use crate::engine::run::{Reply, Runner};
+use crate::engine::work::Ticket;
+use crate::llm::request::Request;
+use crate::llm::route::Route;
+
+use super::input::{FileIndex, InputFile, Item, Unread};
+use super::lines::{Keep, Lines, Named, call_for_lines};
+use super::replies::Replies;
+use super::shared::FileTask;
+
+pub(super) fn file_runner<'r>(
+    route: &'r Route<'r>,
+    input: &'r InputFile,
+    index: &'r FileIndex,
+    (replies, keep): (Option<&'r Replies>, &'r Keep<'r>),
+) -> impl Runner<Pack<FileTask>, Lines> + 'r {
+    move |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| -> Reply<Lines> {
+        let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
+        let read = |task: &FileTask| {
+            let Item {
+                mut request,
+                request_hash,
+            } = match input.read(task.index as usize, index) {
+                Ok(item) => item,
+                Err(Unread::Changed(changed)) => return Err((true, changed.into())),
+                Err(Unread::Files {
+                    id,
+                    request_hash,
+                    input,
+                    error,
+                }) => {
+                    task.named.get_or_init(|| Named {
+                        id,
+                        request_hash,
+                        model: None,
+                        input,
+                    });
+                    return Err((false, error));
+                }
+            };
+            let input = request.input.take();
+            task.named.get_or_init(|| Named {
+                id: request.id.clone().unwrap_or_default(),
+                request_hash,
+                model: request.model.clone(),
+                input,
+            });
+            Ok(request)
+        };
+        let requests: Vec<Request> = match tasks.iter().copied().map(read).collect() {
+            Ok(requests) => requests,
+            Err((fatal, error)) => {
+                let error: Error = error;
+                return Reply {
+                    fatal,
+                    ..error.into()
+                };
+            }
+        };
+        let requests: Vec<_> = requests.iter().collect();
+        call_for_lines(
+            route,
+            &requests,
+            &tasks,
+            &ticket.tries,
+            (replies, keep),
+            ctx,
+        )
+    }
+}

@@ -1,0 +1,166 @@
+//! Answers of earlier runs, whichever outputs they went to.
+
+use sha2::{Digest, Sha256};
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::config::choices::Dedupe;
+use crate::llm::hash::is_repeatable;
+use crate::llm::outcome::Outcome;
+use crate::llm::request::Request;
+use crate::llm::response::FinishReason;
+use crate::llm::route::Route;
+use crate::observe::tally::Tally;
+
+use super::input::State;
+use super::lines::{Lines, Named};
+use super::open_output::OpenOutput;
+use super::options::FileRunOptions;
+use super::shared::SharedFile;
+
+/// What an answer is known by: what was asked, and who was asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AnswerKey {
+    /// The [fingerprint](crate::client::request_hash) of the request.
+    pub request: [u8; 32],
+    /// The beginning of the SHA-256 of the provider's name, its address and the model that it was asked for.
+    pub answerer: [u8; 16],
+}
+
+/// A store of answers, which runs read and write. It may forget whatever it likes, and tells no errors: without it a run
+/// only makes more calls.
+pub trait AnswerStore: Send + Sync {
+    /// False where it has no answer to any request whose fingerprint begins with these 8 bytes.
+    fn may_have(&self, request: [u8; 8]) -> bool;
+
+    /// The answer, as it was kept.
+    fn answer(&self, key: &AnswerKey) -> Option<String>;
+
+    /// Keeps an answer: one line of JSON without an id.
+    fn keep(&self, key: &AnswerKey, line: String);
+
+    /// The run has ended.
+    fn flush(&self) {}
+}
+
+/// A store in use by a run.
+#[derive(Clone, Copy)]
+pub(super) struct Reuse<'r> {
+    pub store: &'r dyn AnswerStore,
+    pub route: &'r Route<'r>,
+    pub dedupe: Dedupe,
+}
+
+impl Reuse<'_> {
+    fn key(&self, step: u8, request: &Request, request_hash: &str) -> Option<AnswerKey> {
+        let (provider, model) = self.route.asked(step, request);
+        let model = model.unwrap_or_default();
+        let address = self.route.address(step);
+        let mut digest = Sha256::new();
+        for part in [provider, address, model] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        Some(AnswerKey {
+            request: digest_of(request_hash)?,
+            answerer: *digest.finalize().first_chunk()?,
+        })
+    }
+
+    /// Keeps the answer that a step of the route gave, if it is a whole one of a model.
+    pub(super) fn keep(&self, step: u8, request: &Request, outcome: &Outcome) {
+        let Ok(answer) = &outcome.result else { return };
+        let whole = answer.finish_reason != FinishReason::Length && answer.warning.is_none();
+        if !whole || answer.provider == "extract" || !self.dedupe.shares(is_repeatable(request)) {
+            return;
+        }
+        let hash = outcome.request_hash.as_deref().unwrap_or_default();
+        let kept = Outcome {
+            id: None,
+            input: None,
+            earlier: Vec::new(),
+            ..outcome.clone()
+        };
+        if let (Some(key), Ok(line)) = (self.key(step, request, hash), serde_json::to_string(&kept))
+        {
+            self.store.keep(&key, line);
+        }
+    }
+
+    /// Writes the lines of items that have an answer in the store, and of those that ask the same. True when one of them
+    /// takes the place of another result.
+    pub(super) fn answer(
+        &self,
+        shared: &mut SharedFile,
+        (repeatable, options): (&[bool], &FileRunOptions),
+        output: &mut OpenOutput,
+        tally: &mut Tally,
+        ctx: &Context,
+    ) -> Result<bool, Error> {
+        let mut superseded = false;
+        for item in 0..shared.index.len() {
+            let index = &shared.index;
+            let class = usize::from(index.class(item));
+            let wanted = options.wants(index, item) && !shared.equals.is_spared(item);
+            let shares = wanted && self.dedupe.shares(repeatable[class]);
+            let prefix = index.request_prefix(item).to_be_bytes();
+            if !shares || !self.store.may_have(prefix) {
+                continue;
+            }
+            if ctx.is_cancelled() {
+                break;
+            }
+            let Some((named, outcome)) = self.find(shared, item) else {
+                continue;
+            };
+            let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
+            let mut lines = Lines::default();
+            let outcome = lines.add_reused(outcome, named)?;
+            superseded |= shared.index.state(item) != State::New;
+            let places = shared.equals.asked_for(&shared.index, item);
+            let mut next = places.start;
+            loop {
+                let apart;
+                (next, apart) = shared.answer(&outcome, next..places.end, &mut lines);
+                shared.ask(apart);
+                output.write(&lines.bytes)?;
+                superseded |= lines.superseded > 0;
+                tally.answered(step, &lines.measure);
+                if next >= places.end || ctx.is_cancelled() {
+                    break;
+                }
+                lines = Lines::default();
+            }
+            shared.equals.spare_item(item, &shared.index);
+        }
+        Ok(superseded)
+    }
+
+    fn find(&self, shared: &SharedFile, item: usize) -> Option<(Named, Outcome)> {
+        let read = shared.input.read(item, &shared.index).ok()?;
+        let key = self.key(0, &read.request, &read.request_hash)?;
+        let kept = self.store.answer(&key)?;
+        let outcome: Outcome = serde_json::from_str(&kept).ok()?;
+        let answers = outcome.is_success()
+            && outcome.request_hash.as_deref() == Some(read.request_hash.as_str());
+        let named = Named {
+            id: read.request.id.unwrap_or_default(),
+            request_hash: read.request_hash,
+            model: read.request.model,
+            input: read.request.input,
+        };
+        answers.then_some((named, outcome))
+    }
+}
+
+/// The bytes of a fingerprint.
+fn digest_of(hash: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if hash.len() != 64 {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(hash.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}

@@ -1,0 +1,417 @@
+//! Answers in an SQLite file that all runs of a data folder share.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::private;
+
+use super::reuse::{AnswerKey, AnswerStore};
+
+/// "bwra": tells the file from other databases.
+const APPLICATION_ID: i32 = 0x6277_7261;
+const SCHEMA_VERSION: i32 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE answers (
+  request BLOB NOT NULL,
+  answerer BLOB NOT NULL,
+  line TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  used INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX by_request ON answers (request, answerer);
+CREATE INDEX by_use ON answers (used, bytes);
+";
+
+/// What a row takes beside its line.
+const ROW_BYTES: u64 = 160;
+/// So many answers are written together.
+const TOGETHER: usize = 64;
+/// When an answer was used is known to the hour.
+const USED_AGAIN: i64 = 3600;
+/// How long another process is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An [`AnswerStore`] in an SQLite file: `reuse.db` in the data folder of the `batchwright` program. It holds answers and
+/// fingerprints, no prompts. Several processes may use it at once.
+pub struct SqliteAnswers {
+    path: PathBuf,
+    max_bytes: u64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// None once it cannot be used any more.
+    db: Option<Connection>,
+    kept: Vec<(AnswerKey, String)>,
+    used: Vec<i64>,
+    /// Written since it was last looked how much there is.
+    written: u64,
+}
+
+impl SqliteAnswers {
+    /// Opens the file, or makes it, with its folder. What is kept takes at most so many bytes: what was not used for
+    /// longest goes first. A damaged file is set aside, and a new one begun.
+    ///
+    /// # Errors
+    /// When it cannot be used: not writable, or a database of another program or version.
+    pub fn open(path: impl Into<PathBuf>, max_bytes: u64) -> Result<Self, Error> {
+        let path = path.into();
+        let fail = |why: &str| {
+            let why = format!("{}: cannot be used: {why}", path.display());
+            Error::new(ErrorKind::Invalid, why)
+        };
+        if let Some(folder) = path.parent() {
+            private::make_folder(folder).map_err(|error| fail(&error.to_string()))?;
+        }
+        let mut opened = connect(&path);
+        if let Err(error) = &opened
+            && is_damaged(error)
+        {
+            set_aside(&path);
+            opened = connect(&path);
+        }
+        let db = opened.map_err(|error| fail(&error.to_string()))?;
+        let db = db.map_err(fail)?;
+        Ok(Self {
+            max_bytes,
+            inner: Mutex::new(Inner {
+                db: Some(db),
+                kept: Vec::new(),
+                used: Vec::new(),
+                written: u64::MAX,
+            }),
+            path,
+        })
+    }
+
+    /// Bytes of the answers, and how many there are.
+    pub fn size(&self) -> (u64, u64) {
+        let size = |db: &mut Connection| {
+            let ask = "SELECT coalesce(sum(bytes), 0), count(*) FROM answers";
+            db.query_row(ask, [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })
+        };
+        let (bytes, answers) = self
+            .attempt(&mut self.inner.lock(), size)
+            .unwrap_or_default();
+        (bytes.unsigned_abs(), answers.unsigned_abs())
+    }
+
+    /// What a trouble with the file costs is what it would have saved: it is told once.
+    fn attempt<T>(
+        &self,
+        inner: &mut Inner,
+        ask: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Option<T> {
+        match ask(inner.db.as_mut()?) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                inner.db = None;
+                inner.kept.clear();
+                let path = self.path.display();
+                log::warn!("{path}: {error}; no more answers are reused in this run");
+                if is_damaged(&error) {
+                    set_aside(&self.path);
+                }
+                None
+            }
+        }
+    }
+
+    fn write(&self, inner: &mut Inner) {
+        let (kept, used) = (
+            std::mem::take(&mut inner.kept),
+            std::mem::take(&mut inner.used),
+        );
+        if kept.is_empty() && used.is_empty() {
+            return;
+        }
+        let bytes: u64 = kept.iter().map(|(_, line)| row_bytes(line)).sum();
+        inner.written = inner.written.saturating_add(bytes);
+        let look = inner.written >= self.max_bytes / 16;
+        if look {
+            inner.written = 0;
+        }
+        let max_bytes = self.max_bytes;
+        self.attempt(inner, |db| {
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            {
+                let mut insert = change.prepare_cached(
+                    "INSERT OR REPLACE INTO answers (request, answerer, line, bytes, used) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?;
+                for (key, line) in &kept {
+                    let bytes = row_bytes(line) as i64;
+                    insert.execute(params![key.request, key.answerer, line, bytes, now()])?;
+                }
+                let mut again =
+                    change.prepare_cached("UPDATE answers SET used = ?2 WHERE rowid = ?1")?;
+                for row in &used {
+                    again.execute(params![row, now()])?;
+                }
+            }
+            let trimmed = look && trim(&change, max_bytes)?;
+            change.commit()?;
+            match trimmed {
+                true => db.execute_batch("PRAGMA incremental_vacuum"),
+                false => Ok(()),
+            }
+        });
+    }
+}
+
+/// Takes away what was not used for longest, until there is some room again.
+fn trim(db: &Connection, max_bytes: u64) -> rusqlite::Result<bool> {
+    let sum = "SELECT coalesce(sum(bytes), 0) FROM answers";
+    let all: i64 = db.query_row(sum, [], |row| row.get(0))?;
+    if all.unsigned_abs() <= max_bytes {
+        return Ok(false);
+    }
+    let mut over = all.unsigned_abs() - max_bytes / 10 * 9;
+    let mut oldest = db.prepare("SELECT rowid, bytes FROM answers ORDER BY used, rowid")?;
+    let mut rows = oldest.query([])?;
+    let mut gone = Vec::new();
+    while let Some(row) = rows.next()?
+        && over > 0
+    {
+        gone.push(row.get::<_, i64>(0)?);
+        over = over.saturating_sub(row.get::<_, i64>(1)?.unsigned_abs());
+    }
+    drop(rows);
+    let mut delete = db.prepare("DELETE FROM answers WHERE rowid = ?1")?;
+    for row in gone {
+        delete.execute([row])?;
+    }
+    Ok(true)
+}
+
+fn row_bytes(line: &str) -> u64 {
+    line.len() as u64 + ROW_BYTES
+}
+
+/// Seconds of the calendar.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |time| time.as_secs() as i64)
+}
+
+/// What a file is.
+enum State {
+    Empty,
+    Ours,
+    /// Not for this program, and why.
+    Foreign(&'static str),
+}
+
+impl State {
+    fn of(db: &Connection) -> rusqlite::Result<Self> {
+        let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        let (application, version) = (number("application_id")?, number("user_version")?);
+        let tables = "SELECT count(*) FROM sqlite_master";
+        let tables: i64 = db.query_row(tables, [], |row| row.get(0))?;
+        Ok(match (application, version, tables) {
+            (0, 0, 0) => Self::Empty,
+            (APPLICATION_ID, SCHEMA_VERSION, _) => Self::Ours,
+            (APPLICATION_ID, ..) => Self::Foreign("it was made by another version of batchwright"),
+            _ => Self::Foreign("it is a database of another program"),
+        })
+    }
+}
+
+/// Opens or makes the file; the inner error says why it is none for this program.
+fn connect(path: &Path) -> rusqlite::Result<Result<Connection, &'static str>> {
+    private::before_sqlite(path);
+    let mut db = Connection::open(path)?;
+    db.busy_timeout(PATIENCE)?;
+    match State::of(&db)? {
+        State::Foreign(why) => return Ok(Err(why)),
+        // Before the first table.
+        State::Empty => db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?,
+        State::Ours => {}
+    }
+    db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if matches!(State::of(&change)?, State::Empty) {
+        change.execute_batch(SCHEMA)?;
+        change.pragma_update(None, "application_id", APPLICATION_ID)?;
+        change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    }
+    change.commit()?;
+    Ok(Ok(db))
+}
+
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
+/// Moves a damaged file out of the way, with what belongs to it.
+fn set_aside(path: &Path) {
+    let named = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let aside = format!(".damaged-{}", now());
+    log::warn!(
+        "{}: damaged; it is set aside as {}",
+        path.display(),
+        named(&aside).display()
+    );
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::rename(named(end), named(&format!("{aside}{end}")));
+    }
+}
+
+impl AnswerStore for SqliteAnswers {
+    fn may_have(&self, request: [u8; 8]) -> bool {
+        let mut most = [0xff; 32];
+        most[..8].copy_from_slice(&request);
+        let found = self.attempt(&mut self.inner.lock(), |db| {
+            let mut ask = db.prepare_cached(
+                "SELECT 1 FROM answers WHERE request >= ?1 AND request <= ?2 LIMIT 1",
+            )?;
+            ask.exists(params![request, most])
+        });
+        found.unwrap_or(false)
+    }
+
+    fn answer(&self, key: &AnswerKey) -> Option<String> {
+        let mut inner = self.inner.lock();
+        let found = self.attempt(&mut inner, |db| {
+            let mut ask = db.prepare_cached(
+                "SELECT rowid, line, used FROM answers WHERE request = ?1 AND answerer = ?2",
+            )?;
+            let row = |row: &rusqlite::Row<'_>| {
+                Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get::<_, i64>(2)?))
+            };
+            ask.query_row(params![key.request, key.answerer], row)
+                .optional()
+        });
+        let (row, line, used) = found.flatten()?;
+        if used < now() - USED_AGAIN {
+            inner.used.push(row);
+        }
+        Some(line)
+    }
+
+    fn keep(&self, key: &AnswerKey, line: String) {
+        let mut inner = self.inner.lock();
+        // One answer is not to push out many others.
+        if inner.db.is_none() || row_bytes(&line) > self.max_bytes / 16 {
+            return;
+        }
+        inner.kept.push((*key, line));
+        if inner.kept.len() >= TOGETHER {
+            self.write(&mut inner);
+        }
+    }
+
+    fn flush(&self) {
+        self.write(&mut self.inner.lock());
+    }
+}
+
+impl Drop for SqliteAnswers {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> AnswerKey {
+        AnswerKey {
+            request: [n; 32],
+            answerer: [1; 16],
+        }
+    }
+
+    #[test]
+    fn answers_are_found_by_all_of_their_key_and_by_others_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data/reuse.db");
+        let store = SqliteAnswers::open(&path, 1 << 20).unwrap();
+        let other = SqliteAnswers::open(&path, 1 << 20).unwrap();
+        store.keep(&key(7), "seven".to_owned());
+        assert!(!other.may_have([7; 8]));
+        store.flush();
+        assert!(other.may_have([7; 8]) && !other.may_have([8; 8]));
+        assert_eq!(other.answer(&key(7)).as_deref(), Some("seven"));
+        let elsewhere = AnswerKey {
+            answerer: [2; 16],
+            ..key(7)
+        };
+        assert_eq!(other.answer(&elsewhere), None);
+        other.keep(&key(7), "again".to_owned());
+        drop(other);
+        assert_eq!(store.answer(&key(7)).as_deref(), Some("again"));
+        assert_eq!(store.size().1, 1);
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reuse.db");
+        let store = SqliteAnswers::open(&path, 100 * 1024).unwrap();
+        let line = "x".repeat(1024);
+        for n in 0..200 {
+            store.keep(&key(n), line.clone());
+            store.flush();
+            let age =
+                |db: &mut Connection| db.execute("UPDATE answers SET used = used - 10000", []);
+            store.attempt(&mut store.inner.lock(), age).unwrap();
+            // Used now and then, it stays.
+            assert!(store.answer(&key(0)).is_some());
+        }
+        let (bytes, answers) = store.size();
+        assert!(bytes <= 110 * 1024 && answers > 70, "{answers}: {bytes}");
+        assert!(store.answer(&key(199)).is_some() && store.answer(&key(1)).is_none());
+        store.keep(&key(201), "x".repeat(50 * 1024));
+        store.flush();
+        assert_eq!(store.answer(&key(201)), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reuse.db");
+        std::fs::write(&path, "no database at all".repeat(1000)).unwrap();
+        let store = SqliteAnswers::open(&path, 1 << 20).unwrap();
+        store.keep(&key(1), "one".to_owned());
+        drop(store);
+        let names = std::fs::read_dir(folder.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(names.filter(|name| name.contains("damaged")).count(), 1);
+        // Damaged while it is in use.
+        let store = SqliteAnswers::open(&path, 1 << 20).unwrap();
+        assert_eq!(store.answer(&key(1)).as_deref(), Some("one"));
+        let drop_table = |db: &mut Connection| db.execute("DROP TABLE answers", []);
+        store.attempt(&mut store.inner.lock(), drop_table).unwrap();
+        assert!(!store.may_have([1; 8]));
+        store.keep(&key(2), "two".to_owned());
+        store.flush();
+        assert_eq!(store.answer(&key(2)), None);
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reuse.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch("CREATE TABLE mine (n)").unwrap();
+        let error = SqliteAnswers::open(&path, 1 << 20).err().unwrap();
+        assert!(error.message().contains("another program"), "{error}");
+        db.execute("INSERT INTO mine VALUES (1)", []).unwrap();
+    }
+}
