@@ -32,8 +32,12 @@ impl Equals {
     pub(super) fn group(&self, index: &FileIndex, request: u64) -> Range<u32> {
         let prefix = |item: &u32| index.request_prefix(*item as usize);
         let start = self.order.partition_point(|item| prefix(item) < request);
-        let same = |item: &&u32| prefix(item) == request;
-        let len = self.order[start..].iter().take_while(same).count();
+        let rest = &self.order[start..];
+        // A group may be the whole file, and is looked for with each of its results.
+        let len = match rest.first().is_some_and(|item| prefix(item) == request) {
+            true => rest.partition_point(|item| prefix(item) == request),
+            false => 0,
+        };
         start as u32..(start + len) as u32
     }
 

@@ -47,6 +47,38 @@ fn another_output_is_answered_without_a_call() {
 }
 
 #[test]
+fn those_who_ask_the_same_have_it_too() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
+    let line = |n: usize| format!("{{\"id\":\"i-{n}\",\"prompt\":\"prompt {}\"}}\n", n % 3);
+    let lines: String = (0..3000).map(line).collect();
+    desk.write("in.jsonl", lines);
+    let ended = desk
+        .run(&sim, &format!("{WORDS} -o b.jsonl --json"))
+        .expect(0);
+    let ended = ended
+        .says("2 answers of earlier runs")
+        .says("2,997 answered by equal prompts (2,999 calls saved)");
+    assert_eq!((sim.stats().calls, desk.ids("b.jsonl")), (3, all_ids(3000)));
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(told["summary"]["answered_by_equals"], 2997);
+    for line in desk.results("b.jsonl") {
+        let n: usize = id(&line)["i-".len()..].parse().unwrap();
+        let by = (n > 2).then(|| json!(format!("i-{}", n % 3)));
+        assert_eq!(line.get("answered_by"), by.as_ref(), "{line}");
+        assert_eq!(line.get("reused").is_some(), n % 3 < 2, "{line}");
+    }
+    // All of it is there by now, so nothing is said of tokens and pace.
+    let last = desk.run(&sim, &format!("{WORDS} -o c.jsonl")).expect(0);
+    assert!(
+        !last.stderr.contains("tokens") && !last.stderr.contains("items/s"),
+        "{}",
+        last.stderr
+    );
+}
+
+#[test]
 fn what_asks_something_else_or_somebody_else_is_asked() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 5);

@@ -211,7 +211,8 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
         lines.push(row("calls", &calls(summary)));
     }
     lines.extend(equals_lines(summary));
-    if summary.calls > 0 || summary.completed > summary.completed_before {
+    let free = summary.answered_by_equals + summary.reused;
+    if summary.calls > 0 || summary.completed > summary.completed_before + free {
         lines.extend(usage_lines(
             summary,
             setup.concurrency,
