@@ -49,6 +49,10 @@
     feature = "queue",
     doc = "| [`queue`] | processes, jobs and results of the durable queue; SQLite |"
 )]
+#![cfg_attr(
+    feature = "jobs",
+    doc = "| [`jobs`] | types of jobs that services have in common: summaries, the texts of articles |"
+)]
 //! | [`batch`] | Batch APIs, and batches that are under way |
 //! | [`config`] | settings, where their values come from, and where they are kept |
 //! | [`plan`] | from settings to work: providers, strategy, routes, workers |
@@ -78,6 +82,7 @@
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
 //! | `commands` | no | commands in parallel, each in a sandbox |
 //! | `metrics` | no | counts and times in the text format of Prometheus |
+//! | `jobs` | no | types of jobs that services have in common, see `jobs` |
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
 //! | `files` | no | folders of source files: found, filtered and split, see `sources`; processed, see `processing`; its parsers need a C compiler |
@@ -104,6 +109,8 @@ pub mod config;
 mod engine;
 mod export;
 pub mod files;
+#[cfg(feature = "jobs")]
+pub mod jobs;
 mod llm;
 mod manager;
 mod observe;
@@ -160,6 +167,10 @@ pub use queue::worker::{RunningWorker, Worker};
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]
 pub mod queue_guide {}
+
+#[cfg(feature = "jobs")]
+#[doc = include_str!("../docs/jobs.md")]
+pub mod jobs_guide {}
 
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/batch.md")]

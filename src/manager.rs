@@ -18,6 +18,8 @@ use crate::config::settings::Settings;
 use crate::config::watch::SettingsWatch;
 use crate::engine::dispatch::StopReason;
 use crate::engine::route::RetryPolicy;
+#[cfg(feature = "jobs")]
+use crate::jobs::JobTypes;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::outcome::Outcome;
 use crate::llm::providers::batch::BatchApi;
@@ -140,6 +142,8 @@ pub struct LlmManager {
     /// What held last, for whoever has this manager or a copy of it.
     latest: Arc<Mutex<Option<(Settings, ProviderChoice, SettingsWatch)>>>,
     listener: Option<Listener>,
+    #[cfg(feature = "jobs")]
+    job_types: Option<JobTypes>,
 }
 
 /// What no setting says.
@@ -211,6 +215,8 @@ impl LlmManager {
             watch: None,
             latest: Arc::default(),
             listener: None,
+            #[cfg(feature = "jobs")]
+            job_types: None,
         })
     }
 
@@ -347,6 +353,35 @@ impl LlmManager {
             Some(observer) => route.observer(observer.clone()),
             None => route,
         })
+    }
+
+    /// Types of jobs that a [worker](Self::worker) of this manager carries out beside prompts. Those that ask
+    /// a model go to the first provider, and then to those of `llm.fallback`, or where none is set and
+    /// `llm.fallback_enabled` is not off, to `extract`; a call of theirs may take
+    /// [so long](crate::jobs::CALL_TIMEOUT) unless `llm.request_timeout` is set. Default: none.
+    #[cfg(feature = "jobs")]
+    pub fn job_types(mut self, types: JobTypes) -> Self {
+        self.job_types = Some(types);
+        self
+    }
+
+    /// What the route of the [types](Self::job_types) that ask a model is made of.
+    #[cfg(feature = "jobs")]
+    fn plan_of_model_calls(&self, caller: Caller) -> Result<Option<RoutePlan>, Error> {
+        if self.job_types.is_none() {
+            return Ok(None);
+        }
+        let calls = CallSettings::of(&self.settings)?.within(crate::jobs::CALL_TIMEOUT);
+        let choice = self.choice.or_extract_in_the_end(&self.settings)?;
+        choice.check(&self.settings)?;
+        let (retry, folder) = (self.retry()?, self.options.data_dir.as_deref());
+        let plan = calls.route_plan(&choice, self.own(), caller, retry, folder);
+        Ok(Some(plan))
+    }
+
+    #[cfg(all(feature = "queue", not(feature = "jobs")))]
+    fn plan_of_model_calls(&self, _: Caller) -> Result<Option<RoutePlan>, Error> {
+        Ok(None)
     }
 
     fn plan(&self, caller: Caller) -> Result<RoutePlan, Error> {

@@ -149,6 +149,17 @@ impl ProviderChoice {
         })
     }
 
+    /// The same, with `extract` behind the first one where the settings say nothing of fallbacks.
+    #[cfg(feature = "jobs")]
+    pub(super) fn or_extract_in_the_end(&self, settings: &Settings) -> Result<Self, Error> {
+        let said = settings.explain("llm.fallback")?.value.is_some();
+        let mut choice = self.clone();
+        if !said && settings.fallback_enabled()? && self.first.provider != "extract" {
+            choice.fallbacks = vec![inspect("extract", None, None, false)?];
+        }
+        Ok(choice)
+    }
+
     /// Those that other settings mean. A first provider that was given stays.
     pub(super) fn again(&self, settings: &Settings) -> Result<Self, ProviderChoiceError> {
         match &self.query {

@@ -117,6 +117,13 @@ impl CallSettings {
         })
     }
 
+    /// The same with this time for each call where none is set.
+    #[cfg(feature = "jobs")]
+    pub(super) fn within(mut self, time: Duration) -> Self {
+        self.timeout.get_or_insert(time);
+        self
+    }
+
     /// Calls in flight at a provider.
     pub(super) fn concurrency(&self, status: &ProviderStatus) -> usize {
         self.calls.unwrap_or(status.default_concurrency)

@@ -23,6 +23,8 @@ pub struct WorkerPlan {
     /// Where texts to embed go, if the first provider takes them. Nobody takes over there: vectors of two
     /// models cannot be compared.
     pub embeddings: Option<RoutePlan>,
+    /// Where jobs go whose type asks a model, if there are [such types](LlmManager::job_types).
+    pub model_calls: Option<RoutePlan>,
     /// Whose Batch API takes prompts by the thousand, if the strategy is to use it.
     pub batches: Option<LlmConfig>,
     /// How it works, whoever is asked.
@@ -97,6 +99,7 @@ impl LlmManager {
         let embeds = self.provider().embeddings;
         Ok(WorkerPlan {
             embeddings: embeds.then(|| completions.without_fallbacks()),
+            model_calls: self.plan_of_model_calls(caller)?,
             completions,
             batches: batch.then(|| self.batch_config()).transpose()?,
             settings: self.settings_of_worker(fixed_slots)?,
@@ -129,6 +132,10 @@ impl LlmManager {
             .on_error(ErrorPolicy::StopOnCriticalError);
         if let Some(embeddings) = &plan.embeddings {
             worker = worker.embeddings(self.made(embeddings)?);
+        }
+        #[cfg(feature = "jobs")]
+        if let (Some(types), Some(calls)) = (&self.job_types, &plan.model_calls) {
+            worker = worker.job_types(types, calls.route()?);
         }
         if let Some(config) = &plan.batches {
             worker = worker.batches(config.batch_client()?);

@@ -153,6 +153,10 @@ impl LlmManager {
             let route = now.embeddings.as_ref().map(|plan| self.made(plan));
             change.embeddings = Some(route.transpose()?.map(Box::new));
         }
+        if before.model_calls != now.model_calls {
+            let route = now.model_calls.as_ref().map(|plan| plan.route());
+            change.model_calls = route.transpose()?.map(Box::new);
+        }
         if before.batches != now.batches {
             let client = now.batches.as_ref().map(|config| config.batch_client());
             let client = client.transpose()?;

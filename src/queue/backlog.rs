@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::brief::beginning;
+use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
@@ -172,6 +173,11 @@ impl StoreBacklog {
         } = self;
         let wall = self.clock.wall();
         lanes.refresh(kinds);
+        let mut processes = self.scope.processes.clone();
+        if !processes.is_empty() {
+            // What its jobs wait for is the worker's as well.
+            processes.extend(kinds.children.lock().iter());
+        }
         let (mut known_wait, mut opens) = (false, None::<Time>);
         let mut open = |lane: &Arc<JobLane>| {
             let Some(open) = lanes.open(lane, kinds) else {
@@ -205,7 +211,7 @@ impl StoreBacklog {
         let wanted = ClaimRequest {
             most,
             idle: self.running == 0,
-            processes: &self.scope.processes,
+            processes: &processes,
             open: &mut open,
         };
         let claims = store.claim(self.worker, wanted, wall)?;
@@ -461,7 +467,7 @@ impl Backlog for StoreBacklog {
     fn alike(&self, a: &JobTask, b: &JobTask) -> bool {
         let read = |task: &JobTask| match &*task.kind {
             Kind::Prompts { task: kind, .. } => {
-                let read = || prompts::request(task, *kind).map(Arc::new);
+                let read = || prompts::request(task, *kind, &Context::new()).map(Arc::new);
                 task.request.get_or_init(read).clone().ok()
             }
             Kind::Host(_) => None,

@@ -18,6 +18,7 @@ use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::live::WorkerSetup;
+use super::model_call::ModelCall;
 use super::settings::WorkerSettings;
 
 /// A worker never runs more jobs at once.
@@ -72,6 +73,7 @@ impl Controls {
             settings,
             completions,
             embeddings,
+            model_calls,
             batches,
             batch_clients,
             forgotten,
@@ -85,10 +87,18 @@ impl Controls {
                 (EMBEDDING_KIND, RequestTask::Embed, embeddings),
             ] {
                 match route {
-                    Some(Some(route)) => self.set_route(setup, name, task, *route),
+                    Some(Some(route)) => {
+                        let route = self.following(setup, *route);
+                        let call = None;
+                        setup.set_kind(name, Kind::Prompts { route, task, call });
+                    }
                     Some(None) => setup.remove_kind(name),
                     None => {}
                 }
+            }
+            if let Some(route) = model_calls {
+                let calls = setup.model_calls();
+                self.set_model_calls(setup, *route, calls);
             }
             if let Some(batches) = batches {
                 setup.batches = batches;
@@ -108,24 +118,30 @@ impl Controls {
         self.wake();
     }
 
-    /// Replaces a route; limits and pauses that were learned stay.
-    fn set_route(
+    /// Sends the jobs of these kinds through a route.
+    pub(crate) fn set_model_calls(
         &self,
         setup: &mut WorkerSetup,
-        name: &str,
-        task: RequestTask,
         route: Route<'static>,
+        calls: Vec<(String, ModelCall)>,
     ) {
-        let others = [COMPLETION_KIND, EMBEDDING_KIND].map(|name| setup.route(name));
-        let newest = others
-            .into_iter()
-            .flatten()
-            .max_by_key(|route| route.edition());
-        let route = Arc::new(match newest {
+        let route = self.following(setup, route);
+        for (name, call) in calls {
+            let kind = Kind::Prompts {
+                route: route.clone(),
+                task: RequestTask::Complete,
+                call: Some(call),
+            };
+            setup.set_kind(&name, kind);
+        }
+    }
+
+    /// A route that takes another one's place; limits and pauses that were learned stay.
+    fn following(&self, setup: &WorkerSetup, route: Route<'static>) -> Arc<Route<'static>> {
+        Arc::new(match setup.newest_route() {
             Some(before) => route.succeeding(&before),
             None => route.limited_by(self.kinds.limiter.clone(), self.kinds.trails.clone()),
-        });
-        setup.set_kind(name, Kind::Prompts { route, task });
+        })
     }
 }
 
@@ -136,6 +152,8 @@ pub(crate) struct Change {
     /// Nobody here takes such jobs any more where the inner one is `None`.
     pub completions: Option<Option<Box<Route<'static>>>>,
     pub embeddings: Option<Option<Box<Route<'static>>>>,
+    /// The route of all kinds whose jobs are one call of a model each.
+    pub model_calls: Option<Box<Route<'static>>>,
     pub batches: Option<Option<Arc<dyn BatchClient>>>,
     pub batch_clients: Option<Option<Arc<BatchClients>>>,
     /// A kind whose jobs are left to others.

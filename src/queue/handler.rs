@@ -17,6 +17,7 @@ use crate::base::id::{JobId, ProcessId};
 use crate::base::thread::spawn;
 use crate::engine::run::panicked;
 
+use super::children::Children;
 use super::job::Job;
 use super::store::ClaimedJob;
 
@@ -94,7 +95,9 @@ impl RunningJob {
     }
 }
 
-type Handle = dyn Fn(&RunningJob, &Context) -> Result<Box<RawValue>, Error> + Send + Sync;
+/// `None` while it waits for its children.
+type Made = Result<Option<Box<RawValue>>, Error>;
+type Handle = dyn Fn(&RunningJob, &Children, &Context) -> Made + Send + Sync;
 
 /// Carries out jobs of a kind, with code of the host's.
 ///
@@ -117,14 +120,53 @@ impl Handler {
     pub fn new<R: Serialize>(
         handle: impl Fn(&RunningJob, &Context) -> Result<R, Error> + Send + Sync + 'static,
     ) -> Self {
-        let handle = move |job: &RunningJob, ctx: &Context| {
-            let result = handle(job, ctx)?;
-            to_raw_value(&result).map_err(|error| {
+        Self::with_children(move |job, _, ctx| handle(job, ctx).map(Some))
+    }
+
+    /// A handler of jobs that have others do part of their work: it [gathers](Children::gather) the
+    /// outcomes of jobs of any kind, and returns `None` while they are not there. The job then waits
+    /// without a slot, which is no attempt, and is handed to it again from the start; so it does what is
+    /// its own after it has gathered. Its children are enqueued once, whatever crashes in between, have
+    /// the ids of their own process, and are deleted when the job has its outcome. What they have used is
+    /// part of what it has used.
+    ///
+    /// ```
+    /// use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, Worker};
+    /// use batchwright::queue::Children;
+    /// let queue = JobQueue::in_memory()?;
+    /// let process = ProcessId::new();
+    /// queue.enqueue(process, [Job::new("sum", &[1, 2, 3])?])?;
+    /// let sum = Handler::with_children(|job: &RunningJob, children: &Children, _: &Context| {
+    ///     let squares = || job.parse::<Vec<u64>>()?.iter().map(|n| Job::new("square", n)).collect();
+    ///     let Some(squares) = children.gather("squares", squares)? else {
+    ///         return Ok(None);
+    ///     };
+    ///     let squares: Vec<u64> = squares.iter().map(|one| one.parse()).collect::<Result<_, _>>()?;
+    ///     Ok(Some(squares.iter().sum::<u64>()))
+    /// });
+    /// let square = Handler::new(|job, _: &Context| Ok(job.parse::<u64>()?.pow(2)));
+    /// Worker::new(&queue).handle("sum", sum).handle("square", square).until_empty(true).run()?;
+    /// let results: Vec<_> = queue.get_results(process).collect::<Result<_, _>>()?;
+    /// assert_eq!(results[0].parse::<u64>()?, 14);
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    pub fn with_children<R: Serialize>(
+        handle: impl Fn(&RunningJob, &Children, &Context) -> Result<Option<R>, Error>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        let handle = move |job: &RunningJob, children: &Children, ctx: &Context| {
+            let Some(result) = handle(job, children, ctx)? else {
+                return Ok(None);
+            };
+            let result = to_raw_value(&result).map_err(|error| {
                 Error::new(
                     ErrorKind::Malformed,
                     format!("the result is no JSON: {error}"),
                 )
-            })
+            });
+            result.map(Some)
         };
         Self {
             handle: Arc::new(handle),
@@ -145,12 +187,13 @@ impl Handler {
     pub(super) fn call(
         &self,
         job: &RunningJob,
+        children: &Children,
         ctx: &Context,
         late: impl FnOnce(Box<RawValue>) + Send + 'static,
-    ) -> Result<Box<RawValue>, Error> {
+    ) -> Made {
         match self.limit {
-            None => (self.handle)(job, ctx),
-            Some(limit) => self.call_within(limit, job, ctx, late),
+            None => (self.handle)(job, children, ctx),
+            Some(limit) => self.call_within(limit, job, children, ctx, late),
         }
     }
 
@@ -158,20 +201,21 @@ impl Handler {
         &self,
         limit: Duration,
         job: &RunningJob,
+        children: &Children,
         ctx: &Context,
         late: impl FnOnce(Box<RawValue>) + Send + 'static,
-    ) -> Result<Box<RawValue>, Error> {
+    ) -> Made {
         let (done, end) = bounded(0);
         let own = ctx.child();
         let (handle, kind) = (self.handle.clone(), job.kind.clone());
         let call = {
-            let (job, own) = (job.clone(), own.clone());
+            let (job, children, own) = (job.clone(), children.clone(), own.clone());
             move || {
-                let result = catch_unwind(AssertUnwindSafe(|| handle(&job, &own)));
+                let result = catch_unwind(AssertUnwindSafe(|| handle(&job, &children, &own)));
                 let result = result.unwrap_or_else(|panic| Err(panicked("the handler", panic)));
                 // Nobody waits any more: it took too long.
                 if let Err(unheard) = done.send(result)
-                    && let Ok(result) = unheard.into_inner()
+                    && let Ok(Some(result)) = unheard.into_inner()
                 {
                     late(result);
                 }
@@ -195,9 +239,32 @@ impl Handler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::{Clock, SystemClock};
+    use crate::queue::info::ParentJob;
+    use crate::queue::store::JobStore;
+    use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 
     fn job() -> RunningJob {
         RunningJob::of(&Job::new("test", &7).unwrap())
+    }
+
+    fn children() -> Children {
+        let store: Arc<dyn JobStore> =
+            Arc::new(SqliteStore::in_memory(SqliteOptions::default()).unwrap());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let job = job();
+        let parent = ParentJob {
+            process_id: job.process_id,
+            job_id: job.job_id,
+        };
+        Children::new(
+            &store,
+            &clock,
+            (Arc::new(|_| true), &Arc::default()),
+            parent,
+            "a".into(),
+            5,
+        )
     }
 
     #[test]
@@ -210,7 +277,9 @@ mod tests {
         let handler = handler.within(Duration::from_millis(5));
         let (tell, told) = bounded(1);
         let late = move |result: Box<RawValue>| tell.send(result.get().to_owned()).unwrap();
-        let error = handler.call(&job(), &Context::new(), late).unwrap_err();
+        let error = handler
+            .call(&job(), &children(), &Context::new(), late)
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transient);
         assert!(error.timed_out());
         go.send(()).unwrap();
@@ -222,7 +291,9 @@ mod tests {
         let panics =
             Handler::new(|_: &RunningJob, _: &Context| -> Result<(), Error> { panic!("oh no") });
         let panics = panics.within(Duration::from_secs(10));
-        let error = panics.call(&job(), &Context::new(), |_| {}).unwrap_err();
+        let error = panics
+            .call(&job(), &children(), &Context::new(), |_| {})
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Panic);
         assert!(error.message().contains("oh no"));
 
@@ -233,7 +304,7 @@ mod tests {
         let waits = waits.within(Duration::from_secs(10));
         let ctx = Context::new();
         ctx.cancel();
-        let error = waits.call(&job(), &ctx, |_| {}).unwrap_err();
+        let error = waits.call(&job(), &children(), &ctx, |_| {}).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
     }
 }

@@ -12,6 +12,7 @@ use crate::base::id::{JobId, ProcessId};
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;
 use super::job::{Job, JobResult, JobState, ProcessState};
+use super::lineage::descendants;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{
     ConsumerLock, DeliveredResult, HealthFinding, JobLane, JobReceipt, JobStore, JobSummary,
@@ -483,13 +484,17 @@ impl JobQueue {
         self.store.ack(receipts, self.clock.wall())
     }
 
-    /// Cancels what waits; what runs or is at a provider ends by itself, is not tried again, and keeps
+    /// Cancels what waits, and what that waits for; what runs or is at a provider ends by itself, is not tried again, and keeps
     /// its result: it is paid for. Returns how many jobs were cancelled; none of a process that does not exist.
     ///
     /// # Errors
     /// When it could not be written.
     pub fn cancel(&self, process: ProcessId) -> Result<u64, Error> {
-        self.store.cancel(process, self.clock.wall())
+        let cancelled = self.store.cancel(process, self.clock.wall())?;
+        for children in descendants(&*self.store, process)? {
+            self.store.cancel(children, self.clock.wall())?;
+        }
+        Ok(cancelled)
     }
 
     /// Cancels those of these jobs that wait, and no other. Returns how many.
@@ -514,6 +519,9 @@ impl JobQueue {
     /// # Errors
     /// As [`cancel`](Self::cancel).
     pub fn delete(&self, process: ProcessId) -> Result<u64, Error> {
+        for children in descendants(&*self.store, process)? {
+            self.store.delete(children, self.clock.wall())?;
+        }
         self.store.delete(process, self.clock.wall())
     }
 

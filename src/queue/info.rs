@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::id::{JobId, ProcessId};
+
 /// What people are told of a process: its name, where its jobs came from, and where its results belong.
 /// The queue keeps it and does nothing with it. Whoever enqueues gives it with
 /// [`JobQueue::described`](crate::JobQueue::described).
@@ -21,6 +23,19 @@ pub struct ProcessInfo {
     pub provider: Option<String>,
     /// The command that comes back to it, as a shell takes it.
     pub command: Option<String>,
+    /// The job whose [children](crate::queue::Children) its jobs are. It collects their results, and they go
+    /// with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentJob>,
+}
+
+/// A job that waits for the jobs of another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentJob {
+    /// The process it belongs to.
+    pub process_id: ProcessId,
+    /// Its id.
+    pub job_id: JobId,
 }
 
 impl ProcessInfo {
@@ -62,6 +77,12 @@ impl ProcessInfo {
     /// The command that comes back to it. Default: none.
     pub fn command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
+        self
+    }
+
+    /// The job whose children its jobs are. Default: none.
+    pub(super) fn parent(mut self, parent: ParentJob) -> Self {
+        self.parent = Some(parent);
         self
     }
 }

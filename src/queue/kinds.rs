@@ -1,9 +1,12 @@
 //! The kinds of jobs a worker knows, and the lanes it has met.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::base::brief::beginning;
+use crate::base::id::ProcessId;
 use crate::engine::class::Class;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
@@ -23,6 +26,8 @@ pub(crate) struct Kinds {
     /// Shared by all routes, one after the other and side by side.
     pub limiter: Arc<Limiter>,
     pub trails: Arc<Trails>,
+    /// The processes of children that jobs of this worker wait for.
+    pub children: Arc<Mutex<HashSet<ProcessId>>>,
 }
 
 impl Kinds {
@@ -32,6 +37,7 @@ impl Kinds {
             setup: Arc::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
             trails: first.map_or_else(Arc::default, Route::trails),
+            children: Arc::default(),
         }
     }
 
@@ -64,7 +70,7 @@ impl Kinds {
         let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
         let class = match &*kind {
             Kind::Host(_) => Class::new([QuotaId::NONE]),
-            Kind::Prompts { route, task } => {
+            Kind::Prompts { route, task, .. } => {
                 let request = Request {
                     task: *task,
                     model: lane.name.clone(),

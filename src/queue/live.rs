@@ -11,6 +11,7 @@ use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::route::Route;
 
 use super::kind::Kind;
+use super::model_call::ModelCall;
 use super::settings::WorkerSettings;
 
 /// How a worker works, and who carries its jobs out.
@@ -37,6 +38,21 @@ impl WorkerSetup {
             Kind::Prompts { route, .. } => Some(route.clone()),
             Kind::Host(_) => None,
         }
+    }
+
+    /// The route that was made last.
+    pub(crate) fn newest_route(&self) -> Option<Arc<Route<'static>>> {
+        let kinds = self.kinds.keys();
+        let routes = kinds.filter_map(|name| self.route(name));
+        routes.max_by_key(|route| route.edition())
+    }
+
+    /// The kinds whose jobs are one call of a model each.
+    pub(crate) fn model_calls(&self) -> Vec<(String, ModelCall)> {
+        let kinds = self.kinds.iter();
+        kinds
+            .filter_map(|(name, (_, kind))| Some((name.clone(), kind.model_call()?.clone())))
+            .collect()
     }
 
     /// Registers a kind, or replaces it.

@@ -13,6 +13,8 @@
 //! | see why adding or taking ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | say how many jobs run at once, and how patiently | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
+//! | have each job of a kind be one call of a model | [`ModelCall`] |
+//! | have a job wait for others that it makes | [`Children`]; the process of these names its [`ParentJob`] |
 //! | know what shares a quota | [`JobLane`] |
 //! | know the kinds of prompts, and the priorities that jobs may have | [`COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
 //! | choose how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
@@ -21,6 +23,7 @@
 
 mod backlog;
 pub(crate) mod batch;
+pub(crate) mod children;
 pub(crate) mod controls;
 mod due_times;
 pub(crate) mod handler;
@@ -30,10 +33,12 @@ pub(crate) mod info;
 pub(crate) mod job;
 mod kind;
 mod kinds;
+mod lineage;
 mod live;
 mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
+pub(crate) mod model_call;
 mod progress_reporter;
 pub(crate) mod prompts;
 pub(crate) mod scale;
@@ -47,12 +52,14 @@ mod work;
 pub(crate) mod worker;
 pub(crate) mod worker_run;
 
+pub use children::Children;
 pub use host::{ConsumeError, EnqueueError, ProcessResults};
-pub use info::ProcessInfo;
+pub use info::{ParentJob, ProcessInfo};
 pub use job::{
     AttemptError, COMPLETION_KIND, EMBEDDING_KIND, JobCounts, JobResult, JobState, JobStatus,
     PRIORITIES, ProcessState, Spent,
 };
+pub use model_call::ModelCall;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};

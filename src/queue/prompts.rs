@@ -19,10 +19,11 @@ use crate::llm::request_json::input_of;
 use crate::llm::response::Response;
 use crate::llm::route::{Route, latency};
 
+use super::handler::RunningJob;
 use super::history::History;
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND, Job, Spent};
 use super::store::ClaimedJob;
-use super::task::{Done, JobTask};
+use super::task::{Done, JobEnd, JobTask};
 
 /// The kind for a task.
 pub(crate) fn kind(task: RequestTask) -> &'static str {
@@ -66,8 +67,11 @@ pub(crate) fn read(payload: &str, kind: RequestTask) -> Result<Request, Error> {
 }
 
 /// The request in a job's payload.
-pub(crate) fn request(task: &JobTask, kind: RequestTask) -> Result<Request, Error> {
-    let mut request = read(task.claimed.payload.get(), kind)?;
+pub(crate) fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, Error> {
+    let mut request = match task.kind.model_call() {
+        None => read(task.claimed.payload.get(), kind)?,
+        Some(call) => call.request(&running(task), ctx)?,
+    };
     // What failed calls leave for the next one is found by it, and unlike the item's id it is unique.
     request.id = Some(task.claimed.job_id.to_string());
     Ok(request)
@@ -89,7 +93,7 @@ pub(crate) fn call(
     let requests = pack.iter().map(|task| {
         let request = task
             .request
-            .get_or_init(|| request(task, kind).map(Arc::new));
+            .get_or_init(|| request(task, kind, ctx).map(Arc::new));
         request.clone()
     });
     let requests: Vec<Arc<Request>> = match requests.collect() {
@@ -112,8 +116,13 @@ pub(crate) fn call(
         lines
             .map(|((response, task), request)| {
                 let spent = spent(paid(&response), &task.history);
-                let line = line(route, task, request, &after, now, Ok(response))?;
-                Ok((line, Some(spent)))
+                let result = match task.kind.model_call() {
+                    None => line(route, task, request, &after, now, Ok(response))?,
+                    Some(call) => call
+                        .result(&running(task), &response)
+                        .map_err(|error| error.with_paid(paid(&response)))?,
+                };
+                Ok(JobEnd::Result(result, Some(spent)))
             })
             .collect()
     });
@@ -123,6 +132,10 @@ pub(crate) fn call(
         hints: reply.hints,
         fatal: false,
     }
+}
+
+fn running(task: &JobTask) -> RunningJob {
+    RunningJob::new(&task.claimed, task.history.calls())
 }
 
 fn paid(response: &Response) -> Paid {
@@ -160,6 +173,9 @@ pub(crate) fn failure(
     now: Time,
     error: &Error,
 ) -> Option<Box<RawValue>> {
+    if task.kind.model_call().is_some() {
+        return None;
+    }
     line(
         route,
         task,

@@ -35,7 +35,7 @@ use super::kinds::Kinds;
 use super::settings::WorkerSettings;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{JobStore, MAX_CRASHES};
-use super::task::{Done, JobTask};
+use super::task::{Done, JobEnd, JobTask};
 use super::work::StoreWork;
 
 /// Never called: answers come from the schedule.
@@ -128,6 +128,7 @@ impl Scene {
         let kind = Kind::Prompts {
             route: Arc::new(route),
             task: RequestTask::Complete,
+            call: None,
         };
         kinds.set(COMPLETION_KIND, kind);
         let settings = WorkerSettings::default()
@@ -286,7 +287,7 @@ impl Scene {
         }
         EndedCall {
             call,
-            result: result.map(|()| vec![(RawValue::NULL.to_owned(), None)]),
+            result: result.map(|()| vec![JobEnd::Result(RawValue::NULL.to_owned(), None)]),
             used: None,
             hints: RateHints::default(),
             fatal: false,

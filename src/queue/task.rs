@@ -1,6 +1,7 @@
 //! A job in the hands of a worker.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -27,4 +28,12 @@ pub(crate) struct JobTask {
 }
 
 /// What a call made of each job of its pack.
-pub(crate) type Done = Vec<(Box<RawValue>, Option<Spent>)>;
+pub(crate) type Done = Vec<JobEnd>;
+
+/// What a call made of a job.
+pub(crate) enum JobEnd {
+    /// Its result, and what that used.
+    Result(Box<RawValue>, Option<Spent>),
+    /// It waits for others, and looks again after so long.
+    Wait(Duration),
+}

@@ -16,12 +16,15 @@ use crate::engine::run::Reply;
 use crate::engine::work::{Settled, Take, Ticket, Work};
 
 use super::backlog::StoreBacklog;
+use super::children::Children;
 use super::handler::RunningJob;
+use super::info::ParentJob;
 use super::job::ProcessState;
 use super::kind::Kind;
+use super::kinds::Kinds;
 use super::prompts;
 use super::store::{ClaimOutcome, JobStore, Settlement};
-use super::task::{Done, JobTask};
+use super::task::{Done, JobEnd, JobTask};
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
 
@@ -104,22 +107,24 @@ impl StoreWork {
     fn ends(&self, settled: &SettledPack, now: Time, wall: Timestamp, out: &mut Vec<Settlement>) {
         match settled {
             Settled::Final(ticket, Ok(done)) => {
-                for (member, (result, spent)) in ticket.task.iter().zip(done) {
-                    let (result, spent) = (result.clone(), *spent);
-                    out.push(end(
-                        member,
-                        ticket,
-                        ClaimOutcome::Completed { result, spent },
-                    ));
+                for (member, made) in ticket.task.iter().zip(done) {
+                    out.push(match made {
+                        JobEnd::Result(result, spent) => {
+                            let (result, spent) = (result.clone(), *spent);
+                            let outcome = ClaimOutcome::Completed { result, spent };
+                            end(member, ticket, outcome)
+                        }
+                        JobEnd::Wait(wait) => waits(&member.task, wall.after(*wait)),
+                    });
                 }
             }
             Settled::Final(ticket, Err(error)) => {
                 for member in &ticket.task {
                     let task = &member.task;
                     let result = match &*task.kind {
-                        Kind::Prompts { route, task: kind } => {
-                            prompts::failure(route, *kind, task, &ticket.tries, now, error)
-                        }
+                        Kind::Prompts {
+                            route, task: kind, ..
+                        } => prompts::failure(route, *kind, task, &ticket.tries, now, error),
                         Kind::Host(_) => None,
                     };
                     let paid = error.paid();
@@ -168,7 +173,9 @@ impl StoreWork {
         let paid = error.paid();
         let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
         let asked = |step| match &*task.kind {
-            Kind::Prompts { route, task: kind } => prompts::asked(route, *kind, task, step),
+            Kind::Prompts {
+                route, task: kind, ..
+            } => prompts::asked(route, *kind, task, step),
             Kind::Host(_) => Default::default(),
         };
         let mut history = task.history.clone();
@@ -204,6 +211,17 @@ fn back(task: &JobTask, calls: u32) -> Settlement {
         receipt: task.claimed.receipt,
         calls: calls.max(task.history.calls()),
         outcome: ClaimOutcome::Snooze { due_at: None },
+    }
+}
+
+/// A job that waits for others has spent nothing.
+fn waits(task: &JobTask, due_at: Timestamp) -> Settlement {
+    Settlement {
+        receipt: task.claimed.receipt,
+        calls: task.history.calls(),
+        outcome: ClaimOutcome::Snooze {
+            due_at: Some(due_at),
+        },
     }
 }
 
@@ -260,7 +278,9 @@ impl Work for StoreWork {
         seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
         drop(seen);
         for settled in done.drain(..) {
+            let waits = |done: &Done| matches!(done[..], [JobEnd::Wait(_)]);
             let (ticket, count) = match &settled {
+                Settled::Final(ticket, Ok(done)) if waits(done) => (ticket, None),
                 Settled::Final(ticket, Ok(_)) => (ticket, Some(&mut self.tally.completed)),
                 Settled::Final(ticket, Err(_)) => (ticket, Some(&mut self.tally.failed)),
                 Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
@@ -286,11 +306,12 @@ pub(crate) fn call(
     ticket: &Ticket<Pack<JobTask>>,
     ctx: &Context,
     clock: &Arc<dyn Clock>,
+    kinds: &Kinds,
 ) -> Reply<Done> {
     let pack = &ticket.task;
     let first = &pack[0].task;
     match &*first.kind {
-        Kind::Prompts { route, task } => {
+        Kind::Prompts { route, task, .. } => {
             let tasks: Vec<&JobTask> = pack.iter().map(|member| &member.task).collect();
             prompts::call(route, *task, &tasks, &ticket.tries, ctx)
         }
@@ -298,7 +319,7 @@ pub(crate) fn call(
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());
             let receipt = first.claimed.receipt;
             let calls = u32::from(ticket.tries.calls) + 1;
-            let (store, clock) = (store.clone(), clock.clone());
+            let (late_store, late_clock) = (store.clone(), clock.clone());
             let late = move |result| {
                 let outcome = ClaimOutcome::Completed {
                     result,
@@ -309,13 +330,26 @@ pub(crate) fn call(
                     calls,
                     outcome,
                 };
-                if let Err(error) = store.settle(&[end], clock.wall()) {
+                if let Err(error) = late_store.settle(&[end], late_clock.wall()) {
                     log::error!("a result that came late is lost: {error}");
                 }
             };
-            let result = handler.call(&job, ctx, late);
+            let parent = ParentJob {
+                process_id: job.process_id,
+                job_id: job.job_id,
+            };
+            let (name, priority) = (first.claimed.name(), first.claimed.priority);
+            let setup = kinds.setup.now();
+            let knows = Arc::new(move |kind: &str| setup.kinds.contains_key(kind));
+            let known = (knows as Arc<_>, &kinds.children);
+            let children = Children::new(store, clock, known, parent, name, priority);
+            let result = handler.call(&job, &children, ctx, late);
+            let result = result.map(|made| match made {
+                Some(result) => JobEnd::Result(result, children.spent()),
+                None => JobEnd::Wait(children.wait()),
+            });
             Reply {
-                result: result.map(|result| vec![(result, None)]),
+                result: result.map(|end| vec![end]),
                 used: None,
                 hints: Default::default(),
                 fatal: false,

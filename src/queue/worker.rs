@@ -23,6 +23,7 @@ use super::handler::Handler;
 use super::host::JobQueue;
 use super::kind::Kind;
 use super::kinds::Kinds;
+use super::model_call::ModelCall;
 use super::scale::WorkerScale;
 use super::settings::WorkerSettings;
 use super::worker_run::{WorkerReport, WorkerRun};
@@ -69,6 +70,7 @@ pub struct Worker {
     batch_clients: Option<Arc<BatchClients>>,
     settings: WorkerSettings,
     handlers: Vec<(String, Handler)>,
+    model_calls: Option<(Route<'static>, Vec<(String, ModelCall)>)>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     ctx: Context,
     on_error: ErrorPolicy,
@@ -88,6 +90,7 @@ impl Worker {
             batch_clients: None,
             settings: WorkerSettings::default(),
             handlers: Vec::new(),
+            model_calls: None,
             notifier: None,
             ctx: Context::new(),
             on_error: ErrorPolicy::ContinueOnError,
@@ -147,6 +150,18 @@ impl Worker {
     /// wait.
     pub fn handle(mut self, kind: impl Into<String>, handler: Handler) -> Self {
         self.handlers.push((kind.into(), handler));
+        self
+    }
+
+    /// Sends the jobs of these kinds, of which each is one call of a model, through this route. It shares
+    /// limits and pauses with the others. Default: jobs of kinds that no worker knows wait.
+    pub fn model_calls<K: Into<String>>(
+        mut self,
+        route: impl Into<Route<'static>>,
+        calls: impl IntoIterator<Item = (K, ModelCall)>,
+    ) -> Self {
+        let calls = calls.into_iter().map(|(kind, call)| (kind.into(), call));
+        self.model_calls = Some((route.into(), calls.collect()));
         self
     }
 
@@ -266,7 +281,9 @@ impl Worker {
     }
 
     fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
+        let calls = self.model_calls.as_ref().map(|(route, _)| route);
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
+        let first = first.or(calls);
         let kinds = Kinds::new(first);
         kinds.setup.change(|setup| setup.settings = self.settings);
         let (waker, woken) = Waker::new();
@@ -290,6 +307,9 @@ impl Worker {
             ..Change::default()
         });
         controls.kinds.setup.change(|setup| {
+            if let Some((route, calls)) = self.model_calls {
+                controls.set_model_calls(setup, route, calls);
+            }
             for (name, handler) in self.handlers {
                 setup.set_kind(&name, Kind::Host(handler));
             }
@@ -366,6 +386,14 @@ impl RunningWorker {
     pub fn set_embeddings(&self, route: impl Into<Route<'static>>) {
         self.controls.change(Change {
             embeddings: Some(Some(Box::new(route.into()))),
+            ..Change::default()
+        });
+    }
+
+    /// Changes the route of all [kinds](Worker::model_calls) whose jobs are one call of a model each.
+    pub fn set_model_route(&self, route: impl Into<Route<'static>>) {
+        self.controls.change(Change {
+            model_calls: Some(Box::new(route.into())),
             ..Change::default()
         });
     }

@@ -93,7 +93,7 @@ fn in_the_program_arguments_and_helpers_import_no_command() {
 }
 
 /// The floors of the library, the lowest first. A folder imports from those on lower floors alone.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["base"],
     &["config", "engine"],
     &["observe"],
@@ -102,6 +102,7 @@ const FLOORS: [&[&str]; 9] = [
     &["bulk"],
     &["export", "processing"],
     &["queue"],
+    &["jobs"],
     &["queue_run", "manager"],
 ];
 

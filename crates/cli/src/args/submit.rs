@@ -1,11 +1,12 @@
 //! The arguments of `batchwright submit`.
 
+use batchwright::ProcessId;
+use batchwright::jobs::JobTypes;
 use batchwright::queue::PRIORITIES;
-use batchwright::{Job, ProcessId};
-use clap::Args;
+use clap::{Arg, Args};
 
-use super::input::InputArgs;
-use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs};
+use super::input::{BadRows, InputArgs};
+use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs, TaskArg};
 use super::values::name;
 
 /// Put prompts on the queue; prints the id of their process
@@ -13,7 +14,7 @@ use super::values::name;
 /// INPUT is checked whole before anything is queued, as `run` does. Nothing is sent: `batchwright
 /// work` does that, now or later, here or in another terminal. All prompts are queued or none.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = HELP, mut_arg("types", type_flag))]
 pub struct SubmitArgs {
     #[command(flatten)]
     pub input: InputArgs,
@@ -30,9 +31,9 @@ pub struct SubmitArgs {
     /// Which jobs go first, 1 to 10
     ///
     /// Also by name: critical (10), high (7 to 9), normal (4 to 6), low (1 to 3)
-    #[arg(help_heading = "Queue", long, value_name = "N", default_value_t = Job::DEFAULT_PRIORITY,
-        value_parser = priority)]
-    pub priority: u8,
+    /// [default: 5, or that of the --type]
+    #[arg(help_heading = "Queue", long, value_name = "N", value_parser = priority)]
+    pub priority: Option<u8>,
 
     /// Retries of an item at each provider [default: the worker's]
     #[arg(help_heading = "Queue", long, value_name = "N", hide_short_help = true)]
@@ -65,6 +66,59 @@ pub struct SubmitArgs {
     pub show: ShowArgs,
 }
 
+impl SubmitArgs {
+    /// What the lines are payloads of, where they are no prompts: what `--type` names, unless that is a type of files
+    /// in a folder.
+    pub fn job_type(&self) -> Option<&str> {
+        let name = self.input.reading.folder.types.first()?;
+        let known = JobTypes::new().get(name).is_ok();
+        let of_files = self.input.files.iter().any(|path| path.is_dir());
+        (known || !of_files).then_some(name)
+    }
+
+    /// A flag that says how a prompt is made or asked, if there is one.
+    pub fn prompt_flag(&self) -> Option<&'static str> {
+        let (prompt, input) = (&self.prompt, &self.input);
+        let given = [
+            (self.model.is_some(), "--model"),
+            (prompt.template.is_some(), "--template"),
+            (prompt.system.is_some(), "--system"),
+            (prompt.json_schema.is_some(), "--json-schema"),
+            (prompt.json_mode, "--json-mode"),
+            (prompt.max_tokens.is_some(), "--max-tokens"),
+            (prompt.temperature.is_some(), "--temperature"),
+            (prompt.extra.is_some(), "--extra"),
+            (prompt.service_tier.is_some(), "--service-tier"),
+            (prompt.dimensions.is_some(), "--dimensions"),
+            (prompt.keep_reply, "--keep-reply"),
+            (matches!(prompt.task, TaskArg::Embed), "--task"),
+            (input.bad_rows == BadRows::Skip, "--bad-rows"),
+            (!input.keep.is_empty(), "--keep"),
+            (input.samples.is_some(), "--samples"),
+        ];
+        given
+            .into_iter()
+            .find(|(given, _)| *given)
+            .map(|(_, flag)| flag)
+    }
+}
+
+fn type_flag(flag: Arg) -> Arg {
+    let lines = JobTypes::new().all().into_iter();
+    let lines = lines.map(|one| format!("\n  {}: {}", one.name(), one.description()));
+    let long = format!(
+        "Jobs of another type than prompts\n\nEach line of INPUT is a JSON object then, the payload of a job; an `id` in \
+         it names the job. docs/jobs.md describes the payloads of these types:{}\n\nOf a folder, files of this type alone, \
+         by ripgrep's names: py, rust, js, ts, go, md …",
+        lines.collect::<String>()
+    );
+    flag.help("Jobs of another type than prompts")
+        .long_help(long)
+        .help_heading("Queue")
+        .value_name("TYPE")
+        .hide_short_help(false)
+}
+
 /// A number, or a word for one.
 fn priority(text: &str) -> Result<u8, String> {
     let number = match text.trim() {
@@ -86,6 +140,8 @@ The id is all that is printed on standard output:
   batchwright results $id -o results.jsonl
 
 What makes a prompt, in which files, is told by: batchwright run --help
+Jobs of another type than prompts, checked line by line:
+  batchwright submit --type summarize articles.jsonl
 Urgent ones, ahead of all that waits:
   batchwright submit urgent.txt --priority 10
 

@@ -10,6 +10,8 @@ use crate::display;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
 use crate::input::{on_disk, requests_in_background, until_cancelled};
+use crate::job_types;
+use crate::payloads;
 use crate::prompts;
 use crate::queue::failed;
 use crate::session::Session;
@@ -22,8 +24,37 @@ pub fn execute(args: &SubmitArgs) -> Exit {
 }
 
 fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
+    match args.job_type() {
+        Some(name) => submit_payloads(args, name),
+        None => submit_prompts(args),
+    }
+}
+
+/// Payloads of a type, one a line.
+fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
+    let session = start(args)?;
+    let types = job_types::built_in();
+    let one = types.get(name);
+    let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
+    if let Some(flag) = args.prompt_flag() {
+        let why = format!("{flag} says something of prompts, and --type {name} takes none");
+        return Err(Refusal::usage(why).into());
+    }
+    let rows = payloads::open(&args.input, one, &session.ctx)?;
+    let queue = args.data.open()?;
+    let process = args.process.unwrap_or_else(ProcessId::new);
+    refuse_known(args, &queue, process)?;
+    let jobs = rows.map(|row| row.map(|job| with_options(args, job)));
+    queued(args, &queue, process, jobs, &session)
+}
+
+fn start(args: &SubmitArgs) -> Result<Session, Refusal> {
     let stopping = "stopping: nothing will be left in the queue; once more to end now";
-    let session = Session::start(&args.show, Context::new(), stopping.to_owned())?;
+    Session::start(&args.show, Context::new(), stopping.to_owned())
+}
+
+fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
+    let session = start(args)?;
     let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
     let folder = data_dir(args.data.data_dir.as_deref());
     let settings = args.input.settings(settings, folder)?;
@@ -50,13 +81,24 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
         )?),
         false => Box::new(until_cancelled(prompts.into_requests(), &session.ctx)),
     };
-    let jobs = requests.map(|request| request.map(|request| job(args, &request)));
+    let jobs =
+        requests.map(|request| request.map(|request| with_options(args, Job::from(&request))));
+    queued(args, &queue, process, jobs, &session)
+}
+
+fn queued(
+    args: &SubmitArgs,
+    queue: &JobQueue,
+    process: ProcessId,
+    jobs: impl IntoIterator<Item = Result<Job, Error>>,
+    session: &Session,
+) -> Result<Exit, Early> {
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
         Ok(0) => Err(Refusal::usage(args.input.nothing())
             .about(About::Input)
             .into()),
         Ok(total) => Ok(report(args, process, total)),
-        Err(error) => Err(take_back(args, &queue, process, error, &session)),
+        Err(error) => Err(take_back(args, queue, process, error, session)),
     }
 }
 
@@ -89,8 +131,11 @@ fn info(args: &SubmitArgs) -> ProcessInfo {
     }
 }
 
-fn job(args: &SubmitArgs, request: &Request) -> Job {
-    let job = Job::from(request).priority(args.priority);
+fn with_options(args: &SubmitArgs, job: Job) -> Job {
+    let job = match args.priority {
+        Some(priority) => job.priority(priority),
+        None => job,
+    };
     match args.max_retries {
         Some(retries) => job.max_retries(retries),
         None => job,

@@ -40,6 +40,7 @@ mod format;
 mod headers;
 mod help;
 mod input;
+mod job_types;
 mod keep;
 mod kill;
 mod limits;

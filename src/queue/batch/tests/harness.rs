@@ -198,6 +198,7 @@ pub(crate) fn prompt_kinds(clock: &Arc<ManualClock>, max_retries: u8) -> Kinds {
     let kind = Kind::Prompts {
         route: Arc::new(route),
         task: RequestTask::Complete,
+        call: None,
     };
     kinds.set(COMPLETION_KIND, kind);
     let settings = WorkerSettings::default()

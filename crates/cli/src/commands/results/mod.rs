@@ -33,6 +33,14 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let (queue, process) = args.data.process(&args.process)?;
     let id = process.process_id;
     let keeps = args.keep || !(args.take || saves(args));
+    if let Some(parent) = process.info.parent.filter(|_| !keeps) {
+        let look = args.data.command(&format!("results {id} --keep"));
+        return Err(Refusal::usage(format!(
+            "job {} of process {} waits for these results and collects them; nothing was taken. To look at \
+             them: {look}",
+            parent.job_id, parent.process_id
+        )));
+    }
     let found = Sidecar::output_of(&process);
     let own_output = found
         .as_deref()

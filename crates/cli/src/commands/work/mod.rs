@@ -17,6 +17,7 @@ use crate::args::work::WorkArgs;
 use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Exit, Refusal};
+use crate::job_types;
 use crate::provider;
 use crate::queue::all_of;
 use crate::routes;
@@ -69,6 +70,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         .context(&ctx)
         .notifier(listeners.notifier)
         .follow(watch)
+        .job_types(job_types::built_in())
         .on_settings(tell_changes(progress.clone(), queue.clone(), note))
         .worker(&queue)
         .map_err(failed)?

@@ -61,6 +61,16 @@ impl QueueProgress {
     }
 }
 
+impl QueueProgress {
+    /// Whether people take the results: what a job waits for is collected by it, and gone soon after.
+    fn has_takers(&self, id: ProcessId) -> bool {
+        match self.queue.process(id) {
+            Ok(process) => process.is_some_and(|process| process.info.parent.is_none()),
+            Err(_) => true,
+        }
+    }
+}
+
 impl ProgressNotifier for QueueProgress {
     fn on_progress(&self, progress: &Progress) {
         let (Some(id), Ok(mut known)) = (progress.process_id, self.known.lock()) else {
@@ -72,7 +82,7 @@ impl ProgressNotifier for QueueProgress {
             }
             Phase::Finished => {
                 known.open.remove(&id);
-                if known.finished.insert(id) && !self.quiet {
+                if known.finished.insert(id) && !self.quiet && self.has_takers(id) {
                     let collect_command = run_process::collect_command_of(&self.queue, Some(id));
                     display::say(&finished(progress, collect_command.as_deref()));
                 }

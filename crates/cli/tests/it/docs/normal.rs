@@ -19,7 +19,12 @@ const UNITS: [(&str, &str); 14] = [
 ];
 
 /// Fields of JSON whose values differ.
-const FIELDS: [&str; 3] = ["\"latency_ms\":", "\"elapsed_seconds\":", "\"request_id\":"];
+const FIELDS: [&str; 4] = [
+    "\"generated_at\":",
+    "\"latency_ms\":",
+    "\"elapsed_seconds\":",
+    "\"request_id\":",
+];
 
 /// The line as it is compared; empty for one that is not, such as a progress line.
 pub fn normal(line: &str) -> String {

@@ -1,0 +1,323 @@
+//! Jobs of the types that are built in, from `submit --type` to `results`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use batchwright::ProcessId;
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use serde_json::{Value, json};
+
+use super::common::{Desk, PATIENCE, Running, simulator};
+use super::queue::{database, on_queue, plain, queue, submit};
+
+/// A worker whose models are simulated.
+pub fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
+    let url = sim.base_url();
+    let words = format!("work --provider local --base-url {url} --model sim-1 {words}");
+    Running::start(&mut on_queue(desk, &words))
+}
+
+/// The lines of a process by their ids, taken from the queue.
+pub fn taken(desk: &Desk, id: ProcessId) -> BTreeMap<String, Value> {
+    let name = format!("{id}.jsonl");
+    plain(desk, &format!("results {id} -o {name}"));
+    let taken = std::fs::read_to_string(desk.path(&name)).unwrap();
+    let lines = taken.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        (line["id"].as_str().unwrap().to_owned(), line)
+    });
+    lines.collect()
+}
+
+fn articles(n: usize) -> String {
+    let article =
+        |i| json!({"article_id": format!("a-{i}"), "content": format!("Article {i}. It rained.")});
+    (0..n).map(|i| format!("{}\n", article(i))).collect()
+}
+
+#[test]
+fn summaries_survive_trouble_and_a_killed_worker_and_fall_back_to_extracts() {
+    const ARTICLES: usize = 40;
+    let desk = Desk::new();
+    desk.write("in.jsonl", articles(ARTICLES));
+    let id = submit(&desk, "--type summarize in.jsonl");
+    let few = Duration::from_millis(40);
+    let config = SimConfig::default()
+        .latency(few)
+        .retry_after(few)
+        .trouble(Trouble::Html502, 0.1)
+        .trouble(Trouble::RateLimit, 0.2)
+        .trouble(Trouble::BadRequest, 0.2)
+        .seed(7);
+    let sim = simulator(config);
+    let mut killed = working(&desk, &sim, "-j 4");
+    assert!(sim.wait_until(|s| s.calls > 12, PATIENCE));
+    killed.child.kill().unwrap();
+    working(&desk, &sim, "-j 4 --until-empty").wait().expect(0);
+    let results = taken(&desk, id);
+    assert_eq!(results.len(), ARTICLES);
+    let by = |provider: &str| {
+        let of = |line: &&Value| line["result"]["provider"] == provider;
+        results.values().filter(of).count()
+    };
+    let refused = (0..ARTICLES).filter(|i| {
+        sim_plan(&sim, &format!("Article {i}. It rained.")) == Some(Trouble::BadRequest)
+    });
+    assert_eq!(by("extract"), refused.count());
+    assert_eq!(by("extract") + by("local"), ARTICLES);
+    for (id, line) in &results {
+        assert_eq!(
+            (&line["success"], &line["kind"]),
+            (&json!(true), &json!("summarize"))
+        );
+        let text = line["result"]["summary"].as_str().unwrap();
+        assert!(!text.is_empty(), "{id}");
+        let at = line["result"]["generated_at"].as_str().unwrap();
+        assert!(at.ends_with('Z') && at.len() == 20, "{at}");
+    }
+    // The four calls that were in flight when the worker died are made again, and no other.
+    assert!(
+        sim.stats().answered <= ARTICLES as u64 + 4,
+        "{:?}",
+        sim.stats()
+    );
+}
+
+fn sim_plan(sim: &Simulator, text: &str) -> Option<Trouble> {
+    sim.config().plan(text)
+}
+
+#[test]
+fn payloads_that_are_none_are_refused_with_line_and_field() {
+    let desk = Desk::new();
+    let lines = [
+        r#"{"article_id":"a","content":"text"}"#,
+        r#"{"article_id":"b"}"#,
+        "",
+        r#"{"article_id":"c","content":"text","user_preferences":{"length":"tiny"}}"#,
+        "no json",
+        r#"{"article_id":"d","content":"text","tone":"dry"}"#,
+    ];
+    desk.write("in.jsonl", lines.join("\n"));
+    plain(&desk, "submit --type summarize in.jsonl")
+        .expect(2)
+        .says("in.jsonl line 2: field `content`: it is missing")
+        .says("in.jsonl line 4: field `user_preferences.length`: write short, medium or long")
+        .says("in.jsonl line 5: no JSON")
+        .says("in.jsonl line 6: field `tone`: there is no such field; there are: article_id")
+        .says("nothing");
+    assert!(queue(&desk).open_processes().unwrap().is_empty());
+    plain(&desk, "submit --type sumarize in.jsonl")
+        .expect(2)
+        .says("there is no such type of jobs; there are: ")
+        .says("extract_content, ");
+    desk.write("in.csv", "article_id\na\n");
+    plain(&desk, "submit --type summarize in.csv")
+        .expect(2)
+        .says(".jsonl");
+    plain(&desk, "submit --type summarize in.jsonl --system brief")
+        .expect(2)
+        .says("--system");
+    let help = plain(&desk, "submit --help").expect(0);
+    assert!(
+        help.stdout
+            .contains("summarize: An article in a few sentences")
+    );
+}
+
+#[test]
+fn a_type_has_a_priority_of_its_own_and_the_users_comes_first() {
+    let desk = Desk::new();
+    desk.write("in.jsonl", articles(1));
+    submit(&desk, "--type summarize in.jsonl");
+    submit(
+        &desk,
+        "--type summarize in.jsonl --priority 2 --max-retries 9",
+    );
+    let conn = rusqlite::Connection::open(database(&desk)).unwrap();
+    let sql = "SELECT priority FROM jobs ORDER BY rowid";
+    let mut query = conn.prepare(sql).unwrap();
+    let rows = query.query_map([], |row| row.get(0)).unwrap();
+    let priorities: Vec<u8> = rows.collect::<Result<_, _>>().unwrap();
+    assert_eq!(priorities, [7, 2]);
+}
+
+#[test]
+fn articles_come_out_of_pages() {
+    let desk = Desk::new();
+    let text = "<p>It rained all day in Bern, as it had done the day before, and the river rose by half a \
+                metre, said the office that measures it, and nobody went out.</p>";
+    let page = |title: &str| {
+        format!(
+            "<html><head><title>{title}</title></head><body><nav><a href=\"/\">Home</a></nav><article>{}\
+             </article></body></html>",
+            text.repeat(6)
+        )
+    };
+    desk.write("rain.html", page("Rain"));
+    let lines = [
+        json!({"id": "file", "path": "rain.html"}),
+        json!({"id": "text", "html": page("Snow")}),
+        json!({"id": "none", "html": "<div></div>"}),
+    ];
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    desk.write("in.jsonl", &lines);
+    let id = submit(&desk, "--type extract_content in.jsonl");
+    let ended = plain(&desk, "work --provider extract --until-empty").expect(3);
+    ended.says("2 done, 1 failed");
+    let results = taken(&desk, id);
+    for (id, title) in [("file", "Rain"), ("text", "Snow")] {
+        let result = &results[id]["result"];
+        assert_eq!(result["title"], title);
+        let text = result["text"].as_str().unwrap();
+        assert!(
+            text.contains("half a metre") && !text.contains("Home"),
+            "{text}"
+        );
+    }
+    assert_eq!(results["none"]["error"]["kind"], "invalid");
+}
+
+#[test]
+fn a_summary_is_checked_and_judged() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let source =
+        "The river Aare rose by half a metre in Bern, said the office, and nobody was hurt.";
+    let lines = [
+        json!({"id": "good", "summary": "In Bern the Aare rose by half a metre.", "source": source}),
+        json!({"id": "bad", "summary": "In Bern the Rhine rose by 7 metres.", "source": source}),
+        json!({"id": "judged", "summary": "In Bern the Aare rose.", "source": source, "judge": true}),
+    ];
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    desk.write("in.jsonl", &lines);
+    let id = submit(&desk, "--type validate_summary in.jsonl");
+    working(&desk, &sim, "--until-empty").wait().expect(0);
+    let results = taken(&desk, id);
+    let result = |id: &str| &results[id]["result"];
+    assert_eq!(result("good")["valid"], true);
+    assert_eq!(result("good")["judge"], Value::Null);
+    let checks = result("bad")["problems"].as_array().unwrap().iter();
+    let checks: Vec<&Value> = checks.map(|problem| &problem["check"]).collect();
+    assert_eq!(checks, ["number", "name"]);
+    assert!(result("judged")["judge"]["score"].is_u64(), "{results:?}");
+    assert_eq!(sim.stats().answered, 1);
+    // `extract` is no judge, and a check that was not made is no pass.
+    submit(&desk, "--type validate_summary in.jsonl");
+    plain(&desk, "work --provider extract --until-empty").expect(3);
+    // Nothing is left of the judge's part but what was taken or waits to be.
+    let open = queue(&desk).open_processes().unwrap();
+    assert!(
+        open.iter().all(|process| process.info.parent.is_none()),
+        "{open:?}"
+    );
+}
+
+#[test]
+fn texts_are_compared_by_their_vectors() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let texts = ["It rained.", "It snowed.", "It rained."];
+    let items: Vec<Value> = texts.iter().map(|text| json!({"text": text})).collect();
+    let lines = [
+        json!({"id": "pairs", "items": items, "top_k": 1}),
+        json!({"id": "query", "items": items, "query": {"text": "It snowed."}, "top_k": 2}),
+        json!({"id": "odd", "items": [{"text": "a"}, {"embedding": [1, 2, 3]}]}),
+    ];
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    desk.write("in.jsonl", &lines);
+    let id = submit(&desk, "--type calculate_similarity in.jsonl");
+    working(&desk, &sim, "--until-empty").wait().expect(3);
+    let results = taken(&desk, id);
+    let pair = &results["pairs"]["result"]["pairs"];
+    assert_eq!(pair, &json!([{"a": "0", "b": "2", "score": 1.0}]));
+    let matches = results["query"]["result"]["matches"].as_array().unwrap();
+    assert_eq!(
+        (matches.len(), &matches[0]),
+        (2, &json!({"id": "1", "score": 1.0}))
+    );
+    let error = results["odd"]["error"]["message"].as_str().unwrap();
+    assert!(error.contains("cannot be compared"), "{error}");
+
+    // Vectors of earlier jobs, while these are in the queue.
+    let (embedded, text) = (Desk::new(), json!({"text": "It rained."}));
+    embedded.write("in.jsonl", format!("{text}\n"));
+    let id = submit(&embedded, "--type embedding in.jsonl");
+    let job = queue(&embedded).items(id, None, 1).unwrap()[0].job_id;
+    let line = json!({"items": [{"job_id": job}], "query": text});
+    embedded.write("in.jsonl", format!("{line}\n"));
+    let id = submit(&embedded, "--type calculate_similarity in.jsonl");
+    working(&embedded, &sim, "--until-empty").wait().expect(0);
+    let results = taken(&embedded, id);
+    let line = results.values().next().unwrap();
+    assert_eq!(line["result"]["matches"][0]["score"], 1.0);
+}
+
+#[test]
+fn a_batch_has_all_results_and_enqueues_its_jobs_once_whatever_is_killed() {
+    const MEMBERS: usize = 60;
+    let desk = Desk::new();
+    let config = SimConfig::default().latency(Duration::from_millis(30));
+    let sim = simulator(config.trouble(Trouble::BadRequest, 0.2).seed(3));
+    let prompt = |i| json!({"type": "completion", "id": format!("m-{i}"), "payload": {"prompt": format!("member {i}")}});
+    let mut members: Vec<Value> = (0..MEMBERS).map(prompt).collect();
+    members.push(json!({"type": "extract_content", "payload": {"html": "<p></p>"}}));
+    desk.write(
+        "in.jsonl",
+        format!("{}\n", json!({"id": "b", "jobs": members})),
+    );
+    let id = submit(&desk, "--type batch_process in.jsonl");
+    // One worker dies as it fans out, or soon after, another one in the middle.
+    for calls in [0, 20] {
+        let mut killed = working(&desk, &sim, "-j 4");
+        assert!(sim.wait_until(|s| s.calls > calls, PATIENCE));
+        killed.child.kill().unwrap();
+        let _ = killed.child.wait();
+    }
+    let words = format!("-j 4 --until-empty --processes {id}");
+    // Some of its members failed; it did not.
+    working(&desk, &sim, &words).wait().expect(3);
+    let results = taken(&desk, id);
+    let result = &results["b"]["result"];
+    let failed = |i: &usize| sim.config().plan(&format!("member {i}")) == Some(Trouble::BadRequest);
+    let failed = (0..MEMBERS).filter(failed).count() + 1;
+    assert_eq!(result["total"], MEMBERS + 1);
+    assert_eq!(result["failed"], failed);
+    assert_eq!(result["completed"], MEMBERS + 1 - failed);
+    let lines = result["results"].as_array().unwrap();
+    let ids: Vec<&str> = lines
+        .iter()
+        .map(|line| line["id"].as_str().unwrap())
+        .collect();
+    let expected: Vec<String> = (0..MEMBERS)
+        .map(|i| format!("m-{i}"))
+        .chain(["60".to_owned()])
+        .collect();
+    assert_eq!(ids, expected);
+    // Each prompt once, but for the four that were in flight at each kill.
+    assert!(
+        sim.stats().calls <= (MEMBERS + 2 * 4) as u64,
+        "{:?}",
+        sim.stats()
+    );
+    assert!(queue(&desk).open_processes().unwrap().is_empty());
+}
+
+#[test]
+fn what_a_cancelled_batch_waits_for_is_cancelled_with_it() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(200)));
+    let prompt = |i| json!({"type": "completion", "payload": {"prompt": format!("member {i}")}});
+    let members: Vec<Value> = (0..40).map(prompt).collect();
+    desk.write("in.jsonl", format!("{}\n", json!({"jobs": members})));
+    let id = submit(&desk, "--type batch_process in.jsonl");
+    let mut worker = working(&desk, &sim, "-j 1");
+    assert!(sim.wait_until(|s| s.calls > 1, PATIENCE));
+    plain(&desk, &format!("cancel {id}")).expect(0);
+    let calls = sim.stats().calls;
+    assert!(sim.wait_until(|s| s.in_flight == 0, PATIENCE));
+    worker.child.kill().unwrap();
+    assert!(sim.stats().calls <= calls + 1, "{:?}", sim.stats());
+    plain(&desk, "work --provider extract --until-empty -q").expect(0);
+    let open = queue(&desk).open_processes().unwrap();
+    let ids: Vec<ProcessId> = open.iter().map(|process| process.process_id).collect();
+    assert_eq!(ids, [id]);
+}

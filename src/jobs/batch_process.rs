@@ -1,0 +1,163 @@
+//! `batch_process`: jobs of other types as one, which is done when all of them are.
+
+use std::collections::HashSet;
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::queue::children::Children;
+use crate::queue::handler::{Handler, RunningJob};
+use crate::queue::job::{Job, PRIORITIES};
+
+use super::fields::{Fields, PayloadError};
+use super::job_type::JobType;
+
+pub(super) const NAME: &str = "batch_process";
+/// Their results come back in one.
+const MOST_JOBS: usize = 10_000;
+
+/// `others` are the types of which there may be jobs in it.
+pub(super) fn job_type(
+    others: impl Fn() -> Vec<JobType> + Clone + Send + Sync + 'static,
+) -> JobType {
+    let (checks, prepares) = (others.clone(), others.clone());
+    let handler =
+        Handler::with_children(move |job: &RunningJob, children: &Children, _: &Context| {
+            process(&others(), job, children)
+        });
+    JobType::handled(NAME, handler)
+        .about("Jobs of other types as one, with all their results")
+        .prepare(move |payload| prepared(&prepares(), payload))
+        .check(move |payload| members(&checks(), payload).map(drop))
+}
+
+/// The payload with those of its jobs as they are enqueued.
+fn prepared(types: &[JobType], mut payload: Value) -> Result<Value, PayloadError> {
+    let jobs = payload.get_mut("jobs").and_then(Value::as_array_mut);
+    for (i, member) in jobs.into_iter().flatten().enumerate() {
+        let name = member.get("type").and_then(Value::as_str);
+        // What is wrong with the others is said when they are checked.
+        let Some(one) = types.iter().find(|one| Some(one.name()) == name) else {
+            continue;
+        };
+        if let Some(given) = member.get_mut("payload") {
+            let made = one.prepared(given.take());
+            *given = made.map_err(|error| error.within(&format!("jobs[{i}].payload")))?;
+        }
+    }
+    Ok(payload)
+}
+
+/// The jobs of a payload, and of which type each is.
+fn members(types: &[JobType], payload: &Value) -> Result<Vec<Job>, PayloadError> {
+    let fields = Fields::of(payload, &["jobs"])?;
+    let members = fields.list("jobs", MOST_JOBS)?;
+    let members = members.ok_or_else(|| fields.missing("jobs"))?;
+    let mut seen = HashSet::new();
+    let mut jobs = Vec::with_capacity(members.len());
+    for (i, (path, member)) in members.into_iter().enumerate() {
+        let names = ["type", "payload", "id", "priority", "max_retries"];
+        let fields = Fields::at(path.clone(), member, &names)?;
+        let name = fields.required_text("type")?;
+        let Some(one) = types.iter().find(|one| one.name() == name) else {
+            let names: Vec<&str> = types.iter().map(JobType::name).collect();
+            let why = format!(
+                "there is no such type here; there are: {}",
+                names.join(", ")
+            );
+            return Err(fields.bad("type", why));
+        };
+        let payload = fields.get("payload");
+        let payload = payload.ok_or_else(|| fields.missing("payload"))?;
+        let job = one.checked(payload);
+        let mut job = job.map_err(|error| error.within(&format!("{path}.payload")))?;
+        let id = fields.text("id")?.map(str::to_owned);
+        let id = id.unwrap_or_else(|| i.to_string());
+        if !seen.insert(id.clone()) {
+            return Err(fields.bad("id", format!("{id:?} is there twice")));
+        }
+        let range = usize::from(*PRIORITIES.start())..=usize::from(*PRIORITIES.end());
+        if let Some(priority) = fields.whole("priority", range)? {
+            job = job.priority(u8::try_from(priority).unwrap_or(*PRIORITIES.end()));
+        }
+        if let Some(retries) = fields.whole("max_retries", 0..=usize::from(u8::MAX))? {
+            job = job.max_retries(u8::try_from(retries).unwrap_or(u8::MAX));
+        }
+        jobs.push(job.item_id(id));
+    }
+    Ok(jobs)
+}
+
+fn process(
+    types: &[JobType],
+    job: &RunningJob,
+    children: &Children,
+) -> Result<Option<Value>, Error> {
+    let jobs = || {
+        let payload: Value = job.parse()?;
+        Ok(members(types, &payload)?)
+    };
+    let Some(results) = children.gather("jobs", jobs)? else {
+        return Ok(None);
+    };
+    let completed = results.iter().filter(|result| result.is_success()).count();
+    let lines = results
+        .iter()
+        .map(|result| RawValue::from_string(result.line()));
+    let lines: Vec<Box<RawValue>> = lines.filter_map(Result::ok).collect();
+    Ok(Some(json!({
+        "total": results.len(),
+        "completed": completed,
+        "failed": results.len() - completed,
+        "results": lines,
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::JobTypes;
+
+    #[test]
+    fn what_is_wrong_with_a_job_of_many_is_said_of_it() {
+        let good = json!({"type": "summarize", "payload": {"article_id": "a", "content": "b"}});
+        let types = JobTypes::new();
+        for (second, field) in [
+            (json!({"type": "sumarize", "payload": {}}), "jobs[1].type"),
+            (
+                json!({"type": "batch_process", "payload": {"jobs": []}}),
+                "jobs[1].type",
+            ),
+            (json!({"type": "summarize"}), "jobs[1].payload"),
+            (
+                json!({"type": "summarize", "payload": {"article_id": "a"}}),
+                "jobs[1].payload.content",
+            ),
+            (
+                json!({"type": "completion", "payload": {"prompt": 7}}),
+                "jobs[1].payload.prompt",
+            ),
+            (
+                json!({"type": "extract_content", "payload": {"path": "/etc/hosts"}}),
+                "jobs[1].payload.path",
+            ),
+            (
+                json!({"type": "embedding", "payload": {"text": "a"}, "priority": 11}),
+                "jobs[1].priority",
+            ),
+            (
+                json!({"type": "embedding", "payload": {"text": "a"}, "id": "0"}),
+                "jobs[1].id",
+            ),
+        ] {
+            let error = types
+                .job(NAME, json!({"jobs": [good, second]}))
+                .unwrap_err();
+            assert_eq!(error.field, field, "{error}");
+        }
+        assert!(types.job(NAME, json!({"jobs": [good]})).is_ok());
+        assert_eq!(types.job(NAME, json!({})).unwrap_err().field, "jobs");
+    }
+}

@@ -1,0 +1,329 @@
+//! `calculate_similarity`: how much texts are alike, by the cosine of their vectors.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::JobId;
+use crate::llm::request::Request;
+use crate::queue::children::Children;
+use crate::queue::handler::{Handler, RunningJob};
+use crate::queue::job::{EMBEDDING_KIND, Job};
+
+use super::fields::{Fields, PayloadError};
+use super::job_type::JobType;
+
+/// Behind what somebody waits for.
+const PRIORITY: u8 = 3;
+const TOP_K: usize = 10;
+const MOST_ITEMS: usize = 10_000;
+/// Each is compared with each other one.
+const MOST_PAIRED: usize = 1_000;
+
+pub(super) fn job_type() -> JobType {
+    JobType::handled("calculate_similarity", Handler::with_children(calculate))
+        .about("How much texts are alike: the nearest to one of them, or the nearest pairs")
+        .priority(PRIORITY)
+        .check(|payload| Payload::read(payload).map(drop))
+}
+
+struct Payload<'v> {
+    items: Vec<(String, Source<'v>)>,
+    query: Option<Source<'v>>,
+    top_k: usize,
+    min_score: f64,
+    model: Option<&'v str>,
+}
+
+/// Where a vector comes from.
+enum Source<'v> {
+    Text(&'v str),
+    Vector(Vec<f32>),
+    /// An earlier job that asked for one.
+    Job(JobId),
+}
+
+impl<'v> Payload<'v> {
+    fn read(payload: &'v Value) -> Result<Self, PayloadError> {
+        let names = ["items", "query", "top_k", "min_score", "model"];
+        let fields = Fields::of(payload, &names)?;
+        let members = fields.list("items", MOST_ITEMS)?;
+        let members = members.ok_or_else(|| fields.missing("items"))?;
+        let mut items = Vec::with_capacity(members.len());
+        let mut seen = HashSet::new();
+        for (i, (path, member)) in members.into_iter().enumerate() {
+            let item = Fields::at(path, member, &["id", "text", "embedding", "job_id"])?;
+            let id = item
+                .text("id")?
+                .map_or_else(|| i.to_string(), str::to_owned);
+            if !seen.insert(id.clone()) {
+                return Err(item.bad("id", format!("{id:?} is there twice")));
+            }
+            items.push((id, source(&item)?));
+        }
+        let query = fields.object("query", &["text", "embedding", "job_id"])?;
+        let query = query.map(|query| source(&query)).transpose()?;
+        if query.is_none() && !(2..=MOST_PAIRED).contains(&items.len()) {
+            let why =
+                format!("without a query each is compared with each: write 2 to {MOST_PAIRED}");
+            return Err(fields.bad("items", why));
+        }
+        let min_score = match fields.get("min_score").map(Value::as_f64) {
+            None => -1.0,
+            Some(Some(score)) if (-1.0..=1.0).contains(&score) => score,
+            Some(_) => return Err(fields.bad("min_score", "write a number from -1 to 1")),
+        };
+        Ok(Self {
+            items,
+            query,
+            top_k: fields.whole("top_k", 1..=MOST_ITEMS)?.unwrap_or(TOP_K),
+            min_score,
+            model: fields.text("model")?,
+        })
+    }
+
+    /// The query first, if there is one.
+    fn sources(&self) -> impl Iterator<Item = &Source<'v>> {
+        let items = self.items.iter().map(|(_, source)| source);
+        self.query.iter().chain(items)
+    }
+
+    fn embedding(&self, text: &str) -> Job {
+        let request = Request::embedding(text);
+        Job::from(match self.model {
+            Some(model) => request.with_model(model),
+            None => request,
+        })
+    }
+}
+
+fn source<'v>(fields: &Fields<'v>) -> Result<Source<'v>, PayloadError> {
+    let given = ["text", "embedding", "job_id"].map(|name| fields.get(name).is_some());
+    if given.iter().filter(|given| **given).count() != 1 {
+        return Err(fields.bad("text", "write one of text, embedding and job_id"));
+    }
+    if let Some(text) = fields.text("text")? {
+        return Ok(Source::Text(text));
+    }
+    if let Some(id) = fields.text("job_id")? {
+        let id = id.parse();
+        return id
+            .map(Source::Job)
+            .map_err(|_| fields.bad("job_id", "write the id of a job of the queue"));
+    }
+    let vector = fields.get("embedding").map(Vec::<f32>::deserialize);
+    match vector {
+        Some(Ok(vector))
+            if vector.iter().any(|x| *x != 0.0) && vector.iter().all(|x| x.is_finite()) =>
+        {
+            Ok(Source::Vector(vector))
+        }
+        _ => Err(fields.bad("embedding", "write a list of numbers that are not all 0")),
+    }
+}
+
+fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<Value>, Error> {
+    let payload: Value = job.parse()?;
+    let payload = Payload::read(&payload)?;
+    let Some(vectors) = vectors(&payload, children)? else {
+        return Ok(None);
+    };
+    let dimensions = vectors.first().map_or(0, Vec::len);
+    if let Some(other) = vectors.iter().find(|vector| vector.len() != dimensions) {
+        let why = format!(
+            "vectors of {dimensions} and of {} numbers cannot be compared: they are of two models",
+            other.len()
+        );
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    let units: Vec<Vec<f32>> = vectors.iter().map(|vector| unit(vector)).collect();
+    let id = |i: usize| payload.items[i].0.as_str();
+    let keep = |score: &f64| *score >= payload.min_score;
+    Ok(Some(match (&payload.query, &units[..]) {
+        (Some(_), [query, items @ ..]) => {
+            let scores = items.iter().map(|item| cosine(query, item)).enumerate();
+            let scores = scores.filter(|(_, score)| keep(score)).collect();
+            let best = best(scores, payload.top_k).into_iter();
+            let matches = best.map(|(i, score)| json!({"id": id(i), "score": rounded(score)}));
+            json!({"matches": matches.collect::<Vec<_>>(), "dimensions": dimensions})
+        }
+        (_, items) => {
+            let pairs = (0..items.len()).flat_map(|a| (a + 1..items.len()).map(move |b| (a, b)));
+            let scores = pairs.map(|(a, b)| ((a, b), cosine(&items[a], &items[b])));
+            let scores = scores.filter(|(_, score)| keep(score)).collect();
+            let best = best(scores, payload.top_k).into_iter();
+            let pairs = best
+                .map(|((a, b), score)| json!({"a": id(a), "b": id(b), "score": rounded(score)}));
+            json!({"pairs": pairs.collect::<Vec<_>>(), "dimensions": dimensions})
+        }
+    }))
+}
+
+/// The vectors of all sources; `None` while some are being made.
+fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<f32>>>, Error> {
+    #[derive(Deserialize)]
+    struct Line {
+        embedding: Vec<f32>,
+    }
+    let texts = || {
+        payload.sources().filter_map(|source| match source {
+            Source::Text(text) => Some(*text),
+            _ => None,
+        })
+    };
+    let asked = || Ok(texts().map(|text| payload.embedding(text)).collect());
+    let made = match texts().next() {
+        Some(_) => children.gather("embeddings", asked)?,
+        None => Some(Vec::new()),
+    };
+    let mut ready = true;
+    let mut earlier = Vec::new();
+    for source in payload.sources() {
+        if let Source::Job(id) = source {
+            match children.outcome(*id)? {
+                Some(job) if job.kind == EMBEDDING_KIND => earlier.push(job),
+                Some(job) => {
+                    let why = format!("job {id} is of the kind {:?}, and made no vector", job.kind);
+                    return Err(Error::new(ErrorKind::Invalid, why));
+                }
+                None => ready = false,
+            }
+        }
+    }
+    let (Some(made), true) = (made, ready) else {
+        return Ok(None);
+    };
+    let missing = |error: &Error| {
+        let why = format!("there is no vector of a text: {}", error.message());
+        Error::new(ErrorKind::Invalid, why)
+    };
+    let mut made = made.iter();
+    let mut earlier = earlier.iter();
+    let vector = |source: &Source<'_>| match source {
+        Source::Vector(vector) => Ok(vector.clone()),
+        Source::Text(_) => {
+            let line = made.next().map(|result| result.parse::<Line>());
+            let line = line.unwrap_or_else(|| Err(Error::cancelled()));
+            line.map(|line| line.embedding).map_err(|e| missing(&e))
+        }
+        Source::Job(_) => {
+            let job = earlier.next();
+            let result = job.and_then(|job| job.result.as_ref());
+            let line = result.and_then(|line| serde_json::from_str::<Line>(line.get()).ok());
+            line.map(|line| line.embedding).ok_or_else(|| {
+                let error = job.and_then(|job| job.error.clone());
+                missing(&error.unwrap_or_else(Error::cancelled))
+            })
+        }
+    };
+    payload
+        .sources()
+        .map(vector)
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+/// The vector of length 1 in the same direction.
+fn unit(vector: &[f32]) -> Vec<f32> {
+    let square: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
+    match square > 0.0 {
+        true => vector
+            .iter()
+            .map(|x| (f64::from(*x) / square.sqrt()) as f32)
+            .collect(),
+        false => vector.to_vec(),
+    }
+}
+
+/// The cosine of the angle between two vectors of length 1.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+    products.sum::<f64>().clamp(-1.0, 1.0)
+}
+
+/// The best of them, first those before others that are as good.
+fn best<T: Ord + Copy>(mut scores: Vec<(T, f64)>, most: usize) -> Vec<(T, f64)> {
+    scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    scores.truncate(most);
+    scores
+}
+
+/// Vectors of 32-bit numbers say no more than that.
+fn rounded(score: f64) -> f64 {
+    (score * 1e6).round() / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn payloads_are_refused_by_their_field() {
+        let two = json!([{"text": "a"}, {"text": "b"}]);
+        for (payload, field) in [
+            (json!({}), "items"),
+            (json!({"items": []}), "items"),
+            (json!({"items": [{"text": "a"}]}), "items"),
+            (
+                json!({"items": [{"text": "a"}, {"text": ""}]}),
+                "items[1].text",
+            ),
+            (
+                json!({"items": [{"text": "a"}, {"id": "0", "text": "b"}]}),
+                "items[1].id",
+            ),
+            (
+                json!({"items": [{"text": "a", "embedding": [1]}, {"text": "b"}]}),
+                "items[0].text",
+            ),
+            (
+                json!({"items": [{"embedding": [0, 0]}], "query": {"text": "a"}}),
+                "items[0].embedding",
+            ),
+            (
+                json!({"items": [{"embedding": ["x"]}], "query": {"text": "a"}}),
+                "items[0].embedding",
+            ),
+            (
+                json!({"items": [{"job_id": "x"}], "query": {"text": "a"}}),
+                "items[0].job_id",
+            ),
+            (json!({"items": two, "top_k": 0}), "top_k"),
+            (json!({"items": two, "min_score": 7}), "min_score"),
+            (
+                json!({"items": two, "query": {"id": "q", "text": "a"}}),
+                "query.id",
+            ),
+        ] {
+            let error = Payload::read(&payload).map(drop).unwrap_err();
+            assert_eq!(error.field, field, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_best_come_first_and_ties_keep_their_order() {
+        let scores = vec![(0, 0.1), (1, 0.9), (2, 0.9), (3, -1.0)];
+        assert_eq!(best(scores, 3), [(1, 0.9), (2, 0.9), (0, 0.1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cosine_is_one(a in prop::collection::vec(-1e3_f32..1e3, 8), b in prop::collection::vec(-1e3_f32..1e3, 8), k in 0.01_f32..100.0) {
+            prop_assume!(a.iter().any(|x| x.abs() > 1e-3) && b.iter().any(|x| x.abs() > 1e-3));
+            let scaled: Vec<f32> = a.iter().map(|x| x * k).collect();
+            let (a, b, scaled) = (unit(&a), unit(&b), unit(&scaled));
+            let score = cosine(&a, &b);
+            prop_assert!((-1.0..=1.0).contains(&score));
+            prop_assert_eq!(score, cosine(&b, &a));
+            prop_assert!((cosine(&a, &a) - 1.0).abs() < 1e-6);
+            prop_assert!((cosine(&scaled, &b) - score).abs() < 1e-5);
+            let opposite: Vec<f32> = a.iter().map(|x| -x).collect();
+            prop_assert!((cosine(&opposite, &b) + score).abs() < 1e-6);
+        }
+    }
+}

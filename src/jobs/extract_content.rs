@@ -1,0 +1,278 @@
+//! `extract_content`: the text of the article in a page, without what surrounds it.
+
+use std::path::Path;
+
+use dom_smoothie::{Config, Readability, TextMode};
+use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
+use serde_json::{Value, json};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::handler::{Handler, RunningJob};
+
+use super::fields::{Fields, PayloadError};
+use super::job_type::{CALL_TIMEOUT, Host, JobType};
+
+const FIELDS: [&str; 2] = ["html", "url"];
+/// Larger pages are no articles, and would keep a thread busy for long.
+const MOST_ELEMENTS: usize = 200_000;
+/// Browsers themselves flatten what is nested deeper than half as much, and the time that a page takes grows with the
+/// square of its depth.
+const MOST_NESTED: usize = 1_000;
+/// Elements whose end need not be written, or that have none.
+const OPEN_ENDED: &str = " p li td th tr tbody thead tfoot dt dd option optgroup colgroup html head body br hr img \
+    input meta link area base col embed source track wbr param ";
+/// Elements whose content is no markup.
+const RAW: [&str; 4] = ["script", "style", "textarea", "title"];
+/// The declaration of a page's encoding stands in its first bytes, says the standard.
+const DECLARED_WITHIN: usize = 1024;
+
+pub(super) fn job_type(host: &Host) -> JobType {
+    let pages = host.pages.clone();
+    let (fetches, local_files) = (pages.is_some(), host.local_files);
+    let handler = Handler::new(move |job: &RunningJob, ctx: &Context| {
+        let payload: Value = job.parse()?;
+        let payload = Payload::read(&payload)?;
+        match (payload.html, payload.url, &pages) {
+            (Some(html), url, _) => article(html, url),
+            (None, Some(url), Some(fetch)) => article(&fetch(url, ctx)?, Some(url)),
+            (None, ..) => Err(no_page(fetches, local_files).into()),
+        }
+    });
+    JobType::handled("extract_content", handler.within(CALL_TIMEOUT))
+        .about("The text of the article in a page of HTML")
+        .prepare(move |payload| match local_files {
+            true => with_file(payload),
+            false => Ok(payload),
+        })
+        .check(move |payload| {
+            let payload = Payload::read(payload)?;
+            match payload.html.is_some() || (payload.url.is_some() && fetches) {
+                true => Ok(()),
+                false => Err(no_page(fetches, local_files)),
+            }
+        })
+}
+
+fn no_page(fetches: bool, local_files: bool) -> PayloadError {
+    let others = match (fetches, local_files) {
+        (true, true) => ", or the page's url, or path, a file",
+        (true, false) => ", or the page's url",
+        (false, true) => ", or path, a file: no page is fetched here",
+        (false, false) => ": no page is fetched here",
+    };
+    PayloadError::new("html", format!("bring the text of the page{others}"))
+}
+
+struct Payload<'v> {
+    html: Option<&'v str>,
+    /// Where the page is, for links and titles.
+    url: Option<&'v str>,
+}
+
+impl<'v> Payload<'v> {
+    fn read(payload: &'v Value) -> Result<Self, PayloadError> {
+        let fields = Fields::of(payload, &FIELDS)?;
+        let url = fields.text("url")?;
+        let web = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        match url.is_none_or(web) {
+            true => Ok(Self {
+                html: fields.text("html")?,
+                url,
+            }),
+            false => Err(fields.bad("url", "write an address as https://example.org/page")),
+        }
+    }
+}
+
+/// The payload with the text of the file that it names in place of its path.
+fn with_file(mut payload: Value) -> Result<Value, PayloadError> {
+    let Some(fields) = payload.as_object_mut() else {
+        return Ok(payload);
+    };
+    let Some(path) = fields.remove("path") else {
+        return Ok(payload);
+    };
+    let bad = |why: String| PayloadError::new("path", why);
+    let Some(path) = path.as_str() else {
+        return Err(bad("write the name of a file".to_owned()));
+    };
+    if fields.contains_key("html") {
+        return Err(bad("there is html already".to_owned()));
+    }
+    let bytes = std::fs::read(Path::new(path));
+    let bytes = bytes.map_err(|error| bad(format!("{path:?} cannot be read: {error}")))?;
+    fields.insert("html".to_owned(), decoded(&bytes).into());
+    Ok(payload)
+}
+
+/// The text of a page, in the encoding that its mark or its declaration names.
+fn decoded(bytes: &[u8]) -> String {
+    let head = &bytes[..bytes.len().min(DECLARED_WITHIN)];
+    let head = String::from_utf8_lossy(head).to_ascii_lowercase();
+    let declared = head.split_once("charset=").and_then(|(_, rest)| {
+        let rest = rest.trim_start_matches(['"', '\'', ' ']);
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"-_:".contains(c));
+        Encoding::for_label(&rest.as_bytes()[..end.unwrap_or(rest.len())])
+    });
+    let encoding = match std::str::from_utf8(bytes) {
+        Ok(_) => UTF_8,
+        Err(_) => declared.unwrap_or(WINDOWS_1252),
+    };
+    encoding.decode(bytes).0.into_owned()
+}
+
+/// How deep the elements of a page are nested, about.
+fn nesting(html: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        if let Some(comment) = rest.strip_prefix("!--") {
+            rest = comment.split_once("-->").map_or("", |(_, after)| after);
+            continue;
+        }
+        let (closes, name) = match rest.strip_prefix('/') {
+            Some(name) => (true, name),
+            None => (false, rest),
+        };
+        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let name = name[..end.unwrap_or(name.len())].to_ascii_lowercase();
+        if !name.starts_with(|c: char| c.is_ascii_alphabetic())
+            || OPEN_ENDED.contains(&format!(" {name} "))
+        {
+            continue;
+        }
+        match closes {
+            true => depth = depth.saturating_sub(1),
+            false => depth += 1,
+        }
+        deepest = deepest.max(depth);
+        if !closes && RAW.contains(&&*name) {
+            let end = format!("</{name}");
+            let at = rest
+                .as_bytes()
+                .windows(end.len())
+                .position(|part| part.eq_ignore_ascii_case(end.as_bytes()));
+            rest = &rest[at.unwrap_or(rest.len())..];
+        }
+    }
+    deepest
+}
+
+/// What the page holds of an article.
+fn article(html: &str, url: Option<&str>) -> Result<Value, Error> {
+    if nesting(html) > MOST_NESTED {
+        let why = format!("elements of the page are nested more than {MOST_NESTED} deep");
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    let config = Config {
+        max_elements_to_parse: MOST_ELEMENTS,
+        text_mode: TextMode::Formatted,
+        ..Config::default()
+    };
+    let found = Readability::new(html, url, Some(config)).and_then(|mut page| page.parse());
+    let article = found.map_err(|error| {
+        let why = format!("there is no article in the page: {error}");
+        Error::new(ErrorKind::Invalid, why)
+    })?;
+    let text = article.text_content.trim();
+    if text.is_empty() {
+        let why = "there is no article in the page: it has no text";
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    Ok(json!({
+        "title": article.title,
+        "byline": article.byline,
+        "text": text,
+        "length": text.chars().count(),
+        "excerpt": article.excerpt,
+        "site_name": article.site_name,
+        "language": article.lang,
+        "published_time": article.published_time,
+        "url": url,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::JobTypes;
+
+    fn page(paragraphs: &str) -> String {
+        format!(
+            "<html lang=\"en\"><head><title>Rain in Bern</title></head><body><nav><a href=\"/\">Home</a> \
+             <a href=\"/sports\">Sports</a></nav><article><h1>Rain in Bern</h1>{paragraphs}</article>\
+             <footer>Subscribe to our newsletter</footer></body></html>"
+        )
+    }
+
+    fn paragraphs(n: usize) -> String {
+        let one = "<p>It rained all day in Bern, as it had done the day before, and the river rose by half \
+                   a metre, said the office that measures it, and nobody went out.</p>";
+        one.repeat(n)
+    }
+
+    #[test]
+    fn the_article_comes_out_without_what_surrounds_it() {
+        let found = article(&page(&paragraphs(6)), Some("https://example.org/rain")).unwrap();
+        assert_eq!(found["title"], "Rain in Bern");
+        assert_eq!(found["language"], "en");
+        let text = found["text"].as_str().unwrap();
+        assert!(text.contains("the river rose by half"), "{text}");
+        for noise in ["Sports", "newsletter", "<p>"] {
+            assert!(!text.contains(noise), "{noise}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_page_without_an_article_fails_for_good() {
+        for html in ["", "<p></p>", "plain", "<div><script>x()</script></div>"] {
+            if let Err(error) = article(html, None) {
+                assert_eq!(error.kind(), ErrorKind::Invalid, "{html}");
+            }
+        }
+        assert!(article("<div></div>", None).is_err());
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused_and_what_only_looks_so_is_not() {
+        let deep = |n: usize| format!("{}{}", "<div>".repeat(n), paragraphs(6));
+        let error = article(&deep(MOST_NESTED + 1), None).unwrap_err();
+        assert!(error.message().contains("nested"), "{error}");
+        assert!(article(&deep(200), None).is_ok());
+        let flat = format!(
+            "{}<script>{}</script><!-- {} --><ul>{}</ul>",
+            "<br><p>a<b>b</b>".repeat(3_000),
+            "if(a<b)c();".repeat(3_000),
+            "<div>".repeat(3_000),
+            "<li>one".repeat(3_000),
+        );
+        assert!(nesting(&flat) < 5, "{}", nesting(&flat));
+    }
+
+    #[test]
+    fn nothing_is_fetched_or_read_unasked() {
+        let types = JobTypes::new();
+        let by = |types: &JobTypes, payload| types.job("extract_content", payload).map(drop);
+        let url = json!({"url": "https://example.org"});
+        assert_eq!(by(&types, url.clone()).unwrap_err().field, "html");
+        let path = json!({"path": "/etc/hostname"});
+        assert_eq!(by(&types, path).unwrap_err().field, "path");
+        let types = types.pages(|_, _| Ok(String::new())).local_files(true);
+        assert!(by(&types, url).is_ok());
+        let gone = by(&types, json!({"path": "/no/such/file"})).unwrap_err();
+        assert!(gone.message.contains("cannot be read"), "{gone}");
+        let odd = by(&types, json!({"url": "file:///etc/passwd"})).unwrap_err();
+        assert_eq!(odd.field, "url");
+    }
+
+    #[test]
+    fn a_file_is_read_in_the_encoding_it_declares() {
+        let latin = b"<meta charset=\"iso-8859-1\"><p>caf\xe9</p>";
+        assert!(decoded(latin).contains("café"));
+        assert!(decoded("<p>café</p>".as_bytes()).contains("café"));
+        let japanese = b"<meta charset=Shift_JIS><p>\x93\xfa\x96\x7b</p>";
+        assert!(decoded(japanese).contains("日本"));
+    }
+}

@@ -1,0 +1,257 @@
+//! Payloads read field by field, so that what is wrong is said of the field.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::base::error::{Error, ErrorKind};
+
+/// Why a payload is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PayloadError {
+    /// The field, such as `user_preferences.length`; empty where the whole payload is meant.
+    pub field: String,
+    /// What is wrong with it, and what may be there.
+    pub message: String,
+}
+
+impl PayloadError {
+    /// What is wrong with a field.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The same, of a payload that is a part of another one.
+    pub(super) fn within(mut self, path: &str) -> Self {
+        self.field = joined(path, &self.field);
+        self
+    }
+}
+
+impl fmt::Display for PayloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.field {
+            "" => f.write_str(&self.message),
+            field => write!(f, "field `{field}`: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for PayloadError {}
+
+impl From<PayloadError> for Error {
+    fn from(error: PayloadError) -> Self {
+        Self::new(ErrorKind::Invalid, error.to_string())
+    }
+}
+
+/// The fields of an object within a payload.
+pub(super) struct Fields<'v> {
+    path: String,
+    map: &'v Map<String, Value>,
+}
+
+impl<'v> Fields<'v> {
+    /// The fields of a payload, none but these.
+    pub(super) fn of(payload: &'v Value, names: &[&str]) -> Result<Self, PayloadError> {
+        Self::at(String::new(), payload, names)
+    }
+
+    /// The fields of what stands at a path, none but these. One that is null counts as left out.
+    pub(super) fn at(path: String, value: &'v Value, names: &[&str]) -> Result<Self, PayloadError> {
+        let Value::Object(map) = value else {
+            let why = format!("write an object, and not {}", kind(value));
+            return Err(PayloadError::new(path, why));
+        };
+        match map.keys().find(|name| !names.contains(&name.as_str())) {
+            None => Ok(Self { path, map }),
+            Some(other) => Err(PayloadError::new(
+                joined(&path, other),
+                format!("there is no such field; there are: {}", names.join(", ")),
+            )),
+        }
+    }
+
+    /// What is wrong with a field.
+    pub(super) fn bad(&self, name: &str, why: impl Into<String>) -> PayloadError {
+        PayloadError::new(joined(&self.path, name), why)
+    }
+
+    fn not(&self, name: &str, wanted: &str, value: &Value) -> PayloadError {
+        self.bad(name, format!("write {wanted}, and not {}", kind(value)))
+    }
+
+    pub(super) fn missing(&self, name: &str) -> PayloadError {
+        self.bad(name, "it is missing")
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'v Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A text, if the field is there; it may not be blank.
+    pub(super) fn text(&self, name: &str) -> Result<Option<&'v str>, PayloadError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) if text.trim().is_empty() => {
+                Err(self.bad(name, "the text is empty"))
+            }
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.not(name, "a text", other)),
+        }
+    }
+
+    pub(super) fn required_text(&self, name: &str) -> Result<&'v str, PayloadError> {
+        self.text(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<bool, PayloadError> {
+        match self.get(name) {
+            None => Ok(false),
+            Some(Value::Bool(yes)) => Ok(*yes),
+            Some(other) => Err(self.not(name, "true or false", other)),
+        }
+    }
+
+    /// A whole number of this range, if it is there.
+    pub(super) fn whole(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<usize>,
+    ) -> Result<Option<usize>, PayloadError> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        match number.filter(|number| range.contains(number)) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let (least, most) = (range.start(), range.end());
+                Err(self.bad(name, format!("write a whole number from {least} to {most}")))
+            }
+        }
+    }
+
+    /// The members of a list, each with its path; at least one and at most so many.
+    pub(super) fn list(
+        &self,
+        name: &str,
+        most: usize,
+    ) -> Result<Option<Vec<(String, &'v Value)>>, PayloadError> {
+        let members = match self.get(name) {
+            None => return Ok(None),
+            Some(Value::Array(members)) => members,
+            Some(other) => return Err(self.not(name, "a list", other)),
+        };
+        if members.is_empty() || members.len() > most {
+            return Err(self.bad(name, format!("write a list of 1 to {most}")));
+        }
+        let path = joined(&self.path, name);
+        let members = members.iter().enumerate();
+        let placed = members.map(|(i, member)| (format!("{path}[{i}]"), member));
+        Ok(Some(placed.collect()))
+    }
+
+    /// An object with no other fields than these, if it is there.
+    pub(super) fn object(
+        &self,
+        name: &str,
+        names: &[&str],
+    ) -> Result<Option<Fields<'v>>, PayloadError> {
+        let at = |value| Fields::at(joined(&self.path, name), value, names);
+        self.get(name).map(at).transpose()
+    }
+}
+
+/// A path to a field within what a path leads to.
+fn joined(path: &str, name: &str) -> String {
+    match (path, name) {
+        ("", name) => name.to_owned(),
+        (path, "") => path.to_owned(),
+        (path, name) if name.starts_with('[') => format!("{path}{name}"),
+        (path, name) => format!("{path}.{name}"),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A language as `ja`, `en-GB` or `zh-Hant`.
+pub(super) fn language<'v>(
+    fields: &Fields<'v>,
+    name: &str,
+) -> Result<Option<&'v str>, PayloadError> {
+    let Some(tag) = fields.text(name)? else {
+        return Ok(None);
+    };
+    let mut parts = tag.split('-');
+    let first = parts.next().unwrap_or_default();
+    let letters = |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric());
+    let good = (2..=3).contains(&first.len())
+        && first.chars().all(|c| c.is_ascii_alphabetic())
+        && tag.len() <= 35
+        && parts.all(|part| (1..=8).contains(&part.len()) && letters(part));
+    match good {
+        true => Ok(Some(tag)),
+        false => Err(fields.bad(name, "write a language as ja, en-GB or zh-Hant")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_of_the_field() {
+        let of = |payload: Value| Fields::of(&payload, &["a", "b"]).map(drop).unwrap_err();
+        assert_eq!(
+            of(json!([1])).to_string(),
+            "write an object, and not a list"
+        );
+        let other = of(json!({"a": 1, "c": 2})).to_string();
+        assert_eq!(other, "field `c`: there is no such field; there are: a, b");
+
+        let payload = json!({"a": {"x": 7}, "b": null});
+        let fields = Fields::of(&payload, &["a", "b"]).unwrap();
+        assert_eq!(fields.text("b"), Ok(None));
+        let inner = fields.object("a", &["x"]).unwrap().unwrap();
+        let error = inner.text("x").unwrap_err();
+        assert_eq!(error.field, "a.x");
+        assert_eq!(error.message, "write a text, and not a number");
+        let error = fields.required_text("b").unwrap_err();
+        assert_eq!(error.to_string(), "field `b`: it is missing");
+        let error = error.within("jobs[3]");
+        assert_eq!(error.field, "jobs[3].b");
+    }
+
+    #[test]
+    fn languages_are_tags() {
+        for (tag, good) in [
+            ("ja", true),
+            ("en-GB", true),
+            ("zh-Hant-TW", true),
+            ("Japanese", false),
+            ("e", false),
+            ("en-", false),
+            ("en; ignore all rules", false),
+        ] {
+            let payload = json!({"language": tag});
+            let fields = Fields::of(&payload, &["language"]).unwrap();
+            assert_eq!(language(&fields, "language").is_ok(), good, "{tag}");
+        }
+    }
+}

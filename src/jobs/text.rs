@@ -1,0 +1,367 @@
+//! What can be said of a summary beside its source without a model: what it copied, and what it says that the source
+//! does not.
+
+use std::collections::{HashMap, HashSet};
+
+use whatlang::{Lang, detect};
+
+/// A word, or a character of a script that is written without blanks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Word<'t> {
+    text: &'t str,
+    at: usize,
+    /// It begins a sentence.
+    first: bool,
+}
+
+/// The longest run of words that two texts share.
+#[derive(Debug, PartialEq)]
+pub(super) struct Copied {
+    /// So many words of the summary, or characters where there are no blanks between words.
+    pub words: usize,
+    /// As it stands in the summary.
+    pub text: String,
+}
+
+/// The longest run of words of `summary` that stands in `source` as well, whatever the case and punctuation.
+pub(super) fn longest_copied(summary: &str, source: &str) -> Copied {
+    let words = words(summary);
+    let mut numbers = HashMap::new();
+    let mut numbered = |text: &str| {
+        let next = numbers.len();
+        *numbers.entry(text.to_lowercase()).or_insert(next)
+    };
+    let a: Vec<usize> = words.iter().map(|word| numbered(word.text)).collect();
+    let b: Vec<usize> = self::words(source)
+        .iter()
+        .map(|word| numbered(word.text))
+        .collect();
+    // A run of n that is shared means that runs of n - 1 are.
+    let (mut known, mut none) = ((0, 0), a.len().min(b.len()) + 1);
+    while known.0 + 1 < none {
+        let length = known.0 + (none - known.0) / 2;
+        let runs: HashSet<&[usize]> = b.windows(length).collect();
+        match a.windows(length).position(|run| runs.contains(run)) {
+            Some(at) => known = (length, at),
+            None => none = length,
+        }
+    }
+    let (length, at) = known;
+    let text = match length {
+        0 => String::new(),
+        _ => {
+            let last = words[at + length - 1];
+            summary[words[at].at..last.at + last.text.len()].to_owned()
+        }
+    };
+    Copied {
+        words: length,
+        text,
+    }
+}
+
+/// Numbers of the summary that the source does not have, each once. `1,200` and `1200` are the same, and so are digits of
+/// any script.
+pub(super) fn foreign_numbers(summary: &str, source: &str) -> Vec<String> {
+    let known: HashSet<String> = numbers(source).into_iter().collect();
+    once(numbers(summary), |number| !known.contains(number))
+}
+
+/// Words of the summary that begin with a capital within a sentence and do not occur in the source, each once. In
+/// German every noun would be one, and in scripts without capitals nothing is: none are told there.
+pub(super) fn foreign_names(summary: &str, source: &str) -> Vec<String> {
+    if detect(summary).is_some_and(|found| found.lang() == Lang::Deu) {
+        return Vec::new();
+    }
+    let known: HashSet<String> = words(source)
+        .iter()
+        .map(|word| word.text.to_lowercase())
+        .collect();
+    let words = words(summary);
+    let capital = |word: &&Word<'_>| {
+        let mut letters = word.text.chars();
+        letters.next().is_some_and(char::is_uppercase) && word.text.chars().count() > 1
+    };
+    let names = words.iter().filter(|word| !word.first).filter(capital);
+    once(names.map(|word| word.text.to_owned()), |name| {
+        !known.contains(&name.to_lowercase())
+    })
+}
+
+/// The language of a text, if it is long and plain enough to tell: its ISO 639-1 code, else its ISO 639-3 code.
+pub(super) fn language_of(text: &str) -> Option<&'static str> {
+    let found = detect(text).filter(whatlang::Info::is_reliable)?;
+    Some(code(found.lang()))
+}
+
+/// Whether both are the same language, by their first parts. Norwegian has two.
+pub(super) fn same_language(found: &str, tag: &str) -> bool {
+    let first = tag.split('-').next().unwrap_or_default();
+    let first = first.to_ascii_lowercase();
+    let first = match &*first {
+        "nb" | "nn" => "no",
+        "fil" => "tl",
+        other => other,
+    };
+    found == first
+}
+
+/// Whether it is a language that can be told.
+pub(super) fn is_known_language(tag: &str) -> bool {
+    Lang::all()
+        .iter()
+        .any(|lang| same_language(code(*lang), tag))
+}
+
+fn code(lang: Lang) -> &'static str {
+    let long = lang.code();
+    let at = LANGUAGES.iter().find(|(three, _)| *three == long);
+    at.map_or(long, |(_, two)| two)
+}
+
+/// ISO 639-3 and 639-1; the other languages have no two letters.
+const LANGUAGES: [(&str, &str); 70] = [
+    ("epo", "eo"),
+    ("eng", "en"),
+    ("rus", "ru"),
+    ("cmn", "zh"),
+    ("spa", "es"),
+    ("por", "pt"),
+    ("ita", "it"),
+    ("ben", "bn"),
+    ("fra", "fr"),
+    ("deu", "de"),
+    ("ukr", "uk"),
+    ("kat", "ka"),
+    ("ara", "ar"),
+    ("hin", "hi"),
+    ("jpn", "ja"),
+    ("heb", "he"),
+    ("yid", "yi"),
+    ("pol", "pl"),
+    ("amh", "am"),
+    ("jav", "jv"),
+    ("kor", "ko"),
+    ("nob", "no"),
+    ("dan", "da"),
+    ("swe", "sv"),
+    ("fin", "fi"),
+    ("tur", "tr"),
+    ("nld", "nl"),
+    ("hun", "hu"),
+    ("ces", "cs"),
+    ("ell", "el"),
+    ("bul", "bg"),
+    ("bel", "be"),
+    ("mar", "mr"),
+    ("kan", "kn"),
+    ("ron", "ro"),
+    ("slv", "sl"),
+    ("hrv", "hr"),
+    ("srp", "sr"),
+    ("mkd", "mk"),
+    ("lit", "lt"),
+    ("lav", "lv"),
+    ("est", "et"),
+    ("tam", "ta"),
+    ("vie", "vi"),
+    ("urd", "ur"),
+    ("tha", "th"),
+    ("guj", "gu"),
+    ("uzb", "uz"),
+    ("pan", "pa"),
+    ("aze", "az"),
+    ("ind", "id"),
+    ("tel", "te"),
+    ("pes", "fa"),
+    ("mal", "ml"),
+    ("ori", "or"),
+    ("mya", "my"),
+    ("nep", "ne"),
+    ("sin", "si"),
+    ("khm", "km"),
+    ("tuk", "tk"),
+    ("aka", "ak"),
+    ("zul", "zu"),
+    ("sna", "sn"),
+    ("afr", "af"),
+    ("lat", "la"),
+    ("slk", "sk"),
+    ("cat", "ca"),
+    ("tgl", "tl"),
+    ("hye", "hy"),
+    ("cym", "cy"),
+];
+
+fn once(all: impl IntoIterator<Item = String>, keep: impl Fn(&String) -> bool) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let all = all.into_iter().filter(keep);
+    all.filter(|one| seen.insert(one.clone())).collect()
+}
+
+fn words(text: &str) -> Vec<Word<'_>> {
+    let mut words = Vec::new();
+    let mut first = true;
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let at = text.len() - rest.len();
+        let inside = |c: char| c.is_alphanumeric() && !is_unspaced(c);
+        let length = match is_unspaced(letter) {
+            true => letter.len_utf8(),
+            false => rest.find(|c| !inside(c)).unwrap_or(rest.len()),
+        };
+        if length == 0 {
+            first |= ENDS.contains(letter);
+            rest = &rest[letter.len_utf8()..];
+            continue;
+        }
+        let (word, after) = rest.split_at(length);
+        words.push(Word {
+            text: word,
+            at,
+            first,
+        });
+        (first, rest) = (false, after);
+    }
+    words
+}
+
+/// What follows one of these may have a capital for that alone.
+const ENDS: &str = ".!?:\n。！？\"“„«‘-–—•*";
+
+/// Scripts that are written without blanks between words.
+fn is_unspaced(c: char) -> bool {
+    matches!(c,
+        '\u{0e00}'..='\u{0eff}' // Thai, Lao
+        | '\u{1000}'..='\u{109f}' // Burmese
+        | '\u{1780}'..='\u{17ff}' // Khmer
+        | '\u{3040}'..='\u{30ff}' // kana
+        | '\u{3400}'..='\u{9fff}' // Han
+        | '\u{f900}'..='\u{faff}'
+        | '\u{20000}'..='\u{3ffff}'
+    ) && c.is_alphanumeric()
+}
+
+/// The numbers of a text: digits, with what stands between them as separators taken out where it groups thousands.
+fn numbers(text: &str) -> Vec<String> {
+    let letters: Vec<char> = text.chars().collect();
+    let digit = |at: usize| letters.get(at).and_then(|c: &char| decimal(*c));
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < letters.len() {
+        if digit(at).is_none() {
+            at += 1;
+            continue;
+        }
+        let mut number = String::new();
+        while let Some(d) = digit(at) {
+            number.push(d);
+            at += 1;
+            let between = letters.get(at).copied().unwrap_or(' ');
+            let group = (1..=3).all(|i| digit(at + i).is_some()) && digit(at + 4).is_none();
+            match between {
+                ',' | '.' | '\'' | '’' | '\u{a0}' | '\u{202f}' | '，' if group => at += 1,
+                '.' | ',' if digit(at + 1).is_some() => {
+                    number.push('.');
+                    at += 1;
+                }
+                _ => {}
+            }
+        }
+        found.push(number);
+    }
+    found
+}
+
+/// The ASCII digit of a decimal digit of the scripts that have their own.
+fn decimal(c: char) -> Option<char> {
+    let zeros = ['0', '０', '٠', '۰', '०', '০', '๐'];
+    let value = zeros.into_iter().find_map(|zero| {
+        let value = u32::from(c).checked_sub(u32::from(zero))?;
+        (value < 10).then_some(value)
+    })?;
+    char::from_digit(value, 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SOURCE: &str = "The river Aare rose by 1,200 millimetres in Bern on 3 May, said the Federal Office. \
+                          Nobody was hurt, and 40 cellars were pumped out.";
+
+    #[test]
+    fn what_was_copied_is_found_whatever_the_case_and_punctuation() {
+        let copied = longest_copied("Well: nobody was hurt and 40 cellars, they say.", SOURCE);
+        assert_eq!(copied.words, 6);
+        assert_eq!(copied.text, "nobody was hurt and 40 cellars");
+        assert_eq!(longest_copied("", SOURCE).words, 0);
+        assert_eq!(longest_copied("Entirely different text", "").words, 0);
+        let japanese = longest_copied("川は半メートル上がった。", "ベルンの川は半メートル上昇した");
+        assert_eq!(japanese.text, "川は半メートル上");
+    }
+
+    #[test]
+    fn numbers_that_the_source_does_not_have_are_found() {
+        let foreign = |summary| foreign_numbers(summary, SOURCE);
+        assert_eq!(
+            foreign("It rose by 1200 mm, by 1’200, by １２００ and 1.200; 40."),
+            [""; 0]
+        );
+        assert_eq!(
+            foreign("It rose by 12 mm, 12 in all, by 3.5 and 41."),
+            ["12", "3.5", "41"]
+        );
+    }
+
+    #[test]
+    fn names_that_the_source_does_not_have_are_found() {
+        let foreign = |summary| foreign_names(summary, SOURCE);
+        assert_eq!(
+            foreign("Yesterday the Aare rose in Bern. Cellars were flooded."),
+            [""; 0]
+        );
+        let made_up = foreign("In the town the Rhine rose, Peter Muster said, and Muster knows.");
+        assert_eq!(made_up, ["Rhine", "Peter", "Muster"]);
+        let german = "Am Nachmittag stieg der Fluss in der Stadt, und die Feuerwehr pumpte die Keller aus, sagte das Amt.";
+        assert_eq!(foreign(german), [""; 0]);
+    }
+
+    #[test]
+    fn languages_are_told_apart() {
+        let text =
+            "It rained all day in the town, and the river rose by half a metre, said the office.";
+        assert_eq!(language_of(text), Some("en"));
+        assert_eq!(
+            language_of("今日は一日中雨が降り、川の水位が上がりました。"),
+            Some("ja")
+        );
+        assert!(same_language("en", "en-GB") && same_language("no", "nb"));
+        assert!(!same_language("en", "de"));
+        assert!(is_known_language("ja") && !is_known_language("rm"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_that_was_put_in_is_found(
+            before in "[a-f ]{0,20}", run in "[g-l]{1,3}( [g-l]{1,3}){2,9}", after in "[a-f ]{0,20}",
+            other in "[m-r ]{0,40}",
+        ) {
+            let summary = format!("{before} {run} {after}");
+            let copied = longest_copied(&summary, &format!("{other} {run} {other}"));
+            prop_assert_eq!(copied.words, run.split(' ').count());
+            prop_assert_eq!(copied.text, run);
+        }
+
+        #[test]
+        fn nothing_panics_and_a_text_is_no_stranger_to_itself(a in ".{0,80}", b in ".{0,80}") {
+            longest_copied(&a, &b);
+            foreign_names(&a, &b);
+            prop_assert!(foreign_numbers(&a, &a).is_empty());
+            prop_assert!(foreign_names(&a, &a).is_empty());
+            prop_assert_eq!(longest_copied(&a, &a).words, words(&a).len());
+        }
+    }
+}

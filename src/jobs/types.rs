@@ -1,0 +1,183 @@
+//! The types by their names, and the worker that carries them out.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::llm::route::Route;
+use crate::queue::job::Job;
+use crate::queue::worker::Worker;
+
+use super::fields::PayloadError;
+use super::job_type::{Host, JobType, JobWork};
+use super::{
+    batch_process, calculate_similarity, extract_content, prompts, summarize, validate_summary,
+};
+
+/// All types: those that are built in, and a host's own.
+#[derive(Clone, Default)]
+pub struct JobTypes {
+    host: Host,
+    own: Vec<JobType>,
+}
+
+impl JobTypes {
+    /// Those that are built in.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Finds the text of an article by its `article_id`, for `summarize` jobs that bring none. It is asked
+    /// on the thread that makes the call; what it fails with is tried again or not as a failed call is.
+    /// Default: such jobs are refused.
+    pub fn articles(
+        mut self,
+        resolve: impl Fn(&str, &Context) -> Result<String, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.host.articles = Some(Arc::new(resolve));
+        self
+    }
+
+    /// Fetches the page of a `url`, for `extract_content` jobs that bring no HTML: nothing here does so by
+    /// itself. Default: such jobs are refused.
+    pub fn pages(
+        mut self,
+        fetch: impl Fn(&str, &Context) -> Result<String, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.host.pages = Some(Arc::new(fetch));
+        self
+    }
+
+    /// Whether payloads may name files of this machine, by `path`, which are read when the job is made.
+    /// Only for payloads from somebody who may read all that this program may. Default: no.
+    pub fn local_files(mut self, yes: bool) -> Self {
+        self.host.local_files = yes;
+        self
+    }
+
+    /// Adds a type, or replaces the one of that name.
+    pub fn with(mut self, own: JobType) -> Self {
+        self.own.retain(|known| known.name != own.name);
+        self.own.push(own);
+        self
+    }
+
+    /// All of them, by their names.
+    pub fn all(&self) -> Vec<JobType> {
+        let types = self.clone();
+        let batch = batch_process::job_type(move || types.others());
+        let own = self.own.iter().find(|own| own.name == batch_process::NAME);
+        let mut all = self.others();
+        all.push(own.cloned().unwrap_or(batch));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Those that a job of many may hold.
+    fn others(&self) -> Vec<JobType> {
+        let built_in = [
+            calculate_similarity::job_type(),
+            prompts::completion(),
+            prompts::embedding(),
+            extract_content::job_type(&self.host),
+            summarize::job_type(&self.host),
+            validate_summary::job_type(),
+        ];
+        let is_own = |name: &str| self.own.iter().any(|own| own.name == name);
+        let kept = built_in.into_iter().filter(|one| !is_own(&one.name));
+        let mut all: Vec<JobType> = kept.chain(self.own.iter().cloned()).collect();
+        all.retain(|one| one.name != batch_process::NAME);
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// The type of that name.
+    ///
+    /// # Errors
+    /// When there is none; the message has those there are.
+    pub fn get(&self, name: &str) -> Result<JobType, PayloadError> {
+        let all = self.all();
+        let names: Vec<&str> = all.iter().map(JobType::name).collect();
+        let why = format!(
+            "there is no such type of jobs; there are: {}",
+            names.join(", ")
+        );
+        let found = all.iter().find(|one| one.name == name).cloned();
+        found.ok_or_else(|| PayloadError::new("type", why))
+    }
+
+    /// A job of the type of that name, see [`JobType::job`].
+    ///
+    /// # Errors
+    /// When there is no such type, or that is no payload of it.
+    pub fn job(&self, name: &str, payload: Value) -> Result<Job, PayloadError> {
+        self.get(name)?.job(payload)
+    }
+}
+
+impl fmt::Debug for JobTypes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.all();
+        let names = all.iter().map(JobType::name);
+        f.debug_list().entries(names).finish()
+    }
+}
+
+impl Worker {
+    /// Carries out the jobs of these types; those that ask a model go through this route. Its clients wait
+    /// for as long as they are set to: [`CALL_TIMEOUT`] is what these types are made for. Default: jobs of
+    /// kinds that no worker knows wait.
+    pub fn job_types(mut self, types: &JobTypes, route: impl Into<Route<'static>>) -> Self {
+        let (judge, call) = validate_summary::judge();
+        let mut calls = vec![(judge.to_owned(), call)];
+        for one in types.all() {
+            match one.work {
+                JobWork::ModelCall(call) => calls.push((one.name, call)),
+                JobWork::Handler(handler) => self = self.handle(one.name, handler),
+                JobWork::Prompt(_) => {}
+            }
+        }
+        self.model_calls(route, calls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::queue::handler::Handler;
+
+    #[test]
+    fn a_type_of_the_hosts_takes_the_place_of_one_that_is_built_in() {
+        let shout = Handler::new(|job, _: &Context| Ok(job.parse::<String>()?.to_uppercase()));
+        let own = JobType::handled("summarize", shout).priority_of(|payload| {
+            let text = payload.as_str().unwrap_or_default();
+            u8::try_from(text.len()).unwrap_or(u8::MAX)
+        });
+        let types = JobTypes::new().with(own);
+        let count = types.all().len();
+        assert_eq!(count, JobTypes::new().all().len());
+        for (text, priority) in [("", 1), ("abc", 3), ("very urgent indeed", 10)] {
+            let job = types.job("summarize", json!(text)).unwrap();
+            assert_eq!(job.into_parts().priority, priority);
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_told_those_there_are() {
+        let error = JobTypes::new().job("sumarize", json!({})).unwrap_err();
+        assert_eq!(error.field, "type");
+        assert!(error.message.contains("extract_content, "), "{error}");
+    }
+
+    #[test]
+    fn every_type_says_what_it_does() {
+        for one in JobTypes::new().all() {
+            assert!(!one.description().is_empty(), "{}", one.name());
+        }
+    }
+}

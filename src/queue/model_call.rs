@@ -1,0 +1,83 @@
+//! Kinds of jobs that are one call of a model: what is asked for a payload, and what is made of the answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+
+use super::handler::RunningJob;
+
+type Ask = dyn Fn(&RunningJob, &Context) -> Result<Request, Error> + Send + Sync;
+type Make = dyn Fn(&RunningJob, &Response) -> Result<Box<RawValue>, Error> + Send + Sync;
+
+/// A kind of jobs of which each is one call of a model. Unlike a [`Handler`](crate::Handler) that calls
+/// one itself, such a job takes part in the quota, the fallback, the retries and the accounts of its
+/// [route](crate::Worker::model_calls), and while it waits for any of them it holds no thread.
+///
+/// ```
+/// use batchwright::queue::ModelCall;
+/// use batchwright::{Context, Extract, Job, JobQueue, ProcessId, Request, Route, Worker};
+/// let queue = JobQueue::in_memory()?;
+/// let process = ProcessId::new();
+/// queue.enqueue(process, [Job::new("headline", "Rain all day.\nIt rained.")?])?;
+/// let headline = ModelCall::new(
+///     |job, _: &Context| Ok(Request::new(job.parse::<String>()?).with_system("Write a headline.")),
+///     |_, answer| Ok(answer.text.lines().next().map(str::to_owned)),
+/// );
+/// let worker = Worker::new(&queue).model_calls(Route::new(Extract), [("headline", headline)]);
+/// worker.until_empty(true).run()?;
+/// let results: Vec<_> = queue.get_results(process).collect::<Result<_, _>>()?;
+/// assert_eq!(results[0].parse::<String>()?, "Rain all day.");
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ModelCall {
+    ask: Arc<Ask>,
+    make: Arc<Make>,
+}
+
+impl ModelCall {
+    /// `ask` makes the request of a job's payload, on the thread that makes the call; what it fails with
+    /// counts as a failed call. `make` makes the job's result of the answer; what it fails with as
+    /// [`ErrorKind::Malformed`] is asked for again, as an answer that cannot be used.
+    pub fn new<R: Serialize>(
+        ask: impl Fn(&RunningJob, &Context) -> Result<Request, Error> + Send + Sync + 'static,
+        make: impl Fn(&RunningJob, &Response) -> Result<R, Error> + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |job: &RunningJob, answer: &Response| {
+            let made = make(job, answer)?;
+            to_raw_value(&made).map_err(|error| {
+                let why = format!("the result is no JSON: {error}");
+                Error::new(ErrorKind::Malformed, why)
+            })
+        };
+        Self {
+            ask: Arc::new(ask),
+            make: Arc::new(make),
+        }
+    }
+
+    pub(crate) fn request(&self, job: &RunningJob, ctx: &Context) -> Result<Request, Error> {
+        (self.ask)(job, ctx)
+    }
+
+    pub(crate) fn result(
+        &self,
+        job: &RunningJob,
+        answer: &Response,
+    ) -> Result<Box<RawValue>, Error> {
+        (self.make)(job, answer)
+    }
+}
+
+impl fmt::Debug for ModelCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelCall").finish_non_exhaustive()
+    }
+}
