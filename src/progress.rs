@@ -6,7 +6,7 @@
 //! | to | use |
 //! |---|---|
 //! | see what a run is doing | [`Phase`] |
-//! | see what kept a run from going faster | [`Bottlenecks`] |
+//! | see where the time of a run went | [`TimeSplit`] |
 //! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
 //! | hear of every call | [`CallObserver`], which is told the [`ObservedCall`] and its [`CallResult`] |
 //! | count all of it for Prometheus | `Metrics`, with the feature `metrics` |
@@ -15,7 +15,7 @@
 
 pub use crate::base::clock::Timestamp;
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};
-pub use crate::engine::bottleneck::Bottlenecks;
+pub use crate::engine::time_split::TimeSplit;
 pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 #[cfg(feature = "metrics")]
 pub use crate::observe::metrics::Metrics;

@@ -51,6 +51,7 @@ where
 {
     Progress {
         phase: Phase::Finished,
+        limited_by: None,
         trouble: None,
         ..progress(dispatcher, now)
     }
@@ -69,6 +70,8 @@ where
     let trouble = dispatcher.settle_error().or(dispatcher.last_failure());
     let trouble = trouble.map(|e| e.message().to_owned());
     let (loading, counters) = (dispatcher.loading_since(), dispatcher.counters());
+    let split = dispatcher.time_split(now);
     let tally = &mut dispatcher.work.tally;
+    tally.lately.note(split);
     tally.progress(&counters, now, phase, trouble, loading)
 }

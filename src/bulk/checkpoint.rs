@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::Error;
-use crate::engine::bottleneck::Bottlenecks;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
@@ -247,7 +246,8 @@ impl Checkpoint {
             last_end: Some(now),
             ..counters
         };
-        let mut summary = self.tally.summary(&counters, Bottlenecks::default(), now);
+        let mut summary = self.tally.summary(&counters, Default::default(), now);
+        summary.time.provider = std::mem::take(&mut summary.time.queued);
         // How long a batch took is no time of a call.
         (
             summary.latency_p50,

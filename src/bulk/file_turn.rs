@@ -163,7 +163,7 @@ impl<'r> RunEnvironment<'_, 'r> {
         if let Some(notifier) = self.notifier {
             notifier.on_progress(&finished(&mut dispatcher, now));
         }
-        let (counters, bottlenecks) = (dispatcher.counters(), dispatcher.bottlenecks());
+        let (counters, time) = (dispatcher.counters(), dispatcher.time_split(now));
         let mut stop = dispatcher.stop_reason().cloned();
         let Job {
             mut backlog,
@@ -178,7 +178,7 @@ impl<'r> RunEnvironment<'_, 'r> {
         }
         Ok(FileRunEnd {
             report: RunReport {
-                summary: tally.summary(&counters, bottlenecks, now),
+                summary: tally.summary(&counters, time, now),
                 stop,
                 unsaved,
                 compaction: Ok(()),

@@ -11,7 +11,6 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::bulk::work::{Job, Sink, count};
-use crate::engine::bottleneck::Bottlenecks;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{
     Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn,
@@ -407,7 +406,8 @@ impl Scene {
             ends.values().filter(|end| wanted(end)).count() as u64
         };
         let tally = &self.dispatcher.work.tally;
-        let summary = tally.summary(&counters, Bottlenecks::default(), self.now);
+        let summary = tally.summary(&counters, self.dispatcher.time_split(self.now), self.now);
+        assert_eq!(summary.time.total(), summary.elapsed);
         assert_eq!(summary.completed, with(|end| matches!(end, Some(Ok(())))));
         assert_eq!(summary.failed, with(|end| matches!(end, Some(Err(_)))));
         assert_eq!(summary.pending, with(Option::is_none));

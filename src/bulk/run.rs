@@ -415,7 +415,7 @@ impl<'a> Bulk<'a> {
             summary: dispatcher
                 .work
                 .tally
-                .summary(&counters, dispatcher.bottlenecks(), now),
+                .summary(&counters, dispatcher.time_split(now), now),
             stop: dispatcher.stop_reason().cloned(),
             dispatcher,
         })

@@ -1,5 +1,7 @@
 //! What a run has done so far, in numbers.
 
+use std::time::Duration;
+
 use crate::base::clock::Time;
 
 use super::route::Tries;
@@ -17,6 +19,8 @@ pub(crate) struct Counters {
     pub possibly_paid_twice: u64,
     /// Calls ended by an abort whose fate is unknown.
     pub cut_off: u64,
+    /// The time that calls took, one by one.
+    pub call_time: Duration,
     pub in_flight: usize,
     pub first_start: Option<Time>,
     pub last_end: Option<Time>,

@@ -14,7 +14,6 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::hints::RateHints;
 
 use super::availability::Availability;
-use super::bottleneck::{Bottleneck, BottleneckTimer, Bottlenecks};
 use super::calls_out::CallsOut;
 use super::class::Class;
 use super::counters::Counters;
@@ -27,6 +26,7 @@ use super::quota::QuotaId;
 use super::refusals::{self, Refusals};
 use super::route::RetryPolicy;
 pub use super::stop::{ErrorPolicy, StopReason};
+use super::time_split::{Limit, Stopwatch, TimeSplit};
 use super::trail::Trails;
 use super::work::{Settled, Take, Ticket, Work};
 
@@ -130,10 +130,11 @@ pub(crate) struct Dispatcher<W: Work> {
     calls_out: CallsOut,
     given_up: Vec<u64>,
     started: u64,
+    ended: u64,
     /// A provider could not be reached, and nothing has been answered since.
     unreachable_logged: bool,
     counters: Counters,
-    bottlenecks: BottleneckTimer,
+    stopwatch: Stopwatch,
 }
 
 impl<W: Work> Dispatcher<W> {
@@ -158,7 +159,8 @@ impl<W: Work> Dispatcher<W> {
             calls_out: CallsOut::default(),
             given_up: Vec::new(),
             started: 0,
-            bottlenecks: BottleneckTimer::default(),
+            ended: 0,
+            stopwatch: Stopwatch::default(),
         }
     }
 
@@ -166,8 +168,9 @@ impl<W: Work> Dispatcher<W> {
         self.counters
     }
 
-    pub(crate) fn bottlenecks(&self) -> Bottlenecks {
-        self.bottlenecks.times
+    /// Where the time has gone since the first turn.
+    pub(crate) fn time_split(&self, now: Time) -> TimeSplit {
+        self.stopwatch.read(now)
     }
 
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
@@ -236,11 +239,11 @@ impl<W: Work> Dispatcher<W> {
         self.flush(now);
         self.availability.advance(now);
         let mut wake = None;
-        let mut bottleneck = Bottleneck::Nothing;
+        let mut limit = None;
         let mut exhausted = false;
         while self.stop.is_none() {
             if !self.pending.is_empty() {
-                bottleneck = Bottleneck::Output;
+                limit = Some(Limit::Disk);
                 break;
             }
             let free = self
@@ -248,7 +251,7 @@ impl<W: Work> Dispatcher<W> {
                 .concurrency
                 .saturating_sub(self.counters.in_flight);
             if free == 0 {
-                bottleneck = Bottleneck::Concurrency;
+                limit = Some(self.slots_hold());
                 break;
             }
             match self.work.take(free, &self.availability, now) {
@@ -263,12 +266,12 @@ impl<W: Work> Dispatcher<W> {
                     let opening = self.availability.next_change(now);
                     wake = earlier(until, opening);
                     exhausted = wake.is_none() && !source_open;
-                    bottleneck = if opening.is_some() {
-                        Bottleneck::RateLimit
+                    limit = if opening.is_some() {
+                        Some(self.pauses_hold(now))
                     } else if source_open {
-                        Bottleneck::Source
+                        Some(Limit::Source)
                     } else {
-                        Bottleneck::Backoff
+                        until.map(|_| Limit::Backoff)
                     };
                     break;
                 }
@@ -278,7 +281,12 @@ impl<W: Work> Dispatcher<W> {
                 }
             }
         }
-        self.bottlenecks.account(bottleneck, now);
+        // What is left to name: the last calls, or their outcomes.
+        let rest = match self.calls_in_air() {
+            0 => Limit::Disk,
+            _ => Limit::Calls,
+        };
+        self.stopwatch.account(limit.unwrap_or(rest), now);
         let availability = &self.availability;
         let overdue = self.calls_out.give_up(
             &availability.breakers,
@@ -291,6 +299,32 @@ impl<W: Work> Dispatcher<W> {
             return Turn::Finished;
         }
         Turn::Wait(earlier(earlier(wake, overdue), self.settle_at))
+    }
+
+    /// Calls whose end is not known yet; their outcomes may hold slots for longer.
+    fn calls_in_air(&self) -> usize {
+        usize::try_from(self.started - self.ended).unwrap_or(usize::MAX)
+    }
+
+    /// What the slots are full of.
+    fn slots_hold(&self) -> Limit {
+        match 2 * self.calls_in_air() < self.counters.in_flight {
+            true => Limit::Disk,
+            false => Limit::Slots,
+        }
+    }
+
+    /// Why quotas are paused.
+    fn pauses_hold(&self, now: Time) -> Limit {
+        let availability = &self.availability;
+        if availability.breakers.any_in_doubt() && self.calls_in_air() > 0 {
+            return Limit::Calls;
+        }
+        let mut paused = availability.pauses.paused(now);
+        match paused.any(|quota| !self.limiter.cools_down(quota, now)) {
+            true => Limit::Quota,
+            false => Limit::Cooldown,
+        }
     }
 
     fn check_deadline(&mut self, now: Time) {

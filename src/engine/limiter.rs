@@ -534,6 +534,14 @@ impl Limiter {
         })
     }
 
+    /// True while a quota pauses for a refusal or a failure, rather than for its allowance.
+    pub(crate) fn cools_down(&self, quota: QuotaId, now: Time) -> bool {
+        let mut state = self.state.lock();
+        state
+            .get(quota)
+            .is_some_and(|quota| quota.paused_until > now)
+    }
+
     /// Calls that could start now, as far as that does not depend on their tokens.
     #[cfg(feature = "queue")]
     pub(crate) fn room(&self, quota: QuotaId, now: Time) -> usize {

@@ -5,7 +5,6 @@
 //! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
 
 pub(crate) mod availability;
-pub mod bottleneck;
 mod breaker;
 mod bucket;
 mod calls_out;
@@ -27,6 +26,7 @@ pub mod route;
 pub(crate) mod run;
 mod shared_quota;
 mod stop;
+pub mod time_split;
 pub(crate) mod trail;
 pub(crate) mod waiting;
 mod window;

@@ -25,6 +25,16 @@ impl Pauses {
         self.0.get(quota.0 as usize).is_some_and(|t| *t > now)
     }
 
+    /// The quotas that are paused.
+    pub(super) fn paused(&self, now: Time) -> impl Iterator<Item = QuotaId> + '_ {
+        let paused = self
+            .0
+            .iter()
+            .zip(0..)
+            .filter(move |(until, _)| **until > now);
+        paused.map(|(_, quota)| QuotaId(quota))
+    }
+
     /// All ends, past ones among them.
     pub(super) fn ends(&self) -> impl Iterator<Item = Time> + '_ {
         self.0.iter().copied()

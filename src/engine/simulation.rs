@@ -478,6 +478,8 @@ impl Scene {
                 || self.dispatcher.stop_reason().is_some();
             let mut start = Vec::new();
             let turn = self.dispatcher.turn(self.now, &mut start);
+            let split = self.dispatcher.time_split(self.now);
+            assert_eq!(split.total(), self.now.since(Time::ZERO), "{split:?}");
             assert!(
                 !over || start.is_empty(),
                 "a call was started after the end"

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
-use crate::engine::bottleneck::Bottlenecks;
 use crate::engine::counters::Counters;
+use crate::engine::time_split::{Lately, TimeSplit};
 
 use super::progress::{Phase, Progress};
 use super::tracker::Pace;
@@ -80,6 +80,8 @@ pub(crate) struct Tally {
     calls: Histogram<u32>,
     started: Time,
     pace: Pace,
+    /// What limits the pace now.
+    pub lately: Lately,
 }
 
 impl Tally {
@@ -112,6 +114,7 @@ impl Tally {
             calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits"),
             started,
             pace: Pace::default(),
+            lately: Lately::default(),
         }
     }
 
@@ -280,17 +283,13 @@ impl Tally {
             input_tokens: self.usage.input_tokens,
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),
+            limited_by: self.lately.limited_by,
             trouble,
             loading: loading_since.map(|since| now.since(since)),
         }
     }
 
-    pub(crate) fn summary(
-        &self,
-        counters: &Counters,
-        bottlenecks: Bottlenecks,
-        now: Time,
-    ) -> Summary {
+    pub(crate) fn summary(&self, counters: &Counters, mut time: TimeSplit, now: Time) -> Summary {
         let quantile = |q| {
             (!self.calls.is_empty())
                 .then(|| Duration::from_micros(self.calls.value_at_quantile(q) * 10))
@@ -303,6 +302,9 @@ impl Tally {
         for (provider, items) in self.answered_by.iter().filter(|(_, items)| *items > 0) {
             *answered_by.entry(provider.clone()).or_default() += items;
         }
+        let elapsed = now.since(self.started);
+        // The engine's watch begins with its first look.
+        time.queued += elapsed.saturating_sub(time.total());
         let settled = (self.completed + self.failed) as f64;
         let completed = self.before + self.completed;
         let failed = self.failed_before + self.failed;
@@ -338,14 +340,15 @@ impl Tally {
             latency_p50: quantile(0.50),
             latency_p95: quantile(0.95),
             latency_p99: quantile(0.99),
-            elapsed: now.since(self.started),
+            elapsed,
             busy,
             rate: if busy.is_zero() {
                 0.0
             } else {
                 settled / busy.as_secs_f64()
             },
-            bottlenecks,
+            call_time: counters.call_time,
+            time,
         }
     }
 }
@@ -446,9 +449,11 @@ pub struct Summary {
     pub busy: Duration,
     /// Outcomes per second while busy.
     pub rate: f64,
-    /// What kept it from going faster.
-    #[serde(rename = "bounds")]
-    pub bottlenecks: Bottlenecks,
+    /// The time that its calls took, one by one: divided by the time that it ran, the calls at once.
+    #[serde(rename = "call_time_ms", serialize_with = "millis")]
+    pub call_time: Duration,
+    /// Where the time from its start to its end went; the parts add up to `elapsed`.
+    pub time: TimeSplit,
 }
 
 impl Summary {
@@ -461,16 +466,9 @@ impl Summary {
         self.unusable_replies += unusable;
     }
 
-    /// What limited the run most: the name of one of its [`Bottlenecks`], or `"nothing"`.
+    /// What limited the run most: the name of a part of its [`time`](Self::time), or `"nothing"`.
     pub fn limited_by(&self) -> &'static str {
-        let longest = self
-            .bottlenecks
-            .named()
-            .into_iter()
-            .max_by_key(|(_, time)| *time);
-        longest
-            .filter(|(_, time)| !time.is_zero())
-            .map_or("nothing", |(name, _)| name)
+        self.time.longest()
     }
 }
 
@@ -496,7 +494,7 @@ mod tests {
         let progress = tally.progress(&counters, now, Phase::Running, None, None);
         assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
         assert_eq!(progress.eta, Some(Duration::from_secs(10)));
-        let summary = tally.summary(&counters, Bottlenecks::default(), now);
+        let summary = tally.summary(&counters, TimeSplit::default(), now);
         assert_eq!((summary.total, summary.pending), (1000, 550));
     }
 
@@ -515,7 +513,7 @@ mod tests {
         let now = Time::ZERO.after(Duration::from_secs(1));
         let cost = |tally: &Tally| {
             tally
-                .summary(&Counters::default(), Bottlenecks::default(), now)
+                .summary(&Counters::default(), TimeSplit::default(), now)
                 .cost_usd
         };
         assert_eq!(cost(&tally), Some(0.5));
@@ -523,7 +521,7 @@ mod tests {
         tally.answered(3, &measure);
         assert_eq!(cost(&tally), None);
         tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
-        let summary = tally.summary(&Counters::default(), Bottlenecks::default(), now);
+        let summary = tally.summary(&Counters::default(), TimeSplit::default(), now);
         assert_eq!(summary.completed, 5);
         assert_eq!(summary.failed, 2);
         assert_eq!(

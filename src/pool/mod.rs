@@ -246,10 +246,11 @@ impl<'a> Pool<'a> {
         let now = self.clock.now();
         self.tell(&Progress {
             phase: Phase::Finished,
+            limited_by: None,
             trouble: None,
             ..progress(&mut dispatcher, now)
         });
-        let (counters, held_up) = (dispatcher.counters(), dispatcher.bottlenecks());
+        let (counters, held_up) = (dispatcher.counters(), dispatcher.time_split(now));
         PoolEnd {
             summary: dispatcher.work.tally.summary(&counters, held_up, now),
             stop,

@@ -210,6 +210,8 @@ pub(super) fn progress<T: Send, D: Send>(
     };
     let trouble = dispatcher.last_failure().map(|e| e.message().to_owned());
     let counters = dispatcher.counters();
+    let split = dispatcher.time_split(now);
     let tally = &mut dispatcher.work.tally;
+    tally.lately.note(split);
     tally.progress(&counters, now, phase, trouble, None)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::id::ProcessId;
 use crate::base::warn_once::WarnOnce;
+use crate::engine::time_split::{Lately, TimeSplit};
 use crate::observe::progress::{Phase, ProgressNotifier};
 
 use super::batch::BatchInfo;
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     pub trouble: Option<String>,
     /// For how long a server has been loading its model.
     pub loading: Option<Duration>,
+    /// Where the worker's time has gone up to now.
+    pub time: TimeSplit,
     pub stopping: bool,
 }
 
@@ -39,6 +42,7 @@ pub(crate) struct ProgressReporter {
     controls: Arc<Controls>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     tracker: ProcessTracker,
+    lately: Lately,
     /// Each process as it was last told.
     reported: HashMap<ProcessId, ProcessState>,
     processes_looked_at: Option<Time>,
@@ -61,6 +65,7 @@ impl ProgressReporter {
             controls,
             notifier,
             tracker: ProcessTracker::new(),
+            lately: Lately::default(),
             reported: HashMap::new(),
             processes_looked_at: None,
             batches: Vec::new(),
@@ -74,6 +79,7 @@ impl ProgressReporter {
             stuck: None,
             trouble: None,
             loading: None,
+            time: TimeSplit::default(),
             stopping: false,
         });
         reporter
@@ -89,6 +95,7 @@ impl ProgressReporter {
         let Some(notifier) = self.notifier.clone() else {
             return;
         };
+        self.lately.note(snapshot.time);
         self.look_at_processes(&mut snapshot);
         self.look_at_batches(&mut snapshot);
         let obstacle = (
@@ -123,6 +130,7 @@ impl ProgressReporter {
             if progress.phase != Phase::Finished {
                 progress.trouble.clone_from(&snapshot.trouble);
                 progress.loading = snapshot.loading;
+                progress.limited_by = self.lately.limited_by;
             }
             if snapshot.stopping && progress.phase == Phase::Running {
                 progress.phase = Phase::Stopping;

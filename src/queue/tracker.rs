@@ -78,6 +78,7 @@ impl ProcessTracker {
             input_tokens: process.spent.input_tokens,
             output_tokens: process.spent.output_tokens,
             cost_usd: process.spent.cost_usd,
+            limited_by: None,
             trouble: None,
             loading: None,
         }

@@ -16,6 +16,7 @@ use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::jitter::Jitter;
 use crate::engine::pack::Pack;
 use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
+use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
@@ -62,6 +63,9 @@ pub struct WorkerReport {
     pub rate_limited: u64,
     /// Calls made again although the one before may have been carried out.
     pub possibly_paid_twice: u64,
+    /// Where its time went, from its first look at the queue to its end: `source` while no job could be
+    /// claimed. What was in batches meanwhile is no part of it.
+    pub time: TimeSplit,
     /// Why it ended; `None` when nothing was left to do.
     pub stop: Option<StopReason>,
     /// Results, in JSON, that could not be recorded however often that was tried; failures that were paid
@@ -311,6 +315,7 @@ impl WorkerRun {
             retries: counters.retries,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
+            time: dispatcher.time_split(clock.now()),
             stop: dispatcher.stop_reason().cloned(),
             unsaved: dispatcher.work.unsaved(&lost, clock.now()),
         }
@@ -344,6 +349,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
             .or_else(|| controls.batch_overview.trouble.lock().clone())
             .or_else(|| work.packed.items.unknown()),
         loading: dispatcher.loading_since().map(|since| now.since(since)),
+        time: dispatcher.time_split(now),
         stopping: dispatcher.stop_reason().is_some(),
     }
 }

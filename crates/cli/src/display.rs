@@ -196,17 +196,29 @@ impl ProgressNotifier for Display {
 }
 
 /// One line of progress. What is too long is cut at its end, where half a number would pass for a
-/// whole one: the tokens are shown only if all fits into so many columns.
+/// whole one: the tokens, and what limits the pace, are shown only if all fits into so many columns.
 pub fn line(progress: &Progress, room: usize) -> String {
     let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
-    let whole = line_with(progress, tokens);
-    match whole.chars().count() > room {
-        true => line_with(progress, 0),
-        false => whole,
+    let limit = progress.limited_by.filter(|_| progress.at_provider == 0);
+    let lines = [(tokens, limit), (0, limit), (0, None)];
+    let mut lines = lines
+        .map(|(tokens, limit)| line_with(progress, tokens, limit))
+        .into_iter();
+    let fits = |line: &String| line.chars().count() <= room;
+    let fitting = lines.clone().find(fits);
+    fitting.or_else(|| lines.next_back()).unwrap_or_default()
+}
+
+/// The flags that a part of the time answers to.
+fn lever(limit: &str) -> &'static str {
+    match limit {
+        "provider" => " (-j)",
+        "quota" => " (--rpm, --tpm)",
+        _ => "",
     }
 }
 
-fn line_with(progress: &Progress, tokens: u64) -> String {
+fn line_with(progress: &Progress, tokens: u64, limit: Option<&str>) -> String {
     let settled = progress.completed + progress.failed;
     let mut out = match (progress.total, progress.percent) {
         (Some(total), Some(percent)) => {
@@ -245,6 +257,9 @@ fn line_with(progress: &Progress, tokens: u64) -> String {
     if tokens > 0 {
         out.push_str(&format!(" · {} tokens", count(tokens)));
     }
+    if let Some(limit) = limit {
+        out.push_str(&format!(" · limited by {limit}{}", lever(limit)));
+    }
     if progress.phase == Phase::Stopping {
         out.push_str(" · stopping");
     }
@@ -279,6 +294,12 @@ mod tests {
         let whole = format!("{short} · 1,234,567 tokens");
         let most = whole.chars().count();
         for (room, expected) in [(usize::MAX, &*whole), (most, &whole), (most - 1, short)] {
+            assert_eq!(line(&progress, room), expected);
+        }
+        progress.limited_by = Some("quota");
+        let limited = format!("{short} · limited by quota (--rpm, --tpm)");
+        let room = limited.chars().count();
+        for (room, expected) in [(room, &*limited), (room - 1, short)] {
             assert_eq!(line(&progress, room), expected);
         }
     }

@@ -54,7 +54,9 @@ impl<W: Work> Dispatcher<W> {
         } = call;
         let retry = self.options.retry;
         let hints = retry.obeyed(hints);
+        self.ended += 1;
         self.counters.last_end = Some(now);
+        self.counters.call_time += now.since(began);
         let step = ticket.class.at(ticket.tries.step);
         let elsewhere = self.next_callable(&ticket).is_some();
         let given_up = self.calls_out.end(number)

@@ -252,7 +252,20 @@ fn pace_and_fallback_of_a_run_come_from_the_store_too() {
     set(&desk, "llm.burst_size", "1");
     let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json").expect(0);
     let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(summary["limited_by"], "rate_limit", "{summary}");
+    assert_eq!(summary["limited_by"], "quota", "{summary}");
+    let summary = &summary["summary"];
+    let parts = [
+        "queued", "quota", "cooldown", "backoff", "provider", "disk", "source",
+    ];
+    let parts = parts.map(|name| summary["time"][format!("{name}_ms")].as_f64().unwrap());
+    let (sum, wall) = (
+        parts.iter().sum::<f64>(),
+        summary["elapsed_ms"].as_f64().unwrap(),
+    );
+    assert!(
+        (sum - wall).abs() <= 0.01 * wall,
+        "{sum} of {wall}: {summary}"
+    );
 }
 
 #[test]

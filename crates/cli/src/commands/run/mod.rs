@@ -4,6 +4,7 @@
 //! what is finished, [`execute`] makes the calls, itself or through the queue, and [`report`] tells how it
 //! went.
 
+mod advice;
 mod already_submitted;
 mod earlier_run;
 mod execute;

@@ -1,5 +1,7 @@
 //! The lines of a run about itself: its plan at the beginning, its summary at the end.
 
+use std::time::Duration;
+
 use batchwright::files::{RunPlan, RunReport};
 use batchwright::provider::redacted_url;
 use batchwright::{ErrorKind, StopReason, Strategy, Summary};
@@ -13,8 +15,13 @@ use crate::sanitize::shortened;
 use crate::stdout;
 use crate::strategy::RunStrategy;
 
+use super::advice;
+
 const FOREIGN_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";
+
+/// Of a shorter run nobody asks where its time went.
+const LONG: Duration = Duration::from_secs(10);
 
 const WITHOUT_IDS: &str = "without an id: theirs is a fingerprint of the request (a field \"id\", or \
     --id-column NAME, gives better ones)";
@@ -226,6 +233,12 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
             lines.push(row("failures", &text));
         }
     }
+    lines.extend(time_row(summary));
+    if queue.is_none()
+        && let Some(text) = advice::faster(&run_numbers(args, summary, setup))
+    {
+        lines.push(row("faster", &text));
+    }
     lines.extend(without_version(args, report));
     if let Some(text) = setup.answered_by(summary) {
         lines.push(row("answers by", &text));
@@ -390,11 +403,12 @@ fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec
     let limited = match summary.limited_by() {
         // Providers do not say what limits their batches.
         _ if summary.latency_p50.is_none() => String::new(),
-        "concurrency" => format!(", limited by concurrency ({concurrency} in flight)"),
-        "rate_limit" => ", limited by rate limits and pauses".to_owned(),
+        "provider" => format!(", limited by concurrency ({concurrency} in flight)"),
+        "quota" => ", limited by the quota".to_owned(),
+        "cooldown" => ", limited by pauses after refusals".to_owned(),
         "backoff" => ", limited by waiting for retries".to_owned(),
         "source" => ", limited by the input".to_owned(),
-        "output" => ", limited by the output".to_owned(),
+        "disk" => ", limited by the output".to_owned(),
         other => format!(", limited by {other}"),
     };
     if summary.extracted > 0 {
@@ -433,6 +447,33 @@ fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec
         lines.push(row("warnings", &text));
     }
     lines
+}
+
+/// Where the time of a longer run went, if it was not all for one thing.
+fn time_row(summary: &Summary) -> Option<String> {
+    let share = |time: Duration| time.as_secs_f64() / summary.elapsed.as_secs_f64();
+    let parts = summary.time.named();
+    let named: Vec<_> = parts
+        .into_iter()
+        .filter(|(_, time)| share(*time) >= 0.005)
+        .map(|(name, time)| format!("{name} {} ({:.0}%)", span(time), 100.0 * share(time)))
+        .collect();
+    (summary.elapsed >= LONG && named.len() > 1).then(|| row("time", &named.join(", ")))
+}
+
+fn run_numbers(args: &RunArgs, summary: &Summary, setup: &Setup) -> advice::Run {
+    let rpm = args.pace.rpm.as_deref();
+    let rpm = rpm.and_then(|rpm| rpm.parse().ok());
+    advice::Run {
+        elapsed: summary.elapsed,
+        time: summary.time,
+        call_time: summary.call_time,
+        calls: summary.calls,
+        rate_limited: summary.rate_limited,
+        concurrency: setup.concurrency,
+        rpm: rpm.filter(|rpm: &f64| *rpm > 0.0),
+        local: setup.steps.iter().any(|(name, _)| *name == "local"),
+    }
 }
 
 fn row(name: &str, text: &str) -> String {

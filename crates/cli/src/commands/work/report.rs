@@ -91,6 +91,7 @@ fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
         "retries": report.retries,
         "rate_limited": report.rate_limited,
         "possibly_paid_twice": report.possibly_paid_twice,
+        "time": report.time,
         "stop": stop,
     });
     stdout::json(&line, exit)

@@ -1,0 +1,148 @@
+//! The one change that would have made a run faster, reckoned from its own numbers.
+
+use std::time::Duration;
+
+use batchwright::progress::TimeSplit;
+
+/// Shorter runs need no advice,
+const SHORTEST: Duration = Duration::from_secs(10);
+/// nor do those that would save less than this share of their time.
+const WORTH_IT: f64 = 0.8;
+/// The most that is reckoned with of anything: farther off, other limits come.
+const MOST_TIMES: u32 = 10;
+
+/// What a run was made with, and what became of it.
+pub struct Run {
+    pub elapsed: Duration,
+    pub time: TimeSplit,
+    /// What its calls took, one by one.
+    pub call_time: Duration,
+    pub calls: u64,
+    pub rate_limited: u64,
+    pub concurrency: usize,
+    /// The requests per minute that it was given.
+    pub rpm: Option<f64>,
+    /// More calls at once are no use to a server that computes on this machine.
+    pub local: bool,
+}
+
+/// What would have helped most, if anything would have.
+pub fn faster(run: &Run) -> Option<String> {
+    if run.elapsed < SHORTEST {
+        return None;
+    }
+    let candidates = [higher_rate(run), more_at_once(run)];
+    let best = candidates.into_iter().flatten();
+    let (change, seconds) = best.min_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    let taken = run.elapsed.as_secs_f64();
+    (seconds <= WORTH_IT * taken).then(|| {
+        format!(
+            "with {change} this run would have taken about {} instead of {}",
+            about(seconds),
+            about(taken)
+        )
+    })
+}
+
+/// While its own limit held items back, a higher one lets in more, until all slots are full.
+fn higher_rate(run: &Run) -> Option<(String, f64)> {
+    let rpm = run.rpm.filter(|_| run.rate_limited == 0)?;
+    let held_back = run.time.quota.as_secs_f64();
+    let rest = run.elapsed.as_secs_f64() - held_back;
+    let full = run.call_time.as_secs_f64() / run.concurrency as f64;
+    let with = |times: u32| (rest + held_back / f64::from(times)).max(full);
+    let least = with(MOST_TIMES);
+    let times = (2..=MOST_TIMES).find(|times| with(*times) <= 1.1 * least)?;
+    let wanted = rpm * f64::from(times);
+    Some((format!("--rpm {}", wanted.round()), with(times)))
+}
+
+/// While all slots were full, twice as many do twice as much, as far as its own limit lets them.
+fn more_at_once(run: &Run) -> Option<(String, f64)> {
+    if run.local || run.rate_limited > 0 {
+        return None;
+    }
+    let halved = run.elapsed.as_secs_f64() - run.time.all_slots.as_secs_f64() / 2.0;
+    let paced = run.rpm.map_or(0.0, |rpm| run.calls as f64 * 60.0 / rpm);
+    Some((format!("-j {}", 2 * run.concurrency), halved.max(paced)))
+}
+
+/// A reckoned time is no exact one.
+fn about(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// 6,600 calls of a second at 600 a minute in 64 slots.
+    fn paced() -> Run {
+        let mut time = TimeSplit::default();
+        (time.quota, time.provider) = (secs(655), secs(5));
+        Run {
+            elapsed: secs(660),
+            time,
+            call_time: secs(6600),
+            calls: 6600,
+            rate_limited: 0,
+            concurrency: 64,
+            rpm: Some(600.0),
+            local: false,
+        }
+    }
+
+    #[test]
+    fn a_run_that_its_own_rate_held_back_is_told_a_better_one() {
+        let advice = faster(&paced()).unwrap();
+        assert_eq!(
+            advice,
+            "with --rpm 4200 this run would have taken about 103 s instead of 11 min"
+        );
+        // The slots bound what a rate can do.
+        let narrow = Run {
+            concurrency: 20,
+            ..paced()
+        };
+        let advice = faster(&narrow).unwrap();
+        assert!(advice.starts_with("with --rpm 1200 "), "{advice}");
+        assert!(
+            advice.ends_with("about 6 min instead of 11 min"),
+            "{advice}"
+        );
+    }
+
+    #[test]
+    fn a_run_in_full_slots_is_told_of_more() {
+        let mut run = paced();
+        (run.time.quota, run.time.provider) = (Duration::ZERO, secs(660));
+        (run.time.all_slots, run.rpm, run.concurrency) = (secs(640), None, 10);
+        let advice = faster(&run).unwrap();
+        assert!(advice.starts_with("with -j 20 "), "{advice}");
+        run.local = true;
+        assert_eq!(faster(&run), None);
+    }
+
+    #[test]
+    fn where_nothing_would_help_nothing_is_said() {
+        let mut refused = paced();
+        refused.rate_limited = 3;
+        let mut short = paced();
+        short.elapsed = secs(9);
+        let mut unknown = paced();
+        unknown.rpm = None;
+        let mut slow_source = paced();
+        std::mem::swap(&mut slow_source.time.source, &mut slow_source.time.quota);
+        for run in [refused, short, unknown, slow_source] {
+            assert_eq!(faster(&run), None);
+        }
+    }
+}
