@@ -281,12 +281,6 @@ impl<W: Work> Dispatcher<W> {
                 }
             }
         }
-        // What is left to name: the last calls, or their outcomes.
-        let rest = match self.calls_in_air() {
-            0 => Limit::Disk,
-            _ => Limit::Calls,
-        };
-        self.stopwatch.account(limit.unwrap_or(rest), now);
         let availability = &self.availability;
         let overdue = self.calls_out.give_up(
             &availability.breakers,
@@ -295,7 +289,15 @@ impl<W: Work> Dispatcher<W> {
             &mut self.given_up,
         );
         let over = self.stop.is_some() || exhausted;
-        if over && self.counters.in_flight == 0 && self.pending.is_empty() {
+        let finished = over && self.counters.in_flight == 0 && self.pending.is_empty();
+        // What is left to name: the last calls, or their outcomes.
+        let limit = limit.unwrap_or(match self.calls_in_air() {
+            0 if finished => Limit::End,
+            0 => Limit::Disk,
+            _ => Limit::Calls,
+        });
+        self.stopwatch.account(limit, now);
+        if finished {
             return Turn::Finished;
         }
         Turn::Wait(earlier(earlier(wake, overdue), self.settle_at))

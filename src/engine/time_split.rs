@@ -26,6 +26,8 @@ pub struct TimeSplit {
     pub source: Duration,
     /// Of the provider's time, that in which calls were out in all slots: no part of its own.
     pub all_slots: Duration,
+    /// Of the time for the disk, that after the last outcome: it limited nothing.
+    closing: Duration,
 }
 
 impl TimeSplit {
@@ -49,7 +51,11 @@ impl TimeSplit {
 
     /// The name of the part that limited most once it had begun, or `"nothing"`.
     pub fn longest(&self) -> &'static str {
-        let parts = self.named().into_iter().skip(1);
+        let at_work = Self {
+            disk: self.disk.saturating_sub(self.closing),
+            ..*self
+        };
+        let parts = at_work.named().into_iter().skip(1);
         let longest = parts.max_by_key(|(_, time)| *time);
         longest
             .filter(|(_, time)| !time.is_zero())
@@ -64,6 +70,7 @@ impl TimeSplit {
         }
         since.queued -= before.queued;
         since.all_slots -= before.all_slots;
+        since.closing -= before.closing;
         since
     }
 
@@ -73,7 +80,7 @@ impl TimeSplit {
             Limit::Cooldown => &mut self.cooldown,
             Limit::Backoff => &mut self.backoff,
             Limit::Slots | Limit::Calls => &mut self.provider,
-            Limit::Disk => &mut self.disk,
+            Limit::Disk | Limit::End => &mut self.disk,
             Limit::Source => &mut self.source,
         }
     }
@@ -103,6 +110,8 @@ pub(super) enum Limit {
     Calls,
     Disk,
     Source,
+    /// All is settled; what was opened is closed.
+    End,
 }
 
 impl Limit {
@@ -136,8 +145,10 @@ impl Stopwatch {
         if let Some((limit, since)) = self.since {
             let passed = now.since(since);
             *split.part(limit) += passed;
-            if limit == Limit::Slots {
-                split.all_slots += passed;
+            match limit {
+                Limit::Slots => split.all_slots += passed,
+                Limit::End => split.closing += passed,
+                _ => {}
             }
         }
         split
@@ -189,6 +200,12 @@ mod tests {
         assert_eq!(
             (later.quota, later.provider),
             (later.total(), Duration::ZERO)
+        );
+        watch.account(Limit::End, at(130));
+        let end = watch.read(at(900));
+        assert_eq!(
+            (end.total(), end.longest()),
+            (Duration::from_millis(900), "quota")
         );
     }
 }
