@@ -128,7 +128,7 @@ impl fmt::Debug for JobTypes {
 
 impl Worker {
     /// Carries out the jobs of these types; those that ask a model go through this route. Its clients wait
-    /// for as long as they are set to: [`CALL_TIMEOUT`] is what these types are made for. Default: jobs of
+    /// for as long as they are set to: [`CALL_TIMEOUT`](super::CALL_TIMEOUT) is what these types are made for. Default: jobs of
     /// kinds that no worker knows wait.
     pub fn job_types(mut self, types: &JobTypes, route: impl Into<Route<'static>>) -> Self {
         let (judge, call) = validate_summary::judge();
