@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::{client::*, files::*, unstable::*, *};
 #[cfg(feature = "queue")]
-use crate::queue::*;
-use crate::{client::*, files::*, progress::*, unstable::*, *};
+use crate::{progress::*, queue::*};
 
 /// In every text; the rest makes it long.
 const PRIVATE: &str = "the patient's name";
