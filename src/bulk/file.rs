@@ -275,8 +275,8 @@ impl<'a> FileRun<'a> {
                 input,
                 index,
                 kinds,
-                equals,
-                answered,
+                mut equals,
+                mut answered,
                 output_cap,
                 task,
                 repeated,
@@ -285,6 +285,11 @@ impl<'a> FileRun<'a> {
                 ..
             } => {
                 self.output.write_flags(&flags)?;
+                if !flags.all_right() {
+                    // The lines have moved.
+                    (equals, answered) =
+                        answered::find(&index, &kinds, &self.output, &self.options)?;
+                }
                 let mut last = None;
                 let repeatable: Vec<bool> = kinds.iter().map(|kind| kind.repeatable).collect();
                 let classes = kinds

@@ -282,10 +282,12 @@ impl<W: Work> Dispatcher<W> {
             }
         }
         let availability = &self.availability;
+        // Once the run stops nobody can go elsewhere any more.
+        let goes_on = self.stop.is_none();
         let overdue = self.calls_out.give_up(
             &availability.breakers,
             now,
-            |class, step| availability.callable_step(class, step + 1).is_some(),
+            |class, step| goes_on && availability.callable_step(class, step + 1).is_some(),
             &mut self.given_up,
         );
         let over = self.stop.is_some() || exhausted;

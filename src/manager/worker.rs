@@ -135,7 +135,7 @@ impl LlmManager {
         }
         #[cfg(feature = "jobs")]
         if let (Some(types), Some(calls)) = (&self.job_types, &plan.model_calls) {
-            worker = worker.job_types(types, calls.route()?);
+            worker = worker.job_types(types, self.made(calls)?);
         }
         if let Some(config) = &plan.batches {
             worker = worker.batches(config.batch_client()?);

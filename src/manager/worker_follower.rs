@@ -154,7 +154,7 @@ impl LlmManager {
             change.embeddings = Some(route.transpose()?.map(Box::new));
         }
         if before.model_calls != now.model_calls {
-            let route = now.model_calls.as_ref().map(|plan| plan.route());
+            let route = now.model_calls.as_ref().map(|plan| self.made(plan));
             change.model_calls = route.transpose()?.map(Box::new);
         }
         if before.batches != now.batches {

@@ -89,11 +89,17 @@ struct Series {
     items: IntGaugeVec,
     success: GaugeVec,
     cost: GaugeVec,
+    #[cfg(feature = "queue")]
+    queue: QueueSeries,
+    /// Models that have series of their own.
+    models: Mutex<HashMap<String, Arc<str>>>,
+}
+
+#[cfg(feature = "queue")]
+struct QueueSeries {
     lengths: IntGaugeVec,
     batches: IntGaugeVec,
     batch_ages: IntGaugeVec,
-    /// Models that have series of their own.
-    models: Mutex<HashMap<String, Arc<str>>>,
 }
 
 const CALL_LABELS: [&str; 4] = [
@@ -155,7 +161,7 @@ impl Metrics {
 #[cfg(feature = "queue")]
 impl Metrics {
     pub(crate) fn set_queue_lengths(&self, waiting: &[(u8, u64)]) {
-        let series = &self.0.lengths;
+        let series = &self.0.queue.lengths;
         series.reset();
         for (priority, jobs) in waiting {
             let length = series.with_label_values(&[&priority.to_string()]);
@@ -165,7 +171,7 @@ impl Metrics {
 
     /// Providers and states, and ages in seconds.
     pub(crate) fn set_batches<'b>(&self, batches: impl Iterator<Item = ((&'b str, &'b str), u64)>) {
-        let series = &*self.0;
+        let series = &self.0.queue;
         series.batches.reset();
         series.batch_ages.reset();
         for ((provider, state), age) in batches {
@@ -241,21 +247,24 @@ impl Series {
                 "batchwright_cost_usd",
                 "What the items have cost so far, in US dollars.",
             )?,
-            lengths: gauge(
-                "batchwright_queue_length",
-                "Jobs that wait to be started.",
-                &["priority"],
-            )?,
-            batches: gauge(
-                "batchwright_batches",
-                "Batches at providers or on their way there.",
-                &["gen_ai_provider_name", "state"],
-            )?,
-            batch_ages: gauge(
-                "batchwright_oldest_batch_age_seconds",
-                "Age of the oldest batch.",
-                &PROVIDER,
-            )?,
+            #[cfg(feature = "queue")]
+            queue: QueueSeries {
+                lengths: gauge(
+                    "batchwright_queue_length",
+                    "Jobs that wait to be started.",
+                    &["priority"],
+                )?,
+                batches: gauge(
+                    "batchwright_batches",
+                    "Batches at providers or on their way there.",
+                    &["gen_ai_provider_name", "state"],
+                )?,
+                batch_ages: gauge(
+                    "batchwright_oldest_batch_age_seconds",
+                    "Age of the oldest batch.",
+                    &PROVIDER,
+                )?,
+            },
             models: Mutex::default(),
             registry,
         })

@@ -31,6 +31,11 @@ impl SupersededFlags {
         self.lines += 1;
     }
 
+    /// Every line is marked as it should be.
+    pub(crate) fn all_right(&self) -> bool {
+        self.wrong == 0
+    }
+
     fn is_wrong(&self, line: usize) -> bool {
         let word = self.bits.get(line / 64);
         word.is_some_and(|word| word & 1 << (line % 64) != 0)

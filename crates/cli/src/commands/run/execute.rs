@@ -1,7 +1,7 @@
 //! Carries out a prepared run, by calls of its own or through the queue.
 
 use batchwright::files::RunReport;
-use batchwright::{Error, Extract, FileRun, Route};
+use batchwright::{Context, Error, ErrorKind, FileRun, LlmClient, Request, Response, Route};
 
 use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};
@@ -29,8 +29,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         PreparedRun::Direct(run) => {
             let route = match provider {
                 Some(chosen) => chosen.manager()?.route().map_err(could_not)?,
-                // Nothing is to be sent.
-                None => Route::new(Extract),
+                None => Route::new(Nobody),
             };
             let route = match &listeners.observer {
                 Some(observer) => route.observer(observer.clone()),
@@ -57,6 +56,16 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         setup: prepared.setup,
         queue,
     })
+}
+
+/// Who is asked where nothing is to be sent.
+struct Nobody;
+
+impl LlmClient for Nobody {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        let why = "something is to be sent now that was answered when the run began: give the same command again";
+        Err(Error::new(ErrorKind::Auth, why))
+    }
 }
 
 fn could_not(error: Error) -> Refusal {
