@@ -268,7 +268,7 @@ const FLAGS: &[FlagTip] = &[
     ),
     (&["silent"], "quiet", None),
     (
-        &["debug", "log-level", "trace"],
+        &["debug", "trace"],
         "verbose",
         Some("'-v' says more, '-vv' much more"),
     ),
