@@ -55,8 +55,9 @@ fn a_wrong_path_stops_early_and_says_why() {
         .env("OPENAI_API_KEY", "sk-first-0123456789");
     let ended = Running::start(&mut command).wait().expect(4);
     ended.says("no such address; is the base URL right?");
+    // Ten alike are enough; three more may be on their way by then.
     let tried = desk.results("out.jsonl").len();
-    assert!(tried <= 12, "{tried} items were sent to a wrong address");
+    assert!(tried <= 13, "{tried} items were sent to a wrong address");
 }
 
 #[test]
