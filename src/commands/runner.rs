@@ -275,7 +275,7 @@ impl CommandRunner {
     /// Runs jobs, and hands each record to `sink` on this thread as the command ends. Breaking stops the run.
     /// `jobs` is read on a thread of its own, a few ahead, and may be endless; cancelling waits for a `next()`
     /// that blocks. When the run stops, whatever was read is handed over as
-    /// [`Cancelled`](JobStatus::Cancelled) with the reason.
+    /// [`Cancelled`](crate::commands::JobStatus::Cancelled) with the reason.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when the settings make no sense, with what they accept. Nothing was run then.
