@@ -100,16 +100,14 @@ impl Answered {
                 continue;
             };
             let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
-            let mut next = places.start;
-            while next < places.end && !ctx.is_cancelled() {
-                let mut lines = Lines::default();
-                let apart;
-                (next, apart) = shared.answer(&outcome, next..places.end, &mut lines);
-                shared.ask(apart);
-                output.write(&lines.bytes)?;
+            if ctx.is_cancelled() {
+                break;
+            }
+            let told = &mut |lines: &Lines| {
                 superseded |= lines.superseded > 0;
                 tally.answered(step, &lines.measure);
-            }
+            };
+            shared.write(&outcome, places, Lines::default(), output, told, ctx)?;
         }
         Ok(superseded)
     }

@@ -118,19 +118,11 @@ impl Reuse<'_> {
             let outcome = lines.add_reused(outcome, named)?;
             superseded |= shared.index.state(item) != State::New;
             let places = shared.equals.asked_for(&shared.index, item);
-            let mut next = places.start;
-            loop {
-                let apart;
-                (next, apart) = shared.answer(&outcome, next..places.end, &mut lines);
-                shared.ask(apart);
-                output.write(&lines.bytes)?;
+            let told = &mut |lines: &Lines| {
                 superseded |= lines.superseded > 0;
                 tally.answered(step, &lines.measure);
-                if next >= places.end || ctx.is_cancelled() {
-                    break;
-                }
-                lines = Lines::default();
-            }
+            };
+            shared.write(&outcome, places, lines, output, told, ctx)?;
             shared.equals.spare_item(item, &shared.index);
         }
         Ok(superseded)

@@ -7,11 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::base::cancel::Context;
+use crate::base::error::Error;
 use crate::llm::outcome::Outcome;
 
 use super::equals::Equals;
 use super::input::{FileIndex, InputFile, Item, State};
 use super::lines::{Equal, Identified, Lines, Named};
+use super::open_output::OpenOutput;
 
 /// What is written at once for items that share an answer; the rest of them follows in pieces like that.
 const PIECE_BYTES: usize = 256 << 10;
@@ -102,6 +105,31 @@ impl SharedFile {
             }
         }
         (places.end, apart)
+    }
+
+    /// Writes these lines, and behind them those of the items at these places, piece by piece; `told` hears of each
+    /// that is written.
+    pub(super) fn write(
+        &self,
+        outcome: &Outcome,
+        places: Range<u32>,
+        mut lines: Lines,
+        output: &mut OpenOutput,
+        told: &mut dyn FnMut(&Lines),
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        let mut next = places.start;
+        loop {
+            let apart;
+            (next, apart) = self.answer(outcome, next..places.end, &mut lines);
+            self.ask(apart);
+            output.write(&lines.bytes)?;
+            told(&lines);
+            if next >= places.end || ctx.is_cancelled() {
+                return Ok(());
+            }
+            lines = Lines::default();
+        }
     }
 
     fn leave(&self, dealt: &Dealt, places: &Range<u32>, step: u8) {

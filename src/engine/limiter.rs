@@ -21,7 +21,7 @@ use crate::base::clock::Time;
 use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
-pub use super::quota::{Limits, QuotaId, QuotaKey};
+pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
 use super::shared_quota::{self, Share, Shared, WallClock, system_wall};
 use super::window::Window;
 
@@ -55,21 +55,6 @@ impl Permit {
         replies: 0,
         reserved: (0.0, 0.0),
     };
-}
-
-/// How a call ended, as far as quotas are concerned.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum CallEnd {
-    /// A reply came; tokens it used for input and output, where it said so.
-    Replied(Option<(u64, u64)>),
-    /// The provider refused it for its pace, with the wait it asked for.
-    RateLimited(Option<Duration>),
-    /// The server is up, but its model is still loading; with the wait it asked for.
-    NotReady(Option<Duration>),
-    /// No connection came about: whatever else would be sent there now fares no better.
-    Unreachable,
-    /// It failed in another way.
-    Failed,
 }
 
 struct Quota {

@@ -1,5 +1,7 @@
 //! What shares an allowance, and what its user allows.
 
+use std::time::Duration;
+
 /// Names a quota: everything that shares one allowance at a provider.
 ///
 /// ```
@@ -122,4 +124,19 @@ impl Limits {
         self.in_flight = Some(calls);
         self
     }
+}
+
+/// How a call ended, as far as quotas are concerned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CallEnd {
+    /// A reply came; tokens it used for input and output, where it said so.
+    Replied(Option<(u64, u64)>),
+    /// The provider refused it for its pace, with the wait it asked for.
+    RateLimited(Option<Duration>),
+    /// The server is up, but its model is still loading; with the wait it asked for.
+    NotReady(Option<Duration>),
+    /// No connection came about: whatever else would be sent there now fares no better.
+    Unreachable,
+    /// It failed in another way.
+    Failed,
 }

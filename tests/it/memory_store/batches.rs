@@ -56,6 +56,12 @@ impl Data {
         Ok(all.into_iter().map(|(_, waiting)| waiting).collect())
     }
 
+    pub fn stored_batches(&self, process: Option<ProcessId>) -> Vec<StoredBatch> {
+        let all = self.batches.keys().filter_map(|no| self.stored(*no));
+        let wanted = all.filter(|batch| process.is_none() || batch.process_id == process);
+        wanted.collect()
+    }
+
     pub fn waiting_by_priority(&self) -> Vec<(u8, u64)> {
         let mut counts = BTreeMap::<Reverse<u8>, u64>::new();
         for row in self.jobs.values().filter(|row| row.place == Place::Waiting) {

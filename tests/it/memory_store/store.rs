@@ -566,10 +566,7 @@ impl JobStore for MemoryStore {
     }
 
     fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
-        let data = self.look();
-        let all = data.batches.keys().filter_map(|no| data.stored(*no));
-        let wanted = all.filter(|batch| process.is_none() || batch.process_id == process);
-        Ok(wanted.collect())
+        Ok(self.look().stored_batches(process))
     }
 
     fn adopt_batches(
