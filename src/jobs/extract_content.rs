@@ -1,9 +1,14 @@
 //! `extract_content`: the text of the article in a page, without what surrounds it.
 
+use std::cell::Cell;
 use std::path::Path;
 
+use dom_query::{Document, NodeId};
 use dom_smoothie::{Config, Readability, TextMode};
-use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
+use encoding_rs::{Encoding, ISO_2022_JP, UTF_8, WINDOWS_1252};
+use html5ever::tendril::TendrilSink;
+use html5ever::tree_builder::{Tracer, TreeBuilderOpts};
+use html5ever::{ParseOpts, parse_document};
 use serde_json::{Value, json};
 
 use crate::base::cancel::Context;
@@ -19,11 +24,12 @@ const MOST_ELEMENTS: usize = 200_000;
 /// Browsers themselves flatten what is nested deeper than half as much, and the time that a page takes grows with the
 /// square of its depth.
 const MOST_NESTED: usize = 1_000;
-/// Elements whose end need not be written, or that have none.
-const OPEN_ENDED: &str = " p li td th tr tbody thead tfoot dt dd option optgroup colgroup html head body br hr img \
-    input meta link area base col embed source track wbr param ";
-/// Elements whose content is no markup.
-const RAW: [&str; 4] = ["script", "style", "textarea", "title"];
+/// More elements than this are not open at once in a page within that, with what stands for those that are opened again.
+const MOST_OPEN: usize = 4 * MOST_NESTED;
+/// Elements, the texts between them, and comments.
+const MOST_NODES: usize = 5 * MOST_ELEMENTS;
+/// So many bytes are read before it is looked at what they came to.
+const PIECE: usize = 4096;
 /// The declaration of a page's encoding stands in its first bytes, says the standard.
 const DECLARED_WITHIN: usize = 1024;
 
@@ -115,63 +121,107 @@ fn decoded(bytes: &[u8]) -> String {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"-_:".contains(c));
         Encoding::for_label(&rest.as_bytes()[..end.unwrap_or(rest.len())])
     });
-    let encoding = match std::str::from_utf8(bytes) {
-        Ok(_) => UTF_8,
-        Err(_) => declared.unwrap_or(WINDOWS_1252),
+    let encoding = match (std::str::from_utf8(bytes), declared) {
+        // Its bytes are all ASCII, and UTF-8 for that.
+        (_, Some(declared)) if declared == ISO_2022_JP => ISO_2022_JP,
+        (Ok(_), _) => UTF_8,
+        (Err(_), declared) => declared.unwrap_or(WINDOWS_1252),
     };
     encoding.decode(bytes).0.into_owned()
 }
 
-/// How deep the elements of a page are nested, about.
-fn nesting(html: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
+/// The page as browsers understand it. It is read a piece at a time, so that one that is made to take for ever is told
+/// by what it has come to so far: the reader looks through all open elements at every tag.
+fn parsed(html: &str) -> Result<Document, Error> {
+    let options = ParseOpts {
+        tree_builder: TreeBuilderOpts {
+            scripting_enabled: false,
+            ..TreeBuilderOpts::default()
+        },
+        ..ParseOpts::default()
+    };
+    let mut parser = parse_document(Document::default(), options);
     let mut rest = html;
-    while let Some(at) = rest.find('<') {
-        rest = &rest[at + 1..];
-        if let Some(comment) = rest.strip_prefix("!--") {
-            rest = comment.split_once("-->").map_or("", |(_, after)| after);
-            continue;
+    while !rest.is_empty() {
+        let mut end = rest.len().min(PIECE);
+        while !rest.is_char_boundary(end) {
+            end -= 1;
         }
-        let (closes, name) = match rest.strip_prefix('/') {
-            Some(name) => (true, name),
-            None => (false, rest),
-        };
-        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        let name = name[..end.unwrap_or(name.len())].to_ascii_lowercase();
-        if !name.starts_with(|c: char| c.is_ascii_alphabetic())
-            || OPEN_ENDED.contains(&format!(" {name} "))
-        {
-            continue;
+        let (piece, after) = rest.split_at(end);
+        parser.process(piece.into());
+        rest = after;
+        let reading = &parser.tokenizer.sink;
+        let open = Counted::default();
+        reading.trace_handles(&open);
+        if open.0.get() > MOST_OPEN {
+            return Err(nested_too_deep());
         }
-        match closes {
-            true => depth = depth.saturating_sub(1),
-            false => depth += 1,
-        }
-        deepest = deepest.max(depth);
-        if !closes && RAW.contains(&&*name) {
-            let end = format!("</{name}");
-            let at = rest
-                .as_bytes()
-                .windows(end.len())
-                .position(|part| part.eq_ignore_ascii_case(end.as_bytes()));
-            rest = &rest[at.unwrap_or(rest.len())..];
+        if reading.sink.tree.len() > MOST_NODES {
+            let why = format!("the page has more than {MOST_ELEMENTS} elements");
+            return Err(Error::new(ErrorKind::Invalid, why));
         }
     }
-    deepest
+    Ok(parser.finish())
+}
+
+/// Counts the elements that are open.
+#[derive(Default)]
+struct Counted(Cell<usize>);
+
+impl Tracer for Counted {
+    type Handle = NodeId;
+
+    fn trace_handle(&self, _: &NodeId) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+/// How deep the elements of a page are nested below the outermost one.
+fn nesting(page: &Document) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut node = page.html_root();
+    loop {
+        if let Some(child) = node.first_element_child() {
+            node = child;
+            depth += 1;
+            deepest = deepest.max(depth);
+            continue;
+        }
+        loop {
+            if depth == 0 {
+                return deepest;
+            }
+            if let Some(next) = node.next_element_sibling() {
+                node = next;
+                break;
+            }
+            let Some(parent) = node.parent() else {
+                return deepest;
+            };
+            node = parent;
+            depth -= 1;
+        }
+    }
+}
+
+fn nested_too_deep() -> Error {
+    let why = format!("elements of the page are nested more than {MOST_NESTED} deep");
+    Error::new(ErrorKind::Invalid, why)
 }
 
 /// What the page holds of an article.
 fn article(html: &str, url: Option<&str>) -> Result<Value, Error> {
-    if nesting(html) > MOST_NESTED {
-        let why = format!("elements of the page are nested more than {MOST_NESTED} deep");
-        return Err(Error::new(ErrorKind::Invalid, why));
+    let page = parsed(html)?;
+    if nesting(&page) > MOST_NESTED {
+        return Err(nested_too_deep());
     }
     let config = Config {
         max_elements_to_parse: MOST_ELEMENTS,
         text_mode: TextMode::Formatted,
         ..Config::default()
     };
-    let found = Readability::new(html, url, Some(config)).and_then(|mut page| page.parse());
+    let found =
+        Readability::with_document(page, url, Some(config)).and_then(|mut page| page.parse());
     let article = found.map_err(|error| {
         let why = format!("there is no article in the page: {error}");
         Error::new(ErrorKind::Invalid, why)
@@ -248,7 +298,38 @@ mod tests {
             "<div>".repeat(3_000),
             "<li>one".repeat(3_000),
         );
-        assert!(nesting(&flat) < 5, "{}", nesting(&flat));
+        let nested = |html: &str| nesting(&parsed(html).unwrap());
+        assert!(nested(&flat) < 5, "{}", nested(&flat));
+    }
+
+    #[test]
+    fn depth_is_that_of_browsers() {
+        let nested = |html: &str| nesting(&parsed(html).unwrap());
+        let icon = "<svg viewBox=\"0 0 1 1\"><path d=\"M0 0\"/><g><circle r=\"1\"/></g></svg>";
+        let ruby = "<ruby>漢<rp>(<rt>kan<rp>)</ruby>";
+        let page = format!("<body>{}{}", icon.repeat(1_200), ruby.repeat(1_200));
+        assert_eq!(nested(&page), 4);
+        assert!(article(&format!("{page}{}", paragraphs(6)), None).is_ok());
+        // End tags of nothing close nothing.
+        let stray = format!(
+            "<body>{}",
+            "<div></b></span></section>".repeat(MOST_NESTED + 1)
+        );
+        assert_eq!(
+            article(&stray, None).unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
+        let inside = "<span><div></span>".repeat(MOST_NESTED);
+        assert!(
+            article(&inside, None)
+                .unwrap_err()
+                .message()
+                .contains("nested")
+        );
+        // Each paragraph opens all of the bold ones again.
+        let again: String = (0..1_500).map(|i| format!("<p><b id={i}></p>")).collect();
+        assert!(article(&again, None).is_err());
+        assert!(parsed(&"<i>".repeat(500_000)).is_err());
     }
 
     #[test]
@@ -274,5 +355,7 @@ mod tests {
         assert!(decoded("<p>café</p>".as_bytes()).contains("café"));
         let japanese = b"<meta charset=Shift_JIS><p>\x93\xfa\x96\x7b</p>";
         assert!(decoded(japanese).contains("日本"));
+        let escaped = b"<meta charset=ISO-2022-JP><p>\x1b$BF|K\\\x1b(B</p>";
+        assert!(decoded(escaped).contains("日本"), "{}", decoded(escaped));
     }
 }

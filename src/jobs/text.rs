@@ -2,8 +2,9 @@
 //! does not.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
-use whatlang::{Lang, detect};
+use whatlang::{Lang, Script, detect, detect_script};
 
 /// A word, or a character of a script that is written without blanks.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,20 +29,20 @@ pub(super) fn longest_copied(summary: &str, source: &str) -> Copied {
     let words = words(summary);
     let mut numbers = HashMap::new();
     let mut numbered = |text: &str| {
-        let next = numbers.len();
+        let next = numbers.len() as u64;
         *numbers.entry(text.to_lowercase()).or_insert(next)
     };
-    let a: Vec<usize> = words.iter().map(|word| numbered(word.text)).collect();
-    let b: Vec<usize> = self::words(source)
+    let a: Vec<u64> = words.iter().map(|word| numbered(word.text)).collect();
+    let b: Vec<u64> = self::words(source)
         .iter()
         .map(|word| numbered(word.text))
         .collect();
     // A run of n that is shared means that runs of n - 1 are.
+    let base = RandomState::new().build_hasher().finish();
     let (mut known, mut none) = ((0, 0), a.len().min(b.len()) + 1);
     while known.0 + 1 < none {
         let length = known.0 + (none - known.0) / 2;
-        let runs: HashSet<&[usize]> = b.windows(length).collect();
-        match a.windows(length).position(|run| runs.contains(run)) {
+        match shared_run(&a, &b, length, base) {
             Some(at) => known = (length, at),
             None => none = length,
         }
@@ -58,6 +59,38 @@ pub(super) fn longest_copied(summary: &str, source: &str) -> Copied {
         words: length,
         text,
     }
+}
+
+/// Where in `a` a run of so many begins that stands in `b` as well. Each run is told by a hash that is made from the one
+/// before it, and so takes the same time whatever its length.
+fn shared_run(a: &[u64], b: &[u64], length: usize, base: u64) -> Option<usize> {
+    let mut runs = HashMap::new();
+    for (at, hash) in rolled(a, length, base).enumerate() {
+        runs.entry(hash).or_insert(at);
+    }
+    rolled(b, length, base)
+        .enumerate()
+        .find_map(|(there, hash)| {
+            let here = *runs.get(&hash)?;
+            (a[here..here + length] == b[there..there + length]).then_some(here)
+        })
+}
+
+/// A hash of each run of so many: its value as a number in that base, modulo a prime.
+fn rolled(all: &[u64], length: usize, base: u64) -> impl Iterator<Item = u64> {
+    const PRIME: u64 = (1 << 61) - 1;
+    let times = |a: u64, b: u64| (u128::from(a) * u128::from(b) % u128::from(PRIME)) as u64;
+    let base = base % (PRIME - 256) + 256;
+    // What the first of a run weighs when the next one has come.
+    let weight = (0..length).fold(1, |weight, _| times(weight, base));
+    let mut hash = 0;
+    all.iter().enumerate().filter_map(move |(i, one)| {
+        hash = (times(hash, base) + one + 1) % PRIME;
+        if let Some(left) = i.checked_sub(length) {
+            hash = (hash + PRIME - times(all[left] + 1, weight)) % PRIME;
+        }
+        (i + 1 >= length).then_some(hash)
+    })
 }
 
 /// Numbers of the summary that the source does not have, each once. `1,200` and `1200` are the same, and so are digits of
@@ -92,6 +125,27 @@ pub(super) fn foreign_names(summary: &str, source: &str) -> Vec<String> {
 pub(super) fn language_of(text: &str) -> Option<&'static str> {
     let found = detect(text).filter(whatlang::Info::is_reliable)?;
     Some(code(found.lang()))
+}
+
+/// Whether two texts are in two languages, as far as that can be told. What is too short for a language still has a
+/// script; Chinese characters alone are those of several languages.
+pub(super) fn two_languages(a: &str, b: &str) -> bool {
+    let script = |text| detect_script(text).map(kin);
+    match (script(a), script(b)) {
+        (Some(a), Some(b)) if a != b => true,
+        (Some(Script::Mandarin), _) => false,
+        _ => match (language_of(a), language_of(b)) {
+            (Some(a), Some(b)) => a != b,
+            _ => false,
+        },
+    }
+}
+
+fn kin(script: Script) -> Script {
+    match script {
+        Script::Hiragana | Script::Katakana => Script::Mandarin,
+        other => other,
+    }
 }
 
 /// Whether both are the same language, by their first parts. Norwegian has two.
@@ -301,6 +355,33 @@ mod tests {
         assert_eq!(longest_copied("Entirely different text", "").words, 0);
         let japanese = longest_copied("川は半メートル上がった。", "ベルンの川は半メートル上昇した");
         assert_eq!(japanese.text, "川は半メートル上");
+    }
+
+    #[test]
+    fn long_texts_take_no_longer_for_what_they_share() {
+        let own = |i: u64| format!("{} ", i.wrapping_mul(2_654_435_761) % 90_001);
+        let long: String = (0..50_000).map(own).collect();
+        let other = format!("{long} and an end of its own");
+        assert_eq!(longest_copied(&long, &other).words, 50_000);
+        // All runs are the same but the longest ones.
+        let (same, more) = ("a ".repeat(30_000), "a ".repeat(40_000));
+        assert_eq!(longest_copied(&same, &more).words, 30_000);
+        let copied = longest_copied(&format!("{same} b"), &format!("b {more}"));
+        assert_eq!(copied.words, 30_000);
+    }
+
+    #[test]
+    fn texts_of_two_languages_are_told() {
+        let english =
+            "It rained all day in the town, and the river rose by half a metre, said the office.";
+        let german =
+            "Am Nachmittag stieg der Fluss in der Stadt, und die Feuerwehr pumpte die Keller aus.";
+        assert!(two_languages(english, german));
+        assert!(two_languages(english, "雨が降った。"));
+        assert!(two_languages("Rain.", "雨が降った。"));
+        assert!(!two_languages("東京", "東京は雨が降った。"));
+        assert!(!two_languages("Rain.", english) && !two_languages(english, english));
+        assert!(!two_languages("42", english) && !two_languages("", ""));
     }
 
     #[test]

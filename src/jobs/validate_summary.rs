@@ -15,7 +15,7 @@ use crate::queue::job::Job;
 use crate::queue::model_call::ModelCall;
 
 use super::fields::{Fields, PayloadError, language};
-use super::job_type::JobType;
+use super::job_type::{CALL_TIMEOUT, JobType};
 use super::text;
 
 const FIELDS: [&str; 7] = [
@@ -34,7 +34,8 @@ const COPIED_WORDS: usize = 25;
 const MOST_CHARS: usize = 10_000_000;
 
 pub(super) fn job_type() -> JobType {
-    JobType::handled("validate_summary", Handler::with_children(validate))
+    let handler = Handler::with_children(validate).within(CALL_TIMEOUT);
+    JobType::handled("validate_summary", handler)
         .about("Whether a summary keeps to its source: length, copies, numbers, names, language")
         .check(|payload| Payload::read(payload).map(drop))
 }
@@ -78,7 +79,7 @@ struct Payload<'v> {
     source: &'v str,
     language: Option<&'v str>,
     min_chars: usize,
-    /// `None`: no longer than its source.
+    /// `None`: no longer than its source, if that is in the same language.
     max_chars: Option<usize>,
     max_copied_words: usize,
     judge: bool,
@@ -116,7 +117,13 @@ impl<'v> Payload<'v> {
         };
         let chars = self.summary.trim().chars().count();
         let source_chars = self.source.trim().chars().count();
-        let most = self.max_chars.unwrap_or(source_chars);
+        // A translation may be longer than its source, and writes names its own way.
+        let translated = text::two_languages(self.summary, self.source);
+        let most = match (self.max_chars, translated) {
+            (Some(most), _) => most,
+            (None, false) => source_chars,
+            (None, true) => usize::MAX,
+        };
         if chars < self.min_chars {
             problem(
                 "length",
@@ -142,7 +149,11 @@ impl<'v> Payload<'v> {
         for number in text::foreign_numbers(self.summary, self.source) {
             problem("number", format!("{number} is not in the source"));
         }
-        for name in text::foreign_names(self.summary, self.source) {
+        let names = match translated {
+            false => text::foreign_names(self.summary, self.source),
+            true => Vec::new(),
+        };
+        for name in names {
             problem("name", format!("{name} is not in the source"));
         }
         let found = text::language_of(self.summary);
@@ -156,6 +167,7 @@ impl<'v> Payload<'v> {
             "source_chars": source_chars,
             "longest_copied_words": copied.words,
             "language": found,
+            "translated": translated,
         });
         (problems, measured)
     }
@@ -243,6 +255,23 @@ mod tests {
         );
         let japanese = json!({"summary": good, "language": "ja"});
         assert_eq!(problems(japanese), ["language"]);
+    }
+
+    #[test]
+    fn a_translation_is_not_blamed_for_names_and_its_length() {
+        let japanese = "ベルンでは5月3日にアーレ川の水位が半メートル上がり、40か所の地下室から水が汲み出された。";
+        let long = "In Bern the river Aare rose by half a metre on 3 May, and the fire brigade pumped out 40 cellars.";
+        assert_eq!(
+            problems(json!({"summary": long, "source": japanese})),
+            [""; 0]
+        );
+        let number = long.replace("40", "400");
+        assert_eq!(
+            problems(json!({"summary": number, "source": japanese})),
+            ["number"]
+        );
+        let bounded = json!({"summary": long, "source": japanese, "max_chars": 20});
+        assert_eq!(problems(bounded), ["length"]);
     }
 
     #[test]

@@ -1,20 +1,24 @@
 //! Payloads of jobs, a line of JSON each.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use batchwright::jobs::JobType;
+use batchwright::jobs::{JobType, PayloadError};
 use batchwright::{Context, Error, ErrorKind, Job};
 use serde_json::Value;
 
-use super::args::input::InputArgs;
+use super::args::input::{Format, InputArgs};
 use super::background::{Background, Event};
 use super::exit::{About, Refusal};
 
 /// A longer line is no payload.
 const MOST_LINE_BYTES: u64 = 64 << 20;
+/// What some programs begin a file in UTF-8 with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// So many faulty lines are named.
 const NAMED: usize = 10;
 
@@ -25,14 +29,16 @@ pub fn open(
     job_type: JobType,
     ctx: &Context,
 ) -> Result<impl Iterator<Item = Result<Job, Error>> + use<>, Refusal> {
+    let is_lines = input.reading.format == Some(Format::Jsonl);
     let mut sources = Vec::new();
     for path in &input.files {
-        sources.push(source(path)?);
+        sources.push(source(path, is_lines)?);
     }
     let lines = Lines {
         sources: sources.into_iter(),
         open: None,
-        seen: HashSet::new(),
+        names: Names::default(),
+        id_column: input.reading.id_column.clone(),
         job_type,
         ended: false,
     };
@@ -57,7 +63,7 @@ struct Source {
     line: u64,
 }
 
-fn source(path: &Path) -> Result<Source, Refusal> {
+fn source(path: &Path, is_lines: bool) -> Result<Source, Refusal> {
     let name = path.display().to_string();
     let reader: Box<dyn BufRead + Send> = match path == Path::new("-") {
         true => Box::new(BufReader::new(io::stdin())),
@@ -65,12 +71,12 @@ fn source(path: &Path) -> Result<Source, Refusal> {
             let refused = |why: &dyn std::fmt::Display| {
                 Refusal::usage(format!("{name}: {why}")).about(About::Input)
             };
-            let is_lines = path
+            let is_called_so = path
                 .extension()
                 .is_some_and(|e| e == "jsonl" || e == "ndjson");
-            if path.is_file() && !is_lines {
-                let why =
-                    "payloads of a --type are lines of JSON, in a .jsonl file or on standard input";
+            if path.is_file() && !is_called_so && !is_lines {
+                let why = "payloads of a --type are lines of JSON, in a .jsonl file or on standard input (or in \
+                           a file of another name: --format jsonl)";
                 return Err(refused(&why));
             }
             Box::new(BufReader::new(File::open(path).map_err(|e| refused(&e))?))
@@ -86,9 +92,52 @@ fn source(path: &Path) -> Result<Source, Refusal> {
 struct Lines {
     sources: std::vec::IntoIter<Source>,
     open: Option<Source>,
-    seen: HashSet<String>,
+    names: Names,
+    /// The field that names the job in place of `id`.
+    id_column: Option<String>,
     job_type: JobType,
     ended: bool,
+}
+
+/// Names that are taken, by their hashes, each with how many others were made of it.
+#[derive(Default)]
+struct Names {
+    taken: HashMap<(u64, u64), u64>,
+    hash: (RandomState, RandomState),
+}
+
+impl Names {
+    fn key(&self, name: &str) -> (u64, u64) {
+        (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
+    }
+
+    /// Whether it was free.
+    fn take(&mut self, name: &str) -> bool {
+        let key = self.key(name);
+        match self.taken.entry(key) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(1);
+                true
+            }
+        }
+    }
+
+    /// The name, or the first free one that is made of it.
+    fn take_like(&mut self, name: String) -> String {
+        if self.take(&name) {
+            return name;
+        }
+        let key = self.key(&name);
+        loop {
+            let repeat = self.taken.entry(key).or_insert(1);
+            *repeat += 1;
+            let made = format!("{name}-{repeat}");
+            if self.take(&made) {
+                return made;
+            }
+        }
+    }
 }
 
 impl Lines {
@@ -109,6 +158,13 @@ impl Lines {
             let read = bounded.read_until(b'\n', &mut line);
             match read.map_err(|error| format!("{place}: cannot be read: {error}"))? {
                 0 => self.open = None,
+                _ if source.line == 1 && line.starts_with(BYTE_ORDER_MARK) => {
+                    line.drain(..BYTE_ORDER_MARK.len());
+                    match line.trim_ascii().is_empty() {
+                        true => {}
+                        false => return Ok(Some((place, line))),
+                    }
+                }
                 _ if line.len() as u64 == MOST_LINE_BYTES => {
                     return Err(format!(
                         "{place}: longer than {} MiB",
@@ -124,29 +180,40 @@ impl Lines {
     fn job(&mut self, line: &[u8]) -> Result<Job, String> {
         let mut payload: Value =
             serde_json::from_slice(line).map_err(|error| format!("no JSON: {error}"))?;
-        let id = payload.as_object_mut().and_then(|row| row.remove("id"));
-        let id = match id {
-            None | Some(Value::Null) => None,
-            Some(Value::String(id)) if !id.is_empty() => Some(id),
-            Some(Value::Number(id)) => Some(id.to_string()),
-            Some(_) => return Err("field `id`: write a text or a number".to_owned()),
-        };
-        let job = self.job_type.job(payload).map_err(|e| e.to_string())?;
-        let named = id.is_some();
-        let parts = job.clone().into_parts();
-        let own = id
-            .or(parts.item_id)
-            .or_else(|| Some(parts.request_hash?[..16].to_owned()));
-        let own = own.unwrap_or_default();
-        let mut name = own.clone();
-        let mut repeat = 1;
-        while !self.seen.insert(name.clone()) {
-            if named {
-                return Err(format!("field `id`: {own:?} is there twice"));
+        let column = self.id_column.as_deref();
+        let field = column.unwrap_or("id");
+        let id = match payload.get(field) {
+            None | Some(Value::Null) if column.is_some() => {
+                return Err(format!("field `{field}`: it is missing, and names the job"));
             }
-            repeat += 1;
-            name = format!("{own}-{repeat}");
-        }
+            None | Some(Value::Null) => None,
+            Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
+            Some(Value::Number(id)) => Some(id.to_string()),
+            Some(_) => return Err(format!("field `{field}`: write a text or a number")),
+        };
+        // A field of the type's own may name the job as well.
+        let made = match column {
+            Some(_) => self.job_type.job(payload.clone()),
+            None => Err(PayloadError::new(field, "")),
+        };
+        let job = match made {
+            Err(error) if error.field == field => {
+                let _ = payload.as_object_mut().and_then(|row| row.remove(field));
+                self.job_type.job(payload)
+            }
+            made => made,
+        };
+        let job = job.map_err(|error| error.to_string())?;
+        let name = match id {
+            Some(id) if self.names.take(&id) => id,
+            Some(id) => return Err(format!("field `{field}`: {id:?} is there twice")),
+            None => {
+                let parts = job.clone().into_parts();
+                let own = parts.item_id;
+                let own = own.or_else(|| Some(parts.request_hash?[..16].to_owned()));
+                self.names.take_like(own.unwrap_or_default())
+            }
+        };
         Ok(job.item_id(name))
     }
 

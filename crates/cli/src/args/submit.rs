@@ -5,7 +5,7 @@ use batchwright::jobs::JobTypes;
 use batchwright::queue::PRIORITIES;
 use clap::{Arg, Args};
 
-use super::input::{BadRows, InputArgs};
+use super::input::{BadRows, Format, InputArgs};
 use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs, TaskArg};
 use super::values::name;
 
@@ -79,6 +79,7 @@ impl SubmitArgs {
     /// A flag that says how a prompt is made or asked, if there is one.
     pub fn prompt_flag(&self) -> Option<&'static str> {
         let (prompt, input) = (&self.prompt, &self.input);
+        let reading = &input.reading;
         let given = [
             (self.model.is_some(), "--model"),
             (prompt.template.is_some(), "--template"),
@@ -95,6 +96,36 @@ impl SubmitArgs {
             (input.bad_rows == BadRows::Skip, "--bad-rows"),
             (!input.keep.is_empty(), "--keep"),
             (input.samples.is_some(), "--samples"),
+            (reading.root.is_some(), "--root"),
+            (reading.allow_outside, "--allow-outside"),
+            (!reading.ignore_fields.is_empty(), "--ignore-fields"),
+            (reading.split.is_some(), "--split"),
+            (!reading.pattern.is_empty(), "--pattern"),
+        ];
+        given
+            .into_iter()
+            .find(|(given, _)| *given)
+            .map(|(_, flag)| flag)
+    }
+}
+
+impl SubmitArgs {
+    /// A flag that says how something else than lines of JSON is read, if there is one.
+    pub fn other_input_flag(&self) -> Option<&'static str> {
+        let reading = &self.input.reading;
+        let is_utf8 = |name: &String| ["utf-8", "utf8"].contains(&&*name.to_ascii_lowercase());
+        let given = [
+            (
+                reading.format.is_some_and(|it| it != Format::Jsonl),
+                "--format",
+            ),
+            (
+                reading.encoding.as_ref().is_some_and(|name| !is_utf8(name)),
+                "--encoding",
+            ),
+            (reading.delimiter.is_some(), "--delimiter"),
+            (reading.sheet.is_some(), "--sheet"),
+            (reading.query.is_some(), "--query"),
         ];
         given
             .into_iter()

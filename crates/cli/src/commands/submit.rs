@@ -40,6 +40,10 @@ fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
         let why = format!("{flag} says something of prompts, and --type {name} takes none");
         return Err(Refusal::usage(why).into());
     }
+    if let Some(flag) = args.other_input_flag() {
+        let why = format!("{flag}: payloads of a --type are lines of JSON, in UTF-8");
+        return Err(Refusal::usage(why).into());
+    }
     let rows = payloads::open(&args.input, one, &session.ctx)?;
     let queue = args.data.open()?;
     let process = args.process.unwrap_or_else(ProcessId::new);

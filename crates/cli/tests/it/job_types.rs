@@ -1,6 +1,6 @@
 //! Jobs of the types that are built in, from `submit --type` to `results`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use batchwright::ProcessId;
@@ -123,6 +123,54 @@ fn payloads_that_are_none_are_refused_with_line_and_field() {
         help.stdout
             .contains("summarize: An article in a few sentences")
     );
+}
+
+#[test]
+fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
+    let desk = Desk::new();
+    let line = |id: &str| json!({"article_id": id, "content": "text"});
+    let lines = format!("\u{feff}{}\n{}\n", line("a"), line("b"));
+    desk.write("in.txt", lines);
+    let refused = plain(&desk, "submit --type summarize in.txt").expect(2);
+    refused.says("--format jsonl");
+    let words = "--type summarize --format jsonl --encoding utf-8 --id-column article_id in.txt";
+    let id = submit(&desk, words);
+    let items = queue(&desk).items(id, None, 9).unwrap();
+    let ids: Vec<_> = items.iter().map(|item| item.item_id.as_deref()).collect();
+    assert_eq!(ids, [Some("a"), Some("b")]);
+    // A field that is none of the type's is no part of the payload.
+    desk.write("in.jsonl", r#"{"nr": 7, "html": "<p>a</p>"}"#);
+    let id = submit(&desk, "--type extract_content --id-column nr in.jsonl");
+    let items = queue(&desk).items(id, None, 9).unwrap();
+    assert_eq!(items[0].item_id.as_deref(), Some("7"));
+    plain(
+        &desk,
+        "submit --type extract_content --id-column no in.jsonl",
+    )
+    .expect(2)
+    .says("in.jsonl line 1: field `no`: it is missing");
+    for flags in [
+        "--format csv",
+        "--encoding latin1",
+        "--delimiter ;",
+        "--sheet a",
+        "--ignore-fields a",
+        "--root .",
+    ] {
+        let flag = flags.split(' ').next().unwrap();
+        plain(
+            &desk,
+            &format!("submit --type extract_content {flags} in.jsonl"),
+        )
+        .expect(2)
+        .says(flag);
+    }
+    // Equal payloads each have a name of their own, whatever their number.
+    desk.write("in.jsonl", "{\"html\": \"<p>a</p>\"}\n".repeat(3_000));
+    let id = submit(&desk, "--type extract_content in.jsonl");
+    let items = queue(&desk).items(id, None, 3_000).unwrap();
+    let ids: BTreeSet<_> = items.iter().map(|item| item.item_id.clone()).collect();
+    assert_eq!(ids.len(), 3_000);
 }
 
 #[test]
