@@ -317,7 +317,7 @@ impl PromptSettings {
     pub(crate) fn output_cap(&self) -> Option<u32> {
         match self.0.task {
             RequestTask::Complete => self.0.max_tokens,
-            RequestTask::Embed => Some(0),
+            RequestTask::Embed | RequestTask::Speech => Some(0),
         }
     }
 }

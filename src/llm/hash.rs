@@ -77,8 +77,10 @@ fn write_request(request: &Request, out: &mut Vec<u8>) {
         None => write_neutral(request, out),
     }
     // Completions came first; without the field their fingerprints stay what they were.
-    if request.task == RequestTask::Embed {
-        out.extend_from_slice(b",\"task\":\"embed\"");
+    match request.task {
+        RequestTask::Complete => {}
+        RequestTask::Embed => out.extend_from_slice(b",\"task\":\"embed\""),
+        RequestTask::Speech => out.extend_from_slice(b",\"task\":\"speech\""),
     }
     out.push(b'}');
 }

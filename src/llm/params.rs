@@ -50,6 +50,8 @@ pub enum RequestTask {
     /// The vector of a text. Vectors of different models cannot be compared, so a
     /// [`Route`](crate::Route) of several clients suits it only if all of them serve one model.
     Embed,
+    /// The sound of a text being read out, in [`Response::audio`](crate::Response::audio).
+    Speech,
 }
 
 impl ResponseFormat {

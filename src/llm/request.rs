@@ -168,6 +168,24 @@ impl Request {
         }
     }
 
+    /// A request for the sound of a text, at most 4096 characters, read out by a voice: a WAV file, in
+    /// [`Response::audio`](crate::Response::audio). It needs a [model](Self::model) for speech; `instructions` and
+    /// `speed` go into [`extra`](Self::extra). It is for a [`Route`](crate::Route), and for clients of OpenAI's
+    /// dialect; a queue speaks as part of the [type](crate::jobs_guide) `generate_podcast`.
+    ///
+    /// ```
+    /// use batchwright::Request;
+    /// let request = Request::speech("Good morning.", "alloy").with_model("gpt-4o-mini-tts");
+    /// assert_eq!(request.extra["voice"], "alloy");
+    /// ```
+    pub fn speech(text: impl Into<String>, voice: impl Into<String>) -> Self {
+        Self {
+            task: RequestTask::Speech,
+            ..Self::new(text)
+        }
+        .with_extra("voice", Value::String(voice.into()))
+    }
+
     /// A request with a whole conversation.
     pub fn chat(messages: Vec<Message>) -> Self {
         Self {
@@ -304,11 +322,11 @@ impl Request {
         first.wrapping_add(i64::from(self.sample.saturating_sub(1)))
     }
 
-    /// The text to embed.
+    /// The text of a request that is nothing else: what is to be embedded, or spoken.
     ///
     /// # Errors
-    /// When there is anything beside one text of the user, which a vector would leave out.
-    pub(crate) fn text_to_embed(&self) -> Result<&str, &'static str> {
+    /// When there is anything beside one text of the user, which would be left out.
+    pub(crate) fn only_text(&self) -> Result<&str, &'static str> {
         let Params {
             dimensions: _,
             temperature: None,

@@ -62,10 +62,13 @@ impl From<&str> for FinishReason {
 /// One answer. Its `Debug` says how long it is, not what it says.
 #[derive(Clone, PartialEq)]
 pub struct Response {
-    /// The text; empty for an embedding, and where the reply holds calls of tools and no text.
+    /// The text; empty for an embedding and for speech, and where the reply holds calls of tools and no text.
     pub text: String,
     /// The vector, for a request with [`RequestTask::Embed`](crate::client::RequestTask::Embed).
     pub embedding: Option<Vec<f32>>,
+    /// The sound, for a request with [`RequestTask::Speech`](crate::client::RequestTask::Speech): a file in the format
+    /// that was asked for. It is no part of a result line.
+    pub audio: Option<Vec<u8>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// Tokens used, if the provider said so; of a call for many vectors, this one's part. Of an
@@ -91,6 +94,7 @@ impl Response {
         Self {
             text: text.into(),
             embedding: None,
+            audio: None,
             finish_reason: FinishReason::Stop,
             usage: None,
             model: None,
@@ -297,6 +301,7 @@ impl fmt::Debug for Response {
                 "embedding",
                 self.embedding.as_ref().map(|all| Many(all.len())),
             )
+            .field_if("audio", self.audio.as_ref().map(|sound| Bytes(sound.len())))
             .field("finish_reason", &self.finish_reason)
             .field_if("usage", self.usage)
             .field_if("model", self.model.as_deref().map(Name))

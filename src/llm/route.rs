@@ -202,6 +202,7 @@ impl<'a> Route<'a> {
             operation: match first.task {
                 RequestTask::Complete => "chat",
                 RequestTask::Embed => "embeddings",
+                RequestTask::Speech => "speech",
             },
             provider: &provider,
             model: model.as_deref(),
@@ -237,7 +238,7 @@ impl<'a> Route<'a> {
         ctx: &Context,
     ) -> Reply<Vec<Response>> {
         if let [request] = requests
-            && request.task == RequestTask::Complete
+            && request.task != RequestTask::Embed
         {
             return self.call(request, tries, ctx).map(|answer| vec![answer]);
         }
@@ -265,7 +266,7 @@ impl<'a> Route<'a> {
 
     /// How much goes into one call, at any step.
     pub(crate) fn pack_limits(&self, task: RequestTask) -> PackLimits {
-        if task == RequestTask::Complete {
+        if task != RequestTask::Embed {
             return PackLimits::ONE;
         }
         let steps = self.steps.iter();
@@ -431,7 +432,7 @@ pub(crate) fn cost(request: &Request) -> Cost {
         input: request.estimated_tokens(),
         output_cap: match request.task {
             RequestTask::Complete => request.params.max_tokens,
-            RequestTask::Embed => Some(0),
+            RequestTask::Embed | RequestTask::Speech => Some(0),
         },
     }
 }

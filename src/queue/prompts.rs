@@ -25,11 +25,15 @@ use super::job::{COMPLETION_KIND, EMBEDDING_KIND, Job, Spent};
 use super::store::ClaimedJob;
 use super::task::{Done, JobEnd, JobTask};
 
+/// The kind of requests for sound, which no worker carries out by itself: a result line has no place for it.
+const SPEECH_KIND: &str = "speech";
+
 /// The kind for a task.
 pub(crate) fn kind(task: RequestTask) -> &'static str {
     match task {
         RequestTask::Complete => COMPLETION_KIND,
         RequestTask::Embed => EMBEDDING_KIND,
+        RequestTask::Speech => SPEECH_KIND,
     }
 }
 

@@ -46,4 +46,5 @@ mod regress_bulk;
 mod regress_client;
 mod regress_file;
 mod replies;
+mod speech;
 mod tools;

@@ -90,6 +90,10 @@ impl Connection<'_> {
                     inputs,
                 )
             }
+            Work::Sound(speech) => {
+                key = [speech.key];
+                (&*speech.model, &key[..], speech.tokens, Form::Sound, 0)
+            }
         };
         if !config.knows_model(model) {
             let call = ledger.arrive(now, Ask::UnknownModel { keys }, config);
@@ -147,11 +151,15 @@ impl Connection<'_> {
         let config = &self.shared.config;
         let model = job.model().to_owned();
         let at = match job.work {
-            Work::Vectors(_) => "input",
+            Work::Vectors(_) | Work::Sound(_) => "input",
             Work::Answer(_) => "messages",
         };
         let problem = match kind {
             Trouble::Drop | Trouble::Stall => return (Head::default(), Sent::Nothing),
+            Trouble::BrokenJson if matches!(job.work, Work::Sound(_)) => {
+                self.body.extend_from_slice(b"{\"status\": \"queued\"");
+                return (self.head(job.dialect, job.now), Sent::Whole);
+            }
             Trouble::BrokenJson => {
                 let head = self.good(call, &job);
                 self.body.truncate(self.body.len() / 2);
@@ -184,19 +192,36 @@ impl Connection<'_> {
         match &job.work {
             Work::Vectors(pack) => job.dialect.vectors(&mut self.body, pack),
             Work::Answer(prompt) => self.write_answer(call, job, prompt, None),
+            Work::Sound(speech) => speech.write(&mut self.body),
         }
-        self.head(job.dialect, job.now)
+        self.head_of(job)
     }
 
     /// Prepares a reply with status 200 that is not what the call asked for.
     fn odd(&mut self, kind: Trouble, call: &Call, job: &mut Job<'_>) -> Head {
-        if let Work::Vectors(pack) = &mut job.work {
-            pack.clear();
-            job.dialect.vectors(&mut self.body, pack);
-        } else if let Work::Answer(prompt) = &job.work {
+        match &mut job.work {
+            Work::Vectors(pack) => {
+                pack.clear();
+                job.dialect.vectors(&mut self.body, pack);
+            }
+            Work::Sound(speech) => {
+                speech.clear();
+                speech.write(&mut self.body);
+            }
+            Work::Answer(_) => {}
+        }
+        if let Work::Answer(prompt) = &job.work {
             self.write_answer(call, job, prompt, Some(kind));
         }
-        self.head(job.dialect, job.now)
+        self.head_of(job)
+    }
+
+    /// The head of what the call asked for.
+    fn head_of(&self, job: &Job<'_>) -> Head {
+        Head {
+            wav: matches!(job.work, Work::Sound(_)),
+            ..self.head(job.dialect, job.now)
+        }
     }
 
     fn write_answer(
@@ -312,6 +337,7 @@ impl Job<'_> {
         match &self.work {
             Work::Answer(prompt) => &prompt.model,
             Work::Vectors(pack) => &pack.model,
+            Work::Sound(speech) => &speech.model,
         }
     }
 }

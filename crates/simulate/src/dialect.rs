@@ -4,6 +4,7 @@
 use super::embed::{self, Pack};
 use super::http::{Endpoint, Request};
 use super::prompt::{Answer, Fault, Problem, Prompt};
+use super::speech::Speech;
 use super::{SimConfig, Vendor, anthropic, gemini, openai, responses};
 
 /// One of the protocols spoken.
@@ -28,6 +29,7 @@ impl Default for Dialect {
 pub(super) enum Work<'a> {
     Answer(Prompt<'a>),
     Vectors(Pack),
+    Sound(Speech),
 }
 
 impl Dialect {
@@ -42,7 +44,9 @@ impl Dialect {
 
     pub(super) fn of(endpoint: &Endpoint, request: &Request<'_>, config: &SimConfig) -> Dialect {
         match endpoint {
-            Endpoint::Chat | Endpoint::Embeddings => Dialect::openai(request, config),
+            Endpoint::Chat | Endpoint::Embeddings | Endpoint::Speech => {
+                Dialect::openai(request, config)
+            }
             Endpoint::Responses => Dialect::Responses,
             Endpoint::Messages => Dialect::Anthropic,
             Endpoint::Generate(_) | Endpoint::BatchEmbed(_) => Dialect::Gemini,
@@ -123,6 +127,7 @@ pub(super) fn read<'a>(
         Endpoint::Messages => anthropic::parse(body, request.version).map(Work::Answer),
         Endpoint::Generate(model) => gemini::parse(body, model).map(Work::Answer),
         Endpoint::Embeddings => embed::parse_openai(body, vendor).map(Work::Vectors),
+        Endpoint::Speech => Speech::parse(body).map(Work::Sound),
         Endpoint::BatchEmbed(model) => embed::parse_gemini(body, model).map(Work::Vectors),
     }
 }

@@ -70,6 +70,7 @@ pub(super) enum Endpoint {
     Messages,
     Generate(String),
     Embeddings,
+    Speech,
     BatchEmbed(String),
 }
 
@@ -419,6 +420,7 @@ fn target(path: &str, query: &str) -> Target {
         "/v1/responses" => Target::Call(Endpoint::Responses),
         "/v1/messages" => Target::Call(Endpoint::Messages),
         "/v1/embeddings" => Target::Call(Endpoint::Embeddings),
+        "/v1/audio/speech" => Target::Call(Endpoint::Speech),
         "/v1/models" => Target::Models,
         "/v1beta/models" => Target::GeminiModels,
         "/health" | "/v1/health" => Target::Health,

@@ -284,6 +284,7 @@ impl Inner {
             } => {
                 wanted = inputs;
                 stats.embedding_calls += u64::from(form == Form::Vectors);
+                stats.speech_calls += u64::from(form == Form::Sound);
                 memos = self.meet(keys, track);
                 let full = config
                     .max_parallel

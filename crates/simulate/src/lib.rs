@@ -8,7 +8,7 @@
 //!
 //! | API | base URL | calls |
 //! |---|---|---|
-//! | OpenAI and those like it | `http://HOST/v1` | `POST /chat/completions`, `/responses`, `/embeddings` |
+//! | OpenAI and those like it | `http://HOST/v1` | `POST /chat/completions`, `/responses`, `/embeddings`, `/audio/speech` |
 //! | Groq | `http://HOST/openai/v1` | `POST /chat/completions` |
 //! | Anthropic | `http://HOST` | `POST /v1/messages` |
 //! | Gemini | `http://HOST/v1beta` | `POST /models/NAME:generateContent`, `:batchEmbedContents` |
@@ -33,7 +33,7 @@
 //! header, a schema that is not strict enough. [`SimStats::malformed`] counts these, so that a test of
 //! a client can ask for none. Where the model may call tools and the user has the last word, it calls
 //! each of them once. Where an answer is to be JSON, it is an instance of the schema;
-//! [`embedding`] tells the vector that belongs to a text.
+//! [`embedding`] tells the vector that belongs to a text, [`speech`] the sound.
 //!
 //! ```
 //! use std::time::Duration;
@@ -76,6 +76,7 @@ mod responses;
 mod script;
 mod serve;
 mod shape;
+mod speech;
 mod stats;
 mod tool_rules;
 mod tools;
@@ -114,6 +115,7 @@ pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
 pub use config::SimConfig;
 pub use embed::embedding;
 pub use recorder::Recorder;
+pub use speech::speech;
 pub use stats::SimStats;
 pub use trouble::{Trouble, UnknownTrouble};
 pub use vendor::{UnknownVendor, Vendor};

@@ -15,6 +15,7 @@ pub(super) struct Head {
     pub(super) status: u16,
     pub(super) dialect: Dialect,
     pub(super) html: bool,
+    pub(super) wav: bool,
     pub(super) close: bool,
     pub(super) allow: Option<&'static str>,
     pub(super) retry_after: Option<Duration>,
@@ -40,6 +41,8 @@ impl Head {
     pub(super) fn write(&self, out: &mut Vec<u8>, body: &[u8]) {
         let kind = if self.html {
             "text/html"
+        } else if self.wav {
+            "audio/wav"
         } else {
             "application/json"
         };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// Exact counts since the simulator's start, taken at one moment.
 ///
-/// A *call* is one `POST` to an endpoint for answers or embeddings whose body arrived whole; other
+/// A *call* is one `POST` to an endpoint for answers, embeddings or speech whose body arrived whole; other
 /// endpoints and requests broken at the HTTP level are not counted. Prompts are told apart by the
 /// text of their last user message; each distinct input of an embedding call counts as a prompt.
 /// Fields marked *tracked* stay 0 when [`SimConfig::track`](super::SimConfig::track) is off.
@@ -37,6 +37,8 @@ pub struct SimStats {
     pub malformed: u64,
     /// Calls for embeddings, out of all calls, that were in order and for a model that exists.
     pub embedding_calls: u64,
+    /// Calls for speech, out of all calls, that were in order and for a model that exists.
+    pub speech_calls: u64,
     /// Inputs whose vectors were sent, each time they were.
     pub embedded: u64,
     /// Distinct prompts seen. Tracked.

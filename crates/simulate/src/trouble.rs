@@ -20,7 +20,8 @@ pub enum Trouble {
     RateLimit,
     /// `drop`: the request is read and the connection closed with no reply, once.
     Drop,
-    /// `broken_json`: status 200 with a complete body that is not valid JSON, once.
+    /// `broken_json`: status 200 with a complete body that is not valid JSON, once; in place of sound a
+    /// piece of JSON.
     BrokenJson,
     /// `truncated`: status 200 whose Content-Length promises more than is sent before the close, once.
     Truncated,
@@ -38,7 +39,8 @@ pub enum Trouble {
     /// `error_503`: status 503 with Retry-After 2 s (see
     /// [`SimConfig::retry_after`](super::SimConfig::retry_after)) once, then fine.
     Error503,
-    /// `empty`: status 200 with empty text and finish reason `stop`, or no vector, once.
+    /// `empty`: status 200 with empty text and finish reason `stop`, or no vector, or silence of no length,
+    /// once.
     Empty,
     /// `quota`: the account is exhausted, always: status 429 `insufficient_quota` from OpenAI and
     /// 429 with `enforced_spend_limit_reached` from Anthropic; 402 from Gemini and Mistral, 403 from
@@ -172,7 +174,9 @@ impl Trouble {
     pub(super) fn applies_to(self, form: Form) -> bool {
         match self {
             Trouble::InvalidJson => form == Form::Shaped,
-            Trouble::ContentFilter | Trouble::Refusal | Trouble::Length => form != Form::Vectors,
+            Trouble::ContentFilter | Trouble::Refusal | Trouble::Length => {
+                matches!(form, Form::Text | Form::Shaped)
+            }
             _ => true,
         }
     }
@@ -199,6 +203,7 @@ pub(super) enum Form {
     Shaped,
     /// Embeddings.
     Vectors,
+    Sound,
 }
 
 impl fmt::Display for Trouble {

@@ -14,7 +14,7 @@ use crate::llm::schema_given::{is_example, is_name};
 pub(super) fn names(task: RequestTask) -> &'static [&'static str] {
     match task {
         RequestTask::Complete => &COMPLETION,
-        RequestTask::Embed => &["model", "dimensions"],
+        RequestTask::Embed | RequestTask::Speech => &["model", "dimensions"],
     }
 }
 

@@ -180,7 +180,9 @@ fn batch(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
                 "\"{CHAT}\"; vectors are asked for with --task embed"
             )),
             RequestTask::Complete => Some(format!("\"{CHAT}\" or \"{RESPONSES}\"")),
-            RequestTask::Embed => Some(format!("\"{EMBEDDINGS}\", since the task is to embed")),
+            RequestTask::Embed | RequestTask::Speech => {
+                Some(format!("\"{EMBEDDINGS}\", since the task is to embed"))
+            }
         };
         if let Some(expected) = expected {
             return Err(Fault::field("url", url, expected));
@@ -272,7 +274,9 @@ fn short(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
     let mut parsed = Parsed::new(request);
     match task {
         RequestTask::Complete => fields::take(&mut line, &mut parsed)?,
-        RequestTask::Embed => fields::take_embedding(&mut line, &mut parsed.request)?,
+        RequestTask::Embed | RequestTask::Speech => {
+            fields::take_embedding(&mut line, &mut parsed.request)?
+        }
     }
     parsed.request.extra = extra;
     Ok(parsed)

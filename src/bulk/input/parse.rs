@@ -77,7 +77,7 @@ pub(crate) fn parse_record(
     resolve(&mut request, root).map_err(Fault::refused)?;
     if request.task == RequestTask::Embed {
         request
-            .text_to_embed()
+            .only_text()
             .map_err(|found| Fault::new(found, "nothing but the text that is to be embedded"))?;
     }
     Ok(Asked { request, samples })
@@ -105,6 +105,10 @@ impl Settings {
     /// Refuses what cannot fit any record of that form.
     pub(super) fn check(&self, form: Form) -> Result<(), Fault> {
         match (&self.template, form) {
+            _ if self.task == RequestTask::Speech => Err(Fault::new(
+                "the task to speak",
+                "answers or vectors: a file of results has no place for sound",
+            )),
             _ if form == Form::Text && self.id_column.is_some() => Err(Fault::new(
                 "--id-column",
                 "a table or JSON: lines of text have neither columns nor ids",

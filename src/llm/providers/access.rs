@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::Secret;
+use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -114,7 +115,9 @@ impl ModelChoice {
     }
 
     pub fn of_request<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
-        let own = request.model.as_deref().filter(|_| !self.only);
+        // The model of the settings is one for answers.
+        let is_asked = !self.only || request.task == RequestTask::Speech;
+        let own = request.model.as_deref().filter(|_| is_asked);
         own.or(self.model.as_deref())
     }
 }

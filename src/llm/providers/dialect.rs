@@ -166,7 +166,7 @@ fn with_headers(vendor: &Vendor, mut response: Response, reply: &HttpReply) -> R
 }
 
 /// The price of a call in LiteLLM's words.
-fn stated_cost(reply: &HttpReply) -> Option<f64> {
+pub(super) fn stated_cost(reply: &HttpReply) -> Option<f64> {
     let cost = reply.headers.get("x-litellm-response-cost")?;
     let cost = cost.trim().parse::<f64>().ok()?;
     (cost.is_finite() && cost >= 0.0).then_some(cost)

@@ -43,7 +43,7 @@ pub(super) fn encode(
         let why = "no model named: set one on the request or for the provider";
         return Err(invalid(why.to_owned()));
     };
-    let texts = requests.iter().map(|request| request.text_to_embed());
+    let texts = requests.iter().map(|request| request.only_text());
     let texts: Vec<&str> = texts
         .collect::<Result<_, _>>()
         .map_err(|found| invalid(format!("an embedding takes one text, not {found}")))?;

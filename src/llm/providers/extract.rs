@@ -3,6 +3,7 @@
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::client::LlmClient;
+use crate::llm::params::RequestTask;
 use crate::llm::request::{Request, Role};
 use crate::llm::response::{FinishReason, Response};
 
@@ -17,6 +18,9 @@ pub struct Extract;
 impl LlmClient for Extract {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         ctx.check()?;
+        if request.task == RequestTask::Speech {
+            return Err(Error::new(ErrorKind::Invalid, "extract makes no speech"));
+        }
         if request.params.response_format.is_some() {
             return Err(Error::new(
                 ErrorKind::Invalid,

@@ -39,5 +39,6 @@ mod responses;
 )]
 mod retention;
 mod rules;
+mod speech;
 pub mod survey;
 pub mod vendor;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
+use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -16,12 +17,15 @@ use super::attached::taken;
 use super::dialect::{Call, decode, encode};
 use super::embed;
 use super::local_reply::{cut_warning, mark_loading};
+use super::speech;
 use super::vendor::Vendor;
 
 /// The most bytes that are read of a reply, where nothing is set.
 pub(super) const MAX_REPLY: u64 = 16 << 20;
 /// The same of one with vectors: a call may make thousands of them.
 const MAX_VECTORS: u64 = 64 << 20;
+/// The same of speech: 4096 characters last a quarter of an hour where they are read slowly.
+const MAX_SOUND: u64 = 64 << 20;
 pub(super) struct Remote {
     pub vendor: &'static Vendor,
     pub transport: Arc<dyn Transport>,
@@ -38,6 +42,9 @@ pub(super) struct Remote {
 
 impl Remote {
     pub fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        if request.task == RequestTask::Speech {
+            return self.speak(request, ctx);
+        }
         let (call, _held) = self.call(request, ctx)?;
         self.left_out.tell(self.vendor, request);
         let memory = ReplyShare::of_process(self.max_replies);
@@ -49,6 +56,15 @@ impl Remote {
         result
             .map(|response| self.access.without_keys(response))
             .map_err(|error| self.access.redacted(error))
+    }
+
+    fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        let model = self.model.of_request(request);
+        let call = speech::encode(self.vendor, request, model)?;
+        let memory = ReplyShare::of_process(self.max_replies);
+        let reply = self.send(&call, model, MAX_SOUND, &memory, ctx)?;
+        let sound = speech::decode(self.vendor, reply, request);
+        sound.map_err(|error| self.access.redacted(self.explained(error)))
     }
 
     /// The call for a prompt, its files read, with the memory that they take meanwhile.

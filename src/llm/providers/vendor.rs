@@ -73,6 +73,8 @@ pub(crate) struct Vendor {
     /// tokens are estimated, a reply holds all vectors at once, and what is killed in flight is
     /// paid again.
     pub embeds: Option<PackLimits>,
+    /// Whether it reads texts out by OpenAI's call for that.
+    pub speaks: bool,
 }
 
 /// A Batch API: how it is spoken to, and what one batch may hold. Somewhat below what each takes:
@@ -147,6 +149,7 @@ const OPENAI: Vendor = Vendor {
     batches: batches(BatchWire::OpenAi, 50_000, 190, Retention::FromEnd(30)),
     // It takes 2,048 texts and 300,000 tokens.
     embeds: pack(128, 150_000),
+    speaks: true,
 };
 
 /// Every provider, in the order in which the first usable one is looked for.
@@ -190,6 +193,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
             Retention::FromCreation(29),
         ),
         embeds: None,
+        speaks: false,
         ..OPENAI
     },
     Vendor {
@@ -215,6 +219,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         fields: vendors::GEMINI,
         batches: batches(BatchWire::Gemini, 20_000, 1_000, Retention::FromEnd(2)),
         tells: RateHeaders::Nothing,
+        speaks: false,
         ..OPENAI
     },
     Vendor {
@@ -232,6 +237,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         batches: batches(BatchWire::Mistral, 100_000, 500, Retention::Unlimited),
         // It takes 512 texts and 16,384 tokens.
         embeds: pack(64, 8_000),
+        speaks: false,
         ..OPENAI
     },
     Vendor {
@@ -244,6 +250,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         errors: XAI,
         batches: batches(BatchWire::Xai, 50_000, 190, Retention::UNKNOWN),
         embeds: None,
+        speaks: false,
         ..OPENAI
     },
     // Those behind it are newer here: whoever has a key of one above goes on with that one.
@@ -259,6 +266,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         tells: RateHeaders::Nothing,
         batches: None,
         embeds: pack(32, 8_192),
+        speaks: false,
         ..OPENAI
     },
     Vendor {
@@ -273,6 +281,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         tells: RateHeaders::Nothing,
         batches: None,
         embeds: None,
+        speaks: false,
         ..OPENAI
     },
     Vendor {
@@ -306,6 +315,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         // Its batches are of data sets, and not in this form.
         batches: None,
         embeds: pack(32, 8_192),
+        speaks: false,
         ..OPENAI
     },
     Vendor {
@@ -335,6 +345,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         tells: RateHeaders::Cerebras,
         batches: None,
         embeds: None,
+        speaks: false,
         ..OPENAI
     },
     Vendor {
@@ -350,6 +361,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         tells: RateHeaders::Nothing,
         batches: None,
         embeds: pack(32, 8_192),
+        speaks: false,
         ..OPENAI
     },
     Vendor {
@@ -411,6 +423,7 @@ pub(crate) const VENDORS: &[Vendor] = &[
         needs_key: false,
         batches: None,
         embeds: None,
+        speaks: false,
         ..OPENAI
     },
 ];
@@ -489,7 +502,12 @@ impl Vendor {
             return format!("{root}{}{newer}", self.segment);
         }
         // The address of the one call is easily taken for the base.
-        let calls = ["/chat/completions", "/messages", "/embeddings"];
+        let calls = [
+            "/chat/completions",
+            "/messages",
+            "/embeddings",
+            "/audio/speech",
+        ];
         let url = calls
             .iter()
             .find_map(|call| url.strip_suffix(call))

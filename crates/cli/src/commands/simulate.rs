@@ -101,6 +101,7 @@ fn table(stats: &SimStats) -> String {
         ("answered", stats.answered),
         ("embedding calls", stats.embedding_calls),
         ("inputs embedded", stats.embedded),
+        ("speech calls", stats.speech_calls),
         ("prompts", stats.prompts),
         ("paid", stats.paid),
         ("paid twice", stats.paid_twice),

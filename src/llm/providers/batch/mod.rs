@@ -247,7 +247,7 @@ impl BatchClient for BatchApi {
 
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
         check_key(key)?;
-        if request.task == RequestTask::Embed {
+        if request.task != RequestTask::Complete {
             return Err(invalid("no embeddings are made in batches".to_owned()));
         }
         check::check(self.vendor, request)?;

@@ -1,0 +1,153 @@
+//! Speech: a text in, a sound out. The sound depends on the text and the voice alone, so that a client that
+//! loses, repeats or mixes up a part of it is caught.
+
+use serde_json::Value;
+
+use super::prompt::Fault;
+use super::script::prompt_key;
+use super::tree::{Object, Spelling};
+
+/// Samples a second.
+const RATE: u32 = 24_000;
+/// How long a character sounds.
+const SAMPLES_PER_CHAR: usize = 480;
+/// What OpenAI takes.
+const MOST_CHARS: usize = 4_096;
+const VOICES: [&str; 11] = [
+    "alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse",
+];
+
+/// The samples of the sound that the simulator gives for a text: 24,000 a second, 20 ms for a character.
+///
+/// ```
+/// use batchwright_simulate::speech;
+///
+/// assert_eq!(speech("hello", "alloy").len(), 5 * 480);
+/// assert_ne!(speech("hello", "alloy"), speech("hello", "nova"));
+/// ```
+pub fn speech(text: &str, voice: &str) -> Vec<i16> {
+    let key = prompt_key(voice);
+    let tone = |letter: char| {
+        let height = (prompt_key(letter.encode_utf8(&mut [0; 4])) ^ key) as u16 & 0x3fff;
+        let height = i16::try_from(height).unwrap_or(i16::MAX) | 1;
+        (0..SAMPLES_PER_CHAR).map(move |i| match i / 60 % 2 {
+            0 => height,
+            _ => -height,
+        })
+    };
+    text.chars().flat_map(tone).collect()
+}
+
+/// What a request for speech says.
+#[derive(Debug)]
+pub(super) struct Speech {
+    pub(super) model: String,
+    text: String,
+    voice: String,
+    /// Of the text.
+    pub(super) key: u64,
+    /// A token for every four bytes of text, rounded up.
+    pub(super) tokens: u64,
+}
+
+impl Speech {
+    /// Reads a request in OpenAI's form.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
+        let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
+        let root = Object::new(&value, "", Spelling::Exact)?;
+        root.only(&[
+            "model",
+            "input",
+            "voice",
+            "instructions",
+            "response_format",
+            "speed",
+            "stream_format",
+        ])?;
+        let required = |name| root.text(name)?.ok_or_else(|| root.missing(name));
+        let invalid =
+            |name: &str, message: String| Err(Fault::invalid(name, "invalid_value", message));
+        let (model, text, voice) = (required("model")?, required("input")?, required("voice")?);
+        let chars = text.chars().count();
+        if chars == 0 || chars > MOST_CHARS {
+            let message = format!("Invalid 'input': 1 to {MOST_CHARS} characters, found {chars}.");
+            return invalid("input", message);
+        }
+        if !VOICES.contains(&voice) {
+            let message = format!(
+                "Invalid voice '{voice}'. Supported are: {}.",
+                VOICES.join(", ")
+            );
+            return invalid("voice", message);
+        }
+        root.number("speed", 0.25..=4.0)?;
+        let instructions = root.text("instructions")?.unwrap_or_default();
+        if instructions.chars().count() > MOST_CHARS {
+            let message = format!("Invalid 'instructions': at most {MOST_CHARS} characters.");
+            return invalid("instructions", message);
+        }
+        if root.text("response_format")? != Some("wav") {
+            return invalid(
+                "response_format",
+                "The simulator speaks 'wav' alone.".to_owned(),
+            );
+        }
+        Ok(Self {
+            model: model.to_owned(),
+            text: text.to_owned(),
+            voice: voice.to_owned(),
+            key: prompt_key(text),
+            tokens: (text.len() as u64).div_ceil(4),
+        })
+    }
+
+    /// Leaves the sound out of the reply.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+    }
+
+    /// Appends a WAV file. As a server that sends the sound while it is made, it does not say how long that will be.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend(b"RIFF");
+        out.extend(u32::MAX.to_le_bytes());
+        out.extend(b"WAVEfmt ");
+        out.extend(16_u32.to_le_bytes());
+        out.extend([1_u16, 1].map(u16::to_le_bytes).as_flattened());
+        out.extend([RATE, 2 * RATE].map(u32::to_le_bytes).as_flattened());
+        out.extend([2_u16, 16].map(u16::to_le_bytes).as_flattened());
+        out.extend(b"data");
+        out.extend(u32::MAX.to_le_bytes());
+        let samples = speech(&self.text, &self.voice).into_iter();
+        out.extend(samples.flat_map(i16::to_le_bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_api_refuses_is_refused() {
+        let good =
+            json!({"model": "tts-1", "input": "hi", "voice": "nova", "response_format": "wav"});
+        let read = |body: &Value| Speech::parse(body.to_string().as_bytes());
+        let mut sound = Vec::new();
+        read(&good).unwrap().write(&mut sound);
+        assert_eq!(sound.len(), 44 + 2 * 2 * SAMPLES_PER_CHAR);
+        for (field, value) in [
+            ("model", Value::Null),
+            ("voice", json!("nobody")),
+            ("input", json!("")),
+            ("input", json!("a".repeat(MOST_CHARS + 1))),
+            ("speed", json!(5)),
+            ("response_format", json!("mp3")),
+            ("temperature", json!(0)),
+        ] {
+            let mut body = good.clone();
+            body[field] = value;
+            assert!(read(&body).is_err(), "{body}");
+        }
+    }
+}

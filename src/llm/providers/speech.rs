@@ -1,0 +1,220 @@
+//! Speech: a text to one body, one reply to the sound of it.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+use crate::llm::transport::HttpReply;
+
+use super::answer::{malformed, unlike, unreadable};
+use super::content::invalid;
+use super::dialect::{Call, request_id, stated_cost};
+use super::errors::{failure, failure_inside};
+use super::limits::rate_hints;
+use super::vendor::{VENDORS, Vendor};
+
+/// What OpenAI takes at once.
+const MOST_CHARS: usize = 4096;
+/// The format where none is named: sounds of it can be joined.
+const WAV: &str = "wav";
+
+/// The call for a text.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`] when the vendor speaks no texts, no model or voice is named, or the request is more than one
+/// text of a length that is taken.
+pub(super) fn encode(
+    vendor: &Vendor,
+    request: &Request,
+    model: Option<&str>,
+) -> Result<Call, Error> {
+    check(vendor)?;
+    let why = "no model named: set one on the request or for the provider";
+    let model = model.ok_or_else(|| invalid(why.to_owned()))?;
+    let text = request.only_text();
+    let text = text.map_err(|found| invalid(format!("speech takes one text, not {found}")))?;
+    let chars = text.chars().count();
+    if chars > MOST_CHARS || text.trim().is_empty() {
+        let why = format!("speech takes 1 to {MOST_CHARS} characters at once, not {chars}");
+        return Err(invalid(why));
+    }
+    if !request
+        .extra
+        .get("voice")
+        .is_some_and(|voice| voice.is_string() || voice.is_object())
+    {
+        return Err(invalid("no voice named".to_owned()));
+    }
+    let mut body = request.extra.clone();
+    body.insert("model".to_owned(), model.into());
+    body.insert("input".to_owned(), text.into());
+    let format = body.entry("response_format").or_insert_with(|| WAV.into());
+    if !format.is_string() {
+        return Err(invalid(
+            "response_format of speech is a word, such as wav".to_owned(),
+        ));
+    }
+    Ok(Call {
+        path: Cow::Borrowed("/audio/speech"),
+        body: Value::Object(body).to_string().into_bytes(),
+    })
+}
+
+/// Refuses a vendor that speaks no texts, with the names of those that do.
+fn check(vendor: &Vendor) -> Result<(), Error> {
+    if vendor.speaks {
+        return Ok(());
+    }
+    let speaking = VENDORS.iter().filter(|vendor| vendor.speaks);
+    let names: Vec<&str> = speaking.map(|vendor| vendor.name).collect();
+    let (name, names) = (vendor.name, names.join(", "));
+    let why = format!("{name} makes no speech here; these do: {names}");
+    Err(Error::new(ErrorKind::Invalid, why))
+}
+
+/// Turns a complete reply into the sound or a classified error.
+///
+/// # Errors
+/// Whatever the reply says went wrong; [`ErrorKind::Malformed`] when it is no sound.
+pub(super) fn decode(
+    vendor: &Vendor,
+    reply: HttpReply,
+    request: &Request,
+) -> Result<Response, Error> {
+    let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
+    if !(200..300).contains(&reply.status) {
+        let error = failure(vendor, &reply).with_request_id(request_id(&reply));
+        return Err(error.with_rate_hints(hints));
+    }
+    let format = request.extra.get("response_format").and_then(Value::as_str);
+    if let Err(error) = sound(vendor, &reply, format.unwrap_or(WAV)) {
+        let error = error.with_status(reply.status).with_rate_hints(hints);
+        return Err(error.with_request_id(request_id(&reply)));
+    }
+    let cost_usd = stated_cost(&reply);
+    Ok(Response {
+        audio: Some(reply.body),
+        cost_usd,
+        ..Response::new(vendor.name, "").with_rate_hints(hints)
+    })
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    error: Option<Value>,
+}
+
+/// Refuses what is no sound: a web page, JSON that says what went wrong, nothing at all.
+fn sound(vendor: &Vendor, reply: &HttpReply, format: &str) -> Result<(), Error> {
+    let body = &reply.body;
+    if body.is_empty() {
+        return Err(malformed("it is empty", body));
+    }
+    let kind = reply.headers.get("content-type").unwrap_or_default();
+    let kind = kind.to_ascii_lowercase();
+    let is_sound = match format {
+        WAV => body.starts_with(b"RIFF"),
+        _ => !kind.starts_with("text/") && !kind.contains("json"),
+    };
+    if is_sound {
+        return Ok(());
+    }
+    Err(match serde_json::from_slice::<Failure>(body) {
+        Ok(Failure { error: Some(error) }) => failure_inside(vendor, &error, body),
+        Ok(Failure { error: None }) => unlike("JSON in place of sound", body),
+        Err(error) if matches!(body[0], b'{' | b'<') => unreadable(&error, body),
+        Err(_) => unlike(format!("no {format} sound"), body),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::dialect::testing::{reply, vendor};
+    use super::*;
+
+    fn asked() -> Request {
+        Request::speech("Good morning.", "nova").with_extra("speed", json!(1.2))
+    }
+
+    #[test]
+    fn a_text_becomes_a_call_and_nothing_else_does() {
+        let call = encode(vendor("openai"), &asked(), Some("tts-1")).unwrap();
+        assert_eq!(call.path, "/audio/speech");
+        let body: Value = serde_json::from_slice(&call.body).unwrap();
+        let expected = json!({"voice": "nova", "speed": 1.2, "model": "tts-1", "input": "Good morning.",
+            "response_format": "wav"});
+        assert_eq!(body, expected);
+        let long = Request::speech("é".repeat(MOST_CHARS + 1), "nova");
+        let mut dumb = asked();
+        dumb.extra.clear();
+        for (request, why) in [
+            (long, "4096 characters"),
+            (Request::speech(" ", "nova"), "4096 characters"),
+            (dumb, "no voice"),
+            (asked().with_system("Whisper."), "not a system text"),
+        ] {
+            let error = encode(vendor("openai"), &request, Some("m")).err().unwrap();
+            assert!(error.message().contains(why), "{error}");
+        }
+        for name in ["anthropic", "gemini", "deepseek"] {
+            let error = encode(vendor(name), &asked(), Some("m")).err().unwrap();
+            assert!(
+                error.message().contains("these do: groq, openai"),
+                "{error}"
+            );
+        }
+        assert!(encode(vendor("openai"), &asked(), None).is_err());
+    }
+
+    #[test]
+    fn what_is_no_sound_is_told_by_what_it_is() {
+        let read = |status, body: &str| {
+            decode(vendor("openai"), reply(status, &[], body), &asked())
+                .map(|answer| answer.audio.unwrap())
+        };
+        assert_eq!(read(200, "RIFF and so on").unwrap(), b"RIFF and so on");
+        let kind = |status, body: &str| {
+            let error = read(status, body).unwrap_err();
+            (error.kind(), error.is_unusable_reply())
+        };
+        assert_eq!(kind(200, ""), (ErrorKind::Malformed, false));
+        assert_eq!(
+            kind(200, r#"{"status": "que"#),
+            (ErrorKind::Malformed, false)
+        );
+        assert_eq!(
+            kind(200, r#"{"status": "queued"}"#),
+            (ErrorKind::Malformed, true)
+        );
+        assert_eq!(kind(200, "<html>"), (ErrorKind::Malformed, true));
+        assert_eq!(kind(200, "ID3 mp3"), (ErrorKind::Malformed, true));
+        let limited = r#"{"error": {"message": "slow down", "type": "rate_limit_error"}}"#;
+        assert_eq!(kind(429, limited).0, ErrorKind::RateLimited);
+        let quota = r#"{"error": {"message": "no", "code": "insufficient_quota"}}"#;
+        assert_eq!(kind(429, quota).0, ErrorKind::Quota);
+        assert_eq!(kind(200, quota).0, ErrorKind::Quota);
+        let refused = r#"{"error": {"message": "bad voice", "type": "invalid_request_error"}}"#;
+        assert_eq!(kind(400, refused).0, ErrorKind::Invalid);
+        assert_eq!(kind(500, "").0, ErrorKind::Transient);
+    }
+
+    #[test]
+    fn a_price_that_is_told_is_kept_and_none_is_made_up() {
+        let told = |headers: &[(&str, &str)]| {
+            decode(vendor("custom"), reply(200, headers, "RIFF"), &asked()).unwrap()
+        };
+        assert_eq!(told(&[]).cost_usd, None);
+        assert_eq!(told(&[]).usage, None);
+        assert_eq!(
+            told(&[("x-litellm-response-cost", "0.5")]).cost_usd,
+            Some(0.5)
+        );
+    }
+}
