@@ -65,6 +65,7 @@ impl Bench {
             most,
             idle: true,
             processes: &[],
+            look_again: false,
             open: &mut |_| usize::MAX,
         };
         let claims = self.store.claim(self.worker, wanted, now());

@@ -102,6 +102,11 @@ pub(crate) trait Work {
         None
     }
 
+    /// False when a task came back without having asked anybody: then nothing is learned of its provider.
+    fn is_answer(&self, _done: &Self::Done) -> bool {
+        true
+    }
+
     /// True when a final settle's permit returns later, by an event of its own.
     fn defers_release(&self) -> bool {
         false

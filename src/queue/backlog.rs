@@ -48,6 +48,7 @@ pub(crate) struct StoreBacklog {
     pub scope: Scope,
     /// What becomes of jobs that go into batches.
     pub batch_overview: Arc<BatchOverview>,
+    last_look: LastLook,
     /// Somebody has told that there may be more to claim.
     pub may_have_jobs: Arc<AtomicBool>,
     lanes: Lanes,
@@ -103,6 +104,7 @@ impl StoreBacklog {
             kinds,
             clock,
             scope,
+            last_look: LastLook::default(),
             lanes: Lanes::default(),
             prefetched: VecDeque::new(),
             quiet_until: None,
@@ -130,6 +132,11 @@ impl StoreBacklog {
         self.quiet_until = None;
         self.running = self.running.saturating_sub(jobs);
         self.alone &= self.running > 0;
+    }
+
+    /// Something other than waiting has come of a job: others may wait for that.
+    pub(crate) fn progressed(&mut self) {
+        self.last_look = LastLook::NotYet;
     }
 
     /// Of what was prefetched, that which has been there for too long or was claimed for a route that has
@@ -173,11 +180,6 @@ impl StoreBacklog {
         } = self;
         let wall = self.clock.wall();
         lanes.refresh(kinds);
-        let mut processes = self.scope.processes.clone();
-        if !processes.is_empty() {
-            // What its jobs wait for is the worker's as well.
-            processes.extend(kinds.children.lock().iter());
-        }
         let (mut known_wait, mut opens) = (false, None::<Time>);
         let mut open = |lane: &Arc<JobLane>| {
             let Some(open) = lanes.open(lane, kinds) else {
@@ -211,7 +213,8 @@ impl StoreBacklog {
         let wanted = ClaimRequest {
             most,
             idle: self.running == 0,
-            processes: &processes,
+            processes: &self.scope.processes,
+            look_again: self.last_look == LastLook::Now,
             open: &mut open,
         };
         let claims = store.claim(self.worker, wanted, wall)?;
@@ -314,12 +317,20 @@ impl StoreBacklog {
     }
 
     /// What keeps a worker that ends when nothing is left.
-    fn left_to_do(&self, found: &FoundLane) -> Result<Option<Remaining>, Error> {
+    fn left_to_do(&mut self, found: &FoundLane) -> Result<Option<Remaining>, Error> {
         if self.running > 0 || found.known_wait {
             return Ok(Some(Remaining::Jobs));
         }
-        let chores = self.store.maintain(self.clock.wall())?;
-        Ok(chores.then_some(Remaining::Chores))
+        if self.store.maintain(self.clock.wall())? {
+            return Ok(Some(Remaining::Chores));
+        }
+        Ok(match self.last_look {
+            LastLook::NotYet => {
+                self.last_look = LastLook::Now;
+                Some(Remaining::LastLook)
+            }
+            LastLook::Now | LastLook::Taken => None,
+        })
     }
 
     /// Full disk, somebody else's lock: it passes, and until then nothing is lost.
@@ -353,6 +364,17 @@ fn again_in(wait: Duration, now: Time) -> Take<JobTask> {
 enum Remaining {
     Jobs,
     Chores,
+    LastLook,
+}
+
+/// Before a worker ends, those that wait for others look once more: what they wait for may have come about without
+/// anybody telling them.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum LastLook {
+    #[default]
+    NotYet,
+    Now,
+    Taken,
 }
 
 fn at_step(step: u8, steps: usize) -> u8 {
@@ -406,6 +428,9 @@ impl Backlog for StoreBacklog {
             Err(error) => return self.troubled(error, out, now),
         };
         (self.trouble, self.troubled_since) = (None, None);
+        if self.last_look == LastLook::Now {
+            self.last_look = LastLook::Taken;
+        }
         self.adapt(asked, found.tickets.len());
         if !found.tickets.is_empty() || !out.is_empty() {
             out.extend(found.tickets);
@@ -413,12 +438,14 @@ impl Backlog for StoreBacklog {
         }
         if self.scope.until_empty || until_submitted {
             if batches || self.batch_overview.open(until_submitted) {
+                self.last_look = LastLook::NotYet;
                 return Ok(self.idle(Some(&found), availability, now));
             }
             match self.left_to_do(&found) {
                 Ok(None) => return Ok(Take::Done),
                 Ok(Some(Remaining::Jobs)) => {}
                 Ok(Some(Remaining::Chores)) => return Ok(again_in(CHORES_AGAIN, now)),
+                Ok(Some(Remaining::LastLook)) => return self.take(max, availability, now),
                 Err(error) => return self.troubled(error, out, now),
             }
         }

@@ -127,8 +127,9 @@ impl Handler {
     /// outcomes of jobs of any kind, and returns `None` while they are not there. The job then waits
     /// without a slot, which is no attempt, and is handed to it again from the start; so it does what is
     /// its own after it has gathered. Its children are enqueued once, whatever crashes in between, have
-    /// the ids of their own process, and are deleted when the job has its outcome. What they have used is
-    /// part of what it has used.
+    /// the ids of their own process, and are deleted when the job is completed. If it fails they stay until
+    /// its outcome is taken: when it is [put back](crate::JobQueue::retry_failed), those that failed begin anew, and no
+    /// other. What they have used is counted with the job's process once the job has its outcome.
     ///
     /// ```
     /// use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, Worker};
@@ -257,14 +258,7 @@ mod tests {
             process_id: job.process_id,
             job_id: job.job_id,
         };
-        Children::new(
-            &store,
-            &clock,
-            (Arc::new(|_| true), &Arc::default()),
-            parent,
-            "a".into(),
-            5,
-        )
+        Children::new(&store, &clock, parent, "a".into(), 5)
     }
 
     #[test]

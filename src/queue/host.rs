@@ -12,7 +12,6 @@ use crate::base::id::{JobId, ProcessId};
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;
 use super::job::{Job, JobResult, JobState, ProcessState};
-use super::lineage::descendants;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{
     ConsumerLock, DeliveredResult, HealthFinding, JobLane, JobReceipt, JobStore, JobSummary,
@@ -490,11 +489,7 @@ impl JobQueue {
     /// # Errors
     /// When it could not be written.
     pub fn cancel(&self, process: ProcessId) -> Result<u64, Error> {
-        let cancelled = self.store.cancel(process, self.clock.wall())?;
-        for children in descendants(&*self.store, process)? {
-            self.store.cancel(children, self.clock.wall())?;
-        }
-        Ok(cancelled)
+        self.store.cancel(process, self.clock.wall())
     }
 
     /// Cancels those of these jobs that wait, and no other. Returns how many.
@@ -519,9 +514,6 @@ impl JobQueue {
     /// # Errors
     /// As [`cancel`](Self::cancel).
     pub fn delete(&self, process: ProcessId) -> Result<u64, Error> {
-        for children in descendants(&*self.store, process)? {
-            self.store.delete(children, self.clock.wall())?;
-        }
         self.store.delete(process, self.clock.wall())
     }
 

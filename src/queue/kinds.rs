@@ -1,12 +1,9 @@
 //! The kinds of jobs a worker knows, and the lanes it has met.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::base::brief::beginning;
-use crate::base::id::ProcessId;
 use crate::engine::class::Class;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
@@ -26,8 +23,6 @@ pub(crate) struct Kinds {
     /// Shared by all routes, one after the other and side by side.
     pub limiter: Arc<Limiter>,
     pub trails: Arc<Trails>,
-    /// The processes of children that jobs of this worker wait for.
-    pub children: Arc<Mutex<HashSet<ProcessId>>>,
 }
 
 impl Kinds {
@@ -37,7 +32,6 @@ impl Kinds {
             setup: Arc::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
             trails: first.map_or_else(Arc::default, Route::trails),
-            children: Arc::default(),
         }
     }
 

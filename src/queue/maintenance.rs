@@ -12,7 +12,6 @@ use crate::base::warn_once::WarnOnce;
 
 use super::controls::Controls;
 use super::due_times::DueTimes;
-use super::lineage;
 use super::scale::Meter;
 use super::store::JobStore;
 
@@ -20,8 +19,6 @@ use super::store::JobStore;
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Jobs of dead workers are looked for at every so many checks: twice a second.
 const CHECKS_PER_RECLAIM: u32 = 10;
-/// Children of parents that have ended are deleted at every so many checks: every two seconds.
-const CHECKS_PER_SWEEP: u32 = 40;
 /// The most chores of the store in a row.
 const MOST_CHORES: usize = 4;
 
@@ -70,20 +67,9 @@ pub(super) fn maintain(
         {
             controls.wake();
         }
-        if check.is_multiple_of(CHECKS_PER_SWEEP) && !controls.kinds.children.lock().is_empty() {
-            sweep(store, controls, &mut troubles);
-        }
         if check.is_multiple_of(2 * CHECKS_PER_RECLAIM) {
             scale(controls, &mut meter);
         }
-    }
-}
-
-fn sweep(store: &Arc<dyn JobStore>, controls: &Controls, troubles: &mut Troubles) {
-    let swept = lineage::sweep(&**store, controls.clock.wall());
-    if let Some(gone) = troubles.note("tidy up", swept) {
-        let mut known = controls.kinds.children.lock();
-        known.retain(|process| !gone.contains(process));
     }
 }
 

@@ -33,7 +33,6 @@ pub(crate) mod info;
 pub(crate) mod job;
 mod kind;
 mod kinds;
-mod lineage;
 mod live;
 mod maintenance;
 #[cfg(feature = "metrics")]

@@ -1,7 +1,6 @@
 //! A job in the hands of a worker.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -9,6 +8,7 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::llm::request::Request;
 
+use super::children::Awaited;
 use super::history::History;
 use super::job::Spent;
 use super::kind::Kind;
@@ -34,6 +34,6 @@ pub(crate) type Done = Vec<JobEnd>;
 pub(crate) enum JobEnd {
     /// Its result, and what that used.
     Result(Box<RawValue>, Option<Spent>),
-    /// It waits for others, and looks again after so long.
-    Wait(Duration),
+    /// It waits for others.
+    Wait(Awaited),
 }

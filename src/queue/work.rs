@@ -16,12 +16,11 @@ use crate::engine::run::Reply;
 use crate::engine::work::{Settled, Take, Ticket, Work};
 
 use super::backlog::StoreBacklog;
-use super::children::Children;
+use super::children::{Awaited, Children};
 use super::handler::RunningJob;
 use super::info::ParentJob;
 use super::job::ProcessState;
 use super::kind::Kind;
-use super::kinds::Kinds;
 use super::prompts;
 use super::store::{ClaimOutcome, JobStore, Settlement};
 use super::task::{Done, JobEnd, JobTask};
@@ -114,7 +113,7 @@ impl StoreWork {
                             let outcome = ClaimOutcome::Completed { result, spent };
                             end(member, ticket, outcome)
                         }
-                        JobEnd::Wait(wait) => waits(&member.task, wall.after(*wait)),
+                        JobEnd::Wait(awaited) => waits(&member.task, awaited, wall),
                     });
                 }
             }
@@ -215,14 +214,19 @@ fn back(task: &JobTask, calls: u32) -> Settlement {
 }
 
 /// A job that waits for others has spent nothing.
-fn waits(task: &JobTask, due_at: Timestamp) -> Settlement {
+fn waits(task: &JobTask, awaited: &Awaited, wall: Timestamp) -> Settlement {
     Settlement {
         receipt: task.claimed.receipt,
         calls: task.history.calls(),
-        outcome: ClaimOutcome::Snooze {
-            due_at: Some(due_at),
+        outcome: ClaimOutcome::Wait {
+            processes: awaited.processes.clone(),
+            due_at: wall.after(awaited.at_most),
         },
     }
+}
+
+fn only_waits(done: &Done) -> bool {
+    matches!(done[..], [JobEnd::Wait(_)])
 }
 
 /// A job whose call was cut off: it spends no attempt, but the call may have been made.
@@ -278,9 +282,11 @@ impl Work for StoreWork {
         seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
         drop(seen);
         for settled in done.drain(..) {
-            let waits = |done: &Done| matches!(done[..], [JobEnd::Wait(_)]);
             let (ticket, count) = match &settled {
-                Settled::Final(ticket, Ok(done)) if waits(done) => (ticket, None),
+                Settled::Final(ticket, Ok(done)) if only_waits(done) => {
+                    self.packed.items.settled(ticket.task.len());
+                    continue;
+                }
                 Settled::Final(ticket, Ok(_)) => (ticket, Some(&mut self.tally.completed)),
                 Settled::Final(ticket, Err(_)) => (ticket, Some(&mut self.tally.failed)),
                 Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
@@ -290,9 +296,14 @@ impl Work for StoreWork {
             if let Some(count) = count {
                 *count += jobs as u64;
             }
+            self.packed.items.progressed();
             self.packed.items.settled(jobs);
         }
         Ok(())
+    }
+
+    fn is_answer(&self, done: &Done) -> bool {
+        !only_waits(done)
     }
 
     fn members(&self, task: &Pack<JobTask>) -> usize {
@@ -306,7 +317,6 @@ pub(crate) fn call(
     ticket: &Ticket<Pack<JobTask>>,
     ctx: &Context,
     clock: &Arc<dyn Clock>,
-    kinds: &Kinds,
 ) -> Reply<Done> {
     let pack = &ticket.task;
     let first = &pack[0].task;
@@ -339,14 +349,11 @@ pub(crate) fn call(
                 job_id: job.job_id,
             };
             let (name, priority) = (first.claimed.name(), first.claimed.priority);
-            let setup = kinds.setup.now();
-            let knows = Arc::new(move |kind: &str| setup.kinds.contains_key(kind));
-            let known = (knows as Arc<_>, &kinds.children);
-            let children = Children::new(store, clock, known, parent, name, priority);
+            let children = Children::new(store, clock, parent, name, priority);
             let result = handler.call(&job, &children, ctx, late);
             let result = result.map(|made| match made {
-                Some(result) => JobEnd::Result(result, children.spent()),
-                None => JobEnd::Wait(children.wait()),
+                Some(result) => JobEnd::Result(result, None),
+                None => JobEnd::Wait(children.awaited()),
             });
             Reply {
                 result: result.map(|end| vec![end]),

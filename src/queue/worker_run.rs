@@ -23,7 +23,6 @@ use super::backlog::{Scope, StoreBacklog};
 use super::batch::{BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers};
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::due_times::DueTimes;
-use super::lineage;
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
 use super::store::{JobStore, WorkSignal, WorkerId};
@@ -108,7 +107,6 @@ impl WorkerRun {
         let wall = controls.clock.wall();
         // What a dead predecessor had comes before what is newer.
         store.reclaim(wall)?;
-        lineage::sweep(&*store, wall)?;
         let registration = Registration {
             worker: store.register_worker(wall)?,
             store,
@@ -259,7 +257,7 @@ impl WorkerRun {
             tick: TICK,
         };
         let runner = |ticket: &Ticket<Pack<JobTask>>, ctx: &Context| {
-            work::call(store, ticket, ctx, &controls.clock, &controls.kinds)
+            work::call(store, ticket, ctx, &controls.clock)
         };
         let mut observer = Observer {
             look: &|d: &mut Dispatcher<StoreWork>, now: Time| {
@@ -294,11 +292,6 @@ impl WorkerRun {
                     thread::sleep(BETWEEN_TRIES);
                 }
             }
-        }
-        if !self.controls.kinds.children.lock().is_empty()
-            && let Err(error) = lineage::sweep(&*self.registration.store, clock.wall())
-        {
-            log::warn!("jobs whose parent has ended are deleted later: {error}");
         }
         show(look(&dispatcher, clock.now()));
         let counters = dispatcher.counters();

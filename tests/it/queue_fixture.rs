@@ -22,7 +22,7 @@ use rusqlite::Connection;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
-const RELEASED: &[i64] = &[1, 2, 3];
+const RELEASED: &[i64] = &[1, 2, 3, 4];
 
 fn process(n: u8) -> ProcessId {
     ProcessId::from_bytes([n; 16])

@@ -570,6 +570,7 @@ fn a_worker_that_could_not_be_taken_off_the_list_keeps_nothing_once_that_works_a
         most: 1,
         idle: true,
         processes: &[],
+        look_again: false,
         open: &mut |_| 1,
     };
     assert_eq!(store.claim(worker, wanted, now).unwrap().jobs.len(), 1);

@@ -55,6 +55,14 @@ impl<W: Work> Dispatcher<W> {
         let retry = self.options.retry;
         let hints = retry.obeyed(hints);
         self.ended += 1;
+        if matches!(&result, Ok(done) if !self.work.is_answer(done)) {
+            self.calls_out.end(number);
+            self.limiter.settle(permit, CallEnd::Failed, &hints, now);
+            self.counters.calls -= 1;
+            *self.counters.of_kind(&ticket.tries) -= 1;
+            self.pending.push(Settled::Final(ticket, result));
+            return;
+        }
         self.counters.last_end = Some(now);
         self.counters.call_time += now.since(began);
         let step = ticket.class.at(ticket.tries.step);

@@ -52,8 +52,10 @@ pub struct ClaimRequest<'a> {
     /// The worker runs nothing: only then may it be given a job that was lost by two workers
     /// already, and it is given that job alone.
     pub idle: bool,
-    /// Only jobs of these processes; of all when empty.
+    /// Only jobs of these processes, and of those that their jobs wait for; of all when empty.
     pub processes: &'a [ProcessId],
+    /// Those that [wait for others](ClaimOutcome::Wait) may be given too, so that they look again.
+    pub look_again: bool,
     /// The most jobs that could be started of a lane now; 0 when it is closed. Asked once a lane for
     /// each claim, within its transaction: it must not ask the store.
     pub open: &'a mut dyn FnMut(&Arc<JobLane>) -> usize,
@@ -64,7 +66,8 @@ pub struct ClaimRequest<'a> {
 pub struct ClaimReply {
     /// Jobs, in the order in which they are to be started.
     pub jobs: Vec<ClaimedJob>,
-    /// When the next job of an open lane comes due; only told when there were fewer than wanted.
+    /// When the next job of an open lane comes due, or one that waits for others looks again; only told when there
+    /// were fewer than wanted.
     pub next: Option<Timestamp>,
     /// True when more jobs wait than those given out, in any lane, due or not.
     pub more: bool,
@@ -172,6 +175,11 @@ impl fmt::Debug for ClaimOutcome {
                 .field("history", &Bytes(history.len()))
                 .finish(),
             Self::Snooze { due_at } => f.debug_struct("Snooze").field("due_at", due_at).finish(),
+            Self::Wait { processes, due_at } => f
+                .debug_struct("Wait")
+                .field("processes", processes)
+                .field("due_at", due_at)
+                .finish(),
         }
     }
 }
@@ -235,5 +243,13 @@ pub enum ClaimOutcome {
     Snooze {
         /// When; `None` keeps its place.
         due_at: Option<Timestamp>,
+    },
+    /// It waits until one of these processes has no open job any more, or is gone, and is due then; at once if that
+    /// is so already. Until then it does not count as a job that waits to be claimed.
+    Wait {
+        /// What it waits for.
+        processes: Vec<ProcessId>,
+        /// When it looks again all the same.
+        due_at: Timestamp,
     },
 }

@@ -64,6 +64,15 @@ pub use health::{HealthFinding, Severity};
 ///   [`JobCounts`](crate::queue::JobCounts);
 /// - *ended*: completed, failed or cancelled, until its outcome is deleted.
 ///
+/// **A process may have a parent**, a job of another one that waits for its jobs: the one that
+/// [`ProcessInfo::parent`] names when the first jobs are added. Jobs are added to it only while that job is open and
+/// its process is not cancelled; otherwise this fails with an error [that says so](Error::with_claim_lost). Whoever
+/// asks for some processes means those below them as well. What cancels or deletes a process does so to all below
+/// it, except that those which are not sealed are deleted; what puts a process back puts those below it back whose
+/// parent had failed or was cancelled. When the parent is completed, or its outcome is deleted, they are deleted;
+/// when it fails, those in which no job is open or completed. What they have used is counted with the parent's
+/// process from then on, and no longer with them. Nobody acknowledges their outcomes.
+///
 /// **A success** counts as long as its job has not ended, whoever has the job by then: it was paid for.
 /// **Any other end** counts only if its claim is the job's last one. Of a cancelled process nothing is put
 /// back to wait: it is cancelled instead.
@@ -88,7 +97,8 @@ pub trait JobStore: Send + Sync {
     fn version(&self) -> Result<u64, Error>;
 
     /// Has `wake` called whenever jobs become claimable through this store, until it is dropped; not
-    /// for what [`settle`](Self::settle) puts back, which its caller knows.
+    /// for what [`settle`](Self::settle) puts back, which its caller knows, but for a job that had waited for what
+    /// it ends.
     fn on_work(&self, wake: Weak<WorkSignal>);
 
     /// Looks at the store's health. What callers look for has a fixed name in
@@ -352,7 +362,8 @@ pub trait JobStore: Send + Sync {
     /// Gives back what is left in a batch, and deletes it.
     fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error>;
 
-    /// The batches of a process, or all of them and also those whose process is gone; oldest first.
+    /// The batches of a process and of those below it, or all of them and also those whose process is gone; oldest
+    /// first.
     fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error>;
 
     /// Gives a worker those batches that nobody has and that are its: of these processes, or of all when

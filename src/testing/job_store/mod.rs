@@ -45,6 +45,7 @@ mod claims;
 mod ends;
 mod items;
 mod model;
+mod parents;
 mod processes;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ use batches::*;
 use claims::*;
 use ends::*;
 use items::*;
+use parents::*;
 use processes::*;
 
 use crate::base::clock::Timestamp;
@@ -229,6 +231,7 @@ impl<'a> Hand<'a> {
             most,
             idle,
             processes,
+            look_again: false,
             open: &mut open,
         };
         self.store.claim(self.id, wanted, now).unwrap()
@@ -397,6 +400,14 @@ macro_rules! job_store_suite {
             two_never_get_one_job
             what_a_process_holds_is_told_job_by_job
             single_jobs_are_cancelled_while_they_wait
+            who_waits_for_others_is_woken_by_their_end
+            who_waits_for_others_looks_again_in_the_end
+            a_process_stands_for_those_below_it
+            children_are_enqueued_for_open_jobs_alone
+            children_go_with_their_parent
+            what_children_used_is_counted_once_with_their_parent
+            children_are_cancelled_and_put_back_with_their_parent
+            what_children_came_to_is_collected_by_their_parent
         }
     };
 }

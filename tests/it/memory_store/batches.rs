@@ -21,11 +21,12 @@ impl Data {
         processes: &[ProcessId],
         now: Timestamp,
     ) -> Result<Vec<WaitingJobs>, Error> {
+        let scope = self.scope(processes);
         let mut groups = BTreeMap::<(i64, Arc<JobLane>), Jobs<'_>>::new();
         for (key, row) in &self.jobs {
             let process = self.process_of(*key);
             let process = process.filter(|process| !process.is_cancelled());
-            let wanted = process.is_some_and(|process| is_among(processes, Some(process.id)));
+            let wanted = process.is_some_and(|process| is_among(scope.as_ref(), Some(process.id)));
             let first_step = row.parts.kind == kind && row.lane.step == 0;
             if wanted && first_step && row.place == Place::Waiting {
                 let group = groups.entry((key >> 32, row.lane.clone()));
@@ -58,7 +59,8 @@ impl Data {
 
     pub fn stored_batches(&self, process: Option<ProcessId>) -> Vec<StoredBatch> {
         let all = self.batches.keys().filter_map(|no| self.stored(*no));
-        let wanted = all.filter(|batch| process.is_none() || batch.process_id == process);
+        let scope = process.and_then(|process| self.scope(&[process]));
+        let wanted = all.filter(|batch| is_among(scope.as_ref(), batch.process_id));
         wanted.collect()
     }
 
@@ -241,6 +243,7 @@ impl Data {
             }
             self.touch(key >> 32, now);
         }
+        self.wake_parents(now);
         keys.len() as u64
     }
 }

@@ -23,11 +23,19 @@ impl Data {
     ) -> Result<ClaimReply, Error> {
         self.known(worker)?;
         let process_of = |data: &Self, key: i64| data.process_of(key).map(|process| process.id);
+        let scope = self.scope(wanted.processes);
+        for (key, row) in &mut self.jobs {
+            let process = self.processes.get(&(key >> 32)).map(|process| process.id);
+            let look = wanted.look_again || row.due_at <= now;
+            if row.place == Place::Awaiting && look && is_among(scope.as_ref(), process) {
+                row.look_again(now);
+            }
+        }
         // What waits by the order of claims, and what is left of each lane.
         let mut left: HashMap<Arc<JobLane>, usize> = HashMap::new();
         let mut waiting = BTreeMap::new();
         for (key, row) in &self.jobs {
-            if row.place == Place::Waiting && is_among(wanted.processes, process_of(self, *key)) {
+            if row.place == Place::Waiting && is_among(scope.as_ref(), process_of(self, *key)) {
                 let lane = row.lane.clone();
                 left.entry(lane)
                     .or_insert_with_key(|lane| (wanted.open)(lane));
@@ -65,7 +73,12 @@ impl Data {
         }
         if reply.jobs.len() < wanted.most && !ended {
             let open = waiting.iter().find(|(_, (_, lane))| left[lane] > 0);
-            reply.next = open.map(|((due_at, _), _)| *due_at);
+            let look = self
+                .jobs
+                .values()
+                .filter(|row| row.place == Place::Awaiting);
+            let due = open.map(|((due_at, _), _)| *due_at).into_iter();
+            reply.next = due.chain(look.map(|row| row.due_at)).min();
         }
         reply.more = !waiting.is_empty();
         Ok(reply)
@@ -112,6 +125,14 @@ impl Data {
                     (row.lost, row.in_doubt) = (false, false);
                     *spent
                 }
+                ClaimOutcome::Wait { processes, due_at } => {
+                    row.put_back(Some(*due_at), cancelled);
+                    if !cancelled {
+                        row.place = Place::Awaiting;
+                        row.awaits.clone_from(processes);
+                    }
+                    None
+                }
                 ClaimOutcome::Snooze { due_at } => {
                     row.put_back(*due_at, cancelled);
                     None
@@ -136,9 +157,15 @@ impl Data {
             if let (Some(spent), Some(process)) = (&spent, self.processes.get_mut(&no)) {
                 process.spend(spent);
             }
+            if let Place::Ended(status) = self.jobs[&key].place
+                && status != JobStatus::Cancelled
+            {
+                self.job_ended(key, status == JobStatus::Completed);
+            }
             self.touch(no, now);
             changed.insert(no);
         }
+        self.wake_parents(now);
         Ok(changed.iter().filter_map(|no| self.state(*no)).collect())
     }
 

@@ -1,6 +1,6 @@
 //! What the store keeps, and what happens to a job: every change of one is here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use batchwright::progress::Timestamp;
@@ -17,6 +17,8 @@ pub enum Place {
     /// Not to be claimed before its process is sealed.
     Held,
     Waiting,
+    /// For other jobs.
+    Awaiting,
     Running(WorkerId),
     InBatch(BatchNo),
     Ended(JobStatus),
@@ -24,7 +26,7 @@ pub enum Place {
 
 impl Place {
     pub fn waits(self) -> bool {
-        matches!(self, Self::Held | Self::Waiting)
+        matches!(self, Self::Held | Self::Waiting | Self::Awaiting)
     }
 
     pub fn has_ended(self) -> bool {
@@ -33,7 +35,7 @@ impl Place {
 
     fn status(self) -> JobStatus {
         match self {
-            Self::Held | Self::Waiting => JobStatus::Pending,
+            Self::Held | Self::Waiting | Self::Awaiting => JobStatus::Pending,
             Self::Running(_) | Self::InBatch(_) => JobStatus::InProgress,
             Self::Ended(status) => status,
         }
@@ -48,6 +50,8 @@ pub struct Row {
     pub claim: i64,
     pub created_at: Timestamp,
     pub due_at: Timestamp,
+    /// The processes that it waits for.
+    pub awaits: Vec<ProcessId>,
     pub calls: u32,
     pub attempt: u8,
     pub crashes: u8,
@@ -142,6 +146,12 @@ impl Row {
         self.due_at = due_at.unwrap_or(self.due_at);
     }
 
+    /// It has waited for others long enough.
+    pub fn look_again(&mut self, now: Timestamp) {
+        self.place = Place::Waiting;
+        self.due_at = self.due_at.min(now);
+    }
+
     /// Back with all its retries.
     pub fn start_anew(&mut self, now: Timestamp) {
         self.place = Place::Waiting;
@@ -175,6 +185,8 @@ impl Row {
 
 pub struct Process {
     pub id: ProcessId,
+    /// The key of the job that waits for its jobs.
+    pub parent: Option<i64>,
     pub sealed: bool,
     pub cancelled_at: Option<Timestamp>,
     pub total: u64,
@@ -191,6 +203,7 @@ impl Process {
         let state = ProcessState::new(id, now);
         Self {
             id,
+            parent: None,
             sealed: state.sealed,
             cancelled_at: None,
             total: 0,
@@ -218,7 +231,7 @@ impl Process {
 
 fn count(counts: &mut JobCounts, place: Place) {
     let counter = match place {
-        Place::Held | Place::Waiting => &mut counts.pending,
+        Place::Held | Place::Waiting | Place::Awaiting => &mut counts.pending,
         Place::Running(_) => &mut counts.in_progress,
         Place::InBatch(_) => &mut counts.at_provider,
         Place::Ended(JobStatus::Completed) => &mut counts.completed,
@@ -261,9 +274,9 @@ pub fn invalid(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, why)
 }
 
-/// Of these processes; of all when empty.
-pub fn is_among(processes: &[ProcessId], id: Option<ProcessId>) -> bool {
-    processes.is_empty() || id.is_some_and(|id| processes.contains(&id))
+/// In this scope; everything is when there is none.
+pub fn is_among(scope: Option<&BTreeSet<ProcessId>>, id: Option<ProcessId>) -> bool {
+    scope.is_none_or(|scope| id.is_some_and(|id| scope.contains(&id)))
 }
 
 impl Data {
@@ -374,6 +387,7 @@ impl Data {
             }
             self.touch(key >> 32, now);
         }
+        self.wake_parents(now);
         Some(held.len() as u64)
     }
 }

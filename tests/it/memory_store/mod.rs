@@ -4,6 +4,7 @@
 mod batches;
 mod claims;
 mod data;
+mod lineage;
 mod store;
 
 use std::sync::Arc;

@@ -164,13 +164,15 @@ impl JobStore for MemoryStore {
             return Ok(Vec::new());
         }
         let mut data = self.change();
+        let parent = data.parent(info)?;
         let no = match data.number(process) {
             Some(no) if data.is_stopped(no) => return Err(invalid("the process was cancelled")),
             Some(no) => no,
             None => {
                 let no = data.next();
                 data.numbers.insert(process, no);
-                data.processes.insert(no, Process::new(process, now));
+                let new = Process::new(process, now);
+                data.processes.insert(no, Process { parent, ..new });
                 no
             }
         };
@@ -204,6 +206,7 @@ impl JobStore for MemoryStore {
                 claim: 0,
                 created_at: now,
                 due_at: now,
+                awaits: Vec::new(),
                 calls: 0,
                 attempt: 0,
                 crashes: 0,
@@ -323,9 +326,17 @@ impl JobStore for MemoryStore {
     fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
         let mut data = self.change();
         let mut deleted = 0;
+        let of_a_job = |receipt: &JobReceipt| {
+            let process = data.process_of(receipt.job);
+            process.is_some_and(|process| process.parent.is_some())
+        };
+        if receipts.iter().any(of_a_job) {
+            return Err(invalid("a job collects these results"));
+        }
         for receipt in receipts {
             if let Some(no) = data.consume(*receipt) {
                 deleted += 1;
+                data.job_ended(receipt.job, true);
                 data.touch(no, now);
                 data.drop_if_empty(no);
             }
@@ -347,13 +358,23 @@ impl JobStore for MemoryStore {
         let Some(no) = data.number(process) else {
             return Ok(0);
         };
-        let known = data.processes.get_mut(&no).unwrap();
-        known.sealed = true;
-        known.cancelled_at = Some(now);
-        data.touch(no, now);
-        let jobs = data.jobs.range_mut(Data::keys(no)).map(|(_, row)| row);
-        let waiting = jobs.filter(|row| row.place.waits());
-        Ok(waiting.map(Row::cancel).count() as u64)
+        let mut cancelled = 0;
+        for of in data.family(vec![no]) {
+            let known = data.processes.get_mut(&of).unwrap();
+            if of != no && !known.sealed {
+                data.remove(&[of]);
+                continue;
+            }
+            known.sealed = true;
+            known.cancelled_at = Some(now);
+            data.touch(of, now);
+            let jobs = data.jobs.range_mut(Data::keys(of)).map(|(_, row)| row);
+            let waiting = jobs.filter(|row| row.place.waits());
+            let waited = waiting.map(Row::cancel).count() as u64;
+            cancelled += if of == no { waited } else { 0 };
+        }
+        data.wake_parents(now);
+        Ok(cancelled)
     }
 
     fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
@@ -371,6 +392,7 @@ impl JobStore for MemoryStore {
                 cancelled += 1;
             }
         }
+        data.wake_parents(now);
         Ok(cancelled)
     }
 
@@ -379,13 +401,18 @@ impl JobStore for MemoryStore {
         let Some(no) = data.number(process) else {
             return Ok(0);
         };
-        data.processes.get_mut(&no).unwrap().cancelled_at = None;
-        data.touch(no, now);
+        let mut processes = data.to_retry(no);
+        processes.push(no);
         let mut back = 0;
-        for (_, row) in data.jobs.range_mut(Data::keys(no)) {
-            if let Place::Ended(JobStatus::Failed | JobStatus::Cancelled) = row.place {
-                row.start_anew(now);
-                back += 1;
+        for no in processes {
+            data.processes.get_mut(&no).unwrap().cancelled_at = None;
+            data.touch(no, now);
+            back = 0;
+            for (_, row) in data.jobs.range_mut(Data::keys(no)) {
+                if let Place::Ended(JobStatus::Failed | JobStatus::Cancelled) = row.place {
+                    row.start_anew(now);
+                    back += 1;
+                }
             }
         }
         drop(data);
@@ -395,15 +422,19 @@ impl JobStore for MemoryStore {
         Ok(back)
     }
 
-    fn delete(&self, process: ProcessId, _: Timestamp) -> Result<u64, Error> {
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let mut data = self.change();
-        let Some(no) = data.numbers.remove(&process) else {
+        let Some(no) = data.number(process) else {
             return Ok(0);
         };
-        data.processes.remove(&no);
-        let before = data.jobs.len();
-        data.jobs.retain(|key, _| key >> 32 != no);
-        Ok((before - data.jobs.len()) as u64)
+        let deleted = data.jobs.range(Data::keys(no)).count() as u64;
+        let family = data.family(vec![no]);
+        if let Some(parent) = data.processes[&no].parent {
+            family.iter().for_each(|no| data.hand_on(*no, parent >> 32));
+        }
+        data.remove(&family);
+        data.wake_parents(now);
+        Ok(deleted)
     }
 
     fn register_worker(&self, _: Timestamp) -> Result<WorkerId, Error> {
@@ -453,7 +484,9 @@ impl JobStore for MemoryStore {
     }
 
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.change().settle(ends, now)
+        let settled = self.change().settle(ends, now);
+        self.wake();
+        settled
     }
 
     fn pull_due_times(
@@ -579,7 +612,8 @@ impl JobStore for MemoryStore {
         self.look().known(worker)?;
         // Nobody is asked under the lock.
         let mut free = self.batches(None)?;
-        free.retain(|batch| batch.worker.is_none() && is_among(processes, batch.process_id));
+        let scope = self.look().scope(processes);
+        free.retain(|batch| batch.worker.is_none() && is_among(scope.as_ref(), batch.process_id));
         free.retain(|batch| mine(batch));
         let mut data = self.change();
         let taken = free.iter().filter_map(|batch| {

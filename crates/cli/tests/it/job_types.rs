@@ -365,7 +365,16 @@ fn what_a_cancelled_batch_waits_for_is_cancelled_with_it() {
     worker.child.kill().unwrap();
     assert!(sim.stats().calls <= calls + 1, "{:?}", sim.stats());
     plain(&desk, "work --provider extract --until-empty -q").expect(0);
+    // What has come of them is there for a retry, until it is known that there will be none.
     let open = queue(&desk).open_processes().unwrap();
-    let ids: Vec<ProcessId> = open.iter().map(|process| process.process_id).collect();
-    assert_eq!(ids, [id]);
+    let [parent, children] = &open[..] else {
+        panic!("{open:?}")
+    };
+    assert_eq!(parent.process_id, id);
+    assert_eq!(children.info.parent.unwrap().process_id, id);
+    assert!(parent.counts.cancelled == 1 && children.counts.is_finished());
+    assert!(children.counts.cancelled >= 38, "{children:?}");
+    taken(&desk, id);
+    let open = queue(&desk).open_processes().unwrap();
+    assert!(open.is_empty(), "{open:?}");
 }

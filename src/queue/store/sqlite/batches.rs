@@ -10,6 +10,7 @@ use crate::queue::store::{BatchNo, JobLane, StoredBatch, WorkerId};
 
 use super::SqliteStore;
 use super::claim::known;
+use super::lineage;
 use super::rows::{DELETING, count, id_of, lane_no, process_no};
 use super::writer::{Fault, Sync};
 
@@ -18,6 +19,9 @@ const BATCH: &str =
     formatcp!("SELECT b.no, p.id, b.lane, b.worker, ifnull(p.cancelled, 9223372036854775807), b.record, b.created_at,
        iif(p.no IS NULL, 0, (SELECT count(*) FROM jobs WHERE batch = b.no))
      FROM batches b LEFT JOIN processes p ON p.no = b.process AND p.chore <> {DELETING}");
+
+/// Those of the processes in a [scope](lineage::scope).
+const OF_SCOPE: &str = "WHERE p.no IN (SELECT value FROM json_each(?1)) ORDER BY b.no";
 
 /// What a batch tells its owner.
 pub(super) struct Owned {
@@ -109,12 +113,10 @@ impl SqliteStore {
     ) -> Result<Vec<StoredBatch>, Error> {
         self.read(|conn| {
             let Some(process) = process else {
-                return self.select(conn, "ORDER BY b.no", &[]);
+                return self.select(conn, "ORDER BY b.no", []);
             };
-            match process_no(conn, process)? {
-                Some(no) => self.select(conn, "WHERE b.process = ?1 ORDER BY b.no", &[no]),
-                None => Ok(Vec::new()),
-            }
+            let scope = lineage::scope(conn, &[process])?;
+            self.select(conn, OF_SCOPE, [scope])
         })
     }
 
@@ -125,13 +127,11 @@ impl SqliteStore {
         mine: &mut dyn FnMut(&StoredBatch) -> bool,
         processes: &[ProcessId],
     ) -> Result<Vec<StoredBatch>, Error> {
-        let free =
-            self.read(|conn| self.select(conn, "WHERE b.worker IS NULL ORDER BY b.no", &[]))?;
-        let wanted = |batch: &StoredBatch| {
-            processes.is_empty() || batch.process_id.is_some_and(|id| processes.contains(&id))
-        };
-        let mut free: Vec<StoredBatch> = free.into_iter().filter(wanted).collect();
-        free.retain(|batch| mine(batch));
+        let mut free = self.read(|conn| match lineage::scope(conn, processes)? {
+            Some(scope) => self.select(conn, OF_SCOPE, [scope]),
+            None => self.select(conn, "WHERE b.worker IS NULL ORDER BY b.no", []),
+        })?;
+        free.retain(|batch| batch.worker.is_none() && mine(batch));
         if free.is_empty() {
             return Ok(Vec::new());
         }
@@ -143,7 +143,7 @@ impl SqliteStore {
             let mut taken = Vec::new();
             for batch in &free {
                 if take.execute([batch.no.0, worker.0])? == 1 {
-                    taken.extend(self.select(conn, "WHERE b.no = ?1", &[batch.no.0])?);
+                    taken.extend(self.select(conn, "WHERE b.no = ?1", [batch.no.0])?);
                 }
             }
             Ok(taken)
@@ -172,10 +172,10 @@ impl SqliteStore {
         &self,
         conn: &Connection,
         which: &str,
-        by: &[i64],
+        by: impl rusqlite::Params,
     ) -> Result<Vec<StoredBatch>, Fault> {
         let mut read = conn.prepare_cached(&format!("{BATCH} {which}"))?;
-        let mut rows = read.query(rusqlite::params_from_iter(by))?;
+        let mut rows = read.query(by)?;
         let mut all = Vec::new();
         while let Some(row) = rows.next()? {
             all.push(self.batch(conn, row)?);

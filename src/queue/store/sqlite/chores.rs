@@ -14,9 +14,10 @@ use crate::base::id::ProcessId;
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
+use super::lineage;
 use super::rows::{
     CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING,
-    RETRYING, key,
+    RETRYING, key, process_no,
 };
 use super::settle::at_step;
 use super::writer::{Fault, Sync, be_patient};
@@ -43,8 +44,8 @@ struct ProcessRow {
 
 /// What a decision came to.
 enum Decided<T> {
-    /// To be carried out, if there is anything to do.
-    Yes { no: i64, reply: T },
+    /// To be carried out on these processes, the one that was named last.
+    Yes { on: Vec<i64>, reply: T },
     /// Something else is being done to the process, which goes first.
     After(i64),
     /// There is nothing to decide.
@@ -73,7 +74,10 @@ impl SqliteStore {
             }
             conn.prepare_cached("UPDATE processes SET sealed = total WHERE no = ?1")?
                 .execute([no])?;
-            Ok(Decided::Yes { no, reply: () })
+            Ok(Decided::Yes {
+                on: vec![no],
+                reply: (),
+            })
         })?;
         Ok(())
     }
@@ -89,22 +93,52 @@ impl SqliteStore {
             if chore != NO_CHORE && chore != RELEASING {
                 return Ok(Decided::After(no));
             }
+            let mut family = lineage::below_process(conn, no)?;
+            let mut busy = conn.prepare_cached(formatcp!(
+                "SELECT 1 FROM processes WHERE no = ?1 AND chore IN ({CANCELLING}, {RETRYING})"
+            ))?;
+            for child in &family {
+                if busy.exists([child])? {
+                    return Ok(Decided::After(*child));
+                }
+            }
+            // Children that are still being enqueued would pass for all of them if they were put back later.
+            lineage::delete_unsealed(conn, &family)?;
+            family.insert(0, no);
             // Nothing can be added any more, so what there is counts as sealed. The time tells whether
             // it was known by then that results are missing.
-            conn.prepare_cached(
-                "UPDATE processes SET cancelled = ?2, sealed = total, chore = iif(pending > 0, 2, 0),
-                   cursor = 0 WHERE no = ?1",
-            )?
-            .execute([no, now.0.max(1)])?;
-            if pending == 0 {
-                return Ok(Decided::NothingToDo(0));
+            let mut cancel = conn.prepare_cached(formatcp!(
+                "UPDATE processes SET cancelled = ?2, sealed = total,
+                   chore = iif(pending > 0, {CANCELLING}, {NO_CHORE}), cursor = 0
+                 WHERE no = ?1 AND chore <> {DELETING} RETURNING chore"
+            ))?;
+            let mut on = Vec::new();
+            for no in family {
+                let chore = cancel.query_row([no, now.0.max(1)], |row| row.get::<_, i64>(0));
+                if chore.optional()? == Some(CANCELLING) {
+                    on.push(no);
+                }
             }
-            Ok(Decided::Yes { no, reply: pending })
+            on.reverse();
+            Ok(Decided::Yes { on, reply: pending })
         })?;
         Ok(super::rows::count(cancelled))
     }
 
+    /// Children first: a job that is put back looks at them at once. One that dies in between leaves children
+    /// that were put back, and a parent that can be.
     pub(super) fn retry_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        let children = self.read(|conn| match process_no(conn, id)? {
+            Some(no) => lineage::to_retry(conn, no),
+            None => Ok(Vec::new()),
+        })?;
+        for child in children {
+            self.retry_one(child, now)?;
+        }
+        self.retry_one(id, now)
+    }
+
+    fn retry_one(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let ((), changed) = self.decide(id, now, |conn, standing| {
             let Some(ProcessRow { no, chore, .. }) = standing else {
                 return Ok(Decided::NothingToDo(()));
@@ -117,26 +151,28 @@ impl SqliteStore {
                  WHERE no = ?1"),
             )?
             .execute([no])?;
-            Ok(Decided::Yes { no, reply: () })
+            Ok(Decided::Yes {
+                on: vec![no],
+                reply: (),
+            })
         })?;
         Ok(super::rows::count(changed))
     }
 
     pub(super) fn delete_process(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let (deleted, _) = self.decide(id, now, |conn, standing| {
-            let Some(ProcessRow {
-                no, stored, chore, ..
-            }) = standing
-            else {
+            let Some(ProcessRow { no, stored, .. }) = standing else {
                 return Ok(Decided::NothingToDo(0));
             };
-            if chore != DELETING {
-                conn.prepare_cached(formatcp!(
-                    "UPDATE processes SET chore = {DELETING}, cursor = 0 WHERE no = ?1"
-                ))?
-                .execute([no])?;
-            }
-            Ok(Decided::Yes { no, reply: stored })
+            let mut family = vec![no];
+            family.extend(lineage::below_process(conn, no)?);
+            lineage::hand_on_to_parent(conn, &family, now)?;
+            lineage::delete(conn, &family)?;
+            family.reverse();
+            Ok(Decided::Yes {
+                on: family,
+                reply: stored,
+            })
         })?;
         Ok(super::rows::count(deleted))
     }
@@ -158,7 +194,13 @@ impl SqliteStore {
                 Decided::After(no) => {
                     self.carry_out(no, now)?;
                 }
-                Decided::Yes { no, reply } => return Ok((reply, self.carry_out(no, now)?)),
+                Decided::Yes { on, reply } => {
+                    let mut changed = 0;
+                    for no in on {
+                        changed = self.carry_out(no, now)?;
+                    }
+                    return Ok((reply, changed));
+                }
             }
         }
     }
@@ -216,9 +258,9 @@ impl SqliteStore {
             let to = next.unwrap_or(behind);
             let mut changes = CounterChanges::default();
             let changed = self.chunk(conn, doing, no, from..to, now, &mut changes)?;
-            changes.write(conn, now)?;
-            finish(conn, doing, no, next, changed)?;
-            let woken = changed > 0 && (doing == RELEASING || doing == RETRYING);
+            let mut woken = changes.write(conn, now)?;
+            woken |= finish(conn, doing, (no, next), changed, now)?;
+            woken |= changed > 0 && (doing == RELEASING || doing == RETRYING);
             Ok((next.is_some(), before + changed, woken))
         })?;
         if woken {
@@ -417,18 +459,24 @@ fn standing(conn: &Connection, id: ProcessId) -> Result<Option<ProcessRow>, Faul
     Ok(found.optional()?)
 }
 
-/// Writes down how far it has come; what is deleted to the last job is gone.
+/// Writes down how far it has come; what is deleted to the last job is gone. Returns whether a job was woken that
+/// waited for it.
 fn finish(
     conn: &Connection,
     doing: i64,
-    no: i64,
-    next: Option<i64>,
+    (no, next): (i64, Option<i64>),
     changed: i64,
-) -> Result<(), Fault> {
+    now: Timestamp,
+) -> Result<bool, Fault> {
     match next {
         None if doing == DELETING => {
+            // Ends of jobs may have come in since that was decided.
+            let parent = lineage::hand_on_to_parent(conn, &[no], now)?;
             conn.prepare_cached("DELETE FROM processes WHERE no = ?1")?
                 .execute([no])?;
+            if let Some(parent) = parent {
+                return lineage::wake(conn, parent, now);
+            }
         }
         None => {
             conn.prepare_cached(
@@ -444,5 +492,5 @@ fn finish(
             .execute([no, next - key(no, 0), changed])?;
         }
     }
-    Ok(())
+    Ok(false)
 }

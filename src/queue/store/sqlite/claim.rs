@@ -20,9 +20,10 @@ use crate::queue::store::{
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
+use super::lineage;
 use super::rows::{
-    CANCELLED, CANCELLING, DELETING, IN_PROGRESS, MOST_JOBS, NO_CHORE, PENDING, RELEASING, id_of,
-    key, process_no, process_of, small,
+    CANCELLED, CANCELLING, DELETING, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING, id_of,
+    process_of, small,
 };
 use super::writer::{Fault, Sync};
 
@@ -46,59 +47,42 @@ struct OpenLane {
     left: usize,
 }
 
-/// The statements, with the processes wanted written into them.
-struct Sql {
-    group: String,
-    heads: String,
-    any: String,
-}
+/// The condition that a job is one of a [scope](lineage::scope)'s, which is the statement's first parameter.
+pub(super) const IN_SCOPE: &str = "(?1 IS NULL OR id >> 32 IN (SELECT value FROM json_each(?1)))";
 
-impl Sql {
-    fn new(conn: &Connection, processes: &[ProcessId]) -> Result<Self, Fault> {
-        let only = within(conn, processes)?;
-        let from = format!("FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING}{only}");
-        Ok(Self {
-            group: format!(
-                "SELECT lane, priority, visible_at, id {from} AND (lane, priority) >= (?1, ?2)
-                 ORDER BY lane, priority, visible_at, id LIMIT 1"
-            ),
-            heads: format!(
-                "SELECT visible_at, id {from} AND lane = ?1 AND priority = ?2
-                   AND (visible_at, id) > (?3, ?4) ORDER BY visible_at, id LIMIT ?5"
-            ),
-            any: format!(
-                "SELECT EXISTS (SELECT 1 {from}) OR
-                   EXISTS (SELECT 1 FROM processes WHERE chore <> {NO_CHORE} AND chore = {RELEASING})"
-            ),
-        })
-    }
-}
+const FROM: &str =
+    formatcp!("FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING} AND {IN_SCOPE}");
 
-/// The condition that a job is one of these processes'; of any when empty.
-pub(super) fn within(conn: &Connection, processes: &[ProcessId]) -> Result<String, Fault> {
-    if processes.is_empty() {
-        return Ok(String::new());
-    }
-    let mut ranges = Vec::new();
-    for id in processes {
-        if let Some(no) = process_no(conn, *id)? {
-            ranges.push(format!(
-                "id BETWEEN {} AND {}",
-                key(no, 0),
-                key(no, MOST_JOBS - 1)
-            ));
-        }
-    }
-    if ranges.is_empty() {
-        ranges.push("id < 0".to_owned());
-    }
-    Ok(format!(" AND ({})", ranges.join(" OR ")))
-}
+pub(super) const GROUP: &str = formatcp!(
+    "SELECT lane, priority, visible_at, id {FROM} AND (lane, priority) >= (?2, ?3)
+     ORDER BY lane, priority, visible_at, id LIMIT 1"
+);
+
+pub(super) const HEADS: &str = formatcp!(
+    "SELECT visible_at, id {FROM} AND lane = ?2 AND priority = ?3
+       AND (visible_at, id) > (?4, ?5) ORDER BY visible_at, id LIMIT ?6"
+);
+
+const ANY: &str = formatcp!(
+    "SELECT EXISTS (SELECT 1 {FROM}) OR
+       EXISTS (SELECT 1 FROM processes WHERE chore <> {NO_CHORE} AND chore = {RELEASING})"
+);
+
+/// Jobs that wait for others and are to look again.
+const LOOK_AGAIN: &str = formatcp!(
+    "UPDATE jobs INDEXED BY jobs_that_wait SET status = {PENDING}, visible_at = min(visible_at, ?2)
+     WHERE status = {WAITING} AND visible_at <= ?3 AND {IN_SCOPE}"
+);
+
+const NEXT_LOOK: &str = formatcp!(
+    "SELECT min(visible_at) FROM jobs INDEXED BY jobs_that_wait WHERE status = {WAITING}"
+);
 
 struct Picking<'a> {
     store: &'a SqliteStore,
     conn: &'a Connection,
-    sql: Sql,
+    /// The processes whose jobs are wanted.
+    scope: Option<String>,
     worker: WorkerId,
     now: Timestamp,
     groups: Vec<Group>,
@@ -136,7 +120,7 @@ impl SqliteStore {
             let mut picking = Picking {
                 store: self,
                 conn,
-                sql: Sql::new(conn, wanted.processes)?,
+                scope: lineage::scope(conn, wanted.processes)?,
                 worker,
                 now,
                 groups: Vec::new(),
@@ -146,11 +130,12 @@ impl SqliteStore {
                 stopped: 0,
                 claims: ClaimReply::default(),
             };
+            picking.look_again(wanted.look_again)?;
             picking.look(wanted.open)?;
             picking.pick(wanted.most, wanted.idle, given)?;
             picking.changes.write(conn, now)?;
-            let mut any = conn.prepare_cached(&picking.sql.any)?;
-            picking.claims.more = any.query_row([], |row| row.get(0))?;
+            let mut any = conn.prepare_cached(ANY)?;
+            picking.claims.more = any.query_row([&picking.scope], |row| row.get(0))?;
             Ok(picking.claims)
         })?;
         if let Some(enlisted) = self.workers.lock().get_mut(&worker.0) {
@@ -232,14 +217,22 @@ pub(super) fn known(conn: &Connection, worker: WorkerId) -> Result<(), Fault> {
 }
 
 impl Picking<'_> {
+    /// Makes those claimable that have waited for others long enough, or all.
+    fn look_again(&mut self, all: bool) -> Result<(), Fault> {
+        let mut look = self.conn.prepare_cached(LOOK_AGAIN)?;
+        let until = if all { i64::MAX } else { self.now.0 };
+        look.execute(params![self.scope, self.now.0, until])?;
+        Ok(())
+    }
+
     /// Finds the groups, and asks of each lane once how many of it may be given.
     fn look(&mut self, open: &mut dyn FnMut(&Arc<JobLane>) -> usize) -> Result<(), Fault> {
-        let mut next = self.conn.prepare_cached(&self.sql.group)?;
+        let mut next = self.conn.prepare_cached(GROUP)?;
         // Written with `>`, SQLite would step through all of the group before.
         let (mut lane, mut priority) = (0_i64, 0_i64);
         let mut known = None;
         loop {
-            let found = next.query_row([lane, priority], |row| {
+            let found = next.query_row(params![self.scope, lane, priority], |row| {
                 Ok((row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?)))
             });
             let Some((no, of, head)) = found.optional()? else {
@@ -285,7 +278,10 @@ impl Picking<'_> {
             self.advance(at, most)?;
         }
         if self.claims.jobs.len() < most && !alone {
-            self.claims.next = self.open_heads().map(|(_, head)| Timestamp(head.0)).min();
+            let mut look = self.conn.prepare_cached(NEXT_LOOK)?;
+            let look: Option<i64> = look.query_row([], |row| row.get(0))?;
+            let due = self.open_heads().map(|(_, head)| head.0);
+            self.claims.next = due.chain(look).min().map(Timestamp);
         }
         Ok(())
     }
@@ -317,8 +313,9 @@ impl Picking<'_> {
         }
         // One more, which tells when the next one comes due.
         let few = (most - self.claims.jobs.len().min(most)).min(left).min(256) + 1;
-        let mut more = self.conn.prepare_cached(&self.sql.heads)?;
+        let mut more = self.conn.prepare_cached(HEADS)?;
         let range = params![
+            self.scope,
             group.no,
             group.priority,
             group.last.0,

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::base::clock::Timestamp;
 use crate::queue::job::{ProcessState, Spent};
 
+use super::lineage;
 use super::rows::{self, DELETING, PROCESS_COLUMNS, bounded, process_of};
 use super::writer::Fault;
 
@@ -60,8 +61,9 @@ impl CounterChanges {
         self.0.entry(process_of(job)).or_default().consumed += 1;
     }
 
-    /// Adds everything to the rows.
-    pub(super) fn write(&self, conn: &Connection, now: Timestamp) -> Result<(), Fault> {
+    /// Adds everything to the rows, and wakes the jobs that waited for processes which have ended by that. Returns
+    /// whether any was woken.
+    pub(super) fn write(&self, conn: &Connection, now: Timestamp) -> Result<bool, Fault> {
         let mut update = conn.prepare_cached(
             "UPDATE processes SET total = total + ?2, pending = pending + ?3,
                in_progress = in_progress + ?4, at_provider = at_provider + ?5,
@@ -69,8 +71,9 @@ impl CounterChanges {
                consumed = consumed + ?9, input_tokens = min(input_tokens + ?10, 4611686018427387903),
                output_tokens = min(output_tokens + ?11, 4611686018427387903),
                cost_usd = cost_usd + ?12, unpriced = unpriced + ?13, changed_at = max(changed_at, ?14)
-             WHERE no = ?1",
+             WHERE no = ?1 RETURNING parent, pending + in_progress + at_provider",
         )?;
+        let mut woken = false;
         for (no, c) in &self.0 {
             let [
                 pending,
@@ -81,7 +84,7 @@ impl CounterChanges {
                 failed,
                 cancelled,
             ] = c.counts;
-            update.execute(params![
+            let row = params![
                 no,
                 c.total,
                 pending,
@@ -96,9 +99,13 @@ impl CounterChanges {
                 c.cost_usd,
                 c.unpriced,
                 now.0
-            ])?;
+            ];
+            let now_open = update.query_row(row, |row| Ok((row.get(0)?, row.get(1)?)));
+            if let Some((Some(parent), 0)) = now_open.optional()? {
+                woken |= lineage::wake(conn, parent, now)?;
+            }
         }
-        Ok(())
+        Ok(woken)
     }
 
     /// The processes that changed, as they are now, without those that are being deleted.
@@ -127,7 +134,7 @@ impl CounterChanges {
 
 fn place(status: i64) -> usize {
     match status {
-        rows::HELD => 0,
+        rows::WAITING | rows::HELD => 0,
         other => usize::try_from(other).unwrap_or(0),
     }
 }

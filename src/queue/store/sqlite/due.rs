@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::queue::store::WorkerId;
 
 use super::SqliteStore;
-use super::rows::{HELD, PENDING, count};
+use super::rows::{HELD, PENDING, WAITING, count};
 use super::writer::{Fault, Sync};
 
 /// No wait is longer unless somebody has set it so: an hour, and what is added to spread callers.
@@ -54,7 +54,7 @@ impl SqliteStore {
             let mut pull = conn.prepare_cached(formatcp!(
                 "UPDATE jobs SET visible_at = CASE WHEN created_at > ?3 AND has_history = 0 THEN ?3
                    ELSE max(?3, min(visible_at - ?1, ?2)) END
-                 WHERE status IN ({PENDING}, {HELD}) AND visible_at > ?3
+                 WHERE status IN ({WAITING}, {PENDING}, {HELD}) AND visible_at > ?3
                    AND (?1 > 0 OR visible_at > ?2 OR created_at > ?3 AND has_history = 0)"
             ))?;
             let changed = pull.execute(params![back, now.after(longest).0, now.0])?;

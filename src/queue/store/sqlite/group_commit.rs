@@ -16,6 +16,8 @@ pub(super) struct Insert {
     pub process: ProcessId,
     /// What is told of the process, as it is written.
     pub info: Option<String>,
+    /// The job that waits for its jobs.
+    pub parent: Option<JobId>,
     pub jobs: Vec<Job>,
     pub sealed: bool,
     pub now: Timestamp,

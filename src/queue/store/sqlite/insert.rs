@@ -40,6 +40,9 @@ impl SqliteStore {
         let insert = Insert {
             process,
             info: info.map(written),
+            parent: info
+                .and_then(|info| info.parent)
+                .map(|parent| parent.job_id),
             jobs,
             sealed,
             now,
@@ -63,7 +66,11 @@ impl SqliteStore {
     /// One insert of several in a transaction. It is refused before it has written anything, so
     /// others are not concerned; a failure of the database fails them all.
     fn add(&self, conn: &Connection, insert: &Insert) -> Result<Inserted, Fault> {
-        let target = match target(conn, insert) {
+        let parent = insert.parent.map(|parent| self.parent(conn, parent));
+        let target = match parent
+            .transpose()
+            .and_then(|parent| target(conn, insert, parent))
+        {
             Ok(target) => target,
             Err(Fault::Refused(error)) => return Ok(Err(error)),
             Err(fault) => return Err(fault),
@@ -155,7 +162,7 @@ fn written(info: &ProcessInfo) -> String {
 }
 
 /// The process, which begins to exist here if it did not.
-fn target(conn: &Connection, insert: &Insert) -> Result<Target, Fault> {
+fn target(conn: &Connection, insert: &Insert, parent: Option<i64>) -> Result<Target, Fault> {
     let id = insert.process;
     let refuse = |why: &str| {
         Fault::from(Error::new(
@@ -192,9 +199,9 @@ fn target(conn: &Connection, insert: &Insert) -> Result<Target, Fault> {
         Some((target, false)) => Ok(target),
         None => {
             conn.prepare_cached(
-                "INSERT INTO processes (id, created_at, changed_at) VALUES (?1, ?2, ?2)",
+                "INSERT INTO processes (id, parent, created_at, changed_at) VALUES (?1, ?2, ?3, ?3)",
             )?
-            .execute(params![&id.0.as_bytes()[..], insert.now.0])?;
+            .execute(params![&id.0.as_bytes()[..], parent, insert.now.0])?;
             let no = conn.last_insert_rowid();
             if no >= MOST_PROCESSES {
                 return Err(Fault::Odd("it has had more than a billion processes"));

@@ -13,8 +13,9 @@ use crate::base::id::{JobId, ProcessId};
 use crate::queue::store::{JobSummary, WaitingJobs};
 
 use super::SqliteStore;
-use super::claim::within;
+use super::claim::IN_SCOPE;
 use super::counters::CounterChanges;
+use super::lineage;
 use super::rows::{
     AT_PROVIDER, CANCELLED, DELETING, HELD, MOST_JOBS, NO_CHORE, PENDING, RETRYING, id_of, key,
     key_of, process_no, process_of, shown,
@@ -57,13 +58,13 @@ impl SqliteStore {
             // All of one moment.
             let conn = &*conn.unchecked_transaction()?;
             let mut groups: HashMap<(i64, i64), Group> = HashMap::new();
+            let scope = lineage::scope(conn, processes)?;
             for lane in first_lanes(conn, kind)? {
-                let mut find = conn.prepare(&format!(
+                let mut find = conn.prepare_cached(formatcp!(
                     "SELECT priority, visible_at, id FROM jobs INDEXED BY jobs_to_claim
-                     WHERE status = {PENDING} AND lane = ?1{}",
-                    within(conn, processes)?
+                     WHERE status = {PENDING} AND lane = ?2 AND {IN_SCOPE}"
                 ))?;
-                let mut rows = find.query([lane])?;
+                let mut rows = find.query(params![scope, lane])?;
                 while let Some(row) = rows.next()? {
                     let id = row.get(2)?;
                     let group = groups.entry((process_of(id), lane)).or_default();

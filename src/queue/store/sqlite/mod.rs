@@ -12,6 +12,7 @@ mod group_commit;
 mod insert;
 mod inspect;
 mod items;
+mod lineage;
 mod mounts;
 mod open;
 mod provider;

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 
+use super::lineage;
 use super::mounts::network_of;
 use super::writer::{Fault, Writer, be_patient};
 use super::{GroupCommit, SqliteOptions, SqliteStore};
@@ -22,11 +23,15 @@ use super::{GroupCommit, SqliteOptions, SqliteStore};
 const APPLICATION_ID: i64 = 0x6277_6a71;
 
 /// The schema's versions, each the step from the one before. Never change one that was released.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
+    include_str!("schema/0004.sql"),
 ];
+
+/// The version that gave processes a column for their parent.
+const WITH_PARENTS: usize = 4;
 
 /// The version that this code reads and writes.
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -295,11 +300,12 @@ fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
     // Somebody else may have been quicker, and newer.
     refuse_strangers(&transaction, path)?;
     let version = number(&transaction, "user_version")?;
-    for step in MIGRATIONS
-        .iter()
-        .skip(usize::try_from(version).unwrap_or(0))
-    {
+    let steps = (1..).zip(MIGRATIONS);
+    for (version, step) in steps.skip(usize::try_from(version).unwrap_or(0)) {
         transaction.execute_batch(step)?;
+        if version == WITH_PARENTS {
+            lineage::fill_in_parents(&transaction)?;
+        }
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;

@@ -14,9 +14,10 @@ use crate::queue::store::{DeliveredResult, JobLane, JobReceipt};
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
+use super::lineage::{self, Ended};
 use super::rows::{
-    self, COMPLETED, DELETING, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no, shown,
-    small,
+    self, COMPLETED, DELETING, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no,
+    process_of, shown, small,
 };
 use super::writer::{Fault, Sync};
 
@@ -100,7 +101,7 @@ impl SqliteStore {
             crashes: small(row.get(6)?),
             created_at,
             due_at: match written {
-                rows::PENDING | rows::HELD => Some(Timestamp(row.get(7)?)),
+                rows::WAITING | rows::PENDING | rows::HELD => Some(Timestamp(row.get(7)?)),
                 _ => None,
             },
             result: json(row.get(10)?)?,
@@ -190,21 +191,30 @@ impl SqliteStore {
             let mut results = conn.prepare_cached("DELETE FROM results WHERE job = ?1")?;
             let mut histories = conn.prepare_cached("DELETE FROM histories WHERE job = ?1")?;
             let mut changes = CounterChanges::default();
-            let mut deleted = 0;
+            let mut gone = Vec::with_capacity(receipts.len());
+            let families = lineage::any(conn)?;
             for receipt in receipts {
-                let gone = jobs.query_row([receipt.job, receipt.claim], |row| row.get(0));
-                let Some(has_history) = gone.optional()? else { continue };
+                if families {
+                    lineage::are_hosts(conn, process_of(receipt.job))?;
+                }
+                let deleted = jobs.query_row([receipt.job, receipt.claim], |row| row.get(0));
+                let Some(has_history) = deleted.optional()? else { continue };
                 payloads.execute([receipt.job])?;
                 results.execute([receipt.job])?;
                 if has_history {
                     histories.execute([receipt.job])?;
                 }
                 changes.consumed(receipt.job);
-                deleted += 1;
+                gone.push(receipt.job);
             }
             changes.write(conn, now)?;
+            if families {
+                for job in &gone {
+                    lineage::job_ended(conn, *job, Ended::ForGood, now)?;
+                }
+            }
             changes.drop_empty(conn)?;
-            Ok(deleted)
+            Ok(gone.len() as u64)
         })
     }
 }

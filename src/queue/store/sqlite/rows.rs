@@ -15,6 +15,8 @@ use crate::queue::store::JobLane;
 use super::SqliteStore;
 use super::writer::Fault;
 
+/// Not to be claimed before what it waits for has come about; shown as pending.
+pub(super) const WAITING: i64 = -1;
 pub(super) const PENDING: i64 = 0;
 /// Not to be claimed before its process is sealed; shown as pending.
 pub(super) const HELD: i64 = 1;

@@ -13,8 +13,10 @@ use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
+use super::lineage::{self, Ended};
 use super::rows::{
-    AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, IN_PROGRESS, PENDING, lane_no, process_of,
+    AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, IN_PROGRESS, PENDING, WAITING, lane_no,
+    process_of,
 };
 use super::writer::{Fault, Sync};
 
@@ -49,6 +51,7 @@ const COMPLETE: FencedUpdate = fenced!("status = {COMPLETED}");
 const FAIL: FencedUpdate = fenced!("status = {FAILED}, lost = 0, in_doubt = 0");
 const CANCEL: FencedUpdate = fenced!("status = {CANCELLED}");
 const SNOOZE: FencedUpdate = fenced!("status = {PENDING}, visible_at = ifnull(?4, visible_at)");
+const WAIT: FencedUpdate = fenced!("status = {WAITING}, visible_at = ?4");
 const RETRY: FencedUpdate = fenced!(
     "status = {PENDING}, visible_at = ?4, lane = ?5, attempt = ?6, in_doubt = ?7, lost = 0, \
      has_history = 1"
@@ -57,8 +60,11 @@ const RETRY: FencedUpdate = fenced!(
 struct Settling<'a> {
     store: &'a SqliteStore,
     conn: &'a Connection,
+    now: Timestamp,
     changes: CounterChanges,
     cancelled: BTreeMap<i64, bool>,
+    /// Jobs that have their outcome now.
+    ended: Vec<(i64, Ended)>,
 }
 
 impl SqliteStore {
@@ -70,19 +76,30 @@ impl SqliteStore {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(Sync::AsSet, |conn| {
+        let (changed, woken) = self.write(Sync::AsSet, |conn| {
             let mut settling = Settling {
                 store: self,
                 conn,
+                now,
                 changes: CounterChanges::default(),
                 cancelled: BTreeMap::new(),
+                ended: Vec::new(),
             };
             for end in ends {
                 settling.end(end)?;
             }
-            settling.changes.write(conn, now)?;
-            settling.changes.processes(conn)
-        })
+            let woken = settling.changes.write(conn, now)?;
+            if !settling.ended.is_empty() && lineage::any(conn)? {
+                for (job, ended) in &settling.ended {
+                    lineage::job_ended(conn, *job, *ended, now)?;
+                }
+            }
+            Ok((settling.changes.processes(conn)?, woken))
+        })?;
+        if woken {
+            self.wake();
+        }
+        Ok(changed)
     }
 }
 
@@ -95,6 +112,7 @@ impl Settling<'_> {
                     return Ok(());
                 };
                 self.changes.moved(id, from, COMPLETED);
+                self.ended.push((id, Ended::ForGood));
                 self.save(id, None, Some(result.get()))?;
                 if let Some(spent) = spent {
                     self.changes.spent(id, spent);
@@ -109,12 +127,15 @@ impl Settling<'_> {
                     return Ok(());
                 };
                 self.changes.moved(id, from, FAILED);
+                self.ended.push((id, Ended::MayBeRetried));
                 self.save(id, Some(error), result.as_ref().map(|result| result.get()))?;
                 if let Some(spent) = spent {
                     self.changes.spent(id, spent);
                 }
             }
-            ClaimOutcome::Retry { .. } | ClaimOutcome::Snooze { .. } => {
+            ClaimOutcome::Retry { .. }
+            | ClaimOutcome::Snooze { .. }
+            | ClaimOutcome::Wait { .. } => {
                 if self.cancelled(process_of(id))? {
                     self.cancel(end)?;
                 } else {
@@ -175,6 +196,17 @@ impl Settling<'_> {
             }
             ClaimOutcome::Snooze { due_at } => {
                 self.update(&SNOOZE, end, params![due_at.map(|at| at.0)])?
+            }
+            ClaimOutcome::Wait { processes, due_at } => {
+                let mut all_open = true;
+                for process in processes {
+                    all_open &= lineage::is_open(self.conn, *process)?;
+                }
+                match all_open {
+                    true => self.update(&WAIT, end, &[&due_at.0])?,
+                    // What it waits for has ended since it looked.
+                    false => self.update(&SNOOZE, end, &[&self.now.0])?,
+                }
             }
             ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. } => None,
         };

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use tempfile::TempDir;
 
 use crate::base::error::ErrorKind;
+use crate::queue::info::ParentJob;
 use crate::testing::job_store::{TestDatabase, random_operations, suite};
 
 use super::rows::{NO_CHORE, PENDING, RELEASING};
@@ -135,6 +136,54 @@ fn a_newer_schema_is_refused() {
 }
 
 #[test]
+fn a_database_without_a_column_for_parents_gets_it_filled_in() {
+    let dir = TempDir::new().unwrap();
+    let store = open(&path(&dir)).unwrap();
+    let process = ProcessId::new();
+    let ids = store.insert(process, jobs(3), true, T).unwrap();
+    let children = [0, 1, 2].map(|i| {
+        let (id, mut info) = (ProcessId::new(), ProcessInfo::new());
+        let job_id = ids[i];
+        info.parent = Some(ParentJob {
+            process_id: process,
+            job_id,
+        });
+        store
+            .insert_described(id, Some(&info), jobs(1), true, T)
+            .unwrap();
+        id
+    });
+    drop(store);
+    let old = Connection::open(path(&dir)).unwrap();
+    // As it was: one parent waits, one is completed, and of one the outcome was taken.
+    old.execute_batch(
+        "DROP INDEX processes_by_parent; ALTER TABLE processes DROP COLUMN parent;
+         DROP INDEX jobs_that_wait; PRAGMA user_version = 3;
+         UPDATE jobs SET status = 4 WHERE id = 1 << 32 | 1; DELETE FROM jobs WHERE id = 1 << 32 | 2;
+         UPDATE processes SET pending = 1, completed = 2, consumed = 1, input_tokens = 7 WHERE no = 1;
+         UPDATE processes SET input_tokens = 7 WHERE no > 1",
+    )
+    .unwrap();
+    drop(old);
+    let store = open(&path(&dir)).unwrap();
+    while store.maintain(T).unwrap() {}
+    let there = children.map(|id| store.process(id).unwrap().is_some());
+    assert_eq!(there, [true, false, false]);
+    // What those that are gone had used was counted with their parent's process already.
+    assert_eq!(
+        store.process(process).unwrap().unwrap().spent.input_tokens,
+        7
+    );
+    let bad = store.check(T).unwrap();
+    assert!(
+        bad.iter().all(|finding| finding.verdict < Severity::Bad),
+        "{bad:?}"
+    );
+    store.delete(process, T).unwrap();
+    assert!(store.processes().unwrap().is_empty());
+}
+
+#[test]
 fn a_damaged_file_says_how_it_is_rescued() {
     let dir = TempDir::new().unwrap();
     let store = open(&path(&dir)).unwrap();
@@ -238,12 +287,28 @@ fn room_is_given_back() {
     assert!(pages < 1_400, "{pages} pages are left");
 }
 
+/// With numbers in place of the parameters.
+fn bound(sql: &str) -> String {
+    (1..9).fold(sql.to_owned(), |sql, n| {
+        sql.replace(&format!("?{n}"), &n.to_string())
+    })
+}
+
 #[test]
 fn hot_statements_use_their_indexes() {
     let dir = TempDir::new().unwrap();
     let store = open(&path(&dir)).unwrap();
     let from = formatcp!("FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING}");
     let cases = [
+        (
+            bound(claim::GROUP),
+            "USING COVERING INDEX jobs_to_claim ((lane,priority)>(?,?))",
+        ),
+        (
+            bound(claim::HEADS),
+            "USING COVERING INDEX jobs_to_claim (lane=? AND priority=? AND visible_at>?)",
+        ),
+        (bound(lineage::BELOW), "CO-ROUTINE found"),
         (
             format!(
                 "SELECT lane, priority, visible_at, id {from} AND (lane, priority) >= (1, 2)
@@ -284,6 +349,10 @@ fn hot_statements_use_their_indexes() {
             })
             .unwrap();
         assert!(plan[0].contains(part), "{plan:?}");
+        assert!(
+            !plan.iter().any(|line| line.starts_with("SCAN p")),
+            "{plan:?}"
+        );
         assert!(
             !plan.iter().any(|line| line.contains("TEMP B-TREE")),
             "{plan:?}"

@@ -396,6 +396,7 @@ impl Model {
             most,
             idle,
             processes: only.as_slice(),
+            look_again: false,
             open: &mut open,
         };
         let claims = self

@@ -1,0 +1,383 @@
+//! Processes whose jobs a job of another process waits for.
+
+use crate::queue::info::ParentJob;
+
+use super::*;
+
+/// What is told of the children of a job.
+fn of(parent: &ClaimedJob) -> ProcessInfo {
+    let mut info = ProcessInfo::new();
+    info.parent = Some(ParentJob {
+        process_id: parent.process_id,
+        job_id: parent.job_id,
+    });
+    info
+}
+
+/// Children of a job that runs.
+fn children(store: &dyn JobStore, parent: &ClaimedJob, names: &[&str]) -> ProcessId {
+    let process = ProcessId::new();
+    store
+        .insert_described(process, Some(&of(parent)), jobs(names), true, T)
+        .unwrap();
+    process
+}
+
+fn waits(processes: &[ProcessId], due_at: Timestamp) -> ClaimOutcome {
+    ClaimOutcome::Wait {
+        processes: processes.to_vec(),
+        due_at,
+    }
+}
+
+fn used(tokens: u64, usd: f64) -> Option<Spent> {
+    Some(Spent {
+        input_tokens: tokens,
+        output_tokens: 1,
+        cost_usd: Some(usd),
+    })
+}
+
+fn bought(tokens: u64, usd: f64) -> ClaimOutcome {
+    ClaimOutcome::Completed {
+        result: json("\"yes\""),
+        spent: used(tokens, usd),
+    }
+}
+
+fn lost(tokens: u64, usd: f64) -> ClaimOutcome {
+    ClaimOutcome::Failed {
+        error: Error::new(ErrorKind::Invalid, "no"),
+        result: None,
+        spent: used(tokens, usd),
+    }
+}
+
+pub(super) fn who_waits_for_others_is_woken_by_their_end(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["parent"]));
+    let worker = db.worker();
+    let parent = worker.one();
+    let below = children(db.store(), &parent, &["a", "b"]);
+    worker.settle(parent.receipt, waits(&[below], at(1_000_000)));
+    assert_eq!(db.counts(process).pending, 1);
+    assert_eq!(db.two.waiting_by_priority().unwrap(), [(5, 2)]);
+    let both = worker.claim(9, T);
+    assert_eq!(named(&both), ["a", "b"]);
+    let none = worker.ask(9, true, T, |_| usize::MAX);
+    assert!(
+        none.jobs.is_empty() && !none.more,
+        "it waits for nobody to claim it"
+    );
+    assert_eq!(none.next, Some(at(1_000_000)));
+    worker.settle(both[0].receipt, failed());
+    assert!(worker.claim(9, T).is_empty());
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    let wake: Arc<WorkSignal> = Arc::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    db.store().on_work(Arc::downgrade(&wake));
+    worker.settle(both[1].receipt, completed());
+    assert!(seen.load(Ordering::SeqCst) > 0);
+    let again = worker.claim(9, T);
+    assert_eq!(named(&again), ["parent"]);
+
+    // They have ended while it looked.
+    worker.settle(again[0].receipt, waits(&[below], at(1_000_000)));
+    let again = worker.one();
+    // And so has what is gone.
+    db.store().delete(below, T).unwrap();
+    worker.settle(again.receipt, waits(&[below], at(1_000_000)));
+    let again = worker.one();
+    let below = children(db.store(), &again, &["c"]);
+    worker.settle(again.receipt, waits(&[below], at(1_000_000)));
+    db.store().delete(below, T).unwrap();
+    let again = worker.one();
+    // Of several processes one is enough.
+    let below = ["c", "d"].map(|name| children(db.store(), &again, &[name]));
+    worker.settle(again.receipt, waits(&below, at(1_000_000)));
+    let c = worker.one();
+    worker.settle(c.receipt, completed());
+    assert_eq!(named(&worker.claim(9, T)), ["parent", "d"]);
+    db.sound();
+}
+
+pub(super) fn who_waits_for_others_looks_again_in_the_end(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["parent"]));
+    let worker = db.worker();
+    let parent = worker.one();
+    worker.settle(parent.receipt, waits(&[], at(50)));
+    assert!(worker.claim(9, at(49)).is_empty());
+    let parent = worker.claim(9, at(50)).remove(0);
+    worker.settle(parent.receipt, waits(&[], at(1_000_000)));
+    let look = |processes: &[ProcessId]| {
+        let wanted = ClaimRequest {
+            most: 9,
+            idle: true,
+            processes,
+            look_again: true,
+            open: &mut |_| usize::MAX,
+        };
+        worker.store.claim(worker.id, wanted, at(60)).unwrap().jobs
+    };
+    let other = enqueue(db.store(), Vec::new());
+    assert!(look(&[other]).is_empty());
+    assert_eq!(named(&look(&[process])), ["parent"]);
+    assert_eq!(db.counts(process).in_progress, 1);
+    // A worker that dies over it takes nothing with it.
+    let mut db = db;
+    db.one = None;
+    assert_eq!(db.two.reclaim(T).unwrap(), 1);
+    assert_eq!(named(&Hand::new(&*db.two).claim(9, at(60))), ["parent"]);
+    db.sound();
+}
+
+pub(super) fn a_process_stands_for_those_below_it(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["parent"]));
+    let other = enqueue(db.store(), jobs(&["other"]));
+    let worker = db.worker();
+    let claim = |processes: &[ProcessId]| worker.ask_for(processes, 9, true, T, |_| usize::MAX);
+    let parent = claim(&[process]).jobs.remove(0);
+    let below = children(db.store(), &parent, &["child"]);
+    let child = claim(&[process]).jobs.remove(0);
+    let deep = children(db.store(), &child, &["grandchild"]);
+    let waiting = db.two.waiting_jobs("test", &[process], T).unwrap();
+    let waiting: Vec<ProcessId> = waiting.iter().map(|group| group.process_id).collect();
+    assert_eq!(waiting, [deep]);
+    let last = claim(&[below]).jobs;
+    assert_eq!(named(&last), ["grandchild"]);
+    worker.settle(last[0].receipt, PLACE);
+    // A thousand more: a list of processes may be long.
+    let many: Vec<ProcessId> = (0..1_200)
+        .map(|_| children(db.store(), &child, &["x"]))
+        .collect();
+    let last = worker
+        .ask_for(&[process], 1_300, true, T, |_| usize::MAX)
+        .jobs;
+    assert_eq!(last.len(), 1_201);
+    for job in &last[1..] {
+        worker.settle(job.receipt, PLACE);
+    }
+    assert!(claim(&many[..1_100]).more);
+    let [first, ..] = &last[..] else { panic!() };
+    worker.settle(first.receipt, PLACE);
+
+    let batch = worker
+        .store
+        .open_batch(worker.id, deep, &first.lane, "{}", T)
+        .unwrap();
+    let ids = |found: Vec<StoredBatch>| found.iter().map(|batch| batch.no).collect::<Vec<_>>();
+    assert_eq!(ids(db.two.batches(Some(process)).unwrap()), [batch]);
+    assert_eq!(ids(db.two.batches(Some(other)).unwrap()), []);
+    worker.store.unregister_worker(worker.id, T).unwrap();
+    let heir = Hand::new(&*db.two);
+    let adopt = |of: ProcessId| heir.store.adopt_batches(heir.id, &mut |_| true, &[of], T);
+    assert_eq!(ids(adopt(other).unwrap()), []);
+    assert_eq!(ids(adopt(process).unwrap()), [batch]);
+    db.sound();
+}
+
+pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
+    let db = open();
+    let worker = db.worker();
+    let refused = |parent: &ClaimedJob| {
+        let (info, jobs) = (of(parent), jobs(&["late"]));
+        let error = db
+            .two
+            .insert_described(ProcessId::new(), Some(&info), jobs, true, T);
+        let error = error.unwrap_err();
+        assert!(error.is_claim_lost(), "{error}");
+    };
+    enqueue(db.store(), jobs(&["ended"]));
+    let ended = worker.one();
+    worker.settle(ended.receipt, completed());
+    refused(&ended);
+    let cancelled = enqueue(db.store(), jobs(&["cancelled"]));
+    let running = worker.one();
+    db.store().cancel(cancelled, T).unwrap();
+    refused(&running);
+    db.store().delete(cancelled, T).unwrap();
+    refused(&running);
+
+    // Nor is anything added to what is being enqueued when its parent is cancelled: a part would pass for all of it.
+    let process = enqueue(db.store(), jobs(&["parent"]));
+    let parent = worker.one();
+    let (below, info) = (ProcessId::new(), of(&parent));
+    let part = |names| {
+        db.store()
+            .insert_described(below, Some(&info), jobs(names), false, T)
+    };
+    part(&["a"]).unwrap();
+    db.two.cancel(process, T).unwrap();
+    assert!(part(&["b"]).unwrap_err().is_claim_lost());
+    assert!(db.two.process(below).unwrap().is_none());
+    db.sound();
+}
+
+pub(super) fn children_go_with_their_parent(open: Open<'_>) {
+    let db = open();
+    let worker = db.worker();
+    let exists = |process: ProcessId| db.two.process(process).unwrap().is_some();
+    let gone = |all: &[ProcessId]| !all.iter().any(|process| exists(*process));
+    // A job with a child that is a parent itself, and has ended badly.
+    let family = || {
+        let process = enqueue(db.store(), jobs(&["parent"]));
+        let parent = worker.one();
+        let below = children(db.store(), &parent, &["child", "good"]);
+        let both = worker.claim(2, T);
+        let deep = children(db.store(), &both[0], &["grandchild"]);
+        let last = worker.one();
+        worker.settle(last.receipt, completed());
+        worker.settle(both[0].receipt, failed());
+        worker.settle(both[1].receipt, completed());
+        assert!(
+            exists(below) && exists(deep),
+            "its child may be tried again"
+        );
+        (process, parent, [below, deep])
+    };
+    let (_, parent, below) = family();
+    worker.settle(parent.receipt, completed());
+    assert!(gone(&below));
+
+    let (process, parent, below) = family();
+    worker.settle(parent.receipt, failed());
+    assert!(below.iter().all(|process| exists(*process)));
+    let receipts = peek(&*db.two, process);
+    let receipts: Vec<_> = receipts.iter().map(|delivery| delivery.receipt).collect();
+    assert_eq!(db.store().ack(&receipts, T).unwrap(), 1);
+    assert!(gone(&below) && !exists(process));
+
+    let (process, _, below) = family();
+    assert_eq!(db.store().delete(process, T).unwrap(), 1);
+    assert!(gone(&below));
+
+    // Of children that have all failed nothing is worth keeping.
+    enqueue(db.store(), jobs(&["parent"]));
+    let parent = worker.one();
+    let below = children(db.store(), &parent, &["child"]);
+    worker.settle(worker.one().receipt, failed());
+    worker.settle(parent.receipt, failed());
+    assert!(!exists(below));
+    db.sound();
+}
+
+pub(super) fn what_children_used_is_counted_once_with_their_parent(open: Open<'_>) {
+    let db = open();
+    let worker = db.worker();
+    let spent = |process: ProcessId| {
+        let spent = db.two.process(process).unwrap().unwrap().spent;
+        (spent.input_tokens, spent.output_tokens, spent.cost_usd)
+    };
+    let process = enqueue(db.store(), jobs(&["parent", "other"]));
+    let parents = worker.claim(2, T);
+    let below = children(db.store(), &parents[0], &["a", "b"]);
+    let both = worker.claim(2, T);
+    worker.settle(both[0].receipt, bought(10, 0.5));
+    worker.settle(both[1].receipt, lost(20, 0.25));
+    assert_eq!(spent(below), (30, 2, Some(0.75)));
+    assert_eq!(spent(process), (0, 0, Some(0.0)));
+    let changed = worker.settle(parents[0].receipt, lost(1, 0.0));
+    let told = changed.iter().find(|state| state.process_id == process);
+    assert_eq!(told.unwrap().spent.input_tokens, 31);
+    assert_eq!(spent(process), (31, 3, Some(0.75)));
+    assert_eq!(spent(below), (0, 0, Some(0.0)));
+
+    // What is used after it was put back is added, and nothing twice.
+    assert_eq!(db.store().retry_failed(process, T).unwrap(), 1);
+    let again = worker.claim(9, T);
+    assert_eq!(named(&again), ["parent", "b"]);
+    worker.settle(again[1].receipt, bought(40, 1.0));
+    worker.settle(again[0].receipt, completed());
+    assert_eq!(spent(process), (71, 4, Some(1.75)));
+    assert!(db.two.process(below).unwrap().is_none());
+
+    // Of what is deleted as well.
+    let below = children(db.store(), &parents[1], &["c"]);
+    worker.settle(worker.one().receipt, bought(100, 0.0));
+    db.store().delete(below, T).unwrap();
+    assert_eq!(spent(process), (171, 5, Some(1.75)));
+    db.sound();
+}
+
+pub(super) fn children_are_cancelled_and_put_back_with_their_parent(open: Open<'_>) {
+    let mut db = open();
+    let worker = db.worker();
+    let process = enqueue(db.store(), jobs(&["parent"]));
+    let parent = worker.one();
+    let below = children(db.store(), &parent, &["a", "b", "c", "child"]);
+    let some = worker.claim(2, T);
+    worker.settle(some[0].receipt, completed());
+    worker.settle(some[1].receipt, failed());
+    let two = worker.claim(2, T);
+    worker.settle(two[0].receipt, PLACE);
+    let deep = children(db.store(), &two[1], &["x", "y"]);
+    worker.settle(two[1].receipt, waits(&[deep], at(1_000_000)));
+    worker.settle(parent.receipt, waits(&[below], at(1_000_000)));
+
+    db.abandon_after(1);
+    let cancelled = db.store().cancel(process, T);
+    if db.abandons() {
+        assert!(cancelled.is_err());
+    } else {
+        assert_eq!(cancelled.unwrap(), 1);
+    }
+    db.abandon_after(None);
+    assert!(
+        Hand::new(&*db.two).claim(9, T).is_empty(),
+        "all of it is cancelled from then on"
+    );
+    while db.two.maintain(T).unwrap() {}
+    for process in [process, below, deep] {
+        let state = db.two.process(process).unwrap().unwrap();
+        assert!(state.cancelled && state.counts.is_finished(), "{state:?}");
+    }
+    assert_eq!(db.counts(below).completed, 1);
+
+    // One that dies over it has put nobody back whose children were not.
+    db.abandon_after(2);
+    let _ = db.store().retry_failed(process, T);
+    db.abandon_after(None);
+    while db.two.maintain(T).unwrap() {}
+    if db.abandons() {
+        assert_eq!(db.counts(process).pending, 0);
+    }
+    db.reopen();
+    db.store().retry_failed(process, T).unwrap();
+    assert_eq!(db.counts(process).pending, 1);
+    let counts = db.counts(below);
+    assert_eq!(
+        (counts.completed, counts.pending),
+        (1, 3),
+        "what was paid for stays"
+    );
+    assert_eq!(db.counts(deep).pending, 2);
+    let state = db.two.process(deep).unwrap().unwrap();
+    assert!(!state.cancelled);
+
+    // Those of a parent that goes on are its own affair.
+    let hand = Hand::new(&*db.two);
+    let all = hand.claim(9, T);
+    assert_eq!(all.len(), 6);
+    let x = all.iter().find(|job| job.item_id.as_deref() == Some("x"));
+    hand.settle(x.unwrap().receipt, failed());
+    assert_eq!(db.store().retry_failed(process, T).unwrap(), 0);
+    assert_eq!(db.counts(deep).failed, 1);
+    db.sound();
+}
+
+pub(super) fn what_children_came_to_is_collected_by_their_parent(open: Open<'_>) {
+    let db = open();
+    let worker = db.worker();
+    enqueue(db.store(), jobs(&["parent"]));
+    let parent = worker.one();
+    let below = children(db.store(), &parent, &["a"]);
+    worker.settle(worker.one().receipt, completed());
+    let [delivery] = peek(&*db.two, below).try_into().unwrap();
+    let error = db.two.ack(&[delivery.receipt], T).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(statuses(&*db.two, below), [JobStatus::Completed]);
+}
