@@ -44,7 +44,7 @@ const ITEMS: u32 = 2;
 /// and, where the step has answered before, nothing but failures for so long.
 const NOTHING_BUT_FAILURES: Duration = Duration::from_secs(5);
 /// How long a breaker is open, at first and at most.
-const FIRST_OPEN: Duration = Duration::from_secs(5);
+pub(super) const FIRST_OPEN: Duration = Duration::from_secs(5);
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
 
 /// The breakers of the steps that were called.

@@ -10,6 +10,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
+use super::breaker::{FIRST_OPEN, may_be_shared};
 use super::trail::Trail;
 
 /// How often and how patiently failed calls are tried again.
@@ -73,8 +74,9 @@ impl RetryPolicy {
         self
     }
 
-    /// The longest `Retry-After` of any other failure. Where it asks for more, the item goes to the
-    /// next provider, or waits this long where there is none. Default: 10 min.
+    /// The longest `Retry-After` of any other failure: where it asks for more, the item waits this long. Default: 10 min.
+    /// With another provider to go to it does so rather than wait for more than five seconds, in which the others would
+    /// be on their way there too.
     pub fn max_retry_after(mut self, wait: Duration) -> Self {
         self.max_retry_after = wait;
         self
@@ -219,7 +221,8 @@ pub fn decide(
     jitter: f64,
 ) -> Next {
     let elsewhere = more_steps && may_fall_back(policy, error);
-    if may_retry(policy, tries, error) && !(elsewhere && policy.asks_too_much(error)) {
+    let too_long = policy.asks_too_much(error) || keeps_waiting(error);
+    if may_retry(policy, tries, error) && !(elsewhere && too_long) {
         let own = match error.is_misfit() {
             // The server is in no trouble.
             true => Duration::ZERO,
@@ -239,6 +242,13 @@ pub fn decide(
     } else {
         Next::GiveUp
     }
+}
+
+/// With somebody else to ask, nobody sits out a longer `Retry-After` of a provider in trouble.
+const SAT_OUT: Duration = FIRST_OPEN;
+
+fn keeps_waiting(error: &Error) -> bool {
+    may_be_shared(error) && error.retry_after().is_some_and(|asked| asked > SAT_OUT)
 }
 
 fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
@@ -412,6 +422,20 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_long_wait_for_a_failing_provider_is_left_to_those_with_nobody_else_to_ask() {
+        let asks = |kind, seconds| {
+            let (tries, error) = after(kind, 1);
+            let error = error.with_retry_after(Some(Duration::from_secs(seconds)));
+            let waits = |more| matches!(next(&tries, &error, more), Next::RetryAt(_));
+            (waits(true), waits(false))
+        };
+        assert_eq!(asks(ErrorKind::Transient, 5), (true, true));
+        assert_eq!(asks(ErrorKind::Transient, 6), (false, true));
+        // Who asks for a slower pace answers.
+        assert_eq!(asks(ErrorKind::RateLimited, 60), (true, true));
     }
 
     #[test]

@@ -109,6 +109,13 @@ fn busy(_: Time) -> (Duration, Result<(), Error>) {
     (ms(80), Err(error.with_sent(Sent::Answered)))
 }
 
+/// It says when it expects to be back.
+fn closed(_: Time) -> (Duration, Result<(), Error>) {
+    let (took, result) = busy(Time::ZERO);
+    let asked = Some(Duration::from_secs(60));
+    (took, result.map_err(|error| error.with_retry_after(asked)))
+}
+
 /// Every call runs into its time-out.
 fn hangs(timeout: Duration) -> (Duration, Result<(), Error>) {
     let error = Error::new(ErrorKind::Transient, "no reply").with_timed_out();
@@ -126,6 +133,7 @@ fn twenty_items_reach_the_next_provider_within_ten_seconds() {
         for (provider, most) in [
             (&dead as Provider<'_>, 1_500),
             (&busy, 1_700),
+            (&closed, 1_700),
             (&five, 9_500),
         ] {
             let ended = run(20, concurrency, provider);
