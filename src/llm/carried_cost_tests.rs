@@ -9,6 +9,7 @@ use super::*;
 use crate::base::clock::Time;
 use crate::base::error::{ErrorKind, RAW_LIMIT, Sent};
 use crate::base::usage::Usage;
+use crate::engine::limiter::Limits;
 use crate::llm::client::client_fn;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::ResponseFormat;
@@ -405,4 +406,25 @@ fn what_a_paid_failure_used_is_added_to_the_answer_that_follows() {
     let answer = route.complete(&Request::new("q"), &Context::new()).unwrap();
     assert_eq!(answer.usage.unwrap().input_tokens, 10);
     assert_eq!(answer.cost_usd, Some(0.75));
+}
+
+/// Its provider was in doubt: it goes on elsewhere, and what it had paid goes along.
+#[test]
+fn a_call_that_is_given_up_on_takes_nothing_of_what_was_paid_with_it() {
+    let given_up = Err(Error::cancelled().with_sent(Sent::Maybe));
+    let first = Listed::new([paid("[1]", 10, Some(0.5)), given_up]);
+    let second = Listed::new([paid("{}", 3, Some(0.25))]);
+    let route = Route::new(&first).then(&second, Limits::default());
+    let (request, ctx) = (request(), Context::new());
+    let mut tries = first_try();
+    for _ in 0..2 {
+        let error = refusal(route.call(&request, &tries, &ctx));
+        assert_eq!(error.paid().tokens(), Some((10, 20)));
+        tries.count(&error);
+    }
+    tries.next_step();
+    let response = route.call(&request, &tries, &ctx).result.unwrap();
+    let usage = response.usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));
+    assert_eq!(response.cost_usd, Some(0.75));
 }

@@ -163,7 +163,10 @@ impl<'a> Route<'a> {
 
     /// One call. An answer that was to be JSON is held against its shape.
     pub(crate) fn call(&self, request: &Request, tries: &Tries, ctx: &Context) -> Reply<Response> {
-        let again = |error: &Error| error.is_not_ready() || self.goes_on(tries, error);
+        // A call that is given up on since its provider is in doubt ends like one that is cancelled, and goes on elsewhere.
+        let may_go_on =
+            |error: &Error| error.is_not_ready() || error.kind() == ErrorKind::Cancelled;
+        let again = |error: &Error| may_go_on(error) || self.goes_on(tries, error);
         let client = self.client(tries.step);
         self.carried.call(client, request, tries, again, ctx)
     }

@@ -440,7 +440,8 @@ fn gave_up(error: &Error, patience: Option<Patience>, waited: Duration) -> Error
         why += &format!(", and another call had none within {hung:.1} s");
     }
     let timed_out = Error::new(ErrorKind::Transient, why).with_timed_out();
-    timed_out.with_sent(error.sent())
+    // What its earlier calls have cost is known by the error alone.
+    timed_out.with_sent(error.sent()).with_paid(error.paid())
 }
 
 /// Statuses that speak of the provider, whatever was asked.
@@ -450,4 +451,22 @@ fn is_overload(error: &Error) -> bool {
 
 fn is_pace(error: &Error) -> bool {
     error.kind() == ErrorKind::RateLimited
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::usage::Paid;
+
+    #[test]
+    fn who_is_given_up_on_keeps_what_was_paid() {
+        let paid = Paid {
+            usage: None,
+            cost_usd: Some(0.5),
+        };
+        let ended = Error::cancelled().with_sent(Sent::Maybe).with_paid(paid);
+        let error = gave_up(&ended, None, Duration::from_secs(3));
+        assert_eq!((error.paid(), error.sent()), (paid, Sent::Maybe));
+        assert!(error.timed_out());
+    }
 }
