@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
@@ -33,6 +33,10 @@ const ROW_BYTES: u64 = 160;
 const TOGETHER: usize = 64;
 /// When an answer was used is known to the hour.
 const USED_AGAIN: i64 = 3600;
+/// A process looks how much there is each time that it has written this share of the bound, and makes room from this
+/// many such shares on: sixteen processes at once stay below the bound.
+const SHARE: u64 = 256;
+const FULL_AT: u64 = SHARE - 16;
 /// How long another process is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -91,16 +95,32 @@ impl SqliteAnswers {
 
     /// Bytes of the answers, and how many there are.
     pub fn size(&self) -> (u64, u64) {
-        let size = |db: &mut Connection| {
-            let ask = "SELECT coalesce(sum(bytes), 0), count(*) FROM answers";
-            db.query_row(ask, [], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        let found = self.attempt(&mut self.inner.lock(), |db| size_of(db));
+        found.unwrap_or_default()
+    }
+
+    /// The same of a file that is only looked at; `None` where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read: damaged, or a database of another program or version.
+    pub fn look_at(path: &Path) -> Result<Option<(u64, u64)>, Error> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let look = || {
+            let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            db.busy_timeout(PATIENCE)?;
+            Ok(match State::of(&db)? {
+                State::Ours => Ok(size_of(&db)?),
+                State::Empty => Ok((0, 0)),
+                State::Foreign(why) => Err(why.to_owned()),
             })
         };
-        let (bytes, answers) = self
-            .attempt(&mut self.inner.lock(), size)
-            .unwrap_or_default();
-        (bytes.unsigned_abs(), answers.unsigned_abs())
+        let found = look().unwrap_or_else(|error: rusqlite::Error| Err(error.to_string()));
+        found.map(Some).map_err(|why| {
+            let why = format!("{}: cannot be used: {why}", path.display());
+            Error::new(ErrorKind::Invalid, why)
+        })
     }
 
     /// What a trouble with the file costs is what it would have saved: it is told once.
@@ -134,7 +154,7 @@ impl SqliteAnswers {
         }
         let bytes: u64 = kept.iter().map(|(_, line)| row_bytes(line)).sum();
         inner.written = inner.written.saturating_add(bytes);
-        let look = inner.written >= self.max_bytes / 16;
+        let look = inner.written >= self.max_bytes / SHARE;
         if look {
             inner.written = 0;
         }
@@ -165,11 +185,19 @@ impl SqliteAnswers {
     }
 }
 
+/// Bytes of the answers, and how many there are.
+fn size_of(db: &Connection) -> rusqlite::Result<(u64, u64)> {
+    let ask = "SELECT coalesce(sum(bytes), 0), count(*) FROM answers";
+    let (bytes, answers): (i64, i64) =
+        db.query_row(ask, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((bytes.unsigned_abs(), answers.unsigned_abs()))
+}
+
 /// Takes away what was not used for longest, until there is some room again.
 fn trim(db: &Connection, max_bytes: u64) -> rusqlite::Result<bool> {
     let sum = "SELECT coalesce(sum(bytes), 0) FROM answers";
     let all: i64 = db.query_row(sum, [], |row| row.get(0))?;
-    if all.unsigned_abs() <= max_bytes {
+    if all.unsigned_abs() <= max_bytes / SHARE * FULL_AT {
         return Ok(false);
     }
     let mut over = all.unsigned_abs() - max_bytes / 10 * 9;
@@ -383,6 +411,37 @@ mod tests {
     }
 
     #[test]
+    fn many_processes_at_once_stay_below_the_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reuse.db");
+        assert_eq!(SqliteAnswers::look_at(&path).unwrap(), None);
+        let bound = 1 << 20;
+        let stores: Vec<_> = (0..8)
+            .map(|_| SqliteAnswers::open(&path, bound).unwrap())
+            .collect();
+        let mut n = 0_u32;
+        for round in 0..60 {
+            for store in &stores {
+                for _ in 0..4 {
+                    let mut request = [0; 32];
+                    request[..4].copy_from_slice(&n.to_be_bytes());
+                    n += 1;
+                    let key = AnswerKey {
+                        request,
+                        answerer: [1; 16],
+                    };
+                    store.keep(&key, "x".repeat(700));
+                }
+                store.flush();
+                let (bytes, _) = SqliteAnswers::look_at(&path).unwrap().unwrap();
+                assert!(bytes <= bound, "{round}: {bytes}");
+            }
+        }
+        let (bytes, answers) = stores[0].size();
+        assert!(bytes > bound / 2 && answers > 500, "{answers}: {bytes}");
+    }
+
+    #[test]
     fn a_damaged_file_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reuse.db");
@@ -411,6 +470,8 @@ mod tests {
         let db = Connection::open(&path).unwrap();
         db.execute_batch("CREATE TABLE mine (n)").unwrap();
         let error = SqliteAnswers::open(&path, 1 << 20).err().unwrap();
+        assert!(error.message().contains("another program"), "{error}");
+        let error = SqliteAnswers::look_at(&path).unwrap_err();
         assert!(error.message().contains("another program"), "{error}");
         db.execute("INSERT INTO mine VALUES (1)", []).unwrap();
     }
