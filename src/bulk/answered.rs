@@ -10,23 +10,34 @@ use crate::llm::outcome::Outcome;
 use crate::observe::tally::Tally;
 
 use super::equals::Equals;
-use super::input::FileIndex;
+use super::input::{EarlierResult, FileIndex};
 use super::lines::Lines;
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan};
 use super::prompts::RequestKind;
+use super::results::PreviousLine;
 use super::shared::SharedFile;
 
-/// Groups of items, and where the line is that answers them.
+/// Groups of items whose outcome the output has.
 #[derive(Default)]
-pub(super) struct Answered(Vec<(Range<u32>, u64)>);
+pub(super) struct Answered(Vec<(Range<u32>, Earlier)>);
 
-/// Finds out which items share an answer, and which of them have it in the output already.
+/// The line of an earlier run that answers a group.
+#[derive(Clone, Copy)]
+struct Earlier {
+    at: u64,
+    /// It is no answer, but a reply that was paid for and would be bought again.
+    unusable: bool,
+}
+
+/// Finds out which items share an answer, and which of them have it in the output already. Vectors are those of one
+/// `maker`, a provider with its model, which is the first that is met if there is none yet.
 pub(super) fn find(
     index: &FileIndex,
     kinds: &[RequestKind],
     output: &OpenOutput,
     options: &FileRunOptions,
+    mut makers: Option<&mut Vec<(String, String)>>,
 ) -> Result<(Equals, Answered), Error> {
     if options.dedupe == Dedupe::Never {
         return Ok(Default::default());
@@ -35,35 +46,61 @@ pub(super) fn find(
     let mut equals = Equals::of(index, |item| {
         options.wants(index, item) && options.dedupe.shares(repeatable(item))
     });
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<u32, (u32, Earlier)> = BTreeMap::new();
     if let OpenOutput::File(file) = output
         && !equals.is_empty()
     {
         file.scan(&mut |line, at| {
-            let group = match line.success {
-                true => equals.group(index, line.prefix(options.redo_extracts)),
-                false => 0..0,
+            let unusable = match line.ended() {
+                EarlierResult::Success => false,
+                EarlierResult::Unusable if !options.ask_again => true,
+                _ => return,
             };
-            if !group.is_empty() {
-                found.insert(group.start, (group.end, at));
+            let group = equals.group(index, line.prefix(options.redo_extracts));
+            let known = found.get(&group.start);
+            let worse = unusable && known.is_some_and(|(_, known)| !known.unusable);
+            if group.is_empty() || worse || !unusable && !is_of_one(&mut makers, line) {
+                return;
             }
+            found.insert(group.start, (group.end, Earlier { at, unusable }));
         })?;
     }
-    let groups = found.into_iter().map(|(start, (end, at))| (start..end, at));
-    let mut answered = Answered(groups.collect());
-    for (places, _) in &answered.0 {
-        equals.spare(places.clone(), index);
+    let mut answered = Answered(Vec::with_capacity(found.len()));
+    for (start, (end, earlier)) in found {
+        // What another program wrote may be no outcome.
+        if outcome_at(output, earlier.at)?.is_some() {
+            equals.spare(start..end, index);
+            answered.0.push((start..end, earlier));
+        }
     }
     equals.choose(index, &mut answered.0);
     Ok((equals, answered))
 }
 
-impl Answered {
-    fn items(&self) -> u64 {
-        self.0.iter().map(|(places, _)| places.len() as u64).sum()
+/// Whether the vector of this line goes together with the others.
+fn is_of_one(makers: &mut Option<&mut Vec<(String, String)>>, line: PreviousLine) -> bool {
+    let Some(makers) = makers else {
+        return true;
+    };
+    let Some(maker) = line.provider.zip(line.model) else {
+        return false;
+    };
+    match &makers[..] {
+        [] => {
+            makers.push(maker);
+            true
+        }
+        [only] => *only == maker,
+        _ => false,
     }
+}
 
-    /// Says in the plan what is not sent, of so many items that have no answer of their own.
+fn outcome_at(output: &OpenOutput, at: u64) -> Result<Option<Outcome>, Error> {
+    Ok(serde_json::from_str(&output.line_at(at)?).ok())
+}
+
+impl Answered {
+    /// Says in the plan what is not sent, of the items that have no outcome of their own.
     pub(super) fn tell(
         &self,
         plan: &mut RunPlan,
@@ -71,17 +108,14 @@ impl Answered {
         index: &FileIndex,
         options: &FileRunOptions,
     ) {
-        let wanted = (0..index.len()).filter(|item| options.wants(index, *item));
-        let asked = wanted.filter(|item| !equals.is_spared(*item));
-        let asked = asked.take(options.max_items.unwrap_or(usize::MAX));
-        let (mut to_send, mut equal) = (0, 0);
-        for item in asked {
-            to_send += 1;
-            equal += equals.asked_for(index, item).len() as u64;
+        let (to_send, equal) = equals.to_ask(index, options);
+        (plan.to_send, plan.equal) = (Some(to_send), equal);
+        for (places, earlier) in &self.0 {
+            *match earlier.unusable {
+                true => &mut plan.unusable_equal,
+                false => &mut plan.answered,
+            } += places.len() as u64;
         }
-        plan.to_send = Some(to_send);
-        plan.equal = equal;
-        plan.answered = self.items();
     }
 
     /// Writes the lines of these items. True when one of them takes the place of another result.
@@ -93,19 +127,18 @@ impl Answered {
         ctx: &Context,
     ) -> Result<bool, Error> {
         let mut superseded = false;
-        for (places, at) in self.0 {
-            let line = output.line_at(at)?;
-            let Ok(outcome) = serde_json::from_str::<Outcome>(&line) else {
+        for (places, earlier) in self.0 {
+            if ctx.is_cancelled() {
+                break;
+            }
+            let Some(outcome) = outcome_at(output, earlier.at)? else {
                 shared.ask(places.map(|place| shared.equals.item(place) as u32));
                 continue;
             };
             let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
-            if ctx.is_cancelled() {
-                break;
-            }
             let told = &mut |lines: &Lines| {
                 superseded |= lines.superseded > 0;
-                tally.answered(step, &lines.measure);
+                lines.tell(step, tally);
             };
             shared.write(&outcome, places, Lines::default(), output, told, ctx)?;
         }

@@ -217,6 +217,10 @@ impl Backlog for FileBacklog {
         self.waiting.push(quota, due, ticket.order, item);
     }
 
+    fn has_more(&mut self) -> bool {
+        !self.waiting.is_empty() || !self.exhausted()
+    }
+
     fn limits(&self, task: &FileTask) -> PackLimits {
         match task.needs_call() {
             true => self.limits,

@@ -176,7 +176,7 @@ impl Checkpoint {
         }
         let replies = match &self.output {
             OpenOutput::File(file) => Some(file.replies()),
-            OpenOutput::Writer(_) => None,
+            OpenOutput::Writer(_) | OpenOutput::Closed => None,
         };
         let mut bytes = Vec::new();
         for line in &lines {
@@ -260,7 +260,7 @@ impl Checkpoint {
         let mut compaction = Ok(());
         let mut file = match self.output {
             OpenOutput::File(file) => Some(file),
-            OpenOutput::Writer(_) => None,
+            OpenOutput::Writer(_) | OpenOutput::Closed => None,
         };
         if let Some(file) = &mut file {
             match file.undisturbed() {
@@ -325,6 +325,7 @@ fn is_news(index: &Matching, line: &Line) -> bool {
 fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {
     match output {
         OpenOutput::File(file) => append(file, bytes),
+        OpenOutput::Closed => Err(Unsaved::ReaderGone),
         OpenOutput::Writer(writer) => {
             let written = writer.write_all(bytes).and_then(|()| writer.flush());
             written.map_err(|error| match error.kind() {

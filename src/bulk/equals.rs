@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::input::FileIndex;
+use super::options::FileRunOptions;
 
 /// Groups of items whose requests begin with the same 64 bits of their fingerprint, and which may share an answer. Four
 /// bytes an item of a group, and a bit for each other one.
@@ -90,6 +91,18 @@ impl Equals {
                 self.spare(place..place + 1, index);
             }
         }
+    }
+
+    /// How many items are asked, and how many of the others with them.
+    pub(super) fn to_ask(&self, index: &FileIndex, options: &FileRunOptions) -> (u64, u64) {
+        let wanted = (0..index.len()).filter(|item| options.wants(index, *item));
+        let asked = wanted.filter(|item| !self.is_spared(*item));
+        let (mut items, mut equal) = (0, 0);
+        for item in asked.take(options.max_items.unwrap_or(usize::MAX)) {
+            items += 1;
+            equal += self.asked_for(index, item).len() as u64;
+        }
+        (items, equal)
     }
 
     pub(super) fn is_empty(&self) -> bool {

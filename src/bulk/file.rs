@@ -31,7 +31,7 @@ use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport
 use super::prompts::{PromptSource, Prompts, RequestKind};
 use super::results::ResultsFile;
 use super::results::superseded::SupersededFlags;
-use super::reuse::{AnswerStore, Reuse};
+use super::reuse::{AnswerStore, Reuse, Wanted};
 use super::shared::SharedFile;
 use super::stream::{self, Previous, StreamItem};
 use crate::engine::pack::Pack;
@@ -220,10 +220,35 @@ impl<'a> FileRun<'a> {
     /// Answers requests from a store of earlier answers where it has any, and adds those of this run. They are those that
     /// may [share](FileRunOptions::dedupe) an answer, and answers are those of the route's first provider with the model
     /// that it is asked for; failures are not kept, nor answers that were cut or have a warning. The
-    /// [plan](Self::plan) knows nothing of it. Of a stream answers are kept, and none are taken. Default: none.
+    /// [plan](Self::plan) knows nothing of it but by [`plan_reuse`](Self::plan_reuse). Of a stream answers are kept, and none are taken. Default: none.
     pub fn reuse(mut self, store: Arc<dyn AnswerStore + 'a>) -> Self {
         self.reuse = Some(store);
         self
+    }
+
+    /// Takes out of the [plan](Self::plan) what a store of earlier answers would answer on this route, for a dry run: that
+    /// is in [`reusable`](RunPlan::reusable), and in no other of its numbers. A stream's is not known.
+    pub fn plan_reuse(&mut self, route: &Route<'_>, store: &dyn AnswerStore) {
+        let Prepared::File {
+            input,
+            index,
+            kinds,
+            equals,
+            ..
+        } = &mut self.prompts
+        else {
+            return;
+        };
+        let reuse = Reuse {
+            store,
+            route,
+            dedupe: self.options.dedupe,
+        };
+        let options = &self.options;
+        let wanted = Wanted { kinds, options };
+        self.plan.reusable = reuse.plan(input, index, equals, wanted);
+        let (to_send, equal) = equals.to_ask(index, options);
+        (self.plan.to_send, self.plan.equal) = (Some(to_send), equal);
     }
 
     /// Sends what is to be sent, through a client or a [`Route`].
@@ -243,7 +268,7 @@ impl<'a> FileRun<'a> {
         }
         let replies = match &self.output {
             OpenOutput::File(file) => Some(file.replies()),
-            OpenOutput::Writer(_) => None,
+            OpenOutput::Writer(_) | OpenOutput::Closed => None,
         };
         let replies = replies.as_ref();
         let route = route.into();
@@ -287,36 +312,41 @@ impl<'a> FileRun<'a> {
                 self.output.write_flags(&flags)?;
                 if !flags.all_right() {
                     // The lines have moved.
+                    let embeds = task == RequestTask::Embed;
+                    let makers = embeds.then_some(&mut self.plan.vectors_before);
                     (equals, answered) =
-                        answered::find(&index, &kinds, &self.output, &self.options)?;
+                        answered::find(&index, &kinds, &self.output, &self.options, makers)?;
                 }
                 let mut last = None;
-                let repeatable: Vec<bool> = kinds.iter().map(|kind| kind.repeatable).collect();
                 let classes = kinds
-                    .into_iter()
+                    .iter()
                     .map(|kind| {
                         let request = Request {
-                            model: kind.model,
+                            model: kind.model.clone(),
                             ..Request::default()
                         };
                         route.class(&request, &mut last)
                     })
                     .collect();
                 let options = &self.options;
-                let mut tally =
-                    Tally::new(self.plan.total, route.clock_ref().now()).by(route.providers());
+                let started = route.clock_ref().now();
+                let mut tally = Tally::new(self.plan.total, started)
+                    .by(route.providers())
+                    .embedding(task == RequestTask::Embed);
                 self.plan.count_before(options, &index, &mut tally);
                 let mut replaced = self.output.tell_bad_rows(&input, &index, &mut tally)?;
-                if let Some(items) = self.plan.to_send {
-                    tally.will_send(items + self.plan.equal + self.plan.answered);
-                }
                 let mut shared = SharedFile::new(input.clone(), index.clone(), equals);
                 let output = &mut self.output;
                 replaced |= answered.write(output, &shared, &mut tally, &self.ctx)?;
                 if let Some(reuse) = reuse {
-                    let before = (&repeatable[..], options);
-                    replaced |= reuse.answer(&mut shared, before, output, &mut tally, &self.ctx)?;
+                    let wanted = Wanted {
+                        kinds: &kinds,
+                        options,
+                    };
+                    replaced |= reuse.answer(&mut shared, wanted, output, &mut tally, &self.ctx)?;
                 }
+                let (asked, equal) = shared.equals.to_ask(&index, options);
+                tally.will_send(asked + equal);
                 let shared = Arc::new(shared);
                 let backlog = FileBacklog::new(
                     shared.clone(),
@@ -403,6 +433,7 @@ fn prepare_file(
     };
     let (mut matched, mut says_input) = (0, false);
     let mut flags = SupersededFlags::default();
+    let embeds = prompts.settings.0.task == RequestTask::Embed;
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
@@ -411,7 +442,6 @@ fn prepare_file(
             plan.resumable = true;
             let (models, vectors) = (&mut plan.models_before, &mut plan.vectors_before);
             let superseded = &mut plan.superseded;
-            let embeds = prompts.settings.0.task == RequestTask::Embed;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 let prefix = line.prefix(options.redo_extracts);
                 let found = checked.items.match_line(&line.id, prefix, line.ended());
@@ -441,7 +471,8 @@ fn prepare_file(
     let tally = index.tally();
     let total = index.len() as u64;
     plan.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
-    let found = answered::find(&index, &checked.kinds, &output, options);
+    let makers = embeds.then_some(&mut plan.vectors_before);
+    let found = answered::find(&index, &checked.kinds, &output, options, makers);
     let (equals, answered) = found.map_err(FileRunError::Output)?;
     answered.tell(plan, &equals, &index, options);
     plan.total = Some(total);

@@ -99,8 +99,13 @@ impl<'r> RunEnvironment<'_, 'r> {
         let (target, mut writer) = match output {
             OpenOutput::File(file) => (Target::File(file), None),
             OpenOutput::Writer(writer) => (Target::Caller(tx), Some(writer)),
+            OpenOutput::Closed => {
+                broken = Some(io::ErrorKind::BrokenPipe.into());
+                (Target::Caller(tx), None)
+            }
         };
-        let deferring = writer.is_some();
+        let is_closed = broken.is_some();
+        let deferring = matches!(target, Target::Caller(_));
         let mut write = |lines: Vec<u8>| {
             if lines.is_empty() {
                 return ControlFlow::Continue(());
@@ -125,7 +130,10 @@ impl<'r> RunEnvironment<'_, 'r> {
             },
         };
         let options = route.options(self.ctx, self.concurrency, self.on_error);
-        let dispatcher = Dispatcher::new(job, route.limiter(), options);
+        let mut dispatcher = Dispatcher::new(job, route.limiter(), options);
+        if is_closed {
+            dispatcher.handle(Event::Stop(StopReason::SinkClosed), clock.now());
+        }
         let setup = RunSetup {
             ctx: self.ctx,
             clock,

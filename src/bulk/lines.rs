@@ -59,9 +59,11 @@ pub(crate) trait Identified {
     fn known(&self) -> Option<Lines> {
         None
     }
-    /// Those that share its failure.
-    fn failed_with(&self) -> Vec<Equal> {
-        Vec::new()
+    /// Adds the lines of those that share its failure.
+    fn failed(&self, _outcome: Outcome, _lines: &mut Lines) {}
+    /// How many these are, and how many of them had a line already.
+    fn failed_too(&self) -> (u64, u64) {
+        (0, 0)
     }
     /// Its lines are written; the answer came from that step of the route.
     fn settled(&self, _step: u8) {}
@@ -72,8 +74,10 @@ pub(crate) trait Identified {
 pub(crate) struct Lines {
     pub bytes: Vec<u8>,
     pub measure: Measure,
-    /// Lines of items that share an answer and had a line already.
+    /// Lines of items that share an answer or a failure and had a line already.
     pub superseded: u64,
+    /// Items that share a failure.
+    pub failed: Option<(Error, u64)>,
 }
 
 impl Lines {
@@ -87,15 +91,35 @@ impl Lines {
         Ok(outcome)
     }
 
-    /// Adds the line of an item that has its answer from another one.
+    fn add_failed(&mut self, error: &Error) {
+        let (_, items) = self.failed.get_or_insert_with(|| (error.clone(), 0));
+        *items += 1;
+    }
+
+    /// Items that share a failure, and how many of them had a line already.
+    pub(crate) fn failed_too(&self) -> (u64, u64) {
+        let failed = self.failed.as_ref();
+        failed.map_or((0, 0), |(_, items)| (*items, self.superseded))
+    }
+
+    /// Counts what they say of items that no call was made for.
+    pub(crate) fn tell(&self, step: u8, tally: &mut Tally) {
+        tally.answered(step, &self.measure);
+        if let Some((error, items)) = &self.failed {
+            tally.failed_as_equals(error, *items);
+        }
+    }
+
+    /// Adds the line of an item that has its answer, or its failure, from another one.
     pub(crate) fn add_equal(&mut self, outcome: &Outcome, equal: &Equal) {
         let shared = shared_outcome(outcome, &equal.named);
         let whole = self.bytes.len();
         match write(&mut self.bytes, &shared) {
             Ok(()) => {
                 self.superseded += u64::from(equal.supersedes);
-                if let Ok(answer) = &shared.result {
-                    self.measure.add_equal(answer);
+                match &shared.result {
+                    Ok(answer) => self.measure.add_equal(answer),
+                    Err(error) => self.add_failed(error),
                 }
             }
             Err(_) => self.bytes.truncate(whole),
@@ -125,11 +149,16 @@ fn reused(mut outcome: Outcome, named: Named) -> Outcome {
 
 /// What another item's outcome is for an item that asks the same: paid for there.
 fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
-    let mut shared = outcome.clone();
-    let leader = shared.answered_by.take().or(shared.id.take());
+    let mut shared = free(outcome);
     shared.id = Some(named.id.clone());
-    shared.answered_by = leader;
     shared.input.clone_from(&named.input);
+    shared
+}
+
+/// An item's outcome for one that has no id yet: it names who was asked, and costs nothing.
+pub(super) fn free(outcome: &Outcome) -> Outcome {
+    let mut shared = outcome.clone();
+    shared.answered_by = shared.answered_by.take().or(shared.id.take());
     shared.attempts = 0;
     shared.latency = Duration::ZERO;
     shared.result = match shared.result {
@@ -162,7 +191,7 @@ pub(crate) fn call_for_lines<T: Identified>(
         let mut lines = Lines {
             bytes: Vec::with_capacity(512),
             measure: measure(&answered),
-            superseded: 0,
+            ..Lines::default()
         };
         let spent = latency(tries.first.time(), route.clock_ref().now());
         let pack = requests.iter().zip(tasks);
@@ -292,8 +321,8 @@ impl LineSink<'_> {
         if write(&mut lines.bytes, &outcome).is_err() {
             return;
         }
-        for equal in task.failed_with() {
-            lines.add_equal(&outcome, &equal);
+        if !task.is_alone() {
+            task.failed(outcome, &mut lines);
         }
         bytes.append(&mut lines.bytes);
     }
@@ -317,14 +346,17 @@ impl LineSink<'_> {
         let superseding = members.filter(|member| member.task.supersedes());
         self.superseded += superseding.count() as u64;
         match result {
-            Ok(lines) => self.superseded += lines.superseded,
+            Ok(lines) => {
+                self.superseded += lines.superseded;
+                if let Some((error, items)) = &lines.failed {
+                    tally.failed_as_equals(error, *items);
+                }
+            }
             Err(error) => {
-                let tasks = ticket.task.iter().filter(|member| !member.task.is_alone());
-                let equals: Vec<Equal> =
-                    tasks.flat_map(|member| member.task.failed_with()).collect();
-                tally.failed_as_equals(error, equals.len() as u64);
-                let superseding = equals.iter().filter(|equal| equal.supersedes);
-                self.superseded += superseding.count() as u64;
+                let too = ticket.task.iter().map(|member| member.task.failed_too());
+                let (items, superseding) = too.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+                tally.failed_as_equals(error, items);
+                self.superseded += superseding;
             }
         }
         for member in &ticket.task {
@@ -351,9 +383,10 @@ impl<T: Identified> Sink<T> for LineSink<'_> {
         if let Target::Caller(lines) = &self.target {
             let lines = lines.clone();
             for end in ends.drain(..) {
+                let own = self.lines(&end, now).into_owned();
                 self.note(&end, tally);
                 // Every call holds a permit, and the channel has room for all of them.
-                let _ = lines.try_send(self.lines(&end, now).into_owned());
+                let _ = lines.try_send(own);
             }
             return Ok(());
         }

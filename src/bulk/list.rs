@@ -31,7 +31,7 @@ pub(crate) struct Item<R> {
 /// Where the requests come from.
 pub(crate) enum Source<'s, R> {
     /// At hand: reading never blocks, and what waits costs the caller nothing more.
-    Ready(Box<dyn Iterator<Item = R> + Send + 's>),
+    Ready(Box<dyn Iterator<Item = Item<R>> + Send + 's>),
     /// Read by another thread.
     Fed(Fed<R>),
 }
@@ -54,6 +54,7 @@ pub(crate) fn feed<R: Borrow<Request>>(
 pub(crate) struct ListBacklog<'r, R> {
     route: &'r Route<'r>,
     source: Source<'r, R>,
+    /// Of a source that another thread reads, how many came.
     read: usize,
     ended: bool,
     waiting: Waiting<(Item<R>, Tries, Class)>,
@@ -82,15 +83,13 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         let waiting = self.waiting.drain();
         let mut rest: Vec<_> = waiting.map(|(item, tries, _)| (item, tries)).collect();
         rest.sort_by_key(|(item, _)| item.index);
-        while let Some(request) = self.next() {
-            let index = self.read;
-            self.read += 1;
-            rest.push((Item { index, request }, Tries::default()));
+        while let Some(item) = self.next() {
+            rest.push((item, Tries::default()));
         }
         rest
     }
 
-    fn next(&mut self) -> Option<R> {
+    fn next(&mut self) -> Option<Item<R>> {
         let fed = match &mut self.source {
             Source::Ready(items) => {
                 let next = items.next();
@@ -101,7 +100,12 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         };
         match fed.next() {
             // What was read before a fault is still to be sent or handed back.
-            Next::Item(item) => item.map_err(|error| self.broken = Some(error)).ok(),
+            Next::Item(request) => {
+                let request = request.map_err(|error| self.broken = Some(error)).ok()?;
+                let index = self.read;
+                self.read += 1;
+                Some(Item { index, request })
+            }
             Next::NotYet => None,
             Next::Ended => {
                 self.ended = true;
@@ -148,13 +152,10 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             if self.ended || self.waiting_bytes >= WAITING_BYTES {
                 break;
             }
-            let Some(request) = self.next() else { break };
-            let class = self.route.class(request.borrow(), &mut self.last_class);
-            let item = Item {
-                index: self.read,
-                request,
-            };
-            self.read += 1;
+            let Some(item) = self.next() else { break };
+            let class = self
+                .route
+                .class(item.request.borrow(), &mut self.last_class);
             if let Some(quota) = availability.paused_quota(&class, 0, now) {
                 self.waiting_bytes += self.weight(item.request.borrow());
                 let order = item.index as u64;
@@ -192,6 +193,14 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
 
     fn alike(&self, a: &Item<R>, b: &Item<R>) -> bool {
         a.request.borrow().shares_calls_with(b.request.borrow())
+    }
+
+    fn has_more(&mut self) -> bool {
+        let more = match &self.source {
+            Source::Ready(items) => items.size_hint().1 != Some(0),
+            Source::Fed(_) => true,
+        };
+        !self.waiting.is_empty() || (!self.ended && more)
     }
 
     fn left(&mut self) -> u64 {

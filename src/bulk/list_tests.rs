@@ -118,7 +118,9 @@ fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
     let mut availability = Availability::default();
     availability.pauses.set(class.quota(0), Time::FAR);
     let items: Vec<Request> = (0..10).map(|i| Request::new(format!("p{i}"))).collect();
-    let mut backlog = ListBacklog::new(&route, Source::Ready(Box::new(items.iter())));
+    let ready = items.iter().enumerate();
+    let ready = ready.map(|(index, request)| Item { index, request });
+    let mut backlog = ListBacklog::new(&route, Source::Ready(Box::new(ready)));
     assert!(matches!(
         backlog.take(4, &availability, NOW),
         Ok(Take::Idle { .. })

@@ -32,6 +32,7 @@ pub mod reuse;
 pub mod reuse_db;
 pub mod run;
 mod shared;
+mod shared_list;
 mod sinks;
 mod spool;
 mod stream;

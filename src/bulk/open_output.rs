@@ -17,6 +17,8 @@ use super::results::superseded::SupersededFlags;
 pub(super) enum OpenOutput {
     File(ResultsFile),
     Writer(Box<dyn Write + Send>),
+    /// A stream that nobody reads any more.
+    Closed,
 }
 
 impl OpenOutput {
@@ -24,7 +26,7 @@ impl OpenOutput {
     pub(super) fn write_flags(&mut self, flags: &SupersededFlags) -> Result<(), Error> {
         match self {
             Self::File(file) => file.write_flags(flags),
-            Self::Writer(_) => Ok(()),
+            Self::Writer(_) | Self::Closed => Ok(()),
         }
     }
 
@@ -63,7 +65,7 @@ impl OpenOutput {
     pub(super) fn line_at(&self, at: u64) -> Result<String, Error> {
         match self {
             Self::File(file) => file.line_at(at),
-            Self::Writer(_) => Ok(String::new()),
+            Self::Writer(_) | Self::Closed => Ok(String::new()),
         }
     }
 
@@ -71,18 +73,18 @@ impl OpenOutput {
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Error> {
         match self {
             Self::File(file) if !lines.is_empty() => file.append(lines),
-            Self::File(_) => Ok(()),
-            Self::Writer(writer) => {
-                let written = writer.write_all(lines).and_then(|()| writer.flush());
-                written.or_else(|error| match error.kind() {
-                    // Found again, and told, by the first result.
-                    io::ErrorKind::BrokenPipe => Ok(()),
-                    _ => {
-                        let why = format!("cannot write the results: {error}");
-                        Err(Error::new(ErrorKind::Invalid, why))
-                    }
-                })
-            }
+            Self::File(_) | Self::Closed => Ok(()),
+            Self::Writer(writer) => match writer.write_all(lines).and_then(|()| writer.flush()) {
+                Ok(()) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    *self = Self::Closed;
+                    Ok(())
+                }
+                Err(error) => {
+                    let why = format!("cannot write the results: {error}");
+                    Err(Error::new(ErrorKind::Invalid, why))
+                }
+            },
         }
     }
 
@@ -90,7 +92,7 @@ impl OpenOutput {
     pub(super) fn len(&self) -> u64 {
         match self {
             Self::File(file) => file.len(),
-            Self::Writer(_) => 0,
+            Self::Writer(_) | Self::Closed => 0,
         }
     }
 }

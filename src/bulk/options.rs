@@ -124,10 +124,16 @@ pub struct RunPlan {
     /// Items that the output has the answer to, of an earlier run and for another item with the same request. Not known
     /// for a stream.
     pub answered: u64,
+    /// Items whose request has a reply of an earlier run, for another item, that was paid for and cannot be used: they
+    /// fail with it, unless it is to be [asked for again](FileRunOptions::ask_again). Not known for a stream.
+    pub unusable_equal: u64,
+    /// Items that a store of earlier answers has the answer to, those with the same request included; known after
+    /// [`FileRun::plan_reuse`](crate::FileRun::plan_reuse).
+    pub reusable: u64,
     /// Models that answered items of this input in earlier runs, in their providers' words.
     pub models_before: Vec<String>,
     /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): who made the finished vectors, each provider with
-    /// the model in its words. Empty for a stream.
+    /// the model in its words; those that answer equal items of this input too. Empty for a stream.
     pub vectors_before: Vec<(String, String)>,
     /// Whether the output can be resumed from.
     pub resumable: bool,

@@ -12,10 +12,12 @@ use crate::llm::response::FinishReason;
 use crate::llm::route::Route;
 use crate::observe::tally::Tally;
 
-use super::input::State;
+use super::equals::Equals;
+use super::input::{FileIndex, InputFile, State};
 use super::lines::{Lines, Named};
 use super::open_output::OpenOutput;
 use super::options::FileRunOptions;
+use super::prompts::RequestKind;
 use super::shared::SharedFile;
 
 /// What an answer is known by: what was asked, and who was asked for it.
@@ -49,6 +51,13 @@ pub(super) struct Reuse<'r> {
     pub store: &'r dyn AnswerStore,
     pub route: &'r Route<'r>,
     pub dedupe: Dedupe,
+}
+
+/// Which items are to be answered.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'w> {
+    pub kinds: &'w [RequestKind],
+    pub options: &'w FileRunOptions,
 }
 
 impl Reuse<'_> {
@@ -92,25 +101,24 @@ impl Reuse<'_> {
     pub(super) fn answer(
         &self,
         shared: &mut SharedFile,
-        (repeatable, options): (&[bool], &FileRunOptions),
+        wanted: Wanted<'_>,
         output: &mut OpenOutput,
         tally: &mut Tally,
         ctx: &Context,
     ) -> Result<bool, Error> {
         let mut superseded = false;
         for item in 0..shared.index.len() {
-            let index = &shared.index;
-            let class = usize::from(index.class(item));
-            let wanted = options.wants(index, item) && !shared.equals.is_spared(item);
-            let shares = wanted && self.dedupe.shares(repeatable[class]);
-            let prefix = index.request_prefix(item).to_be_bytes();
-            if !shares || !self.store.may_have(prefix) {
-                continue;
-            }
             if ctx.is_cancelled() {
                 break;
             }
-            let Some((named, outcome)) = self.find(shared, item) else {
+            let SharedFile {
+                input,
+                index,
+                equals,
+                ..
+            } = shared;
+            let known = self.find(input, index, equals, item, wanted);
+            let Some((named, outcome)) = known else {
                 continue;
             };
             let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
@@ -120,7 +128,7 @@ impl Reuse<'_> {
             let places = shared.equals.asked_for(&shared.index, item);
             let told = &mut |lines: &Lines| {
                 superseded |= lines.superseded > 0;
-                tally.answered(step, &lines.measure);
+                lines.tell(step, tally);
             };
             shared.write(&outcome, places, lines, output, told, ctx)?;
             shared.equals.spare_item(item, &shared.index);
@@ -128,8 +136,40 @@ impl Reuse<'_> {
         Ok(superseded)
     }
 
-    fn find(&self, shared: &SharedFile, item: usize) -> Option<(Named, Outcome)> {
-        let read = shared.input.read(item, &shared.index).ok()?;
+    /// Takes the items that have an answer in the store out of what is to be asked, and says how many there are.
+    pub(super) fn plan(
+        &self,
+        input: &InputFile,
+        index: &FileIndex,
+        equals: &mut Equals,
+        wanted: Wanted<'_>,
+    ) -> u64 {
+        let mut items = 0;
+        for item in 0..index.len() {
+            if self.find(input, index, equals, item, wanted).is_some() {
+                items += 1 + equals.asked_for(index, item).len() as u64;
+                equals.spare_item(item, index);
+            }
+        }
+        items
+    }
+
+    /// The answer to an item, if one is wanted and there is one.
+    fn find(
+        &self,
+        input: &InputFile,
+        index: &FileIndex,
+        equals: &Equals,
+        item: usize,
+        wanted: Wanted<'_>,
+    ) -> Option<(Named, Outcome)> {
+        let repeatable = wanted.kinds[usize::from(index.class(item))].repeatable;
+        let asked = wanted.options.wants(index, item) && !equals.is_spared(item);
+        let prefix = index.request_prefix(item).to_be_bytes();
+        if !asked || !self.dedupe.shares(repeatable) || !self.store.may_have(prefix) {
+            return None;
+        }
+        let read = input.read(item, index).ok()?;
         let key = self.key(0, &read.request, &read.request_hash)?;
         let kept = self.store.answer(&key)?;
         let outcome: Outcome = serde_json::from_str(&kept).ok()?;

@@ -15,6 +15,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::thread::{spawn, spawn_scoped};
+use crate::config::choices::Dedupe;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
@@ -32,6 +33,7 @@ use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step, finished, progress};
 use super::list::{Item, ListBacklog, Source, feed};
+use super::shared_list::SharedList;
 use super::sinks::{Batch, Channel, Slots, outcome};
 use super::work::{Job, Sink};
 use crate::engine::pack::{Pack, Packed};
@@ -108,6 +110,7 @@ pub struct Bulk<'a> {
     concurrency: usize,
     on_error: ErrorPolicy,
     ctx: Context,
+    dedupe: Dedupe,
     notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
 }
 
@@ -119,6 +122,7 @@ impl<'a> Bulk<'a> {
             concurrency: 5,
             on_error: ErrorPolicy::default(),
             ctx: Context::new(),
+            dedupe: Dedupe::default(),
             notifier: None,
         }
     }
@@ -147,6 +151,15 @@ impl<'a> Bulk<'a> {
         self
     }
 
+    /// Which equal requests of a slice are sent once, and all get the answer ([`Outcome::answered_by`] names the one that
+    /// was asked, if it has an id, and [`attempts`](Outcome::attempts) is 0): it is paid for once. What is
+    /// [streamed](Self::for_each) shares nothing, since its outcomes are gone by the time that another one asks the same.
+    /// Default: [`Dedupe::Auto`].
+    pub fn dedupe(mut self, which: Dedupe) -> Self {
+        self.dedupe = which;
+        self
+    }
+
     /// Runs a slice and returns one outcome for each request, in order.
     ///
     /// # Errors
@@ -154,9 +167,11 @@ impl<'a> Bulk<'a> {
     pub fn collect(self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let misuse = self.misuse();
         let route = &self.route;
-        let source = Source::Ready(Box::new(requests.iter()));
+        let shared = SharedList::new(requests, self.dedupe);
+        let source = Source::Ready(Box::new(shared.asked().into_iter()));
         let sink = Slots {
             route,
+            shared,
             outcomes: requests.iter().map(|_| None).collect(),
         };
         let ended = match misuse {

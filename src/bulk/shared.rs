@@ -35,7 +35,7 @@ pub(super) struct Again {
     pub item: u32,
     /// The places that are answered with it.
     pub places: Range<u32>,
-    /// The answer to all of them, and the step of the route that gave it.
+    /// The answer to all of them, or a failure of all, and the step of the route that gave it.
     pub answer: Option<(Arc<Outcome>, u8)>,
 }
 
@@ -46,6 +46,8 @@ pub(super) struct Dealt {
     /// Items that ask something else after all.
     apart: Vec<u32>,
     answer: Option<Arc<Outcome>>,
+    /// Of those that failed with another one, how many there are, and how many had a line already.
+    failed: (u64, u64),
 }
 
 impl SharedFile {
@@ -204,10 +206,35 @@ impl Group {
 
     fn answer(&self, outcome: Arc<Outcome>, lines: &mut Lines) {
         let (next, apart) = self.shared.answer(&outcome, self.places.clone(), lines);
+        // A write that did not go through is tried again.
         let _ = self.dealt.set(Dealt {
             next,
             apart,
+            failed: lines.failed_too(),
             answer: Some(outcome),
+        });
+    }
+
+    /// Has some of them fail with it. What was paid for is bought by nobody else; after any other failure the next one
+    /// is asked for the rest.
+    fn fail(&self, outcome: Outcome, lines: &mut Lines) {
+        let error = outcome.result.as_ref().err();
+        if error.is_some_and(Error::is_unusable_reply) {
+            return self.answer(Arc::new(outcome), lines);
+        }
+        let Range { start, end } = self.places;
+        let last = end.min(start.saturating_add(PIECE_FAILURES));
+        let (mut next, mut apart) = (start, Vec::new());
+        while next < last {
+            let more;
+            (next, more) = self.shared.answer(&outcome, next..last, lines);
+            apart.extend(more);
+        }
+        let _ = self.dealt.set(Dealt {
+            next,
+            apart,
+            failed: lines.failed_too(),
+            answer: None,
         });
     }
 }
@@ -239,27 +266,15 @@ impl Identified for FileTask {
         Some(lines)
     }
 
-    fn failed_with(&self) -> Vec<Equal> {
-        let (Some(group), Some(named)) = (&self.group, self.named()) else {
-            return Vec::new();
-        };
-        let places = &group.places;
-        let next = places.end.min(places.start.saturating_add(PIECE_FAILURES));
-        let (mut equals, mut apart) = (Vec::new(), Vec::new());
-        for place in places.start..next {
-            let item = group.shared.equals.item(place);
-            match group.shared.equal(item, &named.request_hash) {
-                Some(equal) => equals.push(equal),
-                None => apart.push(item as u32),
-            }
+    fn failed(&self, outcome: Outcome, lines: &mut Lines) {
+        if let Some(group) = &self.group {
+            group.fail(outcome, lines);
         }
-        // A write that did not go through is tried again.
-        let _ = group.dealt.set(Dealt {
-            next,
-            apart,
-            answer: None,
-        });
-        equals
+    }
+
+    fn failed_too(&self) -> (u64, u64) {
+        let dealt = self.group.as_ref().and_then(|group| group.dealt.get());
+        dealt.map_or((0, 0), |dealt| dealt.failed)
     }
 
     fn settled(&self, step: u8) {

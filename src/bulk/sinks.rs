@@ -16,6 +16,7 @@ use crate::observe::tally::Tally;
 
 use super::call::{Answered, measure};
 use super::list::Item;
+use super::shared_list::SharedList;
 use super::work::{Sink, count};
 use crate::engine::pack::Pack;
 
@@ -74,6 +75,7 @@ fn ended<R: Borrow<Request>>(
 /// Outcomes by the place of their request.
 pub(super) struct Slots<'r> {
     pub route: &'r Route<'r>,
+    pub shared: SharedList<'r>,
     pub outcomes: Vec<Option<Outcome>>,
 }
 
@@ -87,9 +89,22 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Slots<'_> {
         now: Time,
     ) -> Result<(), Error> {
         for end in ends.drain(..) {
+            let step = match &end {
+                Settled::Final(ticket, _) => Some(ticket.tries.step),
+                Settled::Unsent(..) | Settled::Later(..) => None,
+            };
+            let mut outcomes = Vec::new();
             ended(self.route, end, tally, now, |index, outcome| {
-                self.outcomes[index] = Some(outcome);
+                outcomes.push((index, outcome));
             });
+            for (index, outcome) in outcomes {
+                if let Some(step) = step {
+                    for (other, outcome) in self.shared.with((index, &outcome), step, tally) {
+                        self.outcomes[other] = Some(outcome);
+                    }
+                }
+                self.outcomes[index] = Some(outcome);
+            }
         }
         Ok(())
     }

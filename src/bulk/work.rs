@@ -82,6 +82,10 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
         self.sink.known(pack)
     }
 
+    fn has_more(&mut self) -> bool {
+        self.backlog.items.has_more()
+    }
+
     fn defers_release(&self) -> bool {
         self.sink.defers_release()
     }

@@ -257,10 +257,23 @@ impl<W: Work> Dispatcher<W> {
             match self.work.take(free, &self.availability, now) {
                 Err(error) => self.stop_for(StopReason::Fatal(error)),
                 Ok(Take::Items(items)) => {
+                    let mut any_known = false;
                     for ticket in items {
-                        self.admit(ticket, now, start);
+                        match self.work.known(&ticket.task) {
+                            Some(done) => {
+                                any_known = true;
+                                self.end_without_call(ticket, done, now);
+                            }
+                            None => self.admit(ticket, now, start),
+                        }
                     }
                     self.flush(now);
+                    if any_known {
+                        // There may be very much of it: a stop is to be heard meanwhile.
+                        wake = Some(now);
+                        limit = Some(Limit::Disk);
+                        break;
+                    }
                 }
                 Ok(Take::Idle { until, source_open }) => {
                     let opening = self.availability.next_change(now);
@@ -271,7 +284,9 @@ impl<W: Work> Dispatcher<W> {
                     } else if source_open {
                         Some(Limit::Source)
                     } else {
-                        until.map(|_| Limit::Backoff)
+                        until
+                            .filter(|_| self.calls_in_air() == 0)
+                            .map(|_| Limit::Backoff)
                     };
                     break;
                 }
@@ -311,10 +326,11 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// What the slots are full of.
-    fn slots_hold(&self) -> Limit {
+    fn slots_hold(&mut self) -> Limit {
         match 2 * self.calls_in_air() < self.counters.in_flight {
             true => Limit::Disk,
-            false => Limit::Slots,
+            false if self.work.has_more() => Limit::Slots,
+            false => Limit::Calls,
         }
     }
 
@@ -337,12 +353,13 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
+    fn end_without_call(&mut self, ticket: Ticket<W::Task>, done: W::Done, now: Time) {
+        self.counters.in_flight += 1;
+        self.counters.last_end = Some(now);
+        self.pending.push(Settled::Final(ticket, Ok(done)));
+    }
+
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
-        if let Some(done) = self.work.known(&ticket.task) {
-            self.counters.in_flight += 1;
-            self.pending.push(Settled::Final(ticket, Ok(done)));
-            return;
-        }
         let step = ticket.tries.step;
         match self.availability.callable_step(&ticket.class, step) {
             Some(live) => self.pass_steps(&mut ticket, live),

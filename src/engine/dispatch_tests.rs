@@ -78,6 +78,10 @@ impl Work for Costs {
         })
     }
 
+    fn has_more(&mut self) -> bool {
+        !self.waiting.is_empty() || self.next < self.tokens.len()
+    }
+
     fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, _: Time) -> Result<(), Error> {
         for settled in done.drain(..) {
             match settled {
@@ -372,6 +376,50 @@ fn work_that_waits_in_a_queue_stops_like_any_other_unless_it_comes_from_many() {
         let (calls, stop) = drive(&refused);
         assert!(matches!(stop, Some(StopReason::Critical(_))), "{stop:?}");
         assert!(calls < 60, "{calls}");
+    }
+}
+
+#[test]
+fn slots_limit_only_while_items_wait_for_them_and_backoff_only_while_nothing_else_goes_on() {
+    for (items, all_slots) in [(4, 0), (8, 50)] {
+        let mut run = dispatcher(vec![1; items], Limits::default(), 4, ErrorPolicy::default());
+        let mut start = Vec::new();
+        for millis in [0, 50, 100] {
+            let at = Time::ZERO.after(Duration::from_millis(millis));
+            for call in start.drain(..) {
+                run.handle(Event::CallEnded(end_of(call, Ok(()))), at);
+            }
+            run.turn(at, &mut start);
+        }
+        let split = run.time_split(Time::ZERO.after(Duration::from_millis(100)));
+        assert_eq!(split.all_slots, Duration::from_millis(all_slots), "{items}");
+    }
+    let mut run = dispatcher(vec![1; 2], Limits::default(), 4, ErrorPolicy::default());
+    let mut start = Vec::new();
+    run.turn(Time::ZERO, &mut start);
+    let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
+    run.handle(
+        Event::CallEnded(end_of(start.remove(0), Err(busy))),
+        Time::ZERO,
+    );
+    run.turn(Time::ZERO, &mut start);
+    let at = Time::ZERO.after(Duration::from_millis(400));
+    run.handle(Event::CallEnded(end_of(start.remove(0), Ok(()))), at);
+    run.turn(at, &mut start);
+    let split = run.time_split(at.after(Duration::from_millis(300)));
+    assert_eq!(
+        (split.provider, split.backoff),
+        (Duration::from_millis(400), Duration::from_millis(300))
+    );
+}
+
+fn end_of(call: Call<usize>, result: Result<(), Error>) -> EndedCall<usize, ()> {
+    EndedCall {
+        call,
+        result,
+        used: None,
+        hints: RateHints::default(),
+        fatal: false,
     }
 }
 

@@ -15,7 +15,7 @@ pub struct TimeSplit {
     pub quota: Duration,
     /// A pause after a refusal, or after a provider could not be reached.
     pub cooldown: Duration,
-    /// Only items that wait to be tried again were left.
+    /// Only items that wait to be tried again were left, and no call was out.
     pub backoff: Duration,
     /// Calls were out: in all slots, or the last ones of the run. Of a run through the queue, all
     /// the time that its jobs were there or in batches.
@@ -24,7 +24,7 @@ pub struct TimeSplit {
     pub disk: Duration,
     /// The input had nothing ready.
     pub source: Duration,
-    /// Of the provider's time, that in which calls were out in all slots: no part of its own.
+    /// Of the provider's time, that in which items waited while calls were out in all slots: no part of its own.
     pub all_slots: Duration,
     /// Of the time for the disk, that after the last outcome: it limited nothing.
     closing: Duration,
@@ -49,7 +49,8 @@ impl TimeSplit {
         self.named().iter().map(|(_, time)| *time).sum()
     }
 
-    /// The name of the part that limited most once it had begun, or `"nothing"`.
+    /// The name of the part that limited most once it had begun, or `"nothing"`. Of the provider's time it is
+    /// `"concurrency"` if items waited during most of it while calls were out in all slots.
     pub fn longest(&self) -> &'static str {
         let at_work = Self {
             disk: self.disk.saturating_sub(self.closing),
@@ -57,9 +58,11 @@ impl TimeSplit {
         };
         let parts = at_work.named().into_iter().skip(1);
         let longest = parts.max_by_key(|(_, time)| *time);
-        longest
-            .filter(|(_, time)| !time.is_zero())
-            .map_or("nothing", |(name, _)| name)
+        match longest.filter(|(_, time)| !time.is_zero()) {
+            Some(("provider", time)) if 2 * self.all_slots >= time => "concurrency",
+            Some((name, _)) => name,
+            None => "nothing",
+        }
     }
 
     /// What has been added since an earlier look.
@@ -104,7 +107,7 @@ pub(super) enum Limit {
     Quota,
     Cooldown,
     Backoff,
-    /// All slots are in use.
+    /// All slots are in use, and items wait for one.
     Slots,
     /// Calls are out, and there is nothing to start beside them.
     Calls,

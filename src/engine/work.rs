@@ -107,6 +107,11 @@ pub(crate) trait Work {
         true
     }
 
+    /// False once nothing is left that could be taken now or later; asked while all slots are in use.
+    fn has_more(&mut self) -> bool {
+        true
+    }
+
     /// True when a final settle's permit returns later, by an event of its own.
     fn defers_release(&self) -> bool {
         false

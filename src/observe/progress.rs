@@ -65,7 +65,8 @@ pub struct Progress {
     /// Price so far in US dollars; `None` as long as the price of an answer is unknown.
     pub cost_usd: Option<f64>,
     /// What has limited the pace most in the last second or so: the name of a part of
-    /// [`TimeSplit`](crate::progress::TimeSplit). `None` where that is not known.
+    /// [`TimeSplit`](crate::progress::TimeSplit), or `"concurrency"` where more calls at once would help. `None` where
+    /// that is not known.
     pub limited_by: Option<&'static str>,
     /// Why nothing moves at the moment, for people.
     pub trouble: Option<String>,

@@ -58,6 +58,10 @@ pub(crate) struct Tally {
     unusable: u64,
     /// Items for this run, where not all that are left.
     to_send: Option<u64>,
+    /// Of this run, those that were settled before its first call: they say nothing of its pace.
+    settled_at_once: u64,
+    /// Its calls make vectors, of which many share one.
+    embeds: bool,
     completed: u64,
     failed: u64,
     unsent: u64,
@@ -92,6 +96,8 @@ impl Tally {
             failed_before: 0,
             unusable: 0,
             to_send: None,
+            settled_at_once: 0,
+            embeds: false,
             completed: 0,
             failed: 0,
             unsent: 0,
@@ -155,9 +161,16 @@ impl Tally {
         self.unusable = items;
     }
 
-    /// How many items this run has to do with; progress reckons with these.
+    /// Whether the calls make vectors.
+    pub(crate) fn embedding(mut self, yes: bool) -> Self {
+        self.embeds = yes;
+        self
+    }
+
+    /// How many items this run still has to do with, now that its first call comes; progress reckons with these.
     pub(crate) fn will_send(&mut self, items: u64) {
-        self.to_send = Some(items);
+        self.settled_at_once = self.completed + self.failed;
+        self.to_send = Some(self.settled_at_once + items);
     }
 
     /// Items that a step of the route answered.
@@ -174,9 +187,7 @@ impl Tally {
         let free = measure.shared + measure.reused;
         self.shared += measure.shared;
         self.reused += measure.reused;
-        if measure.vectors == 0 {
-            self.calls_saved += free;
-        }
+        self.save_calls(free);
         if free == measure.items {
             return;
         }
@@ -187,6 +198,12 @@ impl Tally {
             usage: measure.usage,
             cost_usd: measure.cost_usd.or(free),
         });
+    }
+
+    fn save_calls(&mut self, items: u64) {
+        if !self.embeds {
+            self.calls_saved += items;
+        }
     }
 
     fn pay(&mut self, paid: Paid) {
@@ -228,7 +245,7 @@ impl Tally {
     /// Items that failed with an equal one.
     pub(crate) fn failed_as_equals(&mut self, error: &Error, items: u64) {
         if items > 0 {
-            self.calls_saved += items;
+            self.save_calls(items);
             self.note_failed(error, items);
         }
     }
@@ -248,6 +265,10 @@ impl Tally {
         (self.priced > 0 && self.unpriced == 0).then_some(self.cost_usd)
     }
 
+    fn settled_by_calls(&self) -> u64 {
+        self.completed + self.failed - self.settled_at_once
+    }
+
     pub(crate) fn progress(
         &mut self,
         counters: &Counters,
@@ -257,7 +278,7 @@ impl Tally {
         loading_since: Option<Time>,
     ) -> Progress {
         let elapsed = now.since(self.started);
-        self.pace.advance(elapsed, self.completed + self.failed);
+        self.pace.advance(elapsed, self.settled_by_calls());
         let completed = self.before + self.completed;
         let failed = self.failed_before + self.failed;
         let goal = self.to_send.map(|n| self.before + self.failed_before + n);
@@ -305,7 +326,7 @@ impl Tally {
         let elapsed = now.since(self.started);
         // The engine's watch begins with its first look.
         time.queued += elapsed.saturating_sub(time.total());
-        let settled = (self.completed + self.failed) as f64;
+        let settled = self.settled_by_calls() as f64;
         let completed = self.before + self.completed;
         let failed = self.failed_before + self.failed;
         let total = self.total.unwrap_or(completed + failed + self.unsent);
@@ -447,7 +468,7 @@ pub struct Summary {
     /// From the first call's start to the last one's end.
     #[serde(rename = "busy_ms", serialize_with = "millis")]
     pub busy: Duration,
-    /// Outcomes per second while busy.
+    /// Outcomes per second while busy; those that were at hand before the first call are not counted.
     pub rate: f64,
     /// The time that its calls took, one by one: divided by the time that it ran, the calls at once.
     #[serde(rename = "call_time_ms", serialize_with = "millis")]
@@ -466,7 +487,8 @@ impl Summary {
         self.unusable_replies += unusable;
     }
 
-    /// What limited the run most: the name of a part of its [`time`](Self::time), or `"nothing"`.
+    /// What limited the run most: the name of a part of its [`time`](Self::time), `"nothing"`, or `"concurrency"` where
+    /// that part is the provider's and items waited during most of it while calls were out in all slots.
     pub fn limited_by(&self) -> &'static str {
         self.time.longest()
     }
@@ -496,6 +518,43 @@ mod tests {
         assert_eq!(progress.eta, Some(Duration::from_secs(10)));
         let summary = tally.summary(&counters, TimeSplit::default(), now);
         assert_eq!((summary.total, summary.pending), (1000, 550));
+    }
+
+    #[test]
+    fn what_is_settled_before_the_first_call_is_neither_pace_nor_beyond_the_goal() {
+        let mut tally = Tally::new(Some(1000), Time::ZERO);
+        let reused = Measure {
+            items: 400,
+            reused: 400,
+            ..Measure::default()
+        };
+        tally.answered(0, &reused);
+        tally.will_send(100);
+        let asked = Measure {
+            items: 50,
+            ..Measure::default()
+        };
+        tally.answered(0, &asked);
+        let now = Time::ZERO.after(Duration::from_secs(10));
+        let counters = Counters {
+            first_start: Some(Time::ZERO),
+            last_end: Some(now),
+            ..Counters::default()
+        };
+        let progress = tally.progress(&counters, now, Phase::Running, None, None);
+        assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
+        assert_eq!(progress.eta, Some(Duration::from_secs(10)));
+        let summary = tally.summary(&counters, TimeSplit::default(), now);
+        assert_eq!((summary.rate, summary.calls_saved), (5.0, 400));
+    }
+
+    #[test]
+    fn equal_texts_save_no_calls_that_can_be_counted() {
+        let mut tally = Tally::new(None, Time::ZERO).embedding(true);
+        tally.failed_as_equals(&Error::new(ErrorKind::Invalid, "x"), 7);
+        let now = Time::ZERO.after(Duration::from_secs(1));
+        let summary = tally.summary(&Counters::default(), TimeSplit::default(), now);
+        assert_eq!((summary.failed, summary.calls_saved), (7, 0));
     }
 
     #[test]

@@ -212,7 +212,7 @@ pub fn line(progress: &Progress, room: usize) -> String {
 /// The flags that a part of the time answers to.
 fn lever(limit: &str) -> &'static str {
     match limit {
-        "provider" => " (-j)",
+        "concurrency" => " (-j)",
         "quota" => " (--rpm, --tpm)",
         _ => "",
     }

@@ -20,6 +20,7 @@ mod provider;
 mod queue;
 #[cfg(test)]
 mod reference;
+mod reuse;
 mod routes;
 mod run_process;
 mod sanitize;

@@ -44,7 +44,7 @@ pub struct RunArgs {
     /// Ask equal prompts once, whatever their temperature
     ///
     /// Each gets the answer in a line of its own, which names the item that was asked under `answered_by`; answers that the
-    /// output has already are used too. Standard input is read to its end first. Without the flag it is done for prompts of temperature 0 and for vectors. Samples of a prompt are never equal
+    /// output has already are used too. Standard input is read to its end first; --dry-run says how many calls are saved. Without the flag it is done for prompts of temperature 0 and for vectors. Samples of a prompt are never equal
     /// [env: BATCHWRIGHT_DEDUPE] [config: llm.dedupe] [default: auto]
     #[arg(
         help_heading = "Prompts",

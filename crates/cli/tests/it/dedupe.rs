@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, all_ids, good, id, ids_in_order, simulator};
+use super::common::{Desk, all_ids, eventually, good, id, ids_in_order, simulator};
 
 /// `n` items, of which those from `different` on ask what one before them asks.
 fn with_equals(n: usize, different: usize) -> String {
@@ -178,6 +178,131 @@ fn a_failure_is_that_of_all_who_ask_the_same() {
         .filter_map(|line| line["usage"]["output_tokens"].as_u64())
         .sum();
     assert_eq!(told["usage"]["output_tokens"], paid);
+}
+
+/// Its reply was paid for, and those who ask the same would buy the same again.
+#[test]
+fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::Empty, 1.0));
+    desk.write("in.jsonl", with_equals(3000, 1));
+    let words = "in.jsonl -o out.jsonl --dedupe --json";
+    let ended = desk.run(&sim, words).expect(3);
+    let told = summary(&ended.stdout);
+    assert_eq!((sim.stats().calls, &told["calls_saved"]), (1, &json!(2999)));
+    assert_eq!(told["unusable_replies"], 3000);
+    let lines = desk.results("out.jsonl");
+    let ids: BTreeSet<String> = lines.iter().map(id).collect();
+    assert_eq!(ids, ids_in_order(3000).into_iter().collect());
+    assert!(lines.iter().all(|l| l["error"]["unusable_reply"] == true));
+    // As if the run had been killed in the middle of them, and with ids that are new.
+    let text = desk.read("out.jsonl");
+    let some: Vec<&str> = text.split_inclusive('\n').take(1000).collect();
+    desk.write("out.jsonl", some.concat());
+    let more =
+        "{\"id\":\"new\",\"prompt\":\"prompt 0\"}\n{\"id\":\"newer\",\"prompt\":\"prompt 0\"}\n";
+    desk.write("in.jsonl", with_equals(3000, 1) + more);
+    let ended = desk
+        .run(&sim, words)
+        .expect(3)
+        .says("2,002 equal to ones with unusable replies, not sent")
+        .says("3,002 items have replies that were paid for and cannot be read; --ask-again");
+    let told = summary(&ended.stdout);
+    assert_eq!(
+        (&told["unusable_replies"], &told["failed"]),
+        (&json!(3002), &json!(3002))
+    );
+    assert_eq!(
+        (sim.stats().calls, desk.results("out.jsonl").len()),
+        (1, 3002)
+    );
+    // It answers now, and is asked once more for all of them.
+    desk.run(&sim, &format!("{words} --ask-again")).expect(0);
+    assert_eq!(
+        (sim.stats().calls, desk.results("out.jsonl").len()),
+        (2, 3002)
+    );
+}
+
+#[test]
+fn vectors_of_another_model_answer_nobody() {
+    let (desk, sim) = (Desk::new(), good());
+    let run = |model: &str| {
+        let words = format!(
+            "run in.jsonl -o out.jsonl --task embed --provider local --base-url {}",
+            sim.base_url()
+        );
+        let mut command = desk.command(words.split_whitespace());
+        command.env("BATCHWRIGHT_MODEL", model);
+        super::common::Running::start(&mut command).wait()
+    };
+    desk.write("in.jsonl", with_equals(4, 4));
+    run("a").expect(0);
+    // The same texts under other ids, beside one that is new: vectors of two models in one answer would be useless.
+    let renamed = with_equals(4, 4).replace("i-", "r-");
+    desk.write(
+        "in.jsonl",
+        renamed + "{\"id\":\"new\",\"prompt\":\"new\"}\n",
+    );
+    let before = desk.read("out.jsonl");
+    let refused = run("b").expect(2);
+    assert!(
+        refused.error().contains("holds vectors by local/a"),
+        "{}",
+        refused.error()
+    );
+    assert_eq!((sim.stats().embedded, desk.read("out.jsonl")), (4, before));
+    run("a").expect(0).says("4 answered by equal prompts");
+    assert_eq!(sim.stats().embedded, 5);
+    // Where both are there, they answer as far as they are of one.
+    let mixed = desk
+        .read("out.jsonl")
+        .replacen("\"model\":\"a\"", "\"model\":\"b\"", 2);
+    desk.write("out.jsonl", mixed);
+    desk.write("in.jsonl", with_equals(4, 4).replace("i-", "s-"));
+    run("b").expect(0);
+    let lines = desk.results("out.jsonl");
+    let models: BTreeSet<&str> = lines
+        .iter()
+        .filter(|line| id(line).starts_with("s-"))
+        .filter_map(|line| line["model"].as_str())
+        .collect();
+    assert_eq!(models, ["b"].into());
+}
+
+/// A line that says enough of an item to answer it, and is no whole outcome.
+#[test]
+fn a_line_of_another_program_that_holds_no_answer_is_none() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.jsonl", with_equals(1, 1));
+    let words = "in.jsonl -o out.jsonl --dedupe";
+    desk.run(&sim, words).expect(0);
+    let line = &desk.results("out.jsonl")[0];
+    let short = json!({"id": "elsewhere", "success": true, "request_hash": line["request_hash"], "text": 7});
+    desk.write("out.jsonl", format!("{short}\n"));
+    desk.run(&sim, words).expect(0);
+    assert_eq!((sim.stats().calls, desk.results("out.jsonl").len()), (2, 2));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_a_group_of_very_many_and_the_next_run_completes_it() {
+    let (desk, sim) = (Desk::new(), good());
+    let n = 40_000;
+    desk.write("in.jsonl", with_equals(n, 1));
+    let words = "in.jsonl -o out.jsonl --dedupe --json";
+    let running = desk.start(&sim, words);
+    let began = || std::fs::metadata(desk.path("out.jsonl")).is_ok_and(|file| file.len() > 0);
+    eventually(began);
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    let told = summary(&ended.stdout);
+    let lines = desk.results("out.jsonl").len();
+    assert!((1..n).contains(&lines), "{lines} of {n} were written");
+    let counted = (&told["completed"], &told["pending"]);
+    assert_eq!(counted, (&json!(lines), &json!(n - lines)));
+    desk.run(&sim, words).expect(0);
+    assert_eq!((sim.stats().calls, desk.ids("out.jsonl")), (1, all_ids(n)));
 }
 
 #[test]

@@ -186,6 +186,114 @@ fn standard_input_is_read_to_its_end_and_compared() {
 }
 
 #[test]
+fn a_dry_run_says_how_many_calls_are_saved() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 10);
+    desk.run(&sim, &format!("{WORDS} -o a.jsonl --max-items 4"))
+        .expect(0);
+    let again = "{\"id\":\"again\",\"prompt\":\"prompt 1\"}\n{\"id\":\"once more\",\"prompt\":\"prompt 8\"}\n";
+    desk.write("in.jsonl", prompt_lines(10) + again);
+    let words = format!("{WORDS} -o b.jsonl --json");
+    let dry = |more: &str| {
+        let ended = desk
+            .run(&sim, &format!("{words} --dry-run {more}"))
+            .expect(0);
+        let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let numbers =
+            ["to_send", "equal", "reusable", "calls_saved"].map(|name| told[name].clone());
+        (numbers.map(|n| n.as_u64().unwrap()), ended)
+    };
+    let (numbers, ended) = dry("");
+    assert_eq!(numbers, [6, 1, 5, 6]);
+    ended
+        .says("would send 6 items")
+        .says("equal prompts save 1 call; answers of earlier runs save 5 calls; nothing was sent");
+    let (numbers, _) = dry("--max-items 2");
+    assert_eq!(numbers, [2, 0, 5, 5]);
+    let ended = desk.run(&sim, &format!("{words} --max-items 2")).expect(0);
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told = &told["summary"];
+    assert_eq!(
+        (&told["calls"], &told["calls_saved"]),
+        (&json!(2), &json!(5))
+    );
+    assert_eq!((sim.stats().calls, desk.results("b.jsonl").len()), (6, 7));
+}
+
+#[test]
+fn a_reader_that_is_gone_is_told_of_where_no_call_is_needed_either() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
+    let mut running = desk.start(&sim, WORDS);
+    drop(running.child.stdout.take());
+    running
+        .wait()
+        .expect(4)
+        .says("the reader of the results went away");
+    assert_eq!(sim.stats().calls, 3);
+}
+
+#[test]
+fn settings_that_share_everything_or_nothing_are_heeded() {
+    let (desk, sim) = (Desk::new(), good());
+    let run = |words: &str, dedupe: &str| {
+        let mut command = desk.against(&sim, words);
+        command.env("BATCHWRIGHT_DEDUPE", dedupe);
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        running.feed("{\"id\":\"a\",\"prompt\":\"p\"}\n{\"id\":\"b\",\"prompt\":\"p\"}\n");
+        drop(running.child.stdin.take());
+        running.wait()
+    };
+    run("- -o a.jsonl", "auto").expect(0);
+    assert_eq!(sim.stats().calls, 2);
+    run("- -o b.jsonl", "always")
+        .expect(0)
+        .says("1 answered with equal ones");
+    assert_eq!((sim.stats().calls, desk.ids("b.jsonl").len()), (3, 2));
+    run("- -o c.jsonl --reuse", "never")
+        .expect(2)
+        .says("llm.dedupe is set to never");
+    run("- -o c.jsonl --reuse --dedupe", "never").expect(0);
+    assert_eq!(sim.stats().calls, 4);
+}
+
+#[test]
+fn status_and_doctor_tell_of_the_store() {
+    let (desk, sim) = (Desk::new(), good());
+    assert!(!desk.plain("doctor").stdout.contains("reuse.db"));
+    desk.prompts("in.jsonl", 3);
+    desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
+    let path = desk.path(HOME).join("reuse.db");
+    let line = format!("3 answers, 1 of 1,024 MiB in {}", path.display());
+    let doctor = desk.plain("doctor");
+    assert!(
+        doctor
+            .stdout
+            .contains(&format!("ok       reuse        {line}")),
+        "{}",
+        doctor.stdout
+    );
+    desk.plain("status")
+        .expect(0)
+        .says(&format!("answers for run --reuse: {line}"));
+    let status = desk.plain("status --json").expect(0);
+    let told: Value = serde_json::from_str(&status.stdout).unwrap();
+    let told = &told["reuse"];
+    assert_eq!(
+        (&told["answers"], &told["max_bytes"]),
+        (&json!(3), &json!(1 << 30))
+    );
+    desk.write(&format!("{HOME}/reuse.db"), "damaged ".repeat(2000));
+    let doctor = desk.plain("doctor");
+    assert!(
+        doctor.stdout.contains("warning  reuse"),
+        "{}",
+        doctor.stdout
+    );
+}
+
+#[test]
 fn it_is_not_for_the_queue() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);

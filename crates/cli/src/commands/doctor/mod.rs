@@ -1,5 +1,7 @@
 //! `batchwright doctor`: checks the queue and what it needs, and says what to do.
 
+use std::path::Path;
+
 use batchwright::JobQueue;
 use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
@@ -9,6 +11,7 @@ use serde_json::json;
 use crate::args::doctor::DoctorArgs;
 use crate::exit::{Exit, Refusal};
 use crate::provider::own_of_batches;
+use crate::reuse::ReuseStore;
 use crate::run_process;
 use crate::sanitize::{self, harmless};
 use crate::settings::settings;
@@ -104,6 +107,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
             Some(advice),
         ));
     }
+    findings.extend(reuse_finding(args, &folder));
     findings.extend(settings_findings(args));
     findings.push(keys_finding());
     Ok(findings)
@@ -145,6 +149,20 @@ fn shown(finding: &HealthFinding) -> String {
         text.push_str(&format!("{:22}-> {}\n", "", broken(advice, 25)));
     }
     text
+}
+
+/// The store of answers that `run --reuse` takes from, once there is one.
+fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
+    let settings = settings(args.data.data_dir.as_deref()).ok()?;
+    Some(match ReuseStore::look(folder, &settings) {
+        Ok(found) => HealthFinding::new("reuse", Severity::Good, found?.line(), None),
+        Err(error) => {
+            let advice =
+                "run --reuse sets a damaged one aside and begins another; it may be deleted";
+            let seen = error.message().to_owned();
+            HealthFinding::new("reuse", Severity::Warning, seen, Some(advice))
+        }
+    })
 }
 
 /// Settings that cannot be used stop `run` and `work`.

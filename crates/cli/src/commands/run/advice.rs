@@ -18,12 +18,46 @@ pub struct Run {
     /// What its calls took, one by one.
     pub call_time: Duration,
     pub calls: u64,
+    /// Tokens that they used.
+    pub tokens: u64,
     pub rate_limited: u64,
     pub concurrency: usize,
-    /// The requests per minute that it was given.
+    /// The requests and tokens per minute that it was given, by whatever.
     pub rpm: Option<f64>,
+    pub tpm: Option<f64>,
     /// More calls at once are no use to a server that computes on this machine.
     pub local: bool,
+}
+
+/// A limit that the run was given.
+struct Given {
+    flag: &'static str,
+    /// So many a minute.
+    limit: f64,
+    /// How much the run needed in all.
+    used: f64,
+}
+
+impl Given {
+    /// The seconds in which the limit lets that in.
+    fn seconds(&self) -> f64 {
+        self.used * 60.0 / self.limit
+    }
+}
+
+impl Run {
+    fn given(&self) -> Vec<Given> {
+        let limits = [
+            ("--rpm", self.rpm, self.calls),
+            ("--tpm", self.tpm, self.tokens),
+        ];
+        let given = limits.into_iter().filter_map(|(flag, limit, used)| {
+            let limit = limit.filter(|limit| *limit > 0.0)?;
+            let used = used as f64;
+            Some(Given { flag, limit, used })
+        });
+        given.collect()
+    }
 }
 
 /// What would have helped most, if anything would have.
@@ -44,27 +78,43 @@ pub fn faster(run: &Run) -> Option<String> {
     })
 }
 
-/// While its own limit held items back, a higher one lets in more, until all slots are full.
+/// While its own limits held items back, higher ones let in more, until all slots are full.
 fn higher_rate(run: &Run) -> Option<(String, f64)> {
-    let rpm = run.rpm.filter(|_| run.rate_limited == 0)?;
+    if run.rate_limited > 0 {
+        return None;
+    }
+    let given = run.given();
     let held_back = run.time.quota.as_secs_f64();
+    // Of what was hardly used the provider had less to give.
+    let bound = |given: &&Given| given.seconds() >= held_back / 2.0;
+    let binding = given.iter().filter(bound);
+    let binding = binding.max_by(|a, b| a.seconds().total_cmp(&b.seconds()))?;
     let rest = run.elapsed.as_secs_f64() - held_back;
     let full = run.call_time.as_secs_f64() / run.concurrency as f64;
     let with = |times: u32| (rest + held_back / f64::from(times)).max(full);
     let least = with(MOST_TIMES);
     let times = (2..=MOST_TIMES).find(|times| with(*times) <= 1.1 * least)?;
-    let wanted = rpm * f64::from(times);
-    Some((format!("--rpm {}", wanted.round()), with(times)))
+    // Another one that the faster run would come up against goes up with it.
+    let up = |given: &&Given| given.flag == binding.flag || given.seconds() > 0.9 * with(times);
+    let change = given.iter().filter(up).map(|given| {
+        let wanted = given.limit * f64::from(times);
+        format!("{} {}", given.flag, wanted.round())
+    });
+    Some((change.collect::<Vec<_>>().join(" "), with(times)))
 }
 
-/// While all slots were full, twice as many do twice as much, as far as its own limit lets them.
+/// While items waited for a slot, twice as many do twice as much, as far as its own limits let them.
 fn more_at_once(run: &Run) -> Option<(String, f64)> {
     if run.local || run.rate_limited > 0 {
         return None;
     }
     let halved = run.elapsed.as_secs_f64() - run.time.all_slots.as_secs_f64() / 2.0;
-    let paced = run.rpm.map_or(0.0, |rpm| run.calls as f64 * 60.0 / rpm);
-    Some((format!("-j {}", 2 * run.concurrency), halved.max(paced)))
+    let paced = run
+        .given()
+        .iter()
+        .map(Given::seconds)
+        .fold(halved, f64::max);
+    Some((format!("-j {}", 2 * run.concurrency), paced))
 }
 
 /// A reckoned time is no exact one.
@@ -93,9 +143,11 @@ mod tests {
             time,
             call_time: secs(6600),
             calls: 6600,
+            tokens: 6_600_000,
             rate_limited: 0,
             concurrency: 64,
             rpm: Some(600.0),
+            tpm: None,
             local: false,
         }
     }
@@ -118,6 +170,29 @@ mod tests {
             advice.ends_with("about 6 min instead of 11 min"),
             "{advice}"
         );
+    }
+
+    #[test]
+    fn the_limit_that_binds_is_named_and_another_that_would_bind_next() {
+        let tokens = Run {
+            rpm: Some(60_000.0),
+            tpm: Some(600_000.0),
+            ..paced()
+        };
+        let advice = faster(&tokens).unwrap();
+        assert!(advice.starts_with("with --tpm 4200000 this"), "{advice}");
+        // 6,600 calls at 1,200 a minute are five and a half minutes.
+        let both = Run {
+            rpm: Some(1200.0),
+            ..tokens
+        };
+        let advice = faster(&both).unwrap();
+        let expected = "with --rpm 8400 --tpm 4200000 this";
+        assert!(advice.starts_with(expected), "{advice}");
+        // What held it back were others than these.
+        let mut provider = paced();
+        (provider.rpm, provider.tpm) = (Some(60_000.0), Some(1e9));
+        assert_eq!(faster(&provider), None);
     }
 
     #[test]

@@ -14,9 +14,9 @@ use super::via_queue::ViaQueue;
 use crate::args::run::RunArgs;
 use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
-use crate::format::count;
 use crate::input::{first_checked, on_disk};
 use crate::provider::{self, Chosen};
+use crate::reuse::{self, ReuseStore};
 use crate::session::Session;
 use crate::settings::refused;
 use crate::strategy::RunStrategy;
@@ -47,12 +47,14 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.provider.as_ref().is_ok_and(Chosen::asks_a_model);
     let dedupe = resolved.settings.dedupe().map_err(refused)?;
-    let run = compare(args, prompts, queue, models, dedupe)?;
-    let plan = run.plan().clone();
+    let mut run = compare(args, prompts, queue, models, dedupe)?;
+    let mut plan = run.plan().clone();
     say_plan(args, &plan, session);
     refuse_extract_over_answers(resolved.provider.as_ref().ok(), &plan)?;
 
     let mut setup = Setup {
+        rpm: resolved.settings.requests_per_minute().map_err(refused)?,
+        tpm: resolved.settings.tokens_per_minute().map_err(refused)?,
         strategy: resolved.strategy,
         bad_rows: plan.bad_rows,
         ..Setup::default()
@@ -86,6 +88,14 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         Some(_) if args.reuse => open_reuse(args, &resolved.settings, session)?,
         _ => None,
     };
+    if let (true, Some(store), Some(chosen)) = (args.dry_run, &reuse, &provider)
+        && let PreparedRun::Direct(run) = &mut run
+    {
+        let route = chosen.manager()?.route();
+        let route = route.map_err(|error| Refusal::could_not_run(error.message()))?;
+        run.plan_reuse(&route, &**store);
+        plan = run.plan().clone();
+    }
     Ok(Prepared {
         run,
         plan,
@@ -108,18 +118,14 @@ fn open_reuse(
             "--reuse needs a data folder: name one with --data-dir",
         ));
     };
-    let path = folder.join("reuse.db");
+    let path = reuse::path(&folder);
     if args.dry_run && !path.exists() {
         return Ok(None);
     }
     match SqliteAnswers::open(&path, most) {
         Ok(store) => {
-            let (bytes, answers) = store.size();
-            let (answers, size) = (count(answers), bytes.div_ceil(1 << 20));
-            session.say(format!(
-                "reuse: {answers} answers, {size} MiB in {}",
-                path.display()
-            ));
+            let found = ReuseStore::new(path, store.size(), most);
+            session.say(format!("reuse: {}", found.line()));
             Ok(Some(Arc::new(store)))
         }
         Err(error) => {

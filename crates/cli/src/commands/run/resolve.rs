@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use batchwright::files::{ExportFormat, PromptSettings};
+use batchwright::files::{Dedupe, ExportFormat, PromptSettings};
 use batchwright::{Context, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
@@ -78,7 +78,14 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
         return Err(Refusal::could_not_run(stdout::CLOSED).into());
     }
     let prompt_settings = prompt_settings(args)?;
-    let prompts = open(args, &prompt_settings, session)?;
+    let dedupe = settings.dedupe().map_err(refused)?;
+    if args.reuse && dedupe == Dedupe::Never {
+        return Err(Refusal::usage(
+            "--reuse would do nothing, since llm.dedupe is set to never: give --dedupe, or set it to auto",
+        )
+        .into());
+    }
+    let prompts = open(args, &prompt_settings, dedupe, session)?;
     let unnamed = prompts.without_model();
     let notes = RefCell::new(Vec::new());
     let provider = choose_provider(args, &settings, unnamed, session, &|note| {
@@ -103,10 +110,15 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     })
 }
 
-fn open(args: &RunArgs, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
+fn open(
+    args: &RunArgs,
+    settings: &PromptSettings,
+    dedupe: Dedupe,
+    session: &Session,
+) -> Result<Prompts, Early> {
     let prompts = args.input.open(settings, session)?;
     // What asks the same may come last.
-    if !prompts.needs_disk() && !args.dedupe && !args.reuse {
+    if !prompts.needs_disk() && dedupe != Dedupe::Always && !args.reuse {
         return Ok(prompts);
     }
     let folder = data_dir(args.pace.data_dir.as_deref());

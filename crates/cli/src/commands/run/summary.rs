@@ -7,6 +7,7 @@ use batchwright::provider::redacted_url;
 use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
 use crate::args::run::RunArgs;
+use crate::args::shared::TaskArg;
 use crate::command_line::command_line;
 use crate::display;
 use crate::exit::Exit;
@@ -53,6 +54,10 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
     part(plan.to_send.unwrap_or(0), "to send");
     part(plan.equal, "answered with equal ones");
     part(plan.answered, "answered by earlier results of equal ones");
+    part(
+        plan.unusable_equal,
+        "equal to ones with unusable replies, not sent",
+    );
     if plan.to_send == Some(0) {
         parts.push("nothing to send".to_owned());
     }
@@ -70,8 +75,9 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
 
 /// Says what happens to items whose reply was paid for and cannot be used.
 pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
-    let n = count(plan.unusable_before);
-    (plan.unusable_before > 0).then(|| match args.ask_again {
+    let items = plan.unusable_before + plan.unusable_equal;
+    let n = count(items);
+    (items > 0).then(|| match args.ask_again {
         true => format!(
             "{n} items have replies that were paid for and cannot be read; they are sent, and paid \
              for, again"
@@ -86,6 +92,13 @@ pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
 pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Option<u64>) -> Exit {
     let mut exit = Exit::Success;
     let concurrency = setup.concurrency;
+    // Of vectors many share a call, so that none may be saved.
+    let saved = |items: u64| match args.prompt.task {
+        TaskArg::Embed => 0,
+        _ => items,
+    };
+    let by_equals = saved(plan.equal + plan.answered + plan.unusable_equal);
+    let by_reuse = saved(plan.reusable);
     if args.json {
         let value = serde_json::json!({
             "total": plan.total,
@@ -100,6 +113,9 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
             "to_send": plan.to_send,
             "equal": plan.equal,
             "answered_by_earlier_results": plan.answered,
+            "unusable_equal": plan.unusable_equal,
+            "reusable": plan.reusable,
+            "calls_saved": by_equals + by_reuse,
             "estimated_input_tokens": tokens,
             "concurrency": concurrency,
             "strategy": setup.strategy.strategy,
@@ -121,15 +137,27 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
         Strategy::Sync => format!("{concurrency} in flight"),
         Strategy::Batch => "in batches".to_owned(),
     };
-    display::say(&format!(
-        "dry run: would send {to_send}{tokens}, {how}; nothing was sent"
-    ));
+    let mut line = format!("dry run: would send {to_send}{tokens}, {how}");
+    for (calls, by) in [
+        (by_equals, "equal prompts"),
+        (by_reuse, "answers of earlier runs"),
+    ] {
+        match calls {
+            0 => {}
+            1 => line.push_str(&format!("; {by} save 1 call")),
+            n => line.push_str(&format!("; {by} save {} calls", count(n))),
+        }
+    }
+    display::say(&format!("{line}; nothing was sent"));
     exit
 }
 
 /// What the calls of a run were made with.
 pub struct Setup {
     pub concurrency: usize,
+    /// The limits that were set, by whatever: requests and tokens per minute.
+    pub rpm: Option<f64>,
+    pub tpm: Option<f64>,
     /// The provider of each step, with the model that it alone is asked for.
     pub steps: Vec<(&'static str, Option<String>)>,
     pub strategy: RunStrategy,
@@ -154,6 +182,8 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             concurrency: 1,
+            rpm: None,
+            tpm: None,
             steps: Vec::new(),
             strategy: RunStrategy::default(),
             bad_rows: 0,
@@ -235,7 +265,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     }
     lines.extend(time_row(summary));
     if queue.is_none()
-        && let Some(text) = advice::faster(&run_numbers(args, summary, setup))
+        && let Some(text) = advice::faster(&run_numbers(summary, setup))
     {
         lines.push(row("faster", &text));
     }
@@ -403,7 +433,8 @@ fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec
     let limited = match summary.limited_by() {
         // Providers do not say what limits their batches.
         _ if summary.latency_p50.is_none() => String::new(),
-        "provider" => format!(", limited by concurrency ({concurrency} in flight)"),
+        "concurrency" => format!(", limited by concurrency ({concurrency} in flight)"),
+        "provider" => ", limited by the time that answers take".to_owned(),
         "quota" => ", limited by the quota".to_owned(),
         "cooldown" => ", limited by pauses after refusals".to_owned(),
         "backoff" => ", limited by waiting for retries".to_owned(),
@@ -461,9 +492,7 @@ fn time_row(summary: &Summary) -> Option<String> {
     (summary.elapsed >= LONG && named.len() > 1).then(|| row("time", &named.join(", ")))
 }
 
-fn run_numbers(args: &RunArgs, summary: &Summary, setup: &Setup) -> advice::Run {
-    let rpm = args.pace.rpm.as_deref();
-    let rpm = rpm.and_then(|rpm| rpm.parse().ok());
+fn run_numbers(summary: &Summary, setup: &Setup) -> advice::Run {
     advice::Run {
         elapsed: summary.elapsed,
         time: summary.time,
@@ -471,7 +500,9 @@ fn run_numbers(args: &RunArgs, summary: &Summary, setup: &Setup) -> advice::Run 
         calls: summary.calls,
         rate_limited: summary.rate_limited,
         concurrency: setup.concurrency,
-        rpm: rpm.filter(|rpm: &f64| *rpm > 0.0),
+        tokens: summary.usage.input_tokens + summary.usage.output_tokens,
+        rpm: setup.rpm,
+        tpm: setup.tpm,
         local: setup.steps.iter().any(|(name, _)| *name == "local"),
     }
 }

@@ -19,6 +19,7 @@ use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::count;
 use crate::queue::failed;
+use crate::reuse::ReuseStore;
 use crate::sanitize::{self, shortened};
 use crate::settings::settings;
 use crate::table::width;
@@ -103,6 +104,12 @@ impl StatusReader {
         })
     }
 
+    /// The store of answers of earlier runs, where all is shown; `doctor` says what is wrong with one.
+    fn reuse(&self, args: &StatusArgs) -> Option<ReuseStore> {
+        let folder = args.data.folder().ok().filter(|_| self.only.is_none())?;
+        ReuseStore::look(&folder, &self.settings).ok()?
+    }
+
     fn read(&mut self) -> Result<Vec<Row>, Refusal> {
         let Some(queue) = &self.queue else {
             return Ok(Vec::new());
@@ -134,9 +141,13 @@ impl StatusReader {
     }
 }
 
-fn line_of(rows: &[Row]) -> String {
+fn line_of(rows: &[Row], reuse: Option<&ReuseStore>) -> String {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
-    sanitize::json(&json!({ "processes": rows })) + "\n"
+    let mut line = json!({ "processes": rows });
+    if let Some(reuse) = reuse {
+        line["reuse"] = reuse.json();
+    }
+    sanitize::json(&line) + "\n"
 }
 
 fn print(text: &str) -> io::Result<()> {
@@ -148,14 +159,19 @@ fn print(text: &str) -> io::Result<()> {
 fn once(args: &StatusArgs) -> Result<(), Failure> {
     let mut reader = StatusReader::new(args)?;
     let rows = reader.read()?;
+    let reuse = reader.reuse(args);
     if args.json {
-        return Ok(print(&line_of(&rows))?);
+        return Ok(print(&line_of(&rows, reuse.as_ref()))?);
     }
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
         print(&batch_lines(&rows, width()))?;
     }
     advise(args, reader.only, &rows);
+    if let Some(reuse) = reuse {
+        args.say
+            .say(&format!("answers for run --reuse: {}", reuse.line()));
+    }
     Ok(())
 }
 
@@ -175,7 +191,7 @@ fn watch(args: &StatusArgs) -> Result<(), Failure> {
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if args.json && (first || now != before) {
-                print(&line_of(&rows))?;
+                print(&line_of(&rows, None))?;
             } else if !args.json {
                 let changed = |row: &&Row| before.get(&row.id()) != now.get(&row.id());
                 for row in rows.iter().filter(changed) {
