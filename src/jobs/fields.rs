@@ -188,6 +188,26 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// How much of an article is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Length {
+    Short,
+    Medium,
+    Long,
+}
+
+pub(super) fn length(wanted: &Fields<'_>) -> Result<Length, PayloadError> {
+    match wanted.text("length")? {
+        None | Some("medium") => Ok(Length::Medium),
+        Some("short") => Ok(Length::Short),
+        Some("long") => Ok(Length::Long),
+        Some(other) => {
+            let why = format!("write short, medium or long, and not {other:?}");
+            Err(wanted.bad("length", why))
+        }
+    }
+}
+
 /// A language as `ja`, `en-GB` or `zh-Hant`.
 pub(super) fn language<'v>(
     fields: &Fields<'v>,

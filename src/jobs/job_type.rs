@@ -15,6 +15,7 @@ use crate::queue::handler::Handler;
 use crate::queue::job::{Job, PRIORITIES};
 use crate::queue::model_call::ModelCall;
 
+use super::audio::AudioFolder;
 use super::fields::PayloadError;
 
 /// How long a call of these types may take, unless the settings say otherwise.
@@ -45,6 +46,8 @@ pub(super) enum JobWork {
     Handler(Handler),
     /// The worker's own route of prompts; the payload is made into one.
     Prompt(Arc<MakePrompt>),
+    /// Other workers do it: this host lacks what it takes.
+    Elsewhere,
 }
 
 impl JobType {
@@ -64,6 +67,11 @@ impl JobType {
         make: impl Fn(&Value) -> Result<Request, PayloadError> + Send + Sync + 'static,
     ) -> Self {
         Self::new(name.into(), JobWork::Prompt(Arc::new(make)))
+    }
+
+    /// A type whose jobs are checked here and carried out by other workers.
+    pub(super) fn elsewhere(name: impl Into<String>) -> Self {
+        Self::new(name.into(), JobWork::Elsewhere)
     }
 
     fn new(name: String, work: JobWork) -> Self {
@@ -189,4 +197,6 @@ pub(super) struct Host {
     pub pages: Option<Arc<Resolve>>,
     /// Payloads may name files of this machine.
     pub local_files: bool,
+    /// Where sound is kept.
+    pub audio_folder: Option<AudioFolder>,
 }

@@ -31,12 +31,16 @@
 //! | know why a payload is refused | [`PayloadError`] |
 //! | know how long the calls of these types may take | [`CALL_TIMEOUT`] |
 
+mod audio;
 mod batch_process;
 mod calculate_similarity;
 mod extract_content;
 mod fields;
+mod generate_podcast;
 mod job_type;
 mod prompts;
+mod script;
+mod speech;
 mod summarize;
 mod text;
 mod time;

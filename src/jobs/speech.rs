@@ -1,5 +1,7 @@
 //! Texts cut for a speech endpoint, and the sound that comes back put into one file.
 
+use crate::base::error::{Error, ErrorKind};
+
 /// What the endpoint takes at once, in characters.
 pub(super) const MOST_CHARS: usize = 4096;
 
@@ -47,60 +49,62 @@ fn cut(text: &str, end: usize) -> usize {
 /// PCM sound of a WAV file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Wav {
-    /// Channels, samples a second and bits a sample, which must be the same to be joined.
-    pub format: (u16, u32, u16),
+    pub format: Format,
     pub samples: Vec<u8>,
 }
 
+/// What stands in front of the samples in files that are written here.
+pub(super) const HEADER_BYTES: u64 = 44;
+/// Servers that send sound while it is made write this much, or more, for a size that they do not know.
+const UNKNOWN: u32 = 0x7fff_0000;
+
 impl Wav {
-    /// Reads a file. Sizes that a server wrote before it knew them (0 or the greatest number) mean: to the end.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
-        let text = |at: usize, text: &[u8]| bytes.get(at..at + text.len()) == Some(text);
-        let u16_at = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-        let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        if !text(0, b"RIFF") || !text(8, b"WAVE") {
-            return Err("the sound is no WAV file".to_owned());
+    /// Reads a file. A size that a server did not know means: to the end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] when the sound is cut off or there is none, which may be another time;
+    /// [`ErrorKind::Invalid`] when it is of another kind.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, Error> {
+        let error = |kind, why: &str| Error::new(kind, format!("the sound {why}"));
+        let invalid = |why| error(ErrorKind::Invalid, why);
+        let malformed = |why| error(ErrorKind::Malformed, why);
+        if !has(bytes, 0, b"RIFF") || !has(bytes, 8, b"WAVE") {
+            return Err(invalid("is no WAV file"));
         }
         let (mut at, mut format) = (12, None);
-        while let (Some(size), true) = (u32_at(at + 4), at + 8 <= bytes.len()) {
+        while let Some(size) = u32_at(bytes, at + 4) {
             let body = at + 8;
             let left = bytes.len() - body;
-            let size = usize::try_from(size).unwrap_or(usize::MAX);
-            if text(at, b"fmt ") {
-                if u16_at(body) != Some(1) {
-                    return Err("the sound is no PCM".to_owned());
+            if has(bytes, at, b"fmt ") {
+                if left < 16 {
+                    break;
                 }
-                format = u16_at(body + 2)
-                    .zip(u32_at(body + 4))
-                    .zip(u16_at(body + 14));
-            } else if text(at, b"data") {
-                let ((channels, rate), bits) = format.ok_or("the sound has no format")?;
+                format = Some(format_at(bytes, body).ok_or_else(|| invalid("is no PCM"))?);
+            } else if has(bytes, at, b"data") {
+                let format = format.ok_or_else(|| invalid("has no format"))?;
+                let (channels, _, bits) = format;
                 let frame = usize::from(channels) * usize::from(bits / 8);
-                if frame == 0 || rate == 0 {
-                    return Err("the sound has no format".to_owned());
-                }
-                let size = if size == 0 { left } else { size.min(left) };
+                let size = match usize::try_from(size) {
+                    _ if size == 0 || size >= UNKNOWN => left,
+                    Ok(size) if size <= left => size,
+                    _ => return Err(malformed("is cut off")),
+                };
                 let samples = bytes[body..body + size - size % frame].to_vec();
-                return Ok(Self {
-                    format: (channels, rate, bits),
-                    samples,
-                });
+                return match samples.is_empty() {
+                    true => Err(malformed("has no length")),
+                    false => Ok(Self { format, samples }),
+                };
             }
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
             at = body.saturating_add(size).saturating_add(size % 2);
         }
-        Err("the sound ends before its samples".to_owned())
+        Err(malformed("is cut off"))
     }
 
-    /// Adds what follows.
-    pub(super) fn append(&mut self, next: &Self) -> Result<(), String> {
-        if self.format != next.format {
-            return Err(format!(
-                "sounds of two formats: {:?} and {:?}",
-                self.format, next.format
-            ));
-        }
-        self.samples.extend_from_slice(&next.samples);
-        Ok(())
+    /// The format that the beginning of a file tells.
+    pub(super) fn format(head: &[u8]) -> Option<Format> {
+        let begins = has(head, 0, b"RIFF") && has(head, 8, b"WAVEfmt ");
+        begins.then(|| format_at(head, 20)).flatten()
     }
 
     pub(super) fn seconds(&self) -> f64 {
@@ -108,29 +112,58 @@ impl Wav {
         let bytes = f64::from(rate) * f64::from(channels) * f64::from(bits / 8);
         self.samples.len() as f64 / bytes
     }
+}
 
-    /// The file; `None` where it would be larger than the format can say.
-    pub(super) fn bytes(&self) -> Option<Vec<u8>> {
-        let (channels, rate, bits) = self.format;
-        let size = u32::try_from(self.samples.len()).ok()?;
-        let whole = size.checked_add(36)?;
-        let frame = channels * (bits / 8);
-        let mut out = Vec::with_capacity(self.samples.len() + 44);
-        out.extend(b"RIFF");
-        out.extend(whole.to_le_bytes());
-        out.extend(b"WAVEfmt ");
-        out.extend(16_u32.to_le_bytes());
-        out.extend(1_u16.to_le_bytes());
-        out.extend(channels.to_le_bytes());
-        out.extend(rate.to_le_bytes());
-        out.extend((rate * u32::from(frame)).to_le_bytes());
-        out.extend(frame.to_le_bytes());
-        out.extend(bits.to_le_bytes());
-        out.extend(b"data");
-        out.extend(size.to_le_bytes());
-        out.extend(&self.samples);
-        Some(out)
-    }
+/// Channels, samples a second and bits a sample, which must be the same to be joined.
+pub(super) type Format = (u16, u32, u16);
+
+fn has(bytes: &[u8], at: usize, text: &[u8]) -> bool {
+    bytes.get(at..).is_some_and(|bytes| bytes.starts_with(text))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The format of plain samples.
+fn format_at(bytes: &[u8], at: usize) -> Option<Format> {
+    /// A longer description follows, which begins with the kind.
+    const EXTENSIBLE: u16 = 0xfffe;
+    let kind = match u16_at(bytes, at)? {
+        EXTENSIBLE => u16_at(bytes, at + 24)?,
+        kind => kind,
+    };
+    let channels = u16_at(bytes, at + 2)?;
+    let rate = u32_at(bytes, at + 4)?;
+    let bits = u16_at(bytes, at + 14)?;
+    let is_plain = kind == 1 && (1..=64).contains(&channels) && [8, 16, 24, 32].contains(&bits);
+    (is_plain && (1..=768_000).contains(&rate)).then_some((channels, rate, bits))
+}
+
+/// What stands in front of so many bytes of samples. With more of them than the format can say it says the most.
+pub(super) fn header((channels, rate, bits): Format, size: u32) -> [u8; HEADER_BYTES as usize] {
+    let frame = channels * (bits / 8);
+    let mut out = [0; HEADER_BYTES as usize];
+    let fields: [&[u8]; 12] = [
+        b"RIFF",
+        &size.saturating_add(36).to_le_bytes(),
+        b"WAVEfmt ",
+        &16_u32.to_le_bytes(),
+        &1_u16.to_le_bytes(),
+        &channels.to_le_bytes(),
+        &rate.to_le_bytes(),
+        &(rate * u32::from(frame)).to_le_bytes(),
+        &frame.to_le_bytes(),
+        &bits.to_le_bytes(),
+        b"data",
+        &size.to_le_bytes(),
+    ];
+    out.copy_from_slice(&fields.concat());
+    out
 }
 
 #[cfg(test)]
@@ -167,29 +200,52 @@ mod tests {
         }
     }
 
+    fn file(samples: usize) -> Vec<u8> {
+        let bytes = 2 * samples;
+        let mut file = header((1, 24_000, 16), bytes as u32).to_vec();
+        file.extend((0..bytes).map(|i| i as u8));
+        file
+    }
+
     #[test]
-    fn sounds_are_joined_to_the_sample() {
-        let wav = |n: usize| Wav {
-            format: (1, 24_000, 16),
-            samples: vec![7; 2 * n],
-        };
-        let mut whole = wav(24_000);
-        whole
-            .append(&Wav::read(&wav(12_000).bytes().unwrap()).unwrap())
-            .unwrap();
-        assert_eq!(whole.seconds(), 1.5);
-        assert_eq!(Wav::read(&whole.bytes().unwrap()).unwrap(), whole);
-        let mut streamed = wav(10).bytes().unwrap();
-        streamed[40..44].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert_eq!(Wav::read(&streamed).unwrap(), wav(10));
-        let other = Wav {
-            format: (2, 24_000, 16),
-            samples: Vec::new(),
-        };
-        assert!(whole.append(&other).is_err());
-        let bytes = wav(3).bytes().unwrap();
-        for end in 0..bytes.len() {
-            drop(Wav::read(&bytes[..end]));
+    fn a_file_is_read_to_the_sample_whatever_sizes_it_tells() {
+        let whole = Wav::read(&file(12_000)).unwrap();
+        assert_eq!((whole.format, whole.seconds()), ((1, 24_000, 16), 0.5));
+        assert_eq!(Wav::format(&file(0)), Some(whole.format));
+        for unknown in [0, u32::MAX, u32::MAX - 36, i32::MAX as u32] {
+            let mut streamed = file(10);
+            streamed[40..44].copy_from_slice(&unknown.to_le_bytes());
+            assert_eq!(Wav::read(&streamed).unwrap(), Wav::read(&file(10)).unwrap());
         }
+        // Other parts may stand before the samples and behind them.
+        let mut more = file(10);
+        more.splice(36..36, *b"LIST\x03\0\0\0abc\0");
+        more.extend(b"id3 junk");
+        assert_eq!(Wav::read(&more).unwrap(), Wav::read(&file(10)).unwrap());
+        let mut extensible = file(10);
+        extensible[20..22].copy_from_slice(&0xfffe_u16.to_le_bytes());
+        extensible[16] = 40;
+        extensible.splice(
+            36..36,
+            [[22, 0].as_slice(), &[0; 6], &[1, 0], &[0; 14]].concat(),
+        );
+        assert_eq!(
+            Wav::read(&extensible).unwrap(),
+            Wav::read(&file(10)).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_is_cut_off_may_come_whole_and_what_is_no_sound_will_not() {
+        let kind = |bytes: &[u8]| Wav::read(bytes).unwrap_err().kind();
+        let good = file(10);
+        for end in 12..good.len() {
+            assert_eq!(kind(&good[..end]), ErrorKind::Malformed, "{end}");
+        }
+        assert_eq!(kind(&file(0)), ErrorKind::Malformed);
+        assert_eq!(kind(b"ID3 something"), ErrorKind::Invalid);
+        let mut floats = good.clone();
+        floats[20] = 3;
+        assert_eq!(kind(&floats), ErrorKind::Invalid);
     }
 }

@@ -1,6 +1,7 @@
 //! The types by their names, and the worker that carries them out.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -11,10 +12,12 @@ use crate::llm::route::Route;
 use crate::queue::job::Job;
 use crate::queue::worker::Worker;
 
+use super::audio::AudioFolder;
 use super::fields::PayloadError;
 use super::job_type::{Host, JobType, JobWork};
 use super::{
-    batch_process, calculate_similarity, extract_content, prompts, summarize, validate_summary,
+    batch_process, calculate_similarity, extract_content, generate_podcast, prompts, summarize,
+    validate_summary,
 };
 
 /// All types: those that are built in, and a host's own.
@@ -58,6 +61,14 @@ impl JobTypes {
         self
     }
 
+    /// The folder for sound, made if it is not there: a podcast is a file in it, and the parts that it is made of lie
+    /// beside until then, in a hidden folder of its own. All workers of a queue name the same. Default: none, and
+    /// `generate_podcast` jobs are left to workers that have one.
+    pub fn audio_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.host.audio_folder = Some(AudioFolder::new(folder.into()));
+        self
+    }
+
     /// Adds a type, or replaces the one of that name.
     pub fn with(mut self, own: JobType) -> Self {
         self.own.retain(|known| known.name != own.name);
@@ -83,6 +94,7 @@ impl JobTypes {
             prompts::completion(),
             prompts::embedding(),
             extract_content::job_type(&self.host),
+            generate_podcast::job_type(&self.host),
             summarize::job_type(&self.host),
             validate_summary::job_type(),
         ];
@@ -131,13 +143,14 @@ impl Worker {
     /// for as long as they are set to: [`CALL_TIMEOUT`](super::CALL_TIMEOUT) is what these types are made for. Default: jobs of
     /// kinds that no worker knows wait.
     pub fn job_types(mut self, types: &JobTypes, route: impl Into<Route<'static>>) -> Self {
-        let (judge, call) = validate_summary::judge();
-        let mut calls = vec![(judge.to_owned(), call)];
+        let parts = generate_podcast::calls(&types.host).into_iter();
+        let parts = parts.chain([validate_summary::judge()]);
+        let mut calls: Vec<_> = parts.map(|(name, call)| (name.to_owned(), call)).collect();
         for one in types.all() {
             match one.work {
                 JobWork::ModelCall(call) => calls.push((one.name, call)),
                 JobWork::Handler(handler) => self = self.handle(one.name, handler),
-                JobWork::Prompt(_) => {}
+                JobWork::Prompt(_) | JobWork::Elsewhere => {}
             }
         }
         self.model_calls(route, calls)

@@ -64,7 +64,8 @@ pub(super) fn judge() -> (&'static str, ModelCall) {
             }))?))
     };
     let make = |_: &RunningJob, answer: &Response| answer.parse::<Verdict>();
-    (JUDGE, ModelCall::new(ask, make))
+    let json = Request::default().with_response_format(ResponseFormat::JsonObject);
+    (JUDGE, ModelCall::new(ask, make).like(json))
 }
 
 #[derive(Serialize, Deserialize)]

@@ -59,6 +59,12 @@ pub trait LlmClient: Send + Sync {
         request.model.clone()
     }
 
+    /// Whether it can be asked such a thing at all. A kind of a queue's jobs that says what
+    /// it asks for passes by clients that cannot: they take over nothing when others are in trouble. Default: yes.
+    fn can(&self, _request: &Request) -> bool {
+        true
+    }
+
     /// Where it is asked: answers of the same provider and model are not [reused](crate::FileRun::reuse) where they
     /// came from another address. Default: nowhere in particular.
     fn address(&self) -> &str {
@@ -86,6 +92,9 @@ macro_rules! forward {
             }
             fn model_for(&self, request: &Request) -> Option<String> {
                 (**self).model_for(request)
+            }
+            fn can(&self, request: &Request) -> bool {
+                (**self).can(request)
             }
             fn address(&self) -> &str {
                 (**self).address()

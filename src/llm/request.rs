@@ -171,7 +171,7 @@ impl Request {
     /// A request for the sound of a text, at most 4096 characters, read out by a voice: a WAV file, in
     /// [`Response::audio`](crate::Response::audio). It needs a [model](Self::model) for speech; `instructions` and
     /// `speed` go into [`extra`](Self::extra). It is for a [`Route`](crate::Route), and for clients of OpenAI's
-    /// dialect; a queue speaks as part of the [type](crate::jobs_guide) `generate_podcast`.
+    /// dialect; a queue speaks as part of `generate_podcast` jobs.
     ///
     /// ```
     /// use batchwright::Request;

@@ -31,8 +31,9 @@ use super::params::RequestTask;
 use super::request::Request;
 use super::response::Response;
 
+#[derive(Clone)]
 struct Step<'a> {
-    client: Box<dyn LlmClient + 'a>,
+    client: Arc<dyn LlmClient + 'a>,
     limits: Limits,
 }
 
@@ -60,7 +61,7 @@ impl<'a> Route<'a> {
     pub fn limited(client: impl LlmClient + 'a, limits: Limits) -> Self {
         Self {
             steps: vec![Step {
-                client: Box::new(client),
+                client: Arc::new(client),
                 limits,
             }],
             retry: RetryPolicy::default(),
@@ -80,7 +81,7 @@ impl<'a> Route<'a> {
     pub fn then(mut self, client: impl LlmClient + 'a, limits: Limits) -> Self {
         assert!(self.steps.len() < 32, "a route has at most 32 steps");
         self.steps.push(Step {
-            client: Box::new(client),
+            client: Arc::new(client),
             limits,
         });
         self
@@ -122,6 +123,24 @@ impl<'a> Route<'a> {
     #[cfg(feature = "queue")]
     pub(crate) fn edition(&self) -> u32 {
         self.edition
+    }
+
+    /// The same without clients that cannot be asked such a thing; none if that is all of them. Limits and what was
+    /// learned of them are shared.
+    #[cfg(feature = "queue")]
+    pub(crate) fn serving(&self, like: &Request) -> Option<Self> {
+        let can = |step: &&Step<'a>| guarded("can()", || step.client.can(like)).unwrap_or(true);
+        let steps: Vec<Step<'a>> = self.steps.iter().filter(can).cloned().collect();
+        (!steps.is_empty()).then(|| Self {
+            steps,
+            retry: self.retry,
+            limiter: self.limiter.clone(),
+            trails: self.trails.clone(),
+            clock: self.clock.clone(),
+            carried: self.carried.clone(),
+            edition: self.edition,
+            observer: self.observer.clone(),
+        })
     }
 
     /// Who hears of every call that is made. Default: nobody.

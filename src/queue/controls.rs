@@ -128,7 +128,7 @@ impl Controls {
         let route = self.following(setup, route);
         for (name, call) in calls {
             let kind = Kind::Prompts {
-                route: route.clone(),
+                route: call.route(&route),
                 task: RequestTask::Complete,
                 call: Some(call),
             };

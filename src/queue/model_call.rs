@@ -10,6 +10,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
+use crate::llm::route::Route;
 
 use super::handler::RunningJob;
 
@@ -40,6 +41,7 @@ type Make = dyn Fn(&RunningJob, &Response) -> Result<Box<RawValue>, Error> + Sen
 pub struct ModelCall {
     ask: Arc<Ask>,
     make: Arc<Make>,
+    like: Option<Arc<Request>>,
 }
 
 impl ModelCall {
@@ -60,7 +62,21 @@ impl ModelCall {
         Self {
             ask: Arc::new(ask),
             make: Arc::new(make),
+            like: None,
         }
+    }
+
+    /// Says what is asked for, by a request like those that will be: an answer in JSON, speech. Clients of the route that
+    /// [cannot](crate::LlmClient::can) do that are passed by. Default: every client is asked.
+    pub fn like(mut self, request: Request) -> Self {
+        self.like = Some(Arc::new(request));
+        self
+    }
+
+    /// The route of its calls. Where nobody can, everybody is asked, and says why not.
+    pub(crate) fn route(&self, all: &Arc<Route<'static>>) -> Arc<Route<'static>> {
+        let fit = self.like.as_ref().and_then(|like| all.serving(like));
+        fit.map_or_else(|| all.clone(), Arc::new)
     }
 
     pub(crate) fn request(&self, job: &RunningJob, ctx: &Context) -> Result<Request, Error> {

@@ -13,6 +13,7 @@ use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
 use crate::llm::hash::hex;
+use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpTransport, Transport, is_callable};
@@ -548,6 +549,17 @@ impl LlmClient for Client {
         match &self.0 {
             Inner::Remote(remote) => remote.model.of_request(request).map(str::to_owned),
             Inner::Extract(extract) => extract.model_for(request),
+        }
+    }
+
+    fn can(&self, request: &Request) -> bool {
+        match &self.0 {
+            Inner::Remote(remote) => match request.task {
+                RequestTask::Complete => true,
+                RequestTask::Embed => remote.vendor.embeds.is_some(),
+                RequestTask::Speech => remote.vendor.speaks,
+            },
+            Inner::Extract(extract) => extract.can(request),
         }
     }
 

@@ -15,20 +15,23 @@ pub const EXTRACT_CHARS: usize = 300;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Extract;
 
+/// Why a request asks for more than the beginning of a text.
+fn refusal(request: &Request) -> Option<&'static str> {
+    if request.task == RequestTask::Speech {
+        Some("extract makes no speech")
+    } else if request.params.response_format.is_some() {
+        Some("an answer in JSON was asked for, and extract is no model that could give it")
+    } else if request.files().next().is_some() {
+        Some("extract reads no files")
+    } else {
+        None
+    }
+}
+
 impl LlmClient for Extract {
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         ctx.check()?;
-        if request.task == RequestTask::Speech {
-            return Err(Error::new(ErrorKind::Invalid, "extract makes no speech"));
-        }
-        if request.params.response_format.is_some() {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "an answer in JSON was asked for, and extract is no model that could give it",
-            ));
-        }
-        if request.files().next().is_some() {
-            let why = "extract reads no files";
+        if let Some(why) = refusal(request) {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         let text = request
@@ -55,6 +58,10 @@ impl LlmClient for Extract {
         }
         response.model = Some("extract".to_owned());
         Ok(response)
+    }
+
+    fn can(&self, request: &Request) -> bool {
+        request.task == RequestTask::Complete && refusal(request).is_none()
     }
 
     fn provider(&self) -> &str {

@@ -83,6 +83,17 @@ pub struct WorkArgs {
     #[arg(help_heading = "Queue", long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
+    /// Folder that podcasts are written to, the same for all workers of a queue
+    ///
+    /// For jobs of the type generate_podcast; their results name the file [default: audio, in the folder of the queue]
+    #[arg(
+        help_heading = "Queue",
+        long,
+        value_name = "DIR",
+        hide_short_help = true
+    )]
+    pub audio_dir: Option<PathBuf>,
+
     /// How long calls in flight may go on after Ctrl-C
     #[arg(help_heading = "Queue", long, value_name = "TIME", default_value = "30s", value_parser = seconds,
         hide_short_help = true)]

@@ -53,6 +53,7 @@ mod native_lines;
 mod net;
 mod output;
 mod packed;
+mod podcast;
 mod portable;
 #[cfg(unix)]
 mod private;

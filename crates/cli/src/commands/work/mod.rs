@@ -70,7 +70,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         .context(&ctx)
         .notifier(listeners.notifier)
         .follow(watch)
-        .job_types(job_types::built_in())
+        .job_types(job_types::of_worker(args.audio_dir.as_deref(), &folder))
         .on_settings(tell_changes(progress.clone(), queue.clone(), note))
         .worker(&queue)
         .map_err(failed)?

@@ -1,0 +1,217 @@
+//! Podcasts, from `submit --type generate_podcast` to a file that can be heard.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use batchwright_simulate::{SimConfig, Simulator, Trouble, speech};
+use serde_json::{Value, json};
+
+use super::common::{Desk, PATIENCE, simulator};
+use super::job_types::{taken, working};
+use super::queue::{database, plain, queue, submit};
+
+const VOICES: [(&str, &str); 2] = [("Anna", "sage"), ("Bert", "echo")];
+
+fn turns(n: usize) -> Vec<(&'static str, &'static str, String)> {
+    let turn = |i: usize| {
+        let (speaker, voice) = VOICES[i % 2];
+        (speaker, voice, format!("This is number {i}, said in Bern."))
+    };
+    (0..n).map(turn).collect()
+}
+
+/// The payload of a podcast with a script.
+fn scripted(id: &str, n: usize) -> Value {
+    let script = turns(n).into_iter();
+    let script = script.map(|(speaker, _, text)| json!({"speaker": speaker, "text": text}));
+    let voices = VOICES.map(|(speaker, voice)| json!({"speaker": speaker, "voice": voice}));
+    json!({"id": id, "script": script.collect::<Vec<_>>(), "voices": voices, "speech_model": "tts-1"})
+}
+
+fn write(desk: &Desk, payloads: &[Value]) {
+    let lines: String = payloads.iter().map(|line| format!("{line}\n")).collect();
+    desk.write("in.jsonl", lines);
+}
+
+fn samples(path: &str) -> Vec<i16> {
+    let file = std::fs::read(path).unwrap();
+    let pairs = file[44..].chunks_exact(2);
+    pairs
+        .map(|pair| i16::from_le_bytes([pair[0], pair[1]]))
+        .collect()
+}
+
+/// The file is all that was to be said, in its order and nothing else.
+#[track_caller]
+fn says_it_all(result: &Value, n: usize) {
+    let whole = turns(n).into_iter();
+    let whole: Vec<i16> = whole
+        .flat_map(|(_, voice, text)| speech(&text, voice))
+        .collect();
+    let path = result["audio"].as_str().unwrap();
+    assert!(samples(path) == whole, "{path}");
+    let seconds = whole.len() as f64 / 24_000.0;
+    assert!(
+        (result["seconds"].as_f64().unwrap() - seconds).abs() < 0.001,
+        "{result}"
+    );
+}
+
+/// What lies in a folder, hidden folders left out.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// What Python's reader of such files says of one: channels, bytes a sample, samples a second, samples.
+fn read_by_python(path: &str) -> Option<String> {
+    let code = "import sys, wave; print(*wave.open(sys.argv[1]).getparams()[:4])";
+    let said = Command::new("python3")
+        .args(["-c", code, path])
+        .output()
+        .ok()?;
+    assert!(
+        said.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    Some(String::from_utf8(said.stdout).unwrap().trim().to_owned())
+}
+
+#[test]
+fn podcasts_are_made_through_trouble_and_can_be_heard() {
+    const TURNS: usize = 24;
+    let desk = Desk::new();
+    let article =
+        json!({"id": "article", "content": "It rained all day in Bern.", "voices": ["onyx"]});
+    write(&desk, &[scripted("scripted", TURNS), article]);
+    let id = submit(&desk, "--type generate_podcast in.jsonl");
+    let few = Duration::from_millis(10);
+    let mut config = SimConfig::default().retry_after(few).seed(2);
+    for kind in [
+        Trouble::RateLimit,
+        Trouble::Error503,
+        Trouble::Drop,
+        Trouble::Truncated,
+        Trouble::BrokenJson,
+        Trouble::Empty,
+    ] {
+        config = config.trouble(kind, 0.12);
+    }
+    let sim = simulator(config);
+    let words = "-j 8 --until-empty --audio-dir casts";
+    working(&desk, &sim, words).wait().expect(0);
+    let results = taken(&desk, id);
+    let result = &results["scripted"]["result"];
+    says_it_all(result, TURNS);
+    assert_eq!(
+        (&result["chunks"], &result["speech_model"]),
+        (&json!(TURNS), &json!("tts-1"))
+    );
+    assert_eq!(result["voices"], json!({"Anna": "sage", "Bert": "echo"}));
+    let path = result["audio"].as_str().unwrap();
+    if let Some(said) = read_by_python(path) {
+        let count = samples(path).len();
+        assert_eq!(said, format!("1 2 24000 {count}"));
+    }
+    let result = &results["article"]["result"];
+    assert_eq!(result["voices"], json!({"Host": "onyx"}));
+    let said = result["script"][0]["text"].as_str().unwrap();
+    let path = result["audio"].as_str().unwrap();
+    assert!(samples(path) == speech(said, "onyx"), "{result}");
+    assert!(
+        result["title"].as_str().unwrap().contains("rained"),
+        "{result}"
+    );
+    assert_eq!(sim.stats().malformed, 0);
+    assert!(
+        sim.stats().by_trouble.len() >= 5,
+        "{:?}",
+        sim.stats().by_trouble
+    );
+    // Two files, and nothing of their parts.
+    assert_eq!(files(&desk.path("casts")).len(), 2);
+    assert!(queue(&desk).open_processes().unwrap().is_empty());
+}
+
+#[test]
+fn no_sound_that_was_paid_for_is_bought_again_whatever_is_killed() {
+    const TURNS: usize = 60;
+    let desk = Desk::new();
+    write(&desk, &[scripted("p", TURNS)]);
+    let id = submit(&desk, "--type generate_podcast in.jsonl");
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(30)));
+    for calls in [0, 20, 40] {
+        let mut killed = working(&desk, &sim, "-j 4");
+        assert!(sim.wait_until(|s| s.speech_calls > calls, PATIENCE));
+        killed.child.kill().unwrap();
+        let _ = killed.child.wait();
+    }
+    working(&desk, &sim, "-j 4 --until-empty").wait().expect(0);
+    let results = taken(&desk, id);
+    says_it_all(&results["p"]["result"], TURNS);
+    // Each piece once, but for the four that were in flight at each kill.
+    let stats = sim.stats();
+    assert!(stats.speech_calls <= (TURNS + 3 * 4) as u64, "{stats:?}");
+    // Where no folder is named it is beside the queue.
+    let audio = results["p"]["result"]["audio"].as_str().unwrap();
+    let folder = Path::new(audio).parent().unwrap();
+    assert_eq!(folder, database(&desk).with_file_name("audio"));
+    assert_eq!(files(folder), [Path::new(audio)]);
+}
+
+#[test]
+fn what_failed_is_tried_again_with_the_sound_that_is_there() {
+    const TURNS: usize = 20;
+    let desk = Desk::new();
+    write(&desk, &[scripted("p", TURNS)]);
+    let id = submit(&desk, "--type generate_podcast in.jsonl");
+    let bad = |sim: &Simulator| {
+        let plan = |(_, _, text): &(_, _, String)| sim.config().plan(text).is_some();
+        turns(TURNS).iter().filter(|turn| plan(turn)).count() as u64
+    };
+    let first = simulator(
+        SimConfig::default()
+            .trouble(Trouble::BadRequest, 0.2)
+            .seed(4),
+    );
+    assert!((1..10).contains(&bad(&first)), "{}", bad(&first));
+    working(&desk, &first, "-j 4 --until-empty")
+        .wait()
+        .expect(3);
+    let job = queue(&desk).items(id, None, 1).unwrap()[0].job_id;
+    let error = queue(&desk).job(job).unwrap().unwrap().error.unwrap();
+    assert!(
+        error.message().contains("there is no sound of piece"),
+        "{error}"
+    );
+    plain(&desk, &format!("retry {id}")).expect(0);
+    let second = simulator(SimConfig::default());
+    working(&desk, &second, "-j 4 --until-empty")
+        .wait()
+        .expect(0);
+    assert_eq!(second.stats().speech_calls, bad(&first));
+    says_it_all(&taken(&desk, id)["p"]["result"], TURNS);
+}
+
+#[test]
+fn what_cannot_become_a_podcast_is_refused_or_fails_with_its_reason() {
+    let desk = Desk::new();
+    write(
+        &desk,
+        &[
+            json!({"content": "a"}),
+            json!({"content": "a", "voices": [7]}),
+        ],
+    );
+    plain(&desk, "submit --type generate_podcast in.jsonl")
+        .expect(2)
+        .says("in.jsonl line 2: field `voices[0]`: write an object, and not a number");
+    write(&desk, &[json!({"id": "p", "content": "It rained."})]);
+    let id = submit(&desk, "--type generate_podcast in.jsonl");
+    plain(&desk, "work --provider extract --until-empty").expect(3);
+    let results = taken(&desk, id);
+    let error = results["p"]["error"]["message"].as_str().unwrap();
+    assert!(error.contains("no model wrote the script"), "{error}");
+}

@@ -1,0 +1,239 @@
+//! The folder that sound is kept in: the parts of a podcast while it is made, each on the disk before its job has its
+//! outcome, and the file that they become.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::base::atomic_file::AtomicFile;
+use crate::base::disk::room;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::JobId;
+use crate::base::private::make_folder;
+
+use super::script::Script;
+use super::speech::{HEADER_BYTES, Wav, header};
+
+/// No sound is asked for where it might not fit.
+const LEAST_ROOM: u64 = 128 << 20;
+const SCRIPT: &str = "script.json";
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub(super) struct AudioFolder(PathBuf);
+
+/// A file that is finished.
+#[derive(Debug, PartialEq)]
+pub(super) struct Finished {
+    pub path: PathBuf,
+    pub seconds: f64,
+    pub bytes: u64,
+}
+
+impl AudioFolder {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self(std::path::absolute(&folder).unwrap_or(folder))
+    }
+
+    /// Where the parts of a podcast are until it is finished.
+    fn parts(&self, job: JobId) -> PathBuf {
+        self.0.join(format!(".{job}.parts"))
+    }
+
+    pub(super) fn part(&self, job: JobId, name: &str) -> PathBuf {
+        self.parts(job).join(format!("{name}.wav"))
+    }
+
+    /// The file of a podcast that people call so.
+    pub(super) fn target(&self, job: JobId, name: &str) -> PathBuf {
+        let plain = |c: char| match c.is_ascii_alphanumeric() || "-_.".contains(c) {
+            true => c,
+            false => '-',
+        };
+        let name: String = name.chars().take(60).map(plain).collect();
+        let name = name.trim_start_matches('.');
+        self.0.join(format!("{name}-{job}.wav"))
+    }
+
+    /// Makes the folder for the parts, if there is room for them.
+    ///
+    /// # Errors
+    /// One that all jobs share.
+    pub(super) fn prepare(&self, job: JobId) -> Result<(), Error> {
+        let folder = self.parts(job);
+        make_folder(&folder).map_err(|error| unwritten(ErrorKind::Transient, &folder, &error))?;
+        match room(&folder) {
+            Some((free, _)) if free < LEAST_ROOM => {
+                let why = "the disk is nearly full, and nothing is asked for that might be lost";
+                let why = format!("{}: {why}", self.0.display());
+                Err(Error::new(ErrorKind::Transient, why).with_critical())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The script that was kept, if there is one.
+    pub(super) fn script(&self, job: JobId) -> Option<Script> {
+        let text = fs::read(self.parts(job).join(SCRIPT)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    pub(super) fn keep_script(&self, job: JobId, script: &Script) -> Result<(), Error> {
+        let text = serde_json::to_vec(script).unwrap_or_default();
+        let path = self.parts(job).join(SCRIPT);
+        write(&path, |file| file.write_all(&text))
+            .map_err(|error| unwritten(ErrorKind::Transient, &path, &error))
+    }
+
+    /// Keeps a part, on the disk when this returns.
+    ///
+    /// # Errors
+    /// One that is final: the sound is paid for, and would be bought again.
+    pub(super) fn keep_part(&self, job: JobId, name: &str, sound: &Wav) -> Result<(), Error> {
+        let path = self.part(job, name);
+        let size = u32::try_from(sound.samples.len());
+        let size =
+            size.map_err(|_| Error::new(ErrorKind::Invalid, "more sound than a file holds"))?;
+        write(&path, |file| {
+            file.write_all(&header(sound.format, size))?;
+            file.write_all(&sound.samples)
+        })
+        .map_err(|error| unwritten(ErrorKind::Invalid, &path, &error))
+    }
+
+    /// Joins parts to the file, which is there whole or not at all.
+    pub(super) fn join(&self, target: &Path, parts: &[PathBuf]) -> Result<(), Error> {
+        let unread = |path: &Path, error: &io::Error| {
+            let why = format!("{}: cannot be read: {error}", path.display());
+            Error::new(ErrorKind::Transient, why)
+        };
+        let (mut format, mut total) = (None, 0);
+        for part in parts {
+            let (this, size) = described(part).map_err(|error| unread(part, &error))?;
+            let before = *format.get_or_insert(this);
+            if before != this {
+                let why = format!("sounds of two formats cannot be joined: {before:?}, {this:?}");
+                return Err(Error::new(ErrorKind::Invalid, why));
+            }
+            total += size;
+        }
+        let whole = u32::try_from(total)
+            .ok()
+            .filter(|total| total.checked_add(36).is_some());
+        let (Some(format), Some(whole)) = (format, whole) else {
+            let why = "there is no sound, or more than a WAV file can hold";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        };
+        write(target, |file| {
+            file.write_all(&header(format, whole))?;
+            for part in parts {
+                let mut part = File::open(part)?;
+                part.seek(SeekFrom::Start(HEADER_BYTES))?;
+                io::copy(&mut part, file)?;
+            }
+            Ok(())
+        })
+        .map_err(|error| unwritten(ErrorKind::Transient, target, &error))
+    }
+
+    /// What a finished file holds.
+    pub(super) fn finished(&self, target: PathBuf) -> Result<Finished, Error> {
+        let found = described(&target).map_err(|error| {
+            let why = format!("{}: cannot be read: {error}", target.display());
+            Error::new(ErrorKind::Transient, why)
+        });
+        let ((channels, rate, bits), bytes) = found?;
+        let a_second = f64::from(rate) * f64::from(channels) * f64::from(bits / 8);
+        Ok(Finished {
+            path: target,
+            seconds: (bytes as f64 / a_second * 1000.0).round() / 1000.0,
+            bytes: bytes + HEADER_BYTES,
+        })
+    }
+
+    /// Deletes the parts.
+    pub(super) fn forget(&self, job: JobId) {
+        let folder = self.parts(job);
+        if let Err(error) = fs::remove_dir_all(&folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("{}: cannot be deleted: {error}", folder.display());
+        }
+    }
+}
+
+/// The format of a file that was written here, and the bytes of its sound.
+fn described(path: &Path) -> io::Result<((u16, u32, u16), u64)> {
+    let mut head = [0; HEADER_BYTES as usize];
+    let mut file = File::open(path)?;
+    file.read_exact(&mut head)?;
+    let size = file.metadata()?.len() - HEADER_BYTES;
+    let format = Wav::format(&head).ok_or_else(|| io::Error::other("it is no WAV file"))?;
+    Ok((format, size))
+}
+
+fn write(path: &Path, fill: impl FnOnce(&mut &File) -> io::Result<()>) -> io::Result<()> {
+    let made = AtomicFile::create(path, File::options().write(true))?;
+    fill(&mut made.file())?;
+    made.replace().map(drop)
+}
+
+fn unwritten(kind: ErrorKind, path: &Path, error: &io::Error) -> Error {
+    let why = format!("{}: cannot be written: {error}", path.display());
+    Error::new(kind, why).with_critical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::Turn;
+    use super::*;
+
+    #[test]
+    fn parts_are_kept_and_joined_to_the_sample() {
+        let folder = tempfile::tempdir().unwrap();
+        let audio = AudioFolder::new(folder.path().join("new"));
+        let job = JobId::from_bytes([7; 16]);
+        audio.prepare(job).unwrap();
+        let sound = |level: u8, n: usize| Wav {
+            format: (1, 24_000, 16),
+            samples: vec![level; 2 * n],
+        };
+        audio.keep_part(job, "a", &sound(1, 12_000)).unwrap();
+        audio.keep_part(job, "b", &sound(2, 24_000)).unwrap();
+        let target = audio.target(job, "../rain in Bern");
+        assert!(
+            target.ends_with(format!("-rain-in-Bern-{job}.wav")),
+            "{target:?}"
+        );
+        let parts = ["a", "b", "a"].map(|name| audio.part(job, name));
+        audio.join(&target, &parts).unwrap();
+        let finished = audio.finished(target.clone()).unwrap();
+        assert_eq!((finished.seconds, finished.bytes), (2.0, 96_044));
+        let whole = Wav::read(&fs::read(&target).unwrap()).unwrap();
+        let samples = [sound(1, 12_000), sound(2, 24_000), sound(1, 12_000)];
+        assert_eq!(whole.samples, samples.map(|one| one.samples).concat());
+
+        let mut other = sound(3, 1);
+        other.format = (2, 24_000, 16);
+        audio.keep_part(job, "c", &other).unwrap();
+        let parts = ["a", "c"].map(|name| audio.part(job, name));
+        let error = audio.join(&target, &parts).unwrap_err();
+        assert!(error.message().contains("two formats"), "{error}");
+        assert_eq!(audio.finished(target).unwrap().bytes, 96_044);
+
+        assert_eq!(audio.script(job), None);
+        let turns = vec![Turn {
+            speaker: "Host".into(),
+            text: "Hello.".into(),
+        }];
+        let script = Script {
+            title: "a".into(),
+            turns,
+        };
+        audio.keep_script(job, &script).unwrap();
+        assert_eq!(audio.script(job), Some(script));
+        audio.forget(job);
+        audio.forget(job);
+        assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+    }
+}

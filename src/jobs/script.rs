@@ -1,0 +1,252 @@
+//! Scripts of podcasts: who says what, as a model was asked to write it, in words that can be spoken.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::response::Response;
+
+/// Nearly two hours of speech.
+pub(super) const MOST_CHARS: usize = 100_000;
+pub(super) const MOST_TURNS: usize = 2_000;
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Script {
+    pub title: String,
+    pub turns: Vec<Turn>,
+}
+
+/// What somebody says at a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Turn {
+    pub speaker: String,
+    pub text: String,
+}
+
+/// The JSON Schema of a script.
+pub(super) fn schema(speakers: &[&str]) -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "title": {"type": "string"},
+            "turns": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "speaker": {"type": "string", "enum": speakers},
+                        "text": {"type": "string"},
+                    },
+                    "required": ["speaker", "text"],
+                    "additionalProperties": false,
+                },
+            },
+        },
+        "required": ["title", "turns"],
+        "additionalProperties": false,
+    })
+}
+
+impl Script {
+    /// The script in a model's answer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] when somebody speaks who was not asked for, or nobody says anything;
+    /// [`ErrorKind::Invalid`] when it is longer than was asked for by far.
+    pub(super) fn of_answer(answer: &Response, speakers: &[&str]) -> Result<Self, Error> {
+        let script: Self = answer.parse()?;
+        script.spoken(speakers)
+    }
+
+    /// The same in words that can be spoken, by these speakers.
+    pub(super) fn spoken(self, speakers: &[&str]) -> Result<Self, Error> {
+        let malformed = |why: String| Error::new(ErrorKind::Malformed, why);
+        let mut turns: Vec<Turn> = Vec::with_capacity(self.turns.len());
+        for turn in self.turns {
+            let name = spoken(&turn.speaker);
+            let name = name.trim_end_matches(':').trim_end();
+            let known = speakers.iter().find(|one| one.eq_ignore_ascii_case(name));
+            let Some(speaker) = known else {
+                return Err(malformed(format!(
+                    "the script has a speaker who is none of: {}",
+                    speakers.join(", ")
+                )));
+            };
+            let text = spoken(&turn.text);
+            // Some write the name in front of what is said as well.
+            let text = match text.split_once(':') {
+                Some((name, rest)) if name.eq_ignore_ascii_case(speaker) => rest.trim_start(),
+                _ => &text,
+            };
+            match turns.last_mut() {
+                _ if text.is_empty() => {}
+                Some(last) if last.speaker == *speaker => {
+                    last.text.push(' ');
+                    last.text.push_str(text);
+                }
+                _ => turns.push(Turn {
+                    speaker: (*speaker).to_owned(),
+                    text: text.to_owned(),
+                }),
+            }
+        }
+        let chars: usize = turns.iter().map(|turn| turn.text.chars().count()).sum();
+        if chars > MOST_CHARS || turns.len() > MOST_TURNS {
+            let why =
+                format!("the script has more than {MOST_CHARS} characters or {MOST_TURNS} turns");
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        match turns.is_empty() {
+            true => Err(malformed("the script has nobody say anything".to_owned())),
+            false => Ok(Self {
+                title: spoken(&self.title),
+                turns,
+            }),
+        }
+    }
+}
+
+/// A text in one line, without what Markdown puts around words.
+fn spoken(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.starts_with("```"));
+    let words = lines.map(|line| unmarked(&without_links(without_bullet(line))));
+    let words: Vec<String> = words.collect();
+    let words: Vec<&str> = words
+        .iter()
+        .flat_map(|line| line.split_whitespace())
+        .collect();
+    words.join(" ")
+}
+
+/// A line without what makes it a heading, a quotation or an item of a list.
+fn without_bullet(line: &str) -> &str {
+    let heading = line.trim_start_matches('#');
+    let line = match heading.starts_with(' ') {
+        true => heading.trim_start(),
+        false => line,
+    };
+    let marks = ["> ", "- ", "* ", "+ "];
+    let rest = marks.iter().find_map(|mark| line.strip_prefix(mark));
+    rest.unwrap_or(line).trim_start()
+}
+
+/// A line with the words of its links in place of them.
+fn without_links(line: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some((before, after)) = rest.split_once("](") {
+        let Some((end, open)) = after.find(')').zip(before.rfind('[')) else {
+            out.push_str(before);
+            out.push_str("](");
+            rest = after;
+            continue;
+        };
+        out.push_str(before[..open].trim_end_matches('!'));
+        out.push_str(&before[open + 1..]);
+        rest = &after[end + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// A line without emphasis and marks of code.
+fn unmarked(line: &str) -> String {
+    let letters: Vec<char> = line.chars().collect();
+    let at = |place: Option<usize>| place.and_then(|place| letters.get(place).copied());
+    let is_mark = |i: usize, letter: char| {
+        let (before, after) = (at(i.checked_sub(1)), at(Some(i + 1)));
+        let blank = |side: Option<char>| side.is_none_or(char::is_whitespace);
+        let word = |side: Option<char>| side.is_some_and(char::is_alphanumeric);
+        match letter {
+            '`' => true,
+            // What stands alone is a sign, as in `2 * 3`.
+            '*' => !(blank(before) && blank(after)),
+            // What stands within a word is part of it.
+            '_' => !(word(before) && word(after)),
+            '~' => before == Some('~') || after == Some('~'),
+            _ => false,
+        }
+    };
+    let kept = letters.iter().enumerate();
+    let kept = kept.filter(|(i, letter)| !is_mark(*i, **letter));
+    kept.map(|(_, letter)| *letter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEAKERS: [&str; 2] = ["Host", "Guest"];
+
+    fn read(text: &str) -> Result<Script, Error> {
+        Script::of_answer(&Response::new("test", text), &SPEAKERS)
+    }
+
+    #[test]
+    fn markdown_is_taken_off_and_signs_stay() {
+        for (written, said) in [
+            ("**Good** _morning_, `all`.", "Good morning, all."),
+            (
+                "## Rain\n\n- It *rained*.\n> And how!",
+                "Rain It rained. And how!",
+            ),
+            (
+                "See [the report](https://example.org/a_b) now",
+                "See the report now",
+            ),
+            ("![map](m.png) and ~~not~~", "map and not"),
+            (
+                "2 * 3 = 6, snake_case, #1, ~5",
+                "2 * 3 = 6, snake_case, #1, ~5",
+            ),
+            ("a](b and [c](d", "a](b and [c](d"),
+            ("```\ncode\n```", "code"),
+            ("雨が**降った**。", "雨が降った。"),
+        ] {
+            assert_eq!(spoken(written), said);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_script_whatever_is_put_around_it() {
+        let script = read(
+            "```json\n{\"title\": \"# Rain\", \"turns\": [{\"speaker\": \"**host:**\", \"text\": \"Host: It rained.\"}, \
+             {\"speaker\": \"Host\", \"text\": \"*All day.*\"}, {\"speaker\": \"Guest\", \"text\": \" \"}, \
+             {\"speaker\": \"GUEST\", \"text\": \"Where: here?\"}]}\n```",
+        )
+        .unwrap();
+        let turn = |speaker: &str, text: &str| Turn {
+            speaker: speaker.to_owned(),
+            text: text.to_owned(),
+        };
+        let turns = vec![
+            turn("Host", "It rained. All day."),
+            turn("Guest", "Where: here?"),
+        ];
+        assert_eq!(
+            script,
+            Script {
+                title: "Rain".to_owned(),
+                turns
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_no_script_is_asked_for_again_and_what_is_too_long_is_not() {
+        let one = |speaker: &str, text: &str| {
+            let script = json!({"title": "", "turns": [{"speaker": speaker, "text": text}]});
+            read(&script.to_string()).unwrap_err().kind()
+        };
+        assert_eq!(one("Nobody", "Hello."), ErrorKind::Malformed);
+        assert_eq!(one("Host", "** **"), ErrorKind::Malformed);
+        assert_eq!(one("Host", &"a".repeat(MOST_CHARS + 1)), ErrorKind::Invalid);
+        assert_eq!(
+            read("Host: Hello.").unwrap_err().kind(),
+            ErrorKind::Malformed
+        );
+        let none = read(r#"{"title": "a", "turns": []}"#);
+        assert_eq!(none.unwrap_err().kind(), ErrorKind::Malformed);
+    }
+}
