@@ -30,14 +30,15 @@ struct Earlier {
     unusable: bool,
 }
 
-/// Finds out which items share an answer, and which of them have it in the output already. Vectors are those of one
-/// `maker`, a provider with its model, which is the first that is met if there is none yet.
+/// Finds out which items share an answer, and which of them have it in the output already; who gave it is added to the
+/// plan. Where the input asks for vectors they are all by one provider and model: by those of the plan, or the first that is met.
 pub(super) fn find(
     index: &FileIndex,
     kinds: &[RequestKind],
     output: &OpenOutput,
     options: &FileRunOptions,
-    mut makers: Option<&mut Vec<(String, String)>>,
+    embeds: bool,
+    plan: &mut RunPlan,
 ) -> Result<(Equals, Answered), Error> {
     if options.dedupe == Dedupe::Never {
         return Ok(Default::default());
@@ -59,8 +60,14 @@ pub(super) fn find(
             let group = equals.group(index, line.prefix(options.redo_extracts));
             let known = found.get(&group.start);
             let worse = unusable && known.is_some_and(|(_, known)| !known.unusable);
-            if group.is_empty() || worse || !unusable && !is_of_one(&mut makers, line) {
+            if group.is_empty() || worse {
                 return;
+            }
+            if !unusable {
+                if embeds && !is_of_one(&mut plan.vectors_before, &line) {
+                    return;
+                }
+                remember(&mut plan.models_before, line.model);
             }
             found.insert(group.start, (group.end, Earlier { at, unusable }));
         })?;
@@ -77,12 +84,9 @@ pub(super) fn find(
     Ok((equals, answered))
 }
 
-/// Whether the vector of this line goes together with the others.
-fn is_of_one(makers: &mut Option<&mut Vec<(String, String)>>, line: PreviousLine) -> bool {
-    let Some(makers) = makers else {
-        return true;
-    };
-    let Some(maker) = line.provider.zip(line.model) else {
+/// Whether the vector of this line goes together with those of these makers.
+fn is_of_one(makers: &mut Vec<(String, String)>, line: &PreviousLine) -> bool {
+    let Some(maker) = line.provider.clone().zip(line.model.clone()) else {
         return false;
     };
     match &makers[..] {
@@ -92,6 +96,15 @@ fn is_of_one(makers: &mut Option<&mut Vec<(String, String)>>, line: PreviousLine
         }
         [only] => *only == maker,
         _ => false,
+    }
+}
+
+/// A few models are enough to tell that the default has changed.
+pub(super) fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
+    if let Some(model) = model.filter(|_| models.len() < 8)
+        && !models.contains(&model)
+    {
+        models.push(model);
     }
 }
 

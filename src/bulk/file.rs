@@ -16,7 +16,7 @@ use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::answered::{self, Answered};
+use super::answered::{self, Answered, remember};
 use super::backlog::FileBacklog;
 use super::compact::compact;
 use super::equals::Equals;
@@ -313,9 +313,9 @@ impl<'a> FileRun<'a> {
                 if !flags.all_right() {
                     // The lines have moved.
                     let embeds = task == RequestTask::Embed;
-                    let makers = embeds.then_some(&mut self.plan.vectors_before);
+                    let (output, plan) = (&self.output, &mut self.plan);
                     (equals, answered) =
-                        answered::find(&index, &kinds, &self.output, &self.options, makers)?;
+                        answered::find(&index, &kinds, output, &self.options, embeds, plan)?;
                 }
                 let mut last = None;
                 let classes = kinds
@@ -471,8 +471,7 @@ fn prepare_file(
     let tally = index.tally();
     let total = index.len() as u64;
     plan.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
-    let makers = embeds.then_some(&mut plan.vectors_before);
-    let found = answered::find(&index, &checked.kinds, &output, options, makers);
+    let found = answered::find(&index, &checked.kinds, &output, options, embeds, plan);
     let (equals, answered) = found.map_err(FileRunError::Output)?;
     answered.tell(plan, &equals, &index, options);
     plan.total = Some(total);
@@ -497,15 +496,6 @@ fn prepare_file(
         attached,
     };
     Ok((prepared, output))
-}
-
-/// A few models are enough to tell that the default has changed.
-fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
-    if let Some(model) = model.filter(|_| models.len() < 8)
-        && !models.contains(&model)
-    {
-        models.push(model);
-    }
 }
 
 fn prepare_stream(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::Value;
 
-use super::common::{Desk, NOBODY, Running, all_ids, simulator};
+use super::common::{Desk, NOBODY, Running, all_ids, good, simulator};
 
 /// A run of `in.jsonl` by `custom` at this address, with `extract` behind it; its summary.
 fn before_extract(desk: &Desk, url: &str, words: &str) -> Value {
@@ -183,4 +183,18 @@ fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
     desk.run(&sim, "in.jsonl -o out.jsonl --fallback extract")
         .expect(0);
     assert_eq!(sim.stats().calls, 5);
+}
+
+#[test]
+#[ignore = "twelve seconds"]
+fn a_run_is_told_of_the_limit_that_held_it_whoever_gave_it() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 70);
+    let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -j 8");
+    command.env("RATE_LIMIT_REQUESTS_PER_MINUTE", "300");
+    Running::start(&mut command)
+        .wait()
+        .expect(0)
+        .says("limited by the quota")
+        .says("with --rpm ");
 }

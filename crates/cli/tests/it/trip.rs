@@ -23,6 +23,14 @@ fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Va
     (value["summary"].take(), ended.stderr.clone())
 }
 
+/// It asks everybody to wait for a minute.
+fn closed() -> Simulator {
+    let config = SimConfig::default()
+        .trouble(Trouble::Error503, 1.0)
+        .trouble_times(Trouble::Error503, None);
+    simulator(config.retry_after(Duration::from_secs(60)))
+}
+
 fn always(trouble: Trouble) -> Simulator {
     let config = SimConfig::default()
         .trouble(trouble, 1.0)
@@ -39,6 +47,7 @@ fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider
     let cases = [
         ("refuses connections", nowhere, "-j 5"),
         ("says 503", always(Trouble::Error503), "-j 5"),
+        ("says 503 for a minute", closed(), "-j 5"),
         ("says 500", always(Trouble::Error500), "-j 5"),
         ("sends a web page", always(Trouble::Html502), "-j 5"),
         ("hangs up", always(Trouble::Drop), "-j 5"),

@@ -1,0 +1,98 @@
+//! What is counted, and what is told of it while a run goes on.
+
+use super::*;
+use crate::base::error::ErrorKind;
+
+#[test]
+fn progress_reckons_with_what_this_run_sends() {
+    let mut tally = Tally::new(Some(1000), Time::ZERO);
+    tally.count_before(400, 0);
+    tally.will_send(100);
+    let measure = Measure {
+        items: 50,
+        ..Measure::default()
+    };
+    tally.answered(0, &measure);
+    let (now, counters) = (
+        Time::ZERO.after(Duration::from_secs(10)),
+        Counters::default(),
+    );
+    let progress = tally.progress(&counters, now, Phase::Running, None, None);
+    assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
+    assert_eq!(progress.eta, Some(Duration::from_secs(10)));
+    let summary = tally.summary(&counters, TimeSplit::default(), now);
+    assert_eq!((summary.total, summary.pending), (1000, 550));
+}
+
+#[test]
+fn what_is_settled_before_the_first_call_is_neither_pace_nor_beyond_the_goal() {
+    let mut tally = Tally::new(Some(1000), Time::ZERO);
+    let reused = Measure {
+        items: 400,
+        reused: 400,
+        ..Measure::default()
+    };
+    tally.answered(0, &reused);
+    tally.will_send(100);
+    let asked = Measure {
+        items: 50,
+        ..Measure::default()
+    };
+    tally.answered(0, &asked);
+    let now = Time::ZERO.after(Duration::from_secs(10));
+    let counters = Counters {
+        first_start: Some(Time::ZERO),
+        last_end: Some(now),
+        ..Counters::default()
+    };
+    let progress = tally.progress(&counters, now, Phase::Running, None, None);
+    assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
+    assert_eq!(progress.eta, Some(Duration::from_secs(10)));
+    let summary = tally.summary(&counters, TimeSplit::default(), now);
+    assert_eq!((summary.rate, summary.calls_saved), (5.0, 400));
+}
+
+#[test]
+fn equal_texts_save_no_calls_that_can_be_counted() {
+    let mut tally = Tally::new(None, Time::ZERO).embedding(true);
+    tally.failed_as_equals(&Error::new(ErrorKind::Invalid, "x"), 7);
+    let now = Time::ZERO.after(Duration::from_secs(1));
+    let summary = tally.summary(&Counters::default(), TimeSplit::default(), now);
+    assert_eq!((summary.failed, summary.calls_saved), (7, 0));
+}
+
+#[test]
+fn the_counts_add_up_and_an_unknown_price_is_no_zero() {
+    let names = ["a", "b", "c", "b"].map(str::to_owned);
+    let mut tally = Tally::new(Some(10), Time::ZERO).by(names);
+    tally.count_before(3, 1);
+    let mut measure = Measure {
+        items: 1,
+        cost_usd: Some(0.5),
+        took: Duration::from_millis(20),
+        ..Measure::default()
+    };
+    tally.answered(1, &measure);
+    let now = Time::ZERO.after(Duration::from_secs(1));
+    let cost = |tally: &Tally| {
+        tally
+            .summary(&Counters::default(), TimeSplit::default(), now)
+            .cost_usd
+    };
+    assert_eq!(cost(&tally), Some(0.5));
+    measure.cost_usd = None;
+    tally.answered(3, &measure);
+    assert_eq!(cost(&tally), None);
+    tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
+    let summary = tally.summary(&Counters::default(), TimeSplit::default(), now);
+    assert_eq!(summary.completed, 5);
+    assert_eq!(summary.failed, 2);
+    assert_eq!(
+        summary.total,
+        summary.completed + summary.failed + summary.pending
+    );
+    assert_eq!(summary.errors["invalid"], 1);
+    assert_eq!(summary.answered_by, [("b".to_owned(), 2)].into());
+    let p50 = summary.latency_p50.unwrap().as_secs_f64();
+    assert!((0.019..0.021).contains(&p50), "{p50}");
+}
