@@ -196,11 +196,11 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     }
 
     fn has_more(&mut self) -> bool {
-        let more = match &self.source {
+        let at_hand = match &self.source {
             Source::Ready(items) => items.size_hint().1 != Some(0),
-            Source::Fed(_) => true,
+            Source::Fed(fed) => !fed.is_empty(),
         };
-        !self.waiting.is_empty() || (!self.ended && more)
+        at_hand || !self.waiting.is_empty()
     }
 
     fn left(&mut self) -> u64 {

@@ -126,11 +126,13 @@ fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
         Ok(Take::Idle { .. })
     ));
     availability.exclude_step(&class, 0, &refused(), Time::FAR);
+    assert!(backlog.has_more());
     let mut taken = Vec::new();
     while let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) {
         taken.extend(items.iter().map(|ticket| ticket.order));
     }
     assert_eq!(taken, Vec::from_iter(0..10));
+    assert!(!backlog.has_more());
 }
 
 #[test]
@@ -146,9 +148,11 @@ fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
         panic!("the fault came first");
     };
     assert_eq!(items.len(), 2);
+    assert!(!backlog.has_more());
     // One of them waits again when the fault is told; it is handed back.
     let ticket = items.into_iter().next().unwrap();
     backlog.wait(ticket, NOW.after(Duration::from_secs(9)));
+    assert!(backlog.has_more());
     assert!(backlog.take(4, &availability, NOW).is_err());
     assert_eq!(backlog.rest().len(), 1);
     assert!(tail.drain().1.is_empty());

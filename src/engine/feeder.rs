@@ -67,6 +67,11 @@ impl<R> Fed<R> {
         Next::NotYet
     }
 
+    /// True while nothing is at hand that was not taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.one_by_one.is_empty() && self.in_packs.is_empty()
+    }
+
     fn try_recv(&self) -> Result<Read<R>, TryRecvError> {
         // The feeder has let go of the way that it does not use.
         let received = match self.one_by_one.try_recv() {

@@ -58,7 +58,7 @@ pub(crate) trait Backlog {
     /// Whether these two may share a call, as far as it depends on what they ask for.
     fn alike(&self, a: &Self::Task, b: &Self::Task) -> bool;
 
-    /// False once nothing is left that could be taken now or later.
+    /// False while nothing is at hand that could be taken, now or later.
     fn has_more(&mut self) -> bool {
         true
     }

@@ -107,7 +107,7 @@ pub(crate) trait Work {
         true
     }
 
-    /// False once nothing is left that could be taken now or later; asked while all slots are in use.
+    /// False while nothing is at hand that a slot could be used for, now or later; asked while all slots are in use.
     fn has_more(&mut self) -> bool {
         true
     }
