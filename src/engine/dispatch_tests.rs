@@ -1,5 +1,7 @@
 //! Who starts when, on a clock moved by hand.
 
+use std::cell::Cell;
+
 use super::*;
 use crate::base::error::Sent;
 use crate::base::hints::RateWindow;
@@ -19,6 +21,8 @@ struct Costs {
     waiting: Waiting<(usize, Tries)>,
     /// Items that have their outcome, and whether it is a success.
     ended: Vec<(usize, bool)>,
+    /// A success has asked nobody.
+    asks_nobody: bool,
 }
 
 impl Costs {
@@ -82,6 +86,10 @@ impl Work for Costs {
         !self.waiting.is_empty() || self.next < self.tokens.len()
     }
 
+    fn is_answer(&self, _: &()) -> bool {
+        !self.asks_nobody
+    }
+
     fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, _: Time) -> Result<(), Error> {
         for settled in done.drain(..) {
             match settled {
@@ -113,6 +121,7 @@ fn dispatcher(
         class: Class::new([quota]),
         waiting: Waiting::default(),
         ended: Vec::new(),
+        asks_nobody: false,
     };
     let options = Options {
         trails: Arc::default(),
@@ -238,6 +247,31 @@ fn end(run: &mut Dispatcher<Costs>, call: Call<usize>, now: Time) -> (usize, Tur
     let mut start = Vec::new();
     let turn = run.turn(now, &mut start);
     (start.len(), turn)
+}
+
+#[test]
+fn what_has_asked_nobody_says_nothing_of_its_provider() {
+    let on_error = ErrorPolicy::StopOnCriticalError;
+    let mut run = dispatcher(vec![1; 9], Limits::default(), 1, on_error);
+    run.work.asks_nobody = true;
+    let unreachable = || Err(Error::new(ErrorKind::Invalid, "nobody there").with_unreachable());
+    let turn = Cell::new(0);
+    // Five in a row end the run, whatever asks nobody in between.
+    let (order, _, _) = drive(&mut run, || {
+        turn.set(turn.get() + 1);
+        if turn.get() == 5 {
+            Ok(())
+        } else {
+            unreachable()
+        }
+    });
+    assert_eq!(order, Vec::from_iter(0..6));
+    assert!(matches!(
+        run.stop_reason(),
+        Some(StopReason::Unreachable(_))
+    ));
+    assert_eq!((run.counters().calls, run.counters().in_flight), (5, 0));
+    assert!(run.work.ended.contains(&(4, true)));
 }
 
 #[test]

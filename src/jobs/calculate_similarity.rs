@@ -11,7 +11,7 @@ use crate::base::id::JobId;
 use crate::llm::request::Request;
 use crate::queue::children::Children;
 use crate::queue::handler::{Handler, RunningJob};
-use crate::queue::job::{EMBEDDING_KIND, Job};
+use crate::queue::job::{EMBEDDING_KIND, Job, JobState};
 
 use super::fields::{Fields, PayloadError};
 use super::job_type::JobType;
@@ -164,44 +164,28 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
 
 /// The vectors of all sources; `None` while some are being made.
 fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<f32>>>, Error> {
-    #[derive(Deserialize)]
-    struct Line {
-        embedding: Vec<f32>,
-    }
-    let texts = || {
-        payload.sources().filter_map(|source| match source {
-            Source::Text(text) => Some(*text),
-            _ => None,
-        })
-    };
-    let asked = || Ok(texts().map(|text| payload.embedding(text)).collect());
-    let made = match texts().next() {
-        Some(_) => children.gather("embeddings", asked)?,
-        None => Some(Vec::new()),
-    };
-    let mut ready = true;
+    // Before anything is paid for: one that is missing would be the end of it.
     let mut earlier = Vec::new();
     for source in payload.sources() {
         if let Source::Job(id) = source {
-            match children.outcome(*id)? {
-                Some(job) if job.kind == EMBEDDING_KIND => earlier.push(job),
-                Some(job) => {
-                    let why = format!("job {id} is of the kind {:?}, and made no vector", job.kind);
-                    return Err(Error::new(ErrorKind::Invalid, why));
-                }
-                None => ready = false,
-            }
+            let job = children.outcome(*id)?;
+            earlier.push(job.map(|job| made_earlier(&job)).transpose()?);
         }
     }
-    let (Some(made), true) = (made, ready) else {
+    let texts = payload.sources().filter_map(|source| match source {
+        Source::Text(text) => Some(payload.embedding(text)),
+        _ => None,
+    });
+    let asked: Vec<Job> = texts.collect();
+    let made = match asked.is_empty() {
+        false => children.gather("embeddings", || Ok(asked))?,
+        true => Some(Vec::new()),
+    };
+    let earlier: Option<Vec<Vec<f32>>> = earlier.into_iter().collect();
+    let (Some(made), Some(earlier)) = (made, earlier) else {
         return Ok(None);
     };
-    let missing = |error: &Error| {
-        let why = format!("there is no vector of a text: {}", error.message());
-        Error::new(ErrorKind::Invalid, why)
-    };
-    let mut made = made.iter();
-    let mut earlier = earlier.iter();
+    let (mut made, mut earlier) = (made.iter(), earlier.into_iter());
     let vector = |source: &Source<'_>| match source {
         Source::Vector(vector) => Ok(vector.clone()),
         Source::Text(_) => {
@@ -209,21 +193,39 @@ fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<
             let line = line.unwrap_or_else(|| Err(Error::cancelled()));
             line.map(|line| line.embedding).map_err(|e| missing(&e))
         }
-        Source::Job(_) => {
-            let job = earlier.next();
-            let result = job.and_then(|job| job.result.as_ref());
-            let line = result.and_then(|line| serde_json::from_str::<Line>(line.get()).ok());
-            line.map(|line| line.embedding).ok_or_else(|| {
-                let error = job.and_then(|job| job.error.clone());
-                missing(&error.unwrap_or_else(Error::cancelled))
-            })
-        }
+        Source::Job(_) => earlier.next().ok_or_else(|| missing(&Error::cancelled())),
     };
     payload
         .sources()
         .map(vector)
         .collect::<Result<_, _>>()
         .map(Some)
+}
+
+/// What is needed of the result of an embedding.
+#[derive(Deserialize)]
+struct Line {
+    embedding: Vec<f32>,
+}
+
+/// The vector of an earlier job that has ended.
+fn made_earlier(job: &JobState) -> Result<Vec<f32>, Error> {
+    if job.kind != EMBEDDING_KIND {
+        let (id, kind) = (job.job_id, &job.kind);
+        let why = format!("job {id} is of the kind {kind:?}, and made no vector");
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    let line = job.result.as_ref();
+    let line = line.and_then(|line| serde_json::from_str::<Line>(line.get()).ok());
+    line.map(|line| line.embedding).ok_or_else(|| {
+        let error = job.error.clone();
+        missing(&error.unwrap_or_else(Error::cancelled))
+    })
+}
+
+fn missing(error: &Error) -> Error {
+    let why = format!("there is no vector of a text: {}", error.message());
+    Error::new(ErrorKind::Invalid, why)
 }
 
 /// The vector of length 1 in the same direction.

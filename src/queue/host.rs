@@ -1,6 +1,5 @@
-//! The host's side of a queue: hand jobs over, look, take results, cancel.
+//! The host's side of a queue: hand jobs over, look, cancel. Results are taken in `consume.rs`.
 
-use std::iter::FusedIterator;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +10,9 @@ use crate::base::id::{JobId, ProcessId};
 
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;
-use super::job::{Job, JobResult, JobState, ProcessState};
+use super::job::{Job, JobState, ProcessState};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{
-    ConsumerLock, DeliveredResult, HealthFinding, JobLane, JobReceipt, JobStore, JobSummary,
-};
+use super::store::{HealthFinding, JobLane, JobStore, JobSummary};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -55,18 +52,6 @@ const GROUP: usize = 1000;
 const GROUP_BYTES: usize = 4 << 20;
 /// or of what has come in this time.
 const GROUP_TIME: Duration = Duration::from_secs(1);
-/// Results are read in chunks of this many jobs, or bytes.
-const CHUNK: usize = 500;
-const CHUNK_BYTES: usize = 16 << 20;
-
-/// Why [`JobQueue::consume`] ended early.
-#[derive(Debug)]
-pub enum ConsumeError<E> {
-    /// The caller could not save; what it was given stays in the queue.
-    Save(E),
-    /// The queue could not be read, or what was saved could not be deleted and will come again.
-    Queue(Error),
-}
 
 /// Why [`JobQueue::try_enqueue_iter`] ended early. What was added before stays, unsealed.
 #[derive(Debug)]
@@ -87,17 +72,6 @@ impl<E: std::fmt::Display> std::fmt::Display for EnqueueError<E> {
 }
 
 impl<E: std::error::Error> std::error::Error for EnqueueError<E> {}
-
-impl<E: std::fmt::Display> std::fmt::Display for ConsumeError<E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Save(error) => write!(f, "the results could not be saved: {error}"),
-            Self::Queue(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<E: std::error::Error> std::error::Error for ConsumeError<E> {}
 
 impl JobQueue {
     /// Opens the queue in this SQLite file, which is made if there is none.
@@ -305,7 +279,8 @@ impl JobQueue {
     }
 
     /// Every process that has jobs or results in the queue, oldest first: what to look for after a
-    /// restart.
+    /// restart. Those with a [parent](ProcessInfo::parent) hold what a job waits for: it collects their results, and
+    /// nobody else is given them.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -372,90 +347,6 @@ impl JobQueue {
         Ok(infos.collect())
     }
 
-    /// The outcomes so far, in the order of the jobs; nothing is deleted. They are read in chunks as
-    /// the iterator goes on.
-    pub fn get_results(&self, process: ProcessId) -> ProcessResults<'_> {
-        ProcessResults {
-            queue: self,
-            process,
-            chunk: Vec::new().into_iter(),
-            last: None,
-            ended: false,
-        }
-    }
-
-    /// Hands the outcomes so far to `save`, a chunk at a time, and deletes each chunk after `save` has
-    /// returned `Ok`: in that order, so that nothing is lost. When the process dies in between, the
-    /// chunk comes again; so `save` must bear being given the same results twice (an insert that
-    /// replaces does). Whatever has no outcome yet stays. When nothing is left of a process, it is gone.
-    /// Returns how many results were consumed.
-    ///
-    /// One at a time: while somebody consumes the results of a process, others are refused and told by
-    /// whom. A death ends that.
-    ///
-    /// # Errors
-    /// When `save` failed, when somebody else is consuming them (of kind
-    /// [`Transient`](crate::ErrorKind::Transient)), or the queue could not be read or written.
-    pub fn consume<E>(
-        &self,
-        process: ProcessId,
-        save: impl FnMut(&[JobResult]) -> Result<(), E>,
-    ) -> Result<u64, ConsumeError<E>> {
-        self.consume_as(process, "", save)
-    }
-
-    /// The same; others are told what is said here in brackets, such as where the results go.
-    ///
-    /// # Errors
-    /// As [`consume`](Self::consume).
-    pub fn consume_as<E>(
-        &self,
-        process: ProcessId,
-        who: &str,
-        mut save: impl FnMut(&[JobResult]) -> Result<(), E>,
-    ) -> Result<u64, ConsumeError<E>> {
-        let _alone = self
-            .lock_results(process, who)
-            .map_err(ConsumeError::Queue)?;
-        let (mut consumed, mut last) = (0, None);
-        loop {
-            let chunk = self.peek_after(process, last, CHUNK);
-            let chunk = chunk.map_err(ConsumeError::Queue)?;
-            let Some(end) = chunk.last() else {
-                return Ok(consumed);
-            };
-            last = Some(end.receipt);
-            let (receipts, results): (Vec<_>, Vec<_>) = chunk
-                .into_iter()
-                .map(|delivery| (delivery.receipt, delivery.result))
-                .unzip();
-            save(&results).map_err(ConsumeError::Save)?;
-            consumed += self.ack(&receipts).map_err(ConsumeError::Queue)?;
-        }
-    }
-
-    /// Up to `n` outcomes with what [`ack`](Self::ack) needs to delete them; for callers that save in
-    /// a way of their own.
-    ///
-    /// # Errors
-    /// As [`process`](Self::process).
-    pub fn peek(&self, process: ProcessId, n: usize) -> Result<Vec<DeliveredResult>, Error> {
-        self.peek_after(process, None, n)
-    }
-
-    /// Keeps others from consuming the results of a process as long as what is returned is held.
-    pub(crate) fn lock_results(
-        &self,
-        process: ProcessId,
-        who: &str,
-    ) -> Result<Box<dyn ConsumerLock>, Error> {
-        let who = match who {
-            "" => String::new(),
-            who => format!(" ({who})"),
-        };
-        self.store.lock_results(process, &who)
-    }
-
     /// What the stored jobs of a process have in common by their kind and, for prompts, the model that
     /// they name; at least that of its first thousand.
     ///
@@ -465,26 +356,9 @@ impl JobQueue {
         self.store.lanes(process)
     }
 
-    fn peek_after(
-        &self,
-        process: ProcessId,
-        after: Option<JobReceipt>,
-        n: usize,
-    ) -> Result<Vec<DeliveredResult>, Error> {
-        self.store.peek(process, after, n, CHUNK_BYTES)
-    }
-
-    /// Deletes outcomes that were saved. One whose job has been put back in between stays. Returns
-    /// how many were deleted.
-    ///
-    /// # Errors
-    /// When they could not be deleted; then they come again.
-    pub fn ack(&self, receipts: &[JobReceipt]) -> Result<u64, Error> {
-        self.store.ack(receipts, self.clock.wall())
-    }
-
-    /// Cancels what waits, and what that waits for; what runs or is at a provider ends by itself, is not tried again, and keeps
-    /// its result: it is paid for. Returns how many jobs were cancelled; none of a process that does not exist.
+    /// Cancels what waits, and what its jobs wait for; what runs or is at a provider ends by itself, is not
+    /// tried again, and keeps its result: it is paid for. Returns how many jobs of the process were cancelled; none of
+    /// one that does not exist.
     ///
     /// # Errors
     /// When it could not be written.
@@ -500,7 +374,9 @@ impl JobQueue {
         self.store.cancel_jobs(jobs, self.clock.wall())
     }
 
-    /// Puts the failed and cancelled jobs of a process back, with all their retries. Returns how many.
+    /// Puts the failed and cancelled jobs of a process back, with all their retries, and before them those that
+    /// failed or were cancelled among the jobs that they wait for: what has succeeded is not carried out again.
+    /// Returns how many jobs of the process were put back.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).
@@ -508,8 +384,8 @@ impl JobQueue {
         self.store.retry_failed(process, self.clock.wall())
     }
 
-    /// Deletes a process with its jobs and results, whatever their state. Returns how many jobs were
-    /// deleted.
+    /// Deletes a process with its jobs and results, whatever their state, and with what its jobs wait for. Returns
+    /// how many jobs of the process were deleted.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).
@@ -523,51 +399,5 @@ impl JobQueue {
     /// When not even that is possible.
     pub fn check(&self) -> Result<Vec<HealthFinding>, Error> {
         self.store.check(self.clock.wall())
-    }
-}
-
-/// The outcomes of a process; see [`JobQueue::get_results`].
-pub struct ProcessResults<'q> {
-    queue: &'q JobQueue,
-    process: ProcessId,
-    chunk: std::vec::IntoIter<DeliveredResult>,
-    last: Option<JobReceipt>,
-    ended: bool,
-}
-
-impl Iterator for ProcessResults<'_> {
-    type Item = Result<JobResult, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        if self.chunk.len() == 0 {
-            match self.queue.peek_after(self.process, self.last, CHUNK) {
-                Ok(chunk) => self.chunk = chunk.into_iter(),
-                Err(error) => {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
-            }
-        }
-        match self.chunk.next() {
-            Some(delivery) => {
-                self.last = Some(delivery.receipt);
-                Some(Ok(delivery.result))
-            }
-            None => {
-                self.ended = true;
-                None
-            }
-        }
-    }
-}
-
-impl FusedIterator for ProcessResults<'_> {}
-
-impl From<Error> for ConsumeError<Error> {
-    fn from(error: Error) -> Self {
-        Self::Queue(error)
     }
 }

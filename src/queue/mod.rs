@@ -24,6 +24,7 @@
 mod backlog;
 pub(crate) mod batch;
 pub(crate) mod children;
+mod consume;
 pub(crate) mod controls;
 mod due_times;
 pub(crate) mod handler;
@@ -52,7 +53,8 @@ pub(crate) mod worker;
 pub(crate) mod worker_run;
 
 pub use children::Children;
-pub use host::{ConsumeError, EnqueueError, ProcessResults};
+pub use consume::{ConsumeError, ProcessResults};
+pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};
 pub use job::{
     AttemptError, COMPLETION_KIND, EMBEDDING_KIND, JobCounts, JobResult, JobState, JobStatus,

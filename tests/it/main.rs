@@ -37,6 +37,7 @@ mod provider;
 #[cfg(feature = "queue")]
 mod queue;
 #[cfg(feature = "queue")]
+mod queue_children;
 mod queue_crowd;
 #[cfg(feature = "queue")]
 mod queue_fixture;

@@ -1,0 +1,341 @@
+//! Jobs that wait for others: what is paid for once, who ends when, and what is counted where.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use batchwright::queue::{Children, ConsumeError, JobStatus, ProcessState, WorkerScale};
+use batchwright::testing::ScriptedClient;
+use batchwright::{
+    Context, Error, ErrorKind, Handler, Job, JobId, JobQueue, LlmClient, ProcessId, Request, Route,
+    RunningJob, Usage, Worker, client_fn,
+};
+
+use crate::common::PATIENCE;
+
+const TOKENS: u64 = 3;
+
+/// A queue in memory, whose prompts cost three tokens each.
+struct Scene {
+    queue: JobQueue,
+    client: Arc<ScriptedClient>,
+    /// How often a parent was called.
+    looks: Arc<AtomicUsize>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            queue: JobQueue::in_memory().unwrap(),
+            client: Arc::new(ScriptedClient::new()),
+            looks: Arc::default(),
+        }
+    }
+
+    fn enqueue(&self, parents: &[&[&str]]) -> (ProcessId, Vec<JobId>) {
+        let process = ProcessId::new();
+        let job = |texts: &&[&str]| Job::new("gather", texts).unwrap().item_id(texts[0]);
+        let jobs: Vec<Job> = parents.iter().map(job).collect();
+        let ids = self.queue.enqueue(process, jobs).unwrap();
+        (process, ids)
+    }
+
+    /// Ends by itself, or its context's time is over.
+    fn worker(&self) -> Worker {
+        Worker::new(&self.queue)
+            .scale(WorkerScale::fixed(4))
+            .context(&Context::new().with_timeout(PATIENCE))
+            .until_empty(true)
+    }
+
+    /// Gathers a prompt for each text, and fails where one of them did.
+    fn gathering(&self) -> Handler {
+        let looks = self.looks.clone();
+        Handler::with_children(move |job: &RunningJob, children: &Children, _: &Context| {
+            looks.fetch_add(1, Ordering::SeqCst);
+            let texts: Vec<String> = job.parse()?;
+            let prompts = || {
+                Ok(texts
+                    .iter()
+                    .map(|text| Request::new(text))
+                    .map(|r| Job::from(&r))
+                    .collect())
+            };
+            let Some(results) = children.gather("prompts", prompts)? else {
+                return Ok(None);
+            };
+            let answers = results
+                .iter()
+                .map(|result| result.parse::<serde_json::Value>());
+            Ok(Some(answers.collect::<Result<Vec<_>, _>>()?.len()))
+        })
+    }
+
+    fn prompts(&self) -> Route<'static> {
+        let client = self.client.clone();
+        Route::new(client_fn(move |request, ctx| {
+            let usage = Usage {
+                input_tokens: TOKENS,
+                ..Usage::default()
+            };
+            Ok(client.complete(request, ctx)?.with_usage(usage))
+        }))
+    }
+
+    /// Parents and prompts.
+    fn work(&self) {
+        let worker = self.worker().handle("gather", self.gathering());
+        let report = worker.completions(self.prompts()).run().unwrap();
+        assert!(report.stop.is_none(), "{report:?}");
+    }
+
+    fn state(&self, process: ProcessId) -> ProcessState {
+        self.queue.process(process).unwrap().unwrap()
+    }
+
+    fn children(&self) -> Vec<ProcessState> {
+        let mut all = self.queue.open_processes().unwrap();
+        all.retain(|process| process.info.parent.is_some());
+        all
+    }
+
+    fn refuse(&self, prompt: &str) {
+        let no = Error::new(ErrorKind::Invalid, "no").with_status(400);
+        self.client.refuse(prompt, no);
+    }
+}
+
+#[test]
+fn a_parent_looks_twice_however_long_its_children_take() {
+    let scene = Scene::new();
+    let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f"]]);
+    scene.work();
+    assert_eq!(scene.looks.load(Ordering::SeqCst), 2);
+    let state = scene.state(process);
+    assert_eq!(
+        (state.counts.completed, state.spent.input_tokens),
+        (1, 6 * TOKENS)
+    );
+    assert!(scene.children().is_empty());
+}
+
+#[test]
+fn what_failed_is_done_again_and_nothing_else_is_paid_twice() {
+    let scene = Scene::new();
+    scene
+        .client
+        .fail("bad", Error::new(ErrorKind::Invalid, "no").with_status(400));
+    let (process, _) = scene.enqueue(&[&["a", "bad", "c"]]);
+    scene.work();
+    let state = scene.state(process);
+    assert_eq!(
+        (state.counts.failed, state.spent.input_tokens),
+        (1, 2 * TOKENS)
+    );
+    let [children] = scene.children().try_into().unwrap();
+    assert_eq!(
+        (children.counts.completed, children.spent.input_tokens),
+        (2, 0)
+    );
+
+    assert_eq!(scene.queue.retry_failed(process).unwrap(), 1);
+    scene.work();
+    let state = scene.state(process);
+    assert_eq!(
+        (state.counts.completed, state.spent.input_tokens),
+        (1, 3 * TOKENS)
+    );
+    for (text, calls) in [("a", 1), ("bad", 2), ("c", 1)] {
+        assert_eq!(scene.client.calls_of(text), calls, "{text}");
+    }
+    assert!(scene.children().is_empty());
+}
+
+#[test]
+fn what_was_cancelled_goes_on_where_it_was() {
+    let scene = Scene::new();
+    let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f", "g"]]);
+    scene.client.hold();
+    let worker = scene.worker().handle("gather", scene.gathering());
+    let running = worker.completions(scene.prompts()).start().unwrap();
+    assert!(scene.client.wait_for_in_flight(4));
+    assert_eq!(scene.queue.cancel(process).unwrap(), 1);
+    scene.client.release();
+    running.join().unwrap();
+    let [children] = scene.children().try_into().unwrap();
+    assert_eq!(
+        (children.counts.completed, children.counts.cancelled),
+        (4, 3)
+    );
+    assert_eq!(scene.state(process).counts.cancelled, 1);
+
+    assert_eq!(scene.queue.retry_failed(process).unwrap(), 1);
+    scene.work();
+    let state = scene.state(process);
+    assert_eq!(
+        (state.counts.completed, state.spent.input_tokens),
+        (1, 7 * TOKENS)
+    );
+    assert_eq!(scene.client.calls().len(), 7);
+}
+
+#[test]
+fn a_process_of_parents_is_worked_alone_with_what_they_wait_for() {
+    const PARENTS: usize = 100;
+    let scene = Scene::new();
+    let worker = || {
+        let worker = scene.worker().handle("gather", scene.gathering());
+        worker.scale(WorkerScale::fixed(64))
+    };
+    let names: Vec<String> = (0..PARENTS).map(|i| i.to_string()).collect();
+    let process = ProcessId::new();
+    let jobs: Vec<Job> = names
+        .iter()
+        .map(|name| Job::new("gather", &[name]).unwrap())
+        .collect();
+    scene.queue.enqueue(process, jobs).unwrap();
+    // All of them wait before the first prompt is answered.
+    let report = worker().processes([process]).run();
+    assert!(report.unwrap().stop.is_none());
+    assert_eq!(scene.children().len(), PARENTS);
+    let worker = worker().completions(scene.prompts());
+    let report = worker.processes([process]).run().unwrap();
+    assert_eq!(
+        (report.failed, report.stop.is_none()),
+        (0, true),
+        "{report:?}"
+    );
+    let state = scene.state(process);
+    assert_eq!(state.counts.completed, PARENTS as u64);
+    assert_eq!(state.spent.input_tokens, PARENTS as u64 * TOKENS);
+    assert_eq!(scene.client.calls().len(), PARENTS);
+}
+
+#[test]
+fn workers_that_know_a_part_each_do_it_together_and_end_meanwhile() {
+    let scene = Scene::new();
+    let (process, _) = scene.enqueue(&[&["a", "b"]]);
+    let parents = || {
+        scene
+            .worker()
+            .handle("gather", scene.gathering())
+            .run()
+            .unwrap()
+    };
+    let ended = parents();
+    assert!(ended.stop.is_none() && ended.failed == 0, "{ended:?}");
+    assert_eq!(scene.state(process).counts.pending, 1);
+    let prompts = scene.worker().completions(scene.prompts());
+    assert_eq!(prompts.until_submitted(true).run().unwrap().completed, 2);
+    assert_eq!(parents().completed, 1);
+    assert_eq!(
+        scene.looks.load(Ordering::SeqCst),
+        3,
+        "once more before the first one ended"
+    );
+}
+
+/// Waits for the outcomes of other jobs.
+fn awaiting() -> Handler {
+    Handler::with_children(|job: &RunningJob, children: &Children, _: &Context| {
+        let id: String = job.parse()?;
+        Ok(children.outcome(id.parse()?)?.map(|_| true))
+    })
+}
+
+#[test]
+fn whoever_waits_for_another_job_is_looked_at_once_more_before_the_worker_ends() {
+    let scene = Scene::new();
+    let (process, other) = (ProcessId::new(), ProcessId::new());
+    let prompt = Job::from(&Request::new("a"));
+    let id = scene.queue.enqueue(other, [prompt]).unwrap()[0];
+    let job = Job::new("await", &id.to_string()).unwrap();
+    scene.queue.enqueue(process, [job]).unwrap();
+    let ended = scene.worker().handle("await", awaiting()).run().unwrap();
+    assert!(ended.stop.is_none() && ended.completed == 0, "{ended:?}");
+    let worker = scene.worker().handle("await", awaiting());
+    let ended = worker.completions(scene.prompts()).run().unwrap();
+    assert_eq!(
+        (ended.completed, ended.stop.is_none()),
+        (2, true),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn hosts_are_not_given_what_a_parent_collects() {
+    let scene = Scene::new();
+    let (process, _) = scene.enqueue(&[&["a", "b"]]);
+    scene
+        .worker()
+        .handle("gather", scene.gathering())
+        .run()
+        .unwrap();
+    scene.worker().completions(scene.prompts()).run().unwrap();
+    let [children] = scene.children().try_into().unwrap();
+    let id = children.process_id;
+    let taken = scene
+        .queue
+        .consume(id, |_| panic!("nothing is handed out") as Result<(), Error>);
+    let Err(ConsumeError::Queue(error)) = taken else {
+        panic!("{taken:?}")
+    };
+    assert!(error.message().contains(&process.to_string()), "{error}");
+    let receipts: Vec<_> = scene
+        .queue
+        .peek(id, 9)
+        .unwrap()
+        .iter()
+        .map(|one| one.receipt)
+        .collect();
+    assert_eq!(receipts.len(), 2);
+    assert_eq!(
+        scene.queue.ack(&receipts).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
+    scene.work();
+    assert_eq!(scene.state(process).counts.completed, 1);
+}
+
+#[test]
+fn what_children_of_a_failed_parent_have_used_is_not_lost_with_them() {
+    let scene = Scene::new();
+    scene.refuse("bad");
+    let (process, _) = scene.enqueue(&[&["a", "bad"], &["b"]]);
+    scene.work();
+    let state = scene.state(process);
+    assert_eq!((state.counts.completed, state.counts.failed), (1, 1));
+    assert_eq!(state.spent.input_tokens, 2 * TOKENS);
+    let sum: u64 = scene
+        .children()
+        .iter()
+        .map(|one| one.spent.input_tokens)
+        .sum();
+    assert_eq!(sum, 0, "it is counted in one place");
+    // Its outcome is taken: nobody will try it again.
+    let failed = scene.queue.peek(process, 1).unwrap();
+    assert_eq!(failed[0].result.status, JobStatus::Failed);
+    scene.queue.ack(&[failed[0].receipt]).unwrap();
+    assert!(scene.children().is_empty());
+    assert_eq!(scene.state(process).spent.input_tokens, 2 * TOKENS);
+}
+
+/// Enqueues nothing after its job was cancelled, and fails nothing by that.
+#[test]
+fn a_parent_that_is_cancelled_while_it_fans_out_enqueues_nothing() {
+    let scene = Scene::new();
+    let (process, _) = scene.enqueue(&[&["a"]]);
+    let (queue, done) = (scene.queue.clone(), AtomicBool::new(false));
+    let cancelling =
+        Handler::with_children(move |_: &RunningJob, children: &Children, _: &Context| {
+            if !done.swap(true, Ordering::SeqCst) {
+                queue.cancel(process)?;
+            }
+            let job = || Ok(vec![Job::from(&Request::new("a"))]);
+            Ok(children.gather("late", job)?.map(|results| results.len()))
+        });
+    let handlers = scene.worker().handle("gather", cancelling);
+    let worker = handlers.completions(scene.prompts());
+    assert!(worker.run().unwrap().stop.is_none());
+    assert_eq!(scene.state(process).counts.cancelled, 1);
+    assert!(scene.children().is_empty() && scene.client.calls().is_empty());
+}
