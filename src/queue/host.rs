@@ -327,8 +327,8 @@ impl JobQueue {
         self.store.waiting_by_priority()
     }
 
-    /// The batches of a process, oldest first; without one all there are, also those whose process is
-    /// gone.
+    /// The batches of a process and of what its jobs wait for, oldest first; without one all there are, also those
+    /// whose process is gone.
     ///
     /// # Errors
     /// As [`process`](Self::process).

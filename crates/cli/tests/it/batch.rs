@@ -13,7 +13,7 @@ use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, simulat
 use super::queue::{adds_up, database, queue};
 
 /// A provider whose batches take so long.
-fn taking(duration: Duration) -> Simulator {
+pub fn taking(duration: Duration) -> Simulator {
     with(BatchConfig::default().duration(duration))
 }
 
@@ -26,7 +26,7 @@ const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
 
 /// The program on the queue of this desk, with a provider that has a Batch API.
-fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
+pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
     let mut command = desk.command(words.split_whitespace());
     command
         .args(["--data-dir", "data"])

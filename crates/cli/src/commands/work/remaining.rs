@@ -1,7 +1,7 @@
 //! What a worker says at its end about batches that go on without it, and about jobs that do not go in
 //! batches.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use batchwright::batch::BatchInfo;
 use batchwright::queue::{EMBEDDING_KIND, ProcessState};
@@ -25,11 +25,6 @@ pub struct Remaining {
 
 impl Remaining {
     pub fn of(args: &WorkArgs, only: &[ProcessId], queue: &JobQueue) -> Result<Self, Error> {
-        let mine = |batch: &BatchInfo| match batch.process_id {
-            _ if only.is_empty() => true,
-            Some(id) => only.contains(&id),
-            None => false,
-        };
         let taken = |id: &ProcessId| only.is_empty() || only.contains(id);
         let mut processes = queue.open_processes()?;
         processes.retain(|process| taken(&process.process_id));
@@ -41,8 +36,18 @@ impl Remaining {
             ))
         };
         let run_commands = processes.iter().filter_map(run_command).collect();
-        let mut batches = queue.batches(None)?;
-        batches.retain(|batch| !batch.attended && mine(batch));
+        let mut batches = Vec::new();
+        match only {
+            [] => batches = queue.batches(None)?,
+            // With those of what its jobs wait for.
+            only => {
+                for id in only {
+                    batches.extend(queue.batches(Some(*id))?);
+                }
+            }
+        }
+        let mut seen = HashSet::new();
+        batches.retain(|batch| !batch.attended && seen.insert(batch.label.clone()));
         let data_dir = args.data_dir.as_deref().map_or_else(String::new, |folder| {
             let folder = crate::command_line::quoted(&folder.to_string_lossy());
             format!(" --data-dir {folder}")

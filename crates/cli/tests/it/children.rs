@@ -1,0 +1,95 @@
+//! Jobs that wait for others, from the outside: in batches, cancelled, and killed in the middle.
+
+use std::time::Duration;
+
+use batchwright::ProcessId;
+use batchwright_simulate::{SimConfig, Simulator};
+use serde_json::{Value, json};
+
+use super::batch::{command, taking};
+use super::common::{Desk, Ended, PATIENCE, Running, eventually, simulator};
+use super::job_types::{taken, working};
+use super::queue::{queue, submit};
+
+fn members(n: usize) -> String {
+    let prompt = |i| json!({"type": "completion", "payload": {"prompt": format!("member {i}")}});
+    let members: Vec<Value> = (0..n).map(prompt).collect();
+    format!("{}\n", json!({"id": "b", "jobs": members}))
+}
+
+fn submitted(members_of_it: usize) -> (Desk, ProcessId) {
+    let desk = Desk::new();
+    desk.write("in.jsonl", members(members_of_it));
+    let id = submit(&desk, "--type batch_process in.jsonl");
+    (desk, id)
+}
+
+fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    Running::start(&mut command(desk, sim, words)).wait()
+}
+
+#[test]
+fn prompts_that_a_job_waits_for_go_out_in_a_batch_when_its_process_is_worked_alone() {
+    let sim = taking(Duration::from_millis(100));
+    let (desk, id) = submitted(5);
+    let words = format!("work --strategy batch --until-empty --processes {id}");
+    run(&desk, &sim, &words).expect(0);
+    assert_eq!(taken(&desk, id)["b"]["result"]["completed"], 5);
+    assert_eq!((sim.stats().calls, sim.batch_stats().created), (0, 1));
+}
+
+#[test]
+fn cancelling_a_job_cancels_the_batch_of_what_it_waits_for() {
+    for words in ["", " --delete"] {
+        let sim = taking(Duration::from_secs(20));
+        let (desk, id) = submitted(5);
+        // Ends although the job itself still waits.
+        let words = (
+            format!("work --strategy batch --until-submitted --processes {id}"),
+            words,
+        );
+        let ended = run(&desk, &sim, &words.0).expect(0);
+        ended.says("1 batch (5 requests) goes on at openai");
+        run(&desk, &sim, &format!("cancel {id}{}", words.1)).expect(0);
+        let stats = sim.batch_stats();
+        assert_eq!((stats.created, stats.cancelled), (1, 1), "{stats:?}");
+        assert!(queue(&desk).batches(None).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_fan_out_that_is_killed_again_and_again_pays_again_only_for_what_was_in_flight() {
+    const MEMBERS: usize = 1_200;
+    const SLOTS: u64 = 16;
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(5)));
+    let (desk, id) = submitted(MEMBERS);
+    let words = format!("-j {SLOTS} -q");
+    let open = queue(&desk);
+    // Once while its children are being enqueued, or as soon as they are, then among their calls.
+    let children = || {
+        let mut all = open.open_processes().unwrap().into_iter();
+        all.any(|process| process.info.parent.is_some())
+    };
+    let mut killed = working(&desk, &sim, &words);
+    assert!(eventually(children));
+    killed.child.kill().unwrap();
+    killed.child.wait().unwrap();
+    for calls in [100, 600] {
+        let mut killed = working(&desk, &sim, &words);
+        assert!(sim.wait_until(|s| s.calls > calls, PATIENCE));
+        killed.child.kill().unwrap();
+        killed.child.wait().unwrap();
+    }
+    working(&desk, &sim, &format!("{words} --until-empty"))
+        .wait()
+        .expect(0);
+    let results = taken(&desk, id);
+    let result = &results["b"]["result"];
+    assert_eq!(
+        (&result["total"], &result["completed"]),
+        (&json!(MEMBERS), &json!(MEMBERS))
+    );
+    let most = MEMBERS as u64 + 3 * SLOTS;
+    assert!(sim.stats().calls <= most, "{:?}", sim.stats());
+    assert!(queue(&desk).open_processes().unwrap().is_empty());
+}
