@@ -1,5 +1,5 @@
 //! Seeded schedules of the real dispatcher over the real store, on a clock moved by hand: two workers
-//! of two processes, a provider with outages, and deaths at any moment.
+//! of two processes, a provider with outages, deaths at any moment, and jobs that wait for others.
 //!
 //! `SIMULATION_SEED=n cargo test queue::simulation` replays one schedule; of `SIMULATION_SEEDS=n` it
 //! runs one in 250: each opens a database several times.
@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Timestamp};
+use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::id::ProcessId;
@@ -21,6 +21,7 @@ use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
+use crate::engine::run::Reply;
 use crate::llm::client::LlmClient;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
@@ -29,14 +30,16 @@ use crate::llm::route::Route;
 use crate::testing::ManualClock;
 
 use super::backlog::{Scope, StoreBacklog};
-use super::job::{COMPLETION_KIND, Job, JobStatus};
+use super::children::Children;
+use super::handler::{Handler, RunningJob};
+use super::job::{COMPLETION_KIND, Job, JobStatus, ProcessState, Spent};
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::settings::WorkerSettings;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{JobStore, MAX_CRASHES};
 use super::task::{Done, JobEnd, JobTask};
-use super::work::StoreWork;
+use super::work::{self, StoreWork};
 
 /// Never called: answers come from the schedule.
 struct NamedClient(u8);
@@ -64,14 +67,47 @@ impl Random {
     }
 }
 
+/// A kind of jobs that wait for prompts.
+const GATHER: &str = "gather";
+
+/// How many prompts it waits for, and whether it fails when one of them does.
+type Gather = (String, u64, bool);
+
+/// A call in flight: when it ends, and what came of it if that is known by then.
+type Flight = (Time, Call<Pack<JobTask>>, Option<Reply<Done>>);
+
 /// A worker's process.
 struct SimulatedWorker {
     dispatcher: Dispatcher<StoreWork>,
     store: Arc<SqliteStore>,
-    in_flight: Vec<(Time, Call<Pack<JobTask>>)>,
+    in_flight: Vec<Flight>,
     asleep_until: Time,
     next_reclaim: Time,
     wake: Option<Time>,
+}
+
+fn prompt(name: String, n: u64) -> Job {
+    let request = Request::new(&*name).with_model(format!("m{}", n % 3));
+    Job::from(request.with_id(name)).priority(1 + (n % 10) as u8)
+}
+
+/// Tells how many were answered.
+fn gather(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<u64>, Error> {
+    let (name, prompts, strict): Gather = job.parse()?;
+    let asked = || {
+        Ok((0..prompts)
+            .map(|n| prompt(format!("{name}-{n}"), n))
+            .collect())
+    };
+    let Some(results) = children.gather("prompts", asked)? else {
+        return Ok(None);
+    };
+    assert_eq!(results.len() as u64, prompts, "it looked too early");
+    let answered = results.iter().filter(|result| result.is_success()).count() as u64;
+    match strict && answered < prompts {
+        true => Err(Error::new(ErrorKind::Invalid, "one has failed")),
+        false => Ok(Some(answered)),
+    }
 }
 
 struct Scene {
@@ -84,11 +120,11 @@ struct Scene {
     max_retries: u8,
     /// Until when each step refuses everybody, or cannot be reached.
     out: Vec<(Time, ErrorKind)>,
-    /// Answers that were paid for, by job.
-    paid: HashMap<i64, u32>,
-    /// Jobs in flight when their worker died.
+    /// Answers that were paid for, by item.
+    paid: HashMap<String, u32>,
+    /// Prompts in flight when their worker died.
     at_risk: u64,
-    errors: HashMap<i64, u32>,
+    errors: HashMap<String, u32>,
 }
 
 impl Scene {
@@ -131,6 +167,7 @@ impl Scene {
             call: None,
         };
         kinds.set(COMPLETION_KIND, kind);
+        kinds.set(GATHER, Kind::Host(Handler::with_children(gather)));
         let settings = WorkerSettings::default()
             .max_retries(self.max_retries)
             .batch_size(4)
@@ -167,24 +204,51 @@ impl Scene {
 
     fn run(mut self) {
         let jobs = 5 + self.random.below(40);
-        let process = ProcessId::new();
-        let job = |n: u64| {
-            let model = format!("m{}", n % 3);
-            Job::from(Request::new(n.to_string()).with_model(model)).priority(1 + (n % 10) as u8)
+        let (process, parents) = (ProcessId::new(), ProcessId::new());
+        let all: Vec<Job> = (0..jobs).map(|n| prompt(format!("j-{n}"), n)).collect();
+        let gathers = 1 + self.random.below(3);
+        let gather = |n| {
+            let of = (
+                format!("p{n}"),
+                self.random.below(8),
+                self.random.chance(50),
+            );
+            let priority = 1 + self.random.below(10) as u8;
+            let job = Job::new(GATHER, &of).unwrap();
+            job.item_id(of.0).priority(priority)
         };
-        let all: Vec<Job> = (0..jobs).map(job).collect();
-        let ids = self.workers[0]
-            .store
-            .insert(process, all, true, self.clock.wall())
-            .unwrap();
+        let gathers: Vec<Job> = (0..gathers).map(gather).collect();
+        let insert = |process, jobs| {
+            let store = &self.workers[0].store;
+            store
+                .insert(process, jobs, true, self.clock.wall())
+                .unwrap()
+        };
+        let ids = [insert(process, all), insert(parents, gathers)];
         let mut deaths = self.random.below(6);
+        let mut cancels = self.random.chance(30);
+        let mut put_back = true;
         for round in 0.. {
-            assert!(round < 20_000, "it does not end: {:?}", self.state(process));
+            assert!(round < 20_000, "it does not end: {:?}", self.processes());
             for at in 0..2 {
                 self.turn(at);
             }
-            if self.state(process).counts.is_finished() {
-                break;
+            if self
+                .processes()
+                .iter()
+                .all(|process| process.counts.is_finished())
+            {
+                if !std::mem::take(&mut put_back) {
+                    break;
+                }
+                // What has failed or was cancelled once more; what was answered is not asked again.
+                let wall = self.clock.wall();
+                self.workers[0].store.retry_failed(parents, wall).unwrap();
+            }
+            if cancels && self.random.chance(3) {
+                cancels = false;
+                let wall = self.clock.wall();
+                self.workers[1].store.cancel(parents, wall).unwrap();
             }
             self.advance();
             if self.random.chance(3) {
@@ -199,7 +263,8 @@ impl Scene {
             if deaths > 0 && self.random.chance(4) {
                 deaths -= 1;
                 let at = self.random.below(2) as usize;
-                self.at_risk += self.workers[at].in_flight.len() as u64;
+                let prompts = self.workers[at].in_flight.iter();
+                self.at_risk += prompts.filter(|(_, call, _)| !is_gather(call)).count() as u64;
                 // Dropped without a word: its locks go with it, as those of a killed process.
                 self.workers.remove(at);
                 let worker = self.start_worker();
@@ -211,11 +276,15 @@ impl Scene {
                 self.workers[at].asleep_until = self.clock.now().after(nap);
             }
         }
-        self.check(process, &ids);
+        self.check([process, parents], &ids);
     }
 
-    fn state(&self, process: ProcessId) -> super::job::ProcessState {
+    fn state(&self, process: ProcessId) -> ProcessState {
         self.workers[0].store.process(process).unwrap().unwrap()
+    }
+
+    fn processes(&self) -> Vec<ProcessState> {
+        self.workers[0].store.processes().unwrap()
     }
 
     /// What a worker does in an instant: ends of calls, a turn, maintenance.
@@ -226,10 +295,30 @@ impl Scene {
         }
         let in_flight = std::mem::take(&mut self.workers[at].in_flight);
         let (next_end, in_flight): (Vec<_>, Vec<_>) =
-            in_flight.into_iter().partition(|(end, _)| *end <= now);
+            in_flight.into_iter().partition(|(end, ..)| *end <= now);
         self.workers[at].in_flight = in_flight;
-        for (_, call) in next_end {
-            let ended = self.end_call(call, now);
+        for (_, call, reply) in next_end {
+            let ended = match is_gather(&call) {
+                true => {
+                    let Reply {
+                        result,
+                        used,
+                        hints,
+                        fatal,
+                    } = match reply {
+                        Some(reply) => reply,
+                        None => self.look(at, &call),
+                    };
+                    EndedCall {
+                        call,
+                        result,
+                        used,
+                        hints,
+                        fatal,
+                    }
+                }
+                false => self.end_call(call, now),
+            };
             self.workers[at]
                 .dispatcher
                 .handle(Event::CallEnded(ended), now);
@@ -247,7 +336,12 @@ impl Scene {
         }
         for call in start {
             let took = Duration::from_millis(1 + self.random.below(3000));
-            self.workers[at].in_flight.push((now.after(took), call));
+            // It may have done its part, and die before that is recorded.
+            let early = is_gather(&call) && self.random.chance(50);
+            let reply = early.then(|| self.look(at, &call));
+            self.workers[at]
+                .in_flight
+                .push((now.after(took), call, reply));
         }
         let worker = &self.workers[at];
         assert!(
@@ -255,16 +349,24 @@ impl Scene {
             "more calls than slots"
         );
         let suspects = worker.in_flight.iter();
-        let suspects = suspects.filter(|(_, call)| call.ticket.task[0].task.claimed.crashes >= 2);
+        let suspects =
+            suspects.filter(|(_, call, _)| call.ticket.task[0].task.claimed.crashes >= 2);
         assert!(
             suspects.count() == 0 || worker.in_flight.len() == 1,
             "a suspect had neighbours"
         );
     }
 
+    /// Calls the handler of a job that waits for others.
+    fn look(&self, at: usize, call: &Call<Pack<JobTask>>) -> Reply<Done> {
+        let store: Arc<dyn JobStore> = self.workers[at].store.clone();
+        let clock: Arc<dyn Clock> = self.clock.clone();
+        work::call(&store, &call.ticket, &Context::new(), &clock)
+    }
+
     fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {
         let task = &call.ticket.task[0].task;
-        let job = task.claimed.receipt.job;
+        let item = task.claimed.item_id.clone().unwrap();
         let (until, kind) = self.out[usize::from(call.ticket.tries.step)];
         let result = if until > now {
             match kind {
@@ -281,13 +383,18 @@ impl Scene {
             }
         };
         if result.is_ok() {
-            *self.paid.entry(job).or_default() += 1;
+            *self.paid.entry(item).or_default() += 1;
         } else if until <= now {
-            *self.errors.entry(job).or_default() += 1;
+            *self.errors.entry(item).or_default() += 1;
         }
+        let spent = Spent {
+            input_tokens: 1,
+            output_tokens: 0,
+            cost_usd: Some(1.0),
+        };
         EndedCall {
             call,
-            result: result.map(|()| vec![JobEnd::Result(RawValue::NULL.to_owned(), None)]),
+            result: result.map(|()| vec![JobEnd::Result(RawValue::NULL.to_owned(), Some(spent))]),
             used: None,
             hints: RateHints::default(),
             fatal: false,
@@ -299,7 +406,7 @@ impl Scene {
         let now = self.clock.now();
         let mut next = now.after(Duration::from_secs(30));
         for worker in &self.workers {
-            let ends = worker.in_flight.iter().map(|(end, _)| *end);
+            let ends = worker.in_flight.iter().map(|(end, ..)| *end);
             let duties = [worker.wake.unwrap_or(Time::FAR), worker.next_reclaim];
             for at in ends.chain(duties) {
                 next = next.min(at.max(worker.asleep_until));
@@ -309,39 +416,59 @@ impl Scene {
         self.clock.advance(step);
     }
 
-    fn check(&self, process: ProcessId, ids: &[crate::JobId]) {
-        let mut twice = 0;
-        for id in ids {
+    fn check(&self, [process, parents]: [ProcessId; 2], ids: &[Vec<crate::JobId>; 2]) {
+        let mut answered = 0;
+        for id in ids.iter().flatten() {
             let job = self.workers[0].store.job(*id).unwrap().unwrap();
-            let key = id.bytes();
-            let key = i64::from_be_bytes(key[8..].try_into().unwrap()) & ((1 << 62) - 1);
-            let paid = self.paid.get(&key).copied().unwrap_or(0);
-            let failures = self.errors.get(&key).copied().unwrap_or(0);
+            let item = job.item_id.as_deref().unwrap();
+            let paid = self.paid.get(item).copied().unwrap_or(0);
+            let failures = self.errors.get(item).copied().unwrap_or(0);
+            let gathers = job.kind == GATHER;
             match job.status {
-                JobStatus::Completed => assert!(paid > 0, "{job:?}"),
+                JobStatus::Completed if gathers => {
+                    let told = job.result.as_ref().unwrap().get();
+                    answered += told.parse::<u64>().unwrap();
+                }
+                JobStatus::Completed => {
+                    assert!(paid > 0, "{job:?}");
+                    answered += 1;
+                }
                 JobStatus::Failed => {
                     let kind = job.error.as_ref().unwrap().kind();
                     match kind {
                         ErrorKind::Crashed => assert_eq!(job.crashes, MAX_CRASHES),
                         // An outage fails nobody.
                         ErrorKind::Auth => panic!("{job:?}"),
-                        _ => assert!(failures > 0, "{job:?}"),
+                        _ => assert!(gathers || failures > 0, "{job:?}"),
                     }
-                    if kind != ErrorKind::Crashed {
+                    if kind != ErrorKind::Crashed && !gathers {
                         assert!(job.attempts >= 1, "{job:?}");
                     }
                 }
+                // Cancelled again after it was put back.
+                JobStatus::Cancelled if gathers => {}
                 other => panic!("{other:?}"),
             }
-            twice += u64::from(paid.saturating_sub(1));
         }
+        let twice: u64 = self.paid.values().map(|paid| u64::from(paid - 1)).sum();
         assert!(
             twice <= self.at_risk,
             "{twice} bought twice, {} at risk",
             self.at_risk
         );
-        let counts = self.state(process).counts;
-        assert_eq!(counts.total, ids.len() as u64);
+        // What was used is counted once: with a parent that has ended, or still with what it waited for.
+        let all = self.processes();
+        let children = all.iter().filter(|process| process.info.parent.is_some());
+        answered += children
+            .map(|process| process.counts.completed)
+            .sum::<u64>();
+        let tokens: u64 = all.iter().map(|process| process.spent.input_tokens).sum();
+        assert_eq!(tokens, answered, "{all:?}");
+        let costs = all.iter().filter_map(|process| process.spent.cost_usd);
+        assert_eq!(costs.sum::<f64>(), answered as f64);
+        for (process, ids) in [process, parents].into_iter().zip(ids) {
+            assert_eq!(self.state(process).counts.total, ids.len() as u64);
+        }
         let findings = self.workers[0].store.check(self.clock.wall()).unwrap();
         for finding in findings {
             assert!(
@@ -349,8 +476,11 @@ impl Scene {
                 "{finding:?}"
             );
         }
-        let _: Timestamp = self.clock.wall();
     }
+}
+
+fn is_gather(call: &Call<Pack<JobTask>>) -> bool {
+    matches!(*call.ticket.task[0].task.kind, Kind::Host(_))
 }
 
 #[test]
