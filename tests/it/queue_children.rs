@@ -56,7 +56,7 @@ impl Scene {
             let prompts = || {
                 Ok(texts
                     .iter()
-                    .map(|text| Request::new(text))
+                    .map(Request::new)
                     .map(|r| Job::from(&r))
                     .collect())
             };
