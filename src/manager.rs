@@ -44,7 +44,7 @@ pub use choice::{ProviderChoice, ProviderChoiceError, ProviderQuery};
 use follow::Listener;
 pub use follow::SettingsEvent;
 use plan::{CallSettings, Caller};
-pub use plan::{RoutePlan, RouteStep};
+pub use plan::{Concurrency, RoutePlan, RouteStep};
 #[cfg(feature = "queue")]
 pub use worker::WorkerPlan;
 
@@ -291,7 +291,7 @@ impl LlmManager {
         let calls = CallSettings::of(&self.settings)?;
         let config = calls.applied_to(self.own());
         config
-            .concurrency(calls.concurrency(self.provider()))
+            .concurrency(calls.concurrency(self.provider(), Caller::Run).most())
             .client()
     }
 
@@ -322,12 +322,17 @@ impl LlmManager {
         EffectiveStrategy::new(self.asked, self.provider().provider)
     }
 
-    /// Calls in flight at the first provider: `llm.sync_concurrency`, else the provider's own number.
+    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`; else as many as a local server
+    /// has slots, and as many as help at another.
     ///
     /// # Errors
     /// When the setting cannot be used.
-    pub fn concurrency(&self) -> Result<usize, Error> {
-        Ok(CallSettings::of(&self.settings)?.concurrency(self.provider()))
+    pub fn concurrency(&self) -> Result<Concurrency, Error> {
+        self.concurrency_of(Caller::Run)
+    }
+
+    fn concurrency_of(&self, caller: Caller) -> Result<Concurrency, Error> {
+        Ok(CallSettings::of(&self.settings)?.concurrency(self.provider(), caller))
     }
 
     /// What the [route](Self::route) of a run is made of.
@@ -440,9 +445,11 @@ impl LlmManager {
 
     fn run_sync(&self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let route = self.route().map_err(misuse)?;
-        let mut bulk = Bulk::new(route)
-            .concurrency(self.concurrency().map_err(misuse)?)
-            .context(&self.ctx);
+        let bulk = Bulk::new(route).context(&self.ctx);
+        let mut bulk = match self.concurrency().map_err(misuse)? {
+            Concurrency::Fixed(calls) => bulk.concurrency(calls),
+            Concurrency::Auto { most, .. } => bulk.up_to(most),
+        };
         if let Some(notifier) = &self.notifier {
             bulk = bulk.notifier(notifier.clone());
         }

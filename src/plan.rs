@@ -7,6 +7,7 @@
 //! | choose the providers that settings mean | [`ProviderQuery`], [`ProviderChoice`], [`ProviderChoiceError`] |
 //! | see whether work goes out in batches, and why or why not | [`EffectiveStrategy`] |
 //! | see what a route is made of | [`RoutePlan`], [`RouteStep`] |
+//! | see how many calls a run makes at once | [`Concurrency`] |
 //! | hear what came of settings that changed meanwhile | [`SettingsEvent`] |
 #![cfg_attr(
     feature = "queue",
@@ -16,6 +17,6 @@
 #[cfg(feature = "queue")]
 pub use crate::manager::WorkerPlan;
 pub use crate::manager::{
-    EffectiveStrategy, ProviderChoice, ProviderChoiceError, ProviderQuery, RoutePlan, RouteStep,
-    SettingsEvent,
+    Concurrency, EffectiveStrategy, ProviderChoice, ProviderChoiceError, ProviderQuery, RoutePlan,
+    RouteStep, SettingsEvent,
 };

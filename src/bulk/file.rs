@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::run::{Waker, bad_concurrency};
+use crate::engine::run::{CallsAtOnce, Waker, bad_concurrency};
 use crate::engine::work::Ticket;
 use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
@@ -43,7 +43,7 @@ pub struct FileRun<'a> {
     output: OpenOutput,
     plan: RunPlan,
     options: FileRunOptions,
-    concurrency: usize,
+    calls: CallsAtOnce,
     on_error: ErrorPolicy,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
@@ -116,7 +116,7 @@ impl<'a> FileRun<'a> {
             output,
             plan,
             options,
-            concurrency: 5,
+            calls: CallsAtOnce::exactly(5),
             on_error: ErrorPolicy::default(),
             ctx: Context::new(),
             notifier: None,
@@ -195,7 +195,15 @@ impl<'a> FileRun<'a> {
 
     /// Calls in flight, each on a thread of its own. Default: 5.
     pub fn concurrency(mut self, calls: usize) -> Self {
-        self.concurrency = calls;
+        self.calls = CallsAtOnce::exactly(calls);
+        self
+    }
+
+    /// Calls in flight as many as the route's limits allow, see
+    /// [`Limits::self_tuned`](crate::Limits::self_tuned), and `most` at most; threads are started as calls
+    /// need them. Default: exactly as many as [`concurrency`](Self::concurrency) says.
+    pub fn up_to(mut self, most: usize) -> Self {
+        self.calls = CallsAtOnce::up_to(most);
         self
     }
 
@@ -260,7 +268,7 @@ impl<'a> FileRun<'a> {
             let why = "the run was prepared as a dry run";
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        if let Some(why) = bad_concurrency(self.concurrency) {
+        if let Some(why) = bad_concurrency(self.calls.most) {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         if let OpenOutput::File(file) = &mut self.output {
@@ -290,7 +298,7 @@ impl<'a> FileRun<'a> {
         };
         let surroundings = RunEnvironment {
             route: &route,
-            concurrency: self.concurrency,
+            calls: self.calls,
             on_error: self.on_error,
             ctx: &self.ctx,
             notifier: self.notifier.as_deref(),
@@ -382,7 +390,7 @@ impl<'a> FileRun<'a> {
             Prepared::Stream { prompts, previous } => {
                 let (waker, woken) = Waker::new();
                 let (feeder, source, _) = feed(
-                    2 * self.concurrency,
+                    self.calls.read_ahead(),
                     route.pack_limits(prompts.settings.0.task),
                     waker.clone(),
                 );

@@ -10,7 +10,9 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
 use crate::engine::pack::{Backlog, Pack, Packed};
-use crate::engine::run::{Finish, Observer, Outlet, RunSetup, Runner, TICK, Waker, run};
+use crate::engine::run::{
+    CallsAtOnce, Finish, Observer, Outlet, RunSetup, Runner, TICK, Waker, run,
+};
 use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
@@ -25,7 +27,7 @@ use super::work::Job;
 /// What every kind of file run is surrounded by.
 pub(super) struct RunEnvironment<'s, 'r> {
     pub route: &'r Route<'r>,
-    pub concurrency: usize,
+    pub calls: CallsAtOnce,
     pub on_error: ErrorPolicy,
     pub ctx: &'s Context,
     pub notifier: Option<&'s (dyn ProgressNotifier + 's)>,
@@ -93,7 +95,7 @@ impl<'r> RunEnvironment<'_, 'r> {
         R: Runner<Pack<B::Task>, Lines>,
     {
         let (route, clock) = (self.route, self.route.clock_ref());
-        let (tx, rx) = bounded::<Vec<u8>>(self.concurrency);
+        let (tx, rx) = bounded::<Vec<u8>>(self.calls.most);
         let mut unsaved = Vec::new();
         let mut broken = None;
         let (target, mut writer) = match output {
@@ -129,7 +131,7 @@ impl<'r> RunEnvironment<'_, 'r> {
                 buffer: Vec::new(),
             },
         };
-        let options = route.options(self.ctx, self.concurrency, self.on_error);
+        let options = route.options(self.ctx, self.calls.most, self.on_error);
         let mut dispatcher = Dispatcher::new(job, route.limiter(), options);
         if is_closed {
             dispatcher.handle(Event::Stop(StopReason::SinkClosed), clock.now());
@@ -137,7 +139,8 @@ impl<'r> RunEnvironment<'_, 'r> {
         let setup = RunSetup {
             ctx: self.ctx,
             clock,
-            threads: self.concurrency,
+            threads: self.calls.threads,
+            most_threads: self.calls.most,
             permits: None,
             waker,
             woken,

@@ -20,7 +20,8 @@ use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::run::{
-    Finish, MOST_THREADS, Observer, Outlet, RunSetup, TICK, Waker, bad_concurrency, run,
+    CallsAtOnce, Finish, MOST_THREADS, Observer, Outlet, RunSetup, TICK, Waker, bad_concurrency,
+    run,
 };
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
@@ -107,7 +108,7 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
 /// A bulk run: what to send it through, and how.
 pub struct Bulk<'a> {
     route: Route<'a>,
-    concurrency: usize,
+    calls: CallsAtOnce,
     on_error: ErrorPolicy,
     ctx: Context,
     dedupe: Dedupe,
@@ -119,7 +120,7 @@ impl<'a> Bulk<'a> {
     pub fn new(route: impl Into<Route<'a>>) -> Self {
         Self {
             route: route.into(),
-            concurrency: 5,
+            calls: CallsAtOnce::exactly(5),
             on_error: ErrorPolicy::default(),
             ctx: Context::new(),
             dedupe: Dedupe::default(),
@@ -129,7 +130,15 @@ impl<'a> Bulk<'a> {
 
     /// Calls in flight, each on a thread of its own. Default: 5.
     pub fn concurrency(mut self, calls: usize) -> Self {
-        self.concurrency = calls;
+        self.calls = CallsAtOnce::exactly(calls);
+        self
+    }
+
+    /// Calls in flight as many as the route's limits allow, see
+    /// [`Limits::self_tuned`](crate::Limits::self_tuned), and `most` at most; threads are started as calls
+    /// need them. Default: exactly as many as [`concurrency`](Self::concurrency) says.
+    pub fn up_to(mut self, most: usize) -> Self {
+        self.calls = CallsAtOnce::up_to(most);
         self
     }
 
@@ -295,7 +304,7 @@ impl<'a> Bulk<'a> {
     }
 
     fn ahead(&self) -> usize {
-        self.concurrency.clamp(1, MOST_THREADS) * 2
+        self.calls.read_ahead()
     }
 
     fn unsent(&self, asked: (usize, &Request)) -> Outcome {
@@ -305,7 +314,7 @@ impl<'a> Bulk<'a> {
     }
 
     fn misuse(&self) -> Option<StopReason> {
-        bad_concurrency(self.concurrency).map(StopReason::Misuse)
+        bad_concurrency(self.calls.most).map(StopReason::Misuse)
     }
 
     fn stream(
@@ -321,7 +330,7 @@ impl<'a> Bulk<'a> {
                 outcomes: Vec::new(),
             });
         }
-        let (tx, rx) = bounded(self.concurrency);
+        let (tx, rx) = bounded(self.calls.most);
         let mut left = Vec::new();
         let mut broken = false;
         let mut take = |(outcomes, own): Batch| {
@@ -387,7 +396,7 @@ impl<'a> Bulk<'a> {
             sink,
             tally: Tally::new(total, clock.now()).by(route.providers()),
         };
-        let options = route.options(&self.ctx, self.concurrency, self.on_error);
+        let options = route.options(&self.ctx, self.calls.most, self.on_error);
         let dispatcher = Dispatcher::new(job, route.limiter(), options);
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
             let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
@@ -403,7 +412,8 @@ impl<'a> Bulk<'a> {
         let setup = RunSetup {
             ctx: &self.ctx,
             clock,
-            threads: self.concurrency,
+            threads: self.calls.threads,
+            most_threads: self.calls.most,
             permits: None,
             waker,
             woken,
@@ -452,7 +462,7 @@ impl Bulk<'static> {
     /// assert_eq!(answers[42].as_deref(), Some("text 42"));
     /// ```
     pub fn spawn(mut self, items: impl Iterator<Item = Request> + Send + 'static) -> Outcomes {
-        let (tx, rx) = bounded(self.concurrency.clamp(1, MOST_THREADS));
+        let (tx, rx) = bounded(self.calls.most.clamp(1, MOST_THREADS));
         // Dropping the iterator must end this run and nothing else of the caller's.
         self.ctx = self.ctx.child();
         let ctx = self.ctx.clone();

@@ -85,9 +85,9 @@ static KEYS: &[SettingKey] = &[
     key(
         "llm.sync_concurrency",
         &["BATCHWRIGHT_SYNC_CONCURRENCY"],
-        Kind::Whole(1, MOST_CALLS),
-        Rule("the provider's: local its slots or 1, others 5"),
-        "Calls in flight at a provider",
+        Kind::WholeOrAuto(1, MOST_CALLS),
+        Rule("auto for run: from 5 up to 256; local its slots or 1; work 5"),
+        "Calls in flight at a provider; auto finds how many help",
     ),
     key(
         "llm.max_concurrent_requests",

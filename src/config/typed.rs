@@ -8,7 +8,7 @@ use crate::base::error::{Error, ErrorKind};
 
 use super::choices::{Dedupe, OnUnknown, Strategy};
 use super::settings::{SettingSource, Settings};
-use super::value::Value;
+use super::value::{AUTO, Value};
 
 /// Each fails with [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the value in use cannot be
 /// used; the message names where it is set, the value, and what is accepted.
@@ -50,12 +50,20 @@ impl Settings {
         Ok(name.as_deref().and_then(Dedupe::parse).unwrap_or_default())
     }
 
-    /// `llm.sync_concurrency`: calls in flight at a provider. Default: the provider's.
+    /// `llm.sync_concurrency`: calls in flight at a provider; none while it is `auto`. Default: none.
     ///
     /// # Errors
-    /// When the value is not from 1 to 10,000.
+    /// When the value is neither from 1 to 10,000 nor `auto`.
     pub fn sync_concurrency(&self) -> Result<Option<usize>, Error> {
         Ok(self.whole("llm.sync_concurrency")?.map(size))
+    }
+
+    /// Whether `llm.sync_concurrency` is `auto`: the number of calls in flight is to be found.
+    ///
+    /// # Errors
+    /// As [`sync_concurrency`](Self::sync_concurrency).
+    pub fn finds_concurrency(&self) -> Result<bool, Error> {
+        Ok(self.text("llm.sync_concurrency")?.as_deref() == Some(AUTO))
     }
 
     /// `llm.max_concurrent_requests`: calls in flight of a queue worker, over all its providers.

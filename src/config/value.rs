@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::choices::Choices;
 
+/// A number that is found instead of set.
+pub(super) const AUTO: &str = "auto";
+
 /// What a setting takes.
 pub(super) enum Kind {
     /// One of a list of names.
@@ -12,6 +15,8 @@ pub(super) enum Kind {
     Route(&'static Choices, usize),
     /// A whole number between two.
     Whole(u64, u64),
+    /// The same, or `auto`: it is found.
+    WholeOrAuto(u64, u64),
     /// A whole number from 1 to what another setting says, which is checked where both are known, and what it
     /// says by default.
     WholeUpTo(&'static str, &'static str),
@@ -48,6 +53,9 @@ impl Kind {
                     .into()
             }
             Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
+            Self::WholeOrAuto(least, most) => {
+                format!("a whole number from {least} to {most}, or auto")
+            }
             Self::WholeUpTo(limit, unset) => {
                 format!("a whole number from 1 to {limit} ({unset} unless that is set)")
             }
@@ -71,6 +79,11 @@ impl Kind {
             }
             Self::Route(among, most) => Some(Value::Names(route(text, among, *most)?)),
             Self::Whole(least, most) => {
+                let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
+                number.map(Value::Whole)
+            }
+            Self::WholeOrAuto(..) if text == AUTO => Some(Value::Text(text.to_owned())),
+            Self::WholeOrAuto(least, most) => {
                 let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
                 number.map(Value::Whole)
             }
@@ -155,6 +168,12 @@ mod tests {
         let names = |all: &[&str]| Value::Names(all.iter().map(|n| (*n).to_owned()).collect());
         for (kind, text, value) in [
             (Kind::Whole(1, 10), " 10 ", Value::Whole(10)),
+            (Kind::WholeOrAuto(1, 9), "7", Value::Whole(7)),
+            (
+                Kind::WholeOrAuto(1, 9),
+                " auto ",
+                Value::Text("auto".into()),
+            ),
             (Kind::Positive, "0.5", Value::Number(0.5)),
             (Kind::Rate, "20", Value::Number(20.0)),
             (Kind::Rate, "0.5/s", Value::Number(0.5)),
@@ -192,6 +211,11 @@ mod tests {
                 Kind::WholeUpTo("exec.max_concurrency", "10"),
                 "0",
                 "write a whole number from 1 to exec.max_concurrency (10 unless that is set)",
+            ),
+            (
+                Kind::WholeOrAuto(1, 9),
+                "10",
+                "write a whole number from 1 to 9, or auto",
             ),
             (Kind::Whole(0, 9), "-1", "write a whole number from 0 to 9"),
             (Kind::Whole(0, 9), "1.5", "write a whole number from 0 to 9"),

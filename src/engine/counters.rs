@@ -22,6 +22,7 @@ pub(crate) struct Counters {
     /// The time that calls took, one by one.
     pub call_time: Duration,
     pub in_flight: usize,
+    pub most_in_flight: usize,
     pub first_start: Option<Time>,
     pub last_end: Option<Time>,
 }

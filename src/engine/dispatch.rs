@@ -340,6 +340,9 @@ impl<W: Work> Dispatcher<W> {
         if availability.breakers.any_in_doubt() && self.calls_in_air() > 0 {
             return Limit::Calls;
         }
+        if self.limiter.is_window_full() {
+            return Limit::Calls;
+        }
         let mut paused = availability.pauses.paused(now);
         match paused.any(|quota| !self.limiter.cools_down(quota, now)) {
             true => Limit::Quota,
@@ -404,6 +407,8 @@ impl<W: Work> Dispatcher<W> {
                 self.counters.first_start.get_or_insert(now);
                 self.counters.calls += 1;
                 self.counters.in_flight += 1;
+                let most = &mut self.counters.most_in_flight;
+                *most = self.counters.in_flight.max(*most);
                 let step = ticket.class.at(ticket.tries.step);
                 let probes = self.availability.breakers.begin_call(step);
                 let may_leave = !probes && self.next_callable(&ticket).is_some();

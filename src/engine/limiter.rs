@@ -23,7 +23,7 @@ use crate::base::hints::RateHints;
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
 pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
 use super::shared_quota::{self, Share, Shared, WallClock, system_wall};
-use super::window::Window;
+use super::window::{Answer, Epoch, Window};
 
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +44,7 @@ pub struct Permit {
     replies: u64,
     /// Requests and tokens of the quota that had been reserved when this was.
     reserved: (f64, f64),
+    began: (Time, Epoch),
 }
 
 impl Permit {
@@ -54,6 +55,7 @@ impl Permit {
         generation: 0,
         replies: 0,
         reserved: (0.0, 0.0),
+        began: (Time::ZERO, Epoch::NONE),
     };
 }
 
@@ -124,7 +126,7 @@ impl Quota {
             answered_since_cut: true,
             waits_for_reply: false,
             asked_until: None,
-            window: Window::default(),
+            window: given.window(),
             share: None,
             edition: 0,
         }
@@ -149,6 +151,9 @@ impl Quota {
                 (Some(old), Some(new)) => Some(new.at_most(old.level)),
                 (_, new) => new,
             };
+        }
+        if given.window != self.given.window {
+            self.window = given.window();
         }
         self.given = given;
     }
@@ -249,10 +254,12 @@ impl Quota {
             generation: self.generation,
             replies: self.replies,
             reserved: self.reserved,
+            began: (now, self.window.began()),
         })
     }
 
     fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
+        let in_flight = self.in_flight;
         self.in_flight = self.in_flight.saturating_sub(1);
         let used = match ended {
             CallEnd::Replied(used) => used,
@@ -273,7 +280,12 @@ impl Quota {
                 self.replies += 1;
                 self.waits_for_reply = false;
                 self.answered_since_cut |= permit.generation == self.generation;
-                self.window.replied();
+                self.window.replied(Answer {
+                    began: permit.began.1,
+                    took: now.since(permit.began.0),
+                    tokens: used.map(|(_, output)| output),
+                    in_flight,
+                });
             }
             CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
             CallEnd::NotReady(wait) => self.unready(permit, wait, now),
@@ -505,6 +517,21 @@ impl Limiter {
             self.give_back(permit);
         }
         gate
+    }
+
+    /// Whether calls wait for others to end, of which a quota takes no more at once.
+    pub(crate) fn is_window_full(&self) -> bool {
+        let state = self.state.lock();
+        let mut quotas = state.quotas.iter();
+        quotas.any(|quota| quota.given.window.is_some() && quota.is_busy())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self, quota: QuotaId) -> u32 {
+        self.state
+            .lock()
+            .get(quota)
+            .map_or(0, |quota| quota.in_flight)
     }
 
     /// Until when nothing of the quota can start, if it is closed now; for a run that shares its limiter

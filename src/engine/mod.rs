@@ -25,6 +25,7 @@ mod refusals;
 pub mod route;
 pub(crate) mod run;
 mod shared_quota;
+mod slot_cost;
 mod stop;
 pub mod time_split;
 pub(crate) mod trail;
@@ -32,5 +33,7 @@ pub(crate) mod waiting;
 mod window;
 pub(crate) mod work;
 
+#[cfg(test)]
+mod pace_simulation;
 #[cfg(test)]
 pub(crate) mod simulation;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::window::Window;
+
 /// Names a quota: everything that shares one allowance at a provider.
 ///
 /// ```
@@ -47,6 +49,8 @@ pub struct Limits {
     pub(super) tokens_per_minute: Option<f64>,
     pub(super) burst: u32,
     pub(super) in_flight: Option<u32>,
+    /// Calls in flight at first and at most, where the number is to be found.
+    pub(super) window: Option<(u32, u32)>,
     pub(super) assumed_rpm: Option<f64>,
     pub(super) known: bool,
 }
@@ -58,6 +62,7 @@ impl Default for Limits {
             tokens_per_minute: None,
             burst: 10,
             in_flight: None,
+            window: None,
             assumed_rpm: None,
             known: false,
         }
@@ -123,6 +128,26 @@ impl Limits {
         assert!(calls > 0, "at least 1 call must be allowed");
         self.in_flight = Some(calls);
         self
+    }
+
+    /// The number of calls in flight is found by itself: `start` at first, more while that helps, fewer when
+    /// calls are refused, and never more than `most`. A run should make as many calls at once as that, see
+    /// [`FileRun::up_to`](crate::files::FileRun::up_to). Default: as many as the run makes, and fewer
+    /// once calls are refused.
+    ///
+    /// # Panics
+    /// If `start` is 0 or more than `most`.
+    pub fn self_tuned(mut self, start: u32, most: u32) -> Self {
+        assert!((1..=most).contains(&start), "a start from 1 to {most}");
+        self.window = Some((start, most));
+        self
+    }
+
+    pub(super) fn window(&self) -> Window {
+        match self.window {
+            Some((start, most)) => Window::tuned(start, most),
+            None => Window::default(),
+        }
     }
 }
 

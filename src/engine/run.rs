@@ -30,6 +30,43 @@ pub(crate) const MOST_THREADS: usize = 10_000;
 /// How often progress is told.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
+/// Threads that a run starts with which may make more calls at once than it needs.
+const FIRST_THREADS: usize = 8;
+/// Items read ahead of calls that may never be made at once would be memory for nothing.
+const MOST_AHEAD: usize = 128;
+
+/// How many calls a run makes at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallsAtOnce {
+    /// Threads at the start.
+    pub threads: usize,
+    pub most: usize,
+}
+
+impl CallsAtOnce {
+    pub(crate) fn exactly(calls: usize) -> Self {
+        Self {
+            threads: calls,
+            most: calls,
+        }
+    }
+
+    /// As many as limits allow.
+    pub(crate) fn up_to(most: usize) -> Self {
+        let threads = most.min(FIRST_THREADS);
+        Self { threads, most }
+    }
+
+    /// Items that are read before there is a call for them.
+    pub(crate) fn read_ahead(self) -> usize {
+        let ahead = self.most.clamp(1, MOST_THREADS) * 2;
+        match self.threads == self.most {
+            true => ahead,
+            false => ahead.min(MOST_AHEAD),
+        }
+    }
+}
+
 /// Why a number of calls in flight is not possible.
 pub(crate) fn bad_concurrency(concurrency: usize) -> Option<String> {
     (!(1..=MOST_THREADS).contains(&concurrency))
@@ -120,6 +157,8 @@ pub(crate) struct RunSetup<'a> {
     pub ctx: &'a Context,
     pub clock: &'a dyn Clock,
     pub threads: usize,
+    /// More are started one by one as calls need them, up to this many.
+    pub most_threads: usize,
     /// A number of permits that changes while the run goes on; whoever changes it pulls the waker.
     pub permits: Option<Permits<'a>>,
     pub waker: Waker,
@@ -153,6 +192,8 @@ struct Shell<'a, W: Work> {
     waker: Waker,
     /// What the caller's thread waits for, in nanoseconds; it is woken for anything earlier.
     waits_for: AtomicU64,
+    /// Threads that the calls in flight need.
+    needed: AtomicUsize,
 }
 
 impl<W: Work> Shell<'_, W> {
@@ -224,6 +265,10 @@ impl<W: Work> Shell<'_, W> {
                 }
             }
         }
+        let busy = state.dispatcher.counters().in_flight;
+        if busy > self.needed.fetch_max(busy, Ordering::SeqCst) {
+            self.waker.wake();
+        }
         match turn {
             Turn::Finished => {
                 state.tasks = None;
@@ -256,7 +301,11 @@ where
     R: Runner<W::Task, W::Done>,
     O: Send,
 {
-    let (tasks, inbox) = bounded(setup.permits.map_or(setup.threads, |permits| permits.most));
+    let (tasks, inbox) = bounded(
+        setup
+            .permits
+            .map_or(setup.most_threads, |permits| permits.most),
+    );
     let (post, events) = unbounded();
     let calls = setup.ctx.for_calls();
     let shell = Shell {
@@ -276,6 +325,7 @@ where
         own: Mutex::default(),
         waker: setup.waker.clone(),
         waits_for: AtomicU64::new(0),
+        needed: AtomicUsize::new(setup.threads),
     };
     thread::scope(|scope| -> Result<(), Error> {
         let start = |i: usize| {
@@ -302,6 +352,7 @@ where
         let _guard = PanicGuard(&shell, &calls);
         let mut pool = Pool {
             threads: setup.threads,
+            most: setup.most_threads,
             start: &start,
         };
         wait_out(&shell, &setup, &calls, &mut pool, outlet.as_mut(), observer);
@@ -372,6 +423,7 @@ fn ended<T, D>(call: Call<T>, reply: Reply<D>) -> EndedCall<T, D> {
 /// The threads of a run.
 struct Pool<'p> {
     threads: usize,
+    most: usize,
     start: &'p dyn Fn(usize) -> std::io::Result<()>,
 }
 
@@ -379,14 +431,21 @@ impl Pool<'_> {
     /// Grows to as many threads as there are to be permits. Returns how many permits have one.
     fn follow(&mut self, permits: Permits<'_>) -> usize {
         let wanted = permits.now.load(Ordering::SeqCst).clamp(1, permits.most);
+        self.grow(wanted);
+        wanted.min(self.threads)
+    }
+
+    /// Grows to so many threads; false when there can be no more than there are.
+    fn grow(&mut self, wanted: usize) -> bool {
         while self.threads < wanted {
             if let Err(error) = (self.start)(self.threads) {
                 log::warn!("{} calls at once and no more: {error}", self.threads);
-                break;
+                self.most = self.threads;
+                return false;
             }
             self.threads += 1;
         }
-        wanted.min(self.threads)
+        true
     }
 }
 
@@ -420,6 +479,10 @@ fn wait_out<W: Work, O, S>(
             && permits.replace(wanted) != Some(wanted)
         {
             let _ = shell.post.send(Event::SetConcurrency(wanted));
+        }
+        let needed = shell.needed.load(Ordering::SeqCst).min(pool.most);
+        if !pool.grow(needed) {
+            let _ = shell.post.send(Event::SetConcurrency(pool.threads));
         }
         if deadline.is_some_and(|at| at <= now) && !calls.is_cancelled() {
             let _ = shell.post.send(Event::Stop(StopReason::DeadlineExceeded));

@@ -24,7 +24,8 @@ mod checks;
 #[path = "simulation_model.rs"]
 mod model;
 
-use model::{HangingModel, Item, LoadingModel, ModelWork, ParallelModel, Random};
+pub(super) use model::Random;
+use model::{HangingModel, Item, LoadingModel, ModelWork, ParallelModel};
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(Reverse<(Time, u64)>);

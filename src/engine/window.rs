@@ -1,200 +1,427 @@
-//! How many calls of a quota may be in flight, where refusals show that there is a limit.
+//! How many calls of a quota may be in flight: the one place that decides it, by what refusals and
+//! answers show.
 //!
 //! A server that answers so many calls at once refuses one more with the same status as a server
-//! that counts calls per minute, and says nothing of its limit. The way to find it is that of TCP:
-//! additive increase, multiplicative decrease (RFC 5681), which Netflix's `concurrency-limits`
-//! applies to calls.
+//! that counts calls per minute, and says nothing of its limit; another takes them all and answers
+//! each the later the more there are. A window starts **open**, where its user named a number of calls
+//! and only refusals can show that there is less; or it is **tuned**: it starts small and grows as
+//! long as that helps, up to a ceiling.
 //!
-//! - **Cut.** A refusal halves the window. Refusals of calls that had started before the cut are
-//!   old news; they only tell how many of their wave were accepted. That is the threshold, where
-//!   refusals begin.
-//! - **Regrow.** Below the threshold each reply widens the window by a call.
-//! - **Rest.** At the threshold the window stays as it is for some replies, so that it does not
-//!   swing. Then one more call is tried: if it is refused, the next rest is twice as long; if not,
-//!   the window goes on to widen, by one call for each windowful of replies.
+//! The way to find such limits is that of TCP: slow start, additive increase, multiplicative decrease
+//! (RFC 5681), cut less the second time and return quickly to just below the last cut (CUBIC, RFC 9438).
+//! Netflix's `concurrency-limits` applies that to calls; as its Gradient2 does, a tuned window compares
+//! what calls cost at two sizes, here by a trial that is taken back when it brought nothing.
+//!
+//! - **Climb.** Twice as many at first. A size is kept when it was really used, nothing was refused and,
+//!   of a tuned window, a good part of what it could bring more was brought: work done per time, which
+//!   is size by cost ([`SlotCost`]). Else the window goes back to what had proven useful, or to where
+//!   the gain ended.
+//! - **Cut.** A refusal of what was only being tried takes that back. One of a size that had been fine
+//!   takes a seventh of the window, the first of all half of it. Refusals of calls that had started
+//!   before the cut are old news; they only tell how many of their wave were accepted.
+//! - **Return.** Each answer widens the window by a call, up to just below where refusals began; unless
+//!   it was cut there a moment ago, then it stays where it is.
+//! - **Rest.** The window stays for some windowfuls of answers, so that it does not swing: twice as many
+//!   after each trial in vain. Then the next trial starts small, and grows with each success.
+//! - **Shrink.** When calls come to cost more without anybody's doing, or a larger window brought nothing
+//!   the last time, a smaller one is tried, and kept when it brings as much.
 
-/// Windowfuls of replies that a window rests at its threshold, at first and at most.
+use std::time::Duration;
+
+use super::slot_cost::{Cost, SlotCost};
+
+/// Windowfuls of answers that a window rests, at first and at most.
 const FIRST_REST: u32 = 4;
 const LONGEST_REST: u32 = 32;
+/// A large window need not rest for more answers than this to have few of them refused.
+const RESTED: u32 = 640;
+/// A cut within so many windowfuls of the last one means that the return went too far.
+const SOON: u32 = 4;
+/// What a cut leaves of a size that had been fine, and what one that follows soon.
+const KEPT: f64 = 0.85;
+const KEPT_SOON: f64 = 0.7;
+/// The part of what a larger window could bring that it has to bring.
+const WORTHWHILE: f64 = 0.4;
+/// Sizes that differ by less cannot be told apart by what they bring.
+const TELLING: f64 = 1.1;
+/// Changes of cost that are more than noise: upwards, where a trial may cost something, and downwards.
+const ROSE: f64 = 1.25;
+const FELL: f64 = 0.87;
+/// Answers that tell costs apart that differ by a tenth.
+const ENOUGH: u32 = 100;
+/// Those that tell apart what differs by half.
+const ENOUGH_FOR_DOUBLE: u32 = 10;
 /// A window that is wider than any sensible pool is none.
-const OPEN: f64 = 4096.0;
+const OPEN: u32 = 4096;
 
-#[derive(Debug, Default)]
+/// A size with what work cost there.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    size: u32,
+    cost: Cost,
+}
+
+impl Level {
+    /// How many times as much was done per time as at another level.
+    fn gain(self, over: Level) -> f64 {
+        f64::from(self.size) / f64::from(over.size) / self.cost.times(over.cost)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// On the way back to the threshold, by a call with each answer.
+    Return { threshold: u32 },
+    /// This size is being tried; `from` is what had proven useful before, if anything had.
+    Climb { from: Option<Level>, factor: f64 },
+    /// It is fine as it is, for so many answers more.
+    Rest { settled: Option<Cost>, left: u32 },
+    /// This size is tried for being as good as that larger one.
+    Shrink { from: Level },
+}
+
+/// When a call began, as far as its window is concerned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Epoch(u32);
+
+impl Epoch {
+    pub(super) const NONE: Epoch = Epoch(0);
+}
+
+/// A call that was answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer {
+    pub began: Epoch,
+    pub took: Duration,
+    /// Of its output, if told.
+    pub tokens: Option<u64>,
+    /// Calls in flight at its end, itself among them.
+    pub in_flight: u32,
+}
+
+#[derive(Debug)]
 pub(super) struct Window {
     /// Unlimited when absent.
-    size: Option<f64>,
-    /// As many calls were accepted when refusals began.
-    threshold: Option<u32>,
+    size: Option<u32>,
+    /// The largest size.
+    most: u32,
+    /// It finds its size by itself: growth has to pay.
+    tuned: bool,
+    phase: Phase,
+    /// Raised when the size changes: what began before says nothing of the new one.
+    epoch: u32,
+    measured: SlotCost,
+    /// Answers among those measured that came while the window was in use.
+    used: u32,
     /// Calls of the wave of the last cut that have not been refused.
-    accepted: u32,
-    /// Replies at the threshold since it was reached.
-    rested: u32,
-    /// Windowfuls that the next rest lasts; 0 before the first.
+    accepted: Option<u32>,
+    /// Answers since the last cut.
+    since_cut: u32,
+    /// Windowfuls that the next rest lasts.
     rest: u32,
-    /// One call more than the threshold allows is being tried, or was, with success.
-    probes: bool,
+    /// The last larger window that was tried brought nothing.
+    brought_nothing: bool,
+}
+
+impl Default for Window {
+    /// Open.
+    fn default() -> Self {
+        Self {
+            size: None,
+            most: OPEN,
+            tuned: false,
+            phase: Phase::Rest {
+                settled: None,
+                left: 0,
+            },
+            epoch: 0,
+            measured: SlotCost::default(),
+            used: 0,
+            accepted: None,
+            since_cut: u32::MAX,
+            rest: FIRST_REST,
+            brought_nothing: false,
+        }
+    }
 }
 
 impl Window {
-    /// Calls that may be in flight.
-    pub(super) fn most(&self) -> f64 {
-        let size = self.whole();
-        self.threshold.map_or(size, |most| size.min(most.into()))
+    /// A window that finds its size from `start` on, and never passes `most`.
+    pub(super) fn tuned(start: u32, most: u32) -> Self {
+        let most = most.max(1);
+        Self {
+            size: Some(start.clamp(1, most)),
+            most,
+            tuned: true,
+            phase: Phase::Climb {
+                from: None,
+                factor: 2.0,
+            },
+            ..Self::default()
+        }
     }
 
-    fn whole(&self) -> f64 {
-        let whole = |size: f64| size.floor().max(1.0);
-        self.size.map_or(f64::INFINITY, whole)
+    /// A tuned one whose size was found a short while ago.
+    pub(super) fn resumed(size: u32, most: u32) -> Self {
+        let mut window = Self::tuned(size, most);
+        window.begin_rest(None);
+        window
+    }
+
+    /// Calls that may be in flight.
+    pub(super) fn most(&self) -> f64 {
+        let size = self.size.map_or(f64::INFINITY, f64::from);
+        match self.phase {
+            Phase::Return { threshold } => size.min(threshold.into()),
+            _ => size,
+        }
+    }
+
+    /// The size that was found, if there was anything to find.
+    pub(super) fn found(&self) -> Option<u32> {
+        match self.phase {
+            Phase::Climb { from, .. } => from.map(|from| from.size),
+            Phase::Return { threshold } => Some(threshold),
+            Phase::Rest { .. } => self.size,
+            Phase::Shrink { from } => Some(from.size),
+        }
+    }
+
+    /// A call begins.
+    pub(super) fn began(&self) -> Epoch {
+        Epoch(self.epoch)
     }
 
     /// One call finds out.
     pub(super) fn narrow(&mut self) {
-        self.begin_anew(1.0);
+        let before = self.most().min(self.most.into()) as u32;
+        let threshold = self.found().map_or(before, |found| found.max(before));
+        self.accepted = None;
+        self.resize(1, Phase::Return { threshold });
     }
 
     /// A call was refused while `others` were in flight.
     pub(super) fn cut(&mut self, others: u32) {
-        self.rest = match self.probes {
-            true => (self.rest * 2).clamp(FIRST_REST, LONGEST_REST),
-            false => self.rest.max(FIRST_REST),
+        let level = others + 1;
+        let soon = self.since_cut < SOON.saturating_mul(level);
+        let (kept, threshold) = match (self.size, self.phase) {
+            (
+                Some(_),
+                Phase::Climb {
+                    from: Some(from), ..
+                },
+            ) if level > from.size => {
+                self.rest = (self.rest * 2).min(LONGEST_REST);
+                (from.size.max(half(level)), others)
+            }
+            (None, _) | (_, Phase::Climb { from: None, .. }) => (half(level), others),
+            _ => {
+                let kept = |part: f64| ((f64::from(level) * part) as u32).min(others);
+                match soon {
+                    true => (kept(KEPT_SOON), kept(KEPT_SOON)),
+                    false => {
+                        // Something is not as it was: that may pass soon.
+                        self.rest = FIRST_REST;
+                        (kept(KEPT), others)
+                    }
+                }
+            }
         };
-        self.probes = false;
-        self.halve(others);
-        self.accepted = others;
-        self.threshold = Some(others.max(1));
-        self.rested = 0;
+        let kept = kept.min(self.size.unwrap_or(kept)).max(1);
+        let threshold = threshold.max(1);
+        self.accepted = Some(others);
+        self.since_cut = 0;
+        self.brought_nothing = false;
+        self.resize(kept, Phase::Return { threshold });
     }
 
     /// Another call of the wave was refused that the last cut was for.
     pub(super) fn refused_before_the_cut(&mut self) {
-        self.accepted = self.accepted.saturating_sub(1);
-        if self.threshold.is_some() {
-            self.threshold = Some(self.accepted.max(1));
+        let Some(accepted) = &mut self.accepted else {
+            return;
+        };
+        *accepted = accepted.saturating_sub(1);
+        let most = (*accepted).max(1);
+        match &mut self.phase {
+            Phase::Return { threshold } => *threshold = (*threshold).min(most),
+            // It was back at what turns out to be too much.
+            _ if self.size.is_some_and(|size| size > most) => self.settle_at(most, None),
+            _ => {}
         }
     }
 
     /// Nothing is accepted at the moment; afterwards half of what was in flight is tried.
     pub(super) fn pause(&mut self, others: u32) {
-        self.halve(others);
-        self.begin_anew(self.whole());
+        let soon = self.since_cut < SOON.saturating_mul(others + 1);
+        let size = half(others + 1).min(self.size.unwrap_or(u32::MAX));
+        let threshold = match self.size.is_some() && soon {
+            true => size,
+            false => others + 1,
+        };
+        self.accepted = None;
+        self.since_cut = 0;
+        self.resize(size, Phase::Return { threshold });
     }
 
     /// Nothing is accepted, and the window of the last cut is the way back.
     pub(super) fn pause_after_cut(&mut self) {
-        self.begin_anew(self.whole());
-    }
-
-    fn halve(&mut self, others: u32) {
-        let half = (f64::from(others + 1) / 2.0).max(1.0);
-        self.size = Some(self.size.unwrap_or(half).min(half));
-    }
-
-    fn begin_anew(&mut self, size: f64) {
-        self.size = Some(size);
-        self.threshold = None;
-        self.probes = false;
+        let size = self.size.unwrap_or(1);
+        let threshold = size.saturating_mul(2).min(self.most).max(1);
+        self.accepted = None;
+        self.resize(size, Phase::Return { threshold });
     }
 
     /// A call was answered.
-    pub(super) fn replied(&mut self) {
+    pub(super) fn replied(&mut self, answer: Answer) {
+        self.since_cut = self.since_cut.saturating_add(1);
         let Some(size) = self.size else { return };
-        let wider = match self.threshold.map(f64::from) {
-            Some(threshold) if size < threshold => (size + 1.0).min(threshold),
-            Some(threshold) => {
-                self.rested += 1;
-                let full = f64::from(self.rest) * threshold;
-                if f64::from(self.rested) < full {
-                    threshold
-                } else {
-                    self.threshold = None;
-                    self.probes = true;
-                    threshold + 1.0
-                }
+        if let Phase::Return { threshold } = self.phase {
+            match size + 1 < threshold {
+                true => self.size = Some(size + 1),
+                false => self.settle_at(threshold, None),
             }
-            None if self.probes => {
-                let wider = size + 1.0 / size;
-                if wider.floor() > size.floor() {
-                    // There is room indeed.
-                    self.rest = FIRST_REST;
-                }
-                wider
-            }
-            None => size + 1.0,
-        };
-        self.size = (wider < OPEN).then_some(wider);
+            return;
+        }
+        if answer.began != self.began() {
+            return;
+        }
+        self.measured.add(answer.took, answer.tokens);
+        self.used += u32::from(answer.in_flight >= size - size / 4);
+        if self.measured.calls() < self.enough(size) {
+            return;
+        }
+        let measured = std::mem::take(&mut self.measured);
+        let used = std::mem::take(&mut self.used);
+        // Who does not use what there is learns nothing about more.
+        if used * 2 >= measured.calls() {
+            let cost = measured.cost();
+            self.judge(Level { size, cost }, measured.calls());
+        }
     }
+
+    /// Answers that are needed to judge the present size.
+    fn enough(&self, size: u32) -> u32 {
+        let trial = |from: Level| f64::from(size) / f64::from(from.size);
+        match self.phase {
+            _ if !self.tuned => size,
+            Phase::Climb { from, .. } => match from.map(trial) {
+                None => size.max(ENOUGH_FOR_DOUBLE),
+                Some(ratio) if ratio >= 1.5 => size.max(ENOUGH_FOR_DOUBLE),
+                Some(ratio) if ratio < TELLING => size,
+                Some(_) => (2 * size).max(ENOUGH),
+            },
+            Phase::Shrink { .. } => (2 * size).max(ENOUGH),
+            _ => (4 * size).max(ENOUGH),
+        }
+    }
+
+    fn judge(&mut self, now: Level, answers: u32) {
+        match self.phase {
+            Phase::Return { .. } => {}
+            Phase::Climb { from: None, factor } => self.climb(now, now.size, factor),
+            Phase::Climb {
+                from: Some(from),
+                factor,
+            } => {
+                let ratio = f64::from(now.size) / f64::from(from.size);
+                let gain = now.gain(from);
+                if !self.tuned || gain >= 1.0 + WORTHWHILE * (ratio - 1.0) {
+                    self.rest = FIRST_REST;
+                    self.climb(now, now.size, (factor * factor).min(2.0));
+                } else if ratio < TELLING {
+                    self.climb(from, now.size, (factor * factor).min(2.0));
+                } else {
+                    self.rest = (self.rest * 2).min(LONGEST_REST);
+                    self.brought_nothing = true;
+                    self.settle_at(useful(from, ratio, gain), Some(from.cost));
+                }
+            }
+            Phase::Rest { settled, left } => {
+                let change = settled.map_or(1.0, |settled| now.cost.times(settled));
+                if self.tuned && change > ROSE {
+                    let size = (f64::from(now.size) / change * TELLING) as u32;
+                    self.shrink(now, size);
+                } else if change < FELL {
+                    self.climb(now, now.size, ROSE);
+                } else if left > answers {
+                    self.phase = Phase::Rest {
+                        settled: settled.or(Some(now.cost)),
+                        left: left - answers,
+                    };
+                } else if self.tuned && std::mem::take(&mut self.brought_nothing) {
+                    self.shrink(now, now.size - now.size / 8);
+                } else {
+                    self.climb(now, now.size, 1.0 + 1.0 / f64::from(now.size));
+                }
+            }
+            Phase::Shrink { from } => {
+                let ratio = f64::from(now.size) / f64::from(from.size);
+                match now.gain(from) >= 1.0 - WORTHWHILE * (1.0 - ratio) {
+                    true => self.settle_at(now.size, Some(now.cost)),
+                    false => self.settle_at(from.size, Some(from.cost)),
+                }
+            }
+        }
+    }
+
+    /// Tries more than `size`.
+    fn climb(&mut self, from: Level, size: u32, factor: f64) {
+        let more = ((f64::from(size) * factor).round() as u32).max(size + 1);
+        if more > self.most && !self.tuned {
+            // There is room for all.
+            self.size = None;
+            return;
+        }
+        let more = more.min(self.most);
+        if more == size {
+            return self.settle_at(size, (size == from.size).then_some(from.cost));
+        }
+        let from = Some(from);
+        self.resize(more, Phase::Climb { from, factor });
+    }
+
+    fn shrink(&mut self, from: Level, size: u32) {
+        let less = size.clamp(1, from.size.saturating_sub(1).max(1));
+        if less == from.size {
+            return self.settle_at(from.size, Some(from.cost));
+        }
+        self.resize(less, Phase::Shrink { from });
+    }
+
+    fn settle_at(&mut self, size: u32, cost: Option<Cost>) {
+        self.size = Some(size.clamp(1, self.most));
+        self.begin_rest(cost);
+    }
+
+    fn begin_rest(&mut self, settled: Option<Cost>) {
+        let size = self.size.unwrap_or(1);
+        let most = RESTED.max(FIRST_REST.saturating_mul(size));
+        let left = self.rest.saturating_mul(size).min(most);
+        self.resize(size, Phase::Rest { settled, left });
+    }
+
+    fn resize(&mut self, size: u32, phase: Phase) {
+        self.size = Some(size);
+        self.phase = phase;
+        self.epoch += 1;
+        self.measured = SlotCost::default();
+        self.used = 0;
+    }
+}
+
+/// Where the gain of a large step ended; of a small one, where it began.
+fn useful(from: Level, ratio: f64, gain: f64) -> u32 {
+    if ratio < 1.5 || gain < TELLING {
+        return from.size;
+    }
+    // With a little more, so that nothing stands idle.
+    (f64::from(from.size) * (gain * TELLING).min(ratio)).ceil() as u32
+}
+
+fn half(calls: u32) -> u32 {
+    (calls / 2).max(1)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A wave of so many calls of which the server takes `limit`.
-    fn cut(window: &mut Window, wave: u32, limit: u32) {
-        window.cut(wave - 1);
-        (limit + 1..wave).for_each(|_| window.refused_before_the_cut());
-    }
-
-    #[test]
-    fn a_wave_of_refusals_is_one_cut_down_to_what_was_accepted() {
-        for (wave, limit, then) in [(32, 2, 2.0), (32, 20, 17.0), (8, 7, 5.0), (9, 1, 1.0)] {
-            let mut window = Window::default();
-            assert_eq!(window.most(), f64::INFINITY);
-            cut(&mut window, wave, limit);
-            window.replied();
-            assert_eq!(window.most(), then, "{limit} of {wave}");
-            (0..limit).for_each(|_| window.replied());
-            assert_eq!(window.most(), f64::from(limit), "{limit} of {wave}");
-        }
-    }
-
-    #[test]
-    fn refusals_of_a_wave_count_also_after_its_first_reply() {
-        let mut window = Window::default();
-        cut(&mut window, 8, 6);
-        (0..3).for_each(|_| window.replied());
-        assert_eq!(window.most(), 6.0);
-        (0..4).for_each(|_| window.refused_before_the_cut());
-        assert_eq!(window.most(), 2.0);
-    }
-
-    #[test]
-    fn rests_between_tries_grow_while_they_are_refused() {
-        let mut window = Window::default();
-        cut(&mut window, 11, 10);
-        let mut rests = Vec::new();
-        for _ in 0..6 {
-            let mut replies = 0;
-            while window.most() < 11.0 {
-                window.replied();
-                replies += 1;
-            }
-            rests.push(replies / 10);
-            cut(&mut window, 11, 10);
-        }
-        assert_eq!(rests, [4, 8, 16, 32, 32, 32]);
-    }
-
-    #[test]
-    fn a_limit_that_was_raised_is_found() {
-        let mut window = Window::default();
-        cut(&mut window, 3, 2);
-        let replies = (0..).take_while(|_| {
-            window.replied();
-            window.most() < 12.0
-        });
-        let replies = replies.count();
-        assert!(replies < 100, "{replies} replies");
-        cut(&mut window, 13, 12);
-        assert_eq!(window.rest, 2 * FIRST_REST);
-    }
-
-    #[test]
-    fn after_a_pause_each_windowful_doubles_it() {
-        let mut window = Window::default();
-        window.pause(31);
-        assert_eq!(window.most(), 16.0);
-        (0..16).for_each(|_| window.replied());
-        assert_eq!(window.most(), 32.0);
-    }
-}
+#[path = "window_tests.rs"]
+mod tests;

@@ -17,6 +17,48 @@ use super::choice::ProviderChoice;
 /// Requests a minute that a worker makes where none are set and the provider tells none.
 const ASSUMED_RPM: f64 = 100.0;
 
+/// Calls in flight at a provider, where their number is to be found, are never more.
+const MOST_FOUND: usize = 256;
+
+/// How many calls are in flight at a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    /// So many, or fewer while the provider refuses some.
+    Fixed(usize),
+    /// As many as help.
+    Auto {
+        /// So many at first.
+        start: usize,
+        /// And never more than these.
+        most: usize,
+    },
+}
+
+impl Concurrency {
+    /// The number at first.
+    pub fn start(self) -> usize {
+        match self {
+            Self::Fixed(calls) => calls,
+            Self::Auto { start, .. } => start,
+        }
+    }
+
+    /// The number that is never exceeded.
+    pub fn most(self) -> usize {
+        match self {
+            Self::Fixed(calls) => calls,
+            Self::Auto { most, .. } => most,
+        }
+    }
+
+    fn tuned(self, limits: Limits) -> Limits {
+        match self {
+            Self::Fixed(_) => limits,
+            Self::Auto { start, most } => limits.self_tuned(whole(start), whole(most)),
+        }
+    }
+}
+
 /// Who makes the calls of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
@@ -98,6 +140,8 @@ pub(super) struct CallSettings {
     transfer_idle: Duration,
     /// Calls in flight at a provider, if that is set.
     calls: Option<usize>,
+    /// That number is to be found, whoever calls whom.
+    finds_calls: bool,
     burst: u32,
     rpm: Option<f64>,
     tpm: Option<f64>,
@@ -111,6 +155,7 @@ impl CallSettings {
             max_replies: settings.max_replies_bytes()?,
             transfer_idle: settings.transfer_idle_timeout()?,
             calls: settings.sync_concurrency()?,
+            finds_calls: settings.finds_concurrency()?,
             burst: settings.burst_size()?,
             rpm: settings.requests_per_minute()?,
             tpm: settings.tokens_per_minute()?,
@@ -125,8 +170,19 @@ impl CallSettings {
     }
 
     /// Calls in flight at a provider.
-    pub(super) fn concurrency(&self, status: &ProviderStatus) -> usize {
-        self.calls.unwrap_or(status.default_concurrency)
+    pub(super) fn concurrency(&self, status: &ProviderStatus, caller: Caller) -> Concurrency {
+        let start = status.default_concurrency;
+        let by_itself = caller == Caller::Run && has_allowance(status);
+        match self.calls {
+            Some(calls) => Concurrency::Fixed(calls),
+            None if status.provider != "extract" && (self.finds_calls || by_itself) => {
+                Concurrency::Auto {
+                    start,
+                    most: MOST_FOUND.max(start),
+                }
+            }
+            None => Concurrency::Fixed(start),
+        }
     }
 
     pub(super) fn applied_to(&self, config: LlmConfig) -> LlmConfig {
@@ -152,8 +208,8 @@ impl CallSettings {
         retry: RetryPolicy,
         data_dir: Option<&Path>,
     ) -> RoutePlan {
-        let calls = self.concurrency(&choice.first);
-        let mut limits = Limits::default().burst(self.burst);
+        let calls = self.concurrency(&choice.first, caller);
+        let mut limits = calls.tuned(Limits::default().burst(self.burst));
         if let Some(rpm) = self.rpm {
             limits = limits.requests_per_minute(rpm);
         }
@@ -161,7 +217,7 @@ impl CallSettings {
             limits = limits.tokens_per_minute(tpm);
         }
         if caller == Caller::Worker {
-            limits = assumed(limits.in_flight(whole(calls)), &choice.first);
+            limits = assumed(limits.in_flight(whole(calls.most())), &choice.first);
         }
         let fallbacks = choice.fallbacks.iter();
         let fallbacks = fallbacks.map(|status| self.fallback(status, calls, caller));
@@ -174,7 +230,7 @@ impl CallSettings {
         let folder = data_dir.filter(|_| shares);
         RoutePlan {
             first: RouteStep {
-                config: self.applied_to(config).concurrency(calls),
+                config: self.applied_to(config).concurrency(calls.most()),
                 limits,
             },
             fallbacks: fallbacks.collect(),
@@ -185,14 +241,18 @@ impl CallSettings {
 
     /// A fallback is asked for its own model alone, and the number of calls that the first provider takes
     /// at once means nothing to a server that has slots of its own.
-    fn fallback(&self, status: &ProviderStatus, calls: usize, caller: Caller) -> RouteStep {
+    fn fallback(&self, status: &ProviderStatus, calls: Concurrency, caller: Caller) -> RouteStep {
         let own_slots = status.provider == "local";
+        let own = self.concurrency(status, caller);
         let most = match (own_slots, caller) {
             (true, _) => Some(status.default_concurrency),
-            (false, Caller::Worker) => Some(self.concurrency(status)),
+            (false, Caller::Worker) => Some(own.most()),
             (false, Caller::Run) => None,
         };
         let mut limits = Limits::default().burst(self.burst);
+        if !own_slots {
+            limits = own.tuned(limits);
+        }
         if let Some(most) = most {
             limits = limits.in_flight(whole(most));
         }
@@ -201,7 +261,9 @@ impl CallSettings {
         }
         let config = status.config().only_model(true);
         RouteStep {
-            config: self.applied_to(config).concurrency(most.unwrap_or(calls)),
+            config: self
+                .applied_to(config)
+                .concurrency(most.unwrap_or(calls.most())),
             limits,
         }
     }

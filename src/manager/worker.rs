@@ -11,7 +11,7 @@ use crate::queue::scale::WorkerScale;
 use crate::queue::settings::WorkerSettings;
 use crate::queue::worker::Worker;
 
-use super::plan::{Caller, RoutePlan};
+use super::plan::{Caller, Concurrency, RoutePlan};
 use super::{LlmManager, Strategy};
 
 /// What a [`Worker`] is made of.
@@ -80,6 +80,15 @@ impl LlmManager {
             .worker_of(queue, Caller::Worker, self.options.fixed_slots)
     }
 
+    /// Calls of a worker in flight at the first provider: `llm.sync_concurrency`, else the provider's own number.
+    /// Its slots, which are for all providers, may be fewer.
+    ///
+    /// # Errors
+    /// When the setting cannot be used.
+    pub fn worker_concurrency(&self) -> Result<Concurrency, Error> {
+        self.concurrency_of(Caller::Worker)
+    }
+
     /// A worker of this queue for the one run that makes it: it has the limits of [`route`](Self::route), and as
     /// many slots as there may be calls in flight.
     ///
@@ -112,7 +121,7 @@ impl LlmManager {
             .retry(self.retry()?)
             .max_retries(self.max_retries_now()?);
         Ok(match fixed_slots {
-            true => settings.scale(WorkerScale::fixed(self.concurrency()?)),
+            true => settings.scale(WorkerScale::fixed(self.concurrency()?.start())),
             false => settings,
         })
     }

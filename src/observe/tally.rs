@@ -350,6 +350,7 @@ impl Tally {
             retries: counters.retries,
             moved_on: counters.moved_on,
             divided: counters.divided,
+            most_in_flight: counters.most_in_flight,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
             cut_off: counters.cut_off,
@@ -434,6 +435,8 @@ pub struct Summary {
     pub moved_on: u64,
     /// Calls for a part of what shared a failed one, to single out the text that it failed for.
     pub divided: u64,
+    /// The most calls that were in flight at once.
+    pub most_in_flight: usize,
     /// Calls refused for their pace.
     pub rate_limited: u64,
     /// Calls repeated although the one before may have been carried out and paid for; each counts

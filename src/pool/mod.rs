@@ -224,6 +224,7 @@ impl<'a> Pool<'a> {
             ctx: &self.ctx,
             clock: self.clock,
             threads: self.concurrency,
+            most_threads: self.concurrency,
             permits: None,
             waker,
             woken,

@@ -248,6 +248,7 @@ impl WorkerRun {
             ctx: &plan.ctx,
             clock,
             threads: 1,
+            most_threads: 1,
             permits: Some(Permits {
                 now: &controls.permits,
                 most: MOST_SLOTS,

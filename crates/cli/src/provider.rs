@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use batchwright::LlmManager;
 use batchwright::files::RunPlan;
-use batchwright::plan::EffectiveStrategy;
-use batchwright::plan::{ProviderChoice, ProviderChoiceError, ProviderQuery};
+use batchwright::plan::{
+    Concurrency, EffectiveStrategy, ProviderChoice, ProviderChoiceError, ProviderQuery,
+};
 use batchwright::provider::{CallHeader, ProviderStatus};
 use batchwright::{Context, LlmConfig, Settings, Strategy};
 
@@ -168,7 +169,7 @@ impl Chosen {
 
     /// Refuses what cannot work. What a server that still loads its model will serve is not known yet, and no
     /// reason to refuse. Returns the calls in flight at the first provider.
-    pub fn check(&self) -> Result<usize, Refusal> {
+    pub fn check(&self) -> Result<Concurrency, Refusal> {
         let status = &self.choice.first;
         let has_model =
             status.provider == "extract" || status.model.is_some() || status.is_loading();
@@ -190,7 +191,7 @@ impl Chosen {
     }
 
     /// Who is called, where, for which model.
-    pub fn line(&self, calls: usize) -> String {
+    pub fn line(&self, calls: Concurrency) -> String {
         line(&self.choice, calls)
     }
 
@@ -204,7 +205,7 @@ impl Chosen {
 }
 
 /// Who is called, where, for which model.
-pub fn line(choice: &ProviderChoice, calls: usize) -> String {
+pub fn line(choice: &ProviderChoice, calls: Concurrency) -> String {
     let status = &choice.first;
     let part = |before: &str, text: &Option<String>| {
         let text = text.as_deref();
@@ -218,9 +219,21 @@ pub fn line(choice: &ProviderChoice, calls: usize) -> String {
     });
     let then: String = then.collect();
     format!(
-        "provider {}{at}{with}{then}, {calls} in flight",
-        status.provider
+        "provider {}{at}{with}{then}, {}",
+        status.provider,
+        in_flight(calls)
     )
+}
+
+/// How many calls are made at once.
+pub fn in_flight(calls: Concurrency) -> String {
+    let start = calls.start();
+    match calls {
+        Concurrency::Auto { most, .. } => {
+            format!("{start} in flight, up to {most} while that helps")
+        }
+        _ => format!("{start} in flight"),
+    }
 }
 
 /// The flags that name providers, above the other settings.

@@ -27,7 +27,8 @@ pub fn manager(
         beside: Beside {
             fallback_blocked: args.provider.fallback_blocked,
             data_dir: data_dir(args.data_dir.as_deref()),
-            fixed_slots: args.concurrency.is_some(),
+            fixed_slots: settings.sync_concurrency().map_err(refused)?.is_some()
+                && args.concurrency.is_some(),
             max_retries: None,
         },
     };
@@ -46,7 +47,7 @@ pub fn manager(
 
 /// Who is called, where, for which model, and by which strategy.
 pub fn line(manager: &LlmManager) -> Result<String, Refusal> {
-    let calls = manager.concurrency().map_err(refused)?;
+    let calls = manager.worker_concurrency().map_err(refused)?;
     let line = provider::line(manager.providers(), calls);
     let effective = manager.effective_strategy();
     Ok(match (&effective.fallback_reason, effective.strategy) {

@@ -169,10 +169,11 @@ Exit codes:
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub struct PaceArgs {
-    /// Calls in flight
+    /// Calls in flight; `auto` finds how many help, from 5 up to 256
     ///
-    /// [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default:
-    /// the provider's: a local server's slots or 1, else 5]
+    /// More are made as long as they are used, bring more answers and are not refused [env:
+    /// BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default: a local server's slots or
+    /// 1, else auto]
     #[arg(short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
     pub concurrency: Option<String>,
 

@@ -1,6 +1,7 @@
 //! Carries out a prepared run, by calls of its own or through the queue.
 
 use batchwright::files::RunReport;
+use batchwright::plan::Concurrency;
 use batchwright::{Context, Error, ErrorKind, FileRun, LlmClient, Request, Response, Route};
 
 use super::prepare::{Prepared, PreparedRun};
@@ -79,8 +80,11 @@ fn direct(
     setup: &Setup,
     session: &Session,
 ) -> Result<RunReport, Refusal> {
+    let run = match setup.concurrency {
+        Concurrency::Auto { most, .. } => run.up_to(most),
+        fixed => run.concurrency(fixed.most()),
+    };
     let report = run
-        .concurrency(setup.concurrency)
         .on_error(args.on_error.policy())
         .context(&session.ctx)
         .run(route);

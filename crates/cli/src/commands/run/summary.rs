@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use batchwright::files::{RunPlan, RunReport};
+use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
 use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
@@ -12,6 +13,7 @@ use crate::command_line::command_line;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, span};
+use crate::provider::in_flight;
 use crate::sanitize::shortened;
 use crate::stdout;
 use crate::strategy::RunStrategy;
@@ -117,7 +119,8 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
             "reusable": plan.reusable,
             "calls_saved": by_equals + by_reuse,
             "estimated_input_tokens": tokens,
-            "concurrency": concurrency,
+            "concurrency": concurrency.start(),
+            "max_concurrency": concurrency.most(),
             "strategy": setup.strategy.strategy,
             "fallback_reason": setup.strategy.fallback_reason,
         });
@@ -134,7 +137,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
         format!(", about {} input tokens", count(n))
     });
     let how = match setup.strategy.strategy {
-        Strategy::Sync => format!("{concurrency} in flight"),
+        Strategy::Sync => in_flight(concurrency),
         Strategy::Batch => "in batches".to_owned(),
     };
     let mut line = format!("dry run: would send {to_send}{tokens}, {how}");
@@ -154,7 +157,7 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
 
 /// What the calls of a run were made with.
 pub struct Setup {
-    pub concurrency: usize,
+    pub concurrency: Concurrency,
     /// The limits that were set, by whatever: requests and tokens per minute.
     pub rpm: Option<f64>,
     pub tpm: Option<f64>,
@@ -181,7 +184,7 @@ pub struct QueueFacts {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            concurrency: 1,
+            concurrency: Concurrency::Fixed(1),
             rpm: None,
             tpm: None,
             steps: Vec::new(),
@@ -404,7 +407,7 @@ fn equals_lines(summary: &Summary) -> Vec<String> {
     lines
 }
 
-fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec<String> {
+fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) -> Vec<String> {
     let usage = &summary.usage;
     let cached = match usage.cached_input_tokens {
         0 => String::new(),
@@ -433,7 +436,13 @@ fn usage_lines(summary: &Summary, concurrency: usize, asked: Option<u32>) -> Vec
     let limited = match summary.limited_by() {
         // Providers do not say what limits their batches.
         _ if summary.latency_p50.is_none() => String::new(),
-        "concurrency" => format!(", limited by concurrency ({concurrency} in flight)"),
+        "concurrency" => match concurrency {
+            Concurrency::Auto { start, .. } => {
+                let most = summary.most_in_flight;
+                format!(", limited by concurrency (found: {start} to {most} in flight)")
+            }
+            fixed => format!(", limited by concurrency ({} in flight)", fixed.most()),
+        },
         "provider" => ", limited by the time that answers take".to_owned(),
         "quota" => ", limited by the quota".to_owned(),
         "cooldown" => ", limited by pauses after refusals".to_owned(),
@@ -499,7 +508,10 @@ fn run_numbers(summary: &Summary, setup: &Setup) -> advice::Run {
         call_time: summary.call_time,
         calls: summary.calls,
         rate_limited: summary.rate_limited,
-        concurrency: setup.concurrency,
+        concurrency: match setup.concurrency {
+            Concurrency::Auto { .. } => summary.most_in_flight.max(1),
+            fixed => fixed.most(),
+        },
         tokens: summary.usage.input_tokens + summary.usage.output_tokens,
         rpm: setup.rpm,
         tpm: setup.tpm,

@@ -1,0 +1,186 @@
+//! Windows against refusals and answers that are dealt by hand.
+
+use super::*;
+
+/// A wave of so many calls of which the server takes `limit`.
+fn cut(window: &mut Window, wave: u32, limit: u32) {
+    window.cut(wave - 1);
+    (limit + 1..wave).for_each(|_| window.refused_before_the_cut());
+}
+
+fn answer(window: &mut Window, millis: u64, in_flight: u32) {
+    window.replied(Answer {
+        began: window.began(),
+        took: Duration::from_millis(millis),
+        tokens: None,
+        in_flight,
+    });
+}
+
+/// An answer of a window in use.
+fn reply(window: &mut Window) {
+    let in_flight = window.most().min(5000.0) as u32;
+    answer(window, 100, in_flight);
+}
+
+#[test]
+fn a_wave_of_refusals_is_one_cut_down_to_what_was_accepted() {
+    for (wave, limit, then) in [(32, 2, 2.0), (32, 20, 17.0), (8, 7, 5.0), (9, 1, 1.0)] {
+        let mut window = Window::default();
+        assert_eq!(window.most(), f64::INFINITY);
+        cut(&mut window, wave, limit);
+        reply(&mut window);
+        assert_eq!(window.most(), then, "{limit} of {wave}");
+        (0..limit).for_each(|_| reply(&mut window));
+        assert_eq!(window.most(), f64::from(limit), "{limit} of {wave}");
+    }
+}
+
+#[test]
+fn refusals_of_a_wave_count_also_after_its_first_reply() {
+    let mut window = Window::default();
+    cut(&mut window, 8, 6);
+    (0..3).for_each(|_| reply(&mut window));
+    assert_eq!(window.most(), 6.0);
+    (0..4).for_each(|_| window.refused_before_the_cut());
+    assert_eq!(window.most(), 2.0);
+}
+
+#[test]
+fn rests_between_tries_grow_while_they_are_refused_and_a_try_costs_nothing() {
+    let mut window = Window::default();
+    cut(&mut window, 11, 10);
+    let mut rests = Vec::new();
+    for round in 0..6 {
+        let mut replies = 0;
+        while window.most() < 11.0 {
+            reply(&mut window);
+            replies += 1;
+        }
+        rests.push(replies / 10);
+        cut(&mut window, 11, 10);
+        assert!(window.most() >= 10.0, "the try of round {round} cost calls");
+    }
+    assert_eq!(rests, [4, 8, 16, 32, 32, 32]);
+}
+
+#[test]
+fn a_limit_that_was_raised_is_found() {
+    let mut window = Window::default();
+    cut(&mut window, 3, 2);
+    let replies = (0..).take_while(|_| {
+        reply(&mut window);
+        window.most() < 12.0
+    });
+    let replies = replies.count();
+    assert!(replies < 100, "{replies} replies");
+}
+
+#[test]
+fn after_a_pause_each_windowful_doubles_it() {
+    let mut window = Window::default();
+    window.pause(31);
+    assert_eq!(window.most(), 16.0);
+    (0..16).for_each(|_| reply(&mut window));
+    assert_eq!(window.most(), 32.0);
+}
+
+#[test]
+fn an_open_window_that_was_cut_opens_again_where_nothing_is_refused_any_more() {
+    let mut window = Window::default();
+    cut(&mut window, 9, 8);
+    let replies = (0..100_000).take_while(|_| {
+        reply(&mut window);
+        window.most().is_finite()
+    });
+    assert!(replies.count() < 99_999);
+}
+
+/// Answers a tuned window until it rests, as a server whose calls take longer once there are more
+/// than `knee`. Returns its size and the answers that it took.
+fn until_rest(window: &mut Window, knee: f64) -> (u32, u32) {
+    for answers in 0..100_000 {
+        let size = window.most() as u32;
+        let millis = 100.0 * (f64::from(size) / knee).max(1.0);
+        answer(window, millis as u64, size);
+        if let Phase::Rest { .. } = window.phase {
+            return (size, answers);
+        }
+    }
+    panic!("no rest");
+}
+
+#[test]
+fn a_tuned_window_grows_while_that_helps_and_no_further() {
+    let (size, answers) = until_rest(&mut Window::tuned(5, 256), 1e9);
+    assert_eq!(size, 256);
+    assert!(answers < 1000, "{answers}");
+    for knee in [6.0, 20.0, 50.0, 100.0] {
+        let mut window = Window::tuned(5, 256);
+        until_rest(&mut window, knee);
+        let size = window.most();
+        assert!(
+            (knee..=knee * 1.25 + 1.0).contains(&size),
+            "{size} for {knee}"
+        );
+    }
+}
+
+#[test]
+fn a_window_that_is_not_used_does_not_grow() {
+    let mut window = Window::tuned(5, 256);
+    (0..1000).for_each(|_| answer(&mut window, 100, 2));
+    assert_eq!(window.most(), 5.0);
+}
+
+#[test]
+fn calls_from_before_a_change_say_nothing_of_it() {
+    let mut window = Window::tuned(10, 256);
+    let before = window.began();
+    (0..10).for_each(|_| reply(&mut window));
+    assert_eq!(window.most(), 20.0);
+    for _ in 0..1000 {
+        window.replied(Answer {
+            began: before,
+            took: Duration::from_millis(100),
+            tokens: None,
+            in_flight: 20,
+        });
+    }
+    assert_eq!(window.most(), 20.0);
+}
+
+#[test]
+fn never_more_than_the_ceiling_and_never_none() {
+    let mut seed = 7_u64;
+    let mut random = move |n: u32| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as u32 % n
+    };
+    for _ in 0..200 {
+        let most = 1 + random(300);
+        let mut window = match random(3) {
+            0 => Window::tuned(1 + random(most), most),
+            1 => Window::resumed(1 + random(most), most),
+            _ => Window::default(),
+        };
+        let bounded = window.tuned;
+        for _ in 0..3000 {
+            let size = window.most().min(400.0) as u32;
+            match random(100) {
+                0 => window.cut(random(size.max(1))),
+                1 => window.refused_before_the_cut(),
+                2 if random(10) == 0 => window.pause(random(size.max(1))),
+                3 if random(10) == 0 => window.narrow(),
+                4 if random(10) == 0 => window.pause_after_cut(),
+                _ => answer(
+                    &mut window,
+                    50 + u64::from(random(100)),
+                    random(size.max(1)) + 1,
+                ),
+            }
+            assert!(window.most() >= 1.0);
+            assert!(!bounded || window.most() <= f64::from(most));
+        }
+    }
+}
