@@ -163,6 +163,7 @@ impl Quota {
             requests: &mut self.requests,
             tokens: &mut self.tokens,
             paused_until: &mut self.paused_until,
+            found: self.window.found(),
         }
     }
 
@@ -192,7 +193,7 @@ impl Quota {
             return 0.0;
         }
         let cap = match self.has_replied {
-            false => f64::from(self.given.burst),
+            false => f64::from(self.given.burst).min(self.window.most()),
             true => self.window.most(),
         };
         let cap = cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from));
@@ -254,12 +255,11 @@ impl Quota {
             generation: self.generation,
             replies: self.replies,
             reserved: self.reserved,
-            began: (now, self.window.began()),
+            began: (now, self.window.began(self.in_flight)),
         })
     }
 
     fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
-        let in_flight = self.in_flight;
         self.in_flight = self.in_flight.saturating_sub(1);
         let used = match ended {
             CallEnd::Replied(used) => used,
@@ -284,7 +284,6 @@ impl Quota {
                     began: permit.began.1,
                     took: now.since(permit.began.0),
                     tokens: used.map(|(_, output)| output),
-                    in_flight,
                 });
             }
             CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
@@ -479,7 +478,12 @@ impl Limiter {
         quota.edition = edition;
         if let Some((folder, wall)) = &state.folder {
             match Share::open(folder, key.0, *wall) {
-                Ok(share) => quota.share = Some(share),
+                Ok(share) => {
+                    if let Some(remembered) = share.remembered(now) {
+                        quota.window = quota.given.window_after(remembered);
+                    }
+                    quota.share = Some(share);
+                }
                 Err(error) => log::warn!(
                     "limits are not shared with other processes: {}: {error}",
                     folder.display()

@@ -73,8 +73,10 @@ impl Bucket {
     }
 }
 
-/// Seconds of each stretch that are its transition.
-const TRANSITION: f64 = 10.0;
+/// Seconds of each stretch that are its transition, for the usual latency.
+const TRANSITION: f64 = 12.0;
+/// Seconds until what is there is used again, at the usual latency.
+const RECOVERY: f64 = 20.0;
 
 fn run(seed: u64, limits: Limits, stretches: &[Provider], tells: bool, burst: f64) -> Outcome {
     let mut random = Random::warm(seed);
@@ -192,7 +194,8 @@ fn run(seed: u64, limits: Limits, stretches: &[Provider], tells: bool, burst: f6
         }
         begun = until;
         let seconds = provider.seconds as usize;
-        let steady = &per_second[TRANSITION as usize..seconds];
+        let transition = TRANSITION * (provider.latency / PROVIDER.latency).max(1.0);
+        let steady = &per_second[transition as usize..seconds];
         let answered = f64::from(steady.iter().sum::<u32>());
         let rate = provider.rate();
         outcome.used.push(answered / (rate * steady.len() as f64));
@@ -210,83 +213,115 @@ fn changing(one: impl Fn(f64) -> Provider) -> [Provider; 3] {
     [one(1.0), one(0.4), one(1.5)]
 }
 
+fn tuned() -> Limits {
+    Limits::default().self_tuned(5, MOST)
+}
+
+/// Providers that tell what they count in, and those that cannot.
+fn cases() -> [(&'static str, [Provider; 3], bool); 6] {
+    let parallel = |x| Some((40.0 * x) as u32);
+    [
+        (
+            "calls at once",
+            changing(|x| Provider {
+                parallel: parallel(x),
+                ..PROVIDER
+            }),
+            false,
+        ),
+        (
+            "calls at once, slow",
+            changing(|x| Provider {
+                parallel: parallel(x),
+                latency: 2.0,
+                seconds: 200.0,
+                ..PROVIDER
+            }),
+            false,
+        ),
+        (
+            "latency",
+            changing(|x| Provider {
+                knee: Some(40.0 * x),
+                ..PROVIDER
+            }),
+            false,
+        ),
+        (
+            "requests",
+            changing(|x| Provider {
+                requests: Some(100.0 * x),
+                ..PROVIDER
+            }),
+            true,
+        ),
+        (
+            "tokens",
+            changing(|x| Provider {
+                tokens: Some(15_000.0 * x),
+                ..PROVIDER
+            }),
+            true,
+        ),
+        (
+            "one after the other",
+            [
+                Provider {
+                    parallel: Some(30),
+                    ..PROVIDER
+                },
+                Provider {
+                    requests: Some(60.0),
+                    ..PROVIDER
+                },
+                Provider {
+                    requests: Some(1000.0),
+                    knee: Some(50.0),
+                    ..PROVIDER
+                },
+            ],
+            true,
+        ),
+    ]
+}
+
 #[test]
-#[ignore]
-fn table() {
-    let tuned = || Limits::default().self_tuned(5, MOST);
-    for burst in [0.5, 1.0, 10.0] {
-        for (name, stretches, tells) in [
-            (
-                "parallel",
-                changing(|x| Provider {
-                    parallel: Some((40.0 * x) as u32),
-                    ..PROVIDER
-                }),
-                false,
-            ),
-            (
-                "parallel, slow",
-                changing(|x| Provider {
-                    parallel: Some((40.0 * x) as u32),
-                    latency: 2.0,
-                    seconds: 300.0,
-                    ..PROVIDER
-                }),
-                false,
-            ),
-            (
-                "knee",
-                changing(|x| Provider {
-                    knee: Some(40.0 * x),
-                    ..PROVIDER
-                }),
-                false,
-            ),
-            (
-                "requests told",
-                changing(|x| Provider {
-                    requests: Some(100.0 * x),
-                    ..PROVIDER
-                }),
-                true,
-            ),
-            (
-                "tokens told",
-                changing(|x| Provider {
-                    tokens: Some(15000.0 * x),
-                    ..PROVIDER
-                }),
-                true,
-            ),
-            (
-                "requests",
-                changing(|x| Provider {
-                    requests: Some(100.0 * x),
-                    ..PROVIDER
-                }),
-                false,
-            ),
-            (
-                "tokens",
-                changing(|x| Provider {
-                    tokens: Some(15000.0 * x),
-                    ..PROVIDER
-                }),
-                false,
-            ),
-        ] {
-            let outcome = run(1, tuned(), &stretches, tells, burst);
-            eprintln!(
-                "{name:16} burst {burst:4} used {:?} refused {:.4} recovery {:?} most {:?}",
-                outcome
-                    .used
-                    .iter()
-                    .map(|u| (u * 1000.0).round() / 10.0)
-                    .collect::<Vec<_>>(),
-                outcome.refused,
-                outcome.recovery,
-                outcome.most_in_flight,
-            );
+fn limits_that_nobody_gave_are_found_used_and_followed() {
+    let seeds =
+        std::env::var("SIMULATION_SEEDS").map_or(1, |seeds| seeds.parse().unwrap_or(1).min(20));
+    for (name, stretches, tells) in cases() {
+        for seed in 0..seeds {
+            let outcome = run(seed, tuned(), &stretches, tells, 1.0);
+            let shown = format!("{name}, seed {seed}: {outcome:?}");
+            assert!(outcome.used.iter().all(|used| *used >= 0.95), "{shown}");
+            assert!(outcome.refused <= 0.005, "{shown}");
+            let slow = stretches[0].latency / PROVIDER.latency;
+            let most = RECOVERY * slow.max(1.0);
+            assert!(outcome.recovery.iter().all(|s| *s <= most), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_provider_that_takes_all_gets_the_most_there_may_be_and_no_more() {
+    let outcome = run(1, tuned(), &[PROVIDER], false, 1.0);
+    assert_eq!(outcome.most_in_flight, [MOST]);
+    assert!(outcome.used[0] > 0.95, "{outcome:?}");
+    let outcome = run(1, tuned().in_flight(7), &[PROVIDER], false, 1.0);
+    assert_eq!(outcome.most_in_flight, [7]);
+}
+
+#[test]
+#[ignore = "prints"]
+fn silent() {
+    for burst in [0.2, 1.0, 10.0] {
+        for seed in 0..2 {
+            let stretches = changing(|x| Provider {
+                requests: Some(100.0 * x),
+                ..PROVIDER
+            });
+            let outcome = run(seed, tuned(), &stretches, false, burst);
+            println!("silent {burst}: {outcome:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::shared_quota::Remembered;
 use super::window::Window;
 
 /// Names a quota: everything that shares one allowance at a provider.
@@ -147,6 +148,18 @@ impl Limits {
         match self.window {
             Some((start, most)) => Window::tuned(start, most),
             None => Window::default(),
+        }
+    }
+
+    /// The window that follows what an earlier run found.
+    pub(super) fn window_after(&self, remembered: Remembered) -> Window {
+        match (self.window, remembered) {
+            (Some((_, most)), Remembered::Fresh(calls)) => Window::resumed(calls, most),
+            // Much may have changed: growing again is cheap.
+            (Some((start, most)), Remembered::Old(calls)) => {
+                Window::tuned((calls / 2).max(start), most)
+            }
+            (None, _) => Window::default(),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! One quota for several processes: a small file each, under a kernel lock for the moment of a
 //! decision.
 //!
+//! What was found of how many calls at once help stays in it for later runs.
+//!
 //! The file holds levels and a pause, not claims: nothing has to be given back when a process
 //! dies. It is open for that moment only, since there may be more quotas than files may be open, and
 //! it goes when nobody has used it for a week. Whoever finds the lock held for longer than a moment (its holder may be suspended), or
@@ -27,6 +29,8 @@ pub(super) fn system_wall(_: Time) -> u64 {
     since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
 }
 
+/// Bytes of a file, more than it says.
+const LENGTH: usize = 512;
 const PREFIX: &str = "quota-";
 const SUFFIX: &str = ".json";
 /// A file that was not written for this long says nothing any more.
@@ -38,6 +42,8 @@ const TRIES: u32 = 40;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
 /// A rate that a provider told somebody is believed for this long.
 const STILL_TRUE: Duration = Duration::from_secs(60);
+/// How many calls at once helped is taken over for so long; later only as a hint.
+const FRESH: Duration = Duration::from_secs(3600);
 /// A pause of another process is believed for an hour at most: clocks jump.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
@@ -55,6 +61,25 @@ struct Record {
     requests: Option<Level>,
     tokens: Option<Level>,
     paused_until: u64,
+    /// Earlier versions have none.
+    #[serde(default)]
+    found: Option<Found>,
+}
+
+/// How many calls at once helped, and when that was.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Found {
+    calls: u32,
+    at: u64,
+}
+
+/// What an earlier run found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remembered {
+    /// A short while ago.
+    Fresh(u32),
+    /// Long ago.
+    Old(u32),
 }
 
 /// What of a quota is shared.
@@ -62,6 +87,8 @@ pub(super) struct Shared<'q> {
     pub requests: &'q mut Option<Bucket>,
     pub tokens: &'q mut Option<Bucket>,
     pub paused_until: &'q mut Time,
+    /// How many calls at once have proven to help.
+    pub found: Option<u32>,
 }
 
 /// A quota's file.
@@ -71,6 +98,7 @@ pub(super) struct Share {
     held: Option<File>,
     wall: WallClock,
     next_look: Time,
+    found: Option<Found>,
 }
 
 impl Share {
@@ -83,6 +111,18 @@ impl Share {
             held: None,
             wall,
             next_look: Time::ZERO,
+            found: None,
+        })
+    }
+
+    /// What an earlier run found, if it left word.
+    pub(super) fn remembered(&self, now: Time) -> Option<Remembered> {
+        let file = lock(&self.path).ok().flatten()?;
+        let Found { calls, at } = read(&file).ok()?.found.filter(|found| found.calls > 0)?;
+        let age = (self.wall)(now).checked_sub(at).map(Duration::from_nanos);
+        Some(match age.is_some_and(|age| age < FRESH) {
+            true => Remembered::Fresh(calls),
+            false => Remembered::Old(calls),
         })
     }
 
@@ -103,7 +143,10 @@ impl Share {
             }
         };
         match read(&file) {
-            Ok(record) => record.apply(quota, now, (self.wall)(now)),
+            Ok(record) => {
+                self.found = record.found;
+                record.apply(quota, now, (self.wall)(now));
+            }
             Err(error) => log::debug!("a quota file cannot be read: {error}"),
         }
         self.held = Some(file);
@@ -125,7 +168,9 @@ impl Share {
             })
         };
         let pause = quota.paused_until.since(now);
+        let found = quota.found.map(|calls| Found { calls, at: wall });
         let record = Record {
+            found: found.or(self.found),
             requests: level(quota.requests),
             tokens: level(quota.tokens),
             paused_until: match pause {
@@ -177,7 +222,7 @@ fn is_there(_: &Metadata) -> bool {
 }
 
 fn read(file: &File) -> io::Result<Record> {
-    let mut text = String::with_capacity(256);
+    let mut text = String::with_capacity(LENGTH);
     file.take(4096).read_to_string(&mut text)?;
     // A new file is empty, and a torn one says nothing worth keeping.
     Ok(serde_json::from_str(&text).unwrap_or_default())
@@ -186,7 +231,7 @@ fn read(file: &File) -> io::Result<Record> {
 fn write(mut file: &File, record: &Record) -> io::Result<()> {
     let mut text = serde_json::to_vec(record)?;
     // Blanks instead of a truncation: one call less, and never an empty file in between.
-    text.resize(text.len().max(256), b' ');
+    text.resize(text.len().max(LENGTH), b' ');
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&text)
 }
@@ -361,6 +406,53 @@ mod tests {
         holder.lock().unwrap();
         let gate = limiter.try_acquire(quota, 1, Some(0), at(2));
         assert!(matches!(gate, Gate::Go(_)));
+    }
+
+    #[test]
+    fn how_many_calls_at_once_helped_is_remembered_and_with_its_age_only_half_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits::default().self_tuned(5, 256);
+        // A server that answers all at once, in 100 ms.
+        let grow = |limiter: &Limiter, quota: QuotaId, from: u64, rounds: u64| {
+            let mut most = 0;
+            for round in 0..rounds {
+                let now = at(from + 100 * round);
+                let started: Vec<_> =
+                    std::iter::from_fn(|| match limiter.try_acquire(quota, 1, Some(0), now) {
+                        Gate::Go(permit) => Some(permit),
+                        Gate::NotUntil(_) => None,
+                    })
+                    .collect();
+                most = started.len();
+                for permit in started {
+                    let ended = CallEnd::Replied(None);
+                    limiter.settle(permit, ended, &RateHints::default(), now.after(MS_100));
+                }
+            }
+            most
+        };
+        const MS_100: Duration = Duration::from_millis(100);
+        let first = |from: u64| {
+            let limiter = Limiter::shared_with(folder.path(), virtual_wall);
+            let quota = limiter.quota(QuotaKey::new(&["p", "key", "m"]), limits, 0, at(from));
+            grow(&limiter, quota, from, 1);
+            grow(&limiter, quota, from + 100, 1)
+        };
+        assert_eq!(first(0), 5, "nothing is known yet");
+        let (limiter, quota) = process(folder.path(), limits);
+        let found = grow(&limiter, quota, 1000, 40);
+        assert!(found >= 80, "{found}");
+        let again = first(10_000);
+        assert!(again * 2 > found, "{again} of {found} a few seconds later");
+        let hours = 3 * 3600 * 1000;
+        let later = first(hours);
+        assert!(
+            (6..=again / 2).contains(&later),
+            "{later} three hours later"
+        );
+        let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
+        fs::write(file.unwrap().path(), r#"{"found":{"calls":-7}}"#).unwrap();
+        assert_eq!(first(hours), 5, "nonsense is forgotten");
     }
 
     #[test]

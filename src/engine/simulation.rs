@@ -59,6 +59,8 @@ struct Scene {
     put_off: HashMap<(u32, u8), Time>,
     replies: HashMap<QuotaId, u64>,
     parallel: ParallelModel,
+    /// The most calls of a quota at once, where their number is to be found.
+    tuned: Option<u32>,
     calls_after_critical: usize,
     critical_seen: bool,
     deadline: Option<Time>,
@@ -87,6 +89,10 @@ impl Scene {
         }
         if random.chance(20) {
             limits = limits.tokens_per_minute(2_000.0 + random.below(1_000_000) as f64);
+        }
+        let tuned = random.chance(30).then(|| 1 + random.below(16) as u32);
+        if let Some(most) = tuned {
+            limits = limits.self_tuned(1 + random.below(most.into()) as u32, most);
         }
         let hints = if random.chance(25) {
             let limit = 60 + random.below(6000);
@@ -188,6 +194,7 @@ impl Scene {
             put_off: HashMap::new(),
             replies: HashMap::new(),
             parallel,
+            tuned,
             calls_after_critical: 0,
             critical_seen: false,
             deadline,
@@ -264,6 +271,14 @@ impl Scene {
         assert!(!self.is_dead(quota, tries.step), "a dead quota was called");
         if self.critical_seen {
             self.calls_after_critical += 1;
+        }
+        if let (Some(most), true) = (self.tuned, quota != QuotaId::NONE) {
+            let flying = self.in_flight.values();
+            let flying = flying.filter(|flying| flying.call.ticket.quota() == quota);
+            assert!(
+                flying.count() < most as usize,
+                "more than there may ever be"
+            );
         }
         let in_flight = self.in_flight.values().filter(|in_flight| {
             let admitted =

@@ -12,7 +12,7 @@
 //! Netflix's `concurrency-limits` applies that to calls; as its Gradient2 does, a tuned window compares
 //! what calls cost at two sizes, here by a trial that is taken back when it brought nothing.
 //!
-//! - **Climb.** Twice as many at first. A size is kept when it was really used, nothing was refused and,
+//! - **Climb.** Twice as many at first, one more with each answer. A size is kept when it was really used, nothing was refused and,
 //!   of a tuned window, a good part of what it could bring more was brought: work done per time, which
 //!   is size by cost ([`SlotCost`]). Else the window goes back to what had proven useful, or to where
 //!   the gain ended.
@@ -34,7 +34,7 @@ use super::slot_cost::{Cost, SlotCost};
 const FIRST_REST: u32 = 4;
 const LONGEST_REST: u32 = 32;
 /// A large window need not rest for more answers than this to have few of them refused.
-const RESTED: u32 = 640;
+const RESTED: u32 = 500;
 /// A cut within so many windowfuls of the last one means that the return went too far.
 const SOON: u32 = 4;
 /// What a cut leaves of a size that had been fine, and what one that follows soon.
@@ -44,9 +44,13 @@ const KEPT_SOON: f64 = 0.7;
 const WORTHWHILE: f64 = 0.4;
 /// Sizes that differ by less cannot be told apart by what they bring.
 const TELLING: f64 = 1.1;
+/// The same where refusals are what limits.
+const TELLING_IF_CUT: f64 = 1.5;
 /// Changes of cost that are more than noise: upwards, where a trial may cost something, and downwards.
 const ROSE: f64 = 1.25;
 const FELL: f64 = 0.87;
+/// The step of a trial that costs nothing, since nothing was ever refused.
+const EIGHTH: f64 = 1.125;
 /// Answers that tell costs apart that differ by a tenth.
 const ENOUGH: u32 = 100;
 /// Those that tell apart what differs by half.
@@ -95,14 +99,14 @@ pub(super) struct Answer {
     pub took: Duration,
     /// Of its output, if told.
     pub tokens: Option<u64>,
-    /// Calls in flight at its end, itself among them.
-    pub in_flight: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Window {
     /// Unlimited when absent.
     size: Option<u32>,
+    /// What it grows to by a call with each answer.
+    target: u32,
     /// The largest size.
     most: u32,
     /// It finds its size by itself: growth has to pay.
@@ -111,16 +115,20 @@ pub(super) struct Window {
     /// Raised when the size changes: what began before says nothing of the new one.
     epoch: u32,
     measured: SlotCost,
-    /// Answers among those measured that came while the window was in use.
-    used: u32,
+    /// The most calls in flight at once since the measurement began.
+    peak: u32,
     /// Calls of the wave of the last cut that have not been refused.
     accepted: Option<u32>,
     /// Answers since the last cut.
     since_cut: u32,
     /// Windowfuls that the next rest lasts.
     rest: u32,
+    /// The last trial ended with a refusal.
+    was_cut: bool,
     /// The last larger window that was tried brought nothing.
     brought_nothing: bool,
+    /// Answers or refusals have shown something of its size.
+    proven: bool,
 }
 
 impl Default for Window {
@@ -128,6 +136,7 @@ impl Default for Window {
     fn default() -> Self {
         Self {
             size: None,
+            target: 0,
             most: OPEN,
             tuned: false,
             phase: Phase::Rest {
@@ -136,11 +145,13 @@ impl Default for Window {
             },
             epoch: 0,
             measured: SlotCost::default(),
-            used: 0,
+            peak: 0,
             accepted: None,
             since_cut: u32::MAX,
             rest: FIRST_REST,
+            was_cut: false,
             brought_nothing: false,
+            proven: false,
         }
     }
 }
@@ -151,6 +162,7 @@ impl Window {
         let most = most.max(1);
         Self {
             size: Some(start.clamp(1, most)),
+            target: start.clamp(1, most),
             most,
             tuned: true,
             phase: Phase::Climb {
@@ -177,8 +189,12 @@ impl Window {
         }
     }
 
-    /// The size that was found, if there was anything to find.
+    /// The size that has proven useful, if any has so far.
     pub(super) fn found(&self) -> Option<u32> {
+        self.best().filter(|_| self.proven && self.tuned)
+    }
+
+    fn best(&self) -> Option<u32> {
         match self.phase {
             Phase::Climb { from, .. } => from.map(|from| from.size),
             Phase::Return { threshold } => Some(threshold),
@@ -187,15 +203,16 @@ impl Window {
         }
     }
 
-    /// A call begins.
-    pub(super) fn began(&self) -> Epoch {
+    /// A call began, with which so many are in flight.
+    pub(super) fn began(&mut self, in_flight: u32) -> Epoch {
+        self.peak = self.peak.max(in_flight);
         Epoch(self.epoch)
     }
 
     /// One call finds out.
     pub(super) fn narrow(&mut self) {
         let before = self.most().min(self.most.into()) as u32;
-        let threshold = self.found().map_or(before, |found| found.max(before));
+        let threshold = self.best().map_or(before, |found| found.max(before));
         self.accepted = None;
         self.resize(1, Phase::Return { threshold });
     }
@@ -232,6 +249,8 @@ impl Window {
         self.accepted = Some(others);
         self.since_cut = 0;
         self.brought_nothing = false;
+        self.was_cut = true;
+        self.proven = true;
         self.resize(kept, Phase::Return { threshold });
     }
 
@@ -282,18 +301,26 @@ impl Window {
             }
             return;
         }
-        if answer.began != self.began() {
+        if size < self.target {
+            // One more for each answer: a wave of calls would be a wave of refusals.
+            let (target, phase) = (self.target, self.phase);
+            match size + 1 < target {
+                true => self.size = Some(size + 1),
+                false => self.resize(target, phase),
+            }
+            return;
+        }
+        if answer.began != Epoch(self.epoch) {
             return;
         }
         self.measured.add(answer.took, answer.tokens);
-        self.used += u32::from(answer.in_flight >= size - size / 4);
         if self.measured.calls() < self.enough(size) {
             return;
         }
         let measured = std::mem::take(&mut self.measured);
-        let used = std::mem::take(&mut self.used);
+        let peak = std::mem::take(&mut self.peak);
         // Who does not use what there is learns nothing about more.
-        if used * 2 >= measured.calls() {
+        if peak >= size - size / 4 {
             let cost = measured.cost();
             self.judge(Level { size, cost }, measured.calls());
         }
@@ -307,7 +334,7 @@ impl Window {
             Phase::Climb { from, .. } => match from.map(trial) {
                 None => size.max(ENOUGH_FOR_DOUBLE),
                 Some(ratio) if ratio >= 1.5 => size.max(ENOUGH_FOR_DOUBLE),
-                Some(ratio) if ratio < TELLING => size,
+                Some(ratio) if ratio < self.telling() => size,
                 Some(_) => (2 * size).max(ENOUGH),
             },
             Phase::Shrink { .. } => (2 * size).max(ENOUGH),
@@ -315,7 +342,15 @@ impl Window {
         }
     }
 
+    fn telling(&self) -> f64 {
+        match self.was_cut {
+            true => TELLING_IF_CUT,
+            false => TELLING,
+        }
+    }
+
     fn judge(&mut self, now: Level, answers: u32) {
+        self.proven = true;
         match self.phase {
             Phase::Return { .. } => {}
             Phase::Climb { from: None, factor } => self.climb(now, now.size, factor),
@@ -325,14 +360,16 @@ impl Window {
             } => {
                 let ratio = f64::from(now.size) / f64::from(from.size);
                 let gain = now.gain(from);
-                if !self.tuned || gain >= 1.0 + WORTHWHILE * (ratio - 1.0) {
+                let faster = (factor * factor).min(2.0);
+                if self.tuned && ratio < self.telling() {
+                    self.climb(from, now.size, faster);
+                } else if !self.tuned || gain >= 1.0 + WORTHWHILE * (ratio - 1.0) {
                     self.rest = FIRST_REST;
-                    self.climb(now, now.size, (factor * factor).min(2.0));
-                } else if ratio < TELLING {
-                    self.climb(from, now.size, (factor * factor).min(2.0));
+                    self.climb(now, now.size, faster);
                 } else {
                     self.rest = (self.rest * 2).min(LONGEST_REST);
                     self.brought_nothing = true;
+                    self.was_cut = false;
                     self.settle_at(useful(from, ratio, gain), Some(from.cost));
                 }
             }
@@ -350,16 +387,21 @@ impl Window {
                     };
                 } else if self.tuned && std::mem::take(&mut self.brought_nothing) {
                     self.shrink(now, now.size - now.size / 8);
+                } else if self.tuned && !self.was_cut {
+                    self.climb(now, now.size, EIGHTH);
                 } else {
                     self.climb(now, now.size, 1.0 + 1.0 / f64::from(now.size));
                 }
             }
             Phase::Shrink { from } => {
                 let ratio = f64::from(now.size) / f64::from(from.size);
+                // The next trial is of more again, and soon.
+                let rest = std::mem::replace(&mut self.rest, FIRST_REST);
                 match now.gain(from) >= 1.0 - WORTHWHILE * (1.0 - ratio) {
                     true => self.settle_at(now.size, Some(now.cost)),
                     false => self.settle_at(from.size, Some(from.cost)),
                 }
+                self.rest = rest;
             }
         }
     }
@@ -377,7 +419,8 @@ impl Window {
             return self.settle_at(size, (size == from.size).then_some(from.cost));
         }
         let from = Some(from);
-        self.resize(more, Phase::Climb { from, factor });
+        self.resize(size, Phase::Climb { from, factor });
+        self.target = more;
     }
 
     fn shrink(&mut self, from: Level, size: u32) {
@@ -405,7 +448,8 @@ impl Window {
         self.phase = phase;
         self.epoch += 1;
         self.measured = SlotCost::default();
-        self.used = 0;
+        self.peak = 0;
+        self.target = size;
     }
 }
 

@@ -9,11 +9,11 @@ fn cut(window: &mut Window, wave: u32, limit: u32) {
 }
 
 fn answer(window: &mut Window, millis: u64, in_flight: u32) {
+    let began = window.began(in_flight);
     window.replied(Answer {
-        began: window.began(),
+        began,
         took: Duration::from_millis(millis),
         tokens: None,
-        in_flight,
     });
 }
 
@@ -136,15 +136,14 @@ fn a_window_that_is_not_used_does_not_grow() {
 #[test]
 fn calls_from_before_a_change_say_nothing_of_it() {
     let mut window = Window::tuned(10, 256);
-    let before = window.began();
-    (0..10).for_each(|_| reply(&mut window));
+    let before = window.began(10);
+    (0..20).for_each(|_| reply(&mut window));
     assert_eq!(window.most(), 20.0);
     for _ in 0..1000 {
         window.replied(Answer {
             began: before,
             took: Duration::from_millis(100),
             tokens: None,
-            in_flight: 20,
         });
     }
     assert_eq!(window.most(), 20.0);

@@ -266,7 +266,7 @@ impl Connection<'_> {
     /// Waits out the latency; tells whether there was any.
     fn wait(&self, arrived: Instant, call: &Call) -> bool {
         let config = &self.shared.config;
-        let mut latency = config.latency;
+        let mut latency = call.latency;
         if !config.jitter.is_zero() {
             latency += config.jitter.mul_f64(unit(config.seed ^ call.number));
         }

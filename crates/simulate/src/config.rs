@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::change::{Change, Present};
 use super::limits::Limits;
 use super::script::{Script, prompt_key};
 use super::{BatchConfig, Recorder, Trouble, Vendor};
@@ -26,7 +27,10 @@ pub struct SimConfig {
     pub(super) tpm: Option<u64>,
     pub(super) burst: Option<u64>,
     pub(super) model_rpm: Vec<(String, u64)>,
+    pub(super) token_burst: Option<u64>,
     pub(super) max_parallel: Option<u64>,
+    pub(super) full_speed: Option<u64>,
+    pub(super) changes: Vec<Change>,
     pub(super) tell_limits: bool,
     pub(super) retry_after_header: bool,
     pub(super) retry_after: Option<Duration>,
@@ -60,7 +64,10 @@ impl Default for SimConfig {
             tpm: None,
             burst: None,
             model_rpm: Vec::new(),
+            token_burst: None,
             max_parallel: None,
+            full_speed: None,
+            changes: Vec::new(),
             tell_limits: true,
             retry_after_header: true,
             retry_after: None,
@@ -161,6 +168,26 @@ impl SimConfig {
     /// what [`retry_after`](SimConfig::retry_after) asks to wait. Default: unlimited.
     pub fn max_parallel(mut self, calls: u64) -> SimConfig {
         self.max_parallel = Some(calls);
+        self
+    }
+
+    /// How many tokens the bucket of [`tpm`](SimConfig::tpm) holds. Default: one minute's worth.
+    pub fn token_burst(mut self, tokens: u64) -> SimConfig {
+        self.token_burst = Some(tokens);
+        self
+    }
+
+    /// Calls that are worked on at full speed; with more at once each takes longer, in proportion, so that
+    /// more bring no more answers. Default: unlimited.
+    pub fn full_speed(mut self, calls: u64) -> SimConfig {
+        self.full_speed = Some(calls);
+        self
+    }
+
+    /// What is other from a time on, for calls that arrive then; buckets keep what is in them, and hold as
+    /// much more or less as their rate. In the order of their times. Default: nothing.
+    pub fn change(mut self, change: Change) -> SimConfig {
+        self.changes.push(change);
         self
     }
 
@@ -317,9 +344,21 @@ impl SimConfig {
 
     pub(super) fn own_limits(&self) -> Vec<(String, Limits)> {
         let limits = |(model, rpm): &(String, u64)| {
-            (model.clone(), Limits::new(Some(*rpm), self.burst, None))
+            (
+                model.clone(),
+                Limits::new(Some(*rpm), self.burst, None, None),
+            )
         };
         self.model_rpm.iter().map(limits).collect()
+    }
+
+    pub(super) fn at_first(&self) -> Present {
+        Present {
+            max_parallel: self.max_parallel,
+            full_speed: self.full_speed,
+            latency: self.latency,
+            changed: 0,
+        }
     }
 
     pub(super) fn check(&self) -> io::Result<()> {
@@ -330,6 +369,8 @@ impl SimConfig {
             ("slots", self.slots),
             ("max_parallel", self.max_parallel),
             ("burst", self.burst),
+            ("token_burst", self.token_burst),
+            ("full_speed", self.full_speed),
             (
                 "max_requests_per_connection",
                 self.max_requests_per_connection,
@@ -349,6 +390,14 @@ impl SimConfig {
         }
         if self.burst.is_some() && self.rpm.is_none() && self.model_rpm.is_empty() {
             return Err(refuse("burst is set without rpm".to_owned()));
+        }
+        if self.token_burst.is_some() && self.tpm.is_none() {
+            return Err(refuse("token_burst is set without tpm".to_owned()));
+        }
+        if !self.changes.is_sorted_by_key(|change| change.at) {
+            return Err(refuse(
+                "changes are not in the order of their times".to_owned(),
+            ));
         }
         let times = [
             ("latency", self.latency),
@@ -399,6 +448,8 @@ mod tests {
             (base().rpm(0), "rpm"),
             (base().tpm(0), "tpm"),
             (base().burst(5), "burst"),
+            (base().token_burst(5), "token_burst"),
+            (base().full_speed(0), "full_speed"),
             (base().context(5), "vendor"),
             (base().slots(0), "slots"),
             (base().max_parallel(0), "max_parallel"),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::change::Present;
 use super::config::LONGEST;
 use super::limits::{Denial, Limits, Told};
 use super::memory::Prompts;
@@ -69,6 +70,8 @@ pub(super) struct Call {
     pub(super) number: u64,
     /// State of both buckets after this call.
     pub(super) limits: [Option<Told>; 2],
+    /// How long it takes at least.
+    pub(super) latency: Duration,
     /// It counts among those that are being answered.
     admitted: bool,
     /// Of each prompt which of its calls this is, if its fate may yet be unknown to the client.
@@ -117,6 +120,7 @@ struct Inner {
     limits: Limits,
     /// The limits of models that have some of their own.
     own_limits: Vec<(String, Limits)>,
+    present: Present,
     prompts: Prompts,
     /// Calls that are being answered.
     admitted: u64,
@@ -130,7 +134,8 @@ impl Ledger {
             inner: Mutex::new(Inner {
                 stats: SimStats::default(),
                 met: [0; Trouble::ALL.len()],
-                limits: Limits::new(config.rpm, config.burst, config.tpm),
+                limits: Limits::new(config.rpm, config.burst, config.tpm, config.token_burst),
+                present: config.at_first(),
                 own_limits: config.own_limits(),
                 prompts: Prompts::default(),
                 admitted: 0,
@@ -247,6 +252,11 @@ impl Ledger {
 
 impl Inner {
     fn arrive(&mut self, now: Duration, ask: Ask<'_>, config: &SimConfig, track: bool) -> Call {
+        let changes = config.changes.iter().skip(self.present.changed);
+        for change in changes.take_while(|change| change.at <= now) {
+            self.limits.change(now, change.rpm, change.tpm);
+            self.present.take(change);
+        }
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let stats = &mut self.stats;
         if stats.calls == 0 {
@@ -286,7 +296,8 @@ impl Inner {
                 stats.embedding_calls += u64::from(form == Form::Vectors);
                 stats.speech_calls += u64::from(form == Form::Sound);
                 memos = self.meet(keys, track);
-                let full = config
+                let full = self
+                    .present
                     .max_parallel
                     .is_some_and(|most| self.admitted >= most);
                 let verdict = match self.trouble(keys, form, config) {
@@ -315,8 +326,10 @@ impl Inner {
             [None; 2]
         };
         let admitted = wanted_an_answer && !verdict.is_refusal();
+        let latency = self.present.latency(self.admitted);
         self.admitted += u64::from(admitted);
         Call {
+            latency,
             verdict,
             number,
             limits,

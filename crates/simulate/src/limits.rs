@@ -54,10 +54,26 @@ pub(super) struct Told {
 }
 
 impl Limits {
-    pub(super) fn new(rpm: Option<u64>, burst: Option<u64>, tpm: Option<u64>) -> Limits {
+    pub(super) fn new(
+        rpm: Option<u64>,
+        burst: Option<u64>,
+        tpm: Option<u64>,
+        token_burst: Option<u64>,
+    ) -> Limits {
         Limits {
             requests: rpm.map(|rpm| Bucket::new(rpm, burst.unwrap_or(rpm))),
-            tokens: tpm.map(|tpm| Bucket::new(tpm, tpm)),
+            tokens: tpm.map(|tpm| Bucket::new(tpm, token_burst.unwrap_or(tpm))),
+        }
+    }
+
+    /// Other rates from now on, where some are named.
+    pub(super) fn change(&mut self, now: Duration, rpm: Option<u64>, tpm: Option<u64>) {
+        for (bucket, rate) in [(&mut self.requests, rpm), (&mut self.tokens, tpm)] {
+            match (bucket, rate) {
+                (Some(bucket), Some(rate)) => bucket.change(now, rate),
+                (bucket, Some(rate)) => *bucket = Some(Bucket::new(rate, rate)),
+                (_, None) => {}
+            }
         }
     }
 
@@ -130,6 +146,13 @@ impl Bucket {
             level: capacity as f64,
             refilled: Duration::ZERO,
         }
+    }
+
+    fn change(&mut self, now: Duration, per_minute: u64) {
+        self.refill(now);
+        self.capacity *= per_minute as f64 / self.per_minute as f64;
+        self.level = self.level.min(self.capacity);
+        self.per_minute = per_minute;
     }
 
     fn refill(&mut self, now: Duration) {
@@ -209,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_full_bucket_lets_its_burst_through_and_then_the_rate() {
-        let mut limits = Limits::new(Some(60), Some(3), None);
+        let mut limits = Limits::new(Some(60), Some(3), None, None);
         for _ in 0..3 {
             assert_eq!(limits.take(ms(0), 0), Ok(()));
         }
@@ -222,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_refused_call_takes_nothing_from_either_bucket() {
-        let mut limits = Limits::new(Some(60), None, Some(600));
+        let mut limits = Limits::new(Some(60), None, Some(600), None);
         assert_eq!(limits.take(ms(0), 595), Ok(()));
         let denial = limits.take(ms(0), 10).unwrap_err();
         assert_eq!((denial.bucket, denial.asked), ("tokens", 10));
@@ -233,15 +256,26 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_changes_changes_what_a_bucket_holds() {
+        let mut limits = Limits::new(Some(600), Some(10), None, None);
+        limits.change(ms(0), Some(60), Some(100));
+        assert_eq!(limits.take(ms(0), 100), Ok(()));
+        let denial = limits.take(ms(0), 0).unwrap_err();
+        assert_eq!(denial.wait, Some(ms(1_000)));
+        limits.change(ms(0), Some(6_000), None);
+        assert_eq!(limits.take(ms(10), 0), Ok(()));
+    }
+
+    #[test]
     fn a_call_larger_than_the_bucket_never_fits() {
-        let mut limits = Limits::new(None, None, Some(100));
+        let mut limits = Limits::new(None, None, Some(100), None);
         let denial = limits.take(ms(0), 101).unwrap_err();
         assert_eq!(denial.wait, None);
     }
 
     #[test]
     fn reset_is_the_time_until_the_bucket_is_full() {
-        let mut limits = Limits::new(Some(60), Some(10), None);
+        let mut limits = Limits::new(Some(60), Some(10), None, None);
         for _ in 0..4 {
             assert_eq!(limits.take(ms(0), 0), Ok(()));
         }
@@ -257,7 +291,7 @@ mod tests {
 
     #[test]
     fn an_hour_at_the_rate_lets_exactly_the_rate_through() {
-        let mut limits = Limits::new(Some(600), Some(1), None);
+        let mut limits = Limits::new(Some(600), Some(1), None, None);
         let accepted = (0..36_000)
             .filter(|tick| limits.take(ms(tick * 100), 0).is_ok())
             .count();
@@ -266,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_steps_back_gives_nothing() {
-        let mut limits = Limits::new(Some(60), Some(1), None);
+        let mut limits = Limits::new(Some(60), Some(1), None, None);
         assert_eq!(limits.take(ms(5_000), 0), Ok(()));
         assert!(limits.take(ms(4_000), 0).is_err());
         assert!(limits.take(ms(5_999), 0).is_err());
@@ -275,9 +309,9 @@ mod tests {
 
     #[test]
     fn absurd_limits_do_not_overflow() {
-        let mut limits = Limits::new(Some(1), Some(u64::MAX), Some(u64::MAX));
+        let mut limits = Limits::new(Some(1), Some(u64::MAX), Some(u64::MAX), None);
         assert!(limits.take(ms(0), u64::MAX / 2).is_ok());
-        let mut slow = Limits::new(Some(1), Some(u64::MAX), None);
+        let mut slow = Limits::new(Some(1), Some(u64::MAX), None, None);
         slow.requests.as_mut().unwrap().level = 0.0;
         let [told, _] = slow.tell(ms(0));
         assert_eq!(told.map(|told| told.reset), Some(Duration::MAX));

@@ -169,9 +169,9 @@ Exit codes:
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub struct PaceArgs {
-    /// Calls in flight; `auto` finds how many help, from 5 up to 256
+    /// Calls in flight; auto finds how many help
     ///
-    /// More are made as long as they are used, bring more answers and are not refused [env:
+    /// It begins with 5, and makes up to 256 as long as they bring more answers and are not refused [env:
     /// BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default: a local server's slots or
     /// 1, else auto]
     #[arg(short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright_simulate::{Trouble, UnknownVendor, Vendor};
+use batchwright_simulate::{Change, Trouble, UnknownVendor, Vendor};
 use clap::{ArgGroup, Args};
 
 use super::shared::MORE;
@@ -63,6 +63,22 @@ pub struct SimulateArgs {
     /// One more gets status 429.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_parallel: Option<u64>,
+
+    /// Tokens let in at once after a pause [default: one minute's worth]
+    #[arg(long, value_name = "N", requires = "tpm", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
+    pub token_burst: Option<u64>,
+
+    /// Calls worked on at full speed [default: all]
+    ///
+    /// With more at once each takes longer, in proportion, so that more bring no more answers.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
+    pub full_speed: Option<u64>,
+
+    /// What is other from a time after the start on, such as 90s:rpm=600,latency=2s; repeatable, in order
+    ///
+    /// rpm, tpm, max-parallel, full-speed or latency.
+    #[arg(long, value_name = "TIME:NAME=N,…", hide_short_help = true)]
+    pub change: Vec<Change>,
 
     /// Send no x-ratelimit headers and no Retry-After with status 429
     #[arg(long, hide_short_help = true)]

@@ -67,6 +67,15 @@ fn config(args: &SimulateArgs) -> SimConfig {
     if let Some(burst) = args.burst {
         config = config.burst(burst);
     }
+    if let Some(tokens) = args.token_burst {
+        config = config.token_burst(tokens);
+    }
+    if let Some(calls) = args.full_speed {
+        config = config.full_speed(calls);
+    }
+    for change in &args.change {
+        config = config.change(change.clone());
+    }
     if let Some(calls) = args.max_parallel {
         config = config.max_parallel(calls);
     }
@@ -138,6 +147,10 @@ mod tests {
         );
         let local = "simulate --port 0 --as local --context 9 --slots 2 --reasoning-tokens 3";
         assert!(Simulator::start(config(&parse(local).unwrap())).is_ok());
+        let changing = "simulate --port 0 --tpm 9 --token-burst 1 --full-speed 2 --change 5:rpm=3 \
+            --change 4:rpm=2";
+        let error = Simulator::start(config(&parse(changing).unwrap())).unwrap_err();
+        assert!(error.to_string().contains("order"), "{error}");
         let bare = parse("simulate --port 0 --context 9").unwrap();
         assert!(Simulator::start(config(&bare)).is_err());
     }

@@ -53,6 +53,7 @@ mod metrics;
 mod native_lines;
 mod net;
 mod output;
+mod pace;
 mod packed;
 mod podcast;
 mod portable;

@@ -1,0 +1,117 @@
+//! How many calls at once a run finds to help, and what several runs of one quota make of that.
+
+use std::time::Duration;
+
+use batchwright_simulate::{SimConfig, SimStats, Simulator};
+use serde_json::Value;
+
+use super::common::{Desk, Running, all_ids, prompt_line, simulator};
+
+/// A run by `openai` of these lines, which must not be those of another.
+fn start(
+    desk: &Desk,
+    sim: &Simulator,
+    name: &str,
+    items: std::ops::Range<usize>,
+    words: &str,
+) -> Running {
+    desk.write(
+        &format!("{name}.jsonl"),
+        items.map(prompt_line).collect::<String>(),
+    );
+    let words = format!("run {name}.jsonl -o {name}.out --model m --json {words}");
+    let mut command = desk.command(words.split_whitespace());
+    command
+        .args(["--provider", "openai", "--base-url", &sim.base_url()])
+        .env("OPENAI_API_KEY", "sk-pace-0123456789")
+        .env("BATCHWRIGHT_HOME", desk.path("home"));
+    Running::start(&mut command)
+}
+
+fn slow() -> SimConfig {
+    SimConfig::default().latency(Duration::from_millis(30))
+}
+
+#[test]
+fn a_run_finds_how_many_calls_help_and_a_named_number_is_never_exceeded() {
+    let (desk, sim) = (Desk::new(), simulator(slow()));
+    let ended = start(&desk, &sim, "a", 0..400, "").wait().expect(0);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    ended
+        .says("5 in flight, up to 256 while that helps")
+        .says("limited by concurrency (found: 5 to ");
+    assert_eq!(desk.ids("a.out"), all_ids(400));
+    let most = sim.stats().max_in_flight;
+    assert!((11..=256).contains(&most), "{most} at once");
+    assert!(summary["summary"]["most_in_flight"].as_u64().unwrap() >= most);
+
+    for words in ["-j 5", "-j 1"] {
+        let (desk, sim) = (Desk::new(), simulator(slow()));
+        start(&desk, &sim, "a", 0..60, words).wait().expect(0);
+        assert!(sim.stats().max_in_flight <= 5);
+    }
+    let (desk, sim) = (Desk::new(), simulator(slow()));
+    let ended = start(&desk, &sim, "a", 0..10, "-j auto --rpm 60000").wait();
+    ended.expect(0).says("5 in flight, up to 256");
+    let ended = desk.plain("run a.jsonl -o b.out -j many").expect(2);
+    ended.says("write a whole number from 1 to 10000, or auto");
+}
+
+#[test]
+fn what_a_run_found_is_where_the_next_one_starts() {
+    let (desk, sim) = (Desk::new(), simulator(slow()));
+    let begins_with = |name: &str, items, calls: u64| {
+        sim.hold();
+        let run = start(&desk, &sim, name, items, "");
+        let begun = sim.wait_until(|stats| stats.in_flight >= calls, Duration::from_secs(30));
+        let begun = begun && sim.stats().in_flight == calls;
+        sim.release();
+        run.wait().expect(0);
+        begun
+    };
+    assert!(begins_with("a", 0..600, 5));
+    let found = sim.stats().max_in_flight;
+    assert!(found > 20, "{found} at once");
+    // Until the first reply tells limits, it is no more than a burst.
+    assert!(begins_with("b", 600..630, 10));
+}
+
+/// Of what could be let in a second, the part that was in these seconds.
+fn used(stats: &SimStats, seconds: std::ops::Range<usize>, rate: f64) -> f64 {
+    let counted = &stats.accepted_per_second[seconds.clone()];
+    counted.iter().sum::<u64>() as f64 / (rate * seconds.len() as f64)
+}
+
+#[test]
+#[ignore = "takes half a minute"]
+fn eight_runs_of_one_quota_use_it_whole_and_one_that_is_killed_takes_nothing_with_it() {
+    const RATE: f64 = 80.0;
+    let limited = || simulator(slow().rpm(60 * RATE as u64));
+    let alone = limited();
+    let desk = Desk::new();
+    start(&desk, &alone, "alone", 0..400, "").wait().expect(0);
+
+    let (desk, sim) = (Desk::new(), limited());
+    let runs = (0..8).map(|run| {
+        let items = run * 200..(run + 1) * 200;
+        start(&desk, &sim, &format!("run-{run}"), items, "")
+    });
+    let mut runs: Vec<Running> = runs.collect();
+    let begun = sim.wait_until(|stats| stats.answered >= 300, Duration::from_secs(60));
+    assert!(begun, "nothing gets on");
+    drop(runs.remove(3));
+    for run in runs {
+        run.wait().expect(0);
+    }
+    let stats = sim.stats();
+    assert!(stats.refused <= alone.stats().refused, "{stats:?}");
+    let first = stats.first_call_ms as usize / 1000;
+    let last = stats.last_call_ms as usize / 1000;
+    let used = used(&stats, first + 2..last - 1, RATE);
+    println!(
+        "eight runs: {:.1} % used, {} refused",
+        used * 100.0,
+        stats.refused
+    );
+    assert!(used >= 0.95, "{used:.3}: {stats:?}");
+}
