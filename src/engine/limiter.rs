@@ -22,6 +22,7 @@ use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
 pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
+use super::rate_guess::RateGuess;
 use super::shared_quota::{self, Share, Shared, WallClock, system_wall};
 use super::window::{Answer, Epoch, Window};
 
@@ -82,6 +83,8 @@ struct Quota {
     /// Until when the refusals of one wave asked to wait.
     asked_until: Option<Time>,
     window: Window,
+    /// Of a provider that refuses calls for their number a minute and tells none.
+    guess: RateGuess,
     /// The part that other processes see too.
     share: Option<Share>,
     /// Of whose making the given limits are.
@@ -127,6 +130,7 @@ impl Quota {
             waits_for_reply: false,
             asked_until: None,
             window: given.window(),
+            guess: RateGuess::default(),
             share: None,
             edition: 0,
         }
@@ -200,6 +204,11 @@ impl Quota {
         cap - f64::from(self.in_flight)
     }
 
+    /// Whether the call that has ended beside so many others was the last that the window takes.
+    fn is_full(&self, others: u32) -> bool {
+        f64::from(others + 1) >= self.window.most()
+    }
+
     fn is_busy(&self) -> bool {
         self.free() <= 0.0
     }
@@ -212,9 +221,11 @@ impl Quota {
         if self.is_busy() {
             return Some(now.after(LOOK_AGAIN));
         }
-        let bucket = self.requests.as_mut()?;
-        bucket.refill(now);
-        let wait = bucket.wait_for(1.0);
+        let known = self.requests.as_mut().map(|bucket| {
+            bucket.refill(now);
+            bucket.wait_for(1.0)
+        });
+        let wait = known.unwrap_or_else(|| self.guess.wait(now));
         (wait > Duration::ZERO).then(|| now.after(wait.max(SHORTEST_WAIT)))
     }
 
@@ -246,6 +257,7 @@ impl Quota {
         if let Some(bucket) = &mut self.requests {
             bucket.level -= 1.0;
         }
+        self.guess.take();
         self.in_flight += 1;
         self.reserved.0 += 1.0;
         self.reserved.1 += need;
@@ -280,6 +292,7 @@ impl Quota {
                 self.replies += 1;
                 self.waits_for_reply = false;
                 self.answered_since_cut |= permit.generation == self.generation;
+                self.guess.answered(now);
                 self.window.replied(Answer {
                     began: permit.began.1,
                     took: now.since(permit.began.0),
@@ -308,7 +321,10 @@ impl Quota {
         if permit.generation == self.generation {
             self.asked_until = asked;
             let nobody = others == 0 && self.replies == permit.replies;
-            if nobody || used_up || !self.answered_since_cut {
+            // Where the number is to be found, others are still answered, and nobody asked for a pause, fewer
+            // calls will do.
+            let adapts = self.given.window.is_some() && wait.is_none() && others > 0;
+            if nobody || used_up || !(self.answered_since_cut || adapts) {
                 // With a known rate the bucket sets the pace of the way back.
                 match self.streak {
                     _ if self.requests.is_some() => {}
@@ -318,7 +334,10 @@ impl Quota {
                 }
                 self.pause(now);
             } else {
-                self.window.cut(others);
+                let guessed = !self.is_full(others) && self.guess.refused(now);
+                if !guessed && self.window.cut(others) && self.requests.is_none() {
+                    self.guess.begin(now);
+                }
                 self.next_generation();
                 self.waits_for_reply = true;
             }
@@ -343,6 +362,7 @@ impl Quota {
             bucket.refill(now);
             bucket.level = bucket.level.min(0.0);
         }
+        self.guess.restart(now);
         let until = self.asked_until.unwrap_or(now.after(own));
         self.paused_until = self.paused_until.max(until);
     }
@@ -381,6 +401,9 @@ impl Quota {
         );
         let in_flight = f64::from(self.in_flight);
         let burst = f64::from(self.given.burst);
+        if hints.requests.is_some_and(|window| is_minute(&window)) {
+            self.guess.forget();
+        }
         if let (None, Some(window)) = (self.given.requests_per_minute, hints.requests) {
             let unseen = if self.requests.is_some() {
                 later.0

@@ -21,6 +21,7 @@ pub(crate) mod loading;
 pub(crate) mod pack;
 mod pauses;
 mod quota;
+mod rate_guess;
 mod refusals;
 pub mod route;
 pub(crate) mod run;

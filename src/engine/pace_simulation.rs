@@ -312,16 +312,15 @@ fn a_provider_that_takes_all_gets_the_most_there_may_be_and_no_more() {
 }
 
 #[test]
-#[ignore = "prints"]
-fn silent() {
-    for burst in [0.2, 1.0, 10.0] {
-        for seed in 0..2 {
-            let stretches = changing(|x| Provider {
-                requests: Some(100.0 * x),
-                ..PROVIDER
-            });
-            let outcome = run(seed, tuned(), &stretches, false, burst);
-            println!("silent {burst}: {outcome:?}");
-        }
+fn a_rate_that_is_told_nowhere_is_found_by_refusals() {
+    for burst in [0.2, 1.0] {
+        let stretches = changing(|x| Provider {
+            requests: Some(100.0 * x),
+            ..PROVIDER
+        });
+        let outcome = run(1, tuned(), &stretches, false, burst);
+        let shown = format!("{burst}: {outcome:?}");
+        assert!(outcome.used.iter().all(|used| *used >= 0.8), "{shown}");
+        assert!(outcome.refused <= 0.025, "{shown}");
     }
 }

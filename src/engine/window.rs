@@ -123,6 +123,8 @@ pub(super) struct Window {
     since_cut: u32,
     /// Windowfuls that the next rest lasts.
     rest: u32,
+    /// Cuts of a size that had been fine, since growth was last worthwhile.
+    cut_when_fine: u32,
     /// The last trial ended with a refusal.
     was_cut: bool,
     /// The last larger window that was tried brought nothing.
@@ -149,6 +151,7 @@ impl Default for Window {
             accepted: None,
             since_cut: u32::MAX,
             rest: FIRST_REST,
+            cut_when_fine: 0,
             was_cut: false,
             brought_nothing: false,
             proven: false,
@@ -217,8 +220,9 @@ impl Window {
         self.resize(1, Phase::Return { threshold });
     }
 
-    /// A call was refused while `others` were in flight.
-    pub(super) fn cut(&mut self, others: u32) {
+    /// A call was refused while `others` were in flight. True where as many had been fine for a while, of a
+    /// tuned window, and that not for the first time: then it is no number of calls at once that limits.
+    pub(super) fn cut(&mut self, others: u32) -> bool {
         let level = others + 1;
         let soon = self.since_cut < SOON.saturating_mul(level);
         let (kept, threshold) = match (self.size, self.phase) {
@@ -239,6 +243,7 @@ impl Window {
                     false => {
                         // Something is not as it was: that may pass soon.
                         self.rest = FIRST_REST;
+                        self.cut_when_fine += 1;
                         (kept(KEPT), others)
                     }
                 }
@@ -252,6 +257,7 @@ impl Window {
         self.was_cut = true;
         self.proven = true;
         self.resize(kept, Phase::Return { threshold });
+        self.tuned && !soon && self.cut_when_fine > 1
     }
 
     /// Another call of the wave was refused that the last cut was for.
@@ -365,6 +371,7 @@ impl Window {
                     self.climb(from, now.size, faster);
                 } else if !self.tuned || gain >= 1.0 + WORTHWHILE * (ratio - 1.0) {
                     self.rest = FIRST_REST;
+                    self.cut_when_fine = 0;
                     self.climb(now, now.size, faster);
                 } else {
                     self.rest = (self.rest * 2).min(LONGEST_REST);

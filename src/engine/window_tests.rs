@@ -4,7 +4,7 @@ use super::*;
 
 /// A wave of so many calls of which the server takes `limit`.
 fn cut(window: &mut Window, wave: u32, limit: u32) {
-    window.cut(wave - 1);
+    let _ = window.cut(wave - 1);
     (limit + 1..wave).for_each(|_| window.refused_before_the_cut());
 }
 
@@ -167,7 +167,7 @@ fn never_more_than_the_ceiling_and_never_none() {
         for _ in 0..3000 {
             let size = window.most().min(400.0) as u32;
             match random(100) {
-                0 => window.cut(random(size.max(1))),
+                0 => drop(window.cut(random(size.max(1)))),
                 1 => window.refused_before_the_cut(),
                 2 if random(10) == 0 => window.pause(random(size.max(1))),
                 3 if random(10) == 0 => window.narrow(),
