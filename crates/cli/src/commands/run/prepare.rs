@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan, SqliteAnswers};
+use batchwright::plan::Concurrency;
 use batchwright::{FileRun, FileRunOptions, Prompts, Settings};
 
 use super::resolve::Resolved;
@@ -70,7 +71,12 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         if let Some(output) = &args.output {
             chosen.fits_vectors(&plan, output)?;
         }
-        setup.concurrency = chosen.check()?;
+        let calls = chosen.check()?;
+        setup.concurrency = match run {
+            PreparedRun::Direct(_) => calls,
+            // The slots of a worker.
+            PreparedRun::ViaQueue(_) => Concurrency::Fixed(calls.start()),
+        };
         run.check_files(&chosen)?;
         session.say(chosen.line(setup.concurrency));
         let lines = strategy_lines(&run, &setup.strategy, &chosen)?;
