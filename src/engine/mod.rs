@@ -18,9 +18,11 @@ mod first_replies;
 pub(crate) mod jitter;
 pub mod limiter;
 pub(crate) mod loading;
+mod pace;
 pub(crate) mod pack;
 mod pauses;
 mod quota;
+mod quota_state;
 mod rate_guess;
 mod refusals;
 pub mod route;
@@ -34,6 +36,8 @@ pub(crate) mod waiting;
 mod window;
 pub(crate) mod work;
 
+#[cfg(test)]
+mod pace_model;
 #[cfg(test)]
 mod pace_simulation;
 #[cfg(test)]

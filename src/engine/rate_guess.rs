@@ -1,146 +1,148 @@
-//! A rate that nobody tells, guessed from refusals: as many calls a second as were answered while the
-//! provider refused more.
+//! A rate that nobody tells, learned from refusals.
 //!
-//! A number of calls in flight is a poor measure of calls a minute: whoever stays just below has a tenth too
-//! few, whoever is just above is refused all the time. So the first refusal of what had been accepted for a
-//! while makes a guess, calls are let out at that pace, and each further refusal puts it right. Between
-//! them it grows by small steps that double, so that a limit which was raised is soon found; that is how the
-//! adaptive retry mode of the AWS SDKs paces itself, with the growth of CUBIC.
+//! A number of calls in flight is a poor measure of calls a minute: whoever stays just below has too few,
+//! whoever is just above is refused all the time. When a call is refused for a rate, nothing is left of what
+//! there is for a while. So the calls accepted between two refusals, by the time between them, are the rate,
+//! whatever room for bursts the provider has. Calls are let out just below it: at a [`Pace`].
 
 use std::time::Duration;
 
 use crate::base::clock::Time;
 
-use super::bucket::Bucket;
+use super::pace::Pace;
 
-/// Answers and time that a guess is made of.
-const ENOUGH: f64 = 20.0;
-const LONG_ENOUGH: Duration = Duration::from_millis(200);
-/// Of so many only the later half counts, about.
-const RECENT: f64 = 100.0;
-/// Just below what was refused.
-const BELOW: f64 = 0.98;
-/// Answers before the first step of growth, and between others; the first step, and the largest.
-const REST: u32 = 400;
-const STEADY: u32 = 100;
-const FIRST_STEP: f64 = 0.01;
-const LARGEST_STEP: f64 = 0.25;
-/// Seconds' worth of calls that may start at once.
-const CAPACITY: f64 = 0.05;
+/// Accepted calls that make a rate of two refusals; of a wave of refusals, which pass for one; and of a
+/// wave of so many that anything is better than to go on.
+const ENOUGH: u64 = 4;
+const ENOUGH_IN_WAVE: u64 = 6;
+const ENOUGH_IN_FLOOD: u64 = 2;
+const FLOOD: u64 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct RateGuess {
-    /// Answers, and since when.
-    answers: f64,
-    since: Time,
+    /// Calls that have begun.
+    begun: u64,
+    /// The refused call from which on calls are counted, and refusals since then.
+    mark: Option<Begun>,
+    refusals: u64,
     pace: Option<Pace>,
 }
 
-#[derive(Debug)]
-struct Pace {
-    bucket: Bucket,
-    /// Of the rate, at the next growth.
-    step: f64,
-    /// Answers until then.
-    rest: u32,
-    /// It held a call back since the last one.
-    binding: bool,
+/// A call that began: when, and the how many-th it was.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Begun {
+    pub at: Time,
+    pub number: u64,
+}
+
+impl Begun {
+    pub(super) const NONE: Begun = Begun {
+        at: Time::ZERO,
+        number: 0,
+    };
+}
+
+/// Calls that were accepted for a while, and how many a second that was.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted {
+    pub calls: u64,
+    pub rate: f64,
 }
 
 impl RateGuess {
     /// A call was answered.
     pub(super) fn answered(&mut self, now: Time) {
-        self.answers += 1.0;
-        if self.answers >= RECENT {
-            let half = now.since(self.since).as_nanos() as u64 / 2;
-            self.since = Time::from_nanos(now.as_nanos() - half);
-            self.answers /= 2.0;
-        }
-        let Some(pace) = &mut self.pace else { return };
-        pace.rest = pace.rest.saturating_sub(1);
-        if pace.rest > 0 {
-            return;
-        }
-        pace.rest = STEADY;
-        // It limits nothing any more: there is another limit, or none.
-        if !std::mem::take(&mut pace.binding) && pace.step >= LARGEST_STEP {
+        let begun = self.so_far(now);
+        if let Some(pace) = &mut self.pace
+            && pace.answered(begun)
+        {
             self.pace = None;
-            return;
         }
-        pace.bucket.refill(now);
-        pace.bucket.per_second *= 1.0 + pace.step;
-        pace.bucket.capacity = capacity(pace.bucket.per_second);
-        pace.step = (pace.step * 2.0).min(LARGEST_STEP);
     }
 
-    /// A call was refused that had room in its window. True when the guess was put right for it.
-    pub(super) fn refused(&mut self, now: Time) -> bool {
-        let rate = self.rate(now);
-        let Some(pace) = &mut self.pace else {
-            return false;
+    /// A call was refused for a rate, as it seems.
+    pub(super) fn refused(&mut self, call: Begun, now: Time) {
+        let accepted = self.accepted(call, ENOUGH);
+        let begun = self.so_far(now);
+        match &mut self.pace {
+            Some(pace) => pace.refused(accepted, begun),
+            None => self.pace = accepted.map(|accepted| Pace::new(accepted, begun)),
+        }
+        self.mark(call);
+    }
+
+    /// A call was refused, for whatever reason. While few have been accepted since the last one, they go on
+    /// being counted.
+    pub(super) fn mark(&mut self, call: Begun) {
+        match self.mark.is_none() || self.accepted(call, ENOUGH).is_some() {
+            true => (self.mark, self.refusals) = (Some(call), 0),
+            false => self.refusals += 1,
+        }
+    }
+
+    /// A call was refused that had begun before the last refusal was heeded.
+    pub(super) fn refused_too(&mut self, call: Begun, now: Time) {
+        let enough = match self.refusals >= FLOOD {
+            true => ENOUGH_IN_FLOOD,
+            false => ENOUGH_IN_WAVE,
         };
-        let bucket = &mut pace.bucket;
-        bucket.refill(now);
-        let rate = rate.map_or(bucket.per_second, |rate| rate.min(bucket.per_second));
-        bucket.per_second = rate * BELOW;
-        bucket.capacity = capacity(bucket.per_second);
-        bucket.level = bucket.level.min(0.0);
-        pace.step = FIRST_STEP;
-        pace.rest = REST;
-        true
-    }
-
-    /// So many calls had been accepted before, and now one was refused.
-    pub(super) fn begin(&mut self, now: Time) {
-        if let (Some(rate), None) = (self.rate(now), &self.pace) {
-            let capacity = capacity(rate);
-            self.pace = Some(Pace {
-                bucket: Bucket::per_minute(rate * 60.0, capacity, now),
-                step: FIRST_STEP,
-                rest: REST,
-                binding: false,
-            });
+        if let (None, Some(accepted)) = (&self.pace, self.accepted(call, enough)) {
+            self.pace = Some(Pace::new(accepted, self.so_far(now)));
         }
-        self.restart(now);
+        self.refusals += 1;
     }
 
-    fn rate(&self, now: Time) -> Option<f64> {
-        let span = now.since(self.since);
-        let enough = self.answers >= ENOUGH && span >= LONG_ENOUGH;
-        enough.then(|| self.answers / span.as_secs_f64())
+    /// Calls that were accepted between the marked refusal and this. Nothing was left at either, so it is what
+    /// came in between; less where room was left unused.
+    fn accepted(&self, call: Begun, enough: u64) -> Option<Accepted> {
+        let mark = self.mark?;
+        let span = call.at.since(mark.at).as_secs_f64();
+        let begun = call.number.saturating_sub(mark.number + 1);
+        let calls = begun.saturating_sub(self.refusals);
+        (calls >= enough && span > 0.0).then(|| Accepted {
+            calls,
+            rate: calls as f64 / span,
+        })
     }
 
-    /// What was before says nothing.
-    pub(super) fn restart(&mut self, now: Time) {
-        self.answers = 0.0;
-        self.since = now;
+    fn so_far(&self, now: Time) -> Begun {
+        Begun {
+            at: now,
+            number: self.begun,
+        }
     }
 
+    /// Whether a pace is what limits calls.
+    pub(super) fn is_used(&self, now: Time) -> bool {
+        let begun = self.so_far(now);
+        self.pace.as_ref().is_some_and(|pace| pace.is_used(begun))
+    }
+
+    /// What was before says nothing of what comes.
+    pub(super) fn restart(&mut self) {
+        self.mark = None;
+    }
+
+    /// Until a call may start.
     pub(super) fn wait(&mut self, now: Time) -> Duration {
-        let Some(pace) = &mut self.pace else {
-            return Duration::ZERO;
-        };
-        pace.bucket.refill(now);
-        let wait = pace.bucket.wait_for(1.0);
-        pace.binding |= !wait.is_zero();
-        wait
+        self.pace
+            .as_mut()
+            .map_or(Duration::ZERO, |pace| pace.wait(now))
     }
 
     /// A call begins.
-    pub(super) fn take(&mut self) {
+    pub(super) fn take(&mut self, now: Time) -> Begun {
+        self.begun += 1;
         if let Some(pace) = &mut self.pace {
-            pace.bucket.level -= 1.0;
+            pace.take();
         }
+        self.so_far(now)
     }
 
     /// The provider tells it.
     pub(super) fn forget(&mut self) {
         self.pace = None;
     }
-}
-
-fn capacity(rate: f64) -> f64 {
-    (rate * CAPACITY).max(1.0)
 }
 
 #[cfg(test)]
@@ -156,7 +158,7 @@ mod tests {
         let mut started = 0;
         for ms in from..from + 1000 {
             if guess.wait(at(ms)).is_zero() {
-                guess.take();
+                guess.take(at(ms));
                 guess.answered(at(ms));
                 started += 1;
             }
@@ -164,44 +166,72 @@ mod tests {
         started
     }
 
-    /// As many a second were answered until one was refused.
-    fn refused_at(rate: u64) -> RateGuess {
+    /// Two calls were refused within a second, and as many between them were not.
+    fn accepted(calls: u64) -> RateGuess {
         let mut guess = RateGuess::default();
-        (0..1000)
-            .step_by(1000 / rate as usize)
-            .for_each(|ms| guess.answered(at(ms)));
-        guess.begin(at(1000));
+        let first = guess.take(at(0));
+        guess.mark(first);
+        (1..=calls).for_each(|call| drop(guess.take(at(1000 * call / (calls + 1)))));
+        let second = guess.take(at(1000));
+        guess.refused(second, at(1000));
         guess
     }
 
     #[test]
-    fn what_was_answered_when_a_call_was_refused_is_the_pace_and_less_after_another_refusal() {
-        let mut guess = refused_at(100);
+    fn what_was_accepted_between_two_refusals_is_the_pace_and_less_after_another() {
+        let mut guess = accepted(100);
         let first = starts(&mut guess, 1000);
-        assert!((95..=112).contains(&first), "{first}");
-        assert!(guess.refused(at(2000)));
+        assert!((90..=99).contains(&first), "{first}");
+        let refused = guess.take(at(2000));
+        guess.refused(refused, at(2000));
         let less = starts(&mut guess, 2000);
-        assert!((90..first).contains(&less), "{less} after {first}");
+        assert!((85..first).contains(&less), "{less} after {first}");
     }
 
     #[test]
-    fn it_grows_faster_and_faster_until_it_limits_nothing() {
-        let mut guess = refused_at(50);
-        let seconds = (1..60).take_while(|second| starts(&mut guess, second * 1000) < 100);
-        assert!(seconds.count() < 30);
+    fn it_rests_then_grows_faster_and_faster_until_it_limits_nothing() {
+        let mut guess = accepted(50);
+        let mut each = (1..60).map(|second| starts(&mut guess, second * 1000));
+        assert!(each.by_ref().take(5).all(|starts| starts <= 49));
+        assert!(each.take_while(|starts| *starts < 100).count() < 20);
         // Nobody wants more: then it is in nobody's way.
         for ms in (60_000..120_000).step_by(20) {
-            let _ = guess.wait(at(ms));
+            guess.take(at(ms));
             guess.answered(at(ms));
         }
         assert!(guess.pace.is_none());
     }
 
     #[test]
-    fn a_few_answers_are_no_reason_for_a_guess() {
-        let mut guess = RateGuess::default();
-        (0..5).for_each(|ms| guess.answered(at(ms)));
-        guess.begin(at(1000));
-        assert!(!guess.refused(at(1001)) && guess.wait(at(1001)).is_zero());
+    fn growth_in_vain_goes_back_to_what_worked_and_rests_longer() {
+        let mut guess = accepted(100);
+        let mut rests = Vec::new();
+        let mut now = 1000;
+        for _ in 0..3 {
+            let begun = now;
+            // Refused as soon as it grows.
+            let grown = |guess: &mut RateGuess, from: u64| starts(guess, from) > 98;
+            while !grown(&mut guess, now) {
+                now += 1000;
+            }
+            now += 1000;
+            rests.push((now - begun) / 1000);
+            let refused = guess.take(at(now));
+            guess.refused(refused, at(now));
+            let back = starts(&mut guess, now);
+            now += 1000;
+            assert!((90..=98).contains(&back), "{back}");
+        }
+        assert!(rests[1] > rests[0] && rests[2] >= rests[1], "{rests:?}");
+    }
+
+    #[test]
+    fn few_calls_are_no_reason_for_a_pace_but_go_on_being_counted() {
+        let mut guess = accepted(2);
+        assert!(guess.wait(at(1001)).is_zero());
+        (0..10).for_each(|_| drop(guess.take(at(1100))));
+        let refused = guess.take(at(1200));
+        guess.refused(refused, at(1200));
+        assert!(!guess.wait(at(1201)).is_zero());
     }
 }

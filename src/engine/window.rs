@@ -12,7 +12,7 @@
 //! Netflix's `concurrency-limits` applies that to calls; as its Gradient2 does, a tuned window compares
 //! what calls cost at two sizes, here by a trial that is taken back when it brought nothing.
 //!
-//! - **Climb.** Twice as many at first, one more with each answer. A size is kept when it was really used, nothing was refused and,
+//! - **Climb.** Half as many again at first, one more with each answer. A size is kept when it was really used, nothing was refused and,
 //!   of a tuned window, a good part of what it could bring more was brought: work done per time, which
 //!   is size by cost ([`SlotCost`]). Else the window goes back to what had proven useful, or to where
 //!   the gain ended.
@@ -44,8 +44,12 @@ const KEPT_SOON: f64 = 0.7;
 const WORTHWHILE: f64 = 0.4;
 /// Sizes that differ by less cannot be told apart by what they bring.
 const TELLING: f64 = 1.1;
+/// A step that few answers tell apart.
+const LARGE: f64 = 1.4;
+/// The first steps, and the largest of later ones.
+const FASTEST: f64 = 1.5;
 /// The same where refusals are what limits.
-const TELLING_IF_CUT: f64 = 1.5;
+const TELLING_IF_CUT: f64 = LARGE;
 /// Changes of cost that are more than noise: upwards, where a trial may cost something, and downwards.
 const ROSE: f64 = 1.25;
 const FELL: f64 = 0.87;
@@ -123,8 +127,6 @@ pub(super) struct Window {
     since_cut: u32,
     /// Windowfuls that the next rest lasts.
     rest: u32,
-    /// Cuts of a size that had been fine, since growth was last worthwhile.
-    cut_when_fine: u32,
     /// The last trial ended with a refusal.
     was_cut: bool,
     /// The last larger window that was tried brought nothing.
@@ -151,7 +153,6 @@ impl Default for Window {
             accepted: None,
             since_cut: u32::MAX,
             rest: FIRST_REST,
-            cut_when_fine: 0,
             was_cut: false,
             brought_nothing: false,
             proven: false,
@@ -170,7 +171,7 @@ impl Window {
             tuned: true,
             phase: Phase::Climb {
                 from: None,
-                factor: 2.0,
+                factor: FASTEST,
             },
             ..Self::default()
         }
@@ -220,8 +221,8 @@ impl Window {
         self.resize(1, Phase::Return { threshold });
     }
 
-    /// A call was refused while `others` were in flight. True where as many had been fine for a while, of a
-    /// tuned window, and that not for the first time: then it is no number of calls at once that limits.
+    /// A call was refused while `others` were in flight. True of a tuned window that was cut a short while ago:
+    /// then it may be no number of calls at once that limits.
     pub(super) fn cut(&mut self, others: u32) -> bool {
         let level = others + 1;
         let soon = self.since_cut < SOON.saturating_mul(level);
@@ -243,7 +244,6 @@ impl Window {
                     false => {
                         // Something is not as it was: that may pass soon.
                         self.rest = FIRST_REST;
-                        self.cut_when_fine += 1;
                         (kept(KEPT), others)
                     }
                 }
@@ -257,7 +257,12 @@ impl Window {
         self.was_cut = true;
         self.proven = true;
         self.resize(kept, Phase::Return { threshold });
-        self.tuned && !soon && self.cut_when_fine > 1
+        self.tuned && soon
+    }
+
+    /// The refusals of this wave have nothing to do with the number of calls at once.
+    pub(super) fn forget_wave(&mut self) {
+        self.accepted = None;
     }
 
     /// Another call of the wave was refused that the last cut was for.
@@ -339,7 +344,7 @@ impl Window {
             _ if !self.tuned => size,
             Phase::Climb { from, .. } => match from.map(trial) {
                 None => size.max(ENOUGH_FOR_DOUBLE),
-                Some(ratio) if ratio >= 1.5 => size.max(ENOUGH_FOR_DOUBLE),
+                Some(ratio) if ratio >= LARGE => size.max(ENOUGH_FOR_DOUBLE),
                 Some(ratio) if ratio < self.telling() => size,
                 Some(_) => (2 * size).max(ENOUGH),
             },
@@ -366,12 +371,11 @@ impl Window {
             } => {
                 let ratio = f64::from(now.size) / f64::from(from.size);
                 let gain = now.gain(from);
-                let faster = (factor * factor).min(2.0);
+                let faster = (factor * factor).min(FASTEST);
                 if self.tuned && ratio < self.telling() {
                     self.climb(from, now.size, faster);
                 } else if !self.tuned || gain >= 1.0 + WORTHWHILE * (ratio - 1.0) {
                     self.rest = FIRST_REST;
-                    self.cut_when_fine = 0;
                     self.climb(now, now.size, faster);
                 } else {
                     self.rest = (self.rest * 2).min(LONGEST_REST);
@@ -462,7 +466,7 @@ impl Window {
 
 /// Where the gain of a large step ended; of a small one, where it began.
 fn useful(from: Level, ratio: f64, gain: f64) -> u32 {
-    if ratio < 1.5 || gain < TELLING {
+    if ratio < LARGE || gain < 1.0 + (TELLING - 1.0) / 2.0 {
         return from.size;
     }
     // With a little more, so that nothing stands idle.

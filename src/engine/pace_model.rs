@@ -1,0 +1,272 @@
+//! A provider that limits calls in the ways that providers do, on a clock moved by hand, and a run against
+//! it that asks the limiter before each call.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::hints::{RateHints, RateWindow};
+
+use super::limiter::{CallEnd, Gate, Limiter, Limits, Permit, QuotaKey};
+use super::simulation::Random;
+
+/// What a provider allows for a while.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Provider {
+    pub seconds: f64,
+    /// Requests and tokens a second, and for how many seconds of them it has room.
+    pub requests: Option<f64>,
+    pub tokens: Option<f64>,
+    pub burst: f64,
+    /// Replies say how much of these is left.
+    pub tells: bool,
+    pub retry_after: Option<Duration>,
+    pub parallel: Option<u32>,
+    /// Calls that it works on at full speed; more take longer, each.
+    pub knee: Option<f64>,
+    pub latency: f64,
+    /// Some answers take ten times as long as others.
+    pub varied: bool,
+    /// Seconds until a refusal is heard of.
+    pub notice: f64,
+}
+
+pub(super) const PROVIDER: Provider = Provider {
+    seconds: 60.0,
+    requests: None,
+    tokens: None,
+    burst: 1.0,
+    tells: false,
+    retry_after: None,
+    parallel: None,
+    knee: None,
+    latency: 0.2,
+    varied: false,
+    notice: 0.02,
+};
+
+const INPUT: u64 = 100;
+const OUTPUT: f64 = 50.0;
+pub(super) const MOST: u32 = 256;
+/// What calls take, of the latency, on average.
+const MEAN: f64 = 1.1;
+
+impl Provider {
+    /// Calls a second that it can answer.
+    fn rate(&self) -> f64 {
+        let slots = self.parallel.map_or(MOST.into(), f64::from);
+        let slots = slots.min(self.knee.unwrap_or(slots)) / (self.latency * MEAN);
+        let tokens = self.tokens.map(|tokens| tokens / (INPUT as f64 + OUTPUT));
+        slots
+            .min(self.requests.unwrap_or(slots))
+            .min(tokens.unwrap_or(slots))
+    }
+
+    /// How much longer than its latency a call takes.
+    fn stretch(&self, random: &mut Random) -> f64 {
+        let unit = (random.below(1 << 20) + 1) as f64 / f64::from(1 << 20);
+        match self.varied {
+            true => 0.5 - 0.6 * unit.ln(),
+            false => 1.0 + 0.2 * unit,
+        }
+    }
+}
+
+/// What a run came to, stretch by stretch.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// The part of what could be answered that was, after the transition.
+    pub used: Vec<f64>,
+    /// Seconds until a second was used to nine tenths.
+    pub recovery: Vec<f64>,
+    pub refusals: Vec<u32>,
+    pub most_in_flight: Vec<u32>,
+    pub calls: u32,
+}
+
+impl Outcome {
+    pub(super) fn refused(&self) -> f64 {
+        f64::from(self.refusals.iter().sum::<u32>()) / f64::from(self.calls)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Allowance {
+    level: f64,
+    capacity: f64,
+    rate: f64,
+}
+
+impl Allowance {
+    const NONE: Allowance = Allowance {
+        level: f64::INFINITY,
+        capacity: f64::INFINITY,
+        rate: 0.0,
+    };
+
+    fn changed(self, rate: Option<f64>, burst: f64) -> Self {
+        rate.map_or(Self::NONE, |rate| Self {
+            level: self.level.min(rate * burst),
+            capacity: rate * burst,
+            rate,
+        })
+    }
+
+    fn pass(&mut self, seconds: f64) {
+        self.level = (self.level + seconds * self.rate).min(self.capacity);
+    }
+
+    fn told(self, tells: bool) -> Option<RateWindow> {
+        (tells && self.rate > 0.0).then(|| RateWindow {
+            limit: (self.rate * 60.0) as u64,
+            period: Duration::from_secs(60),
+            remaining: Some(self.level as u64),
+            reset: None,
+        })
+    }
+}
+
+fn at(seconds: f64) -> Time {
+    Time::from_nanos((seconds * 1e9) as u64)
+}
+
+struct Flight {
+    permit: Permit,
+    /// Of an answer; none of a refusal.
+    output: Option<u64>,
+    /// What was left when it came in.
+    hints: RateHints,
+}
+
+/// The provider's side.
+struct Server {
+    now: f64,
+    requests: Allowance,
+    tokens: Allowance,
+    in_flight: u32,
+    ends: BinaryHeap<Reverse<(Time, usize)>>,
+    calls: Vec<Option<Flight>>,
+}
+
+impl Server {
+    fn pass_to(&mut self, now: f64) {
+        self.requests.pass(now - self.now);
+        self.tokens.pass(now - self.now);
+        self.now = now;
+    }
+
+    fn begin(&mut self, provider: &Provider, permit: Permit, random: &mut Random) {
+        let stretch = provider.stretch(random);
+        let output = match provider.varied {
+            true => OUTPUT * stretch / MEAN,
+            false => OUTPUT,
+        };
+        let cost = INPUT as f64 + output;
+        let fits = self.requests.level >= 1.0
+            && self.tokens.level >= cost
+            && provider.parallel.is_none_or(|most| self.in_flight < most);
+        let takes = if fits {
+            self.requests.level -= 1.0;
+            self.tokens.level -= cost;
+            self.in_flight += 1;
+            let load = provider
+                .knee
+                .map_or(1.0, |knee| f64::from(self.in_flight) / knee);
+            provider.latency * load.max(1.0) * stretch
+        } else {
+            provider.notice
+        };
+        let end = at(self.now + takes);
+        self.ends.push(Reverse((end, self.calls.len())));
+        let output = fits.then_some(output as u64);
+        let hints = RateHints {
+            requests: self.requests.told(provider.tells),
+            tokens: self.tokens.told(provider.tells),
+        };
+        self.calls.push(Some(Flight {
+            permit,
+            output,
+            hints,
+        }));
+    }
+
+    fn ended(&mut self, until: Time) -> Option<Flight> {
+        self.ends.peek().filter(|Reverse((end, _))| *end <= until)?;
+        let Reverse((_, call)) = self.ends.pop()?;
+        let flight = self.calls[call].take()?;
+        self.in_flight -= u32::from(flight.output.is_some());
+        Some(flight)
+    }
+}
+
+/// Makes calls as fast as the limiter lets it. The first seconds of each stretch, at the usual latency, are
+/// its transition.
+pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition: f64) -> Outcome {
+    let mut random = Random::warm(seed);
+    let limiter = Limiter::new();
+    let quota = limiter.quota(QuotaKey::new(&["p"]), limits, 0, Time::ZERO);
+    let mut server = Server {
+        now: 0.0,
+        requests: Allowance::NONE,
+        tokens: Allowance::NONE,
+        in_flight: 0,
+        ends: BinaryHeap::new(),
+        calls: Vec::new(),
+    };
+    let mut outcome = Outcome::default();
+    for provider in stretches {
+        let begun = server.now;
+        let until = begun + provider.seconds;
+        server.requests = server.requests.changed(provider.requests, provider.burst);
+        server.tokens = server.tokens.changed(provider.tokens, provider.burst);
+        let mut per_second = vec![0_u32; provider.seconds as usize + 1];
+        let (mut refusals, mut most) = (0, 0);
+        while server.now < until {
+            let mut next = until;
+            loop {
+                match limiter.try_acquire(quota, INPUT, None, at(server.now)) {
+                    Gate::Go(permit) => {
+                        outcome.calls += 1;
+                        server.begin(provider, permit, &mut random);
+                        most = most.max(limiter.in_flight(quota));
+                    }
+                    Gate::NotUntil(when) => {
+                        next = next.min(when.as_nanos() as f64 / 1e9);
+                        break;
+                    }
+                }
+            }
+            if let Some(Reverse((end, _))) = server.ends.peek() {
+                next = next.min(end.as_nanos() as f64 / 1e9);
+            }
+            server.pass_to(next.max(server.now + 1e-7));
+            let now = at(server.now);
+            while let Some(flight) = server.ended(now) {
+                let ended = match flight.output {
+                    Some(output) => {
+                        let second = (server.now - begun) as usize;
+                        per_second[second.min(provider.seconds as usize)] += 1;
+                        CallEnd::Replied(Some((INPUT, output)))
+                    }
+                    None => {
+                        refusals += 1;
+                        CallEnd::RateLimited(provider.retry_after)
+                    }
+                };
+                limiter.settle(flight.permit, ended, &flight.hints, now);
+            }
+        }
+        let rate = provider.rate();
+        let slow = (provider.latency / PROVIDER.latency).max(1.0);
+        let steady = &per_second[(transition * slow) as usize..provider.seconds as usize];
+        let answered = f64::from(steady.iter().sum::<u32>());
+        outcome.used.push(answered / (rate * steady.len() as f64));
+        let recovered = per_second.iter().position(|n| f64::from(*n) >= 0.9 * rate);
+        let recovery = recovered.map_or(f64::INFINITY, |second| second as f64 + 1.0);
+        outcome.recovery.push(recovery / slow);
+        outcome.refusals.push(refusals);
+        outcome.most_in_flight.push(most);
+    }
+    outcome
+}

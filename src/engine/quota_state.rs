@@ -1,0 +1,470 @@
+//! The state of one quota: what is reserved, in flight and learned, and what each end of a call changes.
+//!
+//! A refusal is one of three things. Where as many calls at once had been accepted a moment ago, the provider
+//! counts calls per time and tells no rate: [`rate_guess`](super::rate_guess) learns it. Where other calls are
+//! being answered, it limits how many it answers at once: nobody waits, but fewer calls are kept in flight
+//! (see [`window`](super::window)). Where none is, or the allowance is known to be used up, the whole quota
+//! pauses, once, however many calls in flight were refused. To tell these apart no call starts after a
+//! refusal while others are in flight and none of them was answered; if the first that starts then is
+//! refused as well, the quota pauses.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::hints::RateHints;
+
+use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
+use super::quota::{CallEnd, Limits, QuotaId};
+use super::rate_guess::{Begun, RateGuess};
+use super::shared_quota::{Share, Shared};
+use super::window::{Answer, Epoch, Window};
+
+/// The limiter's answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Gate {
+    /// Start the call; hand the permit back with [`Limiter::settle`](super::limiter::Limiter::settle).
+    Go(Permit),
+    /// Nothing of this quota may start before then, unless one of its calls ends earlier.
+    NotUntil(Time),
+}
+
+/// What was reserved for one call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Permit {
+    pub(super) quota: QuotaId,
+    pub(super) tokens: f64,
+    generation: u32,
+    /// Calls of the quota that had been answered when this one began.
+    replies: u64,
+    /// Requests and tokens of the quota that had been reserved when this was.
+    reserved: (f64, f64),
+    began: (Time, Epoch),
+    /// Calls in flight with it.
+    in_flight: u32,
+    number: Begun,
+}
+
+impl Permit {
+    /// The permit of work that has no quota.
+    pub(crate) const FREE: Permit = Permit {
+        quota: QuotaId::NONE,
+        tokens: 0.0,
+        generation: 0,
+        replies: 0,
+        reserved: (0.0, 0.0),
+        began: (Time::ZERO, Epoch::NONE),
+        in_flight: 0,
+        number: Begun::NONE,
+    };
+}
+
+pub(super) struct Quota {
+    pub(super) given: Limits,
+    pub(super) requests: Option<Bucket>,
+    pub(super) tokens: Option<Bucket>,
+    outputs: OutputSizes,
+    pub(super) in_flight: u32,
+    /// Requests and tokens reserved so far.
+    pub(super) reserved: (f64, f64),
+    has_replied: bool,
+    pub(super) paused_until: Time,
+    /// Raised by each cut and each pause; a refusal of a call started before it is old news.
+    generation: u32,
+    /// Pauses since the last reply.
+    streak: u32,
+    /// Calls that have been answered.
+    replies: u64,
+    /// A call that started in this generation has been answered.
+    answered_since_cut: bool,
+    /// Cuts since a call was answered that had begun after the last.
+    unanswered_cuts: u32,
+    /// As many calls at once were accepted in this generation.
+    fine: u32,
+    /// No reply has come since the last cut: until one does, no call starts beside those in flight.
+    waits_for_reply: bool,
+    /// Until when the refusals of one wave asked to wait.
+    asked_until: Option<Time>,
+    pub(super) window: Window,
+    /// Of a provider that refuses calls for their number a minute and tells none.
+    guess: RateGuess,
+    /// The part that other processes see too.
+    pub(super) share: Option<Share>,
+    /// Of whose making the given limits are.
+    pub(super) edition: u32,
+}
+
+/// Output tokens reserved for a call before anything was learned.
+const FIRST_OUTPUT_GUESS: f64 = 256.0;
+/// When only calls in flight stand in the way, their end is what helps; this is how soon to look
+/// again in case they belong to another run of the same quota.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A server that comes back is noticed within this time.
+const LONGEST_UNREACHED: Duration = Duration::from_secs(8);
+/// The same where the end of a call is heard of anyway.
+pub(super) const BUSY_FOR: Duration = Duration::from_millis(500);
+/// How soon to ask again whether a server has loaded its model.
+pub(super) const LOADING_AGAIN: Duration = Duration::from_secs(1);
+/// Rounding must not make somebody look again in the same instant.
+const SHORTEST_WAIT: Duration = Duration::from_micros(50);
+
+impl Quota {
+    pub(super) fn new(given: Limits, now: Time) -> Self {
+        let requests = given
+            .requests_per_minute
+            .or(given.assumed_rpm)
+            .map(|rpm| Bucket::per_minute(rpm, f64::from(given.burst), now));
+        let tokens = given
+            .tokens_per_minute
+            .map(|tpm| Bucket::per_minute(tpm, token_capacity(tpm), now));
+        Self {
+            given,
+            requests,
+            tokens,
+            outputs: OutputSizes::default(),
+            in_flight: 0,
+            reserved: (0.0, 0.0),
+            has_replied: given.known,
+            paused_until: Time::ZERO,
+            generation: 0,
+            streak: 0,
+            replies: 0,
+            answered_since_cut: true,
+            fine: 0,
+            unanswered_cuts: 0,
+            waits_for_reply: false,
+            asked_until: None,
+            window: given.window(),
+            guess: RateGuess::default(),
+            share: None,
+            edition: 0,
+        }
+    }
+
+    /// Takes new limits; what is in flight, and what replies have told, stays.
+    pub(super) fn limit(&mut self, given: Limits, now: Time) {
+        if given == self.given {
+            return;
+        }
+        let fresh = Self::new(given, now);
+        for (bucket, fresh, is_given) in [
+            (
+                &mut self.requests,
+                fresh.requests,
+                given.requests_per_minute,
+            ),
+            (&mut self.tokens, fresh.tokens, given.tokens_per_minute),
+        ] {
+            *bucket = match (*bucket, fresh) {
+                (Some(old), _) if old.learned && is_given.is_none() => Some(old),
+                (Some(old), Some(new)) => Some(new.at_most(old.level)),
+                (_, new) => new,
+            };
+        }
+        if given.window != self.given.window {
+            self.window = given.window();
+        }
+        self.given = given;
+    }
+
+    fn common(&mut self) -> Shared<'_> {
+        Shared {
+            requests: &mut self.requests,
+            tokens: &mut self.tokens,
+            paused_until: &mut self.paused_until,
+            found: self.window.found(),
+        }
+    }
+
+    /// Does something to the quota, with the other processes' doings taken in before and its own
+    /// passed on after.
+    pub(super) fn with_shared<T>(
+        &mut self,
+        has_new_limits: bool,
+        now: Time,
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let Some(mut share) = self.share.take() else {
+            return act(self);
+        };
+        let waits_for_reply = share.begin(self.common(), has_new_limits, now);
+        let out = act(self);
+        if waits_for_reply {
+            share.end(self.common(), now);
+        }
+        self.share = Some(share);
+        out
+    }
+
+    /// Calls that may still be in flight beside those that are.
+    pub(super) fn free(&self) -> f64 {
+        if self.waits_for_reply && self.in_flight > 0 {
+            return 0.0;
+        }
+        let cap = match self.has_replied {
+            false => f64::from(self.given.burst).min(self.window.most()),
+            true => self.window.most(),
+        };
+        let cap = cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from));
+        cap - f64::from(self.in_flight)
+    }
+
+    /// Whether a rate is to be learned from refusals: nobody gives or tells one, and the pace is to be found.
+    fn guesses_rate(&self) -> bool {
+        self.given.window.is_some() && self.requests.is_none()
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.free() <= 0.0
+    }
+
+    /// Until when nothing of this quota can start, whatever it costs.
+    pub(super) fn closed_until(&mut self, now: Time) -> Option<Time> {
+        if self.paused_until > now {
+            return Some(self.paused_until);
+        }
+        if self.is_busy() {
+            return Some(now.after(LOOK_AGAIN));
+        }
+        let known = self.requests.as_mut().map(|bucket| {
+            bucket.refill(now);
+            bucket.wait_for(1.0)
+        });
+        let wait = known.unwrap_or_else(|| self.guess.wait(now));
+        (wait > Duration::ZERO).then(|| now.after(wait.max(SHORTEST_WAIT)))
+    }
+
+    pub(super) fn try_acquire(
+        &mut self,
+        quota: QuotaId,
+        input: u64,
+        output_cap: Option<u64>,
+        now: Time,
+    ) -> Gate {
+        if let Some(until) = self.closed_until(now) {
+            return Gate::NotUntil(until);
+        }
+        let output = self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
+        // A guess holds back no more than a minute's worth.
+        let output = self
+            .tokens
+            .map_or(output, |bucket| output.min(bucket.minute()));
+        let output = output_cap.map_or(output, |cap| output.min(cap as f64));
+        let need = input as f64 + output;
+        if let Some(bucket) = &mut self.tokens {
+            bucket.refill(now);
+            let wait = bucket.wait_for(need);
+            if wait > Duration::ZERO {
+                return Gate::NotUntil(now.after(wait.max(SHORTEST_WAIT)));
+            }
+            bucket.level -= need;
+        }
+        if let Some(bucket) = &mut self.requests {
+            bucket.level -= 1.0;
+        }
+        let number = self.guess.take(now);
+        self.in_flight += 1;
+        self.reserved.0 += 1.0;
+        self.reserved.1 += need;
+        Gate::Go(Permit {
+            quota,
+            tokens: need,
+            generation: self.generation,
+            replies: self.replies,
+            reserved: self.reserved,
+            began: (now, self.window.began(self.in_flight)),
+            in_flight: self.in_flight,
+            number,
+        })
+    }
+
+    pub(super) fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let used = match ended {
+            CallEnd::Replied(used) => used,
+            _ => None,
+        };
+        if let Some((input, output)) = used {
+            self.outputs.learn(output);
+            if let Some(bucket) = &mut self.tokens {
+                bucket.refill(now);
+                let excess = permit.tokens - input.saturating_add(output) as f64;
+                bucket.put_right(excess);
+                self.reserved.1 -= excess;
+            }
+        }
+        // A failed call may have been counted by the provider: its reservation stays spent.
+        match ended {
+            CallEnd::Replied(_) => {
+                self.has_replied = true;
+                self.streak = 0;
+                self.replies += 1;
+                self.waits_for_reply = false;
+                if permit.generation == self.generation {
+                    self.answered_since_cut = true;
+                    self.unanswered_cuts = 0;
+                    self.fine = self.fine.max(permit.in_flight);
+                }
+                self.guess.answered(now);
+                self.window.replied(Answer {
+                    began: permit.began.1,
+                    took: now.since(permit.began.0),
+                    tokens: used.map(|(_, output)| output),
+                });
+            }
+            CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
+            CallEnd::NotReady(wait) => self.unready(permit, wait, now),
+            CallEnd::Unreachable if permit.generation == self.generation => {
+                let pause = self.next_pause().min(LONGEST_UNREACHED);
+                self.paused_until = self.paused_until.max(now.after(pause));
+            }
+            CallEnd::Unreachable | CallEnd::Failed => {}
+        }
+        if !hints.is_empty() {
+            self.has_replied = true;
+            self.learn(permit, hints, now);
+        }
+    }
+
+    fn refused(&mut self, permit: Permit, wait: Option<Duration>, used_up: bool, now: Time) {
+        // The provider spoke, so the first-reply brake has done its work.
+        self.has_replied = true;
+        let others = self.in_flight;
+        let asked = wait.map(|wait| now.after(wait));
+        if permit.generation == self.generation {
+            self.asked_until = asked;
+            let nobody = others == 0 && self.replies == permit.replies;
+            // Where the number is to be found, others are still answered, and nobody asked for a pause, fewer
+            // calls will do.
+            let asked_often = wait.is_some() && self.unanswered_cuts > 3;
+            let adapts = self.given.window.is_some() && !asked_often && others > 0;
+            self.unanswered_cuts += 1;
+            if nobody || used_up || !(self.answered_since_cut || adapts) {
+                // With a known rate the bucket sets the pace of the way back.
+                match self.streak {
+                    _ if self.requests.is_some() => {}
+                    0 => self.window.pause(others),
+                    // Refused again without an answer in between: one call finds out.
+                    _ => self.window.narrow(),
+                }
+                self.pause(now);
+            } else {
+                // As many at once were accepted a moment ago: it is not their number that is refused.
+                let for_rate = self.guesses_rate()
+                    && match self.fine {
+                        0 => self.guess.is_used(now),
+                        fine => permit.in_flight <= fine,
+                    };
+                let again_soon = !for_rate && self.window.cut(others);
+                if for_rate || again_soon && self.guesses_rate() {
+                    self.guess.refused(permit.number, now);
+                    self.window.forget_wave();
+                } else {
+                    self.guess.mark(permit.number);
+                }
+                self.next_generation();
+                self.waits_for_reply = true;
+            }
+            return;
+        }
+        self.asked_until = self.asked_until.max(asked);
+        self.window.refused_before_the_cut();
+        if self.guesses_rate() {
+            self.guess.refused_too(permit.number, now);
+        }
+        if !self.waits_for_reply {
+            // News of the pause that this wave has brought about, if it did.
+            let pause = asked.filter(|_| self.paused_until > now);
+            self.paused_until = self.paused_until.max(pause.unwrap_or_default());
+        } else if others == 0 {
+            self.window.pause_after_cut();
+            self.pause(now);
+        }
+    }
+
+    /// The whole quota waits for as long as it was asked to, else longer each time.
+    fn pause(&mut self, now: Time) {
+        let own = self.next_pause();
+        if let Some(bucket) = &mut self.requests {
+            bucket.refill(now);
+            bucket.level = bucket.level.min(0.0);
+        }
+        self.guess.restart();
+        let until = self.asked_until.unwrap_or(now.after(own));
+        self.paused_until = self.paused_until.max(until);
+    }
+
+    /// Nothing is known of limits, so nothing is learned; one call finds out when it is ready.
+    fn unready(&mut self, permit: Permit, wait: Option<Duration>, now: Time) {
+        if permit.generation == self.generation {
+            self.next_generation();
+            self.has_replied = true;
+            self.window.narrow();
+            let pause = wait.unwrap_or_default().max(LOADING_AGAIN);
+            self.paused_until = self.paused_until.max(now.after(pause));
+        }
+    }
+
+    /// Begins a new pause: a second, doubled for each one that follows without a reply between.
+    fn next_pause(&mut self) -> Duration {
+        self.next_generation();
+        let pause = Duration::from_secs(1 << self.streak.min(6));
+        self.streak += 1;
+        pause
+    }
+
+    fn next_generation(&mut self) {
+        self.generation += 1;
+        self.answered_since_cut = false;
+        self.fine = 0;
+        self.waits_for_reply = false;
+    }
+
+    fn learn(&mut self, permit: Permit, hints: &RateHints, now: Time) {
+        // What the server had left when it let this call in does not count the calls that were
+        // started after it. A first reply may have overtaken earlier calls too.
+        let later = (
+            self.reserved.0 - permit.reserved.0,
+            self.reserved.1 - permit.reserved.1,
+        );
+        let in_flight = f64::from(self.in_flight);
+        let burst = f64::from(self.given.burst);
+        if hints.requests.is_some_and(|window| is_minute(&window)) {
+            self.guess.forget();
+        }
+        if let (None, Some(window)) = (self.given.requests_per_minute, hints.requests) {
+            let unseen = if self.requests.is_some() {
+                later.0
+            } else {
+                in_flight
+            };
+            learn_window(&mut self.requests, window, unseen, now, |limit| {
+                burst.min(limit.max(1.0))
+            });
+        }
+        if let (None, Some(window)) = (self.given.tokens_per_minute, hints.tokens) {
+            let unseen = if self.tokens.is_some() {
+                later.1
+            } else {
+                in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS)
+            };
+            learn_window(&mut self.tokens, window, unseen, now, token_capacity);
+        }
+        // Whatever pace was set, an allowance the server calls empty is waited for.
+        for window in [hints.requests, hints.tokens].into_iter().flatten() {
+            if let (Some(0), Some(reset)) = (window.remaining, window.reset)
+                && !is_minute(&window)
+            {
+                self.paused_until = self.paused_until.max(now.after(reset));
+            }
+        }
+    }
+}
+
+/// Whether the reply says that nothing of an allowance is left.
+fn used_up(hints: &RateHints) -> bool {
+    let windows = [hints.requests, hints.tokens];
+    windows
+        .into_iter()
+        .flatten()
+        .any(|window| window.remaining == Some(0))
+}
