@@ -22,6 +22,8 @@ pub struct Run {
     pub tokens: u64,
     pub rate_limited: u64,
     pub concurrency: usize,
+    /// The run finds that number by itself: then nobody else has a better one.
+    pub finds_concurrency: bool,
     /// The requests and tokens per minute that it was given, by whatever.
     pub rpm: Option<f64>,
     pub tpm: Option<f64>,
@@ -105,7 +107,7 @@ fn higher_rate(run: &Run) -> Option<(String, f64)> {
 
 /// While items waited for a slot, twice as many do twice as much, as far as its own limits let them.
 fn more_at_once(run: &Run) -> Option<(String, f64)> {
-    if run.local || run.rate_limited > 0 {
+    if run.local || run.finds_concurrency || run.rate_limited > 0 {
         return None;
     }
     let halved = run.elapsed.as_secs_f64() - run.time.all_slots.as_secs_f64() / 2.0;
@@ -146,6 +148,7 @@ mod tests {
             tokens: 6_600_000,
             rate_limited: 0,
             concurrency: 64,
+            finds_concurrency: false,
             rpm: Some(600.0),
             tpm: None,
             local: false,
@@ -203,6 +206,8 @@ mod tests {
         let advice = faster(&run).unwrap();
         assert!(advice.starts_with("with -j 20 "), "{advice}");
         run.local = true;
+        assert_eq!(faster(&run), None);
+        (run.local, run.finds_concurrency) = (false, true);
         assert_eq!(faster(&run), None);
     }
 

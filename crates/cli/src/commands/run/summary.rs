@@ -512,6 +512,7 @@ fn run_numbers(summary: &Summary, setup: &Setup) -> advice::Run {
             Concurrency::Auto { .. } => summary.most_in_flight.max(1),
             fixed => fixed.most(),
         },
+        finds_concurrency: matches!(setup.concurrency, Concurrency::Auto { .. }),
         tokens: summary.usage.input_tokens + summary.usage.output_tokens,
         rpm: setup.rpm,
         tpm: setup.tpm,
