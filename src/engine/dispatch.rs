@@ -341,7 +341,7 @@ impl<W: Work> Dispatcher<W> {
             return Limit::Calls;
         }
         if self.limiter.is_window_full() {
-            return Limit::Calls;
+            return Limit::Slots;
         }
         let mut paused = availability.pauses.paused(now);
         match paused.any(|quota| !self.limiter.cools_down(quota, now)) {

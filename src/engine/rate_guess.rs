@@ -171,7 +171,7 @@ mod tests {
         let mut guess = RateGuess::default();
         let first = guess.take(at(0));
         guess.mark(first);
-        (1..=calls).for_each(|call| drop(guess.take(at(1000 * call / (calls + 1)))));
+        (1..=calls).for_each(|call| _ = guess.take(at(1000 * call / (calls + 1))));
         let second = guess.take(at(1000));
         guess.refused(second, at(1000));
         guess
@@ -229,7 +229,7 @@ mod tests {
     fn few_calls_are_no_reason_for_a_pace_but_go_on_being_counted() {
         let mut guess = accepted(2);
         assert!(guess.wait(at(1001)).is_zero());
-        (0..10).for_each(|_| drop(guess.take(at(1100))));
+        (0..10).for_each(|_| _ = guess.take(at(1100)));
         let refused = guess.take(at(1200));
         guess.refused(refused, at(1200));
         assert!(!guess.wait(at(1201)).is_zero());
