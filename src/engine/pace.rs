@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::base::clock::Time;
 
 use super::bucket::Bucket;
-use super::rate_guess::{Accepted, Begun};
 
 /// Just below what was refused; so much less where nothing tells how much was accepted; and no less than
 /// this at once, where few calls tell it.
@@ -41,6 +40,27 @@ const USED: f64 = 0.85;
 const TOO_FEW: u64 = 4;
 /// Seconds' worth of calls that may start at once.
 const CAPACITY: f64 = 0.02;
+
+/// A call that began: when, and the how many-th it was.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Begun {
+    pub at: Time,
+    pub number: u64,
+}
+
+impl Begun {
+    pub(super) const NONE: Begun = Begun {
+        at: Time::ZERO,
+        number: 0,
+    };
+}
+
+/// Calls that were accepted for a while, and how many a second that was.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted {
+    pub calls: u64,
+    pub rate: f64,
+}
 
 #[derive(Debug)]
 pub(super) struct Pace {

@@ -14,8 +14,9 @@ use crate::base::clock::Time;
 use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
+use super::pace::Begun;
 use super::quota::{CallEnd, Limits, QuotaId};
-use super::rate_guess::{Begun, RateGuess};
+use super::rate_guess::RateGuess;
 use super::shared_quota::{Share, Shared};
 use super::window::{Answer, Epoch, Window};
 

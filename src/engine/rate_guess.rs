@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 
-use super::pace::Pace;
+use super::pace::{Accepted, Begun, Pace};
 
 /// Accepted calls that make a rate of two refusals; of a wave of refusals, which pass for one; and of a
 /// wave of so many that anything is better than to go on.
@@ -26,27 +26,6 @@ pub(super) struct RateGuess {
     mark: Option<Begun>,
     refusals: u64,
     pace: Option<Pace>,
-}
-
-/// A call that began: when, and the how many-th it was.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Begun {
-    pub at: Time,
-    pub number: u64,
-}
-
-impl Begun {
-    pub(super) const NONE: Begun = Begun {
-        at: Time::ZERO,
-        number: 0,
-    };
-}
-
-/// Calls that were accepted for a while, and how many a second that was.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Accepted {
-    pub calls: u64,
-    pub rate: f64,
 }
 
 impl RateGuess {
