@@ -59,7 +59,9 @@ fn a_run_finds_how_many_calls_help_and_a_named_number_is_never_exceeded() {
 
 #[test]
 fn what_a_run_found_is_where_the_next_one_starts() {
-    let (desk, sim) = (Desk::new(), simulator(slow()));
+    // So slow that a busy machine does not look like a busy server.
+    let slow = slow().latency(Duration::from_millis(150));
+    let (desk, sim) = (Desk::new(), simulator(slow));
     let begins_with = |name: &str, items, calls: u64| {
         sim.hold();
         let run = start(&desk, &sim, name, items, "");
