@@ -165,6 +165,23 @@ fn guessed() -> Vec<Case> {
         ("untold tokens", tokens(untold)),
         ("untold tokens, varied", tokens(varied)),
         (
+            "untold requests, calls at once, load",
+            [
+                Provider {
+                    requests: Some(100.0),
+                    ..untold
+                },
+                Provider {
+                    parallel: Some(30),
+                    ..untold
+                },
+                Provider {
+                    knee: Some(50.0),
+                    ..untold
+                },
+            ],
+        ),
+        (
             "untold, one after the other",
             [
                 Provider {
