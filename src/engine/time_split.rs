@@ -50,7 +50,7 @@ impl TimeSplit {
     }
 
     /// The name of the part that limited most once it had begun, or `"nothing"`. Of the provider's time it is
-    /// `"concurrency"` if items waited during most of it while calls were out in all slots.
+    /// `"concurrency"` if items waited during a third of it or more while calls were out in all slots.
     pub fn longest(&self) -> &'static str {
         let at_work = Self {
             disk: self.disk.saturating_sub(self.closing),
@@ -59,7 +59,7 @@ impl TimeSplit {
         let parts = at_work.named().into_iter().skip(1);
         let longest = parts.max_by_key(|(_, time)| *time);
         match longest.filter(|(_, time)| !time.is_zero()) {
-            Some(("provider", time)) if 2 * self.all_slots >= time => "concurrency",
+            Some(("provider", time)) if 3 * self.all_slots >= time => "concurrency",
             Some((name, _)) => name,
             None => "nothing",
         }

@@ -491,7 +491,7 @@ impl Summary {
     }
 
     /// What limited the run most: the name of a part of its [`time`](Self::time), `"nothing"`, or `"concurrency"` where
-    /// that part is the provider's and items waited during most of it while calls were out in all slots.
+    /// that part is the provider's and items waited during a third of it or more while calls were out in all slots.
     pub fn limited_by(&self) -> &'static str {
         self.time.longest()
     }

@@ -163,7 +163,8 @@ fn a_failure_is_that_of_all_who_ask_the_same() {
     desk.write("in.jsonl", with_equals(3000, 1));
     let ended = desk
         .run(&sim, "in.jsonl -o out.jsonl --dedupe --json")
-        .expect(3);
+        .expect(3)
+        .says("2,997 failed with equal prompts (2,997 calls saved)");
     let told = summary(&ended.stdout);
     let failed = (&told["failed"], &told["errors"]["blocked"]);
     assert_eq!(failed, (&json!(3000), &json!(3000)));

@@ -395,11 +395,18 @@ fn equals_lines(summary: &Summary) -> Vec<String> {
             &format!("{} answers of earlier runs", count(reused)),
         ));
     }
-    if equal > 0 || summary.calls_saved > reused {
-        lines.push(row(
-            "equal",
-            &format!("{} answered by equal prompts", count(equal)),
-        ));
+    let failed = summary.calls_saved.saturating_sub(reused + equal);
+    let mut ends = Vec::new();
+    for (n, how) in [
+        (equal, "answered by equal prompts"),
+        (failed, "failed with equal prompts"),
+    ] {
+        if n > 0 {
+            ends.push(format!("{} {how}", count(n)));
+        }
+    }
+    if !ends.is_empty() {
+        lines.push(row("equal", &ends.join(", ")));
     }
     if let Some(last) = lines.last_mut() {
         last.push_str(&saved);
