@@ -202,10 +202,10 @@ impl<'v> Payload<'v> {
 
     /// What the model is asked that writes the script.
     fn request(&self, content: String) -> Result<Request, Error> {
-        let extent = match self.length {
-            Length::Short => "about 200 words",
-            Length::Medium => "about 600 words",
-            Length::Long => "about 1200 words",
+        let (extent, most_turns) = match self.length {
+            Length::Short => ("about 200 words", 20),
+            Length::Medium => ("about 600 words", 60),
+            Length::Long => ("about 1200 words", 120),
         };
         let language = match self.language {
             Some(tag) => format!("in the language with the tag {tag}"),
@@ -227,7 +227,7 @@ impl<'v> Payload<'v> {
              sounds or stage directions. Answer with a JSON object alone: \"title\", and \"turns\", each with \
              \"speaker\", one of the names, and \"text\", what that one says."
         );
-        let format = ResponseFormat::json_schema(script::schema(&speakers))?;
+        let format = ResponseFormat::json_schema(script::schema(&speakers, most_turns))?;
         let request = Request::new(content).with_system(system);
         let request = request.with_response_format(format);
         Ok(match self.model {

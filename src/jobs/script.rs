@@ -24,8 +24,8 @@ pub(super) struct Turn {
     pub text: String,
 }
 
-/// The JSON Schema of a script.
-pub(super) fn schema(speakers: &[&str]) -> Value {
+/// The JSON Schema of a script. Small models find no end of a list that has none.
+pub(super) fn schema(speakers: &[&str], most_turns: usize) -> Value {
     json!({
         "type": "object",
         "properties": {
@@ -41,6 +41,8 @@ pub(super) fn schema(speakers: &[&str]) -> Value {
                     "required": ["speaker", "text"],
                     "additionalProperties": false,
                 },
+                "minItems": 1,
+                "maxItems": most_turns,
             },
         },
         "required": ["title", "turns"],
