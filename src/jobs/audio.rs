@@ -189,6 +189,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_folder_that_cannot_be_made_is_everybodys_trouble_and_nothing_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let audio = AudioFolder::new(file.join("audio"));
+        let error = audio.prepare(JobId::from_bytes([7; 16])).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.is_critical()),
+            (ErrorKind::Transient, true)
+        );
+        assert!(error.message().contains("cannot be written"), "{error}");
+    }
+
+    #[test]
     fn parts_are_kept_and_joined_to_the_sample() {
         let folder = tempfile::tempdir().unwrap();
         let audio = AudioFolder::new(folder.path().join("new"));

@@ -369,7 +369,9 @@ fn podcast(
 ) -> Result<Option<Value>, Error> {
     let payload: Value = job.parse()?;
     let payload = Payload::read(&payload)?;
-    folder.prepare(job.job_id)?;
+    // No podcast would fare better: they wait until the folder can be written.
+    let ready = folder.prepare(job.job_id);
+    ready.map_err(Error::with_unreachable)?;
     let Some(script) = script_of(folder, job, &payload, children)? else {
         return Ok(None);
     };
@@ -385,7 +387,9 @@ fn podcast(
             let mut jobs = Vec::new();
             for (i, piece) in pieces.iter().enumerate() {
                 if !parts[i].exists() && !names[..i].contains(&names[i]) {
-                    jobs.push(Job::new(SPEECH, piece)?.item_id(i.to_string()));
+                    // The limits that hold are those of its own model.
+                    let job = Job::new(SPEECH, piece)?.lane(&piece.model);
+                    jobs.push(job.item_id(i.to_string()));
                 }
             }
             Ok(jobs)
