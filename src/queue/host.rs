@@ -319,7 +319,8 @@ impl JobQueue {
         Ok(waiting.iter().map(|group| group.due).sum())
     }
 
-    /// How many jobs wait to be started, due or not, by priority, the highest first.
+    /// How many jobs wait to be started, due or not, by priority, the highest first. Those that wait for others
+    /// are not among them.
     ///
     /// # Errors
     /// As [`process`](Self::process).

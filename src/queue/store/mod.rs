@@ -265,7 +265,8 @@ pub trait JobStore: Send + Sync {
         now: Timestamp,
     ) -> Result<u64, Error>;
 
-    /// How many jobs wait to be started, due or not, by priority, the highest first. Those of a process that
+    /// How many jobs wait to be started, due or not, by priority, the highest first, without those that wait for
+    /// others. Those of a process that
     /// is being cancelled or deleted may be among them. Reads a key of every job that waits, and no other.
     fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error>;
 

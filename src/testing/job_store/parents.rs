@@ -112,6 +112,15 @@ pub(super) fn who_waits_for_others_looks_again_in_the_end(open: Open<'_>) {
     assert!(worker.claim(9, at(49)).is_empty());
     let parent = worker.claim(9, at(50)).remove(0);
     worker.settle(parent.receipt, waits(&[], at(1_000_000)));
+    // The clock may have been set back since.
+    let hour = Duration::from_secs(3600);
+    let pulled = |now| {
+        worker
+            .store
+            .pull_due_times(worker.id, Duration::ZERO, hour, now)
+    };
+    assert_eq!(pulled(T).unwrap(), 0);
+    assert_eq!(pulled(at(-3_600_000)).unwrap(), 1);
     let look = |processes: &[ProcessId]| {
         let wanted = ClaimRequest {
             most: 9,

@@ -26,12 +26,18 @@ const FAR_AHEAD: &str = formatcp!(
     AND (visible_at > ?1 OR created_at > ?2 AND has_history = 0)"
 );
 
+/// Jobs that wait for others, and look again later than after any wait (?1).
+const FAR_LOOKS: &str =
+    formatcp!("FROM jobs INDEXED BY jobs_that_wait WHERE status = {WAITING} AND visible_at > ?1");
+
 pub(super) fn far_ahead(
     conn: &Connection,
     longest: Duration,
     now: Timestamp,
 ) -> Result<u64, Fault> {
-    let mut ask = conn.prepare_cached(&format!("SELECT count(*) {FAR_AHEAD}"))?;
+    let mut ask = conn.prepare_cached(formatcp!(
+        "SELECT (SELECT count(*) {FAR_AHEAD}) + (SELECT count(*) {FAR_LOOKS})"
+    ))?;
     let jobs = ask.query_row([now.after(longest).0, now.after(SOON).0], |row| row.get(0))?;
     Ok(count(jobs))
 }
