@@ -133,7 +133,7 @@ impl Limits {
 
     /// The number of calls in flight is found by itself: `start` at first, more while that helps, fewer when
     /// calls are refused, and never more than `most`. A run should make as many calls at once as that, see
-    /// [`FileRun::up_to`](crate::files::FileRun::up_to). Default: as many as the run makes, and fewer
+    /// [`FileRun::up_to`](crate::FileRun::up_to). Default: as many as the run makes, and fewer
     /// once calls are refused.
     ///
     /// # Panics

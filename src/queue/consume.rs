@@ -52,7 +52,7 @@ impl JobQueue {
     /// replaces does). Whatever has no outcome yet stays. When nothing is left of a process, it is gone.
     /// Returns how many results were consumed.
     ///
-    /// Those that a job waits for, in a process with a [parent](super::ProcessInfo::parent), are refused: that job
+    /// Those that a job waits for, in a process with a parent, are refused: that job
     /// collects them. One at a time: while somebody consumes the results of a process, others are refused and told by
     /// whom. A death ends that.
     ///

@@ -279,7 +279,7 @@ impl JobQueue {
     }
 
     /// Every process that has jobs or results in the queue, oldest first: what to look for after a
-    /// restart. Those with a [parent](ProcessInfo::parent) hold what a job waits for: it collects their results, and
+    /// restart. Those with a parent hold what a job waits for: it collects their results, and
     /// nobody else is given them.
     ///
     /// # Errors

@@ -65,7 +65,7 @@ pub use health::{HealthFinding, Severity};
 /// - *ended*: completed, failed or cancelled, until its outcome is deleted.
 ///
 /// **A process may have a parent**, a job of another one that waits for its jobs: the one that
-/// [`ProcessInfo::parent`] names when the first jobs are added. Jobs are added to it only while that job is open and
+/// `ProcessInfo::parent` names when the first jobs are added. Jobs are added to it only while that job is open and
 /// its process is not cancelled; otherwise this fails with an error [that says so](Error::with_claim_lost). Whoever
 /// asks for some processes means those below them as well. What cancels or deletes a process does so to all below
 /// it, except that those which are not sealed are deleted; what puts a process back puts those below it back whose
