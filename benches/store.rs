@@ -74,6 +74,7 @@ impl Bench {
 
     fn settle(&self, claimed: &[ClaimedJob], outcome: &ClaimOutcome) {
         let end = |job: &ClaimedJob| Settlement {
+            worked: None,
             receipt: job.receipt,
             calls: 1,
             outcome: outcome.clone(),

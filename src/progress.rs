@@ -9,6 +9,7 @@
 //! | see where the time of a run went | [`TimeSplit`] |
 //! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
 //! | hear of every call | [`CallObserver`], which is told the [`ObservedCall`] and its [`CallResult`] |
+//! | hear of every job that a worker ends with | `JobObserver`, which is told the `EndedJob`, with the feature `queue` |
 //! | count all of it for Prometheus | `Metrics`, with the feature `metrics` |
 //! | read a time of day | [`Timestamp`] |
 //! | keep the process below a ceiling of memory | [`MemoryManager`], which gives out [`MemoryHold`]s and tells its [`MemoryUse`] |
@@ -17,6 +18,8 @@ pub use crate::base::clock::Timestamp;
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};
 pub use crate::engine::time_split::TimeSplit;
 pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
+#[cfg(feature = "queue")]
+pub use crate::observe::jobs::{EndedJob, JobObserver};
 #[cfg(feature = "metrics")]
 pub use crate::observe::metrics::Metrics;
 pub use crate::observe::progress::Phase;

@@ -236,6 +236,7 @@ impl<W: Work> Dispatcher<W> {
     pub(crate) fn turn(&mut self, now: Time, start: &mut Vec<Call<W::Task>>) -> Turn {
         self.check_deadline(now);
         self.delay_for_more(now);
+        self.work.note_time(self.stopwatch.read(now));
         self.flush(now);
         self.availability.advance(now);
         let mut wake = None;
@@ -281,6 +282,8 @@ impl<W: Work> Dispatcher<W> {
                     exhausted = wake.is_none() && !source_open;
                     limit = if opening.is_some() {
                         Some(self.pauses_hold(now))
+                    } else if let Some(held) = self.work.held_by() {
+                        Some(held)
                     } else if source_open {
                         Some(Limit::Source)
                     } else {

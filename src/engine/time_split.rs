@@ -49,6 +49,15 @@ impl TimeSplit {
         self.named().iter().map(|(_, time)| *time).sum()
     }
 
+    /// All of it was for the provider.
+    #[cfg(feature = "queue")]
+    pub(crate) fn at_provider() -> Self {
+        Self {
+            provider: Duration::from_secs(u32::MAX.into()),
+            ..Self::default()
+        }
+    }
+
     /// The name of the part that limited most once it had begun, or `"nothing"`. Of the provider's time it is
     /// `"concurrency"` if items waited during a third of it or more while calls were out in all slots.
     pub fn longest(&self) -> &'static str {
@@ -77,6 +86,39 @@ impl TimeSplit {
         since
     }
 
+    /// These times made to fill so much wall time, in whole milliseconds: nobody worked in what is left over,
+    /// and of what is too much, since another one told of it already, each part loses the same share.
+    #[cfg(feature = "queue")]
+    pub(crate) fn filling(&self, wall: Duration) -> Self {
+        let told = self.total();
+        let scale = match told > wall {
+            true => wall.as_secs_f64() / told.as_secs_f64(),
+            false => 1.0,
+        };
+        let whole = |time: Duration| Duration::from_millis(time.as_millis() as u64);
+        let mut filling = Self {
+            queued: whole(self.queued.mul_f64(scale) + wall.saturating_sub(told)),
+            ..Self::default()
+        };
+        for limit in Limit::ALL {
+            *filling.part(limit) = whole(self.clone().part(limit).mul_f64(scale));
+        }
+        let rest = whole(wall).saturating_sub(filling.total());
+        *filling.longest_part() += rest;
+        filling
+    }
+
+    #[cfg(feature = "queue")]
+    fn longest_part(&mut self) -> &mut Duration {
+        let longest = Limit::ALL
+            .into_iter()
+            .max_by_key(|limit| *self.clone().part(*limit));
+        match longest {
+            Some(limit) if *self.clone().part(limit) > self.queued => self.part(limit),
+            _ => &mut self.queued,
+        }
+    }
+
     fn part(&mut self, limit: Limit) -> &mut Duration {
         match limit {
             Limit::Quota => &mut self.quota,
@@ -86,6 +128,17 @@ impl TimeSplit {
             Limit::Disk | Limit::End => &mut self.disk,
             Limit::Source => &mut self.source,
         }
+    }
+}
+
+impl std::ops::AddAssign for TimeSplit {
+    fn add_assign(&mut self, other: Self) {
+        for limit in Limit::ALL {
+            *self.part(limit) += *other.clone().part(limit);
+        }
+        self.queued += other.queued;
+        self.all_slots += other.all_slots;
+        self.closing += other.closing;
     }
 }
 
@@ -103,7 +156,7 @@ impl serde::Serialize for TimeSplit {
 
 /// What keeps a run from going faster at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     Quota,
     Cooldown,
     Backoff,

@@ -7,6 +7,7 @@ use super::availability::Availability;
 use super::class::Class;
 use super::limiter::QuotaId;
 use super::route::Tries;
+use super::time_split::{Limit, TimeSplit};
 
 /// What an item is expected to use of a quota counted in tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -115,6 +116,14 @@ pub(crate) trait Work {
     /// True when a final settle's permit returns later, by an event of its own.
     fn defers_release(&self) -> bool {
         false
+    }
+
+    /// Where the run's time has gone up to now; told before anything is taken or settled.
+    fn note_time(&mut self, _time: TimeSplit) {}
+
+    /// What keeps back that which is there while nothing can be taken, where it is not the source alone.
+    fn held_by(&self) -> Option<Limit> {
+        None
     }
 
     /// True when its provider has answered prompts of it by another way than calls.

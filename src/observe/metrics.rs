@@ -4,13 +4,15 @@
 //! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/>), spelt as Prometheus wants them: dots are
 //! underscores, and the unit ends the name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+#[cfg(feature = "queue")]
+use prometheus::IntGauge;
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -19,6 +21,8 @@ use crate::base::atomic_file::AtomicFile;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
+#[cfg(feature = "queue")]
+use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 
 /// Upper bounds in seconds: those of the conventions, and four more, since a reply that comes as a whole may take
@@ -44,10 +48,11 @@ const TOKENS: [f64; 14] = [
     16_777_216.0,
     67_108_864.0,
 ];
-/// Models are named by whoever writes the prompts: no more of them than this have series of their own.
-const MOST_MODELS: usize = 100;
-/// What stands for a model beyond them.
-const OTHER_MODEL: &str = "_OTHER";
+/// Models and kinds are named by whoever writes prompts and jobs: no more of them than this have series of their
+/// own.
+const MOST_NAMES: usize = 100;
+/// What stands for a name beyond them.
+const OTHER_NAME: &str = "_OTHER";
 
 /// Counts what it is told, and says it in the text format of Prometheus (version 0.0.4). Clones share their numbers;
 /// nothing is global.
@@ -58,6 +63,8 @@ const OTHER_MODEL: &str = "_OTHER";
 /// | `gen_ai_client_token_usage` | tokens of a call, by the same and `gen_ai_token_type` (`input`, `output`) |
 /// | `batchwright_calls_in_flight` | calls that are being made, by provider |
 /// | `batchwright_rate_limited_total` | calls refused for their pace (429), by provider |
+/// | `batchwright_job_duration_seconds` | jobs of a queue and how long they took from their first call to their outcome, by `kind`, provider and `error_type` |
+/// | `batchwright_worker_slots`, `batchwright_worker_slots_used` | jobs that the worker may have at once, and has |
 /// | `batchwright_items` | items by state, and by `process_id` where a queue's process has them |
 /// | `batchwright_success_ratio` | of the items that have their outcome, the share that succeeded |
 /// | `batchwright_cost_usd` | what they have cost so far, where that is known |
@@ -92,11 +99,22 @@ struct Series {
     #[cfg(feature = "queue")]
     queue: QueueSeries,
     /// Models that have series of their own.
-    models: Mutex<HashMap<String, Arc<str>>>,
+    models: Names,
+    /// Processes that have series.
+    processes: Mutex<HashSet<ProcessId>>,
 }
+
+/// Names that have series of their own.
+#[derive(Default)]
+struct Names(Mutex<HashMap<String, Arc<str>>>);
 
 #[cfg(feature = "queue")]
 struct QueueSeries {
+    jobs: HistogramVec,
+    /// Kinds that have series of their own.
+    kinds: Names,
+    slots: IntGauge,
+    slots_used: IntGauge,
     lengths: IntGaugeVec,
     batches: IntGaugeVec,
     batch_ages: IntGaugeVec,
@@ -114,6 +132,8 @@ const TOKEN_LABELS: [&str; 4] = [
     "gen_ai_request_model",
     "gen_ai_token_type",
 ];
+#[cfg(feature = "queue")]
+const JOB_LABELS: [&str; 3] = ["kind", "gen_ai_provider_name", "error_type"];
 const PROVIDER: [&str; 1] = ["gen_ai_provider_name"];
 const PROCESS: [&str; 1] = ["process_id"];
 
@@ -169,6 +189,17 @@ impl Metrics {
         }
     }
 
+    /// Forgets processes that are no longer there.
+    pub(crate) fn keep_processes(&self, there: &HashSet<ProcessId>) {
+        self.0.processes.lock().retain(|process| {
+            let stays = there.contains(process);
+            if !stays {
+                self.0.forget(&process.to_string());
+            }
+            stays
+        });
+    }
+
     /// Providers and states, and ages in seconds.
     pub(crate) fn set_batches<'b>(&self, batches: impl Iterator<Item = ((&'b str, &'b str), u64)>) {
         let series = &self.0.queue;
@@ -199,6 +230,12 @@ impl Series {
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| {
             let series = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(series.clone()))?;
+            Ok::<_, prometheus::Error>(series)
+        };
+        #[cfg(feature = "queue")]
+        let single = |name: &str, help: &str| {
+            let series = IntGauge::new(name, help)?;
             registry.register(Box::new(series.clone()))?;
             Ok::<_, prometheus::Error>(series)
         };
@@ -249,6 +286,18 @@ impl Series {
             )?,
             #[cfg(feature = "queue")]
             queue: QueueSeries {
+                jobs: histogram(
+                    "batchwright_job_duration_seconds",
+                    "Duration of jobs, from their first call to their outcome.",
+                    &SECONDS,
+                    &JOB_LABELS,
+                )?,
+                kinds: Names::default(),
+                slots: single(
+                    "batchwright_worker_slots",
+                    "Jobs that the worker may have at once.",
+                )?,
+                slots_used: single("batchwright_worker_slots_used", "Jobs that the worker has.")?,
                 lengths: gauge(
                     "batchwright_queue_length",
                     "Jobs that wait to be started.",
@@ -265,22 +314,10 @@ impl Series {
                     &PROVIDER,
                 )?,
             },
-            models: Mutex::default(),
+            models: Names::default(),
+            processes: Mutex::default(),
             registry,
         })
-    }
-
-    fn model(&self, name: &str) -> Arc<str> {
-        let mut models = self.models.lock();
-        if let Some(known) = models.get(name) {
-            return known.clone();
-        }
-        if models.len() >= MOST_MODELS {
-            return OTHER_MODEL.into();
-        }
-        let model: Arc<str> = name.into();
-        models.insert(name.to_owned(), model.clone());
-        model
     }
 
     fn forget(&self, process: &str) {
@@ -293,6 +330,48 @@ impl Series {
     }
 }
 
+impl Names {
+    fn get(&self, name: &str) -> Arc<str> {
+        let mut names = self.0.lock();
+        if let Some(known) = names.get(name) {
+            return known.clone();
+        }
+        if names.len() >= MOST_NAMES {
+            return OTHER_NAME.into();
+        }
+        let own: Arc<str> = name.into();
+        names.insert(name.to_owned(), own.clone());
+        own
+    }
+}
+
+#[cfg(feature = "queue")]
+impl JobObserver for Metrics {
+    fn on_job_end(&self, job: &EndedJob<'_>) {
+        let series = &self.0.queue;
+        let kind = series.kinds.get(job.kind);
+        let labels = [
+            &*kind,
+            job.provider.unwrap_or_default(),
+            error_type(job.error),
+        ];
+        let duration = series.jobs.with_label_values(&labels);
+        duration.observe(job.took.as_secs_f64());
+    }
+
+    fn on_slots(&self, used: usize, slots: usize) {
+        let series = &self.0.queue;
+        for (gauge, slots) in [(&series.slots_used, used), (&series.slots, slots)] {
+            gauge.set(i64::try_from(slots).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// The kind of a failure, nothing for a success.
+fn error_type(error: Option<&Error>) -> &'static str {
+    error.map_or("", |error| error.kind().as_str())
+}
+
 impl CallObserver for Metrics {
     fn on_start(&self, call: &ObservedCall<'_>) {
         self.0.in_flight.with_label_values(&[call.provider]).inc();
@@ -302,17 +381,11 @@ impl CallObserver for Metrics {
         let series = &*self.0;
         let provider = call.provider;
         series.in_flight.with_label_values(&[provider]).dec();
-        let model = series.model(call.model.unwrap_or_default());
-        let kind = end.error.map(Error::kind);
-        let labels = [
-            call.operation,
-            provider,
-            &model,
-            kind.map_or("", ErrorKind::as_str),
-        ];
+        let model = series.models.get(call.model.unwrap_or_default());
+        let labels = [call.operation, provider, &model, error_type(end.error)];
         let duration = series.durations.with_label_values(&labels);
         duration.observe(end.took.as_secs_f64());
-        if kind == Some(ErrorKind::RateLimited) {
+        if end.error.map(Error::kind) == Some(ErrorKind::RateLimited) {
             series.rate_limited.with_label_values(&[provider]).inc();
         }
         let Some((input, output)) = end.tokens else {
@@ -345,6 +418,7 @@ impl ProgressNotifier for Metrics {
         if progress.phase == Phase::Deleted {
             return series.forget(process);
         }
+        series.processes.lock().extend(progress.process_id);
         let settled = progress.completed + progress.failed + progress.cancelled;
         let under_way = progress.in_flight + progress.at_provider;
         let pending = progress
@@ -383,7 +457,7 @@ mod tests {
     #[test]
     fn models_that_prompts_name_make_no_endless_series() {
         let metrics = Metrics::new();
-        for n in 0..2 * MOST_MODELS {
+        for n in 0..2 * MOST_NAMES {
             let model = format!("m-{n}");
             let call = ObservedCall {
                 operation: "chat",
@@ -406,8 +480,8 @@ mod tests {
             .lines()
             .filter(|line| line.contains("duration_seconds_count{"));
         let counts: Vec<&str> = counts.collect();
-        assert_eq!(counts.len(), MOST_MODELS + 1);
-        let others = counts.iter().find(|line| line.contains(OTHER_MODEL));
-        assert!(others.unwrap().ends_with(&format!(" {MOST_MODELS}")));
+        assert_eq!(counts.len(), MOST_NAMES + 1);
+        let others = counts.iter().find(|line| line.contains(OTHER_NAME));
+        assert!(others.unwrap().ends_with(&format!(" {MOST_NAMES}")));
     }
 }

@@ -1,6 +1,8 @@
 //! What a run shows of itself: progress while it goes on, a summary when it has ended.
 
 pub mod calls;
+#[cfg(feature = "queue")]
+pub mod jobs;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod progress;

@@ -15,6 +15,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, PackLimits};
+use crate::engine::time_split::Limit;
 use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::params::RequestTask;
 
@@ -67,6 +68,8 @@ pub(crate) struct StoreBacklog {
     pub trouble: Option<Error>,
     /// Since when.
     troubled_since: Option<Time>,
+    /// What kept back the jobs that the last claim did not bring.
+    held_by: Option<Limit>,
 }
 
 /// What was prefetched and cannot be started goes back after this long.
@@ -115,6 +118,7 @@ impl StoreBacklog {
             filling: Vec::new(),
             trouble: None,
             troubled_since: None,
+            held_by: None,
         }
     }
 
@@ -125,6 +129,15 @@ impl StoreBacklog {
         Some(format!(
             "jobs of the kind {kind:?} wait for a worker that knows it"
         ))
+    }
+
+    /// What kept back the jobs that the last claim did not bring. While jobs are out it is these that are waited for.
+    pub(crate) fn held_by(&self) -> Option<Limit> {
+        match self.held_by {
+            Some(Limit::Quota) => Some(Limit::Quota),
+            _ if self.running > 0 => Some(Limit::Calls),
+            held_by => held_by,
+        }
     }
 
     /// Jobs that ended, or went back.
@@ -431,6 +444,11 @@ impl Backlog for StoreBacklog {
         if self.last_look == LastLook::Now {
             self.last_look = LastLook::Taken;
         }
+        self.held_by = match (found.opens, found.due) {
+            (Some(_), _) => Some(Limit::Quota),
+            (None, Some(_)) => Some(Limit::Backoff),
+            (None, None) => None,
+        };
         self.adapt(asked, found.tickets.len());
         if !found.tickets.is_empty() || !out.is_empty() {
             out.extend(found.tickets);

@@ -10,6 +10,7 @@ use crate::engine::run::Waker;
 use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
+use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
@@ -27,6 +28,7 @@ pub(crate) const MOST_SLOTS: usize = 10_000;
 /// What does not change while a worker runs.
 pub(crate) struct FixedOptions {
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
+    pub observer: Option<Arc<dyn JobObserver>>,
     pub ctx: Context,
     pub on_error: ErrorPolicy,
     /// The jobs come from many callers.

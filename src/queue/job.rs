@@ -10,9 +10,11 @@ use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::engine::time_split::TimeSplit;
 use crate::llm::outcome::Outcome;
 
 use super::info::ProcessInfo;
+use super::process_time::ProcessTime;
 
 /// The kind of jobs that ask for an answer.
 pub const COMPLETION_KIND: &str = "completion";
@@ -251,6 +253,9 @@ pub struct ProcessState {
     /// What its host tells of it.
     #[serde(flatten)]
     pub info: ProcessInfo,
+    /// Where its time went, as far as workers have told.
+    #[serde(skip)]
+    pub time: ProcessTime,
 }
 
 impl ProcessState {
@@ -268,7 +273,27 @@ impl ProcessState {
             created_at,
             changed_at: created_at,
             info: ProcessInfo::default(),
+            time: ProcessTime::new(created_at),
         }
+    }
+
+    /// True when it is sealed and every job has its outcome.
+    pub fn is_finished(&self) -> bool {
+        self.sealed && self.counts.is_finished()
+    }
+
+    /// Where its time went up to now, or up to its end: of what nobody has told of yet, what its
+    /// [counts](Self::counts) show. The parts add up to the time from [`ProcessTime::since`] to
+    /// [`ProcessTime::until`].
+    pub fn time_until(&self, now: Timestamp) -> ProcessTime {
+        let mut time = self.time;
+        let under_way = self.counts.in_progress + self.counts.at_provider;
+        match self.is_finished() {
+            true => {}
+            false if under_way > 0 => time.tell(&TimeSplit::at_provider(), now),
+            false => time.tell(&TimeSplit::default(), now),
+        }
+        time
     }
 }
 

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | say what a process is for, for people | [`ProcessInfo`] |
 //! | see how far a process is | [`ProcessState`], [`JobCounts`], [`Spent`]; as progress with [`ProcessTracker`] |
+//! | see where the time of a process went | [`ProcessTime`] |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | take results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why adding or taking ended early | [`EnqueueError`], [`ConsumeError`] |
@@ -39,6 +40,7 @@ mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub(crate) mod model_call;
+pub(crate) mod process_time;
 mod progress_reporter;
 pub(crate) mod prompts;
 pub(crate) mod scale;
@@ -61,6 +63,7 @@ pub use job::{
     PRIORITIES, ProcessState, Spent,
 };
 pub use model_call::ModelCall;
+pub use process_time::ProcessTime;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};

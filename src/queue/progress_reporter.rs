@@ -34,6 +34,8 @@ pub(crate) struct Snapshot {
     pub loading: Option<Duration>,
     /// Where the worker's time has gone up to now.
     pub time: TimeSplit,
+    /// Slots in use, and how many there are.
+    pub slots: (usize, usize),
     pub stopping: bool,
 }
 
@@ -80,6 +82,7 @@ impl ProgressReporter {
             trouble: None,
             loading: None,
             time: TimeSplit::default(),
+            slots: (0, 0),
             stopping: false,
         });
         reporter

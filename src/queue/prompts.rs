@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::cancel::Context;
-use crate::base::clock::Time;
+use crate::base::clock::{Time, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::Paid;
 use crate::engine::route::{First, Tries};
@@ -206,15 +206,20 @@ fn line(
         ResultLine {
             result,
             attempts: tries.calls.into(),
-            latency: match task.history.began() {
-                Some(began) => route.clock_ref().wall().since(began),
-                None => latency(tries.first.time(), now),
-            },
+            latency: took(task, tries, now, route.clock_ref().wall()),
             provider,
             model,
             earlier,
         },
     )
+}
+
+/// From the start of a job's first call until now.
+pub(crate) fn took(task: &JobTask, tries: &Tries, now: Time, wall: Timestamp) -> Duration {
+    match task.history.began() {
+        Some(began) => wall.since(began),
+        None => latency(tries.first.time(), now),
+    }
 }
 
 /// What a result line says beside the names of its job.

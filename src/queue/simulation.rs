@@ -193,7 +193,7 @@ impl Scene {
             Scope::default(),
         );
         SimulatedWorker {
-            dispatcher: Dispatcher::new(StoreWork::new(backlog), limiter, options),
+            dispatcher: Dispatcher::new(StoreWork::new(backlog, None), limiter, options),
             store,
             in_flight: Vec::new(),
             asleep_until: Time::ZERO,
@@ -467,7 +467,11 @@ impl Scene {
         let costs = all.iter().filter_map(|process| process.spent.cost_usd);
         assert_eq!(costs.sum::<f64>(), answered as f64);
         for (process, ids) in [process, parents].into_iter().zip(ids) {
-            assert_eq!(self.state(process).counts.total, ids.len() as u64);
+            let state = self.state(process);
+            assert_eq!(state.counts.total, ids.len() as u64);
+            let time = state.time;
+            assert_eq!(time.split.total(), time.until.since(time.since));
+            assert!(time.since >= state.created_at && time.until >= state.changed_at);
         }
         let findings = self.workers[0].store.check(self.clock.wall()).unwrap();
         for finding in findings {

@@ -95,6 +95,7 @@ mod tests {
     use super::*;
     use crate::queue::info::ProcessInfo;
     use crate::queue::job::{JobCounts, Spent};
+    use crate::queue::process_time::ProcessTime;
 
     fn process(total: u64, completed: u64) -> ProcessState {
         ProcessState {
@@ -111,6 +112,7 @@ mod tests {
             created_at: Timestamp(1000),
             changed_at: Timestamp(31_000),
             info: ProcessInfo::default(),
+            time: ProcessTime::new(Timestamp(1000)),
         }
     }
 

@@ -13,7 +13,9 @@ use crate::base::id::ProcessId;
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
+use crate::engine::time_split::{Limit, TimeSplit};
 use crate::engine::work::{Settled, Take, Ticket, Work};
+use crate::observe::jobs::{EndedJob, JobObserver};
 
 use super::backlog::StoreBacklog;
 use super::children::{Awaited, Children};
@@ -35,19 +37,76 @@ pub(crate) struct JobTally {
     pub given_back: u64,
 }
 
+/// Where a worker's time has gone, and what of it has been told of each process.
+#[derive(Default)]
+struct WorkedTime {
+    now: TimeSplit,
+    told: HashMap<ProcessId, TimeSplit>,
+}
+
+/// Of more processes at once it is forgotten when they began, and that time counts as one in which nobody worked.
+const MOST_PROCESSES: usize = 10_000;
+
+impl WorkedTime {
+    /// The worker is given jobs of these processes.
+    fn begin(&mut self, processes: impl Iterator<Item = ProcessId>) {
+        for process in processes {
+            if self.told.len() >= MOST_PROCESSES && !self.told.contains_key(&process) {
+                self.told.clear();
+            }
+            self.told.entry(process).or_insert(self.now);
+        }
+    }
+
+    /// Adds to one end of each process where the worker's time went since the last one. Returns whose.
+    fn tell(&self, done: &[SettledPack], ends: &mut [Settlement]) -> Vec<ProcessId> {
+        let jobs = done.iter().flat_map(|settled| match settled {
+            Settled::Final(ticket, _) | Settled::Later(ticket, ..) | Settled::Unsent(ticket, _) => {
+                &ticket.task
+            }
+        });
+        let mut processes: Vec<ProcessId> = Vec::new();
+        for (member, end) in jobs.zip(ends) {
+            let process = member.task.claimed.process_id;
+            if processes.contains(&process) {
+                continue;
+            }
+            if let Some(before) = self.told.get(&process) {
+                end.worked = Some(Box::new(self.now.since(before)));
+                processes.push(process);
+            }
+        }
+        processes
+    }
+
+    /// That is recorded, and the processes are in these states now.
+    fn told(&mut self, processes: Vec<ProcessId>, states: &[ProcessState]) {
+        let now = self.now;
+        self.told
+            .extend(processes.into_iter().map(|process| (process, now)));
+        for state in states.iter().filter(|state| state.is_finished()) {
+            self.told.remove(&state.process_id);
+        }
+    }
+}
+
 pub(crate) struct StoreWork {
     pub packed: Packed<StoreBacklog>,
     pub tally: JobTally,
     /// Processes of which something has changed since somebody last looked.
     pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
+    time: WorkedTime,
+    observer: Option<Arc<dyn JobObserver>>,
 }
 
 impl StoreWork {
-    pub(crate) fn new(backlog: StoreBacklog) -> Self {
+    pub(crate) fn new(backlog: StoreBacklog, observer: Option<Arc<dyn JobObserver>>) -> Self {
         Self {
             packed: Packed::new(backlog),
             tally: JobTally::default(),
             changed: Mutex::default(),
+            time: WorkedTime::default(),
+            observer,
         }
     }
 
@@ -89,6 +148,32 @@ impl StoreWork {
             _ => None,
         };
         ends.into_iter().filter_map(line).collect()
+    }
+
+    /// Tells the observer of jobs that have their outcome.
+    fn observe(&self, settled: &SettledPack, now: Time, wall: Timestamp) {
+        let (Some(observer), Settled::Final(ticket, result)) = (&self.observer, settled) else {
+            return;
+        };
+        let waits = |at: usize| matches!(result, Ok(done) if matches!(done[at], JobEnd::Wait(_)));
+        for (at, member) in ticket.task.iter().enumerate() {
+            if waits(at) {
+                continue;
+            }
+            let task = &member.task;
+            let asked = match &*task.kind {
+                Kind::Prompts {
+                    route, task: kind, ..
+                } => Some(prompts::asked(route, *kind, task, ticket.tries.step)),
+                Kind::Host(_) => None,
+            };
+            observer.on_job_end(&EndedJob {
+                kind: &task.claimed.lane.kind,
+                provider: asked.as_ref().map(|(provider, _)| provider.as_str()),
+                error: result.as_ref().err(),
+                took: prompts::took(task, &ticket.tries, now, wall),
+            });
+        }
     }
 
     /// Jobs that only waited for room stay prefetched, and cost no write.
@@ -201,6 +286,7 @@ fn end(
         receipt: member.task.claimed.receipt,
         calls: ticket.tries.calls.into(),
         outcome,
+        worked: None,
     }
 }
 
@@ -210,6 +296,7 @@ fn back(task: &JobTask, calls: u32) -> Settlement {
         receipt: task.claimed.receipt,
         calls: calls.max(task.history.calls()),
         outcome: ClaimOutcome::Snooze { due_at: None },
+        worked: None,
     }
 }
 
@@ -222,6 +309,7 @@ fn waits(task: &JobTask, awaited: &Awaited, wall: Timestamp) -> Settlement {
             processes: awaited.processes.clone(),
             due_at: wall.after(awaited.at_most),
         },
+        worked: None,
     }
 }
 
@@ -243,6 +331,7 @@ fn doubtful(task: &JobTask) -> Settlement {
         receipt: task.claimed.receipt,
         calls: task.history.calls(),
         outcome,
+        worked: None,
     }
 }
 
@@ -264,7 +353,13 @@ impl Work for StoreWork {
         if let Err(error) = self.release_claims(false, now) {
             self.packed.items.trouble = Some(error);
         }
-        self.packed.take(max, availability, now)
+        let taken = self.packed.take(max, availability, now)?;
+        if let Take::Items(tickets) = &taken {
+            let jobs = tickets.iter().flat_map(|ticket| &ticket.task);
+            self.time
+                .begin(jobs.map(|member| member.task.claimed.process_id));
+        }
+        Ok(taken)
     }
 
     fn settle(&mut self, done: &mut Vec<SettledPack>, now: Time) -> Result<(), Error> {
@@ -277,10 +372,15 @@ impl Work for StoreWork {
         for settled in done.iter() {
             self.ends(settled, now, wall, &mut ends);
         }
+        let told = self.time.tell(done, &mut ends);
         let changed = self.packed.items.store.settle(&ends, wall)?;
+        self.time.told(told, &changed);
         let mut seen = self.changed.lock();
         seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
         drop(seen);
+        for settled in done.iter() {
+            self.observe(settled, now, wall);
+        }
         for settled in done.drain(..) {
             let (ticket, count) = match &settled {
                 Settled::Final(ticket, Ok(done)) if only_waits(done) => {
@@ -308,6 +408,14 @@ impl Work for StoreWork {
 
     fn members(&self, task: &Pack<JobTask>) -> usize {
         task.len()
+    }
+
+    fn note_time(&mut self, time: TimeSplit) {
+        self.time.now = time;
+    }
+
+    fn held_by(&self) -> Option<Limit> {
+        self.packed.items.held_by()
     }
 }
 
@@ -339,6 +447,7 @@ pub(crate) fn call(
                     receipt,
                     calls,
                     outcome,
+                    worked: None,
                 };
                 if let Err(error) = late_store.settle(&[end], late_clock.wall()) {
                     log::error!("a result that came late is lost: {error}");

@@ -14,6 +14,7 @@ use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
 use crate::llm::route::Route;
+use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
@@ -72,6 +73,7 @@ pub struct Worker {
     handlers: Vec<(String, Handler)>,
     model_calls: Option<(Route<'static>, Vec<(String, ModelCall)>)>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
+    observer: Option<Arc<dyn JobObserver>>,
     ctx: Context,
     on_error: ErrorPolicy,
     of_many: bool,
@@ -92,6 +94,7 @@ impl Worker {
             handlers: Vec::new(),
             model_calls: None,
             notifier: None,
+            observer: None,
             ctx: Context::new(),
             on_error: ErrorPolicy::ContinueOnError,
             of_many: true,
@@ -170,6 +173,13 @@ impl Worker {
     /// last result was consumed is told of no more. Default: nobody.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
         self.notifier = Some(notifier);
+        self
+    }
+
+    /// Who is told of every job that has its outcome, and how busy the worker is. Calls are told to the observers of
+    /// their [routes](Route::observer). Default: nobody.
+    pub fn observer(mut self, observer: Arc<dyn JobObserver>) -> Self {
+        self.observer = Some(observer);
         self
     }
 
@@ -316,6 +326,7 @@ impl Worker {
         });
         let plan = FixedOptions {
             notifier: self.notifier,
+            observer: self.observer,
             ctx: self.ctx,
             on_error: self.on_error,
             of_many: self.of_many,

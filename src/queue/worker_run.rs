@@ -62,8 +62,8 @@ pub struct WorkerReport {
     pub rate_limited: u64,
     /// Calls made again although the one before may have been carried out.
     pub possibly_paid_twice: u64,
-    /// Where its time went, from its first look at the queue to its end: `source` while no job could be
-    /// claimed. What was in batches meanwhile is no part of it.
+    /// Where its time went, from its first look at the queue to its end: `source` while no job was out and
+    /// none could be claimed. What was in batches meanwhile is no part of it.
     pub time: TimeSplit,
     /// Why it ended; `None` when nothing was left to do.
     pub stop: Option<StopReason>,
@@ -163,6 +163,7 @@ impl WorkerRun {
                 refused: Mutex::default(),
             },
             overview: controls.batch_overview.clone(),
+            observer: plan.observer.clone(),
         });
         controls
             .batch_overview
@@ -239,11 +240,20 @@ impl WorkerRun {
             independent: false,
         };
         let limiter = controls.kinds.limiter.clone();
-        let dispatcher = Dispatcher::new(StoreWork::new(backlog), limiter, options);
+        let dispatcher = Dispatcher::new(
+            StoreWork::new(backlog, plan.observer.clone()),
+            limiter,
+            options,
+        );
         let notifier = plan.notifier.clone();
         let mut reporter = ProgressReporter::new(store.clone(), controls.clone(), notifier);
         let look = |dispatcher: &Dispatcher<StoreWork>, now| snapshot(dispatcher, controls, now);
-        let mut show = |snapshot| reporter.report(snapshot);
+        let mut show = |snapshot: Snapshot| {
+            if let Some(observer) = &plan.observer {
+                observer.on_slots(snapshot.slots.0, snapshot.slots.1);
+            }
+            reporter.report(snapshot);
+        };
         let setup = RunSetup {
             ctx: &plan.ctx,
             clock,
@@ -344,6 +354,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
             .or_else(|| work.packed.items.unknown()),
         loading: dispatcher.loading_since().map(|since| now.since(since)),
         time: dispatcher.time_split(now),
+        slots: (in_flight, permits),
         stopping: dispatcher.stop_reason().is_some(),
     }
 }

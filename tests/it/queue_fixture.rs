@@ -190,6 +190,7 @@ fn a_batch_is_taken_over(path: &Path) {
             result,
             spent: None,
         },
+        worked: None,
     };
     store.settle(&[end], now).unwrap();
     store.close_batch(worker, batch.no, now).unwrap();

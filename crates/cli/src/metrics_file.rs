@@ -1,10 +1,12 @@
 //! `--metrics-file`: the numbers of a run, written now and then for node-exporter's textfile collector.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use batchwright::progress::{CallObserver, Metrics};
+use batchwright::progress::{CallObserver, JobObserver, Metrics};
 use batchwright::{Error, JobQueue, Progress, ProgressNotifier};
 
 use super::args::shared::MetricsArgs;
@@ -17,6 +19,7 @@ const EVERY: Duration = Duration::from_secs(5);
 pub struct Listeners {
     pub notifier: Arc<dyn ProgressNotifier>,
     pub observer: Option<Arc<dyn CallObserver>>,
+    pub jobs: Option<Arc<dyn JobObserver>>,
 }
 
 impl MetricsArgs {
@@ -30,24 +33,25 @@ impl MetricsArgs {
             return Ok(Listeners {
                 notifier: display,
                 observer: None,
+                jobs: None,
             });
         };
         let file = MetricsFile::create(path, display, queue)?;
         Ok(Listeners {
             observer: Some(Arc::new(file.metrics.clone())),
+            jobs: Some(Arc::new(file.metrics.clone())),
             notifier: Arc::new(file),
         })
     }
 }
 
-/// Counts, and writes the counts to a file; passes progress on.
+/// Counts, and passes progress on; a thread writes the counts to a file.
 struct MetricsFile {
     metrics: Metrics,
-    path: PathBuf,
-    next: Mutex<Instant>,
     display: Arc<dyn ProgressNotifier>,
-    /// Whose length is told too.
-    queue: Option<JobQueue>,
+    /// Dropped, it ends the thread.
+    ends: Option<Sender<()>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 impl MetricsFile {
@@ -57,51 +61,52 @@ impl MetricsFile {
         display: Arc<dyn ProgressNotifier>,
         queue: Option<&JobQueue>,
     ) -> Result<Self, Refusal> {
-        let file = Self {
-            metrics: Metrics::new(),
-            path: path.to_owned(),
-            next: Mutex::new(Instant::now() + EVERY),
-            display,
-            queue: queue.cloned(),
+        let metrics = Metrics::new();
+        let (numbers, path, queue) = (metrics.clone(), path.to_owned(), queue.cloned());
+        let write = move || -> Result<(), Error> {
+            if let Some(queue) = &queue {
+                numbers.observe_queue(queue)?;
+            }
+            numbers.write_file(&path)
         };
-        file.try_write()
-            .map_err(|error| Refusal::usage(error.message()))?;
-        Ok(file)
-    }
-
-    fn write(&self) {
-        if let Err(error) = self.try_write() {
-            log::warn!("{error}");
-        }
-    }
-
-    fn try_write(&self) -> Result<(), Error> {
-        if let Some(queue) = &self.queue {
-            self.metrics.observe_queue(queue)?;
-        }
-        self.metrics.write_file(&self.path)
+        write().map_err(|error| Refusal::usage(error.message()))?;
+        let (ends, ended) = channel();
+        let writer = thread::Builder::new().name("batchwright-metrics".to_owned());
+        let writer = writer.spawn(move || {
+            loop {
+                let end = ended.recv_timeout(EVERY) != Err(RecvTimeoutError::Timeout);
+                if let Err(error) = write() {
+                    log::warn!("{error}");
+                }
+                if end {
+                    return;
+                }
+            }
+        });
+        let writer = writer.map_err(|error| Refusal::could_not_run(error.to_string()))?;
+        Ok(Self {
+            metrics,
+            display,
+            ends: Some(ends),
+            writer: Some(writer),
+        })
     }
 }
 
-/// What happened since the last time.
+/// Writes what happened since the last time.
 impl Drop for MetricsFile {
     fn drop(&mut self) {
-        self.write();
+        drop(self.ends.take());
+        if let Some(writer) = self.writer.take() {
+            // What went wrong there was logged when it happened.
+            let _ = writer.join();
+        }
     }
 }
 
 impl ProgressNotifier for MetricsFile {
     fn on_progress(&self, progress: &Progress) {
         self.metrics.on_progress(progress);
-        let Ok(mut next) = self.next.lock() else {
-            return self.display.on_progress(progress);
-        };
-        let now = Instant::now();
-        if now >= *next {
-            *next = now + EVERY;
-            self.write();
-        }
-        drop(next);
         self.display.on_progress(progress);
     }
 }

@@ -362,7 +362,7 @@ impl ResultReader<'_> {
             let settler = &self.context.settler;
             ends.push(settler.settlement(claimed, &self.asked, result));
         }
-        self.context.settle(&ends)
+        self.context.settle(&ends, &self.asked)
     }
 }
 
@@ -390,7 +390,7 @@ pub(crate) fn unanswered(
                 .settlement(claimed, &asked, Err(error.clone()))
         };
         let ends: Vec<Settlement> = jobs.iter().map(end).collect();
-        context.settle(&ends)?;
+        context.settle(&ends, &asked)?;
     }
 }
 
@@ -424,6 +424,6 @@ pub(crate) fn fail_lines(
             }
         }
     }
-    context.settle(&ends)?;
+    context.settle(&ends, &asked)?;
     Ok(hit)
 }

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
+use crate::observe::jobs::JobObserver;
 use crate::queue::store::{JobStore, Settlement, WorkerId};
 
 use super::overview::BatchOverview;
-use super::settle_items::{ItemSettler, outcomes};
+use super::settle_items::{AskedProvider, ItemSettler, outcomes};
 use super::spool::{InputFile, Spool};
 
 /// What the threads of the batch strategy share.
@@ -19,15 +20,21 @@ pub(crate) struct BatchContext {
     pub spool: Spool,
     pub settler: ItemSettler,
     pub overview: Arc<BatchOverview>,
+    pub observer: Option<Arc<dyn JobObserver>>,
 }
 
 impl BatchContext {
     /// Records ends of jobs.
-    pub(crate) fn settle(&self, ends: &[Settlement]) -> Result<(), Error> {
+    pub(crate) fn settle(&self, ends: &[Settlement], asked: &AskedProvider) -> Result<(), Error> {
         if ends.is_empty() {
             return Ok(());
         }
-        self.store.settle(ends, self.settler.clock.wall())?;
+        let wall = self.settler.clock.wall();
+        self.store.settle(ends, wall)?;
+        if let Some(observer) = &self.observer {
+            let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());
+            ended.for_each(|error| observer.on_job_end(&asked.ended(error, wall)));
+        }
         let (completed, failed) = outcomes(ends);
         self.overview
             .completed

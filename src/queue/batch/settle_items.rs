@@ -15,6 +15,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::structured_output;
+use crate::observe::jobs::EndedJob;
 use crate::queue::history::History;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::Kinds;
@@ -48,6 +49,18 @@ impl From<&Record> for AskedProvider {
             provider: record.account.provider.clone(),
             model: record.intent.model.clone(),
             since: record.created(),
+        }
+    }
+}
+
+impl AskedProvider {
+    /// A job that has its outcome, with its error if it failed.
+    pub(super) fn ended<'a>(&'a self, error: Option<&'a Error>, now: Timestamp) -> EndedJob<'a> {
+        EndedJob {
+            kind: COMPLETION_KIND,
+            provider: Some(&self.provider),
+            error,
+            took: now.since(self.since),
         }
     }
 }
@@ -86,6 +99,7 @@ impl ItemSettler {
             receipt: claimed.receipt,
             calls: tries.calls.into(),
             outcome,
+            worked: None,
         }
     }
 
@@ -229,6 +243,7 @@ pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
         receipt: claimed.receipt,
         calls: history.map_or(0, |history| history.calls()),
         outcome: ClaimOutcome::Snooze { due_at: None },
+        worked: None,
     }
 }
 

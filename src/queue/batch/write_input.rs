@@ -95,7 +95,7 @@ fn write(
                 }
             }
         }
-        context.settle(&ends)?;
+        context.settle(&ends, &asked)?;
         if let Some(last) = full {
             let wall = context.settler.clock.wall();
             context

@@ -9,6 +9,7 @@ use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::engine::time_split::TimeSplit;
 use crate::queue::job::Spent;
 
 /// What shares a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
@@ -139,6 +140,17 @@ impl fmt::Debug for ClaimedJob {
     }
 }
 
+impl ClaimOutcome {
+    /// Of an end for good: why the job failed, if it did.
+    pub(crate) fn error_of_end(&self) -> Option<Option<&Error>> {
+        match self {
+            Self::Completed { .. } => Some(None),
+            Self::Failed { error, .. } => Some(Some(error)),
+            Self::Retry { .. } | Self::Snooze { .. } | Self::Wait { .. } => None,
+        }
+    }
+}
+
 impl fmt::Debug for ClaimOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = |result: &RawValue| Bytes(result.get().len());
@@ -201,6 +213,9 @@ pub struct Settlement {
     pub calls: u32,
     /// What came of it.
     pub outcome: ClaimOutcome,
+    /// Where the worker's time went since it was given its first job of the same process, or last told of its time;
+    /// one end of those recorded together tells it. See [`ProcessTime`](crate::queue::ProcessTime).
+    pub worked: Option<Box<TimeSplit>>,
 }
 
 /// What came of a claim on a job; not every one is the end of the job. Its `Debug` shows no result.

@@ -77,6 +77,10 @@ pub use health::{HealthFinding, Severity};
 /// **Any other end** counts only if its claim is the job's last one. Of a cancelled process nothing is put
 /// back to wait: it is cancelled instead.
 ///
+/// **The time of a process** ([`ProcessTime`](crate::queue::ProcessTime)) is what ends tell of it
+/// ([`Settlement::worked`]), those that come too late included. While all of its jobs have ended it stands still: it
+/// [resumes](crate::queue::ProcessTime::resume) with [`retry_failed`](Self::retry_failed).
+///
 /// **A worker** is one of this process, until it is unregistered or the process dies, which others must be
 /// able to notice without waiting for a time-out.
 pub trait JobStore: Send + Sync {

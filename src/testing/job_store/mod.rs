@@ -251,6 +251,7 @@ impl<'a> Hand<'a> {
             receipt,
             calls: 1,
             outcome,
+            worked: None,
         };
         self.store.settle(&[end], T).unwrap()
     }
@@ -364,6 +365,7 @@ macro_rules! job_store_suite {
             a_late_failure_overwrites_nothing
             a_late_success_is_never_thrown_away
             a_success_after_the_end_is_refused
+            the_time_of_a_process_is_told_by_ends_and_stands_still_after_them
             nothing_unsealed_is_started
             a_seal_is_carried_out_by_whoever_lives
             a_snoozed_job_keeps_its_place

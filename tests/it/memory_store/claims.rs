@@ -93,6 +93,9 @@ impl Data {
         for end in ends {
             let (key, no) = (end.receipt.job, end.receipt.job >> 32);
             let cancelled = self.is_stopped(no);
+            if let (Some(worked), Some(process)) = (&end.worked, self.processes.get_mut(&no)) {
+                process.time.tell(worked, now);
+            }
             let Some(row) = self.jobs.get_mut(&key) else {
                 continue;
             };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
     AttemptError, DeliveredResult, JobCounts, JobLane, JobReceipt, JobResult, JobState, JobStatus,
-    JobSummary, ProcessInfo, ProcessState, Spent,
+    JobSummary, ProcessInfo, ProcessState, ProcessTime, Spent,
 };
 use batchwright::unstable::{BatchNo, ClaimedJob, JobParts, MAX_CRASHES, WorkerId};
 use batchwright::{Error, ErrorKind, JobId, ProcessId};
@@ -196,6 +196,7 @@ pub struct Process {
     pub created_at: Timestamp,
     pub changed_at: Timestamp,
     pub info: ProcessInfo,
+    pub time: ProcessTime,
 }
 
 impl Process {
@@ -212,6 +213,7 @@ impl Process {
             created_at: now,
             changed_at: now,
             info: state.info,
+            time: state.time,
         }
     }
 
@@ -330,6 +332,7 @@ impl Data {
         state.spent = process.spent;
         state.changed_at = process.changed_at;
         state.info = process.info.clone();
+        state.time = process.time;
         Some(state)
     }
 

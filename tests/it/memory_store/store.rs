@@ -405,7 +405,12 @@ impl JobStore for MemoryStore {
         processes.push(no);
         let mut back = 0;
         for no in processes {
-            data.processes.get_mut(&no).unwrap().cancelled_at = None;
+            let finished = data.state(no).is_some_and(|state| state.is_finished());
+            let known = data.processes.get_mut(&no).unwrap();
+            known.cancelled_at = None;
+            if finished {
+                known.time.resume(now);
+            }
             data.touch(no, now);
             back = 0;
             for (_, row) in data.jobs.range_mut(Data::keys(no)) {

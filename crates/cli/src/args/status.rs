@@ -15,6 +15,12 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
+    /// Show where the time of each process went, and what holds it up now
+    ///
+    /// The parts add up to its time from its first job to its last outcome, or to now.
+    #[arg(long, conflicts_with = "watch")]
+    pub why: bool,
+
     /// Go on until all is finished
     ///
     /// Redrawn on a terminal, elsewhere a line a change.
@@ -31,6 +37,7 @@ pub struct StatusArgs {
 const HELP: &str = "\
   batchwright status
   batchwright status 019aa0f4-5b7c-7d1e-8f00-0123456789ab --watch
+  batchwright status --why
   batchwright status --json | jq '.processes[] | {process_id, pending, failed}'
 In JSON always: total = pending + in_progress + at_provider + completed + failed + cancelled.
 

@@ -104,3 +104,4 @@ mod trip;
 mod unusable;
 #[cfg(unix)]
 mod whole_requests;
+mod why;

@@ -78,6 +78,11 @@ fn a_worker_writes_how_long_the_queue_is() {
     desk.plain(&worker).expect(0);
     let text = desk.read("work.prom");
     assert_eq!(sum(&text, "batchwright_items"), 5.0);
+    let jobs = "batchwright_job_duration_seconds_count{error_type=\"\",\
+                gen_ai_provider_name=\"local\",kind=\"completion\"}";
+    assert_eq!(number(&text, jobs), 5.0);
+    assert!(number(&text, "batchwright_worker_slots ") >= 1.0);
+    assert_eq!(number(&text, "batchwright_worker_slots_used "), 0.0);
     assert!(!text.contains("batchwright_queue_length{"), "{text}");
 }
 

@@ -268,6 +268,7 @@ impl Harness {
                 refused: Mutex::default(),
             },
             overview: self.overview.clone(),
+            observer: None,
         });
         self.control.wake();
         Poller::new(PollerOptions {

@@ -104,6 +104,7 @@ impl Scene {
                 refused: Mutex::default(),
             },
             overview: Arc::new(BatchOverview::default()),
+            observer: None,
         });
         self.fake.lock().overview = context.overview.clone();
         self.control.set(self.settings);

@@ -151,6 +151,14 @@ impl SqliteStore {
                  WHERE no = ?1"),
             )?
             .execute([no])?;
+            // While all of it had ended its time stood still.
+            conn.prepare_cached(
+                "UPDATE processes SET time_until = ?2,
+                   time_since = ifnull(time_since, created_at) + ?2 - ifnull(time_until, created_at)
+                 WHERE no = ?1 AND sealed = total AND pending + in_progress + at_provider = 0
+                   AND ifnull(time_until, created_at) < ?2",
+            )?
+            .execute([no, now.0])?;
             Ok(Decided::Yes {
                 on: vec![no],
                 reply: (),

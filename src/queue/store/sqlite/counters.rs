@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Timestamp;
+use crate::engine::time_split::TimeSplit;
 use crate::queue::job::{ProcessState, Spent};
 
 use super::lineage;
-use super::rows::{self, DELETING, PROCESS_COLUMNS, bounded, process_of};
+use super::rows::{self, AT_PROVIDER, DELETING, PROCESS_COLUMNS, bounded, process_of};
 use super::writer::Fault;
 
 #[derive(Default)]
@@ -22,6 +23,19 @@ struct Change {
     output_tokens: i64,
     cost_usd: f64,
     unpriced: i64,
+    worked: Option<TimeSplit>,
+}
+
+impl Change {
+    /// Where the time up to now went, as far as this change tells. What leaves a batch was at the provider.
+    fn time(&self) -> Option<TimeSplit> {
+        let at_provider = self.counts[place(AT_PROVIDER)];
+        match at_provider.signum() {
+            -1 => Some(self.worked.unwrap_or_else(TimeSplit::at_provider)),
+            1 => Some(self.worked.unwrap_or_default()),
+            _ => self.worked,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -54,6 +68,11 @@ impl CounterChanges {
             Some(usd) if usd.is_finite() => change.cost_usd += usd,
             _ => change.unpriced += 1,
         }
+    }
+
+    /// A worker tells where its time went while it had jobs of the same process.
+    pub(super) fn worked(&mut self, job: i64, time: &TimeSplit) {
+        self.0.entry(process_of(job)).or_default().worked = Some(*time);
     }
 
     /// The outcome of a job was consumed.
@@ -103,6 +122,9 @@ impl CounterChanges {
             let now_open = update.query_row(row, |row| Ok((row.get(0)?, row.get(1)?)));
             if let Some((Some(parent), 0)) = now_open.optional()? {
                 woken |= lineage::wake(conn, parent, now)?;
+            }
+            if let Some(worked) = c.time() {
+                rows::tell_time(conn, *no, &worked, now)?;
             }
         }
         Ok(woken)

@@ -1,6 +1,7 @@
 //! How rows are read: states as numbers, keys within ids, lanes, processes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -9,7 +10,9 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::engine::time_split::TimeSplit;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
+use crate::queue::process_time::ProcessTime;
 use crate::queue::store::JobLane;
 
 use super::SqliteStore;
@@ -104,7 +107,11 @@ pub(super) fn process_no(conn: &Connection, id: ProcessId) -> Result<Option<i64>
 
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_usd, unpriced, \
-     created_at, changed_at, info";
+     created_at, changed_at, info, ifnull(time_since, created_at), ifnull(time_until, created_at), \
+     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms";
+
+/// The first of the columns that [`process_time`] reads, in [`PROCESS_COLUMNS`].
+const TIME_COLUMNS: usize = 18;
 
 pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<ProcessState> {
     let bytes: Vec<u8> = row.get(0)?;
@@ -141,7 +148,76 @@ pub(super) fn process(row: &Row<'_>) -> rusqlite::Result<ProcessState> {
         info: info
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default(),
+        time: process_time(row, TIME_COLUMNS)?,
     })
+}
+
+/// Where the time of a process went, from ten columns.
+fn process_time(row: &Row<'_>, first: usize) -> rusqlite::Result<ProcessTime> {
+    let mut time = ProcessTime::new(Timestamp(row.get(first)?));
+    time.until = Timestamp(row.get(first + 1)?);
+    let limited_by: Option<String> = row.get(first + 2)?;
+    let split = &mut time.split;
+    let parts = [
+        &mut split.queued,
+        &mut split.quota,
+        &mut split.cooldown,
+        &mut split.backoff,
+        &mut split.provider,
+        &mut split.disk,
+        &mut split.source,
+    ];
+    for (at, part) in parts.into_iter().enumerate() {
+        *part = Duration::from_millis(count(row.get(first + 3 + at)?));
+    }
+    let known = split.named().map(|(name, _)| name);
+    let limited_by = known
+        .into_iter()
+        .find(|name| Some(*name) == limited_by.as_deref());
+    time.limited_by = limited_by.unwrap_or(time.limited_by);
+    Ok(time)
+}
+
+/// Adds what is told of a process's time.
+pub(super) fn tell_time(
+    conn: &Connection,
+    no: i64,
+    worked: &TimeSplit,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let mut read = conn.prepare_cached(formatcp!(
+        "SELECT {PROCESS_COLUMNS} FROM processes WHERE no = ?1"
+    ))?;
+    let found = read.query_row([no], |row| process_time(row, TIME_COLUMNS));
+    let Some(mut time) = found.optional()? else {
+        return Ok(());
+    };
+    time.tell(worked, now);
+    let millis = time
+        .split
+        .named()
+        .map(|(_, part)| bounded(part.as_millis() as u64));
+    let [queued, quota, cooldown, backoff, provider, disk, source] = millis;
+    let mut write = conn.prepare_cached(
+        "UPDATE processes SET time_since = ?2, time_until = ?3, time_limited_by = ?4, queued_ms = ?5,
+           quota_ms = ?6, cooldown_ms = ?7, backoff_ms = ?8, provider_ms = ?9, disk_ms = ?10, source_ms = ?11
+         WHERE no = ?1",
+    )?;
+    let (since, until) = (time.since.0, time.until.0);
+    write.execute(params![
+        no,
+        since,
+        until,
+        time.limited_by,
+        queued,
+        quota,
+        cooldown,
+        backoff,
+        provider,
+        disk,
+        source
+    ])?;
+    Ok(())
 }
 
 /// An outcome's error: what was written, and for a cancelled job that it was.

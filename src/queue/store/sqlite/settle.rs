@@ -86,6 +86,9 @@ impl SqliteStore {
                 ended: Vec::new(),
             };
             for end in ends {
+                if let Some(worked) = &end.worked {
+                    settling.changes.worked(end.receipt.job, worked);
+                }
                 settling.end(end)?;
             }
             let woken = settling.changes.write(conn, now)?;

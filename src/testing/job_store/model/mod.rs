@@ -481,6 +481,7 @@ impl Model {
                 receipt,
                 calls: 1,
                 outcome,
+                worked: None,
             });
         }
         let handle = self.below(2);

@@ -70,8 +70,12 @@ impl QueuedRunner<'_> {
             .on_error(self.args.on_error.policy())
             .described(queue.info(self.args, self.chosen));
         let make_worker = || {
-            self.make_worker(&queue, listeners.observer.as_ref())
-                .map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))
+            let made = self.make_worker(&queue, listeners.observer.as_ref());
+            let worker = made.map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))?;
+            Ok(match &listeners.jobs {
+                Some(observer) => worker.observer(observer.clone()),
+                None => worker,
+            })
         };
         let ended = run.run(make_worker);
         session.display.clear();

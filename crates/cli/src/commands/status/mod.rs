@@ -33,6 +33,7 @@ mod advice;
 mod models;
 mod row;
 mod table;
+mod why;
 
 pub fn execute(args: &StatusArgs) -> Exit {
     args.say.start_log();
@@ -166,6 +167,9 @@ fn once(args: &StatusArgs) -> Result<(), Failure> {
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
         print(&batch_lines(&rows, width()))?;
+        if args.why {
+            print(&why::explained(&rows))?;
+        }
     }
     advise(args, reader.only, &rows);
     if let Some(reuse) = reuse {

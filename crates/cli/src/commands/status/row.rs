@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::plan::EffectiveStrategy;
-use batchwright::queue::ProcessState;
+use batchwright::progress::TimeSplit;
+use batchwright::queue::{ProcessState, ProcessTime};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{ProcessId, Progress};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::batches;
 use crate::format::count;
@@ -31,11 +32,12 @@ impl Row {
 
     /// Whether all of its jobs have ended.
     pub fn is_finished(&self) -> bool {
-        self.process.sealed && self.process.counts.is_finished()
+        self.process.is_finished()
     }
 
     pub fn json(&self) -> Value {
         let counts = &self.process.counts;
+        let time = self.time();
         let eta = self.progress.eta.map(|eta| eta.as_secs_f64().ceil() as u64);
         json!({
             "process_id": self.id(),
@@ -60,7 +62,14 @@ impl Row {
             "batches": self.batches.iter().map(batches::json).collect::<Vec<_>>(),
             "sealed": self.process.sealed,
             "consumed": counts.consumed,
+            "time": millis(&time.split),
+            "limited_by": time.limited_by,
         })
+    }
+
+    /// Where its time went up to now, or up to its end.
+    pub fn time(&self) -> ProcessTime {
+        self.process.time_until(SystemClock.wall())
     }
 
     /// How long ago its first job was enqueued.
@@ -104,4 +113,13 @@ impl Row {
         }
         remarks.join(", ")
     }
+}
+
+/// The parts in milliseconds, by name.
+fn millis(split: &TimeSplit) -> Value {
+    let parts = split.named().map(|(name, part)| {
+        let millis = u64::try_from(part.as_millis()).unwrap_or(u64::MAX);
+        (format!("{name}_ms"), Value::from(millis))
+    });
+    Value::Object(Map::from_iter(parts))
 }

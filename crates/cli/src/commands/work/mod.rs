@@ -66,14 +66,19 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         Some(observer) => manager.observer(observer),
         None => manager,
     };
-    let report = manager
+    let worker = manager
         .context(&ctx)
         .notifier(listeners.notifier)
         .follow(watch)
         .job_types(job_types::of_worker(args.audio_dir.as_deref(), &folder))
         .on_settings(tell_changes(progress.clone(), queue.clone(), note))
         .worker(&queue)
-        .map_err(failed)?
+        .map_err(failed)?;
+    let worker = match listeners.jobs {
+        Some(observer) => worker.observer(observer),
+        None => worker,
+    };
+    let report = worker
         .processes(processes.clone())
         .until_empty(args.until_empty)
         .until_submitted(args.until_submitted)

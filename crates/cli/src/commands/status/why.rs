@@ -1,0 +1,81 @@
+//! `batchwright status --why`: where the time of processes went, and what holds them up now.
+
+use super::row::Row;
+use crate::format::{count, span};
+use crate::sanitize::harmless;
+
+/// What took the time, for people.
+fn meaning(part: &str) -> &'static str {
+    match part {
+        "queued" => "no worker had any of its jobs",
+        "quota" => "the limits let in no more: requests or tokens per minute, calls at once",
+        "cooldown" => "a pause after a refusal, or after a provider could not be reached",
+        "backoff" => "all that was left waited to be tried again",
+        "provider" => "calls were out, or batches were at the provider",
+        "disk" => "outcomes were being written",
+        "source" => "its worker had nothing that it could start",
+        _ => "",
+    }
+}
+
+/// The parts of the time of each process, those that took any, under its name.
+pub fn explained(rows: &[Row]) -> String {
+    rows.iter().map(|row| process(row) + "\n").collect()
+}
+
+fn process(row: &Row) -> String {
+    let time = row.time();
+    let whole = time.split.total();
+    let mut out = match &row.process.info.name {
+        Some(name) => format!("\n{} ({})", row.id(), harmless(name)),
+        None => format!("\n{}", row.id()),
+    };
+    out.push_str(&match row.is_finished() {
+        true => format!(": took {}\n", span(whole)),
+        false => format!(": {} so far\n", span(whole)),
+    });
+    for (name, part) in time.split.named() {
+        if part.is_zero() {
+            continue;
+        }
+        let percent = 100.0 * part.as_secs_f64() / whole.as_secs_f64();
+        let (part, meaning) = (span(part), meaning(name));
+        out.push_str(&format!(
+            "  {name:<9}{part:>9} {percent:>5.1} %  {meaning}\n"
+        ));
+    }
+    out.push_str(&format!("  now: {}", now(row, time.limited_by)));
+    out
+}
+
+fn now(row: &Row, limited_by: &str) -> String {
+    let counts = &row.process.counts;
+    let jobs = |n: u64, rest: &str| match n {
+        1 => format!("1 job {rest}"),
+        n => format!("{} jobs {rest}", count(n)),
+    };
+    let mut now = Vec::new();
+    if counts.in_progress > 0 {
+        let lately = match limited_by {
+            "nothing" => "with a worker".to_owned(),
+            part => format!("with a worker, limited lately by {part}"),
+        };
+        now.push(jobs(counts.in_progress, &lately));
+    }
+    if counts.at_provider > 0 {
+        now.push(jobs(counts.at_provider, "in batches at the provider"));
+    }
+    if counts.pending > 0 {
+        now.push(jobs(
+            counts.pending,
+            match row.process.sealed {
+                true => "waiting",
+                false => "waiting, of which none starts before all are submitted",
+            },
+        ));
+    }
+    match now.is_empty() {
+        true => "nothing left to do".to_owned(),
+        false => now.join("; "),
+    }
+}
