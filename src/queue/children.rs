@@ -168,7 +168,7 @@ impl Children {
         }
         let info = ProcessInfo::new()
             .name(format!("{} of {}", stage, self.name))
-            .parent(self.parent);
+            .child_of(self.parent);
         let queue = self.queue.described(info);
         match jobs.len() {
             0 => return Ok(None),

@@ -81,7 +81,7 @@ impl ProcessInfo {
     }
 
     /// The job whose children its jobs are. Default: none.
-    pub(super) fn parent(mut self, parent: ParentJob) -> Self {
+    pub(super) fn child_of(mut self, parent: ParentJob) -> Self {
         self.parent = Some(parent);
         self
     }
