@@ -38,6 +38,7 @@ mod provider;
 mod queue;
 #[cfg(feature = "queue")]
 mod queue_children;
+#[cfg(feature = "queue")]
 mod queue_crowd;
 #[cfg(feature = "queue")]
 mod queue_fixture;
