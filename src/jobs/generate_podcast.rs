@@ -119,7 +119,9 @@ fn speak(folder: AudioFolder) -> ModelCall {
     let kept_in = folder.clone();
     let ask = move |job: &RunningJob, _: &Context| {
         let piece: Piece = job.parse()?;
-        folder.prepare(piece.podcast)?;
+        // As for the podcast itself: it waits until the folder can be written.
+        let ready = folder.prepare(piece.podcast);
+        ready.map_err(Error::with_unreachable)?;
         Ok(piece.request())
     };
     let make = move |job: &RunningJob, answer: &Response| {

@@ -15,20 +15,27 @@ impl Metrics {
     /// | `batchwright_batches` | batches at providers or on their way there, by provider and state |
     /// | `batchwright_oldest_batch_age_seconds` | the age of the oldest of them, by provider |
     ///
-    /// The series of processes that are no longer there, since all their results were taken, end.
-    ///
     /// # Errors
     /// When the queue cannot be read.
     pub fn observe_queue(&self, queue: &JobQueue) -> Result<(), Error> {
         let waiting = queue.waiting_by_priority()?;
         let batches = queue.batches(None)?;
-        let there = queue.open_processes()?;
-        self.keep_processes(&there.iter().map(|process| process.process_id).collect());
         self.set_queue_lengths(&waiting);
         self.set_batches(batches.iter().map(|batch| {
             let named = (batch.provider.as_str(), batch.state.as_str());
             (named, batch.age_seconds)
         }));
+        Ok(())
+    }
+
+    /// Ends the series of processes that are no longer in the queue, since all their results were taken. For those
+    /// who count the processes of others for long.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn forget_ended_processes(&self, queue: &JobQueue) -> Result<(), Error> {
+        let there = queue.open_processes()?;
+        self.keep_processes(&there.iter().map(|process| process.process_id).collect());
         Ok(())
     }
 }

@@ -125,6 +125,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_started_was_queued_until_it_was_cancelled() {
+        let clock = Arc::new(ManualClock::new());
+        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
+        let process = ProcessId::new();
+        queue
+            .enqueue(process, [Job::new("k", &1).unwrap()])
+            .unwrap();
+        clock.advance(Duration::from_secs(3));
+        queue.cancel(process).unwrap();
+        clock.advance(Duration::from_secs(3));
+        let ended = queue.process(process).unwrap().unwrap();
+        assert_eq!(millis(&ended.time_until(clock.wall())), [3_000, 0, 0]);
+    }
+
+    #[test]
     fn whatever_is_told_the_parts_add_up() {
         let mut time = ProcessTime::new(Timestamp(0));
         for n in 1..2_000_u64 {

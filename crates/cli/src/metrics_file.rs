@@ -22,12 +22,20 @@ pub struct Listeners {
     pub jobs: Option<Arc<dyn JobObserver>>,
 }
 
+/// Whose jobs of a queue are worked on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// Those of this run: their numbers stay when the queue has forgotten them.
+    ThisRun,
+    Everybody,
+}
+
 impl MetricsArgs {
     /// The display, and the file if there is to be one.
     pub fn listeners(
         &self,
         display: Arc<dyn ProgressNotifier>,
-        queue: Option<&JobQueue>,
+        queue: Option<(&JobQueue, Served)>,
     ) -> Result<Listeners, Refusal> {
         let Some(path) = &self.metrics_file else {
             return Ok(Listeners {
@@ -59,13 +67,20 @@ impl MetricsFile {
     fn create(
         path: &Path,
         display: Arc<dyn ProgressNotifier>,
-        queue: Option<&JobQueue>,
+        queue: Option<(&JobQueue, Served)>,
     ) -> Result<Self, Refusal> {
         let metrics = Metrics::new();
-        let (numbers, path, queue) = (metrics.clone(), path.to_owned(), queue.cloned());
+        let (numbers, path, queue) = (
+            metrics.clone(),
+            path.to_owned(),
+            queue.map(|(queue, served)| (queue.clone(), served)),
+        );
         let write = move || -> Result<(), Error> {
-            if let Some(queue) = &queue {
+            if let Some((queue, served)) = &queue {
                 numbers.observe_queue(queue)?;
+                if *served == Served::Everybody {
+                    numbers.forget_ended_processes(queue)?;
+                }
             }
             numbers.write_file(&path)
         };

@@ -70,6 +70,8 @@ pub(super) fn who_waits_for_others_is_woken_by_their_end(open: Open<'_>) {
         "it waits for nobody to claim it"
     );
     assert_eq!(none.next, Some(at(1_000_000)));
+    let elsewhere = worker.ask_for(&[ProcessId::new()], 9, true, T, |_| usize::MAX);
+    assert_eq!(elsewhere.next, None, "it does not concern the others");
     worker.settle(both[0].receipt, failed());
     assert!(worker.claim(9, T).is_empty());
     let seen = Arc::new(AtomicUsize::new(0));

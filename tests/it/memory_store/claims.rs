@@ -73,12 +73,12 @@ impl Data {
         }
         if reply.jobs.len() < wanted.most && !ended {
             let open = waiting.iter().find(|(_, (_, lane))| left[lane] > 0);
-            let look = self
-                .jobs
-                .values()
-                .filter(|row| row.place == Place::Awaiting);
+            let concerned = |key: &i64| is_among(scope.as_ref(), process_of(self, *key));
+            let look = self.jobs.iter().filter_map(|(key, row)| {
+                (row.place == Place::Awaiting && concerned(key)).then_some(row.due_at)
+            });
             let due = open.map(|((due_at, _), _)| *due_at).into_iter();
-            reply.next = due.chain(look.map(|row| row.due_at)).min();
+            reply.next = due.chain(look).min();
         }
         reply.more = !waiting.is_empty();
         Ok(reply)

@@ -19,7 +19,13 @@ fn the_lines_are_those_of_sync_but_for_their_time() {
         "in.jsonl",
         prompt_lines(7) + "{\"prompt\":\"no id\"}\n{\"prompt\":\"no id\"}\n",
     );
-    let ended = run(&desk, &sim, "in.jsonl -o batch.jsonl --ordered --json").expect(0);
+    let words = "in.jsonl -o batch.jsonl --ordered --json --metrics-file run.prom";
+    let ended = run(&desk, &sim, words).expect(0);
+    let numbers = desk.read("run.prom");
+    let items = numbers.lines().filter(|line| {
+        line.starts_with("batchwright_items{") && line.ends_with("state=\"completed\"} 9")
+    });
+    assert_eq!(items.count(), 1, "{numbers}");
     assert_eq!(sim.stats().calls, 0, "no prompt was a call of its own");
     assert_eq!(sim.batch_stats().items_accepted, 9);
     let told = summary(&ended);

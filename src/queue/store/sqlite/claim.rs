@@ -75,7 +75,8 @@ const LOOK_AGAIN: &str = formatcp!(
 );
 
 const NEXT_LOOK: &str = formatcp!(
-    "SELECT min(visible_at) FROM jobs INDEXED BY jobs_that_wait WHERE status = {WAITING}"
+    "SELECT min(visible_at) FROM jobs INDEXED BY jobs_that_wait
+     WHERE status = {WAITING} AND {IN_SCOPE}"
 );
 
 struct Picking<'a> {
@@ -279,7 +280,7 @@ impl Picking<'_> {
         }
         if self.claims.jobs.len() < most && !alone {
             let mut look = self.conn.prepare_cached(NEXT_LOOK)?;
-            let look: Option<i64> = look.query_row([], |row| row.get(0))?;
+            let look: Option<i64> = look.query_row([&self.scope], |row| row.get(0))?;
             let due = self.open_heads().map(|(_, head)| head.0);
             self.claims.next = due.chain(look).min().map(Timestamp);
         }

@@ -120,10 +120,13 @@ impl CounterChanges {
                 now.0
             ];
             let now_open = update.query_row(row, |row| Ok((row.get(0)?, row.get(1)?)));
-            if let Some((Some(parent), 0)) = now_open.optional()? {
+            let now_open: Option<(Option<i64>, i64)> = now_open.optional()?;
+            if let Some((Some(parent), 0)) = now_open {
                 woken |= lineage::wake(conn, parent, now)?;
             }
-            if let Some(worked) = c.time() {
+            // Whatever ended the last of its jobs, its time is told up to then.
+            let ended = matches!(now_open, Some((_, 0))) && completed + failed + cancelled > 0;
+            if let Some(worked) = c.time().or(ended.then(TimeSplit::default)) {
                 rows::tell_time(conn, *no, &worked, now)?;
             }
         }

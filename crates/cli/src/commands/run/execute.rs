@@ -9,6 +9,7 @@ use super::summary::{QueueFacts, Setup};
 use super::via_queue::QueuedRunner;
 use crate::args::run::RunArgs;
 use crate::exit::Refusal;
+use crate::metrics_file::Served;
 use crate::session::Session;
 
 /// How a run ended.
@@ -23,7 +24,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
     let provider = prepared.provider;
     let queue = match &prepared.run {
         PreparedRun::Direct(_) => None,
-        PreparedRun::ViaQueue(run) => Some(&run.queue.queue),
+        PreparedRun::ViaQueue(run) => Some((&run.queue.queue, Served::ThisRun)),
     };
     let listeners = args.metrics.listeners(session.display.clone(), queue)?;
     let (report, queue) = match prepared.run {

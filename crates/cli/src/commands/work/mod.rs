@@ -18,6 +18,7 @@ use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::job_types;
+use crate::metrics_file::Served;
 use crate::provider;
 use crate::queue::all_of;
 use crate::routes;
@@ -61,7 +62,9 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     note.update(&manager, &queue, &say);
     let failed = |error: Error| Refusal::could_not_run(error.message());
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(failed)?);
-    let listeners = args.metrics.listeners(progress.clone(), Some(&queue))?;
+    let listeners = args
+        .metrics
+        .listeners(progress.clone(), Some((&queue, Served::Everybody)))?;
     let manager = match listeners.observer {
         Some(observer) => manager.observer(observer),
         None => manager,
