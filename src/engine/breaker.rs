@@ -210,6 +210,16 @@ impl Breakers {
         }
     }
 
+    /// Whether a step has answered lately: a failure among answers is one of its own.
+    pub(super) fn answers(&self, step: StepId, now: Time) -> bool {
+        let known = self.0.iter().find(|breaker| breaker.step == step);
+        known.is_some_and(|breaker| {
+            let lately = NOTHING_BUT_FAILURES.max(breaker.slowest.unwrap_or_default() * 2);
+            let last = breaker.last_answer;
+            last.is_some_and(|last| now.since(last) <= lately)
+        })
+    }
+
     /// Breakers that were open for long enough let one call through.
     pub(super) fn half_open(&mut self, now: Time) {
         for breaker in &mut self.0 {

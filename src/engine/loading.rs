@@ -24,7 +24,7 @@ impl Loading {
                 self.0.push((quota, now));
                 true
             }
-            (CallEnd::Replied(_) | CallEnd::RateLimited(_), Some(at)) => {
+            (CallEnd::Replied(_) | CallEnd::Troubled(_) | CallEnd::RateLimited(_), Some(at)) => {
                 self.0.swap_remove(at);
                 false
             }

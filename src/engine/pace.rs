@@ -36,6 +36,10 @@ const CHANGED: f64 = 1.3;
 const SAME: f64 = 1.05;
 /// So much of a pace is made use of where it is what limits.
 const USED: f64 = 0.85;
+/// So many refusals in a row, each of a rate below one that had worked, have nothing to do with rates.
+const IN_VAIN: u32 = 4;
+/// Of a limit that falls the refusals follow one upon the other.
+const LASTED: u64 = 10;
 /// Calls that say nothing of it yet.
 const TOO_FEW: u64 = 4;
 /// Seconds' worth of calls that may start at once.
@@ -78,6 +82,8 @@ pub(super) struct Pace {
     next_rest: u32,
     /// What had begun when the rate was set.
     first: Begun,
+    /// Refusals in a row of the rate that worked.
+    in_vain: u32,
 }
 
 impl Accepted {
@@ -112,6 +118,7 @@ impl Pace {
             latest: Time::ZERO,
             next_rest: FIRST_REST,
             first: begun,
+            in_vain: 0,
         };
         pace.hold(rate, begun);
         pace.learn_more(accepted);
@@ -145,6 +152,7 @@ impl Pace {
         let (rate, safe) = (self.bucket.per_second, self.safe);
         let below = accepted.map(|accepted| accepted.rate * BELOW);
         let next = if rate > safe {
+            self.in_vain = 0;
             // Growth was in vain.
             let next = below.map_or(safe, |below| below.max(safe));
             self.next_rest = match next < SAME * safe {
@@ -153,6 +161,8 @@ impl Pace {
             };
             next
         } else {
+            let lasted = accepted.is_some_and(|accepted| accepted.calls >= LASTED);
+            self.in_vain += u32::from(lasted);
             self.next_rest = FIRST_REST;
             let least = match accepted {
                 Some(accepted) if !accepted.is_telling() => rate * LEAST_LEFT,
@@ -165,6 +175,11 @@ impl Pace {
         if let Some(accepted) = accepted.filter(|_| next < safe) {
             self.learn_more(accepted);
         }
+    }
+
+    /// Whether calls are refused however slow they are.
+    pub(super) fn is_in_vain(&self) -> bool {
+        self.in_vain >= IN_VAIN
     }
 
     /// Rests at this rate, after the provider's own room has come back a little.

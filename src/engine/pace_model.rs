@@ -30,6 +30,12 @@ pub(super) struct Provider {
     pub varied: bool,
     /// Seconds until a refusal is heard of.
     pub notice: f64,
+    /// The part of calls that is refused for no reason of the caller's.
+    pub stray: f64,
+    /// All calls fail at once, as in an outage.
+    pub down: bool,
+    /// Calls a second that there are to make, where it is not as many as can be.
+    pub demand: Option<f64>,
 }
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -44,6 +50,9 @@ pub(super) const PROVIDER: Provider = Provider {
     latency: 0.2,
     varied: false,
     notice: 0.02,
+    stray: 0.0,
+    down: false,
+    demand: None,
 };
 
 const INPUT: u64 = 100;
@@ -78,6 +87,8 @@ impl Provider {
 pub(super) struct Outcome {
     /// The part of what could be answered that was, after the transition.
     pub used: Vec<f64>,
+    /// Answers a second, after the transition.
+    pub answers: Vec<f64>,
     /// Seconds until a second was used to nine tenths.
     pub recovery: Vec<f64>,
     pub refusals: Vec<u32>,
@@ -131,10 +142,17 @@ fn at(seconds: f64) -> Time {
     Time::from_nanos((seconds * 1e9) as u64)
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Reply {
+    /// Tokens of its output.
+    Answer(u64),
+    Refusal,
+    Failure,
+}
+
 struct Flight {
     permit: Permit,
-    /// Of an answer; none of a refusal.
-    output: Option<u64>,
+    reply: Reply,
     /// What was left when it came in.
     hints: RateHints,
 }
@@ -163,7 +181,11 @@ impl Server {
             false => OUTPUT,
         };
         let cost = INPUT as f64 + output;
-        let fits = self.requests.level >= 1.0
+        let stray = provider.stray > 0.0
+            && (random.below(1 << 20) as f64) < provider.stray * f64::from(1 << 20);
+        let fits = !stray
+            && !provider.down
+            && self.requests.level >= 1.0
             && self.tokens.level >= cost
             && provider.parallel.is_none_or(|most| self.in_flight < most);
         let takes = if fits {
@@ -179,14 +201,18 @@ impl Server {
         };
         let end = at(self.now + takes);
         self.ends.push(Reverse((end, self.calls.len())));
-        let output = fits.then_some(output as u64);
+        let reply = match fits {
+            true => Reply::Answer(output as u64),
+            false if provider.down => Reply::Failure,
+            false => Reply::Refusal,
+        };
         let hints = RateHints {
             requests: self.requests.told(provider.tells),
             tokens: self.tokens.told(provider.tells),
         };
         self.calls.push(Some(Flight {
             permit,
-            output,
+            reply,
             hints,
         }));
     }
@@ -195,7 +221,7 @@ impl Server {
         self.ends.peek().filter(|Reverse((end, _))| *end <= until)?;
         let Reverse((_, call)) = self.ends.pop()?;
         let flight = self.calls[call].take()?;
-        self.in_flight -= u32::from(flight.output.is_some());
+        self.in_flight -= u32::from(matches!(flight.reply, Reply::Answer(_)));
         Some(flight)
     }
 }
@@ -222,12 +248,18 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
         server.tokens = server.tokens.changed(provider.tokens, provider.burst);
         let mut per_second = vec![0_u32; provider.seconds as usize + 1];
         let (mut refusals, mut most) = (0, 0);
+        let mut due = begun;
         while server.now < until {
             let mut next = until;
             loop {
+                if due > server.now {
+                    next = next.min(due);
+                    break;
+                }
                 match limiter.try_acquire(quota, INPUT, None, at(server.now)) {
                     Gate::Go(permit) => {
                         outcome.calls += 1;
+                        due += provider.demand.map_or(0.0, |demand| 1.0 / demand);
                         server.begin(provider, permit, &mut random);
                         most = most.max(limiter.in_flight(quota));
                     }
@@ -243,16 +275,17 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
             server.pass_to(next.max(server.now + 1e-7));
             let now = at(server.now);
             while let Some(flight) = server.ended(now) {
-                let ended = match flight.output {
-                    Some(output) => {
+                let ended = match flight.reply {
+                    Reply::Answer(output) => {
                         let second = (server.now - begun) as usize;
                         per_second[second.min(provider.seconds as usize)] += 1;
                         CallEnd::Replied(Some((INPUT, output)))
                     }
-                    None => {
+                    Reply::Refusal => {
                         refusals += 1;
                         CallEnd::RateLimited(provider.retry_after)
                     }
+                    Reply::Failure => CallEnd::Troubled(None),
                 };
                 limiter.settle(flight.permit, ended, &flight.hints, now);
             }
@@ -261,6 +294,7 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
         let slow = (provider.latency / PROVIDER.latency).max(1.0);
         let steady = &per_second[(transition * slow) as usize..provider.seconds as usize];
         let answered = f64::from(steady.iter().sum::<u32>());
+        outcome.answers.push(answered / steady.len() as f64);
         outcome.used.push(answered / (rate * steady.len() as f64));
         let recovered = per_second.iter().position(|n| f64::from(*n) >= 0.9 * rate);
         let recovery = recovered.map_or(f64::INFINITY, |second| second as f64 + 1.0);

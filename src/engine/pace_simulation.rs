@@ -233,3 +233,76 @@ fn a_provider_that_takes_all_gets_the_most_there_may_be_and_no_more() {
     let outcome = run(1, tuned().in_flight(7), &[PROVIDER], FOUND);
     assert_eq!(outcome.most_in_flight, [7]);
 }
+
+/// Answers a second of five calls at once of a second and a tenth.
+const FIVE_AT_ONCE: f64 = 5.0 / 1.1;
+
+#[test]
+fn refusals_that_no_pace_avoids_leave_it_no_slower_than_five_calls_at_once() {
+    for stray in [0.005, 0.01, 0.02] {
+        for seed in 0..4 {
+            let provider = Provider {
+                stray,
+                latency: 1.0,
+                seconds: 600.0,
+                ..PROVIDER
+            };
+            let outcome = run(seed, tuned(), &[provider], 12.0);
+            let shown = format!("{stray}, seed {seed}: {outcome:.3?}");
+            assert!(outcome.answers[0] >= FIVE_AT_ONCE, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_now_and_then_teaches_no_rate() {
+    let limit = Provider {
+        requests: Some(10.0),
+        ..PROVIDER
+    };
+    let trickle = Provider {
+        demand: Some(1.0 / 60.0),
+        seconds: 7200.0,
+        ..limit
+    };
+    let stretches = [
+        Provider {
+            seconds: 10.0,
+            ..limit
+        },
+        trickle,
+        Provider {
+            seconds: 120.0,
+            ..limit
+        },
+    ];
+    for seed in 0..4 {
+        let outcome = run(seed, tuned(), &stretches, 5.0);
+        assert!(outcome.recovery[2] <= GUESSED, "{seed}: {outcome:.3?}");
+    }
+}
+
+#[test]
+fn an_outage_is_no_reason_for_more_calls_at_once() {
+    let stretches = [
+        Provider {
+            knee: Some(20.0),
+            ..PROVIDER
+        },
+        Provider {
+            down: true,
+            latency: 0.05,
+            ..PROVIDER
+        },
+        Provider {
+            knee: Some(20.0),
+            ..PROVIDER
+        },
+    ];
+    let outcome = run(1, tuned(), &stretches, FOUND);
+    assert!(
+        outcome.most_in_flight[1] <= outcome.most_in_flight[0],
+        "{outcome:.3?}"
+    );
+    assert!(outcome.used[2] >= 0.95, "{outcome:.3?}");
+}

@@ -154,7 +154,10 @@ impl Limits {
     /// The window that follows what an earlier run found.
     pub(super) fn window_after(&self, remembered: Remembered) -> Window {
         match (self.window, remembered) {
-            (Some((_, most)), Remembered::Fresh(calls)) => Window::resumed(calls, most),
+            // The last refusal of a run may have left less than that was worth.
+            (Some((start, most)), Remembered::Fresh(calls)) => {
+                Window::resumed(calls.max(start), most)
+            }
             // Much may have changed: growing again is cheap.
             (Some((start, most)), Remembered::Old(calls)) => {
                 Window::tuned((calls / 2).max(start), most)
@@ -169,6 +172,8 @@ impl Limits {
 pub enum CallEnd {
     /// A reply came; tokens it used for input and output, where it said so.
     Replied(Option<(u64, u64)>),
+    /// A reply came that tells of trouble over there: it says nothing of how much is too much. Tokens as above.
+    Troubled(Option<(u64, u64)>),
     /// The provider refused it for its pace, with the wait it asked for.
     RateLimited(Option<Duration>),
     /// The server is up, but its model is still loading; with the wait it asked for.

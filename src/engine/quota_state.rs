@@ -163,6 +163,7 @@ impl Quota {
         }
         if given.window != self.given.window {
             self.window = given.window();
+            self.guess = RateGuess::default();
         }
         self.given = given;
     }
@@ -262,6 +263,9 @@ impl Quota {
         if let Some(bucket) = &mut self.requests {
             bucket.level -= 1.0;
         }
+        if self.in_flight == 0 {
+            self.guess.resume();
+        }
         let number = self.guess.take(now);
         self.in_flight += 1;
         self.reserved.0 += 1.0;
@@ -281,7 +285,7 @@ impl Quota {
     pub(super) fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let used = match ended {
-            CallEnd::Replied(used) => used,
+            CallEnd::Replied(used) | CallEnd::Troubled(used) => used,
             _ => None,
         };
         if let Some((input, output)) = used {
@@ -295,7 +299,8 @@ impl Quota {
         }
         // A failed call may have been counted by the provider: its reservation stays spent.
         match ended {
-            CallEnd::Replied(_) => {
+            CallEnd::Replied(_) | CallEnd::Troubled(_) => {
+                let accepted = matches!(ended, CallEnd::Replied(_));
                 self.has_replied = true;
                 self.streak = 0;
                 self.replies += 1;
@@ -303,14 +308,18 @@ impl Quota {
                 if permit.generation == self.generation {
                     self.answered_since_cut = true;
                     self.unanswered_cuts = 0;
-                    self.fine = self.fine.max(permit.in_flight);
+                    if accepted {
+                        self.fine = self.fine.max(permit.in_flight);
+                    }
                 }
-                self.guess.answered(now);
-                self.window.replied(Answer {
-                    began: permit.began.1,
-                    took: now.since(permit.began.0),
-                    tokens: used.map(|(_, output)| output),
-                });
+                if accepted {
+                    self.guess.answered(now);
+                    self.window.replied(Answer {
+                        began: permit.began.1,
+                        took: now.since(permit.began.0),
+                        tokens: used.map(|(_, output)| output),
+                    });
+                }
             }
             CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
             CallEnd::NotReady(wait) => self.unready(permit, wait, now),
@@ -334,6 +343,10 @@ impl Quota {
         if permit.generation == self.generation {
             self.asked_until = asked;
             let nobody = others == 0 && self.replies == permit.replies;
+            let was_fine = self.fine > 0 && permit.in_flight <= self.fine;
+            if !nobody && !used_up && was_fine && self.guess.is_stray() {
+                return;
+            }
             // Where the number is to be found, others are still answered, and nobody asked for a pause, fewer
             // calls will do.
             let asked_often = wait.is_some() && self.unanswered_cuts > 3;
@@ -373,8 +386,9 @@ impl Quota {
             self.guess.refused_too(permit.number, now);
         }
         if !self.waits_for_reply {
-            // News of the pause that this wave has brought about, if it did.
-            let pause = asked.filter(|_| self.paused_until > now);
+            // News of the pause that this wave has brought about, if it did, or that nobody is answered.
+            let nobody = others == 0 && self.replies == permit.replies;
+            let pause = asked.filter(|_| nobody || self.paused_until > now);
             self.paused_until = self.paused_until.max(pause.unwrap_or_default());
         } else if others == 0 {
             self.window.pause_after_cut();

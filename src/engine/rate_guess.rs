@@ -26,7 +26,21 @@ pub(super) struct RateGuess {
     mark: Option<Begun>,
     refusals: u64,
     pace: Option<Pace>,
+    strays: Option<Strays>,
 }
+
+/// Refusals that no pace avoids, as it has turned out, and answers since then.
+#[derive(Debug, Default)]
+struct Strays {
+    refusals: u64,
+    answers: u64,
+}
+
+/// More than one refusal among so many calls, and so many of them, are no strays.
+const CALLS_OF_A_STRAY: u64 = 12;
+const FEW_STRAYS: u64 = 5;
+/// Answers after which it may be otherwise.
+const LOOK_AGAIN: u64 = 2_000;
 
 impl RateGuess {
     /// A call was answered.
@@ -37,6 +51,25 @@ impl RateGuess {
         {
             self.pace = None;
         }
+        if let Some(strays) = &mut self.strays {
+            strays.answers += 1;
+            if strays.answers >= LOOK_AGAIN {
+                self.strays = None;
+            }
+        }
+    }
+
+    /// Whether a refusal of a number of calls that had been fine has nothing to do with a rate either.
+    pub(super) fn is_stray(&mut self) -> bool {
+        let Some(strays) = &mut self.strays else {
+            return false;
+        };
+        strays.refusals += 1;
+        let many = strays.refusals * CALLS_OF_A_STRAY > strays.answers;
+        if strays.refusals >= FEW_STRAYS && many {
+            self.strays = None;
+        }
+        self.strays.is_some()
     }
 
     /// A call was refused for a rate, as it seems.
@@ -44,7 +77,12 @@ impl RateGuess {
         let accepted = self.accepted(call, ENOUGH);
         let begun = self.so_far(now);
         match &mut self.pace {
-            Some(pace) => pace.refused(accepted, begun),
+            Some(pace) => {
+                pace.refused(accepted, begun);
+                if pace.is_in_vain() {
+                    (self.pace, self.strays) = (None, Some(Strays::default()));
+                }
+            }
             None => self.pace = accepted.map(|accepted| Pace::new(accepted, begun)),
         }
         self.mark(call);
@@ -100,6 +138,14 @@ impl RateGuess {
     /// What was before says nothing of what comes.
     pub(super) fn restart(&mut self) {
         self.mark = None;
+    }
+
+    /// A call begins where none was out. If no pace kept others back there were none, and what is accepted while
+    /// little is asked is no rate.
+    pub(super) fn resume(&mut self) {
+        if self.pace.is_none() {
+            self.mark = None;
+        }
     }
 
     /// Until a call may start.

@@ -75,8 +75,8 @@ impl RetryPolicy {
     }
 
     /// The longest `Retry-After` of any other failure: where it asks for more, the item waits this long. Default: 10 min.
-    /// With another provider to go to it does so rather than wait for more than five seconds, in which the others would
-    /// be on their way there too.
+    /// With another provider to go to it does so rather than wait for more than five seconds where nothing else was
+    /// answered lately.
     pub fn max_retry_after(mut self, wait: Duration) -> Self {
         self.max_retry_after = wait;
         self
@@ -221,8 +221,7 @@ pub fn decide(
     jitter: f64,
 ) -> Next {
     let elsewhere = more_steps && may_fall_back(policy, error);
-    let too_long = policy.asks_too_much(error) || keeps_waiting(error);
-    if may_retry(policy, tries, error) && !(elsewhere && too_long) {
+    if may_retry(policy, tries, error) && !(elsewhere && policy.asks_too_much(error)) {
         let own = match error.is_misfit() {
             // The server is in no trouble.
             true => Duration::ZERO,
@@ -247,7 +246,8 @@ pub fn decide(
 /// With somebody else to ask, nobody sits out a longer `Retry-After` of a provider in trouble.
 const SAT_OUT: Duration = FIRST_OPEN;
 
-fn keeps_waiting(error: &Error) -> bool {
+/// Whether an error asks for such a wait.
+pub(crate) fn keeps_waiting(error: &Error) -> bool {
     may_be_shared(error) && error.retry_after().is_some_and(|asked| asked > SAT_OUT)
 }
 
@@ -425,17 +425,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_wait_for_a_failing_provider_is_left_to_those_with_nobody_else_to_ask() {
+    fn a_long_wait_is_one_of_a_failing_provider_for_more_than_five_seconds() {
         let asks = |kind, seconds| {
-            let (tries, error) = after(kind, 1);
-            let error = error.with_retry_after(Some(Duration::from_secs(seconds)));
-            let waits = |more| matches!(next(&tries, &error, more), Next::RetryAt(_));
-            (waits(true), waits(false))
+            let error = after(kind, 1).1;
+            keeps_waiting(&error.with_retry_after(Some(Duration::from_secs(seconds))))
         };
-        assert_eq!(asks(ErrorKind::Transient, 5), (true, true));
-        assert_eq!(asks(ErrorKind::Transient, 6), (false, true));
+        assert!(!asks(ErrorKind::Transient, 5));
+        assert!(asks(ErrorKind::Transient, 6));
         // Who asks for a slower pace answers.
-        assert_eq!(asks(ErrorKind::RateLimited, 60), (true, true));
+        assert!(!asks(ErrorKind::RateLimited, 60));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! How soon items reach the next provider when the first is in trouble, on a clock moved by hand.
 
+use std::cell::Cell;
+
 use super::*;
 
 /// What the first provider does with a call that starts at a time: how long it takes, and how it ends.
@@ -124,6 +126,24 @@ fn hangs(timeout: Duration) -> (Duration, Result<(), Error>) {
 
 fn answers(took: Duration) -> (Duration, Result<(), Error>) {
     (took, Ok(()))
+}
+
+#[test]
+fn one_failure_among_answers_is_waited_for() {
+    let calls = Cell::new(0);
+    let once = |now| {
+        calls.set(calls.get() + 1);
+        match calls.get() {
+            5 => closed(now),
+            _ => answers(ms(80)),
+        }
+    };
+    for concurrency in [1, 4] {
+        calls.set(0);
+        let ended = run(20, concurrency, &once);
+        assert_eq!(ended.answers, [20, 0], "{concurrency}: {ended:?}");
+        assert!(ended.took >= ms(60_000), "{ended:?}");
+    }
 }
 
 #[test]

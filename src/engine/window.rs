@@ -240,7 +240,8 @@ impl Window {
             _ => {
                 let kept = |part: f64| ((f64::from(level) * part) as u32).min(others);
                 match soon {
-                    true => (kept(KEPT_SOON), kept(KEPT_SOON)),
+                    true if self.tuned => (kept(KEPT_SOON), kept(KEPT_SOON)),
+                    true => (kept(KEPT_SOON), others),
                     false => {
                         // Something is not as it was: that may pass soon.
                         self.rest = FIRST_REST;
@@ -285,6 +286,7 @@ impl Window {
         let soon = self.since_cut < SOON.saturating_mul(others + 1);
         let size = half(others + 1).min(self.size.unwrap_or(u32::MAX));
         let threshold = match self.size.is_some() && soon {
+            _ if !self.tuned => self.most,
             true => size,
             false => others + 1,
         };
@@ -349,7 +351,7 @@ impl Window {
                 Some(_) => (2 * size).max(ENOUGH),
             },
             Phase::Shrink { .. } => (2 * size).max(ENOUGH),
-            _ => (4 * size).max(ENOUGH),
+            _ => (4 * size).max(ENOUGH.min(10 * size)),
         }
     }
 

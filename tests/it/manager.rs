@@ -114,7 +114,10 @@ fn equal_settings_make_equal_plans_and_others_do_not() {
     let of_nothing = plan(&[]);
     assert_eq!(of_nothing, plan(&[]));
     assert_eq!(of_nothing, plan(&[("queue.batch_size", "7")]));
-    assert_eq!(of_nothing.first.limits, Limits::default());
+    assert_eq!(
+        of_nothing.first.limits,
+        Limits::default().self_tuned(5, 256)
+    );
     assert_eq!(of_nothing.retry, RetryPolicy::default());
     for other in [
         ("llm.request_timeout", "5s"),

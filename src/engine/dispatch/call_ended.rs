@@ -103,7 +103,10 @@ impl<W: Work> Dispatcher<W> {
             Err(e) if e.is_not_ready() => {
                 CallEnd::NotReady(e.retry_after().map(|_| retry.asked(e)))
             }
-            // Any complete reply shows that the quota answers, whatever it said.
+            Err(e) if may_be_shared(e) && (e.status().is_some() || e.sent() == Sent::Answered) => {
+                CallEnd::Troubled(used)
+            }
+            // Any other complete reply shows that the quota answers, whatever it said.
             Err(e) if e.status().is_some() || e.sent() == Sent::Answered => CallEnd::Replied(used),
             Err(_) if used.is_some() => CallEnd::Replied(used),
             // Where another provider can be asked, the breaker decides how long nobody waits for it.
@@ -302,7 +305,9 @@ impl<W: Work> Dispatcher<W> {
         now: Time,
     ) {
         let critical = reach == Reach::All;
-        let moves_on = reach == Reach::Step || self.shares_open_breaker(&ticket, &error);
+        let moves_on = reach == Reach::Step
+            || self.shares_open_breaker(&ticket, &error)
+            || self.is_not_worth_waiting_for(&ticket, &error, now);
         let next_callable = self.next_callable(&ticket);
         let members = self.work.members(&ticket.task);
         let jitter = self.options.jitter.next();
@@ -395,6 +400,12 @@ impl<W: Work> Dispatcher<W> {
         let step = ticket.class.at(ticket.tries.step);
         let open = self.availability.breakers.open_reason(step).is_some();
         open && may_be_shared(error)
+    }
+
+    /// It asks for a long wait, and nothing shows that it will answer after that.
+    fn is_not_worth_waiting_for(&self, ticket: &Ticket<W::Task>, error: &Error, now: Time) -> bool {
+        let step = ticket.class.at(ticket.tries.step);
+        route::keeps_waiting(error) && !self.availability.breakers.answers(step, now)
     }
 
     fn note_unreached(&mut self, error: &Error) {
