@@ -246,6 +246,11 @@ impl<W: Work> Shell<'_, W> {
             {
                 self.own.lock().remove(&ended.call.number);
             }
+            // A cancel since then may have sent it, and nothing else will tell of that.
+            if matches!(event, Event::Woken) && self.ctx.is_cancelled() {
+                let stop = Event::Stop(StopReason::Cancelled);
+                state.dispatcher.handle(stop, now);
+            }
             state.dispatcher.handle(event, now);
         }
         let mut turn = state.dispatcher.turn(now, &mut state.start);

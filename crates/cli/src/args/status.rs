@@ -15,7 +15,7 @@ pub struct StatusArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Show where the time of each process went, and what holds it up now
+    /// Show where the time went and what holds it up
     ///
     /// The parts add up to its time from its first job to its last outcome, or to now.
     #[arg(long, conflicts_with = "watch")]

@@ -22,10 +22,13 @@ fn the_lines_are_those_of_sync_but_for_their_time() {
     let words = "in.jsonl -o batch.jsonl --ordered --json --metrics-file run.prom";
     let ended = run(&desk, &sim, words).expect(0);
     let numbers = desk.read("run.prom");
-    let items = numbers.lines().filter(|line| {
-        line.starts_with("batchwright_items{") && line.ends_with("state=\"completed\"} 9")
-    });
-    assert_eq!(items.count(), 1, "{numbers}");
+    let jobs = "batchwright_job_duration_seconds_count{error_type=\"\",\
+                gen_ai_provider_name=\"openai\",kind=\"completion\"} 9";
+    assert!(numbers.contains(jobs), "{numbers}");
+    assert!(
+        numbers.contains("batchwright_items{process_id"),
+        "{numbers}"
+    );
     assert_eq!(sim.stats().calls, 0, "no prompt was a call of its own");
     assert_eq!(sim.batch_stats().items_accepted, 9);
     let told = summary(&ended);
