@@ -1,0 +1,25 @@
+//! Whether the server is up, and its numbers.
+
+use serde_json::json;
+
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+
+/// `GET /healthz`: 200 while the queue can be read.
+pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+    app.queue.waiting_by_priority()?;
+    Ok(Response::json(200, &json!({"status": "ok"})))
+}
+
+/// `GET /metrics`: everything counted, in the text format of Prometheus.
+pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+    app.metrics.observe_queue(&app.queue)?;
+    app.metrics.forget_ended_processes(&app.queue)?;
+    let text = app.metrics.text()?;
+    Ok(Response::full(
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+        text.into_bytes(),
+    ))
+}

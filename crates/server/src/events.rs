@@ -1,0 +1,132 @@
+//! What happens, as numbered events: the last ones are kept, so that a client that lost its connection goes on where
+//! it was.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) struct Event {
+    /// Counted from 1 for each start of the server.
+    pub number: u64,
+    /// What it is about: the event's name.
+    pub name: &'static str,
+    /// What is told of it, in JSON.
+    pub data: String,
+}
+
+/// The events of this server since it began.
+#[derive(Default)]
+pub(crate) struct Events {
+    kept: Mutex<Kept>,
+    came: Condvar,
+}
+
+#[derive(Default)]
+struct Kept {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    last: u64,
+    closed: bool,
+}
+
+/// Most events that are kept, and the bytes of what is told by them.
+const MOST: usize = 8_192;
+const MOST_BYTES: usize = 4 << 20;
+
+/// What a reader is given.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Those that came, in their order.
+    Events(Vec<Arc<Event>>),
+    /// None came in time.
+    Nothing,
+    /// What follows on the number asked for is no longer kept, or never was; go on from this number.
+    Lost(u64),
+    /// There will be no more.
+    Closed,
+}
+
+impl Events {
+    /// Tells everybody.
+    pub fn publish(&self, name: &'static str, data: &impl Serialize) {
+        let data = serde_json::to_string(data).expect("an event has a form in JSON");
+        let mut kept = self.kept.lock();
+        kept.last += 1;
+        kept.bytes += data.len();
+        let number = kept.last;
+        kept.events
+            .push_back(Arc::new(Event { number, name, data }));
+        while kept.events.len() > MOST || kept.bytes > MOST_BYTES {
+            let Some(oldest) = kept.events.pop_front() else {
+                break;
+            };
+            kept.bytes -= oldest.data.len();
+        }
+        self.came.notify_all();
+    }
+
+    /// The number of the last event.
+    pub fn last(&self) -> u64 {
+        self.kept.lock().last
+    }
+
+    /// What came behind this number; waits this long for something.
+    pub fn after(&self, number: u64, wait: Duration) -> Next {
+        let deadline = Instant::now() + wait;
+        let mut kept = self.kept.lock();
+        loop {
+            let first = kept.last + 1 - kept.events.len() as u64;
+            if number > kept.last || number + 1 < first {
+                return Next::Lost(kept.last);
+            }
+            if number < kept.last {
+                let skipped = (number + 1 - first) as usize;
+                return Next::Events(kept.events.iter().skip(skipped).cloned().collect());
+            }
+            if kept.closed {
+                return Next::Closed;
+            }
+            if self.came.wait_until(&mut kept, deadline).timed_out() {
+                return Next::Nothing;
+            }
+        }
+    }
+
+    /// Ends all who wait.
+    pub fn close(&self) {
+        self.kept.lock().closed = true;
+        self.came.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_comes_once_and_a_gap_is_told() {
+        let events = Events::default();
+        for n in 0..MOST as u64 + 10 {
+            events.publish("n", &n);
+        }
+        let last = events.last();
+        assert!(matches!(events.after(3, Duration::ZERO), Next::Lost(at) if at == last));
+        assert!(matches!(
+            events.after(last + 1, Duration::ZERO),
+            Next::Lost(_)
+        ));
+        let Next::Events(some) = events.after(last - 3, Duration::ZERO) else {
+            panic!("three are kept");
+        };
+        let numbers: Vec<u64> = some.iter().map(|event| event.number).collect();
+        assert_eq!(numbers, [last - 2, last - 1, last]);
+        assert!(matches!(events.after(last, Duration::ZERO), Next::Nothing));
+        events.close();
+        assert!(matches!(events.after(last, Duration::ZERO), Next::Closed));
+    }
+}

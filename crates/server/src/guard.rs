@@ -1,0 +1,116 @@
+//! Who may ask: the token, and protection from pages of other sites that a browser is made to ask for.
+
+use std::net::{IpAddr, SocketAddr};
+
+use batchwright::Secret;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::http::Head;
+use crate::problem::Problem;
+
+/// Judges requests before anything else is done with them.
+pub(crate) struct Guard {
+    /// The hash of the token, where one is asked for: equally long whatever somebody sends.
+    token: Option<[u8; 32]>,
+    /// Names by which this server may be asked for, in lower case and without port. A page of another site
+    /// whose name was made to lead here (DNS rebinding) has another one.
+    hosts: Vec<String>,
+}
+
+/// What anybody may see: nothing of it tells about jobs.
+const OPEN: [&str; 3] = ["/", "/healthz", "/favicon.ico"];
+
+impl Guard {
+    /// The guard of a server at this address. `hosts` are names for it beyond the address itself.
+    pub fn new(address: SocketAddr, token: Option<&Secret>, hosts: &[String]) -> Self {
+        let mut names: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        names.push(in_url(address.ip()));
+        if address.ip().is_loopback() || address.ip().is_unspecified() {
+            names.extend(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned));
+        }
+        Self {
+            token: token.map(|token| Sha256::digest(token.expose()).into()),
+            hosts: names,
+        }
+    }
+
+    /// # Errors
+    /// 421 for a name that is not ours, 403 for a page of another site, 401 without the token.
+    pub fn check(&self, head: &Head, reached: SocketAddr) -> Result<(), Problem> {
+        self.check_host(head, reached.ip())?;
+        check_origin(head)?;
+        match &self.token {
+            Some(token) if !OPEN.contains(&head.path.as_str()) => check_token(head, token),
+            _ => Ok(()),
+        }
+    }
+
+    /// `reached` is the address at which the connection came in: where all of them are listened on, each is a name.
+    fn check_host(&self, head: &Head, reached: IpAddr) -> Result<(), Problem> {
+        let host = head.header("host").unwrap_or_default().to_ascii_lowercase();
+        let name = without_port(&host);
+        if name == in_url(reached) || self.hosts.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        let why = format!(
+            "this server is not asked for as {name:?}; start it with --allow-host {name} if it is to be"
+        );
+        Err(Problem::new(421, "unknown_host", why))
+    }
+}
+
+/// What a page of another site sends by a browser is refused. Programs send neither header.
+fn check_origin(head: &Head) -> Result<(), Problem> {
+    let refused = |why: String| Err(Problem::new(403, "cross_site", why));
+    if let Some(origin) = head.header("origin") {
+        let host = head.header("host").unwrap_or_default();
+        let same = origin
+            .split_once("://")
+            .is_some_and(|(_, theirs)| theirs.eq_ignore_ascii_case(host));
+        if !same {
+            return refused(format!("pages of {origin} may not ask here"));
+        }
+    }
+    // A link to the dashboard on another page is fine; what is not a page, is not.
+    match head.header("sec-fetch-site") {
+        Some("cross-site" | "same-site") if head.path != "/" => {
+            refused("pages of other sites may not ask here".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_token(head: &Head, token: &[u8; 32]) -> Result<(), Problem> {
+    let given = head.header("authorization").unwrap_or_default();
+    let given = given
+        .split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let given: Option<[u8; 32]> = given.map(|(_, text)| Sha256::digest(text.trim()).into());
+    match given {
+        Some(given) if bool::from(given.ct_eq(token)) => Ok(()),
+        given => {
+            let why = match given {
+                Some(_) => "this token is not the server's",
+                None => "send the server's token: Authorization: Bearer TOKEN",
+            };
+            Err(Problem::new(401, "unauthorized", why)
+                .header("www-authenticate", "Bearer realm=\"batchwright\""))
+        }
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// An address as it stands in a URL.
+fn in_url(ip: IpAddr) -> String {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}

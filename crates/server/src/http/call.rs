@@ -1,0 +1,179 @@
+//! A request as a handler sees it.
+
+use std::io::Read;
+use std::str::FromStr;
+
+use http_net::RequestHead;
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+
+/// Most that a body of JSON may have, in bytes: far above any job, far below what hurts.
+const JSON_BYTES: u64 = 8 << 20;
+
+/// What a request says before its body.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Head {
+    /// In capitals.
+    pub method: String,
+    /// As it came, without the query.
+    pub path: String,
+    /// Decoded, in their order.
+    pub query: Vec<(String, String)>,
+    /// Names in lower case.
+    headers: Vec<(String, String)>,
+    /// True where a body may follow.
+    pub has_body: bool,
+}
+
+impl Head {
+    pub(super) fn of(head: &RequestHead<'_>) -> Self {
+        let headers = head.headers();
+        Self {
+            method: head.method_str().to_owned(),
+            path: head.path().to_owned(),
+            query: head.query().map(query).unwrap_or_default(),
+            headers: headers
+                .map(|(name, value)| {
+                    let value = String::from_utf8_lossy(value).into_owned();
+                    (name.to_ascii_lowercase(), value)
+                })
+                .collect(),
+            has_body: head.content_length() != Some(0)
+                && !matches!(head.framing(), http_net::BodyFraming::None),
+        }
+    }
+
+    /// The first header of this name, which is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// A request in the hands of its handler.
+pub(crate) struct Call<'c> {
+    /// What it says before its body.
+    pub head: Head,
+    /// What stands for the names in the route's pattern, decoded.
+    pub params: Vec<(&'static str, String)>,
+    /// Its body, as it arrives. An error of it is a [`Problem`] inside.
+    pub body: &'c mut dyn Read,
+}
+
+impl Call<'_> {
+    /// What stands for this name of the route's pattern.
+    ///
+    /// # Errors
+    /// When it is no such thing: 404, as nothing can have that name.
+    pub fn param<T: FromStr>(&self, name: &str) -> Result<T, Problem> {
+        let text = self.params.iter().find(|(n, _)| *n == name);
+        let text = text.map(|(_, value)| value.as_str()).unwrap_or_default();
+        text.parse()
+            .map_err(|_| Problem::not_found(format!("there is no {name} {text:?}")))
+    }
+
+    /// A parameter of the query, if it is there.
+    ///
+    /// # Errors
+    /// When it is no such thing.
+    pub fn query<T: FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
+        let Some((_, text)) = self.head.query.iter().find(|(n, _)| n == name) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(Problem::invalid(format!("{text:?} is no {name}")).param(name)),
+        }
+    }
+
+    /// The whole body, which has at most so many bytes.
+    ///
+    /// # Errors
+    /// When it is longer, too slow or cut off.
+    pub fn bytes(&mut self, most: u64) -> Result<Vec<u8>, Problem> {
+        let mut body = Vec::new();
+        (&mut self.body).take(most + 1).read_to_end(&mut body)?;
+        match body.len() as u64 > most {
+            true => Err(Problem::too_large(most)),
+            false => Ok(body),
+        }
+    }
+
+    /// The body as JSON of this shape.
+    ///
+    /// # Errors
+    /// When it is not, with the place.
+    pub fn json<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+        let kind = self
+            .head
+            .header("content-type")
+            .unwrap_or("application/json");
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") && !kind.ends_with("+json") {
+            let why = format!("send JSON with content-type: application/json, not {kind:?}");
+            return Err(Problem::unsupported_media_type(why));
+        }
+        let body = self.bytes(JSON_BYTES)?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Problem::invalid(format!("the body is not as expected: {error}")))
+    }
+}
+
+/// The parts of a query, decoded.
+fn query(text: &str) -> Vec<(String, String)> {
+    let parts = text.split('&').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            (
+                decoded(&name.replace('+', " ")),
+                decoded(&value.replace('+', " ")),
+            )
+        })
+        .collect()
+}
+
+/// A text in which `%` and two hex digits stand for a byte.
+pub(crate) fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|_| *first == b'%');
+        let byte = hex
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match byte {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_split_and_decoded() {
+        let parts = query("a=1&b=x%20y+z&c&=d&e=%zz");
+        let expected = [
+            ("a", "1"),
+            ("b", "x y z"),
+            ("c", ""),
+            ("", "d"),
+            ("e", "%zz"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(parts, expected);
+    }
+}

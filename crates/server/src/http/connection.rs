@@ -1,0 +1,415 @@
+//! One connection: requests come in one after another, each is judged, answered, and sent in time or cut off.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use http_net::{HttpError, ServerConn, ServerEvent};
+
+use super::listener::{Limits, Open, Service, Shared};
+use super::{Body, Call, Head, Response};
+use crate::problem::Problem;
+
+/// What is sent at once.
+const CHUNK: usize = 16 << 10;
+/// A connection that is ended gives its client so long to read why.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Serves a connection until it ends.
+pub(super) fn serve(open: &Open, shared: &Shared) {
+    let stream = &open.stream;
+    let _ = stream.set_nodelay(true);
+    let Ok(reached) = stream.local_addr() else {
+        return;
+    };
+    let limits = http_net::Limits::new().with_max_body(u64::MAX);
+    let mut wire = Wire {
+        stream,
+        http: ServerConn::with_limits(limits),
+        out: Vec::new(),
+        limits: &shared.limits,
+        pace: Pace::new(),
+        body_ended: true,
+        body: (Vec::new(), 0),
+    };
+    let ended = wire.serve(open, shared, reached);
+    if let Err(error) = &ended {
+        log::debug!("a connection ended: {error}");
+    }
+    wire.part();
+}
+
+struct Wire<'s> {
+    stream: &'s TcpStream,
+    http: ServerConn,
+    out: Vec<u8>,
+    limits: &'s Limits,
+    pace: Pace,
+    body_ended: bool,
+    /// Bytes of the body that have come and were not yet taken, and how many of them were.
+    body: (Vec<u8>, usize),
+}
+
+impl Wire<'_> {
+    fn serve(&mut self, open: &Open, shared: &Shared, reached: SocketAddr) -> io::Result<()> {
+        loop {
+            open.set_idle(true);
+            let head = match self.head(open) {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(()),
+                Err(Refused::Http(error)) => return self.refuse(&error),
+                Err(Refused::Late) => return self.late(),
+                Err(Refused::Io(error)) => return Err(error),
+            };
+            open.set_idle(false);
+            self.pace = Pace::new();
+            let path = head.path.clone();
+            let response = match shared.service.admit(&head, reached) {
+                Ok(()) => self.answer(head, &*shared.service),
+                Err(refusal) => refusal,
+            };
+            if shared.stopping.load(Ordering::SeqCst) {
+                self.http.set_keep_alive(false);
+            }
+            // What is left of a short body is taken, so that the connection can be used again and a client that
+            // is still sending sees the answer.
+            self.drain();
+            self.send(response, &path)?;
+            if !self.http.keep_alive() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next request. `None` when the client is done.
+    fn head(&mut self, open: &Open) -> Result<Option<Head>, Refused> {
+        let mut deadline = Instant::now() + self.limits.idle;
+        let mut begun = false;
+        if self.http.requests_served() == 0 {
+            // Whoever connects has something to ask.
+            deadline = Instant::now() + self.limits.head;
+        }
+        loop {
+            match self.http.poll().map_err(Refused::Http)? {
+                ServerEvent::Request(head) => {
+                    let head = Head::of(&head);
+                    self.body_ended = !head.has_body;
+                    self.body = (Vec::new(), 0);
+                    return Ok(Some(head));
+                }
+                ServerEvent::Closed => return Ok(None),
+                // The end of the last request's body, where nobody asked for it.
+                ServerEvent::RequestEnd | ServerEvent::Body(_) => {}
+                ServerEvent::NeedInput => {
+                    if self.http.progress() == http_net::Progress::Head && !begun {
+                        begun = true;
+                        open.set_idle(false);
+                        deadline = Instant::now() + self.limits.head;
+                    }
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    match self.fill(left) {
+                        Ok(()) => {}
+                        Err(error) if is_timeout(&error) && begun => return Err(Refused::Late),
+                        Err(error) if is_timeout(&error) => return Ok(None),
+                        Err(error) => return Err(Refused::Io(error)),
+                    }
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    fn answer(&mut self, head: Head, service: &dyn Service) -> Response {
+        let path = head.path.clone();
+        if !self.body_ended && head.header("expect").is_some() {
+            let mut line = Vec::new();
+            if self.http.send_continue(&mut line).is_ok()
+                && let Err(error) = self.write_all(&line)
+            {
+                return Problem::from(error).response(&path);
+            }
+        }
+        let mut call = Call {
+            head,
+            params: Vec::new(),
+            body: self,
+        };
+        catch_unwind(AssertUnwindSafe(|| service.answer(&mut call))).unwrap_or_else(|_| {
+            log::error!("a handler panicked at {path}");
+            let why = "the server made a mistake; its log says where";
+            Problem::new(500, "internal_error", why).response(&path)
+        })
+    }
+
+    /// Reads what is left of a body, up to a bound.
+    fn drain(&mut self) {
+        let most = self.limits.leftover;
+        let mut left = (&mut *self).take(most);
+        let _ = io::copy(&mut left, &mut io::sink());
+    }
+
+    fn send(&mut self, response: Response, path: &str) -> io::Result<()> {
+        self.pace = Pace::new();
+        let mut head = http_net::Response::new(response.status);
+        for (name, value) in response.headers.iter() {
+            head = head.header(name, value);
+        }
+        for (name, value) in PROTECTION {
+            if !response.has(name) {
+                head = head.header(name, value);
+            }
+        }
+        head = head.header("date", httpdate::fmt_http_date(SystemTime::now()));
+        head = match &response.body {
+            Body::Empty => head,
+            Body::Full(bytes) => head.body(bytes.clone()),
+            Body::Reader(_, Some(length)) => head.content_length(*length),
+            Body::Reader(_, None) | Body::Stream(_) => head.chunked(),
+        };
+        self.out.clear();
+        if let Err(error) = self.http.respond(&head, &mut self.out) {
+            log::error!("no answer could be made at {path}: {error}");
+            return Err(io::Error::other(error.to_string()));
+        }
+        match response.body {
+            Body::Empty | Body::Full(_) => {}
+            Body::Reader(mut reader, _) => {
+                let mut buffer = vec![0; CHUNK];
+                loop {
+                    let n = reader.read(&mut buffer)?;
+                    if n == 0 {
+                        break;
+                    }
+                    self.send_body(&buffer[..n])?;
+                    self.send_out()?;
+                }
+                self.end_body()?;
+            }
+            Body::Stream(write) => {
+                self.send_out()?;
+                write(&mut Outgoing(self))?;
+                self.end_body()?;
+            }
+        }
+        self.send_out()
+    }
+
+    fn send_body(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.http.send_body(bytes, &mut self.out).map_err(misuse)
+    }
+
+    fn end_body(&mut self) -> io::Result<()> {
+        self.http.end_body(&mut self.out).map_err(misuse)
+    }
+
+    fn send_out(&mut self) -> io::Result<()> {
+        let out = std::mem::take(&mut self.out);
+        let sent = self.write_all(&out);
+        self.out = out;
+        self.out.clear();
+        sent
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let before = Instant::now();
+            self.stream.set_write_timeout(Some(self.limits.stall))?;
+            let part = &bytes[..bytes.len().min(CHUNK)];
+            match (&mut &*self.stream).write(part) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    bytes = &bytes[n..];
+                    self.pace.moved(n, before.elapsed());
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.pace.check(self.limits)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what has come, or waits this long for something.
+    fn fill(&mut self, wait: Duration) -> io::Result<()> {
+        if wait.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(wait))?;
+        loop {
+            match (&mut &*self.stream).read(self.http.read_buf()) {
+                Ok(0) => self.http.feed_eof(),
+                Ok(n) => self.http.commit(n),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            return Ok(());
+        }
+    }
+
+    /// Answers what was no HTTP.
+    fn refuse(&mut self, error: &HttpError) -> io::Result<()> {
+        let Some(status) = error.status() else {
+            return Ok(());
+        };
+        let problem = Problem::new(
+            status,
+            "bad_request",
+            format!("this is no request: {error}"),
+        );
+        self.send(problem.response("/"), "/")
+    }
+
+    /// Answers a head that takes too long. What came of it is no request yet, so this is written by hand.
+    fn late(&mut self) -> io::Result<()> {
+        self.write_all(
+            b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        )
+    }
+
+    /// Ends a connection so that the client reads the last answer before it sees the end.
+    fn part(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + FAREWELL;
+        let mut left = self.limits.leftover as usize;
+        let mut buffer = [0; 4 << 10];
+        loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            if wait.is_zero() || left == 0 || self.stream.set_read_timeout(Some(wait)).is_err() {
+                break;
+            }
+            match (&mut &*self.stream).read(&mut buffer) {
+                Ok(n) if n > 0 => left = left.saturating_sub(n),
+                _ => break,
+            }
+        }
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// The body of the present request.
+impl Read for Wire<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let (bytes, taken) = &mut self.body;
+            if *taken < bytes.len() {
+                let n = buffer.len().min(bytes.len() - *taken);
+                buffer[..n].copy_from_slice(&bytes[*taken..*taken + n]);
+                *taken += n;
+                return Ok(n);
+            }
+            if self.body_ended {
+                return Ok(0);
+            }
+            match self.http.poll() {
+                Ok(ServerEvent::Body(part)) => {
+                    bytes.clear();
+                    bytes.extend_from_slice(part);
+                    *taken = 0;
+                }
+                Ok(ServerEvent::NeedInput) => {
+                    self.pace.check(self.limits)?;
+                    let before = Instant::now();
+                    let buffered = self.http.remaining_input().len();
+                    self.fill(self.limits.stall).map_err(|error| {
+                        self.body_ended = true;
+                        match is_timeout(&error) {
+                            true => too_slow().into(),
+                            false => error,
+                        }
+                    })?;
+                    let came = self.http.remaining_input().len().saturating_sub(buffered);
+                    self.pace.moved(came, before.elapsed());
+                }
+                Ok(_) => {
+                    self.body_ended = true;
+                    return Ok(0);
+                }
+                Err(error) => {
+                    self.body_ended = true;
+                    let why = format!("the body is broken: {error}");
+                    return Err(Problem::invalid(why).into());
+                }
+            }
+        }
+    }
+}
+
+/// What an answer is written into, as it comes to be.
+struct Outgoing<'w, 's>(&'w mut Wire<'s>);
+
+impl Write for Outgoing<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send_body(bytes)?;
+        if self.0.out.len() >= CHUNK {
+            self.0.send_out()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.send_out()
+    }
+}
+
+/// How fast a client brings or takes bytes: the time that it let us wait, against what moved.
+struct Pace {
+    moved: u64,
+    waited: Duration,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            moved: 0,
+            waited: Duration::ZERO,
+        }
+    }
+
+    fn moved(&mut self, bytes: usize, waited: Duration) {
+        self.moved += bytes as u64;
+        self.waited += waited;
+    }
+
+    fn check(&self, limits: &Limits) -> io::Result<()> {
+        let allowed = Duration::from_secs(self.moved / limits.slowest.max(1));
+        match self.waited > limits.stall + allowed {
+            true => Err(too_slow().into()),
+            false => Ok(()),
+        }
+    }
+}
+
+fn too_slow() -> Problem {
+    Problem::new(408, "too_slow", "the request came too slowly")
+}
+
+fn misuse(error: HttpError) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+enum Refused {
+    /// What came is no HTTP.
+    Http(HttpError),
+    /// The rest of a head did not come in time.
+    Late,
+    Io(io::Error),
+}
+
+/// What every answer says to browsers unless it says otherwise: no page is made of it, nobody keeps it, no other
+/// site reads it.
+const PROTECTION: [(&str, &str); 5] = [
+    ("cache-control", "no-store"),
+    (
+        "content-security-policy",
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+];

@@ -1,0 +1,12 @@
+//! HTTP/1.1 on blocking threads: who may connect and for how long, one request at a time on each connection.
+//!
+//! What is on the wire is read by `http-net`, which knows nothing of sockets and time; both are here.
+
+mod call;
+mod connection;
+mod listener;
+mod response;
+
+pub(crate) use call::{Call, Head, decoded};
+pub(crate) use listener::{Limits, Listener, Service};
+pub(crate) use response::{Body, Response};

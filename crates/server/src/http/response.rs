@@ -1,0 +1,99 @@
+//! What is answered to a request.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use serde::Serialize;
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Body,
+}
+
+/// What an answer carries.
+pub(crate) enum Body {
+    Empty,
+    Full(Cow<'static, [u8]>),
+    /// Read while it is sent, so that it is never whole in memory; its length, where that is known.
+    Reader(Box<dyn Read + Send>, Option<u64>),
+    /// Written as it comes to be; what was written goes out with each flush. An error ends the connection, so that
+    /// nobody takes half an answer for a whole one.
+    Stream(Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
+            Self::Reader(_, length) => write!(f, "Reader({length:?})"),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+impl Response {
+    /// An answer without a body.
+    pub fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Body::Empty,
+        }
+    }
+
+    /// An answer in JSON.
+    pub fn json(status: u16, value: &(impl Serialize + ?Sized)) -> Self {
+        let body = serde_json::to_vec(value).expect("what is answered has a form in JSON");
+        Self::full(status, "application/json", body)
+    }
+
+    /// An answer that is there as a whole.
+    pub fn full(status: u16, kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self {
+            status,
+            headers: vec![("content-type", kind.to_owned())],
+            body: Body::Full(body.into()),
+        }
+    }
+
+    /// An answer that is read while it is sent.
+    pub fn reader(
+        kind: &'static str,
+        reader: impl Read + Send + 'static,
+        length: Option<u64>,
+    ) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("content-type", kind.to_owned())],
+            body: Body::Reader(Box::new(reader), length),
+        }
+    }
+
+    /// An answer that is written as it comes to be.
+    pub fn stream(
+        kind: &'static str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("content-type", kind.to_owned())],
+            body: Body::Stream(Box::new(write)),
+        }
+    }
+
+    /// With one header more.
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// True where this header is there already.
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(n, _)| *n == name)
+    }
+}

@@ -1,0 +1,33 @@
+//! batchwright over HTTP, on blocking threads: a job API, a Batch endpoint in OpenAI's shapes, and a dashboard, beside
+//! a worker that carries the jobs out.
+//!
+//! ```
+//! use batchwright::{Handler, JobQueue, Worker};
+//! use batchwright_server::Server;
+//! let folder = tempfile::tempdir()?;
+//! let queue = JobQueue::open(&folder.path().join("llm_jobs.db"))?;
+//! let worker = Worker::new(&queue).handle("shout", Handler::new(|job, _| {
+//!     Ok(job.parse::<String>()?.to_uppercase())
+//! }));
+//! let server = Server::new(queue, worker).address(([127, 0, 0, 1], 0).into()).start()?;
+//! println!("listening at http://{}", server.address());
+//! server.stop()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![allow(dead_code)] // Until all handlers are in.
+
+mod api;
+mod app;
+mod dashboard;
+mod events;
+mod guard;
+mod http;
+mod observe;
+mod openai;
+mod problem;
+mod records;
+mod router;
+mod server;
+
+pub use server::{RunningServer, Server};

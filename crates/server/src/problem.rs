@@ -1,0 +1,160 @@
+//! Why a request was refused: problem details (RFC 9457), or an error as OpenAI words it.
+
+use std::fmt;
+use std::io;
+
+use batchwright::{Error, ErrorKind};
+use serde_json::{Value, json};
+
+use crate::http::Response;
+
+/// Why a request was refused.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    pub status: u16,
+    /// What kind of problem it is, for programs: the last part of its `type`.
+    code: &'static str,
+    detail: String,
+    /// The field or parameter that is to blame.
+    param: Option<String>,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Problem {
+    pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            param: None,
+            headers: Vec::new(),
+        }
+    }
+
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(400, "invalid_request", detail)
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(404, "not_found", detail)
+    }
+
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(409, "conflict", detail)
+    }
+
+    pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
+        Self::new(415, "unsupported_media_type", detail)
+    }
+
+    /// A body of more than so many bytes.
+    pub fn too_large(most: u64) -> Self {
+        let detail = format!("the body is longer than {most} bytes, which is the most here");
+        Self::new(413, "too_large", detail)
+    }
+
+    /// With the field or parameter that is to blame.
+    pub fn param(mut self, name: impl Into<String>) -> Self {
+        self.param = Some(name.into());
+        self
+    }
+
+    /// With one header more.
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The answer, in the words of those who ask for this path.
+    pub fn response(self, path: &str) -> Response {
+        let (kind, body) = match path == "/v1" || path.starts_with("/v1/") {
+            true => ("application/json", self.as_openai()),
+            false => ("application/problem+json", self.as_details()),
+        };
+        let body = serde_json::to_vec(&body).expect("a problem has a form in JSON");
+        let mut response = Response::full(self.status, kind, body);
+        response.headers.extend(self.headers);
+        response
+    }
+
+    /// RFC 9457.
+    fn as_details(&self) -> Value {
+        let mut details = json!({
+            "type": format!("urn:batchwright:problem:{}", self.code),
+            "title": self.code.replace('_', " "),
+            "status": self.status,
+            "detail": self.detail,
+        });
+        if let Some(param) = &self.param {
+            details["param"] = json!(param);
+        }
+        details
+    }
+
+    fn as_openai(&self) -> Value {
+        let kind = match self.status {
+            401 | 403 => "authentication_error",
+            404 | 400..=499 => "invalid_request_error",
+            _ => "server_error",
+        };
+        json!({"error": {
+            "message": self.detail,
+            "type": kind,
+            "param": self.param,
+            "code": self.code,
+        }})
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// What the library could not do, in the words of HTTP.
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let message = error.message();
+        match error.kind() {
+            ErrorKind::Invalid => Self::invalid(message),
+            ErrorKind::NotFound => Self::not_found(message),
+            ErrorKind::Changed => Self::conflict(message),
+            ErrorKind::Transient => {
+                Self::new(503, "unavailable", message).header("retry-after", "1")
+            }
+            _ => {
+                log::warn!("a request failed: {error}");
+                Self::new(500, "internal_error", message)
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        match error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Self>())
+        {
+            Some(problem) => problem.clone(),
+            None => {
+                log::warn!("a request failed: {error}");
+                Self::new(
+                    500,
+                    "internal_error",
+                    format!("the server could not do it: {error}"),
+                )
+            }
+        }
+    }
+}
+
+/// A problem of a body, for whoever reads it.
+impl From<Problem> for io::Error {
+    fn from(problem: Problem) -> Self {
+        io::Error::other(problem)
+    }
+}

@@ -1,0 +1,129 @@
+//! Which handler a request goes to.
+
+use crate::app::App;
+use crate::http::{Call, Head, Response, decoded};
+use crate::problem::Problem;
+
+/// Carries out what is asked.
+pub(crate) type Handler = fn(&App, &mut Call<'_>) -> Result<Response, Problem>;
+
+/// A method and a path, and who answers.
+pub(crate) struct Route {
+    pub method: &'static str,
+    /// Parts in braces stand for anything that is one part of a path.
+    pub path: &'static str,
+    pub handler: Handler,
+}
+
+impl Route {
+    pub const fn get(path: &'static str, handler: Handler) -> Self {
+        Self::new("GET", path, handler)
+    }
+
+    pub const fn post(path: &'static str, handler: Handler) -> Self {
+        Self::new("POST", path, handler)
+    }
+
+    pub const fn put(path: &'static str, handler: Handler) -> Self {
+        Self::new("PUT", path, handler)
+    }
+
+    pub const fn delete(path: &'static str, handler: Handler) -> Self {
+        Self::new("DELETE", path, handler)
+    }
+
+    const fn new(method: &'static str, path: &'static str, handler: Handler) -> Self {
+        Self {
+            method,
+            path,
+            handler,
+        }
+    }
+}
+
+/// What the names in a pattern stand for.
+type Params = Vec<(&'static str, String)>;
+
+/// The handler of this request, with what the names of its pattern stand for.
+///
+/// # Errors
+/// 404 for a path that nothing has, 405 for a method that the path does not know.
+pub(crate) fn route(
+    routes: impl Iterator<Item = &'static Route>,
+    head: &Head,
+) -> Result<(Handler, Params), Problem> {
+    let mut allowed = Vec::new();
+    for route in routes {
+        let Some(params) = fit(route.path, &head.path) else {
+            continue;
+        };
+        // An answer to HEAD is that to GET without its body, which the connection leaves out.
+        if route.method == head.method || (route.method == "GET" && head.method == "HEAD") {
+            return Ok((route.handler, params));
+        }
+        allowed.push(route.method);
+    }
+    if allowed.is_empty() {
+        let why = format!(
+            "there is nothing at {}; GET /api/v1/openapi.json tells what there is",
+            head.path
+        );
+        return Err(Problem::not_found(why));
+    }
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    let allowed = allowed.join(", ");
+    let why = format!("{} takes {allowed}, not {}", head.path, head.method);
+    Err(Problem::new(405, "method_not_allowed", why).header("allow", allowed))
+}
+
+/// What the names in the pattern stand for, if the path is one of it. No part is `.`, `..` or has a separator in it:
+/// nothing that a handler is given leads out of a folder.
+fn fit(pattern: &'static str, path: &str) -> Option<Params> {
+    let mut params = Vec::new();
+    let mut parts = path.split('/');
+    for expected in pattern.split('/') {
+        let part = parts.next()?;
+        let name = expected
+            .strip_prefix('{')
+            .and_then(|name| name.strip_suffix('}'));
+        match name {
+            Some(name) => {
+                let part = decoded(part);
+                let odd = part.contains(['/', '\\', '\0']) || part == "." || part == "..";
+                if part.is_empty() || odd {
+                    return None;
+                }
+                params.push((name, part));
+            }
+            None if expected != part => return None,
+            None => {}
+        }
+    }
+    parts.next().is_none().then_some(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_for_one_part_of_a_path() {
+        let fits = |path| fit("/a/{id}/b", path).map(|params| params[0].1.clone());
+        assert_eq!(fits("/a/x%20y/b").as_deref(), Some("x y"));
+        for path in [
+            "/a//b",
+            "/a/x",
+            "/a/x/b/",
+            "/a/x/y/b",
+            "/a/../b",
+            "/a/%2e%2e/b",
+            "/a/x%2fy/b",
+            "/a/%00/b",
+            "a/x/b",
+        ] {
+            assert_eq!(fits(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The server as its host sees it.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::config::{ConfigStore, SettingsWatch};
+use batchwright::jobs::JobTypes;
+use batchwright::progress::Metrics;
+use batchwright::queue::WorkerReport;
+use batchwright::{
+    Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
+};
+use parking_lot::Mutex;
+
+use crate::app::{App, LiveSettings};
+use crate::events::Events;
+use crate::guard::Guard;
+use crate::http::{Limits, Listener};
+use crate::observe::Observer;
+use crate::records::Records;
+
+/// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
+///
+/// It listens on the loopback interface unless it is told otherwise, and on any other address only with a
+/// [token](Self::token).
+pub struct Server {
+    queue: JobQueue,
+    worker: Worker,
+    address: SocketAddr,
+    token: Option<Secret>,
+    hosts: Vec<String>,
+    folder: Option<PathBuf>,
+    manager: Option<LlmManager>,
+    settings: Option<(SettingsWatch, Arc<dyn ConfigStore>)>,
+    types: JobTypes,
+    metrics: Metrics,
+    limits: Limits,
+    upload_bytes: u64,
+    grace: Duration,
+}
+
+impl Server {
+    /// The port that is listened on unless another one is named.
+    pub const DEFAULT_PORT: u16 = 8787;
+    /// How many connections may be open at once unless another number is named.
+    pub const DEFAULT_CONNECTIONS: usize = 256;
+
+    /// A server of this queue, with this worker of it. The server hears of the worker's progress and of its jobs: a
+    /// [notifier](Worker::notifier) and an [observer](Worker::observer) of your own are replaced.
+    pub fn new(queue: JobQueue, worker: Worker) -> Self {
+        Self {
+            queue,
+            worker,
+            address: (Ipv4Addr::LOCALHOST, Self::DEFAULT_PORT).into(),
+            token: None,
+            hosts: Vec::new(),
+            folder: None,
+            manager: None,
+            settings: None,
+            types: JobTypes::new(),
+            metrics: Metrics::new(),
+            limits: Limits {
+                connections: Self::DEFAULT_CONNECTIONS,
+                ..Limits::default()
+            },
+            upload_bytes: 10 << 30,
+            grace: Duration::from_secs(30),
+        }
+    }
+
+    /// Where it listens. Port 0 takes a free one. Default: 127.0.0.1, port [`DEFAULT_PORT`](Self::DEFAULT_PORT).
+    pub fn address(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// What everybody has to send, as `Authorization: Bearer TOKEN`; OpenAI's clients send their API key so. Default:
+    /// nothing, which is possible on the loopback interface only.
+    pub fn token(mut self, token: Secret) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// A name by which the server may be asked for, beside its address: the host in the URLs of its clients. May be
+    /// called more than once. Default: none, and `localhost` on the loopback interface.
+    pub fn allow_host(mut self, host: impl Into<String>) -> Self {
+        self.hosts.push(host.into());
+        self
+    }
+
+    /// A folder for `server.db` and what is uploaded. Default: the one in which the queue's database is.
+    pub fn data_dir(mut self, folder: &Path) -> Self {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// Who made the worker: it says which providers there are and which strategy is in force. Default: nobody, and
+    /// nothing is said of that.
+    pub fn manager(mut self, manager: LlmManager) -> Self {
+        self.manager = Some(manager);
+        self
+    }
+
+    /// Settings that clients may read, and change in this store. A worker that [follows](Worker::follow) the store
+    /// takes them over within a second. Default: none.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn settings(
+        mut self,
+        settings: Settings,
+        store: Arc<dyn ConfigStore>,
+    ) -> Result<Self, Error> {
+        let watch = SettingsWatch::new(settings, Arc::clone(&store))?;
+        self.settings = Some((watch, store));
+        Ok(self)
+    }
+
+    /// The types of jobs whose payloads are checked when a job is created. Default: those that are built in, without
+    /// files of this machine.
+    pub fn job_types(mut self, types: JobTypes) -> Self {
+        self.types = types;
+        self
+    }
+
+    /// Where counts and times go, which `/metrics` tells. Default: new ones.
+    pub fn metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// How many connections may be open at once. Beyond that the one that has been idle longest is ended; where none
+    /// is idle, a new one is turned away. Default: [`DEFAULT_CONNECTIONS`](Self::DEFAULT_CONNECTIONS).
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.connections = connections.max(1);
+        self
+    }
+
+    /// Most bytes that all uploaded files and their results may take up on the disk. Default: 10 GiB.
+    pub fn max_upload_bytes(mut self, bytes: u64) -> Self {
+        self.upload_bytes = bytes;
+        self
+    }
+
+    /// How long requests under way may take when the server stops. Default: 30 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Starts the worker and begins to answer.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on, or is not on the loopback interface and there is no token; when the
+    /// folder cannot be used; when the worker cannot be started.
+    pub fn start(self) -> Result<RunningServer, Error> {
+        if !self.address.ip().is_loopback() && self.token.is_none() {
+            let why = format!(
+                "{} can be reached from other machines: name a token that everybody has to send, or listen on 127.0.0.1",
+                self.address.ip()
+            );
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let folder = match self.folder {
+            Some(folder) => folder,
+            None => folder_of(&self.queue)?,
+        };
+        let failed = |what: String| {
+            move |error: std::io::Error| Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
+        };
+        std::fs::create_dir_all(&folder).map_err(failed(folder.display().to_string()))?;
+        let records = Records::open(&folder.join("server.db"))?;
+        let listener = TcpListener::bind(self.address)
+            .map_err(failed(format!("cannot listen on {}", self.address)))?;
+        let address = listener
+            .local_addr()
+            .map_err(failed("the address".to_owned()))?;
+        let events = Arc::new(Events::default());
+        let observer = Arc::new(Observer::new(Arc::clone(&events), self.metrics.clone()));
+        let app = Arc::new(App {
+            queue: self.queue,
+            manager: self.manager,
+            settings: self.settings.map(|(watch, store)| LiveSettings {
+                watch: Mutex::new(watch),
+                store,
+            }),
+            types: self.types,
+            metrics: self.metrics,
+            events,
+            records,
+            folder,
+            upload_bytes: self.upload_bytes,
+            guard: Guard::new(address, self.token.as_ref(), &self.hosts),
+        });
+        let worker = self
+            .worker
+            .notifier(observer.clone())
+            .observer(observer)
+            .start()?;
+        let listener = Listener::start(listener, app.clone(), self.limits)
+            .map_err(failed("the server cannot begin".to_owned()))?;
+        Ok(RunningServer {
+            listener,
+            worker,
+            app,
+            grace: self.grace,
+        })
+    }
+}
+
+/// The folder in which the queue's database is.
+fn folder_of(queue: &JobQueue) -> Result<PathBuf, Error> {
+    let location = PathBuf::from(queue.location());
+    match location.parent() {
+        Some(folder) if location.exists() => Ok(folder.to_owned()),
+        _ => Err(Error::new(
+            ErrorKind::Invalid,
+            "this queue is in no file: name a folder for what is uploaded, with data_dir",
+        )),
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that answers, until it is stopped or dropped.
+pub struct RunningServer {
+    listener: Listener,
+    worker: RunningWorker,
+    app: Arc<App>,
+    grace: Duration,
+}
+
+impl RunningServer {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.listener.connections()
+    }
+
+    /// True when the worker has ended, by itself or since its context was cancelled.
+    pub fn is_finished(&self) -> bool {
+        self.worker.is_finished()
+    }
+
+    /// Takes no more requests and starts no more jobs; waits for those under way, each up to its grace period. What
+    /// is left goes back to the queue.
+    ///
+    /// # Errors
+    /// What ended the worker.
+    pub fn stop(mut self) -> Result<WorkerReport, Error> {
+        self.app.events.close();
+        self.listener.stop(self.grace);
+        self.worker.stop()
+    }
+}
+
+impl fmt::Debug for RunningServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningServer")
+            .field("address", &self.address())
+            .finish_non_exhaustive()
+    }
+}
