@@ -189,7 +189,12 @@ impl Wire<'_> {
             }
             Body::Stream(write) => {
                 self.send_out()?;
-                write(&mut Outgoing(self))?;
+                let mut outgoing = Outgoing {
+                    wire: self,
+                    waiting: Vec::new(),
+                };
+                write(&mut outgoing)?;
+                outgoing.encode()?;
                 self.end_body()?;
             }
         }
@@ -337,19 +342,32 @@ impl Read for Wire<'_> {
 }
 
 /// What an answer is written into, as it comes to be.
-struct Outgoing<'w, 's>(&'w mut Wire<'s>);
+struct Outgoing<'w, 's> {
+    wire: &'w mut Wire<'s>,
+    /// Gathered, so that many small writes make no chunk each.
+    waiting: Vec<u8>,
+}
+
+impl Outgoing<'_, '_> {
+    fn encode(&mut self) -> io::Result<()> {
+        self.wire.send_body(&self.waiting)?;
+        self.waiting.clear();
+        Ok(())
+    }
+}
 
 impl Write for Outgoing<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send_body(bytes)?;
-        if self.0.out.len() >= CHUNK {
-            self.0.send_out()?;
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= CHUNK {
+            self.flush()?;
         }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.send_out()
+        self.encode()?;
+        self.wire.send_out()
     }
 }
 

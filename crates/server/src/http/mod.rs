@@ -6,6 +6,8 @@ mod call;
 mod connection;
 mod listener;
 mod response;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use call::{Call, Head, decoded};
 pub(crate) use listener::{Limits, Listener, Service};

@@ -1,0 +1,166 @@
+//! A server over a temporary folder with a simulated provider behind it, and a client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
+use batchwright::plan::ProviderChoice;
+use batchwright::provider::inspect;
+use batchwright::{Handler, JobQueue, LlmManager, Settings};
+use batchwright_server::{RunningServer, Server};
+use batchwright_simulate::{SimConfig, Simulator};
+use serde_json::Value;
+use tempfile::TempDir;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+/// Far beyond what anything here takes, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server, the provider behind it, and the folder in which both live.
+pub struct Desk {
+    pub sim: Simulator,
+    pub folder: TempDir,
+    /// Changed by the server under test, which follows it.
+    pub store: Arc<SqliteConfig>,
+    server: Option<RunningServer>,
+    agent: Agent,
+}
+
+impl Desk {
+    /// A server with all that is built in, at a provider that is quick and good.
+    pub fn new() -> Self {
+        Self::at(SimConfig::default())
+    }
+
+    pub fn at(sim: SimConfig) -> Self {
+        Self::with(sim, |server| server)
+    }
+
+    /// `adapt` may change the server before it starts.
+    pub fn with(sim: SimConfig, adapt: impl FnOnce(Server) -> Server) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteConfig::new(folder.path().join("config.db")));
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_recv_response(Some(PATIENCE))
+            .build();
+        let mut this = Self {
+            sim: Simulator::start(sim).unwrap(),
+            folder,
+            store,
+            server: None,
+            agent: agent.into(),
+        };
+        this.start(adapt);
+        this
+    }
+
+    /// Starts the server anew, on the same folder.
+    pub fn start(&mut self, adapt: impl FnOnce(Server) -> Server) {
+        let queue = JobQueue::open(&self.folder.path().join("llm_jobs.db")).unwrap();
+        let settings = Settings::new();
+        let store: Arc<dyn ConfigStore> = self.store.clone();
+        let watch = SettingsWatch::new(settings.clone(), Arc::clone(&store)).unwrap();
+        let url = self.sim.base_url();
+        let status = inspect("custom", Some(&url), Some("sim-1"), false).unwrap();
+        let choice = ProviderChoice::of(status, &settings).unwrap();
+        let manager = LlmManager::with(settings.clone(), choice)
+            .unwrap()
+            .data_dir(self.folder.path())
+            .job_types(batchwright::jobs::JobTypes::new())
+            .follow(watch);
+        let worker = manager
+            .worker(&queue)
+            .unwrap()
+            .on_error(batchwright::ErrorPolicy::ContinueOnError)
+            .handle(
+                "shout",
+                Handler::new(|job, _| Ok(job.parse::<String>()?.to_uppercase())),
+            );
+        let server = Server::new(queue, worker)
+            .address(([127, 0, 0, 1], 0).into())
+            .manager(manager)
+            .settings(settings, store)
+            .unwrap();
+        self.server = Some(adapt(server).start().unwrap());
+    }
+
+    pub fn server(&self) -> &RunningServer {
+        self.server.as_ref().unwrap()
+    }
+
+    /// Stops the server as a signal would.
+    pub fn stop(&mut self) -> batchwright::queue::WorkerReport {
+        self.server.take().unwrap().stop().unwrap()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.server().address())
+    }
+
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        Answer::of(self.agent.get(self.url(path)).call().unwrap())
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        let request = self.agent.post(self.url(path));
+        let request = request.header("content-type", "application/json");
+        Answer::of(request.send(body.to_string()).unwrap())
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> Answer {
+        let request = self.agent.put(self.url(path));
+        let request = request.header("content-type", "application/json");
+        Answer::of(request.send(body.to_string()).unwrap())
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        Answer::of(self.agent.delete(self.url(path)).call().unwrap())
+    }
+}
+
+/// What was answered, as a whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn of(mut response: Response<Body>) -> Self {
+        let headers = response.headers().iter();
+        let headers = headers
+            .map(|(name, value)| {
+                let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+                (name.as_str().to_owned(), value)
+            })
+            .collect();
+        Self {
+            status: response.status().as_u16(),
+            headers,
+            text: response.body_mut().read_to_string().unwrap(),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// With this status, or all of it is shown.
+    #[track_caller]
+    pub fn is(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        self
+    }
+}

@@ -1,0 +1,6 @@
+//! The server through its public API, as clients meet it.
+
+#[allow(dead_code)] // Until all handlers are in.
+mod common;
+mod guard;
+mod life;
