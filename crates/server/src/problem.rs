@@ -94,7 +94,7 @@ impl Problem {
     fn as_openai(&self) -> Value {
         let kind = match self.status {
             401 | 403 => "authentication_error",
-            404 | 400..=499 => "invalid_request_error",
+            400..=499 => "invalid_request_error",
             _ => "server_error",
         };
         json!({"error": {

@@ -14,6 +14,8 @@ pub(crate) struct Response {
     pub body: Body,
 }
 
+type Writes = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
+
 /// What an answer carries.
 pub(crate) enum Body {
     Empty,
@@ -22,7 +24,7 @@ pub(crate) enum Body {
     Reader(Box<dyn Read + Send>, Option<u64>),
     /// Written as it comes to be; what was written goes out with each flush. An error ends the connection, so that
     /// nobody takes half an answer for a whole one.
-    Stream(Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>),
+    Stream(Box<Writes>),
 }
 
 impl fmt::Debug for Body {
