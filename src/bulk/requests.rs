@@ -4,11 +4,11 @@ use std::io::Read;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Request;
 
-use super::input::{FileIndex, InputFile, StreamLines};
-use super::prompts::{PromptSource, Prompts};
+use super::input::{FileIndex, InputFile, StreamLines, parse_alone};
+use super::prompts::{PromptSettings, PromptSource, Prompts};
 
 /// The requests of [`Prompts`], in their order; see [`Prompts::into_requests`].
 pub struct PromptRequests(Option<Source>);
@@ -41,6 +41,26 @@ impl Prompts {
             }
         };
         PromptRequests(Some(source))
+    }
+}
+
+impl PromptSettings {
+    /// The request on one line of JSON, as a file of prompts has it, for lines that come one by one. It asks for one
+    /// answer and names no files of this machine: for lines of somebody who may not read these.
+    ///
+    /// ```
+    /// use batchwright::files::PromptSettings;
+    /// let line = r#"{"custom_id": "a", "body": {"messages": [{"role": "user", "content": "Name a prime."}]}}"#;
+    /// let request = PromptSettings::new().model("gpt-5-mini").request(line)?;
+    /// assert_eq!(request.id.as_deref(), Some("a"));
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] with what was found and what was expected.
+    pub fn request(&self, line: &str) -> Result<Request, Error> {
+        parse_alone(line, &self.0)
+            .map_err(|fault| Error::new(ErrorKind::Invalid, fault.to_string()))
     }
 }
 
@@ -81,7 +101,6 @@ impl FusedIterator for PromptRequests {}
 mod tests {
     use super::*;
     use crate::base::cancel::Context;
-    use crate::bulk::prompts::PromptSettings;
 
     fn ids(requests: PromptRequests) -> Vec<String> {
         requests.map(|r| r.unwrap().id.unwrap()).collect()
@@ -100,6 +119,32 @@ mod tests {
         assert_eq!(file, ids(stream.into_requests()));
         assert_eq!(file.len(), 3);
         assert_eq!(file[2], format!("{}-2", file[0]));
+    }
+
+    #[test]
+    fn a_line_that_stands_alone_asks_for_one_answer_and_reads_no_file() {
+        let settings = PromptSettings::new();
+        let line = |content: &str, more: &str| {
+            format!(
+                r#"{{"id": "a", "messages": [{{"role": "user", "content": {content}}}]{more}}}"#
+            )
+        };
+        let read = settings.request(&line("\"hi\"", r#", "n": 1"#)).unwrap();
+        assert_eq!((read.id.as_deref(), read.messages.len()), (Some("a"), 1));
+        let path = r#"[{"type": "image", "path": "/etc/hostname"}]"#;
+        for (line, found) in [
+            (line(path, ""), "a file of this machine"),
+            (line("\"hi\"", r#", "n": 2"#), "more than one answer"),
+            ("{}".to_owned(), "prompt"),
+            ("[]".to_owned(), "list"),
+        ] {
+            let error = settings.request(&line).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains(found), "{error}");
+        }
+        let settings = settings.task(crate::client::RequestTask::Embed);
+        let text = r#"{"custom_id": "a", "url": "/v1/embeddings", "body": {"input": "hi"}}"#;
+        assert_eq!(settings.request(text).unwrap().messages[0].text(), "hi");
     }
 
     #[test]

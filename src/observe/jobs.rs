@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
 
 /// Hears of every job that has its outcome, and of how busy the worker is.
 pub trait JobObserver: Send + Sync {
@@ -17,6 +18,8 @@ pub trait JobObserver: Send + Sync {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct EndedJob<'a> {
+    /// Its id and that of its process; `None` where its answer came with a batch.
+    pub ids: Option<(ProcessId, JobId)>,
     /// Its kind.
     pub kind: &'a str,
     /// Who was asked last; `None` where a handler of the host carried it out.

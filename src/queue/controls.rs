@@ -15,7 +15,7 @@ use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
 use super::batch::{BatchControl, BatchOverview};
-use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
+use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::live::WorkerSetup;
@@ -84,18 +84,21 @@ impl Controls {
             if let Some(settings) = settings {
                 setup.settings = settings;
             }
-            for (name, task, route) in [
-                (COMPLETION_KIND, RequestTask::Complete, completions),
-                (EMBEDDING_KIND, RequestTask::Embed, embeddings),
+            let completion_kinds = [COMPLETION_KIND, DIRECT_COMPLETION_KIND].as_slice();
+            for (names, task, route) in [
+                (completion_kinds, RequestTask::Complete, completions),
+                (&[EMBEDDING_KIND], RequestTask::Embed, embeddings),
             ] {
-                match route {
-                    Some(Some(route)) => {
-                        let route = self.following(setup, *route);
-                        let call = None;
-                        setup.set_kind(name, Kind::Prompts { route, task, call });
+                let route = route.map(|route| route.map(|route| self.following(setup, *route)));
+                for name in names {
+                    match &route {
+                        Some(Some(route)) => {
+                            let (route, call) = (route.clone(), None);
+                            setup.set_kind(name, Kind::Prompts { route, task, call });
+                        }
+                        Some(None) => setup.remove_kind(name),
+                        None => {}
                     }
-                    Some(None) => setup.remove_kind(name),
-                    None => {}
                 }
             }
             if let Some(route) = model_calls {

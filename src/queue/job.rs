@@ -18,6 +18,8 @@ use super::process_time::ProcessTime;
 
 /// The kind of jobs that ask for an answer.
 pub const COMPLETION_KIND: &str = "completion";
+/// The kind of jobs that ask for an answer at once, see [`Job::direct`].
+pub const DIRECT_COMPLETION_KIND: &str = "completion_direct";
 /// The kind of jobs that ask for the vector of a text.
 pub const EMBEDDING_KIND: &str = "embedding";
 
@@ -106,6 +108,15 @@ impl Job {
     /// Your own name for it, which comes back with the result. Default: none.
     pub fn item_id(mut self, id: impl Into<String>) -> Self {
         self.item_id = Some(id.into());
+        self
+    }
+
+    /// Keeps a job that asks for an answer out of batches, under whatever strategy: somebody waits for it. Jobs of
+    /// other kinds stay as they are. Default: it may go into a batch.
+    pub fn direct(mut self) -> Self {
+        if self.kind == COMPLETION_KIND {
+            self.kind = DIRECT_COMPLETION_KIND.to_owned();
+        }
         self
     }
 
@@ -498,7 +509,8 @@ impl JobResult {
     /// The result line, without its end: for the built-in kinds what [`Outcome`] serializes to. Jobs of
     /// other kinds have `kind` and `result` in place of what only an answer has.
     pub fn line(&self) -> String {
-        let built_in = [COMPLETION_KIND, EMBEDDING_KIND].contains(&self.kind.as_str());
+        let built_in =
+            [COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND].contains(&self.kind.as_str());
         let made = self.result.as_ref().map(|result| result.get());
         // A host may have a handler of its own under that name, whose results are no such lines.
         if let Some(line) = made.filter(|line| built_in && line.starts_with("{\"id\":\"")) {

@@ -17,7 +17,7 @@
 //! | have each job of a kind be one call of a model | [`ModelCall`] |
 //! | have a job wait for others that it makes | [`Children`]; the process of these names its [`ParentJob`] |
 //! | know what shares a quota | [`JobLane`] |
-//! | know the kinds of prompts, and the priorities that jobs may have | [`COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
+//! | know the kinds of prompts, and the priorities that jobs may have | [`COMPLETION_KIND`], [`DIRECT_COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
 //! | choose how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
 //! | look at its health | [`HealthFinding`], [`Severity`] |
 //! | put the queue on a database of your own | [`unstable::JobStore`](crate::unstable::JobStore) |
@@ -59,8 +59,8 @@ pub use consume::{ConsumeError, ProcessResults};
 pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};
 pub use job::{
-    AttemptError, COMPLETION_KIND, EMBEDDING_KIND, JobCounts, JobResult, JobState, JobStatus,
-    PRIORITIES, ProcessState, Spent,
+    AttemptError, COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND, JobCounts, JobResult,
+    JobState, JobStatus, PRIORITIES, ProcessState, Spent,
 };
 pub use model_call::ModelCall;
 pub use process_time::ProcessTime;

@@ -168,6 +168,7 @@ impl StoreWork {
                 Kind::Host(_) => None,
             };
             observer.on_job_end(&EndedJob {
+                ids: Some((task.claimed.process_id, task.claimed.job_id)),
                 kind: &task.claimed.lane.kind,
                 provider: asked.as_ref().map(|(provider, _)| provider.as_str()),
                 error: result.as_ref().err(),

@@ -69,6 +69,36 @@ impl Steps {
     }
 }
 
+/// Keeps what it hears of ends.
+#[derive(Default)]
+struct Ends(Mutex<Vec<Heard>>);
+
+type Heard = (String, Option<(ProcessId, batchwright::JobId)>);
+
+impl batchwright::progress::JobObserver for Ends {
+    fn on_job_end(&self, job: &batchwright::progress::EndedJob<'_>) {
+        self.0.lock().push((job.kind.to_owned(), job.ids));
+    }
+}
+
+#[test]
+fn a_direct_job_is_answered_like_others_and_its_end_is_told_by_its_ids() {
+    let (_folder, queue) = queue();
+    let process = ProcessId::new();
+    let jobs = prompts(&["a"]).into_iter().map(Job::direct);
+    let ids = queue.enqueue(process, jobs.collect::<Vec<_>>()).unwrap();
+    let ends = Arc::new(Ends::default());
+    let client = Arc::new(ScriptedClient::new());
+    let worker = worker(&queue).completions(route(&client));
+    worker.observer(ends.clone()).run().unwrap();
+    assert_eq!(
+        *ends.0.lock(),
+        [("completion_direct".to_owned(), Some((process, ids[0])))]
+    );
+    let result = queue.get_results(process).next().unwrap().unwrap();
+    assert!(result.line().starts_with(r#"{"id":"a","success":true"#));
+}
+
 #[test]
 fn prompts_go_in_and_result_lines_come_out() {
     let (_folder, queue) = queue();

@@ -59,6 +59,7 @@ pub(crate) use id::{hash_prefix, is_automatic, renamed};
 pub(crate) use index::{FileIndex, Match, Matching};
 pub(crate) use keep::Fields;
 pub(crate) use kept_reader::KeptReader;
+pub(crate) use parse::parse_alone;
 #[cfg(feature = "queue")]
 pub(crate) use queued::Fit;
 pub(crate) use source::{Origin, Source};

@@ -75,12 +75,35 @@ pub(crate) fn parse_record(
         ));
     }
     resolve(&mut request, root).map_err(Fault::refused)?;
-    if request.task == RequestTask::Embed {
-        request
-            .only_text()
-            .map_err(|found| Fault::new(found, "nothing but the text that is to be embedded"))?;
-    }
+    check_embedded(&request)?;
     Ok(Asked { request, samples })
+}
+
+/// Reads a line of JSON that stands alone. It names no files: nobody says where they would be.
+pub(crate) fn parse_alone(text: &str, settings: &Settings) -> Result<Request, Fault> {
+    let parsed = json::line(text, settings)?;
+    if parsed.samples.is_some_and(|samples| samples > 1) {
+        return Err(Fault::new("more than one answer in \"n\"", "1"));
+    }
+    let request = settings.fill(parsed);
+    if request.files().next().is_some() {
+        return Err(Fault::new(
+            "a part of a message that names a file of this machine",
+            "what it holds, or the address of it",
+        ));
+    }
+    check_embedded(&request)?;
+    Ok(request)
+}
+
+fn check_embedded(request: &Request) -> Result<(), Fault> {
+    match request.task {
+        RequestTask::Embed => request
+            .only_text()
+            .map(drop)
+            .map_err(|found| Fault::new(found, "nothing but the text that is to be embedded")),
+        RequestTask::Complete | RequestTask::Speech => Ok(()),
+    }
 }
 
 /// What stands for a record that makes no prompt: its id, if it has one that can be read, and a

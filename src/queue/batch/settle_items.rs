@@ -57,6 +57,7 @@ impl AskedProvider {
     /// A job that has its outcome, with its error if it failed.
     pub(super) fn ended<'a>(&'a self, error: Option<&'a Error>, now: Timestamp) -> EndedJob<'a> {
         EndedJob {
+            ids: None,
             kind: COMPLETION_KIND,
             provider: Some(&self.provider),
             error,

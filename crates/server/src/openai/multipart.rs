@@ -1,0 +1,405 @@
+//! Forms with files (RFC 7578), read as they arrive: nothing of a file is kept in memory.
+//!
+//! Strict: what is no such form is refused rather than guessed at. Browsers, curl and the clients of OpenAI write what
+//! is read here.
+
+use std::io::{self, Read};
+
+use crate::problem::Problem;
+
+/// Most bytes of the headers of one part.
+const MOST_HEADERS: usize = 16 << 10;
+/// Most parts of a form.
+const MOST_PARTS: usize = 64;
+/// RFC 2046.
+const MOST_BOUNDARY: usize = 70;
+const CHUNK: usize = 64 << 10;
+
+/// A form that is being read.
+pub(super) struct Multipart<R> {
+    body: R,
+    /// What ends a part: a line end, two hyphens and the boundary.
+    delimiter: Vec<u8>,
+    buffer: Vec<u8>,
+    /// What of the buffer was taken.
+    taken: usize,
+    parts: usize,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Before the first delimiter.
+    Begin,
+    /// Within a part.
+    Part,
+    /// At what follows a delimiter.
+    Between,
+    End,
+}
+
+/// What a part says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    pub name: String,
+    pub filename: Option<String>,
+}
+
+impl<R: Read> Multipart<R> {
+    /// The form that a body of this content type holds.
+    ///
+    /// # Errors
+    /// When it is another content type, or names no boundary.
+    pub fn new(content_type: &str, body: R) -> Result<Self, Problem> {
+        let boundary = boundary(content_type).ok_or_else(|| {
+            let why = "send the file as multipart/form-data, with a boundary of at most 70 characters";
+            Problem::unsupported_media_type(why)
+        })?;
+        Ok(Self {
+            body,
+            delimiter: [b"\r\n--", boundary.as_bytes()].concat(),
+            // The first delimiter has no line end before it.
+            buffer: b"\r\n".to_vec(),
+            taken: 0,
+            parts: 0,
+            state: State::Begin,
+        })
+    }
+
+    /// The next part, of which what was not read is passed over. `None` at the end of the form.
+    ///
+    /// # Errors
+    /// When this is no form, or it cannot be read.
+    pub fn next_part(&mut self) -> Result<Option<Part>, Problem> {
+        match self.state {
+            State::End => return Ok(None),
+            State::Begin | State::Part => {
+                io::copy(self, &mut io::sink())?;
+            }
+            State::Between => {}
+        }
+        self.need(2)?;
+        match &self.buffer[self.taken..self.taken + 2] {
+            b"--" => {
+                // What stands behind the form is nobody's.
+                io::copy(&mut self.body, &mut io::sink())?;
+                self.state = State::End;
+                return Ok(None);
+            }
+            b"\r\n" => self.taken += 2,
+            _ => return Err(broken("a boundary is followed by something else")),
+        }
+        self.parts += 1;
+        if self.parts > MOST_PARTS {
+            return Err(broken("it has too many parts"));
+        }
+        let mut part = Part::default();
+        let mut left = MOST_HEADERS;
+        loop {
+            let line = self.line(&mut left)?;
+            if line.is_empty() {
+                break;
+            }
+            let Some((name, value)) = line.split_once(':') else {
+                return Err(broken("a header of a part has no colon"));
+            };
+            if name.eq_ignore_ascii_case("content-disposition") {
+                part = disposition(value).ok_or_else(|| broken("a part has no name"))?;
+            }
+        }
+        if part.name.is_empty() {
+            return Err(broken("a part has no name"));
+        }
+        self.state = State::Part;
+        Ok(Some(part))
+    }
+
+    /// The rest of a part as text of at most so many bytes.
+    ///
+    /// # Errors
+    /// When it is longer, or no text.
+    pub fn text(&mut self, most: u64) -> Result<String, Problem> {
+        let mut bytes = Vec::new();
+        self.by_ref().take(most + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most {
+            return Err(broken("a field is too long"));
+        }
+        String::from_utf8(bytes).map_err(|_| broken("a field is not UTF-8"))
+    }
+
+    /// A line of the headers, without its end.
+    fn line(&mut self, left: &mut usize) -> Result<String, Problem> {
+        let mut looked = 0;
+        loop {
+            let unread = &self.buffer[self.taken..];
+            if let Some(at) = find(&unread[looked..], b"\r\n") {
+                let end = looked + at;
+                let line = std::str::from_utf8(&unread[..end]).map(str::to_owned);
+                *left = left
+                    .checked_sub(end)
+                    .ok_or_else(|| broken("the headers of a part are too long"))?;
+                self.taken += end + 2;
+                return line.map_err(|_| broken("a header of a part is not UTF-8"));
+            }
+            if unread.len() > *left {
+                return Err(broken("the headers of a part are too long"));
+            }
+            looked = unread.len().saturating_sub(1);
+            if !self.fill()? {
+                return Err(broken("it ends within the headers of a part"));
+            }
+        }
+    }
+
+    /// Waits for this many bytes that were not taken.
+    fn need(&mut self, bytes: usize) -> Result<(), Problem> {
+        while self.buffer.len() - self.taken < bytes {
+            if !self.fill()? {
+                return Err(broken("it ends early"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads more; false at the end of the body.
+    fn fill(&mut self) -> io::Result<bool> {
+        self.buffer.drain(..self.taken);
+        self.taken = 0;
+        let before = self.buffer.len();
+        self.buffer.resize(before + CHUNK, 0);
+        let read = loop {
+            match self.body.read(&mut self.buffer[before..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let read = read.inspect_err(|_| self.buffer.truncate(before))?;
+        self.buffer.truncate(before + read);
+        Ok(read > 0)
+    }
+}
+
+/// What is in the present part.
+impl<R: Read> Read for Multipart<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() || matches!(self.state, State::Between | State::End) {
+            return Ok(0);
+        }
+        loop {
+            let unread = &self.buffer[self.taken..];
+            let found = find(unread, &self.delimiter);
+            // The beginning of a delimiter may be the end of what has come.
+            let plain = match found {
+                Some(at) => at,
+                None => unread.len() - begun(unread, &self.delimiter),
+            };
+            if plain > 0 {
+                if self.state == State::Begin {
+                    let why = "something stands before the first boundary";
+                    return Err(broken(why).into());
+                }
+                let n = plain.min(out.len());
+                out[..n].copy_from_slice(&unread[..n]);
+                self.taken += n;
+                return Ok(n);
+            }
+            if found.is_some() {
+                self.taken += self.delimiter.len();
+                self.state = State::Between;
+                return Ok(0);
+            }
+            if !self.fill()? {
+                return Err(broken("it ends within a part").into());
+            }
+        }
+    }
+}
+
+/// How many bytes at the end may be the beginning of the delimiter.
+fn begun(bytes: &[u8], delimiter: &[u8]) -> usize {
+    let most = bytes.len().min(delimiter.len() - 1);
+    (1..=most)
+        .rev()
+        .find(|n| bytes[bytes.len() - n..] == delimiter[..*n])
+        .unwrap_or(0)
+}
+
+/// Where something is. All that is looked for here begins with a carriage return, which JSON lines hardly have.
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|byte| *byte == what[0]) {
+        let at = from + at;
+        if bytes[at..].starts_with(what) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+    None
+}
+
+fn boundary(content_type: &str) -> Option<&str> {
+    let (kind, rest) = content_type.split_once(';')?;
+    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return None;
+    }
+    let boundary = rest.split(';').find_map(|param| {
+        let (name, value) = param.split_once('=')?;
+        name.trim()
+            .eq_ignore_ascii_case("boundary")
+            .then_some(value.trim())
+    })?;
+    let boundary = match boundary.strip_prefix('"') {
+        Some(quoted) => quoted.strip_suffix('"')?,
+        None => boundary,
+    };
+    let plain = |b: u8| b.is_ascii_graphic() || b == b' ';
+    let fits = (1..=MOST_BOUNDARY).contains(&boundary.len()) && boundary.bytes().all(plain);
+    fits.then_some(boundary)
+}
+
+/// The name and the file name of a part.
+fn disposition(value: &str) -> Option<Part> {
+    let mut part = Part::default();
+    let (kind, mut rest) = value.split_once(';')?;
+    if !kind.trim().eq_ignore_ascii_case("form-data") {
+        return None;
+    }
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ';']);
+        let Some((name, after)) = rest.split_once('=') else {
+            return Some(part).filter(|_| rest.trim().is_empty());
+        };
+        let value;
+        (value, rest) = match after.trim_start().strip_prefix('"') {
+            Some(quoted) => quoted_text(quoted)?,
+            None => {
+                let end = after.find(';').unwrap_or(after.len());
+                (after[..end].trim().to_owned(), &after[end..])
+            }
+        };
+        match name.trim().to_ascii_lowercase().as_str() {
+            "name" => part.name = value,
+            "filename" => part.filename = Some(value),
+            // Which programs that say it so say beside it.
+            _ => {}
+        }
+    }
+}
+
+/// A quoted text and what follows it. Browsers write `%22` for a quote, others `\"`.
+fn quoted_text(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value.replace("%22", "\""), &text[at + 1..])),
+            '\\' => match chars.next()?.1 {
+                escaped @ ('"' | '\\') => value.push(escaped),
+                other => value.extend(['\\', other]),
+            },
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+fn broken(why: &str) -> Problem {
+    Problem::invalid(format!("the body is no multipart form: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives so many bytes at a time.
+    struct Slow<'b>(&'b [u8], usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let n = self.1.min(self.0.len()).min(out.len());
+            out[..n].copy_from_slice(&self.0[..n]);
+            self.0 = &self.0[n..];
+            Ok(n)
+        }
+    }
+
+    type Parts = Vec<(Part, Vec<u8>)>;
+
+    fn read(body: &[u8], step: usize) -> Result<Parts, Problem> {
+        let kind = "multipart/form-data; boundary=x-y";
+        let mut form = Multipart::new(kind, Slow(body, step))?;
+        let mut parts = Vec::new();
+        while let Some(part) = form.next_part()? {
+            let mut bytes = Vec::new();
+            form.read_to_end(&mut bytes)?;
+            parts.push((part, bytes));
+        }
+        assert!(form.next_part()?.is_none());
+        Ok(parts)
+    }
+
+    const FORM: &[u8] = b"--x-y\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
+        --x-y\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a \\\"b\\\";.jsonl\"\r\n\
+        Content-Type: application/jsonl\r\n\r\n{}\r\n--x-\r\n\r--x-y\n\r\n\r\n--x-y--\r\nepilogue";
+
+    #[test]
+    fn a_form_is_read_wherever_it_is_cut() {
+        let expected = [
+            (
+                Part {
+                    name: "purpose".to_owned(),
+                    filename: None,
+                },
+                b"batch".to_vec(),
+            ),
+            (
+                Part {
+                    name: "file".to_owned(),
+                    filename: Some("a \"b\";.jsonl".to_owned()),
+                },
+                b"{}\r\n--x-\r\n\r--x-y\n\r\n".to_vec(),
+            ),
+        ];
+        for step in 1..FORM.len() + 1 {
+            assert_eq!(read(FORM, step).unwrap(), expected, "{step} bytes at once");
+        }
+    }
+
+    #[test]
+    fn what_is_no_form_is_refused_and_never_taken_for_a_shorter_one() {
+        let whole = FORM.len() - "\r\nepilogue".len();
+        for end in 0..whole {
+            for step in [1, 7, FORM.len()] {
+                assert!(read(&FORM[..end], step).is_err(), "{end}");
+            }
+        }
+        for body in [
+            &b"preamble\r\n--x-y--"[..],
+            b"--x-yz\r\n\r\n\r\n--x-y--",
+            b"--x-y\r\nContent-Disposition: form-data\r\n\r\n\r\n--x-y--",
+            b"--x-y\r\nContent-Disposition: form-data; name=\"a\r\n\r\n\r\n--x-y--",
+            b"--x-y\r\nContent-Type: text/plain\r\n\r\n\r\n--x-y--",
+            b"--x-y\r\nno colon\r\n\r\n\r\n--x-y--",
+        ] {
+            assert!(read(body, 3).is_err(), "{}", String::from_utf8_lossy(body));
+        }
+        let endless = [b"--x-y\r\nA: ".as_slice(), &[b'a'; MOST_HEADERS + 1]].concat();
+        assert!(read(&endless, CHUNK).is_err());
+    }
+
+    #[test]
+    fn a_boundary_is_read_as_it_may_be_written() {
+        for (kind, expected) in [
+            ("multipart/form-data; boundary=abc", Some("abc")),
+            ("Multipart/Form-Data;charset=utf-8; Boundary=\"a b\"", Some("a b")),
+            ("multipart/form-data", None),
+            ("multipart/form-data; boundary=", None),
+            ("multipart/mixed; boundary=abc", None),
+            ("multipart/form-data; boundary=\"abc", None),
+        ] {
+            assert_eq!(boundary(kind), expected, "{kind}");
+        }
+        let long = format!("multipart/form-data; boundary={}", "x".repeat(71));
+        assert_eq!(boundary(&long), None);
+    }
+}

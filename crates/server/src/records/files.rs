@@ -1,0 +1,138 @@
+//! What was uploaded and what is to be fetched, as it is listed. The bytes are in files beside the database.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use batchwright::{Error, ProcessId};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::failed;
+
+pub(super) const TABLE: &str = "
+    CREATE TABLE IF NOT EXISTS files (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        purpose TEXT NOT NULL,
+        filename TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER
+    );";
+
+const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at";
+
+/// A file as it is listed. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileRecord {
+    pub id: String,
+    pub purpose: String,
+    pub filename: String,
+    pub bytes: u64,
+    pub created_at: u64,
+    pub expires_at: Option<u64>,
+}
+
+/// Which files are listed.
+#[derive(Debug, Default)]
+pub(crate) struct FileQuery<'q> {
+    pub purpose: Option<&'q str>,
+    /// Those behind this one.
+    pub after: Option<&'q str>,
+    /// Oldest first.
+    pub ascending: bool,
+}
+
+/// An id that nobody has: what it names, and 128 bits that are new.
+pub(crate) fn new_id(what: &str) -> String {
+    format!("{what}{}", ProcessId::new().to_string().replace('-', ""))
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+impl FileRecord {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get(0)?,
+            purpose: row.get(1)?,
+            filename: row.get(2)?,
+            bytes: row.get(3)?,
+            created_at: row.get(4)?,
+            expires_at: row.get(5)?,
+        })
+    }
+
+    pub fn insert(&self, database: &Connection) -> Result<(), Error> {
+        let sql = "INSERT OR REPLACE INTO files (id, purpose, filename, bytes, created_at, expires_at)
+                   VALUES (?, ?, ?, ?, ?, ?)";
+        let row = params![
+            self.id,
+            self.purpose,
+            self.filename,
+            self.bytes,
+            self.created_at,
+            self.expires_at
+        ];
+        let inserted = database.execute(sql, row);
+        inserted.map(drop).map_err(|error| failed("files", &error))
+    }
+
+    pub fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ?");
+        database
+            .query_row(&sql, [id], Self::of)
+            .optional()
+            .map_err(|error| failed("files", &error))
+    }
+
+    /// False when there was none.
+    pub fn delete(database: &Connection, id: &str) -> Result<bool, Error> {
+        database
+            .execute("DELETE FROM files WHERE id = ?", [id])
+            .map(|deleted| deleted > 0)
+            .map_err(|error| failed("files", &error))
+    }
+
+    /// Up to `most` files.
+    pub fn list(
+        database: &Connection,
+        query: &FileQuery<'_>,
+        most: usize,
+    ) -> Result<Vec<Self>, Error> {
+        let (than, order) = match query.ascending {
+            true => (">", "ASC"),
+            false => ("<", "DESC"),
+        };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM files
+             WHERE (?1 IS NULL OR purpose = ?1)
+               AND (?2 IS NULL OR number {than} (SELECT number FROM files WHERE id = ?2))
+             ORDER BY number {order} LIMIT ?3"
+        );
+        let listed = || {
+            let mut statement = database.prepare(&sql)?;
+            let rows = statement.query_map(
+                params![
+                    query.purpose,
+                    query.after,
+                    i64::try_from(most).unwrap_or(i64::MAX)
+                ],
+                Self::of,
+            )?;
+            rows.collect()
+        };
+        listed().map_err(|error: rusqlite::Error| failed("files", &error))
+    }
+
+    /// Those that need not be kept any more.
+    pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE expires_at <= ? LIMIT 1000");
+        let listed = || {
+            let mut statement = database.prepare(&sql)?;
+            statement.query_map([now], Self::of)?.collect()
+        };
+        listed().map_err(|error: rusqlite::Error| failed("files", &error))
+    }
+}
