@@ -2,5 +2,6 @@
 
 #[allow(dead_code)] // Until all handlers are in.
 mod common;
+mod dashboard;
 mod guard;
 mod life;
