@@ -32,14 +32,15 @@ mod stdout;
 mod strategy;
 mod table;
 mod tips;
+mod worker;
 mod wrap;
 
 use std::process::ExitCode;
 
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, exec, export, providers, results, retry, run, scan, shell, simulate,
-    status, submit, work,
+    cancel, config, doctor, exec, export, providers, results, retry, run, scan, serve, shell,
+    simulate, status, submit, work,
 };
 use exit::Exit;
 
@@ -61,6 +62,7 @@ fn execute(cli: Cli) -> Exit {
         Command::Run(args) => run::execute(&args),
         Command::Submit(args) => submit::execute(&args),
         Command::Work(args) => work::execute(&args),
+        Command::Serve(args) => serve::execute(&args),
         Command::Status(args) => status::execute(&args),
         Command::Results(args) => results::execute(&args),
         Command::Export(args) => export::execute(&args),

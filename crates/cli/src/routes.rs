@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use batchwright::{Context, LlmManager, Settings, Strategy};
 
-use super::args::work::WorkArgs;
+use super::args::worker::WorkerArgs;
 use super::data_dir::data_dir;
 use super::exit::Refusal;
 use super::provider::{self, Asked, Beside};
@@ -12,7 +12,7 @@ use super::settings::refused;
 
 /// What makes the worker, once a server that still loads its model has done so.
 pub fn manager(
-    args: &WorkArgs,
+    args: &WorkerArgs,
     settings: &Settings,
     ctx: &Context,
     say: &dyn Fn(String),

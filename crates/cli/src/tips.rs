@@ -344,9 +344,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "the queue's worker is: batchwright work",
     ),
     (
-        &["serve", "server"],
-        "there is no server to start: batchwright work carries out what is on the queue, and \
-         batchwright simulate serves a simulated provider",
+        &["server", "http", "api", "dashboard"],
+        "to answer over HTTP: batchwright serve",
     ),
     (
         &[

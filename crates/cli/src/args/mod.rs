@@ -14,6 +14,7 @@ pub mod retry;
 pub mod run;
 pub mod sandbox;
 pub mod scan;
+pub mod serve;
 pub mod shared;
 pub mod shell;
 pub mod simulate;
@@ -22,6 +23,7 @@ pub mod status;
 pub mod submit;
 pub mod values;
 pub mod work;
+pub mod worker;
 
 use clap::{Parser, Subcommand};
 
@@ -35,6 +37,7 @@ use results::ResultsArgs;
 use retry::RetryArgs;
 use run::RunArgs;
 use scan::ScanArgs;
+use serve::ServeArgs;
 use shell::{CompletionsArgs, ManArgs};
 use simulate::SimulateArgs;
 use status::StatusArgs;
@@ -54,6 +57,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     Submit(Box<SubmitArgs>),
     Work(Box<WorkArgs>),
+    Serve(Box<ServeArgs>),
     Status(StatusArgs),
     Results(ResultsArgs),
     Export(Box<ExportArgs>),

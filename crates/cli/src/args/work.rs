@@ -1,12 +1,9 @@
 //! The arguments of `batchwright work`.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use clap::Args;
 
-use super::shared::{MORE, MemoryArgs, MetricsArgs, ProviderArgs, ShowArgs};
-use super::values::{seconds, words_for};
+use super::shared::{MORE, MetricsArgs, ShowArgs};
+use super::worker::WorkerArgs;
 
 /// Run the queue's worker
 ///
@@ -35,82 +32,13 @@ pub struct WorkArgs {
     pub processes: Vec<String>,
 
     #[command(flatten)]
-    pub provider: ProviderArgs,
-
-    /// sync, or batch: half the price, within a day
-    ///
-    /// How prompts are carried out: `sync`, each a call of its own, or `batch`, handed over to the
-    /// provider's Batch API, at half the price within a day; a provider without one runs `sync` [env:
-    /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
-    #[arg(long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
-    pub strategy: Option<String>,
-
-    /// Jobs at once, exactly
-    ///
-    /// [default: as the machine's load allows from queue.min_workers to
-    /// queue.max_workers, of one provider at most llm.sync_concurrency]
-    #[arg(help_heading = "Pace", short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
-    pub concurrency: Option<String>,
-
-    /// Requests per minute
-    ///
-    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
-    /// [default: learned from the provider's replies, 100 until then]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
-    pub rpm: Option<String>,
-
-    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute]
-    /// [default: learned]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"),
-        hide_short_help = true)]
-    pub tpm: Option<String>,
-
-    /// Retries of a job at each provider, unless it brings a number of its own [env:
-    /// JOB_QUEUE_MAX_RETRIES] [config: queue.max_retries] [default: 3]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("queue.max_retries"),
-        hide_short_help = true)]
-    pub max_retries: Option<String>,
-
-    /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout]
-    /// [default: 600s]
-    #[arg(help_heading = "Pace", long, value_name = "TIME", value_parser = words_for("llm.request_timeout"),
-        hide_short_help = true)]
-    pub timeout: Option<String>,
-
-    /// Folder of the queue and the settings
-    ///
-    /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
-    #[arg(help_heading = "Queue", long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-
-    /// Folder that podcasts are written to, the same for all workers of a queue
-    ///
-    /// For jobs of the type generate_podcast; their results name the file [default: audio, in the folder of the queue]
-    #[arg(
-        help_heading = "Queue",
-        long,
-        value_name = "DIR",
-        hide_short_help = true
-    )]
-    pub audio_dir: Option<PathBuf>,
-
-    /// How long calls in flight may go on after Ctrl-C
-    #[arg(help_heading = "Queue", long, value_name = "TIME", default_value = "30s", value_parser = seconds,
-        hide_short_help = true)]
-    pub grace: Duration,
-
-    /// Sync every result to the disk, so that it survives a power loss too
-    #[arg(help_heading = "Queue", long, hide_short_help = true)]
-    pub fsync: bool,
+    pub worker: WorkerArgs,
 
     /// Print what was done, or the error, as JSON
     ///
     /// One JSON object on standard output, at the end.
     #[arg(help_heading = "Queue", long)]
     pub json: bool,
-
-    #[command(flatten)]
-    pub memory: MemoryArgs,
 
     #[command(flatten)]
     pub metrics: MetricsArgs,

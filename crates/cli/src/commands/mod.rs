@@ -10,6 +10,7 @@ pub mod results;
 pub mod retry;
 pub mod run;
 pub mod scan;
+pub mod serve;
 pub mod shell;
 pub mod simulate;
 mod simulate_batches;

@@ -88,6 +88,7 @@ mod sandbox;
 mod scan;
 mod schema;
 mod secrets;
+mod serve;
 mod shared;
 mod shell;
 mod simulate;

@@ -6,33 +6,29 @@ mod report;
 
 use std::sync::{Arc, Mutex};
 
-use batchwright::config::SettingsWatch;
 use batchwright::plan::SettingsEvent;
-use batchwright::queue::{Durability, SqliteOptions};
-use batchwright::{Context, Error, ErrorPolicy, JobQueue, Settings};
+use batchwright::{Context, Error, ErrorPolicy, JobQueue};
 
 use self::queue_progress::QueueProgress;
 use self::remaining::{EmbeddingsNote, Remaining};
 use crate::args::work::WorkArgs;
-use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::job_types;
 use crate::metrics_file::Served;
-use crate::provider;
 use crate::queue::all_of;
 use crate::routes;
-use crate::settings::{refused, store};
 use crate::signals::{Signals, stopping_line};
+use crate::worker;
 
 pub fn execute(args: &WorkArgs) -> Exit {
     args.show.say.start_log();
-    args.memory.apply();
+    args.worker.memory.apply();
     work(args).unwrap_or_else(|refusal| refusal.end(args.json, args.show.say.quiet))
 }
 
 fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
-    let ctx = Context::new().with_grace(args.grace);
+    let ctx = Context::new().with_grace(args.worker.grace);
     let signals = Signals::watch(
         &ctx,
         (!args.show.say.quiet).then(|| stopping_line(&ctx, "")),
@@ -42,20 +38,13 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
             display::say(&line);
         }
     };
-    let folder = data_dir(args.data_dir.as_deref()).ok_or_else(|| {
-        Refusal::could_not_run("there is no place for the queue: name one with --data-dir")
-    })?;
-    let watch = settings(args)?;
-    let manager = routes::manager(args, watch.settings(), &ctx, &say)?;
+    let folder = worker::folder(&args.worker)?;
+    let watch = worker::settings(&args.worker)?;
+    let manager = routes::manager(&args.worker, watch.settings(), &ctx, &say)?;
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
-    let options = SqliteOptions::default().durability(match args.fsync {
-        true => Durability::Full,
-        false => Durability::Normal,
-    });
-    let queue = JobQueue::open_with(&folder.join("llm_jobs.db"), options)
-        .map_err(|error| Refusal::could_not_run(error.message()))?;
+    let queue = worker::queue(&args.worker, &folder)?;
     let processes = all_of(&queue, &args.processes)?;
     say(routes::line(&manager)?);
     let mut note = EmbeddingsNote::default();
@@ -73,7 +62,10 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         .context(&ctx)
         .notifier(listeners.notifier)
         .follow(watch)
-        .job_types(job_types::of_worker(args.audio_dir.as_deref(), &folder))
+        .job_types(job_types::of_worker(
+            args.worker.audio_dir.as_deref(),
+            &folder,
+        ))
         .on_settings(tell_changes(progress.clone(), queue.clone(), note))
         .worker(&queue)
         .map_err(failed)?;
@@ -121,25 +113,4 @@ fn tell_changes(
         }
         _ => {}
     }
-}
-
-/// The settings of this data folder and environment beneath the flags, and their later changes.
-fn settings(args: &WorkArgs) -> Result<SettingsWatch, Refusal> {
-    let settings = Settings::new().environment(|name| std::env::var(name).ok());
-    let mut settings = provider::with_flags(settings, &args.provider)?;
-    for (key, flag, words) in [
-        ("llm.bulk_strategy", "--strategy", &args.strategy),
-        ("llm.sync_concurrency", "--concurrency", &args.concurrency),
-        ("llm.requests_per_minute", "--rpm", &args.rpm),
-        ("llm.tokens_per_minute", "--tpm", &args.tpm),
-        ("llm.request_timeout", "--timeout", &args.timeout),
-        ("queue.max_retries", "--max-retries", &args.max_retries),
-    ] {
-        settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
-    }
-    let store = store(args.data_dir.as_deref()).ok_or_else(|| {
-        Refusal::could_not_run("there is no place for settings: name one with --data-dir")
-    })?;
-    SettingsWatch::new(settings, Arc::new(store))
-        .map_err(|error| Refusal::could_not_run(error.message()))
 }

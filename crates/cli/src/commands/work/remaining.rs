@@ -48,10 +48,14 @@ impl Remaining {
         }
         let mut seen = HashSet::new();
         batches.retain(|batch| !batch.attended && seen.insert(batch.label.clone()));
-        let data_dir = args.data_dir.as_deref().map_or_else(String::new, |folder| {
-            let folder = crate::command_line::quoted(&folder.to_string_lossy());
-            format!(" --data-dir {folder}")
-        });
+        let data_dir = args
+            .worker
+            .data_dir
+            .as_deref()
+            .map_or_else(String::new, |folder| {
+                let folder = crate::command_line::quoted(&folder.to_string_lossy());
+                format!(" --data-dir {folder}")
+            });
         Ok(Self {
             batches,
             run_lines,

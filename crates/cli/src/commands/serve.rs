@@ -1,0 +1,158 @@
+//! `batchwright serve`: the queue over HTTP, with a worker of it.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchwright::plan::SettingsEvent;
+use batchwright::progress::Metrics;
+use batchwright::{Context, Error, ErrorPolicy, Secret};
+use batchwright_server::{RunningServer, Server};
+
+use crate::args::serve::ServeArgs;
+use crate::background::Cancelled;
+use crate::display;
+use crate::exit::{Exit, Refusal};
+use crate::job_types;
+use crate::routes;
+use crate::signals::Signals;
+use crate::worker;
+
+/// Shorter ones can be guessed.
+const TOKEN_CHARACTERS: usize = 16;
+/// How often to look whether the worker is still there.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub fn execute(args: &ServeArgs) -> Exit {
+    args.show.say.start_log();
+    args.worker.memory.apply();
+    serve(args).unwrap_or_else(|refusal| refusal.end(false, args.show.say.quiet))
+}
+
+fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
+    let ctx = Context::new().with_grace(args.worker.grace);
+    let quiet = args.show.say.quiet;
+    let stopping = format!(
+        "stopping: requests and jobs under way may end within {} s; once more to end now",
+        ctx.grace().as_secs()
+    );
+    let signals = Signals::watch(&ctx, (!quiet).then_some(stopping))?;
+    let cancelled = Cancelled::of(&ctx);
+    let say = move |line: String| {
+        if !quiet {
+            display::say(&line);
+        }
+    };
+    let token = token(args)?;
+    let folder = worker::folder(&args.worker)?;
+    let watch = worker::settings(&args.worker)?;
+    let settings = watch.settings().clone();
+    let store = worker::store(&args.worker)?;
+    let manager = routes::manager(&args.worker, &settings, &ctx, &say)?;
+    if ctx.is_cancelled() {
+        return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
+    }
+    let queue = worker::queue(&args.worker, &folder)?;
+    say(routes::line(&manager)?);
+    let metrics = Metrics::new();
+    let types = job_types::of_worker(args.worker.audio_dir.as_deref(), &folder);
+    let manager = manager
+        .context(&ctx)
+        .observer(Arc::new(metrics.clone()))
+        .follow(watch)
+        .job_types(types)
+        .on_settings(move |event| tell(event, &say));
+    let failed = |error: Error| Refusal::could_not_run(error.message());
+    let worker = manager
+        .worker(&queue)
+        .map_err(failed)?
+        .on_error(ErrorPolicy::ContinueOnError);
+    let mut server = Server::new(queue, worker)
+        .address(SocketAddr::new(args.host, args.port))
+        .data_dir(&folder)
+        .manager(manager)
+        .settings(settings, Arc::new(store))
+        .map_err(failed)?
+        .metrics(metrics)
+        .max_connections(args.max_connections)
+        .max_upload_bytes(args.max_uploads)
+        .grace(args.worker.grace);
+    if let Some(token) = token {
+        server = server.token(token);
+    }
+    for host in &args.allow_host {
+        server = server.allow_host(host);
+    }
+    let running = server.start().map_err(failed)?;
+    announce(&running, args);
+    while cancelled.receiver.recv_timeout(LOOK).is_err() {
+        if running.is_finished() {
+            break;
+        }
+    }
+    let report = running.stop().map_err(failed)?;
+    for result in &report.unsaved {
+        display::error(&format!(
+            "a result could not be recorded; here it is: {result}"
+        ));
+    }
+    match report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
+        Some(stop) => Err(Refusal::could_not_run(format!(
+            "the worker stopped: {stop}"
+        ))),
+        None => Ok(Exit::Success),
+    }
+}
+
+/// For scripts on standard output, for people on standard error.
+fn announce(running: &RunningServer, args: &ServeArgs) {
+    let url = format!("http://{}", running.address());
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "ready {url}").and_then(|()| out.flush());
+    if !args.show.say.quiet {
+        display::say(&format!("  dashboard      {url}/"));
+        display::say(&format!(
+            "  jobs           {url}/api/v1  (described at {url}/api/v1/openapi.json)"
+        ));
+        display::say(&format!("  OpenAI clients {url}/v1"));
+    }
+}
+
+/// What every client has to send, if anything.
+fn token(args: &ServeArgs) -> Result<Option<Secret>, Refusal> {
+    let text = match &args.token_file {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| Refusal::usage(format!("--token-file {}: {error}", path.display())))?,
+        None => match std::env::var("BATCHWRIGHT_TOKEN") {
+            Ok(text) => text,
+            Err(_) => return Ok(None),
+        },
+    };
+    let text = text.trim();
+    if text.chars().count() < TOKEN_CHARACTERS {
+        let why = format!(
+            "the token has fewer than {TOKEN_CHARACTERS} characters and could be guessed; make one: openssl rand -hex 32"
+        );
+        return Err(Refusal::usage(why));
+    }
+    Ok(Some(Secret::new(text)))
+}
+
+fn tell(event: &SettingsEvent<'_>, say: &dyn Fn(String)) {
+    match event {
+        SettingsEvent::Changed { key, before, now } => {
+            let (before, now) = (before.unwrap_or("unset"), now.unwrap_or("unset"));
+            say(format!("settings changed: {key} {before} -> {now}"));
+        }
+        SettingsEvent::Applied(manager) => {
+            if let Ok(line) = routes::line(manager) {
+                say(line);
+            }
+        }
+        SettingsEvent::Refused(error) => {
+            say(format!("the old settings hold: {}", error.message()));
+        }
+        _ => {}
+    }
+}
