@@ -7,6 +7,7 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
+use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
@@ -29,7 +30,7 @@ pub(crate) struct FileBacklog {
     allowance: usize,
     output_cap: Option<u32>,
     limits: PackLimits,
-    waiting: Waiting<(u32, Range<u32>, Tries)>,
+    waiting: Waiting<(u32, Range<u32>, Tries, ItemTimer)>,
 }
 
 impl FileBacklog {
@@ -95,7 +96,12 @@ impl FileBacklog {
     }
 
     /// What an item is asked with, for the items at these places too.
-    fn ticket(&self, item: u32, places: Range<u32>, tries: Tries) -> Ticket<FileTask> {
+    fn ticket(
+        &self,
+        item: u32,
+        places: Range<u32>,
+        (tries, timer): (Tries, ItemTimer),
+    ) -> Ticket<FileTask> {
         let (i, index) = (item as usize, self.index());
         let bytes = index.end(i) - index.offset(i);
         let group = Again {
@@ -118,6 +124,7 @@ impl FileBacklog {
             order: item.into(),
             class: self.class(item).clone(),
             tries,
+            timer,
         }
     }
 
@@ -135,7 +142,7 @@ impl FileBacklog {
                     step,
                     ..Tries::default()
                 };
-                let mut ticket = self.ticket(item, 0..0, tries);
+                let mut ticket = self.ticket(item, 0..0, (tries, ItemTimer::default()));
                 ticket.task.supersedes = false;
                 ticket.task.group = Some(Box::new(Group::new(&self.shared, again)));
                 return Some(ticket);
@@ -143,7 +150,7 @@ impl FileBacklog {
             if self.allowance > 0 {
                 self.allowance -= 1;
                 let quota = self.class(item).quota(0);
-                let first = (item, again.places, Tries::default());
+                let first = (item, again.places, Tries::default(), ItemTimer::default());
                 self.waiting.push(quota, Time::ZERO, item.into(), first);
             }
         }
@@ -170,12 +177,13 @@ impl Backlog for FileBacklog {
         while out.len() < max {
             if let Some(ticket) = self.left_of_group() {
                 out.push(ticket);
-            } else if let Some((item, places, tries)) = self.waiting.pop(&availability.pauses, now)
+            } else if let Some((item, places, tries, timer)) =
+                self.waiting.pop(&availability.pauses, now)
             {
-                out.push(self.ticket(item, places, tries));
+                out.push(self.ticket(item, places, (tries, timer)));
             } else if let Some(item) = self.fresh(availability, now) {
                 let places = self.shared.equals.asked_for(self.index(), item);
-                out.push(self.ticket(item as u32, places, Tries::default()));
+                out.push(self.ticket(item as u32, places, Default::default()));
             } else {
                 break;
             }
@@ -213,7 +221,7 @@ impl Backlog for FileBacklog {
             Some(group) => group.places,
             None => 0..0,
         };
-        let item = (index, places, ticket.tries);
+        let item = (index, places, ticket.tries, ticket.timer);
         self.waiting.push(quota, due, ticket.order, item);
     }
 

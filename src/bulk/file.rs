@@ -406,7 +406,7 @@ impl<'a> FileRun<'a> {
                         &route,
                         &requests,
                         &tasks,
-                        &ticket.tries,
+                        (&ticket.tries, &ticket.timer),
                         (replies, &keep),
                         ctx,
                     )

@@ -67,7 +67,7 @@ pub(super) fn file_runner<'r>(
             route,
             &requests,
             &tasks,
-            &ticket.tries,
+            (&ticket.tries, &ticket.timer),
             (replies, keep),
             ctx,
         )

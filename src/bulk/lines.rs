@@ -1,7 +1,6 @@
 //! Outcomes as result lines: rendered by the thread that made the call, appended in groups.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
@@ -9,6 +8,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::Paid;
+use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::Settled;
@@ -16,7 +16,7 @@ use crate::llm::outcome::{EarlierProvider, Outcome};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::route::{Route, latency};
+use crate::llm::route::Route;
 use crate::observe::tally::{Measure, Tally};
 
 use super::call::{call_step, measure};
@@ -139,8 +139,7 @@ fn reused(mut outcome: Outcome, named: Named) -> Outcome {
     outcome.input = named.input;
     outcome.answered_by = None;
     outcome.reused = true;
-    outcome.attempts = 0;
-    outcome.latency = Duration::ZERO;
+    outcome = outcome.with_calls(0, None);
     if let Ok(answer) = &mut outcome.result {
         answer.set_paid(FREE);
     }
@@ -159,8 +158,7 @@ fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
 pub(super) fn free(outcome: &Outcome) -> Outcome {
     let mut shared = outcome.clone();
     shared.answered_by = shared.answered_by.take().or(shared.id.take());
-    shared.attempts = 0;
-    shared.latency = Duration::ZERO;
+    shared = shared.with_calls(0, None);
     shared.result = match shared.result {
         Ok(mut answer) => {
             answer.set_paid(FREE);
@@ -180,20 +178,22 @@ pub(crate) fn call_for_lines<T: Identified>(
     route: &Route<'_>,
     requests: &[&Request],
     tasks: &[&T],
-    tries: &Tries,
+    (tries, timer): (&Tries, &ItemTimer),
     (replies, keep): (Option<&Replies>, &Keep<'_>),
     ctx: &Context,
 ) -> Reply<Lines> {
     let reply = call_step(route, requests, tries, ctx);
     let result = reply.result.and_then(|answered| {
-        let mut tries = *tries;
+        let (mut tries, mut timer) = (*tries, *timer);
         tries.calls = tries.calls.saturating_add(1);
         let mut lines = Lines {
             bytes: Vec::with_capacity(512),
             measure: measure(&answered),
             ..Lines::default()
         };
-        let spent = latency(tries.first.time(), route.clock_ref().now());
+        let now = route.clock_ref().now();
+        timer.end_call(tries.first, now);
+        let time = timer.split(tries.first, now);
         let pack = requests.iter().zip(tasks);
         for (mut response, (request, task)) in answered.responses.into_iter().zip(pack) {
             let Some(named) = task.named() else { continue };
@@ -201,7 +201,7 @@ pub(crate) fn call_for_lines<T: Identified>(
             let asked = || route.asked(tries.step, request).1;
             response.model = response.model.or_else(asked);
             let earlier = route.earlier(tries.trail, request);
-            let outcome = outcome(named, None, earlier, &tries, spent, Ok(response));
+            let outcome = outcome(named, None, earlier, &tries, time, Ok(response));
             write(&mut lines.bytes, &outcome)?;
             keep(tries.step, request, &outcome);
             if !task.is_alone() {
@@ -225,8 +225,8 @@ pub(crate) fn call_for_lines<T: Identified>(
 
 /// The line of an item that was never sent.
 pub(super) fn unsent_line(bytes: &mut Vec<u8>, named: &Named, error: Error) -> Result<(), Error> {
-    let (tries, no_time) = (Tries::default(), Duration::ZERO);
-    let outcome = outcome(named, None, Vec::new(), &tries, no_time, Err(error));
+    let tries = Tries::default();
+    let outcome = outcome(named, None, Vec::new(), &tries, None, Err(error));
     write(bytes, &outcome)
 }
 
@@ -235,11 +235,11 @@ fn outcome(
     provider: Option<String>,
     earlier: Vec<EarlierProvider>,
     tries: &Tries,
-    latency: Duration,
+    time: Option<ItemTime>,
     result: Result<Response, Error>,
 ) -> Outcome {
     Outcome::new(Some(named.id.clone()), result)
-        .with_calls(tries.calls.into(), latency)
+        .with_calls(tries.calls.into(), time)
         .with_asked(provider, named.model.clone(), earlier)
         .with_request_hash(Some(named.request_hash.clone()))
         .with_input(named.input.clone())
@@ -288,7 +288,8 @@ impl LineSink<'_> {
             Settled::Final(ticket, Err(error)) => {
                 let mut bytes = Vec::new();
                 for member in &ticket.task {
-                    self.failure(&mut bytes, &member.task, &ticket.tries, error, now);
+                    let been = (&ticket.tries, &ticket.timer);
+                    self.failure(&mut bytes, &member.task, been, error, now);
                 }
                 Cow::Owned(bytes)
             }
@@ -300,7 +301,7 @@ impl LineSink<'_> {
         &self,
         bytes: &mut Vec<u8>,
         task: &T,
-        tries: &Tries,
+        (tries, timer): (&Tries, &ItemTimer),
         error: &Error,
         now: Time,
     ) {
@@ -314,9 +315,9 @@ impl LineSink<'_> {
         let (provider, model) = self.route.asked(tries.step, &request);
         named.model = model;
         let earlier = self.route.earlier(tries.trail, &request);
-        let spent = latency(tries.first.time(), now);
+        let time = timer.split(tries.first, now);
         let failed = Err(error.clone());
-        let outcome = outcome(&named, Some(provider), earlier, tries, spent, failed);
+        let outcome = outcome(&named, Some(provider), earlier, tries, time, failed);
         let mut lines = Lines::default();
         if write(&mut lines.bytes, &outcome).is_err() {
             return;

@@ -7,6 +7,7 @@ use crate::base::error::Error;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Feeder, Next, Tail};
+use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
@@ -57,7 +58,7 @@ pub(crate) struct ListBacklog<'r, R> {
     /// Of a source that another thread reads, how many came.
     read: usize,
     ended: bool,
-    waiting: Waiting<(Item<R>, Tries, Class)>,
+    waiting: Waiting<(Item<R>, Tries, ItemTimer, Class)>,
     waiting_bytes: usize,
     last_class: Option<(Vec<QuotaKey>, Class)>,
     /// Why nothing more comes from the source.
@@ -79,12 +80,14 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     }
 
     /// What waits, and what is at hand but was never taken, in the order of the input.
-    pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries)> {
+    pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries, ItemTimer)> {
         let waiting = self.waiting.drain();
-        let mut rest: Vec<_> = waiting.map(|(item, tries, _)| (item, tries)).collect();
-        rest.sort_by_key(|(item, _)| item.index);
+        let mut rest: Vec<_> = waiting
+            .map(|(item, tries, timer, _)| (item, tries, timer))
+            .collect();
+        rest.sort_by_key(|(item, ..)| item.index);
         while let Some(item) = self.next() {
-            rest.push((item, Tries::default()));
+            rest.push((item, Tries::default(), ItemTimer::default()));
         }
         rest
     }
@@ -122,13 +125,19 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         }
     }
 
-    fn ticket(&self, item: Item<R>, tries: Tries, class: Class) -> Ticket<Item<R>> {
+    fn ticket(
+        &self,
+        item: Item<R>,
+        (tries, timer): (Tries, ItemTimer),
+        class: Class,
+    ) -> Ticket<Item<R>> {
         Ticket {
             cost: cost(item.request.borrow()),
             order: item.index as u64,
             task: item,
             class,
             tries,
+            timer,
         }
     }
 }
@@ -144,9 +153,9 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     ) -> Result<Take<Item<R>>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries, class)) = self.waiting.pop(&availability.pauses, now) {
+            if let Some((item, tries, timer, class)) = self.waiting.pop(&availability.pauses, now) {
                 self.waiting_bytes -= self.weight(item.request.borrow());
-                out.push(self.ticket(item, tries, class));
+                out.push(self.ticket(item, (tries, timer), class));
                 continue;
             }
             if self.ended || self.waiting_bytes >= WAITING_BYTES {
@@ -159,10 +168,10 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             if let Some(quota) = availability.paused_quota(&class, 0, now) {
                 self.waiting_bytes += self.weight(item.request.borrow());
                 let order = item.index as u64;
-                self.waiting
-                    .pass_over(quota, order, (item, Tries::default(), class));
+                let first = (item, Tries::default(), ItemTimer::default(), class);
+                self.waiting.pass_over(quota, order, first);
             } else {
-                out.push(self.ticket(item, Tries::default(), class));
+                out.push(self.ticket(item, Default::default(), class));
             }
         }
         if !out.is_empty() {
@@ -183,8 +192,8 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     fn wait(&mut self, ticket: Ticket<Item<R>>, due: Time) {
         self.waiting_bytes += self.weight(ticket.task.request.borrow());
         let (quota, order) = (ticket.quota(), ticket.order);
-        self.waiting
-            .push(quota, due, order, (ticket.task, ticket.tries, ticket.class));
+        let item = (ticket.task, ticket.tries, ticket.timer, ticket.class);
+        self.waiting.push(quota, due, order, item);
     }
 
     fn limits(&self, item: &Item<R>) -> PackLimits {

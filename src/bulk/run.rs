@@ -18,7 +18,6 @@ use crate::base::thread::{spawn, spawn_scoped};
 use crate::config::choices::Dedupe;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::pack::PackLimits;
-use crate::engine::route::Tries;
 use crate::engine::run::{
     CallsAtOnce, Finish, MOST_THREADS, Observer, Outlet, RunSetup, TICK, Waker, bad_concurrency,
     run,
@@ -35,7 +34,7 @@ use crate::observe::tally::{Summary, Tally};
 use super::call::{Answered, call_step, finished, progress};
 use super::list::{Item, ListBacklog, Source, feed};
 use super::shared_list::SharedList;
-use super::sinks::{Batch, Channel, Slots, outcome};
+use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink};
 use crate::engine::pack::{Pack, Packed};
 
@@ -204,18 +203,17 @@ impl<'a> Bulk<'a> {
             _ => Error::cancelled(),
         };
         let now = route.clock_ref().now();
-        for (item, tries) in rest {
+        for (item, tries, timer) in rest {
             let error = route.dropped(item.request, &tries, why_not(&stop));
             let asked = (item.index, item.request);
-            outcomes[item.index] = Some(outcome(route, asked, &tries, Err(error), now));
+            let outcome = outcome(route, asked, (&tries, &timer), Err(error), now);
+            outcomes[item.index] = Some(outcome);
         }
         let outcomes = outcomes
             .into_iter()
             .zip(requests.iter().enumerate())
             .map(|(slot, asked)| {
-                slot.unwrap_or_else(|| {
-                    outcome(route, asked, &Tries::default(), Err(why_not(&stop)), now)
-                })
+                slot.unwrap_or_else(|| not_sent(route, asked, why_not(&stop), now))
             })
             .collect();
         match stop {
@@ -309,8 +307,7 @@ impl<'a> Bulk<'a> {
 
     fn unsent(&self, asked: (usize, &Request)) -> Outcome {
         let now = self.route.clock_ref().now();
-        let cancelled = Err(Error::cancelled());
-        outcome(&self.route, asked, &Tries::default(), cancelled, now)
+        not_sent(&self.route, asked, Error::cancelled(), now)
     }
 
     fn misuse(&self) -> Option<StopReason> {
@@ -359,10 +356,10 @@ impl<'a> Bulk<'a> {
         let mut work = end.dispatcher.work;
         let now = self.route.clock_ref().now();
         let rest = work.backlog.items.rest();
-        left.extend(rest.into_iter().map(|(item, tries)| {
-            let request = &item.request;
-            let error = self.route.dropped(request, &tries, Error::cancelled());
-            outcome(&self.route, (item.index, request), &tries, Err(error), now)
+        left.extend(rest.into_iter().map(|(item, tries, timer)| {
+            let (asked, been) = ((item.index, &item.request), (&tries, &timer));
+            let error = self.route.dropped(asked.1, &tries, Error::cancelled());
+            outcome(&self.route, asked, been, Err(error), now)
         }));
         let all_done = end.summary.pending == 0 && left.is_empty() && total.is_some();
         match end.stop {

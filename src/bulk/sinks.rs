@@ -6,12 +6,13 @@ use crossbeam_channel::Sender;
 
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
+use crate::engine::item_time::ItemTimer;
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::route::{Route, latency};
+use crate::llm::route::Route;
 use crate::observe::tally::Tally;
 
 use super::call::{Answered, measure};
@@ -23,7 +24,7 @@ use crate::engine::pack::Pack;
 pub(super) fn outcome(
     route: &Route<'_>,
     (index, request): (usize, &Request),
-    tries: &Tries,
+    (tries, timer): (&Tries, &ItemTimer),
     result: Result<Response, Error>,
     now: Time,
 ) -> Outcome {
@@ -31,8 +32,19 @@ pub(super) fn outcome(
     let earlier = route.earlier(tries.trail, request);
     Outcome::new(request.id.clone(), result)
         .of(index, request)
-        .with_calls(tries.calls.into(), latency(tries.first.time(), now))
+        .with_calls(tries.calls.into(), timer.split(tries.first, now))
         .with_asked(Some(provider), model, earlier)
+}
+
+/// The outcome of a request for which no call was made.
+pub(super) fn not_sent(
+    route: &Route<'_>,
+    asked: (usize, &Request),
+    error: Error,
+    now: Time,
+) -> Outcome {
+    let been = (&Tries::default(), &ItemTimer::default());
+    outcome(route, asked, been, Err(error), now)
 }
 
 /// Counts the end of a pack and hands out the outcomes of its items with their places. False for the
@@ -67,7 +79,8 @@ fn ended<R: Borrow<Request>>(
         };
         let Item { index, request } = member.task;
         let asked = (index, request.borrow());
-        put(index, outcome(route, asked, &ticket.tries, result, now));
+        let been = (&ticket.tries, &ticket.timer);
+        put(index, outcome(route, asked, been, result, now));
     }
     own
 }

@@ -366,6 +366,10 @@ impl<W: Work> Dispatcher<W> {
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
+        let waited_for = ticket.quota();
+        ticket.timer.end_wait(ticket.tries.first, now, |from, to| {
+            self.limiter.paused_between(waited_for, from, to)
+        });
         let step = ticket.tries.step;
         match self.availability.callable_step(&ticket.class, step) {
             Some(live) => self.pass_steps(&mut ticket, live),
@@ -484,8 +488,10 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    fn wait_until(&mut self, ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {
+    fn wait_until(&mut self, mut ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {
         self.counters.in_flight -= 1;
+        let paused = self.limiter.paused_until(ticket.quota());
+        ticket.timer.start_wait(ticket.tries.first, paused, at);
         self.pending.push(Settled::Later(ticket, at, why));
     }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::base::error::Sent;
 use crate::base::hints::RateWindow;
 use crate::engine::class::Class;
+use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::loading::MAX_LOADING;
@@ -18,15 +19,17 @@ struct Costs {
     tokens: Vec<u32>,
     next: usize,
     class: Class,
-    waiting: Waiting<(usize, Tries)>,
+    waiting: Waiting<(usize, (Tries, ItemTimer))>,
     /// Items that have their outcome, and whether it is a success.
     ended: Vec<(usize, bool)>,
+    /// Where their time went.
+    times: Vec<ItemTime>,
     /// A success has asked nobody.
     asks_nobody: bool,
 }
 
 impl Costs {
-    fn ticket(&self, task: usize, tries: Tries) -> Ticket<usize> {
+    fn ticket(&self, task: usize, (tries, timer): (Tries, ItemTimer)) -> Ticket<usize> {
         Ticket {
             task,
             cost: Cost {
@@ -36,6 +39,7 @@ impl Costs {
             order: task as u64,
             class: self.class.clone(),
             tries,
+            timer,
         }
     }
 }
@@ -64,10 +68,10 @@ impl Work for Costs {
             // As a list does it: the items behind may have another quota.
             match availability.paused_quota(&self.class, 0, now) {
                 Some(quota) => {
-                    let item = (task, Tries::default());
+                    let item = (task, Default::default());
                     self.waiting.pass_over(quota, task as u64, item);
                 }
-                None => out.push(self.ticket(task, Tries::default())),
+                None => out.push(self.ticket(task, Default::default())),
             }
         }
         if !out.is_empty() {
@@ -90,15 +94,19 @@ impl Work for Costs {
         !self.asks_nobody
     }
 
-    fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, _: Time) -> Result<(), Error> {
+    fn settle(&mut self, done: &mut Vec<Settled<usize, ()>>, now: Time) -> Result<(), Error> {
         for settled in done.drain(..) {
             match settled {
                 Settled::Later(ticket, due, _) => {
                     let (quota, order) = (ticket.quota(), ticket.order);
-                    let item = (ticket.task, ticket.tries);
+                    let item = (ticket.task, (ticket.tries, ticket.timer));
                     self.waiting.push(quota, due, order, item);
                 }
-                Settled::Final(ticket, result) => self.ended.push((ticket.task, result.is_ok())),
+                Settled::Final(ticket, result) => {
+                    self.ended.push((ticket.task, result.is_ok()));
+                    self.times
+                        .extend(ticket.timer.split(ticket.tries.first, now));
+                }
                 Settled::Unsent(..) => {}
             }
         }
@@ -121,6 +129,7 @@ fn dispatcher(
         class: Class::new([quota]),
         waiting: Waiting::default(),
         ended: Vec::new(),
+        times: Vec::new(),
         asks_nobody: false,
     };
     let options = Options {
@@ -187,6 +196,48 @@ fn an_item_that_needs_many_tokens_goes_when_its_turn_comes() {
         let (order, _, _) = drive(&mut run, || Ok(()));
         assert_eq!(order, Vec::from_iter(0..150), "{large} at {concurrency}");
     }
+}
+
+/// Where the time of an item goes whose first call fails in this way.
+fn time_after(limits: Limits, error: Error) -> ItemTime {
+    let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
+    let first = Cell::new(Some(error));
+    let (order, _, end) = drive(&mut run, || first.take().map_or(Ok(()), Err));
+    assert_eq!((order.len(), &run.work.ended[..]), (2, &[(0, true)][..]));
+    let time = run.work.times[0];
+    assert_eq!(time.total(), end.since(Time::ZERO));
+    assert_eq!(time.provider.as_millis(), 80, "{time:?}");
+    time
+}
+
+#[test]
+fn each_wait_of_an_item_has_its_name() {
+    let seconds = |time: Duration| time.as_secs_f64();
+    let failed = |kind| Error::new(kind, "x").with_sent(Sent::Answered);
+    let troubled = || failed(ErrorKind::Transient).with_status(500);
+    let time = time_after(Limits::default(), troubled());
+    assert!((1.0..1.26).contains(&seconds(time.backoff)), "{time:?}");
+    assert!(
+        time.cooldown.is_zero() && seconds(time.quota) < 0.01,
+        "{time:?}"
+    );
+
+    // One call in ten seconds.
+    let time = time_after(
+        Limits::default().requests_per_minute(6.0).burst(1),
+        troubled(),
+    );
+    assert!((1.0..1.26).contains(&seconds(time.backoff)), "{time:?}");
+    assert!((8.6..9.0).contains(&seconds(time.quota)), "{time:?}");
+
+    let asked = Some(Duration::from_secs(7));
+    let refused = failed(ErrorKind::RateLimited).with_status(429);
+    let time = time_after(Limits::default(), refused.with_retry_after(asked));
+    assert_eq!(seconds(time.cooldown), 7.0, "{time:?}");
+    assert!(
+        seconds(time.backoff) < 0.71 && seconds(time.quota) < 0.01,
+        "{time:?}"
+    );
 }
 
 #[test]

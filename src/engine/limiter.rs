@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -152,10 +152,21 @@ impl Limiter {
 
     /// True while a quota pauses for a refusal or a failure, rather than for its allowance.
     pub(crate) fn cools_down(&self, quota: QuotaId, now: Time) -> bool {
+        self.paused_until(quota) > now
+    }
+
+    /// Until when a quota pauses for a refusal or a failure; a time in the past if it does not.
+    pub(crate) fn paused_until(&self, quota: QuotaId) -> Time {
         let mut state = self.state.lock();
-        state
-            .get(quota)
-            .is_some_and(|quota| quota.paused_until > now)
+        let quota = state.get(quota);
+        quota.map_or(Time::ZERO, |quota| quota.paused_until)
+    }
+
+    /// How long of this time a quota has paused for refusals and failures.
+    pub(crate) fn paused_between(&self, quota: QuotaId, from: Time, to: Time) -> Duration {
+        let mut state = self.state.lock();
+        let quota = state.get(quota);
+        quota.map_or(Duration::ZERO, |quota| quota.cool_downs.between(from, to))
     }
 
     /// Calls that could start now, as far as that does not depend on their tokens.

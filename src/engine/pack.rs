@@ -146,7 +146,7 @@ impl<B: Backlog> Packed<B> {
 
     /// Gives the members of a pack back, each with what the pack has been through.
     pub(crate) fn wait(&mut self, pack: Ticket<Pack<B::Task>>, due: Time) {
-        let (class, tries) = (pack.class, pack.tries);
+        let (class, tries, timer) = (pack.class, pack.tries, pack.timer);
         for Member { task, cost, order } in pack.task {
             let ticket = Ticket {
                 task,
@@ -154,6 +154,7 @@ impl<B: Backlog> Packed<B> {
                 order,
                 class: class.clone(),
                 tries,
+                timer,
             };
             self.items.wait(ticket, due);
         }
@@ -218,6 +219,7 @@ impl<T> Packing<T> {
             order: ticket.order,
             class: ticket.class.clone(),
             tries: ticket.tries,
+            timer: ticket.timer,
             task: vec![member(ticket)],
         };
         match inputs {

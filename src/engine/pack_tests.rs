@@ -53,6 +53,7 @@ impl Sizes {
             order: item as u64,
             class: self.classes[usize::from(kind)].clone(),
             tries,
+            timer: Default::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::base::clock::Time;
 use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
+use super::cool_downs::CoolDowns;
 use super::pace::Begun;
 use super::quota::{CallEnd, Limits, QuotaId};
 use super::rate_guess::RateGuess;
@@ -69,6 +70,7 @@ pub(super) struct Quota {
     pub(super) reserved: (f64, f64),
     has_replied: bool,
     pub(super) paused_until: Time,
+    pub(super) cool_downs: CoolDowns,
     /// Raised by each cut and each pause; a refusal of a call started before it is old news.
     generation: u32,
     /// Pauses since the last reply.
@@ -126,6 +128,7 @@ impl Quota {
             reserved: (0.0, 0.0),
             has_replied: given.known,
             paused_until: Time::ZERO,
+            cool_downs: CoolDowns::default(),
             generation: 0,
             streak: 0,
             replies: 0,
@@ -185,15 +188,19 @@ impl Quota {
         now: Time,
         act: impl FnOnce(&mut Self) -> T,
     ) -> T {
-        let Some(mut share) = self.share.take() else {
-            return act(self);
+        let out = match self.share.take() {
+            None => act(self),
+            Some(mut share) => {
+                let waits_for_reply = share.begin(self.common(), has_new_limits, now);
+                let out = act(self);
+                if waits_for_reply {
+                    share.end(self.common(), now);
+                }
+                self.share = Some(share);
+                out
+            }
         };
-        let waits_for_reply = share.begin(self.common(), has_new_limits, now);
-        let out = act(self);
-        if waits_for_reply {
-            share.end(self.common(), now);
-        }
-        self.share = Some(share);
+        self.cool_downs.note(self.paused_until, now);
         out
     }
 

@@ -25,7 +25,7 @@ mod checks;
 mod model;
 
 pub(super) use model::Random;
-use model::{HangingModel, Item, LoadingModel, ModelWork, ParallelModel};
+use model::{HangingModel, Item, LoadingModel, ModelWork, ParallelModel, TimeModel};
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(Reverse<(Time, u64)>);
@@ -135,6 +135,7 @@ impl Scene {
             classes,
             next: 0,
             waiting: Waiting::default(),
+            times: TimeModel::default(),
             source_until: if trickle { 0 } else { items },
             breaks_at: random
                 .chance(10)
@@ -257,6 +258,10 @@ impl Scene {
         );
         assert!(tries.attempt <= self.max_retries, "step tried too often");
         self.loading.check_start(&call.ticket);
+        self.dispatcher
+            .work
+            .times
+            .starts(call.ticket.task, self.now);
         let asked = self.put_off.get(&(call.ticket.task, tries.step));
         assert!(
             asked.is_none_or(|until| *until <= self.now),
@@ -439,6 +444,9 @@ impl Scene {
                 self.bury(error.kind(), quota, step);
             }
         }
+        let times = &mut self.dispatcher.work.times;
+        times.ended(call.ticket.task, self.now.since(call.began), self.now);
+        times.refused |= result.is_err() || !self.hints.is_empty();
         let ended = EndedCall {
             call,
             result,

@@ -9,6 +9,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
+use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
 use crate::engine::loading::MAX_LOADING;
 use crate::engine::route::Tries;
@@ -54,7 +55,8 @@ pub(super) struct ModelWork {
     pub classes: Vec<Class>,
     /// The first item that was never read from the source.
     pub next: usize,
-    pub waiting: Waiting<(u32, Tries)>,
+    pub waiting: Waiting<(u32, Tries, ItemTimer)>,
+    pub times: TimeModel,
     pub source_until: usize,
     /// The source breaks instead of giving this item.
     pub breaks_at: Option<usize>,
@@ -73,7 +75,7 @@ impl ModelWork {
     pub(super) fn class(&self, item: u32) -> Class {
         self.classes[item as usize % self.classes.len()].clone()
     }
-    fn ticket(&self, item: u32, tries: Tries) -> Ticket<u32> {
+    fn ticket(&self, item: u32, (tries, timer): (Tries, ItemTimer)) -> Ticket<u32> {
         Ticket {
             task: item,
             order: item.into(),
@@ -83,6 +85,7 @@ impl ModelWork {
             },
             class: self.class(item),
             tries,
+            timer,
         }
     }
     /// Items that the source will ever give.
@@ -108,25 +111,26 @@ impl Work for ModelWork {
         let mut out = Vec::new();
         let readable = self.source_until.min(self.end());
         while out.len() < max {
-            let ticket = if let Some((item, tries)) = self.waiting.pop(&availability.pauses, now) {
+            let waits = self.waiting.pop(&availability.pauses, now);
+            let ticket = if let Some((item, tries, timer)) = waits {
                 match self.items[item as usize] {
                     Item::Waiting { due, .. } => {
                         assert!(due <= now, "item {item} before its time");
                     }
                     other => panic!("item {item} offered while {other:?}"),
                 }
-                self.ticket(item, tries)
+                self.ticket(item, (tries, timer))
             } else if self.next < readable {
                 let item = self.next as u32;
                 let class = self.class(item);
                 self.next += 1;
                 if let Some(quota) = availability.paused_quota(&class, 0, now) {
                     self.items[item as usize] = Item::Waiting { due: now, step: 0 };
-                    self.waiting
-                        .pass_over(quota, item.into(), (item, Tries::default()));
+                    let first = (item, Tries::default(), ItemTimer::default());
+                    self.waiting.pass_over(quota, item.into(), first);
                     continue;
                 }
-                self.ticket(item, Tries::default())
+                self.ticket(item, Default::default())
             } else {
                 break;
             };
@@ -161,11 +165,12 @@ impl Work for ModelWork {
                     assert_eq!(*item, Item::Out);
                     let step = ticket.tries.step;
                     *item = Item::Waiting { due, step };
+                    self.times.waits(&ticket, due);
                     self.waiting.push(
                         ticket.quota(),
                         due,
                         ticket.order,
-                        (ticket.task, ticket.tries),
+                        (ticket.task, ticket.tries, ticket.timer),
                     );
                 }
                 settled if self.full_disk => left.push(settled),
@@ -194,12 +199,14 @@ impl Work for ModelWork {
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
                     *item = Item::Final { ok: result.is_ok() };
+                    self.times.check(&ticket, now);
                     self.unreleased += usize::from(self.defers);
                 }
                 Settled::Unsent(ticket, _) => {
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
                     *item = Item::Unsent;
+                    self.times.check(&ticket, now);
                     self.unreleased += usize::from(self.defers);
                 }
             }
@@ -214,6 +221,80 @@ impl Work for ModelWork {
 
     fn defers_release(&self) -> bool {
         self.defers
+    }
+}
+
+/// What the simulation itself sees of where the time of items goes.
+#[derive(Default)]
+pub(super) struct TimeModel {
+    items: HashMap<u32, Seen>,
+    /// Quotas that have ever had a reason to pause.
+    pub refused: bool,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    began: Option<Time>,
+    in_calls: Duration,
+    /// From the end of a call until the next try is due.
+    own_waits: Duration,
+    due: Option<Time>,
+    /// From then until the next call.
+    turns: Duration,
+    calls: u32,
+}
+
+impl TimeModel {
+    pub(super) fn starts(&mut self, item: u32, now: Time) {
+        let seen = self.items.entry(item).or_default();
+        seen.began.get_or_insert(now);
+        if let Some(due) = seen.due.take() {
+            seen.turns += now.since(due);
+        }
+        seen.calls += 1;
+    }
+
+    pub(super) fn ended(&mut self, item: u32, took: Duration, now: Time) {
+        let seen = self.items.entry(item).or_default();
+        seen.in_calls += took;
+        seen.due = Some(now);
+    }
+
+    fn waits(&mut self, ticket: &Ticket<u32>, due: Time) {
+        let seen = self.items.entry(ticket.task).or_default();
+        if let Some(before) = seen.due.filter(|before| *before < due) {
+            seen.own_waits += due.since(before);
+            seen.due = Some(due);
+        }
+    }
+
+    /// The parts of an item that has its end.
+    fn check(&self, ticket: &Ticket<u32>, now: Time) {
+        let Some(time) = ticket.timer.split(ticket.tries.first, now) else {
+            assert_eq!(ticket.tries.first.time(), None);
+            return;
+        };
+        let seen = &self.items[&ticket.task];
+        let latency = seen.began.map(|began| now.since(began));
+        assert_eq!(Some(time.total()), latency, "{time:?}");
+        // Each border lies in some millisecond.
+        let about = Duration::from_millis(2 + 2 * u64::from(seen.calls));
+        assert!(
+            time.provider.abs_diff(seen.in_calls) <= about,
+            "{time:?} of {seen:?}"
+        );
+        let waited = time.cooldown + time.backoff;
+        assert!(waited + about >= seen.own_waits, "{time:?} of {seen:?}");
+        assert!(
+            time.backoff <= seen.own_waits + about,
+            "{time:?} of {seen:?}"
+        );
+        let last = seen.due.map_or(Duration::ZERO, |due| now.since(due));
+        assert!(
+            time.quota <= seen.turns + last + about,
+            "{time:?} of {seen:?}"
+        );
+        assert!(self.refused || time.cooldown.is_zero(), "{time:?}");
     }
 }
 

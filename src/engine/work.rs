@@ -5,6 +5,7 @@ use crate::base::error::Error;
 
 use super::availability::Availability;
 use super::class::Class;
+use super::item_time::ItemTimer;
 use super::limiter::QuotaId;
 use super::route::Tries;
 use super::time_split::{Limit, TimeSplit};
@@ -27,6 +28,7 @@ pub(crate) struct Ticket<T> {
     pub order: u64,
     pub class: Class,
     pub tries: Tries,
+    pub timer: ItemTimer,
 }
 
 impl<T> Ticket<T> {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::base::brief::{FieldIf, Many, Name};
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
+use crate::engine::item_time::ItemTime;
 
 use super::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
 use super::request::Request;
@@ -44,6 +45,9 @@ pub struct Outcome {
     pub attempts: u32,
     /// From the start of its first call to its end, waiting for retries included.
     pub latency: Duration,
+    /// Where that time went, to the parts of which it adds up. `None` for an item that was never sent, and for a result
+    /// line that does not say.
+    pub time: Option<ItemTime>,
     /// The provider asked last.
     pub provider: Option<String>,
     /// The model asked for.
@@ -73,6 +77,7 @@ impl Outcome {
             result,
             attempts: 0,
             latency: Duration::ZERO,
+            time: None,
             provider: None,
             model: None,
             earlier: Vec::new(),
@@ -97,10 +102,11 @@ impl Outcome {
         self
     }
 
-    /// Sets how many calls were made for it, and how long that took.
-    pub(crate) fn with_calls(mut self, attempts: u32, latency: Duration) -> Self {
+    /// Sets how many calls were made for it, and where the time from the first one on went.
+    pub(crate) fn with_calls(mut self, attempts: u32, time: Option<ItemTime>) -> Self {
         self.attempts = attempts;
-        self.latency = latency;
+        self.latency = time.map_or(Duration::ZERO, |time| time.total());
+        self.time = time;
         self
     }
 
@@ -146,6 +152,13 @@ impl Outcome {
         self.paid().cost_usd
     }
 
+    /// Where its time went, if that says more than the latency.
+    fn time_told(&self) -> Option<ItemTime> {
+        let waited = |time: &ItemTime| !(time.quota + time.cooldown + time.backoff).is_zero();
+        let says_more = |time: &ItemTime| self.attempts > 1 || waited(time);
+        self.time.filter(says_more)
+    }
+
     fn paid(&self) -> Paid {
         match &self.result {
             Ok(answer) => answer.paid(),
@@ -164,6 +177,7 @@ impl fmt::Debug for Outcome {
             .field("result", &self.result)
             .field("attempts", &self.attempts)
             .field("latency", &self.latency)
+            .field_if("time", self.time)
             .field_if("provider", self.provider.as_deref().map(Name))
             .field_if("model", self.model.as_deref().map(Name))
             .field_if("earlier", earlier)
@@ -221,6 +235,9 @@ impl Serialize for Outcome {
         line.serialize_field("attempts", &self.attempts)?;
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
         line.serialize_field("latency_ms", &millis)?;
+        if let Some(time) = self.time_told() {
+            line.serialize_field("time_ms", &time)?;
+        }
         line.serialize_field("cost_usd", &self.cost_usd())?;
         if let Some(warning) = warning {
             line.serialize_field("warning", warning)?;
@@ -250,7 +267,7 @@ impl Serialize for Outcome {
 }
 
 /// The number is a hint, which JSON does not need.
-const MOST_FIELDS: usize = 24;
+const MOST_FIELDS: usize = 25;
 
 /// Reads a result line back.
 impl<'de> Deserialize<'de> for Outcome {
@@ -282,6 +299,8 @@ impl<'de> Deserialize<'de> for Outcome {
             usage: Option<Usage>,
             attempts: u32,
             latency_ms: u64,
+            #[serde(default)]
+            time_ms: Option<ItemTime>,
             #[serde(default)]
             cost_usd: Option<f64>,
             #[serde(default)]
@@ -336,8 +355,10 @@ impl<'de> Deserialize<'de> for Outcome {
         let mut outcome = Self::new(line.id, result);
         outcome.answered_by = line.answered_by;
         outcome.reused = line.reused;
+        outcome.attempts = line.attempts;
+        outcome.latency = Duration::from_millis(line.latency_ms);
+        outcome.time = line.time_ms;
         Ok(outcome
-            .with_calls(line.attempts, Duration::from_millis(line.latency_ms))
             .with_asked(provider, line.model, line.earlier)
             .with_request_hash(line.request_hash)
             .with_input(line.input))
@@ -392,6 +413,8 @@ mod tests {
         let mut silent = with_all.clone();
         silent.text.clear();
         let refused = failed.clone().with_refusal(Some("no".to_owned()));
+        let mut time = ItemTime::default();
+        (time.provider, time.backoff) = (Duration::from_millis(12), Duration::from_millis(5));
         let results = [
             Ok(answer),
             Ok(vector),
@@ -409,7 +432,7 @@ mod tests {
             };
             let (provider, model) = (Some("openai".to_owned()), Some("m".to_owned()));
             let outcome = Outcome::new(Some("a".to_owned()), result)
-                .with_calls(2, Duration::from_millis(17))
+                .with_calls(2, Some(time))
                 .with_asked(provider, model, vec![earlier])
                 .with_request_hash(Some("h".to_owned()))
                 .with_input(Some(RawJson::new("{\"n\":1.0}")));

@@ -3,7 +3,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
@@ -427,6 +426,7 @@ impl<'a> Route<'a> {
             order: 0,
             class: self.class(request, last),
             tries: Default::default(),
+            timer: Default::default(),
         }
     }
 }
@@ -457,11 +457,6 @@ pub(crate) fn cost(request: &Request) -> Cost {
             RequestTask::Embed | RequestTask::Speech => Some(0),
         },
     }
-}
-
-/// Time since the first call of an item started.
-pub(crate) fn latency(first: Option<Time>, now: Time) -> Duration {
-    first.map_or(Duration::ZERO, |first| now.since(first))
 }
 
 impl From<Result<Response, Error>> for Reply<Response> {

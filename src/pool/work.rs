@@ -104,6 +104,8 @@ impl<T, D> PoolWork<T, D> {
             class: self.class.clone(),
             task,
             tries,
+            // Nobody asks where a task's time went.
+            timer: Default::default(),
         }
     }
 

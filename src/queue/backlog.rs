@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use crate::base::brief::beginning;
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
+use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::engine::availability::Availability;
+use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::time_split::Limit;
 use crate::engine::work::{Cost, Take, Ticket};
@@ -240,14 +241,18 @@ impl StoreBacklog {
         for claimed in claims.jobs {
             self.running += 1;
             self.alone |= claimed.crashes >= SUSPECT_CRASHES;
-            if let Some(ticket) = self.ticket(claimed) {
+            if let Some(ticket) = self.ticket(claimed, (now, wall)) {
                 found.tickets.push(ticket);
             }
         }
         Ok(found)
     }
 
-    fn ticket(&mut self, claimed: ClaimedJob) -> Option<Ticket<JobTask>> {
+    fn ticket(
+        &mut self,
+        claimed: ClaimedJob,
+        (now, wall): (Time, Timestamp),
+    ) -> Option<Ticket<JobTask>> {
         let open = self.lanes.open(&claimed.lane, &self.kinds)?.clone();
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
@@ -256,6 +261,13 @@ impl StoreBacklog {
         let mut tries = history.tries(step, &self.kinds.trails);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
+        // What it waits for from here on is told from there.
+        let waited_until = history.waited_until();
+        if let Some(until) = waited_until {
+            let ago = u64::try_from(wall.since(until).as_nanos()).unwrap_or(u64::MAX);
+            let since = Time::from_nanos(now.as_nanos().saturating_sub(ago));
+            tries.first = since.after(until.since(wall)).into();
+        }
         tries.in_doubt |= claimed.lost && matches!(*open.kind, Kind::Prompts { .. });
         self.order += 1;
         let cost = match &*open.kind {
@@ -273,6 +285,7 @@ impl StoreBacklog {
             order: self.order,
             class: open.class,
             tries,
+            timer: ItemTimer::default(),
             task: JobTask {
                 claimed,
                 kind: open.kind,

@@ -6,6 +6,7 @@ use crate::base::brief::beginning;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
+use crate::engine::item_time::ItemTime;
 use crate::engine::route::{First, Tries};
 use crate::engine::trail::Trails;
 use crate::llm::outcome::EarlierProvider;
@@ -30,8 +31,15 @@ pub(crate) struct History {
     used: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cost_usd: Option<f64>,
+    /// Where its time went since its first call began, up to when it may be tried again.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    time: ItemTime,
     #[serde(default)]
     pub errors: Vec<AttemptError>,
+}
+
+fn is_nothing(time: &ItemTime) -> bool {
+    time.total().is_zero()
 }
 
 /// A step that the job has left; who was asked there is kept, since a route may change.
@@ -90,9 +98,27 @@ impl History {
         self.tries.attempt
     }
 
-    /// When its first call began, if that was before its present claim.
-    pub(crate) fn began(&self) -> Option<Timestamp> {
-        self.tries.first
+    /// When its last wait was to end, if it was tried before its present claim.
+    pub(crate) fn waited_until(&self) -> Option<Timestamp> {
+        Some(self.tries.first?.after(self.time.total()))
+    }
+
+    /// Where its time went from its first call until now, `here` since its last wait was to end.
+    pub(crate) fn time(&self, here: Option<ItemTime>, now: Timestamp) -> Option<ItemTime> {
+        match self.tries.first {
+            Some(began) => {
+                let known = self.time + here.unwrap_or_default();
+                Some(known.filling(now.since(began)))
+            }
+            None => here,
+        }
+    }
+
+    /// Takes note of where its time went up to when it may be tried again, of a job whose failure was noted.
+    pub(crate) fn add_time(&mut self, here: Option<ItemTime>, due: Timestamp) {
+        if self.tries.first.is_some() {
+            self.time = self.time(here, due).unwrap_or_default();
+        }
     }
 
     /// The tries of a job at `step`.
@@ -115,7 +141,7 @@ impl History {
             trail: self.left.iter().fold(Default::default(), |trail, left| {
                 trails.add(trail, left.step, &left.error)
             }),
-            // Kept as a time of day, see `began`.
+            // Kept as a time of day.
             first: First::default(),
             max_retries: None,
         }

@@ -1,7 +1,6 @@
 //! What the queue keeps: jobs, the processes they belong to, and where each stands.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,6 +9,7 @@ use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::engine::item_time::ItemTime;
 use crate::engine::time_split::TimeSplit;
 use crate::llm::outcome::Outcome;
 
@@ -340,6 +340,10 @@ pub struct JobState {
     pub error: Option<Error>,
     /// Why earlier attempts failed; the last ten.
     pub errors: Vec<AttemptError>,
+    /// Of a job that was tried more than once, where its time went from when it was enqueued up to its last failed call and
+    /// the wait that followed. The time from its first call to its end stands in the result line of a prompt.
+    #[serde(rename = "time_ms", skip_serializing_if = "Option::is_none")]
+    pub time: Option<ItemTime>,
 }
 
 impl JobState {
@@ -365,7 +369,28 @@ impl JobState {
             result: None,
             error: None,
             errors: Vec::new(),
+            time: None,
         }
+    }
+}
+
+/// Where the time of a job went, out of the history that
+/// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) left, up to when it was to be tried again.
+impl ItemTime {
+    /// Of a job that was enqueued then; `None` where the history does not say.
+    pub fn in_history(history: &str, created_at: Timestamp) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct History {
+            tries: Tries,
+            time: ItemTime,
+        }
+        #[derive(Deserialize)]
+        struct Tries {
+            first: Option<Timestamp>,
+        }
+        let History { tries, mut time } = serde_json::from_str(history).ok()?;
+        time.queued = tries.first?.since(created_at);
+        Some(time)
     }
 }
 
@@ -522,7 +547,7 @@ impl JobResult {
         let line = match (built_in && made.is_none(), error) {
             (true, Some(error)) => serde_json::to_string(
                 &Outcome::new(Some(id), Err(error))
-                    .with_calls(self.attempts, Duration::ZERO)
+                    .with_calls(self.attempts, None)
                     .with_request_hash(self.request_hash.clone()),
             ),
             (_, error) => serde_json::to_string(&HostLine {

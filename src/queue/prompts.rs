@@ -1,7 +1,6 @@
 //! Prompts as jobs: what is written into the queue, the call, and the result line that comes out.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -9,6 +8,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::Paid;
+use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
 use crate::llm::hash::request_hash;
@@ -17,7 +17,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::request_json::input_of;
 use crate::llm::response::Response;
-use crate::llm::route::{Route, latency};
+use crate::llm::route::Route;
 
 use super::handler::RunningJob;
 use super::history::History;
@@ -86,7 +86,7 @@ pub(crate) fn call(
     route: &Route<'_>,
     kind: RequestTask,
     pack: &[&JobTask],
-    tries: &Tries,
+    (tries, timer): (&Tries, &ItemTimer),
     ctx: &Context,
 ) -> Reply<Done> {
     // A job may come back from its row with another idea of when it began.
@@ -114,14 +114,15 @@ pub(crate) fn call(
     let reply = route.answers(&asked, &noted, ctx);
     let mut after = *tries;
     after.calls = after.calls.saturating_add(1);
-    let now = route.clock_ref().now();
+    let (now, mut timer) = (route.clock_ref().now(), *timer);
+    timer.end_call(tries.first, now);
     let lines = reply.result.and_then(|responses| {
         let lines = responses.into_iter().zip(pack).zip(&requests);
         lines
             .map(|((response, task), request)| {
                 let spent = spent(paid(&response), &task.history);
                 let result = match task.kind.model_call() {
-                    None => line(route, task, request, &after, now, Ok(response))?,
+                    None => line(route, task, request, (&after, &timer), now, Ok(response))?,
                     Some(call) => call
                         .result(&running(task), &response)
                         .map_err(|error| error.with_paid(paid(&response)))?,
@@ -173,7 +174,7 @@ pub(crate) fn failure(
     route: &Route<'_>,
     kind: RequestTask,
     task: &JobTask,
-    tries: &Tries,
+    been: (&Tries, &ItemTimer),
     now: Time,
     error: &Error,
 ) -> Option<Box<RawValue>> {
@@ -184,7 +185,7 @@ pub(crate) fn failure(
         route,
         task,
         &named(kind, task),
-        tries,
+        been,
         now,
         Err(error.clone()),
     )
@@ -195,7 +196,7 @@ fn line(
     route: &Route<'_>,
     task: &JobTask,
     request: &Request,
-    tries: &Tries,
+    (tries, timer): (&Tries, &ItemTimer),
     now: Time,
     result: Result<Response, Error>,
 ) -> Result<Box<RawValue>, Error> {
@@ -206,7 +207,7 @@ fn line(
         ResultLine {
             result,
             attempts: tries.calls.into(),
-            latency: took(task, tries, now, route.clock_ref().wall()),
+            time: time(task, (tries, timer), now, route.clock_ref().wall()),
             provider,
             model,
             earlier,
@@ -214,19 +215,21 @@ fn line(
     )
 }
 
-/// From the start of a job's first call until now.
-pub(crate) fn took(task: &JobTask, tries: &Tries, now: Time, wall: Timestamp) -> Duration {
-    match task.history.began() {
-        Some(began) => wall.since(began),
-        None => latency(tries.first.time(), now),
-    }
+/// Where the time went from the start of a job's first call until now.
+pub(crate) fn time(
+    task: &JobTask,
+    (tries, timer): (&Tries, &ItemTimer),
+    now: Time,
+    wall: Timestamp,
+) -> Option<ItemTime> {
+    task.history.time(timer.split(tries.first, now), wall)
 }
 
 /// What a result line says beside the names of its job.
 pub(crate) struct ResultLine {
     pub result: Result<Response, Error>,
     pub attempts: u32,
-    pub latency: Duration,
+    pub time: Option<ItemTime>,
     pub provider: String,
     pub model: Option<String>,
     pub earlier: Vec<EarlierProvider>,
@@ -235,7 +238,7 @@ pub(crate) struct ResultLine {
 /// The result line of a job.
 pub(crate) fn render(claimed: &ClaimedJob, line: ResultLine) -> Result<Box<RawValue>, Error> {
     let outcome = Outcome::new(Some(claimed.name()), line.result)
-        .with_calls(line.attempts, line.latency)
+        .with_calls(line.attempts, line.time)
         .with_asked(Some(line.provider), line.model, line.earlier)
         .with_request_hash(claimed.request_hash.clone())
         .with_input(input_of(claimed.payload.get()));

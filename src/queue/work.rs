@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -172,7 +173,8 @@ impl StoreWork {
                 kind: &task.claimed.lane.kind,
                 provider: asked.as_ref().map(|(provider, _)| provider.as_str()),
                 error: result.as_ref().err(),
-                took: prompts::took(task, &ticket.tries, now, wall),
+                took: prompts::time(task, (&ticket.tries, &ticket.timer), now, wall)
+                    .map_or(Duration::ZERO, |time| time.total()),
             });
         }
     }
@@ -209,7 +211,10 @@ impl StoreWork {
                     let result = match &*task.kind {
                         Kind::Prompts {
                             route, task: kind, ..
-                        } => prompts::failure(route, *kind, task, &ticket.tries, now, error),
+                        } => {
+                            let been = (&ticket.tries, &ticket.timer);
+                            prompts::failure(route, *kind, task, been, now, error)
+                        }
                         Kind::Host(_) => None,
                     };
                     let paid = error.paid();
@@ -266,8 +271,10 @@ impl StoreWork {
         let mut history = task.history.clone();
         let trails = &self.packed.items.kinds.trails;
         history.failed(error, tries, trails, asked, (now, wall));
+        let due_at = wall.after(due.since(now));
+        history.add_time(ticket.timer.split(tries.first, due), due_at);
         let outcome = ClaimOutcome::Retry {
-            due_at: wall.after(due.since(now)),
+            due_at,
             step: tries.step,
             attempt: tries.attempt,
             in_doubt: tries.in_doubt,
@@ -432,7 +439,8 @@ pub(crate) fn call(
     match &*first.kind {
         Kind::Prompts { route, task, .. } => {
             let tasks: Vec<&JobTask> = pack.iter().map(|member| &member.task).collect();
-            prompts::call(route, *task, &tasks, &ticket.tries, ctx)
+            let been = (&ticket.tries, &ticket.timer);
+            prompts::call(route, *task, &tasks, been, ctx)
         }
         Kind::Host(handler) => {
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());

@@ -434,6 +434,36 @@ fn a_single_call_ends_with_its_context() {
 }
 
 #[test]
+fn the_time_of_an_item_adds_up_to_its_latency() {
+    let client = ScriptedClient::new();
+    client.fail("p1", transient());
+    client.fail("p1", transient());
+    client.fail("p2", Error::new(ErrorKind::Invalid, "no"));
+    let wait = Duration::from_millis(20);
+    let route = Route::new(&client).retry(RetryPolicy::default().base_delay(wait));
+    for outcome in Bulk::new(route)
+        .concurrency(2)
+        .collect(&requests(4))
+        .unwrap()
+    {
+        let time = outcome.time.unwrap();
+        assert_eq!(time.total(), outcome.latency, "{time:?}");
+        let line = serde_json::to_value(&outcome).unwrap();
+        if outcome.attempts == 1 {
+            assert!(
+                time.backoff.is_zero() && line.get("time_ms").is_none(),
+                "{line}"
+            );
+            continue;
+        }
+        assert!(time.backoff >= 3 * wait, "{time:?}");
+        let parts = line["time_ms"].as_object().unwrap().values();
+        let sum: u64 = parts.map(|part| part.as_u64().unwrap()).sum();
+        assert_eq!(line["latency_ms"], sum, "{line}");
+    }
+}
+
+#[test]
 fn an_outcome_is_one_stable_json_line() {
     let client = ScriptedClient::new();
     client.fail("p1", Error::new(ErrorKind::Invalid, "no").with_status(400));

@@ -55,6 +55,7 @@ impl<W: Work> Dispatcher<W> {
         let retry = self.options.retry;
         let hints = retry.obeyed(hints);
         self.ended += 1;
+        ticket.timer.end_call(ticket.tries.first, now);
         if matches!(&result, Ok(done) if !self.work.is_answer(done)) {
             self.calls_out.end(number);
             self.limiter.settle(permit, CallEnd::Failed, &hints, now);

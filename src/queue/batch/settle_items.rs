@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, ErrorKind};
+use crate::engine::item_time::ItemTime;
 use crate::engine::jitter::Jitter;
 use crate::engine::route::{Next, Tries, decide};
 use crate::llm::params::RequestTask;
@@ -168,6 +169,11 @@ impl ItemSettler {
         };
         let names = |step| self.asked(claimed, route.as_deref(), asked, step);
         history.failed(&error, tries, &self.kinds.trails, names, (now, wall));
+        let waits = ItemTime {
+            backoff: due.since(wall),
+            ..in_batch(asked, wall)
+        };
+        history.add_time(Some(waits), due);
         ClaimOutcome::Retry {
             due_at: due,
             step: tries.step,
@@ -207,18 +213,26 @@ impl ItemSettler {
         tries: &Tries,
         result: Result<Response, Error>,
     ) -> Result<Box<serde_json::value::RawValue>, Error> {
-        let since = history.began().unwrap_or(asked.since);
+        let now = self.clock.wall();
         prompts::render(
             claimed,
             ResultLine {
                 result,
                 attempts: tries.calls.into(),
-                latency: self.clock.wall().since(since),
+                time: history.time(Some(in_batch(asked, now)), now),
                 provider: asked.provider.clone(),
                 model: asked.model.clone(),
                 earlier: history.earlier(Vec::new()),
             },
         )
+    }
+}
+
+/// Where the time in a batch went.
+fn in_batch(asked: &AskedProvider, now: Timestamp) -> ItemTime {
+    ItemTime {
+        provider: now.since(asked.since),
+        ..ItemTime::default()
     }
 }
 

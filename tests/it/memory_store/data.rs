@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use batchwright::progress::Timestamp;
+use batchwright::progress::{ItemTime, Timestamp};
 use batchwright::queue::{
     AttemptError, DeliveredResult, JobCounts, JobLane, JobReceipt, JobResult, JobState, JobStatus,
     JobSummary, ProcessInfo, ProcessState, ProcessTime, Spent,
@@ -102,6 +102,8 @@ impl Row {
             .history
             .as_deref()
             .map_or_else(Vec::new, AttemptError::in_history);
+        let history = self.history.as_deref();
+        state.time = history.and_then(|text| ItemTime::in_history(text, self.created_at));
         state
     }
 

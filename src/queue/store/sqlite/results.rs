@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::engine::item_time::ItemTime;
 use crate::queue::job::{AttemptError, JobResult, JobState, ProcessState};
 use crate::queue::store::{DeliveredResult, JobLane, JobReceipt};
 
@@ -88,6 +89,7 @@ impl SqliteStore {
         let written: i64 = row.get(3)?;
         let status = shown(written);
         let history: Option<String> = row.get(11)?;
+        let history = history.as_deref();
         let created_at = Timestamp(row.get(0)?);
         Ok(JobState {
             job_id: self.job_id(id, created_at),
@@ -106,7 +108,8 @@ impl SqliteStore {
             },
             result: json(row.get(10)?)?,
             error: rows::error(written, row.get::<_, Option<String>>(9)?.as_deref()),
-            errors: history.map_or_else(Vec::new, |text| AttemptError::in_history(&text)),
+            errors: history.map_or_else(Vec::new, AttemptError::in_history),
+            time: history.and_then(|text| ItemTime::in_history(text, created_at)),
         })
     }
 
