@@ -15,11 +15,11 @@ use crate::bulk::prompts::Prompts;
 use crate::config::choices::Dedupe;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
-use crate::observe::progress::ProgressNotifier;
+use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::ProcessState;
+use crate::queue::job::{JobCounts, ProcessState};
 use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
@@ -255,6 +255,16 @@ impl QueueRun {
             possibly_paid_twice: sum.possibly_paid_twice,
             ..Counters::default()
         };
+        let under_way = match &left {
+            Ok(Some(process)) => process.counts,
+            _ => JobCounts::default(),
+        };
+        let progress = Progress {
+            process_id: Some(execution.process),
+            in_flight: under_way.in_progress,
+            at_provider: under_way.at_provider,
+            ..execution.checkpoint.finished(&counters)
+        };
         let foreign = execution.checkpoint.foreign();
         let (mut report, locked) = execution.checkpoint.finish(stop, counters);
         // The next run of the output begins after this: its sidecar is not removed.
@@ -262,6 +272,9 @@ impl QueueRun {
             log::warn!("{error}");
         }
         drop(locked);
+        if let Some(notifier) = &execution.notifier {
+            notifier.on_progress(&progress);
+        }
         let unsaved = sum.unsaved.into_iter();
         report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
         Ok(QueueRunReport {

@@ -9,6 +9,7 @@ use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
+use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
 use super::compact::compact;
@@ -231,6 +232,17 @@ impl Checkpoint {
     /// True when every item has its outcome.
     pub(crate) fn is_settled(&self) -> bool {
         self.tally.pending() == 0
+    }
+
+    /// How many items are still to come back.
+    pub(crate) fn will_take(&mut self, items: u64) {
+        self.tally.will_send(items);
+    }
+
+    /// Where the run stands at its end.
+    pub(crate) fn finished(&mut self, counters: &Counters) -> Progress {
+        let now = SystemClock.now();
+        (self.tally).progress(counters, now, Phase::Finished, None, None)
     }
 
     /// Ends the run: tidies the output up unless it was stopped, and tells the numbers. The output, if it

@@ -67,6 +67,7 @@ impl Execution {
         let attached = attached.map_err(StopReason::Fatal)?;
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.submit()?;
+        self.checkpoint.will_take(self.attached + self.submitted);
         self.work(make_worker)
     }
 

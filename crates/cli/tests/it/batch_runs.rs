@@ -191,3 +191,16 @@ pub fn sealed(desk: &Desk, sim: &Simulator) -> Running {
     assert!(eventually(is_sealed));
     running
 }
+
+/// How many items are in a state, by the only process that there is.
+pub fn items(numbers: &str, state: &str) -> Option<u64> {
+    let label = format!("state=\"{state}\"}} ");
+    let mut told = numbers.lines().filter_map(|line| {
+        let (name, value) = line.split_once(&label)?;
+        let of_items = name.starts_with("batchwright_items{process_id=\"");
+        of_items.then(|| value.parse().unwrap())
+    });
+    let number = told.next();
+    assert!(told.next().is_none(), "{numbers}");
+    number
+}

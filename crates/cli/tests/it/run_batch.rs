@@ -7,7 +7,7 @@ use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, clean, command, kill, queue, run, sealed, start,
+    LONG, SHORT, WORDS, accepted, batch, clean, command, items, kill, queue, run, sealed, start,
     submitted, summary, taking, with, without_latency,
 };
 use super::common::{Desk, HOME, Running, all_ids, ids_in_order, prompt_lines, simulator};
@@ -25,10 +25,9 @@ fn the_lines_are_those_of_sync_but_for_their_time() {
     let jobs = "batchwright_job_duration_seconds_count{error_type=\"\",\
                 gen_ai_provider_name=\"openai\",kind=\"completion\"} 9";
     assert!(numbers.contains(jobs), "{numbers}");
-    assert!(
-        numbers.contains("batchwright_items{process_id"),
-        "{numbers}"
-    );
+    assert_eq!(items(&numbers, "completed"), Some(9));
+    assert_eq!(items(&numbers, "pending"), Some(0));
+    assert_eq!(items(&numbers, "at_provider"), Some(0));
     assert_eq!(sim.stats().calls, 0, "no prompt was a call of its own");
     assert_eq!(sim.batch_stats().items_accepted, 9);
     let told = summary(&ended);

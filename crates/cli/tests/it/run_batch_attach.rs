@@ -7,8 +7,8 @@ use batchwright_simulate::BatchConfig;
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, by_id, clean, command, kill, queue, run, sealed, start,
-    submitted, summary, taking, with, with_provider,
+    LONG, SHORT, WORDS, accepted, batch, by_id, clean, command, items, kill, queue, run, sealed,
+    start, submitted, summary, taking, with, with_provider,
 };
 use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, prompt_lines};
 
@@ -200,7 +200,12 @@ fn what_waits_and_is_no_longer_asked_for_is_never_sent() {
 fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_millis(500)));
     desk.prompts("in.jsonl", 4);
-    let ended = run(&desk, &sim, &format!("{WORDS} --no-wait --json")).expect(0);
+    let words = format!("{WORDS} --no-wait --json --metrics-file run.prom");
+    let ended = run(&desk, &sim, &words).expect(0);
+    let numbers = desk.read("run.prom");
+    for (state, number) in [("at_provider", 4), ("pending", 0), ("completed", 0)] {
+        assert_eq!(items(&numbers, state), Some(number), "{state} {numbers}");
+    }
     let told = summary(&ended);
     assert_eq!(
         (&told["summary"]["pending"], &told["exit_code"]),
