@@ -38,6 +38,16 @@ pub(crate) struct History {
     pub errors: Vec<AttemptError>,
 }
 
+impl ItemTime {
+    /// Where the time of a job that was enqueued then went, up to when it was to be tried again, out of the history that
+    /// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) left; `None` where that does not say.
+    pub fn in_history(history: &str, created_at: Timestamp) -> Option<Self> {
+        let History { tries, time, .. } = serde_json::from_str(history).ok()?;
+        let queued = tries.first?.since(created_at);
+        (!is_nothing(&time)).then_some(Self { queued, ..time })
+    }
+}
+
 fn is_nothing(time: &ItemTime) -> bool {
     time.total().is_zero()
 }
@@ -231,6 +241,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::base::error::ErrorKind;
 
@@ -254,5 +266,46 @@ mod tests {
         assert_eq!(steps, [0, 1]);
         assert_eq!(history.earlier(Vec::new())[0].provider, "p0");
         assert_eq!(history.tries(1, &trails).trail, moved_on.trail);
+    }
+
+    #[test]
+    fn its_time_adds_up_over_claims_however_long_nobody_had_it() {
+        let trails = Trails::default();
+        let failed = Error::new(ErrorKind::Transient, "busy");
+        let names = |step: u8| (format!("p{step}"), None);
+        let millis = Duration::from_millis;
+        let called = |provider, backoff| ItemTime {
+            provider: millis(provider),
+            backoff: millis(backoff),
+            ..ItemTime::default()
+        };
+        let mut history = History::default();
+        let first = Time::ZERO.after(millis(3));
+        let tries = Tries {
+            first: first.into(),
+            ..Tries::default()
+        };
+        let now = (first.after(millis(200)), Timestamp(10_200));
+        history.failed(&failed, &tries, &trails, names, now);
+        history.add_time(Some(called(200, 800)), Timestamp(11_000));
+        assert_eq!(history.waited_until(), Some(Timestamp(11_000)));
+        // It is claimed five seconds later, by another process.
+        history.failed(
+            &failed,
+            &tries,
+            &trails,
+            names,
+            (Time::ZERO, Timestamp(16_300)),
+        );
+        history.add_time(Some(called(300, 0)), Timestamp(16_300));
+        let read = History::parse(&history.text());
+        let time = read.time(Some(called(40, 0)), Timestamp(16_340)).unwrap();
+        assert_eq!(time.total(), millis(6_340));
+        assert_eq!((time.provider, time.backoff), (millis(540), millis(800)));
+        assert_eq!(time.quota, millis(5_000));
+        let told = ItemTime::in_history(&history.text(), Timestamp(9_000)).unwrap();
+        assert_eq!((told.queued, told.total()), (millis(1_000), millis(7_300)));
+        let older = r#"{"tries":{"first":5},"errors":[]}"#;
+        assert_eq!(ItemTime::in_history(older, Timestamp(0)), None);
     }
 }

@@ -374,26 +374,6 @@ impl JobState {
     }
 }
 
-/// Where the time of a job went, out of the history that
-/// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) left, up to when it was to be tried again.
-impl ItemTime {
-    /// Of a job that was enqueued then; `None` where the history does not say.
-    pub fn in_history(history: &str, created_at: Timestamp) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct History {
-            tries: Tries,
-            time: ItemTime,
-        }
-        #[derive(Deserialize)]
-        struct Tries {
-            first: Option<Timestamp>,
-        }
-        let History { tries, mut time } = serde_json::from_str(history).ok()?;
-        time.queued = tries.first?.since(created_at);
-        Some(time)
-    }
-}
-
 /// Why an attempt failed that was not the last one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
