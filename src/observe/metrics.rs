@@ -189,15 +189,16 @@ impl Metrics {
         }
     }
 
-    /// Forgets processes that are no longer there.
-    pub(crate) fn keep_processes(&self, there: &HashSet<ProcessId>) {
-        self.0.processes.lock().retain(|process| {
-            let stays = there.contains(process);
-            if !stays {
-                self.0.forget(&process.to_string());
-            }
-            stays
-        });
+    /// Those that have series.
+    pub(crate) fn processes(&self) -> Vec<ProcessId> {
+        self.0.processes.lock().iter().copied().collect()
+    }
+
+    /// Ends the series of a process.
+    pub(crate) fn forget_process(&self, process: ProcessId) {
+        if self.0.processes.lock().remove(&process) {
+            self.0.forget(&process.to_string());
+        }
     }
 
     /// Providers and states, and ages in seconds.

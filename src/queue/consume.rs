@@ -3,7 +3,7 @@
 use std::iter::FusedIterator;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::id::{JobId, ProcessId};
 
 use super::host::JobQueue;
 use super::job::JobResult;
@@ -99,7 +99,7 @@ impl JobQueue {
             let Some(end) = chunk.last() else {
                 return Ok(consumed);
             };
-            last = Some(end.receipt);
+            last = Some(end.result.job_id);
             let (receipts, results): (Vec<_>, Vec<_>) = chunk
                 .into_iter()
                 .map(|delivery| (delivery.receipt, delivery.result))
@@ -131,10 +131,14 @@ impl JobQueue {
         self.store.lock_results(process, &who)
     }
 
-    fn peek_after(
+    /// The same from behind a job of the process, which may be gone.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn peek_after(
         &self,
         process: ProcessId,
-        after: Option<JobReceipt>,
+        after: Option<JobId>,
         n: usize,
     ) -> Result<Vec<DeliveredResult>, Error> {
         self.store.peek(process, after, n, CHUNK_BYTES)
@@ -155,7 +159,7 @@ pub struct ProcessResults<'q> {
     queue: &'q JobQueue,
     process: ProcessId,
     chunk: std::vec::IntoIter<DeliveredResult>,
-    last: Option<JobReceipt>,
+    last: Option<JobId>,
     ended: bool,
 }
 
@@ -177,7 +181,7 @@ impl Iterator for ProcessResults<'_> {
         }
         match self.chunk.next() {
             Some(delivery) => {
-                self.last = Some(delivery.receipt);
+                self.last = Some(delivery.result.job_id);
                 Some(Ok(delivery.result))
             }
             None => {

@@ -10,7 +10,7 @@ use crate::base::id::{JobId, ProcessId};
 
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;
-use super::job::{Job, JobState, ProcessState};
+use super::job::{Job, JobState, ProcessState, QueueTotals};
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{HealthFinding, JobLane, JobStore, JobSummary};
 
@@ -286,6 +286,27 @@ impl JobQueue {
     /// As [`process`](Self::process).
     pub fn open_processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.store.processes()
+    }
+
+    /// Up to `most` processes with their numbers in the queue, newest first, from below the number `before`: for
+    /// whoever shows a page at a time. Those with a parent are among them.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        self.store.newest_processes(before, most)
+    }
+
+    /// Where all jobs stand. Reads the counters of every process, and no job.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn totals(&self) -> Result<QueueTotals, Error> {
+        self.store.totals()
     }
 
     /// One job; `None` if there is no such job, or its result was consumed.

@@ -308,6 +308,55 @@ impl ProcessState {
     }
 }
 
+/// Where all jobs of a queue stand, and how many processes they belong to. Jobs that others wait for, and the processes
+/// of these, are among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct QueueTotals {
+    /// Where the jobs stand.
+    pub jobs: JobCounts,
+    /// Processes that have jobs or results in the queue.
+    pub processes: u64,
+    /// Of these, those that are not finished.
+    pub open: u64,
+}
+
+impl QueueTotals {
+    /// Adds a process; for stores that count anew each time.
+    pub fn add(&mut self, process: &ProcessState) {
+        let (jobs, more) = (&mut self.jobs, &process.counts);
+        jobs.total += more.total;
+        jobs.pending += more.pending;
+        jobs.in_progress += more.in_progress;
+        jobs.at_provider += more.at_provider;
+        jobs.completed += more.completed;
+        jobs.failed += more.failed;
+        jobs.cancelled += more.cancelled;
+        jobs.consumed += more.consumed;
+        self.processes += 1;
+        self.open += u64::from(!process.is_finished());
+    }
+}
+
+/// A claim on a job. Whatever happens to the job raises the number, so an old receipt fences
+/// nothing but itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JobReceipt {
+    /// The job's key: the number of its process in the store, shifted left by 32 bits, and its place in
+    /// the process, counted from 0. Never given again.
+    pub job: i64,
+    /// The number of the claim.
+    pub claim: i64,
+}
+
+impl JobReceipt {
+    /// The job's place in its process: what tells it apart from the others there for as long as it is
+    /// stored.
+    pub fn number(&self) -> u32 {
+        (self.job & i64::from(u32::MAX)) as u32
+    }
+}
+
 /// One job, as [`JobQueue::job`](crate::JobQueue::job) shows it. Its `Debug` shows nothing of the result.
 #[derive(Clone, Serialize)]
 #[non_exhaustive]
@@ -344,6 +393,9 @@ pub struct JobState {
     /// the wait that followed. The time from its first call to its end stands in the result line of a prompt.
     #[serde(rename = "time_ms", skip_serializing_if = "Option::is_none")]
     pub time: Option<ItemTime>,
+    /// What [`ack`](crate::JobQueue::ack) deletes it by, once it has its outcome.
+    #[serde(skip)]
+    pub receipt: Option<JobReceipt>,
 }
 
 impl JobState {
@@ -370,6 +422,7 @@ impl JobState {
             error: None,
             errors: Vec::new(),
             time: None,
+            receipt: None,
         }
     }
 }

@@ -34,8 +34,11 @@ impl Metrics {
     /// # Errors
     /// When the queue cannot be read.
     pub fn forget_ended_processes(&self, queue: &JobQueue) -> Result<(), Error> {
-        let there = queue.open_processes()?;
-        self.keep_processes(&there.iter().map(|process| process.process_id).collect());
+        for process in self.processes() {
+            if queue.process(process)?.is_none() {
+                self.forget_process(process);
+            }
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@
 //! | to | use |
 //! |---|---|
 //! | say what a process is for, for people | [`ProcessInfo`] |
-//! | see how far a process is | [`ProcessState`], [`JobCounts`], [`Spent`]; as progress with [`ProcessTracker`] |
+//! | see how far a process is | [`ProcessState`], [`JobCounts`], [`Spent`]; all together [`QueueTotals`]; as progress with [`ProcessTracker`] |
 //! | see where the time of a process went | [`ProcessTime`] |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | take results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
@@ -60,7 +60,7 @@ pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};
 pub use job::{
     AttemptError, COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND, JobCounts, JobResult,
-    JobState, JobStatus, PRIORITIES, ProcessState, Spent,
+    JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals, Spent,
 };
 pub use model_call::ModelCall;
 pub use process_time::ProcessTime;

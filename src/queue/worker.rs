@@ -22,6 +22,7 @@ use super::batch::{BatchControl, BatchSettings};
 use super::controls::{Change, Controls, FixedOptions, Follower, MOST_SLOTS};
 use super::handler::Handler;
 use super::host::JobQueue;
+use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::model_call::ModelCall;
@@ -166,6 +167,25 @@ impl Worker {
         let calls = calls.into_iter().map(|(kind, call)| (kind.into(), call));
         self.model_calls = Some((route.into(), calls.collect()));
         self
+    }
+
+    /// The kinds of jobs that it carries out as it was made, by their names; a worker that follows settings may come
+    /// to others.
+    pub fn kinds(&self) -> Vec<String> {
+        let prompts = [
+            (self.completions.is_some(), COMPLETION_KIND),
+            (self.embeddings.is_some(), EMBEDDING_KIND),
+        ];
+        let prompts = prompts.into_iter().filter(|(known, _)| *known);
+        let calls = self.model_calls.iter().flat_map(|(_, calls)| calls);
+        let mut kinds: Vec<String> = prompts
+            .map(|(_, kind)| kind.to_owned())
+            .chain(self.handlers.iter().map(|(kind, _)| kind.clone()))
+            .chain(calls.map(|(kind, _)| kind.clone()))
+            .collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
     }
 
     /// Who is told about progress: first where every process stands, then each change that this worker

@@ -8,7 +8,7 @@ use batchwright::client::QuotaKey;
 use batchwright::progress::{Phase, Timestamp};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobLane, JobReceipt, JobState, JobStatus, JobSummary,
-    ProcessInfo, ProcessState, SqliteOptions, SqliteStore, WorkerScale,
+    ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerScale,
 };
 use batchwright::testing::ScriptedClient;
 use batchwright::unstable::{
@@ -68,13 +68,23 @@ impl JobStore for Watched {
     fn processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.inner.processes()
     }
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        self.inner.newest_processes(before, most)
+    }
+    fn totals(&self) -> Result<QueueTotals, Error> {
+        self.inner.totals()
+    }
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         self.inner.job(job)
     }
     fn peek(
         &self,
         process: ProcessId,
-        after: Option<JobReceipt>,
+        after: Option<JobId>,
         most: usize,
         bytes: usize,
     ) -> Result<Vec<DeliveredResult>, Error> {

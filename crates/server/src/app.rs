@@ -4,42 +4,40 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use batchwright::config::{ConfigStore, SettingsWatch};
+use batchwright::JobQueue;
 use batchwright::jobs::JobTypes;
 use batchwright::progress::Metrics;
-use batchwright::{JobQueue, LlmManager};
-use parking_lot::Mutex;
 
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{self, Call, Head, Response};
+use crate::observe::Observer;
+use crate::overview::Overview;
 use crate::problem::Problem;
 use crate::records::Records;
 use crate::router::{self, Route};
+use crate::settings::LiveSettings;
 use crate::{api, dashboard, openai};
 
 /// What all handlers share.
 pub(crate) struct App {
     pub queue: JobQueue,
-    /// Who says which strategy is in force and why, where the server was given one.
-    pub manager: Option<LlmManager>,
     /// The settings and where they are kept, where the server was given them.
     pub settings: Option<LiveSettings>,
     pub types: JobTypes,
+    /// The kinds of jobs that the worker carries out.
+    pub kinds: Vec<String>,
     pub metrics: Metrics,
     pub events: Arc<Events>,
+    /// Who hears of the worker.
+    pub observer: Arc<Observer>,
+    pub overview: Overview,
     pub records: Records,
     /// For what is uploaded, and what is to be fetched.
     pub folder: PathBuf,
     /// Most bytes that all uploads together may take up on the disk.
     pub upload_bytes: u64,
     pub guard: Guard,
-}
-
-/// Settings that may change while the server runs.
-pub(crate) struct LiveSettings {
-    pub watch: Mutex<SettingsWatch>,
-    pub store: Arc<dyn ConfigStore>,
 }
 
 impl App {

@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use batchwright::ProcessId;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
@@ -22,8 +24,28 @@ pub(crate) struct Event {
 /// The events of this server since it began.
 #[derive(Default)]
 pub(crate) struct Events {
+    boot: Boot,
     kept: Mutex<Kept>,
     came: Condvar,
+    listeners: AtomicUsize,
+}
+
+/// What tells the events of this start of the server from those of any other.
+struct Boot(String);
+
+impl Default for Boot {
+    fn default() -> Self {
+        Self(ProcessId::new().to_string().replace('-', ""))
+    }
+}
+
+/// A client that listens, as long as it does.
+pub(crate) struct Listening(Arc<Events>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -37,6 +59,8 @@ struct Kept {
 /// Most events that are kept, and the bytes of what is told by them.
 const MOST: usize = 8_192;
 const MOST_BYTES: usize = 4 << 20;
+/// So many clients may listen at once.
+pub(crate) const MOST_LISTENERS: usize = 64;
 
 /// What a reader is given.
 #[derive(Debug)]
@@ -68,6 +92,23 @@ impl Events {
             kept.bytes -= oldest.data.len();
         }
         self.came.notify_all();
+    }
+
+    /// What tells them from those of another start of the server.
+    pub fn boot(&self) -> &str {
+        &self.boot.0
+    }
+
+    /// One client more that listens, unless there are too many.
+    pub fn listen(self: &Arc<Self>) -> Option<Listening> {
+        let listening = Listening(Arc::clone(self));
+        let others = self.listeners.fetch_add(1, Ordering::SeqCst);
+        (others < MOST_LISTENERS).then_some(listening)
+    }
+
+    /// How many clients listen.
+    pub fn listeners(&self) -> usize {
+        self.listeners.load(Ordering::SeqCst)
     }
 
     /// The number of the last event.

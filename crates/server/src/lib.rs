@@ -21,13 +21,18 @@ mod api;
 mod app;
 mod dashboard;
 mod events;
+mod failures;
 mod guard;
 mod http;
 mod observe;
 mod openai;
+mod overview;
 mod problem;
 mod records;
 mod router;
 mod server;
+mod settings;
+mod shapes;
+mod watcher;
 
 pub use server::{RunningServer, Server};

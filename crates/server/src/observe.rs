@@ -1,37 +1,180 @@
-//! What the worker tells, for those who listen: events and metrics.
+//! What the worker tells, for those who listen: events, metrics, and what the overview shows. It is told on the
+//! worker's threads, so nothing here asks the queue or waits.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use batchwright::progress::{EndedJob, JobObserver, Metrics};
-use batchwright::{Progress, ProgressNotifier};
+use batchwright::progress::{EndedJob, JobObserver, Metrics, Phase};
+use batchwright::{Error, ProcessId, Progress, ProgressNotifier};
+use parking_lot::Mutex;
+use serde::Serialize;
 
 use crate::events::Events;
+use crate::failures::Failures;
+use crate::shapes::{Pace, now};
 
 /// Hears of a worker and tells of it.
 pub(crate) struct Observer {
     events: Arc<Events>,
     metrics: Metrics,
+    /// Jobs that have ended, and how many of them failed.
+    ended: AtomicU64,
+    failed: AtomicU64,
+    slots: AtomicUsize,
+    used: AtomicUsize,
+    seen: Mutex<Seen>,
+    failures: Mutex<Failures>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Processes that have changed and of which nothing was told since.
+    changed: HashSet<ProcessId>,
+    paces: HashMap<ProcessId, Pace>,
+    limited_by: Option<&'static str>,
+}
+
+/// A job that has ended.
+#[derive(Serialize)]
+struct JobEvent<'a> {
+    job_id: Option<batchwright::JobId>,
+    process_id: Option<ProcessId>,
+    r#type: &'a str,
+    status: &'static str,
+    error: Option<ShortError<'a>>,
+    provider: Option<&'a str>,
+    took_seconds: f64,
+}
+
+#[derive(Serialize)]
+struct ShortError<'a> {
+    kind: &'static str,
+    message: &'a str,
+}
+
+impl<'a> From<&'a Error> for ShortError<'a> {
+    fn from(error: &'a Error) -> Self {
+        Self {
+            kind: error.kind().as_str(),
+            message: error.message(),
+        }
+    }
 }
 
 impl Observer {
     pub fn new(events: Arc<Events>, metrics: Metrics) -> Self {
-        Self { events, metrics }
+        Self {
+            events,
+            metrics,
+            ended: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            slots: AtomicUsize::new(0),
+            used: AtomicUsize::new(0),
+            seen: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Says that a process has changed, for those who are not told so by the worker in time.
+    pub fn touch(&self, process: ProcessId) {
+        self.seen.lock().changed.insert(process);
+    }
+
+    /// The processes that have changed since this was asked last.
+    pub fn take_changed(&self) -> HashSet<ProcessId> {
+        std::mem::take(&mut self.seen.lock().changed)
+    }
+
+    /// How fast a process goes, where the worker is at it.
+    pub fn pace(&self, process: ProcessId) -> Option<Pace> {
+        self.seen.lock().paces.get(&process).copied()
+    }
+
+    /// Slots in use, and how many there are.
+    pub fn slots(&self) -> (usize, usize) {
+        let read = |slots: &AtomicUsize| slots.load(Ordering::Relaxed);
+        (read(&self.used), read(&self.slots))
+    }
+
+    /// What limits the worker, while it does something.
+    pub fn limited_by(&self) -> Option<&'static str> {
+        let seen = self.seen.lock();
+        seen.limited_by.filter(|_| !seen.paces.is_empty())
+    }
+
+    /// Jobs that have ended, and how many of them failed, since the start.
+    pub fn ended(&self) -> (u64, u64) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.ended), read(&self.failed))
+    }
+
+    /// What jobs have failed with in the last day: kind, message and how often.
+    pub fn failures(&self) -> Vec<(&'static str, String, u64)> {
+        self.failures.lock().of_a_day(now())
     }
 }
 
 impl ProgressNotifier for Observer {
     fn on_progress(&self, progress: &Progress) {
-        self.metrics.on_progress(progress);
-        self.events.publish("progress", progress);
+        // Of a job that is alone in its process the counts of jobs tell all; a series for each would have no end.
+        if progress.total != Some(1) {
+            self.metrics.on_progress(progress);
+        }
+        let Some(process) = progress.process_id else {
+            return;
+        };
+        let mut seen = self.seen.lock();
+        seen.changed.insert(process);
+        match progress.phase {
+            Phase::Running | Phase::Stopping => {
+                let limited_by = progress.limited_by;
+                seen.limited_by = limited_by.or(seen.limited_by);
+                let pace = Pace {
+                    rate: progress.rate,
+                    eta: progress.eta,
+                    limited_by,
+                };
+                seen.paces.insert(process, pace);
+            }
+            _ => {
+                seen.paces.remove(&process);
+            }
+        }
     }
 }
 
 impl JobObserver for Observer {
     fn on_job_end(&self, job: &EndedJob<'_>) {
         self.metrics.on_job_end(job);
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        if let Some(error) = job.error {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            let mut failures = self.failures.lock();
+            failures.count(error.kind().as_str(), error.message(), now());
+        }
+        let (process_id, job_id) = job.ids.unzip();
+        self.events.publish(
+            "job",
+            &JobEvent {
+                job_id,
+                process_id,
+                r#type: job.kind,
+                status: if job.error.is_some() {
+                    "failed"
+                } else {
+                    "completed"
+                },
+                error: job.error.map(ShortError::from),
+                provider: job.provider,
+                took_seconds: job.took.as_secs_f64(),
+            },
+        );
     }
 
     fn on_slots(&self, used: usize, slots: usize) {
         self.metrics.on_slots(used, slots);
+        self.used.store(used, Ordering::Relaxed);
+        self.slots.store(slots, Ordering::Relaxed);
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Problem {
     detail: String,
     /// The field or parameter that is to blame.
     param: Option<String>,
+    /// The line of the body that is to blame, from 1.
+    line: Option<u64>,
     headers: Vec<(&'static str, String)>,
 }
 
@@ -27,6 +29,7 @@ impl Problem {
             code,
             detail: detail.into(),
             param: None,
+            line: None,
             headers: Vec::new(),
         }
     }
@@ -59,6 +62,18 @@ impl Problem {
         self
     }
 
+    /// In other words.
+    pub fn says(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
+    }
+
+    /// With the line of the body that is to blame.
+    pub fn line(mut self, line: u64) -> Self {
+        self.line = Some(line);
+        self
+    }
+
     /// With one header more.
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -87,6 +102,9 @@ impl Problem {
         });
         if let Some(param) = &self.param {
             details["param"] = json!(param);
+        }
+        if let Some(line) = self.line {
+            details["line"] = json!(line);
         }
         details
     }

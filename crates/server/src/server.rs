@@ -9,18 +9,21 @@ use std::time::Duration;
 use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::jobs::JobTypes;
 use batchwright::progress::Metrics;
-use batchwright::queue::WorkerReport;
+use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND, WorkerReport};
 use batchwright::{
     Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
 };
-use parking_lot::Mutex;
 
-use crate::app::{App, LiveSettings};
+use crate::api;
+use crate::app::App;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
+use crate::overview::Overview;
 use crate::records::Records;
+use crate::settings::LiveSettings;
+use crate::watcher::Watcher;
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///
@@ -180,16 +183,25 @@ impl Server {
             .map_err(failed("the address".to_owned()))?;
         let events = Arc::new(Events::default());
         let observer = Arc::new(Observer::new(Arc::clone(&events), self.metrics.clone()));
+        let settings = self
+            .settings
+            .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events));
+        api::settle_abandoned(&self.queue, &records)?;
+        let mut kinds = self.worker.kinds();
+        if self.manager.is_some() {
+            // Whether a provider makes embeddings may change with the settings.
+            kinds.extend([COMPLETION_KIND, EMBEDDING_KIND].map(str::to_owned));
+        }
+        let overview = Overview::new(self.queue.clone(), Arc::clone(&observer), self.manager);
         let app = Arc::new(App {
             queue: self.queue,
-            manager: self.manager,
-            settings: self.settings.map(|(watch, store)| LiveSettings {
-                watch: Mutex::new(watch),
-                store,
-            }),
+            settings: settings.transpose()?,
             types: self.types,
+            kinds,
             metrics: self.metrics,
             events,
+            observer: Arc::clone(&observer),
+            overview,
             records,
             folder,
             upload_bytes: self.upload_bytes,
@@ -202,7 +214,10 @@ impl Server {
             .start()?;
         let listener = Listener::start(listener, app.clone(), self.limits)
             .map_err(failed("the server cannot begin".to_owned()))?;
+        let watcher = Watcher::start(Arc::clone(&app))
+            .map_err(failed("the server cannot begin".to_owned()))?;
         Ok(RunningServer {
+            _watcher: watcher,
             listener,
             worker,
             app,
@@ -234,6 +249,7 @@ impl fmt::Debug for Server {
 
 /// A server that answers, until it is stopped or dropped.
 pub struct RunningServer {
+    _watcher: Watcher,
     listener: Listener,
     worker: RunningWorker,
     app: Arc<App>,

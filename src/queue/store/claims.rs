@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::engine::time_split::TimeSplit;
-use crate::queue::job::Spent;
+use crate::queue::job::{JobReceipt, Spent};
 
 /// What shares a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,25 +26,6 @@ pub struct JobLane {
 /// A worker as its store knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub i64);
-
-/// A claim on a job. Whatever happens to the job raises the number, so an old receipt fences
-/// nothing but itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct JobReceipt {
-    /// The job's key: the number of its process in the store, shifted left by 32 bits, and its place in
-    /// the process, counted from 0. Never given again.
-    pub job: i64,
-    /// The number of the claim.
-    pub claim: i64,
-}
-
-impl JobReceipt {
-    /// The job's place in its process: what tells it apart from the others there for as long as it is
-    /// stored.
-    pub fn number(&self) -> u32 {
-        (self.job & i64::from(u32::MAX)) as u32
-    }
-}
 
 /// What a worker asks for.
 pub struct ClaimRequest<'a> {

@@ -17,11 +17,12 @@ use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 
 use super::info::ProcessInfo;
-use super::job::{Job, JobResult, JobState, ProcessState};
+use super::job::{Job, JobResult, JobState, ProcessState, QueueTotals};
 
+pub use super::job::JobReceipt;
 pub use batch::{BatchFill, BatchNo, JobSummary, StoredBatch, WaitingJobs};
 pub use claims::{
-    ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobLane, JobReceipt, Settlement, WorkerId,
+    ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobLane, Settlement, WorkerId,
 };
 pub use health::{HealthFinding, Severity};
 
@@ -35,7 +36,7 @@ pub use health::{HealthFinding, Severity};
 /// | part | methods |
 /// |---|---|
 /// | the store itself | [`location`](Self::location), [`id`](Self::id), [`folder`](Self::folder), [`version`](Self::version), [`on_work`](Self::on_work), [`check`](Self::check), [`maintain`](Self::maintain) |
-/// | hosts enqueue, and look | [`insert`](Self::insert), [`insert_described`](Self::insert_described), [`seal`](Self::seal), [`describe`](Self::describe), [`process`](Self::process), [`processes`](Self::processes), [`job`](Self::job), [`items`](Self::items), [`lanes`](Self::lanes), [`waiting_by_priority`](Self::waiting_by_priority) |
+/// | hosts enqueue, and look | [`insert`](Self::insert), [`insert_described`](Self::insert_described), [`seal`](Self::seal), [`describe`](Self::describe), [`process`](Self::process), [`processes`](Self::processes), [`newest_processes`](Self::newest_processes), [`totals`](Self::totals), [`job`](Self::job), [`items`](Self::items), [`lanes`](Self::lanes), [`waiting_by_priority`](Self::waiting_by_priority) |
 /// | hosts take results | [`peek`](Self::peek), [`ack`](Self::ack), [`lock_results`](Self::lock_results) |
 /// | hosts decide | [`cancel`](Self::cancel), [`cancel_jobs`](Self::cancel_jobs), [`retry_failed`](Self::retry_failed), [`delete`](Self::delete) |
 /// | workers claim | [`register_worker`](Self::register_worker), [`unregister_worker`](Self::unregister_worker), [`claim`](Self::claim), [`settle`](Self::settle), [`dead_workers`](Self::dead_workers), [`reclaim`](Self::reclaim), [`pull_due_times`](Self::pull_due_times) |
@@ -157,7 +158,18 @@ pub trait JobStore: Send + Sync {
     /// Every process, oldest first.
     fn processes(&self) -> Result<Vec<ProcessState>, Error>;
 
-    /// A job, if it exists.
+    /// Up to `most` processes with their numbers, newest first, from below the number `before`: without looking at
+    /// the others.
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error>;
+
+    /// Where all jobs stand, and how many processes there are.
+    fn totals(&self) -> Result<QueueTotals, Error>;
+
+    /// A job, if it exists; with what acknowledges its outcome once it has one.
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error>;
 
     /// Up to `most` jobs that are stored of a process, in the order in which they were enqueued, from
@@ -176,12 +188,12 @@ pub trait JobStore: Send + Sync {
 
     // What hosts take.
 
-    /// Up to `most` outcomes of a process in the order of its jobs, beginning behind `after`, and no
-    /// more than about `bytes` of them; always one if there is any.
+    /// Up to `most` outcomes of a process in the order of its jobs, beginning behind `after`, which may be gone, and
+    /// no more than about `bytes` of them; always one if there is any.
     fn peek(
         &self,
         process: ProcessId,
-        after: Option<JobReceipt>,
+        after: Option<JobId>,
         most: usize,
         bytes: usize,
     ) -> Result<Vec<DeliveredResult>, Error>;

@@ -121,7 +121,7 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     assert_eq!(page.iter().map(item).collect::<Vec<_>>(), ["a", "c"]);
     let rest = db
         .two
-        .peek(process, Some(page[1].receipt), 9, usize::MAX)
+        .peek(process, Some(page[1].result.job_id), 9, usize::MAX)
         .unwrap();
     assert_eq!(rest.iter().map(item).collect::<Vec<_>>(), ["d"]);
     assert_eq!(
@@ -135,9 +135,15 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
         "of five bytes each"
     );
     let first: Vec<JobReceipt> = page.iter().map(|delivery| delivery.receipt).collect();
+    let receipt = |job: JobId| db.two.job(job).unwrap().unwrap().receipt;
+    assert_eq!(receipt(given[1].job_id), None, "it has no outcome yet");
+    assert_eq!(receipt(given[0].job_id), Some(page[0].receipt));
     assert_eq!(db.two.ack(&first, T).unwrap(), 2);
     assert_eq!(db.two.ack(&first, T).unwrap(), 0);
     assert!(db.store().job(given[0].job_id).unwrap().is_none());
+    let gone = page[0].result.job_id;
+    let rest = db.two.peek(process, Some(gone), 9, usize::MAX).unwrap();
+    assert_eq!(rest.iter().map(item).collect::<Vec<_>>(), ["d"]);
     let counts = db.counts(process);
     assert_eq!((counts.total, counts.completed, counts.consumed), (4, 3, 2));
     assert_eq!(

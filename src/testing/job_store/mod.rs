@@ -65,7 +65,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, Spent};
+use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, QueueTotals, Spent};
 use crate::queue::store::*;
 
 #[doc(inline)]
@@ -366,6 +366,7 @@ macro_rules! job_store_suite {
             a_late_success_is_never_thrown_away
             a_success_after_the_end_is_refused
             the_time_of_a_process_is_told_by_ends_and_stands_still_after_them
+            processes_are_shown_a_page_at_a_time
             nothing_unsealed_is_started
             a_seal_is_carried_out_by_whoever_lives
             a_snoozed_job_keeps_its_place

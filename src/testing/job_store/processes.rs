@@ -23,6 +23,36 @@ pub(super) fn nothing_unsealed_is_started(open: Open<'_>) {
     db.sound();
 }
 
+pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
+    let db = open();
+    let made = ["a", "b", "c", "d"].map(|name| enqueue(db.store(), jobs(&[name, "x"])));
+    let worker = db.worker();
+    for job in worker.claim(3, T) {
+        worker.settle(job.receipt, completed());
+    }
+    let (first, rest) = {
+        let ids = |page: &[(u64, ProcessState)]| -> Vec<ProcessId> {
+            page.iter().map(|(_, process)| process.process_id).collect()
+        };
+        let first = db.two.newest_processes(None, 3).unwrap();
+        // What has gone meanwhile is left out, and nothing comes twice.
+        db.store().delete(first[2].1.process_id, T).unwrap();
+        let rest = db.two.newest_processes(Some(first[2].0), 9).unwrap();
+        (ids(&first), ids(&rest))
+    };
+    assert_eq!(first, [made[3], made[2], made[1]]);
+    assert_eq!(rest, [made[0]]);
+    let mut counted = QueueTotals::default();
+    for process in &db.two.processes().unwrap() {
+        counted.add(process);
+    }
+    let totals = db.two.totals().unwrap();
+    assert_eq!(totals, counted);
+    assert_eq!((totals.processes, totals.open), (3, 2));
+    assert_eq!((totals.jobs.total, totals.jobs.completed), (6, 2));
+    db.sound();
+}
+
 pub(super) fn a_seal_is_carried_out_by_whoever_lives(open: Open<'_>) {
     for chunks in 0..4 {
         let db = open();

@@ -87,7 +87,7 @@ impl Row {
         }
     }
 
-    pub fn state(&self, process_id: ProcessId) -> JobState {
+    pub fn state(&self, key: i64, process_id: ProcessId) -> JobState {
         let mut state = JobState::new(self.id, process_id, &self.parts.kind, self.created_at);
         state.item_id = self.parts.item_id.clone();
         state.status = self.place.status();
@@ -104,6 +104,8 @@ impl Row {
             .map_or_else(Vec::new, AttemptError::in_history);
         let history = self.history.as_deref();
         state.time = history.and_then(|text| ItemTime::in_history(text, self.created_at));
+        let claim = self.claim;
+        state.receipt = (self.place.has_ended()).then_some(JobReceipt { job: key, claim });
         state
     }
 

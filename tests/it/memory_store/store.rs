@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobLane, JobReceipt, JobState, JobStatus, JobSummary,
-    ProcessInfo, ProcessState, Severity,
+    ProcessInfo, ProcessState, QueueTotals, Severity,
 };
 use batchwright::unstable::{
     BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, ConsumerLock, JobStore, Settlement,
@@ -265,11 +265,32 @@ impl JobStore for MemoryStore {
         Ok(all.filter_map(|no| data.state(*no)).collect())
     }
 
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        let data = self.look();
+        let numbers = data.processes.keys().rev().copied();
+        let found = numbers
+            .filter_map(|no| Some((u64::try_from(no).unwrap(), data.state(no)?)))
+            .filter(|(no, _)| before.is_none_or(|before| *no < before));
+        Ok(found.take(most).collect())
+    }
+
+    fn totals(&self) -> Result<QueueTotals, Error> {
+        let mut totals = QueueTotals::default();
+        for process in &self.processes()? {
+            totals.add(process);
+        }
+        Ok(totals)
+    }
+
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         let data = self.look();
         let found = data.key_of(job).and_then(|key| {
             let process = data.process_of(key)?;
-            Some(data.jobs.get(&key)?.state(process.id))
+            Some(data.jobs.get(&key)?.state(key, process.id))
         });
         Ok(found)
     }
@@ -284,8 +305,7 @@ impl JobStore for MemoryStore {
         let Some(no) = data.number(process) else {
             return Ok(Vec::new());
         };
-        // The job itself may be gone by now.
-        let after = after.map(|id| i64::from_be_bytes(*id.bytes().last_chunk().unwrap()));
+        let after = after.map(key_of);
         let stored = data.jobs.range(Data::keys(no));
         let behind = stored.filter(|(key, _)| after.is_none_or(|after| **key > after));
         Ok(behind.take(most).map(|(_, row)| row.summary()).collect())
@@ -302,7 +322,7 @@ impl JobStore for MemoryStore {
     fn peek(
         &self,
         process: ProcessId,
-        after: Option<JobReceipt>,
+        after: Option<JobId>,
         most: usize,
         bytes: usize,
     ) -> Result<Vec<DeliveredResult>, Error> {
@@ -310,7 +330,7 @@ impl JobStore for MemoryStore {
         let keys = data.number(process).map_or(0..0, Data::keys);
         let (mut all, mut size) = (Vec::new(), 0);
         for (key, row) in data.jobs.range(keys) {
-            let seen = after.is_some_and(|after| *key <= after.job);
+            let seen = after.is_some_and(|after| *key <= key_of(after));
             if seen || !row.place.has_ended() {
                 continue;
             }
@@ -635,4 +655,9 @@ impl JobStore for MemoryStore {
     fn maintain(&self, _: Timestamp) -> Result<bool, Error> {
         Ok(false)
     }
+}
+
+/// The key of a job, which may be gone by now.
+fn key_of(job: JobId) -> i64 {
+    i64::from_be_bytes(*job.bytes().last_chunk().unwrap())
 }

@@ -23,3 +23,8 @@ pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
         text.into_bytes(),
     ))
 }
+
+/// `GET /api/v1/overview`.
+pub(super) fn overview(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+    Ok(Response::json(200, &app.overview.whole()?))
+}

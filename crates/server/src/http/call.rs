@@ -1,6 +1,7 @@
 //! A request as a handler sees it.
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use http_net::RequestHead;
@@ -59,6 +60,8 @@ pub(crate) struct Call<'c> {
     pub head: Head,
     /// What stands for the names in the route's pattern, decoded.
     pub params: Vec<(&'static str, String)>,
+    /// Who sent it.
+    pub peer: Option<IpAddr>,
     /// Its body, as it arrives. An error of it is a [`Problem`] inside.
     pub body: &'c mut dyn Read,
 }

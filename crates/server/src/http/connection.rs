@@ -134,6 +134,7 @@ impl Wire<'_> {
         let mut call = Call {
             head,
             params: Vec::new(),
+            peer: self.stream.peer_addr().ok().map(|peer| peer.ip()),
             body: self,
         };
         catch_unwind(AssertUnwindSafe(|| service.answer(&mut call))).unwrap_or_else(|_| {

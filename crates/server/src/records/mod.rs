@@ -1,19 +1,39 @@
 //! What the server itself keeps, in `server.db` beside the queue: which keys clients have used, what they uploaded.
 //! What the queue knows is not kept a second time.
 
+mod changes;
+mod idempotency;
+
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
+use batchwright::progress::Timestamp;
 use batchwright::{Error, ErrorKind};
-use parking_lot::{Mutex, MutexGuard};
-use rusqlite::Connection;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use rusqlite::{Connection, Params};
+
+pub(crate) use changes::Change;
+use idempotency::Owner;
+pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, hash};
 
 /// The tables, each where its records are. What was released stays; new ones are added behind.
-const TABLES: &[&str] = &[];
+const TABLES: &[&str] = &[idempotency::TABLE, changes::TABLE];
 
 /// An open `server.db`.
 pub(crate) struct Records {
     database: Mutex<Connection>,
+    keys: Keys,
+    owner: Owner,
+}
+
+/// The idempotency keys whose requests threads of this server carry out.
+#[derive(Default)]
+struct Keys {
+    held: Mutex<HashSet<Hash>>,
+    released: Condvar,
+    /// When old ones were last forgotten.
+    looked: Mutex<Timestamp>,
 }
 
 impl Records {
@@ -36,14 +56,34 @@ impl Records {
                     .try_for_each(|table| database.execute_batch(table))
             })
             .map_err(failed)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let owner = Owner::new(folder).map_err(|error| {
+            let why = format!("{}: no file can be locked there: {error}", folder.display());
+            Error::new(ErrorKind::Invalid, why)
+        })?;
         Ok(Self {
             database: Mutex::new(database),
+            keys: Keys::default(),
+            owner,
         })
     }
 
     /// The database, for as long as one short statement or transaction takes.
     pub fn lock(&self) -> MutexGuard<'_, Connection> {
         self.database.lock()
+    }
+
+    /// Carries out one statement. Returns how many rows it changed.
+    fn changed(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
+        let database = self.lock();
+        let changed = database
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.execute(params));
+        changed.map_err(|error| failed("server.db", &error))
+    }
+
+    fn execute(&self, sql: &str, params: impl Params) -> Result<(), Error> {
+        self.changed(sql, params).map(drop)
     }
 }
 

@@ -39,7 +39,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::{Job, JobState, ProcessState};
+use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
 
 use super::{
     BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, ConsumerLock, DeliveredResult,
@@ -236,6 +236,18 @@ impl JobStore for SqliteStore {
         self.read_processes()
     }
 
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        self.read_newest(before, most)
+    }
+
+    fn totals(&self) -> Result<QueueTotals, Error> {
+        self.read_totals()
+    }
+
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         self.read_job(job)
     }
@@ -243,7 +255,7 @@ impl JobStore for SqliteStore {
     fn peek(
         &self,
         process: ProcessId,
-        after: Option<JobReceipt>,
+        after: Option<JobId>,
         most: usize,
         bytes: usize,
     ) -> Result<Vec<DeliveredResult>, Error> {

@@ -10,15 +10,15 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::engine::item_time::ItemTime;
-use crate::queue::job::{AttemptError, JobResult, JobState, ProcessState};
+use crate::queue::job::{AttemptError, JobCounts, JobResult, JobState, ProcessState, QueueTotals};
 use crate::queue::store::{DeliveredResult, JobLane, JobReceipt};
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
 use super::lineage::{self, Ended};
 use super::rows::{
-    self, COMPLETED, DELETING, MOST_JOBS, PROCESS_COLUMNS, id_of, key, key_of, process_no,
-    process_of, shown, small,
+    self, COMPLETED, DELETING, MOST_JOBS, PROCESS_COLUMNS, bounded, count, id_of, key, key_of,
+    process_no, process_of, shown, small,
 };
 use super::writer::{Fault, Sync};
 
@@ -51,6 +51,55 @@ impl SqliteStore {
         })
     }
 
+    pub(super) fn read_newest(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        self.read(|conn| {
+            let mut read = conn.prepare_cached(&format!(
+                "SELECT {PROCESS_COLUMNS}, no FROM processes WHERE no < ?1 AND chore <> {DELETING}
+                 ORDER BY no DESC LIMIT ?2"
+            ))?;
+            let before = before.map_or(i64::MAX, bounded);
+            let limit = i64::try_from(most).unwrap_or(i64::MAX);
+            let newest = read.query_map(params![before, limit], |row| {
+                Ok((count(row.get("no")?), rows::process(row)?))
+            })?;
+            Ok(newest.collect::<Result<_, _>>()?)
+        })
+    }
+
+    pub(super) fn read_totals(&self) -> Result<QueueTotals, Error> {
+        self.read(|conn| {
+            let mut read = conn.prepare_cached(formatcp!(
+                "SELECT total(total), total(pending), total(in_progress), total(at_provider), total(completed),
+                   total(failed), total(cancelled_jobs), total(consumed), count(*),
+                   total(sealed < total OR pending + in_progress + at_provider > 0)
+                 FROM processes WHERE chore <> {DELETING}"
+            ))?;
+            let totals = read.query_row([], |row| {
+                // Sums that do not fit an integer are no error.
+                let sum = |at: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, f64>(at)? as u64) };
+                Ok(QueueTotals {
+                    jobs: JobCounts {
+                        total: sum(0)?,
+                        pending: sum(1)?,
+                        in_progress: sum(2)?,
+                        at_provider: sum(3)?,
+                        completed: sum(4)?,
+                        failed: sum(5)?,
+                        cancelled: sum(6)?,
+                        consumed: sum(7)?,
+                    },
+                    processes: count(row.get(8)?),
+                    open: sum(9)?,
+                })
+            });
+            Ok(totals?)
+        })
+    }
+
     pub(super) fn read_lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
         self.read(|conn| {
             let Some(no) = process_no(conn, process)? else {
@@ -72,7 +121,7 @@ impl SqliteStore {
             let mut read = conn.prepare_cached(formatcp!(
                 "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
                    j.visible_at, b.item_id, r.error, r.body,
-                   CASE WHEN j.has_history THEN (SELECT body FROM histories WHERE job = j.id) END
+                   CASE WHEN j.has_history THEN (SELECT body FROM histories WHERE job = j.id) END, j.claim
                  FROM jobs j JOIN processes p ON p.no = j.id >> 32
                    JOIN payloads b ON b.job = j.id LEFT JOIN results r ON r.job = j.id
                  WHERE j.id = ?1 AND p.chore <> {DELETING}"
@@ -110,13 +159,20 @@ impl SqliteStore {
             error: rows::error(written, row.get::<_, Option<String>>(9)?.as_deref()),
             errors: history.map_or_else(Vec::new, AttemptError::in_history),
             time: history.and_then(|text| ItemTime::in_history(text, created_at)),
+            receipt: match status.is_final() {
+                true => Some(JobReceipt {
+                    job: id,
+                    claim: row.get(12)?,
+                }),
+                false => None,
+            },
         })
     }
 
     pub(super) fn read_outcomes(
         &self,
         process: ProcessId,
-        after: Option<JobReceipt>,
+        after: Option<JobId>,
         most: usize,
         bytes: usize,
     ) -> Result<Vec<DeliveredResult>, Error> {
@@ -125,7 +181,8 @@ impl SqliteStore {
                 return Ok(Vec::new());
             };
             let mut read = conn.prepare_cached(PEEK)?;
-            let start = after.map_or(key(no, 0) - 1, |receipt| receipt.job);
+            let before = key(no, 0) - 1;
+            let start = after.map_or(before, |job| key_of(job).max(before));
             let limit = i64::try_from(most).unwrap_or(i64::MAX);
             let mut found = read.query(params![start, key(no, MOST_JOBS - 1), limit])?;
             let (mut all, mut size) = (Vec::new(), 0);

@@ -1,0 +1,88 @@
+//! Settings, and the log of their changes.
+
+use batchwright::config::SettingKey;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::limit;
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::settings::{LiveSettings, ShownSetting};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewValue {
+    value: Value,
+}
+
+fn settings(app: &App) -> Result<&LiveSettings, Problem> {
+    let none = || Problem::not_found("this server was given no settings");
+    app.settings.as_ref().ok_or_else(none)
+}
+
+fn key(call: &Call<'_>) -> Result<&'static SettingKey, Problem> {
+    let name: String = call.param("key")?;
+    SettingKey::named(&name).map_err(|error| Problem::not_found(error.message()))
+}
+
+/// `GET /api/v1/config`.
+pub(super) fn list(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+    let settings = settings(app)?.settings(&app.records, &app.events)?;
+    let mut all = Vec::new();
+    for key in SettingKey::all() {
+        all.push(ShownSetting::from(settings.explain(key.name())?));
+    }
+    Ok(Response::json(200, &json!({"data": all})))
+}
+
+/// `GET /api/v1/config/{key}`.
+pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let key = key(call)?;
+    let settings = settings(app)?.settings(&app.records, &app.events)?;
+    let setting = ShownSetting::from(settings.explain(key.name())?);
+    Ok(Response::json(200, &setting))
+}
+
+/// `PUT /api/v1/config/{key}`.
+pub(super) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let key = key(call)?;
+    let value = match call.json::<NewValue>()?.value {
+        Value::String(text) => text,
+        value @ (Value::Number(_) | Value::Bool(_)) => value.to_string(),
+        _ => {
+            let why = format!("value: write {}", key.accepts());
+            return Err(Problem::invalid(why).param("value"));
+        }
+    };
+    let value = key
+        .check_stored(&value)
+        .map_err(|error| Problem::invalid(error.message()).param("value"))?;
+    change(app, call, key, Some(&value))
+}
+
+/// `DELETE /api/v1/config/{key}`: what is stored is forgotten.
+pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let key = key(call)?;
+    change(app, call, key, None)
+}
+
+fn change(
+    app: &App,
+    call: &Call<'_>,
+    key: &'static SettingKey,
+    value: Option<&str>,
+) -> Result<Response, Problem> {
+    let by = call
+        .peer
+        .map_or_else(|| "http".to_owned(), |peer| format!("http {peer}"));
+    let settings = settings(app)?;
+    let now = settings.change(key, value, &by, &app.records, &app.events)?;
+    Ok(Response::json(200, &now))
+}
+
+/// `GET /api/v1/config-changes`: newest first.
+pub(super) fn changes(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let changes = app.records.changes(limit(call, 100, 1_000)?)?;
+    Ok(Response::json(200, &json!({"data": changes})))
+}

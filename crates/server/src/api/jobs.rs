@@ -1,0 +1,341 @@
+//! Single jobs.
+
+use std::time::{Duration, Instant};
+
+use batchwright::jobs::PayloadError;
+use batchwright::queue::{JobState, JobStatus, JobSummary, PRIORITIES};
+use batchwright::{Job, JobId, ProcessId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{limit, once};
+use crate::app::App;
+use crate::events::Next;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::records::{Asked, Claim, HeldKey, hash};
+use crate::shapes::ShownJob;
+
+/// Longest name of an item, in bytes.
+const LONGEST_NAME: usize = 512;
+/// Longest wait for the end of a job.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How often a job that is waited for is looked at: workers elsewhere tell nothing here.
+const LOOK: Duration = Duration::from_millis(250);
+/// Jobs that one request for some of them looks at.
+const MOST_LOOKED_AT: usize = 20_000;
+
+/// What is posted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewJob {
+    r#type: String,
+    payload: Value,
+    priority: Option<u8>,
+    max_retries: Option<u8>,
+    item_id: Option<String>,
+    process_id: Option<ProcessId>,
+}
+
+/// `POST /api/v1/jobs`.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let key = once::key(call)?;
+    let body: Value = call.json()?;
+    let request = hash(&[body.to_string().as_bytes()]);
+    let new: NewJob = serde_json::from_value(body)
+        .map_err(|error| Problem::invalid(format!("the body is no job: {error}")))?;
+    let named = new.process_id;
+    let Some(key) = key else {
+        let job = job(app, new)?;
+        let process = named.unwrap_or_else(ProcessId::new);
+        let id = enqueue(app, process, named.is_some(), job)?;
+        return Ok(once::created(&once::job_answer(id, process)));
+    };
+    let asked = Asked {
+        request: Some(request),
+        process: named,
+        many: false,
+    };
+    match once::claim(app, key, asked)? {
+        Claim::Answered(before, answer) => once::replayed(before, request, &answer),
+        Claim::Mine(held) => {
+            once::refuse_another(held.request, request)?;
+            let made = create_once(app, new, &held, named.is_some());
+            match made {
+                Ok(id) => once::answered(&held, &once::job_answer(id, held.process)),
+                Err(problem) => {
+                    held.forget()?;
+                    Err(problem)
+                }
+            }
+        }
+    }
+}
+
+/// Enqueues the job unless whoever had the key before had come to that.
+fn create_once(
+    app: &App,
+    new: NewJob,
+    held: &HeldKey<'_>,
+    is_named: bool,
+) -> Result<JobId, Problem> {
+    let job = job(app, new)?;
+    if held.resumed {
+        let parts = job.clone().into_parts();
+        let mut last = None;
+        loop {
+            let jobs = app.queue.items(held.process, last, 1_000)?;
+            let Some(end) = jobs.last() else { break };
+            last = Some(end.job_id);
+            for known in &jobs {
+                let like =
+                    known.request_hash == parts.request_hash && known.item_id == parts.item_id;
+                let answer = || once::job_answer(known.job_id, held.process).to_string();
+                let fits = || -> Result<bool, Problem> {
+                    let state = app.queue.job(known.job_id)?;
+                    let after = state.is_some_and(|state| state.created_at >= held.since);
+                    Ok(like && after && !app.records.is_answer(&answer())?)
+                };
+                if !is_named || fits()? {
+                    return Ok(known.job_id);
+                }
+            }
+        }
+    }
+    enqueue(app, held.process, is_named, job)
+}
+
+fn enqueue(app: &App, process: ProcessId, is_named: bool, job: Job) -> Result<JobId, Problem> {
+    if is_named && let Some(known) = app.queue.process(process)? {
+        if known.cancelled {
+            let why = format!("process {process} was cancelled and takes no more jobs");
+            return Err(Problem::conflict(why).param("process_id"));
+        }
+        if known.info.parent.is_some() {
+            let why = format!("process {process} belongs to a job, which adds its jobs itself");
+            return Err(Problem::conflict(why).param("process_id"));
+        }
+    }
+    let ids = app.queue.enqueue(process, [job])?;
+    app.observer.touch(process);
+    let id = ids.first().copied();
+    id.ok_or_else(|| Problem::new(500, "internal_error", "the job got no id"))
+}
+
+/// The job that is asked for, once it has been checked.
+fn job(app: &App, new: NewJob) -> Result<Job, Problem> {
+    let mut job = of_type(app, &new.r#type, new.payload)?;
+    if let Some(priority) = new.priority {
+        if !PRIORITIES.contains(&priority) {
+            return Err(Problem::invalid("priority: write a number from 1 to 10").param("priority"));
+        }
+        job = job.priority(priority);
+    }
+    if let Some(retries) = new.max_retries {
+        job = job.max_retries(retries);
+    }
+    if let Some(name) = new.item_id {
+        if name.is_empty() || name.len() > LONGEST_NAME {
+            let why = format!("item_id: write a text of 1 to {LONGEST_NAME} bytes");
+            return Err(Problem::invalid(why).param("item_id"));
+        }
+        job = job.item_id(name);
+    }
+    Ok(job)
+}
+
+/// A job of this type, which the worker carries out.
+pub(super) fn of_type(app: &App, name: &str, payload: Value) -> Result<Job, Problem> {
+    refuse_unknown(app, name)?;
+    let at = |error: PayloadError| {
+        let field = match error.field.as_str() {
+            "" => "payload".to_owned(),
+            field => format!("payload.{field}"),
+        };
+        Problem::invalid(format!("{field}: {}", error.message)).param(field)
+    };
+    match app.types.get(name) {
+        Ok(known) => known.job(payload).map_err(at),
+        Err(_) => Ok(Job::new(name, &payload)?),
+    }
+}
+
+/// Refuses a type that nobody here carries out, and tells those there are.
+pub(super) fn refuse_unknown(app: &App, name: &str) -> Result<(), Problem> {
+    // What has a dot is a part of a type's own work.
+    let is_offered = |kind: &&String| !kind.contains('.');
+    if app.kinds.iter().filter(is_offered).any(|kind| kind == name) {
+        return Ok(());
+    }
+    let mut known: Vec<&str> = app
+        .kinds
+        .iter()
+        .filter(is_offered)
+        .map(String::as_str)
+        .collect();
+    known.sort_unstable();
+    known.dedup();
+    let why = format!(
+        "type: there is no such type of jobs; there are: {}",
+        known.join(", ")
+    );
+    Err(Problem::invalid(why).param("type"))
+}
+
+fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
+    let gone = || {
+        let why = format!("there is no job {id}, or its result was consumed");
+        Problem::not_found(why)
+    };
+    app.queue.job(id)?.ok_or_else(gone)
+}
+
+fn shown(job: &JobState) -> Response {
+    Response::json(200, &ShownJob::of(job))
+}
+
+/// `GET /api/v1/jobs/{job_id}`: with `wait` it waits so many seconds for the end.
+pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let id: JobId = call.param("job_id")?;
+    let wait = match call.query::<f64>("wait")? {
+        None => Duration::ZERO,
+        Some(seconds) if (0.0..=LONGEST_WAIT.as_secs_f64()).contains(&seconds) => {
+            Duration::from_secs_f64(seconds)
+        }
+        Some(_) => {
+            let most = LONGEST_WAIT.as_secs();
+            let why = format!("wait: write a number of seconds from 0 to {most}");
+            return Err(Problem::invalid(why).param("wait"));
+        }
+    };
+    let deadline = Instant::now() + wait;
+    let mut told = app.events.last();
+    let text = id.to_string();
+    loop {
+        let job = find(app, id)?;
+        if job.status.is_final() || Instant::now() >= deadline {
+            return Ok(shown(&job));
+        }
+        // Until something is told of it, or it is time to look.
+        let look = deadline.min(Instant::now() + LOOK);
+        loop {
+            let left = look.saturating_duration_since(Instant::now());
+            match app.events.after(told, left) {
+                Next::Events(some) => {
+                    told = some.last().map_or(told, |event| event.number);
+                    if some
+                        .iter()
+                        .any(|event| event.name == "job" && event.data.contains(&text))
+                    {
+                        break;
+                    }
+                }
+                Next::Lost(last) => told = last,
+                Next::Nothing => break,
+                Next::Closed => return Ok(shown(&job)),
+            }
+        }
+    }
+}
+
+/// `DELETE /api/v1/jobs/{job_id}`: cancels a job that is open, consumes one that has ended.
+pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let id: JobId = call.param("job_id")?;
+    // What changes in between is looked at again.
+    for _ in 0..3 {
+        let job = find(app, id)?;
+        let process = job.process_id;
+        app.observer.touch(process);
+        if let Some(receipt) = job.receipt {
+            if is_child(app, process)? {
+                let why = format!("a job waits for the result of job {id} and collects it");
+                return Err(Problem::conflict(why));
+            }
+            if app.queue.ack(&[receipt])? == 1 {
+                return Ok(shown(&job));
+            }
+            continue;
+        }
+        if app.queue.cancel_jobs(&[id])? == 1 {
+            return Ok(shown(&find(app, id)?));
+        }
+        let alone = app.queue.process(process)?;
+        if alone.is_some_and(|process| process.counts.total == 1) {
+            // It is being carried out: it is not tried again, and keeps its result.
+            app.queue.cancel(process)?;
+            return Ok(shown(&find(app, id)?));
+        }
+        if job.status == JobStatus::InProgress {
+            let why = "the job is being carried out; send this again when it has ended";
+            return Err(Problem::conflict(why).header("retry-after", "1"));
+        }
+    }
+    let why = "the job changed while it was to be deleted; send this again";
+    Err(Problem::conflict(why).header("retry-after", "1"))
+}
+
+fn is_child(app: &App, process: ProcessId) -> Result<bool, Problem> {
+    let known = app.queue.process(process)?;
+    Ok(known.is_some_and(|process| process.info.parent.is_some()))
+}
+
+/// `GET /api/v1/jobs?process_id=…`: the jobs of a process, a page at a time.
+pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let Some(process) = call.query::<ProcessId>("process_id")? else {
+        let why = "process_id: name the process whose jobs are asked for";
+        return Err(Problem::invalid(why).param("process_id"));
+    };
+    let status = call.query::<String>("status")?;
+    let fits = fits(status.as_deref())?;
+    let mut after = call.query::<JobId>("after")?;
+    let most = limit(call, 100, 1_000)?;
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    let next = 'pages: loop {
+        let page = app.queue.items(process, after, 1_000)?;
+        looked_at += page.len();
+        if page.is_empty() {
+            break None;
+        }
+        for job in page {
+            after = Some(job.job_id);
+            if fits(&job) {
+                found.push(json!({
+                    "job_id": job.job_id,
+                    "item_id": job.item_id,
+                    "status": job.status,
+                    "at_provider": job.at_provider,
+                }));
+                if found.len() == most {
+                    break 'pages after;
+                }
+            }
+        }
+        if looked_at >= MOST_LOOKED_AT {
+            break after;
+        }
+    };
+    Ok(Response::json(200, &json!({"data": found, "next": next})))
+}
+
+/// Which jobs a status stands for.
+fn fits(status: Option<&str>) -> Result<impl Fn(&JobSummary) -> bool + use<>, Problem> {
+    let (wanted, at_provider) = match status {
+        None => (None, None),
+        Some("pending") => (Some(JobStatus::Pending), None),
+        Some("in_progress") => (Some(JobStatus::InProgress), Some(false)),
+        Some("at_provider") => (Some(JobStatus::InProgress), Some(true)),
+        Some("completed") => (Some(JobStatus::Completed), None),
+        Some("failed") => (Some(JobStatus::Failed), None),
+        Some("cancelled") => (Some(JobStatus::Cancelled), None),
+        Some(other) => {
+            let why = format!(
+                "status: write pending, in_progress, at_provider, completed, failed or cancelled, not {other:?}"
+            );
+            return Err(Problem::invalid(why).param("status"));
+        }
+    };
+    Ok(move |job: &JobSummary| {
+        wanted.is_none_or(|wanted| wanted == job.status)
+            && at_provider.is_none_or(|at| at == job.at_provider)
+    })
+}

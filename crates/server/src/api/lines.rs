@@ -1,0 +1,185 @@
+//! A body of JSON lines as jobs, one after the other as they arrive.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, Read};
+
+use batchwright::files::PromptSettings;
+use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
+use batchwright::{Job, Request};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::jobs::of_type;
+use crate::app::App;
+use crate::problem::Problem;
+use crate::records::Hash;
+
+/// A longer line is none.
+const MOST_LINE_BYTES: u64 = 16 << 20;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The jobs of a body. The first line that is none ends them.
+pub(super) struct Lines<'a, R> {
+    app: &'a App,
+    kind: &'a str,
+    prompts: PromptSettings,
+    body: R,
+    read: Sha256,
+    line: u64,
+    names: Names,
+    buffer: Vec<u8>,
+}
+
+impl<'a, R: BufRead> Lines<'a, R> {
+    pub fn new(app: &'a App, kind: &'a str, body: R) -> Self {
+        let task = match kind {
+            EMBEDDING_KIND => batchwright::client::RequestTask::Embed,
+            _ => batchwright::client::RequestTask::Complete,
+        };
+        Self {
+            app,
+            kind,
+            prompts: PromptSettings::new().task(task),
+            body,
+            read: Sha256::new(),
+            line: 0,
+            names: Names::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The hash of what has been read.
+    pub fn hash(&self) -> Hash {
+        self.read.clone().finalize().into()
+    }
+
+    /// Reads what is left and makes nothing of it.
+    pub fn skip(&mut self) -> Result<(), Problem> {
+        while self.next_line()? {}
+        Ok(())
+    }
+
+    /// Reads the next line. False at the end.
+    fn next_line(&mut self) -> Result<bool, Problem> {
+        self.buffer.clear();
+        let mut bounded = (&mut self.body).take(MOST_LINE_BYTES);
+        let length = bounded.read_until(b'\n', &mut self.buffer)?;
+        self.line += 1;
+        self.read.update(&self.buffer);
+        if length as u64 == MOST_LINE_BYTES {
+            let why = format!("a line of more than {} MiB", MOST_LINE_BYTES >> 20);
+            return Err(self.at(Problem::too_large(MOST_LINE_BYTES), &why));
+        }
+        Ok(length > 0)
+    }
+
+    fn at(&self, problem: Problem, why: &str) -> Problem {
+        let named = format!("line {}: {why}; nothing of it was kept", self.line);
+        problem.says(named).line(self.line)
+    }
+
+    pub fn next_job(&mut self) -> Result<Option<Job>, Problem> {
+        while self.next_line()? {
+            let line = match self.line {
+                1 => self
+                    .buffer
+                    .strip_prefix(BYTE_ORDER_MARK)
+                    .unwrap_or(&self.buffer),
+                _ => &self.buffer,
+            };
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let made = std::str::from_utf8(line)
+                .map_err(|_| Problem::invalid("it is no UTF-8"))
+                .and_then(|line| self.job(line));
+            let named = made.and_then(|job| self.names.named(job));
+            return match named {
+                Ok(job) => Ok(Some(job)),
+                Err(problem) => {
+                    let why = problem.to_string();
+                    Err(self.at(problem, &why))
+                }
+            };
+        }
+        Ok(None)
+    }
+
+    /// The job, and the name that the line gives it.
+    fn job(&self, line: &str) -> Result<(Job, Option<String>), Problem> {
+        if [COMPLETION_KIND, EMBEDDING_KIND].contains(&self.kind) {
+            let request: Request = self.prompts.request(line)?;
+            let name = request.id.clone();
+            return Ok((Job::from(&request), name));
+        }
+        let payload: Value = serde_json::from_str(line)
+            .map_err(|error| Problem::invalid(format!("no JSON: {error}")))?;
+        let name = match payload.get("id") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
+            Some(Value::Number(id)) => Some(id.to_string()),
+            Some(_) => {
+                return Err(Problem::invalid("id: write a text or a number").param("id"));
+            }
+        };
+        // A field of the type's own may be called so as well.
+        let mut without = payload.clone();
+        if let Some(fields) = without.as_object_mut() {
+            fields.remove("id");
+        }
+        let job = match of_type(self.app, self.kind, payload) {
+            Err(_) if name.is_some() => of_type(self.app, self.kind, without)?,
+            made => made?,
+        };
+        Ok((job, name))
+    }
+}
+
+/// Names that are taken, by their hashes, each with how many others were made of it.
+#[derive(Default)]
+struct Names {
+    taken: HashMap<(u64, u64), u32>,
+    hash: (RandomState, RandomState),
+}
+
+impl Names {
+    fn key(&self, name: &str) -> (u64, u64) {
+        (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
+    }
+
+    /// Whether it was free.
+    fn take(&mut self, name: &str) -> bool {
+        self.taken.insert(self.key(name), 1).is_none()
+    }
+
+    fn named(&mut self, (job, name): (Job, Option<String>)) -> Result<Job, Problem> {
+        if let Some(name) = name {
+            if !self.take(&name) {
+                return Err(Problem::invalid(format!("id: {name:?} is there twice")).param("id"));
+            }
+            return Ok(job.item_id(name));
+        }
+        let parts = job.clone().into_parts();
+        let own = parts
+            .item_id
+            .or_else(|| Some(parts.request_hash?[..16].to_owned()));
+        let Some(own) = own else { return Ok(job) };
+        let key = self.key(&own);
+        let Some(repeats) = self.taken.get(&key).copied() else {
+            self.take(&own);
+            return Ok(job.item_id(own));
+        };
+        let mut repeat = repeats;
+        let name = loop {
+            repeat += 1;
+            let name = format!("{own}-{repeat}");
+            if !self.taken.contains_key(&self.key(&name)) {
+                break name;
+            }
+        };
+        self.taken.insert(key, repeat);
+        self.take(&name);
+        Ok(job.item_id(name))
+    }
+}

@@ -1,0 +1,217 @@
+//! Processes: jobs that were handed over together.
+
+use std::io::BufReader;
+
+use batchwright::queue::{EnqueueError, ProcessInfo, ProcessState};
+use batchwright::{Error, ProcessId};
+use serde_json::{Value, json};
+
+use super::lines::Lines;
+use super::{jobs, limit, once};
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::records::{Asked, Claim, HeldKey, hash};
+use crate::shapes;
+
+/// Processes that one request for some of them looks at.
+const MOST_LOOKED_AT: usize = 5_000;
+/// Longest name, in bytes.
+const LONGEST_NAME: usize = 512;
+
+/// A process that is there.
+pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
+    let gone = || {
+        let why = format!("there is no process {id}, or all its results were consumed");
+        Problem::not_found(why)
+    };
+    app.queue.process(id)?.ok_or_else(gone)
+}
+
+fn shown(app: &App, process: &ProcessState) -> Value {
+    shapes::process(process, app.observer.pace(process.process_id))
+}
+
+/// `POST /api/v1/processes`: a job for each line of the body, all of them or none.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let kind = call.query::<String>("type")?;
+    let kind = kind.unwrap_or_else(|| "completion".to_owned());
+    jobs::refuse_unknown(app, &kind)?;
+    let name = call.query::<String>("name")?;
+    if name.as_ref().is_some_and(|name| name.len() > LONGEST_NAME) {
+        let why = format!("name: write a text of at most {LONGEST_NAME} bytes");
+        return Err(Problem::invalid(why).param("name"));
+    }
+    let key = once::key(call)?.unwrap_or_else(once::any_key);
+    let mut lines = Lines::new(
+        app,
+        &kind,
+        BufReader::with_capacity(64 << 10, &mut *call.body),
+    );
+    let given = name.as_deref().unwrap_or_default();
+    let request = |body: [u8; 32]| hash(&[kind.as_bytes(), given.as_bytes(), &body]);
+    let asked = Asked {
+        many: true,
+        ..Asked::default()
+    };
+    let held = match once::claim(app, key, asked)? {
+        Claim::Answered(before, answer) => {
+            lines.skip()?;
+            return once::replayed(before, request(lines.hash()), &answer);
+        }
+        Claim::Mine(held) => held,
+    };
+    // Whoever had the key before may have come to the end without telling anybody, or halfway.
+    if held.resumed
+        && let Some(known) = app.queue.process(held.process)?
+    {
+        if known.sealed {
+            lines.skip()?;
+            once::refuse_another(held.request, request(lines.hash()))?;
+            let answer = once::process_answer(held.process, known.counts.total);
+            return once::answered(&held, &answer);
+        }
+        app.queue.delete(held.process)?;
+    }
+    let mut info = ProcessInfo::new();
+    if let Some(name) = &name {
+        info = info.name(name);
+    }
+    let filled = fill(app, info, &held, || match lines.next_job()? {
+        Some(job) => Ok(Some(job)),
+        None => {
+            held.note_request(request(lines.hash()))?;
+            Ok(None)
+        }
+    });
+    app.observer.touch(held.process);
+    match filled {
+        Ok(total) => once::answered(&held, &once::process_answer(held.process, total)),
+        Err(problem) => {
+            app.queue.delete(held.process)?;
+            held.forget()?;
+            Err(problem)
+        }
+    }
+}
+
+fn fill(
+    app: &App,
+    info: ProcessInfo,
+    held: &HeldKey<'_>,
+    mut next: impl FnMut() -> Result<Option<batchwright::Job>, Problem>,
+) -> Result<u64, Problem> {
+    let jobs = std::iter::from_fn(|| next().transpose());
+    let added = app
+        .queue
+        .described(info)
+        .try_enqueue_iter(held.process, jobs);
+    match added {
+        Ok(0) => Err(Problem::invalid("the body has no line: send a job on each")),
+        Ok(total) => Ok(total),
+        Err(EnqueueError::Source(problem)) => Err(problem),
+        Err(EnqueueError::Queue(error)) => Err(error.into()),
+    }
+}
+
+/// `GET /api/v1/processes`: newest first, a page at a time.
+pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let most = limit(call, 50, 500)?;
+    let open = match call.query::<String>("state")?.as_deref() {
+        None => None,
+        Some("open") => Some(true),
+        Some("finished") => Some(false),
+        Some(other) => {
+            let why = format!("state: write open or finished, not {other:?}");
+            return Err(Problem::invalid(why).param("state"));
+        }
+    };
+    let parents = match call.query::<String>("parents")?.as_deref() {
+        None | Some("none") => false,
+        Some("all") => true,
+        Some(other) => {
+            let why = format!("parents: write all or none, not {other:?}");
+            return Err(Problem::invalid(why).param("parents"));
+        }
+    };
+    let fits = |process: &ProcessState| {
+        open.is_none_or(|open| open != process.is_finished())
+            && (parents || process.info.parent.is_none())
+    };
+    let mut before = call.query::<u64>("after")?;
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    let next = 'pages: loop {
+        let page = app.queue.newest_processes(before, most.max(100))?;
+        looked_at += page.len();
+        if page.is_empty() {
+            break None;
+        }
+        for (number, process) in page {
+            before = Some(number);
+            if fits(&process) {
+                found.push(shown(app, &process));
+                if found.len() == most {
+                    break 'pages before;
+                }
+            }
+        }
+        if looked_at >= MOST_LOOKED_AT {
+            break before;
+        }
+    };
+    let next = next.map(|next| next.to_string());
+    Ok(Response::json(200, &json!({"data": found, "next": next})))
+}
+
+/// `GET /api/v1/processes/{process_id}`.
+pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let process = find(app, call.param("process_id")?)?;
+    Ok(Response::json(200, &shown(app, &process)))
+}
+
+/// `DELETE /api/v1/processes/{process_id}`: with all its jobs.
+pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let process = find(app, call.param("process_id")?)?;
+    let counts = &process.counts;
+    let has_work = !process.is_finished() || counts.completed > 0;
+    if has_work && !call.query::<bool>("force")?.unwrap_or(false) {
+        let why = "jobs of the process are open, or their results were not consumed: force=true deletes them all the \
+                   same";
+        return Err(Problem::conflict(why));
+    }
+    let id = process.process_id;
+    let deleted = app.queue.delete(id)?;
+    app.observer.touch(id);
+    Ok(Response::json(200, &json!({"deleted": deleted})))
+}
+
+/// `POST /api/v1/processes/{process_id}/cancel`.
+pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let cancelled = change(app, call, |id| app.queue.cancel(id))?;
+    Ok(Response::json(200, &json!({"cancelled": cancelled})))
+}
+
+/// `POST /api/v1/processes/{process_id}/retry`.
+pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let retried = change(app, call, |id| app.queue.retry_failed(id))?;
+    Ok(Response::json(200, &json!({"retried": retried})))
+}
+
+fn change(
+    app: &App,
+    call: &Call<'_>,
+    change: impl FnOnce(ProcessId) -> Result<u64, Error>,
+) -> Result<u64, Problem> {
+    let id = find(app, call.param("process_id")?)?.process_id;
+    let changed = change(id)?;
+    app.observer.touch(id);
+    Ok(changed)
+}
+
+/// `GET /api/v1/batches`: those of a process, or all.
+pub(super) fn batches(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let process = call.query::<ProcessId>("process_id")?;
+    let batches = app.queue.batches(process)?;
+    let shown: Vec<Value> = batches.iter().map(shapes::batch).collect();
+    Ok(Response::json(200, &json!({"data": shown})))
+}

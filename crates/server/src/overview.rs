@@ -1,0 +1,202 @@
+//! What is shown of the whole server: where all jobs stand, what the worker does, and how that was in the last hour.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use batchwright::plan::EffectiveStrategy;
+use batchwright::progress::Timestamp;
+use batchwright::{Error, JobQueue, LlmManager};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::observe::Observer;
+use crate::shapes::{now, time};
+
+/// How long what was read is shown.
+const FRESH: Duration = Duration::from_millis(500);
+/// A point of the history stands for so long,
+const POINT: Duration = Duration::from_secs(10);
+/// and so many are kept.
+const POINTS: usize = 360;
+/// The rate is that of so many seconds.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Looks at the queue and the worker, at most twice a second.
+pub(crate) struct Overview {
+    queue: JobQueue,
+    observer: Arc<Observer>,
+    manager: Option<Mutex<LlmManager>>,
+    last: Mutex<Last>,
+}
+
+struct Last {
+    shown: Option<(Instant, Arc<Value>)>,
+    history: VecDeque<Point>,
+    /// Ends and failures at the last point.
+    counted: (Instant, u64, u64),
+    /// Ends as they were in the last seconds.
+    ended: VecDeque<(Instant, u64)>,
+}
+
+struct Point {
+    at: Timestamp,
+    ended_per_second: f64,
+    failed_per_second: f64,
+    waiting: u64,
+}
+
+impl Overview {
+    pub fn new(queue: JobQueue, observer: Arc<Observer>, manager: Option<LlmManager>) -> Self {
+        let (began, (ended, failed)) = (Instant::now(), observer.ended());
+        Self {
+            queue,
+            observer,
+            manager: manager.map(Mutex::new),
+            last: Mutex::new(Last {
+                shown: None,
+                history: VecDeque::new(),
+                counted: (began, ended, failed),
+                ended: VecDeque::from([(began, ended)]),
+            }),
+        }
+    }
+
+    /// All but the history.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn now(&self) -> Result<Arc<Value>, Error> {
+        let mut last = self.last.lock();
+        if let Some((at, shown)) = &last.shown
+            && at.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(shown));
+        }
+        let rate = last.rate(self.observer.ended().0);
+        let shown = Arc::new(self.look(rate)?);
+        last.shown = Some((Instant::now(), Arc::clone(&shown)));
+        Ok(shown)
+    }
+
+    /// With the history.
+    ///
+    /// # Errors
+    /// As [`now`](Self::now).
+    pub fn whole(&self) -> Result<Value, Error> {
+        let mut whole = Value::clone(&*self.now()?);
+        let last = self.last.lock();
+        let history = last.history.iter().map(|point| {
+            json!({
+                "at": time::text(point.at),
+                "ended_per_second": point.ended_per_second,
+                "failed_per_second": point.failed_per_second,
+                "waiting": point.waiting,
+            })
+        });
+        whole["history"] = history.collect();
+        Ok(whole)
+    }
+
+    /// Adds a point to the history when it is time.
+    ///
+    /// # Errors
+    /// As [`now`](Self::now).
+    pub fn keep_history(&self) -> Result<(), Error> {
+        let mut last = self.last.lock();
+        let (since, ended, failed) = last.counted;
+        let seconds = since.elapsed().as_secs_f64();
+        if since.elapsed() < POINT {
+            return Ok(());
+        }
+        let waiting = self.queue.waiting_by_priority()?;
+        let (ended_now, failed_now) = self.observer.ended();
+        last.counted = (Instant::now(), ended_now, failed_now);
+        last.history.push_back(Point {
+            at: now(),
+            ended_per_second: (ended_now - ended) as f64 / seconds,
+            failed_per_second: (failed_now - failed) as f64 / seconds,
+            waiting: waiting.iter().map(|(_, jobs)| jobs).sum(),
+        });
+        if last.history.len() > POINTS {
+            last.history.pop_front();
+        }
+        Ok(())
+    }
+
+    fn look(&self, rate: f64) -> Result<Value, Error> {
+        let totals = self.queue.totals()?;
+        let (used, slots) = self.observer.slots();
+        let manager = self.manager.as_ref().map(|manager| {
+            let mut manager = manager.lock();
+            if let Err(error) = manager.refresh() {
+                log::debug!("the settings cannot be used: {error}");
+            }
+            let provider = manager.provider();
+            (
+                json!({
+                    "name": provider.provider,
+                    "model": provider.model,
+                    "local": provider.provider == "local",
+                }),
+                strategy(&manager.effective_strategy()),
+            )
+        });
+        let (provider, strategy) = manager.unzip();
+        let failures = self.observer.failures().into_iter();
+        let failures = failures.map(
+            |(kind, message, count)| json!({"kind": kind, "message": message, "count": count}),
+        );
+        let jobs = &totals.jobs;
+        Ok(json!({
+            "now": time::text(now()),
+            "jobs": {
+                "pending": jobs.pending,
+                "in_progress": jobs.in_progress,
+                "at_provider": jobs.at_provider,
+                "completed": jobs.completed,
+                "failed": jobs.failed,
+                "cancelled": jobs.cancelled,
+            },
+            "waiting_by_priority": self.queue.waiting_by_priority()?,
+            "processes": totals.processes,
+            "processes_open": totals.open,
+            "batches_open": self.queue.batches(None)?.len(),
+            "worker": {
+                "slots": slots,
+                "used": used,
+                "limited_by": self.observer.limited_by(),
+                "calls_in_flight": null,
+                "rate": rate,
+            },
+            "provider": provider,
+            "strategy": strategy,
+            "failures": failures.collect::<Value>(),
+        }))
+    }
+}
+
+impl Last {
+    /// Ends a second, lately.
+    fn rate(&mut self, ended: u64) -> f64 {
+        let now = Instant::now();
+        while self.ended.len() > 1 && now - self.ended[1].0 >= WINDOW {
+            self.ended.pop_front();
+        }
+        let (since, before) = self.ended[0];
+        self.ended.push_back((now, ended));
+        let seconds = (now - since).as_secs_f64();
+        match seconds > 0.0 {
+            true => (ended - before) as f64 / seconds,
+            false => 0.0,
+        }
+    }
+}
+
+fn strategy(effective: &EffectiveStrategy) -> Value {
+    json!({
+        "asked": effective.asked,
+        "effective": effective.strategy,
+        "fallback_reason": effective.fallback_reason,
+    })
+}

@@ -1,0 +1,206 @@
+//! How processes, jobs and batches look in JSON.
+
+use std::time::Duration;
+
+use batchwright::batch::BatchInfo;
+use batchwright::progress::{TimeSplit, Timestamp};
+use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
+use batchwright::unstable::{Clock, SystemClock};
+use batchwright::{Error, JobId, ProcessId};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+/// The present time.
+pub(crate) fn now() -> Timestamp {
+    SystemClock.wall()
+}
+
+/// Times as RFC 3339 has them, in UTC and with milliseconds.
+pub(crate) mod time {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use batchwright::progress::Timestamp;
+    use serde::Serializer;
+
+    pub fn text(at: Timestamp) -> String {
+        let since = Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
+        // The last second that has a form.
+        let since = since.min(Duration::from_secs(253_402_300_799));
+        humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+    }
+
+    pub fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&text(*at))
+    }
+}
+
+/// How fast a process goes, as the worker tells it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pace {
+    /// Outcomes a second.
+    pub rate: f64,
+    pub eta: Option<Duration>,
+    pub limited_by: Option<&'static str>,
+}
+
+/// Where a process stands.
+pub(crate) fn process_state(process: &ProcessState) -> &'static str {
+    match process {
+        ProcessState { sealed: false, .. } => "unsealed",
+        ProcessState {
+            cancelled: true, ..
+        } => "cancelled",
+        process if process.is_finished() => "finished",
+        _ => "running",
+    }
+}
+
+/// A process.
+pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
+    let (counts, spent) = (&process.counts, &process.spent);
+    let percent = match counts.total {
+        0 => 0.0,
+        total => (counts.finished() as f64 * 1000.0 / total as f64).floor() / 10.0,
+    };
+    let pace = pace.filter(|_| !process.is_finished());
+    let time = process.time_until(now());
+    let mut shown = json!({
+        "process_id": process.process_id,
+        "name": process.info.name,
+        "state": process_state(process),
+        "total": counts.total,
+        "pending": counts.pending,
+        "in_progress": counts.in_progress,
+        "at_provider": counts.at_provider,
+        "completed": counts.completed,
+        "failed": counts.failed,
+        "cancelled": counts.cancelled,
+        "consumed": counts.consumed,
+        "percent": percent,
+        "eta_seconds": pace.and_then(|pace| pace.eta).map(|eta| eta.as_secs_f64().ceil()),
+        "rate": pace.map(|pace| pace.rate),
+        "input_tokens": spent.input_tokens,
+        "output_tokens": spent.output_tokens,
+        "cost_usd": spent.cost_usd,
+        "created_at": time::text(process.created_at),
+        "changed_at": time::text(process.changed_at),
+        "limited_by": pace.and_then(|pace| pace.limited_by),
+        "time": seconds(&time.split),
+    });
+    if let Some(parent) = process.info.parent {
+        shown["parent"] = json!(parent);
+    }
+    shown
+}
+
+/// The parts by name, in seconds.
+fn seconds(split: &TimeSplit) -> Value {
+    let parts = split.named();
+    Value::Object(Map::from_iter(parts.map(|(name, part)| {
+        (format!("{name}_seconds"), Value::from(part.as_secs_f64()))
+    })))
+}
+
+/// A job.
+#[derive(Serialize)]
+pub(crate) struct ShownJob<'a> {
+    job_id: JobId,
+    process_id: ProcessId,
+    r#type: &'a str,
+    item_id: Option<&'a str>,
+    status: JobStatus,
+    progress: u8,
+    priority: u8,
+    attempts: u32,
+    created_at: String,
+    due_at: Option<String>,
+    result: Option<&'a RawValue>,
+    error: Option<&'a Error>,
+    errors: Vec<ShownAttempt<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownAttempt<'a> {
+    at: String,
+    step: u8,
+    error: &'a Error,
+}
+
+impl<'a> ShownJob<'a> {
+    pub fn of(job: &'a JobState) -> Self {
+        let attempt = |attempt: &'a AttemptError| ShownAttempt {
+            at: time::text(attempt.at),
+            step: attempt.step,
+            error: &attempt.error,
+        };
+        Self {
+            job_id: job.job_id,
+            process_id: job.process_id,
+            r#type: &job.kind,
+            item_id: job.item_id.as_deref(),
+            status: job.status,
+            progress: if job.status.is_final() { 100 } else { 0 },
+            priority: job.priority,
+            attempts: job.attempts,
+            created_at: time::text(job.created_at),
+            due_at: job.due_at.map(time::text),
+            result: job.result.as_deref(),
+            error: job.error.as_ref(),
+            errors: job.errors.iter().map(attempt).collect(),
+        }
+    }
+}
+
+/// The line of an outcome, without its end.
+pub(crate) fn result_line(result: &JobResult) -> String {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        job_id: JobId,
+        item_id: Option<&'a str>,
+        r#type: &'a str,
+        status: JobStatus,
+        result: Option<&'a RawValue>,
+        error: Option<&'a Error>,
+        attempts: u32,
+    }
+    let line = result.line();
+    if is_prompt(&result.kind)
+        && let Some(rest) = line.strip_prefix('{')
+    {
+        return format!("{{\"job_id\":\"{}\",{rest}", result.job_id);
+    }
+    let line = serde_json::to_string(&Line {
+        job_id: result.job_id,
+        item_id: result.item_id.as_deref(),
+        r#type: &result.kind,
+        status: result.status,
+        result: result.result.as_deref(),
+        error: result.error.as_ref(),
+        attempts: result.attempts,
+    });
+    // A result is JSON that was read before, in which line ends mean nothing.
+    line.unwrap_or_default().replace(['\n', '\r'], " ")
+}
+
+/// Whether jobs of this kind are prompts, whose results are result lines.
+pub(crate) fn is_prompt(kind: &str) -> bool {
+    ["completion", "completion_direct", "embedding"].contains(&kind)
+}
+
+/// A batch at a provider.
+pub(crate) fn batch(batch: &BatchInfo) -> Value {
+    json!({
+        "process_id": batch.process_id,
+        "provider": batch.provider,
+        "model": batch.model,
+        "remote_id": batch.remote_id,
+        "state": batch.state,
+        "total": batch.total,
+        "completed": batch.completed,
+        "failed": batch.failed,
+        "age_seconds": batch.age_seconds,
+        "problem": batch.problem,
+        "attended": batch.attended,
+    })
+}

@@ -1,0 +1,133 @@
+//! A thread that looks what has changed, and tells those who listen.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use batchwright::progress::Timestamp;
+use batchwright::{Error, ProcessId};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::shapes::{self, now};
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// A process is told of at most twice a second.
+const PROCESS_INTERVAL: Duration = Duration::from_millis(500);
+const OVERVIEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks until it is dropped.
+pub(crate) struct Watcher {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    pub fn start(app: Arc<App>) -> std::io::Result<Self> {
+        let (stop, stopped) = bounded(0);
+        let looks = Looks {
+            began: now(),
+            told: HashMap::new(),
+            overview: None,
+            app,
+        };
+        let thread = std::thread::Builder::new()
+            .name("batchwright-watch".to_owned())
+            .spawn(move || looks.run(&stopped))?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of it was shown when it happened.
+            drop(thread.join());
+        }
+    }
+}
+
+struct Looks {
+    app: Arc<App>,
+    /// What had not changed since is no news.
+    began: Timestamp,
+    /// When each process was last told of; nothing once that is no hindrance to telling of it.
+    told: HashMap<ProcessId, Instant>,
+    /// When the overview was last told, and what.
+    overview: Option<(Instant, Value)>,
+}
+
+impl Looks {
+    fn run(mut self, stopped: &Receiver<()>) {
+        while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            let looks: [fn(&mut Self) -> Result<(), Error>; 4] =
+                [Self::settings, Self::processes, Self::overview, |this| {
+                    this.app.overview.keep_history()
+                }];
+            for look in looks {
+                if let Err(error) = look(&mut self) {
+                    log::debug!("what has changed could not be told: {error}");
+                }
+            }
+        }
+    }
+
+    fn settings(&mut self) -> Result<(), Error> {
+        match &self.app.settings {
+            Some(settings) => settings.look(&self.app.records, &self.app.events),
+            None => Ok(()),
+        }
+    }
+
+    fn processes(&mut self) -> Result<(), Error> {
+        let app = Arc::clone(&self.app);
+        self.told.retain(|_, at| at.elapsed() < PROCESS_INTERVAL);
+        for id in app.observer.take_changed() {
+            if self.told.contains_key(&id) {
+                app.observer.touch(id);
+                continue;
+            }
+            match app.queue.process(id)? {
+                Some(process) if process.info.parent.is_some() => {}
+                Some(process) if process.changed_at < self.began => {}
+                Some(process) => {
+                    let shown = shapes::process(&process, app.observer.pace(id));
+                    app.events.publish("process", &shown);
+                    self.told.insert(id, Instant::now());
+                }
+                None => {
+                    let gone = json!({"process_id": id, "state": "deleted"});
+                    app.events.publish("process", &gone);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn overview(&mut self) -> Result<(), Error> {
+        let due = |(at, _): &(Instant, Value)| at.elapsed() >= OVERVIEW_INTERVAL;
+        if self.app.events.listeners() == 0 || !self.overview.as_ref().is_none_or(due) {
+            return Ok(());
+        }
+        let mut shown = Value::clone(&*self.app.overview.now()?);
+        let time = shown["now"].take();
+        if self
+            .overview
+            .as_ref()
+            .is_some_and(|(_, last)| *last == shown)
+        {
+            return Ok(());
+        }
+        self.overview = Some((Instant::now(), shown.clone()));
+        shown["now"] = time;
+        self.app.events.publish("overview", &shown);
+        Ok(())
+    }
+}
