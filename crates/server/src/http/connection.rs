@@ -56,6 +56,10 @@ impl Wire<'_> {
     fn serve(&mut self, open: &Open, shared: &Shared, reached: SocketAddr) -> io::Result<()> {
         loop {
             open.set_idle(true);
+            // Whoever stops the server ends those that are idle, once; this one may have become so just behind that.
+            if shared.stopping.load(Ordering::SeqCst) {
+                return Ok(());
+            }
             let head = match self.head(open) {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(()),

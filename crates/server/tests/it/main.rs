@@ -4,4 +4,6 @@
 mod common;
 mod dashboard;
 mod guard;
+mod jobs;
 mod life;
+mod settings;

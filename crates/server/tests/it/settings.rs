@@ -1,0 +1,141 @@
+//! Settings over HTTP, and the log of their changes.
+
+use std::time::Instant;
+
+use batchwright::Settings;
+use batchwright::config::{ConfigStore, SqliteConfig};
+use serde_json::{Value, json};
+
+use super::common::{Desk, PATIENCE};
+use super::jobs::Stream;
+
+const COUNT: &str = "/api/v1/config/queue.worker_count";
+
+#[test]
+fn a_setting_is_read_changed_and_forgotten() {
+    let desk = Desk::new();
+    let all = desk.get("/api/v1/config").is(200).json();
+    assert!(all["data"].as_array().unwrap().len() > 20);
+    let before = desk.get(COUNT).is(200).json();
+    assert_eq!(
+        (&before["value"], &before["source"], &before["stored"]),
+        (&json!("5"), &json!("default"), &Value::Null)
+    );
+    let now = desk.put(COUNT, &json!({"value": "7"})).is(200).json();
+    assert_eq!(
+        (&now["value"], &now["source"], &now["stored"], &now["live"]),
+        (&json!("7"), &json!("store"), &json!("7"), &json!(true))
+    );
+    assert_eq!(
+        desk.store.get("queue.worker_count").unwrap().as_deref(),
+        Some("7")
+    );
+    assert_eq!(
+        desk.put(COUNT, &json!({"value": 8})).is(200).json()["value"],
+        "8"
+    );
+    let problem = desk.put(COUNT, &json!({"value": "many"})).is(400).json();
+    assert!(
+        problem["detail"]
+            .as_str()
+            .unwrap()
+            .contains("a whole number from 1 to"),
+        "{problem}"
+    );
+    desk.put(
+        "/api/v1/config/llm.model",
+        &json!({"value": "sk-0123456789abcdef0123"}),
+    )
+    .is(400);
+    desk.put("/api/v1/config/llm.modle", &json!({"value": "m"}))
+        .is(404);
+    desk.get("/api/v1/config/llm.modle").is(404);
+    assert_eq!(desk.delete(COUNT).is(200).json()["source"], "default");
+    assert_eq!(desk.store.get("queue.worker_count").unwrap(), None);
+}
+
+#[test]
+fn every_change_is_logged_with_its_source_also_one_made_elsewhere_or_meanwhile() {
+    let mut desk = Desk::new();
+    let mut stream = Stream::open(&desk, None);
+    desk.put(COUNT, &json!({"value": "6"})).is(200);
+    let (_, _, told) = stream.next(&["config"]).unwrap();
+    assert_eq!(
+        (&told["key"], &told["before"], &told["after"]),
+        (&json!("queue.worker_count"), &Value::Null, &json!("6"))
+    );
+    // As another program does it.
+    let elsewhere = SqliteConfig::new(desk.folder.path().join("config.db"));
+    elsewhere.set("queue.worker_count", "9").unwrap();
+    let (_, _, told) = stream.next(&["config"]).unwrap();
+    assert_eq!(
+        (&told["before"], &told["after"]),
+        (&json!("6"), &json!("9"))
+    );
+    assert_eq!(told["source"], "command line or another program");
+    drop(stream);
+    desk.stop();
+    elsewhere.unset("queue.worker_count").unwrap();
+    desk.start(|server| server);
+    let log = desk.get("/api/v1/config-changes").is(200).json();
+    let log: Vec<_> = log["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["after"].clone(), one["source"].clone()))
+        .collect();
+    let other = json!("command line or another program");
+    assert_eq!(
+        log,
+        [
+            (Value::Null, other.clone()),
+            (json!("9"), other),
+            (json!("6"), json!("http 127.0.0.1"))
+        ]
+    );
+}
+
+#[test]
+fn a_change_reaches_the_running_worker() {
+    let desk = Desk::new();
+    desk.put("/api/v1/config/queue.max_workers", &json!({"value": "3"}))
+        .is(200);
+    desk.put(COUNT, &json!({"value": "3"})).is(200);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let overview = desk.get("/api/v1/overview").is(200).json();
+        if overview["worker"]["slots"] == 3 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{overview}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn what_the_environment_overrides_is_shown_as_such() {
+    let desk = Desk::with(Default::default(), |server| {
+        let store = std::sync::Arc::new(batchwright::config::MemoryConfig::new());
+        store.set("llm.bulk_strategy", "batch").unwrap();
+        let variable =
+            |name: &str| (name == "BATCHWRIGHT_BULK_STRATEGY").then(|| "sync".to_owned());
+        server
+            .settings(Settings::new().environment(variable), store)
+            .unwrap()
+    });
+    let shown = desk.get("/api/v1/config/llm.bulk_strategy").is(200).json();
+    assert_eq!(
+        (
+            &shown["value"],
+            &shown["source"],
+            &shown["set_by"],
+            &shown["stored"]
+        ),
+        (
+            &json!("sync"),
+            &json!("environment"),
+            &json!("BATCHWRIGHT_BULK_STRATEGY"),
+            &json!("batch")
+        )
+    );
+}
