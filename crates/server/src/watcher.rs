@@ -67,14 +67,14 @@ struct Looks {
 impl Looks {
     fn run(mut self, stopped: &Receiver<()>) {
         while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            let looks: [fn(&mut Self) -> Result<(), Error>; 4] =
-                [Self::settings, Self::processes, Self::overview, |this| {
-                    this.app.overview.keep_history()
-                }];
-            for look in looks {
-                if let Err(error) = look(&mut self) {
-                    log::debug!("what has changed could not be told: {error}");
-                }
+            let looks = [
+                self.settings(),
+                self.processes(),
+                self.overview(),
+                self.app.overview.keep_history(),
+            ];
+            for error in looks.into_iter().filter_map(Result::err) {
+                log::debug!("what has changed could not be told: {error}");
             }
         }
     }
