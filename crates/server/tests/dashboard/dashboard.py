@@ -1,0 +1,395 @@
+"""Drives the dashboard of a real server, with a simulated provider behind it, in Chromium.
+
+    python dashboard.py BATCHWRIGHT CHROMIUM [FOLDER FOR SCREENSHOTS]
+"""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+# Far beyond what anything here takes, also on a busy machine.
+PATIENCE = 30
+PAGES = ["", "processes", "failures", "batches", "settings"]
+TOKEN = "a token of this test"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def until(what: str, look):
+    """What `look` finds, as soon as it finds something."""
+    end = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.1)
+    return found
+
+
+class Desk:
+    """A server on a folder of its own, and the simulated provider behind it."""
+
+    def __init__(self, program: str, folder: Path):
+        self.program, self.folder = program, folder
+        self.sim_port, self.port = free_port(), free_port()
+        self.sim = self.server = None
+        provider = f"http://127.0.0.1:{self.sim_port}"
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "OPENAI_API_KEY": "sk-of-no-account",
+            "OPENAI_BASE_URL": f"{provider}/v1",
+            "LOCAL_LLM_BASE_URL": f"{provider}/v1",
+            "BATCHWRIGHT_MODEL": "sim-1",
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen:
+        log = open(self.folder / f"{name}.log", "ab")
+        return subprocess.Popen(
+            [self.program, *arguments],
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+
+    def start_sim(self, *arguments: str):
+        stop(self.sim)
+        self.sim = self._start("sim", "simulate", "--port", str(self.sim_port), *arguments)
+        until("the simulator", lambda: answers(f"http://127.0.0.1:{self.sim_port}/v1/models"))
+
+    def start_server(self, **environment: str):
+        self.server = self._start(
+            "server", "serve", "--port", str(self.port), "--data-dir", str(self.folder), **environment
+        )
+        until("the server", lambda: answers(f"{self.url}/healthz"))
+
+    def config(self, key: str, value: str):
+        command = [self.program, "config", "set", key, value, "--data-dir", str(self.folder)]
+        subprocess.run(command, env=self.environment, check=True, capture_output=True)
+
+    def submit(self, name: str, prompts: list[str]) -> str:
+        lines = "".join(json.dumps({"id": f"a-{at}", "prompt": text}) + "\n" for at, text in enumerate(prompts))
+        query = urllib.parse.urlencode({"type": "completion", "name": name})
+        request = urllib.request.Request(f"{self.url}/api/v1/processes?{query}", lines.encode())
+        request.add_header("content-type", "application/jsonl")
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)["process_id"]
+
+    def get(self, path: str):
+        with urllib.request.urlopen(f"{self.url}/api/v1{path}", timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+    def stop(self):
+        stop(self.server)
+        stop(self.sim)
+
+
+def stop(process):
+    if process is None:
+        return
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=PATIENCE).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class Watch:
+    """What must not happen on a page: errors, violations of its policy, requests to anybody else."""
+
+    def __init__(self, page: Page, desk: Desk):
+        self.troubles: list[str] = []
+        self.loads: list[str] = []
+        page.on("console", lambda said: said.type in ("error", "warning") and self.troubles.append(said.text))
+        page.on("pageerror", lambda error: self.troubles.append(f"{error}"))
+        page.on("dialog", lambda dialog: (self.troubles.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: self.loads.append(request.url.removeprefix(desk.url)))
+        page.add_init_script(
+            "document.addEventListener('securitypolicyviolation', e => console.error('violation', e.violatedDirective, e.blockedURI))"
+        )
+
+    def is_clean(self):
+        assert not self.troubles, self.troubles
+        others = [url for url in self.loads if not url.startswith(("/api/v1/", "data:", "blob:")) and url.split("#")[0] != "/"]
+        assert not others, others
+
+
+def value_of(page: Page, term: str):
+    """The value that belongs to this term of a list of facts."""
+    return page.locator(f"xpath=//main//dt[normalize-space()='{term}']/following-sibling::dd[1]")
+
+
+def setting(page: Page, key: str):
+    return page.locator(f"form[data-setting='{key}']")
+
+
+def save(page: Page, key: str, value: str):
+    field = setting(page, key).locator("[name=value]")
+    if field.evaluate("field => field.nodeName") == "SELECT":
+        field.select_option(value)
+    else:
+        field.fill(value)
+    setting(page, key).get_by_role("button", name="Save").click()
+    expect(page.get_by_text(f"Saved: {value}.")).to_be_visible()
+
+
+def tab_to(page: Page, what: str):
+    """Goes on with the tabulator key alone until this has the focus."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement.textContent.trim()") == what:
+            # Whoever goes by keyboard sees where they are.
+            assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") != "none", what
+            return
+    raise AssertionError(f"no way by keyboard to {what}")
+
+
+def opens_empty(page: Page, desk: Desk, watch: Watch):
+    answer = page.goto(f"{desk.url}/")
+    assert len(answer.body()) < 100_000
+    expect(page.locator("#link")).to_have_text("Live")
+    expect(page.get_by_text("Nothing is queued.")).to_be_visible()
+    expect(page).to_have_title("Overview · batchwright")
+    # What the page tells people to type does what it says.
+    command = page.locator("pre", has_text="curl").inner_text()
+    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    if "curl: command not found" not in told.stderr:
+        assert '"job_id"' in told.stdout, told
+        expect(value_of(page, "Completed")).to_have_text("1")
+    watch.is_clean()
+
+
+def progress_moves(page: Page, desk: Desk) -> str:
+    prompts = [f"Name the river number {number}." for number in range(400)]
+    process = desk.submit("evening <img src=x onerror=alert(1)>", prompts)
+    bar = page.locator(f"[data-key='{process}'] [role=progressbar]")
+    expect(bar).to_be_visible()
+    now = lambda: int(bar.get_attribute("aria-valuenow") or 0)
+    first = until("progress", now)
+    until("more progress", lambda: now() > first)
+    expect(value_of(page, "Calls in flight")).to_have_text("2")
+    expect(page.get_by_role("link", name="evening <img src=x onerror=alert(1)>").first).to_be_visible()
+    return process
+
+
+def concurrency_takes_effect(page: Page):
+    page.get_by_role("link", name="Settings").first.click()
+    expect(page.get_by_role("heading", name="Settings", level=1)).to_be_focused()
+    field = setting(page, "llm.sync_concurrency").locator("[name=value]")
+    field.fill("many")
+    field.press("Enter")
+    expect(page.get_by_text("a whole number from 1 to 10000")).to_have_count(2)
+    expect(field).to_be_focused()
+    expect(field).to_have_attribute("aria-invalid", "true")
+    save(page, "llm.sync_concurrency", "8")
+    page.get_by_role("link", name="Overview").click()
+    expect(value_of(page, "Calls in flight")).to_have_text("8")
+
+
+def overridden_is_shown(page: Page):
+    page.get_by_role("link", name="Settings").first.click()
+    field = setting(page, "llm.model").locator("[name=value]")
+    expect(field).to_be_disabled()
+    expect(field).to_have_value("sim-1")
+    expect(page.get_by_text("Overridden.")).to_have_count(1)
+    expect(page.get_by_text("set by the environment (BATCHWRIGHT_MODEL)")).to_be_visible()
+
+
+def ends_and_is_downloaded(page: Page, desk: Desk, process: str) -> dict:
+    until("the end of the process", lambda: desk.get(f"/processes/{process}")["percent"] == 100)
+    counts = desk.get(f"/processes/{process}")
+    assert counts["failed"] > 0, counts
+    page.goto(f"{desk.url}/#/process/{process}")
+    expect(page.get_by_text("finished with failures")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_text("Download results").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert len(lines) == counts["total"], len(lines)
+    return counts
+
+
+def failed_jobs_are_retried_by_keyboard(page: Page, desk: Desk, process: str, counts: dict):
+    page.goto(f"{desk.url}/#/failures")
+    expect(page.locator(f"[data-key='{process}'] tbody tr").first).to_contain_text("invalid")
+    desk.start_sim("--latency", "250ms")  # What was wrong is over.
+    page.reload()
+    button = f"Retry {counts['failed']} failed"
+    expect(page.get_by_role("button", name=button)).to_be_visible()
+    tab_to(page, button)
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name=re.compile("^Retry .* failed jobs?[?]$"))
+    expect(dialog).to_be_visible()
+    # Who does not want it is out with one key, and back where they were.
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("button", name=button)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_visible()
+    tab_to(page, "Retry")
+    page.keyboard.press("Enter")
+    expect(page.locator("#said")).to_contain_text("will be tried again")
+    until("the retried jobs", lambda: desk.get(f"/processes/{process}")["completed"] == counts["total"])
+    expect(page.get_by_text("No job on the queue has failed.")).to_be_visible()
+
+
+def strategy_is_switched(page: Page, desk: Desk):
+    page.get_by_role("link", name="Settings").first.click()
+    save(page, "llm.bulk_strategy", "batch")
+    expect(page.get_by_text("Not used for prompts that go to the provider in batches.")).to_be_visible()
+    process = desk.submit("by batch", [f"Name the lake number {number}." for number in range(20)])
+    page.get_by_role("link", name="Batches").click()
+    row = page.locator(f"[data-key^='{process}']")
+    expect(row).to_contain_text("openai")
+    expect(row).to_contain_text(re.compile(r"\d+ s$"))
+    until("the end of the batch", lambda: desk.get(f"/processes/{process}")["completed"] == 20)
+
+
+def fallback_is_told(page: Page):
+    page.get_by_role("link", name="Settings").first.click()
+    notice = page.get_by_text("The strategy batch is set, and sync is used.")
+    expect(notice).to_have_count(0)
+    save(page, "llm.provider", "local")
+    expect(notice).to_be_visible()
+    expect(page.locator("[data-key=fallback]")).to_contain_text("local has no Batch API")
+    expect(setting(page, "llm.bulk_strategy").locator("[name=value]")).to_have_value("batch")
+
+
+def changes_are_logged(page: Page, desk: Desk):
+    desk.config("llm.sync_concurrency", "3")  # By another program.
+    changes = page.get_by_role("table", name="Changes of settings, newest first")
+    expect(changes.get_by_role("row").nth(1)).to_contain_text(re.compile("llm.sync_concurrency.*8 → 3.*another program", re.S))
+    expect(changes.get_by_role("row").nth(2)).to_contain_text(re.compile("llm.provider.*openai → local.*http 127.0.0.1", re.S))
+    expect(setting(page, "llm.sync_concurrency").locator("[name=value]")).to_have_value("3")
+
+
+def process_is_cancelled(page: Page, desk: Desk):
+    process = desk.submit("to be cancelled", [f"Name the hill number {number}." for number in range(300)])
+    page.goto(f"{desk.url}/#/process/{process}")
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Cancel the process").click()
+    expect(page.locator("#said")).to_contain_text("cancelled")
+    until("the cancelled process", lambda: desk.get(f"/processes/{process}")["cancelled"] > 0)
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
+
+
+def looks_right(browser, desk: Desk, shots):
+    pages = [*PAGES, *(f"process/{process['process_id']}" for process in desk.get("/processes")["data"][:1])]
+    for scheme, width in (("light", 1200), ("dark", 1200), ("light", 360)):
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce")
+        page = context.new_page()
+        watch = Watch(page, desk)
+        for name in pages:
+            page.goto(f"{desk.url}/#/{name}")
+            expect(page.locator("#link")).to_have_text("Live")
+            expect(page.get_by_text("Loading …")).to_have_count(0)
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{name} is {wide} px wide on a screen of {width}"
+            if shots:
+                page.screenshot(path=shots / f"{scheme}-{width}-{name.split('/')[0] or 'overview'}.png", full_page=True)
+        watch.is_clean()
+        context.close()
+
+
+def outage_is_told(page: Page, desk: Desk):
+    page.goto(f"{desk.url}/#/processes")
+    expect(page.locator("#link")).to_have_text("Live")
+    stop(desk.server)
+    expect(page.locator("#banner")).to_contain_text("has not been reachable since")
+    desk.start_server(BATCHWRIGHT_TOKEN=TOKEN)
+    # It wants a token now: what comes back is not the data but the question.
+    expect(page.get_by_role("heading", name="Token")).to_be_visible()
+    page.get_by_label("Token").fill("another token")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("This token is not the server's.")).to_be_visible()
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("#link")).to_have_text("Live")
+    expect(page.get_by_role("table", name="Processes, newest first")).to_be_visible()
+    stop(desk.server)
+    expect(page.locator("#banner")).to_contain_text("has not been reachable since")
+    desk.start_server(BATCHWRIGHT_TOKEN=TOKEN)
+    expect(page.locator("#banner")).to_contain_text("reachable again")
+    expect(page.locator("#link")).to_have_text("Live")
+
+
+def main(program: str, chromium: str, shots: Path | None):
+    expect.set_options(timeout=PATIENCE * 1_000)
+    with contextlib.ExitStack() as end, tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        desk = Desk(program, Path(folder))
+        end.callback(desk.stop)
+        for key, value in {
+            "llm.provider": "openai",
+            "llm.sync_concurrency": "2",
+            "batch.poll_interval": "1s",
+            # However busy this machine is.
+            "queue.min_workers": "10",
+            "queue.worker_count": "10",
+        }.items():
+            desk.config(key, value)
+        desk.start_sim("--latency", "250ms", "--batch-duration", "5s", "--trouble", "bad_request=0.05")
+        desk.start_server()
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_context(accept_downloads=True, viewport={"width": 1200, "height": 900}).new_page()
+        watch = Watch(page, desk)
+
+        def step(what: str, result=None):
+            print(f"ok  {what}", flush=True)
+            return result
+
+        try:
+            step("an empty queue says what to do", opens_empty(page, desk, watch))
+            process = step("progress moves", progress_moves(page, desk))
+            watch.is_clean()
+            step("a new concurrency takes effect", concurrency_takes_effect(page))
+            watch.troubles.clear()  # The browser itself reports the 400 that was asked for.
+            step("a value of the environment is shown as such", overridden_is_shown(page))
+            counts = step("the results are downloaded", ends_and_is_downloaded(page, desk, process))
+            step("failed jobs are retried, by keyboard", failed_jobs_are_retried_by_keyboard(page, desk, process, counts))
+            step("the strategy is switched, and a batch is shown", strategy_is_switched(page, desk))
+            step("a local provider makes batch fall back to sync", fallback_is_told(page))
+            step("changes are logged with their source", changes_are_logged(page, desk))
+            step("a process is cancelled", process_is_cancelled(page, desk))
+            step("all pages in light, dark and on a phone", looks_right(browser, desk, shots))
+            watch.is_clean()
+            step("an outage is told, and a token asked for", outage_is_told(page, desk))
+        except BaseException:
+            page.screenshot(path=(shots or Path(tempfile.gettempdir())) / "dashboard-failed.png")
+            print(page.locator("body").inner_text()[:3_000], file=sys.stderr)
+            print((desk.folder / "server.log").read_text()[-3_000:], file=sys.stderr)
+            raise
+        finally:
+            browser.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]) if len(sys.argv) > 3 else None)
