@@ -197,7 +197,7 @@ def progress_moves(page: Page, desk: Desk) -> str:
     now = lambda: int(bar.get_attribute("aria-valuenow") or 0)
     first = until("progress", now)
     until("more progress", lambda: now() > first)
-    expect(value_of(page, "Calls in flight")).to_have_text("2")
+    expect(value_of(page, "Slots")).to_contain_text("2 of")
     expect(page.get_by_role("link", name="evening <img src=x onerror=alert(1)>").first).to_be_visible()
     return process
 
@@ -213,7 +213,7 @@ def concurrency_takes_effect(page: Page):
     expect(field).to_have_attribute("aria-invalid", "true")
     save(page, "llm.sync_concurrency", "8")
     page.get_by_role("link", name="Overview").click()
-    expect(value_of(page, "Calls in flight")).to_have_text("8")
+    expect(value_of(page, "Slots")).to_contain_text("8 of")
 
 
 def overridden_is_shown(page: Page):
@@ -241,7 +241,7 @@ def ends_and_is_downloaded(page: Page, desk: Desk, process: str) -> dict:
 def failed_jobs_are_retried_by_keyboard(page: Page, desk: Desk, process: str, counts: dict):
     page.goto(f"{desk.url}/#/failures")
     expect(page.locator(f"[data-key='{process}'] tbody tr").first).to_contain_text("invalid")
-    desk.start_sim("--latency", "250ms")  # What was wrong is over.
+    desk.start_sim("--latency", "250ms", "--batch-duration", "8s")  # What was wrong is over.
     page.reload()
     button = f"Retry {counts['failed']} failed"
     expect(page.get_by_role("button", name=button)).to_be_visible()
@@ -350,13 +350,14 @@ def main(program: str, chromium: str, shots: Path | None):
         for key, value in {
             "llm.provider": "openai",
             "llm.sync_concurrency": "2",
+            "llm.requests_per_minute": "100000",
             "batch.poll_interval": "1s",
             # However busy this machine is.
             "queue.min_workers": "10",
             "queue.worker_count": "10",
         }.items():
             desk.config(key, value)
-        desk.start_sim("--latency", "250ms", "--batch-duration", "5s", "--trouble", "bad_request=0.05")
+        desk.start_sim("--latency", "250ms", "--trouble", "bad_request=0.05")
         desk.start_server()
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_context(accept_downloads=True, viewport={"width": 1200, "height": 900}).new_page()
