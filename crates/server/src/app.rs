@@ -13,6 +13,7 @@ use crate::guard::Guard;
 use crate::http::{self, Call, Head, Response};
 use crate::observe::Observer;
 use crate::overview::Overview;
+use crate::openai::OpenAi;
 use crate::problem::Problem;
 use crate::records::Records;
 use crate::router::{self, Route};
@@ -33,10 +34,9 @@ pub(crate) struct App {
     pub observer: Arc<Observer>,
     pub overview: Overview,
     pub records: Records,
-    /// For what is uploaded, and what is to be fetched.
+    pub openai: OpenAi,
+    /// For what the server keeps.
     pub folder: PathBuf,
-    /// Most bytes that all uploads together may take up on the disk.
-    pub upload_bytes: u64,
     pub guard: Guard,
 }
 

@@ -12,12 +12,14 @@ use serde::Serialize;
 
 use crate::events::Events;
 use crate::failures::Failures;
+use crate::openai::Waiting;
 use crate::shapes::{Pace, now};
 
 /// Hears of a worker and tells of it.
 pub(crate) struct Observer {
     events: Arc<Events>,
     metrics: Metrics,
+    waiting: Arc<Waiting>,
     /// Jobs that have ended, and how many of them failed.
     ended: AtomicU64,
     failed: AtomicU64,
@@ -63,10 +65,11 @@ impl<'a> From<&'a Error> for ShortError<'a> {
 }
 
 impl Observer {
-    pub fn new(events: Arc<Events>, metrics: Metrics) -> Self {
+    pub fn new(events: Arc<Events>, metrics: Metrics, waiting: Arc<Waiting>) -> Self {
         Self {
             events,
             metrics,
+            waiting,
             ended: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             slots: AtomicUsize::new(0),
@@ -170,6 +173,9 @@ impl JobObserver for Observer {
                 took_seconds: job.took.as_secs_f64(),
             },
         );
+        if let Some((process, _)) = job.ids {
+            self.waiting.ended(process);
+        }
     }
 
     fn on_slots(&self, used: usize, slots: usize) {

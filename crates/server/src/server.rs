@@ -20,6 +20,7 @@ use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
+use crate::openai::{OpenAi, Progress};
 use crate::overview::Overview;
 use crate::records::Records;
 use crate::settings::LiveSettings;
@@ -182,7 +183,12 @@ impl Server {
             .local_addr()
             .map_err(failed("the address".to_owned()))?;
         let events = Arc::new(Events::default());
-        let observer = Arc::new(Observer::new(Arc::clone(&events), self.metrics.clone()));
+        let openai = OpenAi::open(&folder, self.upload_bytes)?;
+        let observer = Arc::new(Observer::new(
+            Arc::clone(&events),
+            self.metrics.clone(),
+            Arc::clone(&openai.waiting),
+        ));
         let settings = self
             .settings
             .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events));
@@ -203,8 +209,8 @@ impl Server {
             observer: Arc::clone(&observer),
             overview,
             records,
+            openai,
             folder,
-            upload_bytes: self.upload_bytes,
             guard: Guard::new(address, self.token.as_ref(), &self.hosts),
         });
         let worker = self
@@ -212,6 +218,7 @@ impl Server {
             .notifier(observer.clone())
             .observer(observer)
             .start()?;
+        let batches = Progress::start(app.clone()).map_err(failed("batches".to_owned()))?;
         let listener = Listener::start(listener, app.clone(), self.limits)
             .map_err(failed("the server cannot begin".to_owned()))?;
         let watcher = Watcher::start(Arc::clone(&app))
@@ -219,6 +226,7 @@ impl Server {
         Ok(RunningServer {
             _watcher: watcher,
             listener,
+            batches,
             worker,
             app,
             grace: self.grace,
@@ -251,6 +259,7 @@ impl fmt::Debug for Server {
 pub struct RunningServer {
     _watcher: Watcher,
     listener: Listener,
+    batches: Progress,
     worker: RunningWorker,
     app: Arc<App>,
     grace: Duration,
@@ -280,6 +289,7 @@ impl RunningServer {
     pub fn stop(mut self) -> Result<WorkerReport, Error> {
         self.app.events.close();
         self.listener.stop(self.grace);
+        drop(self.batches);
         self.worker.stop()
     }
 }

@@ -1,7 +1,7 @@
 //! A request as a handler sees it.
 
-use std::io::Read;
-use std::net::IpAddr;
+use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, TcpStream};
 use std::str::FromStr;
 
 use http_net::RequestHead;
@@ -64,9 +64,25 @@ pub(crate) struct Call<'c> {
     pub peer: Option<IpAddr>,
     /// Its body, as it arrives. An error of it is a [`Problem`] inside.
     pub body: &'c mut dyn Read,
+    /// Where the answer goes.
+    pub(super) client: &'c TcpStream,
 }
 
 impl Call<'_> {
+    /// True when the client has closed the connection: for those who keep it waiting.
+    pub fn is_gone(&self) -> bool {
+        let peek = || {
+            self.client.set_nonblocking(true)?;
+            let peeked = self.client.peek(&mut [0]);
+            self.client.set_nonblocking(false)?;
+            peeked
+        };
+        match peek() {
+            Ok(came) => came == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+
     /// What stands for this name of the route's pattern.
     ///
     /// # Errors

@@ -139,6 +139,7 @@ impl Wire<'_> {
             head,
             params: Vec::new(),
             peer: self.stream.peer_addr().ok().map(|peer| peer.ip()),
+            client: self.stream,
             body: self,
         };
         catch_unwind(AssertUnwindSafe(|| service.answer(&mut call))).unwrap_or_else(|_| {

@@ -156,14 +156,14 @@ impl BatchRecord {
         let sql = "SELECT id, record FROM batches
                    WHERE ?1 IS NULL OR number < (SELECT number FROM batches WHERE id = ?1)
                    ORDER BY number DESC LIMIT ?2";
-        let listed = || {
+        let listed = || -> rusqlite::Result<Vec<Self>> {
             let mut statement = database.prepare(sql)?;
             let most = i64::try_from(most).unwrap_or(i64::MAX);
             statement
                 .query_map(params![after, most], Self::of)?
                 .collect()
         };
-        listed().map_err(|error: rusqlite::Error| failed("batches", &error))
+        listed().map_err(|error| failed("batches", &error))
     }
 
     /// Those that something is still to be done for, oldest first.
@@ -171,11 +171,11 @@ impl BatchRecord {
         let sql = "SELECT id, record FROM batches
                    WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
                    ORDER BY number";
-        let listed = || {
+        let listed = || -> rusqlite::Result<Vec<Self>> {
             let mut statement = database.prepare(sql)?;
             statement.query_map([], Self::of)?.collect()
         };
-        listed().map_err(|error: rusqlite::Error| failed("batches", &error))
+        listed().map_err(|error| failed("batches", &error))
     }
 }
 
@@ -200,13 +200,13 @@ impl DirectCalls {
     }
 
     pub fn all(database: &Connection) -> Result<Vec<ProcessId>, Error> {
-        let listed = || {
+        let listed = || -> rusqlite::Result<Vec<String>> {
             let mut statement = database.prepare("SELECT process FROM direct_calls")?;
             let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
             rows.collect()
         };
-        let listed: Vec<String> =
-            listed().map_err(|error: rusqlite::Error| failed("direct calls", &error))?;
+        let listed =
+            listed().map_err(|error| failed("direct calls", &error))?;
         listed.iter().map(|process| process.parse()).collect()
     }
 }

@@ -52,15 +52,24 @@ pub(crate) fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
+/// SQLite's numbers have a sign; neither times nor lengths come near their end.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
 impl FileRecord {
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,
             purpose: row.get(1)?,
             filename: row.get(2)?,
-            bytes: row.get(3)?,
-            created_at: row.get(4)?,
-            expires_at: row.get(5)?,
+            bytes: unsigned(row.get(3)?),
+            created_at: unsigned(row.get(4)?),
+            expires_at: row.get::<_, Option<i64>>(5)?.map(unsigned),
         })
     }
 
@@ -71,9 +80,9 @@ impl FileRecord {
             self.id,
             self.purpose,
             self.filename,
-            self.bytes,
-            self.created_at,
-            self.expires_at
+            signed(self.bytes),
+            signed(self.created_at),
+            self.expires_at.map(signed)
         ];
         let inserted = database.execute(sql, row);
         inserted.map(drop).map_err(|error| failed("files", &error))
@@ -111,28 +120,28 @@ impl FileRecord {
                AND (?2 IS NULL OR number {than} (SELECT number FROM files WHERE id = ?2))
              ORDER BY number {order} LIMIT ?3"
         );
-        let listed = || {
+        let listed = || -> rusqlite::Result<Vec<Self>> {
             let mut statement = database.prepare(&sql)?;
             let rows = statement.query_map(
                 params![
                     query.purpose,
                     query.after,
-                    i64::try_from(most).unwrap_or(i64::MAX)
+                    signed(most as u64)
                 ],
                 Self::of,
             )?;
             rows.collect()
         };
-        listed().map_err(|error: rusqlite::Error| failed("files", &error))
+        listed().map_err(|error| failed("files", &error))
     }
 
     /// Those that need not be kept any more.
     pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM files WHERE expires_at <= ? LIMIT 1000");
-        let listed = || {
+        let listed = || -> rusqlite::Result<Vec<Self>> {
             let mut statement = database.prepare(&sql)?;
-            statement.query_map([now], Self::of)?.collect()
+            statement.query_map([signed(now)], Self::of)?.collect()
         };
-        listed().map_err(|error: rusqlite::Error| failed("files", &error))
+        listed().map_err(|error| failed("files", &error))
     }
 }

@@ -1,7 +1,9 @@
 //! What the server itself keeps, in `server.db` beside the queue: which keys clients have used, what they uploaded.
 //! What the queue knows is not kept a second time.
 
+pub(crate) mod batches;
 mod changes;
+pub(crate) mod files;
 mod idempotency;
 
 use std::collections::HashSet;
@@ -18,7 +20,12 @@ use idempotency::Owner;
 pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, hash};
 
 /// The tables, each where its records are. What was released stays; new ones are added behind.
-const TABLES: &[&str] = &[idempotency::TABLE, changes::TABLE];
+const TABLES: &[&str] = &[
+    idempotency::TABLE,
+    changes::TABLE,
+    files::TABLE,
+    batches::TABLE,
+];
 
 /// An open `server.db`.
 pub(crate) struct Records {

@@ -1,0 +1,272 @@
+//! What a job came to, in OpenAI's words: a completion, a vector, or an error.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use batchwright::queue::JobResult;
+use batchwright::{Error, ErrorKind, FinishReason, JobId, Outcome, Response as Answer, Usage};
+use serde_json::{Map, Value, json};
+
+/// What came of a job that asks a model.
+pub(super) fn outcome(result: &JobResult) -> Result<Answer, Error> {
+    if let Some(line) = &result.result
+        && let Ok(outcome) = serde_json::from_str::<Outcome>(line.get())
+    {
+        return outcome.result;
+    }
+    let error = result.error.clone();
+    Err(error.unwrap_or_else(|| {
+        Error::new(ErrorKind::Cancelled, "the request was cancelled before it was carried out")
+    }))
+}
+
+/// An id of a reply, the same whenever it is asked for.
+pub(super) fn id_of(what: &str, job: JobId) -> String {
+    format!("{what}{}", job.to_string().replace('-', ""))
+}
+
+/// A choice among the answers of a completion. A refusal is an answer, too.
+pub(super) fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Value> {
+    let mut message = Map::new();
+    message.insert("role".to_owned(), "assistant".into());
+    let answer = match result {
+        Ok(answer) => answer,
+        Err(error) => {
+            message.insert("content".to_owned(), Value::Null);
+            message.insert("refusal".to_owned(), error.refusal()?.into());
+            let (logprobs, why) = (Value::Null, "stop");
+            return Some(json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": why}));
+        }
+    };
+    let details = answer.details();
+    let silent = answer.text.is_empty() && !details.tool_calls.is_empty();
+    let content = match silent {
+        true => Value::Null,
+        false => answer.text.as_str().into(),
+    };
+    message.insert("content".to_owned(), content);
+    message.insert("refusal".to_owned(), Value::Null);
+    if !details.tool_calls.is_empty() {
+        let calls = details.tool_calls.iter().map(|call| {
+            let arguments = match &call.arguments {
+                Value::String(written) => written.clone(),
+                arguments => arguments.to_string(),
+            };
+            let function = json!({"name": call.name, "arguments": arguments});
+            json!({"id": call.id, "type": "function", "function": function})
+        });
+        message.insert("tool_calls".to_owned(), calls.collect());
+    }
+    let annotates = |citation: &Value| citation["type"].is_string();
+    if !details.citations.is_empty() && details.citations.iter().all(annotates) {
+        let annotations = details.citations.clone();
+        message.insert("annotations".to_owned(), annotations.into());
+    }
+    if let Some(reasoning) = &details.reasoning
+        && !reasoning.text.is_empty()
+    {
+        // The name that servers of open models have for it.
+        message.insert("reasoning_content".to_owned(), reasoning.text.as_str().into());
+    }
+    let logprobs = details.logprobs.as_ref();
+    let logprobs = logprobs.and_then(|json| json.parse::<Value>().ok());
+    let logprobs = logprobs.filter(|json| json.get("content").is_some());
+    let finish = match &answer.finish_reason {
+        FinishReason::Other(word) if !["content_filter", "function_call"].contains(&word.as_str()) => "stop",
+        reason => reason.as_str(),
+    };
+    Some(json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}))
+}
+
+/// A completion of these choices, of which the first tells who answered.
+pub(super) fn completion(
+    id: String,
+    created: u64,
+    model: &str,
+    answers: &[Result<Answer, Error>],
+) -> Option<Value> {
+    let choices: Option<Vec<Value>> = (0..).zip(answers).map(|(n, answer)| choice(n, answer)).collect();
+    let first = answers.iter().find_map(|answer| answer.as_ref().ok());
+    let mut completion = json!({
+        "id": id,
+        "object": "chat.completion",
+        "created": created,
+        "model": first.and_then(|first| first.model.as_deref()).unwrap_or(model),
+        "choices": choices?,
+        "usage": usage(answers.iter().filter_map(used)),
+        "system_fingerprint": null,
+    });
+    if let Some(first) = first {
+        let details = first.details();
+        if let Some(tier) = &details.service_tier {
+            completion["service_tier"] = tier.as_str().into();
+        }
+        if !details.citations.is_empty() && details.citations.iter().all(Value::is_string) {
+            completion["citations"] = details.citations.clone().into();
+        }
+    }
+    Some(completion)
+}
+
+/// What a request used, whatever came of it.
+pub(super) fn used(result: &Result<Answer, Error>) -> Option<Usage> {
+    match result {
+        Ok(answer) => answer.usage,
+        Err(error) => error.usage(),
+    }
+}
+
+/// What several requests used; null where nobody said so.
+pub(super) fn usage(all: impl Iterator<Item = Usage>) -> Value {
+    let sum = all.reduce(|mut sum, more| {
+        sum += more;
+        sum
+    });
+    let Some(sum) = sum else {
+        return Value::Null;
+    };
+    json!({
+        "prompt_tokens": sum.input_tokens,
+        "completion_tokens": sum.output_tokens,
+        "total_tokens": sum.input_tokens.saturating_add(sum.output_tokens),
+        "prompt_tokens_details": {
+            "cached_tokens": sum.cached_input_tokens,
+            "audio_tokens": sum.input_audio_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": sum.reasoning_tokens,
+            "audio_tokens": sum.output_audio_tokens,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    })
+}
+
+/// The vectors of several texts, in their order.
+pub(super) fn embeddings(model: &str, answers: &[Answer], as_base64: bool) -> Value {
+    let data = (0..).zip(answers).map(|(index, answer): (usize, &Answer)| {
+        let vector = answer.embedding.as_deref().unwrap_or_default();
+        let vector = match as_base64 {
+            true => {
+                let bytes: Vec<u8> = vector.iter().flat_map(|n| n.to_le_bytes()).collect();
+                STANDARD.encode(bytes).into()
+            }
+            false => json!(vector),
+        };
+        json!({"object": "embedding", "index": index, "embedding": vector})
+    });
+    let used = answers.iter().filter_map(|answer| answer.usage);
+    let tokens: u64 = used.map(|usage| usage.input_tokens).sum();
+    let named = answers.iter().find_map(|answer| answer.model.as_deref());
+    json!({
+        "object": "list",
+        "data": data.collect::<Vec<_>>(),
+        "model": named.unwrap_or(model),
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    })
+}
+
+/// A failure as OpenAI would answer it: a status and an error.
+pub(super) fn failure(error: &Error) -> (u16, Value) {
+    let theirs = |range: std::ops::Range<u16>| error.status().filter(|status| range.contains(status));
+    let (status, kind, code) = match error.kind() {
+        ErrorKind::RateLimited => (429, "rate_limit_error", "rate_limit_exceeded"),
+        ErrorKind::Quota => (429, "insufficient_quota", "insufficient_quota"),
+        ErrorKind::UnknownModel => (404, "invalid_request_error", "model_not_found"),
+        ErrorKind::Blocked => (400, "invalid_request_error", "content_filter"),
+        ErrorKind::Invalid => {
+            let status = theirs(400..500).unwrap_or(400);
+            (status, "invalid_request_error", "invalid_request")
+        }
+        // The server's own key was refused, not the client's.
+        ErrorKind::Auth => (502, "server_error", "provider_refused_key"),
+        ErrorKind::Malformed => (502, "server_error", "unusable_reply"),
+        ErrorKind::Transient => (theirs(500..600).unwrap_or(503), "server_error", "unavailable"),
+        ErrorKind::DeadlineExceeded => (504, "server_error", "timeout"),
+        kind => (500, "server_error", kind.as_str()),
+    };
+    let body = json!({"error": {"message": error.message(), "type": kind, "param": null, "code": code}});
+    (status, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use batchwright::client::{RawJson, Reasoning, ReplyDetails, ToolCall};
+
+    fn answer() -> Answer {
+        let mut answer = Answer::new("p", "hi");
+        answer.model = Some("m-1".to_owned());
+        answer
+    }
+
+    #[test]
+    fn a_completion_says_all_that_is_kept_of_the_reply() {
+        let mut answer = answer().with_usage(Usage {
+            input_tokens: 7,
+            cached_input_tokens: 2,
+            output_tokens: 5,
+            reasoning_tokens: 3,
+            ..Usage::default()
+        });
+        let mut details = ReplyDetails::default();
+        details.reasoning = Some(Reasoning::new("hm"));
+        details.logprobs = Some(RawJson::new(r#"{"content":[{"token":"hi"}]}"#));
+        details.citations = vec![json!({"type": "url_citation"})];
+        details.service_tier = Some("flex".to_owned());
+        answer = answer.with_details(details);
+        let answers = [Ok(answer)];
+        let made = completion("chatcmpl-1".to_owned(), 9, "m", &answers).unwrap();
+        let expected = json!({
+            "id": "chatcmpl-1", "object": "chat.completion", "created": 9, "model": "m-1",
+            "choices": [{
+                "index": 0,
+                "message": {
+                    "role": "assistant", "content": "hi", "refusal": null,
+                    "annotations": [{"type": "url_citation"}], "reasoning_content": "hm",
+                },
+                "logprobs": {"content": [{"token": "hi"}]},
+                "finish_reason": "stop",
+            }],
+            "usage": {
+                "prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12,
+                "prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0},
+                "completion_tokens_details": {
+                    "reasoning_tokens": 3, "audio_tokens": 0,
+                    "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0,
+                },
+            },
+            "system_fingerprint": null,
+            "service_tier": "flex",
+        });
+        assert_eq!(made, expected);
+    }
+
+    #[test]
+    fn calls_of_tools_and_refusals_are_messages() {
+        let mut details = ReplyDetails::default();
+        details.tool_calls = vec![
+            ToolCall::new("c", "add", json!({"a": 1})),
+            ToolCall::new("d", "say", json!("{not json")),
+        ];
+        let called = Ok(Answer::new("p", "").with_details(details));
+        let choice_of = |result| choice(0, &result).unwrap();
+        let called = choice_of(called);
+        assert_eq!(called["finish_reason"], "tool_calls");
+        assert_eq!(called["message"]["content"], Value::Null);
+        let calls = &called["message"]["tool_calls"];
+        assert_eq!(calls[0]["function"]["arguments"], r#"{"a":1}"#);
+        assert_eq!(calls[1]["function"]["arguments"], "{not json");
+        let refused = Error::new(ErrorKind::Blocked, "refused").with_refusal(Some("No.".to_owned()));
+        assert_eq!(choice_of(Err(refused))["message"]["refusal"], "No.");
+        assert!(choice(0, &Err(Error::new(ErrorKind::Blocked, "filtered"))).is_none());
+    }
+
+    #[test]
+    fn vectors_go_out_as_numbers_or_packed() {
+        let vectors = [Answer::vector("p", vec![1.0, -0.5])];
+        let plain = embeddings("m", &vectors, false);
+        assert_eq!(plain["data"][0]["embedding"], json!([1.0, -0.5]));
+        let packed = embeddings("m", &vectors, true);
+        assert_eq!(packed["data"][0]["embedding"], "AACAPwAAAL8=");
+    }
+}

@@ -1,0 +1,223 @@
+//! `/v1/batches`: what clients ask for. What becomes of it is up to [`progress`](super::progress).
+
+use std::collections::BTreeMap;
+
+use batchwright::ProcessId;
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+
+use super::files::{KEPT_RANGE, limit, page};
+use super::lines::{CHAT, EMBEDDINGS};
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::records::batches::{BatchRecord, BatchState};
+use crate::records::files::{FileRecord, new_id, now};
+
+/// Most batches of one page, and how many there are on one unless somebody says so.
+const MOST: usize = 100;
+const DEFAULT: usize = 20;
+/// Most hours that a batch may be given.
+const MOST_HOURS: u64 = 14 * 24;
+
+#[derive(Deserialize)]
+struct Asked {
+    input_file_id: String,
+    endpoint: String,
+    completion_window: String,
+    metadata: Option<BTreeMap<String, String>>,
+    output_expires_after: Option<Kept>,
+}
+
+#[derive(Deserialize)]
+struct Kept {
+    anchor: String,
+    seconds: u64,
+}
+
+/// `POST /v1/batches`.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let asked: Asked = call.json()?;
+    if ![CHAT, EMBEDDINGS].contains(&asked.endpoint.as_str()) {
+        let why = format!(
+            "{:?} cannot be asked in batches here; {CHAT} and {EMBEDDINGS} can",
+            asked.endpoint
+        );
+        return Err(Problem::invalid(why).param("endpoint"));
+    }
+    let hours = hours(&asked.completion_window).ok_or_else(|| {
+        let why = format!("completion_window is a number of hours up to {MOST_HOURS}, as in 24h");
+        Problem::invalid(why).param("completion_window")
+    })?;
+    let kept = match asked.output_expires_after {
+        None => None,
+        Some(kept) if kept.anchor == "created_at" && KEPT_RANGE.contains(&kept.seconds) => {
+            Some(kept.seconds)
+        }
+        Some(_) => {
+            let why = format!(
+                "output_expires_after takes the anchor created_at, and seconds from {} to {}",
+                KEPT_RANGE.start(),
+                KEPT_RANGE.end()
+            );
+            return Err(Problem::invalid(why).param("output_expires_after"));
+        }
+    };
+    let metadata = asked.metadata.as_ref().map(metadata).transpose()?;
+    let created_at = now();
+    let record = BatchRecord {
+        id: new_id("batch_"),
+        state: BatchState::Validating,
+        process: ProcessId::new(),
+        endpoint: asked.endpoint,
+        input_file: asked.input_file_id,
+        output_file: new_id("file-"),
+        error_file: new_id("file-"),
+        output_kept: kept,
+        metadata,
+        model: None,
+        faults: Vec::new(),
+        total: 0,
+        totals: None,
+        created_at,
+        expires_at: created_at + hours * 3600,
+        in_progress_at: None,
+        finalizing_at: None,
+        completed_at: None,
+        failed_at: None,
+        expired_at: None,
+        cancelling_at: None,
+        cancelled_at: None,
+        has_output: false,
+        has_errors: false,
+    };
+    let database = app.records.lock();
+    let input = FileRecord::get(&database, &record.input_file)?;
+    if input.is_none_or(|input| input.purpose != "batch") {
+        let why = format!("there is no file {} of the purpose batch", record.input_file);
+        return Err(Problem::invalid(why).param("input_file_id"));
+    }
+    record.insert(&database)?;
+    drop(database);
+    app.openai.wake();
+    Ok(Response::json(200, &described(app, &record)?))
+}
+
+fn hours(window: &str) -> Option<u64> {
+    let hours = window.strip_suffix('h')?.parse().ok()?;
+    (1..=MOST_HOURS).contains(&hours).then_some(hours)
+}
+
+fn metadata(pairs: &BTreeMap<String, String>) -> Result<Box<RawValue>, Problem> {
+    let fits = |(key, value): (&String, &String)| {
+        key.chars().count() <= 64 && value.chars().count() <= 512
+    };
+    if pairs.len() > 16 || !pairs.iter().all(fits) {
+        let why = "metadata takes up to 16 pairs of at most 64 and 512 characters";
+        return Err(Problem::invalid(why).param("metadata"));
+    }
+    Ok(to_raw_value(pairs).expect("texts have a form in JSON"))
+}
+
+/// `GET /v1/batches/{id}`.
+pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let record = found(app, call)?;
+    Ok(Response::json(200, &described(app, &record)?))
+}
+
+/// `GET /v1/batches`: newest first.
+pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let limit = limit(call, DEFAULT, MOST)?;
+    let after: Option<String> = call.query("after")?;
+    let database = app.records.lock();
+    if let Some(after) = &after
+        && BatchRecord::get(&database, after)?.is_none()
+    {
+        return Err(no_such(after).param("after"));
+    }
+    let found = BatchRecord::list(&database, after.as_deref(), limit + 1)?;
+    drop(database);
+    let shown: Result<Vec<(Value, String)>, Problem> = found
+        .into_iter()
+        .map(|record| Ok((described(app, &record)?, record.id)))
+        .collect();
+    Ok(page(&shown?, limit, |(batch, _)| batch.clone(), |(_, id)| id))
+}
+
+/// `POST /v1/batches/{id}/cancel`: what waits is cancelled, what runs may end.
+pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let id = found(app, call)?.id;
+    let database = app.records.lock();
+    let mut record = BatchRecord::get(&database, &id)?.ok_or_else(|| no_such(&id))?;
+    match record.state {
+        BatchState::Validating | BatchState::InProgress => {
+            record.state = BatchState::Cancelling;
+            record.cancelling_at = Some(now());
+            record.update(&database)?;
+        }
+        BatchState::Cancelling => {}
+        ended => {
+            let why = format!("Cannot cancel a batch with status '{}'.", ended.as_str());
+            return Err(Problem::conflict(why));
+        }
+    }
+    drop(database);
+    app.openai.wake();
+    Ok(Response::json(200, &described(app, &record)?))
+}
+
+fn found(app: &App, call: &Call<'_>) -> Result<BatchRecord, Problem> {
+    let id: String = call.param("batch_id")?;
+    BatchRecord::get(&app.records.lock(), &id)?.ok_or_else(|| no_such(&id))
+}
+
+fn no_such(id: &str) -> Problem {
+    Problem::not_found(format!("No batch found with id '{id}'.")).param("batch_id")
+}
+
+/// A batch as OpenAI describes one. While its requests are in the queue, that knows how many have ended.
+fn described(app: &App, batch: &BatchRecord) -> Result<Value, Problem> {
+    let (mut completed, mut failed) = (0, 0);
+    if let Some(totals) = batch.totals {
+        (completed, failed) = (totals.completed, totals.failed);
+    } else if batch.state.is_open()
+        && let Some(process) = app.queue.process(batch.process)?
+    {
+        (completed, failed) = (process.counts.completed, process.counts.failed);
+    }
+    let usage = batch.totals.map(|totals| {
+        json!({
+            "input_tokens": totals.input_tokens,
+            "input_tokens_details": {"cached_tokens": totals.cached_tokens},
+            "output_tokens": totals.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": totals.reasoning_tokens},
+            "total_tokens": totals.input_tokens + totals.output_tokens,
+        })
+    });
+    let errors = (!batch.faults.is_empty()).then(|| json!({"object": "list", "data": batch.faults}));
+    Ok(json!({
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "model": batch.model,
+        "errors": errors,
+        "input_file_id": batch.input_file,
+        "completion_window": format!("{}h", (batch.expires_at - batch.created_at) / 3600),
+        "status": batch.state.as_str(),
+        "output_file_id": batch.has_output.then_some(&batch.output_file),
+        "error_file_id": batch.has_errors.then_some(&batch.error_file),
+        "created_at": batch.created_at,
+        "in_progress_at": batch.in_progress_at,
+        "expires_at": batch.expires_at,
+        "finalizing_at": batch.finalizing_at,
+        "completed_at": batch.completed_at,
+        "failed_at": batch.failed_at,
+        "expired_at": batch.expired_at,
+        "cancelling_at": batch.cancelling_at,
+        "cancelled_at": batch.cancelled_at,
+        "request_counts": {"total": batch.total, "completed": completed, "failed": failed},
+        "usage": usage,
+        "metadata": batch.metadata,
+    }))
+}

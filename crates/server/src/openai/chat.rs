@@ -1,0 +1,170 @@
+//! `/v1/chat/completions`: one request, answered when its job has ended.
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use super::lines::{CHAT, settings};
+use super::{answer, direct};
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::records::files::{new_id, now};
+use batchwright::Job;
+
+/// Most answers to one request.
+const MOST_CHOICES: u64 = 16;
+/// Most bytes of a request; pictures are inside.
+pub(super) const MOST_BYTES: u64 = 64 << 20;
+
+/// `POST /v1/chat/completions`.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let mut body = object(call)?;
+    let streamed = flag(&mut body, "stream")?;
+    let with_usage = match body.remove("stream_options") {
+        None | Some(Value::Null) => false,
+        Some(options) => options["include_usage"] == true,
+    };
+    let choices = match body.remove("n") {
+        None | Some(Value::Null) => 1,
+        Some(n) => n
+            .as_u64()
+            .filter(|n| (1..=MOST_CHOICES).contains(n))
+            .ok_or_else(|| {
+                let why = format!("n is a whole number from 1 to {MOST_CHOICES}");
+                Problem::invalid(why).param("n")
+            })?,
+    };
+    let model = match body.get("model") {
+        Some(Value::String(model)) => model.clone(),
+        _ => String::new(),
+    };
+    let request = request(CHAT, body)?;
+    let jobs = (1..=choices).map(|n| {
+        let sample = if choices > 1 { n as u32 } else { 0 };
+        Job::from(request.clone().with_sample(sample))
+    });
+    let results = direct::results(app, call, jobs.collect())?;
+    let answers: Vec<_> = results.iter().map(answer::outcome).collect();
+    let completion = answer::completion(new_id("chatcmpl-"), now(), &model, &answers);
+    let Some(completion) = completion else {
+        let failed = answers.iter().filter_map(|answer| answer.as_ref().err());
+        let failed = failed.filter(|error| error.refusal().is_none()).last();
+        let why = || Problem::new(500, "internal_error", "the answer was lost; ask again");
+        return failed.map(direct::refused).ok_or_else(why);
+    };
+    Ok(match streamed {
+        false => Response::json(200, &completion),
+        true => {
+            let events = events(&completion, with_usage);
+            Response::full(200, "text/event-stream", events.into_bytes())
+        }
+    })
+}
+
+/// The request that a body is.
+pub(super) fn request(
+    endpoint: &str,
+    body: Map<String, Value>,
+) -> Result<batchwright::Request, Problem> {
+    let line = json!({"custom_id": "direct", "method": "POST", "url": endpoint, "body": body});
+    let request = settings(endpoint).request(&line.to_string())?;
+    Ok(batchwright::Request { id: None, ..request })
+}
+
+/// The body of a request.
+pub(super) fn object(call: &mut Call<'_>) -> Result<Map<String, Value>, Problem> {
+    let body = call.bytes(MOST_BYTES)?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::invalid(format!("the body is no JSON object: {error}")))
+}
+
+fn flag(body: &mut Map<String, Value>, name: &'static str) -> Result<bool, Problem> {
+    match body.remove(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(Problem::invalid(format!("{name} is true or false")).param(name)),
+    }
+}
+
+/// A completion as events: each choice in one piece, then why it ended, as clients put it together again.
+fn events(completion: &Value, with_usage: bool) -> String {
+    let mut out = String::new();
+    let chunk = |choices: Value, usage: Value| {
+        let mut chunk = json!({
+            "id": completion["id"],
+            "object": "chat.completion.chunk",
+            "created": completion["created"],
+            "model": completion["model"],
+            "system_fingerprint": completion["system_fingerprint"],
+            "choices": choices,
+        });
+        if let Some(tier) = completion.get("service_tier") {
+            chunk["service_tier"] = tier.clone();
+        }
+        if with_usage {
+            chunk["usage"] = usage;
+        }
+        chunk
+    };
+    let mut say = |chunk: Value| {
+        let _ = write!(out, "data: {chunk}\n\n");
+    };
+    for choice in completion["choices"].as_array().into_iter().flatten() {
+        let mut delta = choice["message"].clone();
+        for (n, call) in delta["tool_calls"].as_array_mut().into_iter().flatten().enumerate() {
+            call["index"] = n.into();
+        }
+        let piece = json!([{
+            "index": choice["index"], "delta": delta, "logprobs": choice["logprobs"], "finish_reason": null,
+        }]);
+        say(chunk(piece, Value::Null));
+        let end = json!([{
+            "index": choice["index"], "delta": {}, "logprobs": null, "finish_reason": choice["finish_reason"],
+        }]);
+        say(chunk(end, Value::Null));
+    }
+    if with_usage {
+        say(chunk(json!([]), completion["usage"].clone()));
+    }
+    out.push_str("data: [DONE]\n\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_goes_out_as_pieces_and_their_end() {
+        let completion = json!({
+            "id": "c", "created": 1, "model": "m", "system_fingerprint": null, "usage": {"total_tokens": 3},
+            "choices": [{
+                "index": 0,
+                "message": {"role": "assistant", "content": "a\nb", "tool_calls": [{"id": "t"}]},
+                "logprobs": null,
+                "finish_reason": "tool_calls",
+            }],
+        });
+        let read = |with_usage| {
+            let events = events(&completion, with_usage);
+            let data: Vec<String> = events
+                .split_terminator("\n\n")
+                .map(|event| event.strip_prefix("data: ").unwrap().to_owned())
+                .collect();
+            let (done, chunks) = data.split_last().unwrap();
+            assert_eq!(done, "[DONE]");
+            let chunks = chunks.iter().map(|chunk| serde_json::from_str(chunk).unwrap());
+            chunks.collect::<Vec<Value>>()
+        };
+        let chunks = read(false);
+        assert_eq!(chunks.len(), 2);
+        let delta = &chunks[0]["choices"][0]["delta"];
+        assert_eq!((&delta["content"], &delta["tool_calls"][0]["index"]), (&json!("a\nb"), &json!(0)));
+        assert_eq!(chunks[1]["choices"][0]["finish_reason"], "tool_calls");
+        assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
+        let chunks = read(true);
+        assert_eq!(chunks[2]["usage"]["total_tokens"], 3);
+        assert_eq!(chunks[2]["choices"], json!([]));
+    }
+}

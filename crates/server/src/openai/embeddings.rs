@@ -1,0 +1,53 @@
+//! `/v1/embeddings`: each text is a job, and the worker sends many with one call.
+
+use batchwright::Job;
+use serde_json::Value;
+
+use super::chat::{object, request};
+use super::lines::EMBEDDINGS;
+use super::{answer, direct};
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+
+/// Most texts of one request, as at OpenAI.
+const MOST_TEXTS: usize = 2048;
+
+/// `POST /v1/embeddings`.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let mut body = object(call)?;
+    let as_base64 = match body.remove("encoding_format") {
+        None | Some(Value::Null) => false,
+        Some(format) if format == "float" => false,
+        Some(format) if format == "base64" => true,
+        Some(_) => {
+            return Err(Problem::invalid("encoding_format is float or base64").param("encoding_format"));
+        }
+    };
+    let texts = match body.remove("input") {
+        Some(Value::Array(texts)) => texts,
+        Some(text) => vec![text],
+        None => Vec::new(),
+    };
+    let are_texts = texts.iter().all(Value::is_string);
+    if !are_texts || !(1..=MOST_TEXTS).contains(&texts.len()) {
+        let why = format!("input is a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not taken");
+        return Err(Problem::invalid(why).param("input"));
+    }
+    let model = match body.get("model") {
+        Some(Value::String(model)) => model.clone(),
+        _ => String::new(),
+    };
+    let jobs = texts.into_iter().map(|text| {
+        let mut body = body.clone();
+        body.insert("input".to_owned(), text);
+        Ok(Job::from(request(EMBEDDINGS, body)?))
+    });
+    let jobs = jobs.collect::<Result<_, Problem>>()?;
+    let results = direct::results(app, call, jobs)?;
+    let vectors: Result<Vec<_>, _> = results.iter().map(answer::outcome).collect();
+    Ok(match vectors {
+        Ok(vectors) => Response::json(200, &answer::embeddings(&model, &vectors, as_base64)),
+        Err(error) => direct::refused(&error),
+    })
+}

@@ -1,0 +1,204 @@
+//! `/v1/files`: uploads, which are streamed to the disk, and what is to be fetched.
+
+use std::io;
+
+use serde_json::{Value, json};
+
+use super::multipart::Multipart;
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::records::files::{FileQuery, FileRecord, new_id, now};
+
+const PURPOSES: [&str; 6] = [
+    "assistants",
+    "batch",
+    "evals",
+    "fine-tune",
+    "user_data",
+    "vision",
+];
+/// How long files of batches are kept where nobody says anything else, as at OpenAI: 30 days.
+pub(super) const KEPT_SECONDS: u64 = 30 * 24 * 3600;
+/// What may be said instead.
+pub(super) const KEPT_RANGE: std::ops::RangeInclusive<u64> = 3600..=KEPT_SECONDS;
+/// Most files of one page.
+const MOST: usize = 10_000;
+
+/// A file as OpenAI describes one.
+pub(super) fn described(file: &FileRecord) -> Value {
+    json!({
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": file.created_at,
+        "expires_at": file.expires_at,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+        "status_details": null,
+    })
+}
+
+/// `POST /v1/files`.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let storage = &app.openai.storage;
+    let length = call.head.header("content-length");
+    if let Some(bytes) = length.and_then(|length| length.parse().ok()) {
+        storage.check(bytes)?;
+    }
+    let kind = call.head.header("content-type").unwrap_or_default();
+    let mut form = Multipart::new(kind, &mut *call.body)?;
+    let (mut file, mut purpose, mut anchor, mut seconds) = (None, None, None, None);
+    while let Some(part) = form.next_part()? {
+        match part.name.as_str() {
+            "file" if file.is_some() => {
+                return Err(Problem::invalid("one file at a time").param("file"));
+            }
+            "file" => {
+                let mut new = storage.create(new_id("file-"))?;
+                io::copy(&mut form, &mut new)?;
+                file = Some((new, part.filename));
+            }
+            "purpose" => purpose = Some(form.text(100)?),
+            "expires_after[anchor]" => anchor = Some(form.text(100)?),
+            "expires_after[seconds]" => seconds = Some(form.text(100)?),
+            _ => {}
+        }
+    }
+    let missing = |name: &str| Problem::invalid(format!("the form has no {name}")).param(name);
+    let (new, filename) = file.ok_or_else(|| missing("file"))?;
+    let purpose = purpose.ok_or_else(|| missing("purpose"))?;
+    if !PURPOSES.contains(&purpose.as_str()) {
+        let why = format!("{purpose:?} is no purpose; there are: {}", PURPOSES.join(", "));
+        return Err(Problem::invalid(why).param("purpose"));
+    }
+    let kept = kept_seconds(anchor.as_deref(), seconds.as_deref())?;
+    let kept = kept.or((purpose == "batch").then_some(KEPT_SECONDS));
+    let (id, bytes) = new.keep()?;
+    let created_at = now();
+    let record = FileRecord {
+        filename: filename.unwrap_or_else(|| id.clone()),
+        id,
+        purpose,
+        bytes,
+        created_at,
+        expires_at: kept.map(|kept| created_at + kept),
+    };
+    if let Err(error) = record.insert(&app.records.lock()) {
+        let _ = storage.remove(&record.id);
+        return Err(error.into());
+    }
+    Ok(Response::json(200, &described(&record)))
+}
+
+fn kept_seconds(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<u64>, Problem> {
+    let wrong = |why: String| Err(Problem::invalid(why).param("expires_after"));
+    match (anchor, seconds) {
+        (None, None) => Ok(None),
+        (Some("created_at"), Some(text)) => match text.parse() {
+            Ok(seconds) if KEPT_RANGE.contains(&seconds) => Ok(Some(seconds)),
+            _ => wrong(format!(
+                "expires_after.seconds is a whole number from {} to {}",
+                KEPT_RANGE.start(),
+                KEPT_RANGE.end()
+            )),
+        },
+        _ => wrong("expires_after takes the anchor created_at, and seconds".to_owned()),
+    }
+}
+
+/// `GET /v1/files`: newest first unless `order=asc`.
+pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let limit = limit(call, MOST, MOST)?;
+    let (after, order): (Option<String>, Option<String>) =
+        (call.query("after")?, call.query("order")?);
+    let purpose: Option<String> = call.query("purpose")?;
+    let ascending = match order.as_deref() {
+        None | Some("desc") => false,
+        Some("asc") => true,
+        Some(_) => return Err(Problem::invalid("order is asc or desc").param("order")),
+    };
+    let database = app.records.lock();
+    if let Some(after) = &after
+        && FileRecord::get(&database, after)?.is_none()
+    {
+        return Err(no_such(after).param("after"));
+    }
+    let query = FileQuery {
+        purpose: purpose.as_deref(),
+        after: after.as_deref(),
+        ascending,
+    };
+    let files = FileRecord::list(&database, &query, limit + 1)?;
+    drop(database);
+    Ok(page(&files, limit, described, |file| &file.id))
+}
+
+/// A page of what was asked for one item more than it may hold.
+pub(super) fn page<T>(
+    found: &[T],
+    limit: usize,
+    described: impl Fn(&T) -> Value,
+    id: impl Fn(&T) -> &str,
+) -> Response {
+    let shown = &found[..found.len().min(limit)];
+    let data: Vec<Value> = shown.iter().map(described).collect();
+    let page = json!({
+        "object": "list",
+        "data": data,
+        "first_id": shown.first().map(&id),
+        "last_id": shown.last().map(&id),
+        "has_more": found.len() > limit,
+    });
+    Response::json(200, &page)
+}
+
+/// How many are asked for.
+pub(super) fn limit(call: &Call<'_>, default: usize, most: usize) -> Result<usize, Problem> {
+    match call.query("limit")? {
+        None => Ok(default),
+        Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+        Some(_) => {
+            let why = format!("limit is a whole number from 1 to {most}");
+            Err(Problem::invalid(why).param("limit"))
+        }
+    }
+}
+
+/// `GET /v1/files/{id}`.
+pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    Ok(Response::json(200, &described(&found(app, call)?)))
+}
+
+/// `DELETE /v1/files/{id}`.
+pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let file = found(app, call)?;
+    let id = &file.id;
+    if app.reads(id)? {
+        let why = format!("{id} is being read by a batch; delete it when that is in progress");
+        return Err(Problem::conflict(why));
+    }
+    FileRecord::delete(&app.records.lock(), id)?;
+    app.openai.storage.remove(id)?;
+    let deleted = json!({"id": id, "object": "file", "deleted": true});
+    Ok(Response::json(200, &deleted))
+}
+
+/// `GET /v1/files/{id}/content`.
+pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let record = found(app, call)?;
+    let file = app.openai.storage.read(&record.id)?;
+    let length = file.metadata()?.len();
+    let name = format!("attachment; filename=\"{}\"", record.id);
+    Ok(Response::reader("application/octet-stream", file, Some(length)).header("content-disposition", name))
+}
+
+fn found(app: &App, call: &Call<'_>) -> Result<FileRecord, Problem> {
+    let id: String = call.param("file_id")?;
+    FileRecord::get(&app.records.lock(), &id)?.ok_or_else(|| no_such(&id))
+}
+
+fn no_such(id: &str) -> Problem {
+    Problem::not_found(format!("No such File object: {id}")).param("id")
+}

@@ -1,0 +1,292 @@
+//! The input of a batch: lines of requests, each checked, one at a time in memory.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader, Read};
+
+use batchwright::Request;
+use batchwright::client::RequestTask;
+use batchwright::files::PromptSettings;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::records::batches::BatchFault;
+
+pub(super) const CHAT: &str = "/v1/chat/completions";
+pub(super) const EMBEDDINGS: &str = "/v1/embeddings";
+
+/// Most bytes of a line.
+const MOST: u64 = 32 << 20;
+/// More faults than these help nobody.
+const MOST_FAULTS: usize = 50;
+
+/// What requests to an end point are.
+pub(super) fn settings(endpoint: &str) -> PromptSettings {
+    PromptSettings::new().task(match endpoint {
+        EMBEDDINGS => RequestTask::Embed,
+        _ => RequestTask::Complete,
+    })
+}
+
+/// Why a line is no request.
+#[derive(Debug)]
+pub(super) enum BadLine {
+    Fault(BatchFault),
+    Unreadable(io::Error),
+}
+
+/// The requests of an input, in their order.
+pub(super) struct Lines<'e, R> {
+    reader: BufReader<R>,
+    endpoint: &'e str,
+    settings: PromptSettings,
+    number: u64,
+    line: Vec<u8>,
+}
+
+impl<'e, R: Read> Lines<'e, R> {
+    pub fn new(reader: R, endpoint: &'e str) -> Self {
+        Self {
+            reader: BufReader::with_capacity(256 << 10, reader),
+            endpoint,
+            settings: settings(endpoint),
+            number: 0,
+            line: Vec::new(),
+        }
+    }
+
+    fn next_line(&mut self) -> Result<Option<Request>, BadLine> {
+        loop {
+            self.line.clear();
+            let mut bounded = (&mut self.reader).take(MOST + 1);
+            let read = bounded.read_until(b'\n', &mut self.line);
+            if read.map_err(BadLine::Unreadable)? == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if self.line.len() as u64 > MOST {
+                skip_line(&mut self.reader).map_err(BadLine::Unreadable)?;
+                let why = format!("This line is longer than {MOST} bytes.");
+                return Err(self.fault("line_too_long", why, None));
+            }
+            let line = match self.number {
+                1 => self.line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.line),
+                _ => &self.line,
+            };
+            if !line.trim_ascii().is_empty() {
+                return self.request(line).map(Some);
+            }
+        }
+    }
+
+    fn request(&self, line: &[u8]) -> Result<Request, BadLine> {
+        let invalid = || {
+            let why = "This line is not parseable as valid JSON.".to_owned();
+            self.fault("invalid_json_line", why, None)
+        };
+        let text = std::str::from_utf8(line).map_err(|_| invalid())?;
+        let said: Said<'_> = serde_json::from_str(text).map_err(|_| invalid())?;
+        let missing = |name: &str| {
+            let why = format!("Missing required parameter: '{name}'.");
+            self.fault("missing_required_parameter", why, Some(name))
+        };
+        let string = |json: Option<&RawValue>, name: &str| match json {
+            None => Err(missing(name)),
+            Some(json) => serde_json::from_str::<String>(json.get()).map_err(|_| {
+                let why = format!("Invalid type for '{name}': expected a string.");
+                self.fault("invalid_type", why, Some(name))
+            }),
+        };
+        if string(said.custom_id, "custom_id")?.is_empty() {
+            return Err(missing("custom_id"));
+        }
+        if string(said.method, "method")? != "POST" {
+            let why = "Invalid method: only POST is supported.".to_owned();
+            return Err(self.fault("invalid_method", why, Some("method")));
+        }
+        if string(said.url, "url")? != self.endpoint {
+            let why = format!(
+                "The URL provided for this request does not match the batch endpoint, {}.",
+                self.endpoint
+            );
+            return Err(self.fault("invalid_url", why, Some("url")));
+        }
+        match said.body {
+            None => return Err(missing("body")),
+            Some(body) if !body.get().starts_with('{') => {
+                let why = "Invalid type for 'body': expected an object.".to_owned();
+                return Err(self.fault("invalid_type", why, Some("body")));
+            }
+            Some(_) => {}
+        }
+        self.settings.request(text).map_err(|error| {
+            let why = error.message().to_owned();
+            self.fault("invalid_request", why, Some("body"))
+        })
+    }
+
+    fn fault(&self, code: &str, message: String, param: Option<&str>) -> BadLine {
+        BadLine::Fault(BatchFault {
+            code: code.to_owned(),
+            line: Some(self.number),
+            message,
+            param: param.map(str::to_owned),
+        })
+    }
+}
+
+impl<R: Read> Iterator for Lines<'_, R> {
+    type Item = Result<Request, BadLine>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_line().transpose()
+    }
+}
+
+/// What is looked at here; the rest is the library's to judge.
+#[derive(Deserialize)]
+struct Said<'l> {
+    #[serde(borrow)]
+    custom_id: Option<&'l RawValue>,
+    #[serde(borrow)]
+    method: Option<&'l RawValue>,
+    #[serde(borrow)]
+    url: Option<&'l RawValue>,
+    #[serde(borrow)]
+    body: Option<&'l RawValue>,
+}
+
+fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let bytes = reader.fill_buf()?;
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let (taken, done) = match end {
+            Some(at) => (at + 1, true),
+            None => (bytes.len(), bytes.is_empty()),
+        };
+        reader.consume(taken);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+/// What the check of an input has shown.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    pub faults: Vec<BatchFault>,
+    pub requests: u64,
+    /// That of the first request.
+    pub model: Option<String>,
+}
+
+/// Reads all of an input.
+///
+/// # Errors
+/// When it cannot be read, or `stopped` says so.
+pub(super) fn check(
+    input: impl Read,
+    endpoint: &str,
+    stopped: &dyn Fn() -> bool,
+) -> io::Result<Checked> {
+    let mut checked = Checked::default();
+    // The beginning of a hash, so that a million ids fit into little memory.
+    let mut seen: HashSet<[u8; 16]> = HashSet::new();
+    let mut lines = Lines::new(input, endpoint);
+    while let Some(line) = lines.next() {
+        if stopped() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let fault = match line {
+            Ok(request) => {
+                checked.requests += 1;
+                if checked.requests == 1 {
+                    checked.model.clone_from(&request.model);
+                }
+                let id = request.id.unwrap_or_default();
+                let digest = Sha256::digest(&id);
+                let key = std::array::from_fn(|n| digest[n]);
+                if seen.insert(key) {
+                    continue;
+                }
+                let why = format!("The custom_id '{id}' is used by an earlier line, too.");
+                lines.fault("duplicate_custom_id", why, Some("custom_id"))
+            }
+            Err(fault) => fault,
+        };
+        match fault {
+            BadLine::Fault(fault) => checked.faults.push(fault),
+            BadLine::Unreadable(error) => return Err(error),
+        }
+        if checked.faults.len() >= MOST_FAULTS {
+            return Ok(checked);
+        }
+    }
+    if checked.requests == 0 && checked.faults.is_empty() {
+        checked.faults.push(BatchFault {
+            code: "empty_file".to_owned(),
+            line: None,
+            message: "The input file is empty. Please ensure that the batch contains at least one request."
+                .to_owned(),
+            param: None,
+        });
+    }
+    Ok(checked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Vec<(String, Option<u64>, Option<String>)> {
+        let checked = check(text.as_bytes(), CHAT, &|| false).unwrap();
+        let faults = checked.faults.into_iter();
+        faults
+            .map(|fault| (fault.code, fault.line, fault.param))
+            .collect()
+    }
+
+    const GOOD: &str = r#"{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": [{"role": "user", "content": "hi"}]}}"#;
+
+    #[test]
+    fn a_good_input_has_no_faults() {
+        let text = format!("\u{feff}{GOOD}\r\n\n{}", GOOD.replace("\"a\"", "\"b\""));
+        let checked = check(text.as_bytes(), CHAT, &|| false).unwrap();
+        assert_eq!(checked.faults, []);
+        assert_eq!((checked.requests, checked.model.as_deref()), (2, Some("m")));
+    }
+
+    #[test]
+    fn each_fault_is_named_with_its_line() {
+        let fault = |code: &str, line: u64, param: Option<&str>| {
+            (code.to_owned(), Some(line), param.map(str::to_owned))
+        };
+        let lines = [
+            GOOD.to_owned(),
+            "{".to_owned(),
+            GOOD.to_owned(),
+            GOOD.replace("\"custom_id\": \"a\", ", ""),
+            GOOD.replace("\"a\"", "7"),
+            GOOD.replace("POST", "GET"),
+            GOOD.replace("/v1/chat/completions", "/v1/embeddings"),
+            GOOD.replace("\"messages\"", "\"massages\""),
+            r#"{"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": []}"#.to_owned(),
+            GOOD.replace("\"hi\"", r#"[{"type": "image", "path": "/etc/passwd"}]"#),
+        ];
+        assert_eq!(
+            faults(&lines.join("\n")),
+            [
+                fault("invalid_json_line", 2, None),
+                fault("duplicate_custom_id", 3, Some("custom_id")),
+                fault("missing_required_parameter", 4, Some("custom_id")),
+                fault("invalid_type", 5, Some("custom_id")),
+                fault("invalid_method", 6, Some("method")),
+                fault("invalid_url", 7, Some("url")),
+                fault("invalid_request", 8, Some("body")),
+                fault("invalid_type", 9, Some("body")),
+                fault("invalid_request", 10, Some("body")),
+            ]
+        );
+        assert_eq!(faults(" \n\n"), [("empty_file".to_owned(), None, None)]);
+    }
+}

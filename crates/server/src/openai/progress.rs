@@ -1,0 +1,346 @@
+//! What becomes of batches, on a thread of its own: inputs are checked and enqueued, results moved from the queue into
+//! files. Each step can be taken again: a server that dies anywhere goes on where it was, and no line is lost or twice
+//! in a file.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use batchwright::queue::{ConsumeError, EnqueueError, ProcessInfo, ProcessState};
+use batchwright::{Error, ErrorKind, Job};
+use log::{info, warn};
+
+use super::lines::{BadLine, Lines, check};
+use super::results::ResultFiles;
+use crate::app::App;
+use crate::problem::Problem;
+use crate::records::batches::{BatchFault, BatchRecord, BatchState, DirectCalls};
+use crate::records::files::{FileRecord, now};
+
+/// How often open batches are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often it is looked for what nobody waits for any more, and for files that need not be kept.
+const TIDY: Duration = Duration::from_secs(5);
+/// When something that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// The thread that brings batches on; it ends when this is dropped.
+pub(crate) struct Progress {
+    app: Arc<App>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Progress {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(app: Arc<App>) -> io::Result<Self> {
+        let shared = Arc::clone(&app);
+        let run = move || {
+            Rounds {
+                app: &shared,
+                failed: HashMap::new(),
+            }
+            .run();
+        };
+        let thread = Builder::new().name("batch-progress".to_owned()).spawn(run)?;
+        Ok(Self {
+            app,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.app.openai.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Rounds<'a> {
+    app: &'a App,
+    /// Batches that cannot be brought on, and when that is tried again.
+    failed: HashMap<String, Instant>,
+}
+
+impl Rounds<'_> {
+    fn run(&mut self) {
+        let mut tidied: Option<Instant> = None;
+        while !self.app.openai.is_stopped() {
+            let open = self.batches();
+            if tidied.is_none_or(|at| at.elapsed() >= TIDY) {
+                tidied = Some(Instant::now());
+                self.tidy();
+            }
+            self.app.openai.rest(if open { LOOK } else { TIDY });
+        }
+    }
+
+    /// Brings all of them on. True when there is something to look at again soon.
+    fn batches(&mut self) -> bool {
+        let open = BatchRecord::open(&self.app.records.lock());
+        let open = open.unwrap_or_else(|error| {
+            warn!("batches cannot be read: {error}");
+            Vec::new()
+        });
+        for batch in &open {
+            let now = Instant::now();
+            if self.failed.get(&batch.id).is_some_and(|until| *until > now) {
+                continue;
+            }
+            match self.bring_on(batch) {
+                Ok(()) => {
+                    self.failed.remove(&batch.id);
+                }
+                Err(_) if self.app.openai.is_stopped() => return false,
+                Err(problem) => {
+                    warn!("{} cannot go on yet: {problem}", batch.id);
+                    self.failed.insert(batch.id.clone(), now + AGAIN);
+                    let fault = fault("delayed", problem.to_string());
+                    let told = self.change(&batch.id, |batch| batch.faults = vec![fault]);
+                    if let Err(error) = told {
+                        warn!("{}: {error}", batch.id);
+                    }
+                }
+            }
+        }
+        !open.is_empty()
+    }
+
+    /// Changes a batch as it stands now: its maker may have cancelled it meanwhile.
+    fn change(&self, id: &str, change: impl FnOnce(&mut BatchRecord)) -> Result<BatchRecord, Error> {
+        let database = self.app.records.lock();
+        let gone = || Error::new(ErrorKind::NotFound, format!("there is no batch {id}"));
+        let mut batch = BatchRecord::get(&database, id)?.ok_or_else(gone)?;
+        change(&mut batch);
+        batch.update(&database)?;
+        Ok(batch)
+    }
+
+    fn bring_on(&self, batch: &BatchRecord) -> Result<(), Problem> {
+        let process = self.app.queue.process(batch.process)?;
+        match (batch.state, process) {
+            (BatchState::Finalizing, _) => self.finish(batch),
+            // All that was in the queue is in files already, or somebody has deleted it.
+            (_, None) if batch.in_progress_at.is_some() => self.finish(batch),
+            (BatchState::Validating, Some(process)) if process.sealed => {
+                // The server died between the last request and its note of that.
+                self.begun(batch, process.counts.total, None)
+            }
+            (BatchState::Validating, process) => {
+                if process.is_some() {
+                    self.app.queue.delete(batch.process)?;
+                }
+                self.begin(batch)
+            }
+            (_, Some(process)) if process.is_finished() => self.finish(batch),
+            (BatchState::Cancelling, Some(process)) if process.sealed => self.cancel(&process),
+            (BatchState::Cancelling, process) => {
+                if process.is_some() {
+                    self.app.queue.delete(batch.process)?;
+                }
+                self.change(&batch.id, |batch| {
+                    batch.state = BatchState::Cancelled;
+                    batch.cancelled_at = Some(now());
+                })?;
+                Ok(())
+            }
+            (_, Some(process)) if now() >= batch.expires_at && !process.cancelled => {
+                self.change(&batch.id, |batch| batch.expired_at = Some(now()))?;
+                self.cancel(&process)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn cancel(&self, process: &ProcessState) -> Result<(), Problem> {
+        if !process.cancelled {
+            self.app.queue.cancel(process.process_id)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the input of a batch and enqueues its requests.
+    fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
+        let (app, stopped) = (self.app, || self.app.openai.is_stopped());
+        let input = FileRecord::get(&app.records.lock(), &batch.input_file)?;
+        let Some(input) = input else {
+            let why = format!("The file {} is not there any more.", batch.input_file);
+            return self.fail(batch, vec![fault("file_not_found", why)]);
+        };
+        let file = app.openai.storage.read(&input.id)?;
+        let checked = check(&file, &batch.endpoint, &stopped)?;
+        if !checked.faults.is_empty() {
+            return self.fail(batch, checked.faults);
+        }
+        let lines = Lines::new(app.openai.storage.read(&input.id)?, &batch.endpoint);
+        let jobs = lines.map(|line| match line {
+            _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
+            Ok(request) => Ok(Job::from(request)),
+            Err(BadLine::Unreadable(error)) => Err(error.into()),
+            Err(BadLine::Fault(fault)) => Err(Problem::conflict(fault.message)),
+        });
+        let info = ProcessInfo::new()
+            .name(format!("{} ({})", batch.id, input.filename))
+            .input(input.filename);
+        let added = app.queue.described(info).try_enqueue_iter(batch.process, jobs);
+        let total = match added {
+            Ok(total) => total,
+            Err(error) => {
+                app.queue.delete(batch.process)?;
+                return Err(match error {
+                    EnqueueError::Source(problem) => problem,
+                    EnqueueError::Queue(error) => error.into(),
+                });
+            }
+        };
+        self.begun(batch, total, checked.model)
+    }
+
+    fn begun(&self, batch: &BatchRecord, total: u64, model: Option<String>) -> Result<(), Problem> {
+        self.change(&batch.id, |batch| {
+            batch.in_progress_at = Some(now());
+            batch.total = total;
+            batch.model = model;
+            batch.faults = Vec::new();
+            if batch.state == BatchState::Validating {
+                batch.state = BatchState::InProgress;
+            }
+        })?;
+        info!("{} is in progress with {total} requests", batch.id);
+        Ok(())
+    }
+
+    fn fail(&self, batch: &BatchRecord, faults: Vec<BatchFault>) -> Result<(), Problem> {
+        self.change(&batch.id, |batch| {
+            batch.state = BatchState::Failed;
+            batch.failed_at = Some(now());
+            batch.faults = faults;
+        })?;
+        Ok(())
+    }
+
+    /// Moves the results into files, and ends the batch.
+    fn finish(&self, batch: &BatchRecord) -> Result<(), Problem> {
+        let app = self.app;
+        let batch = self.change(&batch.id, |batch| {
+            if batch.state != BatchState::Finalizing {
+                batch.state = BatchState::Finalizing;
+                batch.finalizing_at = Some(now());
+            }
+        })?;
+        let mut files = ResultFiles::resume(&app.openai.storage, &batch)?;
+        let moved = app.queue.consume_as(batch.process, &batch.id, |results| {
+            match app.openai.is_stopped() {
+                true => Err(Problem::new(503, "stopping", "the server stops")),
+                false => files.write(results),
+            }
+        });
+        moved.map_err(|error| match error {
+            ConsumeError::Save(problem) => problem,
+            ConsumeError::Queue(error) => error.into(),
+        })?;
+        let written = files.end()?;
+        let created_at = now();
+        let kept = batch.output_kept.unwrap_or(super::files::KEPT_SECONDS);
+        let database = app.records.lock();
+        let failed = |error: rusqlite::Error| Problem::from(crate::records::failed("batches", &error));
+        let transaction = database.unchecked_transaction().map_err(failed)?;
+        // Whatever was asked since then comes too late.
+        let gone = || Problem::not_found(format!("there is no batch {}", batch.id));
+        let mut batch = BatchRecord::get(&transaction, &batch.id)?.ok_or_else(gone)?;
+        for (id, bytes, what) in [
+            (&batch.output_file, written.output_bytes, "output"),
+            (&batch.error_file, written.error_bytes, "error"),
+        ] {
+            if bytes > 0 {
+                let file = FileRecord {
+                    id: id.clone(),
+                    purpose: "batch_output".to_owned(),
+                    filename: format!("{}_{what}.jsonl", batch.id),
+                    bytes,
+                    created_at,
+                    expires_at: Some(created_at + kept),
+                };
+                file.insert(&transaction)?;
+            }
+        }
+        batch.has_output = written.output_bytes > 0;
+        batch.has_errors = written.error_bytes > 0;
+        batch.totals = Some(written.totals);
+        batch.faults = Vec::new();
+        if written.lines < batch.total {
+            let why = format!(
+                "{} of {} results were deleted or taken from the queue by somebody else.",
+                batch.total - written.lines,
+                batch.total
+            );
+            batch.faults = vec![fault("results_missing", why)];
+            batch.state = BatchState::Failed;
+            batch.failed_at = Some(created_at);
+        } else if batch.cancelling_at.is_some() {
+            batch.state = BatchState::Cancelled;
+            batch.cancelled_at = Some(created_at);
+        } else if batch.expired_at.is_some() {
+            batch.state = BatchState::Expired;
+        } else {
+            batch.state = BatchState::Completed;
+            batch.completed_at = Some(created_at);
+        }
+        batch.update(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        info!("{} is {}", batch.id, batch.state.as_str());
+        Ok(())
+    }
+
+    /// Removes what nobody waits for any more, and files that need not be kept.
+    fn tidy(&self) {
+        let left = || -> Result<(), Problem> {
+            let app = self.app;
+            let calls = DirectCalls::all(&app.records.lock())?;
+            for process in calls {
+                if app.openai.waiting.has(process) {
+                    continue;
+                }
+                match app.queue.process(process)? {
+                    Some(state) if !state.is_finished() => {
+                        self.cancel(&state)?;
+                        continue;
+                    }
+                    Some(_) => {
+                        app.queue.delete(process)?;
+                    }
+                    None => {}
+                }
+                DirectCalls::delete(&app.records.lock(), process)?;
+            }
+            let expired = FileRecord::expired(&app.records.lock(), now())?;
+            for file in &expired {
+                if app.reads(&file.id)? {
+                    continue;
+                }
+                FileRecord::delete(&app.records.lock(), &file.id)?;
+                app.openai.storage.remove(&file.id)?;
+            }
+            Ok(())
+        };
+        if let Err(problem) = left() {
+            warn!("what nobody needs any more stays for now: {problem}");
+        }
+    }
+}
+
+fn fault(code: &str, message: String) -> BatchFault {
+    BatchFault {
+        code: code.to_owned(),
+        line: None,
+        message,
+        param: None,
+    }
+}

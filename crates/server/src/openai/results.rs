@@ -1,0 +1,308 @@
+//! The output and the error file of a batch: lines are appended and written out before the queue forgets the results.
+//! The files themselves say how far that has come, so that no note of it can be lost or wrong.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+
+use batchwright::ErrorKind;
+use batchwright::queue::{JobResult, JobStatus};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer;
+use super::lines::EMBEDDINGS;
+use super::storage::Storage;
+use crate::problem::Problem;
+use crate::records::batches::{BatchRecord, BatchTotals};
+use crate::records::files::now;
+
+/// The queue hands out at most 500 results before it forgets them; so many of the last lines may come again.
+const MAY_COME_AGAIN: usize = 1_000;
+
+/// The files of a batch that is being finished.
+pub(super) struct ResultFiles<'s> {
+    storage: &'s Storage,
+    output: Side,
+    errors: Side,
+    totals: BatchTotals,
+    lines: u64,
+    /// Results that a server wrote before it died, and may be given again.
+    written: HashSet<String>,
+    endpoint: String,
+    model: String,
+    cancelled: &'static str,
+}
+
+/// What is in the files.
+pub(super) struct Written {
+    pub output_bytes: u64,
+    pub error_bytes: u64,
+    /// In both.
+    pub lines: u64,
+    pub totals: BatchTotals,
+}
+
+struct Side {
+    id: String,
+    file: File,
+    bytes: u64,
+}
+
+/// What is read of a line that is there.
+#[derive(Deserialize)]
+struct Line {
+    id: String,
+    response: Option<Replied>,
+}
+
+#[derive(Deserialize)]
+struct Replied {
+    body: Body,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    #[serde(default)]
+    usage: Option<Used>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Used {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    prompt_tokens_details: Cached,
+    completion_tokens_details: Reasoned,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Cached {
+    cached_tokens: u64,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Reasoned {
+    reasoning_tokens: u64,
+}
+
+impl<'s> ResultFiles<'s> {
+    /// The files as far as they were written.
+    ///
+    /// # Errors
+    /// When they cannot be read or made.
+    pub fn resume(storage: &'s Storage, batch: &BatchRecord) -> io::Result<Self> {
+        let side = |id: &str| -> io::Result<Side> {
+            let file = storage.append(id)?;
+            let bytes = file.metadata()?.len();
+            let id = id.to_owned();
+            Ok(Side { id, file, bytes })
+        };
+        let mut files = Self {
+            storage,
+            output: side(&batch.output_file)?,
+            errors: side(&batch.error_file)?,
+            totals: BatchTotals::default(),
+            lines: 0,
+            written: HashSet::new(),
+            endpoint: batch.endpoint.clone(),
+            model: batch.model.clone().unwrap_or_default(),
+            cancelled: match batch.cancelling_at.is_none() && batch.expired_at.is_some() {
+                true => "batch_expired",
+                false => "batch_cancelled",
+            },
+        };
+        storage.sync()?;
+        files.read_back()?;
+        Ok(files)
+    }
+
+    /// Reads what is there, and cuts off a line that was not written to its end.
+    fn read_back(&mut self) -> io::Result<()> {
+        for is_output in [true, false] {
+            let side = match is_output {
+                true => &mut self.output,
+                false => &mut self.errors,
+            };
+            side.file.seek(SeekFrom::Start(0))?;
+            let mut reader = BufReader::with_capacity(256 << 10, &side.file);
+            let (mut line, mut whole) = (Vec::new(), 0);
+            let mut last = VecDeque::new();
+            loop {
+                line.clear();
+                let read = reader.read_until(b'\n', &mut line)?;
+                if read == 0 || line.last() != Some(&b'\n') {
+                    break;
+                }
+                let Ok(said) = serde_json::from_slice::<Line>(&line) else {
+                    break;
+                };
+                whole += read as u64;
+                self.lines += 1;
+                // Cancelled requests have none.
+                if let Some(replied) = said.response {
+                    let totals = &mut self.totals;
+                    match is_output {
+                        true => totals.completed += 1,
+                        false => totals.failed += 1,
+                    }
+                    totals.add(replied.body.usage.unwrap_or_default());
+                }
+                last.push_back(said.id);
+                if last.len() > MAY_COME_AGAIN {
+                    last.pop_front();
+                }
+            }
+            self.written.extend(last);
+            if whole < side.bytes {
+                side.file.set_len(whole)?;
+                self.storage.give_back(side.bytes - whole);
+                side.bytes = whole;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the lines of these results, except of those that have one, and has them survive a power cut.
+    ///
+    /// # Errors
+    /// When there is no room, or they could not be written: then what was written is found again.
+    pub fn write(&mut self, results: &[JobResult]) -> Result<(), Problem> {
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let (mut totals, mut lines) = (self.totals, self.lines);
+        for result in results {
+            let id = answer::id_of("batch_req_", result.job_id);
+            if self.written.contains(&id) {
+                continue;
+            }
+            let made = self.line(&id, result, &mut totals);
+            let bytes = match made.is_output {
+                true => &mut output,
+                false => &mut errors,
+            };
+            serde_json::to_writer(&mut *bytes, &made.line).map_err(io::Error::from)?;
+            bytes.push(b'\n');
+            lines += 1;
+        }
+        for (side, bytes) in [(&mut self.output, &output), (&mut self.errors, &errors)] {
+            self.storage.take(bytes.len() as u64)?;
+            side.append(bytes, self.storage)?;
+        }
+        (self.totals, self.lines) = (totals, lines);
+        Ok(())
+    }
+
+    fn line(&self, id: &str, result: &JobResult, totals: &mut BatchTotals) -> Made {
+        let request_id = answer::id_of("req_", result.job_id);
+        let line = |response: Value, error: Value| {
+            json!({"id": id, "custom_id": result.item_id, "response": response, "error": error})
+        };
+        if result.status == JobStatus::Cancelled {
+            let why = match self.cancelled {
+                "batch_expired" => "This request could not be executed before the completion window expired.",
+                _ => "This request was not executed: the batch was cancelled.",
+            };
+            let error = json!({"code": self.cancelled, "message": why});
+            return Made::failed(line(Value::Null, error));
+        }
+        let came = answer::outcome(result);
+        if let Some(used) = answer::used(&came) {
+            totals.input_tokens += used.input_tokens;
+            totals.cached_tokens += used.cached_input_tokens;
+            totals.output_tokens += used.output_tokens;
+            totals.reasoning_tokens += used.reasoning_tokens;
+        }
+        let body = match (&came, self.endpoint.as_str()) {
+            (Ok(vector), EMBEDDINGS) => {
+                let vector = std::slice::from_ref(vector);
+                Some(answer::embeddings(&self.model, vector, false))
+            }
+            (came, _) => {
+                let id = answer::id_of("chatcmpl-", result.job_id);
+                let answers = std::slice::from_ref(came);
+                answer::completion(id, now(), &self.model, answers)
+            }
+        };
+        if let Some(body) = body {
+            totals.completed += 1;
+            let response = json!({"status_code": 200, "request_id": request_id, "body": body});
+            return Made {
+                line: line(response, Value::Null),
+                is_output: true,
+            };
+        }
+        totals.failed += 1;
+        let error = came.err().unwrap_or_else(|| {
+            batchwright::Error::new(ErrorKind::Malformed, "the answer cannot be read")
+        });
+        let (status, mut body) = answer::failure(&error);
+        if let Some(used) = error.usage() {
+            // So that what was paid for is still known when the file is read back.
+            body["usage"] = answer::usage([used].into_iter());
+        }
+        let response = json!({"status_code": status, "request_id": request_id, "body": body});
+        Made::failed(line(response, Value::Null))
+    }
+
+    /// Ends the files; empty ones go.
+    ///
+    /// # Errors
+    /// When they cannot be removed.
+    pub fn end(self) -> io::Result<Written> {
+        for side in [&self.output, &self.errors] {
+            if side.bytes == 0 {
+                self.storage.remove(&side.id)?;
+            }
+        }
+        Ok(Written {
+            output_bytes: self.output.bytes,
+            error_bytes: self.errors.bytes,
+            lines: self.lines,
+            totals: self.totals,
+        })
+    }
+}
+
+struct Made {
+    line: Value,
+    is_output: bool,
+}
+
+impl Made {
+    fn failed(line: Value) -> Self {
+        Self {
+            line,
+            is_output: false,
+        }
+    }
+}
+
+impl Side {
+    /// Room for these bytes was taken.
+    fn append(&mut self, bytes: &[u8], storage: &Storage) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
+        let before = self.bytes;
+        self.bytes = match &written {
+            Ok(()) => before + bytes.len() as u64,
+            Err(_) => self.file.metadata().map_or(before, |file| file.len()),
+        };
+        let missing = (before + bytes.len() as u64).saturating_sub(self.bytes);
+        storage.give_back(missing);
+        written
+    }
+}
+
+impl BatchTotals {
+    fn add(&mut self, used: Used) {
+        self.input_tokens += used.prompt_tokens;
+        self.cached_tokens += used.prompt_tokens_details.cached_tokens;
+        self.output_tokens += used.completion_tokens;
+        self.reasoning_tokens += used.completion_tokens_details.reasoning_tokens;
+    }
+}
+
