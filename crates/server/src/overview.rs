@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchwright::plan::EffectiveStrategy;
+use batchwright::plan::{EffectiveStrategy, ProviderChoice};
 use batchwright::progress::Timestamp;
 use batchwright::{Error, JobQueue, LlmManager};
 use parking_lot::Mutex;
@@ -122,6 +122,15 @@ impl Overview {
             last.history.pop_front();
         }
         Ok(())
+    }
+
+    /// Looks at the providers, as the settings choose them now; `None` where nobody knows them.
+    pub fn look_at_providers<T>(&self, look: impl FnOnce(&ProviderChoice) -> T) -> Option<T> {
+        let mut manager = self.manager.as_ref()?.lock();
+        if let Err(error) = manager.refresh() {
+            log::debug!("the settings cannot be used: {error}");
+        }
+        Some(look(manager.providers()))
     }
 
     fn look(&self, rate: f64) -> Result<Value, Error> {

@@ -15,7 +15,10 @@ pub(super) fn outcome(result: &JobResult) -> Result<Answer, Error> {
     }
     let error = result.error.clone();
     Err(error.unwrap_or_else(|| {
-        Error::new(ErrorKind::Cancelled, "the request was cancelled before it was carried out")
+        Error::new(
+            ErrorKind::Cancelled,
+            "the request was cancelled before it was carried out",
+        )
     }))
 }
 
@@ -34,7 +37,9 @@ pub(super) fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Val
             message.insert("content".to_owned(), Value::Null);
             message.insert("refusal".to_owned(), error.refusal()?.into());
             let (logprobs, why) = (Value::Null, "stop");
-            return Some(json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": why}));
+            return Some(
+                json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": why}),
+            );
         }
     };
     let details = answer.details();
@@ -65,13 +70,20 @@ pub(super) fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Val
         && !reasoning.text.is_empty()
     {
         // The name that servers of open models have for it.
-        message.insert("reasoning_content".to_owned(), reasoning.text.as_str().into());
+        message.insert(
+            "reasoning_content".to_owned(),
+            reasoning.text.as_str().into(),
+        );
     }
     let logprobs = details.logprobs.as_ref();
     let logprobs = logprobs.and_then(|json| json.parse::<Value>().ok());
     let logprobs = logprobs.filter(|json| json.get("content").is_some());
     let finish = match &answer.finish_reason {
-        FinishReason::Other(word) if !["content_filter", "function_call"].contains(&word.as_str()) => "stop",
+        FinishReason::Other(word)
+            if !["content_filter", "function_call"].contains(&word.as_str()) =>
+        {
+            "stop"
+        }
         reason => reason.as_str(),
     };
     Some(json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}))
@@ -84,7 +96,10 @@ pub(super) fn completion(
     model: &str,
     answers: &[Result<Answer, Error>],
 ) -> Option<Value> {
-    let choices: Option<Vec<Value>> = (0..).zip(answers).map(|(n, answer)| choice(n, answer)).collect();
+    let choices: Option<Vec<Value>> = (0..)
+        .zip(answers)
+        .map(|(n, answer)| choice(n, answer))
+        .collect();
     let first = answers.iter().find_map(|answer| answer.as_ref().ok());
     let mut completion = json!({
         "id": id,
@@ -167,7 +182,8 @@ pub(super) fn embeddings(model: &str, answers: &[Answer], as_base64: bool) -> Va
 
 /// A failure as OpenAI would answer it: a status and an error.
 pub(super) fn failure(error: &Error) -> (u16, Value) {
-    let theirs = |range: std::ops::Range<u16>| error.status().filter(|status| range.contains(status));
+    let theirs =
+        |range: std::ops::Range<u16>| error.status().filter(|status| range.contains(status));
     let (status, kind, code) = match error.kind() {
         ErrorKind::RateLimited => (429, "rate_limit_error", "rate_limit_exceeded"),
         ErrorKind::Quota => (429, "insufficient_quota", "insufficient_quota"),
@@ -180,11 +196,16 @@ pub(super) fn failure(error: &Error) -> (u16, Value) {
         // The server's own key was refused, not the client's.
         ErrorKind::Auth => (502, "server_error", "provider_refused_key"),
         ErrorKind::Malformed => (502, "server_error", "unusable_reply"),
-        ErrorKind::Transient => (theirs(500..600).unwrap_or(503), "server_error", "unavailable"),
+        ErrorKind::Transient => (
+            theirs(500..600).unwrap_or(503),
+            "server_error",
+            "unavailable",
+        ),
         ErrorKind::DeadlineExceeded => (504, "server_error", "timeout"),
         kind => (500, "server_error", kind.as_str()),
     };
-    let body = json!({"error": {"message": error.message(), "type": kind, "param": null, "code": code}});
+    let body =
+        json!({"error": {"message": error.message(), "type": kind, "param": null, "code": code}});
     (status, body)
 }
 
@@ -256,7 +277,8 @@ mod tests {
         let calls = &called["message"]["tool_calls"];
         assert_eq!(calls[0]["function"]["arguments"], r#"{"a":1}"#);
         assert_eq!(calls[1]["function"]["arguments"], "{not json");
-        let refused = Error::new(ErrorKind::Blocked, "refused").with_refusal(Some("No.".to_owned()));
+        let refused =
+            Error::new(ErrorKind::Blocked, "refused").with_refusal(Some("No.".to_owned()));
         assert_eq!(choice_of(Err(refused))["message"]["refusal"], "No.");
         assert!(choice(0, &Err(Error::new(ErrorKind::Blocked, "filtered"))).is_none());
     }

@@ -95,7 +95,10 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let database = app.records.lock();
     let input = FileRecord::get(&database, &record.input_file)?;
     if input.is_none_or(|input| input.purpose != "batch") {
-        let why = format!("there is no file {} of the purpose batch", record.input_file);
+        let why = format!(
+            "there is no file {} of the purpose batch",
+            record.input_file
+        );
         return Err(Problem::invalid(why).param("input_file_id"));
     }
     record.insert(&database)?;
@@ -142,7 +145,12 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         .into_iter()
         .map(|record| Ok((described(app, &record)?, record.id)))
         .collect();
-    Ok(page(&shown?, limit, |(batch, _)| batch.clone(), |(_, id)| id))
+    Ok(page(
+        &shown?,
+        limit,
+        |(batch, _)| batch.clone(),
+        |(_, id)| id,
+    ))
 }
 
 /// `POST /v1/batches/{id}/cancel`: what waits is cancelled, what runs may end.
@@ -195,7 +203,8 @@ fn described(app: &App, batch: &BatchRecord) -> Result<Value, Problem> {
             "total_tokens": totals.input_tokens + totals.output_tokens,
         })
     });
-    let errors = (!batch.faults.is_empty()).then(|| json!({"object": "list", "data": batch.faults}));
+    let errors =
+        (!batch.faults.is_empty()).then(|| json!({"object": "list", "data": batch.faults}));
     Ok(json!({
         "id": batch.id,
         "object": "batch",

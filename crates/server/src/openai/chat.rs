@@ -48,8 +48,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let answers: Vec<_> = results.iter().map(answer::outcome).collect();
     let completion = answer::completion(new_id("chatcmpl-"), now(), &model, &answers);
     let Some(completion) = completion else {
-        let failed = answers.iter().filter_map(|answer| answer.as_ref().err());
-        let failed = failed.filter(|error| error.refusal().is_none()).last();
+        let mut failed = answers.iter().filter_map(|answer| answer.as_ref().err());
+        let failed = failed.find(|error| error.refusal().is_none());
         let why = || Problem::new(500, "internal_error", "the answer was lost; ask again");
         return failed.map(direct::refused).ok_or_else(why);
     };
@@ -69,7 +69,10 @@ pub(super) fn request(
 ) -> Result<batchwright::Request, Problem> {
     let line = json!({"custom_id": "direct", "method": "POST", "url": endpoint, "body": body});
     let request = settings(endpoint).request(&line.to_string())?;
-    Ok(batchwright::Request { id: None, ..request })
+    Ok(batchwright::Request {
+        id: None,
+        ..request
+    })
 }
 
 /// The body of a request.
@@ -112,7 +115,12 @@ fn events(completion: &Value, with_usage: bool) -> String {
     };
     for choice in completion["choices"].as_array().into_iter().flatten() {
         let mut delta = choice["message"].clone();
-        for (n, call) in delta["tool_calls"].as_array_mut().into_iter().flatten().enumerate() {
+        for (n, call) in delta["tool_calls"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .enumerate()
+        {
             call["index"] = n.into();
         }
         let piece = json!([{
@@ -154,13 +162,18 @@ mod tests {
                 .collect();
             let (done, chunks) = data.split_last().unwrap();
             assert_eq!(done, "[DONE]");
-            let chunks = chunks.iter().map(|chunk| serde_json::from_str(chunk).unwrap());
+            let chunks = chunks
+                .iter()
+                .map(|chunk| serde_json::from_str(chunk).unwrap());
             chunks.collect::<Vec<Value>>()
         };
         let chunks = read(false);
         assert_eq!(chunks.len(), 2);
         let delta = &chunks[0]["choices"][0]["delta"];
-        assert_eq!((&delta["content"], &delta["tool_calls"][0]["index"]), (&json!("a\nb"), &json!(0)));
+        assert_eq!(
+            (&delta["content"], &delta["tool_calls"][0]["index"]),
+            (&json!("a\nb"), &json!(0))
+        );
         assert_eq!(chunks[1]["choices"][0]["finish_reason"], "tool_calls");
         assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
         let chunks = read(true);

@@ -21,7 +21,9 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Some(format) if format == "float" => false,
         Some(format) if format == "base64" => true,
         Some(_) => {
-            return Err(Problem::invalid("encoding_format is float or base64").param("encoding_format"));
+            return Err(
+                Problem::invalid("encoding_format is float or base64").param("encoding_format")
+            );
         }
     };
     let texts = match body.remove("input") {
@@ -31,7 +33,9 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     };
     let are_texts = texts.iter().all(Value::is_string);
     if !are_texts || !(1..=MOST_TEXTS).contains(&texts.len()) {
-        let why = format!("input is a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not taken");
+        let why = format!(
+            "input is a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not taken"
+        );
         return Err(Problem::invalid(why).param("input"));
     }
     let model = match body.get("model") {

@@ -70,7 +70,10 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let (new, filename) = file.ok_or_else(|| missing("file"))?;
     let purpose = purpose.ok_or_else(|| missing("purpose"))?;
     if !PURPOSES.contains(&purpose.as_str()) {
-        let why = format!("{purpose:?} is no purpose; there are: {}", PURPOSES.join(", "));
+        let why = format!(
+            "{purpose:?} is no purpose; there are: {}",
+            PURPOSES.join(", ")
+        );
         return Err(Problem::invalid(why).param("purpose"));
     }
     let kept = kept_seconds(anchor.as_deref(), seconds.as_deref())?;
@@ -181,6 +184,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     FileRecord::delete(&app.records.lock(), id)?;
     app.openai.storage.remove(id)?;
+    app.openai.wake();
     let deleted = json!({"id": id, "object": "file", "deleted": true});
     Ok(Response::json(200, &deleted))
 }
@@ -191,7 +195,10 @@ pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     let file = app.openai.storage.read(&record.id)?;
     let length = file.metadata()?.len();
     let name = format!("attachment; filename=\"{}\"", record.id);
-    Ok(Response::reader("application/octet-stream", file, Some(length)).header("content-disposition", name))
+    Ok(
+        Response::reader("application/octet-stream", file, Some(length))
+            .header("content-disposition", name),
+    )
 }
 
 fn found(app: &App, call: &Call<'_>) -> Result<FileRecord, Problem> {

@@ -70,7 +70,10 @@ impl<'e, R: Read> Lines<'e, R> {
                 return Err(self.fault("line_too_long", why, None));
             }
             let line = match self.number {
-                1 => self.line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.line),
+                1 => self
+                    .line
+                    .strip_prefix(b"\xef\xbb\xbf")
+                    .unwrap_or(&self.line),
                 _ => &self.line,
             };
             if !line.trim_ascii().is_empty() {
@@ -270,7 +273,8 @@ mod tests {
             GOOD.replace("POST", "GET"),
             GOOD.replace("/v1/chat/completions", "/v1/embeddings"),
             GOOD.replace("\"messages\"", "\"massages\""),
-            r#"{"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": []}"#.to_owned(),
+            r#"{"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": []}"#
+                .to_owned(),
             GOOD.replace("\"hi\"", r#"[{"type": "image", "path": "/etc/passwd"}]"#),
         ];
         assert_eq!(

@@ -90,9 +90,9 @@ impl OpenAi {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Waits until it is woken, or for this time.
-    fn rest(&self, most: Duration) {
-        let _ = self.woken.recv_timeout(most);
+    /// Waits until it is woken, or for this time. True when it was woken.
+    fn rest(&self, most: Duration) -> bool {
+        self.woken.recv_timeout(most).is_ok()
     }
 }
 
@@ -100,9 +100,8 @@ impl App {
     /// True while a batch reads this file.
     fn reads(&self, file: &str) -> Result<bool, Error> {
         let open = BatchRecord::open(&self.records.lock())?;
-        let reads = |batch: &BatchRecord| {
-            batch.state == BatchState::Validating && batch.input_file == file
-        };
+        let reads =
+            |batch: &BatchRecord| batch.state == BatchState::Validating && batch.input_file == file;
         Ok(open.iter().any(reads))
     }
 }

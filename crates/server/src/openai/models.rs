@@ -10,7 +10,10 @@ use crate::problem::Problem;
 /// `GET /v1/models`.
 pub(super) fn list(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     let models: Vec<Value> = models(app).iter().map(described).collect();
-    Ok(Response::json(200, &json!({"object": "list", "data": models})))
+    Ok(Response::json(
+        200,
+        &json!({"object": "list", "data": models}),
+    ))
 }
 
 /// `GET /v1/models/{model}`; names with a slash in them are sent as `%2F`.
@@ -21,7 +24,9 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     found
         .map(|model| Response::json(200, &described(model)))
         .ok_or_else(|| {
-            let why = format!("The model '{name}' is not configured here; GET /v1/models lists those that are");
+            let why = format!(
+                "The model '{name}' is not configured here; GET /v1/models lists those that are"
+            );
             Problem::new(404, "model_not_found", why).param("model")
         })
 }
@@ -47,5 +52,9 @@ fn models(app: &App) -> Vec<(String, &'static str)> {
 }
 
 fn served(provider: &ProviderStatus) -> impl Iterator<Item = &String> {
-    provider.servers.first().into_iter().flat_map(|server| &server.models)
+    provider
+        .servers
+        .first()
+        .into_iter()
+        .flat_map(|server| &server.models)
 }

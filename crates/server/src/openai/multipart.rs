@@ -52,7 +52,8 @@ impl<R: Read> Multipart<R> {
     /// When it is another content type, or names no boundary.
     pub fn new(content_type: &str, body: R) -> Result<Self, Problem> {
         let boundary = boundary(content_type).ok_or_else(|| {
-            let why = "send the file as multipart/form-data, with a boundary of at most 70 characters";
+            let why =
+                "send the file as multipart/form-data, with a boundary of at most 70 characters";
             Problem::unsupported_media_type(why)
         })?;
         Ok(Self {
@@ -338,7 +339,8 @@ mod tests {
         Ok(parts)
     }
 
-    const FORM: &[u8] = b"--x-y\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
+    const FORM: &[u8] =
+        b"--x-y\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
         --x-y\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a \\\"b\\\";.jsonl\"\r\n\
         Content-Type: application/jsonl\r\n\r\n{}\r\n--x-\r\n\r--x-y\n\r\n\r\n--x-y--\r\nepilogue";
 
@@ -391,7 +393,10 @@ mod tests {
     fn a_boundary_is_read_as_it_may_be_written() {
         for (kind, expected) in [
             ("multipart/form-data; boundary=abc", Some("abc")),
-            ("Multipart/Form-Data;charset=utf-8; Boundary=\"a b\"", Some("a b")),
+            (
+                "Multipart/Form-Data;charset=utf-8; Boundary=\"a b\"",
+                Some("a b"),
+            ),
             ("multipart/form-data", None),
             ("multipart/form-data; boundary=", None),
             ("multipart/mixed; boundary=abc", None),

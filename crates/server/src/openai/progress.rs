@@ -46,7 +46,9 @@ impl Progress {
             }
             .run();
         };
-        let thread = Builder::new().name("batch-progress".to_owned()).spawn(run)?;
+        let thread = Builder::new()
+            .name("batch-progress".to_owned())
+            .spawn(run)?;
         Ok(Self {
             app,
             thread: Some(thread),
@@ -71,14 +73,19 @@ struct Rounds<'a> {
 
 impl Rounds<'_> {
     fn run(&mut self) {
-        let mut tidied: Option<Instant> = None;
+        let mut tidy_at = Instant::now();
         while !self.app.openai.is_stopped() {
-            let open = self.batches();
-            if tidied.is_none_or(|at| at.elapsed() >= TIDY) {
-                tidied = Some(Instant::now());
-                self.tidy();
+            let mut open = self.batches();
+            if Instant::now() >= tidy_at {
+                let left = self.tidy();
+                open |= left;
+                tidy_at = Instant::now() + if left { LOOK } else { TIDY };
             }
-            self.app.openai.rest(if open { LOOK } else { TIDY });
+            if self.app.openai.rest(if open { LOOK } else { TIDY }) {
+                // Somebody may have made room, or left.
+                self.failed.clear();
+                tidy_at = Instant::now();
+            }
         }
     }
 
@@ -114,7 +121,11 @@ impl Rounds<'_> {
     }
 
     /// Changes a batch as it stands now: its maker may have cancelled it meanwhile.
-    fn change(&self, id: &str, change: impl FnOnce(&mut BatchRecord)) -> Result<BatchRecord, Error> {
+    fn change(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut BatchRecord),
+    ) -> Result<BatchRecord, Error> {
         let database = self.app.records.lock();
         let gone = || Error::new(ErrorKind::NotFound, format!("there is no batch {id}"));
         let mut batch = BatchRecord::get(&database, id)?.ok_or_else(gone)?;
@@ -189,7 +200,10 @@ impl Rounds<'_> {
         let info = ProcessInfo::new()
             .name(format!("{} ({})", batch.id, input.filename))
             .input(input.filename);
-        let added = app.queue.described(info).try_enqueue_iter(batch.process, jobs);
+        let added = app
+            .queue
+            .described(info)
+            .try_enqueue_iter(batch.process, jobs);
         let total = match added {
             Ok(total) => total,
             Err(error) => {
@@ -250,7 +264,8 @@ impl Rounds<'_> {
         let created_at = now();
         let kept = batch.output_kept.unwrap_or(super::files::KEPT_SECONDS);
         let database = app.records.lock();
-        let failed = |error: rusqlite::Error| Problem::from(crate::records::failed("batches", &error));
+        let failed =
+            |error: rusqlite::Error| Problem::from(crate::records::failed("batches", &error));
         let transaction = database.unchecked_transaction().map_err(failed)?;
         // Whatever was asked since then comes too late.
         let gone = || Problem::not_found(format!("there is no batch {}", batch.id));
@@ -299,10 +314,12 @@ impl Rounds<'_> {
         Ok(())
     }
 
-    /// Removes what nobody waits for any more, and files that need not be kept.
-    fn tidy(&self) {
-        let left = || -> Result<(), Problem> {
+    /// Removes what nobody waits for any more, and files that need not be kept. True when something of that still
+    /// runs.
+    fn tidy(&self) -> bool {
+        let tidied = || -> Result<bool, Problem> {
             let app = self.app;
+            let mut left = false;
             let calls = DirectCalls::all(&app.records.lock())?;
             for process in calls {
                 if app.openai.waiting.has(process) {
@@ -311,6 +328,7 @@ impl Rounds<'_> {
                 match app.queue.process(process)? {
                     Some(state) if !state.is_finished() => {
                         self.cancel(&state)?;
+                        left = true;
                         continue;
                     }
                     Some(_) => {
@@ -328,11 +346,12 @@ impl Rounds<'_> {
                 FileRecord::delete(&app.records.lock(), &file.id)?;
                 app.openai.storage.remove(&file.id)?;
             }
-            Ok(())
+            Ok(left)
         };
-        if let Err(problem) = left() {
+        tidied().unwrap_or_else(|problem| {
             warn!("what nobody needs any more stays for now: {problem}");
-        }
+            false
+        })
     }
 }
 

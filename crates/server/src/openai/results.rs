@@ -196,12 +196,12 @@ impl<'s> ResultFiles<'s> {
 
     fn line(&self, id: &str, result: &JobResult, totals: &mut BatchTotals) -> Made {
         let request_id = answer::id_of("req_", result.job_id);
-        let line = |response: Value, error: Value| {
-            json!({"id": id, "custom_id": result.item_id, "response": response, "error": error})
-        };
+        let line = |response: Value, error: Value| json!({"id": id, "custom_id": result.item_id, "response": response, "error": error});
         if result.status == JobStatus::Cancelled {
             let why = match self.cancelled {
-                "batch_expired" => "This request could not be executed before the completion window expired.",
+                "batch_expired" => {
+                    "This request could not be executed before the completion window expired."
+                }
                 _ => "This request was not executed: the batch was cancelled.",
             };
             let error = json!({"code": self.cancelled, "message": why});
@@ -285,7 +285,10 @@ impl Side {
         if bytes.is_empty() {
             return Ok(());
         }
-        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all(bytes)
+            .and_then(|()| self.file.sync_data());
         let before = self.bytes;
         self.bytes = match &written {
             Ok(()) => before + bytes.len() as u64,
@@ -306,3 +309,6 @@ impl BatchTotals {
     }
 }
 
+#[cfg(test)]
+#[path = "results_tests.rs"]
+mod tests;

@@ -38,10 +38,7 @@ impl Storage {
             Ok(used)
         };
         let used = open().map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("{}: {error}", folder.display()),
-            )
+            Error::new(ErrorKind::Invalid, format!("{}: {error}", folder.display()))
         })?;
         Ok(Self {
             folder: folder.to_owned(),

@@ -205,8 +205,7 @@ impl DirectCalls {
             let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
             rows.collect()
         };
-        let listed =
-            listed().map_err(|error| failed("direct calls", &error))?;
+        let listed = listed().map_err(|error| failed("direct calls", &error))?;
         listed.iter().map(|process| process.parse()).collect()
     }
 }

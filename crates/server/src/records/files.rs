@@ -74,7 +74,8 @@ impl FileRecord {
     }
 
     pub fn insert(&self, database: &Connection) -> Result<(), Error> {
-        let sql = "INSERT OR REPLACE INTO files (id, purpose, filename, bytes, created_at, expires_at)
+        let sql =
+            "INSERT OR REPLACE INTO files (id, purpose, filename, bytes, created_at, expires_at)
                    VALUES (?, ?, ?, ?, ?, ?)";
         let row = params![
             self.id,
@@ -123,11 +124,7 @@ impl FileRecord {
         let listed = || -> rusqlite::Result<Vec<Self>> {
             let mut statement = database.prepare(&sql)?;
             let rows = statement.query_map(
-                params![
-                    query.purpose,
-                    query.after,
-                    signed(most as u64)
-                ],
+                params![query.purpose, query.after, signed(most as u64)],
                 Self::of,
             )?;
             rows.collect()

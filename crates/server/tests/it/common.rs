@@ -19,11 +19,12 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server, the provider behind it, and the folder in which both live.
 pub struct Desk {
+    /// Dropped first: what it does last needs the others.
+    server: Option<RunningServer>,
     pub sim: Simulator,
     pub folder: TempDir,
     /// Changed by the server under test, which follows it.
     pub store: Arc<SqliteConfig>,
-    server: Option<RunningServer>,
     agent: Agent,
 }
 
@@ -39,8 +40,22 @@ impl Desk {
 
     /// `adapt` may change the server before it starts.
     pub fn with(sim: SimConfig, adapt: impl FnOnce(Server) -> Server) -> Self {
+        Self::made(sim, |_| {}, adapt)
+    }
+
+    /// `prepare` may store settings before the server starts.
+    pub fn prepared(sim: SimConfig, prepare: impl FnOnce(&SqliteConfig)) -> Self {
+        Self::made(sim, prepare, |server| server)
+    }
+
+    fn made(
+        sim: SimConfig,
+        prepare: impl FnOnce(&SqliteConfig),
+        adapt: impl FnOnce(Server) -> Server,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteConfig::new(folder.path().join("config.db")));
+        prepare(&store);
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_recv_response(Some(PATIENCE))
@@ -65,7 +80,7 @@ impl Desk {
         let url = self.sim.base_url();
         let status = inspect("custom", Some(&url), Some("sim-1"), false).unwrap();
         let choice = ProviderChoice::of(status, &settings).unwrap();
-        let manager = LlmManager::with(settings.clone(), choice)
+        let manager = LlmManager::with(watch.settings().clone(), choice)
             .unwrap()
             .data_dir(self.folder.path())
             .job_types(batchwright::jobs::JobTypes::new())

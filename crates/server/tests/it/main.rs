@@ -6,4 +6,5 @@ mod dashboard;
 mod guard;
 mod jobs;
 mod life;
+mod openai;
 mod settings;

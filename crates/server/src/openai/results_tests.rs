@@ -1,0 +1,127 @@
+use std::fs;
+
+use batchwright::queue::JobResult;
+use batchwright::{Error, JobId, ProcessId};
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::records::batches::BatchState;
+
+fn batch() -> BatchRecord {
+    BatchRecord {
+        id: "batch_1".to_owned(),
+        state: BatchState::Finalizing,
+        process: ProcessId::new(),
+        endpoint: "/v1/chat/completions".to_owned(),
+        input_file: String::new(),
+        output_file: "out".to_owned(),
+        error_file: "err".to_owned(),
+        output_kept: None,
+        metadata: None,
+        model: None,
+        faults: Vec::new(),
+        total: 6,
+        totals: None,
+        created_at: 0,
+        expires_at: 0,
+        in_progress_at: None,
+        finalizing_at: None,
+        completed_at: None,
+        failed_at: None,
+        expired_at: None,
+        cancelling_at: None,
+        cancelled_at: None,
+        has_output: false,
+        has_errors: false,
+    }
+}
+
+fn result(n: u8, status: JobStatus) -> JobResult {
+    let mut result = JobResult::new(
+        JobId::from_bytes([n; 16]),
+        ProcessId::new(),
+        "completion",
+        status,
+    );
+    result.item_id = Some(format!("r-{n}"));
+    let usage =
+        r#"{"input_tokens":2,"cached_input_tokens":1,"output_tokens":3,"reasoning_tokens":1}"#;
+    match status {
+        JobStatus::Completed => {
+            let line = format!(
+                r#"{{"id":"x","success":true,"text":"hi","usage":{usage},"attempts":1,"latency_ms":1,"finish_reason":"stop","error":null}}"#
+            );
+            result.result = Some(RawValue::from_string(line).unwrap());
+        }
+        JobStatus::Failed => result.error = Some(Error::new(ErrorKind::Invalid, "no")),
+        _ => {}
+    }
+    result
+}
+
+fn lines(storage: &Storage, id: &str) -> Vec<String> {
+    let text = fs::read_to_string(storage.path(id)).unwrap_or_default();
+    let line = |line: &str| {
+        serde_json::from_str::<Value>(line).unwrap()["custom_id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    text.lines().map(line).collect()
+}
+
+/// Whatever was written when the server died, and however far: each line is there once in the end.
+#[test]
+fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
+    let some = [
+        result(1, JobStatus::Completed),
+        result(2, JobStatus::Failed),
+        result(3, JobStatus::Cancelled),
+        result(4, JobStatus::Completed),
+    ];
+    let more = [
+        result(5, JobStatus::Completed),
+        result(6, JobStatus::Failed),
+    ];
+    let batch = batch();
+    let whole = {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = Storage::open(folder.path(), 1 << 20).unwrap();
+        let mut files = ResultFiles::resume(&storage, &batch).unwrap();
+        files.write(&some).unwrap();
+        ["out", "err"].map(|id| fs::read(storage.path(id)).unwrap())
+    };
+    for (output, errors) in [
+        (whole[0].len(), whole[1].len()),
+        (whole[0].len(), whole[1].len() - 1),
+        (whole[0].len(), 0),
+        (whole[0].len() - 1, 0),
+        (whole[0].len() / 2 + 3, 0),
+        (10, 0),
+        (0, 0),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("out"), &whole[0][..output]).unwrap();
+        fs::write(folder.path().join("err"), &whole[1][..errors]).unwrap();
+        let storage = Storage::open(folder.path(), 1 << 20).unwrap();
+        let mut files = ResultFiles::resume(&storage, &batch).unwrap();
+        // The queue was not told that these are saved, so they come again.
+        files.write(&some).unwrap();
+        files.write(&more).unwrap();
+        let written = files.end().unwrap();
+        assert_eq!(lines(&storage, "out"), ["r-1", "r-4", "r-5"]);
+        assert_eq!(lines(&storage, "err"), ["r-2", "r-3", "r-6"]);
+        let expected = BatchTotals {
+            completed: 3,
+            failed: 2,
+            input_tokens: 6,
+            cached_tokens: 3,
+            output_tokens: 9,
+            reasoning_tokens: 3,
+        };
+        assert_eq!((written.totals, written.lines), (expected, 6));
+        let on_disk = written.output_bytes + written.error_bytes;
+        assert!(storage.check((1 << 20) - on_disk).is_ok());
+        assert!(storage.check((1 << 20) - on_disk + 1).is_err());
+    }
+}

@@ -1,0 +1,501 @@
+//! The Batch endpoint: files, batches, and requests whose caller waits.
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use batchwright::config::ConfigStore;
+use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
+use serde_json::{Value, json};
+
+use super::common::{Answer, Desk, PATIENCE};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// A server whose provider may be called as often as it can.
+fn unlimited(sim: SimConfig) -> Desk {
+    Desk::prepared(sim, |store| {
+        store.set("llm.requests_per_minute", "1000000").unwrap();
+        store.set("llm.burst_size", "1000").unwrap();
+    })
+}
+
+fn line(id: &str, prompt: &str) -> Value {
+    json!({
+        "custom_id": id, "method": "POST", "url": CHAT,
+        "body": {"model": "sim-1", "messages": [{"role": "user", "content": prompt}]},
+    })
+}
+
+fn lines(count: usize) -> String {
+    let line = |n: usize| format!("{}\n", line(&format!("r-{n}"), &format!("Prompt {n}.")));
+    (0..count).map(line).collect()
+}
+
+/// Uploads a file as a form.
+fn upload(desk: &Desk, content: impl Read + 'static) -> Answer {
+    let head = "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
+        content-disposition: form-data; name=\"file\"; filename=\"in.jsonl\"\r\n\r\n";
+    let body = head.as_bytes().chain(content).chain(&b"\r\n--b--\r\n"[..]);
+    let request = desk.agent().post(desk.url("/v1/files"));
+    let request = request.header("content-type", "multipart/form-data; boundary=b");
+    Answer::of(
+        request
+            .send(ureq::SendBody::from_owned_reader(body))
+            .unwrap(),
+    )
+}
+
+fn uploaded(desk: &Desk, content: &str) -> String {
+    let content = std::io::Cursor::new(content.to_owned());
+    let file = upload(desk, content).is(200).json();
+    file["id"].as_str().unwrap().to_owned()
+}
+
+fn create(desk: &Desk, file: &str, endpoint: &str) -> Value {
+    let asked = json!({"input_file_id": file, "endpoint": endpoint, "completion_window": "24h", "metadata": {"a": "b"}});
+    desk.post("/v1/batches", &asked).is(200).json()
+}
+
+/// A batch once it stands so.
+fn wait_for(desk: &Desk, batch: &Value, status: &str) -> Value {
+    let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let batch = desk.get(&path).is(200).json();
+        if batch["status"] == status {
+            return batch;
+        }
+        assert!(Instant::now() < until, "{status} was expected: {batch}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The lines of a file of results, by their ids.
+fn content(desk: &Desk, file: &Value) -> Vec<Value> {
+    let Some(id) = file.as_str() else {
+        return Vec::new();
+    };
+    let text = desk.get(&format!("/v1/files/{id}/content")).is(200).text;
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_batch_goes_from_a_file_to_its_results() {
+    let config = SimConfig::default()
+        .trouble(Trouble::BadRequest, 0.2)
+        .reasoning_tokens(3);
+    let bad = (0..40)
+        .filter(|n| config.plan(&format!("Prompt {n}.")).is_some())
+        .count() as u64;
+    assert!(bad > 0);
+    let desk = unlimited(config);
+    let file = uploaded(&desk, &lines(40));
+    let batch = create(&desk, &file, CHAT);
+    assert_eq!(
+        (&batch["status"], &batch["output_file_id"]),
+        (&json!("validating"), &Value::Null)
+    );
+    let done = wait_for(&desk, &batch, "completed");
+    assert_eq!(
+        done["request_counts"],
+        json!({"total": 40, "completed": 40 - bad, "failed": bad})
+    );
+    assert_eq!(done["metadata"], json!({"a": "b"}));
+    assert_eq!(
+        (&done["model"], &done["errors"]),
+        (&json!("sim-1"), &Value::Null)
+    );
+    for time in [
+        "created_at",
+        "in_progress_at",
+        "finalizing_at",
+        "completed_at",
+        "expires_at",
+    ] {
+        assert!(done[time].is_u64(), "{time}: {done}");
+    }
+    let (output, errors) = (
+        content(&desk, &done["output_file_id"]),
+        content(&desk, &done["error_file_id"]),
+    );
+    assert_eq!((output.len() as u64, errors.len() as u64), (40 - bad, bad));
+    let mut ids: Vec<&str> = output
+        .iter()
+        .chain(&errors)
+        .filter_map(|line| line["custom_id"].as_str())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 40);
+    let first = &output[0];
+    assert_eq!(
+        (&first["response"]["status_code"], &first["error"]),
+        (&json!(200), &Value::Null)
+    );
+    let body = &first["response"]["body"];
+    assert_eq!(
+        (&body["object"], &body["model"]),
+        (&json!("chat.completion"), &json!("sim-1"))
+    );
+    let choice = &body["choices"][0];
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["role"]),
+        (&json!("stop"), &json!("assistant"))
+    );
+    assert_eq!(
+        body["usage"]["completion_tokens_details"]["reasoning_tokens"],
+        3
+    );
+    let sum: u64 = output
+        .iter()
+        .filter_map(|line| line["response"]["body"]["usage"]["total_tokens"].as_u64())
+        .sum();
+    assert_eq!(done["usage"]["total_tokens"], sum);
+    let failed = &errors[0];
+    assert_eq!(
+        (&failed["response"]["status_code"], &failed["error"]),
+        (&json!(400), &Value::Null)
+    );
+    assert_eq!(
+        failed["response"]["body"]["error"]["type"],
+        "invalid_request_error"
+    );
+    // The queue has handed it all over.
+    let info = desk.get(&format!(
+        "/v1/files/{}",
+        done["output_file_id"].as_str().unwrap()
+    ));
+    assert_eq!(info.is(200).json()["purpose"], "batch_output");
+}
+
+#[test]
+fn an_input_with_faults_fails_with_their_lines_and_costs_nothing() {
+    let desk = unlimited(SimConfig::default());
+    let text = format!("{}\n{{\n{}\n", line("a", "x"), line("a", "y"));
+    let batch = create(&desk, &uploaded(&desk, &text), CHAT);
+    let failed = wait_for(&desk, &batch, "failed");
+    let errors = failed["errors"]["data"].as_array().unwrap();
+    let seen: Vec<(&Value, &Value)> = errors
+        .iter()
+        .map(|error| (&error["code"], &error["line"]))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (&json!("invalid_json_line"), &json!(2)),
+            (&json!("duplicate_custom_id"), &json!(3))
+        ]
+    );
+    assert!(failed["failed_at"].is_u64() && failed["output_file_id"].is_null());
+    assert_eq!(desk.sim.stats().calls, 0);
+}
+
+#[test]
+fn a_batch_is_cancelled_and_what_ran_keeps_its_result() {
+    let desk = unlimited(SimConfig::default());
+    desk.sim.hold();
+    let batch = create(&desk, &uploaded(&desk, &lines(500)), CHAT);
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
+    assert_eq!(
+        desk.post(&path, &json!({})).is(200).json()["status"],
+        "cancelling"
+    );
+    desk.post(&path, &json!({})).is(200);
+    // Nothing ends before what waits is cancelled.
+    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while !queue.open_processes().unwrap()[0].cancelled {
+        assert!(Instant::now() < until, "{:?}", queue.open_processes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    desk.sim.release();
+    let done = wait_for(&desk, &batch, "cancelled");
+    let (output, errors) = (
+        content(&desk, &done["output_file_id"]),
+        content(&desk, &done["error_file_id"]),
+    );
+    assert_eq!(output.len() + errors.len(), 500);
+    assert!(!errors.is_empty());
+    assert!(
+        errors
+            .iter()
+            .all(|line| line["error"]["code"] == "batch_cancelled" && line["response"].is_null())
+    );
+    assert_eq!(done["request_counts"]["completed"], output.len());
+    assert_eq!(desk.sim.stats().calls, output.len() as u64);
+    desk.post(&path, &json!({})).is(409);
+}
+
+#[test]
+fn a_server_that_stops_goes_on_with_its_batches() {
+    let mut desk = unlimited(SimConfig::default().latency(Duration::from_millis(20)));
+    let batch = create(&desk, &uploaded(&desk, &lines(60)), CHAT);
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    desk.stop();
+    assert!(desk.sim.stats().calls < 60);
+    desk.start(|server| server);
+    let done = wait_for(&desk, &batch, "completed");
+    assert_eq!(content(&desk, &done["output_file_id"]).len(), 60);
+    assert_eq!(done["request_counts"]["completed"], 60);
+}
+
+#[test]
+fn files_and_batches_are_listed_in_pages() {
+    let desk = unlimited(SimConfig::default());
+    let files: Vec<String> = (0..5).map(|_| uploaded(&desk, &lines(1))).collect();
+    let first = desk.get("/v1/files?limit=2&purpose=batch").is(200).json();
+    let ids = |page: &Value| -> Vec<String> {
+        let data = page["data"].as_array().unwrap().iter();
+        data.map(|item| item["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(ids(&first), [files[4].clone(), files[3].clone()]);
+    assert_eq!(
+        (&first["has_more"], &first["last_id"]),
+        (&json!(true), &json!(files[3]))
+    );
+    let rest = desk
+        .get(&format!("/v1/files?after={}", files[3]))
+        .is(200)
+        .json();
+    assert_eq!((ids(&rest).len(), &rest["has_more"]), (3, &json!(false)));
+    let oldest = desk.get("/v1/files?order=asc&limit=1").is(200).json();
+    assert_eq!(ids(&oldest), [files[0].clone()]);
+    assert_eq!(
+        ids(&desk.get("/v1/files?purpose=vision").is(200).json()),
+        [""; 0]
+    );
+
+    let batches: Vec<Value> = files.iter().map(|file| create(&desk, file, CHAT)).collect();
+    let first = desk.get("/v1/batches?limit=3").is(200).json();
+    assert_eq!((ids(&first).len(), &first["has_more"]), (3, &json!(true)));
+    assert_eq!(first["first_id"], batches[4]["id"]);
+    let after = first["last_id"].as_str().unwrap();
+    let rest = desk
+        .get(&format!("/v1/batches?limit=3&after={after}"))
+        .is(200)
+        .json();
+    assert_eq!((ids(&rest).len(), &rest["has_more"]), (2, &json!(false)));
+    for path in [
+        "/v1/files?limit=0",
+        "/v1/batches?limit=101",
+        "/v1/files?order=up",
+    ] {
+        let error = desk.get(path).is(400).json();
+        assert_eq!(error["error"]["type"], "invalid_request_error");
+    }
+    for path in [
+        "/v1/files/file-none",
+        "/v1/batches/batch_none",
+        "/v1/files?after=x",
+        "/v1/models/x",
+        "/v1/nothing",
+    ] {
+        assert!(desk.get(path).is(404).json()["error"]["message"].is_string());
+    }
+}
+
+#[test]
+fn a_deleted_file_is_gone_and_its_room_is_free() {
+    let desk = Desk::with(SimConfig::default(), |server| server.max_upload_bytes(1000));
+    let id = uploaded(&desk, &"x".repeat(600));
+    assert_eq!(
+        desk.get(&format!("/v1/files/{id}/content"))
+            .is(200)
+            .text
+            .len(),
+        600
+    );
+    let refused = upload(&desk, std::io::repeat(b'x').take(600));
+    assert_eq!(
+        refused.is(507).json()["error"]["code"],
+        "insufficient_storage"
+    );
+    assert_eq!(
+        std::fs::read_dir(desk.folder.path().join("files"))
+            .unwrap()
+            .count(),
+        1
+    );
+    let deleted = desk.delete(&format!("/v1/files/{id}")).is(200).json();
+    assert_eq!(
+        deleted,
+        json!({"id": id, "object": "file", "deleted": true})
+    );
+    desk.get(&format!("/v1/files/{id}/content")).is(404);
+    uploaded(&desk, &"x".repeat(600));
+}
+
+#[test]
+fn results_that_find_no_room_wait_in_the_queue_until_there_is_some() {
+    let desk = Desk::with(SimConfig::default(), |server| server.max_upload_bytes(5000));
+    let spare = uploaded(&desk, &"x".repeat(4000));
+    let batch = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
+    let waiting = wait_for(&desk, &batch, "finalizing");
+    assert!(waiting["output_file_id"].is_null());
+    desk.delete(&format!("/v1/files/{spare}")).is(200);
+    let done = wait_for(&desk, &batch, "completed");
+    assert_eq!(content(&desk, &done["output_file_id"]).len(), 3);
+}
+
+#[test]
+fn what_cannot_be_a_batch_is_refused_at_once() {
+    let desk = unlimited(SimConfig::default());
+    let file = uploaded(&desk, &lines(1));
+    let good = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"});
+    for (field, value) in [
+        ("input_file_id", json!("file-none")),
+        ("endpoint", json!("/v1/images/generations")),
+        ("completion_window", json!("soon")),
+        (
+            "output_expires_after",
+            json!({"anchor": "created_at", "seconds": 1}),
+        ),
+    ] {
+        let mut asked = good.clone();
+        asked[field] = value;
+        let error = desk.post("/v1/batches", &asked).is(400).json();
+        assert_eq!(error["error"]["param"], field);
+    }
+    for (kind, body, status) in [
+        ("multipart/form-data; boundary=b", "--b--", 400),
+        ("multipart/form-data; boundary=b", "--b\r\n", 400),
+        ("application/json", "{}", 415),
+    ] {
+        let request = desk.agent().post(desk.url("/v1/files"));
+        let answer = Answer::of(request.header("content-type", kind).send(body).unwrap());
+        assert!(answer.is(status).json()["error"]["message"].is_string());
+    }
+}
+
+fn ask(desk: &Desk, more: &Value) -> Answer {
+    let mut body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    desk.post(CHAT, &body)
+}
+
+#[test]
+fn a_completion_is_answered_also_while_batches_are_the_strategy() {
+    let slow = BatchConfig::default().duration(Duration::from_secs(3600));
+    let desk = unlimited(SimConfig::default().batches(slow));
+    let answer = ask(&desk, &json!({})).is(200).json();
+    assert_eq!(
+        (&answer["object"], &answer["model"]),
+        (&json!("chat.completion"), &json!("sim-1"))
+    );
+    assert!(
+        !answer["choices"][0]["message"]["content"]
+            .as_str()
+            .unwrap()
+            .is_empty()
+    );
+    let two = ask(&desk, &json!({"n": 2})).is(200).json();
+    assert_eq!(two["choices"].as_array().unwrap().len(), 2);
+    assert_eq!(desk.sim.stats().calls, 3);
+    let error = ask(&desk, &json!({"messages": []})).is(400).json();
+    assert_eq!(error["error"]["type"], "invalid_request_error");
+    ask(&desk, &json!({"n": 0})).is(400);
+}
+
+#[test]
+fn a_streamed_completion_comes_as_events() {
+    let desk = unlimited(SimConfig::default());
+    let whole = ask(
+        &desk,
+        &json!({"stream": true, "stream_options": {"include_usage": true}}),
+    )
+    .is(200);
+    assert_eq!(whole.header("content-type"), Some("text/event-stream"));
+    let events: Vec<&str> = whole.text.split_terminator("\n\n").collect();
+    assert_eq!(events.len(), 4);
+    assert_eq!(events[3], "data: [DONE]");
+    let chunk: Value = serde_json::from_str(events[0].strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(chunk["object"], "chat.completion.chunk");
+}
+
+#[test]
+fn a_failure_is_told_in_openais_words() {
+    let desk = unlimited(SimConfig::default().trouble(Trouble::ContentFilter, 1.0));
+    let failed = ask(&desk, &json!({})).is(400);
+    assert_eq!(failed.header("x-should-retry"), Some("false"));
+    assert_eq!(failed.json()["error"]["code"], "content_filter");
+}
+
+#[test]
+fn whoever_leaves_takes_along_what_was_not_begun() {
+    use std::io::Write;
+    let desk = unlimited(SimConfig::default());
+    desk.sim.hold();
+    let body =
+        json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]}).to_string();
+    let mut stream = std::net::TcpStream::connect(desk.server().address()).unwrap();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        desk.server().address(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    drop(stream);
+    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let wait = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < until, "{:?}", queue.open_processes());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let open = || queue.open_processes().unwrap();
+    wait(&|| open().iter().any(|process| process.cancelled));
+    desk.sim.release();
+    wait(&|| open().is_empty());
+    assert_eq!(desk.sim.stats().calls, 1);
+}
+
+#[test]
+fn texts_become_vectors_of_which_many_share_a_call() {
+    let desk = unlimited(SimConfig::default());
+    let asked = json!({"model": "sim-1", "input": ["one", "two", "three"]});
+    let plain = desk.post("/v1/embeddings", &asked).is(200).json();
+    let data = plain["data"].as_array().unwrap();
+    assert_eq!(data.len(), 3);
+    for (n, text) in ["one", "two", "three"].iter().enumerate() {
+        assert_eq!(data[n]["index"], n);
+        let vector: Vec<f32> = serde_json::from_value(data[n]["embedding"].clone()).unwrap();
+        assert_eq!(vector, batchwright_simulate::embedding(text, vector.len()));
+    }
+    assert!(plain["usage"]["total_tokens"].as_u64().unwrap() > 0);
+    let asked = json!({"model": "sim-1", "input": "one", "encoding_format": "base64"});
+    let packed = desk.post("/v1/embeddings", &asked).is(200).json();
+    assert!(packed["data"][0]["embedding"].is_string());
+    desk.post(
+        "/v1/embeddings",
+        &json!({"model": "sim-1", "input": [[1, 2]]}),
+    )
+    .is(400);
+
+    let text = json!({"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "sim-1", "input": "one"}});
+    let batch = create(&desk, &uploaded(&desk, &text.to_string()), "/v1/embeddings");
+    let done = wait_for(&desk, &batch, "completed");
+    let output = content(&desk, &done["output_file_id"]);
+    assert_eq!(
+        output[0]["response"]["body"]["data"][0]["embedding"],
+        data[0]["embedding"]
+    );
+}
+
+#[test]
+fn models_are_those_that_are_configured() {
+    let desk = unlimited(SimConfig::default());
+    let models = desk.get("/v1/models").is(200).json();
+    assert_eq!(models["data"][0]["id"], "sim-1");
+    assert_eq!(
+        desk.get("/v1/models/sim-1").is(200).json()["object"],
+        "model"
+    );
+}
