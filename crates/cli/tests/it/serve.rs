@@ -1,17 +1,24 @@
 //! The program as a server: it starts, says where, stops on a signal, and goes on after it.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
+use std::thread;
 
 use batchwright_simulate::{SimConfig, Simulator};
+use serde_json::Value;
 
 use super::common::{Desk, PATIENCE, Running, eventually, good, simulator};
 
 /// A server of the desk's queue at a free port, and where it listens.
 fn serve(desk: &Desk, sim: &Simulator, words: &str) -> (Running, String) {
     let url = sim.base_url();
-    let mut command = desk.command(["serve", "--port", "0", "--base-url", &url]);
+    let mut command = desk.command(["serve", "--base-url", &url]);
     command.args(["--provider", "local", "--model", "sim-1"]);
+    if !words.contains("--port") {
+        command.args(["--port", "0"]);
+    }
     command.args(words.split_whitespace());
     let running = Running::start(&mut command);
     running.hears("OpenAI clients http://");
@@ -110,4 +117,85 @@ fn a_port_that_is_taken_is_named() {
         "{}",
         ended.stderr
     );
+}
+
+/// The status and body of an answer; `None` where there was none.
+fn post(address: &str, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n{headers}\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let length = head.split("content-length: ").nth(1)?;
+    let length: usize = length.lines().next()?.trim().parse().ok()?;
+    (body.len() == length).then(|| (status, body.to_owned()))
+}
+
+/// Clients that ask again with their key see each job exactly once, whenever the server is killed.
+#[test]
+fn a_job_is_there_once_though_the_server_is_killed() {
+    const CLIENTS: usize = 8;
+    const JOBS: usize = 40;
+    let (desk, sim) = (Desk::new(), good());
+    let (mut running, address) = serve(&desk, &sim, "-j 4");
+    let port = address.rsplit(':').next().unwrap().to_owned();
+    let made = Mutex::new(Vec::new());
+    let create = |client: usize, n: usize| {
+        let header = format!("idempotency-key: {client}-{n}\r\n");
+        let body = format!(r#"{{"type":"completion","payload":{{"prompt":"{client} {n}"}}}}"#);
+        let mut answer = None;
+        assert!(eventually(|| {
+            answer = post(&address, "/api/v1/jobs", &header, &body);
+            answer.as_ref().is_some_and(|(status, _)| *status == 201)
+        }));
+        answer.unwrap().1
+    };
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (made, create) = (&made, &create);
+            scope.spawn(move || {
+                for n in 0..JOBS {
+                    let answer = create(client, n);
+                    made.lock().unwrap().push((client, n, answer));
+                }
+            });
+        }
+        for share in 1..4 {
+            assert!(eventually(
+                || made.lock().unwrap().len() >= share * CLIENTS * JOBS / 4
+            ));
+            running.child.kill().unwrap();
+            running.child.wait().unwrap();
+            running = serve(&desk, &sim, &format!("-j 4 --port {port}")).0;
+        }
+    });
+    let made = made.into_inner().unwrap();
+    assert_eq!(made.len(), CLIENTS * JOBS);
+    let ids = made.iter().map(|(.., answer)| {
+        let answer: Value = serde_json::from_str(answer).unwrap();
+        answer["job_id"].as_str().unwrap().to_owned()
+    });
+    let ids: BTreeSet<String> = ids.collect();
+    assert_eq!(ids.len(), CLIENTS * JOBS, "each key has a job of its own");
+    for (client, n, answer) in &made {
+        assert_eq!(&create(*client, *n), answer, "and still the same one");
+    }
+    let status = desk.plain("status --json").expect(0);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let processes = status["processes"].as_array().unwrap();
+    let total: u64 = processes.iter().map(|p| p["total"].as_u64().unwrap()).sum();
+    assert_eq!(
+        total,
+        (CLIENTS * JOBS) as u64,
+        "and no job is without a key"
+    );
+    running.signal("TERM");
+    running.wait().expect(0);
 }
