@@ -234,6 +234,23 @@ fn a_provider_that_takes_all_gets_the_most_there_may_be_and_no_more() {
     assert_eq!(outcome.most_in_flight, [7]);
 }
 
+#[test]
+fn a_queue_in_the_server_shows_without_being_asked_for() {
+    for works_on in [8.0, 16.0, 64.0] {
+        let queues = Provider {
+            knee: Some(works_on),
+            ..PROVIDER
+        };
+        for seed in 0..4 {
+            let outcome = run(seed, tuned(), &[queues], FOUND);
+            let shown = format!("{works_on}, seed {seed}: {outcome:.3?}");
+            let most = f64::from(outcome.most_in_flight[0]);
+            assert!(most <= 2.0 * works_on, "{shown}");
+            assert!(outcome.used[0] >= 0.95, "{shown}");
+        }
+    }
+}
+
 /// Answers a second of five calls at once of a second and a tenth.
 const FIVE_AT_ONCE: f64 = 5.0 / 1.1;
 

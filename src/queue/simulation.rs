@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
+use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::id::ProcessId;
@@ -23,6 +23,7 @@ use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Reply;
 use crate::llm::client::LlmClient;
+use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -32,7 +33,7 @@ use crate::testing::ManualClock;
 use super::backlog::{Scope, StoreBacklog};
 use super::children::Children;
 use super::handler::{Handler, RunningJob};
-use super::job::{COMPLETION_KIND, Job, JobStatus, ProcessState, Spent};
+use super::job::{COMPLETION_KIND, Job, JobState, JobStatus, ProcessState, Spent};
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::settings::WorkerSettings;
@@ -40,6 +41,24 @@ use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{JobStore, MAX_CRASHES};
 use super::task::{Done, JobEnd, JobTask};
 use super::work::{self, StoreWork};
+
+/// Where the time of a job went that was tried more than once.
+pub(crate) fn check_time(job: &JobState, now: Timestamp) {
+    if let Some(time) = job.time {
+        assert!(time.total() <= now.since(job.created_at), "{time:?}");
+    }
+    let line = job.result.as_ref().map(|result| result.get());
+    let Some(outcome) = line.and_then(|line| serde_json::from_str::<Outcome>(line).ok()) else {
+        return;
+    };
+    let total = outcome.time.map(|time| time.total());
+    let told = total.is_some() || outcome.attempts <= 1;
+    assert!(told, "{line:?}");
+    assert!(
+        total.is_none_or(|total| total == outcome.latency),
+        "{line:?}"
+    );
+}
 
 /// Never called: answers come from the schedule.
 struct NamedClient(u8);
@@ -424,6 +443,7 @@ impl Scene {
             let paid = self.paid.get(item).copied().unwrap_or(0);
             let failures = self.errors.get(item).copied().unwrap_or(0);
             let gathers = job.kind == GATHER;
+            check_time(&job, self.clock.wall());
             match job.status {
                 JobStatus::Completed if gathers => {
                     let told = job.result.as_ref().unwrap().get();
