@@ -197,6 +197,8 @@ impl Server {
         if self.manager.is_some() {
             // Whether a provider makes embeddings may change with the settings.
             kinds.extend([COMPLETION_KIND, EMBEDDING_KIND].map(str::to_owned));
+            kinds.sort();
+            kinds.dedup();
         }
         let overview = Overview::new(self.queue.clone(), Arc::clone(&observer), self.manager);
         let app = Arc::new(App {

@@ -160,21 +160,19 @@ pub(super) fn of_type(app: &App, name: &str, payload: Value) -> Result<Job, Prob
     }
 }
 
+/// The types of jobs that may be asked for: those that the worker carries out. What has a dot in its name is a part of
+/// a type's own work.
+pub(super) fn offered(app: &App) -> impl Iterator<Item = &str> {
+    let kinds = app.kinds.iter().map(String::as_str);
+    kinds.filter(|kind| !kind.contains('.'))
+}
+
 /// Refuses a type that nobody here carries out, and tells those there are.
 pub(super) fn refuse_unknown(app: &App, name: &str) -> Result<(), Problem> {
-    // What has a dot is a part of a type's own work.
-    let is_offered = |kind: &&String| !kind.contains('.');
-    if app.kinds.iter().filter(is_offered).any(|kind| kind == name) {
+    if offered(app).any(|kind| kind == name) {
         return Ok(());
     }
-    let mut known: Vec<&str> = app
-        .kinds
-        .iter()
-        .filter(is_offered)
-        .map(String::as_str)
-        .collect();
-    known.sort_unstable();
-    known.dedup();
+    let known: Vec<&str> = offered(app).collect();
     let why = format!(
         "type: there is no such type of jobs; there are: {}",
         known.join(", ")

@@ -5,6 +5,7 @@ mod health;
 mod jobs;
 mod lines;
 mod once;
+mod openapi;
 mod processes;
 mod results;
 mod stream;
@@ -40,6 +41,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::delete("/api/v1/config/{key}", config::delete),
     Route::get("/api/v1/config-changes", config::changes),
     Route::get("/api/v1/events", stream::events),
+    Route::get("/api/v1/openapi.json", openapi::openapi),
 ];
 
 /// The number that a parameter of the query names, between one and so many.

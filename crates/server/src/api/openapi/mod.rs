@@ -1,0 +1,563 @@
+//! The OpenAPI document: what may be asked for here, and what is answered. A test compares it with the routes and with
+//! real answers.
+
+mod payloads;
+mod schemas;
+
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+
+/// `GET /api/v1/openapi.json`.
+pub(super) fn openapi(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+    let kinds: Vec<&str> = super::jobs::offered(app).collect();
+    Ok(Response::json(200, &document(&kinds)))
+}
+
+/// The document of a server that carries out these kinds of jobs.
+fn document(kinds: &[&str]) -> Value {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "batchwright",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "Jobs, processes and settings of a durable queue",
+            "description": "Errors are problem details (RFC 9457). Times are RFC 3339 in UTC, durations seconds. A server \
+                            that was given a token asks for it as a bearer token, but at /healthz.",
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{}, {"token": []}],
+        "tags": [
+            {"name": "jobs", "description": "One job at a time"},
+            {"name": "processes", "description": "Jobs that were handed over together"},
+            {"name": "settings"},
+            {"name": "server"},
+        ],
+        "paths": paths(kinds),
+        "components": {
+            "schemas": schemas::all(kinds),
+            "responses": {
+                "Problem": {
+                    "description": "Why it was refused",
+                    "content": {"application/problem+json": {"schema": of("Problem")}},
+                },
+            },
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    })
+}
+
+/// The schema of this name.
+fn of(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+/// What one method of a path does.
+struct Operation(Value);
+
+impl Operation {
+    fn new(tag: &str, id: &str, summary: &str) -> Self {
+        Self(json!({
+            "tags": [tag],
+            "operationId": id,
+            "summary": summary,
+            "parameters": [],
+            "responses": {"default": {"$ref": "#/components/responses/Problem"}},
+        }))
+    }
+
+    fn says(mut self, description: &str) -> Self {
+        self.0["description"] = json!(description);
+        self
+    }
+
+    fn parameter(mut self, place: &str, name: &str, schema: Value, description: &str) -> Self {
+        let parameter = json!({
+            "name": name,
+            "in": place,
+            "required": place == "path",
+            "schema": schema,
+            "description": description,
+        });
+        self.0["parameters"]
+            .as_array_mut()
+            .expect("a list")
+            .push(parameter);
+        self
+    }
+
+    fn query(self, name: &str, schema: Value, description: &str) -> Self {
+        self.parameter("query", name, schema, description)
+    }
+
+    fn path(self, name: &str, description: &str) -> Self {
+        let schema = match name {
+            "key" => json!({"type": "string", "enum": schemas::keys()}),
+            _ => id(),
+        };
+        self.parameter("path", name, schema, description)
+    }
+
+    fn process(self) -> Self {
+        self.path("process_id", "The process").problem(
+            404,
+            "There is no such process, or all its results were consumed",
+        )
+    }
+
+    fn job(self) -> Self {
+        self.path("job_id", "The job")
+            .problem(404, "There is no such job, or its result was consumed")
+    }
+
+    fn limit(self, default: u64, most: u64) -> Self {
+        let schema = json!({"type": "integer", "minimum": 1, "maximum": most, "default": default});
+        self.query("limit", schema, "How many at most")
+    }
+
+    fn once(self) -> Self {
+        let schema =
+            json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"});
+        self.parameter(
+            "header",
+            "Idempotency-Key",
+            schema,
+            "Names the request: it is carried out once, however often it is sent within 24 hours",
+        )
+        .problem(422, "The key was sent before with another request")
+    }
+
+    fn body(mut self, kind: &str, schema: Value) -> Self {
+        self.0["requestBody"] = json!({"required": true, "content": {kind: {"schema": schema}}});
+        self
+    }
+
+    fn answer(self, status: u16, description: &str, schema: Value) -> Self {
+        self.answer_as(status, description, "application/json", schema)
+    }
+
+    fn answer_as(mut self, status: u16, description: &str, kind: &str, schema: Value) -> Self {
+        self.0["responses"][status.to_string()] = json!({
+            "description": description,
+            "content": {kind: {"schema": schema}},
+        });
+        self
+    }
+
+    /// 201 with where it is.
+    fn made(mut self, schema: Value) -> Self {
+        self = self.answer(201, "It is there", schema);
+        self.0["responses"]["201"]["headers"] = json!({
+            "location": {"schema": {"type": "string"}, "description": "Where it is"},
+            "idempotency-replayed": {
+                "schema": {"type": "string", "enum": ["true"]},
+                "description": "The request was carried out before; this is what was answered then",
+            },
+        });
+        self
+    }
+
+    /// A refusal that has a meaning of its own.
+    fn problem(mut self, status: u16, description: &str) -> Self {
+        self.0["responses"][status.to_string()] = json!({
+            "description": description,
+            "content": {"application/problem+json": {"schema": of("Problem")}},
+        });
+        self
+    }
+}
+
+fn id() -> Value {
+    json!({"type": "string", "format": "uuid"})
+}
+
+fn count(name: &str) -> Value {
+    let number = json!({"type": "integer", "minimum": 0});
+    json!({"type": "object", "required": [name], "properties": {name: number}})
+}
+
+fn list(name: &str) -> Value {
+    json!({
+        "type": "object",
+        "required": ["data"],
+        "properties": {"data": {"type": "array", "items": of(name)}},
+    })
+}
+
+/// A page of a list, and where the next one begins.
+fn page(name: &str) -> Value {
+    let mut page = list(name);
+    page["required"] = json!(["data", "next"]);
+    page["properties"]["next"] = json!({
+        "type": ["string", "null"],
+        "description": "The next page begins `after` this. A page may hold fewer than were asked for; the last one has null",
+    });
+    page
+}
+
+/// The methods of each path, by their names in lower case.
+fn paths(kinds: &[&str]) -> Value {
+    let mut paths = Map::new();
+    let mut add = |method: &str, path: &str, operation: Operation| {
+        let methods = paths.entry(path).or_insert_with(|| json!({}));
+        methods[method] = operation.0;
+    };
+    jobs(&mut add);
+    processes(kinds, &mut add);
+    results(&mut add);
+    settings(&mut add);
+    server(&mut add);
+    Value::Object(paths)
+}
+
+fn jobs(add: &mut impl FnMut(&str, &str, Operation)) {
+    add(
+        "post",
+        "/api/v1/jobs",
+        Operation::new("jobs", "createJob", "Make a job")
+            .says("The payload is checked where the type is built in; see docs/jobs.md for what each takes")
+            .once()
+            .body("application/json", of("NewJob"))
+            .made(of("MadeJob"))
+            .problem(409, "The process takes no more jobs"),
+    );
+    let status = [
+        "pending",
+        "in_progress",
+        "at_provider",
+        "completed",
+        "failed",
+        "cancelled",
+    ];
+    let mut of_process = Operation::new("jobs", "listJobs", "The jobs of a process")
+        .query("process_id", id(), "The process")
+        .query(
+            "status",
+            json!({"type": "string", "enum": status}),
+            "Where they stand",
+        )
+        .query("after", id(), "Begin behind this job")
+        .limit(100, 1_000)
+        .answer(
+            200,
+            "In the order in which they were made",
+            page("BriefJob"),
+        );
+    of_process.0["parameters"][0]["required"] = json!(true);
+    add("get", "/api/v1/jobs", of_process);
+    let wait = json!({"type": "number", "minimum": 0, "maximum": 30});
+    add(
+        "get",
+        "/api/v1/jobs/{job_id}",
+        Operation::new("jobs", "getJob", "A job, with its result once it has one")
+            .job()
+            .query("wait", wait, "So many seconds are waited for its end")
+            .answer(200, "The job", of("Job")),
+    );
+    add(
+        "delete",
+        "/api/v1/jobs/{job_id}",
+        Operation::new("jobs", "deleteJob", "Cancel a job that is open; consume one that has ended")
+            .says("What has ended is deleted with its result, which is in the answer. A job that is just being carried out \
+                   is not tried again and keeps its result, where it is alone in its process")
+            .job()
+            .answer(200, "The job, as it is or was", of("Job"))
+            .problem(409, "It is being carried out, or another job collects its result"),
+    );
+}
+
+fn processes(kinds: &[&str], add: &mut impl FnMut(&str, &str, Operation)) {
+    let one = "/api/v1/processes/{process_id}";
+    add(
+        "post",
+        "/api/v1/processes",
+        Operation::new("processes", "createProcess", "Make a job of each line")
+            .says("Prompts are lines of OpenAI's Batch API, or have `prompt` or `messages`, and `id`; other types have a \
+                   payload on each line. All lines are taken or none")
+            .query("type", json!({"type": "string", "enum": kinds, "default": "completion"}), "The type of the jobs")
+            .query("name", json!({"type": "string", "maxLength": 128}), "What people know it by")
+            .once()
+            .body("application/jsonl", json!({"type": "string", "description": "A JSON value on each line"}))
+            .made(of("MadeProcess"))
+            .problem(400, "A line is no job: `line` says which"),
+    );
+    add(
+        "get",
+        "/api/v1/processes",
+        Operation::new("processes", "listProcesses", "The processes, newest first")
+            .query(
+                "state",
+                json!({"type": "string", "enum": ["open", "finished"]}),
+                "Those alone",
+            )
+            .query(
+                "parents",
+                json!({"type": "string", "enum": ["none", "all"], "default": "none"}),
+                "With `all`, those that jobs wait for are there, too",
+            )
+            .query(
+                "after",
+                json!({"type": "string", "pattern": "^[0-9]{1,15}$"}),
+                "The `next` of the page before",
+            )
+            .limit(50, 500)
+            .answer(200, "A page of them", page("Process")),
+    );
+    add(
+        "get",
+        one,
+        Operation::new("processes", "getProcess", "Where a process stands")
+            .process()
+            .answer(200, "The process", of("Process")),
+    );
+    add(
+        "delete",
+        one,
+        Operation::new(
+            "processes",
+            "deleteProcess",
+            "Delete a process with all its jobs",
+        )
+        .process()
+        .query(
+            "force",
+            json!({"type": "boolean", "default": false}),
+            "Also what is open or was not consumed",
+        )
+        .answer(200, "So many jobs were deleted", count("deleted"))
+        .problem(409, "Jobs are open, or results were not consumed"),
+    );
+    add(
+        "post",
+        &format!("{one}/cancel"),
+        Operation::new("processes", "cancelProcess", "Cancel what waits")
+            .says("What is being carried out or is at a provider ends by itself and keeps its result: it is paid for")
+            .process()
+            .answer(200, "So many jobs were cancelled", count("cancelled")),
+    );
+    add(
+        "post",
+        &format!("{one}/retry"),
+        Operation::new(
+            "processes",
+            "retryProcess",
+            "Put failed and cancelled jobs back",
+        )
+        .process()
+        .answer(200, "So many jobs were put back", count("retried")),
+    );
+    add(
+        "get",
+        "/api/v1/batches",
+        Operation::new(
+            "processes",
+            "listBatches",
+            "Batches at providers, or on their way there",
+        )
+        .query("process_id", id(), "Those of this process alone")
+        .answer(200, "The batches, oldest first", list("Batch")),
+    );
+}
+
+fn results(add: &mut impl FnMut(&str, &str, Operation)) {
+    let results = "/api/v1/processes/{process_id}/results";
+    let most = json!({"type": "integer", "minimum": 1, "maximum": 1_000_000_000});
+    add(
+        "get",
+        results,
+        Operation::new("processes", "getResults", "The outcomes so far, one on each line")
+            .says("Nothing is deleted. Each line has the `job_id` behind which reading goes on. Of prompts it is the result \
+                   line that the command `run` writes; of other jobs it has `status`, `result` and `error`")
+            .process()
+            .query("after", id(), "Begin behind this job")
+            .query("limit", most, "How many at most")
+            .answer_as(200, "JSON lines", "application/jsonl", json!({"type": "string"})),
+    );
+    add(
+        "delete",
+        results,
+        Operation::new(
+            "processes",
+            "consumeResults",
+            "Delete outcomes that were saved",
+        )
+        .process()
+        .query(
+            "through",
+            id(),
+            "Up to this job; all that have ended without it",
+        )
+        .answer(200, "So many outcomes were deleted", count("consumed"))
+        .problem(
+            409,
+            "The job has not ended, or another job collects the results",
+        ),
+    );
+    add(
+        "get",
+        "/api/v1/processes/{process_id}/failures",
+        Operation::new(
+            "processes",
+            "getFailures",
+            "What jobs failed with, the most frequent first",
+        )
+        .process()
+        .answer(200, "The failures", of("Failures")),
+    );
+}
+
+fn settings(add: &mut impl FnMut(&str, &str, Operation)) {
+    let one = "/api/v1/config/{key}";
+    let tag = "settings";
+    let refused = "There is no such setting, or the server was given none";
+    add(
+        "get",
+        "/api/v1/config",
+        Operation::new(
+            tag,
+            "listSettings",
+            "All settings, and where their values come from",
+        )
+        .answer(200, "The settings", list("Setting"))
+        .problem(404, "The server was given no settings"),
+    );
+    add(
+        "get",
+        one,
+        Operation::new(tag, "getSetting", "A setting")
+            .path("key", "Its name")
+            .answer(200, "The setting", of("Setting"))
+            .problem(404, refused),
+    );
+    add(
+        "put",
+        one,
+        Operation::new(tag, "setSetting", "Store a value")
+            .says("A running worker takes it over within a second. What a flag or the environment says stays above it")
+            .path("key", "Its name")
+            .body("application/json", of("NewValue"))
+            .answer(200, "The setting as it is now", of("Setting"))
+            .problem(400, "The setting does not take this value; what it takes is said")
+            .problem(404, refused),
+    );
+    add(
+        "delete",
+        one,
+        Operation::new(tag, "unsetSetting", "Forget the value that is stored")
+            .path("key", "Its name")
+            .answer(200, "The setting as it is now", of("Setting"))
+            .problem(404, refused),
+    );
+    add(
+        "get",
+        "/api/v1/config-changes",
+        Operation::new(tag, "listSettingChanges", "Who changed what, newest first")
+            .limit(100, 1_000)
+            .answer(
+                200,
+                "The changes, also those made elsewhere",
+                list("SettingChange"),
+            ),
+    );
+}
+
+fn server(add: &mut impl FnMut(&str, &str, Operation)) {
+    let tag = "server";
+    let text = json!({"type": "string"});
+    add(
+        "get",
+        "/api/v1/overview",
+        Operation::new(
+            tag,
+            "getOverview",
+            "Where all jobs stand, and what the worker does",
+        )
+        .answer(200, "The overview", of("Overview")),
+    );
+    add(
+        "get",
+        "/api/v1/events",
+        Operation::new(tag, "getEvents", "What happens, as server-sent events")
+            .says("`process`, `job`, `overview` and `config`, from now on or from behind the last one that was seen. `reset` says \
+                   that some were missed. The stream ends with the server")
+            .parameter("header", "Last-Event-ID", text.clone(), "The last event that was seen")
+            .query("last_event_id", text.clone(), "The same, for those who cannot send the header")
+            .answer_as(200, "The events", "text/event-stream", text.clone())
+            .problem(503, "Too many listen already"),
+    );
+    add(
+        "get",
+        "/api/v1/openapi.json",
+        Operation::new(tag, "getOpenapi", "This document").answer(
+            200,
+            "The document",
+            json!({"type": "object"}),
+        ),
+    );
+    add(
+        "get",
+        "/healthz",
+        Operation::new(tag, "getHealth", "Whether the queue can be read")
+            .answer(200, "It can", of("Health"))
+            .problem(503, "It cannot"),
+    );
+    add(
+        "get",
+        "/metrics",
+        Operation::new(tag, "getMetrics", "Counts and times for Prometheus").answer_as(
+            200,
+            "In its text format",
+            "text/plain",
+            text,
+        ),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_document_has_every_route_and_no_other() {
+        let document = document(&["completion"]);
+        let documented: BTreeSet<String> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, methods)| {
+                let methods = methods.as_object().unwrap().keys();
+                methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+            })
+            .collect();
+        let routes = super::super::ROUTES.iter();
+        let routes: BTreeSet<String> = routes
+            .map(|route| format!("{} {}", route.method, route.path))
+            .collect();
+        assert_eq!(documented, routes);
+    }
+
+    #[test]
+    fn every_name_in_the_document_leads_somewhere() {
+        let document = document(&["completion"]);
+        let text = document.to_string();
+        let mut named = BTreeSet::new();
+        for part in text.split("\"$ref\":\"#").skip(1) {
+            let place = part.split('"').next().unwrap();
+            assert!(document.pointer(place).is_some(), "{place} is not there");
+            named.insert(place.to_owned());
+        }
+        for name in document["components"]["schemas"]
+            .as_object()
+            .unwrap()
+            .keys()
+        {
+            let place = format!("/components/schemas/{name}");
+            assert!(named.contains(&place), "nobody asks for {place}");
+        }
+    }
+}
