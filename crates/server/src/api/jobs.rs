@@ -16,8 +16,8 @@ use crate::problem::Problem;
 use crate::records::{Asked, Claim, HeldKey, hash};
 use crate::shapes::ShownJob;
 
-/// Longest name of an item, in bytes.
-const LONGEST_NAME: usize = 512;
+/// Longest name of an item or a process, in characters.
+pub(super) const LONGEST_NAME: usize = 256;
 /// Longest wait for the end of a job.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How often a job that is waited for is looked at: workers elsewhere tell nothing here.
@@ -135,8 +135,8 @@ fn job(app: &App, new: NewJob) -> Result<Job, Problem> {
         job = job.max_retries(retries);
     }
     if let Some(name) = new.item_id {
-        if name.is_empty() || name.len() > LONGEST_NAME {
-            let why = format!("item_id: write a text of 1 to {LONGEST_NAME} bytes");
+        if name.is_empty() || name.chars().count() > LONGEST_NAME {
+            let why = format!("item_id: write a text of 1 to {LONGEST_NAME} characters");
             return Err(Problem::invalid(why).param("item_id"));
         }
         job = job.item_id(name);

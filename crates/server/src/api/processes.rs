@@ -16,8 +16,6 @@ use crate::shapes;
 
 /// Processes that one request for some of them looks at.
 const MOST_LOOKED_AT: usize = 5_000;
-/// Longest name, in bytes.
-const LONGEST_NAME: usize = 512;
 
 /// A process that is there.
 pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
@@ -38,8 +36,12 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let kind = kind.unwrap_or_else(|| "completion".to_owned());
     jobs::refuse_unknown(app, &kind)?;
     let name = call.query::<String>("name")?;
-    if name.as_ref().is_some_and(|name| name.len() > LONGEST_NAME) {
-        let why = format!("name: write a text of at most {LONGEST_NAME} bytes");
+    if name
+        .as_ref()
+        .is_some_and(|name| name.chars().count() > jobs::LONGEST_NAME)
+    {
+        let most = jobs::LONGEST_NAME;
+        let why = format!("name: write a text of at most {most} characters");
         return Err(Problem::invalid(why).param("name"));
     }
     let key = once::key(call)?.unwrap_or_else(once::any_key);

@@ -15,6 +15,8 @@ use crate::shapes::result_line;
 
 /// Outcomes that are read at a time.
 const CHUNK: usize = 500;
+/// So many lines one request may ask for.
+pub(super) const MOST_LINES: usize = 1_000_000_000;
 /// Failed jobs that are looked at.
 const MOST_FAILED: u64 = 10_000;
 /// Jobs that are named of each failure.
@@ -24,7 +26,7 @@ const NAMED: usize = 5;
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let process = processes::find(app, call.param("process_id")?)?.process_id;
     let mut after = call.query::<JobId>("after")?;
-    let mut left = limit(call, usize::MAX, usize::MAX)?;
+    let mut left = limit(call, MOST_LINES, MOST_LINES)?;
     let queue = app.queue.clone();
     let write = move |out: &mut dyn Write| {
         while left > 0 {

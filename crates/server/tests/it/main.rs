@@ -7,4 +7,5 @@ mod guard;
 mod jobs;
 mod life;
 mod openai;
+mod openapi;
 mod settings;

@@ -6,6 +6,8 @@ mod schemas;
 
 use serde_json::{Map, Value, json};
 
+use super::jobs::LONGEST_NAME;
+use super::results::MOST_LINES;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -278,9 +280,11 @@ fn processes(kinds: &[&str], add: &mut impl FnMut(&str, &str, Operation)) {
             .says("Prompts are lines of OpenAI's Batch API, or have `prompt` or `messages`, and `id`; other types have a \
                    payload on each line. All lines are taken or none")
             .query("type", json!({"type": "string", "enum": kinds, "default": "completion"}), "The type of the jobs")
-            .query("name", json!({"type": "string", "maxLength": 128}), "What people know it by")
+            .query("name", json!({"type": "string", "maxLength": LONGEST_NAME}), "What people know it by")
             .once()
-            .body("application/jsonl", json!({"type": "string", "description": "A JSON value on each line"}))
+            .body("application/jsonl", json!({"type": "string", "description": "A JSON value on each line", "examples": ["{\"id\": \"a\", \"prompt\": \"Name a prime.\"}
+{\"id\": \"b\", \"prompt\": \"Name a river.\"}
+"]}))
             .made(of("MadeProcess"))
             .problem(400, "A line is no job: `line` says which"),
     );
@@ -364,7 +368,7 @@ fn processes(kinds: &[&str], add: &mut impl FnMut(&str, &str, Operation)) {
 
 fn results(add: &mut impl FnMut(&str, &str, Operation)) {
     let results = "/api/v1/processes/{process_id}/results";
-    let most = json!({"type": "integer", "minimum": 1, "maximum": 1_000_000_000});
+    let most = json!({"type": "integer", "minimum": 1, "maximum": MOST_LINES});
     add(
         "get",
         results,

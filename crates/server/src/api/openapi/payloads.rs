@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::super::jobs::LONGEST_NAME;
+
 /// What is posted to make a job of one of these types.
 pub(super) fn new_job(kinds: &[&str]) -> Value {
     let variants = kinds.iter().map(|kind| variant(kind));
@@ -19,7 +21,7 @@ fn variant(kind: &str) -> Value {
             "payload": payload(kind),
             "priority": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 10}, {"type": "null"}]},
             "max_retries": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 255}, {"type": "null"}]},
-            "item_id": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": 128}, {"type": "null"}]},
+            "item_id": {"anyOf": [{"type": "string", "minLength": 1, "maxLength": LONGEST_NAME}, {"type": "null"}]},
             "process_id": {"anyOf": [{"type": "string", "format": "uuid"}, {"type": "null"}]},
         },
     })
@@ -46,7 +48,7 @@ fn maybe(schema: Value) -> Value {
 }
 
 fn payload(kind: &str) -> Value {
-    let language = json!({"type": "string", "pattern": "^[a-z]{2}(-[A-Z]{2})?$"});
+    let language = json!({"type": "string", "pattern": "^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$", "maxLength": 35});
     match kind {
         "completion" => object(
             &["prompt"],
