@@ -190,7 +190,7 @@ def opens_empty(page: Page, desk: Desk, watch: Watch):
 
 
 def progress_moves(page: Page, desk: Desk) -> str:
-    prompts = [f"Name the river number {number}." for number in range(400)]
+    prompts = [f"Name the river number {number}." for number in range(600)]
     process = desk.submit("evening <img src=x onerror=alert(1)>", prompts)
     bar = page.locator(f"[data-key='{process}'] [role=progressbar]")
     expect(bar).to_be_visible()
@@ -266,8 +266,9 @@ def strategy_is_switched(page: Page, desk: Desk):
     page.get_by_role("link", name="Settings").first.click()
     save(page, "llm.bulk_strategy", "batch")
     expect(page.get_by_text("Not used for prompts that go to the provider in batches.")).to_be_visible()
-    process = desk.submit("by batch", [f"Name the lake number {number}." for number in range(20)])
     page.get_by_role("link", name="Batches").click()
+    expect(page.get_by_text("No batch is open at a provider.")).to_be_visible()
+    process = desk.submit("by batch", [f"Name the lake number {number}." for number in range(20)])
     row = page.locator(f"[data-key^='{process}']")
     expect(row).to_contain_text("openai")
     expect(row).to_contain_text(re.compile(r"\d+ s$"))
@@ -300,6 +301,28 @@ def process_is_cancelled(page: Page, desk: Desk):
     expect(page.locator("#said")).to_contain_text("cancelled")
     until("the cancelled process", lambda: desk.get(f"/processes/{process}")["cancelled"] > 0)
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
+
+
+def goes_on_without_events(browser, desk: Desk):
+    page = browser.new_page()
+    page.route("**/api/v1/events", lambda route: route.fulfill(status=503, body="{}"))
+    page.goto(f"{desk.url}/#/processes")
+    expect(page.locator("#link")).to_have_text("Updated every 5 s")
+    process = desk.submit("seen late", ["Name a valley."])
+    expect(page.locator(f"[data-key='{process}']")).to_contain_text("100 % of 1")
+    page.close()
+
+
+def many_processes_are_shown_in_pages(page: Page, desk: Desk):
+    for number in range(60):
+        desk.submit(f"small {number}", [f"Name the sea number {number}."])
+    page.goto(f"{desk.url}/#/processes")
+    page.reload()
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(50)
+    expect(rows.first).to_contain_text("small 59")
+    page.get_by_role("button", name="Show older ones").click()
+    expect(page.get_by_role("link", name="by batch")).to_be_visible()
 
 
 def looks_right(browser, desk: Desk, shots):
@@ -335,11 +358,14 @@ def outage_is_told(page: Page, desk: Desk):
     page.keyboard.press("Enter")
     expect(page.locator("#link")).to_have_text("Live")
     expect(page.get_by_role("table", name="Processes, newest first")).to_be_visible()
+    resumed = []
+    page.on("request", lambda request: resumed.append(request.headers.get("last-event-id")))
     stop(desk.server)
     expect(page.locator("#banner")).to_contain_text("has not been reachable since")
     desk.start_server(BATCHWRIGHT_TOKEN=TOKEN)
     expect(page.locator("#banner")).to_contain_text("reachable again")
     expect(page.locator("#link")).to_have_text("Live")
+    assert any(resumed), "the stream is asked for what follows on the last event"
 
 
 def main(program: str, chromium: str, shots: Path | None):
@@ -380,6 +406,8 @@ def main(program: str, chromium: str, shots: Path | None):
             step("a local provider makes batch fall back to sync", fallback_is_told(page))
             step("changes are logged with their source", changes_are_logged(page, desk))
             step("a process is cancelled", process_is_cancelled(page, desk))
+            step("without events the page looks every 5 s", goes_on_without_events(browser, desk))
+            step("many processes are shown in pages", many_processes_are_shown_in_pages(page, desk))
             step("all pages in light, dark and on a phone", looks_right(browser, desk, shots))
             watch.is_clean()
             step("an outage is told, and a token asked for", outage_is_told(page, desk))
