@@ -131,7 +131,6 @@ fn a_flag_of_other_programs_is_answered_with_the_one_that_is_meant() {
         ("run --input in.jsonl", "batchwright run INPUT"),
         ("batch in.jsonl", "--strategy batch"),
         ("resume", "again"),
-        ("serve", "batchwright simulate"),
         ("start", "batchwright work"),
         ("jobs", "batchwright status"),
         ("list", "batchwright status"),
