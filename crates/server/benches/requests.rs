@@ -122,7 +122,9 @@ fn main() {
         true => 200,
         false => 2,
     };
+    let config = http_net::blocking::ServerConfig::new().with_max_connections(2 * CLIENTS);
     let bare = http_net::blocking::Server::bind("127.0.0.1:0").expect("a free port");
+    let bare = bare.with_config(config);
     let (address, stop) = (bare.local_addr(), bare.shutdown_handle());
     let serving = thread::spawn(move || bare.serve(|_, _| http_net::Response::text(200, "ok")));
     measure("a bare server", address, rounds, |client, _| {

@@ -1,5 +1,6 @@
 //! Whether the server is up, and its numbers.
 
+use batchwright::ProcessId;
 use serde_json::json;
 
 use crate::app::App;
@@ -8,7 +9,8 @@ use crate::problem::Problem;
 
 /// `GET /healthz`: 200 while the queue can be read.
 pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
-    app.queue.waiting_by_priority()?;
+    // One look by an index, however long the queue is.
+    app.queue.process(ProcessId::from_bytes([0; 16]))?;
     Ok(Response::json(200, &json!({"status": "ok"})))
 }
 

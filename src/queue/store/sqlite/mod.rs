@@ -28,7 +28,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -106,7 +106,10 @@ pub struct SqliteStore {
     file: Option<Identity>,
     durability: Durability,
     salt: u16,
-    readers: [Mutex<Connection>; 2],
+    /// Fair, or of a hundred who ask at once some would wait for all others again and again.
+    readers: [FairMutex<Connection>; 2],
+    /// Whose queue the next one joins while both are busy.
+    reader_turn: AtomicUsize,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.
     copier: Mutex<Connection>,

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use parking_lot::{FairMutex, Mutex};
@@ -118,14 +118,14 @@ fn connect(
                 .map_err(|error| invalid(format!("{} cannot be read: {error}", path.display())))?,
         ),
     };
-    let reader = || -> Result<Mutex<Connection>, Error> {
+    let reader = || -> Result<Connection, Error> {
         let open = || -> Result<Connection, rusqlite::Error> {
             let read = flags | OpenFlags::SQLITE_OPEN_READ_ONLY;
             let mut conn = Connection::open_with_flags(name, read)?;
             common(&mut conn)?;
             Ok(conn)
         };
-        open().map(Mutex::new).map_err(|error| fail(error.into()))
+        open().map_err(|error| fail(error.into()))
     };
     let copier = || -> Result<Mutex<Connection>, Error> {
         let open = || -> Result<Connection, rusqlite::Error> {
@@ -138,8 +138,9 @@ fn connect(
         open().map(Mutex::new).map_err(|error| fail(error.into()))
     };
     Ok(SqliteStore {
-        readers: [reader()?, reader()?],
-        watcher: reader()?,
+        readers: [FairMutex::new(reader()?), FairMutex::new(reader()?)],
+        reader_turn: AtomicUsize::new(0),
+        watcher: Mutex::new(reader()?),
         copier: copier()?,
         writer: FairMutex::new(Writer::new(conn).map_err(|error| fail(error.into()))?),
         file,

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::FairMutexGuard;
@@ -217,13 +218,16 @@ impl SqliteStore {
         run(&mut writer).map_err(|fault: Fault| fault.explain(&self.path))
     }
 
-    /// Runs queries beside whatever is written.
+    /// Runs queries beside whatever is written; who asks first, is answered first.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        let conn = self.readers.iter().find_map(|reader| reader.try_lock());
-        let conn = conn.unwrap_or_else(|| self.readers[0].lock());
+        let idle = self.readers.iter().find_map(|reader| reader.try_lock());
+        let conn = idle.unwrap_or_else(|| {
+            let turn = self.reader_turn.fetch_add(1, Ordering::Relaxed);
+            self.readers[turn % self.readers.len()].lock()
+        });
         work(&conn).map_err(|fault| fault.explain(&self.path))
     }
 }
