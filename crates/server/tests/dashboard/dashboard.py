@@ -242,6 +242,10 @@ def ends_and_is_downloaded(page: Page, desk: Desk, process: str) -> dict:
 def failed_jobs_are_retried_by_keyboard(page: Page, desk: Desk, process: str, counts: dict):
     page.goto(f"{desk.url}/#/failures")
     expect(page.locator(f"[data-key='{process}'] tbody tr").first).to_contain_text("invalid")
+    page.locator(f"[data-key='{process}'] tbody a").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(r"^Job a-\d+$"))
+    expect(page.get_by_role("table", name="Errors, by try")).to_contain_text("The simulator refuses this prompt.")
+    page.go_back()
     desk.start_sim("--latency", "250ms", "--batch-duration", "8s")  # What was wrong is over.
     page.reload()
     button = f"Retry {counts['failed']} failed"
