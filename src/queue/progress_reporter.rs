@@ -1,11 +1,12 @@
 //! Tells a notifier where the processes of a queue stand.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::clock::{Time, Timestamp};
+use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::base::warn_once::WarnOnce;
 use crate::engine::time_split::{Lately, TimeSplit};
@@ -19,6 +20,9 @@ use super::tracker::ProcessTracker;
 
 /// How often it is looked what others have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A change may come to be seen so much later than it says: whoever made it waited for its turn to write.
+const LATEST_WRITE: Duration = Duration::from_secs(30);
 
 /// What is told of a moment.
 pub(crate) struct Snapshot {
@@ -47,7 +51,7 @@ pub(crate) struct ProgressReporter {
     lately: Lately,
     /// Each process as it was last told.
     reported: HashMap<ProcessId, ProcessState>,
-    processes_looked_at: Option<Time>,
+    processes_looked_at: Option<(Time, Timestamp)>,
     /// The batches there were, and when that was looked at.
     batches: Vec<BatchInfo>,
     batches_looked_at: Option<Time>,
@@ -185,25 +189,36 @@ impl ProgressReporter {
         let now = self.controls.clock.now();
         let due = self
             .processes_looked_at
-            .is_none_or(|at| now.since(at) >= LOOK_INTERVAL);
+            .is_none_or(|(at, _)| now.since(at) >= LOOK_INTERVAL);
         if !due
             || !self.controls.written.swap(false, Ordering::SeqCst)
                 && self.processes_looked_at.is_some()
         {
             return;
         }
-        self.processes_looked_at = Some(now);
-        let all = match self.store.processes() {
-            Ok(all) => all,
+        let wall = self.controls.clock.wall();
+        // The clock may have been set back.
+        let last = self.processes_looked_at.replace((now, wall));
+        let since = last.map(|(_, last)| before(last.min(wall), LATEST_WRITE));
+        let look = || -> Result<_, Error> {
+            let some = match since {
+                None => self.store.processes()?,
+                Some(since) => self.store.changed_processes(since)?,
+            };
+            Ok((some, self.store.process_ids()?))
+        };
+        let (some, there) = match look() {
+            Ok(seen) => seen,
             Err(error) => {
                 log::warn!("cannot tell where the queue stands: {error}");
+                // What was missed is seen at the next look.
+                self.processes_looked_at = last.map(|(_, last)| (now, last));
                 return;
             }
         };
-        let there: HashSet<ProcessId> = all.iter().map(|process| process.process_id).collect();
         let gone = self.reported.extract_if(|id, _| !there.contains(id));
         snapshot.deleted.extend(gone.map(|(_, process)| process));
-        let changed = all.into_iter().filter(|process| {
+        let changed = some.into_iter().filter(|process| {
             let known = self.reported.get(&process.process_id);
             known.is_none_or(|known| {
                 known.counts != process.counts || known.sealed != process.sealed
@@ -215,5 +230,14 @@ impl ProgressReporter {
         let older = |process: &ProcessState| changed.contains_key(&process.process_id);
         snapshot.changed.retain(|process| !older(process));
         snapshot.changed.extend(changed.into_values());
+        // What has ended and is not looked at again need not be known.
+        let since = before(wall, LATEST_WRITE);
+        self.reported
+            .retain(|_, process| !process.is_finished() || process.changed_at >= since);
     }
+}
+
+fn before(at: Timestamp, by: Duration) -> Timestamp {
+    let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+    Timestamp(at.0.saturating_sub(by))
 }

@@ -68,6 +68,12 @@ impl JobStore for Watched {
     fn processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.inner.processes()
     }
+    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.inner.changed_processes(since)
+    }
+    fn process_ids(&self) -> Result<std::collections::HashSet<ProcessId>, Error> {
+        self.inner.process_ids()
+    }
     fn newest_processes(
         &self,
         before: Option<u64>,

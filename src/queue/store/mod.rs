@@ -8,6 +8,7 @@ mod claims;
 mod health;
 pub(crate) mod sqlite;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub use health::{HealthFinding, Severity};
 /// | part | methods |
 /// |---|---|
 /// | the store itself | [`location`](Self::location), [`id`](Self::id), [`folder`](Self::folder), [`version`](Self::version), [`on_work`](Self::on_work), [`check`](Self::check), [`maintain`](Self::maintain) |
-/// | hosts enqueue, and look | [`insert`](Self::insert), [`insert_described`](Self::insert_described), [`seal`](Self::seal), [`describe`](Self::describe), [`process`](Self::process), [`processes`](Self::processes), [`newest_processes`](Self::newest_processes), [`totals`](Self::totals), [`job`](Self::job), [`items`](Self::items), [`lanes`](Self::lanes), [`waiting_by_priority`](Self::waiting_by_priority) |
+/// | hosts enqueue, and look | [`insert`](Self::insert), [`insert_described`](Self::insert_described), [`seal`](Self::seal), [`describe`](Self::describe), [`process`](Self::process), [`processes`](Self::processes), [`changed_processes`](Self::changed_processes), [`process_ids`](Self::process_ids), [`newest_processes`](Self::newest_processes), [`totals`](Self::totals), [`job`](Self::job), [`items`](Self::items), [`lanes`](Self::lanes), [`waiting_by_priority`](Self::waiting_by_priority) |
 /// | hosts take results | [`peek`](Self::peek), [`ack`](Self::ack), [`lock_results`](Self::lock_results) |
 /// | hosts decide | [`cancel`](Self::cancel), [`cancel_jobs`](Self::cancel_jobs), [`retry_failed`](Self::retry_failed), [`delete`](Self::delete) |
 /// | workers claim | [`register_worker`](Self::register_worker), [`unregister_worker`](Self::unregister_worker), [`claim`](Self::claim), [`settle`](Self::settle), [`dead_workers`](Self::dead_workers), [`reclaim`](Self::reclaim), [`pull_due_times`](Self::pull_due_times) |
@@ -157,6 +158,18 @@ pub trait JobStore: Send + Sync {
 
     /// Every process, oldest first.
     fn processes(&self) -> Result<Vec<ProcessState>, Error>;
+
+    /// Every process that has changed at this time or later, as far as its jobs, its seal or its cancellation go;
+    /// others may be among them. It is asked once a second.
+    fn changed_processes(&self, _since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.processes()
+    }
+
+    /// The ids of all processes.
+    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+        let all = self.processes()?;
+        Ok(all.iter().map(|process| process.process_id).collect())
+    }
 
     /// Up to `most` processes with their numbers, newest first, from below the number `before`: without looking at
     /// the others.

@@ -367,6 +367,7 @@ macro_rules! job_store_suite {
             a_success_after_the_end_is_refused
             the_time_of_a_process_is_told_by_ends_and_stands_still_after_them
             processes_are_shown_a_page_at_a_time
+            what_has_changed_is_told
             nothing_unsealed_is_started
             a_seal_is_carried_out_by_whoever_lives
             a_snoozed_job_keeps_its_place

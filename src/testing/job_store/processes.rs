@@ -53,6 +53,39 @@ pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
     db.sound();
 }
 
+pub(super) fn what_has_changed_is_told(open: Open<'_>) {
+    let db = open();
+    let old = enqueue(db.store(), jobs(&["a"]));
+    let process = ProcessId::new();
+    let store = db.store();
+    let told = |since: i64| -> bool {
+        let changed = db.two.changed_processes(at(since)).unwrap();
+        changed.iter().any(|one| one.process_id == process)
+    };
+    store
+        .insert(process, jobs(&["b", "c"]), false, at(10))
+        .unwrap();
+    assert!(told(10));
+    store.seal(process, at(20)).unwrap();
+    assert!(told(20));
+    let worker = db.worker();
+    let given = worker.claim(9, at(30));
+    assert!(told(30));
+    for job in given.iter().filter(|job| job.process_id == process) {
+        worker.settle(job.receipt, failed());
+    }
+    store.retry_failed(process, at(50)).unwrap();
+    assert!(told(50));
+    store.cancel(process, at(60)).unwrap();
+    assert!(told(60));
+    let ids = db.two.process_ids().unwrap();
+    assert_eq!(ids, [old, process].into());
+    store.delete(process, at(70)).unwrap();
+    assert!(!told(0));
+    assert_eq!(db.two.process_ids().unwrap(), [old].into());
+    db.sound();
+}
+
 pub(super) fn a_seal_is_carried_out_by_whoever_lives(open: Open<'_>) {
     for chunks in 0..4 {
         let db = open();

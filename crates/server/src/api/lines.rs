@@ -26,6 +26,7 @@ pub(super) struct Lines<'a, R> {
     prompts: PromptSettings,
     body: R,
     read: Sha256,
+    bytes: u64,
     line: u64,
     names: Names,
     buffer: Vec<u8>,
@@ -43,6 +44,7 @@ impl<'a, R: BufRead> Lines<'a, R> {
             prompts: PromptSettings::new().task(task),
             body,
             read: Sha256::new(),
+            bytes: 0,
             line: 0,
             names: Names::default(),
             buffer: Vec::new(),
@@ -67,6 +69,10 @@ impl<'a, R: BufRead> Lines<'a, R> {
         let length = bounded.read_until(b'\n', &mut self.buffer)?;
         self.line += 1;
         self.read.update(&self.buffer);
+        self.bytes += length as u64;
+        if self.bytes > self.app.upload_bytes {
+            return Err(Problem::too_large(self.app.upload_bytes));
+        }
         if length as u64 == MOST_LINE_BYTES {
             let why = format!("a line of more than {} MiB", MOST_LINE_BYTES >> 20);
             return Err(self.at(Problem::too_large(MOST_LINE_BYTES), &why));

@@ -110,6 +110,11 @@ fn what_is_no_job_is_refused_with_the_field() {
     let desk = Desk::new();
     for (body, param) in [
         (json!({"type": "shuot", "payload": 1}), "type"),
+        // Files of this machine are for those who may read them anyway.
+        (
+            json!({"type": "extract_content", "payload": {"path": "/etc/hostname"}}),
+            "payload.path",
+        ),
         (
             json!({"type": "generate_podcast.script", "payload": 1}),
             "type",
@@ -626,4 +631,15 @@ fn the_overview_adds_up() {
         desk.get("/api/v1/batches").is(200).json(),
         json!({"data": []})
     );
+}
+
+#[test]
+fn lines_beyond_what_may_be_uploaded_leave_nothing() {
+    let desk = Desk::with(Default::default(), |server| server.max_upload_bytes(1_000));
+    let body = "\"x\"\n".repeat(1_000);
+    let problem = lines(&desk, "?type=shout", &body).is(413);
+    assert!(problem.text.contains("1000 bytes"), "{problem:?}");
+    let all = desk.get("/api/v1/processes").is(200).json();
+    assert_eq!(all["data"], json!([]));
+    lines(&desk, "?type=shout", "\"x\"\n").is(201);
 }

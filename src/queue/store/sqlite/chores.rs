@@ -72,8 +72,10 @@ impl SqliteStore {
                 }
                 _ => return Ok(Decided::After(no)),
             }
-            conn.prepare_cached("UPDATE processes SET sealed = total WHERE no = ?1")?
-                .execute([no])?;
+            conn.prepare_cached(
+                "UPDATE processes SET sealed = total, changed_at = max(changed_at, ?2) WHERE no = ?1",
+            )?
+            .execute([no, now.0])?;
             Ok(Decided::Yes {
                 on: vec![no],
                 reply: (),

@@ -26,7 +26,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::sync::{Arc, Weak};
@@ -237,6 +237,14 @@ impl JobStore for SqliteStore {
 
     fn processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.read_processes()
+    }
+
+    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.read_changed(since)
+    }
+
+    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+        self.read_ids()
     }
 
     fn newest_processes(

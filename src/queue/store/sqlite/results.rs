@@ -1,5 +1,6 @@
 //! Looking at processes, jobs and outcomes, and deleting outcomes that were saved elsewhere.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use const_format::formatcp;
@@ -48,6 +49,30 @@ impl SqliteStore {
             ))?;
             let all = read.query_map([], rows::process)?;
             Ok(all.collect::<Result<_, _>>()?)
+        })
+    }
+
+    pub(super) fn read_changed(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.read(|conn| {
+            let mut read = conn.prepare_cached(&format!(
+                "SELECT {PROCESS_COLUMNS} FROM processes WHERE changed_at >= ?1 AND chore <> {DELETING} ORDER BY no"
+            ))?;
+            let changed = read.query_map([since.0], rows::process)?;
+            Ok(changed.collect::<Result<_, _>>()?)
+        })
+    }
+
+    pub(super) fn read_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+        self.read(|conn| {
+            let mut read = conn.prepare_cached(formatcp!(
+                "SELECT id FROM processes WHERE chore <> {DELETING}"
+            ))?;
+            let mut found = read.query([])?;
+            let mut ids = HashSet::new();
+            while let Some(row) = found.next()? {
+                ids.insert(id_of(&row.get::<_, Vec<u8>>(0)?)?);
+            }
+            Ok(ids)
         })
     }
 
