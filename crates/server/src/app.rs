@@ -28,6 +28,8 @@ pub(crate) struct App {
     pub types: JobTypes,
     /// The kinds of jobs that the worker carries out.
     pub kinds: Vec<String>,
+    /// Most bytes that a body of JSON lines may have.
+    pub line_bytes: u64,
     pub metrics: Metrics,
     pub events: Arc<Events>,
     /// Who hears of the worker.

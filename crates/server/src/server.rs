@@ -143,7 +143,8 @@ impl Server {
         self
     }
 
-    /// Most bytes that all uploaded files and their results may take up on the disk. Default: 10 GiB.
+    /// Most bytes that all uploaded files and their results may take up on the disk, and most that one body of JSON lines
+    /// may have. Default: 10 GiB.
     pub fn max_upload_bytes(mut self, bytes: u64) -> Self {
         self.upload_bytes = bytes;
         self
@@ -206,6 +207,7 @@ impl Server {
             settings: settings.transpose()?,
             types: self.types,
             kinds,
+            line_bytes: self.upload_bytes,
             metrics: self.metrics,
             events,
             observer: Arc::clone(&observer),

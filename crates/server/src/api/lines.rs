@@ -70,8 +70,8 @@ impl<'a, R: BufRead> Lines<'a, R> {
         self.line += 1;
         self.read.update(&self.buffer);
         self.bytes += length as u64;
-        if self.bytes > self.app.upload_bytes {
-            return Err(Problem::too_large(self.app.upload_bytes));
+        if self.bytes > self.app.line_bytes {
+            return Err(Problem::too_large(self.app.line_bytes));
         }
         if length as u64 == MOST_LINE_BYTES {
             let why = format!("a line of more than {} MiB", MOST_LINE_BYTES >> 20);
