@@ -309,10 +309,14 @@ pub(super) struct Owner {
 
 impl Owner {
     pub fn new(folder: &Path) -> io::Result<Self> {
+        forget_the_dead(folder)?;
         let name = ProcessId::new().to_string();
         let path = lock_of(folder, &name);
-        let file = File::options().create_new(true).write(true).open(&path)?;
+        // By its own name only once it is locked: until then nobody must take it for that of a dead one.
+        let early = path.with_extension("starting");
+        let file = File::options().create_new(true).write(true).open(&early)?;
         file.lock()?;
+        std::fs::rename(&early, &path)?;
         Ok(Self {
             name,
             folder: folder.to_owned(),
@@ -343,6 +347,28 @@ impl Drop for Owner {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Removes what servers have left that were killed.
+fn forget_the_dead(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if name.starts_with("server.") && name.ends_with(".lock") {
+            let is_dead = File::options()
+                .write(true)
+                .open(&path)
+                .is_ok_and(|file| file.try_lock().is_ok());
+            if is_dead {
+                // Another one that starts may have been first.
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn lock_of(folder: &Path, name: &str) -> PathBuf {

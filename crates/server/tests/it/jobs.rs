@@ -278,6 +278,24 @@ fn a_death_in_the_middle_of_the_lines_leaves_nothing_of_them() {
 }
 
 #[test]
+fn a_killed_server_leaves_no_lock_behind_once_another_has_started() {
+    let mut desk = Desk::new();
+    let locks = |desk: &Desk| {
+        let entries = std::fs::read_dir(desk.folder.path()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .filter(|name| name.starts_with("server.") && !name.starts_with("server.db"))
+            .count()
+    };
+    assert_eq!(locks(&desk), 1);
+    std::fs::write(desk.folder.path().join("server.dead.lock"), "").unwrap();
+    desk.stop();
+    assert_eq!(locks(&desk), 1);
+    desk.start(|server| server);
+    assert_eq!(locks(&desk), 1, "its own");
+}
+
+#[test]
 fn two_servers_of_one_folder_make_one_job_of_a_key() {
     let desk = Desk::new();
     let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
