@@ -1,7 +1,6 @@
 //! What all handlers share, and the way from a request to its handler.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use batchwright::JobQueue;
@@ -37,8 +36,6 @@ pub(crate) struct App {
     pub overview: Overview,
     pub records: Records,
     pub openai: OpenAi,
-    /// For what the server keeps.
-    pub folder: PathBuf,
     pub guard: Guard,
 }
 

@@ -15,8 +15,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![allow(dead_code)] // Until all handlers are in.
-
 mod api;
 mod app;
 mod dashboard;

@@ -214,7 +214,6 @@ impl Server {
             overview,
             records,
             openai,
-            folder,
             guard: Guard::new(address, self.token.as_ref(), &self.hosts),
         });
         let worker = self

@@ -168,7 +168,7 @@ fn an_answer_to_an_old_question_never_takes_the_place_of_the_new_one() {
 
 #[test]
 fn what_comes_back_from_an_expired_batch_is_bought_again_only_if_it_is_asked_for() {
-    let expiring = BatchConfig::default().duration(SHORT).expire_first(1, 0.0);
+    let expiring = BatchConfig::default().duration(LONG).expire_first(1, 0.0);
     let (desk, sim) = (Desk::new(), with(expiring));
     desk.prompts("in.jsonl", 10);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);

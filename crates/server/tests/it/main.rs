@@ -1,6 +1,5 @@
 //! The server through its public API, as clients meet it.
 
-#[allow(dead_code)] // Until all handlers are in.
 mod common;
 mod dashboard;
 mod guard;
