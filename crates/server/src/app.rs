@@ -17,7 +17,8 @@ use crate::problem::Problem;
 use crate::records::Records;
 use crate::router::{self, Route};
 use crate::settings::LiveSettings;
-use crate::{api, dashboard, openai};
+use crate::webhooks::Doorbell;
+use crate::{api, dashboard, openai, webhooks};
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -36,14 +37,20 @@ pub(crate) struct App {
     pub overview: Overview,
     pub records: Records,
     pub openai: OpenAi,
+    pub webhooks: Doorbell,
     pub guard: Guard,
 }
 
 impl App {
     fn routes() -> impl Iterator<Item = &'static Route> {
-        [api::ROUTES, openai::ROUTES, dashboard::ROUTES]
-            .into_iter()
-            .flatten()
+        [
+            api::ROUTES,
+            openai::ROUTES,
+            webhooks::ROUTES,
+            dashboard::ROUTES,
+        ]
+        .into_iter()
+        .flatten()
     }
 }
 

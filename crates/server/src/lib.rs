@@ -32,5 +32,6 @@ mod server;
 mod settings;
 mod shapes;
 mod watcher;
+mod webhooks;
 
 pub use server::{RunningServer, Server};

@@ -25,6 +25,7 @@ use crate::overview::Overview;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::watcher::Watcher;
+use crate::webhooks::{Deliveries, Doorbell};
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///
@@ -43,6 +44,7 @@ pub struct Server {
     metrics: Metrics,
     limits: Limits,
     upload_bytes: u64,
+    private_webhooks: bool,
     grace: Duration,
 }
 
@@ -71,6 +73,7 @@ impl Server {
                 ..Limits::default()
             },
             upload_bytes: 10 << 30,
+            private_webhooks: false,
             grace: Duration::from_secs(30),
         }
     }
@@ -150,6 +153,13 @@ impl Server {
         self
     }
 
+    /// Whether webhooks may be sent to addresses that are not public, this machine's among them, and unencrypted: for
+    /// servers whose clients may reach all that it reaches. Default: no.
+    pub fn allow_private_webhooks(mut self, yes: bool) -> Self {
+        self.private_webhooks = yes;
+        self
+    }
+
     /// How long requests under way may take when the server stops. Default: 30 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
@@ -214,6 +224,7 @@ impl Server {
             overview,
             records,
             openai,
+            webhooks: Doorbell::new(self.private_webhooks),
             guard: Guard::new(address, self.token.as_ref(), &self.hosts),
         });
         let worker = self
@@ -222,6 +233,7 @@ impl Server {
             .observer(observer)
             .start()?;
         let batches = Progress::start(app.clone()).map_err(failed("batches".to_owned()))?;
+        let webhooks = Deliveries::start(app.clone()).map_err(failed("webhooks".to_owned()))?;
         let listener = Listener::start(listener, app.clone(), self.limits)
             .map_err(failed("the server cannot begin".to_owned()))?;
         let watcher = Watcher::start(Arc::clone(&app))
@@ -230,6 +242,7 @@ impl Server {
             _watcher: watcher,
             listener,
             batches,
+            webhooks,
             worker,
             app,
             grace: self.grace,
@@ -263,6 +276,7 @@ pub struct RunningServer {
     _watcher: Watcher,
     listener: Listener,
     batches: Progress,
+    webhooks: Deliveries,
     worker: RunningWorker,
     app: Arc<App>,
     grace: Duration,
@@ -292,7 +306,7 @@ impl RunningServer {
     pub fn stop(mut self) -> Result<WorkerReport, Error> {
         self.app.events.close();
         self.listener.stop(self.grace);
-        drop(self.batches);
+        drop((self.batches, self.webhooks));
         self.worker.stop()
     }
 }

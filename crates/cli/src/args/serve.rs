@@ -51,6 +51,13 @@ pub struct ServeArgs {
         hide_short_help = true)]
     pub max_uploads: u64,
 
+    /// Send webhooks to addresses that are not public, too
+    ///
+    /// This machine's among them, and unencrypted. Clients choose where webhooks go: only where each
+    /// of them may reach all that this machine reaches.
+    #[arg(long, hide_short_help = true)]
+    pub allow_private_webhooks: bool,
+
     #[command(flatten)]
     pub worker: WorkerArgs,
 

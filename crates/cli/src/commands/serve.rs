@@ -77,6 +77,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .metrics(metrics)
         .max_connections(args.max_connections)
         .max_upload_bytes(args.max_uploads)
+        .allow_private_webhooks(args.allow_private_webhooks)
         .grace(args.worker.grace);
     if let Some(token) = token {
         server = server.token(token);

@@ -4,6 +4,7 @@
 //! is read here.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use crate::problem::Problem;
 
@@ -20,9 +21,9 @@ pub(super) struct Multipart<R> {
     body: R,
     /// What ends a part: a line end, two hyphens and the boundary.
     delimiter: Vec<u8>,
-    buffer: Vec<u8>,
-    /// What of the buffer was taken.
-    taken: usize,
+    buffer: Box<[u8]>,
+    /// What of the buffer has come and was not taken.
+    unread: Range<usize>,
     parts: usize,
     state: State,
 }
@@ -56,12 +57,14 @@ impl<R: Read> Multipart<R> {
                 "send the file as multipart/form-data, with a boundary of at most 70 characters";
             Problem::unsupported_media_type(why)
         })?;
+        let mut buffer = vec![0; CHUNK + MOST_HEADERS].into_boxed_slice();
+        // The first delimiter has no line end before it.
+        buffer[..2].copy_from_slice(b"\r\n");
         Ok(Self {
             body,
             delimiter: [b"\r\n--", boundary.as_bytes()].concat(),
-            // The first delimiter has no line end before it.
-            buffer: b"\r\n".to_vec(),
-            taken: 0,
+            buffer,
+            unread: 0..2,
             parts: 0,
             state: State::Begin,
         })
@@ -80,14 +83,14 @@ impl<R: Read> Multipart<R> {
             State::Between => {}
         }
         self.need(2)?;
-        match &self.buffer[self.taken..self.taken + 2] {
+        match &self.unread()[..2] {
             b"--" => {
                 // What stands behind the form is nobody's.
                 io::copy(&mut self.body, &mut io::sink())?;
                 self.state = State::End;
                 return Ok(None);
             }
-            b"\r\n" => self.taken += 2,
+            b"\r\n" => self.unread.start += 2,
             _ => return Err(broken("a boundary is followed by something else")),
         }
         self.parts += 1;
@@ -132,14 +135,14 @@ impl<R: Read> Multipart<R> {
     fn line(&mut self, left: &mut usize) -> Result<String, Problem> {
         let mut looked = 0;
         loop {
-            let unread = &self.buffer[self.taken..];
+            let unread = &self.buffer[self.unread.clone()];
             if let Some(at) = find(&unread[looked..], b"\r\n") {
                 let end = looked + at;
                 let line = std::str::from_utf8(&unread[..end]).map(str::to_owned);
                 *left = left
                     .checked_sub(end)
                     .ok_or_else(|| broken("the headers of a part are too long"))?;
-                self.taken += end + 2;
+                self.unread.start += end + 2;
                 return line.map_err(|_| broken("a header of a part is not UTF-8"));
             }
             if unread.len() > *left {
@@ -154,7 +157,7 @@ impl<R: Read> Multipart<R> {
 
     /// Waits for this many bytes that were not taken.
     fn need(&mut self, bytes: usize) -> Result<(), Problem> {
-        while self.buffer.len() - self.taken < bytes {
+        while self.unread.len() < bytes {
             if !self.fill()? {
                 return Err(broken("it ends early"));
             }
@@ -162,20 +165,23 @@ impl<R: Read> Multipart<R> {
         Ok(())
     }
 
-    /// Reads more; false at the end of the body.
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.unread.clone()]
+    }
+
+    /// Reads more; false at the end of the body. There is room: headers are bounded, and of a part all but what may be
+    /// a delimiter is taken first.
     fn fill(&mut self) -> io::Result<bool> {
-        self.buffer.drain(..self.taken);
-        self.taken = 0;
-        let before = self.buffer.len();
-        self.buffer.resize(before + CHUNK, 0);
+        let kept = self.unread.len();
+        self.buffer.copy_within(self.unread.clone(), 0);
+        self.unread = 0..kept;
         let read = loop {
-            match self.body.read(&mut self.buffer[before..]) {
+            match self.body.read(&mut self.buffer[kept..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
+                read => break read?,
             }
         };
-        let read = read.inspect_err(|_| self.buffer.truncate(before))?;
-        self.buffer.truncate(before + read);
+        self.unread.end += read;
         Ok(read > 0)
     }
 }
@@ -187,7 +193,7 @@ impl<R: Read> Read for Multipart<R> {
             return Ok(0);
         }
         loop {
-            let unread = &self.buffer[self.taken..];
+            let unread = &self.buffer[self.unread.clone()];
             let found = find(unread, &self.delimiter);
             // The beginning of a delimiter may be the end of what has come.
             let plain = match found {
@@ -201,11 +207,11 @@ impl<R: Read> Read for Multipart<R> {
                 }
                 let n = plain.min(out.len());
                 out[..n].copy_from_slice(&unread[..n]);
-                self.taken += n;
+                self.unread.start += n;
                 return Ok(n);
             }
             if found.is_some() {
-                self.taken += self.delimiter.len();
+                self.unread.start += self.delimiter.len();
                 self.state = State::Between;
                 return Ok(0);
             }

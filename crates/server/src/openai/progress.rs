@@ -3,6 +3,7 @@
 //! in a file.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -73,6 +74,10 @@ struct Rounds<'a> {
 
 impl Rounds<'_> {
     fn run(&mut self) {
+        // Two that append to the same files would spoil them.
+        let Some(_alone) = self.alone() else {
+            return;
+        };
         let mut tidy_at = Instant::now();
         while !self.app.openai.is_stopped() {
             let mut open = self.batches();
@@ -87,6 +92,19 @@ impl Rounds<'_> {
                 tidy_at = Instant::now();
             }
         }
+    }
+
+    /// Waits until no other server of this folder does the same; `None` once this one is to end.
+    fn alone(&self) -> Option<File> {
+        while !self.app.openai.is_stopped() {
+            match self.app.openai.storage.alone() {
+                Ok(Some(lock)) => return Some(lock),
+                Ok(None) => {}
+                Err(error) => warn!("batches wait, since their folder cannot be locked: {error}"),
+            }
+            self.app.openai.rest(AGAIN);
+        }
+        None
     }
 
     /// Brings all of them on. True when there is something to look at again soon.

@@ -1,6 +1,6 @@
 //! The files of the Batch endpoint on the disk: written piece by piece, bounded all together.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ pub(crate) struct Storage {
 
 /// What a file is called until all of it is there.
 const PARTIAL: &str = ".part";
+/// The kernel gives its lock back when a process ends, however it does.
+const LOCK: &str = ".lock";
 
 impl Storage {
     /// The files in this folder, which is made if it is not there. What uploads left that were cut off goes.
@@ -27,10 +29,13 @@ impl Storage {
     pub fn open(folder: &Path, most: u64) -> Result<Self, Error> {
         let open = || -> io::Result<u64> {
             fs::create_dir_all(folder)?;
+            // Those of another server are still being written.
+            let alone = alone(folder)?.is_some();
             let mut used = 0;
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
-                match entry.file_name().to_string_lossy().ends_with(PARTIAL) {
+                let is_partial = entry.file_name().to_string_lossy().ends_with(PARTIAL);
+                match alone && is_partial {
                     true => fs::remove_file(entry.path())?,
                     false => used += entry.metadata()?.len(),
                 }
@@ -45,6 +50,14 @@ impl Storage {
             most,
             used: Mutex::new(used),
         })
+    }
+
+    /// A lock that one server of this folder has at a time; `None` while another one has it.
+    ///
+    /// # Errors
+    /// When the system cannot lock.
+    pub fn alone(&self) -> io::Result<Option<File>> {
+        alone(&self.folder)
     }
 
     /// Where a file lies. Ids are made here, never by clients.
@@ -159,6 +172,19 @@ impl Storage {
     }
 }
 
+fn alone(folder: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// A file that is being written. Dropped before it is [kept](Self::keep) it leaves nothing behind.
 pub(crate) struct NewFile<'s> {
     storage: &'s Storage,
@@ -230,12 +256,12 @@ mod tests {
         assert_eq!(refused.status, 507);
         drop(cut);
         let names = || fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(names(), 1);
+        assert_eq!(names(), 2, "the file and the lock");
         assert!(storage.check(5).is_ok() && storage.check(6).is_err());
 
         std::mem::forget(storage.create("c".to_owned()).unwrap());
         let storage = Storage::open(folder.path(), 10).unwrap();
-        assert_eq!(names(), 1, "a server that died leaves nothing either");
+        assert_eq!(names(), 2, "a server that died leaves nothing either");
         assert!(storage.check(5).is_ok() && storage.check(6).is_err());
         storage.remove("a").unwrap();
         assert!(storage.check(10).is_ok());

@@ -5,6 +5,7 @@ pub(crate) mod batches;
 mod changes;
 pub(crate) mod files;
 mod idempotency;
+pub(crate) mod webhooks;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -25,6 +26,7 @@ const TABLES: &[&str] = &[
     changes::TABLE,
     files::TABLE,
     batches::TABLE,
+    webhooks::TABLE,
 ];
 
 /// An open `server.db`.

@@ -8,3 +8,4 @@ mod life;
 mod openai;
 mod openapi;
 mod settings;
+mod webhooks;
