@@ -317,7 +317,7 @@ fn a_deleted_file_is_gone_and_its_room_is_free() {
     let names = std::fs::read_dir(desk.folder.path().join("files")).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
-    assert_eq!(names, [id.clone()]);
+    assert_eq!(names, std::slice::from_ref(&id));
     let deleted = desk.delete(&format!("/v1/files/{id}")).is(200).json();
     assert_eq!(
         deleted,
