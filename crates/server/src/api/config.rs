@@ -27,7 +27,8 @@ fn key(call: &Call<'_>) -> Result<&'static SettingKey, Problem> {
 }
 
 /// `GET /api/v1/config`.
-pub(super) fn list(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let settings = settings(app)?.settings(&app.records, &app.events)?;
     let mut all = Vec::new();
     for key in SettingKey::all() {
@@ -38,6 +39,7 @@ pub(super) fn list(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
 
 /// `GET /api/v1/config/{key}`.
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let key = key(call)?;
     let settings = settings(app)?.settings(&app.records, &app.events)?;
     let setting = ShownSetting::from(settings.explain(key.name())?);
@@ -46,6 +48,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 
 /// `PUT /api/v1/config/{key}`.
 pub(super) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let key = key(call)?;
     let value = match call.json::<NewValue>()?.value {
         Value::String(text) => text,
@@ -63,6 +66,7 @@ pub(super) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 
 /// `DELETE /api/v1/config/{key}`: what is stored is forgotten.
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let key = key(call)?;
     change(app, call, key, None)
 }
@@ -83,6 +87,7 @@ fn change(
 
 /// `GET /api/v1/config-changes`: newest first.
 pub(super) fn changes(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["limit"])?;
     let changes = app.records.changes(limit(call, 100, 1_000)?)?;
     Ok(Response::json(200, &json!({"data": changes})))
 }

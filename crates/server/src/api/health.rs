@@ -27,6 +27,7 @@ pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
 }
 
 /// `GET /api/v1/overview`.
-pub(super) fn overview(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+pub(super) fn overview(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     Ok(Response::json(200, &app.overview.whole()?))
 }

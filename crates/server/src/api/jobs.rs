@@ -39,6 +39,7 @@ struct NewJob {
 
 /// `POST /api/v1/jobs`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let key = once::key(call)?;
     let body: Value = call.json()?;
     let request = hash(&[body.to_string().as_bytes()]);
@@ -194,6 +195,7 @@ fn shown(job: &JobState) -> Response {
 
 /// `GET /api/v1/jobs/{job_id}`: with `wait` it waits so many seconds for the end.
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["wait"])?;
     let id: JobId = call.param("job_id")?;
     let wait = match call.query::<f64>("wait")? {
         None => Duration::ZERO,
@@ -238,6 +240,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 
 /// `DELETE /api/v1/jobs/{job_id}`: cancels a job that is open, consumes one that has ended.
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let id: JobId = call.param("job_id")?;
     // What changes in between is looked at again.
     for _ in 0..3 {
@@ -279,6 +282,7 @@ fn is_child(app: &App, process: ProcessId) -> Result<bool, Problem> {
 
 /// `GET /api/v1/jobs?process_id=…`: the jobs of a process, a page at a time.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["process_id", "status", "after", "limit"])?;
     let Some(process) = call.query::<ProcessId>("process_id")? else {
         let why = "process_id: name the process whose jobs are asked for";
         return Err(Problem::invalid(why).param("process_id"));

@@ -20,8 +20,9 @@ pub(super) fn key(call: &Call<'_>) -> Result<Option<Hash>, Problem> {
     let Some(key) = call.head.header("idempotency-key") else {
         return Ok(None);
     };
-    if key.is_empty() || key.len() > LONGEST {
-        let why = format!("idempotency-key: send from 1 to {LONGEST} bytes");
+    let is_plain = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if key.is_empty() || key.len() > LONGEST || !is_plain {
+        let why = format!("idempotency-key: send from 1 to {LONGEST} visible characters of ASCII");
         return Err(Problem::invalid(why).param("idempotency-key"));
     }
     Ok(Some(hash(&[call.head.path.as_bytes(), key.as_bytes()])))

@@ -32,6 +32,7 @@ fn shown(app: &App, process: &ProcessState) -> Value {
 
 /// `POST /api/v1/processes`: a job for each line of the body, all of them or none.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["type", "name"])?;
     let kind = call.query::<String>("type")?;
     let kind = kind.unwrap_or_else(|| "completion".to_owned());
     jobs::refuse_unknown(app, &kind)?;
@@ -118,6 +119,7 @@ fn fill(
 
 /// `GET /api/v1/processes`: newest first, a page at a time.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["state", "parents", "after", "limit"])?;
     let most = limit(call, 50, 500)?;
     let open = match call.query::<String>("state")?.as_deref() {
         None => None,
@@ -167,12 +169,14 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
 
 /// `GET /api/v1/processes/{process_id}`.
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let process = find(app, call.param("process_id")?)?;
     Ok(Response::json(200, &shown(app, &process)))
 }
 
 /// `DELETE /api/v1/processes/{process_id}`: with all its jobs.
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["force"])?;
     let process = find(app, call.param("process_id")?)?;
     let counts = &process.counts;
     let has_work = !process.is_finished() || counts.completed > 0;
@@ -189,12 +193,14 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 
 /// `POST /api/v1/processes/{process_id}/cancel`.
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let cancelled = change(app, call, |id| app.queue.cancel(id))?;
     Ok(Response::json(200, &json!({"cancelled": cancelled})))
 }
 
 /// `POST /api/v1/processes/{process_id}/retry`.
 pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let retried = change(app, call, |id| app.queue.retry_failed(id))?;
     Ok(Response::json(200, &json!({"retried": retried})))
 }
@@ -212,6 +218,7 @@ fn change(
 
 /// `GET /api/v1/batches`: those of a process, or all.
 pub(super) fn batches(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["process_id"])?;
     let process = call.query::<ProcessId>("process_id")?;
     let batches = app.queue.batches(process)?;
     let shown: Vec<Value> = batches.iter().map(shapes::batch).collect();

@@ -24,6 +24,7 @@ const NAMED: usize = 5;
 
 /// `GET …/{process_id}/results`: a line each, as they are read.
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["after", "limit"])?;
     let process = processes::find(app, call.param("process_id")?)?.process_id;
     let mut after = call.query::<JobId>("after")?;
     let mut left = limit(call, MOST_LINES, MOST_LINES)?;
@@ -48,6 +49,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 
 /// `DELETE …/{process_id}/results`: deletes outcomes that were saved, up to the job `through` or all there are.
 pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["through"])?;
     let process = processes::find(app, call.param("process_id")?)?;
     let id = process.process_id;
     if process.info.parent.is_some() {
@@ -99,6 +101,7 @@ fn refuse_open(app: &App, process: ProcessId, job: JobId) -> Result<(), Problem>
 
 /// `GET …/{process_id}/failures`: what jobs failed with, the most frequent first.
 pub(super) fn failures(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let process = processes::find(app, call.param("process_id")?)?;
     let mut groups: HashMap<(&'static str, String), (u64, Vec<JobId>)> = HashMap::new();
     let (mut after, mut seen) = (None, 0);

@@ -14,6 +14,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on.
 pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["last_event_id"])?;
     let named = call.query::<String>("last_event_id")?;
     let named = call
         .head

@@ -108,6 +108,23 @@ impl Call<'_> {
         }
     }
 
+    /// Refuses parameters of the query other than these: one that is misspelt would go unnoticed.
+    ///
+    /// # Errors
+    /// When there is another one.
+    pub fn takes(&self, names: &[&str]) -> Result<(), Problem> {
+        let mut named = self.head.query.iter().map(|(name, _)| name.as_str());
+        let Some(other) = named.find(|name| !names.contains(name)) else {
+            return Ok(());
+        };
+        let why = match names {
+            [] => "nothing is to be named here in the query".to_owned(),
+            names => format!("there are: {}", names.join(", ")),
+        };
+        let why = format!("there is no parameter {other:?}; {why}");
+        Err(Problem::invalid(why).param(other))
+    }
+
     /// The whole body, which has at most so many bytes.
     ///
     /// # Errors

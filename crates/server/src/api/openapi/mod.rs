@@ -13,7 +13,8 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 
 /// `GET /api/v1/openapi.json`.
-pub(super) fn openapi(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+pub(super) fn openapi(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
     let kinds: Vec<&str> = super::jobs::offered(app).collect();
     Ok(Response::json(200, &document(&kinds)))
 }
