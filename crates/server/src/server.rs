@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use batchwright::config::{ConfigStore, SettingsWatch};
@@ -298,16 +299,20 @@ impl RunningServer {
         self.worker.is_finished()
     }
 
-    /// Takes no more requests and starts no more jobs; waits for those under way, each up to its grace period. What
-    /// is left goes back to the queue.
+    /// Takes no more requests and starts no more jobs; waits for those under way, both at once, up to their grace
+    /// periods. What is left goes back to the queue.
     ///
     /// # Errors
     /// What ended the worker.
     pub fn stop(mut self) -> Result<WorkerReport, Error> {
         self.app.events.close();
-        self.listener.stop(self.grace);
+        let (listener, grace, worker) = (&mut self.listener, self.grace, self.worker);
+        let report = thread::scope(|scope| {
+            scope.spawn(|| listener.stop(grace));
+            worker.stop()
+        });
         drop((self.batches, self.webhooks));
-        self.worker.stop()
+        report
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         limits: &shared.limits,
         pace: Pace::new(),
         body_ended: true,
+        is_head: false,
         body: (Vec::new(), 0),
     };
     let ended = wire.serve(open, shared, reached);
@@ -48,6 +49,8 @@ struct Wire<'s> {
     limits: &'s Limits,
     pace: Pace,
     body_ended: bool,
+    /// True where the request is answered without a body.
+    is_head: bool,
     /// Bytes of the body that have come and were not yet taken, and how many of them were.
     body: (Vec<u8>, usize),
 }
@@ -60,7 +63,7 @@ impl Wire<'_> {
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let head = match self.head(open) {
+            let head = match self.head() {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(()),
                 Err(Refused::Http(error)) => return self.refuse(&error),
@@ -70,16 +73,22 @@ impl Wire<'_> {
             open.set_idle(false);
             self.pace = Pace::new();
             let path = head.path.clone();
+            self.is_head = head.method == "HEAD";
             let response = match shared.service.admit(&head, reached) {
-                Ok(()) => self.answer(head, &*shared.service),
+                Ok(()) => {
+                    let response = self.answer(head, &*shared.service);
+                    // What is left of a short body is taken, so that the connection can be used again and a
+                    // client that is still sending sees the answer.
+                    self.drain();
+                    response
+                }
+                // Nobody waits for the body of somebody who may not ask: the answer goes out, and behind it the
+                // connection ends.
                 Err(refusal) => refusal,
             };
             if shared.stopping.load(Ordering::SeqCst) {
                 self.http.set_keep_alive(false);
             }
-            // What is left of a short body is taken, so that the connection can be used again and a client that
-            // is still sending sees the answer.
-            self.drain();
             self.send(response, &path)?;
             if !self.http.keep_alive() {
                 return Ok(());
@@ -88,7 +97,7 @@ impl Wire<'_> {
     }
 
     /// The next request. `None` when the client is done.
-    fn head(&mut self, open: &Open) -> Result<Option<Head>, Refused> {
+    fn head(&mut self) -> Result<Option<Head>, Refused> {
         let mut deadline = Instant::now() + self.limits.idle;
         let mut begun = false;
         if self.http.requests_served() == 0 {
@@ -107,9 +116,9 @@ impl Wire<'_> {
                 // The end of the last request's body, where nobody asked for it.
                 ServerEvent::RequestEnd | ServerEvent::Body(_) => {}
                 ServerEvent::NeedInput => {
+                    // It counts as idle until its head is whole: a beginning costs its sender nothing.
                     if self.http.progress() == http_net::Progress::Head && !begun {
                         begun = true;
-                        open.set_idle(false);
                         deadline = Instant::now() + self.limits.head;
                     }
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -181,6 +190,7 @@ impl Wire<'_> {
         }
         match response.body {
             Body::Empty | Body::Full(_) => {}
+            _ if self.is_head => self.end_body()?,
             Body::Reader(mut reader, _) => {
                 let mut buffer = vec![0; CHUNK];
                 loop {

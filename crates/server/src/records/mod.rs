@@ -98,11 +98,15 @@ impl Records {
 
 /// What `server.db` could not do.
 pub(crate) fn failed(what: &str, error: &rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
+    };
     let kind = match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DiskFull) => {
+        Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
             ErrorKind::Transient
         }
-        _ => ErrorKind::Invalid,
+        // Nothing that a client could do about it.
+        _ => ErrorKind::Malformed,
     };
     Error::new(kind, format!("{what}: {error}"))
 }
