@@ -18,6 +18,13 @@ pub(crate) struct Guard {
     hosts: Vec<String>,
 }
 
+/// Headers that say who asks: of two, one would go unseen.
+const ONCE: [&str; 4] = [
+    "authorization",
+    "idempotency-key",
+    "origin",
+    "sec-fetch-site",
+];
 /// What anybody may see: nothing of it tells about jobs.
 const OPEN: [&str; 3] = ["/", "/healthz", "/favicon.ico"];
 
@@ -38,6 +45,13 @@ impl Guard {
     /// # Errors
     /// 421 for a name that is not ours, 403 for a page of another site, 401 without the token.
     pub fn check(&self, head: &Head, reached: SocketAddr) -> Result<(), Problem> {
+        if head.is_absolute {
+            let why = "this server is no proxy: ask for a path";
+            return Err(Problem::new(421, "unknown_host", why));
+        }
+        if let Some(name) = ONCE.into_iter().find(|name| head.count(name) > 1) {
+            return Err(Problem::invalid(format!("{name} is there more than once")));
+        }
         self.check_host(head, reached.ip())?;
         check_origin(head)?;
         match &self.token {
@@ -65,19 +79,20 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
     let refused = |why: String| Err(Problem::new(403, "cross_site", why));
     if let Some(origin) = head.header("origin") {
         let host = head.header("host").unwrap_or_default();
-        let same = origin
-            .split_once("://")
-            .is_some_and(|(_, theirs)| theirs.eq_ignore_ascii_case(host));
+        let same = origin.split_once("://").is_some_and(|(scheme, theirs)| {
+            // Behind a proxy the page came by https.
+            ["http", "https"].contains(&scheme) && theirs.eq_ignore_ascii_case(host)
+        });
         if !same {
             return refused(format!("pages of {origin} may not ask here"));
         }
     }
     // A link to the dashboard on another page is fine; what is not a page, is not.
-    match head.header("sec-fetch-site") {
-        Some("cross-site" | "same-site") if head.path != "/" => {
-            refused("pages of other sites may not ask here".to_owned())
-        }
-        _ => Ok(()),
+    let site = head.header("sec-fetch-site").unwrap_or("none");
+    let other = !["same-origin", "none"].contains(&site.to_ascii_lowercase().as_str());
+    match other && head.path != "/" {
+        true => refused("pages of other sites may not ask here".to_owned()),
+        false => Ok(()),
     }
 }
 

@@ -25,6 +25,7 @@ mod http;
 mod observe;
 mod openai;
 mod overview;
+mod private;
 mod problem;
 mod records;
 mod router;

@@ -23,6 +23,7 @@ use crate::http::{Limits, Listener};
 use crate::observe::Observer;
 use crate::openai::{OpenAi, Progress};
 use crate::overview::Overview;
+use crate::private;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::watcher::Watcher;
@@ -187,7 +188,7 @@ impl Server {
         let failed = |what: String| {
             move |error: std::io::Error| Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
         };
-        std::fs::create_dir_all(&folder).map_err(failed(folder.display().to_string()))?;
+        private::create_folder(&folder).map_err(failed(folder.display().to_string()))?;
         let records = Records::open(&folder.join("server.db"))?;
         let listener = TcpListener::bind(self.address)
             .map_err(failed(format!("cannot listen on {}", self.address)))?;

@@ -25,6 +25,10 @@ pub(crate) struct Head {
     headers: Vec<(String, String)>,
     /// True where a body may follow.
     pub has_body: bool,
+    /// Its length, where it is told.
+    length: Option<u64>,
+    /// True where the target names a host of its own, as only proxies are asked.
+    pub is_absolute: bool,
 }
 
 impl Head {
@@ -40,9 +44,16 @@ impl Head {
                     (name.to_ascii_lowercase(), value)
                 })
                 .collect(),
+            length: head.content_length(),
+            is_absolute: !head.target().starts_with('/'),
             has_body: head.content_length() != Some(0)
                 && !matches!(head.framing(), http_net::BodyFraming::None),
         }
+    }
+
+    /// How many headers have this name, which is in lower case.
+    pub fn count(&self, name: &str) -> usize {
+        self.headers.iter().filter(|(n, _)| n == name).count()
     }
 
     /// The first header of this name, which is in lower case.
@@ -130,6 +141,9 @@ impl Call<'_> {
     /// # Errors
     /// When it is longer, too slow or cut off.
     pub fn bytes(&mut self, most: u64) -> Result<Vec<u8>, Problem> {
+        if self.head.length.is_some_and(|length| length > most) {
+            return Err(Problem::too_large(most));
+        }
         let mut body = Vec::new();
         (&mut self.body).take(most + 1).read_to_end(&mut body)?;
         match body.len() as u64 > most {

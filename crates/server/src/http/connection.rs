@@ -1,6 +1,7 @@
 //! One connection: requests come in one after another, each is judged, answered, and sent in time or cut off.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
     };
     let limits = http_net::Limits::new().with_max_body(u64::MAX);
     let mut wire = Wire {
+        open,
         stream,
         http: ServerConn::with_limits(limits),
         out: Vec::new(),
@@ -33,9 +35,10 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         pace: Pace::new(),
         body_ended: true,
         is_head: false,
+        waits_for_us: false,
         body: (Vec::new(), 0),
     };
-    let ended = wire.serve(open, shared, reached);
+    let ended = wire.serve(shared, reached);
     if let Err(error) = &ended {
         log::debug!("a connection ended: {error}");
     }
@@ -43,6 +46,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
 }
 
 struct Wire<'s> {
+    open: &'s Open,
     stream: &'s TcpStream,
     http: ServerConn,
     out: Vec<u8>,
@@ -51,14 +55,16 @@ struct Wire<'s> {
     body_ended: bool,
     /// True where the request is answered without a body.
     is_head: bool,
+    /// True where the client sends its body only once it is asked for it.
+    waits_for_us: bool,
     /// Bytes of the body that have come and were not yet taken, and how many of them were.
     body: (Vec<u8>, usize),
 }
 
 impl Wire<'_> {
-    fn serve(&mut self, open: &Open, shared: &Shared, reached: SocketAddr) -> io::Result<()> {
+    fn serve(&mut self, shared: &Shared, reached: SocketAddr) -> io::Result<()> {
         loop {
-            open.set_idle(true);
+            self.open.set_idle(true);
             // Whoever stops the server ends those that are idle, once; this one may have become so just behind that.
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
@@ -70,10 +76,11 @@ impl Wire<'_> {
                 Err(Refused::Late) => return self.late(),
                 Err(Refused::Io(error)) => return Err(error),
             };
-            open.set_idle(false);
+            self.open.set_idle(false);
             self.pace = Pace::new();
             let path = head.path.clone();
             self.is_head = head.method == "HEAD";
+            self.waits_for_us = false;
             let response = match shared.service.admit(&head, reached) {
                 Ok(()) => {
                     let response = self.answer(head, &*shared.service);
@@ -136,14 +143,9 @@ impl Wire<'_> {
 
     fn answer(&mut self, head: Head, service: &dyn Service) -> Response {
         let path = head.path.clone();
-        if !self.body_ended && head.header("expect").is_some() {
-            let mut line = Vec::new();
-            if self.http.send_continue(&mut line).is_ok()
-                && let Err(error) = self.write_all(&line)
-            {
-                return Problem::from(error).response(&path);
-            }
-        }
+        let expects = head.header("expect");
+        self.waits_for_us =
+            expects.is_some_and(|expects| expects.eq_ignore_ascii_case("100-continue"));
         let mut call = Call {
             head,
             params: Vec::new(),
@@ -158,8 +160,21 @@ impl Wire<'_> {
         })
     }
 
+    /// Asks a client for its body that sends none before.
+    fn invite(&mut self) -> io::Result<()> {
+        let mut line = Vec::new();
+        if mem::take(&mut self.waits_for_us) && self.http.send_continue(&mut line).is_ok() {
+            self.write_all(&line)?;
+        }
+        Ok(())
+    }
+
     /// Reads what is left of a body, up to a bound.
     fn drain(&mut self) {
+        if self.waits_for_us {
+            // It will not come.
+            return;
+        }
         let most = self.limits.leftover;
         let mut left = (&mut *self).take(most);
         let _ = io::copy(&mut left, &mut io::sink());
@@ -226,7 +241,7 @@ impl Wire<'_> {
     }
 
     fn send_out(&mut self) -> io::Result<()> {
-        let out = std::mem::take(&mut self.out);
+        let out = mem::take(&mut self.out);
         let sent = self.write_all(&out);
         self.out = out;
         self.out.clear();
@@ -333,7 +348,11 @@ impl Read for Wire<'_> {
                     self.pace.check(self.limits)?;
                     let before = Instant::now();
                     let buffered = self.http.remaining_input().len();
-                    self.fill(self.limits.stall).map_err(|error| {
+                    self.invite()?;
+                    self.open.set_receiving(true);
+                    let filled = self.fill(self.limits.stall);
+                    self.open.set_receiving(false);
+                    filled.map_err(|error| {
                         self.body_ended = true;
                         match is_timeout(&error) {
                             true => too_slow().into(),
@@ -406,12 +425,17 @@ impl Pace {
         self.waited += waited;
     }
 
-    fn check(&self, limits: &Limits) -> io::Result<()> {
-        let allowed = Duration::from_secs(self.moved / limits.slowest.max(1));
-        match self.waited > limits.stall + allowed {
-            true => Err(too_slow().into()),
-            false => Ok(()),
+    /// Looks once a time of `stall` was waited, at what moved in it: a quick beginning is no credit for later.
+    fn check(&mut self, limits: &Limits) -> io::Result<()> {
+        if self.waited < limits.stall {
+            return Ok(());
         }
+        let least = limits.slowest as f64 * self.waited.as_secs_f64();
+        if (self.moved as f64) < least {
+            return Err(too_slow().into());
+        }
+        *self = Self::new();
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::connection;
 use super::{Call, Head, Response};
@@ -55,6 +55,8 @@ impl Default for Limits {
 const STACK_SIZE: usize = 1 << 20;
 /// With more of them it is likelier that one has a processor while clients keep all others busy.
 const ACCEPTORS: usize = 2;
+/// A body that is still on its way when the server stops has so long to come.
+const UPLOADS_END: Duration = Duration::from_secs(2);
 /// How long to rest when the machine has nothing left for one more connection.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -63,11 +65,17 @@ pub(super) struct Open {
     pub stream: TcpStream,
     /// Since when nothing has been asked on it; `None` while something is.
     idle: Mutex<Option<Instant>>,
+    /// True while it waits for bytes of a body.
+    receiving: AtomicBool,
 }
 
 impl Open {
     pub fn set_idle(&self, idle: bool) {
         *self.idle.lock() = idle.then(Instant::now);
+    }
+
+    pub fn set_receiving(&self, receiving: bool) {
+        self.receiving.store(receiving, Ordering::Relaxed);
     }
 }
 
@@ -76,7 +84,7 @@ pub(super) struct Shared {
     pub service: Arc<dyn Service>,
     pub limits: Limits,
     pub stopping: AtomicBool,
-    connections: Mutex<HashMap<u64, Arc<Open>>>,
+    connections: Mutex<Connections>,
     gone: Condvar,
 }
 
@@ -141,16 +149,14 @@ impl Listener {
                 let _ = open.stream.shutdown(Shutdown::Both);
             }
         }
-        while !connections.is_empty() {
-            if self
-                .shared
-                .gone
-                .wait_until(&mut connections, deadline)
-                .timed_out()
-            {
-                break;
+        let brief = deadline.min(Instant::now() + UPLOADS_END);
+        self.shared.wait_for_all(&mut connections, brief);
+        for open in connections.values() {
+            if open.receiving.load(Ordering::Relaxed) {
+                let _ = open.stream.shutdown(Shutdown::Read);
             }
         }
+        self.shared.wait_for_all(&mut connections, deadline);
         for open in connections.values() {
             let _ = open.stream.shutdown(Shutdown::Both);
         }
@@ -198,11 +204,22 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, first: u64) {
     }
 }
 
+type Connections = HashMap<u64, Arc<Open>>;
+
 impl Shared {
+    fn wait_for_all(&self, open: &mut MutexGuard<'_, Connections>, deadline: Instant) {
+        while !open.is_empty() {
+            if self.gone.wait_until(open, deadline).timed_out() {
+                break;
+            }
+        }
+    }
+
     fn admit(self: &Arc<Self>, stream: TcpStream, number: u64) {
         let open = Arc::new(Open {
             stream,
             idle: Mutex::new(Some(Instant::now())),
+            receiving: AtomicBool::new(false),
         });
         if self.connections.lock().len() >= self.limits.connections && !self.make_room() {
             return turn_away(&open.stream);

@@ -1,12 +1,13 @@
 //! The files of the Batch endpoint on the disk: written piece by piece, bounded all together.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use batchwright::{Error, ErrorKind};
 use parking_lot::Mutex;
 
+use crate::private;
 use crate::problem::Problem;
 
 /// Where files lie, and how much they take up.
@@ -28,7 +29,7 @@ impl Storage {
     /// When the folder cannot be used.
     pub fn open(folder: &Path, most: u64) -> Result<Self, Error> {
         let open = || -> io::Result<u64> {
-            fs::create_dir_all(folder)?;
+            private::create_folder(folder)?;
             // Those of another server are still being written.
             let alone = alone(folder)?.is_some();
             let mut used = 0;
@@ -113,7 +114,10 @@ impl Storage {
     /// When it cannot be made.
     pub fn create(&self, id: String) -> io::Result<NewFile<'_>> {
         let partial = self.path(&format!("{id}{PARTIAL}"));
-        let file = File::create_new(&partial)?;
+        let file = private::options()
+            .create_new(true)
+            .write(true)
+            .open(&partial)?;
         Ok(NewFile {
             storage: self,
             id,
@@ -137,7 +141,7 @@ impl Storage {
     /// # Errors
     /// When it cannot be.
     pub fn append(&self, id: &str) -> io::Result<File> {
-        OpenOptions::new()
+        private::options()
             .create(true)
             .read(true)
             .append(true)
@@ -173,7 +177,7 @@ impl Storage {
 }
 
 fn alone(folder: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new()
+    let file = private::options()
         .create(true)
         .truncate(false)
         .write(true)

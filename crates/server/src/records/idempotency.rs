@@ -314,7 +314,10 @@ impl Owner {
         let path = lock_of(folder, &name);
         // By its own name only once it is locked: until then nobody must take it for that of a dead one.
         let early = path.with_extension("starting");
-        let file = File::options().create_new(true).write(true).open(&early)?;
+        let file = crate::private::options()
+            .create_new(true)
+            .write(true)
+            .open(&early)?;
         file.lock()?;
         std::fs::rename(&early, &path)?;
         Ok(Self {

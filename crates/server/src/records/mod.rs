@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::private;
 use batchwright::progress::Timestamp;
 use batchwright::{Error, ErrorKind};
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -52,6 +53,15 @@ impl Records {
     /// When it cannot be opened or is no such file.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error: rusqlite::Error| failed(&format!("{}", path.display()), &error);
+        // SQLite's own files beside it take its mode.
+        private::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|error| {
+                let why = format!("{}: {error}", path.display());
+                Error::new(ErrorKind::Invalid, why)
+            })?;
         let database = Connection::open(path).map_err(failed)?;
         database
             .busy_timeout(Duration::from_secs(10))
