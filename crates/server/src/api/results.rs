@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use batchwright::queue::JobStatus;
-use batchwright::{JobId, ProcessId};
+use batchwright::queue::{DeliveredResult, JobReceipt, JobStatus};
+use batchwright::{Error, JobId, JobQueue, ProcessId};
 use serde_json::json;
 
 use super::{limit, processes};
@@ -22,18 +22,30 @@ const MOST_FAILED: u64 = 10_000;
 /// Jobs that are named of each failure.
 const NAMED: usize = 5;
 
-/// `GET …/{process_id}/results`: a line each, as they are read.
+/// `GET …/{process_id}/results`: a line each, as they are read, up to the first job that is open: whoever goes on behind
+/// the last line misses none. With `open=skip` also those behind open jobs.
 pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["after", "limit"])?;
+    call.takes(&["after", "limit", "open"])?;
     let process = processes::find(app, call.param("process_id")?)?.process_id;
     let mut after = call.query::<JobId>("after")?;
+    let skips = match call.query::<String>("open")?.as_deref() {
+        None | Some("stop") => false,
+        Some("skip") => true,
+        Some(other) => {
+            let why = format!("open: write stop or skip, not {other:?}");
+            return Err(Problem::invalid(why).param("open"));
+        }
+    };
     let mut left = limit(call, MOST_LINES, MOST_LINES)?;
     let queue = app.queue.clone();
     let write = move |out: &mut dyn Write| {
         while left > 0 {
-            let chunk = queue
-                .peek_after(process, after, CHUNK.min(left))
-                .map_err(io::Error::other)?;
+            let most = CHUNK.min(left);
+            let chunk = match skips {
+                true => queue.peek_after(process, after, most),
+                false => without_gap(&queue, process, after, most),
+            };
+            let chunk = chunk.map_err(io::Error::other)?;
             let Some(last) = chunk.last() else { break };
             after = Some(last.result.job_id);
             left -= chunk.len();
@@ -47,7 +59,23 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     Ok(Response::stream("application/jsonl", write))
 }
 
-/// `DELETE …/{process_id}/results`: deletes outcomes that were saved, up to the job `through` or all there are.
+/// The next outcomes, as far as no open job is before them.
+fn without_gap(
+    queue: &JobQueue,
+    process: ProcessId,
+    after: Option<JobId>,
+    most: usize,
+) -> Result<Vec<DeliveredResult>, Error> {
+    // First the jobs: one that ends, or is put back, in between makes no gap that way.
+    let jobs = queue.items(process, after, most)?;
+    let mut chunk = queue.peek_after(process, after, most)?;
+    let pairs = jobs.iter().zip(&chunk);
+    let whole = pairs.take_while(|(job, one)| job.job_id == one.result.job_id);
+    chunk.truncate(whole.count());
+    Ok(chunk)
+}
+
+/// `DELETE …/{process_id}/results`: deletes outcomes that were saved, up to the job `through`.
 pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["through"])?;
     let process = processes::find(app, call.param("process_id")?)?;
@@ -56,25 +84,21 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
         let why = "a job waits for the results of this process and collects them";
         return Err(Problem::conflict(why));
     }
-    let through = call.query::<JobId>("through")?;
-    if let Some(through) = through {
-        refuse_open(app, id, through)?;
-    }
+    let Some(through) = call.query::<JobId>("through")? else {
+        let why = "through: send the job_id of the last line that you have saved; what ended since is not deleted then";
+        return Err(Problem::invalid(why).param("through"));
+    };
+    let through = last_of_saved(app, id, through)?;
     let (mut after, mut consumed) = (None, 0);
     loop {
-        let mut chunk = app.queue.peek_after(id, after, CHUNK)?;
+        let chunk = app.queue.peek_after(id, after, CHUNK)?;
         let Some(last) = chunk.last() else { break };
         after = Some(last.result.job_id);
-        let beyond = |through: JobId| {
-            let at = chunk.iter().position(|one| one.result.job_id >= through)?;
-            let is_it = chunk[at].result.job_id == through;
-            Some(at + usize::from(is_it))
-        };
-        let end = through.and_then(beyond);
-        chunk.truncate(end.unwrap_or(chunk.len()));
-        let receipts: Vec<_> = chunk.iter().map(|one| one.receipt).collect();
+        let is_last = last.receipt.job >= through.job;
+        let receipts = chunk.iter().map(|one| one.receipt);
+        let receipts: Vec<_> = receipts.take_while(|one| one.job <= through.job).collect();
         consumed += app.queue.ack(&receipts)?;
-        if end.is_some() {
+        if is_last {
             break;
         }
     }
@@ -82,19 +106,37 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     Ok(Response::json(200, &json!({"consumed": consumed})))
 }
 
-/// Refuses a job that has no outcome in the process.
-fn refuse_open(app: &App, process: ProcessId, job: JobId) -> Result<(), Problem> {
-    let known = app.queue.job(job)?;
-    match known.filter(|known| known.process_id == process) {
-        Some(known) if known.status.is_final() => Ok(()),
-        Some(_) => {
-            let why = format!("through: job {job} has not ended");
-            Err(Problem::conflict(why).param("through"))
+/// The receipt of the job up to which outcomes were saved.
+///
+/// # Errors
+/// When it has no outcome in the process, or a job before it is open: its outcome was in nothing that was read.
+fn last_of_saved(app: &App, process: ProcessId, through: JobId) -> Result<JobReceipt, Problem> {
+    let open = |job: JobId| {
+        let why = format!(
+            "through: job {job} has not ended, so nobody has read its outcome; name one before it, or delete single jobs \
+             by DELETE /api/v1/jobs/JOB"
+        );
+        Problem::conflict(why).param("through")
+    };
+    let known = app.queue.job(through)?;
+    let Some(known) = known.filter(|known| known.process_id == process) else {
+        let why =
+            format!("through: there is no job {through} in the process, or it was consumed before");
+        return Err(Problem::not_found(why).param("through"));
+    };
+    let receipt = known.receipt.ok_or_else(|| open(through))?;
+    let mut after = None;
+    loop {
+        let page = app.queue.items(process, after, CHUNK)?;
+        let mut saved = page.iter().take_while(|job| job.job_id != through);
+        if let Some(job) = saved.find(|job| !job.status.is_final()) {
+            return Err(open(job.job_id));
         }
-        None => {
-            let why =
-                format!("through: there is no job {job} in the process, or it was consumed before");
-            Err(Problem::not_found(why).param("through"))
+        match page.last() {
+            Some(last) if page.iter().all(|job| job.job_id != through) => {
+                after = Some(last.job_id);
+            }
+            _ => return Ok(receipt),
         }
     }
 }

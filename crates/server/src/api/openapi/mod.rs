@@ -96,6 +96,14 @@ impl Operation {
         self.parameter("query", name, schema, description)
     }
 
+    /// A query parameter that must be there.
+    fn needs(self, name: &str, schema: Value, description: &str) -> Self {
+        let mut this = self.query(name, schema, description);
+        let parameters = this.0["parameters"].as_array_mut();
+        parameters.and_then(|all| all.last_mut()).expect("a list")["required"] = json!(true);
+        this
+    }
+
     fn path(self, name: &str, description: &str) -> Self {
         let schema = match name {
             "key" => json!({"type": "string", "enum": schemas::keys()}),
@@ -374,10 +382,16 @@ fn results(add: &mut impl FnMut(&str, &str, Operation)) {
         "get",
         results,
         Operation::new("processes", "getResults", "The outcomes so far, one on each line")
-            .says("Nothing is deleted. Each line has the `job_id` behind which reading goes on. Of prompts it is the result \
+            .says("Nothing is deleted. It ends before the first job that is open, so that whoever goes on behind the last line misses \
+                   none. Each line has the `job_id` behind which reading goes on. Of prompts it is the result \
                    line that the command `run` writes; of other jobs it has `status`, `result` and `error`")
             .process()
             .query("after", id(), "Begin behind this job")
+            .query(
+                "open",
+                json!({"type": "string", "enum": ["stop", "skip"], "default": "stop"}),
+                "What to do at a job that is open: skip it shows all outcomes there are, also behind it",
+            )
             .query("limit", most, "How many at most")
             .answer_as(200, "JSON lines", "application/jsonl", json!({"type": "string"})),
     );
@@ -390,15 +404,15 @@ fn results(add: &mut impl FnMut(&str, &str, Operation)) {
             "Delete outcomes that were saved",
         )
         .process()
-        .query(
+        .needs(
             "through",
             id(),
-            "Up to this job; all that have ended without it",
+            "Up to this job: the last of those that were read and saved",
         )
         .answer(200, "So many outcomes were deleted", count("consumed"))
         .problem(
             409,
-            "The job has not ended, or another job collects the results",
+            "The job or one before it has not ended, or another job collects the results",
         ),
     );
     add(
