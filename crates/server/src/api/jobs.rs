@@ -40,16 +40,17 @@ struct NewJob {
 /// `POST /api/v1/jobs`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    let key = once::key(call)?;
+    let sent = once::key(call)?;
     let body: Value = call.json()?;
     let request = hash(&[body.to_string().as_bytes()]);
     let new: NewJob = serde_json::from_value(body)
         .map_err(|error| Problem::invalid(format!("the body is no job: {error}")))?;
     let named = new.process_id;
-    let Some(key) = key else {
+    // Among others in a process it must be known whose each job is, also of those that nobody asks for again.
+    let Some(key) = sent.or_else(|| named.map(|_| once::any_key())) else {
         let job = job(app, new)?;
-        let process = named.unwrap_or_else(ProcessId::new);
-        let id = enqueue(app, process, named.is_some(), job)?;
+        let process = ProcessId::new();
+        let id = enqueue(app, process, false, job)?;
         return Ok(once::created(&once::job_answer(id, process)));
     };
     let asked = Asked {
@@ -65,7 +66,10 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             match made {
                 Ok(id) => once::answered(&held, &once::job_answer(id, held.process)),
                 Err(problem) => {
-                    held.forget()?;
+                    // Whoever had the key before may have enqueued the job, and so may one that failed halfway.
+                    if !held.resumed && (400..500).contains(&problem.status) {
+                        held.forget()?;
+                    }
                     Err(problem)
                 }
             }
@@ -80,9 +84,14 @@ fn create_once(
     held: &HeldKey<'_>,
     is_named: bool,
 ) -> Result<JobId, Problem> {
-    let job = job(app, new)?;
+    let mut job = job(app, new)?;
+    let mut parts = job.clone().into_parts();
+    if is_named && parts.request_hash.is_none() {
+        let own = held.mark();
+        job = job.request_hash(&own);
+        parts.request_hash = Some(own);
+    }
     if held.resumed {
-        let parts = job.clone().into_parts();
         let mut last = None;
         loop {
             let jobs = app.queue.items(held.process, last, 1_000)?;
@@ -95,9 +104,9 @@ fn create_once(
                 let fits = || -> Result<bool, Problem> {
                     let state = app.queue.job(known.job_id)?;
                     let after = state.is_some_and(|state| state.created_at >= held.since);
-                    Ok(like && after && !app.records.is_answer(&answer())?)
+                    Ok(after && !app.records.is_answer(&answer())?)
                 };
-                if !is_named || fits()? {
+                if !is_named || (like && fits()?) {
                     return Ok(known.job_id);
                 }
             }

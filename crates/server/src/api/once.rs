@@ -15,7 +15,7 @@ const LONGEST: usize = 255;
 /// The client's key of a request, hashed together with what is asked for, if it sent one.
 ///
 /// # Errors
-/// When it is empty or too long.
+/// When it is empty, too long or of other characters, of which some would be taken for the same.
 pub(super) fn key(call: &Call<'_>) -> Result<Option<Hash>, Problem> {
     let Some(key) = call.head.header("idempotency-key") else {
         return Ok(None);
@@ -91,6 +91,9 @@ pub(super) fn answered(held: &HeldKey<'_>, answer: &Value) -> Result<Response, P
 /// on, and of what had not nothing is left.
 pub(crate) fn settle_abandoned(queue: &JobQueue, records: &Records) -> Result<(), Error> {
     for one in records.abandoned()? {
+        if !records.take_over(&one)? {
+            continue;
+        }
         let answer = match queue.process(one.process)? {
             None => None,
             Some(process) if !process.sealed => {

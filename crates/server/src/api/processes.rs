@@ -179,7 +179,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     call.takes(&["force"])?;
     let process = find(app, call.param("process_id")?)?;
     let counts = &process.counts;
-    let has_work = !process.is_finished() || counts.completed > 0;
+    let has_work = !process.is_finished() || counts.finished() > counts.consumed;
     if has_work && !call.query::<bool>("force")?.unwrap_or(false) {
         let why = "jobs of the process are open, or their results were not consumed: force=true deletes them all the \
                    same";

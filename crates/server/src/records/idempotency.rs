@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use batchwright::progress::Timestamp;
 use batchwright::{Error, ErrorKind, ProcessId};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Params, params};
 use sha2::{Digest, Sha256};
 
 use super::{Records, failed};
@@ -83,24 +83,37 @@ pub(crate) struct HeldKey<'r> {
 impl HeldKey<'_> {
     /// Notes what the request was, before what it asks for is done for good.
     pub fn note_request(&self, request: Hash) -> Result<(), Error> {
-        self.records.execute(
-            "UPDATE keys SET request = ?2 WHERE key = ?1",
-            params![&self.key[..], &request[..]],
+        self.update(
+            "UPDATE keys SET request = ?2 WHERE key = ?1 AND owner = ?3",
+            params![&self.key[..], &request[..], self.records.owner.name],
         )
     }
 
     /// Notes what is answered.
     pub fn note_answer(&self, answer: &str) -> Result<(), Error> {
-        self.records.execute(
-            "UPDATE keys SET answer = ?2 WHERE key = ?1",
-            params![&self.key[..], answer],
+        self.update(
+            "UPDATE keys SET answer = ?2 WHERE key = ?1 AND owner = ?3",
+            params![&self.key[..], answer, self.records.owner.name],
         )
     }
 
     /// Nothing came of it: the next request with this key is a first one.
     pub fn forget(&self) -> Result<(), Error> {
-        self.records
-            .execute("DELETE FROM keys WHERE key = ?1", [&self.key[..]])
+        self.update(
+            "DELETE FROM keys WHERE key = ?1 AND owner = ?2",
+            params![&self.key[..], self.records.owner.name],
+        )
+    }
+
+    /// A hash for a job that has none of its own, by which it is known as that of this key.
+    pub fn mark(&self) -> String {
+        self.key.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// # Errors
+    /// When the key is another server's by now.
+    fn update(&self, sql: &str, params: impl Params) -> Result<(), Error> {
+        self.records.update_own(sql, params)
     }
 }
 
@@ -115,6 +128,8 @@ impl Drop for HeldKey<'_> {
 /// A request that was begun by a server that has died: what becomes of it is to be decided.
 pub(crate) struct Abandoned {
     key: Hash,
+    /// The server that has died.
+    owner: String,
     pub process: ProcessId,
     /// A process of many jobs was to be made.
     pub many: bool,
@@ -164,11 +179,13 @@ impl Records {
                 return Ok(Claim::Answered(known.request, answer));
             }
             if known.owner == self.owner.name || self.owner.is_dead(&known.owner) {
-                let taken = self.changed(
-                    "UPDATE keys SET owner = ?3 WHERE key = ?1 AND owner = ?2 AND answer IS NULL",
-                    params![&key[..], known.owner, self.owner.name],
-                )?;
-                if taken == 1 {
+                let one = Abandoned {
+                    key,
+                    owner: known.owner,
+                    process: known.process,
+                    many: asked.many,
+                };
+                if self.take_over(&one)? {
                     held.process = known.process;
                     held.since = known.since;
                     held.request = known.request;
@@ -202,9 +219,10 @@ impl Records {
             .into_iter()
             .filter(|(_, _, _, owner)| self.owner.is_dead(owner));
         Ok(dead
-            .filter_map(|(key, process, many, _)| {
+            .filter_map(|(key, process, many, owner)| {
                 Some(Abandoned {
                     key: key.try_into().ok()?,
+                    owner,
                     process: ProcessId::from_bytes(process.try_into().ok()?),
                     many,
                 })
@@ -212,15 +230,38 @@ impl Records {
             .collect())
     }
 
-    /// What became of an abandoned request: its answer, or nothing.
+    /// Makes this server the one to decide about it. False when another one was first.
+    pub fn take_over(&self, one: &Abandoned) -> Result<bool, Error> {
+        let taken = self.changed(
+            "UPDATE keys SET owner = ?3 WHERE key = ?1 AND owner = ?2 AND answer IS NULL",
+            params![&one.key[..], one.owner, self.owner.name],
+        )?;
+        Ok(taken == 1)
+    }
+
+    /// What became of an abandoned request that was taken over: its answer, or nothing.
     pub fn settle_abandoned(&self, one: &Abandoned, answer: Option<&str>) -> Result<(), Error> {
         let key = &one.key[..];
         match answer {
-            Some(answer) => self.execute(
-                "UPDATE keys SET answer = ?2 WHERE key = ?1 AND answer IS NULL",
-                params![key, answer],
+            Some(answer) => self.update_own(
+                "UPDATE keys SET answer = ?2 WHERE key = ?1 AND owner = ?3 AND answer IS NULL",
+                params![key, answer, self.owner.name],
             ),
-            None => self.execute("DELETE FROM keys WHERE key = ?1 AND answer IS NULL", [key]),
+            None => self.update_own(
+                "DELETE FROM keys WHERE key = ?1 AND owner = ?2 AND answer IS NULL",
+                params![key, self.owner.name],
+            ),
+        }
+    }
+
+    /// Changes the row of a key of this server.
+    ///
+    /// # Errors
+    /// Of kind [`ErrorKind::Transient`] when it is another server's by now.
+    fn update_own(&self, sql: &str, params: impl Params) -> Result<(), Error> {
+        match self.changed(sql, params)? {
+            0 => Err(busy()),
+            _ => Ok(()),
         }
     }
 
@@ -376,4 +417,53 @@ fn forget_the_dead(folder: &Path) -> io::Result<()> {
 
 fn lock_of(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("server.{name}.lock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_another_server_has_taken_over_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Records::open(&folder.path().join("server.db")).unwrap();
+        let claim = |records: &Records| -> Option<ProcessId> {
+            match records.claim_key([7; 32], Asked::default(), Timestamp(1_000)) {
+                Ok(Claim::Mine(held)) => Some(held.process),
+                _ => None,
+            }
+        };
+        let died = open();
+        let process = claim(&died);
+        drop(died);
+        let starts = open();
+        let abandoned = starts.abandoned().unwrap();
+        assert_eq!(abandoned.len(), 1);
+        let lives = open();
+        let Ok(Claim::Mine(held)) = lives.claim_key([7; 32], Asked::default(), Timestamp(2_000))
+        else {
+            panic!("a dead server's key is free");
+        };
+        assert_eq!((Some(held.process), held.resumed), (process, true));
+        assert!(!starts.take_over(&abandoned[0]).unwrap());
+        assert!(starts.settle_abandoned(&abandoned[0], None).is_err());
+        held.note_request([1; 32]).unwrap();
+        held.note_answer("{}").unwrap();
+    }
+
+    #[test]
+    fn a_server_that_lost_a_key_writes_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("server.db")).unwrap();
+        let Ok(Claim::Mine(held)) = records.claim_key([7; 32], Asked::default(), Timestamp(1_000))
+        else {
+            panic!("nobody has it");
+        };
+        let taken = records.changed("UPDATE keys SET owner = 'other'", []);
+        assert_eq!(taken.unwrap(), 1);
+        assert!(held.note_request([1; 32]).is_err());
+        assert!(held.note_answer("{}").is_err());
+        assert!(held.forget().is_err());
+        assert!(records.known(&[7; 32]).unwrap().unwrap().answer.is_none());
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
-use batchwright::{ErrorKind, Handler, JobQueue, Worker};
+use batchwright::{ErrorKind, Handler, Job, JobId, JobQueue, ProcessId, Worker};
 use batchwright_server::{RunningServer, Server};
 use serde_json::{Value, json};
 
@@ -191,6 +191,7 @@ fn a_key_makes_one_job_however_often_it_is_sent() {
     desk.get(&place).is(404);
     keyed(&desk, &url, "", &body).is(400);
     keyed(&desk, &url, &"x".repeat(256), &body).is(400);
+    keyed(&desk, &url, "two words", &body).is(400);
 }
 
 /// As `kill -9` leaves it: what was begun is written down, what came of it is not.
@@ -251,6 +252,62 @@ fn a_death_between_the_job_and_the_answer_makes_no_second_job() {
     assert_eq!(jobs.map(|count| count.as_u64().unwrap()).sum::<u64>(), 4);
 }
 
+/// Another server over the same folder, whose worker carries out jobs of this kind alone.
+fn another(desk: &Desk, kind: &str) -> RunningServer {
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let worker = Worker::new(&queue).handle(kind, Handler::new(|job, _| job.parse::<String>()));
+    let server = Server::new(queue, worker).address(([127, 0, 0, 1], 0).into());
+    server.start().unwrap()
+}
+
+#[test]
+fn a_retry_that_is_refused_leaves_the_job_of_the_first_try_to_its_key() {
+    let mut desk = Desk::new();
+    let process = desk.post("/api/v1/jobs", &shout("first")).is(201).json()["process_id"].clone();
+    let body = json!({"type": "shout", "payload": "once", "process_id": process}).to_string();
+    let made = keyed(&desk, &desk.url("/api/v1/jobs"), "k", &body).is(201);
+    desk.stop();
+    forget_answers(desk.folder.path(), true);
+    let other = another(&desk, "whisper");
+    let url = format!("http://{}/api/v1/jobs", other.address());
+    keyed(&desk, &url, "k", &body).is(400);
+    other.stop().unwrap();
+    desk.start(|server| server);
+    let again = keyed(&desk, &desk.url("/api/v1/jobs"), "k", &body).is(201);
+    assert_eq!(again.json(), made.json());
+}
+
+#[test]
+fn a_retry_takes_nobody_elses_job_for_its_own() {
+    let mut desk = Desk::new();
+    let process = desk.post("/api/v1/jobs", &shout("first")).is(201).json()["process_id"].clone();
+    let prompt = json!({"type": "completion", "payload": {"prompt": "hi"}, "process_id": process});
+    let word = json!({"type": "shout", "payload": "same", "process_id": process});
+    for (body, key) in [(word, "k-word"), (prompt, "k-prompt")] {
+        let made = keyed(&desk, &desk.url("/api/v1/jobs"), key, &body.to_string()).is(201);
+        let others: Vec<Value> = (0..2)
+            .map(|_| desk.post("/api/v1/jobs", &body).is(201).json())
+            .collect();
+        // Its server dies before the job is there.
+        let made = made.json();
+        let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
+        ended(&desk, made["job_id"].as_str().unwrap());
+        desk.delete(&place).is(200);
+        desk.stop();
+        let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
+        let dead = "UPDATE keys SET owner = 'nobody', answer = NULL WHERE answer = ?1";
+        assert_eq!(database.execute(dead, [made.to_string()]).unwrap(), 1);
+        drop(database);
+        desk.start(|server| server);
+        let again = keyed(&desk, &desk.url("/api/v1/jobs"), key, &body.to_string()).is(201);
+        let again = again.json()["job_id"].clone();
+        assert!(
+            others.iter().all(|other| other["job_id"] != again),
+            "{again}"
+        );
+    }
+}
+
 #[test]
 fn a_death_in_the_middle_of_the_lines_leaves_nothing_of_them() {
     let mut desk = Desk::new();
@@ -298,10 +355,7 @@ fn a_killed_server_leaves_no_lock_behind_once_another_has_started() {
 #[test]
 fn two_servers_of_one_folder_make_one_job_of_a_key() {
     let desk = Desk::new();
-    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
-    let worker = Worker::new(&queue).handle("shout", Handler::new(|job, _| job.parse::<String>()));
-    let server = Server::new(queue, worker).address(([127, 0, 0, 1], 0).into());
-    let other: RunningServer = server.start().unwrap();
+    let other = another(&desk, "shout");
     let urls = [
         desk.url("/api/v1/jobs"),
         format!("http://{}/api/v1/jobs", other.address()),
@@ -370,8 +424,57 @@ fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
     assert_eq!(part["consumed"], 2);
     desk.delete(&format!("{place}?through={second}")).is(404);
     assert_eq!(read(&desk.get(&place).text), all[2..]);
-    assert_eq!(desk.delete(&place).is(200).json()["consumed"], 3);
+    let problem = desk.delete(&place).is(400).json();
+    assert_eq!(problem["param"], "through");
+    let last = all[4]["job_id"].as_str().unwrap();
+    let rest = desk
+        .delete(&format!("{place}?through={last}"))
+        .is(200)
+        .json();
+    assert_eq!(rest["consumed"], 3);
     desk.get(&place).is(404);
+}
+
+#[test]
+fn what_nobody_has_read_is_neither_passed_over_nor_deleted() {
+    let desk = Desk::new();
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let process = ProcessId::new();
+    let slow = Job::new("nobody's", &1).unwrap();
+    let quick = |n: usize| Job::new("shout", &n.to_string()).unwrap();
+    let ids = queue
+        .enqueue(process, [quick(0), slow, quick(2), quick(3)])
+        .unwrap();
+    for id in [ids[0], ids[2], ids[3]] {
+        ended(&desk, &id.to_string());
+    }
+    let place = format!("/api/v1/processes/{process}/results");
+    let read = |query: &str| -> Vec<String> {
+        let text = desk.get(&format!("{place}{query}")).is(200).text;
+        let line = |line: &str| -> Value { serde_json::from_str(line).unwrap() };
+        text.lines()
+            .map(|text| line(text)["job_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let named = |ids: &[JobId]| -> Vec<String> { ids.iter().map(JobId::to_string).collect() };
+    assert_eq!(read(""), named(&ids[..1]), "up to the open one");
+    assert_eq!(read("?open=skip"), named(&[ids[0], ids[2], ids[3]]));
+    desk.get(&format!("{place}?open=odd")).is(400);
+    for through in [ids[1], ids[3]] {
+        let problem = desk.delete(&format!("{place}?through={through}")).is(409);
+        assert!(problem.text.contains(&ids[1].to_string()), "{problem:?}");
+    }
+    desk.delete(&format!("/api/v1/jobs/{}", ids[1])).is(200);
+    assert_eq!(
+        read(&format!("?after={}", ids[0])),
+        named(&ids[1..]),
+        "all that had not been read"
+    );
+    let first = desk.delete(&format!("{place}?through={}", ids[0])).is(200);
+    assert_eq!(first.json()["consumed"], 1);
+    assert_eq!(read(""), named(&ids[1..]));
+    let rest = desk.delete(&format!("{place}?through={}", ids[3])).is(200);
+    assert_eq!(rest.json()["consumed"], 3);
 }
 
 #[test]
