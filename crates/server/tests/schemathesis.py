@@ -27,6 +27,11 @@ include-name = "POST /api/v1/processes"
 expected-statuses = ["2xx", "400", "422"]
 
 [[operations]]
+include-name = "PUT /api/v1/processes/{process_id}/webhook"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "400", "404"]
+
+[[operations]]
 include-name = "PUT /api/v1/config/{key}"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400"]

@@ -219,6 +219,7 @@ fn paths(kinds: &[&str]) -> Value {
     jobs(&mut add);
     processes(kinds, &mut add);
     results(&mut add);
+    webhooks(&mut add);
     settings(&mut add);
     server(&mut add);
     Value::Object(paths)
@@ -428,6 +429,37 @@ fn results(add: &mut impl FnMut(&str, &str, Operation)) {
     );
 }
 
+fn webhooks(add: &mut impl FnMut(&str, &str, Operation)) {
+    let webhook = "/api/v1/processes/{process_id}/webhook";
+    let none = "There is no such process, or it has no webhook";
+    let operation = |id: &str, summary: &str| {
+        Operation::new("processes", id, summary)
+            .path("process_id", "The process")
+            .problem(404, none)
+    };
+    add(
+        "put",
+        webhook,
+        operation("setWebhook", "Have an address told when the process has ended")
+            .says("It takes the place of the one that was there. The secret signs what is sent, and is told here alone")
+            .body("application/json", of("NewWebhook"))
+            .answer(201, "It is there", of("MadeWebhook"))
+            .problem(400, "Nothing can be sent to this address"),
+    );
+    add(
+        "get",
+        webhook,
+        operation("getWebhook", "How far the webhook has come").answer(
+            200,
+            "The webhook",
+            of("Webhook"),
+        ),
+    );
+    let mut gone = operation("deleteWebhook", "Have nobody told");
+    gone.0["responses"]["204"] = json!({"description": "Nobody is told"});
+    add("delete", webhook, gone);
+}
+
 fn settings(add: &mut impl FnMut(&str, &str, Operation)) {
     let one = "/api/v1/config/{key}";
     let tag = "settings";
@@ -553,7 +585,7 @@ mod tests {
                 methods.map(move |method| format!("{} {path}", method.to_uppercase()))
             })
             .collect();
-        let routes = super::super::ROUTES.iter();
+        let routes = super::super::ROUTES.iter().chain(crate::webhooks::ROUTES);
         let routes: BTreeSet<String> = routes
             .map(|route| format!("{} {}", route.method, route.path))
             .collect();

@@ -150,6 +150,23 @@ pub(super) fn all(kinds: &[&str]) -> Value {
         "Failures",
         object(&[("data", many(failure)), ("truncated", flag())]),
     );
+    let mut webhook = object(&[("url", json!({"type": "string", "maxLength": 2048}))]);
+    webhook["additionalProperties"] = json!(false);
+    add("NewWebhook", webhook);
+    add(
+        "MadeWebhook",
+        object(&[("url", text()), ("secret", text())]),
+    );
+    add(
+        "Webhook",
+        object(&[
+            ("url", text()),
+            ("state", text()),
+            ("attempts", whole()),
+            ("next_in_seconds", or_null(whole())),
+            ("error", or_null(text())),
+        ]),
+    );
     add(
         "NewValue",
         json!({
