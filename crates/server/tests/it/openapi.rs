@@ -145,7 +145,7 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
             .is(200);
     }
     let (hook, place_of_hook) = (format!("{process}/webhook"), format!("{one}/webhook"));
-    let url = json!({"url": "https://example.com/ended"});
+    let url = json!({"url": "https://nobody.invalid/ended"});
     of.check(
         "put",
         &hook,
