@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use batchwright::JobQueue;
 use batchwright::jobs::JobTypes;
 use batchwright::progress::Metrics;
+use parking_lot::Mutex;
 
 use crate::events::Events;
 use crate::guard::Guard;
@@ -37,8 +40,43 @@ pub(crate) struct App {
     pub overview: Overview,
     pub records: Records,
     pub openai: OpenAi,
+    pub waiters: Waiters,
+    /// Until when the numbers of the queue among the metrics are fresh.
+    pub counted_until: Mutex<Option<Instant>>,
     pub webhooks: Doorbell,
     pub guard: Guard,
+}
+
+/// Requests that wait for the end of a job: not so many that they have all connections.
+pub(crate) struct Waiters {
+    now: AtomicUsize,
+    most: usize,
+}
+
+impl Waiters {
+    /// Of so many connections half may wait.
+    pub fn new(connections: usize) -> Self {
+        Self {
+            now: AtomicUsize::new(0),
+            most: (connections / 2).max(1),
+        }
+    }
+
+    /// A place to wait at, where one is free.
+    pub fn enter(&self) -> Option<Waiting<'_>> {
+        let waiting = Waiting(self);
+        let before = self.now.fetch_add(1, Ordering::Relaxed);
+        (before < self.most).then_some(waiting)
+    }
+}
+
+/// A place at which a request waits, free again when it is dropped.
+pub(crate) struct Waiting<'w>(&'w Waiters);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl App {

@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 use crate::observe::Observer;
 use crate::shapes::{now, time};
 
-/// How long what was read is shown.
-const FRESH: Duration = Duration::from_millis(500);
+/// How long what was read is shown at least,
+const FRESH: Duration = Duration::from_secs(1);
+/// and how many times as long as it took to read: a long queue is counted job by job.
+const FRESH_TIMES: u32 = 20;
 /// A point of the history stands for so long,
 const POINT: Duration = Duration::from_secs(10);
 /// and so many are kept.
@@ -22,7 +24,7 @@ const POINTS: usize = 360;
 /// The rate is that of so many seconds.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Looks at the queue and the worker, at most twice a second.
+/// Looks at the queue and the worker, at most once a second.
 pub(crate) struct Overview {
     queue: JobQueue,
     observer: Arc<Observer>,
@@ -31,6 +33,7 @@ pub(crate) struct Overview {
 }
 
 struct Last {
+    /// Until when it is shown, and what.
     shown: Option<(Instant, Arc<Value>)>,
     history: VecDeque<Point>,
     /// Ends and failures at the last point.
@@ -68,14 +71,15 @@ impl Overview {
     /// When the queue cannot be read.
     pub fn now(&self) -> Result<Arc<Value>, Error> {
         let mut last = self.last.lock();
-        if let Some((at, shown)) = &last.shown
-            && at.elapsed() < FRESH
+        if let Some((until, shown)) = &last.shown
+            && Instant::now() < *until
         {
             return Ok(Arc::clone(shown));
         }
         let rate = last.rate(self.observer.ended().0);
+        let began = Instant::now();
         let shown = Arc::new(self.look(rate)?);
-        last.shown = Some((Instant::now(), Arc::clone(&shown)));
+        last.shown = Some((fresh_until(began), Arc::clone(&shown)));
         Ok(shown)
     }
 
@@ -183,6 +187,12 @@ impl Overview {
             "failures": failures.collect::<Value>(),
         }))
     }
+}
+
+/// Until when what was begun to be read then, and has been read now, is shown.
+pub(crate) fn fresh_until(began: Instant) -> Instant {
+    let read = Instant::now();
+    read + FRESH.max((read - began) * FRESH_TIMES)
 }
 
 impl Last {

@@ -10,13 +10,14 @@ use std::time::Duration;
 use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::jobs::JobTypes;
 use batchwright::progress::Metrics;
-use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND, WorkerReport};
+use batchwright::queue::{COMPLETION_KIND, Durability, EMBEDDING_KIND, WorkerReport};
 use batchwright::{
     Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
 };
+use parking_lot::Mutex;
 
 use crate::api;
-use crate::app::App;
+use crate::app::{App, Waiters};
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
@@ -47,6 +48,7 @@ pub struct Server {
     limits: Limits,
     upload_bytes: u64,
     private_webhooks: bool,
+    durability: Durability,
     grace: Duration,
 }
 
@@ -76,8 +78,16 @@ impl Server {
             },
             upload_bytes: 10 << 30,
             private_webhooks: false,
+            durability: Durability::default(),
             grace: Duration::from_secs(30),
         }
+    }
+
+    /// What a power cut may take of what the server itself keeps, its idempotency keys above all: name that of the
+    /// queue. Default: [`Durability::Normal`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
     }
 
     /// Where it listens. Port 0 takes a free one. Default: 127.0.0.1, port [`DEFAULT_PORT`](Self::DEFAULT_PORT).
@@ -189,7 +199,7 @@ impl Server {
             move |error: std::io::Error| Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
         };
         private::create_folder(&folder).map_err(failed(folder.display().to_string()))?;
-        let records = Records::open(&folder.join("server.db"))?;
+        let records = Records::open(&folder.join("server.db"), self.durability)?;
         let listener = TcpListener::bind(self.address)
             .map_err(failed(format!("cannot listen on {}", self.address)))?;
         let address = listener
@@ -226,6 +236,8 @@ impl Server {
             overview,
             records,
             openai,
+            waiters: Waiters::new(self.limits.connections),
+            counted_until: Mutex::default(),
             webhooks: Doorbell::new(self.private_webhooks),
             guard: Guard::new(address, self.token.as_ref(), &self.hosts),
         });

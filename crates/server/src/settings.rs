@@ -168,6 +168,7 @@ impl Watched {
         events: &Events,
     ) -> Result<(), Error> {
         let stored = all_stored(self.watch.settings())?;
+        let logged = records.last_values()?;
         for key in SettingKey::all().iter().map(SettingKey::name) {
             let (before, after) = (self.stored.get(key), stored.get(key));
             if before == after {
@@ -181,7 +182,10 @@ impl Watched {
                 after: after.cloned(),
                 source: ours.map_or(ELSEWHERE, |(_, by)| by).to_owned(),
             };
-            records.add_change(&change)?;
+            // Another server of the folder may have logged it.
+            if ours.is_some() || logged.get(key) != Some(&change.after) {
+                records.add_change(&change)?;
+            }
             events.publish("config", &change);
         }
         self.stored = stored;

@@ -18,6 +18,8 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// A process is told of at most twice a second.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(500);
 const OVERVIEW_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the metrics forget processes that have ended.
+const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Looks until it is dropped.
 pub(crate) struct Watcher {
@@ -32,6 +34,7 @@ impl Watcher {
             began: now(),
             told: HashMap::new(),
             overview: None,
+            tidied: Instant::now(),
             app,
         };
         let thread = std::thread::Builder::new()
@@ -62,6 +65,8 @@ struct Looks {
     told: HashMap<ProcessId, Instant>,
     /// When the overview was last told, and what.
     overview: Option<(Instant, Value)>,
+    /// When the metrics were last tidied.
+    tidied: Instant,
 }
 
 impl Looks {
@@ -71,6 +76,7 @@ impl Looks {
                 self.settings(),
                 self.processes(),
                 self.overview(),
+                self.metrics(),
                 self.app.overview.keep_history(),
             ];
             for error in looks.into_iter().filter_map(Result::err) {
@@ -89,12 +95,18 @@ impl Looks {
     fn processes(&mut self) -> Result<(), Error> {
         let app = Arc::clone(&self.app);
         self.told.retain(|_, at| at.elapsed() < PROCESS_INTERVAL);
-        for id in app.observer.take_changed() {
+        let mut changed = app.observer.take_changed().into_iter();
+        while let Some(id) = changed.next() {
             if self.told.contains_key(&id) {
                 app.observer.touch(id);
                 continue;
             }
-            match app.queue.process(id)? {
+            let known = app.queue.process(id).inspect_err(|_| {
+                // They are looked at again.
+                app.observer.touch(id);
+                changed.by_ref().for_each(|id| app.observer.touch(id));
+            })?;
+            match known {
                 Some(process) if process.info.parent.is_some() => {}
                 Some(process) if process.changed_at < self.began => {}
                 Some(process) => {
@@ -109,6 +121,14 @@ impl Looks {
             }
         }
         Ok(())
+    }
+
+    fn metrics(&mut self) -> Result<(), Error> {
+        if self.tidied.elapsed() < TIDY_INTERVAL {
+            return Ok(());
+        }
+        self.tidied = Instant::now();
+        self.app.metrics.forget_ended_processes(&self.app.queue)
     }
 
     fn overview(&mut self) -> Result<(), Error> {

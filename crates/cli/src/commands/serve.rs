@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use batchwright::plan::SettingsEvent;
 use batchwright::progress::Metrics;
+use batchwright::queue::Durability;
 use batchwright::{Context, Error, ErrorPolicy, Secret};
 use batchwright_server::{RunningServer, Server};
 
@@ -78,6 +79,10 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .max_connections(args.max_connections)
         .max_upload_bytes(args.max_uploads)
         .allow_private_webhooks(args.allow_private_webhooks)
+        .durability(match args.worker.fsync {
+            true => Durability::Full,
+            false => Durability::Normal,
+        })
         .grace(args.worker.grace);
     if let Some(token) = token {
         server = server.token(token);

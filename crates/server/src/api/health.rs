@@ -1,10 +1,13 @@
 //! Whether the server is up, and its numbers.
 
+use std::time::Instant;
+
 use batchwright::ProcessId;
 use serde_json::json;
 
 use crate::app::App;
 use crate::http::{Call, Response};
+use crate::overview::fresh_until;
 use crate::problem::Problem;
 
 /// `GET /healthz`: 200 while the queue can be read.
@@ -18,8 +21,15 @@ pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
 
 /// `GET /metrics`: everything counted, in the text format of Prometheus.
 pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
-    app.metrics.observe_queue(&app.queue)?;
-    app.metrics.forget_ended_processes(&app.queue)?;
+    {
+        let mut until = app.counted_until.lock();
+        if until.is_none_or(|until| Instant::now() >= until) {
+            let began = Instant::now();
+            app.metrics.observe_queue(&app.queue)?;
+            app.metrics.forget_ended_processes(&app.queue)?;
+            *until = Some(fresh_until(began));
+        }
+    }
     let text = app.metrics.text()?;
     Ok(Response::full(
         200,

@@ -217,7 +217,14 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             return Err(Problem::invalid(why).param("wait"));
         }
     };
-    let deadline = Instant::now() + wait;
+    let place = match wait.is_zero() {
+        true => None,
+        false => app.waiters.enter(),
+    };
+    let deadline = match place {
+        Some(_) => Instant::now() + wait,
+        None => Instant::now(),
+    };
     let mut told = app.events.last();
     let text = id.to_string();
     loop {

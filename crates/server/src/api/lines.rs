@@ -17,6 +17,8 @@ use crate::records::Hash;
 
 /// A longer line is none.
 const MOST_LINE_BYTES: u64 = 16 << 20;
+/// Names are remembered of each line.
+const MOST_LINES: u64 = 10_000_000;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The jobs of a body. The first line that is none ends them.
@@ -70,6 +72,10 @@ impl<'a, R: BufRead> Lines<'a, R> {
         self.line += 1;
         self.read.update(&self.buffer);
         self.bytes += length as u64;
+        if self.line > MOST_LINES && length > 0 {
+            let why = format!("there are more than {MOST_LINES} lines: send several bodies");
+            return Err(self.at(Problem::too_large(self.app.line_bytes), &why));
+        }
         if self.bytes > self.app.line_bytes {
             return Err(Problem::too_large(self.app.line_bytes));
         }

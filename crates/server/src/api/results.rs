@@ -19,6 +19,8 @@ const CHUNK: usize = 500;
 pub(super) const MOST_LINES: usize = 1_000_000_000;
 /// Failed jobs that are looked at.
 const MOST_FAILED: u64 = 10_000;
+/// Jobs of which the failed are looked for.
+const MOST_LOOKED_AT: usize = 200_000;
 /// Jobs that are named of each failure.
 const NAMED: usize = 5;
 
@@ -146,12 +148,13 @@ pub(super) fn failures(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
     call.takes(&[])?;
     let process = processes::find(app, call.param("process_id")?)?;
     let mut groups: HashMap<(&'static str, String), (u64, Vec<JobId>)> = HashMap::new();
-    let (mut after, mut seen) = (None, 0);
+    let (mut after, mut seen, mut looked_at) = (None, 0, 0);
     let most = process.counts.failed.min(MOST_FAILED);
-    'pages: while seen < most {
+    'pages: while seen < most && looked_at < MOST_LOOKED_AT {
         let page = app.queue.items(process.process_id, after, 1_000)?;
         let Some(last) = page.last() else { break };
         after = Some(last.job_id);
+        looked_at += page.len();
         for job in page.iter().filter(|job| job.status == JobStatus::Failed) {
             let state = app.queue.job(job.job_id)?;
             if let Some(error) = state.and_then(|state| state.error) {
@@ -174,7 +177,7 @@ pub(super) fn failures(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
         json!({"kind": kind, "message": message, "count": count, "job_ids": jobs})
     });
     let shown: Vec<_> = shown.collect();
-    let truncated = process.counts.failed > MOST_FAILED;
+    let truncated = process.counts.failed > MOST_FAILED || looked_at >= MOST_LOOKED_AT;
     Ok(Response::json(
         200,
         &json!({"data": shown, "truncated": truncated}),

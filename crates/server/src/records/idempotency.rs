@@ -421,12 +421,14 @@ fn lock_of(folder: &Path, name: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use batchwright::queue::Durability;
+
     use super::*;
 
     #[test]
     fn a_key_that_another_server_has_taken_over_is_left_to_it() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Records::open(&folder.path().join("server.db")).unwrap();
+        let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
         let claim = |records: &Records| -> Option<ProcessId> {
             match records.claim_key([7; 32], Asked::default(), Timestamp(1_000)) {
                 Ok(Claim::Mine(held)) => Some(held.process),
@@ -454,7 +456,7 @@ mod tests {
     #[test]
     fn a_server_that_lost_a_key_writes_nothing_of_it() {
         let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(&folder.path().join("server.db")).unwrap();
+        let records = Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
         let Ok(Claim::Mine(held)) = records.claim_key([7; 32], Asked::default(), Timestamp(1_000))
         else {
             panic!("nobody has it");

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::private;
 use batchwright::progress::Timestamp;
+use batchwright::queue::Durability;
 use batchwright::{Error, ErrorKind};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rusqlite::{Connection, Params};
@@ -51,7 +52,7 @@ impl Records {
     ///
     /// # Errors
     /// When it cannot be opened or is no such file.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
         let failed = |error: rusqlite::Error| failed(&format!("{}", path.display()), &error);
         // SQLite's own files beside it take its mode.
         private::options()
@@ -62,13 +63,17 @@ impl Records {
                 let why = format!("{}: {error}", path.display());
                 Error::new(ErrorKind::Invalid, why)
             })?;
+        let synchronous = match durability {
+            Durability::Full => "full",
+            Durability::Normal => "normal",
+        };
         let database = Connection::open(path).map_err(failed)?;
         database
             .busy_timeout(Duration::from_secs(10))
             .map_err(failed)?;
         database
             .pragma_update(None, "journal_mode", "wal")
-            .and_then(|()| database.pragma_update(None, "synchronous", "normal"))
+            .and_then(|()| database.pragma_update(None, "synchronous", synchronous))
             .and_then(|()| {
                 TABLES
                     .iter()

@@ -571,6 +571,28 @@ fn a_waiting_job_is_cancelled_before_it_is_consumed() {
 }
 
 #[test]
+fn those_who_wait_leave_half_of_the_connections_to_others() {
+    let desk = Desk::with(Default::default(), |server| server.max_connections(6));
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let later = Job::new("nobody's", &1).unwrap();
+    let job = queue.enqueue(ProcessId::new(), [later]).unwrap()[0];
+    let place = format!("/api/v1/jobs/{job}");
+    let (told, answers) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let (desk, told) = (&desk, told.clone());
+            let place = format!("{place}?wait=30");
+            scope.spawn(move || told.send(desk.get(&place).is(200).json()).unwrap());
+        }
+        assert_eq!(answers.recv().unwrap()["status"], "pending");
+        desk.delete(&place).is(200);
+        for _ in 0..3 {
+            assert_eq!(answers.recv().unwrap()["status"], "cancelled");
+        }
+    });
+}
+
+#[test]
 fn processes_come_newest_first_a_page_at_a_time() {
     let desk = Desk::new();
     let made: Vec<Value> = (0..5)
