@@ -65,6 +65,17 @@ impl Overview {
         }
     }
 
+    /// Whether a worker can go by the settings as they are now.
+    ///
+    /// # Errors
+    /// Why it cannot, and goes by those before.
+    pub fn check_settings(&self) -> Result<(), Error> {
+        match &self.manager {
+            Some(manager) => manager.lock().refresh(),
+            None => Ok(()),
+        }
+    }
+
     /// All but the history.
     ///
     /// # Errors

@@ -70,7 +70,7 @@ fn is_live(key: &str) -> bool {
 }
 
 /// What is stored for a key, in force or not; nothing that looks like a credential.
-fn stored(setting: &Setting) -> Option<String> {
+pub(crate) fn stored(setting: &Setting) -> Option<String> {
     if setting.source == SettingSource::Store {
         return setting.value.clone();
     }

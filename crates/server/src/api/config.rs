@@ -8,7 +8,7 @@ use super::limit;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::settings::{LiveSettings, ShownSetting};
+use crate::settings::{LiveSettings, ShownSetting, stored};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,7 +81,15 @@ fn change(
         .peer
         .map_or_else(|| "http".to_owned(), |peer| format!("http {peer}"));
     let settings = settings(app)?;
+    let before = settings.settings(&app.records, &app.events)?;
+    let before = stored(&before.explain(key.name())?);
     let now = settings.change(key, value, &by, &app.records, &app.events)?;
+    // What the worker cannot go by would keep the next server from starting, too.
+    if let Err(error) = app.overview.check_settings() {
+        settings.change(key, before.as_deref(), &by, &app.records, &app.events)?;
+        let why = format!("{}: it stays as it was: {}", key.name(), error.message());
+        return Err(Problem::invalid(why).param("value"));
+    }
     Ok(Response::json(200, &now))
 }
 

@@ -55,6 +55,22 @@ fn a_setting_is_read_changed_and_forgotten() {
 }
 
 #[test]
+fn what_the_worker_cannot_go_by_is_not_kept() {
+    let desk = Desk::new();
+    let key = "/api/v1/config/llm.fallback";
+    for value in ["openai:gpt-5-mini", "nobody:m"] {
+        let problem = desk.put(key, &json!({"value": value})).is(400).json();
+        assert_eq!(problem["param"], "value", "{problem}");
+        assert_eq!(desk.store.get("llm.fallback").unwrap(), None, "{value}");
+    }
+    desk.put(key, &json!({"value": "extract"})).is(200);
+    desk.put(key, &json!({"value": "openai:gpt-5-mini"}))
+        .is(400);
+    let kept = desk.store.get("llm.fallback").unwrap();
+    assert_eq!(kept.as_deref(), Some("extract"));
+}
+
+#[test]
 fn every_change_is_logged_with_its_source_also_one_made_elsewhere_or_meanwhile() {
     let mut desk = Desk::new();
     let mut stream = Stream::open(&desk, None);
