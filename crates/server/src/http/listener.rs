@@ -197,7 +197,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, first: u64) {
             Err(error) => {
                 // As a rule no more file descriptors: an idle connection gives one back.
                 log::warn!("a connection could not be accepted: {error}");
-                shared.make_room();
+                make_room(&mut shared.connections.lock());
                 std::thread::park_timeout(RETRY);
             }
         }
@@ -221,10 +221,15 @@ impl Shared {
             idle: Mutex::new(Some(Instant::now())),
             receiving: AtomicBool::new(false),
         });
-        if self.connections.lock().len() >= self.limits.connections && !self.make_room() {
-            return turn_away(&open.stream);
+        {
+            // One look and one entry: of several that accept at once each would see the same last place.
+            let mut connections = self.connections.lock();
+            if connections.len() >= self.limits.connections && !make_room(&mut connections) {
+                drop(connections);
+                return turn_away(&open.stream);
+            }
+            connections.insert(number, Arc::clone(&open));
         }
-        self.connections.lock().insert(number, Arc::clone(&open));
         let shared = Arc::clone(self);
         let held = Arc::clone(&open);
         let serve = move || {
@@ -237,22 +242,21 @@ impl Shared {
             turn_away(&open.stream);
         }
     }
+}
 
-    /// Ends the connection that has been idle longest, if there is one.
-    fn make_room(&self) -> bool {
-        let mut connections = self.connections.lock();
-        let idle = connections.iter().filter_map(|(number, open)| {
-            let since = (*open.idle.lock())?;
-            Some((since, *number))
-        });
-        let Some((_, number)) = idle.min() else {
-            return false;
-        };
-        if let Some(open) = connections.remove(&number) {
-            let _ = open.stream.shutdown(Shutdown::Both);
-        }
-        true
+/// Ends the connection that has been idle longest, if there is one.
+fn make_room(connections: &mut Connections) -> bool {
+    let idle = connections.iter().filter_map(|(number, open)| {
+        let since = (*open.idle.lock())?;
+        Some((since, *number))
+    });
+    let Some((_, number)) = idle.min() else {
+        return false;
+    };
+    if let Some(open) = connections.remove(&number) {
+        let _ = open.stream.shutdown(Shutdown::Both);
     }
+    true
 }
 
 /// A connection's place on the list, given up however its thread ends.
