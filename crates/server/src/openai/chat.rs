@@ -39,6 +39,9 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Some(Value::String(model)) => model.clone(),
         _ => String::new(),
     };
+    if choices > 1 {
+        refuse_bulk(&body, choices as usize, "n")?;
+    }
     let request = request(CHAT, body)?;
     let jobs = (1..=choices).map(|n| {
         let sample = if choices > 1 { n as u32 } else { 0 };
@@ -60,6 +63,25 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             Response::full(200, "text/event-stream", events.into_bytes())
         }
     })
+}
+
+/// Refuses a request that stands for many jobs, each with all of this body: a few bytes must not take all memory.
+pub(super) fn refuse_bulk(
+    body: &Map<String, Value>,
+    jobs: usize,
+    param: &'static str,
+) -> Result<(), Problem> {
+    let bytes = serde_json::to_vec(body).map_or(u64::MAX, |body| body.len() as u64);
+    match bytes.saturating_mul(jobs as u64) <= MOST_BYTES {
+        true => Ok(()),
+        false => {
+            let why = format!(
+                "{jobs} requests with {bytes} bytes each are more than the {MOST_BYTES} bytes that one may stand for: \
+                 ask for fewer at a time"
+            );
+            Err(Problem::invalid(why).param(param))
+        }
+    }
 }
 
 /// The request that a body is.
@@ -115,12 +137,8 @@ fn events(completion: &Value, with_usage: bool) -> String {
     };
     for choice in completion["choices"].as_array().into_iter().flatten() {
         let mut delta = choice["message"].clone();
-        for (n, call) in delta["tool_calls"]
-            .as_array_mut()
-            .into_iter()
-            .flatten()
-            .enumerate()
-        {
+        let calls = delta.get_mut("tool_calls").and_then(Value::as_array_mut);
+        for (n, call) in calls.into_iter().flatten().enumerate() {
             call["index"] = n.into();
         }
         let piece = json!([{
@@ -152,6 +170,11 @@ mod tests {
                 "message": {"role": "assistant", "content": "a\nb", "tool_calls": [{"id": "t"}]},
                 "logprobs": null,
                 "finish_reason": "tool_calls",
+            }, {
+                "index": 1,
+                "message": {"role": "assistant", "content": "c"},
+                "logprobs": null,
+                "finish_reason": "stop",
             }],
         });
         let read = |with_usage| {
@@ -168,7 +191,9 @@ mod tests {
             chunks.collect::<Vec<Value>>()
         };
         let chunks = read(false);
-        assert_eq!(chunks.len(), 2);
+        assert_eq!(chunks.len(), 4);
+        let second = &chunks[2]["choices"][0]["delta"];
+        assert_eq!(second, &completion["choices"][1]["message"]);
         let delta = &chunks[0]["choices"][0]["delta"];
         assert_eq!(
             (&delta["content"], &delta["tool_calls"][0]["index"]),
@@ -177,7 +202,7 @@ mod tests {
         assert_eq!(chunks[1]["choices"][0]["finish_reason"], "tool_calls");
         assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
         let chunks = read(true);
-        assert_eq!(chunks[2]["usage"]["total_tokens"], 3);
-        assert_eq!(chunks[2]["choices"], json!([]));
+        assert_eq!(chunks[4]["usage"]["total_tokens"], 3);
+        assert_eq!(chunks[4]["choices"], json!([]));
     }
 }

@@ -3,7 +3,7 @@
 use batchwright::Job;
 use serde_json::Value;
 
-use super::chat::{object, request};
+use super::chat::{object, refuse_bulk, request};
 use super::lines::EMBEDDINGS;
 use super::{answer, direct};
 use crate::app::App;
@@ -37,6 +37,9 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             "input is a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not taken"
         );
         return Err(Problem::invalid(why).param("input"));
+    }
+    if texts.len() > 1 {
+        refuse_bulk(&body, texts.len(), "input")?;
     }
     let model = match body.get("model") {
         Some(Value::String(model)) => model.clone(),
