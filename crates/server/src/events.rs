@@ -138,6 +138,11 @@ impl Events {
         }
     }
 
+    /// True once the server stops.
+    pub fn is_closed(&self) -> bool {
+        self.kept.lock().closed
+    }
+
     /// Ends all who wait.
     pub fn close(&self) {
         self.kept.lock().closed = true;

@@ -22,7 +22,7 @@ use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
-use crate::openai::{OpenAi, Progress};
+use crate::openai::{self, OpenAi, Progress};
 use crate::overview::Overview;
 use crate::private;
 use crate::records::Records;
@@ -206,16 +206,18 @@ impl Server {
             .local_addr()
             .map_err(failed("the address".to_owned()))?;
         let events = Arc::new(Events::default());
-        let openai = OpenAi::open(&folder, self.upload_bytes)?;
+        let batch_endpoint = OpenAi::open(&folder, self.upload_bytes)?;
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),
-            Arc::clone(&openai.waiting),
+            Arc::clone(&batch_endpoint.waiting),
         ));
         let settings = self
             .settings
             .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events));
+        // Before the worker: it would buy what nobody waits for.
         api::settle_abandoned(&self.queue, &records)?;
+        openai::settle_abandoned(&self.queue, &records, &batch_endpoint.waiting)?;
         let mut kinds = self.worker.kinds();
         if self.manager.is_some() {
             // Whether a provider makes embeddings may change with the settings.
@@ -235,7 +237,7 @@ impl Server {
             observer: Arc::clone(&observer),
             overview,
             records,
-            openai,
+            openai: batch_endpoint,
             waiters: Waiters::new(self.limits.connections),
             counted_until: Mutex::default(),
             webhooks: Doorbell::new(self.private_webhooks),

@@ -158,6 +158,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let id = found(app, call)?.id;
     let database = app.records.lock();
     let mut record = BatchRecord::get(&database, &id)?.ok_or_else(|| no_such(&id))?;
+    let runs = record.state == BatchState::InProgress;
     match record.state {
         BatchState::Validating | BatchState::InProgress => {
             record.state = BatchState::Cancelling;
@@ -171,6 +172,10 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
     }
     drop(database);
+    if runs {
+        // At once: another server may be the one that brings batches on, and each request that starts is paid for.
+        app.queue.cancel(record.process)?;
+    }
     app.openai.wake();
     Ok(Response::json(200, &described(app, &record)?))
 }

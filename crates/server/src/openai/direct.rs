@@ -4,12 +4,14 @@
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{JobResult, ProcessInfo};
-use batchwright::{Job, ProcessId};
+use batchwright::{Error, Job, JobQueue, ProcessId};
 
 use super::answer;
+use super::waiting::Waiting;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::records::Records;
 use crate::records::batches::DirectCalls;
 
 /// Ahead of all that nobody waits for, behind what is critical.
@@ -22,34 +24,47 @@ const ASK: Duration = Duration::from_secs(1);
 /// Carries out jobs and waits for them; their results are in their order.
 ///
 /// # Errors
-/// When they cannot be enqueued, or nobody waits any more.
+/// When they cannot be enqueued, too many wait already, nobody waits any more, or the server stops before they were
+/// begun.
 pub(super) fn results(
     app: &App,
     call: &Call<'_>,
     jobs: Vec<Job>,
 ) -> Result<Vec<JobResult>, Problem> {
+    if app.events.is_closed() {
+        return Err(stopping());
+    }
+    let Some(_place) = app.waiters.enter() else {
+        let why = "too many requests wait for their answers: send this again later, or in a batch";
+        return Err(Problem::new(503, "too_many_waiting", why).header("retry-after", "1"));
+    };
     let process = ProcessId::new();
     let waiter = app.openai.waiting.begin(process);
     // Before the jobs: what is left of them after a crash is found by it.
-    DirectCalls::insert(&app.records.lock(), process)?;
+    DirectCalls::insert(&app.records, process)?;
     let jobs: Vec<Job> = jobs
         .into_iter()
         .map(|job| job.direct().priority(PRIORITY))
         .collect();
+    let count = jobs.len();
     let info = ProcessInfo::new().name(format!("{} {}", call.head.method, call.head.path));
     app.queue.described(info).enqueue(process, jobs)?;
     let mut asked = Instant::now();
     loop {
         let told = waiter.wait(LOOK);
-        if told || asked.elapsed() >= ASK {
+        let stops = app.events.is_closed();
+        if told || stops || asked.elapsed() >= ASK {
             asked = Instant::now();
-            match app.queue.process(process)? {
-                Some(state) if state.is_finished() => break,
-                Some(_) => {}
-                None => {
-                    let why = "somebody has deleted the request; ask again";
-                    return Err(Problem::new(503, "request_deleted", why));
+            let state = app.queue.process(process)?.ok_or_else(deleted)?;
+            match state.is_finished() {
+                true if stops && state.counts.cancelled > 0 => return Err(stopping()),
+                true => break,
+                // No worker begins anything any more.
+                false if stops && state.counts.in_progress == 0 => {
+                    app.queue.cancel(process)?;
+                    continue;
                 }
+                false => {}
             }
         }
         if call.is_gone() {
@@ -69,8 +84,55 @@ pub(super) fn results(
             batchwright::queue::ConsumeError::Save(error)
             | batchwright::queue::ConsumeError::Queue(error) => error,
         })?;
-    DirectCalls::delete(&app.records.lock(), process)?;
-    Ok(results)
+    DirectCalls::delete(&app.records, process)?;
+    match results.len() == count {
+        true => Ok(results),
+        // Some of them went elsewhere.
+        false => Err(deleted()),
+    }
+}
+
+fn deleted() -> Problem {
+    let why = "somebody has deleted the request; ask again";
+    Problem::new(503, "request_deleted", why)
+}
+
+fn stopping() -> Problem {
+    let why = "the server stops and has not begun this; send it again";
+    Problem::new(503, "stopping", why).header("retry-after", "1")
+}
+
+/// Cancels what nobody waits for any more, since the caller has left or the server that was asked has died, and
+/// removes what of that has ended. True while some of it still runs.
+///
+/// # Errors
+/// When the queue or the records cannot be read or written.
+pub(crate) fn settle_abandoned(
+    queue: &JobQueue,
+    records: &Records,
+    waiting: &Waiting,
+) -> Result<bool, Error> {
+    let mut left = false;
+    for process in DirectCalls::ours(records)? {
+        if waiting.has(process) {
+            continue;
+        }
+        match queue.process(process)? {
+            Some(state) if !state.is_finished() => {
+                if !state.cancelled {
+                    queue.cancel(process)?;
+                }
+                left = true;
+                continue;
+            }
+            Some(_) => {
+                queue.delete(process)?;
+            }
+            None => {}
+        }
+        DirectCalls::delete(records, process)?;
+    }
+    Ok(left)
 }
 
 /// The answer to a request that has failed. All retries and providers are behind it, so clients are told not to try
@@ -81,5 +143,39 @@ pub(super) fn refused(error: &batchwright::Error) -> Response {
     match error.retry_after() {
         Some(wait) => response.header("retry-after", wait.as_secs().max(1).to_string()),
         None => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchwright::queue::Durability;
+
+    use super::*;
+
+    #[test]
+    fn what_a_dead_server_was_asked_for_is_cancelled_and_what_a_living_one_was_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
+        let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
+        let asked = |records: &Records| {
+            let process = ProcessId::new();
+            DirectCalls::insert(records, process).unwrap();
+            let job = Job::new("shout", &"hi").unwrap();
+            queue.enqueue(process, [job]).unwrap();
+            process
+        };
+        let cancelled = |process| queue.process(process).unwrap().unwrap().cancelled;
+        let (dies, lives) = (open(), open());
+        let (first, second) = (asked(&dies), asked(&lives));
+        drop(dies);
+        let starts = open();
+        let nobody = Waiting::default();
+        assert!(settle_abandoned(&queue, &starts, &nobody).unwrap());
+        assert_eq!((cancelled(first), cancelled(second)), (true, false));
+        assert!(!settle_abandoned(&queue, &starts, &nobody).unwrap());
+        assert!(queue.process(first).unwrap().is_none());
+        // Its own that nobody waits for go, too.
+        assert!(settle_abandoned(&queue, &lives, &nobody).unwrap());
+        assert!(cancelled(second));
     }
 }

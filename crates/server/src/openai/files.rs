@@ -182,8 +182,9 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let why = format!("{id} is being read by a batch; delete it when that is in progress");
         return Err(Problem::conflict(why));
     }
-    FileRecord::delete(&app.records.lock(), id)?;
+    // What is listed can be deleted again, what is not would lie there for good.
     app.openai.storage.remove(id)?;
+    FileRecord::delete(&app.records.lock(), id)?;
     app.openai.wake();
     let deleted = json!({"id": id, "object": "file", "deleted": true});
     Ok(Response::json(200, &deleted))

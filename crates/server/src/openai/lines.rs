@@ -20,6 +20,9 @@ const MOST: u64 = 32 << 20;
 /// More faults than these help nobody.
 const MOST_FAULTS: usize = 50;
 
+/// Most requests of a batch: what tells their ids apart is in memory.
+const MOST_REQUESTS: u64 = 10_000_000;
+
 /// What requests to an end point are.
 pub(super) fn settings(endpoint: &str) -> PromptSettings {
     PromptSettings::new().task(match endpoint {
@@ -201,6 +204,12 @@ pub(super) fn check(
             return Err(io::ErrorKind::Interrupted.into());
         }
         let fault = match line {
+            Ok(_) if checked.requests == MOST_REQUESTS => {
+                let why = format!(
+                    "A batch takes at most {MOST_REQUESTS} requests; make another one of the rest."
+                );
+                lines.fault("too_many_requests", why, None)
+            }
             Ok(request) => {
                 checked.requests += 1;
                 if checked.requests == 1 {
@@ -221,7 +230,7 @@ pub(super) fn check(
             BadLine::Fault(fault) => checked.faults.push(fault),
             BadLine::Unreadable(error) => return Err(error),
         }
-        if checked.faults.len() >= MOST_FAULTS {
+        if checked.faults.len() >= MOST_FAULTS || checked.requests == MOST_REQUESTS {
             return Ok(checked);
         }
     }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use batchwright::Error;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+pub(crate) use direct::settle_abandoned;
 pub(crate) use progress::Progress;
 pub(crate) use waiting::Waiting;
 

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::iter;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,11 +14,12 @@ use batchwright::queue::{ConsumeError, EnqueueError, ProcessInfo, ProcessState};
 use batchwright::{Error, ErrorKind, Job};
 use log::{info, warn};
 
-use super::lines::{BadLine, Lines, check};
+use super::direct;
+use super::lines::{BadLine, Checked, Lines, check};
 use super::results::ResultFiles;
 use crate::app::App;
 use crate::problem::Problem;
-use crate::records::batches::{BatchFault, BatchRecord, BatchState, DirectCalls};
+use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
 
 /// How often open batches are looked at.
@@ -102,9 +104,18 @@ impl Rounds<'_> {
                 Ok(None) => {}
                 Err(error) => warn!("batches wait, since their folder cannot be locked: {error}"),
             }
+            // Callers wait at each server.
+            if let Err(error) = self.settle_calls() {
+                warn!("what nobody needs any more stays for now: {error}");
+            }
             self.app.openai.rest(AGAIN);
         }
         None
+    }
+
+    fn settle_calls(&self) -> Result<bool, Error> {
+        let app = self.app;
+        direct::settle_abandoned(&app.queue, &app.records, &app.openai.waiting)
     }
 
     /// Brings all of them on. True when there is something to look at again soon.
@@ -155,16 +166,29 @@ impl Rounds<'_> {
     fn bring_on(&self, batch: &BatchRecord) -> Result<(), Problem> {
         let process = self.app.queue.process(batch.process)?;
         match (batch.state, process) {
+            // Somebody has put some of it back: that is paid for, and comes with the rest.
+            (BatchState::Finalizing, Some(process)) if !process.is_finished() => Ok(()),
             (BatchState::Finalizing, _) => self.finish(batch),
             // All that was in the queue is in files already, or somebody has deleted it.
             (_, None) if batch.in_progress_at.is_some() => self.finish(batch),
+            // All was enqueued, and somebody has taken the results before that was noted.
+            (BatchState::Validating, None) if batch.total > 0 => self.finish(batch),
+            // Somebody has cancelled it in the queue, perhaps before all of it was there.
+            (BatchState::Validating, Some(process)) if process.cancelled => {
+                self.change(&batch.id, |batch| {
+                    batch.state = BatchState::Cancelling;
+                    batch.cancelling_at = Some(now());
+                    batch.total = process.counts.total;
+                })?;
+                Ok(())
+            }
             (BatchState::Validating, Some(process)) if process.sealed => {
                 // The server died between the last request and its note of that.
                 self.begun(batch, process.counts.total, None)
             }
             (BatchState::Validating, process) => {
                 if process.is_some() {
-                    self.app.queue.delete(batch.process)?;
+                    self.withdraw(batch)?;
                 }
                 self.begin(batch)
             }
@@ -186,6 +210,13 @@ impl Rounds<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Deletes what was enqueued of a batch; in this order, so that a death in between leaves no total without requests.
+    fn withdraw(&self, batch: &BatchRecord) -> Result<(), Problem> {
+        self.change(&batch.id, |batch| batch.total = 0)?;
+        self.app.queue.delete(batch.process)?;
+        Ok(())
     }
 
     fn cancel(&self, process: &ProcessState) -> Result<(), Problem> {
@@ -215,6 +246,9 @@ impl Rounds<'_> {
             Err(BadLine::Unreadable(error)) => Err(error.into()),
             Err(BadLine::Fault(fault)) => Err(Problem::conflict(fault.message)),
         });
+        // Asked for once all lines are there, and before any of them can be started.
+        let end = iter::once_with(|| self.enqueued(batch, &checked).err().map(Err));
+        let jobs = jobs.chain(end.flatten());
         let info = ProcessInfo::new()
             .name(format!("{} ({})", batch.id, input.filename))
             .input(input.filename);
@@ -225,7 +259,15 @@ impl Rounds<'_> {
         let total = match added {
             Ok(total) => total,
             Err(error) => {
-                app.queue.delete(batch.process)?;
+                let known = app.queue.process(batch.process)?;
+                if known.is_some_and(|process| process.cancelled) {
+                    // The next round ends it.
+                    return Ok(());
+                }
+                self.withdraw(batch)?;
+                if self.state(batch)? == Some(BatchState::Cancelling) {
+                    return Ok(());
+                }
                 return Err(match error {
                     EnqueueError::Source(problem) => problem,
                     EnqueueError::Queue(error) => error.into(),
@@ -235,17 +277,45 @@ impl Rounds<'_> {
         self.begun(batch, total, checked.model)
     }
 
+    /// Notes how many requests there are while none of them can be started: should their results be gone before
+    /// it is noted that they are in progress, they are not bought again. What is so little that none of it is written
+    /// yet is not noted: after a death it would pass for what somebody has taken.
+    ///
+    /// # Errors
+    /// When the batch was cancelled meanwhile, or that cannot be read or written.
+    fn enqueued(&self, batch: &BatchRecord, checked: &Checked) -> Result<(), Problem> {
+        if self.state(batch)? == Some(BatchState::Cancelling) {
+            return Err(Problem::conflict("the batch was cancelled"));
+        }
+        if self.app.queue.process(batch.process)?.is_some() {
+            self.change(&batch.id, |batch| {
+                batch.total = checked.requests;
+                batch.model.clone_from(&checked.model);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Where a batch stands now.
+    fn state(&self, batch: &BatchRecord) -> Result<Option<BatchState>, Error> {
+        let known = BatchRecord::get(&self.app.records.lock(), &batch.id)?;
+        Ok(known.map(|batch| batch.state))
+    }
+
     fn begun(&self, batch: &BatchRecord, total: u64, model: Option<String>) -> Result<(), Problem> {
-        self.change(&batch.id, |batch| {
+        let batch = self.change(&batch.id, |batch| {
             batch.in_progress_at = Some(now());
             batch.total = total;
-            batch.model = model;
+            batch.model = model.or(batch.model.take());
             batch.faults = Vec::new();
             if batch.state == BatchState::Validating {
                 batch.state = BatchState::InProgress;
             }
         })?;
         info!("{} is in progress with {total} requests", batch.id);
+        if batch.state == BatchState::Cancelling {
+            self.app.queue.cancel(batch.process)?;
+        }
         Ok(())
     }
 
@@ -278,6 +348,10 @@ impl Rounds<'_> {
             ConsumeError::Save(problem) => problem,
             ConsumeError::Queue(error) => error.into(),
         })?;
+        if app.queue.process(batch.process)?.is_some() {
+            // Somebody has put some of it back meanwhile.
+            return Ok(());
+        }
         let written = files.end()?;
         let created_at = now();
         let kept = batch.output_kept.unwrap_or(super::files::KEPT_SECONDS);
@@ -337,32 +411,15 @@ impl Rounds<'_> {
     fn tidy(&self) -> bool {
         let tidied = || -> Result<bool, Problem> {
             let app = self.app;
-            let mut left = false;
-            let calls = DirectCalls::all(&app.records.lock())?;
-            for process in calls {
-                if app.openai.waiting.has(process) {
-                    continue;
-                }
-                match app.queue.process(process)? {
-                    Some(state) if !state.is_finished() => {
-                        self.cancel(&state)?;
-                        left = true;
-                        continue;
-                    }
-                    Some(_) => {
-                        app.queue.delete(process)?;
-                    }
-                    None => {}
-                }
-                DirectCalls::delete(&app.records.lock(), process)?;
-            }
+            let left = self.settle_calls()?;
             let expired = FileRecord::expired(&app.records.lock(), now())?;
             for file in &expired {
                 if app.reads(&file.id)? {
                     continue;
                 }
-                FileRecord::delete(&app.records.lock(), &file.id)?;
+                // What is listed can be deleted again, what is not would lie there for good.
                 app.openai.storage.remove(&file.id)?;
+                FileRecord::delete(&app.records.lock(), &file.id)?;
             }
             Ok(left)
         };

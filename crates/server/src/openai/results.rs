@@ -116,6 +116,10 @@ impl<'s> ResultFiles<'s> {
         };
         storage.sync()?;
         files.read_back()?;
+        for side in [&files.output, &files.errors] {
+            // A server that died may not have come to that, and what is there is not written again.
+            side.file.sync_data()?;
+        }
         Ok(files)
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::failed;
+use super::{Records, failed};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS batches (
@@ -17,7 +17,10 @@ pub(super) const TABLE: &str = "
     );
     CREATE INDEX IF NOT EXISTS open_batches ON batches (state)
         WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
-    CREATE TABLE IF NOT EXISTS direct_calls (process TEXT PRIMARY KEY) WITHOUT ROWID;";
+    CREATE TABLE IF NOT EXISTS direct_calls (
+        process TEXT PRIMARY KEY,
+        owner TEXT NOT NULL -- the server at whose connection the caller waits
+    ) WITHOUT ROWID;";
 
 /// Where a batch stands, in OpenAI's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,29 +186,31 @@ impl BatchRecord {
 pub(crate) struct DirectCalls;
 
 impl DirectCalls {
-    pub fn insert(database: &Connection, process: ProcessId) -> Result<(), Error> {
-        let sql = "INSERT OR REPLACE INTO direct_calls (process) VALUES (?)";
-        let inserted = database.execute(sql, [process.to_string()]);
-        inserted
-            .map(drop)
-            .map_err(|error| failed("direct calls", &error))
+    /// Notes a process whose caller waits at this server.
+    pub fn insert(records: &Records, process: ProcessId) -> Result<(), Error> {
+        records.execute(
+            "INSERT OR REPLACE INTO direct_calls (process, owner) VALUES (?, ?)",
+            params![process.to_string(), records.owner.name],
+        )
     }
 
-    pub fn delete(database: &Connection, process: ProcessId) -> Result<(), Error> {
+    pub fn delete(records: &Records, process: ProcessId) -> Result<(), Error> {
         let sql = "DELETE FROM direct_calls WHERE process = ?";
-        let deleted = database.execute(sql, [process.to_string()]);
-        deleted
-            .map(drop)
-            .map_err(|error| failed("direct calls", &error))
+        records.execute(sql, [process.to_string()])
     }
 
-    pub fn all(database: &Connection) -> Result<Vec<ProcessId>, Error> {
-        let listed = || -> rusqlite::Result<Vec<String>> {
-            let mut statement = database.prepare("SELECT process FROM direct_calls")?;
-            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+    /// Those of this server, and of servers that have died; others look after their own.
+    pub fn ours(records: &Records) -> Result<Vec<ProcessId>, Error> {
+        let listed = || -> rusqlite::Result<Vec<(String, String)>> {
+            let database = records.lock();
+            let mut statement = database.prepare("SELECT process, owner FROM direct_calls")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
         };
         let listed = listed().map_err(|error| failed("direct calls", &error))?;
-        listed.iter().map(|process| process.parse()).collect()
+        let ours = listed
+            .iter()
+            .filter(|(_, owner)| *owner == records.owner.name || records.owner.is_dead(owner));
+        ours.map(|(process, _)| process.parse()).collect()
     }
 }

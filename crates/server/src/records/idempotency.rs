@@ -369,7 +369,7 @@ impl Owner {
         })
     }
 
-    fn is_dead(&self, name: &str) -> bool {
+    pub fn is_dead(&self, name: &str) -> bool {
         if name == self.name {
             return false;
         }

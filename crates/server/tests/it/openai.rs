@@ -198,19 +198,16 @@ fn a_batch_is_cancelled_and_what_ran_keeps_its_result() {
     desk.sim.hold();
     let batch = create(&desk, &uploaded(&desk, &lines(500)), CHAT);
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    wait_for(&desk, &batch, "in_progress");
     let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
     assert_eq!(
         desk.post(&path, &json!({})).is(200).json()["status"],
         "cancelling"
     );
-    desk.post(&path, &json!({})).is(200);
-    // Nothing ends before what waits is cancelled.
+    // What waits is cancelled by the time of the answer.
     let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
-    let until = Instant::now() + PATIENCE;
-    while !queue.open_processes().unwrap()[0].cancelled {
-        assert!(Instant::now() < until, "{:?}", queue.open_processes());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    assert!(queue.open_processes().unwrap()[0].cancelled);
+    desk.post(&path, &json!({})).is(200);
     desk.sim.release();
     let done = wait_for(&desk, &batch, "cancelled");
     let (output, errors) = (
@@ -239,6 +236,51 @@ fn a_server_that_stops_goes_on_with_its_batches() {
     let done = wait_for(&desk, &batch, "completed");
     assert_eq!(content(&desk, &done["output_file_id"]).len(), 300);
     assert_eq!(done["request_counts"]["completed"], 300);
+}
+
+/// Makes a batch one whose server died while it was enqueued, after it had noted so many requests.
+fn set_back(desk: &Desk, batch: &Value, total: u64) {
+    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
+    let id = batch["id"].as_str().unwrap();
+    let sql = "SELECT record FROM batches WHERE id = ?";
+    let text: String = database.query_row(sql, [id], |row| row.get(0)).unwrap();
+    let mut record: Value = serde_json::from_str(&text).unwrap();
+    record["state"] = json!("validating");
+    record["in_progress_at"] = Value::Null;
+    record["total"] = json!(total);
+    let sql = "UPDATE batches SET state = 'validating', record = ? WHERE id = ?";
+    let row = [record.to_string(), id.to_owned()];
+    assert_eq!(database.execute(sql, row).unwrap(), 1);
+}
+
+#[test]
+fn what_was_taken_or_cancelled_before_a_batch_was_in_progress_is_not_bought_again() {
+    let mut desk = Desk::prepared(SimConfig::default(), |store| {
+        store.set("llm.requests_per_minute", "1").unwrap();
+        store.set("llm.burst_size", "1").unwrap();
+    });
+    // It takes the one call of the minute.
+    ask(&desk, &json!({})).is(200);
+    let taken = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
+    wait_for(&desk, &taken, "in_progress");
+    let cancelled = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
+    wait_for(&desk, &cancelled, "in_progress");
+    desk.stop();
+    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let processes = queue.open_processes().unwrap();
+    assert_eq!(queue.delete(processes[0].process_id).unwrap(), 3);
+    assert_eq!(queue.cancel(processes[1].process_id).unwrap(), 3);
+    set_back(&desk, &taken, 3);
+    set_back(&desk, &cancelled, 0);
+    let before = desk.sim.stats().calls;
+    desk.start(|server| server);
+    let failed = wait_for(&desk, &taken, "failed");
+    assert_eq!(failed["errors"]["data"][0]["code"], "results_missing");
+    let done = wait_for(&desk, &cancelled, "cancelled");
+    assert_eq!(content(&desk, &done["error_file_id"]).len(), 3);
+    assert_eq!(done["request_counts"]["total"], 3);
+    assert!(queue.open_processes().unwrap().is_empty());
+    assert_eq!(desk.sim.stats().calls, before);
 }
 
 #[test]
@@ -336,6 +378,29 @@ fn results_that_find_no_room_wait_in_the_queue_until_there_is_some() {
     desk.delete(&format!("/v1/files/{spare}")).is(200);
     let done = wait_for(&desk, &batch, "completed");
     assert_eq!(content(&desk, &done["output_file_id"]).len(), 3);
+}
+
+#[test]
+fn what_is_put_back_while_a_batch_is_finished_comes_with_the_rest() {
+    let desk = Desk::with(
+        SimConfig::default().trouble(Trouble::BadRequest, 1.0),
+        |server| server.max_upload_bytes(5000),
+    );
+    let spare = uploaded(&desk, &"x".repeat(3500));
+    let batch = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
+    let fence = uploaded(&desk, &line("f", "Fence.").to_string());
+    wait_for(&desk, &batch, "finalizing");
+    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let process = queue.open_processes().unwrap()[0].process_id;
+    desk.sim.hold();
+    assert_eq!(queue.retry_failed(process).unwrap(), 3);
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    desk.delete(&format!("/v1/files/{spare}")).is(200);
+    // Batches are brought on in their order: the first one has been looked at before the second one begins.
+    wait_for(&desk, &create(&desk, &fence, CHAT), "in_progress");
+    desk.sim.release();
+    let done = wait_for(&desk, &batch, "completed");
+    assert_eq!(content(&desk, &done["error_file_id"]).len(), 3);
 }
 
 #[test]
@@ -452,6 +517,70 @@ fn whoever_leaves_takes_along_what_was_not_begun() {
     desk.sim.release();
     wait(&|| open().is_empty());
     assert_eq!(desk.sim.stats().calls, 1);
+}
+
+#[test]
+fn a_small_request_that_stands_for_too_much_is_refused() {
+    let desk = unlimited(SimConfig::default());
+    let asked = json!({"model": "sim-1", "input": vec!["a"; 2048], "user": "x".repeat(40_000)});
+    let refused = desk.post("/v1/embeddings", &asked).is(400).json();
+    assert_eq!(refused["error"]["param"], "input");
+    let refused = ask(&desk, &json!({"n": 16, "user": "x".repeat(5 << 20)}));
+    assert_eq!(refused.is(400).json()["error"]["param"], "n");
+    assert_eq!(desk.sim.stats().calls, 0);
+}
+
+/// A completion that is asked for on a thread of its own.
+fn asked_aside(desk: &Desk) -> std::thread::JoinHandle<Answer> {
+    let (agent, url) = (desk.agent().clone(), desk.url(CHAT));
+    std::thread::spawn(move || {
+        let body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
+        let request = agent.post(url).header("content-type", "application/json");
+        Answer::of(request.send(body.to_string()).unwrap())
+    })
+}
+
+/// Waits until so many requests are in the queue.
+fn wait_for_jobs(desk: &Desk, count: usize) {
+    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while queue.open_processes().unwrap().len() < count {
+        assert!(Instant::now() < until, "{:?}", queue.open_processes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_server_that_stops_turns_away_who_waits_for_what_has_not_begun() {
+    let mut desk = Desk::prepared(SimConfig::default(), |store| {
+        store.set("llm.requests_per_minute", "1").unwrap();
+        store.set("llm.burst_size", "1").unwrap();
+    });
+    ask(&desk, &json!({})).is(200);
+    let waits = asked_aside(&desk);
+    wait_for_jobs(&desk, 1);
+    let began = Instant::now();
+    desk.stop();
+    // Far less than the grace of those that were begun.
+    assert!(began.elapsed() < Duration::from_secs(15));
+    let answer = waits.join().unwrap().is(503);
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(answer.json()["error"]["code"], "stopping");
+    assert_eq!(desk.sim.stats().calls, 1);
+}
+
+#[test]
+fn those_who_wait_leave_connections_to_the_others() {
+    let desk = Desk::with(SimConfig::default(), |server| server.max_connections(4));
+    desk.sim.hold();
+    let waiting = [asked_aside(&desk), asked_aside(&desk)];
+    wait_for_jobs(&desk, 2);
+    let refused = ask(&desk, &json!({})).is(503);
+    assert!(refused.header("retry-after").is_some());
+    desk.sim.release();
+    for one in waiting {
+        one.join().unwrap().is(200);
+    }
 }
 
 #[test]
