@@ -1,6 +1,6 @@
 //! Files that only their user reads, whatever folder they are in: prompts and answers are nobody else's.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -20,6 +20,21 @@ pub(crate) fn create_folder(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// Takes a lock that one server of a folder has at a time; `None` while another one has it. The kernel gives it back
+/// when a process ends, however it does.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 #[cfg(all(test, unix))]

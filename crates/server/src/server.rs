@@ -240,7 +240,7 @@ impl Server {
             openai: batch_endpoint,
             waiters: Waiters::new(self.limits.connections),
             counted_until: Mutex::default(),
-            webhooks: Doorbell::new(self.private_webhooks),
+            webhooks: Doorbell::new(&folder, self.private_webhooks),
             guard: Guard::new(address, self.token.as_ref(), &self.hosts),
         });
         let worker = self

@@ -1,6 +1,6 @@
 //! The files of the Batch endpoint on the disk: written piece by piece, bounded all together.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub(crate) struct Storage {
 
 /// What a file is called until all of it is there.
 const PARTIAL: &str = ".part";
-/// The kernel gives its lock back when a process ends, however it does.
+/// Whoever has it writes results.
 const LOCK: &str = ".lock";
 
 impl Storage {
@@ -31,7 +31,7 @@ impl Storage {
         let open = || -> io::Result<u64> {
             private::create_folder(folder)?;
             // Those of another server are still being written.
-            let alone = alone(folder)?.is_some();
+            let alone = private::lock(&folder.join(LOCK))?.is_some();
             let mut used = 0;
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
@@ -58,7 +58,7 @@ impl Storage {
     /// # Errors
     /// When the system cannot lock.
     pub fn alone(&self) -> io::Result<Option<File>> {
-        alone(&self.folder)
+        private::lock(&self.folder.join(LOCK))
     }
 
     /// Where a file lies. Ids are made here, never by clients.
@@ -173,19 +173,6 @@ impl Storage {
             true => File::open(&self.folder)?.sync_all(),
             false => Ok(()),
         }
-    }
-}
-
-fn alone(folder: &Path) -> io::Result<Option<File>> {
-    let file = private::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join(LOCK))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 

@@ -110,10 +110,11 @@ impl Webhook {
         put.map(drop).map_err(|error| failed("webhooks", &error))
     }
 
-    /// Writes down how far it has come, unless another one has taken its place.
+    /// Writes down how far it has come, unless another one has taken its place, or another server has brought it to
+    /// its end.
     pub fn update(&self, database: &Connection) -> Result<(), Error> {
         let sql = "UPDATE webhooks SET body = ?, state = ?, attempts = ?, next_at = ?, error = ?
-                   WHERE process = ? AND message = ?";
+                   WHERE process = ? AND message = ? AND state IN ('waiting', 'due')";
         let updated = database.execute(
             sql,
             params![
@@ -160,5 +161,35 @@ impl Webhook {
             statement.query_map([], Self::of)?.collect()
         };
         listed().map_err(|error| failed("webhooks", &error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_delivered_stays_so() {
+        let database = Connection::open_in_memory().unwrap();
+        database.execute_batch(TABLE).unwrap();
+        let mut webhook = Webhook {
+            process: ProcessId::new(),
+            url: String::new(),
+            secret: Vec::new(),
+            message: "msg_1".to_owned(),
+            body: None,
+            state: WebhookState::Due,
+            attempts: 0,
+            next_at: 0,
+            error: None,
+        };
+        webhook.put(&database).unwrap();
+        let mut late = webhook.clone();
+        webhook.state = WebhookState::Delivered;
+        webhook.update(&database).unwrap();
+        late.error = Some("it was answered with 500".to_owned());
+        late.update(&database).unwrap();
+        let known = Webhook::get(&database, webhook.process).unwrap().unwrap();
+        assert_eq!((known.state, known.error), (WebhookState::Delivered, None));
     }
 }

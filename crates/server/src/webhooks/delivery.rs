@@ -1,6 +1,8 @@
 //! The thread that tells: it looks which processes have ended, sends, and writes down what came of it.
 
+use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
@@ -15,6 +17,7 @@ use ureq::unversioned::transport::DefaultConnector;
 use super::addresses::PublicResolver;
 use super::signature::signature;
 use crate::app::App;
+use crate::private;
 use crate::problem::Problem;
 use crate::records::files::now;
 use crate::records::webhooks::{Webhook, WebhookState};
@@ -23,7 +26,7 @@ use crate::shapes;
 /// How often it looks while something is to be told, and otherwise.
 const LOOK: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(30);
-/// How long connecting, sending and waiting for the answer may take, each.
+/// How long a try may take in all: the others wait meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after each try the next one comes, in seconds: 2 days in all.
 const AGAIN: [i64; 9] = [2, 30, 120, 600, 3_600, 10_800, 28_800, 57_600, 86_400];
@@ -32,16 +35,20 @@ const AGAIN: [i64; 9] = [2, 30, 120, 600, 3_600, 10_800, 28_800, 57_600, 86_400]
 pub(crate) struct Doorbell {
     /// Whether messages may go to addresses that are not public, and unencrypted.
     pub private: bool,
+    /// Locked by the server of the folder that sends.
+    lock: PathBuf,
     stopped: AtomicBool,
     bell: Sender<()>,
     heard: Receiver<()>,
 }
 
 impl Doorbell {
-    pub fn new(private: bool) -> Self {
+    /// For the server of a folder.
+    pub fn new(folder: &Path, private: bool) -> Self {
         let (bell, heard) = bounded(1);
         Self {
             private,
+            lock: folder.join("webhooks.lock"),
             stopped: AtomicBool::new(false),
             bell,
             heard,
@@ -74,10 +81,7 @@ impl Deliveries {
             .max_redirects(0)
             .proxy(None)
             .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(PATIENCE))
-            .timeout_send_request(Some(PATIENCE))
-            .timeout_send_body(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE))
+            .timeout_global(Some(PATIENCE))
             .build();
         let resolver = PublicResolver::new(app.webhooks.private);
         let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
@@ -108,6 +112,9 @@ impl Drop for Deliveries {
 
 fn run(app: &App, agent: &Agent) {
     let stopped = || app.webhooks.stopped.load(Ordering::SeqCst);
+    let Some(_alone) = alone(&app.webhooks) else {
+        return;
+    };
     while !stopped() {
         let open = Webhook::open(&app.records.lock());
         let open = open.unwrap_or_else(|error| {
@@ -130,6 +137,22 @@ fn run(app: &App, agent: &Agent) {
     }
 }
 
+/// Waits until no other server of this folder sends: each message would come twice. `None` once this one is to end.
+fn alone(doorbell: &Doorbell) -> Option<File> {
+    while !doorbell.stopped.load(Ordering::SeqCst) {
+        match private::lock(&doorbell.lock) {
+            Ok(Some(lock)) => return Some(lock),
+            Ok(None) => {}
+            Err(error) => {
+                let path = doorbell.lock.display();
+                warn!("webhooks wait, since {path} cannot be locked: {error}");
+            }
+        }
+        let _ = doorbell.heard.recv_timeout(REST);
+    }
+    None
+}
+
 fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Problem> {
     if webhook.state == WebhookState::Waiting {
         let data = match app.queue.process(webhook.process)? {
@@ -148,6 +171,13 @@ fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Proble
         webhook.update(&app.records.lock())?;
     }
     if webhook.next_at > seconds() {
+        return Ok(());
+    }
+    // It was listed before the tries of the others, which take their time.
+    let known = Webhook::get(&app.records.lock(), webhook.process)?;
+    if known
+        .is_none_or(|known| known.message != webhook.message || known.state != WebhookState::Due)
+    {
         return Ok(());
     }
     let sent = send(agent, &webhook);
