@@ -240,6 +240,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         error: Some(failure()),
         errors: Vec::new(),
         time: Some(Default::default()),
+        children: None,
         receipt: None,
     });
     let completed = ClaimOutcome::Completed {

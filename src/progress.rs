@@ -7,6 +7,7 @@
 //! |---|---|
 //! | see what a run is doing | [`Phase`] |
 //! | see where the time of a run went, and that of an item | [`TimeSplit`], [`ItemTime`] |
+//! | see what providers allow at a moment: limits, what is left of them, pauses | [`ProviderLimits`], with the [`QuotaStatus`] and [`RateStatus`] of each |
 //! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
 //! | hear of every call | [`CallObserver`], which is told the [`ObservedCall`] and its [`CallResult`] |
 //! | hear of every job that a worker ends with | `JobObserver`, which is told the `EndedJob`, with the feature `queue` |
@@ -17,7 +18,9 @@
 pub use crate::base::clock::Timestamp;
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};
 pub use crate::engine::item_time::ItemTime;
+pub use crate::engine::quota_status::{QuotaStatus, RateStatus};
 pub use crate::engine::time_split::TimeSplit;
+pub use crate::llm::provider_limits::ProviderLimits;
 pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 #[cfg(feature = "queue")]
 pub use crate::observe::jobs::{EndedJob, JobObserver};

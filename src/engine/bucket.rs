@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::hints::RateWindow;
 
+use super::quota_status::RateStatus;
+
 /// A continuously refilled allowance. It may go into debt: a call larger than the whole
 /// allowance is let through alone and paid off afterwards.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +18,9 @@ pub(super) struct Bucket {
     pub level: f64,
     /// Told by the provider's replies.
     pub learned: bool,
+    /// What the provider counts as used beyond what is missing here: others use the same allowance, and it keeps more
+    /// at hand than may start at once.
+    elsewhere: f64,
     at: Time,
 }
 
@@ -26,6 +31,7 @@ impl Bucket {
             capacity,
             level: capacity,
             learned: false,
+            elsewhere: 0.0,
             at: now,
         }
     }
@@ -47,9 +53,31 @@ impl Bucket {
     }
 
     pub(super) fn refill(&mut self, now: Time) {
-        let gained = now.since(self.at).as_secs_f64() * self.per_second;
-        self.level = (self.level + gained).min(self.capacity);
+        self.fill(self.level + now.since(self.at).as_secs_f64() * self.per_second);
         self.at = self.at.max(now);
+    }
+
+    /// What does not fit in here comes back over there.
+    fn fill(&mut self, level: f64) {
+        self.level = level.min(self.capacity);
+        self.elsewhere = (self.elsewhere - (level - self.level)).max(0.0);
+    }
+
+    /// What is left of a minute's allowance.
+    pub(super) fn status(&mut self, now: Time) -> RateStatus {
+        self.refill(now);
+        let limit = self.minute().round().max(1.0);
+        let used = (self.capacity - self.level).max(0.0) + self.elsewhere;
+        // The same hair of tolerance as for those who wait.
+        let left = match self.level + 1e-6 < 1.0 {
+            true => 0.0,
+            false => (limit - used + 1e-6).max(0.0),
+        };
+        RateStatus {
+            limit: limit as u64,
+            remaining: left as u64,
+            reset_after: Duration::from_secs_f64((used / self.per_second).min(1e9)),
+        }
     }
 
     /// What comes in within a minute.
@@ -61,7 +89,7 @@ impl Bucket {
     /// number: what is owed for one is a minute's worth at most, beside what was reserved.
     pub(super) fn put_right(&mut self, by: f64) {
         let floor = self.level.min(-self.minute());
-        self.level = (self.level + by).max(floor).min(self.capacity);
+        self.fill((self.level + by).max(floor));
     }
 
     /// Time until `need` (or, if that is more than fits, a full bucket) is there.
@@ -138,5 +166,7 @@ pub(super) fn learn_window(
         } else {
             bucket.level.min(left)
         };
+        let used = window.limit as f64 - left;
+        bucket.elsewhere = (used - (bucket.capacity - bucket.level)).max(0.0);
     }
 }

@@ -17,6 +17,7 @@ pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
 pub(super) use super::quota_state::LOADING_AGAIN;
 use super::quota_state::{BUSY_FOR, Quota};
 pub use super::quota_state::{Gate, Permit};
+use super::quota_status::QuotaStatus;
 use super::shared_quota::{self, Share, WallClock, system_wall};
 
 struct State {
@@ -121,6 +122,22 @@ impl Limiter {
             self.give_back(permit);
         }
         gate
+    }
+
+    /// What a quota allows now, as far as it is known; nothing is of no quota. What other processes have used
+    /// since a call of this one last began or ended is not looked up.
+    pub(crate) fn status(&self, quota: QuotaId, now: Time) -> QuotaStatus {
+        let mut state = self.state.lock();
+        let quota = state.get(quota);
+        quota.map_or_else(QuotaStatus::default, |quota| quota.status(now))
+    }
+
+    /// Calls under way, of all quotas.
+    #[cfg(feature = "queue")]
+    pub(crate) fn calls_in_flight(&self) -> u64 {
+        let state = self.state.lock();
+        let quotas = state.quotas.iter();
+        quotas.map(|quota| u64::from(quota.in_flight)).sum()
     }
 
     /// Whether calls wait for others to end, of which a quota takes no more at once.

@@ -25,6 +25,7 @@ pub(crate) mod pack;
 mod pauses;
 mod quota;
 mod quota_state;
+pub mod quota_status;
 mod rate_guess;
 mod refusals;
 pub mod route;

@@ -17,6 +17,7 @@ use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity
 use super::cool_downs::CoolDowns;
 use super::pace::Begun;
 use super::quota::{CallEnd, Limits, QuotaId};
+use super::quota_status::QuotaStatus;
 use super::rate_guess::RateGuess;
 use super::shared_quota::{Share, Shared};
 use super::window::{Answer, Epoch, Window};
@@ -209,12 +210,30 @@ impl Quota {
         if self.waits_for_reply && self.in_flight > 0 {
             return 0.0;
         }
+        self.most_in_flight() - f64::from(self.in_flight)
+    }
+
+    fn most_in_flight(&self) -> f64 {
         let cap = match self.has_replied {
             false => f64::from(self.given.burst).min(self.window.most()),
             true => self.window.most(),
         };
-        let cap = cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from));
-        cap - f64::from(self.in_flight)
+        cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from))
+    }
+
+    /// What is allowed now, as far as it is known.
+    pub(super) fn status(&mut self, now: Time) -> QuotaStatus {
+        let paused_for = self.paused_until.since(now);
+        let rate =
+            |bucket: &mut Option<Bucket>| Some(bucket.as_mut()?.status(now).paused(paused_for));
+        let most = self.most_in_flight();
+        QuotaStatus {
+            requests: rate(&mut self.requests),
+            tokens: rate(&mut self.tokens),
+            in_flight: self.in_flight,
+            most_in_flight: most.is_finite().then_some(most as u32),
+            paused_for,
+        }
     }
 
     /// Whether a rate is to be learned from refusals: nobody gives or tells one, and the pace is to be found.

@@ -12,6 +12,7 @@ pub mod native;
 mod nested_json;
 pub mod outcome;
 pub mod params;
+pub mod provider_limits;
 pub mod providers;
 pub mod reply_details;
 pub mod request;

@@ -393,6 +393,10 @@ pub struct JobState {
     /// the wait that followed. The time from its first call to its end stands in the result line of a prompt.
     #[serde(rename = "time_ms", skip_serializing_if = "Option::is_none")]
     pub time: Option<ItemTime>,
+    /// Where the jobs stand that it has others carry out ([`Children`](crate::queue::Children)), of all stages that it has
+    /// begun; `None` while there are none, and once it has its outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub children: Option<JobCounts>,
     /// What [`ack`](crate::JobQueue::ack) deletes it by, once it has its outcome.
     #[serde(skip)]
     pub receipt: Option<JobReceipt>,
@@ -422,6 +426,7 @@ impl JobState {
             error: None,
             errors: Vec::new(),
             time: None,
+            children: None,
             receipt: None,
         }
     }
@@ -515,6 +520,7 @@ impl fmt::Debug for JobState {
             .field("attempts", &self.attempts)
             .field("crashes", &self.crashes)
             .field_if("due_at", self.due_at)
+            .field_if("children", self.children)
             .field_if("result", result.map(|result| Bytes(result.get().len())))
             .field_if("error", self.error.as_ref())
             .field("errors", &Many(self.errors.len()))

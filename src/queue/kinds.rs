@@ -1,13 +1,18 @@
 //! The kinds of jobs a worker knows, and the lanes it has met.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::base::brief::beginning;
+use crate::base::clock::Time;
 use crate::engine::class::Class;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
 use crate::engine::trail::Trails;
+use crate::llm::params::RequestTask;
+use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 
@@ -23,6 +28,8 @@ pub(crate) struct Kinds {
     /// Shared by all routes, one after the other and side by side.
     pub limiter: Arc<Limiter>,
     pub trails: Arc<Trails>,
+    /// The kinds of which there were prompts, and the models that these named.
+    asked: Mutex<BTreeSet<(String, Option<String>)>>,
 }
 
 impl Kinds {
@@ -32,6 +39,7 @@ impl Kinds {
             setup: Arc::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
             trails: first.map_or_else(Arc::default, Route::trails),
+            asked: Mutex::default(),
         }
     }
 
@@ -60,17 +68,63 @@ impl Kinds {
         lane.step == 0 && lane.kind == COMPLETION_KIND && self.setup.now().batches.is_some()
     }
 
+    /// What the providers of a kind allow its jobs, in the order in which they are asked.
+    pub(crate) fn limits(
+        &self,
+        kind: &str,
+        model: Option<String>,
+        now: Time,
+    ) -> Vec<ProviderLimits> {
+        let limits = self.quotas(kind, model, now).into_iter();
+        limits.map(|(_, limits)| limits).collect()
+    }
+
+    /// What all providers allow of which anything is known: for the models that jobs have named, and those that are
+    /// asked where none is named.
+    pub(crate) fn all_limits(&self, now: Time) -> Vec<ProviderLimits> {
+        let kinds: Vec<String> = self.setup.now().kinds.keys().cloned().collect();
+        let unnamed = kinds.into_iter().map(|kind| (kind, None));
+        let mut asked = self.asked.lock().clone();
+        let used = asked.clone();
+        asked.extend(unnamed);
+        let mut found = BTreeMap::new();
+        for (kind, model) in asked {
+            let is_used = used.contains(&(kind.clone(), model.clone()));
+            for (id, limits) in self.quotas(&kind, model, now) {
+                if id != QuotaId::NONE && (is_used || limits.model.is_some()) {
+                    found.entry(id).or_insert(limits);
+                }
+            }
+        }
+        let mut all: Vec<ProviderLimits> = found.into_values().collect();
+        all.sort_by(|a, b| (&a.provider, &a.model).cmp(&(&b.provider, &b.model)));
+        all
+    }
+
+    fn quotas(
+        &self,
+        kind: &str,
+        model: Option<String>,
+        now: Time,
+    ) -> Vec<(QuotaId, ProviderLimits)> {
+        match self.setup.now().kinds.get(kind).map(|(_, kind)| &**kind) {
+            Some(Kind::Prompts { route, task, .. }) => {
+                route.quotas(&like(*task, model), now).collect()
+            }
+            Some(Kind::Host(_)) | None => Vec::new(),
+        }
+    }
+
     fn open(&self, lane: &JobLane) -> Option<Open> {
         let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
         let class = match &*kind {
             Kind::Host(_) => Class::new([QuotaId::NONE]),
             Kind::Prompts { route, task, .. } => {
-                let request = Request {
-                    task: *task,
-                    model: lane.name.clone(),
-                    ..Request::default()
-                };
-                route.class(&request, &mut None)
+                let mut asked = self.asked.lock();
+                if asked.len() < MOST_LANES {
+                    asked.insert((lane.kind.clone(), lane.name.clone()));
+                }
+                route.class(&like(*task, lane.name.clone()), &mut None)
             }
         };
         Some(Open {
@@ -78,6 +132,15 @@ impl Kinds {
             class: class.on(number),
             kind,
         })
+    }
+}
+
+/// What of a request says which quotas it meets.
+fn like(task: RequestTask, model: Option<String>) -> Request {
+    Request {
+        task,
+        model,
+        ..Request::default()
     }
 }
 

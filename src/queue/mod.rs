@@ -14,6 +14,7 @@
 //! | see why adding or taking ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | say how many jobs run at once, and how patiently | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
+//! | see what the providers of a running worker allow | [`WorkerLimits`] |
 //! | have each job of a kind be one call of a model | [`ModelCall`] |
 //! | have a job wait for others that it makes | [`Children`]; the process of these names its [`ParentJob`] |
 //! | know what shares a quota | [`JobLane`] |
@@ -52,6 +53,7 @@ mod task;
 pub(crate) mod tracker;
 mod work;
 pub(crate) mod worker;
+mod worker_limits;
 pub(crate) mod worker_run;
 
 pub use children::Children;
@@ -69,4 +71,5 @@ pub use settings::WorkerSettings;
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
 pub use tracker::ProcessTracker;
+pub use worker_limits::WorkerLimits;
 pub use worker_run::WorkerReport;

@@ -28,6 +28,7 @@ use super::kinds::Kinds;
 use super::model_call::ModelCall;
 use super::scale::WorkerScale;
 use super::settings::WorkerSettings;
+use super::worker_limits::WorkerLimits;
 use super::worker_run::{WorkerReport, WorkerRun};
 
 /// Carries out the jobs of a [`JobQueue`].
@@ -390,6 +391,11 @@ impl RunningWorker {
         self.thread
             .as_ref()
             .is_none_or(thread::JoinHandle::is_finished)
+    }
+
+    /// Who tells what its providers allow at a moment, for as long as anybody wants to know.
+    pub fn limits(&self) -> WorkerLimits {
+        WorkerLimits::of_worker(self.controls.clone())
     }
 
     /// How it works now.

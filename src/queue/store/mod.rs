@@ -182,7 +182,8 @@ pub trait JobStore: Send + Sync {
     /// Where all jobs stand, and how many processes there are.
     fn totals(&self) -> Result<QueueTotals, Error>;
 
-    /// A job, if it exists; with what acknowledges its outcome once it has one.
+    /// A job, if it exists; with what acknowledges its outcome once it has one, and before with where the jobs of all
+    /// processes stand whose parent it is, if any.
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error>;
 
     /// Up to `most` jobs that are stored of a process, in the order in which they were enqueued, from

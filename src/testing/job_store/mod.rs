@@ -408,6 +408,7 @@ macro_rules! job_store_suite {
             who_waits_for_others_looks_again_in_the_end
             a_process_stands_for_those_below_it
             children_are_enqueued_for_open_jobs_alone
+            an_open_job_tells_where_its_children_stand
             children_go_with_their_parent
             what_children_used_is_counted_once_with_their_parent
             children_are_cancelled_and_put_back_with_their_parent

@@ -105,6 +105,33 @@ pub(super) fn who_waits_for_others_is_woken_by_their_end(open: Open<'_>) {
     db.sound();
 }
 
+pub(super) fn an_open_job_tells_where_its_children_stand(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["parent", "alone"]));
+    let worker = db.worker();
+    let (parent, alone) = (worker.one(), worker.one());
+    let told = |job: &ClaimedJob| db.store().job(job.job_id).unwrap().unwrap().children;
+    assert_eq!((told(&parent), told(&alone)), (None, None));
+    // Of two stages.
+    let below = [&["a", "b"][..], &["c"]].map(|names| children(db.store(), &parent, names));
+    worker.settle(parent.receipt, waits(&below, at(1_000_000)));
+    let all = worker.claim(9, T);
+    assert_eq!(named(&all), ["a", "b", "c"]);
+    worker.settle(all[0].receipt, failed());
+    worker.settle(all[2].receipt, completed());
+    let counts = told(&parent).unwrap();
+    assert_eq!((counts.total, counts.in_progress), (3, 1));
+    assert_eq!((counts.completed, counts.failed), (1, 1));
+    assert_eq!(told(&alone), None);
+    worker.settle(all[1].receipt, completed());
+    let parent = worker.one();
+    assert_eq!(told(&parent).unwrap().finished(), 3);
+    worker.settle(parent.receipt, completed());
+    assert_eq!(told(&parent), None);
+    assert_eq!(db.counts(process).completed, 1);
+    db.sound();
+}
+
 pub(super) fn who_waits_for_others_looks_again_in_the_end(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["parent"]));

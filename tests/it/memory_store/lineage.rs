@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{JobStatus, ProcessInfo};
+use batchwright::queue::{JobCounts, JobStatus, ProcessInfo, QueueTotals};
 use batchwright::{Error, ProcessId};
 
 use super::data::{Data, Place, Process, Row, invalid};
@@ -26,6 +26,15 @@ impl Data {
         let all = self.processes.iter();
         let children = all.filter(|(_, process)| process.parent.is_some_and(&is_parent));
         children.map(|(no, _)| *no).collect()
+    }
+
+    /// Where the jobs of those stand whose parent is this job.
+    pub fn children(&self, job: i64) -> Option<JobCounts> {
+        let processes = self.of(|key| key == job);
+        let mut totals = QueueTotals::default();
+        let states = processes.into_iter().filter_map(|no| self.state(no));
+        states.for_each(|state| totals.add(&state));
+        (totals.jobs.total > 0).then_some(totals.jobs)
     }
 
     /// These processes and all below them, each behind its parent.

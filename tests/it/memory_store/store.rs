@@ -290,7 +290,9 @@ impl JobStore for MemoryStore {
         let data = self.look();
         let found = data.key_of(job).and_then(|key| {
             let process = data.process_of(key)?;
-            Some(data.jobs.get(&key)?.state(key, process.id))
+            let mut state = data.jobs.get(&key)?.state(key, process.id);
+            state.children = data.children(key).filter(|_| !state.status.is_final());
+            Some(state)
         });
         Ok(found)
     }

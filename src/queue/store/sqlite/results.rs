@@ -23,6 +23,35 @@ use super::rows::{
 };
 use super::writer::{Fault, Sync};
 
+/// Where the jobs of several processes stand.
+const SUMS: &str =
+    "total(total), total(pending), total(in_progress), total(at_provider), total(completed),
+  total(failed), total(cancelled_jobs), total(consumed)";
+
+/// What [`SUMS`] has read. Sums that do not fit an integer are no error.
+fn sums(row: &Row<'_>) -> rusqlite::Result<JobCounts> {
+    let sum = |at: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, f64>(at)? as u64) };
+    Ok(JobCounts {
+        total: sum(0)?,
+        pending: sum(1)?,
+        in_progress: sum(2)?,
+        at_provider: sum(3)?,
+        completed: sum(4)?,
+        failed: sum(5)?,
+        cancelled: sum(6)?,
+        consumed: sum(7)?,
+    })
+}
+
+/// Where the jobs stand that a job has others carry out; `None` where there are none.
+fn children(conn: &Connection, job: i64) -> Result<Option<JobCounts>, Fault> {
+    let mut read = conn.prepare_cached(formatcp!(
+        "SELECT {SUMS} FROM processes WHERE parent = ?1 AND chore <> {DELETING}"
+    ))?;
+    let jobs = read.query_row([job], sums)?;
+    Ok((jobs.total > 0).then_some(jobs))
+}
+
 impl SqliteStore {
     pub(super) fn read_process(&self, id: ProcessId) -> Result<Option<ProcessState>, Error> {
         self.read(|conn| {
@@ -98,27 +127,15 @@ impl SqliteStore {
     pub(super) fn read_totals(&self) -> Result<QueueTotals, Error> {
         self.read(|conn| {
             let mut read = conn.prepare_cached(formatcp!(
-                "SELECT total(total), total(pending), total(in_progress), total(at_provider), total(completed),
-                   total(failed), total(cancelled_jobs), total(consumed), count(*),
+                "SELECT {SUMS}, count(*),
                    total(sealed < total OR pending + in_progress + at_provider > 0)
                  FROM processes WHERE chore <> {DELETING}"
             ))?;
             let totals = read.query_row([], |row| {
-                // Sums that do not fit an integer are no error.
-                let sum = |at: usize| -> rusqlite::Result<u64> { Ok(row.get::<_, f64>(at)? as u64) };
                 Ok(QueueTotals {
-                    jobs: JobCounts {
-                        total: sum(0)?,
-                        pending: sum(1)?,
-                        in_progress: sum(2)?,
-                        at_provider: sum(3)?,
-                        completed: sum(4)?,
-                        failed: sum(5)?,
-                        cancelled: sum(6)?,
-                        consumed: sum(7)?,
-                    },
+                    jobs: sums(row)?,
                     processes: count(row.get(8)?),
-                    open: sum(9)?,
+                    open: row.get::<_, f64>(9)? as u64,
                 })
             });
             Ok(totals?)
@@ -190,6 +207,10 @@ impl SqliteStore {
                     claim: row.get(12)?,
                 }),
                 false => None,
+            },
+            children: match status.is_final() {
+                true => None,
+                false => children(conn, id)?,
             },
         })
     }

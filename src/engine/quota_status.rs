@@ -1,0 +1,46 @@
+//! What a quota allows at a moment, for people and programs that look.
+
+use std::time::Duration;
+
+/// What a quota allows at a moment, as far as its limiter knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuotaStatus {
+    /// Requests; `None` while no limit is known.
+    pub requests: Option<RateStatus>,
+    /// Tokens of input and output; `None` while no limit is known.
+    pub tokens: Option<RateStatus>,
+    /// Calls under way.
+    pub in_flight: u32,
+    /// How many may be under way at once, set or found; `None` while as many as the run or worker makes.
+    pub most_in_flight: Option<u32>,
+    /// For how long nothing starts, since a call was refused or its provider could not be reached; zero if it may.
+    pub paused_for: Duration,
+}
+
+/// What a limit per minute allows at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateStatus {
+    /// How much it allows a minute: as it was set, or as the provider's replies tell it.
+    pub limit: u64,
+    /// How much of that is left. Nothing while the next call has to wait: however much a minute allows, no more
+    /// starts at once than [`Limits::burst`](crate::Limits::burst) says, or of tokens ten seconds' worth.
+    pub remaining: u64,
+    /// When all of it is left again, if nothing more is used until then.
+    pub reset_after: Duration,
+}
+
+impl RateStatus {
+    /// The same while nothing may start for so long.
+    pub(super) fn paused(self, pause: Duration) -> Self {
+        match pause.is_zero() {
+            true => self,
+            false => Self {
+                remaining: 0,
+                reset_after: self.reset_after.max(pause),
+                ..self
+            },
+        }
+    }
+}

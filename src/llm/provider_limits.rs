@@ -1,0 +1,78 @@
+//! What the providers of a route allow at a moment.
+
+use crate::base::clock::Time;
+use crate::engine::limiter::QuotaId;
+use crate::engine::quota_status::QuotaStatus;
+
+use super::request::Request;
+use super::route::Route;
+
+/// What a provider allows at a moment, as far as the limiter of its route knows: limits that are set, and those that
+/// its replies have told. Limits by the day are none of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProviderLimits {
+    /// The provider.
+    pub provider: String,
+    /// The model that is asked there, as far as it is known: each has limits of its own.
+    pub model: Option<String>,
+    /// What it allows.
+    pub quota: QuotaStatus,
+}
+
+impl Route<'_> {
+    /// What its providers allow such a request, in the order in which they are asked.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use batchwright::client::QuotaKey;
+    /// use batchwright::testing::ManualClock;
+    /// use batchwright::{Context, Error, Limits, LlmClient, Request, Response, Route};
+    ///
+    /// struct Echo;
+    ///
+    /// impl LlmClient for Echo {
+    ///     fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
+    ///         Ok(Response::new("echo", request.messages[0].text()))
+    ///     }
+    ///     fn quota(&self, _: &Request) -> QuotaKey {
+    ///         QuotaKey::new(&["echo"])
+    ///     }
+    /// }
+    ///
+    /// let limits = Limits::default().requests_per_minute(60.0);
+    /// let route = Route::limited(Echo, limits).clock(std::sync::Arc::new(ManualClock::new()));
+    /// let request = Request::new("Hello");
+    /// route.complete(&request, &Context::new())?;
+    /// let requests = route.limits(&request)[0].quota.requests.unwrap();
+    /// assert_eq!((requests.limit, requests.remaining), (60, 59));
+    /// assert_eq!(requests.reset_after, Duration::from_secs(1));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn limits(&self, request: &Request) -> Vec<ProviderLimits> {
+        let quotas = self.quotas(request, self.clock_ref().now());
+        quotas.map(|(_, limits)| limits).collect()
+    }
+
+    /// The same with the quota of each.
+    pub(crate) fn quotas(
+        &self,
+        request: &Request,
+        now: Time,
+    ) -> impl Iterator<Item = (QuotaId, ProviderLimits)> {
+        let (class, limiter) = (self.class(request, &mut None), self.limiter());
+        (0..class.steps() as u8).map(move |step| {
+            let (provider, model) = self.asked(step, request);
+            let id = class.quota(step);
+            let quota = limiter.status(id, now);
+            (
+                id,
+                ProviderLimits {
+                    provider,
+                    model,
+                    quota,
+                },
+            )
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! What the providers of a worker allow at a moment, for whoever looks on.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::llm::provider_limits::ProviderLimits;
+use crate::llm::request::Request;
+
+use super::controls::Controls;
+use super::prompts;
+
+/// Tells what the providers of a [`RunningWorker`](crate::RunningWorker) allow at a moment: as its own limiter sees it,
+/// by the settings that are in force then. Looking takes nothing from it, and waits for nothing.
+#[derive(Clone)]
+pub struct WorkerLimits(Arc<Controls>);
+
+impl WorkerLimits {
+    pub(super) fn of_worker(controls: Arc<Controls>) -> Self {
+        Self(controls)
+    }
+
+    /// What is allowed to jobs of this request, by each provider in the order in which they are asked; nothing where
+    /// the worker does not carry out such jobs.
+    pub fn of(&self, request: &Request) -> Vec<ProviderLimits> {
+        let Controls { kinds, clock, .. } = &*self.0;
+        let kind = prompts::kind(request.task);
+        kinds.limits(kind, request.model.clone(), clock.now())
+    }
+
+    /// What each provider allows, by provider and model: the models that jobs have named so far (a thousand at most),
+    /// and those that are asked where none is named.
+    pub fn all(&self) -> Vec<ProviderLimits> {
+        self.0.kinds.all_limits(self.0.clock.now())
+    }
+
+    /// Calls under way at providers. Those of handlers that call one themselves are none of the worker's.
+    pub fn calls_in_flight(&self) -> u64 {
+        self.0.kinds.limiter.calls_in_flight()
+    }
+}
+
+impl fmt::Debug for WorkerLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerLimits").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crossbeam_channel::{Receiver, Sender, bounded};
+
+    use crate::base::cancel::Context;
+    use crate::base::error::Error;
+    use crate::base::id::ProcessId;
+    use crate::engine::limiter::{Limits, QuotaKey};
+    use crate::llm::client::LlmClient;
+    use crate::llm::request::Request;
+    use crate::llm::response::Response;
+    use crate::llm::route::Route;
+    use crate::queue::host::JobQueue;
+    use crate::queue::job::Job;
+    use crate::queue::worker::Worker;
+    use crate::testing::ManualClock;
+
+    /// Answers when it may; each model has a quota.
+    struct Held(Receiver<()>, Sender<()>);
+
+    impl LlmClient for Held {
+        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+            self.1.send(()).unwrap();
+            self.0.recv().unwrap();
+            Ok(Response::new("held", "yes"))
+        }
+
+        fn quota(&self, request: &Request) -> QuotaKey {
+            QuotaKey::new(&["held", request.model.as_deref().unwrap_or_default()])
+        }
+
+        fn provider(&self) -> &str {
+            "held"
+        }
+    }
+
+    #[test]
+    fn a_worker_tells_what_its_limiter_knows_while_calls_are_under_way_and_after() {
+        let clock = Arc::new(ManualClock::new());
+        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
+        let (go, may_go) = bounded::<()>(10);
+        let (began, has_begun) = bounded::<()>(10);
+        let limits = Limits::default().requests_per_minute(60.0).in_flight(7);
+        let route = Route::limited(Held(may_go, began), limits).clock(clock.clone());
+        let worker = Worker::new(&queue).completions(route).start().unwrap();
+        let told = worker.limits();
+        let [a, b] = ["a", "b"].map(|model| Request::new("hi").with_model(model));
+        assert!(told.all().is_empty());
+        assert_eq!(told.calls_in_flight(), 0);
+
+        let process = ProcessId::new();
+        let jobs = [Job::from(&a), Job::from(&a), Job::from(&b)];
+        queue.enqueue(process, jobs).unwrap();
+        for _ in 0..3 {
+            has_begun.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        assert_eq!(told.calls_in_flight(), 3);
+        let seen: Vec<_> = told.all();
+        let of_models: Vec<_> = seen
+            .iter()
+            .map(|limits| {
+                let quota = limits.quota;
+                let requests = quota.requests.unwrap();
+                assert_eq!((limits.provider.as_str(), quota.tokens), ("held", None));
+                assert_eq!((requests.limit, quota.most_in_flight), (60, Some(7)));
+                let model = limits.model.as_deref().unwrap();
+                (model, requests.remaining, quota.in_flight)
+            })
+            .collect();
+        assert_eq!(of_models, [("a", 58, 2), ("b", 59, 1)]);
+        assert_eq!(told.of(&a), &seen[..1]);
+        assert!(told.of(&Request::embedding("hi")).is_empty());
+
+        (0..3).for_each(|_| go.send(()).unwrap());
+        worker.stop().unwrap();
+        assert_eq!(told.calls_in_flight(), 0);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(told.of(&a)[0].quota.requests.unwrap().remaining, 59);
+    }
+}
