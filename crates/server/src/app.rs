@@ -8,6 +8,7 @@ use std::time::Instant;
 use batchwright::JobQueue;
 use batchwright::jobs::JobTypes;
 use batchwright::progress::Metrics;
+use batchwright::queue::WorkerLimits;
 use parking_lot::Mutex;
 
 use crate::events::Events;
@@ -35,6 +36,8 @@ pub(crate) struct App {
     pub line_bytes: u64,
     pub metrics: Metrics,
     pub events: Arc<Events>,
+    /// What the worker's providers allow.
+    pub limits: WorkerLimits,
     /// Who hears of the worker.
     pub observer: Arc<Observer>,
     pub overview: Overview,

@@ -1,17 +1,19 @@
 //! What is shown of the whole server: where all jobs stand, what the worker does, and how that was in the last hour.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::plan::{EffectiveStrategy, ProviderChoice};
-use batchwright::progress::Timestamp;
+use batchwright::progress::{ProviderLimits, Timestamp};
+use batchwright::queue::WorkerLimits;
 use batchwright::{Error, JobQueue, LlmManager};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::observe::Observer;
-use crate::shapes::{now, time};
+use crate::shapes::{limits, now, time};
 
 /// How long what was read is shown at least,
 const FRESH: Duration = Duration::from_secs(1);
@@ -21,6 +23,8 @@ const FRESH_TIMES: u32 = 20;
 const POINT: Duration = Duration::from_secs(10);
 /// and so many are kept.
 const POINTS: usize = 360;
+/// Of so many providers and models it is shown what they allow: where there are more, of those that are called most.
+const SHOWN_LIMITS: usize = 20;
 /// The rate is that of so many seconds.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -28,6 +32,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 pub(crate) struct Overview {
     queue: JobQueue,
     observer: Arc<Observer>,
+    limits: WorkerLimits,
     manager: Option<Mutex<LlmManager>>,
     last: Mutex<Last>,
 }
@@ -50,11 +55,17 @@ struct Point {
 }
 
 impl Overview {
-    pub fn new(queue: JobQueue, observer: Arc<Observer>, manager: Option<LlmManager>) -> Self {
+    pub fn new(
+        queue: JobQueue,
+        observer: Arc<Observer>,
+        limits: WorkerLimits,
+        manager: Option<LlmManager>,
+    ) -> Self {
         let (began, (ended, failed)) = (Instant::now(), observer.ended());
         Self {
             queue,
             observer,
+            limits,
             manager: manager.map(Mutex::new),
             last: Mutex::new(Last {
                 shown: None,
@@ -148,6 +159,15 @@ impl Overview {
         Some(look(manager.providers()))
     }
 
+    fn shown_limits(&self) -> Vec<ProviderLimits> {
+        let mut all = self.limits.all();
+        if all.len() > SHOWN_LIMITS {
+            all.sort_by_key(|limits| Reverse(limits.quota.in_flight));
+            all.truncate(SHOWN_LIMITS);
+        }
+        all
+    }
+
     fn look(&self, rate: f64) -> Result<Value, Error> {
         let totals = self.queue.totals()?;
         let (used, slots) = self.observer.slots();
@@ -190,8 +210,9 @@ impl Overview {
                 "slots": slots,
                 "used": used,
                 "limited_by": self.observer.limited_by(),
-                "calls_in_flight": null,
+                "calls_in_flight": self.limits.calls_in_flight(),
                 "rate": rate,
+                "limits": self.shown_limits().iter().map(limits).collect::<Value>(),
             },
             "provider": provider,
             "strategy": strategy,

@@ -225,16 +225,28 @@ impl Server {
             kinds.sort();
             kinds.dedup();
         }
-        let overview = Overview::new(self.queue.clone(), Arc::clone(&observer), self.manager);
+        let settings = settings.transpose()?;
+        let worker = self
+            .worker
+            .notifier(observer.clone())
+            .observer(observer.clone())
+            .start()?;
+        let overview = Overview::new(
+            self.queue.clone(),
+            Arc::clone(&observer),
+            worker.limits(),
+            self.manager,
+        );
         let app = Arc::new(App {
             queue: self.queue,
-            settings: settings.transpose()?,
+            settings,
             types: self.types,
             kinds,
             line_bytes: self.upload_bytes,
             metrics: self.metrics,
             events,
-            observer: Arc::clone(&observer),
+            limits: worker.limits(),
+            observer,
             overview,
             records,
             openai: batch_endpoint,
@@ -243,11 +255,6 @@ impl Server {
             webhooks: Doorbell::new(&folder, self.private_webhooks),
             guard: Guard::new(address, self.token.as_ref(), &self.hosts),
         });
-        let worker = self
-            .worker
-            .notifier(observer.clone())
-            .observer(observer)
-            .start()?;
         let batches = Progress::start(app.clone()).map_err(failed("batches".to_owned()))?;
         let webhooks = Deliveries::start(app.clone()).map_err(failed("webhooks".to_owned()))?;
         let listener = Listener::start(listener, app.clone(), self.limits)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::progress::{TimeSplit, Timestamp};
+use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
 use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
@@ -86,7 +86,7 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
         "created_at": time::text(process.created_at),
         "changed_at": time::text(process.changed_at),
         "limited_by": pace.and_then(|pace| pace.limited_by),
-        "time": seconds(&time.split),
+        "time": seconds(&time.split.named()),
     });
     if let Some(parent) = process.info.parent {
         shown["parent"] = json!(parent);
@@ -95,9 +95,8 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
 }
 
 /// The parts by name, in seconds.
-fn seconds(split: &TimeSplit) -> Value {
-    let parts = split.named();
-    Value::Object(Map::from_iter(parts.map(|(name, part)| {
+fn seconds(parts: &[(&str, Duration)]) -> Value {
+    Value::Object(Map::from_iter(parts.iter().map(|(name, part)| {
         (format!("{name}_seconds"), Value::from(part.as_secs_f64()))
     })))
 }
@@ -118,6 +117,7 @@ pub(crate) struct ShownJob<'a> {
     result: Option<&'a RawValue>,
     error: Option<&'a Error>,
     errors: Vec<ShownAttempt<'a>>,
+    time: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -125,6 +125,19 @@ struct ShownAttempt<'a> {
     at: String,
     step: u8,
     error: &'a Error,
+}
+
+/// How much of a job is done, in percent: of one that has others carried out, all of which are known from its start, how
+/// many of these have ended.
+fn progress(job: &JobState) -> u8 {
+    match &job.children {
+        _ if job.status.is_final() => 100,
+        // Its own end is to come.
+        Some(jobs) if job.kind == "batch_process" && jobs.total > 0 => {
+            (jobs.finished() * 100 / jobs.total).min(99) as u8
+        }
+        _ => 0,
+    }
 }
 
 impl<'a> ShownJob<'a> {
@@ -140,7 +153,7 @@ impl<'a> ShownJob<'a> {
             r#type: &job.kind,
             item_id: job.item_id.as_deref(),
             status: job.status,
-            progress: if job.status.is_final() { 100 } else { 0 },
+            progress: progress(job),
             priority: job.priority,
             attempts: job.attempts,
             created_at: time::text(job.created_at),
@@ -148,6 +161,7 @@ impl<'a> ShownJob<'a> {
             result: job.result.as_deref(),
             error: job.error.as_ref(),
             errors: job.errors.iter().map(attempt).collect(),
+            time: job.time.map(|time| seconds(&time.named())),
         }
     }
 }
@@ -186,6 +200,27 @@ pub(crate) fn result_line(result: &JobResult) -> String {
 /// Whether jobs of this kind are prompts, whose results are result lines.
 pub(crate) fn is_prompt(kind: &str) -> bool {
     ["completion", "completion_direct", "embedding"].contains(&kind)
+}
+
+/// What a provider allows at a moment.
+pub(crate) fn limits(limits: &ProviderLimits) -> Value {
+    let quota = &limits.quota;
+    let rate = |rate: RateStatus| {
+        json!({
+            "limit": rate.limit,
+            "remaining": rate.remaining,
+            "reset_seconds": rate.reset_after.as_secs_f64(),
+        })
+    };
+    json!({
+        "provider": limits.provider,
+        "model": limits.model,
+        "requests": quota.requests.map(rate),
+        "tokens": quota.tokens.map(rate),
+        "calls_in_flight": quota.in_flight,
+        "most_in_flight": quota.most_in_flight,
+        "paused_seconds": quota.paused_for.as_secs_f64(),
+    })
 }
 
 /// A batch at a provider.

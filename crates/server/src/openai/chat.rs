@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::lines::{CHAT, settings};
-use super::{answer, direct};
+use super::{answer, direct, limits};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -50,19 +50,22 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let results = direct::results(app, call, jobs.collect())?;
     let answers: Vec<_> = results.iter().map(answer::outcome).collect();
     let completion = answer::completion(new_id("chatcmpl-"), now(), &model, &answers);
-    let Some(completion) = completion else {
-        let mut failed = answers.iter().filter_map(|answer| answer.as_ref().err());
-        let failed = failed.find(|error| error.refusal().is_none());
-        let why = || Problem::new(500, "internal_error", "the answer was lost; ask again");
-        return failed.map(direct::refused).ok_or_else(why);
-    };
-    Ok(match streamed {
-        false => Response::json(200, &completion),
-        true => {
+    let response = match completion {
+        Some(completion) if streamed => {
             let events = events(&completion, with_usage);
             Response::full(200, "text/event-stream", events.into_bytes())
         }
-    })
+        Some(completion) => Response::json(200, &completion),
+        None => {
+            let mut failed = answers.iter().filter_map(|answer| answer.as_ref().err());
+            let failed = failed.find(|error| error.refusal().is_none());
+            let why = || Problem::new(500, "internal_error", "the answer was lost; ask again");
+            failed.map(direct::refused).ok_or_else(why)?
+        }
+    };
+    let mut answered = answers.iter().filter_map(|answer| answer.as_ref().ok());
+    let by = answered.next().map(|answer| answer.provider.as_str());
+    Ok(limits::told(app, &request, by, response))
 }
 
 /// Refuses a request that stands for many jobs, each with all of this body: a few bytes must not take all memory.

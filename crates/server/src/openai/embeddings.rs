@@ -1,11 +1,11 @@
 //! `/v1/embeddings`: each text is a job, and the worker sends many with one call.
 
-use batchwright::Job;
+use batchwright::{Job, Request};
 use serde_json::Value;
 
 use super::chat::{object, refuse_bulk, request};
 use super::lines::EMBEDDINGS;
-use super::{answer, direct};
+use super::{answer, direct, limits};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -45,16 +45,26 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Some(Value::String(model)) => model.clone(),
         _ => String::new(),
     };
+    let mut like = Request::embedding("");
     let jobs = texts.into_iter().map(|text| {
         let mut body = body.clone();
         body.insert("input".to_owned(), text);
-        Ok(Job::from(request(EMBEDDINGS, body)?))
+        let request = request(EMBEDDINGS, body)?;
+        like.model.clone_from(&request.model);
+        Ok(Job::from(request))
     });
     let jobs = jobs.collect::<Result<_, Problem>>()?;
     let results = direct::results(app, call, jobs)?;
     let vectors: Result<Vec<_>, _> = results.iter().map(answer::outcome).collect();
-    Ok(match vectors {
-        Ok(vectors) => Response::json(200, &answer::embeddings(&model, &vectors, as_base64)),
-        Err(error) => direct::refused(&error),
-    })
+    let (by, response) = match &vectors {
+        Ok(vectors) => {
+            let by = vectors.first().map(|vector| vector.provider.as_str());
+            (
+                by,
+                Response::json(200, &answer::embeddings(&model, vectors, as_base64)),
+            )
+        }
+        Err(error) => (None, direct::refused(error)),
+    };
+    Ok(limits::told(app, &like, by, response))
 }

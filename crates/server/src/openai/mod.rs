@@ -8,6 +8,7 @@ mod chat;
 mod direct;
 mod embeddings;
 mod files;
+mod limits;
 mod lines;
 mod models;
 mod multipart;

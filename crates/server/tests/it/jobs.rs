@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use batchwright::{ErrorKind, Handler, Job, JobId, JobQueue, ProcessId, Worker};
 use batchwright_server::{RunningServer, Server};
@@ -746,6 +747,33 @@ fn the_end_of_a_process_is_told_with_its_counts() {
     assert_eq!(
         gone,
         json!({"process_id": made["process_id"], "state": "deleted"})
+    );
+}
+
+#[test]
+fn a_job_of_many_tells_how_many_of_them_have_ended() {
+    let desk = Desk::new();
+    desk.sim.hold();
+    let text = "A short text.";
+    let page = json!({"type": "extract_content", "payload": {"html": format!("<p>{text}</p>")}});
+    let prompt = json!({"type": "completion", "payload": {"prompt": "hi"}});
+    let many = json!({"type": "batch_process", "payload": {"jobs": [page, prompt]}});
+    let made = desk.post("/api/v1/jobs", &many).is(201).json();
+    let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
+    let until = std::time::Instant::now() + PATIENCE;
+    while desk.get(&place).is(200).json()["progress"] != 50 {
+        assert!(
+            std::time::Instant::now() < until,
+            "{}",
+            desk.get(&place).text
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+    desk.sim.release();
+    let ended = desk.get(&format!("{place}?wait=30")).is(200).json();
+    assert_eq!(
+        (&ended["progress"], &ended["result"]["total"]),
+        (&json!(100), &json!(2))
     );
 }
 

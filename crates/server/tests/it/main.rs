@@ -5,6 +5,7 @@ mod dashboard;
 mod guard;
 mod jobs;
 mod life;
+mod limits;
 mod openai;
 mod openapi;
 mod settings;

@@ -266,7 +266,8 @@ fn jobs(add: &mut impl FnMut(&str, &str, Operation)) {
         "/api/v1/jobs/{job_id}",
         Operation::new("jobs", "getJob", "A job, with its result once it has one")
             .job()
-            .query("wait", wait, "So many seconds are waited for its end")
+            .query("wait", wait, "So many seconds are waited for its end, 30 at most; while half of all connections wait it \
+                    is answered at once, so look at `status`")
             .answer(200, "The job", of("Job")),
     );
     add(

@@ -47,6 +47,13 @@ fn time() -> Value {
     json!({"type": "string", "format": "date-time"})
 }
 
+/// Parts of a time.
+fn seconds(parts: &[&str]) -> Value {
+    let parts: Vec<String> = parts.iter().map(|part| format!("{part}_seconds")).collect();
+    let parts: Vec<(&str, Value)> = parts.iter().map(|part| (part.as_str(), number())).collect();
+    object(&parts)
+}
+
 fn many(schema: Value) -> Value {
     json!({"type": "array", "items": schema})
 }
@@ -110,6 +117,12 @@ pub(super) fn all(kinds: &[&str]) -> Value {
             ("at_provider", flag()),
         ]),
     );
+    let parts = ["queued", "quota", "cooldown", "backoff", "provider", "disk"];
+    let mut time_of_job = or_null(seconds(&parts));
+    time_of_job["description"] = json!(
+        "Where the time of a job went that was tried more than once, up to its last failed call and the wait that \
+         followed; null of every other job"
+    );
     let attempt = object(&[("at", time()), ("step", whole()), ("error", of("Error"))]);
     add(
         "Job",
@@ -121,7 +134,7 @@ pub(super) fn all(kinds: &[&str]) -> Value {
             ("status", status),
             (
                 "progress",
-                json!({"type": "integer", "minimum": 0, "maximum": 100}),
+                json!({"type": "integer", "minimum": 0, "maximum": 100, "description": "100 once it has ended. Before, of `batch_process` the percentage of its jobs that have ended, of every other type 0"}),
             ),
             (
                 "priority",
@@ -136,6 +149,7 @@ pub(super) fn all(kinds: &[&str]) -> Value {
             ),
             ("error", or_null(of("Error"))),
             ("errors", many(attempt)),
+            ("time", time_of_job),
         ]),
     );
     add("Process", process());
@@ -213,6 +227,7 @@ pub(super) fn all(kinds: &[&str]) -> Value {
             ("source", text()),
         ]),
     );
+    add("Limits", limits());
     add("Overview", overview());
     add("Health", object(&[("status", one_of(&["ok"]))]));
     Value::Object(all)
@@ -222,8 +237,6 @@ fn process() -> Value {
     let parts = [
         "queued", "quota", "cooldown", "backoff", "provider", "disk", "source",
     ];
-    let parts = parts.map(|part| format!("{part}_seconds"));
-    let parts: Vec<(&str, Value)> = parts.iter().map(|part| (part.as_str(), number())).collect();
     let mut process = object(&[
         ("process_id", id()),
         ("name", or_null(text())),
@@ -260,7 +273,7 @@ fn process() -> Value {
         ("created_at", time()),
         ("changed_at", time()),
         ("limited_by", or_null(text())),
-        ("time", object(&parts)),
+        ("time", seconds(&parts)),
     ]);
     process["properties"]["parent"] = object(&[("process_id", id()), ("job_id", id())]);
     process
@@ -280,6 +293,36 @@ fn batch() -> Value {
         ("problem", or_null(text())),
         ("attended", flag()),
     ])
+}
+
+fn limits() -> Value {
+    let mut rate = object(&[
+        ("limit", whole()),
+        (
+            "remaining",
+            json!({"type": "integer", "minimum": 0, "description": "Of a minute's; 0 while the next call has to wait"}),
+        ),
+        (
+            "reset_seconds",
+            json!({"type": "number", "minimum": 0, "description": "Until all of it is left again"}),
+        ),
+    ]);
+    rate["description"] = json!("What is allowed a minute, set or told by the provider");
+    let mut limits = object(&[
+        ("provider", text()),
+        ("model", or_null(text())),
+        ("requests", or_null(rate.clone())),
+        ("tokens", or_null(rate)),
+        ("calls_in_flight", whole()),
+        ("most_in_flight", or_null(whole())),
+        (
+            "paused_seconds",
+            json!({"type": "number", "minimum": 0, "description": "For so long nothing is sent: it refused a call, or could not be reached"}),
+        ),
+    ]);
+    limits["description"] =
+        json!("What a provider allows one of its models; null where no limit is known");
+    limits
 }
 
 fn overview() -> Value {
@@ -306,8 +349,12 @@ fn overview() -> Value {
         ("slots", whole()),
         ("used", whole()),
         ("limited_by", or_null(text())),
-        ("calls_in_flight", or_null(whole())),
+        (
+            "calls_in_flight",
+            json!({"type": "integer", "minimum": 0, "description": "Calls under way at providers"}),
+        ),
         ("rate", number()),
+        ("limits", many(of("Limits"))),
     ]);
     let failure = object(&[("kind", text()), ("message", text()), ("count", whole())]);
     let point = object(&[

@@ -1,0 +1,99 @@
+//! What the provider allows, in the headers that OpenAI has for it: as the worker's limiter sees it when the answer
+//! goes out. A limit that nobody knows has none.
+
+use std::time::Duration;
+
+use batchwright::Request;
+use batchwright::progress::{ProviderLimits, RateStatus};
+
+use crate::app::App;
+use crate::http::Response;
+
+/// Header names of a limit, what is left of it, and when it is whole again.
+type Names = [&'static str; 3];
+
+const REQUESTS: Names = [
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+];
+const TOKENS: Names = [
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+
+/// The answer to such a request with what the provider allows that gave it; where none did, the one that is asked
+/// first.
+pub(super) fn told(
+    app: &App,
+    request: &Request,
+    answered_by: Option<&str>,
+    response: Response,
+) -> Response {
+    let all = app.limits.of(request);
+    let it = all
+        .iter()
+        .find(|limits| Some(limits.provider.as_str()) == answered_by);
+    match it.or(all.first()) {
+        Some(limits) => with(response, limits),
+        None => response,
+    }
+}
+
+fn with(response: Response, limits: &ProviderLimits) -> Response {
+    let quota = &limits.quota;
+    let all = [(REQUESTS, quota.requests), (TOKENS, quota.tokens)];
+    all.into_iter()
+        .filter_map(|(names, rate)| Some((names, rate?)))
+        .fold(response, |response, (names, rate): (Names, RateStatus)| {
+            response
+                .header(names[0], rate.limit.to_string())
+                .header(names[1], rate.remaining.to_string())
+                .header(names[2], written(rate.reset_after))
+        })
+}
+
+/// As OpenAI writes a time: `6m0s`, `7.66s`, `20ms`; not shorter than it is.
+fn written(time: Duration) -> String {
+    let millis = time.as_nanos().div_ceil(1_000_000);
+    if millis == 0 {
+        return "0s".to_owned();
+    }
+    if millis < 1_000 {
+        return format!("{millis}ms");
+    }
+    let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
+    let seconds = (millis % 60_000) as f64 / 1e3;
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_openai_writes_them() {
+        for (millis, text) in [
+            (0.0, "0s"),
+            (0.2, "1ms"),
+            (20.0, "20ms"),
+            (999.1, "1s"),
+            (1_000.0, "1s"),
+            (7_660.0, "7.66s"),
+            (59_001.0, "59.001s"),
+            (60_000.0, "1m0s"),
+            (179_560.0, "2m59.56s"),
+            (360_000.0, "6m0s"),
+            (3_723_000.0, "1h2m3s"),
+            (7_200_000.0, "2h0m0s"),
+        ] {
+            let time = Duration::from_secs_f64(millis / 1e3);
+            assert_eq!(written(time), text);
+        }
+    }
+}
