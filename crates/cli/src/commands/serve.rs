@@ -78,6 +78,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .metrics(metrics)
         .max_connections(args.max_connections)
         .max_upload_bytes(args.max_uploads)
+        .max_body_memory(args.max_body_memory)
         .allow_private_webhooks(args.allow_private_webhooks)
         .durability(match args.worker.fsync {
             true => Durability::Full,

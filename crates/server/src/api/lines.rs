@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, Read};
+use std::io::{BufRead, BufReader, Read};
 
 use batchwright::files::PromptSettings;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::jobs::of_type;
 use crate::app::App;
+use crate::http::{COPIES, FREE, Incoming, weight};
 use crate::problem::Problem;
 use crate::records::Hash;
 
@@ -19,14 +20,18 @@ use crate::records::Hash;
 const MOST_LINE_BYTES: u64 = 16 << 20;
 /// Names are remembered of each line.
 const MOST_LINES: u64 = 10_000_000;
+/// Lines up to here take no room.
+const SHORT: u64 = FREE / COPIES;
+/// What of the jobs waits for being written together with others.
+const GROUP_BYTES: u64 = 4 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The jobs of a body. The first line that is none ends them.
-pub(super) struct Lines<'a, R> {
+pub(super) struct Lines<'a> {
     app: &'a App,
     kind: &'a str,
     prompts: PromptSettings,
-    body: R,
+    body: BufReader<&'a mut dyn Incoming>,
     read: Sha256,
     bytes: u64,
     line: u64,
@@ -34,8 +39,8 @@ pub(super) struct Lines<'a, R> {
     buffer: Vec<u8>,
 }
 
-impl<'a, R: BufRead> Lines<'a, R> {
-    pub fn new(app: &'a App, kind: &'a str, body: R) -> Self {
+impl<'a> Lines<'a> {
+    pub fn new(app: &'a App, kind: &'a str, body: &'a mut dyn Incoming) -> Self {
         let task = match kind {
             EMBEDDING_KIND => batchwright::client::RequestTask::Embed,
             _ => batchwright::client::RequestTask::Complete,
@@ -44,7 +49,7 @@ impl<'a, R: BufRead> Lines<'a, R> {
             app,
             kind,
             prompts: PromptSettings::new().task(task),
-            body,
+            body: BufReader::with_capacity(64 << 10, body),
             read: Sha256::new(),
             bytes: 0,
             line: 0,
@@ -64,11 +69,34 @@ impl<'a, R: BufRead> Lines<'a, R> {
         Ok(())
     }
 
+    /// Has room for a line that weighs so much, beside what stays of those before it.
+    fn hold(&mut self, line: u64) -> Result<(), Problem> {
+        let line = if line <= FREE { 0 } else { line };
+        let kept = self.bytes.min(GROUP_BYTES) + self.names.bytes();
+        let mut all = kept + line;
+        if all > FREE {
+            // Not anew for each line.
+            all = all.next_multiple_of(1 << 20);
+        }
+        self.body.get_mut().hold(all)
+    }
+
     /// Reads the next line. False at the end.
     fn next_line(&mut self) -> Result<bool, Problem> {
         self.buffer.clear();
-        let mut bounded = (&mut self.body).take(MOST_LINE_BYTES);
-        let length = bounded.read_until(b'\n', &mut self.buffer)?;
+        self.buffer.shrink_to(SHORT as usize);
+        let mut room = SHORT;
+        loop {
+            self.hold(room * COPIES)?;
+            let mut bounded = (&mut self.body).take(room - self.buffer.len() as u64);
+            bounded.read_until(b'\n', &mut self.buffer)?;
+            let is_full = self.buffer.len() as u64 == room;
+            if !is_full || self.buffer.ends_with(b"\n") || room == MOST_LINE_BYTES {
+                break;
+            }
+            room = (room * 4).min(MOST_LINE_BYTES);
+        }
+        let length = self.buffer.len();
         self.line += 1;
         self.read.update(&self.buffer);
         self.bytes += length as u64;
@@ -93,6 +121,7 @@ impl<'a, R: BufRead> Lines<'a, R> {
 
     pub fn next_job(&mut self) -> Result<Option<Job>, Problem> {
         while self.next_line()? {
+            self.hold(weight(&self.buffer))?;
             let line = match self.line {
                 1 => self
                     .buffer
@@ -156,6 +185,11 @@ struct Names {
 }
 
 impl Names {
+    /// What they take of memory: each entry with a byte of the table's own.
+    fn bytes(&self) -> u64 {
+        (self.taken.capacity() * (size_of::<((u64, u64), u32)>() + 1)) as u64
+    }
+
     fn key(&self, name: &str) -> (u64, u64) {
         (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
     }

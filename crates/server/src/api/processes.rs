@@ -1,7 +1,5 @@
 //! Processes: jobs that were handed over together.
 
-use std::io::BufReader;
-
 use batchwright::queue::{EnqueueError, ProcessInfo, ProcessState};
 use batchwright::{Error, ProcessId};
 use serde_json::{Value, json};
@@ -46,11 +44,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::invalid(why).param("name"));
     }
     let key = once::key(call)?.unwrap_or_else(once::any_key);
-    let mut lines = Lines::new(
-        app,
-        &kind,
-        BufReader::with_capacity(64 << 10, &mut *call.body),
-    );
+    let mut lines = Lines::new(app, &kind, &mut *call.body);
     let given = name.as_deref().unwrap_or_default();
     let request = |body: [u8; 32]| hash(&[kind.as_bytes(), given.as_bytes(), &body]);
     let asked = Asked {

@@ -1,12 +1,15 @@
 //! A request as a handler sees it.
 
+use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
 use std::str::FromStr;
 
 use http_net::RequestHead;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
 
+use super::memory::{COPIES, FREE, weight};
 use crate::problem::Problem;
 
 /// Most that a body of JSON may have, in bytes: far above any job, far below what hurts.
@@ -26,7 +29,7 @@ pub(crate) struct Head {
     /// True where a body may follow.
     pub has_body: bool,
     /// Its length, where it is told.
-    length: Option<u64>,
+    pub(super) length: Option<u64>,
     /// True where the target names a host of its own, as only proxies are asked.
     pub is_absolute: bool,
 }
@@ -51,17 +54,59 @@ impl Head {
         }
     }
 
+    /// The headers of this name, which is in lower case.
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.headers.iter().filter(move |(n, _)| n == name);
+        named.map(|(_, value)| value.as_str())
+    }
+
     /// How many headers have this name, which is in lower case.
     pub fn count(&self, name: &str) -> usize {
-        self.headers.iter().filter(|(n, _)| n == name).count()
+        self.all(name).count()
     }
 
     /// The first header of this name, which is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.all(name).next()
+    }
+
+    /// Whether the client sends its body only once it is asked for it.
+    ///
+    /// # Errors
+    /// 417 when it expects something else, which nobody here knows of.
+    pub(super) fn waits_to_be_asked(&self) -> Result<bool, Problem> {
+        let mut waits = false;
+        for expected in self.all("expect") {
+            if !expected.eq_ignore_ascii_case("100-continue") {
+                let why =
+                    format!("nothing but 100-continue can be expected here, not {expected:?}");
+                return Err(Problem::new(417, "expectation_failed", why));
+            }
+            waits = true;
+        }
+        Ok(waits)
+    }
+}
+
+/// The body of a request, as it arrives. An error of it is a [`Problem`] inside.
+pub(crate) trait Incoming: Read {
+    /// Has room for so many bytes of it in memory from now on, with what is made of them, and no longer for what was
+    /// asked for before. Waits for a while where there is not so much, since all bodies share it. To be called again
+    /// as the reading gets on: while others wait, room is not left for long to a client that brings nothing.
+    ///
+    /// # Errors
+    /// 503 when there is no room in time, 413 when there never is.
+    fn hold(&mut self, bytes: u64) -> Result<(), Problem>;
+
+    /// Has room for so many bytes beside those that were asked for before.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    fn hold_also(&mut self, bytes: u64) -> Result<(), Problem>;
+
+    /// Nothing of it is in memory any more.
+    fn release(&mut self) {
+        let _ = self.hold(0);
     }
 }
 
@@ -73,8 +118,8 @@ pub(crate) struct Call<'c> {
     pub params: Vec<(&'static str, String)>,
     /// Who sent it.
     pub peer: Option<IpAddr>,
-    /// Its body, as it arrives. An error of it is a [`Problem`] inside.
-    pub body: &'c mut dyn Read,
+    /// Its body.
+    pub body: &'c mut dyn Incoming,
     /// Where the answer goes.
     pub(super) client: &'c TcpStream,
 }
@@ -139,17 +184,42 @@ impl Call<'_> {
     /// The whole body, which has at most so many bytes.
     ///
     /// # Errors
-    /// When it is longer, too slow or cut off.
+    /// When it is longer, too slow or cut off, or there is no room for it.
     pub fn bytes(&mut self, most: u64) -> Result<Vec<u8>, Problem> {
         if self.head.length.is_some_and(|length| length > most) {
             return Err(Problem::too_large(most));
         }
         let mut body = Vec::new();
-        (&mut self.body).take(most + 1).read_to_end(&mut body)?;
-        match body.len() as u64 > most {
-            true => Err(Problem::too_large(most)),
-            false => Ok(body),
+        let mut room = self.head.length.unwrap_or(FREE / COPIES).min(most);
+        loop {
+            self.body.hold(room * COPIES)?;
+            // One more tells that it is longer.
+            let wanted = room + 1 - body.len() as u64;
+            body.reserve_exact(wanted as usize);
+            (&mut self.body).take(wanted).read_to_end(&mut body)?;
+            if body.len() as u64 <= room {
+                return Ok(body);
+            }
+            if room == most {
+                return Err(Problem::too_large(most));
+            }
+            // In few steps: who has some and waits for more may wait for others that do the same.
+            room = (room * 4).min(most);
         }
+    }
+
+    /// The body as a JSON object of at most so many bytes.
+    ///
+    /// # Errors
+    /// When it is none, with the place; also when a key is there twice, of which one would go unseen.
+    pub fn object(&mut self, most: u64) -> Result<Map<String, Value>, Problem> {
+        let body = self.bytes(most)?;
+        self.body.hold(weight(&body))?;
+        let mut json = serde_json::Deserializer::from_slice(&body);
+        let object = json.deserialize_map(UniqueKeys);
+        object
+            .and_then(|object| json.end().map(|()| object))
+            .map_err(|error| Problem::invalid(format!("the body is no JSON object: {error}")))
     }
 
     /// The body as JSON of this shape.
@@ -166,9 +236,31 @@ impl Call<'_> {
             let why = format!("send JSON with content-type: application/json, not {kind:?}");
             return Err(Problem::unsupported_media_type(why));
         }
-        let body = self.bytes(JSON_BYTES)?;
-        serde_json::from_slice(&body)
+        let body = self.object(JSON_BYTES)?;
+        serde_json::from_value(Value::Object(body))
             .map_err(|error| Problem::invalid(format!("the body is not as expected: {error}")))
+    }
+}
+
+/// Reads an object whose keys are there once each.
+struct UniqueKeys;
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+            if object.contains_key(&key) {
+                return Err(A::Error::custom(format!("{key:?} is there twice")));
+            }
+            object.insert(key, value);
+        }
+        Ok(object)
     }
 }
 

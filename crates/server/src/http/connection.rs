@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,15 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 use http_net::{HttpError, ServerConn, ServerEvent};
 
 use super::listener::{Limits, Open, Service, Shared};
-use super::{Body, Call, Head, Response};
+use super::memory::Room;
+use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
 
 /// What is sent at once.
 const CHUNK: usize = 16 << 10;
-/// A connection that is ended gives its client so long to read why.
-const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Serves a connection until it ends.
+/// Serves a connection until nothing more is to be said on it.
 pub(super) fn serve(open: &Open, shared: &Shared) {
     let stream = &open.stream;
     let _ = stream.set_nodelay(true);
@@ -37,12 +36,13 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         is_head: false,
         waits_for_us: false,
         body: (Vec::new(), 0),
+        left: None,
+        room: shared.memory.room(),
     };
     let ended = wire.serve(shared, reached);
     if let Err(error) = &ended {
         log::debug!("a connection ended: {error}");
     }
-    wire.part();
 }
 
 struct Wire<'s> {
@@ -59,6 +59,10 @@ struct Wire<'s> {
     waits_for_us: bool,
     /// Bytes of the body that have come and were not yet taken, and how many of them were.
     body: (Vec<u8>, usize),
+    /// How many bytes of the body were not taken, where its length is told.
+    left: Option<u64>,
+    /// What the body has of the memory of all.
+    room: Room<'s>,
 }
 
 impl Wire<'_> {
@@ -80,12 +84,17 @@ impl Wire<'_> {
             self.pace = Pace::new();
             let path = head.path.clone();
             self.is_head = head.method == "HEAD";
-            self.waits_for_us = false;
-            let response = match shared.service.admit(&head, reached) {
+            let admitted = match head.waits_to_be_asked() {
+                Ok(waits) => {
+                    self.waits_for_us = waits;
+                    shared.service.admit(&head, reached)
+                }
+                Err(problem) => Err(problem.response(&path)),
+            };
+            let response = match admitted {
                 Ok(()) => {
                     let response = self.answer(head, &*shared.service);
-                    // What is left of a short body is taken, so that the connection can be used again and a
-                    // client that is still sending sees the answer.
+                    self.release();
                     self.drain();
                     response
                 }
@@ -117,6 +126,7 @@ impl Wire<'_> {
                     let head = Head::of(&head);
                     self.body_ended = !head.has_body;
                     self.body = (Vec::new(), 0);
+                    self.left = head.length;
                     return Ok(Some(head));
                 }
                 ServerEvent::Closed => return Ok(None),
@@ -143,9 +153,6 @@ impl Wire<'_> {
 
     fn answer(&mut self, head: Head, service: &dyn Service) -> Response {
         let path = head.path.clone();
-        let expects = head.header("expect");
-        self.waits_for_us =
-            expects.is_some_and(|expects| expects.eq_ignore_ascii_case("100-continue"));
         let mut call = Call {
             head,
             params: Vec::new(),
@@ -169,13 +176,13 @@ impl Wire<'_> {
         Ok(())
     }
 
-    /// Reads what is left of a body, up to a bound.
+    /// Takes what is left of a short body, so that the connection can be used again.
     fn drain(&mut self) {
-        if self.waits_for_us {
-            // It will not come.
+        let most = self.limits.leftover;
+        // It will not come, or is too long for that.
+        if self.waits_for_us || self.left.is_some_and(|left| left > most) {
             return;
         }
-        let most = self.limits.leftover;
         let mut left = (&mut *self).take(most);
         let _ = io::copy(&mut left, &mut io::sink());
     }
@@ -303,24 +310,15 @@ impl Wire<'_> {
             b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
         )
     }
+}
 
-    /// Ends a connection so that the client reads the last answer before it sees the end.
-    fn part(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
-        let deadline = Instant::now() + FAREWELL;
-        let mut left = self.limits.leftover as usize;
-        let mut buffer = [0; 4 << 10];
-        loop {
-            let wait = deadline.saturating_duration_since(Instant::now());
-            if wait.is_zero() || left == 0 || self.stream.set_read_timeout(Some(wait)).is_err() {
-                break;
-            }
-            match (&mut &*self.stream).read(&mut buffer) {
-                Ok(n) if n > 0 => left = left.saturating_sub(n),
-                _ => break,
-            }
-        }
-        let _ = self.stream.shutdown(Shutdown::Both);
+impl Incoming for Wire<'_> {
+    fn hold(&mut self, bytes: u64) -> Result<(), Problem> {
+        self.room.set(bytes)
+    }
+
+    fn hold_also(&mut self, bytes: u64) -> Result<(), Problem> {
+        self.room.set(self.room.bytes() + bytes)
     }
 }
 
@@ -333,6 +331,7 @@ impl Read for Wire<'_> {
                 let n = buffer.len().min(bytes.len() - *taken);
                 buffer[..n].copy_from_slice(&bytes[*taken..*taken + n]);
                 *taken += n;
+                self.left = self.left.map(|left| left.saturating_sub(n as u64));
                 return Ok(n);
             }
             if self.body_ended {
@@ -346,6 +345,11 @@ impl Read for Wire<'_> {
                 }
                 Ok(ServerEvent::NeedInput) => {
                     self.pace.check(self.limits)?;
+                    if self.room.is_overdue() {
+                        self.body_ended = true;
+                        let why = "the request came too slowly while others waited for the memory that it takes";
+                        return Err(too_slow().says(why).into());
+                    }
                     let before = Instant::now();
                     let buffered = self.http.remaining_input().len();
                     self.invite()?;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::connection;
+use super::farewell::Farewells;
+use super::memory::BodyMemory;
 use super::{Call, Head, Response};
 
 /// Answers requests.
@@ -34,8 +36,10 @@ pub(crate) struct Limits {
     pub stall: Duration,
     /// Bytes a second that a client must bring or take, once it has taken longer than `stall` in all.
     pub slowest: u64,
-    /// Bytes of a body that are read and thrown away so that a client sees why it was refused.
+    /// Bytes of a body that are read and thrown away so that a connection can be used again.
     pub leftover: u64,
+    /// Bytes of memory that all bodies together may take, with what is made of them; small ones do not count.
+    pub body_memory: u64,
 }
 
 impl Default for Limits {
@@ -47,6 +51,7 @@ impl Default for Limits {
             stall: Duration::from_secs(20),
             slowest: 1 << 10,
             leftover: 256 << 10,
+            body_memory: 512 << 20,
         }
     }
 }
@@ -84,6 +89,8 @@ pub(super) struct Shared {
     pub service: Arc<dyn Service>,
     pub limits: Limits,
     pub stopping: AtomicBool,
+    pub memory: BodyMemory,
+    pub farewells: Farewells,
     connections: Mutex<Connections>,
     gone: Condvar,
 }
@@ -93,6 +100,7 @@ pub(crate) struct Listener {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Vec<JoinHandle<()>>,
+    farewell: Option<JoinHandle<()>>,
 }
 
 impl Listener {
@@ -102,10 +110,14 @@ impl Listener {
         service: Arc<dyn Service>,
         limits: Limits,
     ) -> io::Result<Self> {
+        let (farewells, farewell) = Farewells::start()?;
         let shared = Arc::new(Shared {
             service,
             limits,
             stopping: AtomicBool::new(false),
+            // A quarter of the connections: those that wait for answers, and small requests, need the others.
+            memory: BodyMemory::new(limits.body_memory, (limits.connections / 4).max(1)),
+            farewells,
             connections: Mutex::default(),
             gone: Condvar::new(),
         });
@@ -113,6 +125,7 @@ impl Listener {
             address: listener.local_addr()?,
             shared,
             accepting: Vec::new(),
+            farewell: Some(farewell),
         };
         for n in 0..ACCEPTORS {
             let (listener, shared) = (listener.try_clone()?, Arc::clone(&this.shared));
@@ -133,6 +146,12 @@ impl Listener {
         self.shared.connections.lock().len()
     }
 
+    /// The memory that all bodies take.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> &BodyMemory {
+        &self.shared.memory
+    }
+
     /// Accepts no more, ends connections that are idle, and waits this long for the others; those that are left
     /// then are cut off.
     pub fn stop(&mut self, wait: Duration) {
@@ -151,6 +170,7 @@ impl Listener {
         }
         let brief = deadline.min(Instant::now() + UPLOADS_END);
         self.shared.wait_for_all(&mut connections, brief);
+        self.shared.memory.close();
         for open in connections.values() {
             if open.receiving.load(Ordering::Relaxed) {
                 let _ = open.stream.shutdown(Shutdown::Read);
@@ -159,6 +179,11 @@ impl Listener {
         self.shared.wait_for_all(&mut connections, deadline);
         for open in connections.values() {
             let _ = open.stream.shutdown(Shutdown::Both);
+        }
+        drop(connections);
+        self.shared.farewells.close();
+        if let Some(thread) = self.farewell.take() {
+            drop(thread.join());
         }
     }
 
@@ -226,21 +251,34 @@ impl Shared {
             let mut connections = self.connections.lock();
             if connections.len() >= self.limits.connections && !make_room(&mut connections) {
                 drop(connections);
-                return turn_away(&open.stream);
+                return self.turn_away(&open.stream);
             }
             connections.insert(number, Arc::clone(&open));
         }
         let shared = Arc::clone(self);
         let held = Arc::clone(&open);
         let serve = move || {
-            let _entry = Entry(&shared, number);
+            let entry = Entry(&shared, number);
             connection::serve(&held, &shared);
+            // Its place is free before the client sees the end.
+            drop(entry);
+            shared.farewells.see_off(&held.stream);
         };
         if let Err(error) = thread("http", serve) {
             log::warn!("a connection could not be served: {error}");
             self.connections.lock().remove(&number);
-            turn_away(&open.stream);
+            self.turn_away(&open.stream);
         }
+    }
+
+    /// Says that there is no room, without waiting for anything.
+    fn turn_away(&self, mut stream: &TcpStream) {
+        const FULL: &[u8] =
+            b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
+            content-type: text/plain\r\ncontent-length: 30\r\n\r\ntoo many connections are open\n";
+        let _ = stream.set_nonblocking(true);
+        let _ = stream.write(FULL);
+        self.farewells.see_off(stream);
     }
 }
 
@@ -269,17 +307,10 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Says that there is no room, without waiting for anything.
-fn turn_away(mut stream: &TcpStream) {
-    const FULL: &[u8] =
-        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-        content-type: text/plain\r\ncontent-length: 30\r\n\r\ntoo many connections are open\n";
-    let _ = stream.set_nonblocking(true);
-    let _ = stream.write(FULL);
-    let _ = stream.shutdown(Shutdown::Write);
-}
-
-fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub(super) fn thread(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     Builder::new()
         .name(name.to_owned())
         .stack_size(STACK_SIZE)

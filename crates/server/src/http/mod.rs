@@ -4,11 +4,14 @@
 
 mod call;
 mod connection;
+mod farewell;
 mod listener;
+mod memory;
 mod response;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use call::{Call, Head, decoded};
+pub(crate) use call::{Call, Head, Incoming, decoded};
 pub(crate) use listener::{Limits, Listener, Service};
+pub(crate) use memory::{COPIES, FREE, weight};
 pub(crate) use response::{Body, Response};

@@ -1,5 +1,7 @@
 //! Clients that are slow, greedy, broken or many.
 
+mod bodies;
+
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use crate::problem::Problem;
 
 /// Long enough to tell a hang from none on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Most bytes of a body that is taken as a whole.
+const MOST_WHOLE: u64 = 1 << 20;
 
 struct Echo {
     held: Sender<()>,
@@ -35,6 +40,18 @@ impl Service for Echo {
                 let _ = self.release.recv();
                 Response::empty(204)
             }
+            "/whole" => match call.bytes(MOST_WHOLE) {
+                Ok(body) => Response::full(200, "text/plain", body.len().to_string().into_bytes()),
+                Err(problem) => problem.response("/"),
+            },
+            "/whole/hold" => match call.bytes(MOST_WHOLE) {
+                Ok(_) => {
+                    let _ = self.held.send(());
+                    let _ = self.release.recv();
+                    Response::empty(204)
+                }
+                Err(problem) => problem.response("/"),
+            },
             "/big" => Response::reader("text/plain", io::repeat(b'x'), None),
             "/torn" => Response::stream("text/plain", |out| {
                 out.write_all(b"half")?;
@@ -47,7 +64,7 @@ impl Service for Echo {
                 }
                 Ok(())
             }),
-            _ => match io::copy(call.body, &mut io::sink()) {
+            _ => match io::copy(&mut call.body, &mut io::sink()) {
                 Ok(bytes) => Response::full(200, "text/plain", bytes.to_string().into_bytes()),
                 Err(error) => Problem::from(error).response("/"),
             },

@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::files::{new_id, now};
-use batchwright::Job;
+use batchwright::{Job, Request};
 
 /// Most answers to one request.
 const MOST_CHOICES: u64 = 16;
@@ -19,7 +19,7 @@ pub(super) const MOST_BYTES: u64 = 64 << 20;
 
 /// `POST /v1/chat/completions`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let mut body = object(call)?;
+    let mut body = call.object(MOST_BYTES)?;
     let streamed = flag(&mut body, "stream")?;
     let with_usage = match body.remove("stream_options") {
         None | Some(Value::Null) => false,
@@ -40,14 +40,12 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         _ => String::new(),
     };
     if choices > 1 {
-        refuse_bulk(&body, choices as usize, "n")?;
+        hold_bulk(call, &body, choices as usize, "n")?;
     }
     let request = request(CHAT, body)?;
-    let jobs = (1..=choices).map(|n| {
-        let sample = if choices > 1 { n as u32 } else { 0 };
-        Job::from(request.clone().with_sample(sample))
-    });
-    let results = direct::results(app, call, jobs.collect())?;
+    let mut like = Request::new("");
+    like.model.clone_from(&request.model);
+    let results = direct::results(app, call, jobs(request, choices as u32))?;
     let answers: Vec<_> = results.iter().map(answer::outcome).collect();
     let completion = answer::completion(new_id("chatcmpl-"), now(), &model, &answers);
     let response = match completion {
@@ -65,18 +63,32 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     };
     let mut answered = answers.iter().filter_map(|answer| answer.as_ref().ok());
     let by = answered.next().map(|answer| answer.provider.as_str());
-    Ok(limits::told(app, &request, by, response))
+    Ok(limits::told(app, &like, by, response))
 }
 
-/// Refuses a request that stands for many jobs, each with all of this body: a few bytes must not take all memory.
-pub(super) fn refuse_bulk(
+/// A job for each answer.
+fn jobs(request: Request, choices: u32) -> Vec<Job> {
+    match choices {
+        1 => vec![Job::from(request)],
+        _ => (1..=choices)
+            .map(|n| Job::from(request.clone().with_sample(n)))
+            .collect(),
+    }
+}
+
+/// Has room for the jobs of a request that stands for many, each with all of this body; refuses one that stands for
+/// too much: a few bytes must not take all memory.
+pub(super) fn hold_bulk(
+    call: &mut Call<'_>,
     body: &Map<String, Value>,
     jobs: usize,
     param: &'static str,
 ) -> Result<(), Problem> {
     let bytes = serde_json::to_vec(body).map_or(u64::MAX, |body| body.len() as u64);
-    match bytes.saturating_mul(jobs as u64) <= MOST_BYTES {
-        true => Ok(()),
+    let all = bytes.saturating_mul(jobs as u64);
+    match all <= MOST_BYTES {
+        // Each as a request and as its job.
+        true => call.body.hold_also(2 * all),
         false => {
             let why = format!(
                 "{jobs} requests with {bytes} bytes each are more than the {MOST_BYTES} bytes that one may stand for: \
@@ -88,23 +100,13 @@ pub(super) fn refuse_bulk(
 }
 
 /// The request that a body is.
-pub(super) fn request(
-    endpoint: &str,
-    body: Map<String, Value>,
-) -> Result<batchwright::Request, Problem> {
+pub(super) fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem> {
     let line = json!({"custom_id": "direct", "method": "POST", "url": endpoint, "body": body});
     let request = settings(endpoint).request(&line.to_string())?;
-    Ok(batchwright::Request {
+    Ok(Request {
         id: None,
         ..request
     })
-}
-
-/// The body of a request.
-pub(super) fn object(call: &mut Call<'_>) -> Result<Map<String, Value>, Problem> {
-    let body = call.bytes(MOST_BYTES)?;
-    serde_json::from_slice(&body)
-        .map_err(|error| Problem::invalid(format!("the body is no JSON object: {error}")))
 }
 
 fn flag(body: &mut Map<String, Value>, name: &'static str) -> Result<bool, Problem> {

@@ -28,7 +28,7 @@ const ASK: Duration = Duration::from_secs(1);
 /// begun.
 pub(super) fn results(
     app: &App,
-    call: &Call<'_>,
+    call: &mut Call<'_>,
     jobs: Vec<Job>,
 ) -> Result<Vec<JobResult>, Problem> {
     if app.events.is_closed() {
@@ -49,6 +49,7 @@ pub(super) fn results(
     let count = jobs.len();
     let info = ProcessInfo::new().name(format!("{} {}", call.head.method, call.head.path));
     app.queue.described(info).enqueue(process, jobs)?;
+    call.body.release();
     let mut asked = Instant::now();
     loop {
         let told = waiter.wait(LOOK);

@@ -3,7 +3,7 @@
 use batchwright::{Job, Request};
 use serde_json::Value;
 
-use super::chat::{object, refuse_bulk, request};
+use super::chat::{MOST_BYTES, hold_bulk, request};
 use super::lines::EMBEDDINGS;
 use super::{answer, direct, limits};
 use crate::app::App;
@@ -15,7 +15,7 @@ const MOST_TEXTS: usize = 2048;
 
 /// `POST /v1/embeddings`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let mut body = object(call)?;
+    let mut body = call.object(MOST_BYTES)?;
     let as_base64 = match body.remove("encoding_format") {
         None | Some(Value::Null) => false,
         Some(format) if format == "float" => false,
@@ -39,7 +39,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::invalid(why).param("input"));
     }
     if texts.len() > 1 {
-        refuse_bulk(&body, texts.len(), "input")?;
+        hold_bulk(call, &body, texts.len(), "input")?;
     }
     let model = match body.get("model") {
         Some(Value::String(model)) => model.clone(),
@@ -54,6 +54,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Ok(Job::from(request))
     });
     let jobs = jobs.collect::<Result<_, Problem>>()?;
+    // While the answers are waited for nothing of it is needed.
+    drop(body);
     let results = direct::results(app, call, jobs)?;
     let vectors: Result<Vec<_>, _> = results.iter().map(answer::outcome).collect();
     let (by, response) = match &vectors {

@@ -1,0 +1,109 @@
+//! Bodies that are too large, or not what they should be.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use super::common::{Desk, PATIENCE};
+
+/// Sends all of a request, and only then reads.
+fn talk(desk: &Desk, head: &str, body: &[u8]) -> String {
+    let address = desk.server().address();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let head = format!("{head} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+        .write_all(b"content-type: application/json\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    stream.write_all(body).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn who_sends_too_much_reads_so() {
+    let desk = Desk::new();
+    let long = vec![b'x'; 12 << 20];
+    for (head, status) in [
+        ("POST /api/v1/jobs", "413"),
+        ("PUT /api/v1/config/llm.model", "413"),
+        ("POST /v1/batches", "413"),
+        ("POST /v1/chat/completions", "400"),
+        ("POST /v1/files", "415"),
+        ("POST /api/v1/processes?type=nothing", "400"),
+        ("POST /nothing", "404"),
+        ("DELETE /healthz", "405"),
+    ] {
+        let answer = talk(&desk, head, &long);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{head}: {answer}"
+        );
+    }
+}
+
+/// Eight bytes of it take a kilobyte.
+#[test]
+fn a_body_of_many_small_values_is_refused_before_it_is_read() {
+    let desk = Desk::with(Default::default(), |server| {
+        server.max_body_memory(64 << 20)
+    });
+    let maps = format!("{{\"messages\":[{}{{}}]}}", "{\"\":0},".repeat(100_000));
+    let answer = talk(&desk, "POST /v1/chat/completions", maps.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let answer = talk(&desk, "POST /api/v1/processes", maps.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let plain = format!("{{\"messages\":\"{}\"}}", "{\\\"\\\":0},".repeat(100_000));
+    let answer = talk(&desk, "POST /v1/chat/completions", plain.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[test]
+fn an_object_is_asked_for_and_each_of_its_keys_once() {
+    let desk = Desk::new();
+    for (head, body, part) in [
+        (
+            "POST /api/v1/jobs",
+            r#"["shout", "hi"]"#,
+            "expected an object",
+        ),
+        (
+            "POST /v1/batches",
+            r#"["file-1", "/v1/chat/completions", "24h", null, null]"#,
+            "expected an object",
+        ),
+        (
+            "PUT /api/v1/config/llm.model",
+            r#"["m"]"#,
+            "expected an object",
+        ),
+        ("POST /v1/chat/completions", "[]", "expected an object"),
+        (
+            "POST /api/v1/jobs",
+            r#"{"type": "shout", "payload": "a", "payload": "b"}"#,
+            "is there twice",
+        ),
+        (
+            "POST /v1/chat/completions",
+            r#"{"model": "sim-1", "model": "sim-2"}"#,
+            "is there twice",
+        ),
+        (
+            "POST /api/v1/jobs",
+            r#"{"type": "shout", "payload": "a"} {}"#,
+            "trailing",
+        ),
+    ] {
+        let answer = talk(&desk, head, body.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{head}: {answer}");
+        assert!(answer.contains(part), "{head}: {answer}");
+    }
+    assert_eq!(
+        desk.get("/api/v1/processes").json()["data"],
+        serde_json::json!([])
+    );
+}
