@@ -1,7 +1,9 @@
 //! How long clients wait, a hundred at a time, while the worker is busy: `cargo bench -p batchwright-server`.
 //!
 //! Each line has requests a second and the time of a request at the median, at p99 and at most. The first is a bare
-//! server of the same HTTP crate that does nothing: what the machine and a hundred clients on it allow.
+//! server of the same HTTP crate that does nothing: what the machine, its worker and a hundred clients on it allow.
+//! Clients ask again as soon as they are answered, which no machine is quick enough for: there the time is that of
+//! waiting for a processor. The last lines have clients that ask once in 20 ms.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,8 +17,10 @@ use batchwright::{Handler, JobQueue, ProcessId, Worker};
 use batchwright_server::Server;
 
 const CLIENTS: usize = 100;
+const AT_ONCE: Duration = Duration::ZERO;
+const PACED: Duration = Duration::from_millis(20);
 /// Jobs that keep the worker busy, each for 20 ms.
-const BUSY: usize = 40_000;
+const BUSY: usize = 150_000;
 
 /// One client with a connection that stays open.
 struct Client {
@@ -67,11 +71,12 @@ impl Client {
     }
 }
 
-/// Has every client ask `rounds` times, and prints how that went.
+/// Has every client ask `rounds` times, each once in `every` or as often as it can, and prints how that went.
 fn measure(
     what: &str,
     address: SocketAddr,
     rounds: usize,
+    every: Duration,
     ask: impl Fn(&mut Client, usize) -> u16 + Sync,
 ) {
     let (began, next) = (Barrier::new(CLIENTS + 1), AtomicUsize::new(0));
@@ -79,14 +84,19 @@ fn measure(
     let mut took = Duration::ZERO;
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| {
-                scope.spawn(|| {
+            .map(|place| {
+                let (began, next, ask) = (&began, &next, &ask);
+                scope.spawn(move || {
                     let mut client = Client::connect(address);
                     let mut times = Vec::with_capacity(rounds);
                     let mut refused = 0;
                     began.wait();
+                    // Not all in the same moment.
+                    let mut due = Instant::now() + every.mul_f64(place as f64 / CLIENTS as f64);
                     for _ in 0..rounds {
                         let n = next.fetch_add(1, Ordering::Relaxed);
+                        thread::sleep(due.saturating_duration_since(Instant::now()));
+                        due += every;
                         let at = Instant::now();
                         let status = ask(&mut client, n);
                         times.push(at.elapsed());
@@ -122,17 +132,6 @@ fn main() {
         true => 200,
         false => 2,
     };
-    let config = http_net::blocking::ServerConfig::new().with_max_connections(2 * CLIENTS);
-    let bare = http_net::blocking::Server::bind("127.0.0.1:0").expect("a free port");
-    let bare = bare.with_config(config);
-    let (address, stop) = (bare.local_addr(), bare.shutdown_handle());
-    let serving = thread::spawn(move || bare.serve(|_, _| http_net::Response::text(200, "ok")));
-    measure("a bare server", address, rounds, |client, _| {
-        client.ask("GET", "/", "").0
-    });
-    stop.shutdown();
-    serving.join().expect("it ends").expect("it ended well");
-
     let folder = tempfile::tempdir().expect("a folder");
     let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).expect("a queue");
     let busy = (0..BUSY).map(|n| {
@@ -155,13 +154,14 @@ fn main() {
         .address(([127, 0, 0, 1], 0).into())
         .start()
         .expect("a server");
+    measure_bare(rounds);
     let address = server.address();
-    measure("GET /healthz", address, rounds, |client, _| {
+    measure("GET /healthz", address, rounds, AT_ONCE, |client, _| {
         client.ask("GET", "/healthz", "").0
     });
-    let job = r#"{"type":"later","payload":{"n":1},"priority":1}"#;
     let ids = parking_lot::Mutex::new(Vec::new());
-    measure("POST /api/v1/jobs", address, rounds, |client, _| {
+    let create = |client: &mut Client, _: usize| {
+        let job = r#"{"type":"later","payload":{"n":1},"priority":1}"#;
         let (status, answer) = client.ask("POST", "/api/v1/jobs", job);
         if let Ok(job) = serde_json::from_str::<serde_json::Value>(&answer)
             && let Some(id) = job["job_id"].as_str()
@@ -169,14 +169,34 @@ fn main() {
             ids.lock().push(id.to_owned());
         }
         status
-    });
-    let ids = ids.into_inner();
-    if !ids.is_empty() {
-        measure("GET /api/v1/jobs/{job_id}", address, rounds, |client, n| {
-            let path = format!("/api/v1/jobs/{}", ids[n % ids.len()]);
-            client.ask("GET", &path, "").0
-        });
+    };
+    let read = |client: &mut Client, n: usize| {
+        let path = {
+            let ids = ids.lock();
+            format!("/api/v1/jobs/{}", ids[n % ids.len()])
+        };
+        client.ask("GET", &path, "").0
+    };
+    for (of, every) in [("", AT_ONCE), (", paced", PACED)] {
+        let what = format!("POST /api/v1/jobs{of}");
+        measure(&what, address, rounds, every, create);
+        let what = format!("GET /api/v1/jobs/{{job_id}}{of}");
+        measure(&what, address, rounds, every, read);
     }
     let (done, at) = (server.stop().expect("it stops").completed, rounds);
     println!("the worker ended {done} jobs meanwhile ({at} rounds of {CLIENTS} clients)");
+}
+
+/// A server of the same HTTP crate that does nothing: what the machine, busy as it is, allows.
+fn measure_bare(rounds: usize) {
+    let config = http_net::blocking::ServerConfig::new().with_max_connections(2 * CLIENTS);
+    let bare = http_net::blocking::Server::bind("127.0.0.1:0").expect("a free port");
+    let bare = bare.with_config(config);
+    let (address, stop) = (bare.local_addr(), bare.shutdown_handle());
+    let serving = thread::spawn(move || bare.serve(|_, _| http_net::Response::text(200, "ok")));
+    measure("a bare server", address, rounds, AT_ONCE, |client, _| {
+        client.ask("GET", "/", "").0
+    });
+    stop.shutdown();
+    serving.join().expect("it ends").expect("it ended well");
 }

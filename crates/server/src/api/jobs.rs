@@ -217,10 +217,10 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             return Err(Problem::invalid(why).param("wait"));
         }
     };
-    let place = match wait.is_zero() {
-        true => None,
-        false => app.waiters.enter(),
-    };
+    if wait.is_zero() {
+        return Ok(shown(&find(app, id)?));
+    }
+    let place = app.waiters.enter();
     let deadline = match place {
         Some(_) => Instant::now() + wait,
         None => Instant::now(),

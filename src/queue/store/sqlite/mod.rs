@@ -16,6 +16,7 @@ mod lineage;
 mod mounts;
 mod open;
 mod provider;
+mod readers;
 mod results;
 mod rows;
 mod settle;
@@ -28,7 +29,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicUsize};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ use super::{
 };
 use group_commit::GroupCommit;
 use open::Identity;
+use readers::Readers;
 use workers::RegisteredWorker;
 use writer::Writer;
 
@@ -106,10 +108,7 @@ pub struct SqliteStore {
     file: Option<Identity>,
     durability: Durability,
     salt: u16,
-    /// Fair, or of a hundred who ask at once some would wait for all others again and again.
-    readers: [FairMutex<Connection>; 2],
-    /// Whose queue the next one joins while both are busy.
-    reader_turn: AtomicUsize,
+    readers: Readers,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.
     copier: Mutex<Connection>,

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicUsize};
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use parking_lot::{FairMutex, Mutex};
@@ -16,6 +16,7 @@ use crate::base::private;
 
 use super::lineage;
 use super::mounts::network_of;
+use super::readers::Readers;
 use super::writer::{Fault, Writer, be_patient};
 use super::{GroupCommit, SqliteOptions, SqliteStore};
 
@@ -41,7 +42,7 @@ pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 const WAL_LIMIT: i64 = 16 << 20;
 
 /// Which file it is, whatever happens to its name.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity(Option<(u64, u64)>);
 
 impl Identity {
@@ -118,14 +119,22 @@ fn connect(
                 .map_err(|error| invalid(format!("{} cannot be read: {error}", path.display())))?,
         ),
     };
-    let reader = || -> Result<Connection, Error> {
-        let open = || -> Result<Connection, rusqlite::Error> {
-            let read = flags | OpenFlags::SQLITE_OPEN_READ_ONLY;
-            let mut conn = Connection::open_with_flags(name, read)?;
-            common(&mut conn)?;
+    let reader = {
+        let (path, name, file) = (path.clone(), name.to_owned(), file.clone());
+        move || -> Result<Connection, Error> {
+            let open = || -> Result<Connection, rusqlite::Error> {
+                let read = flags | OpenFlags::SQLITE_OPEN_READ_ONLY;
+                let mut conn = Connection::open_with_flags(&name, read)?;
+                common(&mut conn)?;
+                conn.pragma_update(None, "cache_size", -2_048)?;
+                Ok(conn)
+            };
+            let conn = open().map_err(|error| Fault::from(error).explain(&path))?;
+            if let Some(file) = &file {
+                file.still_there(&path)?;
+            }
             Ok(conn)
-        };
-        open().map_err(|error| fail(error.into()))
+        }
     };
     let copier = || -> Result<Mutex<Connection>, Error> {
         let open = || -> Result<Connection, rusqlite::Error> {
@@ -138,9 +147,8 @@ fn connect(
         open().map(Mutex::new).map_err(|error| fail(error.into()))
     };
     Ok(SqliteStore {
-        readers: [FairMutex::new(reader()?), FairMutex::new(reader()?)],
-        reader_turn: AtomicUsize::new(0),
         watcher: Mutex::new(reader()?),
+        readers: Readers::new(reader)?,
         copier: copier()?,
         writer: FairMutex::new(Writer::new(conn).map_err(|error| fail(error.into()))?),
         file,

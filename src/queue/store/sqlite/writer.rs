@@ -4,7 +4,6 @@
 use std::cell::Cell;
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::FairMutexGuard;
@@ -223,12 +222,9 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        let idle = self.readers.iter().find_map(|reader| reader.try_lock());
-        let conn = idle.unwrap_or_else(|| {
-            let turn = self.reader_turn.fetch_add(1, Ordering::Relaxed);
-            self.readers[turn % self.readers.len()].lock()
-        });
-        work(&conn).map_err(|fault| fault.explain(&self.path))
+        self.readers
+            .read(work)
+            .map_err(|fault| fault.explain(&self.path))
     }
 }
 

@@ -1,0 +1,131 @@
+//! Connections that read beside whatever is written, as many as ask at once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{FairMutex, FairMutexGuard, MappedFairMutexGuard};
+use rusqlite::Connection;
+
+use crate::base::error::Error;
+
+/// Most connections. With few of them, one whose thread has to wait for its turn on a busy machine holds up
+/// everybody who asks meanwhile.
+const MOST: usize = 8;
+
+type Open = dyn Fn() -> Result<Connection, Error> + Send + Sync;
+
+/// Connections that are opened as they are needed: who asks one thing at a time has one.
+pub(super) struct Readers {
+    first: FairMutex<Connection>,
+    /// Fair, or of a hundred who ask at once some would wait for all others again and again.
+    more: [FairMutex<Option<Connection>>; MOST - 1],
+    /// Whose queue the next one joins while all are busy.
+    turn: AtomicUsize,
+    open: Box<Open>,
+}
+
+impl Readers {
+    pub(super) fn new(
+        open: impl Fn() -> Result<Connection, Error> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            first: FairMutex::new(open()?),
+            more: Default::default(),
+            turn: AtomicUsize::new(0),
+            open: Box::new(open),
+        })
+    }
+
+    /// Runs queries; who asks first, is answered first.
+    pub(super) fn read<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
+        if let Some(conn) = self.first.try_lock() {
+            return work(&conn);
+        }
+        let idle = self.more.iter().find_map(|more| more.try_lock());
+        let slot = idle.unwrap_or_else(|| {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            self.more[turn % self.more.len()].lock()
+        });
+        match self.opened(slot) {
+            Some(conn) => work(&conn),
+            // Where no more can be opened, as with too many open files, one has to do.
+            None => work(&self.first.lock()),
+        }
+    }
+
+    fn opened<'s>(
+        &self,
+        mut slot: FairMutexGuard<'s, Option<Connection>>,
+    ) -> Option<MappedFairMutexGuard<'s, Connection>> {
+        if slot.is_none() {
+            *slot = (self.open)()
+                .inspect_err(|error| log::debug!("no further connection for reading: {error}"))
+                .ok();
+        }
+        FairMutexGuard::try_map(slot, Option::as_mut).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    /// So many threads read at once, each waits for all others while it does.
+    fn read_together(readers: &Readers, threads: usize) {
+        let barrier = Barrier::new(threads);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| readers.read(|_| barrier.wait()));
+            }
+        });
+    }
+
+    #[test]
+    fn as_many_as_are_needed_are_opened_and_no_more() {
+        let opened = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&opened);
+        let readers = Readers::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Connection::open_in_memory()
+                .map_err(|error| Error::new(ErrorKind::Transient, error.to_string()))
+        });
+        let readers = readers.expect("a connection");
+        for _ in 0..3 {
+            readers.read(|_| ());
+        }
+        assert_eq!(opened.load(Ordering::Relaxed), 1);
+        read_together(&readers, MOST);
+        assert_eq!(opened.load(Ordering::Relaxed), MOST);
+        read_together(&readers, MOST);
+        assert_eq!(opened.load(Ordering::Relaxed), MOST);
+    }
+
+    #[test]
+    fn one_connection_does_where_no_other_can_be_opened() {
+        let opened = AtomicUsize::new(0);
+        let readers = Readers::new(move || match opened.fetch_add(1, Ordering::Relaxed) {
+            0 => Connection::open_in_memory()
+                .map_err(|error| Error::new(ErrorKind::Transient, error.to_string())),
+            _ => Err(Error::new(ErrorKind::Transient, "too many open files")),
+        });
+        let readers = readers.expect("a connection");
+        let answers = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    let one: i64 = readers.read(|conn| {
+                        conn.query_row("SELECT 1", [], |row| row.get(0))
+                            .expect("an answer")
+                    });
+                    answers.fetch_add(one as usize, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(answers.into_inner(), 20);
+    }
+}
