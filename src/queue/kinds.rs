@@ -115,15 +115,19 @@ impl Kinds {
         }
     }
 
+    fn remember(&self, lane: &JobLane) {
+        let mut asked = self.asked.lock();
+        if asked.len() < MOST_LANES {
+            asked.insert((lane.kind.clone(), lane.name.clone()));
+        }
+    }
+
     fn open(&self, lane: &JobLane) -> Option<Open> {
         let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
         let class = match &*kind {
             Kind::Host(_) => Class::new([QuotaId::NONE]),
             Kind::Prompts { route, task, .. } => {
-                let mut asked = self.asked.lock();
-                if asked.len() < MOST_LANES {
-                    asked.insert((lane.kind.clone(), lane.name.clone()));
-                }
+                self.remember(lane);
                 route.class(&like(*task, lane.name.clone()), &mut None)
             }
         };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use batchwright::{ErrorKind, Handler, Job, JobId, JobQueue, ProcessId, Worker};
 use batchwright_server::{RunningServer, Server};
+use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk, PATIENCE};
@@ -748,6 +749,23 @@ fn the_end_of_a_process_is_told_with_its_counts() {
         gone,
         json!({"process_id": made["process_id"], "state": "deleted"})
     );
+}
+
+#[test]
+fn a_job_that_was_tried_again_tells_where_its_time_went() {
+    let desk = Desk::at(
+        SimConfig::default()
+            .trouble(Trouble::Error500, 1.0)
+            .trouble_times(Trouble::Error500, Some(1)),
+    );
+    let prompt = json!({"type": "completion", "payload": {"prompt": "hi"}});
+    let made = desk.post("/api/v1/jobs", &prompt).is(201).json();
+    let job = ended(&desk, made["job_id"].as_str().unwrap());
+    let time = &job["time"];
+    assert!(time["backoff_seconds"].as_f64().unwrap() >= 1.0, "{job}");
+    assert!(time["provider_seconds"].is_number(), "{job}");
+    let once = desk.post("/api/v1/jobs", &shout("a")).is(201).json();
+    assert!(ended(&desk, once["job_id"].as_str().unwrap())["time"].is_null());
 }
 
 #[test]

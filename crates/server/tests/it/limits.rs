@@ -1,11 +1,12 @@
 //! What providers allow, as the worker's limiter sees it: in headers for OpenAI's clients, and in the overview.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use batchwright::config::ConfigStore;
-use batchwright::{JobQueue, LlmConfig, Route, Worker};
-use batchwright_server::Server;
-use batchwright_simulate::{SimConfig, Simulator};
+use batchwright::{JobQueue, Limits, LlmConfig, Route, Secret, Worker};
+use batchwright_server::{RunningServer, Server};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk, PATIENCE};
@@ -17,6 +18,19 @@ fn prompt(more: &Value) -> Value {
     let more = more.as_object().unwrap();
     body.as_object_mut().unwrap().extend(more.clone());
     body
+}
+
+fn served(queue: &JobQueue, worker: Worker) -> RunningServer {
+    let server = Server::new(queue.clone(), worker).address(([127, 0, 0, 1], 0).into());
+    server.start().unwrap()
+}
+
+fn ask(server: &RunningServer, body: &Value) -> Answer {
+    let agent = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent = ureq::Agent::from(agent.build());
+    let request = agent.post(format!("http://{}{CHAT}", server.address()));
+    let request = request.header("content-type", "application/json");
+    Answer::of(request.send(body.to_string()).unwrap())
 }
 
 fn number(answer: &Answer, name: &str) -> u64 {
@@ -111,19 +125,53 @@ fn of_a_provider_without_limits_none_are_told() {
     let local = LlmConfig::new("local")
         .base_url(sim.base_url())
         .model("sim-1");
-    let worker = Worker::new(&queue).completions(Route::new(local.client().unwrap()));
-    let server = Server::new(queue, worker).address(([127, 0, 0, 1], 0).into());
-    let server = server.start().unwrap();
-    let url = format!("http://{}{CHAT}", server.address());
-    let request = ureq::post(url).header("content-type", "application/json");
-    let answer = request.send(prompt(&json!({})).to_string()).unwrap();
-    let answer = Answer::of(answer).is(200);
+    let route = Route::new(local.client().unwrap());
+    let server = served(&queue, Worker::new(&queue).completions(route));
+    let answer = ask(&server, &prompt(&json!({}))).is(200);
     let told = answer.headers.iter();
     let told: Vec<_> = told
         .filter(|(name, _)| name.contains("ratelimit"))
         .collect();
     assert!(told.is_empty(), "{told:?}");
-    server.stop().unwrap();
+}
+
+#[test]
+fn the_limits_that_are_told_are_those_of_the_provider_that_answered() {
+    let refuses = Simulator::start(SimConfig::default().trouble(Trouble::BadRequest, 0.5)).unwrap();
+    let filters = SimConfig::default()
+        .seed(1)
+        .trouble(Trouble::ContentFilter, 0.5);
+    let answers = Simulator::start(filters).unwrap();
+    let client = |name: &str, sim: &Simulator| {
+        let config = LlmConfig::new(name).base_url(sim.base_url()).model("sim-1");
+        config.api_key(Secret::new("sk-x")).client().unwrap()
+    };
+    let limits = |rpm| Limits::default().requests_per_minute(rpm);
+    let route = Route::limited(client("openai", &refuses), limits(7_000.0))
+        .then(client("custom", &answers), limits(9_000.0));
+    let folder = tempfile::tempdir().unwrap();
+    let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
+    let server = served(&queue, Worker::new(&queue).completions(route));
+    let mut told = BTreeMap::new();
+    for n in 0..16 {
+        let text = format!("Prompt {n}.");
+        let goes_on = refuses.config().plan(&text).is_some();
+        let fails = goes_on && answers.config().plan(&text).is_some();
+        let messages = json!([{"role": "user", "content": text}]);
+        let answer = ask(&server, &prompt(&json!({"messages": messages})));
+        assert_eq!(answer.status == 200, !fails, "{answer:?}");
+        told.insert(
+            (goes_on, fails),
+            number(&answer, "x-ratelimit-limit-requests"),
+        );
+    }
+    // Of a failure the one that is asked first.
+    let expected = [
+        ((false, false), 7_000),
+        ((true, false), 9_000),
+        ((true, true), 7_000),
+    ];
+    assert_eq!(told, BTreeMap::from(expected));
 }
 
 #[test]

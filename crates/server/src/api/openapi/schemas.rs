@@ -247,7 +247,10 @@ fn process() -> Value {
         ("total", whole()),
         ("pending", whole()),
         ("in_progress", whole()),
-        ("at_provider", whole()),
+        (
+            "at_provider",
+            json!({"type": "integer", "minimum": 0, "description": "In batches of the provider, which the strategy `batch` hands prompts over to"}),
+        ),
         ("completed", whole()),
         ("failed", whole()),
         ("cancelled", whole()),
