@@ -89,6 +89,7 @@ mod scan;
 mod schema;
 mod secrets;
 mod serve;
+mod serve_long;
 mod shared;
 mod shell;
 mod simulate;

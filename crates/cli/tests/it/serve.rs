@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::common::{Desk, PATIENCE, Running, eventually, good, simulator};
 
 /// A server of the desk's queue at a free port, and where it listens.
-fn serve(desk: &Desk, sim: &Simulator, words: &str) -> (Running, String) {
+pub fn serve(desk: &Desk, sim: &Simulator, words: &str) -> (Running, String) {
     let url = sim.base_url();
     let mut command = desk.command(["serve", "--base-url", &url]);
     command.args(["--provider", "local", "--model", "sim-1"]);

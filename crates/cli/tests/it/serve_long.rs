@@ -1,0 +1,359 @@
+//! The Batch endpoint from one end to the other with files as large as OpenAI takes and gives: what a server holds in
+//! memory does not follow them. Continuous integration runs this as an optimized build.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use batchwright_simulate::{SimConfig, Trouble};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::common::{Desk, HOME, PATIENCE, Running, eventually, simulator};
+use super::serve::serve;
+
+const LINES: usize = 28_000;
+/// At least so many bytes go in, and come out.
+const INPUT: u64 = 200_000_000;
+const OUTPUT: u64 = 500_000_000;
+/// Most memory of a server, whatever the sizes of files.
+const MOST_KIB: u64 = 128 << 10;
+/// A hang is told from work by this.
+const LONG: Duration = Duration::from_secs(900);
+
+/// Each is of another length than its neighbours, so that the tokens of a reply say which prompt it belongs to.
+fn prompt(n: usize) -> String {
+    let mut text = format!("Prompt {n}: say \"hello\".\n");
+    let wanted = 6_700 + 4 * (n % 250);
+    while text.len() < wanted {
+        text.push_str("What the river takes at the bend it leaves at the next one. ");
+    }
+    text.truncate(wanted);
+    text
+}
+
+fn reply() -> String {
+    "Für alle, die \"fragen\":\n\tdie Antwort ist lang, und sie ist immer dieselbe.\n".repeat(225)
+}
+
+/// An answer whose body is still to be read.
+struct Answer {
+    status: u16,
+    length: u64,
+    body: BufReader<TcpStream>,
+}
+
+impl Answer {
+    fn json(mut self) -> Value {
+        let mut body = vec![0; self.length as usize];
+        self.body.read_exact(&mut body).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(self.status, 200, "{body}");
+        body
+    }
+}
+
+/// None when the server is not there.
+fn ask(address: &str, head: &str, length: u64, mut body: impl Read) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (first, more) = head.split_once('\n').unwrap_or((head, ""));
+    let head = format!(
+        "{first} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    io::copy(&mut body, &mut stream).ok()?;
+    let mut body = BufReader::with_capacity(256 << 10, stream);
+    let (mut status, mut length) = (0, 0);
+    for n in 0.. {
+        let mut line = String::new();
+        if body.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        if n == 0 {
+            status = line.split(' ').nth(1)?.parse().ok()?;
+        }
+        if let Some(text) = line.strip_prefix("content-length: ") {
+            length = text.parse().ok()?;
+        }
+    }
+    Some(Answer {
+        status,
+        length,
+        body,
+    })
+}
+
+fn get(address: &str, path: &str) -> Value {
+    let answer = ask(address, &format!("GET {path}"), 0, io::empty());
+    answer.expect("the server answers").json()
+}
+
+/// Writes the input of the batch, of which no more than a line is in memory, and returns how long it is.
+fn write_input(path: &Path) -> u64 {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    for n in 0..LINES {
+        let body = json!({"model": "sim-1", "messages": [{"role": "user", "content": prompt(n)}]});
+        let line = json!({"custom_id": format!("r-{n}"), "method": "POST", "url": "/v1/chat/completions", "body": body});
+        writeln!(file, "{line}").unwrap();
+    }
+    file.into_inner().unwrap().metadata().unwrap().len()
+}
+
+fn upload(address: &str, path: &Path) -> Value {
+    let head = "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
+        content-disposition: form-data; name=\"file\"; filename=\"in.jsonl\"\r\n\r\n";
+    let tail = "\r\n--b--\r\n";
+    let file = File::open(path).unwrap();
+    let length = (head.len() + tail.len()) as u64 + file.metadata().unwrap().len();
+    let body = head.as_bytes().chain(file).chain(tail.as_bytes());
+    let head = "POST /v1/files\ncontent-type: multipart/form-data; boundary=b\r\n";
+    ask(address, head, length, body).unwrap().json()
+}
+
+fn create(address: &str, file: &Value) -> Value {
+    let asked = json!({"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"});
+    let (asked, head) = (
+        asked.to_string(),
+        "POST /v1/batches\ncontent-type: application/json\r\n",
+    );
+    let answer = ask(address, head, asked.len() as u64, asked.as_bytes());
+    answer.unwrap().json()
+}
+
+/// Looks again and again until a batch stands so.
+fn wait_for(address: &str, id: &str, status: &str) -> Value {
+    let until = Instant::now() + LONG;
+    loop {
+        let batch = get(address, &format!("/v1/batches/{id}"));
+        if batch["status"] == status {
+            return batch;
+        }
+        assert!(
+            batch["errors"].is_null() && Instant::now() < until,
+            "{batch}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A line of a file of results, as far as it is looked at.
+#[derive(Deserialize)]
+struct Line {
+    custom_id: String,
+    response: Response,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    status_code: u16,
+    body: Value,
+}
+
+/// Downloads a file of results and hands over its lines, each as it comes. Returns how many bytes there were.
+fn download(address: &str, file: &Value, mut each: impl FnMut(usize, Line)) -> u64 {
+    let id = file.as_str().unwrap();
+    let head = format!("GET /v1/files/{id}/content");
+    let answer = ask(address, &head, 0, io::empty()).unwrap();
+    assert_eq!(answer.status, 200);
+    let mut body = answer.body.take(answer.length);
+    let (mut line, mut bytes) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        let read = body.read_until(b'\n', &mut line).unwrap();
+        if read == 0 {
+            break;
+        }
+        assert_eq!(line.last(), Some(&b'\n'), "a line is torn");
+        bytes += read as u64;
+        let line: Line = serde_json::from_slice(&line).unwrap();
+        let n = line.custom_id.strip_prefix("r-").unwrap().parse().unwrap();
+        each(n, line);
+    }
+    assert_eq!(bytes, answer.length);
+    let described = get(address, &format!("/v1/files/{id}"));
+    assert_eq!(described["bytes"], bytes);
+    bytes
+}
+
+fn peak(running: &Running) -> u64 {
+    let status = format!("/proc/{}/status", running.child.id());
+    let status = std::fs::read_to_string(status).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse().unwrap()
+}
+
+/// Bytes in a folder and those below it. Files may go meanwhile.
+fn on_disk(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => on_disk(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+/// What somebody sees who looks all the time, while large files come and go.
+#[derive(Default)]
+struct Seen {
+    answered: Vec<Duration>,
+    disk: u64,
+}
+
+impl Seen {
+    fn look(&mut self, address: &str, home: &Path) {
+        for head in ["GET /healthz", "GET /v1/batches?limit=1"] {
+            let began = Instant::now();
+            // Not while it is killed.
+            if let Some(mut answer) = ask(address, head, 0, io::empty()) {
+                let read = answer.body.read_to_end(&mut Vec::new());
+                if read.is_ok() {
+                    assert_eq!(answer.status, 200);
+                    self.answered.push(began.elapsed());
+                }
+            }
+        }
+        self.disk = self.disk.max(on_disk(home));
+    }
+
+    /// Nearly each answer comes within a second, however busy the machine is, and none hangs.
+    fn judge(mut self) {
+        self.answered.sort_unstable();
+        let at = |share: usize| self.answered[(self.answered.len() - 1) * share / 100];
+        println!(
+            "{} answers in between: half within {:?}, 99 of 100 within {:?}, all within {:?}; {} MB on the disk at most",
+            self.answered.len(),
+            at(50),
+            at(99),
+            at(100),
+            self.disk / 1_000_000
+        );
+        assert!(at(99) < Duration::from_secs(1));
+        assert!(at(100) < PATIENCE);
+    }
+}
+
+/// Tells those who look that there is nothing more to be seen, also when the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+#[ignore = "a minute"]
+fn long_serve_200_mb_in_and_500_mb_out_in_flat_memory() {
+    let config = SimConfig::default()
+        .answer(reply())
+        .trouble(Trouble::BadRequest, 0.01);
+    let (desk, sim) = (Desk::new(), simulator(config.clone()));
+    let (running, address) = serve(&desk, &sim, "-j 8");
+    let (home, files) = (desk.path(HOME), desk.path(HOME).join("files"));
+    let input = desk.path("in.jsonl");
+    assert!(write_input(&input) >= INPUT);
+    let done = AtomicBool::new(false);
+    let seen = thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let mut seen = Seen::default();
+            while !done.load(Ordering::SeqCst) {
+                seen.look(&address, &home);
+                thread::sleep(Duration::from_millis(50));
+            }
+            seen
+        });
+        let ends = Ends(&done);
+        let mut running = running;
+        let mut began = Instant::now();
+        let mut ended = |what: &str, running: &Running| {
+            let took = began.elapsed();
+            began = Instant::now();
+            let kib = peak(running);
+            println!("{what}: {took:.1?}, {kib} KiB of memory at most");
+            assert!(kib < MOST_KIB, "{what}: {kib} KiB");
+        };
+        let file = upload(&address, &input);
+        assert_eq!(file["bytes"], std::fs::metadata(&input).unwrap().len());
+        ended("uploaded", &running);
+        let batch = create(&address, &file);
+        let id = batch["id"].as_str().unwrap();
+        wait_for(&address, id, "in_progress");
+        ended("checked and enqueued", &running);
+        wait_for(&address, id, "finalizing");
+        ended("answered", &running);
+        let so_far = || on_disk(&files) > INPUT + OUTPUT / 5;
+        assert!(eventually(so_far), "{}", running.said());
+        ended("half of the results written", &running);
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+        assert!(
+            on_disk(&files) < INPUT + OUTPUT,
+            "it was too quick to be killed"
+        );
+        let port = address.rsplit(':').next().unwrap();
+        running = serve(&desk, &sim, &format!("-j 8 --port {port}")).0;
+        let batch = wait_for(&address, id, "completed");
+        ended("the rest written after a death", &running);
+
+        let fails = |n: usize| config.plan(&prompt(n)).is_some();
+        let failing = (0..LINES).filter(|n| fails(*n)).count();
+        assert!(failing > 100);
+        let counts = json!({"total": LINES, "completed": LINES - failing, "failed": failing});
+        assert_eq!(batch["request_counts"], counts);
+        let (reply, mut ids) = (reply(), HashSet::new());
+        let mut tokens = 0;
+        let bytes = download(&address, &batch["output_file_id"], |n, line| {
+            assert!(ids.insert(n) && !fails(n), "r-{n}");
+            assert!(line.response.status_code == 200 && line.error.is_none());
+            let body = line.response.body;
+            assert_eq!(body["choices"][0]["message"]["content"], reply, "r-{n}");
+            assert_eq!(body["usage"]["prompt_tokens"], prompt(n).len() / 4);
+            tokens += body["usage"]["total_tokens"].as_u64().unwrap();
+        });
+        ended("downloaded", &running);
+        println!("{bytes} bytes of output");
+        assert!(bytes >= OUTPUT);
+        download(&address, &batch["error_file_id"], |n, line| {
+            assert!(ids.insert(n) && fails(n), "r-{n}");
+            assert!(line.response.status_code == 400 && line.error.is_none());
+            let error = &line.response.body["error"];
+            assert_eq!(error["type"], "invalid_request_error");
+        });
+        assert_eq!(ids.len(), LINES);
+        assert_eq!(batch["usage"]["total_tokens"], tokens);
+        assert_eq!(sim.stats().paid_twice, 0);
+
+        // The queue gives its room back by itself, files when they are deleted.
+        for file in [
+            &file["id"],
+            &batch["output_file_id"],
+            &batch["error_file_id"],
+        ] {
+            let head = format!("DELETE /v1/files/{}", file.as_str().unwrap());
+            ask(&address, &head, 0, io::empty()).unwrap().json();
+        }
+        let left = || on_disk(&home) < 32 << 20;
+        assert!(eventually(left), "{} bytes are left", on_disk(&home));
+        ended("tidied", &running);
+        drop(ends);
+        running.signal("TERM");
+        running.wait().expect(0);
+        looks.join().unwrap()
+    });
+    seen.judge();
+}
