@@ -158,6 +158,14 @@ impl From<io::Error> for Problem {
             .and_then(|inner| inner.downcast_ref::<Self>())
         {
             Some(problem) => problem.clone(),
+            None if matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) =>
+            {
+                let why = "there is no room left on the server's disk: delete files that are no longer needed";
+                Self::new(507, "insufficient_storage", why)
+            }
             None => {
                 log::warn!("a request failed: {error}");
                 Self::new(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use batchwright::ProcessId;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::files::{KEPT_RANGE, limit, page};
 use super::lines::{CHAT, EMBEDDINGS};
@@ -22,15 +22,6 @@ const DEFAULT: usize = 20;
 const MOST_HOURS: u64 = 14 * 24;
 
 #[derive(Deserialize)]
-struct Asked {
-    input_file_id: String,
-    endpoint: String,
-    completion_window: String,
-    metadata: Option<BTreeMap<String, String>>,
-    output_expires_after: Option<Kept>,
-}
-
-#[derive(Deserialize)]
 struct Kept {
     anchor: String,
     seconds: u64,
@@ -38,40 +29,29 @@ struct Kept {
 
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let asked: Asked = call.json()?;
-    if ![CHAT, EMBEDDINGS].contains(&asked.endpoint.as_str()) {
-        let why = format!(
-            "{:?} cannot be asked in batches here; {CHAT} and {EMBEDDINGS} can",
-            asked.endpoint
-        );
+    let mut asked: Map<String, Value> = call.json()?;
+    let input_file = required(&mut asked, "input_file_id")?;
+    let endpoint = required(&mut asked, "endpoint")?;
+    if ![CHAT, EMBEDDINGS].contains(&endpoint.as_str()) {
+        let why =
+            format!("{endpoint:?} cannot be asked in batches here; {CHAT} and {EMBEDDINGS} can");
         return Err(Problem::invalid(why).param("endpoint"));
     }
-    let hours = hours(&asked.completion_window).ok_or_else(|| {
+    let window = required(&mut asked, "completion_window")?;
+    let hours = hours(&window).ok_or_else(|| {
         let why = format!("completion_window is a number of hours up to {MOST_HOURS}, as in 24h");
         Problem::invalid(why).param("completion_window")
     })?;
-    let kept = match asked.output_expires_after {
-        None => None,
-        Some(kept) if kept.anchor == "created_at" && KEPT_RANGE.contains(&kept.seconds) => {
-            Some(kept.seconds)
-        }
-        Some(_) => {
-            let why = format!(
-                "output_expires_after takes the anchor created_at, and seconds from {} to {}",
-                KEPT_RANGE.start(),
-                KEPT_RANGE.end()
-            );
-            return Err(Problem::invalid(why).param("output_expires_after"));
-        }
-    };
-    let metadata = asked.metadata.as_ref().map(metadata).transpose()?;
+    let mut given = |name: &str| asked.remove(name).filter(|value| !value.is_null());
+    let metadata = given("metadata").map(metadata).transpose()?;
+    let kept = given("output_expires_after").map(kept).transpose()?;
     let created_at = now();
     let record = BatchRecord {
         id: new_id("batch_"),
         state: BatchState::Validating,
         process: ProcessId::new(),
-        endpoint: asked.endpoint,
-        input_file: asked.input_file_id,
+        endpoint,
+        input_file,
         output_file: new_id("file-"),
         error_file: new_id("file-"),
         output_kept: kept,
@@ -79,6 +59,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         model: None,
         faults: Vec::new(),
         total: 0,
+        ended: None,
         totals: None,
         created_at,
         expires_at: created_at + hours * 3600,
@@ -112,15 +93,51 @@ fn hours(window: &str) -> Option<u64> {
     (1..=MOST_HOURS).contains(&hours).then_some(hours)
 }
 
-fn metadata(pairs: &BTreeMap<String, String>) -> Result<Box<RawValue>, Problem> {
+/// A text that a body must have.
+fn required(body: &mut Map<String, Value>, name: &'static str) -> Result<String, Problem> {
+    match body.remove(name) {
+        Some(Value::String(text)) => Ok(text),
+        None | Some(Value::Null) => {
+            let why = format!("Missing required parameter: '{name}'.");
+            Err(Problem::new(400, "missing_required_parameter", why).param(name))
+        }
+        Some(_) => {
+            let why = format!("Invalid type for '{name}': expected a string.");
+            Err(Problem::new(400, "invalid_type", why).param(name))
+        }
+    }
+}
+
+fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
+    let refused = || {
+        let why = "metadata takes up to 16 texts of at most 512 characters, by names of at most 64";
+        Problem::invalid(why).param("metadata")
+    };
+    let pairs: BTreeMap<String, String> = serde_json::from_value(given).map_err(|_| refused())?;
     let fits = |(key, value): (&String, &String)| {
         key.chars().count() <= 64 && value.chars().count() <= 512
     };
-    if pairs.len() > 16 || !pairs.iter().all(fits) {
-        let why = "metadata takes up to 16 pairs of at most 64 and 512 characters";
-        return Err(Problem::invalid(why).param("metadata"));
+    match pairs.len() <= 16 && pairs.iter().all(fits) {
+        true => Ok(to_raw_value(&pairs).expect("texts have a form in JSON")),
+        false => Err(refused()),
     }
-    Ok(to_raw_value(pairs).expect("texts have a form in JSON"))
+}
+
+/// How many seconds the files of results are to be kept.
+fn kept(given: Value) -> Result<u64, Problem> {
+    match serde_json::from_value(given) {
+        Ok(Kept { anchor, seconds }) if anchor == "created_at" && KEPT_RANGE.contains(&seconds) => {
+            Ok(seconds)
+        }
+        _ => {
+            let why = format!(
+                "output_expires_after takes the anchor created_at, and seconds from {} to {}",
+                KEPT_RANGE.start(),
+                KEPT_RANGE.end()
+            );
+            Err(Problem::invalid(why).param("output_expires_after"))
+        }
+    }
 }
 
 /// `GET /v1/batches/{id}`.
@@ -191,14 +208,13 @@ fn no_such(id: &str) -> Problem {
 
 /// A batch as OpenAI describes one. While its requests are in the queue, that knows how many have ended.
 fn described(app: &App, batch: &BatchRecord) -> Result<Value, Problem> {
-    let (mut completed, mut failed) = (0, 0);
-    if let Some(totals) = batch.totals {
-        (completed, failed) = (totals.completed, totals.failed);
-    } else if batch.state.is_open()
-        && let Some(process) = app.queue.process(batch.process)?
-    {
-        (completed, failed) = (process.counts.completed, process.counts.failed);
-    }
+    let (completed, failed) = match batch.totals {
+        Some(totals) => (totals.completed, totals.failed),
+        None => match app.queue.process(batch.process)? {
+            Some(process) => (process.counts.completed, process.counts.failed),
+            None => batch.ended.unwrap_or_default(),
+        },
+    };
     let usage = batch.totals.map(|totals| {
         json!({
             "input_tokens": totals.input_tokens,

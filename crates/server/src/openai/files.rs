@@ -124,7 +124,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     };
     let database = app.records.lock();
     if let Some(after) = &after
-        && FileRecord::get(&database, after)?.is_none()
+        && !FileRecord::is_known(&database, after)?
     {
         return Err(no_such(after).param("after"));
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{ConsumeError, EnqueueError, ProcessInfo, ProcessState};
+use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, ProcessState};
 use batchwright::{Error, ErrorKind, Job};
 use log::{info, warn};
 
@@ -168,11 +168,11 @@ impl Rounds<'_> {
         match (batch.state, process) {
             // Somebody has put some of it back: that is paid for, and comes with the rest.
             (BatchState::Finalizing, Some(process)) if !process.is_finished() => Ok(()),
-            (BatchState::Finalizing, _) => self.finish(batch),
+            (BatchState::Finalizing, process) => self.finish(batch, process),
             // All that was in the queue is in files already, or somebody has deleted it.
-            (_, None) if batch.in_progress_at.is_some() => self.finish(batch),
+            (_, None) if batch.in_progress_at.is_some() => self.finish(batch, None),
             // All was enqueued, and somebody has taken the results before that was noted.
-            (BatchState::Validating, None) if batch.total > 0 => self.finish(batch),
+            (BatchState::Validating, None) if batch.total > 0 => self.finish(batch, None),
             // Somebody has cancelled it in the queue, perhaps before all of it was there.
             (BatchState::Validating, Some(process)) if process.cancelled => {
                 self.change(&batch.id, |batch| {
@@ -192,7 +192,7 @@ impl Rounds<'_> {
                 }
                 self.begin(batch)
             }
-            (_, Some(process)) if process.is_finished() => self.finish(batch),
+            (_, Some(process)) if process.is_finished() => self.finish(batch, Some(process)),
             (BatchState::Cancelling, Some(process)) if process.sealed => self.cancel(&process),
             (BatchState::Cancelling, process) => {
                 if process.is_some() {
@@ -329,12 +329,18 @@ impl Rounds<'_> {
     }
 
     /// Moves the results into files, and ends the batch.
-    fn finish(&self, batch: &BatchRecord) -> Result<(), Problem> {
+    fn finish(&self, batch: &BatchRecord, process: Option<ProcessState>) -> Result<(), Problem> {
         let app = self.app;
         let batch = self.change(&batch.id, |batch| {
             if batch.state != BatchState::Finalizing {
                 batch.state = BatchState::Finalizing;
                 batch.finalizing_at = Some(now());
+            }
+            if let Some(JobCounts {
+                completed, failed, ..
+            }) = process.map(|process| process.counts)
+            {
+                batch.ended = Some((completed, failed));
             }
         })?;
         let mut files = ResultFiles::resume(&app.openai.storage, &batch)?;

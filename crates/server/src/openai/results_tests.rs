@@ -21,6 +21,7 @@ fn batch() -> BatchRecord {
         model: None,
         faults: Vec::new(),
         total: 6,
+        ended: None,
         totals: None,
         created_at: 0,
         expires_at: 0,

@@ -49,13 +49,6 @@ impl BatchState {
             Self::Cancelled => "cancelled",
         }
     }
-
-    pub fn is_open(self) -> bool {
-        matches!(
-            self,
-            Self::Validating | Self::InProgress | Self::Finalizing | Self::Cancelling
-        )
-    }
 }
 
 /// What is wrong with an input, or with a line of it.
@@ -96,6 +89,8 @@ pub(crate) struct BatchRecord {
     pub model: Option<String>,
     pub faults: Vec<BatchFault>,
     pub total: u64,
+    /// Those completed and those failed when their results began to leave the queue.
+    pub ended: Option<(u64, u64)>,
     pub totals: Option<BatchTotals>,
     pub created_at: u64,
     pub expires_at: u64,

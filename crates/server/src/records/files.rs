@@ -15,8 +15,13 @@ pub(super) const TABLE: &str = "
         filename TEXT NOT NULL,
         bytes INTEGER NOT NULL,
         created_at INTEGER NOT NULL,
-        expires_at INTEGER
-    );";
+        expires_at INTEGER,
+        deleted_at INTEGER -- those that are gone are known for a while, so that lists go on behind them
+    );
+    CREATE INDEX IF NOT EXISTS deleted_files ON files (deleted_at) WHERE deleted_at IS NOT NULL;";
+
+/// How long a list may go on behind a file that is gone.
+const KNOWN_SECONDS: u64 = 24 * 3600;
 
 const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at";
 
@@ -90,19 +95,32 @@ impl FileRecord {
     }
 
     pub fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ?");
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ? AND deleted_at IS NULL");
         database
             .query_row(&sql, [id], Self::of)
             .optional()
             .map_err(|error| failed("files", &error))
     }
 
-    /// False when there was none.
-    pub fn delete(database: &Connection, id: &str) -> Result<bool, Error> {
+    /// True also of a file that was there a while ago.
+    pub fn is_known(database: &Connection, id: &str) -> Result<bool, Error> {
         database
-            .execute("DELETE FROM files WHERE id = ?", [id])
-            .map(|deleted| deleted > 0)
+            .query_row("SELECT 1 FROM files WHERE id = ?", [id], |_| Ok(()))
+            .optional()
+            .map(|found| found.is_some())
             .map_err(|error| failed("files", &error))
+    }
+
+    /// Takes it off the lists.
+    pub fn delete(database: &Connection, id: &str) -> Result<(), Error> {
+        let deleted = || {
+            let now = now();
+            let sql = "UPDATE files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
+            database.execute(sql, params![signed(now), id])?;
+            let sql = "DELETE FROM files WHERE deleted_at <= ?";
+            database.execute(sql, [signed(now.saturating_sub(KNOWN_SECONDS))])
+        };
+        deleted().map(drop).map_err(|error| failed("files", &error))
     }
 
     /// Up to `most` files.
@@ -117,7 +135,8 @@ impl FileRecord {
         };
         let sql = format!(
             "SELECT {COLUMNS} FROM files
-             WHERE (?1 IS NULL OR purpose = ?1)
+             WHERE deleted_at IS NULL
+               AND (?1 IS NULL OR purpose = ?1)
                AND (?2 IS NULL OR number {than} (SELECT number FROM files WHERE id = ?2))
              ORDER BY number {order} LIMIT ?3"
         );
@@ -134,7 +153,9 @@ impl FileRecord {
 
     /// Those that need not be kept any more.
     pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM files WHERE expires_at <= ? LIMIT 1000");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
+        );
         let listed = || -> rusqlite::Result<Vec<Self>> {
             let mut statement = database.prepare(&sql)?;
             statement.query_map([signed(now)], Self::of)?.collect()

@@ -8,6 +8,7 @@ mod jobs;
 mod life;
 mod limits;
 mod openai;
+mod openai_edges;
 mod openapi;
 mod settings;
 mod webhooks;

@@ -9,24 +9,24 @@ use serde_json::{Value, json};
 
 use super::common::{Answer, Desk, PATIENCE};
 
-const CHAT: &str = "/v1/chat/completions";
+pub const CHAT: &str = "/v1/chat/completions";
 
 /// A server whose provider may be called as often as it can.
-fn unlimited(sim: SimConfig) -> Desk {
+pub fn unlimited(sim: SimConfig) -> Desk {
     Desk::prepared(sim, |store| {
         store.set("llm.requests_per_minute", "1000000").unwrap();
         store.set("llm.burst_size", "1000").unwrap();
     })
 }
 
-fn line(id: &str, prompt: &str) -> Value {
+pub fn line(id: &str, prompt: &str) -> Value {
     json!({
         "custom_id": id, "method": "POST", "url": CHAT,
         "body": {"model": "sim-1", "messages": [{"role": "user", "content": prompt}]},
     })
 }
 
-fn lines(count: usize) -> String {
+pub fn lines(count: usize) -> String {
     let line = |n: usize| format!("{}\n", line(&format!("r-{n}"), &format!("Prompt {n}.")));
     (0..count).map(line).collect()
 }
@@ -45,19 +45,19 @@ fn upload(desk: &Desk, content: impl Read + 'static) -> Answer {
     )
 }
 
-fn uploaded(desk: &Desk, content: &str) -> String {
+pub fn uploaded(desk: &Desk, content: &str) -> String {
     let content = std::io::Cursor::new(content.to_owned());
     let file = upload(desk, content).is(200).json();
     file["id"].as_str().unwrap().to_owned()
 }
 
-fn create(desk: &Desk, file: &str, endpoint: &str) -> Value {
+pub fn create(desk: &Desk, file: &str, endpoint: &str) -> Value {
     let asked = json!({"input_file_id": file, "endpoint": endpoint, "completion_window": "24h", "metadata": {"a": "b"}});
     desk.post("/v1/batches", &asked).is(200).json()
 }
 
 /// A batch once it stands so.
-fn wait_for(desk: &Desk, batch: &Value, status: &str) -> Value {
+pub fn wait_for(desk: &Desk, batch: &Value, status: &str) -> Value {
     let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
     let until = Instant::now() + PATIENCE;
     loop {
@@ -71,7 +71,7 @@ fn wait_for(desk: &Desk, batch: &Value, status: &str) -> Value {
 }
 
 /// The lines of a file of results, by their ids.
-fn content(desk: &Desk, file: &Value) -> Vec<Value> {
+pub fn content(desk: &Desk, file: &Value) -> Vec<Value> {
     let Some(id) = file.as_str() else {
         return Vec::new();
     };
@@ -238,19 +238,26 @@ fn a_server_that_stops_goes_on_with_its_batches() {
     assert_eq!(done["request_counts"]["completed"], 300);
 }
 
-/// Makes a batch one whose server died while it was enqueued, after it had noted so many requests.
-fn set_back(desk: &Desk, batch: &Value, total: u64) {
+/// Changes what is known of a batch.
+pub fn rewrite(desk: &Desk, batch: &Value, change: impl FnOnce(&mut Value)) {
     let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
     let id = batch["id"].as_str().unwrap();
     let sql = "SELECT record FROM batches WHERE id = ?";
     let text: String = database.query_row(sql, [id], |row| row.get(0)).unwrap();
     let mut record: Value = serde_json::from_str(&text).unwrap();
-    record["state"] = json!("validating");
-    record["in_progress_at"] = Value::Null;
-    record["total"] = json!(total);
-    let sql = "UPDATE batches SET state = 'validating', record = ? WHERE id = ?";
-    let row = [record.to_string(), id.to_owned()];
+    change(&mut record);
+    let sql = "UPDATE batches SET state = ?, record = ? WHERE id = ?";
+    let row = (record["state"].as_str(), record.to_string(), id);
     assert_eq!(database.execute(sql, row).unwrap(), 1);
+}
+
+/// Makes a batch one whose server died while it was enqueued, after it had noted so many requests.
+fn set_back(desk: &Desk, batch: &Value, total: u64) {
+    rewrite(desk, batch, |record| {
+        record["state"] = json!("validating");
+        record["in_progress_at"] = Value::Null;
+        record["total"] = json!(total);
+    });
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! What clients of the Batch endpoint meet off the beaten path.
+
+use std::time::Instant;
+
+use batchwright::JobQueue;
+use batchwright_simulate::SimConfig;
+use serde_json::{Value, json};
+
+use super::common::{Desk, PATIENCE};
+use super::openai::{CHAT, content, create, line, lines, rewrite, unlimited, uploaded, wait_for};
+
+#[test]
+fn a_list_goes_on_behind_files_that_were_deleted_meanwhile() {
+    let desk = Desk::new();
+    let files: Vec<String> = (0..5).map(|_| uploaded(&desk, "x")).collect();
+    let mut after = String::new();
+    let mut seen = Vec::new();
+    // As a client does who deletes what each page lists.
+    loop {
+        let page = desk
+            .get(&format!("/v1/files?limit=2{after}"))
+            .is(200)
+            .json();
+        for file in page["data"].as_array().unwrap() {
+            let id = file["id"].as_str().unwrap();
+            desk.delete(&format!("/v1/files/{id}")).is(200);
+            desk.delete(&format!("/v1/files/{id}")).is(404);
+            seen.push(id.to_owned());
+        }
+        if page["has_more"] == false {
+            break;
+        }
+        after = format!("&after={}", page["last_id"].as_str().unwrap());
+    }
+    seen.reverse();
+    assert_eq!(seen, files);
+    let none = desk.get("/v1/files").is(200).json();
+    assert_eq!(
+        (&none["data"], &none["last_id"]),
+        (&json!([]), &Value::Null)
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_batch_is_said_of_its_field() {
+    let desk = unlimited(SimConfig::default());
+    let good = json!({
+        "input_file_id": uploaded(&desk, &lines(1)), "endpoint": CHAT, "completion_window": "24h",
+        // As much as there may be, and what is not known here.
+        "metadata": (0..16).map(|n| (format!("{n:ü>64}"), "ü".repeat(512).into())).collect::<serde_json::Map<_, _>>(),
+        "output_expires_after": null, "priority": "high",
+    });
+    let batch = desk.post("/v1/batches", &good).is(200).json();
+    assert_eq!(batch["metadata"], good["metadata"]);
+    wait_for(&desk, &batch, "completed");
+    let pairs = |count| {
+        (0..count)
+            .map(|n| (n.to_string(), "x".into()))
+            .collect::<serde_json::Map<_, _>>()
+    };
+    for (field, value, code) in [
+        ("input_file_id", Value::Null, "missing_required_parameter"),
+        ("input_file_id", json!(7), "invalid_type"),
+        ("endpoint", Value::Null, "missing_required_parameter"),
+        ("endpoint", json!("/v1/responses"), "invalid_request"),
+        (
+            "completion_window",
+            Value::Null,
+            "missing_required_parameter",
+        ),
+        ("completion_window", json!("0h"), "invalid_request"),
+        ("completion_window", json!("337h"), "invalid_request"),
+        ("metadata", json!({"a": 1}), "invalid_request"),
+        ("metadata", json!("a"), "invalid_request"),
+        ("metadata", json!({"k".repeat(65): "v"}), "invalid_request"),
+        ("metadata", json!({"k": "v".repeat(513)}), "invalid_request"),
+        ("metadata", pairs(17).into(), "invalid_request"),
+        (
+            "output_expires_after",
+            json!({"seconds": 3600}),
+            "invalid_request",
+        ),
+        (
+            "output_expires_after",
+            json!({"anchor": "created_at", "seconds": "3600"}),
+            "invalid_request",
+        ),
+        (
+            "output_expires_after",
+            json!({"anchor": "created_at", "seconds": 2_592_001}),
+            "invalid_request",
+        ),
+    ] {
+        let mut asked = good.clone();
+        asked[field] = value;
+        let error = desk.post("/v1/batches", &asked).is(400).json();
+        assert_eq!(
+            (&error["error"]["param"], &error["error"]["code"]),
+            (&json!(field), &json!(code)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_input_without_requests_fails_and_says_so() {
+    let desk = unlimited(SimConfig::default());
+    for text in ["", "\r\n \n", "\u{feff}"] {
+        let failed = wait_for(
+            &desk,
+            &create(&desk, &uploaded(&desk, text), CHAT),
+            "failed",
+        );
+        assert_eq!(failed["errors"]["data"][0]["code"], "empty_file");
+        assert_eq!(
+            failed["request_counts"],
+            json!({"total": 0, "completed": 0, "failed": 0})
+        );
+    }
+}
+
+#[test]
+fn the_input_of_a_batch_in_progress_is_needed_no_more() {
+    let desk = unlimited(SimConfig::default());
+    desk.sim.hold();
+    let file = uploaded(&desk, &lines(30));
+    let batch = create(&desk, &file, CHAT);
+    wait_for(&desk, &batch, "in_progress");
+    desk.delete(&format!("/v1/files/{file}")).is(200);
+    desk.sim.release();
+    let done = wait_for(&desk, &batch, "completed");
+    assert_eq!(content(&desk, &done["output_file_id"]).len(), 30);
+    assert_eq!(done["input_file_id"], file);
+}
+
+#[test]
+fn a_model_that_nobody_has_fails_its_lines_and_no_other() {
+    let desk = unlimited(SimConfig::default().models(["sim-1"]));
+    let mut other = line("other", "Hello.");
+    other["body"]["model"] = json!("sim-9");
+    // With the line ends of another system.
+    let text = format!("{}\r\n\r\n{other}\r\n", line("good", "Hello."));
+    let done = wait_for(
+        &desk,
+        &create(&desk, &uploaded(&desk, &text), CHAT),
+        "completed",
+    );
+    assert_eq!(
+        content(&desk, &done["output_file_id"])[0]["custom_id"],
+        "good"
+    );
+    let errors = content(&desk, &done["error_file_id"]);
+    assert_eq!(
+        (errors.len(), &errors[0]["custom_id"]),
+        (1, &json!("other"))
+    );
+    let response = &errors[0]["response"];
+    assert_eq!(
+        (&response["status_code"], &response["body"]["error"]["code"]),
+        (&json!(404), &json!("model_not_found"))
+    );
+}
+
+#[test]
+fn a_batch_whose_window_is_over_keeps_what_was_finished() {
+    let desk = unlimited(SimConfig::default());
+    desk.sim.hold();
+    let batch = create(&desk, &uploaded(&desk, &lines(300)), CHAT);
+    wait_for(&desk, &batch, "in_progress");
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    rewrite(&desk, &batch, |record| {
+        record["expires_at"] = record["created_at"].clone()
+    });
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while !queue.open_processes().unwrap()[0].cancelled {
+        assert!(Instant::now() < until, "it does not expire");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    desk.sim.release();
+    let done = wait_for(&desk, &batch, "expired");
+    let (output, errors) = (
+        content(&desk, &done["output_file_id"]),
+        content(&desk, &done["error_file_id"]),
+    );
+    assert!(!output.is_empty() && !errors.is_empty());
+    assert_eq!(output.len() + errors.len(), 300);
+    assert!(
+        errors
+            .iter()
+            .all(|line| line["error"]["code"] == "batch_expired" && line["response"].is_null())
+    );
+    assert_eq!(
+        done["request_counts"],
+        json!({"total": 300, "completed": output.len(), "failed": 0})
+    );
+    assert!(done["expired_at"].is_u64() && done["completed_at"].is_null());
+    // It is over.
+    let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
+    desk.post(&path, &json!({})).is(409);
+}
