@@ -237,6 +237,7 @@ impl Server {
         let settings = settings.transpose()?;
         let worker = self
             .worker
+            .handle(openai::LINE_KIND, openai::line_handler())
             .notifier(observer.clone())
             .observer(observer.clone())
             .start()?;

@@ -6,6 +6,9 @@ use batchwright::queue::JobResult;
 use batchwright::{Error, ErrorKind, FinishReason, JobId, Outcome, Response as Answer, Usage};
 use serde_json::{Map, Value, json};
 
+use super::endpoints::EMBEDDINGS;
+use crate::records::files::now;
+
 /// What came of a job that asks a model.
 pub(super) fn outcome(result: &JobResult) -> Result<Answer, Error> {
     if let Some(line) = &result.result
@@ -28,7 +31,7 @@ pub(super) fn id_of(what: &str, job: JobId) -> String {
 }
 
 /// A choice among the answers of a completion. A refusal is an answer, too.
-pub(super) fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Value> {
+fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Value> {
     let mut message = Map::new();
     message.insert("role".to_owned(), "assistant".into());
     let answer = match result {
@@ -90,7 +93,7 @@ pub(super) fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Val
 }
 
 /// A completion of these choices, of which the first tells who answered.
-pub(super) fn completion(
+fn completion(
     id: String,
     created: u64,
     model: &str,
@@ -120,6 +123,29 @@ pub(super) fn completion(
         }
     }
     Some(completion)
+}
+
+/// The reply to a request of which this has come, one for each of its parts. A completion has an id.
+///
+/// # Errors
+/// The failure that it is instead.
+pub(super) fn reply(
+    endpoint: &str,
+    id: String,
+    model: &str,
+    answers: Vec<Result<Answer, Error>>,
+    as_base64: bool,
+) -> Result<Value, Error> {
+    if endpoint == EMBEDDINGS {
+        let vectors = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        return Ok(embeddings(model, &vectors, as_base64));
+    }
+    completion(id, now(), model, &answers).ok_or_else(|| {
+        let mut failed = answers.into_iter().filter_map(Result::err);
+        let failed = failed.find(|error| error.refusal().is_none());
+        let unread = || Error::new(ErrorKind::Malformed, "the answer cannot be read");
+        failed.unwrap_or_else(unread)
+    })
 }
 
 /// What a request used, whatever came of it.
@@ -157,7 +183,7 @@ pub(super) fn usage(all: impl Iterator<Item = Usage>) -> Value {
 }
 
 /// The vectors of several texts, in their order.
-pub(super) fn embeddings(model: &str, answers: &[Answer], as_base64: bool) -> Value {
+fn embeddings(model: &str, answers: &[Answer], as_base64: bool) -> Value {
     let data = (0..).zip(answers).map(|(index, answer): (usize, &Answer)| {
         let vector = answer.embedding.as_deref().unwrap_or_default();
         let vector = match as_base64 {

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
+use super::endpoints::{CHAT, EMBEDDINGS};
 use super::files::{KEPT_RANGE, limit, page};
-use super::lines::{CHAT, EMBEDDINGS};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;

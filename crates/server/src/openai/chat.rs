@@ -4,18 +4,12 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::lines::{CHAT, settings};
-use super::{answer, direct, limits};
+use super::direct;
+use super::endpoints::CHAT;
+use super::parts::{MOST_BYTES, Parts};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::files::{new_id, now};
-use batchwright::{Job, Request};
-
-/// Most answers to one request.
-const MOST_CHOICES: u64 = 16;
-/// Most bytes of a request; pictures are inside.
-pub(super) const MOST_BYTES: u64 = 64 << 20;
 
 /// `POST /v1/chat/completions`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
@@ -25,87 +19,13 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         None | Some(Value::Null) => false,
         Some(options) => options["include_usage"] == true,
     };
-    let choices = match body.remove("n") {
-        None | Some(Value::Null) => 1,
-        Some(n) => n
-            .as_u64()
-            .filter(|n| (1..=MOST_CHOICES).contains(n))
-            .ok_or_else(|| {
-                let why = format!("n is a whole number from 1 to {MOST_CHOICES}");
-                Problem::invalid(why).param("n")
-            })?,
-    };
-    let model = match body.get("model") {
-        Some(Value::String(model)) => model.clone(),
-        _ => String::new(),
-    };
-    if choices > 1 {
-        hold_bulk(call, &body, choices as usize, "n")?;
-    }
-    let request = request(CHAT, body)?;
-    let mut like = Request::new("");
-    like.model.clone_from(&request.model);
-    let results = direct::results(app, call, jobs(request, choices as u32))?;
-    let answers: Vec<_> = results.iter().map(answer::outcome).collect();
-    let completion = answer::completion(new_id("chatcmpl-"), now(), &model, &answers);
-    let response = match completion {
-        Some(completion) if streamed => {
-            let events = events(&completion, with_usage);
+    let parts = Parts::of(CHAT, body, &mut |bytes| call.body.hold_also(bytes))?;
+    direct::answered(app, call, CHAT, parts, |completion| match streamed {
+        false => Response::json(200, completion),
+        true => {
+            let events = events(completion, with_usage);
             Response::full(200, "text/event-stream", events.into_bytes())
         }
-        Some(completion) => Response::json(200, &completion),
-        None => {
-            let mut failed = answers.iter().filter_map(|answer| answer.as_ref().err());
-            let failed = failed.find(|error| error.refusal().is_none());
-            let why = || Problem::new(500, "internal_error", "the answer was lost; ask again");
-            failed.map(direct::refused).ok_or_else(why)?
-        }
-    };
-    let mut answered = answers.iter().filter_map(|answer| answer.as_ref().ok());
-    let by = answered.next().map(|answer| answer.provider.as_str());
-    Ok(limits::told(app, &like, by, response))
-}
-
-/// A job for each answer.
-fn jobs(request: Request, choices: u32) -> Vec<Job> {
-    match choices {
-        1 => vec![Job::from(request)],
-        _ => (1..=choices)
-            .map(|n| Job::from(request.clone().with_sample(n)))
-            .collect(),
-    }
-}
-
-/// Has room for the jobs of a request that stands for many, each with all of this body; refuses one that stands for
-/// too much: a few bytes must not take all memory.
-pub(super) fn hold_bulk(
-    call: &mut Call<'_>,
-    body: &Map<String, Value>,
-    jobs: usize,
-    param: &'static str,
-) -> Result<(), Problem> {
-    let bytes = serde_json::to_vec(body).map_or(u64::MAX, |body| body.len() as u64);
-    let all = bytes.saturating_mul(jobs as u64);
-    match all <= MOST_BYTES {
-        // Each as a request and as its job.
-        true => call.body.hold_also(2 * all),
-        false => {
-            let why = format!(
-                "{jobs} requests with {bytes} bytes each are more than the {MOST_BYTES} bytes that one may stand for: \
-                 ask for fewer at a time"
-            );
-            Err(Problem::invalid(why).param(param))
-        }
-    }
-}
-
-/// The request that a body is.
-pub(super) fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem> {
-    let line = json!({"custom_id": "direct", "method": "POST", "url": endpoint, "body": body});
-    let request = settings(endpoint).request(&line.to_string())?;
-    Ok(Request {
-        id: None,
-        ..request
     })
 }
 

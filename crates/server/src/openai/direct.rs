@@ -4,15 +4,19 @@
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{JobResult, ProcessInfo};
-use batchwright::{Error, Job, JobQueue, ProcessId};
+use batchwright::{Error, Job, JobQueue, ProcessId, Request};
+use serde_json::Value;
 
-use super::answer;
+use super::endpoints::EMBEDDINGS;
+use super::parts::Parts;
 use super::waiting::Waiting;
+use super::{answer, limits};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::Records;
 use crate::records::batches::DirectCalls;
+use crate::records::files::new_id;
 
 /// Ahead of all that nobody waits for, behind what is critical.
 const PRIORITY: u8 = 9;
@@ -21,16 +25,42 @@ const LOOK: Duration = Duration::from_millis(250);
 /// and, since other programs may carry out jobs too, whether they have ended.
 const ASK: Duration = Duration::from_secs(1);
 
+/// Carries out the parts of a request, and answers with what they come to.
+///
+/// # Errors
+/// As [`results`].
+pub(super) fn answered(
+    app: &App,
+    call: &mut Call<'_>,
+    endpoint: &str,
+    parts: Parts,
+    response: impl FnOnce(&Value) -> Response,
+) -> Result<Response, Problem> {
+    let mut like = match endpoint {
+        EMBEDDINGS => Request::embedding(""),
+        _ => Request::new(""),
+    };
+    like.model.clone_from(&parts.model);
+    let model = parts.model.unwrap_or_default();
+    let jobs = parts.requests.into_iter().map(Job::from).collect();
+    let results = results(app, call, jobs)?;
+    let answers: Vec<_> = results.iter().map(answer::outcome).collect();
+    let by = answers.iter().flatten().next();
+    let by = by.map(|answer| answer.provider.clone());
+    let id = new_id("chatcmpl-");
+    let response = match answer::reply(endpoint, id, &model, answers, parts.as_base64) {
+        Ok(reply) => response(&reply),
+        Err(error) => refused(&error),
+    };
+    Ok(limits::told(app, &like, by.as_deref(), response))
+}
+
 /// Carries out jobs and waits for them; their results are in their order.
 ///
 /// # Errors
 /// When they cannot be enqueued, too many wait already, nobody waits any more, or the server stops before they were
 /// begun.
-pub(super) fn results(
-    app: &App,
-    call: &mut Call<'_>,
-    jobs: Vec<Job>,
-) -> Result<Vec<JobResult>, Problem> {
+fn results(app: &App, call: &mut Call<'_>, jobs: Vec<Job>) -> Result<Vec<JobResult>, Problem> {
     if app.events.is_closed() {
         return Err(stopping());
     }
@@ -138,7 +168,7 @@ pub(crate) fn settle_abandoned(
 
 /// The answer to a request that has failed. All retries and providers are behind it, so clients are told not to try
 /// again by themselves.
-pub(super) fn refused(error: &batchwright::Error) -> Response {
+fn refused(error: &batchwright::Error) -> Response {
     let (status, body) = answer::failure(error);
     let response = Response::json(status, &body).header("x-should-retry", "false");
     match error.retry_after() {

@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read};
 
-use batchwright::Request;
-use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
+use batchwright::{Job, Request};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::endpoints::{EMBEDDINGS, settings};
+use super::parts::{self, Parts};
+use crate::problem::Problem;
 use crate::records::batches::BatchFault;
-
-pub(super) const CHAT: &str = "/v1/chat/completions";
-pub(super) const EMBEDDINGS: &str = "/v1/embeddings";
 
 /// Most bytes of a line.
 const MOST: u64 = 32 << 20;
@@ -23,12 +23,39 @@ const MOST_FAULTS: usize = 50;
 /// Most requests of a batch: what tells their ids apart is in memory.
 const MOST_REQUESTS: u64 = 10_000_000;
 
-/// What requests to an end point are.
-pub(super) fn settings(endpoint: &str) -> PromptSettings {
-    PromptSettings::new().task(match endpoint {
-        EMBEDDINGS => RequestTask::Embed,
-        _ => RequestTask::Complete,
-    })
+/// What a line asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    One(Box<Request>),
+    /// Several answers, or vectors of several texts.
+    Several {
+        id: String,
+        model: Option<String>,
+        body: Map<String, Value>,
+    },
+}
+
+impl Asked {
+    pub fn id(&self) -> &str {
+        match self {
+            Self::One(request) => request.id.as_deref().unwrap_or_default(),
+            Self::Several { id, .. } => id,
+        }
+    }
+
+    pub fn model(&self) -> Option<&str> {
+        match self {
+            Self::One(request) => request.model.as_deref(),
+            Self::Several { model, .. } => model.as_deref(),
+        }
+    }
+
+    pub fn into_job(self, endpoint: &str) -> Job {
+        match self {
+            Self::One(request) => Job::from(&*request),
+            Self::Several { id, body, .. } => parts::job(&id, endpoint, body),
+        }
+    }
 }
 
 /// Why a line is no request.
@@ -58,7 +85,7 @@ impl<'e, R: Read> Lines<'e, R> {
         }
     }
 
-    fn next_line(&mut self) -> Result<Option<Request>, BadLine> {
+    fn next_line(&mut self) -> Result<Option<Asked>, BadLine> {
         loop {
             self.line.clear();
             let mut bounded = (&mut self.reader).take(MOST + 1);
@@ -85,7 +112,7 @@ impl<'e, R: Read> Lines<'e, R> {
         }
     }
 
-    fn request(&self, line: &[u8]) -> Result<Request, BadLine> {
+    fn request(&self, line: &[u8]) -> Result<Asked, BadLine> {
         let invalid = || {
             let why = "This line is not parseable as valid JSON.".to_owned();
             self.fault("invalid_json_line", why, None)
@@ -103,7 +130,8 @@ impl<'e, R: Read> Lines<'e, R> {
                 self.fault("invalid_type", why, Some(name))
             }),
         };
-        if string(said.custom_id, "custom_id")?.is_empty() {
+        let id = string(said.custom_id, "custom_id")?;
+        if id.is_empty() {
             return Err(missing("custom_id"));
         }
         if string(said.method, "method")? != "POST" {
@@ -117,17 +145,35 @@ impl<'e, R: Read> Lines<'e, R> {
             );
             return Err(self.fault("invalid_url", why, Some("url")));
         }
-        match said.body {
+        let body = match said.body {
             None => return Err(missing("body")),
             Some(body) if !body.get().starts_with('{') => {
                 let why = "Invalid type for 'body': expected an object.".to_owned();
                 return Err(self.fault("invalid_type", why, Some("body")));
             }
-            Some(_) => {}
-        }
-        self.settings.request(text).map_err(|error| {
-            let why = error.message().to_owned();
-            self.fault("invalid_request", why, Some("body"))
+            Some(body) => body.get(),
+        };
+        let invalid = |why: String| self.fault("invalid_request", why, Some("body"));
+        self.settings
+            .request(text)
+            .map(|request| Asked::One(Box::new(request)))
+            .or_else(|error| match self.several(id, body) {
+                Some(several) => several.map_err(|problem| invalid(problem.to_string())),
+                None => Err(invalid(error.message().to_owned())),
+            })
+    }
+
+    /// What a body asks for that stands for several requests; `None` if it does not.
+    fn several(&self, id: String, body: &str) -> Option<Result<Asked, Problem>> {
+        let body: Map<String, Value> = serde_json::from_str(body).ok()?;
+        let several = match self.endpoint {
+            EMBEDDINGS => body.get("input").is_some_and(Value::is_array),
+            _ => body.get("n").is_some_and(|n| *n != 1),
+        };
+        several.then(|| {
+            let parts = Parts::of(self.endpoint, body.clone(), &mut |_| Ok(()))?;
+            let model = parts.model;
+            Ok(Asked::Several { id, model, body })
         })
     }
 
@@ -142,7 +188,7 @@ impl<'e, R: Read> Lines<'e, R> {
 }
 
 impl<R: Read> Iterator for Lines<'_, R> {
-    type Item = Result<Request, BadLine>;
+    type Item = Result<Asked, BadLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.next_line().transpose()
@@ -210,13 +256,13 @@ pub(super) fn check(
                 );
                 lines.fault("too_many_requests", why, None)
             }
-            Ok(request) => {
+            Ok(asked) => {
                 checked.requests += 1;
                 if checked.requests == 1 {
-                    checked.model.clone_from(&request.model);
+                    checked.model = asked.model().map(str::to_owned);
                 }
-                let id = request.id.unwrap_or_default();
-                let digest = Sha256::digest(&id);
+                let id = asked.id();
+                let digest = Sha256::digest(id);
                 let key = std::array::from_fn(|n| digest[n]);
                 if seen.insert(key) {
                     continue;
@@ -248,6 +294,7 @@ pub(super) fn check(
 
 #[cfg(test)]
 mod tests {
+    use super::super::endpoints::CHAT;
     use super::*;
 
     fn faults(text: &str) -> Vec<(String, Option<u64>, Option<String>)> {

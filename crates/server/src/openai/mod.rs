@@ -7,11 +7,13 @@ mod batches;
 mod chat;
 mod direct;
 mod embeddings;
+mod endpoints;
 mod files;
 mod limits;
 mod lines;
 mod models;
 mod multipart;
+mod parts;
 mod progress;
 mod results;
 mod storage;
@@ -26,6 +28,7 @@ use batchwright::Error;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub(crate) use direct::settle_abandoned;
+pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::Progress;
 pub(crate) use waiting::Waiting;
 

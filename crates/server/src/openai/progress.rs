@@ -11,7 +11,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, ProcessState};
-use batchwright::{Error, ErrorKind, Job};
+use batchwright::{Error, ErrorKind};
 use log::{info, warn};
 
 use super::direct;
@@ -242,7 +242,7 @@ impl Rounds<'_> {
         let lines = Lines::new(app.openai.storage.read(&input.id)?, &batch.endpoint);
         let jobs = lines.map(|line| match line {
             _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
-            Ok(request) => Ok(Job::from(request)),
+            Ok(asked) => Ok(asked.into_job(&batch.endpoint)),
             Err(BadLine::Unreadable(error)) => Err(error.into()),
             Err(BadLine::Fault(fault)) => Err(Problem::conflict(fault.message)),
         });

@@ -5,17 +5,15 @@ use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 
-use batchwright::ErrorKind;
+use batchwright::Usage;
 use batchwright::queue::{JobResult, JobStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer;
-use super::lines::EMBEDDINGS;
 use super::storage::Storage;
+use super::{answer, parts};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchTotals};
-use crate::records::files::now;
 
 /// The queue hands out at most 500 results before it forgets them; so many of the last lines may come again.
 const MAY_COME_AGAIN: usize = 1_000;
@@ -211,40 +209,31 @@ impl<'s> ResultFiles<'s> {
             let error = json!({"code": self.cancelled, "message": why});
             return Made::failed(line(Value::Null, error));
         }
-        let came = answer::outcome(result);
-        if let Some(used) = answer::used(&came) {
+        let (came, as_base64) = parts::outcomes(result);
+        let used: Vec<Usage> = came.iter().filter_map(answer::used).collect();
+        for used in &used {
             totals.input_tokens += used.input_tokens;
             totals.cached_tokens += used.cached_input_tokens;
             totals.output_tokens += used.output_tokens;
             totals.reasoning_tokens += used.reasoning_tokens;
         }
-        let body = match (&came, self.endpoint.as_str()) {
-            (Ok(vector), EMBEDDINGS) => {
-                let vector = std::slice::from_ref(vector);
-                Some(answer::embeddings(&self.model, vector, false))
+        let id = answer::id_of("chatcmpl-", result.job_id);
+        let error = match answer::reply(&self.endpoint, id, &self.model, came, as_base64) {
+            Ok(body) => {
+                totals.completed += 1;
+                let response = json!({"status_code": 200, "request_id": request_id, "body": body});
+                return Made {
+                    line: line(response, Value::Null),
+                    is_output: true,
+                };
             }
-            (came, _) => {
-                let id = answer::id_of("chatcmpl-", result.job_id);
-                let answers = std::slice::from_ref(came);
-                answer::completion(id, now(), &self.model, answers)
-            }
+            Err(error) => error,
         };
-        if let Some(body) = body {
-            totals.completed += 1;
-            let response = json!({"status_code": 200, "request_id": request_id, "body": body});
-            return Made {
-                line: line(response, Value::Null),
-                is_output: true,
-            };
-        }
         totals.failed += 1;
-        let error = came.err().unwrap_or_else(|| {
-            batchwright::Error::new(ErrorKind::Malformed, "the answer cannot be read")
-        });
         let (status, mut body) = answer::failure(&error);
-        if let Some(used) = error.usage() {
+        if !used.is_empty() {
             // So that what was paid for is still known when the file is read back.
-            body["usage"] = answer::usage([used].into_iter());
+            body["usage"] = answer::usage(used.into_iter());
         }
         let response = json!({"status_code": status, "request_id": request_id, "body": body});
         Made::failed(line(response, Value::Null))

@@ -1,7 +1,7 @@
 use std::fs;
 
 use batchwright::queue::JobResult;
-use batchwright::{Error, JobId, ProcessId};
+use batchwright::{Error, ErrorKind, JobId, ProcessId};
 use serde_json::value::RawValue;
 
 use super::*;

@@ -9,6 +9,7 @@ mod life;
 mod limits;
 mod openai;
 mod openai_edges;
+mod openai_parts;
 mod openapi;
 mod settings;
 mod webhooks;

@@ -1,0 +1,225 @@
+//! Requests that stand for several: answers to one prompt (`n`), vectors of a list of texts. Each part is a request of
+//! its own. On a line of a batch they are one job, which has its parts carried out as children and is done when all of
+//! them are: they are enqueued once and bought once, whatever dies in between.
+
+use batchwright::queue::{Children, JobResult};
+use batchwright::{
+    Error, ErrorKind, Handler, Job, Outcome, Request, Response as Answer, RunningJob,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value, json};
+
+use super::answer;
+use super::endpoints::{CHAT, EMBEDDINGS, settings};
+use crate::problem::Problem;
+
+/// The kind of such lines, which only servers carry out.
+pub(crate) const KIND: &str = "batch_line";
+/// Most answers to one request.
+const MOST_CHOICES: u64 = 16;
+/// Most texts of one request, as at OpenAI.
+const MOST_TEXTS: usize = 2048;
+/// Most bytes of a request; pictures are inside.
+pub(super) const MOST_BYTES: u64 = 64 << 20;
+
+/// Has room for so many bytes, or says why not.
+type Hold<'h> = dyn FnMut(u64) -> Result<(), Problem> + 'h;
+
+/// What a body asks for.
+pub(super) struct Parts {
+    pub requests: Vec<Request>,
+    pub model: Option<String>,
+    /// Vectors are wanted packed.
+    pub as_base64: bool,
+}
+
+impl Parts {
+    /// The parts of a body that is sent to an end point; one, of most. `hold` has room for so many bytes.
+    ///
+    /// # Errors
+    /// When it is no request, or stands for more than a body may hold, or than there is room for.
+    pub fn of(
+        endpoint: &str,
+        body: Map<String, Value>,
+        hold: &mut Hold<'_>,
+    ) -> Result<Self, Problem> {
+        let model = body.get("model").and_then(Value::as_str).map(str::to_owned);
+        let (requests, as_base64) = match endpoint {
+            EMBEDDINGS => vectors(body, hold)?,
+            _ => (choices(body, hold)?, false),
+        };
+        Ok(Self {
+            requests,
+            model,
+            as_base64,
+        })
+    }
+}
+
+fn choices(mut body: Map<String, Value>, hold: &mut Hold<'_>) -> Result<Vec<Request>, Problem> {
+    let choices = match body.remove("n") {
+        None | Some(Value::Null) => 1,
+        Some(n) => n
+            .as_u64()
+            .filter(|n| (1..=MOST_CHOICES).contains(n))
+            .ok_or_else(|| {
+                let why = format!("n is a whole number from 1 to {MOST_CHOICES}");
+                Problem::invalid(why).param("n")
+            })?,
+    };
+    if choices > 1 {
+        hold_bulk(hold, &body, choices as usize, "n")?;
+    }
+    let request = request(CHAT, body)?;
+    Ok(match choices {
+        1 => vec![request],
+        _ => (1..=choices)
+            .map(|n| request.clone().with_sample(n as u32))
+            .collect(),
+    })
+}
+
+/// A request for each text, and whether vectors are wanted packed.
+fn vectors(
+    mut body: Map<String, Value>,
+    hold: &mut Hold<'_>,
+) -> Result<(Vec<Request>, bool), Problem> {
+    let as_base64 = match body.remove("encoding_format") {
+        None | Some(Value::Null) => false,
+        Some(format) if format == "float" => false,
+        Some(format) if format == "base64" => true,
+        Some(_) => {
+            let why = "encoding_format is float or base64";
+            return Err(Problem::invalid(why).param("encoding_format"));
+        }
+    };
+    let texts = match body.remove("input") {
+        Some(Value::Array(texts)) => texts,
+        Some(text) => vec![text],
+        None => Vec::new(),
+    };
+    let are_texts = texts.iter().all(Value::is_string);
+    if !are_texts || !(1..=MOST_TEXTS).contains(&texts.len()) {
+        let why = format!(
+            "input is a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not taken"
+        );
+        return Err(Problem::invalid(why).param("input"));
+    }
+    if texts.len() > 1 {
+        hold_bulk(hold, &body, texts.len(), "input")?;
+    }
+    let requests = texts.into_iter().map(|text| {
+        let mut body = body.clone();
+        body.insert("input".to_owned(), text);
+        request(EMBEDDINGS, body)
+    });
+    Ok((requests.collect::<Result<_, _>>()?, as_base64))
+}
+
+/// Has room for the jobs of a request that stands for many, each with all of this body; refuses one that stands for
+/// too much: a few bytes must not take all memory.
+fn hold_bulk(
+    hold: &mut Hold<'_>,
+    body: &Map<String, Value>,
+    jobs: usize,
+    param: &'static str,
+) -> Result<(), Problem> {
+    let bytes = serde_json::to_vec(body).map_or(u64::MAX, |body| body.len() as u64);
+    let all = bytes.saturating_mul(jobs as u64);
+    match all <= MOST_BYTES {
+        // Each as a request and as its job.
+        true => hold(2 * all),
+        false => {
+            let why = format!(
+                "{jobs} requests with {bytes} bytes each are more than the {MOST_BYTES} bytes that one may stand for: \
+                 ask for fewer at a time"
+            );
+            Err(Problem::invalid(why).param(param))
+        }
+    }
+}
+
+/// The request that a body is.
+fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem> {
+    let line = json!({"custom_id": "one", "method": "POST", "url": endpoint, "body": body});
+    let request = settings(endpoint).request(&line.to_string())?;
+    Ok(Request {
+        id: None,
+        ..request
+    })
+}
+
+/// The payload of a line that stands for several requests.
+#[derive(Serialize, Deserialize)]
+struct Payload {
+    endpoint: String,
+    body: Map<String, Value>,
+}
+
+/// The result of one.
+#[derive(Serialize, Deserialize)]
+struct Done {
+    parts: Vec<Box<RawValue>>,
+    as_base64: bool,
+}
+
+/// The job of a line that stands for several requests.
+pub(super) fn job(id: &str, endpoint: &str, body: Map<String, Value>) -> Job {
+    let endpoint = endpoint.to_owned();
+    let payload = to_raw_value(&Payload { endpoint, body }).expect("it was JSON");
+    Job::raw(KIND, payload).item_id(id)
+}
+
+/// Carries out such jobs.
+pub(crate) fn handler() -> Handler {
+    Handler::with_children(|job: &RunningJob, children: &Children, _| {
+        let payload: Payload = job.parse()?;
+        let as_base64 = payload
+            .body
+            .get("encoding_format")
+            .is_some_and(|format| format == "base64");
+        let parts = || {
+            let parts = Parts::of(&payload.endpoint, payload.body, &mut |_| Ok(()));
+            let parts =
+                parts.map_err(|problem| Error::new(ErrorKind::Invalid, problem.to_string()))?;
+            // A batch of the provider for each line would be the slowest way.
+            Ok(parts
+                .requests
+                .into_iter()
+                .map(|part| Job::from(part).direct())
+                .collect())
+        };
+        let Some(results) = children.gather("parts", parts)? else {
+            return Ok(None);
+        };
+        let lines = results
+            .iter()
+            .map(|result| RawValue::from_string(result.line()));
+        let parts = lines.collect::<Result<_, _>>().map_err(|error| {
+            Error::new(ErrorKind::Malformed, format!("a part is no JSON: {error}"))
+        })?;
+        Ok(Some(Done { parts, as_base64 }))
+    })
+}
+
+/// What came of the requests that a job of a batch stands for, in their order, and whether vectors are wanted packed.
+pub(super) fn outcomes(result: &JobResult) -> (Vec<Result<Answer, Error>>, bool) {
+    if result.kind == KIND
+        && let Some(done) = &result.result
+        && let Ok(done) = serde_json::from_str::<Done>(done.get())
+    {
+        let outcome = |line: &RawValue| match serde_json::from_str::<Outcome>(line.get()) {
+            Ok(outcome) => outcome.result,
+            Err(error) => Err(Error::new(
+                ErrorKind::Malformed,
+                format!("the answer cannot be read: {error}"),
+            )),
+        };
+        return (
+            done.parts.iter().map(|line| outcome(line)).collect(),
+            done.as_base64,
+        );
+    }
+    (vec![answer::outcome(result)], false)
+}

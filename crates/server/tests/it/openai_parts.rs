@@ -1,0 +1,171 @@
+//! Lines of batches that stand for several requests: more answers than one, vectors of a list of texts.
+
+use std::time::Duration;
+
+use batchwright_simulate::{SimConfig, Trouble, embedding};
+use serde_json::{Value, json};
+
+use super::openai::{CHAT, content, create, line, unlimited, uploaded, wait_for};
+
+const EMBEDDINGS: &str = "/v1/embeddings";
+
+/// A line that asks for so many answers.
+fn choices(id: &str, prompt: &str, n: u64) -> Value {
+    let mut line = line(id, prompt);
+    line["body"]["n"] = json!(n);
+    line
+}
+
+fn vectors(id: &str, input: Value) -> Value {
+    let body = json!({"model": "sim-1", "input": input});
+    json!({"custom_id": id, "method": "POST", "url": EMBEDDINGS, "body": body})
+}
+
+fn text(lines: &[Value]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn of<'l>(lines: &'l [Value], id: &str) -> &'l Value {
+    let line = lines.iter().find(|line| line["custom_id"] == id);
+    &line.unwrap()["response"]["body"]
+}
+
+#[test]
+fn several_answers_to_a_line_are_one_reply() {
+    let desk = unlimited(SimConfig::default());
+    let lines = [
+        line("one", "Hello."),
+        choices("same", "Hello.", 1),
+        choices("three", "Hello.", 3),
+    ];
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
+    let done = wait_for(&desk, &batch, "completed");
+    let output = content(&desk, &done["output_file_id"]);
+    assert_eq!(
+        done["request_counts"],
+        json!({"total": 3, "completed": 3, "failed": 0})
+    );
+    let (one, three) = (of(&output, "one"), of(&output, "three"));
+    assert_eq!(one["choices"].as_array().unwrap().len(), 1);
+    for n in 0..3 {
+        let choice = &three["choices"][n];
+        assert_eq!(choice["index"], n);
+        assert_eq!(choice["message"], one["choices"][0]["message"]);
+    }
+    assert_eq!(three["choices"].as_array().unwrap().len(), 3);
+    let used = |body: &Value| body["usage"]["total_tokens"].as_u64().unwrap();
+    assert_eq!(used(three), 3 * used(one));
+    assert_eq!(done["usage"]["total_tokens"], 5 * used(one));
+    assert_eq!(desk.sim.stats().calls, 5);
+}
+
+#[test]
+fn a_list_of_texts_on_a_line_becomes_its_vectors_in_their_order() {
+    let desk = unlimited(SimConfig::default());
+    let many: Vec<String> = (0..300).map(|n| format!("Text {n}.")).collect();
+    let mut packed = vectors("packed", json!(["a", "b"]));
+    packed["body"]["encoding_format"] = json!("base64");
+    let lines = [
+        vectors("alone", json!("one")),
+        vectors("list", json!(["one", "two"])),
+        vectors("single", json!(["one"])),
+        vectors("many", json!(many)),
+        packed,
+    ];
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
+    let done = wait_for(&desk, &batch, "completed");
+    assert_eq!(done["request_counts"]["completed"], 5);
+    let output = content(&desk, &done["output_file_id"]);
+    let data = |id: &str| of(&output, id)["data"].as_array().unwrap().clone();
+    let vector = |text: &str, like: &Value| {
+        let like: Vec<f32> = serde_json::from_value(like["embedding"].clone()).unwrap();
+        assert_eq!(like, embedding(text, like.len()));
+    };
+    vector("one", &data("list")[0]);
+    vector("two", &data("list")[1]);
+    assert_eq!(data("single"), data("alone"));
+    for (n, one) in data("many").iter().enumerate() {
+        assert_eq!(one["index"], n);
+        vector(&many[n], one);
+    }
+    assert_eq!(data("many").len(), 300);
+    assert!(data("packed").len() == 2 && data("packed")[1]["embedding"].is_string());
+    let tokens = of(&output, "list")["usage"]["prompt_tokens"].as_u64();
+    assert!(tokens > of(&output, "alone")["usage"]["prompt_tokens"].as_u64());
+}
+
+#[test]
+fn a_part_that_fails_fails_its_line_and_no_other() {
+    let config = SimConfig::default().trouble(Trouble::BadRequest, 0.5);
+    let prompt = |fails: bool| {
+        let mut prompts = (0..).map(|n| format!("Prompt {n}."));
+        prompts
+            .find(|prompt| config.plan(prompt).is_some() == fails)
+            .unwrap()
+    };
+    let lines = [
+        choices("good", &prompt(false), 2),
+        choices("bad", &prompt(true), 2),
+    ];
+    let desk = unlimited(config.clone());
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
+    let done = wait_for(&desk, &batch, "completed");
+    assert_eq!(
+        done["request_counts"],
+        json!({"total": 2, "completed": 1, "failed": 1})
+    );
+    let output = content(&desk, &done["output_file_id"]);
+    assert_eq!(of(&output, "good")["choices"].as_array().unwrap().len(), 2);
+    let errors = content(&desk, &done["error_file_id"]);
+    assert_eq!(errors[0]["response"]["status_code"], 400);
+    assert_eq!(of(&errors, "bad")["error"]["type"], "invalid_request_error");
+}
+
+#[test]
+fn a_server_that_stops_buys_no_part_twice() {
+    let mut desk = unlimited(SimConfig::default().latency(Duration::from_millis(20)));
+    let lines: Vec<Value> = (0..60)
+        .map(|n| choices(&format!("r-{n}"), &format!("Prompt {n}."), 3))
+        .collect();
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
+    let some = |stats: &batchwright_simulate::SimStats| stats.answered > 10;
+    assert!(desk.sim.wait_until(some, super::common::PATIENCE));
+    desk.stop();
+    assert!(desk.sim.stats().calls < 180, "it was too quick");
+    desk.start(|server| server);
+    let done = wait_for(&desk, &batch, "completed");
+    let output = content(&desk, &done["output_file_id"]);
+    assert_eq!(output.len(), 60);
+    for n in 0..60 {
+        let body = of(&output, &format!("r-{n}"));
+        assert_eq!(body["choices"].as_array().unwrap().len(), 3);
+    }
+    assert_eq!(desk.sim.stats().calls, 180);
+}
+
+#[test]
+fn a_line_that_stands_for_too_many_is_a_fault() {
+    let desk = unlimited(SimConfig::default());
+    let too_many = vec!["a"; 2049];
+    let lines = [
+        vectors("good", json!(["one", "two"])),
+        vectors("many", json!(too_many)),
+        vectors("none", json!([])),
+        vectors("tokens", json!([[1, 2]])),
+    ];
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
+    let failed = wait_for(&desk, &batch, "failed");
+    let faults = failed["errors"]["data"].as_array().unwrap();
+    let lines: Vec<&Value> = faults.iter().map(|fault| &fault["line"]).collect();
+    assert_eq!(lines, [2, 3, 4]);
+    assert!(
+        faults
+            .iter()
+            .all(|fault| fault["code"] == "invalid_request")
+    );
+    let lines = [choices("a", "Hello.", 17), choices("b", "Hello.", 0)];
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
+    let failed = wait_for(&desk, &batch, "failed");
+    assert_eq!(failed["errors"]["data"].as_array().unwrap().len(), 2);
+    assert_eq!(desk.sim.stats().calls, 0);
+}
