@@ -48,6 +48,7 @@ struct Inner {
     unclassified: bool,
     unusable_reply: bool,
     claim_lost: bool,
+    storage: bool,
     critical: bool,
     usage: Option<Usage>,
     cost_usd: Option<f64>,
@@ -82,6 +83,7 @@ impl Error {
             unclassified: false,
             unusable_reply: false,
             claim_lost: false,
+            storage: false,
             critical: false,
             usage: None,
             cost_usd: None,
@@ -182,6 +184,13 @@ impl Error {
     /// none.
     pub fn with_claim_lost(mut self) -> Self {
         self.0.claim_lost = true;
+        self
+    }
+
+    /// Marks the error as one of what keeps data, such as a database that is damaged, full, locked or gone: nothing is
+    /// wrong with what was asked for, whatever the error's kind.
+    pub fn with_storage(mut self) -> Self {
+        self.0.storage = true;
         self
     }
 
@@ -373,6 +382,11 @@ impl Error {
     /// any other failure of a store it still is.
     pub fn is_claim_lost(&self) -> bool {
         self.0.claim_lost
+    }
+
+    /// True when what keeps data is to blame, and not what was asked for. The message names its place on this machine.
+    pub fn is_storage(&self) -> bool {
+        self.0.storage
     }
 
     /// The coarse class: that of its kind, unless asking again would buy a reply twice.

@@ -31,6 +31,9 @@ use Default::{Is, Rule};
 
 /// A route has 32 steps, and the first is taken.
 const MOST_FALLBACKS: usize = 31;
+/// Longest value that is stored, in characters; the first of one that is a name.
+const LONGEST_TEXT: usize = 256;
+const LONGEST: usize = 2_000;
 /// Each call in flight has a thread, and beyond this a process may run out of mappings, which ends
 /// it without a word.
 const MOST_CALLS: u64 = 10_000;
@@ -366,7 +369,7 @@ impl SettingKey {
     }
 
     /// As [`check`](Self::check), for what is to be stored: neither nothing nor what looks like an
-    /// API key.
+    /// API key, without control characters, and no longer than 256 characters (a list: 2000).
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`], with what is accepted.
@@ -377,6 +380,16 @@ impl SettingKey {
             return Err(bad(format!(
                 "{name}: the value looks like an API key, which is never stored: set {variable} in \
                  the environment"
+            )));
+        }
+        let is_odd = value.trim().chars().any(char::is_control);
+        let most = match self.kind {
+            Kind::Text => LONGEST_TEXT,
+            _ => LONGEST,
+        };
+        if is_odd || value.chars().count() > most {
+            return Err(bad(format!(
+                "{name}: write at most {most} characters, none of them a control character"
             )));
         }
         if value.trim().is_empty() {
@@ -511,6 +524,13 @@ mod tests {
             ("llm.model", "sk-abcdefghijkl", "set OPENAI_API_KEY"),
             ("llm.sync_concurrency", "gsk_0123456789", "set GROQ_API_KEY"),
             ("llm.model", " ", "unset it"),
+            ("llm.model", "a\0b", "control character"),
+            ("llm.model", &"m".repeat(257), "at most 256 characters"),
+            (
+                "llm.fallback",
+                &"groq,".repeat(401),
+                "at most 2000 characters",
+            ),
             ("llm.fallback", "", "unset it"),
             (
                 "queue.max_cpu_percent",

@@ -172,6 +172,7 @@ impl SqliteConfig {
             kind,
             format!("the settings file {} {why}", self.path.display()),
         )
+        .with_storage()
     }
 }
 

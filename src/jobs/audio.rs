@@ -25,7 +25,8 @@ pub(super) struct AudioFolder(PathBuf);
 /// A file that is finished.
 #[derive(Debug, PartialEq)]
 pub(super) struct Finished {
-    pub path: PathBuf,
+    /// Its name in the folder.
+    pub name: String,
     pub seconds: f64,
     pub bytes: u64,
 }
@@ -65,7 +66,7 @@ impl AudioFolder {
         match room(&folder) {
             Some((free, _)) if free < LEAST_ROOM => {
                 let why = "the disk is nearly full, and nothing is asked for that might be lost";
-                let why = format!("{}: {why}", self.0.display());
+                let why = format!("the folder for sound: {why}");
                 Err(Error::new(ErrorKind::Transient, why).with_critical())
             }
             _ => Ok(()),
@@ -104,7 +105,7 @@ impl AudioFolder {
     /// Joins parts to the file, which is there whole or not at all.
     pub(super) fn join(&self, target: &Path, parts: &[PathBuf]) -> Result<(), Error> {
         let unread = |path: &Path, error: &io::Error| {
-            let why = format!("{}: cannot be read: {error}", path.display());
+            let why = format!("{}: cannot be read: {error}", name(path));
             Error::new(ErrorKind::Transient, why)
         };
         let (mut format, mut total) = (None, 0);
@@ -139,13 +140,13 @@ impl AudioFolder {
     /// What a finished file holds.
     pub(super) fn finished(&self, target: PathBuf) -> Result<Finished, Error> {
         let found = described(&target).map_err(|error| {
-            let why = format!("{}: cannot be read: {error}", target.display());
+            let why = format!("{}: cannot be read: {error}", name(&target));
             Error::new(ErrorKind::Transient, why)
         });
         let ((channels, rate, bits), bytes) = found?;
         let a_second = f64::from(rate) * f64::from(channels) * f64::from(bits / 8);
         Ok(Finished {
-            path: target,
+            name: name(&target),
             seconds: (bytes as f64 / a_second * 1000.0).round() / 1000.0,
             bytes: bytes + HEADER_BYTES,
         })
@@ -179,8 +180,16 @@ fn write(path: &Path, fill: impl FnOnce(&mut &File) -> io::Result<()>) -> io::Re
 }
 
 fn unwritten(kind: ErrorKind, path: &Path, error: &io::Error) -> Error {
-    let why = format!("{}: cannot be written: {error}", path.display());
+    // Results and errors go to whoever asked: where the folder is, is none of their business.
+    log::warn!("{}: cannot be written: {error}", path.display());
+    let why = format!("{}: cannot be written: {error}", name(path));
     Error::new(kind, why).with_critical()
+}
+
+/// What a file is called in its folder.
+fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -200,6 +209,8 @@ mod tests {
             (ErrorKind::Transient, true)
         );
         assert!(error.message().contains("cannot be written"), "{error}");
+        let place = folder.path().to_str().unwrap();
+        assert!(!error.message().contains(place), "{error}");
     }
 
     #[test]

@@ -420,7 +420,7 @@ fn podcast(
     let voices = payload.voices.iter();
     let voices = voices.map(|one| (one.speaker.to_owned(), Value::from(one.voice)));
     Ok(Some(json!({
-        "audio": finished.path.to_string_lossy(),
+        "audio": finished.name,
         "seconds": finished.seconds,
         "bytes": finished.bytes,
         "chunks": pieces.len(),

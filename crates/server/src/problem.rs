@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::http::Response;
 
+/// When those may come again who asked for what could not be kept, in seconds: somebody has to make room first.
+const STORAGE_RETRY: &str = "5";
+
 /// Why a request was refused.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
@@ -54,6 +57,13 @@ impl Problem {
     pub fn too_large(most: u64) -> Self {
         let detail = format!("the body is longer than {most} bytes, which is the most here");
         Self::new(413, "too_large", detail)
+    }
+
+    /// The disk or a database of the server cannot be used. Where they are stands in its log alone.
+    pub fn storage() -> Self {
+        let why = "the server cannot read or write what it keeps: its disk is full, or something else is wrong with it, \
+                   as its log says; send this again later";
+        Self::new(503, "storage_unavailable", why).header("retry-after", STORAGE_RETRY)
     }
 
     /// With the field or parameter that is to blame.
@@ -135,6 +145,10 @@ impl std::error::Error for Problem {}
 /// What the library could not do, in the words of HTTP.
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
+        if error.is_storage() {
+            log::error!("a request failed: {error}");
+            return Self::storage();
+        }
         let message = error.message();
         match error.kind() {
             ErrorKind::Invalid => Self::invalid(message),
@@ -168,19 +182,73 @@ impl From<io::Error> for Problem {
             }
             None => {
                 log::warn!("a request failed: {error}");
-                Self::new(
-                    500,
-                    "internal_error",
-                    format!("the server could not do it: {error}"),
-                )
+                match is_of_the_disk(error.kind()) {
+                    true => Self::storage(),
+                    false => Self::new(
+                        500,
+                        "internal_error",
+                        format!("the server could not do it: {error}"),
+                    ),
+                }
             }
         }
     }
+}
+
+/// Whether a file could not be used, and not a connection.
+fn is_of_the_disk(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded,
+        ReadOnlyFilesystem, StorageFull,
+    };
+    matches!(
+        kind,
+        StorageFull
+            | QuotaExceeded
+            | FileTooLarge
+            | ReadOnlyFilesystem
+            | PermissionDenied
+            | NotFound
+            | NotADirectory
+            | IsADirectory
+    )
 }
 
 /// A problem of a body, for whoever reads it.
 impl From<Problem> for io::Error {
     fn from(problem: Problem) -> Self {
         io::Error::other(problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_cannot_keep_is_no_fault_of_the_client_and_names_no_place() {
+        let place = "/srv/batchwright/llm_jobs.db";
+        let failed =
+            |kind| Problem::from(Error::new(kind, format!("{place} is damaged")).with_storage());
+        let file = |kind| Problem::from(io::Error::new(kind, place));
+        for problem in [
+            failed(ErrorKind::Invalid),
+            failed(ErrorKind::Transient),
+            failed(ErrorKind::Malformed),
+            file(io::ErrorKind::StorageFull),
+            file(io::ErrorKind::ReadOnlyFilesystem),
+            file(io::ErrorKind::NotFound),
+        ] {
+            assert_eq!((problem.status, problem.code), (503, "storage_unavailable"));
+            assert!(!problem.detail.contains("srv"), "{problem}");
+            for path in ["/v1/files", "/api/v1/jobs"] {
+                let response = problem.clone().response(path);
+                assert!(response.has("retry-after"), "{response:?}");
+            }
+        }
+        let invalid = Problem::from(Error::new(ErrorKind::Invalid, "write a number"));
+        assert_eq!((invalid.status, &*invalid.detail), (400, "write a number"));
+        let inside = Problem::from(io::Error::from(Problem::too_large(1)));
+        assert_eq!(inside.status, 413);
     }
 }

@@ -34,7 +34,7 @@ fn write(desk: &Desk, payloads: &[Value]) {
     desk.write("in.jsonl", lines);
 }
 
-fn samples(path: &str) -> Vec<i16> {
+fn samples(path: &Path) -> Vec<i16> {
     let file = std::fs::read(path).unwrap();
     let pairs = file[44..].chunks_exact(2);
     pairs
@@ -42,15 +42,28 @@ fn samples(path: &str) -> Vec<i16> {
         .collect()
 }
 
+/// The file that a result names, in the folder of podcasts.
+#[track_caller]
+fn sound(result: &Value, folder: &Path) -> PathBuf {
+    let name = result["audio"].as_str().unwrap();
+    assert_eq!(Path::new(name).file_name().unwrap(), name, "no path");
+    folder.join(name)
+}
+
+/// Where they are when no folder is named.
+fn unnamed(desk: &Desk) -> PathBuf {
+    database(desk).with_file_name("audio")
+}
+
 /// The file is all that was to be said, in its order and nothing else.
 #[track_caller]
-fn says_it_all(result: &Value, n: usize) {
+fn says_it_all(result: &Value, folder: &Path, n: usize) {
     let whole = turns(n).into_iter();
     let whole: Vec<i16> = whole
         .flat_map(|(_, voice, text)| speech(&text, voice))
         .collect();
-    let path = result["audio"].as_str().unwrap();
-    assert!(samples(path) == whole, "{path}");
+    let path = sound(result, folder);
+    assert!(samples(&path) == whole, "{path:?}");
     let seconds = whole.len() as f64 / 24_000.0;
     assert!(
         (result["seconds"].as_f64().unwrap() - seconds).abs() < 0.001,
@@ -65,10 +78,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What Python's reader of such files says of one: channels, bytes a sample, samples a second, samples.
-fn read_by_python(path: &str) -> Option<String> {
+fn read_by_python(path: &Path) -> Option<String> {
     let code = "import sys, wave; print(*wave.open(sys.argv[1]).getparams()[:4])";
     let said = Command::new("python3")
-        .args(["-c", code, path])
+        .args(["-c", code])
+        .arg(path)
         .output()
         .ok()?;
     assert!(
@@ -104,22 +118,23 @@ fn podcasts_are_made_through_trouble_and_can_be_heard() {
     working(&desk, &sim, words).wait().expect(0);
     let results = taken(&desk, id);
     let result = &results["scripted"]["result"];
-    says_it_all(result, TURNS);
+    let casts = desk.path("casts");
+    says_it_all(result, &casts, TURNS);
     assert_eq!(
         (&result["chunks"], &result["speech_model"]),
         (&json!(TURNS), &json!("tts-1"))
     );
     assert_eq!(result["voices"], json!({"Anna": "sage", "Bert": "echo"}));
-    let path = result["audio"].as_str().unwrap();
-    if let Some(said) = read_by_python(path) {
-        let count = samples(path).len();
+    let path = sound(result, &casts);
+    if let Some(said) = read_by_python(&path) {
+        let count = samples(&path).len();
         assert_eq!(said, format!("1 2 24000 {count}"));
     }
     let result = &results["article"]["result"];
     assert_eq!(result["voices"], json!({"Host": "onyx"}));
     let said = result["script"][0]["text"].as_str().unwrap();
-    let path = result["audio"].as_str().unwrap();
-    assert!(samples(path) == speech(said, "onyx"), "{result}");
+    let path = sound(result, &casts);
+    assert!(samples(&path) == speech(said, "onyx"), "{result}");
     assert!(
         result["title"].as_str().unwrap().contains("rained"),
         "{result}"
@@ -131,7 +146,7 @@ fn podcasts_are_made_through_trouble_and_can_be_heard() {
         sim.stats().by_trouble
     );
     // Two files, and nothing of their parts.
-    assert_eq!(files(&desk.path("casts")).len(), 2);
+    assert_eq!(files(&casts).len(), 2);
     assert!(queue(&desk).open_processes().unwrap().is_empty());
 }
 
@@ -150,15 +165,13 @@ fn no_sound_that_was_paid_for_is_bought_again_whatever_is_killed() {
     }
     working(&desk, &sim, "-j 4 --until-empty").wait().expect(0);
     let results = taken(&desk, id);
-    says_it_all(&results["p"]["result"], TURNS);
+    says_it_all(&results["p"]["result"], &unnamed(&desk), TURNS);
     // Each piece once, but for the four that were in flight at each kill.
     let stats = sim.stats();
     assert!(stats.speech_calls <= (TURNS + 3 * 4) as u64, "{stats:?}");
     // Where no folder is named it is beside the queue.
-    let audio = results["p"]["result"]["audio"].as_str().unwrap();
-    let folder = Path::new(audio).parent().unwrap();
-    assert_eq!(folder, database(&desk).with_file_name("audio"));
-    assert_eq!(files(folder), [Path::new(audio)]);
+    let audio = sound(&results["p"]["result"], &unnamed(&desk));
+    assert_eq!(files(&unnamed(&desk)), [audio]);
 }
 
 #[test]
@@ -192,7 +205,7 @@ fn what_failed_is_tried_again_with_the_sound_that_is_there() {
         .wait()
         .expect(0);
     assert_eq!(second.stats().speech_calls, bad(&first));
-    says_it_all(&taken(&desk, id)["p"]["result"], TURNS);
+    says_it_all(&taken(&desk, id)["p"]["result"], &unnamed(&desk), TURNS);
 }
 
 #[test]

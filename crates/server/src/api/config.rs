@@ -86,6 +86,9 @@ fn change(
     let now = settings.change(key, value, &by, &app.records, &app.events)?;
     // What the worker cannot go by would keep the next server from starting, too.
     if let Err(error) = app.overview.check_settings() {
+        if error.is_storage() {
+            return Err(error.into());
+        }
         settings.change(key, before.as_deref(), &by, &app.records, &app.events)?;
         let why = format!("{}: it stays as it was: {}", key.name(), error.message());
         return Err(Problem::invalid(why).param("value"));

@@ -13,9 +13,11 @@ use crate::problem::Problem;
 /// `GET /healthz`: 200 while the queue can be read.
 pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     // One look by an index, however long the queue is.
-    app.queue
-        .process(ProcessId::from_bytes([0; 16]))
-        .map_err(|error| Problem::new(503, "unavailable", error.message()))?;
+    let look = app.queue.process(ProcessId::from_bytes([0; 16]));
+    look.map_err(|error| match error.is_storage() {
+        true => Problem::from(error),
+        false => Problem::new(503, "unavailable", error.message()),
+    })?;
     Ok(Response::json(200, &json!({"status": "ok"})))
 }
 

@@ -192,7 +192,12 @@ impl Call<'_> {
         let mut body = Vec::new();
         let mut room = self.head.length.unwrap_or(FREE / COPIES).min(most);
         loop {
-            self.body.hold(room * COPIES)?;
+            let mut all = room * COPIES;
+            if all > FREE {
+                // With the few values that any body has, so that what is read needs no more as a rule.
+                all += FREE;
+            }
+            self.body.hold(all)?;
             // One more tells that it is longer.
             let wanted = room + 1 - body.len() as u64;
             body.reserve_exact(wanted as usize);

@@ -44,7 +44,7 @@ struct State {
     held: u64,
     #[cfg(test)]
     peak: u64,
-    /// Those who wait, first come first served.
+    /// Those who wait, first come first served among those that have nothing yet.
     line: VecDeque<u64>,
     tickets: u64,
     /// Requests that have room, and those of them that wait for more.
@@ -111,7 +111,9 @@ impl BodyMemory {
     /// Takes room for one that has some, or none.
     fn take(&self, bytes: u64, has_some: bool) -> Result<(), Problem> {
         let mut state = self.state.lock();
-        if !state.line.is_empty() || !state.take(bytes, self.most) {
+        // Those who have some go first: they are the ones that give back.
+        let goes_first = has_some || state.line.is_empty();
+        if !goes_first || !state.take(bytes, self.most) {
             self.wait(&mut state, bytes, has_some)?;
         }
         state.holders += usize::from(!has_some);
@@ -133,7 +135,8 @@ impl BodyMemory {
         state.line.push_back(ticket);
         state.stuck += usize::from(has_some);
         let found = loop {
-            if state.line.front() == Some(&ticket) && state.take(bytes, self.most) {
+            let is_next = has_some || state.line.front() == Some(&ticket);
+            if is_next && state.take(bytes, self.most) {
                 break Ok(());
             }
             // If all who have room wait for more, nobody gives any back.
@@ -311,13 +314,32 @@ mod tests {
         one.set(2 * MIB).unwrap();
         other.set(2 * MIB).unwrap();
         std::thread::scope(|scope| {
-            let grows = scope.spawn(|| one.set(3 * MIB));
+            let grows = scope.spawn(move || {
+                one.set(3 * MIB).unwrap();
+                one
+            });
             while memory.waiting() < 1 {
                 std::thread::yield_now();
             }
             assert_eq!(other.set(3 * MIB).unwrap_err().status, 503);
+            other.set(MIB).unwrap();
+            let mut one = grows.join().unwrap();
+            let waits = scope.spawn(|| memory.room().set(MIB));
+            while memory.waiting() < 1 {
+                std::thread::yield_now();
+            }
+            // Not behind one that has nothing yet.
+            one.set(2 * MIB).unwrap();
+            waits.join().unwrap().unwrap();
+            one.set(3 * MIB).unwrap();
+            let waits = scope.spawn(|| memory.room().set(2 * MIB));
+            while memory.waiting() < 1 {
+                std::thread::yield_now();
+            }
             drop(other);
-            grows.join().unwrap().unwrap();
+            one.set(4 * MIB).unwrap();
+            drop(one);
+            waits.join().unwrap().unwrap();
         });
     }
 

@@ -22,6 +22,8 @@ const PURPOSES: [&str; 6] = [
 pub(super) const KEPT_SECONDS: u64 = 30 * 24 * 3600;
 /// What may be said instead.
 pub(super) const KEPT_RANGE: std::ops::RangeInclusive<u64> = 3600..=KEPT_SECONDS;
+/// Longest name of a file, in characters.
+const LONGEST_NAME: usize = 512;
 /// Most files of one page.
 const MOST: usize = 10_000;
 
@@ -56,6 +58,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
                 return Err(Problem::invalid("one file at a time").param("file"));
             }
             "file" => {
+                check_name(part.filename.as_deref())?;
                 let mut new = storage.create(new_id("file-"))?;
                 io::copy(&mut form, &mut new)?;
                 file = Some((new, part.filename));
@@ -93,6 +96,18 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(error.into());
     }
     Ok(Response::json(200, &described(&record)))
+}
+
+/// Names are shown, in lists, pages and terminals.
+fn check_name(name: Option<&str>) -> Result<(), Problem> {
+    let name = name.unwrap_or_default();
+    if name.chars().any(char::is_control) || name.chars().count() > LONGEST_NAME {
+        let why = format!(
+            "the file's name has at most {LONGEST_NAME} characters, none of them a control character"
+        );
+        return Err(Problem::invalid(why).param("file"));
+    }
+    Ok(())
 }
 
 fn kept_seconds(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<u64>, Problem> {

@@ -12,4 +12,5 @@ mod openai_edges;
 mod openai_parts;
 mod openapi;
 mod settings;
+mod storage;
 mod webhooks;

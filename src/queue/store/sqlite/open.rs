@@ -76,7 +76,7 @@ impl Identity {
 }
 
 fn invalid(why: String) -> Error {
-    Error::new(ErrorKind::Invalid, why)
+    Error::new(ErrorKind::Invalid, why).with_storage()
 }
 
 pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {

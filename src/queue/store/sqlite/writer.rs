@@ -70,8 +70,8 @@ impl Fault {
     pub(super) fn explain(self, path: &Path) -> Error {
         match self {
             Self::Refused(error) => error,
-            Self::Odd(what) => damaged(path, what),
-            Self::Sql(error) => explain(path, &error),
+            Self::Odd(what) => damaged(path, what).with_storage(),
+            Self::Sql(error) => explain(path, &error).with_storage(),
         }
     }
 }
@@ -261,6 +261,7 @@ mod tests {
         for (code, kind, part) in cases {
             let error = failure(code);
             assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.is_storage(), "{error}");
             assert!(error.message().contains(part), "{error}");
             assert!(error.message().contains("/data/llm_jobs.db"), "{error}");
         }

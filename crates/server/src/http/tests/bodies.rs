@@ -81,18 +81,18 @@ fn who_finds_no_room_is_told_so_though_it_sends_on() {
     let server = crowded(7);
     let answer = |bytes| rest(&mut server.sends(&request("/whole", bytes)));
     std::thread::scope(|scope| {
-        let holds = scope.spawn(|| rest(&mut server.sends(&request("/whole/hold", 600 << 10))));
+        let holds = scope.spawn(|| rest(&mut server.sends(&request("/whole/hold", 500 << 10))));
         server.held.recv_timeout(PATIENCE).unwrap();
-        let waits = scope.spawn(|| answer(600 << 10));
+        let waits = scope.spawn(|| answer(500 << 10));
         server.waits_for(1);
-        let refused = answer(600 << 10);
+        let refused = answer(500 << 10);
         assert_eq!(status(&refused), "503", "{refused}");
         assert!(refused.contains("retry-after: 2"), "{refused}");
         assert_eq!(status(&answer(20 << 10)), "200");
         assert_eq!(status(&answer(1 << 20)), "413", "there never is room");
         // Nobody is asked for a body that finds no room.
         let refused = server.talk(
-            b"POST /whole HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 600000\r\n\r\n",
+            b"POST /whole HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 500000\r\n\r\n",
         );
         assert_eq!(status(&refused), "503", "{refused}");
         server.release.send(()).unwrap();
