@@ -41,7 +41,7 @@ pub(crate) struct App {
     /// Who hears of the worker.
     pub observer: Arc<Observer>,
     pub overview: Overview,
-    pub records: Records,
+    pub records: Arc<Records>,
     pub openai: OpenAi,
     pub waiters: Waiters,
     /// Until when the numbers of the queue among the metrics are fresh.

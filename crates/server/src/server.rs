@@ -208,7 +208,7 @@ impl Server {
             move |error: std::io::Error| Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
         };
         private::create_folder(&folder).map_err(failed(folder.display().to_string()))?;
-        let records = Records::open(&folder.join("server.db"), self.durability)?;
+        let records = Arc::new(Records::open(&folder.join("server.db"), self.durability)?);
         let listener = TcpListener::bind(self.address)
             .map_err(failed(format!("cannot listen on {}", self.address)))?;
         let address = listener

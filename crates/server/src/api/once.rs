@@ -90,6 +90,7 @@ pub(super) fn answered(held: &HeldKey<'_>, answer: &Value) -> Result<Response, P
 /// Decides what becomes of requests that a server had begun which has died: what had come to be is answered from now
 /// on, and of what had not nothing is left.
 pub(crate) fn settle_abandoned(queue: &JobQueue, records: &Records) -> Result<(), Error> {
+    records.forget_read_of_others(|process| Ok(queue.process(process)?.is_some()))?;
     for one in records.abandoned()? {
         if !records.take_over(&one)? {
             continue;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use batchwright::queue::{DeliveredResult, JobReceipt, JobStatus};
 use batchwright::{Error, JobId, JobQueue, ProcessId};
@@ -11,6 +12,7 @@ use super::{limit, processes};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::records::ReadEnd;
 use crate::shapes::result_line;
 
 /// Outcomes that are read at a time.
@@ -39,7 +41,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         }
     };
     let mut left = limit(call, MOST_LINES, MOST_LINES)?;
-    let queue = app.queue.clone();
+    let (queue, records) = (app.queue.clone(), Arc::clone(&app.records));
     let write = move |out: &mut dyn Write| {
         while left > 0 {
             let most = CHUNK.min(left);
@@ -51,6 +53,11 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             let Some(last) = chunk.last() else { break };
             after = Some(last.result.job_id);
             left -= chunk.len();
+            let ends: Vec<ReadEnd> = chunk.iter().map(read_end).collect();
+            // Before they are sent: whoever has read one is protected, and nobody else is harmed.
+            records
+                .note_read(process, &ends)
+                .map_err(io::Error::other)?;
             for delivered in &chunk {
                 writeln!(out, "{}", result_line(&delivered.result))?;
             }
@@ -59,6 +66,14 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         Ok(())
     };
     Ok(Response::stream("application/jsonl", write))
+}
+
+fn read_end(delivered: &DeliveredResult) -> ReadEnd {
+    ReadEnd {
+        id: delivered.result.job_id,
+        receipt: delivered.receipt,
+        failed: delivered.result.status != JobStatus::Completed,
+    }
 }
 
 /// The next outcomes, as far as no open job is before them.
@@ -91,6 +106,7 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
         return Err(Problem::invalid(why).param("through"));
     };
     let through = last_of_saved(app, id, through)?;
+    refuse_unread(app, id, through)?;
     let (mut after, mut consumed) = (None, 0);
     loop {
         let chunk = app.queue.peek_after(id, after, CHUNK)?;
@@ -104,8 +120,24 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
             break;
         }
     }
+    app.records.forget_read(id, through.job)?;
     app.observer.touch(id);
     Ok(Response::json(200, &json!({"consumed": consumed})))
+}
+
+/// Refuses to delete an end that nobody has read: that of a job which was put back after its failure was read.
+fn refuse_unread(app: &App, process: ProcessId, through: JobReceipt) -> Result<(), Problem> {
+    for (job, read) in app.records.read_failures(process, through.job)? {
+        let now = app.queue.job(job)?.and_then(|job| job.receipt);
+        if now.is_some_and(|now| now != read) {
+            let why = format!(
+                "through: job {job} was put back after its failure was read, and has ended anew: read its result, with the \
+                 others from there on, and send this again"
+            );
+            return Err(Problem::conflict(why).param("through"));
+        }
+    }
+    Ok(())
 }
 
 /// The receipt of the job up to which outcomes were saved.

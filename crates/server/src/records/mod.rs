@@ -5,6 +5,7 @@ pub(crate) mod batches;
 mod changes;
 pub(crate) mod files;
 mod idempotency;
+mod reads;
 pub(crate) mod webhooks;
 
 use std::collections::HashSet;
@@ -21,6 +22,7 @@ use rusqlite::{Connection, Params};
 pub(crate) use changes::Change;
 use idempotency::Owner;
 pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, hash};
+pub(crate) use reads::ReadEnd;
 
 /// The tables, each where its records are. What was released stays; new ones are added behind.
 const TABLES: &[&str] = &[
@@ -29,6 +31,7 @@ const TABLES: &[&str] = &[
     files::TABLE,
     batches::TABLE,
     webhooks::TABLE,
+    reads::TABLE,
 ];
 
 /// An open `server.db`.
@@ -123,5 +126,5 @@ pub(crate) fn failed(what: &str, error: &rusqlite::Error) -> Error {
         // Nothing that a client could do about it.
         _ => ErrorKind::Malformed,
     };
-    Error::new(kind, format!("{what}: {error}"))
+    Error::new(kind, format!("{what}: {error}")).with_storage()
 }

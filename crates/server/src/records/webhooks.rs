@@ -63,7 +63,7 @@ pub(crate) struct Webhook {
     pub body: Option<String>,
     pub state: WebhookState,
     pub attempts: u32,
-    /// When it is tried next, in seconds since 1970.
+    /// When it is tried next, in seconds since 1970; of one that has come to its end, when that was.
     pub next_at: i64,
     /// Why the last try failed.
     pub error: Option<String>,
@@ -151,6 +151,17 @@ impl Webhook {
             .map_err(|error| failed("webhooks", &error))
     }
 
+    /// Removes those that ended before this time, in seconds since 1970.
+    pub fn forget_ended(database: &Connection, before: i64) -> Result<(), Error> {
+        let forgotten = database.execute(
+            "DELETE FROM webhooks WHERE state NOT IN ('waiting', 'due') AND next_at < ?",
+            [before],
+        );
+        forgotten
+            .map(drop)
+            .map_err(|error| failed("webhooks", &error))
+    }
+
     /// Those that something is still to be done for.
     pub fn open(database: &Connection) -> Result<Vec<Self>, Error> {
         let sql = format!(
@@ -191,5 +202,38 @@ mod tests {
         late.update(&database).unwrap();
         let known = Webhook::get(&database, webhook.process).unwrap().unwrap();
         assert_eq!((known.state, known.error), (WebhookState::Delivered, None));
+    }
+
+    #[test]
+    fn what_has_come_to_its_end_goes_when_it_is_old() {
+        let database = Connection::open_in_memory().unwrap();
+        database.execute_batch(TABLE).unwrap();
+        use WebhookState::{Delivered, Due, GivenUp, Waiting};
+        let put = |state, next_at| {
+            let webhook = Webhook {
+                process: ProcessId::new(),
+                url: String::new(),
+                secret: Vec::new(),
+                message: String::new(),
+                body: None,
+                state,
+                attempts: 0,
+                next_at,
+                error: None,
+            };
+            webhook.put(&database).unwrap();
+            webhook.process
+        };
+        let all = [
+            (Waiting, 0),
+            (Due, 9),
+            (Delivered, 9),
+            (GivenUp, 9),
+            (Delivered, 10),
+        ];
+        let all = all.map(|(state, at)| put(state, at));
+        Webhook::forget_ended(&database, 10).unwrap();
+        let there = all.map(|process| Webhook::get(&database, process).unwrap().is_some());
+        assert_eq!(there, [true, true, false, false, true]);
     }
 }

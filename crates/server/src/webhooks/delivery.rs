@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
@@ -30,6 +30,11 @@ const REST: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after each try the next one comes, in seconds: 2 days in all.
 const AGAIN: [i64; 9] = [2, 30, 120, 600, 3_600, 10_800, 28_800, 57_600, 86_400];
+
+/// How long it can be seen what became of one, in seconds: 30 days.
+const KEPT: i64 = 30 * 86_400;
+/// How often old ones are looked for.
+const CLEAN: Duration = Duration::from_secs(3_600);
 
 /// What others need of the thread.
 pub(crate) struct Doorbell {
@@ -115,7 +120,15 @@ fn run(app: &App, agent: &Agent) {
     let Some(_alone) = alone(&app.webhooks) else {
         return;
     };
+    let mut clean_at = Instant::now();
     while !stopped() {
+        if Instant::now() >= clean_at {
+            clean_at = Instant::now() + CLEAN;
+            let cleaned = Webhook::forget_ended(&app.records.lock(), seconds() - KEPT);
+            if let Err(error) = cleaned {
+                warn!("old webhooks stay: {error}");
+            }
+        }
         let open = Webhook::open(&app.records.lock());
         let open = open.unwrap_or_else(|error| {
             warn!("webhooks cannot be read: {error}");
@@ -198,6 +211,7 @@ fn after(webhook: &mut Webhook, sent: Result<(), Refused>) {
         Ok(()) => {
             info!("the webhook of process {process} was taken");
             webhook.state = WebhookState::Delivered;
+            webhook.next_at = seconds();
             webhook.error = None;
         }
         Err(refused) => {
@@ -205,7 +219,10 @@ fn after(webhook: &mut Webhook, sent: Result<(), Refused>) {
             let again = AGAIN.get(tries - 1).filter(|_| !refused.for_good);
             match again {
                 Some(wait) => webhook.next_at = seconds() + wait.max(&refused.wait),
-                None => webhook.state = WebhookState::GivenUp,
+                None => {
+                    webhook.state = WebhookState::GivenUp;
+                    webhook.next_at = seconds();
+                }
             }
             warn!(
                 "the webhook of process {process}, try {tries}: {}",
@@ -294,6 +311,7 @@ mod tests {
         let mut once_more = webhook.clone();
         after(&mut webhook, refused(0, false));
         assert_eq!(webhook.state, WebhookState::GivenUp);
+        assert!(webhook.next_at <= seconds(), "when it ended");
         after(&mut once_more, Ok(()));
         assert_eq!(
             (once_more.state, once_more.error),

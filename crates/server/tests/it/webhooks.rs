@@ -1,7 +1,7 @@
 //! Webhooks: told once taken, again when not, and never to places that are not public.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use batchwright_simulate::SimConfig;
@@ -26,9 +26,28 @@ impl Message {
     }
 }
 
+/// The next connection; an accept that blocks would hang where none comes.
+fn accept(receiver: &TcpListener) -> TcpStream {
+    receiver.set_nonblocking(true).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let stream = loop {
+        match receiver.accept() {
+            Ok((stream, _)) => break stream,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                assert!(Instant::now() < until, "nobody came");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
 /// Takes one message and answers it.
 fn take(receiver: &TcpListener, answer: &str) -> Message {
-    let (mut stream, _) = receiver.accept().unwrap();
+    let mut stream = accept(receiver);
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
