@@ -1,7 +1,8 @@
 //! A server over a temporary folder with a simulated provider behind it, and a client.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright::plan::ProviderChoice;
@@ -9,7 +10,7 @@ use batchwright::provider::inspect;
 use batchwright::{Handler, JobQueue, LlmManager, Settings};
 use batchwright_server::{RunningServer, Server};
 use batchwright_simulate::{SimConfig, Simulator};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::http::Response;
 use ureq::{Agent, Body};
@@ -177,5 +178,58 @@ impl Answer {
     pub fn is(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{self:?}");
         self
+    }
+}
+
+/// A job that is done at once.
+pub fn shout(text: &str) -> Value {
+    json!({"type": "shout", "payload": text})
+}
+
+/// Posts with an idempotency key.
+pub fn keyed(desk: &Desk, url: &str, key: &str, body: &str) -> Answer {
+    let request = desk.agent().post(url).header("idempotency-key", key);
+    let request = request.header("content-type", "application/json");
+    Answer::of(request.send(body).unwrap())
+}
+
+/// Waits for the end of a job.
+#[track_caller]
+pub fn ended(desk: &Desk, job: &str) -> Value {
+    let job = desk
+        .get(&format!("/api/v1/jobs/{job}?wait=30"))
+        .is(200)
+        .json();
+    assert!(job["progress"] == 100, "{job}");
+    job
+}
+
+/// Posts lines as a process.
+pub fn lines(desk: &Desk, query: &str, body: &str) -> Answer {
+    let request = desk
+        .agent()
+        .post(desk.url(&format!("/api/v1/processes{query}")));
+    Answer::of(
+        request
+            .header("content-type", "application/jsonl")
+            .send(body)
+            .unwrap(),
+    )
+}
+
+/// Waits for the end of a process.
+#[track_caller]
+pub fn until_finished(desk: &Desk, process: &str) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = desk
+            .get(&format!("/api/v1/processes/{process}"))
+            .is(200)
+            .json();
+        if state["state"] == "finished" || state["state"] == "cancelled" {
+            return state;
+        }
+        assert!(Instant::now() < deadline, "{state}");
+        thread::sleep(Duration::from_millis(20));
     }
 }

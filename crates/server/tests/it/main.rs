@@ -3,14 +3,17 @@
 mod bodies;
 mod common;
 mod dashboard;
+mod events;
 mod guard;
 mod jobs;
 mod life;
 mod limits;
+mod once;
 mod openai;
 mod openai_edges;
 mod openai_parts;
 mod openapi;
+mod processes;
 mod settings;
 mod storage;
 mod webhooks;

@@ -7,7 +7,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk};
-use super::jobs::Stream;
+use super::events::Stream;
 
 /// The document, and the answers that were compared with it.
 struct Document {

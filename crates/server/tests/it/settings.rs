@@ -7,7 +7,7 @@ use batchwright::config::{ConfigStore, SqliteConfig};
 use serde_json::{Value, json};
 
 use super::common::{Desk, PATIENCE};
-use super::jobs::Stream;
+use super::events::Stream;
 
 const COUNT: &str = "/api/v1/config/queue.worker_count";
 

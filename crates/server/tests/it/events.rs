@@ -1,0 +1,149 @@
+//! What listeners are told, and the numbers at a glance.
+
+use std::io::{BufRead, BufReader};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::common::{Desk, PATIENCE, lines, shout, until_finished};
+
+/// A stream of events, as a browser reads it.
+pub struct Stream(BufReader<ureq::BodyReader<'static>>);
+
+/// One event: its id, its name and its data.
+pub type Told = (String, String, Value);
+
+impl Stream {
+    pub fn open(desk: &Desk, last: Option<&str>) -> Self {
+        let mut request = desk.agent().get(desk.url("/api/v1/events"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.call().unwrap();
+        assert_eq!(response.status(), 200);
+        Self(BufReader::new(response.into_body().into_reader()))
+    }
+
+    /// The next event of one of these names.
+    pub fn next(&mut self, names: &[&str]) -> Option<Told> {
+        let (mut id, mut name) = (String::new(), String::new());
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            match line.trim_end().split_once(": ") {
+                Some(("id", text)) => id = text.to_owned(),
+                Some(("event", text)) => name = text.to_owned(),
+                Some(("data", text)) if names.contains(&name.as_str()) => {
+                    return Some((id, name, serde_json::from_str(text).unwrap()));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn each_event_comes_once_and_a_lost_connection_goes_on_where_it_was() {
+    let mut desk = Desk::new();
+    let mut stream = Stream::open(&desk, None);
+    let make = |n: usize| {
+        desk.post("/api/v1/jobs", &shout(&n.to_string()))
+            .is(201)
+            .json()["job_id"]
+            .clone()
+    };
+    let mut made: Vec<Value> = (0..20).map(make).collect();
+    let mut told = Vec::new();
+    let mut last = String::new();
+    for _ in 0..12 {
+        let (id, _, job) = stream.next(&["job"]).unwrap();
+        assert_eq!(job["status"], "completed");
+        told.push(job["job_id"].clone());
+        last = id;
+    }
+    drop(stream);
+    made.extend((20..30).map(make));
+    let mut stream = Stream::open(&desk, Some(&last));
+    while told.len() < 30 {
+        told.push(stream.next(&["job"]).unwrap().2["job_id"].clone());
+    }
+    let sorted = |ids: Vec<Value>| -> Vec<String> {
+        let mut ids: Vec<String> = ids.iter().map(Value::to_string).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(sorted(told), sorted(made));
+    // One of another start of the server is no place to go on from, and whoever listens is told so.
+    let mut strange = Stream::open(&desk, Some("0123-5"));
+    assert_eq!(
+        strange.next(&["job", "process", "reset"]).unwrap().1,
+        "reset"
+    );
+    let server = thread::spawn(move || {
+        desk.stop();
+        desk
+    });
+    while stream.next(&["job"]).is_some() {}
+    drop(server.join().unwrap());
+}
+
+#[test]
+fn the_end_of_a_process_is_told_with_its_counts() {
+    let desk = Desk::new();
+    let mut stream = Stream::open(&desk, None);
+    let made = lines(&desk, "?type=shout", "\"a\"\n\"b\"\n3\n")
+        .is(201)
+        .json();
+    loop {
+        let (_, _, process) = stream.next(&["process"]).unwrap();
+        assert_eq!(process["process_id"], made["process_id"]);
+        if process["state"] == "finished" {
+            assert_eq!(
+                (&process["completed"], &process["failed"]),
+                (&json!(2), &json!(1))
+            );
+            break;
+        }
+    }
+    let (_, _, overview) = stream.next(&["overview"]).unwrap();
+    assert!(overview["jobs"]["completed"].is_u64() && overview.get("history").is_none());
+    let place = format!(
+        "/api/v1/processes/{}?force=true",
+        made["process_id"].as_str().unwrap()
+    );
+    desk.delete(&place).is(200);
+    let (_, _, gone) = stream.next(&["process"]).unwrap();
+    assert_eq!(
+        gone,
+        json!({"process_id": made["process_id"], "state": "deleted"})
+    );
+}
+
+#[test]
+fn the_overview_adds_up() {
+    let desk = Desk::new();
+    let made = lines(&desk, "?type=shout", "\"a\"\n2\n").is(201).json();
+    until_finished(&desk, made["process_id"].as_str().unwrap());
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let overview = loop {
+        let overview = desk.get("/api/v1/overview").is(200).json();
+        if overview["jobs"]["failed"] == 1 {
+            break overview;
+        }
+        assert!(std::time::Instant::now() < deadline, "{overview}");
+    };
+    assert_eq!(overview["jobs"]["completed"], 1);
+    assert_eq!(
+        (&overview["processes"], &overview["processes_open"]),
+        (&json!(1), &json!(0))
+    );
+    assert_eq!(overview["provider"]["model"], "sim-1");
+    assert_eq!(overview["strategy"]["effective"], "sync");
+    assert_eq!(overview["failures"][0]["count"], 1, "{overview}");
+    assert_eq!(
+        desk.get("/api/v1/batches").is(200).json(),
+        json!({"data": []})
+    );
+}

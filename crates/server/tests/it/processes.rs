@@ -1,0 +1,270 @@
+//! Processes over HTTP: lines in, outcomes out.
+
+use batchwright::{ErrorKind, Job, JobId, JobQueue, ProcessId};
+use serde_json::{Value, json};
+
+use super::common::{Desk, ended, lines, shout, until_finished};
+
+#[test]
+fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
+    let desk = Desk::new();
+    let body = "{\"id\": \"a\", \"prompt\": \"one\"}\n\n{\"custom_id\": \"b\", \"body\": {\"messages\": [{\"role\": \"user\", \
+                \"content\": \"two\"}]}}\n{\"id\": \"c\", \"messages\": [{\"role\": \"user\", \"content\": \"three\"}]}\n\
+                {\"prompt\": \"four\"}\n{\"prompt\": \"four\"}";
+    let made = lines(&desk, "?name=five", body).is(201).json();
+    assert_eq!(made["total"], 5);
+    let process = made["process_id"].as_str().unwrap();
+    let state = until_finished(&desk, process);
+    assert_eq!(
+        (&state["name"], &state["completed"], &state["percent"]),
+        (&json!("five"), &json!(5), &json!(100.0))
+    );
+    let place = format!("/api/v1/processes/{process}/results");
+    let all = desk.get(&place).is(200);
+    assert_eq!(all.header("content-type"), Some("application/jsonl"));
+    let read = |text: &str| -> Vec<Value> {
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let all = read(&all.text);
+    let names: Vec<&str> = all
+        .iter()
+        .map(|line| line["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(names[..3], ["a", "b", "c"]);
+    assert_eq!(names[4], format!("{}-2", names[3]));
+    assert!(all.iter().all(|line| line["success"] == true));
+    let second = all[1]["job_id"].as_str().unwrap();
+    let rest = read(
+        &desk
+            .get(&format!("{place}?after={second}&limit=2"))
+            .is(200)
+            .text,
+    );
+    assert_eq!(rest, all[2..4]);
+    let part = desk
+        .delete(&format!("{place}?through={second}"))
+        .is(200)
+        .json();
+    assert_eq!(part["consumed"], 2);
+    desk.delete(&format!("{place}?through={second}")).is(404);
+    assert_eq!(read(&desk.get(&place).text), all[2..]);
+    let problem = desk.delete(&place).is(400).json();
+    assert_eq!(problem["param"], "through");
+    let last = all[4]["job_id"].as_str().unwrap();
+    let rest = desk
+        .delete(&format!("{place}?through={last}"))
+        .is(200)
+        .json();
+    assert_eq!(rest["consumed"], 3);
+    desk.get(&place).is(404);
+}
+
+#[test]
+fn what_nobody_has_read_is_neither_passed_over_nor_deleted() {
+    let desk = Desk::new();
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let process = ProcessId::new();
+    let slow = Job::new("nobody's", &1).unwrap();
+    let quick = |n: usize| Job::new("shout", &n.to_string()).unwrap();
+    let ids = queue
+        .enqueue(process, [quick(0), slow, quick(2), quick(3)])
+        .unwrap();
+    for id in [ids[0], ids[2], ids[3]] {
+        ended(&desk, &id.to_string());
+    }
+    let place = format!("/api/v1/processes/{process}/results");
+    let read = |query: &str| -> Vec<String> {
+        let text = desk.get(&format!("{place}{query}")).is(200).text;
+        let line = |line: &str| -> Value { serde_json::from_str(line).unwrap() };
+        text.lines()
+            .map(|text| line(text)["job_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let named = |ids: &[JobId]| -> Vec<String> { ids.iter().map(JobId::to_string).collect() };
+    assert_eq!(read(""), named(&ids[..1]), "up to the open one");
+    assert_eq!(read("?open=skip"), named(&[ids[0], ids[2], ids[3]]));
+    desk.get(&format!("{place}?open=odd")).is(400);
+    for through in [ids[1], ids[3]] {
+        let problem = desk.delete(&format!("{place}?through={through}")).is(409);
+        assert!(problem.text.contains(&ids[1].to_string()), "{problem:?}");
+    }
+    desk.delete(&format!("/api/v1/jobs/{}", ids[1])).is(200);
+    assert_eq!(
+        read(&format!("?after={}", ids[0])),
+        named(&ids[1..]),
+        "all that had not been read"
+    );
+    let first = desk.delete(&format!("{place}?through={}", ids[0])).is(200);
+    assert_eq!(first.json()["consumed"], 1);
+    assert_eq!(read(""), named(&ids[1..]));
+    let rest = desk.delete(&format!("{place}?through={}", ids[3])).is(200);
+    assert_eq!(rest.json()["consumed"], 3);
+}
+
+#[test]
+fn a_bad_line_is_named_and_nothing_is_kept() {
+    let desk = Desk::new();
+    let good = "{\"prompt\": \"x\"}\n".repeat(3_000);
+    for (query, body, line) in [
+        ("", format!("{good}{{\"promt\": \"x\"}}\n"), 3_001),
+        ("", "{\"id\": \"a\", \"prompt\": \"x\"}\n{\"id\": \"a\", \"prompt\": \"y\"}".to_owned(), 2),
+        ("", "\n\nno JSON".to_owned(), 3),
+        ("", "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"image\", \"path\": \"/etc/passwd\"}]}]}".to_owned(), 1),
+        ("?type=summarize", "{\"content\": \"x\", \"article_id\": \"a\"}\n{}".to_owned(), 2),
+    ] {
+        let problem = lines(&desk, query, &body).is(400).json();
+        assert_eq!(problem["line"], line, "{problem}");
+    }
+    lines(&desk, "", "\n").is(400);
+    lines(&desk, "?type=nothing", "1").is(400);
+    let all = desk.get("/api/v1/processes?parents=all").is(200).json();
+    assert_eq!(all["data"], json!([]));
+}
+
+#[test]
+fn processes_are_cancelled_retried_explained_and_deleted() {
+    let desk = Desk::with(Default::default(), |server| server);
+    let made = lines(&desk, "?type=shout", "1\n\"b\"\n1\n").is(201).json();
+    let process = made["process_id"].as_str().unwrap();
+    let state = until_finished(&desk, process);
+    assert_eq!(
+        (&state["completed"], &state["failed"]),
+        (&json!(1), &json!(2))
+    );
+    let place = format!("/api/v1/processes/{process}");
+    let failures = desk.get(&format!("{place}/failures")).is(200).json();
+    let [group] = &failures["data"].as_array().unwrap()[..] else {
+        panic!("{failures}");
+    };
+    assert_eq!(
+        (&group["count"], &failures["truncated"]),
+        (&json!(2), &json!(false))
+    );
+    assert_eq!(group["kind"], ErrorKind::Invalid.as_str());
+    let failed = desk.get(&format!(
+        "/api/v1/jobs?process_id={process}&status=failed&limit=1"
+    ));
+    let failed = failed.is(200).json();
+    assert_eq!(failed["data"][0]["job_id"], group["job_ids"][0]);
+    let next = failed["next"].as_str().unwrap();
+    let rest = desk.get(&format!(
+        "/api/v1/jobs?process_id={process}&status=failed&after={next}"
+    ));
+    let rest = rest.is(200).json();
+    assert_eq!(
+        (&rest["data"][0]["job_id"], &rest["next"]),
+        (&group["job_ids"][1], &Value::Null)
+    );
+    assert_eq!(
+        desk.post(&format!("{place}/retry"), &json!({}))
+            .is(200)
+            .json()["retried"],
+        2
+    );
+    until_finished(&desk, process);
+    assert_eq!(
+        desk.post(&format!("{place}/cancel"), &json!({}))
+            .is(200)
+            .json()["cancelled"],
+        0
+    );
+    desk.delete(&place).is(409);
+    assert_eq!(
+        desk.delete(&format!("{place}?force=true")).is(200).json()["deleted"],
+        3
+    );
+    desk.get(&place).is(404);
+    desk.post(&format!("{place}/retry"), &json!({})).is(404);
+}
+
+#[test]
+fn processes_come_newest_first_a_page_at_a_time() {
+    let desk = Desk::new();
+    let made: Vec<Value> = (0..5)
+        .map(|n| {
+            desk.post("/api/v1/jobs", &shout(&n.to_string()))
+                .is(201)
+                .json()
+        })
+        .collect();
+    let mut seen = Vec::new();
+    let mut place = "/api/v1/processes?limit=2".to_owned();
+    loop {
+        let page = desk.get(&place).is(200).json();
+        seen.extend(
+            page["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["process_id"].clone()),
+        );
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        place = format!("/api/v1/processes?limit=2&after={next}");
+    }
+    let expected: Vec<Value> = made
+        .iter()
+        .rev()
+        .map(|one| one["process_id"].clone())
+        .collect();
+    assert_eq!(seen, expected);
+    for bad in [
+        "limit=0",
+        "limit=501",
+        "state=odd",
+        "after=x",
+        "parents=some",
+    ] {
+        desk.get(&format!("/api/v1/processes?{bad}")).is(400);
+    }
+}
+
+#[test]
+fn lines_beyond_what_may_be_uploaded_leave_nothing() {
+    let desk = Desk::with(Default::default(), |server| server.max_upload_bytes(1_000));
+    let body = "\"x\"\n".repeat(1_000);
+    let problem = lines(&desk, "?type=shout", &body).is(413);
+    assert!(problem.text.contains("1000 bytes"), "{problem:?}");
+    let all = desk.get("/api/v1/processes").is(200).json();
+    assert_eq!(all["data"], json!([]));
+    lines(&desk, "?type=shout", "\"x\"\n").is(201);
+}
+
+#[test]
+fn a_failure_that_ended_anew_is_not_deleted_for_the_one_that_was_read() {
+    let mut desk = Desk::new();
+    let made = lines(&desk, "?type=shout", "\"a\"\n1\n\"c\"\n")
+        .is(201)
+        .json();
+    let process = made["process_id"].as_str().unwrap().to_owned();
+    until_finished(&desk, &process);
+    let place = format!("/api/v1/processes/{process}/results");
+    let read = |desk: &Desk| -> Vec<String> {
+        let text = desk.get(&place).is(200).text;
+        let line = |line: &str| -> Value { serde_json::from_str(line).unwrap() };
+        text.lines()
+            .map(|text| line(text)["job_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let ids = read(&desk);
+    let delete = |desk: &Desk| desk.delete(&format!("{place}?through={}", ids[2]));
+    let retry = |desk: &Desk| {
+        let retried = desk.post(&format!("/api/v1/processes/{process}/retry"), &json!({}));
+        assert_eq!(retried.is(200).json()["retried"], 1);
+        until_finished(desk, &process);
+    };
+    retry(&desk);
+    let refused = delete(&desk).is(409);
+    assert!(refused.text.contains(&ids[1]), "{refused:?}");
+    assert_eq!(read(&desk), ids, "nothing was deleted");
+    retry(&desk);
+    desk.stop();
+    desk.start(|server| server);
+    delete(&desk).is(409);
+    read(&desk);
+    assert_eq!(delete(&desk).is(200).json()["consumed"], 3);
+    desk.get(&place).is(404);
+}
