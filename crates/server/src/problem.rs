@@ -198,14 +198,11 @@ impl From<io::Error> for Problem {
 /// Whether a file could not be used, and not a connection.
 fn is_of_the_disk(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{
-        FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded,
-        ReadOnlyFilesystem, StorageFull,
+        FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
     };
     matches!(
         kind,
-        StorageFull
-            | QuotaExceeded
-            | FileTooLarge
+        FileTooLarge
             | ReadOnlyFilesystem
             | PermissionDenied
             | NotFound
@@ -235,7 +232,6 @@ mod tests {
             failed(ErrorKind::Invalid),
             failed(ErrorKind::Transient),
             failed(ErrorKind::Malformed),
-            file(io::ErrorKind::StorageFull),
             file(io::ErrorKind::ReadOnlyFilesystem),
             file(io::ErrorKind::NotFound),
         ] {
@@ -246,6 +242,9 @@ mod tests {
                 assert!(response.has("retry-after"), "{response:?}");
             }
         }
+        // Whoever uploads may delete other files.
+        let full = file(io::ErrorKind::StorageFull);
+        assert!(full.status == 507 && !full.detail.contains("srv"), "{full}");
         let invalid = Problem::from(Error::new(ErrorKind::Invalid, "write a number"));
         assert_eq!((invalid.status, &*invalid.detail), (400, "write a number"));
         let inside = Problem::from(io::Error::from(Problem::too_large(1)));
