@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use batchwright::queue::JobResult;
 use batchwright::{Error, ErrorKind, FinishReason, JobId, Outcome, Response as Answer, Usage};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::endpoints::EMBEDDINGS;
@@ -125,6 +126,37 @@ fn completion(
     Some(completion)
 }
 
+/// The body of an answer. Vectors are thousands of numbers each, which no tree is made of.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Reply {
+    Json(Value),
+    Vectors(Vectors),
+}
+
+/// The vectors of several texts.
+#[derive(Serialize)]
+pub(super) struct Vectors {
+    object: &'static str,
+    data: Vec<Vector>,
+    model: String,
+    usage: Value,
+}
+
+#[derive(Serialize)]
+struct Vector {
+    object: &'static str,
+    index: usize,
+    embedding: Numbers,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Numbers {
+    Plain(Vec<f32>),
+    Packed(String),
+}
+
 /// The reply to a request of which this has come, one for each of its parts. A completion has an id.
 ///
 /// # Errors
@@ -135,12 +167,13 @@ pub(super) fn reply(
     model: &str,
     answers: Vec<Result<Answer, Error>>,
     as_base64: bool,
-) -> Result<Value, Error> {
+) -> Result<Reply, Error> {
     if endpoint == EMBEDDINGS {
-        let vectors = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        return Ok(embeddings(model, &vectors, as_base64));
+        let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        return Ok(Reply::Vectors(vectors(model, answers, as_base64)));
     }
-    completion(id, now(), model, &answers).ok_or_else(|| {
+    let completion = completion(id, now(), model, &answers);
+    completion.map(Reply::Json).ok_or_else(|| {
         let mut failed = answers.into_iter().filter_map(Result::err);
         let failed = failed.find(|error| error.refusal().is_none());
         let unread = || Error::new(ErrorKind::Malformed, "the answer cannot be read");
@@ -183,27 +216,33 @@ pub(super) fn usage(all: impl Iterator<Item = Usage>) -> Value {
 }
 
 /// The vectors of several texts, in their order.
-fn embeddings(model: &str, answers: &[Answer], as_base64: bool) -> Value {
-    let data = (0..).zip(answers).map(|(index, answer): (usize, &Answer)| {
-        let vector = answer.embedding.as_deref().unwrap_or_default();
-        let vector = match as_base64 {
-            true => {
-                let bytes: Vec<u8> = vector.iter().flat_map(|n| n.to_le_bytes()).collect();
-                STANDARD.encode(bytes).into()
-            }
-            false => json!(vector),
-        };
-        json!({"object": "embedding", "index": index, "embedding": vector})
-    });
+fn vectors(model: &str, answers: Vec<Answer>, as_base64: bool) -> Vectors {
     let used = answers.iter().filter_map(|answer| answer.usage);
     let tokens: u64 = used.map(|usage| usage.input_tokens).sum();
     let named = answers.iter().find_map(|answer| answer.model.as_deref());
-    json!({
-        "object": "list",
-        "data": data.collect::<Vec<_>>(),
-        "model": named.unwrap_or(model),
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    })
+    let model = named.unwrap_or(model).to_owned();
+    let data = answers.into_iter().enumerate().map(|(index, answer)| {
+        let numbers = answer.embedding.unwrap_or_default();
+        let embedding = match as_base64 {
+            true => {
+                let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+                Numbers::Packed(STANDARD.encode(bytes))
+            }
+            false => Numbers::Plain(numbers),
+        };
+        let object = "embedding";
+        Vector {
+            object,
+            index,
+            embedding,
+        }
+    });
+    Vectors {
+        object: "list",
+        data: data.collect(),
+        model,
+        usage: json!({"prompt_tokens": tokens, "total_tokens": tokens}),
+    }
 }
 
 /// A failure as OpenAI would answer it: a status and an error.
@@ -311,10 +350,11 @@ mod tests {
 
     #[test]
     fn vectors_go_out_as_numbers_or_packed() {
-        let vectors = [Answer::vector("p", vec![1.0, -0.5])];
-        let plain = embeddings("m", &vectors, false);
-        assert_eq!(plain["data"][0]["embedding"], json!([1.0, -0.5]));
-        let packed = embeddings("m", &vectors, true);
-        assert_eq!(packed["data"][0]["embedding"], "AACAPwAAAL8=");
+        let made = |as_base64| {
+            let answers = vec![Answer::vector("p", vec![1.0, -0.5])];
+            json!(vectors("m", answers, as_base64))
+        };
+        assert_eq!(made(false)["data"][0]["embedding"], json!([1.0, -0.5]));
+        assert_eq!(made(true)["data"][0]["embedding"], "AACAPwAAAL8=");
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
+use super::answer::Reply;
 use super::direct;
 use super::endpoints::CHAT;
 use super::parts::{MOST_BYTES, Parts};
@@ -20,12 +21,12 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Some(options) => options["include_usage"] == true,
     };
     let parts = Parts::of(CHAT, body, &mut |bytes| call.body.hold_also(bytes))?;
-    direct::answered(app, call, CHAT, parts, |completion| match streamed {
-        false => Response::json(200, completion),
-        true => {
+    direct::answered(app, call, CHAT, parts, |reply| match reply {
+        Reply::Json(completion) if streamed => {
             let events = events(completion, with_usage);
             Response::full(200, "text/event-stream", events.into_bytes())
         }
+        reply => Response::json(200, reply),
     })
 }
 

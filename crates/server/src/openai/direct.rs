@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use batchwright::queue::{JobResult, ProcessInfo};
 use batchwright::{Error, Job, JobQueue, ProcessId, Request};
-use serde_json::Value;
 
+use super::answer::Reply;
 use super::endpoints::EMBEDDINGS;
 use super::parts::Parts;
 use super::waiting::Waiting;
@@ -34,7 +34,7 @@ pub(super) fn answered(
     call: &mut Call<'_>,
     endpoint: &str,
     parts: Parts,
-    response: impl FnOnce(&Value) -> Response,
+    response: impl FnOnce(&Reply) -> Response,
 ) -> Result<Response, Problem> {
     let mut like = match endpoint {
         EMBEDDINGS => Request::embedding(""),

@@ -193,8 +193,9 @@ pub(crate) fn handler() -> Handler {
         let Some(results) = children.gather("parts", parts)? else {
             return Ok(None);
         };
+        // Vectors are long: each goes as its line is made.
         let lines = results
-            .iter()
+            .into_iter()
             .map(|result| RawValue::from_string(result.line()));
         let parts = lines.collect::<Result<_, _>>().map_err(|error| {
             Error::new(ErrorKind::Malformed, format!("a part is no JSON: {error}"))

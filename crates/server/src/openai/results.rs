@@ -7,9 +7,10 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 
 use batchwright::Usage;
 use batchwright::queue::{JobResult, JobStatus};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::answer::Reply;
 use super::storage::Storage;
 use super::{answer, parts};
 use crate::problem::Problem;
@@ -179,12 +180,29 @@ impl<'s> ResultFiles<'s> {
             if self.written.contains(&id) {
                 continue;
             }
-            let made = self.line(&id, result, &mut totals);
-            let bytes = match made.is_output {
-                true => &mut output,
-                false => &mut errors,
+            let (bytes, response, error) = match self.made(result, &mut totals) {
+                Made::Cancelled(error) => (&mut errors, None, Some(error)),
+                Made::Answered(status_code, body) => {
+                    let bytes = match status_code {
+                        200 => &mut output,
+                        _ => &mut errors,
+                    };
+                    let request_id = answer::id_of("req_", result.job_id);
+                    let reply = NewReply {
+                        status_code,
+                        request_id,
+                        body,
+                    };
+                    (bytes, Some(reply), None)
+                }
             };
-            serde_json::to_writer(&mut *bytes, &made.line).map_err(io::Error::from)?;
+            let line = NewLine {
+                id,
+                custom_id: result.item_id.as_deref(),
+                response,
+                error,
+            };
+            serde_json::to_writer(&mut *bytes, &line).map_err(io::Error::from)?;
             bytes.push(b'\n');
             lines += 1;
         }
@@ -196,9 +214,7 @@ impl<'s> ResultFiles<'s> {
         Ok(())
     }
 
-    fn line(&self, id: &str, result: &JobResult, totals: &mut BatchTotals) -> Made {
-        let request_id = answer::id_of("req_", result.job_id);
-        let line = |response: Value, error: Value| json!({"id": id, "custom_id": result.item_id, "response": response, "error": error});
+    fn made(&self, result: &JobResult, totals: &mut BatchTotals) -> Made {
         if result.status == JobStatus::Cancelled {
             let why = match self.cancelled {
                 "batch_expired" => {
@@ -206,8 +222,7 @@ impl<'s> ResultFiles<'s> {
                 }
                 _ => "This request was not executed: the batch was cancelled.",
             };
-            let error = json!({"code": self.cancelled, "message": why});
-            return Made::failed(line(Value::Null, error));
+            return Made::Cancelled(json!({"code": self.cancelled, "message": why}));
         }
         let (came, as_base64) = parts::outcomes(result);
         let used: Vec<Usage> = came.iter().filter_map(answer::used).collect();
@@ -218,25 +233,21 @@ impl<'s> ResultFiles<'s> {
             totals.reasoning_tokens += used.reasoning_tokens;
         }
         let id = answer::id_of("chatcmpl-", result.job_id);
-        let error = match answer::reply(&self.endpoint, id, &self.model, came, as_base64) {
+        match answer::reply(&self.endpoint, id, &self.model, came, as_base64) {
             Ok(body) => {
                 totals.completed += 1;
-                let response = json!({"status_code": 200, "request_id": request_id, "body": body});
-                return Made {
-                    line: line(response, Value::Null),
-                    is_output: true,
-                };
+                Made::Answered(200, body)
             }
-            Err(error) => error,
-        };
-        totals.failed += 1;
-        let (status, mut body) = answer::failure(&error);
-        if !used.is_empty() {
-            // So that what was paid for is still known when the file is read back.
-            body["usage"] = answer::usage(used.into_iter());
+            Err(error) => {
+                totals.failed += 1;
+                let (status, mut body) = answer::failure(&error);
+                if !used.is_empty() {
+                    // So that what was paid for is still known when the file is read back.
+                    body["usage"] = answer::usage(used.into_iter());
+                }
+                Made::Answered(status, Reply::Json(body))
+            }
         }
-        let response = json!({"status_code": status, "request_id": request_id, "body": body});
-        Made::failed(line(response, Value::Null))
     }
 
     /// Ends the files; empty ones go.
@@ -258,18 +269,26 @@ impl<'s> ResultFiles<'s> {
     }
 }
 
-struct Made {
-    line: Value,
-    is_output: bool,
+/// What became of a request.
+enum Made {
+    Answered(u16, Reply),
+    Cancelled(Value),
 }
 
-impl Made {
-    fn failed(line: Value) -> Self {
-        Self {
-            line,
-            is_output: false,
-        }
-    }
+/// A line as it is written.
+#[derive(Serialize)]
+struct NewLine<'l> {
+    id: String,
+    custom_id: Option<&'l str>,
+    response: Option<NewReply>,
+    error: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct NewReply {
+    status_code: u16,
+    request_id: String,
+    body: Reply,
 }
 
 impl Side {

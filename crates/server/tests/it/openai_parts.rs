@@ -5,6 +5,7 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, Trouble, embedding};
 use serde_json::{Value, json};
 
+use super::common::PATIENCE;
 use super::openai::{CHAT, content, create, line, unlimited, uploaded, wait_for};
 
 const EMBEDDINGS: &str = "/v1/embeddings";
@@ -129,7 +130,7 @@ fn a_server_that_stops_buys_no_part_twice() {
         .collect();
     let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
     let some = |stats: &batchwright_simulate::SimStats| stats.answered > 10;
-    assert!(desk.sim.wait_until(some, super::common::PATIENCE));
+    assert!(desk.sim.wait_until(some, PATIENCE));
     desk.stop();
     assert!(desk.sim.stats().calls < 180, "it was too quick");
     desk.start(|server| server);
@@ -168,4 +169,31 @@ fn a_line_that_stands_for_too_many_is_a_fault() {
     let failed = wait_for(&desk, &batch, "failed");
     assert_eq!(failed["errors"]["data"].as_array().unwrap().len(), 2);
     assert_eq!(desk.sim.stats().calls, 0);
+}
+
+#[test]
+fn a_batch_that_is_cancelled_has_each_line_once_and_buys_no_part_more() {
+    let desk = unlimited(SimConfig::default());
+    desk.sim.hold();
+    let lines: Vec<Value> = (0..200)
+        .map(|n| choices(&format!("r-{n}"), &format!("Prompt {n}."), 3))
+        .collect();
+    let batch = create(&desk, &uploaded(&desk, &text(&lines)), CHAT);
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
+    wait_for(&desk, &batch, "in_progress");
+    desk.post(&path, &json!({})).is(200);
+    desk.sim.release();
+    let done = wait_for(&desk, &batch, "cancelled");
+    let mut ids: Vec<String> = ["output_file_id", "error_file_id"]
+        .iter()
+        .flat_map(|file| content(&desk, &done[file]))
+        .map(|line| line["custom_id"].to_string())
+        .collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 200);
+    assert_eq!(done["request_counts"]["total"], 200);
+    // Of 600 parts those that had begun.
+    assert!(desk.sim.stats().calls < 300);
 }
