@@ -229,6 +229,13 @@ impl Rounds<'_> {
     /// Checks the input of a batch and enqueues its requests.
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
         let (app, stopped) = (self.app, || self.app.openai.is_stopped());
+        if now() >= batch.expires_at {
+            self.change(&batch.id, |batch| {
+                batch.state = BatchState::Expired;
+                batch.expired_at = Some(now());
+            })?;
+            return Ok(());
+        }
         let input = FileRecord::get(&app.records.lock(), &batch.input_file)?;
         let Some(input) = input else {
             let why = format!("The file {} is not there any more.", batch.input_file);

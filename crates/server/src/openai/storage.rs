@@ -99,7 +99,8 @@ impl Storage {
              (DELETE /v1/files/ID), or start the server with a higher bound",
             self.most
         );
-        Problem::new(507, "insufficient_storage", why)
+        // OpenAI's clients would send the whole file twice more.
+        Problem::new(507, "insufficient_storage", why).header("x-should-retry", "false")
     }
 
     /// Gives room back.

@@ -358,6 +358,7 @@ fn a_deleted_file_is_gone_and_its_room_is_free() {
         600
     );
     let refused = upload(&desk, std::io::repeat(b'x').take(600));
+    assert_eq!(refused.header("x-should-retry"), Some("false"));
     assert_eq!(
         refused.is(507).json()["error"]["code"],
         "insufficient_storage"

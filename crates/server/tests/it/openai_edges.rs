@@ -199,3 +199,26 @@ fn a_batch_whose_window_is_over_keeps_what_was_finished() {
     let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
     desk.post(&path, &json!({})).is(409);
 }
+
+#[test]
+fn a_batch_whose_window_is_over_before_it_began_buys_nothing() {
+    let mut desk = unlimited(SimConfig::default());
+    let batch = create(&desk, &uploaded(&desk, &lines(3)), CHAT);
+    wait_for(&desk, &batch, "completed");
+    desk.stop();
+    // As if the server had never come to it.
+    rewrite(&desk, &batch, |record| {
+        record["state"] = json!("validating");
+        record["expires_at"] = record["created_at"].clone();
+        for name in ["in_progress_at", "totals", "ended"] {
+            record[name] = Value::Null;
+        }
+        record["total"] = json!(0);
+        record["has_output"] = json!(false);
+    });
+    let before = desk.sim.stats().calls;
+    desk.start(|server| server);
+    let done = wait_for(&desk, &batch, "expired");
+    assert!(done["expired_at"].is_u64() && done["output_file_id"].is_null());
+    assert_eq!(desk.sim.stats().calls, before);
+}
