@@ -2,10 +2,13 @@
 //! its own. On a line of a batch they are one job, which has its parts carried out as children and is done when all of
 //! them are: they are enqueued once and bought once, whatever dies in between.
 
+use std::fmt::Write;
+
 use batchwright::queue::{Children, JobResult};
 use batchwright::{
     Error, ErrorKind, Handler, Job, Outcome, Request, Response as Answer, RunningJob,
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
@@ -20,6 +23,8 @@ pub(crate) const KIND: &str = "batch_line";
 const MOST_CHOICES: u64 = 16;
 /// Most texts of one request, as at OpenAI.
 const MOST_TEXTS: usize = 2048;
+/// Lists of more texts take turns, so that the vectors of only one are in memory.
+const MANY_TEXTS: usize = 100;
 /// Most bytes of a request; pictures are inside.
 pub(super) const MOST_BYTES: u64 = 64 << 20;
 
@@ -157,11 +162,26 @@ struct Payload {
     body: Map<String, Value>,
 }
 
-/// The result of one.
-#[derive(Serialize, Deserialize)]
-struct Done {
-    parts: Vec<Box<RawValue>>,
+/// The result of one, with the result line of each part.
+#[derive(Deserialize)]
+struct Done<'d> {
+    #[serde(borrow)]
+    parts: Vec<&'d RawValue>,
     as_base64: bool,
+}
+
+/// Puts that together. Vectors are long: what a part has come to goes as its line is written.
+fn done(results: Vec<JobResult>, as_base64: bool) -> Result<Box<RawValue>, Error> {
+    let mut text = String::from("{\"parts\":[");
+    for (n, result) in results.into_iter().enumerate() {
+        if n > 0 {
+            text.push(',');
+        }
+        text.push_str(&result.line());
+    }
+    let _ = write!(text, "],\"as_base64\":{as_base64}}}");
+    RawValue::from_string(text)
+        .map_err(|error| Error::new(ErrorKind::Malformed, format!("a part is no JSON: {error}")))
 }
 
 /// The job of a line that stands for several requests.
@@ -173,34 +193,28 @@ pub(super) fn job(id: &str, endpoint: &str, body: Map<String, Value>) -> Job {
 
 /// Carries out such jobs.
 pub(crate) fn handler() -> Handler {
-    Handler::with_children(|job: &RunningJob, children: &Children, _| {
+    let turn = Mutex::new(());
+    Handler::with_children(move |job: &RunningJob, children: &Children, _| {
         let payload: Payload = job.parse()?;
-        let as_base64 = payload
-            .body
+        let body = &payload.body;
+        let as_base64 = body
             .get("encoding_format")
             .is_some_and(|format| format == "base64");
+        let texts = body
+            .get("input")
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len);
+        let _turn = (texts > MANY_TEXTS).then(|| turn.lock());
         let parts = || {
             let parts = Parts::of(&payload.endpoint, payload.body, &mut |_| Ok(()));
             let parts =
                 parts.map_err(|problem| Error::new(ErrorKind::Invalid, problem.to_string()))?;
             // A batch of the provider for each line would be the slowest way.
-            Ok(parts
-                .requests
-                .into_iter()
-                .map(|part| Job::from(part).direct())
-                .collect())
+            let jobs = parts.requests.into_iter();
+            Ok(jobs.map(|part| Job::from(part).direct()).collect())
         };
-        let Some(results) = children.gather("parts", parts)? else {
-            return Ok(None);
-        };
-        // Vectors are long: each goes as its line is made.
-        let lines = results
-            .into_iter()
-            .map(|result| RawValue::from_string(result.line()));
-        let parts = lines.collect::<Result<_, _>>().map_err(|error| {
-            Error::new(ErrorKind::Malformed, format!("a part is no JSON: {error}"))
-        })?;
-        Ok(Some(Done { parts, as_base64 }))
+        let results = children.gather("parts", parts)?;
+        results.map(|results| done(results, as_base64)).transpose()
     })
 }
 
@@ -208,7 +222,7 @@ pub(crate) fn handler() -> Handler {
 pub(super) fn outcomes(result: &JobResult) -> (Vec<Result<Answer, Error>>, bool) {
     if result.kind == KIND
         && let Some(done) = &result.result
-        && let Ok(done) = serde_json::from_str::<Done>(done.get())
+        && let Ok(done) = serde_json::from_str::<Done<'_>>(done.get())
     {
         let outcome = |line: &RawValue| match serde_json::from_str::<Outcome>(line.get()) {
             Ok(outcome) => outcome.result,
