@@ -154,20 +154,34 @@ impl<'e, R: Read> Lines<'e, R> {
             Some(body) => body.get(),
         };
         let invalid = |why: String| self.fault("invalid_request", why, Some("body"));
-        self.settings
-            .request(text)
-            .map(|request| Asked::One(Box::new(request)))
-            .or_else(|error| match self.several(id, body) {
-                Some(several) => several.map_err(|problem| invalid(problem.to_string())),
-                None => Err(invalid(error.message().to_owned())),
-            })
+        let read = self.settings.request(text);
+        let several = match &read {
+            Ok(request) if !self.is_packed(request) => None,
+            _ => self.several(id, body),
+        };
+        match several {
+            Some(several) => several.map_err(|problem| invalid(problem.to_string())),
+            None => read
+                .map(|request| Asked::One(Box::new(request)))
+                .map_err(|error| invalid(error.message().to_owned())),
+        }
     }
 
-    /// What a body asks for that stands for several requests; `None` if it does not.
+    /// Whether packed vectors are wanted: providers are asked for plain ones, whatever is made of them.
+    fn is_packed(&self, request: &Request) -> bool {
+        let format = request.extra.get("encoding_format");
+        self.endpoint == EMBEDDINGS && format.is_some_and(|format| format == "base64")
+    }
+
+    /// What a body asks for that stands for several requests, or whose vectors are to be packed; `None` if it does
+    /// neither.
     fn several(&self, id: String, body: &str) -> Option<Result<Asked, Problem>> {
         let body: Map<String, Value> = serde_json::from_str(body).ok()?;
         let several = match self.endpoint {
-            EMBEDDINGS => body.get("input").is_some_and(Value::is_array),
+            EMBEDDINGS => {
+                body.get("input").is_some_and(Value::is_array)
+                    || body.contains_key("encoding_format")
+            }
             _ => body.get("n").is_some_and(|n| *n != 1),
         };
         several.then(|| {

@@ -66,16 +66,19 @@ fn a_list_of_texts_on_a_line_becomes_its_vectors_in_their_order() {
     let many: Vec<String> = (0..300).map(|n| format!("Text {n}.")).collect();
     let mut packed = vectors("packed", json!(["a", "b"]));
     packed["body"]["encoding_format"] = json!("base64");
+    let mut packed_one = vectors("packed one", json!("b"));
+    packed_one["body"]["encoding_format"] = json!("base64");
     let lines = [
         vectors("alone", json!("one")),
         vectors("list", json!(["one", "two"])),
         vectors("single", json!(["one"])),
         vectors("many", json!(many)),
         packed,
+        packed_one,
     ];
     let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
     let done = wait_for(&desk, &batch, "completed");
-    assert_eq!(done["request_counts"]["completed"], 5);
+    assert_eq!(done["request_counts"]["completed"], 6);
     let output = content(&desk, &done["output_file_id"]);
     let data = |id: &str| of(&output, id)["data"].as_array().unwrap().clone();
     let vector = |text: &str, like: &Value| {
@@ -91,6 +94,10 @@ fn a_list_of_texts_on_a_line_becomes_its_vectors_in_their_order() {
     }
     assert_eq!(data("many").len(), 300);
     assert!(data("packed").len() == 2 && data("packed")[1]["embedding"].is_string());
+    assert_eq!(
+        data("packed one")[0]["embedding"],
+        data("packed")[1]["embedding"]
+    );
     let tokens = of(&output, "list")["usage"]["prompt_tokens"].as_u64();
     assert!(tokens > of(&output, "alone")["usage"]["prompt_tokens"].as_u64());
 }
