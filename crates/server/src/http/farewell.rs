@@ -21,7 +21,7 @@ const ARRIVING: usize = 64;
 /// How long a client may take in all,
 const LONGEST: Duration = Duration::from_secs(30);
 /// and how long without sending anything.
-const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes of a client that are thrown away,
 const MOST_BYTES: u64 = 512 << 20;
 /// and of these at a time, so that each has its turn.

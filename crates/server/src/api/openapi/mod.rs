@@ -414,7 +414,7 @@ fn results(add: &mut impl FnMut(&str, &str, Operation)) {
         .answer(200, "So many outcomes were deleted", count("consumed"))
         .problem(
             409,
-            "The job or one before it has not ended, or another job collects the results",
+            "The job or one before it has not ended, or has ended anew since it was read, or another job collects the results",
         ),
     );
     add(

@@ -51,10 +51,11 @@ fn large_bodies_take_turns_and_small_ones_pass_by() {
         std::thread::scope(|scope| {
             let ask = || rest(&mut server.sends(&make("/whole/hold", LARGE)));
             let clients: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
-            let mut open = 0;
+            let (mut open, began) = (0, Instant::now());
             while open + server.listener.memory().waiting() < 8 {
                 let more = server.held.recv_timeout(Duration::from_millis(10));
                 open += usize::from(more.is_ok());
+                assert!(began.elapsed() < PATIENCE, "{open} have room");
             }
             assert!((1..=3).contains(&open), "{open} at once");
             let answer = rest(&mut server.sends(&make("/whole", 20 << 10)));
