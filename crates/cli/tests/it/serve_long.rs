@@ -348,7 +348,8 @@ fn long_serve_200_mb_in_and_500_mb_out_in_flat_memory() {
             ask(&address, &head, 0, io::empty()).unwrap().json();
         }
         let left = || on_disk(&home) < 32 << 20;
-        assert!(eventually(left), "{} bytes are left", on_disk(&home));
+        let soon = (0..4).any(|_| eventually(left));
+        assert!(soon, "{} bytes are left", on_disk(&home));
         ended("tidied", &running);
         drop(ends);
         running.signal("TERM");
