@@ -18,7 +18,8 @@ pub struct QuotaStatus {
     pub paused_for: Duration,
 }
 
-/// What a limit per minute allows at a moment.
+/// What a limit per minute allows at a moment: of [`requests`](QuotaStatus::requests) in calls, of
+/// [`tokens`](QuotaStatus::tokens) in tokens of input and output together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateStatus {

@@ -117,7 +117,11 @@ impl Kinds {
 
     fn remember(&self, lane: &JobLane) {
         let mut asked = self.asked.lock();
-        if asked.len() < MOST_LANES {
+        let is_short = lane
+            .name
+            .as_ref()
+            .is_none_or(|name| name.len() <= LONGEST_NAME);
+        if is_short && asked.len() < MOST_LANES {
             asked.insert((lane.kind.clone(), lane.name.clone()));
         }
     }
@@ -167,6 +171,8 @@ pub(crate) struct Lanes {
 
 /// Lanes that are remembered; prompts may name any number of models over the years.
 const MOST_LANES: usize = 1000;
+/// Bytes of the name of a model that is remembered.
+const LONGEST_NAME: usize = 256;
 
 impl Lanes {
     /// The version of the kinds they were last seen by.

@@ -10,7 +10,7 @@ use super::controls::Controls;
 use super::prompts;
 
 /// Tells what the providers of a [`RunningWorker`](crate::RunningWorker) allow at a moment: as its own limiter sees it,
-/// by the settings that are in force then. Looking takes nothing from it, and waits for nothing.
+/// by the settings that are in force then. Looking uses nothing up, and waits for nothing.
 #[derive(Clone)]
 pub struct WorkerLimits(Arc<Controls>);
 

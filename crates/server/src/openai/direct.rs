@@ -46,13 +46,16 @@ pub(super) fn answered(
     let results = results(app, call, jobs)?;
     let answers: Vec<_> = results.iter().map(answer::outcome).collect();
     let by = answers.iter().flatten().next();
-    let by = by.map(|answer| answer.provider.clone());
+    let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
     let id = new_id("chatcmpl-");
     let response = match answer::reply(endpoint, id, &model, answers, parts.as_base64) {
         Ok(reply) => response(&reply),
         Err(error) => refused(&error),
     };
-    Ok(limits::told(app, &like, by.as_deref(), response))
+    let by = by
+        .as_ref()
+        .map(|(by, model)| (by.as_str(), model.as_deref()));
+    Ok(limits::told(app, &like, by, response))
 }
 
 /// Carries out jobs and waits for them; their results are in their order.

@@ -1,6 +1,7 @@
 //! What the provider allows, in the headers that OpenAI has for it: as the worker's limiter sees it when the answer
 //! goes out. A limit that nobody knows has none.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use batchwright::Request;
@@ -23,22 +24,39 @@ const TOKENS: Names = [
     "x-ratelimit-reset-tokens",
 ];
 
-/// The answer to such a request with what the provider allows that gave it; where none did, the one that is asked
-/// first.
+/// The answer to such a request with what the provider allows that gave it, named with the model that it told; where
+/// none did, the one that is asked first.
 pub(super) fn told(
     app: &App,
     request: &Request,
-    answered_by: Option<&str>,
+    answered_by: Option<(&str, Option<&str>)>,
     response: Response,
 ) -> Response {
     let all = app.limits.of(request);
-    let it = all
+    let asked = all
         .iter()
-        .find(|limits| Some(limits.provider.as_str()) == answered_by);
-    match it.or(all.first()) {
+        .map(|l| (l.provider.as_str(), l.model.as_deref()));
+    let step = answered_by.and_then(|by| step(asked, by)).unwrap_or(0);
+    match all.get(step) {
         Some(limits) => with(response, limits),
         None => response,
     }
+}
+
+/// Which of those that are asked, one after another, answered. One provider may be asked for several models, and tells
+/// them by longer names: `gpt-x` answers as `gpt-x-2026-01-01`.
+fn step<'a>(
+    asked: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+    (provider, told): (&str, Option<&str>),
+) -> Option<usize> {
+    let fit = |model: Option<&str>| match (model, told) {
+        (Some(model), Some(told)) if told.starts_with(model) => model.len(),
+        _ => 0,
+    };
+    let of_provider = asked.enumerate().filter(|(_, (name, _))| *name == provider);
+    // Of equals the one that is asked first.
+    let best = of_provider.max_by_key(|(step, (_, model))| (fit(*model), Reverse(*step)));
+    best.map(|(step, _)| step)
 }
 
 fn with(response: Response, limits: &ProviderLimits) -> Response {
@@ -75,6 +93,30 @@ fn written(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_those_of_the_model_that_answered() {
+        let asked = [
+            ("a", Some("x")),
+            ("a", Some("x-mini")),
+            ("a", None),
+            ("b", Some("x")),
+        ];
+        for (answered_by, expected) in [
+            (("a", Some("x-mini-2026-01-01")), Some(1)),
+            (("a", Some("x-2026-01-01")), Some(0)),
+            (("a", Some("y")), Some(0)),
+            (("a", None), Some(0)),
+            (("b", Some("z")), Some(3)),
+            (("c", Some("x")), None),
+        ] {
+            assert_eq!(
+                step(asked.into_iter(), answered_by),
+                expected,
+                "{answered_by:?}"
+            );
+        }
+    }
 
     #[test]
     fn times_are_written_as_openai_writes_them() {

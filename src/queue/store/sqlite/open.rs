@@ -129,11 +129,11 @@ fn connect(
                 conn.pragma_update(None, "cache_size", -2_048)?;
                 Ok(conn)
             };
-            let conn = open().map_err(|error| Fault::from(error).explain(&path))?;
+            // Not after it: closing a connection to another file of this name would drop the locks on this one's log.
             if let Some(file) = &file {
                 file.still_there(&path)?;
             }
-            Ok(conn)
+            open().map_err(|error| Fault::from(error).explain(&path))
         }
     };
     let copier = || -> Result<Mutex<Connection>, Error> {
