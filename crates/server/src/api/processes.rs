@@ -181,6 +181,10 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     let id = process.process_id;
     let deleted = app.queue.delete(id)?;
+    // The next start does, where this cannot be written.
+    if let Err(error) = app.records.forget_read(id, i64::MAX) {
+        log::debug!("what was read of process {id} is kept until the next start: {error}");
+    }
     app.observer.touch(id);
     Ok(Response::json(200, &json!({"deleted": deleted})))
 }

@@ -54,10 +54,11 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             after = Some(last.result.job_id);
             left -= chunk.len();
             let ends: Vec<ReadEnd> = chunk.iter().map(read_end).collect();
-            // Before they are sent: whoever has read one is protected, and nobody else is harmed.
-            records
-                .note_read(process, &ends)
-                .map_err(io::Error::other)?;
+            // Before they are sent: whoever has read one is protected, and nobody else is harmed. Where it cannot be
+            // written they are sent all the same, since reading and deleting them makes room on a full disk.
+            if let Err(error) = records.note_read(process, &ends) {
+                log::warn!("failures are read that are not noted as read: {error}");
+            }
             for delivered in &chunk {
                 writeln!(out, "{}", result_line(&delivered.result))?;
             }
@@ -106,11 +107,29 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
         return Err(Problem::invalid(why).param("through"));
     };
     let through = last_of_saved(app, id, through)?;
-    refuse_unread(app, id, through)?;
+    let read: HashMap<JobId, JobReceipt> = app
+        .records
+        .read_failures(id, through.job)?
+        .into_iter()
+        .collect();
+    for (job, read) in &read {
+        let now = app.queue.job(*job)?.and_then(|job| job.receipt);
+        if now.is_some_and(|now| now != *read) {
+            return Err(unread(*job));
+        }
+    }
     let (mut after, mut consumed) = (None, 0);
     loop {
         let chunk = app.queue.peek_after(id, after, CHUNK)?;
         let Some(last) = chunk.last() else { break };
+        // It may have ended anew just now.
+        let anew = chunk.iter().find(|one| {
+            let read = read.get(&one.result.job_id);
+            read.is_some_and(|read| *read != one.receipt)
+        });
+        if let Some(anew) = anew {
+            return Err(unread(anew.result.job_id));
+        }
         after = Some(last.result.job_id);
         let is_last = last.receipt.job >= through.job;
         let receipts = chunk.iter().map(|one| one.receipt);
@@ -125,19 +144,13 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     Ok(Response::json(200, &json!({"consumed": consumed})))
 }
 
-/// Refuses to delete an end that nobody has read: that of a job which was put back after its failure was read.
-fn refuse_unread(app: &App, process: ProcessId, through: JobReceipt) -> Result<(), Problem> {
-    for (job, read) in app.records.read_failures(process, through.job)? {
-        let now = app.queue.job(job)?.and_then(|job| job.receipt);
-        if now.is_some_and(|now| now != read) {
-            let why = format!(
-                "through: job {job} was put back after its failure was read, and has ended anew: read its result, with the \
-                 others from there on, and send this again"
-            );
-            return Err(Problem::conflict(why).param("through"));
-        }
-    }
-    Ok(())
+/// Nobody has read the present end of this job, which was put back after its failure was read.
+fn unread(job: JobId) -> Problem {
+    let why = format!(
+        "through: job {job} was put back after its failure was read, and has ended anew: read its result, with the \
+         others from there on, and send this again"
+    );
+    Problem::conflict(why).param("through")
 }
 
 /// The receipt of the job up to which outcomes were saved.

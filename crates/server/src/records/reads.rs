@@ -3,7 +3,7 @@
 
 use batchwright::queue::JobReceipt;
 use batchwright::{Error, JobId, ProcessId};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Records, failed};
 
@@ -16,6 +16,26 @@ CREATE TABLE IF NOT EXISTS read_failures (
   PRIMARY KEY (process, job)
 ) WITHOUT ROWID;
 ";
+
+/// Those of the ends that are not noted as they are. Most have been read before, or are no failures.
+fn unknown<'e>(
+    database: &Connection,
+    process: [u8; 16],
+    ends: &'e [ReadEnd],
+) -> rusqlite::Result<Vec<&'e ReadEnd>> {
+    let mut claim = database
+        .prepare_cached("SELECT claim FROM read_failures WHERE process = ?1 AND job = ?2")?;
+    let mut news = Vec::new();
+    for end in ends {
+        let noted: Option<i64> = claim
+            .query_row(params![&process[..], end.receipt.job], |row| row.get(0))
+            .optional()?;
+        if noted != end.failed.then_some(end.receipt.claim) {
+            news.push(end);
+        }
+    }
+    Ok(news)
+}
 
 /// An end of a job, as it goes to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +54,8 @@ impl Records {
     pub fn note_read(&self, process: ProcessId, ends: &[ReadEnd]) -> Result<(), Error> {
         let process = process.bytes();
         let note = |database: &mut Connection| -> rusqlite::Result<()> {
-            let some = ends.iter().any(|end| end.failed);
-            let known = || {
-                let mut known = database
-                    .prepare_cached("SELECT 1 FROM read_failures WHERE process = ?1 LIMIT 1")?;
-                known.exists([&process[..]])
-            };
-            if !some && !known()? {
+            let news = unknown(database, process, ends)?;
+            if news.is_empty() {
                 return Ok(());
             }
             let change = database.transaction()?;
@@ -48,7 +63,7 @@ impl Records {
                 id,
                 receipt,
                 failed,
-            } in ends
+            } in news
             {
                 match failed {
                     true => change
