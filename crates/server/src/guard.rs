@@ -67,9 +67,12 @@ impl Guard {
         if name == in_url(reached) || self.hosts.iter().any(|known| known == name) {
             return Ok(());
         }
-        let why = format!(
-            "this server is not asked for as {name:?}; start it with --allow-host {name} if it is to be"
-        );
+        let why = match name {
+            "" => "say in the header `host` which server is asked".to_owned(),
+            _ => format!(
+                "this server is not asked for as {name:?}; start it with --allow-host {name} if it is to be"
+            ),
+        };
         Err(Problem::new(421, "unknown_host", why))
     }
 }

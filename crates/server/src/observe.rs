@@ -35,6 +35,7 @@ struct Seen {
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
     limited_by: Option<&'static str>,
+    trouble: Option<String>,
 }
 
 /// A job that has ended.
@@ -106,6 +107,12 @@ impl Observer {
         seen.limited_by.filter(|_| !seen.paces.is_empty())
     }
 
+    /// Why nothing moves, while the worker has something to do: its provider refuses all calls, or is away.
+    pub fn trouble(&self) -> Option<String> {
+        let seen = self.seen.lock();
+        seen.trouble.clone().filter(|_| !seen.paces.is_empty())
+    }
+
     /// Jobs that have ended, and how many of them failed, since the start.
     pub fn ended(&self) -> (u64, u64) {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -133,6 +140,7 @@ impl ProgressNotifier for Observer {
             Phase::Running | Phase::Stopping => {
                 let limited_by = progress.limited_by;
                 seen.limited_by = limited_by.or(seen.limited_by);
+                seen.trouble.clone_from(&progress.trouble);
                 let pace = Pace {
                     rate: progress.rate,
                     eta: progress.eta,

@@ -130,6 +130,8 @@ impl Overview {
     /// As [`now`](Self::now).
     pub fn keep_history(&self) -> Result<(), Error> {
         let mut last = self.last.lock();
+        // Also while nobody looks: the pace is that of lately and not since somebody did.
+        last.rate(self.observer.ended().0);
         let (since, ended, failed) = last.counted;
         let seconds = since.elapsed().as_secs_f64();
         if since.elapsed() < POINT {
@@ -210,6 +212,7 @@ impl Overview {
                 "slots": slots,
                 "used": used,
                 "limited_by": self.observer.limited_by(),
+                "trouble": self.observer.trouble(),
                 "calls_in_flight": self.limits.calls_in_flight(),
                 "rate": rate,
                 "limits": self.shown_limits().iter().map(limits).collect::<Value>(),

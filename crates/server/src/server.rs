@@ -1,6 +1,7 @@
 //! The server as its host sees it.
 
 use std::fmt;
+use std::io::ErrorKind::AddrInUse;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -195,7 +196,7 @@ impl Server {
     pub fn start(self) -> Result<RunningServer, Error> {
         if !self.address.ip().is_loopback() && self.token.is_none() {
             let why = format!(
-                "{} can be reached from other machines: name a token that everybody has to send, or listen on 127.0.0.1",
+                "{} can be reached from other machines: name a token that everybody has to send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or listen on 127.0.0.1",
                 self.address.ip()
             );
             return Err(Error::new(ErrorKind::Invalid, why));
@@ -209,8 +210,14 @@ impl Server {
         };
         private::create_folder(&folder).map_err(failed(folder.display().to_string()))?;
         let records = Arc::new(Records::open(&folder.join("server.db"), self.durability)?);
-        let listener = TcpListener::bind(self.address)
-            .map_err(failed(format!("cannot listen on {}", self.address)))?;
+        let listener = TcpListener::bind(self.address).map_err(|error| {
+            let hint = match error.kind() {
+                AddrInUse => "; stop what listens there, or name another port",
+                _ => "",
+            };
+            let why = format!("cannot listen on {}: {error}{hint}", self.address);
+            Error::new(ErrorKind::Invalid, why)
+        })?;
         let address = listener
             .local_addr()
             .map_err(failed("the address".to_owned()))?;

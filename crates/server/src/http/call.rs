@@ -160,7 +160,10 @@ impl Call<'_> {
         };
         match text.parse() {
             Ok(value) => Ok(Some(value)),
-            Err(_) => Err(Problem::invalid(format!("{text:?} is no {name}")).param(name)),
+            Err(_) => Err(Problem::invalid(format!(
+                "{name}: {text:?} is none of the values that it takes"
+            ))
+            .param(name)),
         }
     }
 

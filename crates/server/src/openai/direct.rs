@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// and, since other programs may carry out jobs too, whether they have ended.
 const ASK: Duration = Duration::from_secs(1);
 
+/// How long a caller waits while its provider is not asked at all, as after a refused key, or cannot be reached.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Carries out the parts of a request, and answers with what they come to.
 ///
 /// # Errors
@@ -61,8 +64,8 @@ pub(super) fn answered(
 /// Carries out jobs and waits for them; their results are in their order.
 ///
 /// # Errors
-/// When they cannot be enqueued, too many wait already, nobody waits any more, or the server stops before they were
-/// begun.
+/// When they cannot be enqueued, too many wait already, nobody waits any more, or the server stops or their provider
+/// fails all along before they were begun.
 fn results(app: &App, call: &mut Call<'_>, jobs: Vec<Job>) -> Result<Vec<JobResult>, Problem> {
     if app.events.is_closed() {
         return Err(stopping());
@@ -84,21 +87,36 @@ fn results(app: &App, call: &mut Call<'_>, jobs: Vec<Job>) -> Result<Vec<JobResu
     app.queue.described(info).enqueue(process, jobs)?;
     call.body.release();
     let mut asked = Instant::now();
+    let (mut stuck, mut given_up) = (None, None);
     loop {
         let told = waiter.wait(LOOK);
         let stops = app.events.is_closed();
         if told || stops || asked.elapsed() >= ASK {
             asked = Instant::now();
             let state = app.queue.process(process)?.ok_or_else(deleted)?;
-            match state.is_finished() {
-                true if stops && state.counts.cancelled > 0 => return Err(stopping()),
-                true => break,
-                // No worker begins anything any more.
-                false if stops && state.counts.in_progress == 0 => {
-                    app.queue.cancel(process)?;
-                    continue;
+            if state.is_finished() {
+                match given_up {
+                    Some(why) if state.counts.cancelled > 0 => {
+                        drop(waiter);
+                        app.openai.wake();
+                        return Err(why);
+                    }
+                    _ => break,
                 }
-                false => {}
+            }
+            let idle = state.counts.in_progress == 0;
+            let trouble = app.observer.trouble().filter(|_| idle);
+            stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
+            let why = match &stuck {
+                // No worker begins anything any more.
+                _ if stops && idle => Some(stopping()),
+                Some((since, why)) if since.elapsed() >= PATIENCE => Some(unavailable(why)),
+                _ => None,
+            };
+            if why.is_some() {
+                given_up = why;
+                app.queue.cancel(process)?;
+                continue;
             }
         }
         if call.is_gone() {
@@ -129,6 +147,11 @@ fn results(app: &App, call: &mut Call<'_>, jobs: Vec<Job>) -> Result<Vec<JobResu
 fn deleted() -> Problem {
     let why = "somebody has deleted the request; ask again";
     Problem::new(503, "request_deleted", why)
+}
+
+fn unavailable(trouble: &str) -> Problem {
+    let why = format!("the provider is not answering, and this was not begun: {trouble}");
+    Problem::new(503, "provider_unavailable", why).header("retry-after", "10")
 }
 
 fn stopping() -> Problem {

@@ -118,7 +118,14 @@ fn check(url: &str, private: bool) -> Result<(), String> {
     match uri.scheme_str() {
         Some("https") => {}
         Some("http") if private => {}
-        _ => return Err("only https is sent to".to_owned()),
+        _ if private => {
+            return Err("write an address that begins with https:// or http://".to_owned());
+        }
+        _ => {
+            return Err(
+                "write an address that begins with https://: nothing else is sent to".to_owned(),
+            );
+        }
     }
     if uri
         .authority()

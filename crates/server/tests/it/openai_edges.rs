@@ -222,3 +222,33 @@ fn a_batch_whose_window_is_over_before_it_began_buys_nothing() {
     assert!(done["expired_at"].is_u64() && done["output_file_id"].is_null());
     assert_eq!(desk.sim.stats().calls, before);
 }
+
+#[test]
+fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
+    let desk = Desk::at(SimConfig::default().api_key("another"));
+    let body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| desk.post(CHAT, &body));
+        // Meanwhile whoever looks sees why.
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let overview = desk.get("/api/v1/overview").is(200).json();
+            if let Some(why) = overview["worker"]["trouble"].as_str() {
+                assert!(why.contains("401"), "{why}");
+                break;
+            }
+            assert!(Instant::now() < until, "{overview}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        asked.join().unwrap()
+    });
+    let answer = asked.is(503);
+    assert_eq!(answer.header("retry-after"), Some("10"));
+    let said = answer.json().to_string();
+    assert!(said.contains("401") && said.contains("provider"), "{said}");
+    let jobs = desk.get("/api/v1/overview").is(200).json()["jobs"].clone();
+    assert_eq!(
+        (&jobs["pending"], &jobs["in_progress"]),
+        (&json!(0), &json!(0))
+    );
+}

@@ -353,6 +353,10 @@ fn overview() -> Value {
         ("used", whole()),
         ("limited_by", or_null(text())),
         (
+            "trouble",
+            json!({"type": ["string", "null"], "description": "Why nothing moves: the provider refuses all calls, or is away"}),
+        ),
+        (
             "calls_in_flight",
             json!({"type": "integer", "minimum": 0, "description": "Calls under way at providers"}),
         ),
