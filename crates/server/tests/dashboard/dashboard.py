@@ -130,7 +130,7 @@ class Watch:
     def __init__(self, page: Page, desk: Desk):
         self.troubles: list[str] = []
         self.loads: list[str] = []
-        page.on("console", lambda said: said.type in ("error", "warning") and self.troubles.append(said.text))
+        page.on("console", lambda said: said.type in ("error", "warning") and self.troubles.append(f"{said.text} {said.location.get('url', '')}"))
         page.on("pageerror", lambda error: self.troubles.append(f"{error}"))
         page.on("dialog", lambda dialog: (self.troubles.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: self.loads.append(request.url.removeprefix(desk.url)))
