@@ -169,7 +169,7 @@ impl Server {
     /// Most bytes of memory that the bodies of all requests may take together, with what is made of them: about six
     /// times their length, and more for JSON of many small values. A request that finds no room waits up to 30 s, and is
     /// then answered 503 with `retry-after`; one that needs more than all of it, 413. Each may have 512 KiB beside it, so
-    /// small ones never wait. Default: 512 MiB.
+    /// small ones never wait: up to some 80 KiB of plain text. Default: 512 MiB.
     pub fn max_body_memory(mut self, bytes: u64) -> Self {
         self.limits.body_memory = bytes;
         self

@@ -54,7 +54,8 @@ pub struct ServeArgs {
     /// Memory that the bodies of all requests may take
     ///
     /// With what is made of them, about six times their length. A large request that finds no room waits up
-    /// to 30 s and is then told to come again; small ones always have room. In bytes, with K, M or G for powers of 1024.
+    /// to 30 s and is then told to come again; small ones, up to some 80 KiB of plain text, always have room. In bytes, with
+    /// K, M or G for powers of 1024.
     #[arg(long, value_name = "BYTES", default_value = "512M", value_parser = super::values::bytes,
         hide_short_help = true)]
     pub max_body_memory: u64,

@@ -180,23 +180,40 @@ impl<'a> Lines<'a> {
 /// Names that are taken, by their hashes, each with how many others were made of it.
 #[derive(Default)]
 struct Names {
-    taken: HashMap<(u64, u64), u32>,
+    /// In several tables: one that grows is there twice for a moment.
+    tables: [HashMap<Key, u32>; 16],
     hash: (RandomState, RandomState),
 }
 
+type Key = (u64, u64);
+
+/// What a table takes: of eight places, each with a byte of its own, seven are used.
+fn table_bytes(table: &HashMap<Key, u32>) -> u64 {
+    let places = table.capacity().div_ceil(7) * 8;
+    (places * (size_of::<(Key, u32)>() + 1)) as u64
+}
+
 impl Names {
-    /// What they take of memory: each entry with a byte of the table's own.
+    /// What they take of memory, with what one more may: a table that is full is copied to one of twice its size.
     fn bytes(&self) -> u64 {
-        (self.taken.capacity() * (size_of::<((u64, u64), u32)>() + 1)) as u64
+        let tables = self.tables.iter().map(table_bytes);
+        let largest = tables.clone().max().unwrap_or_default();
+        tables.sum::<u64>() + 2 * largest
     }
 
-    fn key(&self, name: &str) -> (u64, u64) {
+    fn table(&mut self, key: &Key) -> &mut HashMap<Key, u32> {
+        let place = key.0 as usize % self.tables.len();
+        &mut self.tables[place]
+    }
+
+    fn key(&self, name: &str) -> Key {
         (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
     }
 
     /// Whether it was free.
     fn take(&mut self, name: &str) -> bool {
-        self.taken.insert(self.key(name), 1).is_none()
+        let key = self.key(name);
+        self.table(&key).insert(key, 1).is_none()
     }
 
     fn named(&mut self, (job, name): (Job, Option<String>)) -> Result<Job, Problem> {
@@ -212,7 +229,7 @@ impl Names {
             .or_else(|| Some(parts.request_hash?[..16].to_owned()));
         let Some(own) = own else { return Ok(job) };
         let key = self.key(&own);
-        let Some(repeats) = self.taken.get(&key).copied() else {
+        let Some(repeats) = self.table(&key).get(&key).copied() else {
             self.take(&own);
             return Ok(job.item_id(own));
         };
@@ -220,12 +237,38 @@ impl Names {
         let name = loop {
             repeat += 1;
             let name = format!("{own}-{repeat}");
-            if !self.taken.contains_key(&self.key(&name)) {
+            let key = self.key(&name);
+            if !self.table(&key).contains_key(&key) {
                 break name;
             }
         };
-        self.taken.insert(key, repeat);
+        self.table(&key).insert(key, repeat);
         self.take(&name);
         Ok(job.item_id(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_table_takes_is_told_before_it_grows() {
+        let mut names = Names::default();
+        let sizes = |names: &Names| names.tables.each_ref().map(table_bytes);
+        let mut grew = 0;
+        for n in 0..20_000 {
+            let (told, before) = (names.bytes(), sizes(&names));
+            assert!(names.take(&n.to_string()));
+            let both = sizes(&names).into_iter().zip(before).map(|(now, before)| {
+                let is_new = now > before;
+                grew += usize::from(is_new && before > 1 << 10);
+                now + before * u64::from(is_new)
+            });
+            let both: u64 = both.sum();
+            assert!(both <= told.max(1 << 12), "{both} of {told} at {n}");
+        }
+        assert!(grew > 16 * 4, "{grew}");
+        assert!(names.bytes() < 2 * 20_000 * 2 * 25, "{}", names.bytes());
     }
 }

@@ -91,11 +91,11 @@ impl Head {
 /// The body of a request, as it arrives. An error of it is a [`Problem`] inside.
 pub(crate) trait Incoming: Read {
     /// Has room for so many bytes of it in memory from now on, with what is made of them, and no longer for what was
-    /// asked for before. Waits for a while where there is not so much, since all bodies share it. To be called again
-    /// as the reading gets on: while others wait, room is not left for long to a client that brings nothing.
+    /// asked for before. Waits for a while where there is not so much, since all bodies share it; while others wait,
+    /// room is left only to a client that brings what it is for ([`Room::pace`](super::memory::Room::pace)).
     ///
     /// # Errors
-    /// 503 when there is no room in time, 413 when there never is.
+    /// 503 when there is no room in time, 413 when there never is, 499 when the client is gone before there is.
     fn hold(&mut self, bytes: u64) -> Result<(), Problem>;
 
     /// Has room for so many bytes beside those that were asked for before.
@@ -127,16 +127,7 @@ pub(crate) struct Call<'c> {
 impl Call<'_> {
     /// True when the client has closed the connection: for those who keep it waiting.
     pub fn is_gone(&self) -> bool {
-        let peek = || {
-            self.client.set_nonblocking(true)?;
-            let peeked = self.client.peek(&mut [0]);
-            self.client.set_nonblocking(false)?;
-            peeked
-        };
-        match peek() {
-            Ok(came) => came == 0,
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        }
+        is_gone(self.client)
     }
 
     /// What stands for this name of the route's pattern.
@@ -192,15 +183,20 @@ impl Call<'_> {
         if self.head.length.is_some_and(|length| length > most) {
             return Err(Problem::too_large(most));
         }
+        // Room is taken in proportion to what has come. In few steps: who has some and waits for more may wait for
+        // others that do the same.
+        let (most, steps) = match self.head.length {
+            Some(length) => (length, 32),
+            None => (most, 4),
+        };
+        if self.head.length.is_some() && self.head.waits_to_be_asked()? {
+            // Nobody is asked for a body that finds no room.
+            self.body.hold(whole(most))?;
+        }
         let mut body = Vec::new();
-        let mut room = self.head.length.unwrap_or(FREE / COPIES).min(most);
+        let mut room = most.min(FREE / COPIES);
         loop {
-            let mut all = room * COPIES;
-            if all > FREE {
-                // With the few values that any body has, so that what is read needs no more as a rule.
-                all += FREE;
-            }
-            self.body.hold(all)?;
+            self.body.hold(whole(room))?;
             // One more tells that it is longer.
             let wanted = room + 1 - body.len() as u64;
             body.reserve_exact(wanted as usize);
@@ -211,8 +207,7 @@ impl Call<'_> {
             if room == most {
                 return Err(Problem::too_large(most));
             }
-            // In few steps: who has some and waits for more may wait for others that do the same.
-            room = (room * 4).min(most);
+            room = (room * steps).min(most);
         }
     }
 
@@ -247,6 +242,28 @@ impl Call<'_> {
         let body = self.object(JSON_BYTES)?;
         serde_json::from_value(Value::Object(body))
             .map_err(|error| Problem::invalid(format!("the body is not as expected: {error}")))
+    }
+}
+
+/// What a body of this length takes, with the few values that any has, so that what is read needs no more as a rule.
+fn whole(length: u64) -> u64 {
+    match length * COPIES {
+        small if small <= FREE => small,
+        large => large + FREE,
+    }
+}
+
+/// True when the client has closed the connection.
+pub(super) fn is_gone(client: &TcpStream) -> bool {
+    let peek = || {
+        client.set_nonblocking(true)?;
+        let peeked = client.peek(&mut [0]);
+        client.set_nonblocking(false)?;
+        peeked
+    };
+    match peek() {
+        Ok(came) => came == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
     }
 }
 

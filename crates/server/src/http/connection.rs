@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http_net::{HttpError, ServerConn, ServerEvent};
 
+use super::call::is_gone;
 use super::listener::{Limits, Open, Service, Shared};
 use super::memory::Room;
 use super::{Body, Call, Head, Incoming, Response};
@@ -16,6 +17,8 @@ use crate::problem::Problem;
 
 /// What is sent at once.
 const CHUNK: usize = 16 << 10;
+/// How long the rest of a body of unknown length may take so that its connection can be used again.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// Serves a connection until nothing more is to be said on it.
 pub(super) fn serve(open: &Open, shared: &Shared) {
@@ -183,8 +186,27 @@ impl Wire<'_> {
         if self.waits_for_us || self.left.is_some_and(|left| left > most) {
             return;
         }
+        if self.left.is_none() {
+            return self.drain_chunks(most);
+        }
         let mut left = (&mut *self).take(most);
         let _ = io::copy(&mut left, &mut io::sink());
+    }
+
+    /// Who streams lines may pause, or never end: the answer does not wait for that.
+    fn drain_chunks(&mut self, most: u64) {
+        let deadline = Instant::now() + MOMENT;
+        let mut taken = 0;
+        while !self.body_ended && taken <= most {
+            match self.http.poll() {
+                Ok(ServerEvent::Body(part)) => taken += part.len() as u64,
+                Ok(ServerEvent::NeedInput) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.body_ended = self.fill(left).is_err();
+                }
+                _ => self.body_ended = true,
+            }
+        }
     }
 
     fn send(&mut self, response: Response, path: &str) -> io::Result<()> {
@@ -269,7 +291,9 @@ impl Wire<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            self.pace.check(self.limits)?;
+            if self.pace.is_slow(self.limits.stall, self.limits.slowest) {
+                return Err(too_slow().into());
+            }
         }
         Ok(())
     }
@@ -314,11 +338,12 @@ impl Wire<'_> {
 
 impl Incoming for Wire<'_> {
     fn hold(&mut self, bytes: u64) -> Result<(), Problem> {
-        self.room.set(bytes)
+        let client = self.stream;
+        self.room.set(bytes, &|| is_gone(client))
     }
 
     fn hold_also(&mut self, bytes: u64) -> Result<(), Problem> {
-        self.room.set(self.room.bytes() + bytes)
+        self.hold(self.room.bytes() + bytes)
     }
 }
 
@@ -344,11 +369,15 @@ impl Read for Wire<'_> {
                     *taken = 0;
                 }
                 Ok(ServerEvent::NeedInput) => {
-                    self.pace.check(self.limits)?;
-                    if self.room.is_overdue() {
+                    let crowded = self.room.pace();
+                    let least = crowded.max(self.limits.slowest);
+                    if self.pace.is_slow(self.limits.stall, least) {
                         self.body_ended = true;
                         let why = "the request came too slowly while others waited for the memory that it takes";
-                        return Err(too_slow().says(why).into());
+                        return Err(match crowded {
+                            0 => too_slow().into(),
+                            _ => too_slow().says(why).into(),
+                        });
                     }
                     let before = Instant::now();
                     let buffered = self.http.remaining_input().len();
@@ -429,17 +458,17 @@ impl Pace {
         self.waited += waited;
     }
 
-    /// Looks once a time of `stall` was waited, at what moved in it: a quick beginning is no credit for later.
-    fn check(&mut self, limits: &Limits) -> io::Result<()> {
-        if self.waited < limits.stall {
-            return Ok(());
+    /// Whether it is less than so many bytes a second. Looks once a time of `stall` was waited, at what moved in it: a
+    /// quick beginning is no credit for later.
+    fn is_slow(&mut self, stall: Duration, least: u64) -> bool {
+        if self.waited < stall {
+            return false;
         }
-        let least = limits.slowest as f64 * self.waited.as_secs_f64();
-        if (self.moved as f64) < least {
-            return Err(too_slow().into());
+        let is_slow = (self.moved as f64) < least as f64 * self.waited.as_secs_f64();
+        if !is_slow {
+            *self = Self::new();
         }
-        *self = Self::new();
-        Ok(())
+        is_slow
     }
 }
 

@@ -102,18 +102,20 @@ fn see_all_off(arrivals: &Receiver<TcpStream>) {
     let mut leaving: VecDeque<Leaving> = VecDeque::new();
     let mut buffer = vec![0; 64 << 10];
     let mut end = None;
+    let mut round = Instant::now();
     loop {
         let arrived = match leaving.is_empty() {
             true => arrivals.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            false => arrivals.recv_timeout(ROUND),
+            false => arrivals.recv_deadline(round),
         };
         match arrived {
             Ok(stream) => {
-                leaving.extend(
-                    std::iter::once(stream)
-                        .chain(arrivals.try_iter())
-                        .map(Leaving::new),
-                );
+                // Those that were there before have their turn in the next round.
+                let newcomers = std::iter::once(stream).chain(arrivals.try_iter());
+                leaving.extend(newcomers.map(Leaving::new).filter_map(|mut one| {
+                    let goes_on = one.goes_on(&mut buffer);
+                    goes_on.then_some(one)
+                }));
                 leaving.drain(..leaving.len().saturating_sub(MOST));
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -125,7 +127,10 @@ fn see_all_off(arrivals: &Receiver<TcpStream>) {
                 std::thread::sleep(ROUND);
             }
         }
-        leaving.retain_mut(|one| one.goes_on(&mut buffer));
+        if Instant::now() >= round {
+            leaving.retain_mut(|one| one.goes_on(&mut buffer));
+            round = Instant::now() + ROUND;
+        }
     }
 }
 

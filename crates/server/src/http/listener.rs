@@ -258,11 +258,8 @@ impl Shared {
         let shared = Arc::clone(self);
         let held = Arc::clone(&open);
         let serve = move || {
-            let entry = Entry(&shared, number);
+            let _entry = Entry(&shared, number, &held.stream);
             connection::serve(&held, &shared);
-            // Its place is free before the client sees the end.
-            drop(entry);
-            shared.farewells.see_off(&held.stream);
         };
         if let Err(error) = thread("http", serve) {
             log::warn!("a connection could not be served: {error}");
@@ -298,11 +295,16 @@ fn make_room(connections: &mut Connections) -> bool {
 }
 
 /// A connection's place on the list, given up however its thread ends.
-struct Entry<'s>(&'s Shared, u64);
+struct Entry<'s>(&'s Shared, u64, &'s TcpStream);
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.0.connections.lock().remove(&self.1);
+        // Under one lock: whoever sees the end finds the place free, and whoever stops the server, and sees the last one
+        // gone from the list, that it is being seen off.
+        let mut connections = self.0.connections.lock();
+        connections.remove(&self.1);
+        self.0.farewells.see_off(self.2);
+        drop(connections);
         self.0.gone.notify_all();
     }
 }

@@ -8,7 +8,7 @@
 //! keeps is not to turn clients away, and of two equal requests not one is to be refused that the other was not.
 //!
 //! Nobody waits for ever: who finds no room in time is told to come again, so is the last of those that have room and
-//! all wait for more, and who has room and brings nothing while others wait loses it ([`Room::is_overdue`]).
+//! all wait for more, and who has room and brings too little for it while others wait loses it ([`Room::pace`]).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,8 +23,10 @@ pub(crate) const FREE: u64 = 512 << 10;
 pub(crate) const COPIES: u64 = 6;
 /// How long a request waits for room.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a client may leave room unused that others wait for.
-const LEASE: Duration = Duration::from_secs(30);
+/// How often one that waits looks whether its client still does.
+const LOOK: Duration = Duration::from_millis(250);
+/// While others wait, a body as long as there is room for may take so long to come, in seconds.
+const LEASE: u64 = 300;
 /// When those that found no room may come again, in seconds.
 const RETRY_AFTER: &str = "2";
 
@@ -34,28 +36,43 @@ pub(super) struct BodyMemory {
     /// Requests that may wait at once: each has a connection.
     waiters: usize,
     patience: Duration,
-    lease: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
 
+/// A holder that waits for more is stuck. If all are, and what is left is too little for any, nobody gives anything
+/// back: the one that sees it gives up.
 #[derive(Default)]
 struct State {
     held: u64,
     #[cfg(test)]
     peak: u64,
-    /// Those who wait, first come first served among those that have nothing yet.
+    /// Those who wait and have nothing yet, first come first served.
     line: VecDeque<u64>,
     tickets: u64,
-    /// Requests that have room, and those of them that wait for more.
+    /// Requests that have room.
     holders: usize,
-    stuck: usize,
+    /// Those of them that are stuck, each with what it lacks.
+    stuck: Vec<(u64, u64)>,
     closed: bool,
 }
 
 impl State {
+    fn is_crowded(&self) -> bool {
+        !self.line.is_empty() || !self.stuck.is_empty()
+    }
+
+    fn is_deadlocked(&self, most: u64) -> bool {
+        self.stuck.len() == self.holders
+            && self.stuck.iter().all(|(_, bytes)| !self.fits(*bytes, most))
+    }
+
+    fn fits(&self, bytes: u64, most: u64) -> bool {
+        self.held + bytes <= most
+    }
+
     fn take(&mut self, bytes: u64, most: u64) -> bool {
-        let fits = self.held + bytes <= most;
+        let fits = self.fits(bytes, most);
         if fits {
             self.held += bytes;
             #[cfg(test)]
@@ -74,7 +91,6 @@ impl BodyMemory {
             most,
             waiters,
             patience: PATIENCE,
-            lease: LEASE,
             state: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -85,7 +101,6 @@ impl BodyMemory {
         Room {
             memory: self,
             bytes: 0,
-            since: Instant::now(),
         }
     }
 
@@ -105,16 +120,17 @@ impl BodyMemory {
     /// How many wait.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
-        self.state.lock().line.len()
+        let state = self.state.lock();
+        state.line.len() + state.stuck.len()
     }
 
     /// Takes room for one that has some, or none.
-    fn take(&self, bytes: u64, has_some: bool) -> Result<(), Problem> {
+    fn take(&self, bytes: u64, has_some: bool, is_gone: &IsGone<'_>) -> Result<(), Problem> {
         let mut state = self.state.lock();
         // Those who have some go first: they are the ones that give back.
-        let goes_first = has_some || state.line.is_empty();
+        let goes_first = has_some || !state.is_crowded();
         if !goes_first || !state.take(bytes, self.most) {
-            self.wait(&mut state, bytes, has_some)?;
+            self.wait(&mut state, bytes, has_some, is_gone)?;
         }
         state.holders += usize::from(!has_some);
         Ok(())
@@ -125,27 +141,37 @@ impl BodyMemory {
         state: &mut MutexGuard<'_, State>,
         bytes: u64,
         has_some: bool,
+        is_gone: &IsGone<'_>,
     ) -> Result<(), Problem> {
-        if state.line.len() >= self.waiters {
+        if !has_some && state.line.len() >= self.waiters {
             return Err(no_room());
         }
         let deadline = Instant::now() + self.patience;
         let ticket = state.tickets;
         state.tickets += 1;
-        state.line.push_back(ticket);
-        state.stuck += usize::from(has_some);
+        match has_some {
+            true => state.stuck.push((ticket, bytes)),
+            false => state.line.push_back(ticket),
+        }
         let found = loop {
-            let is_next = has_some || state.line.front() == Some(&ticket);
+            let is_next =
+                has_some || (state.stuck.is_empty() && state.line.front() == Some(&ticket));
             if is_next && state.take(bytes, self.most) {
                 break Ok(());
             }
-            // If all who have room wait for more, nobody gives any back.
-            let is_vain = state.closed || (has_some && state.stuck == state.holders);
-            if is_vain || self.changed.wait_until(state, deadline).timed_out() {
+            let is_vain = state.closed || (has_some && state.is_deadlocked(self.most));
+            let now = Instant::now();
+            if is_vain || now >= deadline {
                 break Err(no_room());
             }
+            let look = deadline.min(now + LOOK);
+            if self.changed.wait_until(state, look).timed_out()
+                && MutexGuard::unlocked(state, is_gone)
+            {
+                break Err(Problem::new(499, "client_closed_request", "nobody waits"));
+            }
         };
-        state.stuck -= usize::from(has_some);
+        state.stuck.retain(|(other, _)| *other != ticket);
         state.line.retain(|other| *other != ticket);
         // The next one may find what it needs as well.
         self.changed.notify_all();
@@ -156,11 +182,14 @@ impl BodyMemory {
         let mut state = self.state.lock();
         state.held -= bytes;
         state.holders -= usize::from(all);
-        if !state.line.is_empty() {
+        if state.is_crowded() {
             self.changed.notify_all();
         }
     }
 }
+
+/// Whether the client of a request that waits has hung up.
+type IsGone<'g> = dyn Fn() -> bool + 'g;
 
 fn no_room() -> Problem {
     let why = "large requests take up all the memory that the server has for them: send this again in a moment";
@@ -171,15 +200,14 @@ fn no_room() -> Problem {
 pub(super) struct Room<'m> {
     memory: &'m BodyMemory,
     bytes: u64,
-    since: Instant,
 }
 
 impl Room<'_> {
     /// Has so much from now on, less than before or more; waits for what it lacks.
     ///
     /// # Errors
-    /// 503 when there is no room in time, 413 when there never is.
-    pub fn set(&mut self, bytes: u64) -> Result<(), Problem> {
+    /// 503 when there is no room in time, 413 when there never is, 499 when the client is gone before there is.
+    pub fn set(&mut self, bytes: u64, is_gone: &IsGone<'_>) -> Result<(), Problem> {
         let bytes = if bytes <= FREE { 0 } else { bytes };
         let most = self.memory.most;
         if bytes > most {
@@ -190,12 +218,12 @@ impl Room<'_> {
             return Err(Problem::too_large(most).says(why));
         }
         if bytes > self.bytes {
-            self.memory.take(bytes - self.bytes, self.bytes > 0)?;
+            self.memory
+                .take(bytes - self.bytes, self.bytes > 0, is_gone)?;
         } else if bytes < self.bytes {
             self.memory.give_back(self.bytes - bytes, bytes == 0);
         }
         self.bytes = bytes;
-        self.since = Instant::now();
         Ok(())
     }
 
@@ -203,11 +231,12 @@ impl Room<'_> {
         self.bytes
     }
 
-    /// True when others wait for this room, and nothing has been said of it for long.
-    pub fn is_overdue(&self) -> bool {
-        self.bytes > 0
-            && self.since.elapsed() > self.memory.lease
-            && !self.memory.state.lock().line.is_empty()
+    /// Bytes of the body that have to come a second so that the room may be kept: some while others wait for it.
+    pub fn pace(&self) -> u64 {
+        match self.bytes > 0 && self.memory.state.lock().is_crowded() {
+            true => self.bytes / COPIES / LEASE,
+            false => 0,
+        }
     }
 }
 
@@ -260,32 +289,38 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    fn stays() -> bool {
+        false
+    }
+
+    fn waits_for(memory: &BodyMemory, waiting: usize) {
+        while memory.waiting() < waiting {
+            std::thread::yield_now();
+        }
+    }
+
     #[test]
     fn nobody_is_passed_over_and_nothing_is_given_twice() {
         let memory = BodyMemory::new(10 * MIB, 8);
         let mut first = memory.room();
-        first.set(6 * MIB).unwrap();
+        first.set(6 * MIB, &stays).unwrap();
         let mut free = memory.room();
-        free.set(FREE).unwrap();
+        free.set(FREE, &stays).unwrap();
         assert_eq!(memory.used(), (6 * MIB, 6 * MIB), "a little is free");
         std::thread::scope(|scope| {
             let large = scope.spawn(|| {
                 let mut room = memory.room();
-                room.set(8 * MIB).map(|()| room)
+                room.set(8 * MIB, &stays).map(|()| room)
             });
-            while memory.waiting() < 1 {
-                std::thread::yield_now();
-            }
+            waits_for(&memory, 1);
             // It would fit beside the first, but came later.
             let small = scope.spawn(|| {
                 let mut room = memory.room();
-                room.set(2 * MIB).map(|()| room)
+                room.set(2 * MIB, &stays).map(|()| room)
             });
-            while memory.waiting() < 2 {
-                std::thread::yield_now();
-            }
-            free.set(FREE).unwrap();
-            first.set(0).unwrap();
+            waits_for(&memory, 2);
+            free.set(FREE, &stays).unwrap();
+            first.set(0, &stays).unwrap();
             let large = large.join().unwrap().unwrap();
             let small = small.join().unwrap().unwrap();
             assert_eq!(memory.used(), (10 * MIB, 10 * MIB));
@@ -299,9 +334,9 @@ mod tests {
         let mut memory = BodyMemory::new(4 * MIB, 1);
         memory.patience = Duration::from_millis(20);
         let mut held = memory.room();
-        assert_eq!(held.set(5 * MIB).unwrap_err().status, 413);
-        held.set(4 * MIB).unwrap();
-        let refused = memory.room().set(MIB).unwrap_err();
+        assert_eq!(held.set(5 * MIB, &stays).unwrap_err().status, 413);
+        held.set(4 * MIB, &stays).unwrap();
+        let refused = memory.room().set(MIB, &stays).unwrap_err();
         assert_eq!(refused.status, 503);
         assert_eq!(memory.used(), (4 * MIB, 4 * MIB));
         assert_eq!(memory.waiting(), 0);
@@ -311,52 +346,77 @@ mod tests {
     fn those_who_wait_for_each_other_do_not_wait() {
         let memory = BodyMemory::new(4 * MIB, 8);
         let (mut one, mut other) = (memory.room(), memory.room());
-        one.set(2 * MIB).unwrap();
-        other.set(2 * MIB).unwrap();
+        one.set(2 * MIB, &stays).unwrap();
+        other.set(2 * MIB, &stays).unwrap();
         std::thread::scope(|scope| {
             let grows = scope.spawn(move || {
-                one.set(3 * MIB).unwrap();
+                one.set(3 * MIB, &stays).unwrap();
                 one
             });
-            while memory.waiting() < 1 {
-                std::thread::yield_now();
-            }
-            assert_eq!(other.set(3 * MIB).unwrap_err().status, 503);
-            other.set(MIB).unwrap();
+            waits_for(&memory, 1);
+            assert_eq!(other.set(3 * MIB, &stays).unwrap_err().status, 503);
+            other.set(MIB, &stays).unwrap();
             let mut one = grows.join().unwrap();
-            let waits = scope.spawn(|| memory.room().set(MIB));
-            while memory.waiting() < 1 {
-                std::thread::yield_now();
-            }
+            let waits = scope.spawn(|| memory.room().set(MIB, &stays));
+            waits_for(&memory, 1);
             // Not behind one that has nothing yet.
-            one.set(2 * MIB).unwrap();
+            one.set(2 * MIB, &stays).unwrap();
             waits.join().unwrap().unwrap();
-            one.set(3 * MIB).unwrap();
-            let waits = scope.spawn(|| memory.room().set(2 * MIB));
-            while memory.waiting() < 1 {
-                std::thread::yield_now();
-            }
+            one.set(3 * MIB, &stays).unwrap();
+            let waits = scope.spawn(|| memory.room().set(2 * MIB, &stays));
+            waits_for(&memory, 1);
             drop(other);
-            one.set(4 * MIB).unwrap();
+            one.set(4 * MIB, &stays).unwrap();
             drop(one);
             waits.join().unwrap().unwrap();
         });
     }
 
     #[test]
-    fn room_that_nobody_waits_for_may_be_kept() {
-        let mut memory = BodyMemory::new(4 * MIB, 1);
-        memory.lease = Duration::ZERO;
-        let mut held = memory.room();
-        held.set(4 * MIB).unwrap();
-        std::thread::sleep(Duration::from_millis(1));
-        assert!(!held.is_overdue());
+    fn those_that_lack_little_go_before_those_that_lack_much() {
+        let memory = BodyMemory::new(4 * MIB, 1);
+        let (mut much, mut little, mut gone) = (memory.room(), memory.room(), memory.room());
+        much.set(MIB, &stays).unwrap();
+        little.set(MIB, &stays).unwrap();
+        gone.set(2 * MIB, &stays).unwrap();
         std::thread::scope(|scope| {
-            let waits = scope.spawn(|| memory.room().set(MIB));
-            while memory.waiting() < 1 {
-                std::thread::yield_now();
-            }
-            assert!(held.is_overdue());
+            // The line is full, which those who have some do not need.
+            let waits = scope.spawn(|| memory.room().set(MIB, &stays));
+            waits_for(&memory, 1);
+            let much = scope.spawn(move || much.set(4 * MIB, &stays));
+            waits_for(&memory, 2);
+            let little = scope.spawn(move || little.set(2 * MIB, &stays));
+            waits_for(&memory, 3);
+            assert_eq!(memory.room().set(MIB, &stays).unwrap_err().status, 503);
+            drop(gone);
+            little.join().unwrap().unwrap();
+            much.join().unwrap().unwrap();
+            waits.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_a_client_that_is_gone() {
+        let memory = BodyMemory::new(4 * MIB, 1);
+        let mut held = memory.room();
+        held.set(4 * MIB, &stays).unwrap();
+        let refused = memory.room().set(MIB, &|| true).unwrap_err();
+        assert_eq!(refused.status, 499);
+        assert_eq!(memory.waiting(), 0);
+    }
+
+    #[test]
+    fn room_that_nobody_waits_for_may_be_kept() {
+        let memory = BodyMemory::new(4 * MIB, 1);
+        let mut held = memory.room();
+        held.set(4 * MIB, &stays).unwrap();
+        assert_eq!(held.pace(), 0);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| memory.room().set(MIB, &stays));
+            waits_for(&memory, 1);
+            // However often it says so.
+            held.set(4 * MIB, &stays).unwrap();
+            assert_eq!(held.pace(), 4 * MIB / COPIES / LEASE);
             drop(held);
             waits.join().unwrap().unwrap();
         });

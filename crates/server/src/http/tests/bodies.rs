@@ -4,6 +4,8 @@ use super::*;
 
 /// So many bytes of a body, three of which fit.
 const LARGE: usize = 200 << 10;
+/// And of one that takes no room.
+const FREE_BODY: usize = (512 << 10) / 6;
 
 fn crowded(connections: usize) -> Server {
     serve(Limits {
@@ -100,6 +102,47 @@ fn who_finds_no_room_is_told_so_though_it_sends_on() {
         assert_eq!(status(&holds.join().unwrap()), "204");
         assert_eq!(status(&waits.join().unwrap()), "200");
     });
+}
+
+#[test]
+fn room_is_for_what_comes_and_not_for_what_is_told() {
+    let server = serve(Limits {
+        stall: 4 * PATIENCE,
+        body_memory: 4 << 20,
+        ..Limits::default()
+    });
+    let head = "POST /whole HTTP/1.1\r\nhost: a\r\ncontent-length: 500000\r\n\r\n";
+    let some = vec![b'x'; FREE_BODY];
+    let _heads = [(); 3].map(|()| server.sends(head.as_bytes()));
+    let _starts = [(); 3].map(|()| server.sends(&[head.as_bytes(), &some].concat()));
+    std::thread::scope(|scope| {
+        let holds = || rest(&mut server.sends(&request("/whole/hold", 500 << 10)));
+        let holds = scope.spawn(holds);
+        server.held.recv_timeout(PATIENCE).unwrap();
+        let waits = server.sends(&[head.as_bytes(), &some, b"x"].concat());
+        server.waits_for(1);
+        drop(waits);
+        server.waits_for(0);
+        server.release.send(()).unwrap();
+        assert_eq!(status(&holds.join().unwrap()), "204");
+    });
+}
+
+#[test]
+fn an_answer_does_not_wait_for_chunks_that_nobody_wants() {
+    let server = serve(Limits {
+        stall: 4 * PATIENCE,
+        ..Limits::default()
+    });
+    let head = "POST /ignore HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut pauses = server.sends(format!("{head}2\r\nhi\r\n").as_bytes());
+    let answer = rest(&mut pauses);
+    assert_eq!(status(&answer), "204", "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    let up = "GET /up HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let ends = format!("{head}2\r\nhi\r\n0\r\n\r\n{up}");
+    let answer = rest(&mut server.sends(ends.as_bytes()));
+    assert_eq!(answer.matches("HTTP/1.1 20").count(), 2, "{answer}");
 }
 
 /// More than any socket buffers: it is sent to its end although the answer is there before.
