@@ -1,6 +1,5 @@
-//! What all handlers share, and the way from a request to its handler.
+//! What all handlers share.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -13,16 +12,12 @@ use parking_lot::Mutex;
 
 use crate::events::Events;
 use crate::guard::Guard;
-use crate::http::{self, Call, Head, Response};
 use crate::observe::Observer;
 use crate::openai::OpenAi;
 use crate::overview::Overview;
-use crate::problem::Problem;
 use crate::records::Records;
-use crate::router::{self, Route};
 use crate::settings::LiveSettings;
 use crate::webhooks::Doorbell;
-use crate::{api, dashboard, openai, webhooks};
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -79,36 +74,5 @@ pub(crate) struct Waiting<'w>(&'w Waiters);
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl App {
-    fn routes() -> impl Iterator<Item = &'static Route> {
-        [
-            api::ROUTES,
-            openai::ROUTES,
-            webhooks::ROUTES,
-            dashboard::ROUTES,
-        ]
-        .into_iter()
-        .flatten()
-    }
-}
-
-impl http::Service for App {
-    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<(), Response> {
-        self.guard
-            .check(head, reached)
-            .and_then(|()| router::route(Self::routes(), head).map(drop))
-            .map_err(|problem| problem.response(&head.path))
-    }
-
-    fn answer(&self, call: &mut Call<'_>) -> Response {
-        let answer = |call: &mut Call<'_>| -> Result<Response, Problem> {
-            let (handler, params) = router::route(Self::routes(), &call.head)?;
-            call.params = params;
-            handler(self, call)
-        };
-        answer(call).unwrap_or_else(|problem| problem.response(&call.head.path))
     }
 }

@@ -30,6 +30,7 @@ mod problem;
 mod records;
 mod router;
 mod server;
+mod service;
 mod settings;
 mod shapes;
 mod watcher;
