@@ -174,7 +174,7 @@ static KEYS: &[SettingKey] = &[
         &["JOB_QUEUE_WORKER_COUNT"],
         Kind::Whole(1, MOST_CALLS),
         Is("5"),
-        "Slots of a queue worker at its start; more than queue.max_workers raises that",
+        "Slots of a queue worker at its start; set to more than queue.max_workers it raises that",
     ),
     key(
         "queue.min_workers",

@@ -179,6 +179,9 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(none.worker_count().unwrap(), 5);
     assert_eq!(none.min_workers().unwrap(), 1);
     assert_eq!(none.max_workers().unwrap(), 10);
+    let few = with(&[], &[], &[("queue.max_workers", "3")]);
+    assert_eq!(few.max_workers().unwrap(), 3, "a default raises nothing");
+    assert_eq!(few.worker_count().unwrap(), 3);
     assert_eq!(none.max_cpu_percent().unwrap(), 70);
     assert_eq!(none.max_memory_percent().unwrap(), 80);
     assert_eq!(none.max_retries().unwrap(), 3);

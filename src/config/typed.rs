@@ -181,12 +181,16 @@ impl Settings {
         Ok(time.unwrap_or(Duration::from_secs(600)))
     }
 
-    /// `queue.worker_count`: slots of a queue worker at its start. Default: 5.
+    /// `queue.worker_count`: slots of a queue worker at its start. Default: 5, or a smaller `queue.max_workers`.
     ///
     /// # Errors
-    /// When the value is not from 1 to 10,000.
+    /// When the value is not from 1 to 10,000, or that of `queue.max_workers` cannot be used.
     pub fn worker_count(&self) -> Result<usize, Error> {
-        self.size("queue.worker_count")
+        let count = self.size("queue.worker_count")?;
+        match self.source("queue.worker_count") {
+            SettingSource::Default => Ok(count.min(self.size("queue.max_workers")?)),
+            _ => Ok(count),
+        }
     }
 
     /// `queue.min_workers`: slots that a busy machine leaves a queue worker. Default: 1.
