@@ -50,6 +50,13 @@ impl Parts {
         hold: &mut Hold<'_>,
     ) -> Result<Self, Problem> {
         let model = body.get("model").and_then(Value::as_str).map(str::to_owned);
+        if model
+            .as_deref()
+            .is_some_and(|model| model.trim().is_empty())
+        {
+            let why = "model is empty: name one, or leave it out for that of the server";
+            return Err(Problem::invalid(why).param("model"));
+        }
         let (requests, as_base64) = match endpoint {
             EMBEDDINGS => vectors(body, hold)?,
             _ => (choices(body, hold)?, false),

@@ -470,6 +470,7 @@ fn a_completion_is_answered_also_while_batches_are_the_strategy() {
     let error = ask(&desk, &json!({"messages": []})).is(400).json();
     assert_eq!(error["error"]["type"], "invalid_request_error");
     ask(&desk, &json!({"n": 0})).is(400);
+    ask(&desk, &json!({"model": ""})).is(400);
 }
 
 #[test]
