@@ -119,6 +119,7 @@ fn room_is_for_what_comes_and_not_for_what_is_told() {
         let holds = || rest(&mut server.sends(&request("/whole/hold", 500 << 10)));
         let holds = scope.spawn(holds);
         server.held.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(server.listener.memory().waiting(), 0);
         let waits = server.sends(&[head.as_bytes(), &some, b"x"].concat());
         server.waits_for(1);
         drop(waits);
