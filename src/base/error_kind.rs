@@ -41,6 +41,13 @@ pub enum ErrorKind {
     Changed,
 }
 
+/// As its [name](Self::as_str).
+impl serde::Serialize for ErrorKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl ErrorKind {
     /// Every kind, in the order of the documentation.
     pub const ALL: [ErrorKind; 16] = [

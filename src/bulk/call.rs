@@ -53,6 +53,7 @@ where
         phase: Phase::Finished,
         limited_by: None,
         trouble: None,
+        trouble_kind: None,
         ..progress(dispatcher, now)
     }
 }
@@ -68,7 +69,7 @@ where
         None => Phase::Running,
     };
     let trouble = dispatcher.settle_error().or(dispatcher.last_failure());
-    let trouble = trouble.map(|e| e.message().to_owned());
+    let trouble = trouble.cloned();
     let (loading, counters) = (dispatcher.loading_since(), dispatcher.counters());
     let split = dispatcher.time_split(now);
     let tally = &mut dispatcher.work.tally;

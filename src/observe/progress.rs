@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::base::error::ErrorKind;
 use crate::base::id::ProcessId;
 
 /// What a run is doing.
@@ -70,6 +71,8 @@ pub struct Progress {
     pub limited_by: Option<&'static str>,
     /// Why nothing moves at the moment, for people.
     pub trouble: Option<String>,
+    /// The kind of the failure that is in the way, where `trouble` tells one.
+    pub trouble_kind: Option<ErrorKind>,
     /// For how long a server has been loading its model, while one does; its items wait for it.
     pub loading: Option<Duration>,
 }

@@ -274,7 +274,7 @@ impl Tally {
         counters: &Counters,
         now: Time,
         phase: Phase,
-        trouble: Option<String>,
+        trouble: Option<Error>,
         loading_since: Option<Time>,
     ) -> Progress {
         let elapsed = now.since(self.started);
@@ -305,7 +305,8 @@ impl Tally {
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),
             limited_by: self.lately.limited_by,
-            trouble,
+            trouble: trouble.as_ref().map(|error| error.message().to_owned()),
+            trouble_kind: trouble.as_ref().map(Error::kind),
             loading: loading_since.map(|since| now.since(since)),
         }
     }

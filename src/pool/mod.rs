@@ -249,6 +249,7 @@ impl<'a> Pool<'a> {
             phase: Phase::Finished,
             limited_by: None,
             trouble: None,
+            trouble_kind: None,
             ..progress(&mut dispatcher, now)
         });
         let (counters, held_up) = (dispatcher.counters(), dispatcher.time_split(now));

@@ -210,7 +210,7 @@ pub(super) fn progress<T: Send, D: Send>(
         Some(_) => Phase::Stopping,
         None => Phase::Running,
     };
-    let trouble = dispatcher.last_failure().map(|e| e.message().to_owned());
+    let trouble = dispatcher.last_failure().cloned();
     let counters = dispatcher.counters();
     let split = dispatcher.time_split(now);
     let tally = &mut dispatcher.work.tally;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::clock::{Time, Timestamp};
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::base::warn_once::WarnOnce;
 use crate::engine::time_split::{Lately, TimeSplit};
@@ -34,6 +34,7 @@ pub(crate) struct Snapshot {
     pub stuck: Option<String>,
     /// Why nothing moves at the moment.
     pub trouble: Option<String>,
+    pub trouble_kind: Option<ErrorKind>,
     /// For how long a server has been loading its model.
     pub loading: Option<Duration>,
     /// Where the worker's time has gone up to now.
@@ -84,6 +85,7 @@ impl ProgressReporter {
             deleted: Vec::new(),
             stuck: None,
             trouble: None,
+            trouble_kind: None,
             loading: None,
             time: TimeSplit::default(),
             slots: (0, 0),
@@ -136,6 +138,7 @@ impl ProgressReporter {
             let mut progress = progress.with_batches(&self.batches);
             if progress.phase != Phase::Finished {
                 progress.trouble.clone_from(&snapshot.trouble);
+                progress.trouble_kind = snapshot.trouble_kind;
                 progress.loading = snapshot.loading;
                 progress.limited_by = self.lately.limited_by;
             }

@@ -80,6 +80,7 @@ impl ProcessTracker {
             cost_usd: process.spent.cost_usd,
             limited_by: None,
             trouble: None,
+            trouble_kind: None,
             loading: None,
         }
     }

@@ -348,6 +348,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
         changed,
         deleted: Vec::new(),
         stuck: stuck.map(|error| error.message().to_owned()),
+        trouble_kind: trouble.map(Error::kind),
         trouble: trouble
             .map(|error| error.message().to_owned())
             .or_else(|| controls.batch_overview.trouble.lock().clone())

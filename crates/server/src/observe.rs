@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use batchwright::progress::{EndedJob, JobObserver, Metrics, Phase};
-use batchwright::{Error, ProcessId, Progress, ProgressNotifier};
+use batchwright::{Error, ErrorKind, ProcessId, Progress, ProgressNotifier};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -35,7 +35,14 @@ struct Seen {
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
     limited_by: Option<&'static str>,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
+}
+
+/// Why nothing moves.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    pub why: String,
+    pub kind: Option<ErrorKind>,
 }
 
 /// A job that has ended.
@@ -108,7 +115,7 @@ impl Observer {
     }
 
     /// Why nothing moves, while the worker has something to do: its provider refuses all calls, or is away.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<Trouble> {
         let seen = self.seen.lock();
         seen.trouble.clone().filter(|_| !seen.paces.is_empty())
     }
@@ -140,7 +147,10 @@ impl ProgressNotifier for Observer {
             Phase::Running | Phase::Stopping => {
                 let limited_by = progress.limited_by;
                 seen.limited_by = limited_by.or(seen.limited_by);
-                seen.trouble.clone_from(&progress.trouble);
+                seen.trouble = progress.trouble.clone().map(|why| Trouble {
+                    why,
+                    kind: progress.trouble_kind,
+                });
                 let pace = Pace {
                     rate: progress.rate,
                     eta: progress.eta,

@@ -171,7 +171,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 /// `DELETE /api/v1/processes/{process_id}`: with all its jobs.
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["force"])?;
-    let process = find(app, call.param("process_id")?)?;
+    let process = of_no_job(find(app, call.param("process_id")?)?)?;
     let counts = &process.counts;
     let has_work = !process.is_finished() || counts.finished() > counts.consumed;
     if has_work && !call.query::<bool>("force")?.unwrap_or(false) {
@@ -192,6 +192,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `POST /api/v1/processes/{process_id}/cancel`.
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
+    of_no_job(find(app, call.param("process_id")?)?)?;
     let cancelled = change(app, call, |id| app.queue.cancel(id))?;
     Ok(Response::json(200, &json!({"cancelled": cancelled})))
 }
@@ -201,6 +202,20 @@ pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
     call.takes(&[])?;
     let retried = change(app, call, |id| app.queue.retry_failed(id))?;
     Ok(Response::json(200, &json!({"retried": retried})))
+}
+
+/// Refuses the jobs that another job waits for: without them it would have them done, and paid for, again.
+fn of_no_job(process: ProcessState) -> Result<ProcessState, Problem> {
+    match process.info.parent {
+        None => Ok(process),
+        Some(parent) => {
+            let why = format!(
+                "job {} waits for the results of this process: cancel or delete that one",
+                parent.job_id
+            );
+            Err(Problem::conflict(why))
+        }
+    }
 }
 
 fn change(

@@ -257,10 +257,15 @@ const SHORT: usize = 4 << 10;
 /// What a body of JSON takes with all that is made of it: little ones of many empty maps take a hundred times their
 /// length.
 pub(crate) fn weight(json: &[u8]) -> u64 {
-    let mut bytes = json.len() as u64 * COPIES;
-    if json.len() <= SHORT {
-        return bytes;
+    match json.len() <= SHORT {
+        true => json.len() as u64 * COPIES,
+        false => weight_of_each(json),
     }
+}
+
+/// The same of JSON of which there will be many, however short it is.
+pub(crate) fn weight_of_each(json: &[u8]) -> u64 {
+    let mut bytes = json.len() as u64 * COPIES;
     let mut rest = json.iter();
     while let Some(byte) = rest.next() {
         match byte {

@@ -13,5 +13,5 @@ mod tests;
 
 pub(crate) use call::{Call, Head, Incoming, decoded};
 pub(crate) use listener::{Limits, Listener, Service};
-pub(crate) use memory::{COPIES, FREE, weight};
+pub(crate) use memory::{COPIES, FREE, weight, weight_of_each};
 pub(crate) use response::{Body, Response};

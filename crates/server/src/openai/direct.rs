@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{JobResult, ProcessInfo};
-use batchwright::{Error, Job, JobQueue, ProcessId, Request};
+use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
 use super::answer::Reply;
 use super::endpoints::EMBEDDINGS;
@@ -27,6 +27,8 @@ const ASK: Duration = Duration::from_secs(1);
 
 /// How long a caller waits while its provider is not asked at all, as after a refused key, or cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Jobs of a request that are looked at for what they have failed with.
+const LOOKED_AT: usize = 10;
 
 /// Carries out the parts of a request, and answers with what they come to.
 ///
@@ -46,7 +48,7 @@ pub(super) fn answered(
     like.model.clone_from(&parts.model);
     let model = parts.model.unwrap_or_default();
     let jobs = parts.requests.into_iter().map(Job::from).collect();
-    let results = results(app, call, jobs)?;
+    let results = results(app, call, &like, jobs)?;
     let answers: Vec<_> = results.iter().map(answer::outcome).collect();
     let by = answers.iter().flatten().next();
     let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
@@ -66,7 +68,12 @@ pub(super) fn answered(
 /// # Errors
 /// When they cannot be enqueued, too many wait already, nobody waits any more, or the server stops or their provider
 /// fails all along before they were begun.
-fn results(app: &App, call: &mut Call<'_>, jobs: Vec<Job>) -> Result<Vec<JobResult>, Problem> {
+fn results(
+    app: &App,
+    call: &mut Call<'_>,
+    like: &Request,
+    jobs: Vec<Job>,
+) -> Result<Vec<JobResult>, Problem> {
     if app.events.is_closed() {
         return Err(stopping());
     }
@@ -94,6 +101,7 @@ fn results(app: &App, call: &mut Call<'_>, jobs: Vec<Job>) -> Result<Vec<JobResu
         if told || stops || asked.elapsed() >= ASK {
             asked = Instant::now();
             let state = app.queue.process(process)?.ok_or_else(deleted)?;
+            let done = state.counts.completed + state.counts.failed > 0;
             if state.is_finished() {
                 match given_up {
                     Some(why) if state.counts.cancelled > 0 => {
@@ -105,11 +113,18 @@ fn results(app: &App, call: &mut Call<'_>, jobs: Vec<Job>) -> Result<Vec<JobResu
                 }
             }
             let idle = state.counts.in_progress == 0;
-            let trouble = app.observer.trouble().filter(|_| idle);
+            let trouble = match idle {
+                true => trouble(app, process, like)?,
+                false => None,
+            };
             stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
             let why = match &stuck {
                 // No worker begins anything any more.
-                _ if stops && idle => Some(stopping()),
+                _ if stops && idle => Some(match done {
+                    // What was answered would be bought again by a client that asks again by itself.
+                    true => stopping().header("x-should-retry", "false"),
+                    false => stopping(),
+                }),
                 Some((since, why)) if since.elapsed() >= PATIENCE => Some(unavailable(why)),
                 _ => None,
             };
@@ -149,9 +164,32 @@ fn deleted() -> Problem {
     Problem::new(503, "request_deleted", why)
 }
 
+/// Why a request that waits will not be answered soon: a call of it has failed and nothing has succeeded since, or its
+/// only provider refuses all. What waits for the limits of a pace is not among it.
+fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<String>, Error> {
+    let trouble = app.observer.trouble();
+    let Some(trouble) = trouble.filter(|it| it.kind != Some(ErrorKind::RateLimited)) else {
+        return Ok(None);
+    };
+    let refuses_all = matches!(trouble.kind, Some(ErrorKind::Auth | ErrorKind::Quota));
+    if refuses_all && app.limits.of(like).len() == 1 {
+        return Ok(Some(trouble.why));
+    }
+    for job in app.queue.items(process, None, LOOKED_AT)? {
+        let job = app.queue.job(job.job_id)?;
+        if job.is_some_and(|job| !job.status.is_final() && !job.errors.is_empty()) {
+            return Ok(Some(trouble.why));
+        }
+    }
+    Ok(None)
+}
+
 fn unavailable(trouble: &str) -> Problem {
-    let why = format!("the provider is not answering, and this was not begun: {trouble}");
-    Problem::new(503, "provider_unavailable", why).header("retry-after", "10")
+    let why = format!("the provider does not answer: {trouble}");
+    // Retries are behind it, and a call that nobody has answered may have been paid for.
+    Problem::new(503, "provider_unavailable", why)
+        .header("retry-after", "10")
+        .header("x-should-retry", "false")
 }
 
 fn stopping() -> Problem {

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer;
 use super::endpoints::{CHAT, EMBEDDINGS, settings};
+use crate::http::weight_of_each;
 use crate::problem::Problem;
 
 /// The kind of such lines, which only servers carry out.
@@ -23,10 +24,14 @@ pub(crate) const KIND: &str = "batch_line";
 const MOST_CHOICES: u64 = 16;
 /// Most texts of one request, as at OpenAI.
 const MOST_TEXTS: usize = 2048;
-/// Lists of more texts take turns, so that the vectors of only one are in memory.
+/// Lists of more texts take turns, so that the vectors of only one are in memory,
 const MANY_TEXTS: usize = 100;
+/// as do those of a payload of more bytes than this.
+const LONG: usize = 64 << 10;
 /// Most bytes of a request; pictures are inside.
 pub(super) const MOST_BYTES: u64 = 64 << 20;
+/// and most that these may take of memory.
+const MOST_WEIGHT: u64 = 384 << 20;
 
 /// Has room for so many bytes, or says why not.
 type Hold<'h> = dyn FnMut(u64) -> Result<(), Problem> + 'h;
@@ -137,19 +142,17 @@ fn hold_bulk(
     jobs: usize,
     param: &'static str,
 ) -> Result<(), Problem> {
-    let bytes = serde_json::to_vec(body).map_or(u64::MAX, |body| body.len() as u64);
-    let all = bytes.saturating_mul(jobs as u64);
-    match all <= MOST_BYTES {
-        // Each as a request and as its job.
-        true => hold(2 * all),
-        false => {
-            let why = format!(
-                "{jobs} requests with {bytes} bytes each are more than the {MOST_BYTES} bytes that one may stand for: \
-                 ask for fewer at a time"
-            );
-            Err(Problem::invalid(why).param(param))
-        }
+    let json = serde_json::to_vec(body).unwrap_or_default();
+    let (bytes, jobs) = (json.len() as u64, jobs as u64);
+    let weight = weight_of_each(&json).saturating_mul(jobs);
+    if bytes * jobs <= MOST_BYTES && weight <= MOST_WEIGHT {
+        return hold(weight);
     }
+    let why = format!(
+        "{jobs} requests with these {bytes} bytes each are more than one may stand for, which are {MOST_BYTES} bytes, or \
+         less where they have many fields: ask for fewer at a time"
+    );
+    Err(Problem::invalid(why).param(param))
 }
 
 /// The request that a body is.
@@ -211,7 +214,8 @@ pub(crate) fn handler() -> Handler {
             .get("input")
             .and_then(Value::as_array)
             .map_or(0, Vec::len);
-        let _turn = (texts > MANY_TEXTS).then(|| turn.lock());
+        let is_long = texts > MANY_TEXTS || job.payload.get().len() > LONG;
+        let _turn = is_long.then(|| turn.lock());
         let parts = || {
             let parts = Parts::of(&payload.endpoint, payload.body, &mut |_| Ok(()));
             let parts =
@@ -244,4 +248,36 @@ pub(super) fn outcomes(result: &JobResult) -> (Vec<Result<Answer, Error>>, bool)
         );
     }
     (vec![answer::outcome(result)], false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(count: usize, other: &Value) -> Map<String, Value> {
+        let body = json!({"model": "m", "input": vec!["a"; count], "other": other});
+        body.as_object().expect("an object").clone()
+    }
+
+    #[test]
+    fn a_few_bytes_stand_for_no_more_than_memory_holds() {
+        let mut held = 0;
+        let mut ask = |count, other: &Value| {
+            let parts = Parts::of(EMBEDDINGS, texts(count, other), &mut |bytes| {
+                held = bytes;
+                Ok(())
+            });
+            parts
+                .map(|parts| parts.requests.len())
+                .map_err(|problem| problem.to_string())
+        };
+        assert_eq!(ask(MOST_TEXTS, &json!(512)), Ok(MOST_TEXTS));
+        // Many empty maps take a hundred times what they are written with.
+        let maps = json!(vec![json!({"": 0}); 400]);
+        assert!(serde_json::to_vec(&maps).expect("JSON").len() < 4 << 10);
+        assert_eq!(ask(100, &maps), Ok(100));
+        let why = ask(MOST_TEXTS, &maps).expect_err("too much");
+        assert!(why.contains("ask for fewer"), "{why}");
+        assert!(held > 100 * 400 << 10, "{held}");
+    }
 }

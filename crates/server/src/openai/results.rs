@@ -227,10 +227,14 @@ impl<'s> ResultFiles<'s> {
         let (came, as_base64) = parts::outcomes(result);
         let used: Vec<Usage> = came.iter().filter_map(answer::used).collect();
         for used in &used {
-            totals.input_tokens += used.input_tokens;
-            totals.cached_tokens += used.cached_input_tokens;
-            totals.output_tokens += used.output_tokens;
-            totals.reasoning_tokens += used.reasoning_tokens;
+            totals.input_tokens = totals.input_tokens.saturating_add(used.input_tokens);
+            totals.cached_tokens = totals
+                .cached_tokens
+                .saturating_add(used.cached_input_tokens);
+            totals.output_tokens = totals.output_tokens.saturating_add(used.output_tokens);
+            totals.reasoning_tokens = totals
+                .reasoning_tokens
+                .saturating_add(used.reasoning_tokens);
         }
         let id = answer::id_of("chatcmpl-", result.job_id);
         match answer::reply(&self.endpoint, id, &self.model, came, as_base64) {
@@ -314,10 +318,14 @@ impl Side {
 
 impl BatchTotals {
     fn add(&mut self, used: Used) {
-        self.input_tokens += used.prompt_tokens;
-        self.cached_tokens += used.prompt_tokens_details.cached_tokens;
-        self.output_tokens += used.completion_tokens;
-        self.reasoning_tokens += used.completion_tokens_details.reasoning_tokens;
+        self.input_tokens = self.input_tokens.saturating_add(used.prompt_tokens);
+        self.cached_tokens = self
+            .cached_tokens
+            .saturating_add(used.prompt_tokens_details.cached_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(used.completion_tokens);
+        self.reasoning_tokens = self
+            .reasoning_tokens
+            .saturating_add(used.completion_tokens_details.reasoning_tokens);
     }
 }
 

@@ -244,6 +244,7 @@ fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
     });
     let answer = asked.is(503);
     assert_eq!(answer.header("retry-after"), Some("10"));
+    assert_eq!(answer.header("x-should-retry"), Some("false"));
     let said = answer.json().to_string();
     assert!(said.contains("401") && said.contains("provider"), "{said}");
     let jobs = desk.get("/api/v1/overview").is(200).json()["jobs"].clone();
