@@ -278,6 +278,6 @@ mod tests {
         assert_eq!(ask(100, &maps), Ok(100));
         let why = ask(MOST_TEXTS, &maps).expect_err("too much");
         assert!(why.contains("ask for fewer"), "{why}");
-        assert!(held > 100 * 400 << 10, "{held}");
+        assert!(held > (100 * 400) << 10, "{held}");
     }
 }
