@@ -13,11 +13,11 @@ use parking_lot::Mutex;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::observe::Observer;
-use crate::openai::OpenAi;
+use crate::openai::state::OpenAi;
 use crate::overview::Overview;
 use crate::records::Records;
 use crate::settings::LiveSettings;
-use crate::webhooks::Doorbell;
+use crate::webhooks::doorbell::Doorbell;
 
 /// What all handlers share.
 pub(crate) struct App {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::events::Events;
 use crate::failures::Failures;
-use crate::openai::Waiting;
+use crate::openai::waiting::Waiting;
 use crate::shapes::{Pace, now};
 
 /// Hears of a worker and tells of it.

@@ -23,13 +23,15 @@ use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
-use crate::openai::{self, OpenAi, Progress};
+use crate::openai::state::OpenAi;
+use crate::openai::{self, Progress};
 use crate::overview::Overview;
 use crate::private;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::watcher::Watcher;
-use crate::webhooks::{Deliveries, Doorbell};
+use crate::webhooks::Deliveries;
+use crate::webhooks::doorbell::Doorbell;
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///

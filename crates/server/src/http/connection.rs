@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use http_net::{HttpError, ServerConn, ServerEvent};
 
 use super::call::is_gone;
-use super::listener::{Limits, Open, Service, Shared};
 use super::memory::Room;
+use super::shared::{Limits, Open, Service, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
 

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
+use super::threads::thread;
+
 /// Clients that are seen off at once; of more, the one that came first is cut off.
 const MOST: usize = 128;
 /// Clients that have not been looked at yet.
@@ -38,7 +40,7 @@ impl Farewells {
     /// With the thread that sees clients off.
     pub fn start() -> io::Result<(Self, JoinHandle<()>)> {
         let (sender, arrivals) = bounded(ARRIVING);
-        let thread = super::listener::thread("http-farewell", move || see_all_off(&arrivals))?;
+        let thread = thread("http-farewell", move || see_all_off(&arrivals))?;
         Ok((Self(Mutex::new(Some(sender))), thread))
     }
 

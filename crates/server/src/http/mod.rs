@@ -8,10 +8,13 @@ mod farewell;
 mod listener;
 mod memory;
 mod response;
+mod shared;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub(crate) use call::{Call, Head, Incoming, decoded};
-pub(crate) use listener::{Limits, Listener, Service};
+pub(crate) use listener::Listener;
 pub(crate) use memory::{COPIES, FREE, weight, weight_of_each};
 pub(crate) use response::{Body, Response};
+pub(crate) use shared::{Limits, Service};

@@ -2,19 +2,18 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{info, warn};
 use serde_json::json;
 use ureq::Agent;
 use ureq::unversioned::transport::DefaultConnector;
 
 use super::addresses::PublicResolver;
+use super::doorbell::Doorbell;
 use super::signature::signature;
 use crate::app::App;
 use crate::private;
@@ -35,37 +34,6 @@ const AGAIN: [i64; 9] = [2, 30, 120, 600, 3_600, 10_800, 28_800, 57_600, 86_400]
 const KEPT: i64 = 30 * 86_400;
 /// How often old ones are looked for.
 const CLEAN: Duration = Duration::from_secs(3_600);
-
-/// What others need of the thread.
-pub(crate) struct Doorbell {
-    /// Whether messages may go to addresses that are not public, and unencrypted.
-    pub private: bool,
-    /// Locked by the server of the folder that sends.
-    lock: PathBuf,
-    stopped: AtomicBool,
-    bell: Sender<()>,
-    heard: Receiver<()>,
-}
-
-impl Doorbell {
-    /// For the server of a folder.
-    pub fn new(folder: &Path, private: bool) -> Self {
-        let (bell, heard) = bounded(1);
-        Self {
-            private,
-            lock: folder.join("webhooks.lock"),
-            stopped: AtomicBool::new(false),
-            bell,
-            heard,
-        }
-    }
-
-    /// Has the thread look at once.
-    pub fn ring(&self) {
-        // Full: it is to look already.
-        let _ = self.bell.try_send(());
-    }
-}
 
 /// Tells until it is dropped.
 pub(crate) struct Deliveries {

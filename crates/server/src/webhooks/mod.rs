@@ -3,6 +3,7 @@
 
 mod addresses;
 mod delivery;
+pub(crate) mod doorbell;
 mod signature;
 
 use base64::Engine;
@@ -20,7 +21,7 @@ use crate::records::webhooks::{Webhook, WebhookState};
 use crate::router::Route;
 use addresses::is_public;
 
-pub(crate) use delivery::{Deliveries, Doorbell};
+pub(crate) use delivery::Deliveries;
 
 /// What is answered here.
 pub(crate) const ROUTES: &[Route] = &[

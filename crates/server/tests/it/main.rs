@@ -10,6 +10,7 @@ mod life;
 mod limits;
 mod once;
 mod openai;
+mod openai_direct;
 mod openai_edges;
 mod openai_parts;
 mod openapi;

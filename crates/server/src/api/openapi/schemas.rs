@@ -3,7 +3,16 @@
 use batchwright::config::SettingKey;
 use serde_json::{Map, Value, json};
 
-use super::{id, of, payloads};
+use super::payloads;
+
+/// The schema of this name.
+pub(super) fn of(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+pub(super) fn id() -> Value {
+    json!({"type": "string", "format": "uuid"})
+}
 
 /// The names of all settings.
 pub(super) fn keys() -> Vec<&'static str> {

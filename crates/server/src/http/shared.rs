@@ -1,0 +1,98 @@
+//! What the threads of a listener and of its connections share.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::farewell::Farewells;
+use super::memory::BodyMemory;
+use super::{Call, Head, Response};
+
+/// Answers requests.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// Judges a request by its head, before anything of its body is taken.
+    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<(), Response>;
+    /// Answers it.
+    fn answer(&self, call: &mut Call<'_>) -> Response;
+}
+
+/// What a client may take up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// How long a connection may be idle between requests.
+    pub idle: Duration,
+    /// How long a client may let us wait for bytes of a body, or for room to send some.
+    pub stall: Duration,
+    /// Bytes a second that a client must bring or take, once it has taken longer than `stall` in all.
+    pub slowest: u64,
+    /// Bytes of a body that are read and thrown away so that a connection can be used again.
+    pub leftover: u64,
+    /// Bytes of memory that all bodies together may take, with what is made of them; small ones do not count.
+    pub body_memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            stall: Duration::from_secs(20),
+            slowest: 1 << 10,
+            leftover: 256 << 10,
+            body_memory: 512 << 20,
+        }
+    }
+}
+
+/// Connections by their numbers.
+pub(super) type Connections = HashMap<u64, Arc<Open>>;
+
+/// A connection as the listener sees it.
+pub(super) struct Open {
+    pub stream: TcpStream,
+    /// Since when nothing has been asked on it; `None` while something is.
+    pub idle: Mutex<Option<Instant>>,
+    /// True while it waits for bytes of a body.
+    pub receiving: AtomicBool,
+}
+
+impl Open {
+    pub fn set_idle(&self, idle: bool) {
+        *self.idle.lock() = idle.then(Instant::now);
+    }
+
+    pub fn set_receiving(&self, receiving: bool) {
+        self.receiving.store(receiving, Ordering::Relaxed);
+    }
+}
+
+/// What all threads of a listener share.
+pub(super) struct Shared {
+    pub service: Arc<dyn Service>,
+    pub limits: Limits,
+    pub stopping: AtomicBool,
+    pub memory: BodyMemory,
+    pub farewells: Farewells,
+    pub connections: Mutex<Connections>,
+    pub gone: Condvar,
+}
+
+impl Shared {
+    /// Waits until none is left, or until then.
+    pub fn wait_for_all(&self, open: &mut MutexGuard<'_, Connections>, deadline: Instant) {
+        while !open.is_empty() {
+            if self.gone.wait_until(open, deadline).timed_out() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Requests to the OpenAI-shaped endpoint that somebody waits for: completions, vectors, models.
+
+use std::time::{Duration, Instant};
+
+use batchwright::config::ConfigStore;
+use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
+use serde_json::{Value, json};
+
+use super::common::{Answer, Desk, PATIENCE};
+use super::openai::{CHAT, content, create, unlimited, uploaded, wait_for};
+
+pub fn ask(desk: &Desk, more: &Value) -> Answer {
+    let mut body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    desk.post(CHAT, &body)
+}
+
+#[test]
+fn a_completion_is_answered_also_while_batches_are_the_strategy() {
+    let slow = BatchConfig::default().duration(Duration::from_secs(3600));
+    let desk = unlimited(SimConfig::default().batches(slow));
+    let answer = ask(&desk, &json!({})).is(200).json();
+    assert_eq!(
+        (&answer["object"], &answer["model"]),
+        (&json!("chat.completion"), &json!("sim-1"))
+    );
+    assert!(
+        !answer["choices"][0]["message"]["content"]
+            .as_str()
+            .unwrap()
+            .is_empty()
+    );
+    let two = ask(&desk, &json!({"n": 2})).is(200).json();
+    assert_eq!(two["choices"].as_array().unwrap().len(), 2);
+    assert_eq!(desk.sim.stats().calls, 3);
+    let error = ask(&desk, &json!({"messages": []})).is(400).json();
+    assert_eq!(error["error"]["type"], "invalid_request_error");
+    ask(&desk, &json!({"n": 0})).is(400);
+    ask(&desk, &json!({"model": ""})).is(400);
+}
+
+#[test]
+fn a_streamed_completion_comes_as_events() {
+    let desk = unlimited(SimConfig::default());
+    let whole = ask(
+        &desk,
+        &json!({"stream": true, "stream_options": {"include_usage": true}}),
+    )
+    .is(200);
+    assert_eq!(whole.header("content-type"), Some("text/event-stream"));
+    let events: Vec<&str> = whole.text.split_terminator("\n\n").collect();
+    assert_eq!(events.len(), 4);
+    assert_eq!(events[3], "data: [DONE]");
+    let chunk: Value = serde_json::from_str(events[0].strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(chunk["object"], "chat.completion.chunk");
+}
+
+#[test]
+fn a_failure_is_told_in_openais_words() {
+    let desk = unlimited(SimConfig::default().trouble(Trouble::ContentFilter, 1.0));
+    let failed = ask(&desk, &json!({})).is(400);
+    assert_eq!(failed.header("x-should-retry"), Some("false"));
+    assert_eq!(failed.json()["error"]["code"], "content_filter");
+}
+
+#[test]
+fn whoever_leaves_takes_along_what_was_not_begun() {
+    use std::io::Write;
+    let desk = unlimited(SimConfig::default());
+    desk.sim.hold();
+    let body =
+        json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]}).to_string();
+    let mut stream = std::net::TcpStream::connect(desk.server().address()).unwrap();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        desk.server().address(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    drop(stream);
+    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let wait = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(Instant::now() < until, "{:?}", queue.open_processes());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let open = || queue.open_processes().unwrap();
+    wait(&|| open().iter().any(|process| process.cancelled));
+    desk.sim.release();
+    wait(&|| open().is_empty());
+    assert_eq!(desk.sim.stats().calls, 1);
+}
+
+#[test]
+fn a_small_request_that_stands_for_too_much_is_refused() {
+    let desk = unlimited(SimConfig::default());
+    let asked = json!({"model": "sim-1", "input": vec!["a"; 2048], "user": "x".repeat(40_000)});
+    let refused = desk.post("/v1/embeddings", &asked).is(400).json();
+    assert_eq!(refused["error"]["param"], "input");
+    let refused = ask(&desk, &json!({"n": 16, "user": "x".repeat(5 << 20)}));
+    assert_eq!(refused.is(400).json()["error"]["param"], "n");
+    assert_eq!(desk.sim.stats().calls, 0);
+}
+
+/// A completion that is asked for on a thread of its own.
+fn asked_aside(desk: &Desk) -> std::thread::JoinHandle<Answer> {
+    let (agent, url) = (desk.agent().clone(), desk.url(CHAT));
+    std::thread::spawn(move || {
+        let body = json!({"model": "sim-1", "messages": [{"role": "user", "content": "Hello."}]});
+        let request = agent.post(url).header("content-type", "application/json");
+        Answer::of(request.send(body.to_string()).unwrap())
+    })
+}
+
+/// Waits until so many requests are in the queue.
+fn wait_for_jobs(desk: &Desk, count: usize) {
+    let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while queue.open_processes().unwrap().len() < count {
+        assert!(Instant::now() < until, "{:?}", queue.open_processes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_server_that_stops_turns_away_who_waits_for_what_has_not_begun() {
+    let mut desk = Desk::prepared(SimConfig::default(), |store| {
+        store.set("llm.requests_per_minute", "1").unwrap();
+        store.set("llm.burst_size", "1").unwrap();
+    });
+    ask(&desk, &json!({})).is(200);
+    let waits = asked_aside(&desk);
+    wait_for_jobs(&desk, 1);
+    let began = Instant::now();
+    desk.stop();
+    // Far less than the grace of those that were begun.
+    assert!(began.elapsed() < Duration::from_secs(15));
+    let answer = waits.join().unwrap().is(503);
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(answer.json()["error"]["code"], "stopping");
+    assert_eq!(desk.sim.stats().calls, 1);
+}
+
+#[test]
+fn those_who_wait_leave_connections_to_the_others() {
+    let desk = Desk::with(SimConfig::default(), |server| server.max_connections(4));
+    desk.sim.hold();
+    let waiting = [asked_aside(&desk), asked_aside(&desk)];
+    wait_for_jobs(&desk, 2);
+    let refused = ask(&desk, &json!({})).is(503);
+    assert!(refused.header("retry-after").is_some());
+    desk.sim.release();
+    for one in waiting {
+        one.join().unwrap().is(200);
+    }
+}
+
+#[test]
+fn texts_become_vectors_of_which_many_share_a_call() {
+    let desk = unlimited(SimConfig::default());
+    let asked = json!({"model": "sim-1", "input": ["one", "two", "three"]});
+    let plain = desk.post("/v1/embeddings", &asked).is(200).json();
+    let data = plain["data"].as_array().unwrap();
+    assert_eq!(data.len(), 3);
+    for (n, text) in ["one", "two", "three"].iter().enumerate() {
+        assert_eq!(data[n]["index"], n);
+        let vector: Vec<f32> = serde_json::from_value(data[n]["embedding"].clone()).unwrap();
+        assert_eq!(vector, batchwright_simulate::embedding(text, vector.len()));
+    }
+    assert!(plain["usage"]["total_tokens"].as_u64().unwrap() > 0);
+    let asked = json!({"model": "sim-1", "input": "one", "encoding_format": "base64"});
+    let packed = desk.post("/v1/embeddings", &asked).is(200).json();
+    assert!(packed["data"][0]["embedding"].is_string());
+    desk.post(
+        "/v1/embeddings",
+        &json!({"model": "sim-1", "input": [[1, 2]]}),
+    )
+    .is(400);
+
+    let text = json!({"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "sim-1", "input": "one"}});
+    let batch = create(&desk, &uploaded(&desk, &text.to_string()), "/v1/embeddings");
+    let done = wait_for(&desk, &batch, "completed");
+    let output = content(&desk, &done["output_file_id"]);
+    assert_eq!(
+        output[0]["response"]["body"]["data"][0]["embedding"],
+        data[0]["embedding"]
+    );
+}
+
+#[test]
+fn models_are_those_that_are_configured() {
+    let desk = unlimited(SimConfig::default());
+    let models = desk.get("/v1/models").is(200).json();
+    assert_eq!(models["data"][0]["id"], "sim-1");
+    assert_eq!(
+        desk.get("/v1/models/sim-1").is(200).json()["object"],
+        "model"
+    );
+}
