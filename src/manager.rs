@@ -361,9 +361,10 @@ impl LlmManager {
     }
 
     /// Types of jobs that a [worker](Self::worker) of this manager carries out beside prompts. Those that ask
-    /// a model go to the first provider, and then to those of `llm.fallback`, or where none is set and
-    /// `llm.fallback_enabled` is not off, to `extract`; a call of theirs may take
-    /// [so long](crate::jobs::CALL_TIMEOUT) unless `llm.request_timeout` is set. Default: none.
+    /// a model go to the first provider, and then to those of `llm.fallback`. If `llm.fallback` is not set and
+    /// `llm.fallback_enabled` is not off, they go to Groq and Anthropic, if their keys and their models in
+    /// `jobs.models` are set, and then to `extract`. A call of theirs may take
+    /// [30 s](crate::jobs::CALL_TIMEOUT) unless `llm.request_timeout` is set. Default: none.
     #[cfg(feature = "jobs")]
     pub fn job_types(mut self, types: JobTypes) -> Self {
         self.job_types = Some(types);
@@ -377,10 +378,14 @@ impl LlmManager {
             return Ok(None);
         }
         let calls = CallSettings::of(&self.settings)?.within(crate::jobs::CALL_TIMEOUT);
-        let choice = self.choice.or_extract_in_the_end(&self.settings)?;
+        let choice = self.choice.for_job_types(&self.settings)?;
         choice.check(&self.settings)?;
         let (retry, folder) = (self.retry()?, self.options.data_dir.as_deref());
-        let plan = calls.route_plan(&choice, self.own(), caller, retry, folder);
+        let config = match choice.first.provider == self.provider().provider {
+            true => self.with_key(choice.first.config()),
+            false => choice.first.config(),
+        };
+        let plan = calls.route_plan(&choice, config, caller, retry, folder);
         Ok(Some(plan))
     }
 
@@ -477,9 +482,13 @@ impl LlmManager {
 
     /// How the first provider is called, before the settings say more.
     fn own(&self) -> LlmConfig {
+        self.with_key(self.provider().config())
+    }
+
+    fn with_key(&self, config: LlmConfig) -> LlmConfig {
         match &self.options.api_key {
-            Some(key) => self.provider().config().api_key(key.clone()),
-            None => self.provider().config(),
+            Some(key) => config.api_key(key.clone()),
+            None => config,
         }
     }
 

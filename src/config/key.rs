@@ -103,7 +103,7 @@ static KEYS: &[SettingKey] = &[
         "llm.fallback",
         &["BATCHWRIGHT_FALLBACK"],
         Kind::Route(&PROVIDERS, MOST_FALLBACKS),
-        Rule("none"),
+        Rule("none for prompts; groq,anthropic,extract for other job types"),
         "Providers that take over what the first one finally failed",
     ),
     key(
@@ -224,6 +224,13 @@ static KEYS: &[SettingKey] = &[
         Kind::Time,
         Is("5s"),
         "How often an idle queue worker looks for jobs of its own accord",
+    ),
+    key(
+        "jobs.models",
+        &["BATCHWRIGHT_JOB_MODELS"],
+        Kind::Models(&PROVIDERS),
+        Rule("none"),
+        "Models for job types such as summarize, by provider; used where llm.model and llm.fallback name none",
     ),
     key(
         "batch.poll_interval",

@@ -92,6 +92,17 @@ impl Settings {
         })
     }
 
+    /// `jobs.models`: the models for job types that ask a model, each with its provider. Default: none.
+    ///
+    /// # Errors
+    /// When an entry is not `provider=model`, names no known provider, or repeats one.
+    pub fn job_models(&self) -> Result<Vec<(String, String)>, Error> {
+        Ok(match self.value("jobs.models")? {
+            Some(Value::Models(models)) => models,
+            _ => Vec::new(),
+        })
+    }
+
     /// `llm.fallback_enabled`: whether `llm.fallback` is used. Default: true.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Switch,
     /// A text that is not empty.
     Text,
+    /// Models by their providers, such as `groq=MODEL`.
+    Models(&'static Choices),
 }
 
 /// A text with its meaning.
@@ -37,6 +39,7 @@ pub(super) enum Kind {
 pub(super) enum Value {
     Text(String),
     Names(Vec<String>),
+    Models(Vec<(String, String)>),
     Whole(u64),
     Number(f64),
     Time(Duration),
@@ -66,6 +69,9 @@ impl Kind {
             Self::Time => "a time as 50ms, 2s or 1m, above 0 (a bare number is in seconds)".into(),
             Self::Switch => "true or false".into(),
             Self::Text => "a text that is not empty".into(),
+            Self::Models(_) => {
+                "a model for each provider, separated by commas: groq=MODEL,anthropic=MODEL".into()
+            }
         }
     }
 
@@ -105,6 +111,7 @@ impl Kind {
                 _ => None,
             },
             Self::Text => (!text.is_empty()).then(|| Value::Text(text.to_owned())),
+            Self::Models(among) => models(text, among)?.map(Value::Models),
         };
         value.ok_or_else(|| format!("write {}", self.accepts()))
     }
@@ -129,6 +136,29 @@ fn route(text: &str, among: &Choices, most: usize) -> Result<Vec<String>, String
         among.check(name.trim())?;
     }
     Ok(entries)
+}
+
+/// None if an entry is not `PROVIDER=MODEL`.
+fn models(text: &str, among: &Choices) -> Result<Option<Vec<(String, String)>>, String> {
+    let mut models: Vec<(String, String)> = Vec::new();
+    for entry in text.split(',').map(str::trim) {
+        if entry.is_empty() {
+            continue;
+        }
+        let Some((provider, model)) = entry.split_once('=') else {
+            return Ok(None);
+        };
+        let (provider, model) = (provider.trim(), model.trim());
+        among.check(provider)?;
+        if model.is_empty() {
+            return Ok(None);
+        }
+        if models.iter().any(|(known, _)| known == provider) {
+            return Err(format!("{provider} has two models; write one of them"));
+        }
+        models.push((provider.to_owned(), model.to_owned()));
+    }
+    Ok(Some(models))
 }
 
 /// Per second.
@@ -193,6 +223,14 @@ mod tests {
                 names(&["groq:a:b", "extract"]),
             ),
             (Kind::Route(&PROVIDERS, 2), "", names(&[])),
+            (
+                Kind::Models(&PROVIDERS),
+                " groq = a/b:c, anthropic=d=e,",
+                Value::Models(vec![
+                    ("groq".into(), "a/b:c".into()),
+                    ("anthropic".into(), "d=e".into()),
+                ]),
+            ),
         ] {
             assert_eq!(kind.parse(text), Ok(value), "{text}");
         }
@@ -230,6 +268,22 @@ mod tests {
             (Kind::Time, "ms", "write a time"),
             (Kind::Switch, "maybe", "write true or false"),
             (Kind::Text, "  ", "write a text that is not empty"),
+            (
+                Kind::Models(&PROVIDERS),
+                "groq",
+                "write a model for each provider",
+            ),
+            (
+                Kind::Models(&PROVIDERS),
+                "groq=",
+                "write a model for each provider",
+            ),
+            (Kind::Models(&PROVIDERS), "grok=x", "did you mean xai?"),
+            (
+                Kind::Models(&PROVIDERS),
+                "groq=a,groq=b",
+                "groq has two models; write one of them",
+            ),
             (
                 Kind::Choice(&PROVIDERS),
                 "grok",

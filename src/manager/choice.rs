@@ -149,14 +149,42 @@ impl ProviderChoice {
         })
     }
 
-    /// The same, with `extract` behind the first one where the settings say nothing of fallbacks.
+    /// The providers for job types that ask a model. Unless `llm.fallback` is set, Groq and Anthropic follow the
+    /// first provider, if their keys and their models in `jobs.models` are set, and `extract` comes last. If nobody
+    /// named a provider and only `extract` was found, the first of these takes its place.
     #[cfg(feature = "jobs")]
-    pub(super) fn or_extract_in_the_end(&self, settings: &Settings) -> Result<Self, Error> {
-        let said = settings.explain("llm.fallback")?.value.is_some();
+    pub(super) fn for_job_types(&self, settings: &Settings) -> Result<Self, Error> {
+        let models = settings.job_models()?;
+        let model_of = |name: &str| {
+            let found = models.iter().find(|(provider, _)| provider == name);
+            found.map(|(_, model)| model.as_str())
+        };
         let mut choice = self.clone();
-        if !said && settings.fallback_enabled()? && self.first.provider != "extract" {
-            choice.fallbacks = vec![inspect("extract", None, None, false)?];
+        if let (None, Some(model)) = (&choice.first.model, model_of(choice.first.provider)) {
+            choice.first = choice.first.with_model(model);
         }
+        let is_extract = choice.first.provider == "extract";
+        let fallback_is_set = settings.explain("llm.fallback")?.value.is_some();
+        if fallback_is_set || (is_extract && choice.passed.is_none()) {
+            return Ok(choice);
+        }
+        let mut steps = match is_extract {
+            true => Vec::new(),
+            false => vec![choice.first],
+        };
+        for name in ["groq", "anthropic", "extract"] {
+            let is_there = steps.iter().any(|step| step.provider == name);
+            let step = inspect(name, None, model_of(name), false)?;
+            if step.usable && !is_there {
+                steps.push(step);
+            }
+        }
+        choice.first = steps.remove(0);
+        choice.fallbacks = if settings.fallback_enabled()? {
+            steps
+        } else {
+            Vec::new()
+        };
         Ok(choice)
     }
 

@@ -95,6 +95,17 @@ impl ProviderStatus {
             .check(vendor.name, "service_tier", &tier.into())
     }
 
+    /// The same with this model for requests that name none.
+    #[cfg(feature = "jobs")]
+    pub(crate) fn with_model(&self, model: &str) -> Self {
+        Self {
+            usable: self.usable || self.lacks_model,
+            model: Some(model.to_owned()),
+            lacks_model: false,
+            ..self.clone()
+        }
+    }
+
     /// Settings for this provider as it was found.
     pub fn config(&self) -> LlmConfig {
         let mut config = LlmConfig::new(self.provider).headers(&self.headers);

@@ -378,3 +378,70 @@ fn what_a_cancelled_batch_waits_for_is_cancelled_with_it() {
     let open = queue(&desk).open_processes().unwrap();
     assert!(open.is_empty(), "{open:?}");
 }
+
+#[test]
+fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
+    let good = || simulator(SimConfig::default());
+    let bad = || simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
+    let both = "groq=llama,anthropic=claude";
+    for (groq, anthropic, models, words, by) in [
+        (good(), good(), both, "", "groq llama"),
+        (bad(), good(), both, "", "anthropic claude"),
+        (bad(), bad(), both, "", "extract extract"),
+        // A key without a model, which is called for nothing.
+        (good(), good(), "anthropic=claude", "", "anthropic claude"),
+        // The provider that is named comes first; its model, before the default one.
+        (
+            good(),
+            good(),
+            both,
+            "--provider anthropic",
+            "anthropic claude",
+        ),
+        (
+            good(),
+            good(),
+            both,
+            "--provider anthropic --model own",
+            "anthropic own",
+        ),
+        (good(), bad(), both, "--provider anthropic", "groq llama"),
+        (
+            good(),
+            good(),
+            both,
+            "--provider extract",
+            "extract extract",
+        ),
+        (
+            good(),
+            bad(),
+            both,
+            "--provider anthropic --fallback extract",
+            "extract extract",
+        ),
+    ] {
+        let desk = Desk::new();
+        desk.write("in.jsonl", articles(1));
+        let id = submit(&desk, "--type summarize in.jsonl");
+        let mut command = on_queue(&desk, &format!("work --until-empty {words}"));
+        let at = |sim: &Simulator| format!("http://{}", sim.addr());
+        command
+            .env("GROQ_API_KEY", "k")
+            .env("GROQ_BASE_URL", at(&groq) + "/openai/v1")
+            .env("ANTHROPIC_API_KEY", "k")
+            .env("ANTHROPIC_BASE_URL", at(&anthropic))
+            .env("BATCHWRIGHT_JOB_MODELS", models);
+        Running::start(&mut command).wait().expect(0);
+        let result = &taken(&desk, id)["a-0"]["result"];
+        let name = |field: &str| result[field].as_str().unwrap().to_owned();
+        assert_eq!(
+            format!("{} {}", name("provider"), name("model")),
+            by,
+            "{models} {words}"
+        );
+        if models == "anthropic=claude" {
+            assert_eq!(groq.stats().calls, 0, "it has no model to be asked for");
+        }
+    }
+}
