@@ -7,9 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
-use crate::base::error::Error;
-#[cfg(not(feature = "queue"))]
-use crate::base::error::ErrorKind;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::base::secret::Secret;
 use crate::bulk::run::{Bulk, BulkError};
@@ -58,6 +56,8 @@ pub struct EffectiveStrategy {
     pub asked: Strategy,
     /// Why something else is done than what was asked for, for people; the setting stays as it is.
     pub fallback_reason: Option<String>,
+    /// The provider that sells these calls at full price although batches, at half of it, were asked for.
+    full_price_at: Option<String>,
 }
 
 impl EffectiveStrategy {
@@ -67,6 +67,7 @@ impl EffectiveStrategy {
             strategy: asked,
             asked,
             fallback_reason: None,
+            full_price_at: None,
         }
     }
 
@@ -88,9 +89,29 @@ impl EffectiveStrategy {
                 strategy: Strategy::Sync,
                 asked,
                 fallback_reason: Some(format!("{provider} has no Batch API: runs sync")),
+                full_price_at: plan::has_allowance(provider).then(|| provider.to_owned()),
             },
             _ => Self::possible(asked),
         }
+    }
+
+    /// Whether prompts cost no more than was asked for: a paid provider without a Batch API sells at full
+    /// price what a batch has for half of it. Local servers and `extract` cost the same either way.
+    ///
+    /// # Errors
+    /// When they cost more, with the providers that have a Batch API.
+    pub fn check_price(&self) -> Result<(), Error> {
+        let Some(provider) = &self.full_price_at else {
+            return Ok(());
+        };
+        let Err(error) = known(provider)?.batch_api() else {
+            return Ok(());
+        };
+        let why = format!(
+            "every prompt would be bought at full price, since {}",
+            error.message()
+        );
+        Err(Error::new(ErrorKind::Invalid, why))
     }
 }
 

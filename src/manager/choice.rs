@@ -15,13 +15,13 @@ pub struct ProviderQuery {
     base_url: Option<String>,
     embeddings: bool,
     models_named: bool,
-    or_extract: bool,
     /// Whose headers these are.
     headers: Option<(String, Vec<CallHeader>)>,
 }
 
 impl ProviderQuery {
-    /// Whoever `llm.provider` names, else the first usable one that asks a model.
+    /// The provider that `llm.provider` names, else the first usable one. `extract`, which asks no model, is
+    /// used only if it is named.
     pub fn new() -> Self {
         Self::default()
     }
@@ -43,12 +43,6 @@ impl ProviderQuery {
     /// Whether a provider will do that has no model for requests that name none. Default: no.
     pub fn every_request_names_a_model(mut self, yes: bool) -> Self {
         self.models_named = yes;
-        self
-    }
-
-    /// Whether `extract`, which is no model, is taken where nobody else can be. Default: no.
-    pub fn or_extract(mut self, yes: bool) -> Self {
-        self.or_extract = yes;
         self
     }
 
@@ -107,9 +101,7 @@ impl ProviderQuery {
     ) -> Result<(ProviderStatus, Vec<ProviderStatus>), ProviderChoiceError> {
         let mut all = survey(model, self.models_named);
         let fits = |status: &ProviderStatus| {
-            status.usable
-                && (status.embeddings || !self.embeddings)
-                && (self.or_extract || status.provider != "extract")
+            status.usable && (status.embeddings || !self.embeddings) && status.provider != "extract"
         };
         match all.iter().position(fits) {
             Some(at) => {
@@ -299,7 +291,7 @@ impl fmt::Display for ProviderChoiceError {
             Self::Setting(error) => f.write_str(error.message()),
             Self::Unusable(status) => write!(f, "{}: {}", status.provider, status.reason),
             Self::Nobody(_) => {
-                f.write_str("no provider can be used: name one by llm.provider, and set its key")
+                f.write_str("no provider can be used: set the key of one and name a model (llm.model), start a local server, or set llm.provider to extract")
             }
             Self::Fallback(why) => f.write_str(why),
         }

@@ -172,7 +172,7 @@ impl CallSettings {
     /// Calls in flight at a provider.
     pub(super) fn concurrency(&self, status: &ProviderStatus, caller: Caller) -> Concurrency {
         let start = status.default_concurrency;
-        let by_itself = caller == Caller::Run && has_allowance(status);
+        let by_itself = caller == Caller::Run && has_allowance(status.provider);
         match self.calls {
             Some(calls) => Concurrency::Fixed(calls),
             None if status.provider != "extract" && (self.finds_calls || by_itself) => {
@@ -225,8 +225,11 @@ impl CallSettings {
         let shares = caller == Caller::Worker
             || self.rpm.is_some()
             || self.tpm.is_some()
-            || has_allowance(&choice.first)
-            || choice.fallbacks.iter().any(has_allowance);
+            || has_allowance(choice.first.provider)
+            || choice
+                .fallbacks
+                .iter()
+                .any(|status| has_allowance(status.provider));
         let folder = data_dir.filter(|_| shares);
         RoutePlan {
             first: RouteStep {
@@ -274,13 +277,13 @@ fn whole(calls: usize) -> u32 {
 }
 
 fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
-    match has_allowance(status) {
+    match has_allowance(status.provider) {
         true => limits.assume_requests_per_minute(ASSUMED_RPM),
         false => limits,
     }
 }
 
 /// Whether a provider allows so much a minute; a server of one's own has slots and no allowance.
-fn has_allowance(status: &ProviderStatus) -> bool {
-    !matches!(status.provider, "local" | "extract")
+pub(super) fn has_allowance(provider: &str) -> bool {
+    !matches!(provider, "local" | "extract")
 }

@@ -119,12 +119,15 @@ impl Refusal {
             self.print_json();
         }
         if !json || !quiet {
-            let hint = self
-                .hint
-                .map_or_else(String::new, |hint| format!("; {hint}"));
-            display::error(&format!("{}{hint}", self.message));
+            display::error(&self.text());
         }
         self.exit
+    }
+
+    /// What happened and what to do about it, for people.
+    pub fn text(&self) -> String {
+        let hint = self.hint.iter().map(|hint| format!("; {hint}"));
+        format!("{}{}", self.message, hint.collect::<String>())
     }
 
     /// Prints the error for scripts.

@@ -12,7 +12,6 @@ use batchwright::provider::{CallHeader, ProviderStatus};
 use batchwright::{Context, LlmConfig, Settings, Strategy};
 
 use super::args::shared::{BatchProviderArgs, ProviderArgs};
-use super::display;
 use super::exit::{About, Refusal};
 use super::format::span;
 use super::settings::{refused, settings};
@@ -24,8 +23,6 @@ pub struct Chosen {
     beside: Beside,
     /// Requests that name no model, if known.
     unnamed: Option<u64>,
-    /// No model at all; by choice, or since nothing else was found.
-    extract: Option<Extracting>,
 }
 
 /// What flags add to the settings.
@@ -55,18 +52,13 @@ impl Beside {
     }
 }
 
-/// Why `extract` answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Extracting {
-    Named,
-    /// With what was set up halfway, for whoever meant something else.
-    NothingElse(Vec<String>),
-}
-
 const NO_MODEL: &str = "extract is no model: each answer is the first 300 characters of its text";
-const TO_ASK_A_MODEL: &str = "To ask a model: set a provider's key, such as OPENAI_API_KEY, and name \
-                              --model; or start a local server (llama.cpp, Ollama, LM Studio); or \
-                              name one by --base-url. What each lacks: batchwright providers";
+/// What to do if no provider can be used.
+const A_MODEL: &str = "use one of these:\n  a key and a model: set OPENAI_API_KEY or another provider's key, and add --model NAME\
+                       \n  a local model: start llama.cpp, Ollama or LM Studio, or add --base-url URL";
+const NO_MODEL_NEEDED: &str =
+    "\n  no model, only the first 300 characters of each text: add --provider extract";
+const WHAT_EACH_LACKS: &str = "\nWhat each provider lacks: batchwright providers";
 
 impl Chosen {
     /// The name of the first provider.
@@ -81,12 +73,7 @@ impl Chosen {
 
     /// False when `extract` comes first.
     pub fn asks_a_model(&self) -> bool {
-        self.extract.is_none()
-    }
-
-    /// True when `extract` answers since no model can be asked.
-    pub fn fell_to_extract(&self) -> bool {
-        matches!(self.extract, Some(Extracting::NothingElse(_)))
+        self.choice.first.provider != "extract"
     }
 
     /// For answers in JSON: `extract` has none to give, and as a fallback it would only put its own
@@ -107,17 +94,10 @@ impl Chosen {
         Ok(self)
     }
 
-    /// Says that no model answers; who asked for quiet may have meant something else, and hears
-    /// it too.
-    pub fn warn_of_extract(&self, quiet: bool) {
-        match &self.extract {
-            Some(Extracting::NothingElse(halfway)) => {
-                let unheard = halfway.iter().filter(|_| quiet);
-                unheard.for_each(|line| display::say(line));
-                display::say(&format!("{NO_MODEL}. {TO_ASK_A_MODEL}"));
-            }
-            Some(Extracting::Named) if !quiet => display::say(NO_MODEL),
-            Some(Extracting::Named) | None => {}
+    /// Says that no model answers.
+    pub fn warn_of_extract(&self, say: &dyn Fn(String)) {
+        if !self.asks_a_model() {
+            say(NO_MODEL.to_owned());
         }
     }
 
@@ -254,8 +234,6 @@ pub struct Asked<'a> {
     pub provider: &'a ProviderArgs,
     /// Vectors and no answers.
     pub embed: bool,
-    /// Take `extract`, which is no model, where nobody else can be.
-    pub or_extract: bool,
     /// Requests that name no model, if known.
     pub unnamed: Option<u64>,
     /// The tier that every request asks for.
@@ -272,7 +250,6 @@ pub fn choose(
     let Asked {
         provider: args,
         embed,
-        or_extract,
         unnamed,
         service_tier,
         beside,
@@ -280,17 +257,14 @@ pub fn choose(
     let query = with_headers(ProviderQuery::new(), args, settings)?
         .base_url(args.base_url.clone())
         .embeddings(embed)
-        .every_request_names_a_model(unnamed == Some(0))
-        .or_extract(or_extract);
+        .every_request_names_a_model(unnamed == Some(0));
     let choice = query.choose(settings);
-    let choice = choice.map_err(|error| not_chosen(error, embed, or_extract))?;
+    let choice = choice.map_err(|error| not_chosen(error, embed))?;
     if let Some(tier) = service_tier {
         let checked = choice.first.check_service_tier(tier);
         checked.map_err(|error| Refusal::usage(format!("--service-tier: {}", error.message())))?;
     }
-    let halfway = tell_choice(&choice, args, embed, say);
-    let extract = (choice.first.provider == "extract")
-        .then(|| halfway.map_or(Extracting::Named, Extracting::NothingElse));
+    tell_choice(&choice, args, embed, say);
     if args.fallback_blocked && choice.fallbacks.is_empty() {
         return Err(Refusal::usage(
             "--fallback-blocked needs --fallback: there is no provider to ask next",
@@ -301,7 +275,6 @@ pub fn choose(
         settings: settings.clone(),
         beside,
         unnamed,
-        extract,
     };
     // What cannot work is refused before anything is touched.
     chosen.check()?;
@@ -376,64 +349,61 @@ fn headers_of_nobody() -> Refusal {
     bad_header("it goes to one provider alone: name that with --provider")
 }
 
-/// Why nobody was chosen, for people.
-fn not_chosen(error: ProviderChoiceError, embed: bool, or_extract: bool) -> Refusal {
+/// Why no provider was chosen, for people.
+fn not_chosen(error: ProviderChoiceError, embed: bool) -> Refusal {
     let message = error.to_string();
     match error {
         ProviderChoiceError::Setting(_) => Refusal::usage(message),
         ProviderChoiceError::Fallback(_) => Refusal::usage(message).about(About::Provider),
-        ProviderChoiceError::Nobody(_) if !or_extract => Refusal::could_not_run(
-            "no provider is usable, see batchwright providers; to have jobs answered with the \
-             beginning of their own text, name --provider extract",
-        ),
         ProviderChoiceError::Nobody(all) => {
-            let what = if embed { " that makes embeddings" } else { "" };
-            let why = format!("no provider{what} can be used: {}", lacks(&all, embed));
-            Refusal::could_not_run(why)
+            let (what, without) = if embed {
+                (" that makes embeddings", "")
+            } else {
+                ("", NO_MODEL_NEEDED)
+            };
+            let mut why: Vec<String> = half_configured(&all, embed).collect();
+            why.push(lacks(&all, embed));
+            why.retain(|part| !part.is_empty());
+            let why = format!("no provider{what} can be used: {}", why.join("; "));
+            Refusal::usage(why)
                 .about(About::Provider)
-                .hint(TO_ASK_A_MODEL)
+                .hint(format!("{A_MODEL}{without}{WHAT_EACH_LACKS}"))
         }
         _ => Refusal::could_not_run(message).about(About::Provider),
     }
 }
 
-/// Says who was taken where nobody was named, and why; returns what was said of those that were set up
-/// halfway.
-fn tell_choice(
-    choice: &ProviderChoice,
-    args: &ProviderArgs,
-    embed: bool,
-    say: &dyn Fn(String),
-) -> Option<Vec<String>> {
-    let passed = choice.passed.as_ref()?;
+/// Why providers cannot be used for which something was set, a line for each.
+fn half_configured(all: &[ProviderStatus], embed: bool) -> impl Iterator<Item = String> {
+    let halfway = all.iter().filter(|status| status.half_configured());
+    halfway.map(move |status| {
+        let why = if status.embeddings || !embed {
+            &status.reason
+        } else {
+            "it makes no embeddings"
+        };
+        format!("not {}: {why}", status.provider)
+    })
+}
+
+/// Says which provider was taken where none was named, and why not those before it.
+fn tell_choice(choice: &ProviderChoice, args: &ProviderArgs, embed: bool, say: &dyn Fn(String)) {
+    let Some(passed) = &choice.passed else {
+        return;
+    };
     if args.base_url.is_some() {
         let who = "taking an OpenAI-compatible server (local)";
-        say(format!("--base-url without --provider: {who}"));
-        return None;
+        return say(format!("--base-url without --provider: {who}"));
     }
-    let fits = |status: &ProviderStatus| status.embeddings || !embed;
-    let mut halfway = Vec::new();
-    for passed in passed.iter().filter(|passed| passed.half_configured()) {
-        let why = match fits(passed) {
-            true => &passed.reason,
-            false => "it makes no embeddings",
-        };
-        let line = format!("not {}: {why}", passed.provider);
-        halfway.push(line.clone());
-        say(line);
-    }
+    half_configured(passed, embed).for_each(say);
     let lacks = lacks(passed, embed);
     let chosen = &choice.first;
-    // What extract gives is told in a warning of its own.
-    let taking = match chosen.provider {
-        "extract" => "taking extract".to_owned(),
-        name => format!("taking {name}: {}", chosen.reason),
-    };
-    say(match lacks.is_empty() {
-        true => taking,
-        false => format!("{lacks} (see batchwright providers); {taking}"),
+    let taking = format!("taking {}: {}", chosen.provider, chosen.reason);
+    say(if lacks.is_empty() {
+        taking
+    } else {
+        format!("{lacks} (see batchwright providers); {taking}")
     });
-    Some(halfway)
 }
 
 fn once_loaded(
@@ -571,7 +541,6 @@ mod tests {
             let asked = Asked {
                 provider: &args,
                 embed: false,
-                or_extract: true,
                 unnamed: Some(1),
                 service_tier: None,
                 beside: Beside {

@@ -6,21 +6,27 @@ use batchwright::{Context, LlmManager, Settings, Strategy};
 
 use super::args::worker::WorkerArgs;
 use super::data_dir::data_dir;
+use super::display;
 use super::exit::Refusal;
 use super::provider::{self, Asked, Beside};
 use super::settings::refused;
+use super::strategy;
 
 /// What makes the worker, once a server that still loads its model has done so.
 pub fn manager(
     args: &WorkerArgs,
     settings: &Settings,
     ctx: &Context,
-    say: &dyn Fn(String),
+    quiet: bool,
 ) -> Result<LlmManager, Refusal> {
+    let say = &|line: String| {
+        if !quiet {
+            display::say(&line);
+        }
+    };
     let asked = Asked {
         provider: &args.provider,
         embed: false,
-        or_extract: false,
         // Jobs that name no model and find no default fail one by one, with a clear word.
         unnamed: Some(0),
         service_tier: None,
@@ -39,8 +45,11 @@ pub fn manager(
     let chosen = chosen.once_loaded(ctx, say)?;
     chosen.check()?;
     let manager = chosen.manager()?;
-    if let Some(reason) = manager.effective_strategy().fallback_reason {
-        log::warn!("llm.bulk_strategy=batch: {reason}");
+    let effective = manager.effective_strategy();
+    strategy::refuse_full_price(&effective, settings)?;
+    if let Some(why) = effective.fallback_reason.filter(|_| quiet) {
+        // Also with --quiet: it may cost twice as much as the setting asks for.
+        display::say(&format!("strategy: {why}"));
     }
     Ok(manager)
 }

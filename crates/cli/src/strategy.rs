@@ -1,10 +1,12 @@
 //! How a run is carried out, and why.
 
+use batchwright::config::SettingSource;
+use batchwright::plan::EffectiveStrategy;
 use batchwright::{Settings, Strategy};
 
 use super::args::run::{OnError, RunArgs};
 use super::args::shared::TaskArg;
-use super::exit::Refusal;
+use super::exit::{About, Refusal};
 use super::provider::Chosen;
 use super::settings::refused;
 
@@ -14,6 +16,26 @@ pub struct RunStrategy {
     pub strategy: Strategy,
     /// Why it is another one than what was asked for.
     pub fallback_reason: Option<String>,
+}
+
+/// Refuses a flag that asks for half the price where only the full price can be had. A setting that was stored for other
+/// providers falls back instead.
+pub fn refuse_full_price(
+    effective: &EffectiveStrategy,
+    settings: &Settings,
+) -> Result<(), Refusal> {
+    let setting = settings.explain("llm.bulk_strategy").map_err(refused)?;
+    match (setting.source, effective.check_price()) {
+        (SettingSource::Flag(flag), Err(error)) => Err(Refusal::usage(format!(
+            "{flag} batch: {}",
+            error.message()
+        ))
+        .about(About::Provider)
+        .hint(format!(
+            "use {flag} sync to pay the full price, or --provider NAME for one with a Batch API"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 impl RunStrategy {
@@ -29,14 +51,9 @@ impl RunStrategy {
                 strategy: Strategy::Sync,
                 fallback_reason: Some("vectors are not made in batches: runs sync".to_owned()),
             },
-            (Strategy::Batch, Some(chosen)) if chosen.fell_to_extract() => {
-                return Err(Refusal::could_not_run(
-                    "no provider is usable, so there is nobody to hand batches to: batchwright \
-                     providers tells what is missing; --strategy sync runs without",
-                ));
-            }
             (_, Some(chosen)) => {
                 let effective = chosen.effective(asked);
+                refuse_full_price(&effective, settings)?;
                 Self {
                     strategy: effective.strategy,
                     fallback_reason: effective.fallback_reason,

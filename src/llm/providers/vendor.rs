@@ -464,7 +464,7 @@ impl Vendor {
     }
 
     /// The vendor's Batch API, or the refusal of one that has none, with the names of those that do.
-    pub(super) fn batch_api(&self) -> Result<Batches, Error> {
+    pub(crate) fn batch_api(&self) -> Result<Batches, Error> {
         self.batches.ok_or_else(|| {
             let having = VENDORS.iter().filter(|vendor| vendor.batches.is_some());
             let names: Vec<&str> = having.map(|vendor| vendor.name).collect();

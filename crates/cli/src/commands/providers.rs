@@ -32,7 +32,10 @@ fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
 fn taken(settings: &Settings, list: &[ProviderStatus]) -> Option<usize> {
     let named = match settings.provider() {
         Ok(Some(named)) => named,
-        Ok(None) => return list.iter().position(|status| status.usable),
+        Ok(None) => {
+            let taken = |status: &ProviderStatus| status.usable && status.provider != "extract";
+            return list.iter().position(taken);
+        }
         Err(error) => {
             display::say(error.message());
             return None;

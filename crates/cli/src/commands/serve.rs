@@ -50,7 +50,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
     let watch = worker::settings(&args.worker)?;
     let settings = watch.settings().clone();
     let store = worker::store(&args.worker)?;
-    let manager = routes::manager(&args.worker, &settings, &ctx, &say)?;
+    let manager = routes::manager(&args.worker, &settings, &ctx, quiet)?;
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }

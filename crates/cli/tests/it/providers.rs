@@ -156,21 +156,22 @@ fn the_providers_without_a_key_take_one_line() {
 
 #[test]
 fn where_nobody_can_be_asked_the_run_says_what_to_do() {
-    let ended = found(&[]).expect(0);
+    let ended = found(&[]).expect(2);
     ended
-        .says("taking extract")
-        .says("To ask a model: set a provider's key, such as OPENAI_API_KEY")
-        .says("start a local server");
+        .says("a key and a model: set OPENAI_API_KEY")
+        .says("a local model: start llama.cpp")
+        .says("add --provider extract");
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
     let none = desk
         .plain("run in.jsonl -o out.jsonl --task embed")
-        .expect(1);
+        .expect(2);
     assert!(
         none.error()
             .contains("no key for openai, gemini, mistral, openrouter, together"),
         "{}",
         none.stderr
     );
-    none.says("To ask a model: set a provider's key");
+    let none = none.says("a key and a model: set OPENAI_API_KEY");
+    assert!(!none.stderr.contains("extract"), "{}", none.stderr);
 }

@@ -64,9 +64,12 @@ fn bad_usage_is_2() {
             "run in.jsonl --provider opnai",
             "expected one of: groq, anthropic, openai, gemini",
         ),
-        ("run in.jsonl --ordered", "not a regular file"),
         (
-            "run in.jsonl --template {{a -o out.jsonl",
+            "run in.jsonl --provider extract --ordered",
+            "not a regular file",
+        ),
+        (
+            "run in.jsonl --provider extract --template {{a -o out.jsonl",
             "column 1 is not closed",
         ),
         (
@@ -156,7 +159,7 @@ fn the_providers_are_shown_as_a_table_and_as_json() {
     let desk = Desk::new();
     let table = desk.plain("providers").expect(0);
     assert_eq!(table.stderr, "");
-    for words in ["GROQ_API_KEY", "no usable server at", "* extract", "embed"] {
+    for words in ["GROQ_API_KEY", "no usable server at", "  extract", "embed"] {
         assert!(table.stdout.contains(words), "no {words}: {}", table.stdout);
     }
     let sim = simulator(SimConfig::default().models(["tiny", "big"]));
@@ -181,16 +184,32 @@ fn the_providers_are_shown_as_a_table_and_as_json() {
 }
 
 #[test]
-fn without_a_key_the_extract_is_taken_and_the_others_are_explained() {
+fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
     let desk = Desk::new();
     desk.write("in.txt", "one\ntwo\n");
-    let ended = desk.plain("run in.txt -o out.jsonl").expect(0);
-    let ended = ended.says("no key for groq, anthropic, openai, gemini, mistral, xai");
-    let ended = ended.says("not local: no usable server").says(NOBODY);
-    let ended = ended.says("taking extract").says("first 300 characters");
-    assert!(ended.stderr.contains("2 completed"), "{}", ended.stderr);
+    let ended = desk.plain("run in.txt -o out.jsonl --quiet").expect(2);
+    let error = ended.error();
+    for words in [
+        "no key for groq, anthropic, openai, gemini, mistral, xai",
+        "not local: no usable server",
+        NOBODY,
+        "add --model NAME",
+        "start llama.cpp, Ollama or LM Studio",
+        "add --provider extract",
+    ] {
+        assert!(ended.stderr.contains(words), "no {words}: {error}");
+    }
+    assert!(!desk.path("out.jsonl").exists());
+    // A dry run calls no provider and needs none.
+    let words = "run in.txt -o out.jsonl --dry-run --json";
+    let ended = desk.plain(words).expect(0);
+    ended.says("nothing could be sent: no provider can be used");
+
+    let ended = desk.plain("run in.txt -o out.jsonl --provider extract");
+    ended.expect(0).says("extract is no model");
     let lines = desk.results("out.jsonl");
     assert!(lines.iter().all(|line| line["provider"] == "extract"));
+    assert!(lines.iter().all(|line| line.get("degraded").is_none()));
 }
 
 #[test]

@@ -194,13 +194,56 @@ fn a_provider_without_a_batch_api_runs_sync_and_says_why() {
     assert!(!desk.path(HOME).join("llm_jobs.db").exists());
 }
 
+/// Half the price was asked for: the full price is paid only where a setting that was stored for other providers asks,
+/// and never in silence.
+#[test]
+fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reported_as_a_setting() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    let at_deepseek = |words: &str| {
+        let mut command = desk.command(words.split(' '));
+        let url = sim.base_url();
+        command
+            .args(["--provider", "deepseek", "--model", "m", "--base-url", &url])
+            .env("DEEPSEEK_API_KEY", "sk-0123456789abcdef");
+        Running::start(&mut command).wait()
+    };
+    for command in [
+        "run in.jsonl -o out.jsonl",
+        "work --until-empty",
+        "serve --port 0",
+    ] {
+        let words = format!("{command} --quiet --data-dir data --strategy batch");
+        let refused = at_deepseek(&words).expect(2);
+        refused
+            .says("--strategy batch: every prompt would be bought at full price")
+            .says("deepseek has no Batch API; these have one: groq,")
+            .says("use --strategy sync")
+            .says("--provider NAME");
+        assert_eq!(sim.stats().calls, 0, "{command}");
+    }
+    assert!(!desk.path("out.jsonl").exists());
+
+    let set = "config set llm.bulk_strategy batch --data-dir data";
+    Running::start(&mut desk.command(set.split(' ')))
+        .wait()
+        .expect(0);
+    let why = "strategy: deepseek has no Batch API: runs sync";
+    for command in ["run in.jsonl -o out.jsonl", "work --until-empty"] {
+        let ended = at_deepseek(&format!("{command} --quiet --data-dir data"));
+        let ended = ended.expect(0).says(why);
+        assert_eq!(ended.stderr.matches(why).count(), 1, "{}", ended.stderr);
+    }
+    assert_eq!((sim.stats().calls, sim.batch_stats().created), (3, 0));
+}
+
 #[test]
 fn nobody_to_hand_batches_to_is_an_error_and_no_answer_of_extract() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     let words = "run in.jsonl -o out.jsonl --strategy batch --data-dir data";
     let ended = Running::start(&mut desk.command(words.split(' '))).wait();
-    ended.expect(1);
+    ended.expect(2);
     assert!(!desk.path("out.jsonl").exists());
 }
 

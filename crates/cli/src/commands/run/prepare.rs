@@ -14,13 +14,13 @@ use super::summary::{self, Setup};
 use super::via_queue::ViaQueue;
 use crate::args::run::RunArgs;
 use crate::data_dir::data_dir;
+use crate::display;
 use crate::exit::{About, Early, Refusal};
 use crate::input::{first_checked, on_disk};
 use crate::provider::{self, Chosen};
 use crate::reuse::{self, ReuseStore};
 use crate::session::Session;
 use crate::settings::refused;
-use crate::strategy::RunStrategy;
 
 pub struct Prepared {
     pub run: PreparedRun,
@@ -51,7 +51,6 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let mut run = compare(args, prompts, queue, models, dedupe)?;
     let mut plan = run.plan().clone();
     say_plan(args, &plan, session);
-    refuse_extract_over_answers(resolved.provider.as_ref().ok(), &plan)?;
 
     let mut setup = Setup {
         rpm: resolved.settings.requests_per_minute().map_err(refused)?,
@@ -66,6 +65,9 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
             provider::note_changed_default(&plan, model.as_deref(), &|line| session.say(line));
         }
         None
+    } else if let (true, Err(refusal)) = (args.dry_run, &resolved.provider) {
+        session.say(format!("nothing could be sent: {}", refusal.text()));
+        None
     } else {
         let chosen = made_ready(args, resolved.provider?, resolved.provider_notes, session)?;
         if let Some(output) = &args.output {
@@ -79,9 +81,17 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         };
         run.check_files(&chosen)?;
         session.say(chosen.line(setup.concurrency));
-        let lines = strategy_lines(&run, &setup.strategy, &chosen)?;
-        lines.iter().for_each(|line| session.say(line));
-        chosen.warn_of_extract(args.show.say.quiet);
+        if let Some(why) = &setup.strategy.fallback_reason {
+            // Also with --quiet: it may cost twice as much as the setting asks for.
+            display::say(&format!("strategy: {why}"));
+        }
+        if let PreparedRun::ViaQueue(run) = &run {
+            let lines = run
+                .queue
+                .lines(&chosen, run.plan(), setup.strategy.strategy)?;
+            lines.iter().for_each(|line| session.say(line));
+        }
+        chosen.warn_of_extract(&|line| session.say(line));
         chosen.warn_of_fallbacks(&|line| session.say(line));
         if resolved.unnamed != Some(0) && args.provider.model.is_none() {
             let default = chosen.default_model();
@@ -230,18 +240,6 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     }
 }
 
-/// Refuses to replace answers of models by the beginnings of their texts where no model can be asked.
-fn refuse_extract_over_answers(chosen: Option<&Chosen>, plan: &RunPlan) -> Result<(), Refusal> {
-    let fallen = chosen.is_some_and(Chosen::fell_to_extract);
-    if fallen && plan.changed > 0 && plan.models_before.iter().any(|model| model != "extract") {
-        return Err(Refusal::could_not_run(format!(
-            "no model can be asked, and extract would replace answers of {}: name a provider",
-            plan.models_before.join(", ")
-        )));
-    }
-    Ok(())
-}
-
 /// The provider, once its server has loaded its model; a dry run does not wait for that.
 fn made_ready(
     args: &RunArgs,
@@ -266,18 +264,4 @@ fn made_ready(
         }
     }
     Ok(chosen)
-}
-
-/// Lines on the strategy, where it is not plain calls or not the one that was asked for.
-fn strategy_lines(
-    run: &PreparedRun,
-    strategy: &RunStrategy,
-    chosen: &Chosen,
-) -> Result<Vec<String>, Refusal> {
-    let reason = strategy.fallback_reason.iter();
-    let mut lines: Vec<String> = reason.map(|why| format!("strategy: {why}")).collect();
-    if let PreparedRun::ViaQueue(run) = run {
-        lines.extend(run.queue.lines(chosen, run.plan(), strategy.strategy)?);
-    }
-    Ok(lines)
 }

@@ -135,7 +135,6 @@ fn choose_provider(
     let asked = Asked {
         provider: &args.provider,
         embed: args.prompt.task == TaskArg::Embed,
-        or_extract: true,
         unnamed,
         service_tier: args.prompt.service_tier.as_deref(),
         beside: Beside {
@@ -151,7 +150,9 @@ fn choose_provider(
     }
     match chosen {
         // There is no output yet, so everything would have to be sent.
-        Err(refusal) if !args.output.as_ref().is_some_and(|path| path.exists()) => {
+        Err(refusal)
+            if !args.dry_run && !args.output.as_ref().is_some_and(|path| path.exists()) =>
+        {
             Err(refusal.into())
         }
         chosen => Ok(chosen),

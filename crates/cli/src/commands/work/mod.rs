@@ -40,7 +40,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     };
     let folder = worker::folder(&args.worker)?;
     let watch = worker::settings(&args.worker)?;
-    let manager = routes::manager(&args.worker, watch.settings(), &ctx, &say)?;
+    let manager = routes::manager(&args.worker, watch.settings(), &ctx, args.show.say.quiet)?;
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
