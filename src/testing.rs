@@ -254,13 +254,17 @@ impl LlmClient for ScriptedClient {
         Ok(answer.remove(0).unwrap_or(echo))
     }
 
-    fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+    fn embed(
+        &self,
+        requests: &[&Request],
+        ctx: &Context,
+    ) -> Result<Vec<Result<Response, Error>>, Error> {
         self.state.lock().packs.push(requests.len());
         let texts: Vec<String> = requests.iter().map(|request| prompt(request)).collect();
         let answers = self.call(requests, &texts, ctx)?.into_iter().zip(&texts);
         let vector = |text: &str| Response::vector("scripted", scripted_vector(text));
         Ok(answers
-            .map(|(answer, text)| answer.unwrap_or_else(|| vector(text)))
+            .map(|(answer, text)| Ok(answer.unwrap_or_else(|| vector(text))))
             .collect())
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
+use crate::base::error::Error;
 use crate::engine::dispatch::Dispatcher;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
@@ -16,16 +17,24 @@ use crate::observe::tally::Measure;
 use super::work::{Job, Sink};
 use crate::engine::pack::Backlog;
 
-/// The answers to a pack, in its order, and how long the call took.
+/// The answers to a pack, in its order, and how long the call took. Some texts of a pack may have failed.
 pub(crate) struct Answered {
-    pub responses: Vec<Response>,
+    pub responses: Vec<Result<Response, Error>>,
     pub took: Duration,
+}
+
+impl Answered {
+    pub fn failures(&self) -> impl Iterator<Item = &Error> {
+        self.responses
+            .iter()
+            .filter_map(|response| response.as_ref().err())
+    }
 }
 
 pub(crate) fn measure(done: &Answered) -> Measure {
     Measure {
         took: done.took,
-        ..Measure::of(&done.responses)
+        ..Measure::of(done.responses.iter().flatten())
     }
 }
 

@@ -78,6 +78,8 @@ pub(crate) struct Lines {
     pub superseded: u64,
     /// Items that share a failure.
     pub failed: Option<(Error, u64)>,
+    /// Failures of single texts of a pack.
+    pub failures: Vec<Error>,
 }
 
 impl Lines {
@@ -195,17 +197,38 @@ pub(crate) fn call_for_lines<T: Identified>(
         timer.end_call(tries.first, now);
         let time = timer.split(tries.first, now);
         let pack = requests.iter().zip(tasks);
-        for (mut response, (request, task)) in answered.responses.into_iter().zip(pack) {
+        for (result, (request, task)) in answered.responses.into_iter().zip(pack) {
             let Some(named) = task.named() else { continue };
-            // Some replies do not say who made them.
-            let asked = || route.asked(tries.step, request).1;
-            response.model = response.model.or_else(asked);
+            let (provider, model) = route.asked(tries.step, request);
             let earlier = route.earlier(tries.trail, request);
-            let outcome = outcome(named, None, earlier, &tries, time, Ok(response));
+            let outcome = match result {
+                Ok(mut response) => {
+                    // Some replies do not say who made them.
+                    response.model = response.model.or(model);
+                    outcome(named, None, earlier, &tries, time, Ok(response))
+                }
+                Err(error) => {
+                    let error = match replies {
+                        Some(replies) => replies.put(error),
+                        None => error,
+                    };
+                    lines.failures.push(error.clone());
+                    let named = &Named {
+                        model,
+                        ..named.clone()
+                    };
+                    outcome(named, Some(provider), earlier, &tries, time, Err(error))
+                }
+            };
             write(&mut lines.bytes, &outcome)?;
-            keep(tries.step, request, &outcome);
-            if !task.is_alone() {
-                task.answered(outcome, &mut lines);
+            let is_answer = outcome.is_success();
+            if is_answer {
+                keep(tries.step, request, &outcome);
+            }
+            match task.is_alone() {
+                true => {}
+                false if is_answer => task.answered(outcome, &mut lines),
+                false => task.failed(outcome, &mut lines),
             }
         }
         Ok(lines)
@@ -349,6 +372,10 @@ impl LineSink<'_> {
         match result {
             Ok(lines) => {
                 self.superseded += lines.superseded;
+                lines
+                    .failures
+                    .iter()
+                    .for_each(|error| tally.failed(error, 1));
                 if let Some((error, items)) = &lines.failed {
                     tally.failed_as_equals(error, *items);
                 }
@@ -374,6 +401,10 @@ pub(crate) fn each_line(lines: &[u8]) -> Vec<Vec<u8>> {
 
 impl<T: Identified> Sink<T> for LineSink<'_> {
     type Done = Lines;
+
+    fn failure_of_one(done: &Lines) -> Option<&Error> {
+        done.failures.first()
+    }
 
     fn put(
         &mut self,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -16,7 +17,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::thread::{spawn, spawn_scoped};
 use crate::config::choices::Dedupe;
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
+use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::run::{
     CallsAtOnce, Finish, MOST_THREADS, Observer, Outlet, RunSetup, TICK, Waker, bad_concurrency,
@@ -112,6 +113,8 @@ pub struct Bulk<'a> {
     ctx: Context,
     dedupe: Dedupe,
     notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
+    /// Set by [`Outcomes::finish`]: start no further call.
+    stopping: Arc<AtomicBool>,
 }
 
 impl<'a> Bulk<'a> {
@@ -124,6 +127,7 @@ impl<'a> Bulk<'a> {
             ctx: Context::new(),
             dedupe: Dedupe::default(),
             notifier: None,
+            stopping: Arc::default(),
         }
     }
 
@@ -417,7 +421,12 @@ impl<'a> Bulk<'a> {
             tick: TICK,
         };
         let notifier = self.notifier.as_deref();
-        let look = |d: &mut Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| progress(d, now);
+        let look = |d: &mut Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| {
+            if self.stopping.load(Ordering::SeqCst) {
+                d.handle(Event::Stop(StopReason::SinkClosed), now);
+            }
+            progress(d, now)
+        };
         let mut observer = Observer {
             look: &look,
             show: &mut |progress| {
@@ -445,9 +454,10 @@ impl<'a> Bulk<'a> {
 }
 
 impl Bulk<'static> {
-    /// Streams in the background: an iterator over outcomes in order of completion. Dropping it
-    /// cancels the run and joins its threads; only a thread blocked in `items.next()` may be left
-    /// behind.
+    /// Streams in the background: an iterator over outcomes in order of completion.
+    /// [`finish`](Outcomes::finish) ends the run early and keeps what was paid for. Dropping the iterator
+    /// aborts the calls in flight and joins the threads. In both cases a thread that is blocked in
+    /// `items.next()` may be left behind.
     ///
     /// ```
     /// use batchwright::{Bulk, Extract, Request};
@@ -462,7 +472,8 @@ impl Bulk<'static> {
         let (tx, rx) = bounded(self.calls.most.clamp(1, MOST_THREADS));
         // Dropping the iterator must end this run and nothing else of the caller's.
         self.ctx = self.ctx.child();
-        let ctx = self.ctx.clone();
+        let (ctx, stopping) = (self.ctx.clone(), self.stopping.clone());
+        let ends = stopping.clone();
         let run = move || {
             let total = exact(items.size_hint());
             let (waker, woken) = Waker::new();
@@ -471,14 +482,15 @@ impl Bulk<'static> {
                 .map_err(|e| misused(e.message().to_owned()))?;
             self.stream(source, total, (waker, woken), move |outcome| {
                 match tx.send(outcome) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
+                    Ok(()) if !ends.load(Ordering::SeqCst) => ControlFlow::Continue(()),
+                    _ => ControlFlow::Break(()),
                 }
             })
         };
         let runner = spawn("batchwright-bulk", run);
         Outcomes {
             ctx,
+            stopping,
             outcomes: Some(rx),
             runner: runner.ok(),
         }
@@ -488,19 +500,38 @@ impl Bulk<'static> {
 /// Outcomes of a run in the background, see [`Bulk::spawn`].
 pub struct Outcomes {
     ctx: Context,
+    stopping: Arc<AtomicBool>,
     outcomes: Option<Receiver<Outcome>>,
     runner: Option<thread::JoinHandle<Result<Summary, BulkError>>>,
 }
 
 impl Outcomes {
-    /// Waits for the end; outcomes not yet taken are dropped.
+    /// Ends the run: reads no further item, starts no further call, and waits for the calls in flight,
+    /// however long they take. To wait for all items instead, take outcomes until there are no more; then
+    /// this returns the summary.
     ///
     /// # Errors
-    /// When the run ended early.
+    /// When the run ended early, or outcomes were left that [`next`](Iterator::next) had not returned: then
+    /// the reason is [`StopReason::SinkClosed`]. [`BulkError::outcomes`] has all of them. Items that were
+    /// read and not sent are among them as [`ErrorKind::Cancelled`].
     pub fn finish(mut self) -> Result<Summary, BulkError> {
-        while self.next().is_some() {}
-        self.join()
-            .unwrap_or_else(|| Err(misused("the run's thread could not be started".to_owned())))
+        self.stopping.store(true, Ordering::SeqCst);
+        let mut left: Vec<Outcome> = self.by_ref().collect();
+        let end = self
+            .join()
+            .unwrap_or_else(|| Err(misused("the run's thread could not be started".to_owned())));
+        let reason = match end {
+            Ok(summary) if left.is_empty() => return Ok(summary),
+            Ok(_) => StopReason::SinkClosed,
+            Err(mut error) => {
+                left.append(&mut error.outcomes);
+                error.reason
+            }
+        };
+        Err(BulkError {
+            reason,
+            outcomes: left,
+        })
     }
 
     fn join(&mut self) -> Option<Result<Summary, BulkError>> {

@@ -63,6 +63,9 @@ fn ended<R: Borrow<Request>>(
         *error = route.dropped(request, &ticket.tries, error.clone());
     }
     count(tally, &end, measure);
+    if let Settled::Final(_, Ok(answered)) = &end {
+        answered.failures().for_each(|error| tally.failed(error, 1));
+    }
     let (ticket, result, own) = match end {
         Settled::Final(ticket, result) => (ticket, result, true),
         Settled::Unsent(ticket, error) => {
@@ -74,7 +77,7 @@ fn ended<R: Borrow<Request>>(
     let mut results = result.map(|answered| answered.responses.into_iter());
     for member in ticket.task {
         let result = match &mut results {
-            Ok(responses) => responses.next().ok_or_else(Error::cancelled),
+            Ok(responses) => responses.next().unwrap_or_else(|| Err(Error::cancelled())),
             Err(error) => Err(error.clone()),
         };
         let Item { index, request } = member.task;
@@ -94,6 +97,10 @@ pub(super) struct Slots<'r> {
 
 impl<R: Borrow<Request>> Sink<Item<R>> for Slots<'_> {
     type Done = Answered;
+
+    fn failure_of_one(done: &Answered) -> Option<&Error> {
+        done.failures().next()
+    }
 
     fn put(
         &mut self,
@@ -134,6 +141,10 @@ pub(super) struct Channel<'r> {
 
 impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
     type Done = Answered;
+
+    fn failure_of_one(done: &Answered) -> Option<&Error> {
+        done.failures().next()
+    }
 
     fn put(
         &mut self,

@@ -27,6 +27,11 @@ pub(crate) trait Sink<T> {
         false
     }
 
+    /// Why an item of a pack failed although the call brought answers to others.
+    fn failure_of_one(_done: &Self::Done) -> Option<&Error> {
+        None
+    }
+
     /// What needs no call.
     fn known(&self, _pack: &Pack<T>) -> Option<Self::Done> {
         None
@@ -80,6 +85,10 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
 
     fn known(&self, pack: &Pack<B::Task>) -> Option<K::Done> {
         self.sink.known(pack)
+    }
+
+    fn failure_of_one<'d>(&self, done: &'d K::Done) -> Option<&'d Error> {
+        K::failure_of_one(done)
     }
 
     fn has_more(&mut self) -> bool {

@@ -110,6 +110,11 @@ pub(crate) trait Work {
         true
     }
 
+    /// Why an item of a task failed although the call brought answers to others of it.
+    fn failure_of_one<'d>(&self, _done: &'d Self::Done) -> Option<&'d Error> {
+        None
+    }
+
     /// False while nothing is at hand that a slot could be used for, now or later; asked while all slots are in use.
     fn has_more(&mut self) -> bool {
         true

@@ -22,7 +22,8 @@ pub trait LlmClient: Send + Sync {
     /// with [`Error::with_usage`].
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error>;
 
-    /// One try to embed several texts with one call: one answer for each, in their order. All of
+    /// One try to embed several texts with one call: one answer or failure for each, in their order. The
+    /// failure of a single text ends that item; it is not tried again. All of
     /// them have [`RequestTask::Embed`](crate::client::RequestTask::Embed) and are alike in all but their text. If the
     /// call finally fails in a way that one of them may have caused ([`ErrorKind::Invalid`],
     /// [`Blocked`](ErrorKind::Blocked), [`Malformed`](ErrorKind::Malformed), or
@@ -31,7 +32,11 @@ pub trait LlmClient: Send + Sync {
     ///
     /// # Errors
     /// Any [`Error`]; its kind decides what happens next.
-    fn embed(&self, _requests: &[&Request], _ctx: &Context) -> Result<Vec<Response>, Error> {
+    fn embed(
+        &self,
+        _requests: &[&Request],
+        _ctx: &Context,
+    ) -> Result<Vec<Result<Response, Error>>, Error> {
         Err(Error::new(
             ErrorKind::Invalid,
             format!("{} makes no embeddings", self.provider()),
@@ -78,7 +83,11 @@ macro_rules! forward {
             fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
                 (**self).complete(request, ctx)
             }
-            fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+            fn embed(
+                &self,
+                requests: &[&Request],
+                ctx: &Context,
+            ) -> Result<Vec<Result<Response, Error>>, Error> {
                 (**self).embed(requests, ctx)
             }
             fn pack_limits(&self) -> PackLimits {

@@ -169,7 +169,12 @@ impl<'a> Route<'a> {
         let dispatcher = Dispatcher::new(work, self.limiter.clone(), options);
         let runner = |ticket: &Ticket<&Request>, ctx: &Context| {
             let reply = self.answers(&[ticket.task], &ticket.tries, ctx);
-            reply.map(|mut answers| answers.remove(0))
+            Reply {
+                result: reply.result.and_then(|mut answers| answers.remove(0)),
+                used: reply.used,
+                hints: reply.hints,
+                fatal: reply.fatal,
+            }
         };
         let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
         end.work.result.unwrap_or_else(|| {
@@ -213,7 +218,7 @@ impl<'a> Route<'a> {
         requests: &[&Request],
         tries: &Tries,
         ctx: &Context,
-    ) -> Reply<Vec<Response>> {
+    ) -> Reply<Vec<Result<Response, Error>>> {
         let is_heard = self.observer.is_some() || log::log_enabled!(log::Level::Debug);
         let Some(first) = requests.first().filter(|_| is_heard) else {
             return self.unobserved(requests, tries, ctx);
@@ -257,18 +262,30 @@ impl<'a> Route<'a> {
         requests: &[&Request],
         tries: &Tries,
         ctx: &Context,
-    ) -> Reply<Vec<Response>> {
+    ) -> Reply<Vec<Result<Response, Error>>> {
         if let [request] = requests
             && request.task != RequestTask::Embed
         {
-            return self.call(request, tries, ctx).map(|answer| vec![answer]);
+            return self
+                .call(request, tries, ctx)
+                .map(|answer| vec![Ok(answer)]);
         }
-        let vectors = match self.client(tries.step).embed(requests, ctx) {
+        let mut vectors = match self.client(tries.step).embed(requests, ctx) {
             Ok(vectors) => vectors,
             Err(error) => return error.into(),
         };
-        let used = Usage::sum(vectors.iter().filter_map(|vector| vector.usage));
-        let hints = vectors.first().map(Response::rate_hints);
+        // A text that is alone fails as a prompt does: it may be tried again.
+        if let ([_], [Err(_)]) = (requests, &vectors[..])
+            && let Some(Err(error)) = vectors.pop()
+        {
+            return error.into();
+        }
+        let usage = |vector: &Result<Response, Error>| match vector {
+            Ok(vector) => vector.usage,
+            Err(error) => error.usage(),
+        };
+        let used = Usage::sum(vectors.iter().filter_map(usage));
+        let hints = vectors.iter().flatten().next().map(Response::rate_hints);
         let result = match vectors.len() == requests.len() {
             true => Ok(vectors),
             false => Err(Error::new(

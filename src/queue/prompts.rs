@@ -120,6 +120,10 @@ pub(crate) fn call(
         let lines = responses.into_iter().zip(pack).zip(&requests);
         lines
             .map(|((response, task), request)| {
+                let response = match response {
+                    Ok(response) => response,
+                    Err(error) => return Ok(JobEnd::Failed(error)),
+                };
                 let spent = spent(paid(&response), &task.history);
                 let result = match task.kind.model_call() {
                     None => line(route, task, request, (&after, &timer), now, Ok(response))?,

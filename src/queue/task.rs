@@ -34,6 +34,18 @@ pub(crate) type Done = Vec<JobEnd>;
 pub(crate) enum JobEnd {
     /// Its result, and what that used.
     Result(Box<RawValue>, Option<Spent>),
+    /// It failed although the call brought results to others.
+    Failed(Error),
     /// It waits for others.
     Wait(Awaited),
+}
+
+impl JobEnd {
+    /// Why the job failed, if it did.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Result(..) | Self::Wait(_) => None,
+        }
+    }
 }

@@ -172,7 +172,10 @@ impl StoreWork {
                 ids: Some((task.claimed.process_id, task.claimed.job_id)),
                 kind: &task.claimed.lane.kind,
                 provider: asked.as_ref().map(|(provider, _)| provider.as_str()),
-                error: result.as_ref().err(),
+                error: match result {
+                    Ok(done) => done[at].error(),
+                    Err(error) => Some(error),
+                },
                 took: prompts::time(task, (&ticket.tries, &ticket.timer), now, wall)
                     .map_or(Duration::ZERO, |time| time.total()),
             });
@@ -201,31 +204,14 @@ impl StoreWork {
                             let outcome = ClaimOutcome::Completed { result, spent };
                             end(member, ticket, outcome)
                         }
+                        JobEnd::Failed(error) => failed(member, ticket, error, now),
                         JobEnd::Wait(awaited) => waits(&member.task, awaited, wall),
                     });
                 }
             }
             Settled::Final(ticket, Err(error)) => {
-                for member in &ticket.task {
-                    let task = &member.task;
-                    let result = match &*task.kind {
-                        Kind::Prompts {
-                            route, task: kind, ..
-                        } => {
-                            let been = (&ticket.tries, &ticket.timer);
-                            prompts::failure(route, *kind, task, been, now, error)
-                        }
-                        Kind::Host(_) => None,
-                    };
-                    let paid = error.paid();
-                    let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
-                    let outcome = ClaimOutcome::Failed {
-                        error: error.clone(),
-                        result,
-                        spent,
-                    };
-                    out.push(end(member, ticket, outcome));
-                }
+                let members = ticket.task.iter();
+                out.extend(members.map(|member| failed(member, ticket, error, now)));
             }
             Settled::Later(ticket, due, Some(error)) => {
                 for member in &ticket.task {
@@ -283,6 +269,32 @@ impl StoreWork {
         };
         end(member, ticket, outcome)
     }
+}
+
+fn failed(
+    member: &Member<JobTask>,
+    ticket: &Ticket<Pack<JobTask>>,
+    error: &Error,
+    now: Time,
+) -> Settlement {
+    let task = &member.task;
+    let result = match &*task.kind {
+        Kind::Prompts {
+            route, task: kind, ..
+        } => {
+            let been = (&ticket.tries, &ticket.timer);
+            prompts::failure(route, *kind, task, been, now, error)
+        }
+        Kind::Host(_) => None,
+    };
+    let paid = error.paid();
+    let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
+    let outcome = ClaimOutcome::Failed {
+        error: error.clone(),
+        result,
+        spent,
+    };
+    end(member, ticket, outcome)
 }
 
 fn end(
@@ -395,7 +407,12 @@ impl Work for StoreWork {
                     self.packed.items.settled(ticket.task.len());
                     continue;
                 }
-                Settled::Final(ticket, Ok(_)) => (ticket, Some(&mut self.tally.completed)),
+                Settled::Final(ticket, Ok(done)) => {
+                    let failed = done.iter().filter_map(JobEnd::error).count();
+                    self.tally.failed += failed as u64;
+                    self.tally.completed += (done.len() - failed) as u64;
+                    (ticket, None)
+                }
                 Settled::Final(ticket, Err(_)) => (ticket, Some(&mut self.tally.failed)),
                 Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
                 Settled::Later(ticket, ..) => (ticket, None),
@@ -412,6 +429,10 @@ impl Work for StoreWork {
 
     fn is_answer(&self, done: &Done) -> bool {
         !only_waits(done)
+    }
+
+    fn failure_of_one<'d>(&self, done: &'d Done) -> Option<&'d Error> {
+        done.iter().find_map(JobEnd::error)
     }
 
     fn members(&self, task: &Pack<JobTask>) -> usize {

@@ -371,6 +371,44 @@ fn a_background_run_is_an_iterator() {
 }
 
 #[test]
+fn finishing_a_background_run_starts_no_further_call_and_loses_no_answer() {
+    let client = Arc::new(ScriptedClient::new());
+    let requests = |n: usize| (0..n).map(|i| Request::new(format!("p{i}")));
+    for items in [1_000, usize::MAX] {
+        let before = client.calls().len();
+        let mut outcomes = Bulk::new(client.clone())
+            .concurrency(4)
+            .spawn(requests(items));
+        let taken = outcomes.by_ref().take(10).count();
+        let error = outcomes.finish().unwrap_err();
+        assert!(matches!(error.reason, StopReason::SinkClosed));
+        let answered = error.outcomes.iter().filter(|o| o.is_success()).count();
+        let calls = client.calls().len() - before;
+        assert_eq!(taken + answered, calls, "every answer is somewhere");
+        // What the channel holds, what is in flight, and one more of each.
+        assert!(calls < 40, "{calls}");
+    }
+}
+
+#[test]
+fn finishing_a_background_run_lets_calls_in_flight_end() {
+    let client = Arc::new(ScriptedClient::new());
+    client.hold();
+    let items = (0..).map(|i| Request::new(format!("p{i}")));
+    let ctx = Context::new().with_grace(Duration::ZERO);
+    let outcomes = Bulk::new(client.clone())
+        .context(&ctx)
+        .concurrency(2)
+        .spawn(items);
+    assert!(client.wait_for_in_flight(2));
+    let end = std::thread::spawn(move || outcomes.finish().unwrap_err());
+    client.release();
+    let error = end.join().unwrap();
+    let answered = error.outcomes.iter().filter(|o| o.is_success()).count();
+    assert_eq!(answered, client.calls().len());
+}
+
+#[test]
 fn dropping_a_background_run_cancels_and_joins_it_alone() {
     let client = Arc::new(ScriptedClient::new());
     client.hold();

@@ -100,7 +100,7 @@ fn embeddings(provider: &Provider) -> String {
         }
     };
     for (text, answer) in ["one", "two", "three"].into_iter().zip(answers) {
-        assert_eq!(answer.embedding, Some(embedding(text, 8)));
+        assert_eq!(answer.unwrap().embedding, Some(embedding(text, 8)));
     }
     assert_eq!(sim.stats().calls, 1);
     never_malformed(provider.name, &sim.stats());

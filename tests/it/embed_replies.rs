@@ -141,7 +141,10 @@ impl Line {
     fn embed(&self, reply: HttpReply) -> Result<Vec<Response>, Error> {
         self.next.put(reply);
         let texts: Vec<&Request> = self.texts.iter().collect();
-        self.client.embed(&texts, &Context::new())
+        self.client
+            .embed(&texts, &Context::new())?
+            .into_iter()
+            .collect()
     }
 
     /// Decodes, and holds what it makes of the body against another reading of it.

@@ -147,6 +147,11 @@ impl<W: Work> Dispatcher<W> {
                 self.critical_failures.answered(step);
                 self.refusals.answered(step, ticket.quota());
                 self.first_replies.answered(step);
+                if self.options.on_error == ErrorPolicy::StopOnError
+                    && let Some(error) = self.work.failure_of_one(&done).cloned()
+                {
+                    self.stop_for(StopReason::ItemFailed(error));
+                }
                 ticket.tries.calls = ticket.tries.calls.saturating_add(1);
                 self.pending.push(Settled::Final(ticket, Ok(done)));
                 return;

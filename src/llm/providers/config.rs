@@ -513,7 +513,11 @@ impl LlmClient for Client {
         }
     }
 
-    fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+    fn embed(
+        &self,
+        requests: &[&Request],
+        ctx: &Context,
+    ) -> Result<Vec<Result<Response, Error>>, Error> {
         match &self.0 {
             Inner::Remote(remote) => remote.embed(requests, ctx),
             Inner::Extract(extract) => extract.embed(requests, ctx),

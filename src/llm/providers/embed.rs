@@ -1,7 +1,7 @@
 //! Embeddings: several texts to one body, one reply to a vector for each.
 //!
-//! Decoding is strict: a vector that belongs to another text looks like any other, so whatever
-//! leaves a doubt about the pairing is no answer.
+//! Decoding is strict: a vector that belongs to another text looks like any other, so a reply that
+//! leaves a doubt about the pairing is no answer. A single vector that cannot be used fails its own text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
@@ -85,7 +85,8 @@ fn add_shared(fields: &mut Map<String, Value>, vendor: &Vendor, alike: &Request)
     }
 }
 
-/// Turns a complete reply into an answer for each request, in their order, or a classified error.
+/// Turns a complete reply into an answer or a failure for each request, in their order, or a classified
+/// error for all.
 ///
 /// # Errors
 /// Whatever the reply says went wrong; [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when
@@ -94,7 +95,7 @@ pub(super) fn decode(
     vendor: &Vendor,
     reply: &HttpReply,
     requests: &[&Request],
-) -> Result<Vec<Response>, Error> {
+) -> Result<Vec<Result<Response, Error>>, Error> {
     let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
     if !(200..300).contains(&reply.status) {
         let error = failure(vendor, reply).with_request_id(request_id(reply));
@@ -117,19 +118,32 @@ pub(super) fn decode(
         Ok(read) => read,
         Err(error) => (Err(unread(&error, &reply.body, requests.len())), None),
     };
+    let named = |error: Error| {
+        let error = error.with_status(reply.status).with_rate_hints(hints);
+        error.with_request_id(request_id(reply))
+    };
     let embedded = embedded
         .and_then(|embedded| embedded.checked(&reply.body, requests.len()))
-        .map_err(|error| {
-            let error = error.with_status(reply.status).with_rate_hints(hints);
-            error.with_request_id(request_id(reply))
-        })?;
+        .map_err(named)?;
     let usages = embedded.usage.map(|usage| shares(usage, requests));
     let mut usages = usages.into_iter().flatten();
-    let answers = embedded.vectors.into_iter().map(|vector| Response {
-        usage: usages.next(),
-        model: embedded.model.clone(),
-        warning: warning.clone(),
-        ..Response::vector(vendor.name, vector).with_rate_hints(hints)
+    let answers = embedded.vectors.into_iter().map(|vector| {
+        let usage = usages.next();
+        match vector {
+            Ok(vector) => Ok(Response {
+                usage,
+                model: embedded.model.clone(),
+                warning: warning.clone(),
+                ..Response::vector(vendor.name, vector).with_rate_hints(hints)
+            }),
+            Err(Unusable { why, entry }) => {
+                let paid = Paid {
+                    usage,
+                    cost_usd: None,
+                };
+                Err(named(unlike(why, entry.as_bytes())).with_paid(paid))
+            }
+        }
     });
     Ok(answers.collect())
 }
@@ -153,29 +167,59 @@ fn unpaired(what: impl fmt::Display, body: &[u8], texts: usize) -> Error {
     }
 }
 
+/// An entry of a reply that holds no usable vector.
+struct Unusable {
+    why: String,
+    /// What the reply has in its place.
+    entry: String,
+}
+
+type Embedded = Result<Vec<f32>, Unusable>;
+
 /// What a reply says, its vectors in the order of the texts.
 struct EmbedReply {
-    vectors: Vec<Vec<f32>>,
+    vectors: Vec<Embedded>,
     usage: Option<Usage>,
     model: Option<String>,
 }
 
 impl EmbedReply {
-    fn checked(self, body: &[u8], texts: usize) -> Result<Self, Error> {
-        let length = self.vectors.first().map_or(0, Vec::len);
-        if self.vectors.iter().any(Vec::is_empty) {
-            return Err(unpaired("an empty vector", body, texts));
-        }
+    /// Finds vectors that cannot be used. As long as they are at most half, each fails its own text;
+    /// otherwise the reply as a whole is no answer.
+    fn checked(mut self, body: &[u8], texts: usize) -> Result<Self, Error> {
+        let sound = || self.vectors.iter().flatten();
         // What an overburdened server puts in the place of a result.
-        if self.vectors.iter().any(|v| v.iter().all(|n| *n == 0.0)) {
+        if sound().any(|v| v.iter().all(|n| *n == 0.0)) {
             return Err(malformed("a vector of zeros", body));
         }
-        match self.vectors.iter().find(|vector| vector.len() != length) {
-            None => Ok(self),
-            Some(other) => {
-                let what = format!("vectors of {length} and {} numbers", other.len());
-                Err(malformed(what, body))
+        let mut lengths: Vec<usize> = sound().map(Vec::len).collect();
+        lengths.sort_unstable();
+        let usual = lengths.get(lengths.len() / 2).copied().unwrap_or(0);
+        if lengths.iter().filter(|length| **length == usual).count() * 2 <= lengths.len()
+            && let Some(other) = lengths.iter().find(|length| **length != usual)
+        {
+            let what = format!("vectors of {usual} and {other} numbers");
+            return Err(malformed(what, body));
+        }
+        for vector in &mut self.vectors {
+            if let Some(other) = vector.as_ref().ok().filter(|v| v.len() != usual) {
+                let why = format!(
+                    "a vector of {} numbers among vectors of {usual}",
+                    other.len()
+                );
+                let entry = json!(other).to_string();
+                *vector = Err(Unusable { why, entry });
             }
+        }
+        let mut unusable = self
+            .vectors
+            .iter()
+            .filter_map(|vector| vector.as_ref().err());
+        match unusable.next() {
+            Some(first) if (1 + unusable.count()) * 2 > texts => {
+                Err(unpaired(&first.why, body, texts))
+            }
+            _ => Ok(self),
         }
     }
 }
@@ -183,16 +227,18 @@ impl EmbedReply {
 #[derive(serde::Deserialize)]
 struct OpenAiReply<'b> {
     model: Option<Value>,
-    data: Option<Vec<Entry>>,
+    #[serde(borrow)]
+    data: Option<Vec<Option<Entry<'b>>>>,
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
     error: Option<Value>,
 }
 
 #[derive(serde::Deserialize)]
-struct Entry {
+struct Entry<'b> {
     index: Option<Value>,
-    embedding: Vector,
+    #[serde(borrow)]
+    embedding: Option<&'b RawValue>,
 }
 
 fn read_openai(
@@ -216,39 +262,45 @@ fn read_openai(
 }
 
 /// Puts vectors into the order of their texts: by their index, or as they stand if none has one.
-fn in_order(data: Vec<Entry>, texts: usize) -> Result<Vec<Vec<f32>>, String> {
+fn in_order(data: Vec<Option<Entry<'_>>>, texts: usize) -> Result<Vec<Embedded>, String> {
     if data.len() != texts {
         return Err(format!("{} vectors for {texts} texts", data.len()));
     }
-    if data.iter().all(|entry| entry.index.is_none()) {
-        return Ok(data.into_iter().map(|entry| entry.embedding.0).collect());
+    let embedding = |entry: Option<Entry<'_>>| vector(entry.and_then(|entry| entry.embedding));
+    if data.iter().flatten().all(|entry| entry.index.is_none()) {
+        return Ok(data.into_iter().map(embedding).collect());
     }
-    let mut places: Vec<Option<Vec<f32>>> = vec![None; texts];
-    for Entry { index, embedding } in data {
-        let shown = word(index.as_ref());
-        let index = index.as_ref().and_then(Value::as_u64);
+    let mut places: Vec<Option<Embedded>> = (0..texts).map(|_| None).collect();
+    for entry in data.into_iter().flatten() {
+        let shown = word(entry.index.as_ref());
+        let index = entry.index.as_ref().and_then(Value::as_u64);
         let place = index.and_then(|index| places.get_mut(usize::try_from(index).ok()?));
         match place {
-            Some(place @ None) => *place = Some(embedding.0),
+            Some(place @ None) => *place = Some(embedding(Some(entry))),
             _ => return Err(format!("a vector with the index {shown:?}")),
         }
     }
-    // As many as there are places, and no place taken twice.
-    Ok(places.into_iter().flatten().collect())
+    // As many entries as places, and no place taken twice: what is missing stands as null.
+    let places = places.into_iter();
+    Ok(places
+        .map(|place| place.unwrap_or_else(|| vector(None)))
+        .collect())
 }
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct GeminiReply<'b> {
-    embeddings: Option<Vec<ContentEmbedding>>,
+    #[serde(borrow)]
+    embeddings: Option<Vec<Option<ContentEmbedding<'b>>>>,
     #[serde(borrow)]
     usage_metadata: Option<&'b RawValue>,
     error: Option<Value>,
 }
 
 #[derive(serde::Deserialize)]
-struct ContentEmbedding {
-    values: Vector,
+struct ContentEmbedding<'b> {
+    #[serde(borrow)]
+    values: Option<&'b RawValue>,
 }
 
 fn read_gemini(
@@ -267,10 +319,28 @@ fn read_gemini(
     }
     let counts = gemini::Counts::read(reply.usage_metadata);
     Ok(EmbedReply {
-        vectors: embeddings.into_iter().map(|one| one.values.0).collect(),
+        vectors: embeddings
+            .into_iter()
+            .map(|one| vector(one.and_then(|one| one.values)))
+            .collect(),
         usage: counts.and_then(|counts| counts.usage()),
         model: None,
     })
+}
+
+/// The vector in one place of a reply.
+fn vector(raw: Option<&RawValue>) -> Embedded {
+    let entry = raw.map_or("null", RawValue::get);
+    let unusable = |why: String| Unusable {
+        why,
+        entry: entry.to_owned(),
+    };
+    match serde_json::from_str(entry) {
+        Ok(Vector(numbers)) if numbers.is_empty() => Err(unusable("an empty vector".to_owned())),
+        Ok(Vector(numbers)) => Ok(numbers),
+        Err(_) if entry == "null" => Err(unusable("null in the place of a vector".to_owned())),
+        Err(error) => Err(unusable(format!("not a vector: {error}"))),
+    }
 }
 
 /// A list of numbers, or the same in base64: little-endian, four bytes each.

@@ -10,10 +10,18 @@ fn texts(n: usize) -> Vec<Request> {
         .collect()
 }
 
-fn decoded(name: &str, n: usize, body: &str) -> Result<Vec<Response>, Error> {
+fn each(name: &str, n: usize, body: &str) -> Result<Vec<Result<Response, Error>>, Error> {
     let requests = texts(n);
     let requests: Vec<&Request> = requests.iter().collect();
-    decode(vendor(name), &reply(200, &[], body), &requests)
+    decode(
+        vendor(name),
+        &reply(200, &[("x-request-id", "r-1")], body),
+        &requests,
+    )
+}
+
+fn decoded(name: &str, n: usize, body: &str) -> Result<Vec<Response>, Error> {
+    each(name, n, body)?.into_iter().collect()
 }
 
 fn vectors(name: &str, n: usize, body: &str) -> Vec<Vec<f32>> {
@@ -180,6 +188,62 @@ fn a_doubtful_pairing_is_no_answer() {
         let error = decoded("gemini", n, body).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed, "{body}");
         assert_eq!(error.is_unusable_reply(), n == 1, "{body}");
+    }
+}
+
+#[test]
+fn a_vector_that_cannot_be_used_fails_its_own_text_and_no_other() {
+    let openai = |embedding: &str| {
+        format!(
+            r#"{{"data":[{{"index":3,"embedding":[3,1]}},{{"index":1,"embedding":{embedding}}},
+            {{"index":0,"embedding":[0,1]}},{{"index":2,"embedding":[2,1]}}],"usage":{{"prompt_tokens":8}}}}"#
+        )
+    };
+    let gemini = |values: &str| {
+        format!(
+            r#"{{"embeddings":[{{"values":[0,1]}},{{"values":{values}}},{{"values":[2,1]}},
+            {{"values":[3,1]}}],"usageMetadata":{{"promptTokenCount":8}}}}"#
+        )
+    };
+    let bad = [
+        "null", "[]", "[1]", "[1,2,3]", "[1,null]", "[1e99,1]", "NaN", "{}",
+    ];
+    let bodies = bad.map(|bad| [("openai", openai(bad)), ("gemini", gemini(bad))]);
+    let in_place = r#"{"data":[{"embedding":[0,1]},null,{"embedding":[2,1]},{"embedding":[3,1]}]}"#;
+    let missing = r#"{"data":[{"index":0,"embedding":[0,1]},null,{"index":2,"embedding":[2,1]},
+        {"index":3,"embedding":[3,1]}]}"#;
+    let bodies = bodies.into_iter().flatten().chain([
+        ("local", in_place.to_owned()),
+        ("local", missing.to_owned()),
+    ]);
+    for (name, body) in bodies {
+        let answers = each(name, 4, &body).unwrap_or_else(|e| panic!("{e}: {body}"));
+        for (at, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Ok(answer) => {
+                    assert_ne!(at, 1, "{body}");
+                    assert_eq!(answer.embedding.unwrap(), [at as f32, 1.0], "{body}");
+                }
+                Err(error) => {
+                    assert_eq!(at, 1, "{body}");
+                    assert!(error.is_unusable_reply(), "{body}");
+                    assert_eq!(error.kind(), ErrorKind::Malformed);
+                    assert_eq!(error.request_id(), Some("r-1"));
+                    assert!(error.raw().unwrap().len() < 12, "{:?}", error.raw());
+                    let tokens = error.usage().map(|usage| usage.input_tokens);
+                    assert_eq!(tokens, (name != "local").then_some(2), "{body}");
+                }
+            }
+        }
+    }
+    // Of two lengths none is the right one; and where most are missing, smaller calls may do.
+    for body in [
+        r#"{"data":[{"embedding":[1]},{"embedding":[1]},{"embedding":[1,2]},{"embedding":[1,2]}]}"#,
+        r#"{"data":[{"embedding":null},{"embedding":null},{"embedding":null},{"embedding":[1]}]}"#,
+    ] {
+        let error = each("openai", 4, body).map(drop).unwrap_err();
+        assert!(!error.is_unusable_reply(), "{body}");
+        assert_eq!(error.kind(), ErrorKind::Malformed);
     }
 }
 

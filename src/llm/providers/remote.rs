@@ -82,7 +82,11 @@ impl Remote {
         Ok((Call { path, body }, Some(memory)))
     }
 
-    pub fn embed(&self, requests: &[&Request], ctx: &Context) -> Result<Vec<Response>, Error> {
+    pub fn embed(
+        &self,
+        requests: &[&Request],
+        ctx: &Context,
+    ) -> Result<Vec<Result<Response, Error>>, Error> {
         let model = requests
             .first()
             .and_then(|first| self.model.of_request(first));
@@ -92,15 +96,14 @@ impl Remote {
             .inspect(|request| self.left_out.tell(self.vendor, request));
         let memory = ReplyShare::of_process(self.max_replies);
         let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
-        let result =
-            embed::decode(self.vendor, &reply, requests).map_err(|error| self.explained(error));
-        result
-            .map(|vectors| {
-                let vectors = vectors.into_iter();
-                let cleaned = vectors.map(|vector| self.access.without_keys(vector));
-                cleaned.collect()
-            })
-            .map_err(|error| self.access.redacted(error))
+        let failed = |error| self.access.redacted(self.explained(error));
+        let vectors = embed::decode(self.vendor, &reply, requests).map_err(failed)?;
+        let cleaned = vectors.into_iter().map(|vector| {
+            vector
+                .map(|vector| self.access.without_keys(vector))
+                .map_err(failed)
+        });
+        Ok(cleaned.collect())
     }
 
     fn send(

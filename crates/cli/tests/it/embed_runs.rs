@@ -126,8 +126,13 @@ fn each_vector_with_a_warning_counts() {
         fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
             unreachable!("vectors are asked for")
         }
-        fn embed(&self, requests: &[&Request], _: &Context) -> Result<Vec<Response>, Error> {
-            let vector = |_: &&Request| Response::vector("warns", vec![1.0]).with_warning("cut");
+        fn embed(
+            &self,
+            requests: &[&Request],
+            _: &Context,
+        ) -> Result<Vec<Result<Response, Error>>, Error> {
+            let vector =
+                |_: &&Request| Ok(Response::vector("warns", vec![1.0]).with_warning("cut"));
             Ok(requests.iter().map(vector).collect())
         }
         fn pack_limits(&self) -> PackLimits {
@@ -151,8 +156,12 @@ fn a_client_that_brings_another_number_of_vectors_brings_none() {
         fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
             unreachable!("vectors are asked for")
         }
-        fn embed(&self, _: &[&Request], _: &Context) -> Result<Vec<Response>, Error> {
-            Ok(vec![Response::vector("miscounts", vec![1.0]); self.0])
+        fn embed(
+            &self,
+            _: &[&Request],
+            _: &Context,
+        ) -> Result<Vec<Result<Response, Error>>, Error> {
+            Ok(vec![Ok(Response::vector("miscounts", vec![1.0])); self.0])
         }
     }
     for number in [0, 2] {
