@@ -61,6 +61,7 @@ fn response() -> Response {
         logprobs: Some(RawJson::new(&text())),
         service_tier: Some("flex".to_owned()),
         reply: Some(RawJson::new(&text())),
+        reply_bytes: Some(text().into_bytes()),
     };
     let mut response = Response::new("openai", text()).with_details(details);
     response.embedding = Some(vec![0.123; 4_096]);

@@ -53,6 +53,8 @@ struct Inner {
     usage: Option<Usage>,
     cost_usd: Option<f64>,
     raw: Option<String>,
+    /// The reply that could not be used, if it is not UTF-8.
+    raw_bytes: Option<Vec<u8>>,
     reply_file: Option<String>,
 }
 
@@ -88,6 +90,7 @@ impl Error {
             usage: None,
             cost_usd: None,
             raw: None,
+            raw_bytes: None,
             reply_file: None,
         }))
     }
@@ -230,11 +233,19 @@ impl Error {
     }
 
     /// Marks the error as that of a complete success reply that was paid for and cannot be read as an
-    /// answer, and keeps the reply whole. It ends its item: asked again, here or at a fallback, it
-    /// would be bought again.
-    pub fn with_unusable_reply(mut self, reply: impl Into<String>) -> Self {
+    /// answer, and keeps the reply whole and unchanged, whether it is text or not. It ends its item: asked
+    /// again, here or at a fallback, it would be bought again.
+    pub fn with_unusable_reply(mut self, reply: impl Into<Vec<u8>>) -> Self {
         self.0.unusable_reply = true;
-        self.0.raw = Some(reply.into());
+        match String::from_utf8(reply.into()) {
+            Ok(text) => self.0.raw = Some(text),
+            Err(error) => {
+                let bytes = error.into_bytes();
+                let head = String::from_utf8_lossy(&bytes[..bytes.len().min(RAW_HEAD)]);
+                self.0.raw = Some(head.into_owned());
+                self.0.raw_bytes = Some(bytes);
+            }
+        }
         self
     }
 
@@ -243,6 +254,7 @@ impl Error {
         if let Some(raw) = &mut self.0.raw {
             *raw = beginning(raw, RAW_HEAD).to_owned();
         }
+        self.0.raw_bytes = None;
         self.0.reply_file = Some(file);
         self
     }
@@ -265,6 +277,9 @@ impl Error {
         let raw = self.0.raw.as_deref();
         if let Some(cleaned) = raw.and_then(|raw| secret.redact_cut(raw)) {
             self.0.raw = Some(cleaned);
+        }
+        if let Some(bytes) = &mut self.0.raw_bytes {
+            secret.redact_bytes(bytes);
         }
         self
     }
@@ -433,10 +448,16 @@ impl Error {
     }
 
     /// The reply that could not be used: at most 16 KiB of it; all of it if it was
-    /// [complete](Self::is_unusable_reply), or its beginning if [`reply_file`](Self::reply_file) has
-    /// all.
+    /// [complete](Self::is_unusable_reply), or its beginning if [`reply_file`](Self::reply_file) or
+    /// [`raw_bytes`](Self::raw_bytes) has all.
     pub fn raw(&self) -> Option<&str> {
         self.0.raw.as_deref()
+    }
+
+    /// All of a complete reply that could not be used and is not valid UTF-8, such as compressed data that is
+    /// damaged. In a result line they are `raw_base64`.
+    pub fn raw_bytes(&self) -> Option<&[u8]> {
+        self.0.raw_bytes.as_deref()
     }
 }
 
@@ -506,12 +527,25 @@ mod tests {
             .with_raw("{}");
         let unusable = Error::new(ErrorKind::Malformed, "no").with_unusable_reply("{}");
         let filed = unusable.clone().with_reply_in("r.replies/1".to_owned());
-        for error in [error, unusable, filed] {
+        let bytes = Error::new(ErrorKind::Malformed, "no").with_unusable_reply(*b"a\xff\x00");
+        for error in [error, unusable, filed, bytes] {
             let written = serde_json::to_string(&error).unwrap();
             let read: Error = serde_json::from_str(&written).unwrap();
             assert_eq!(serde_json::to_string(&read).unwrap(), written);
             assert_eq!(read.is_unusable_reply(), error.is_unusable_reply());
+            assert_eq!(read.raw_bytes(), error.raw_bytes());
         }
+    }
+
+    #[test]
+    fn a_reply_that_is_not_text_is_kept_unchanged_and_without_the_key() {
+        let reply = b"\xff{\xe4: key-of-nobody-0123456789}\xfe";
+        let error = Error::new(ErrorKind::Malformed, "no").with_unusable_reply(*reply);
+        assert_eq!(error.raw_bytes(), Some(&reply[..]));
+        assert!(error.raw().unwrap().starts_with('\u{fffd}'));
+        let cleaned = error.redacted(&Secret::new("key-of-nobody-0123456789"));
+        assert_eq!(cleaned.raw_bytes(), Some(&b"\xff{\xe4: ***}\xfe"[..]));
+        assert!(!cleaned.raw().unwrap().contains("key-of"));
     }
 
     #[test]

@@ -23,3 +23,4 @@ pub(crate) mod thread;
 pub mod usage;
 #[cfg(feature = "queue")]
 pub(crate) mod warn_once;
+pub(crate) mod zstd;

@@ -76,6 +76,15 @@ impl Secret {
         }
     }
 
+    /// As [`redact`](Self::redact), for bytes that are no text.
+    pub(crate) fn redact_bytes(&self, bytes: &mut Vec<u8>) {
+        // Byte by byte the characters up to U+00FF: what is ASCII in the bytes is the same in the text.
+        let text: String = bytes.iter().copied().map(char::from).collect();
+        if let Some(cleaned) = self.redact(&text) {
+            *bytes = cleaned.chars().map(|c| c as u8).collect();
+        }
+    }
+
     /// Where it is, in order.
     fn found_in(&self, text: &str) -> Vec<Range<usize>> {
         if self.value.len() < SHORTEST {

@@ -31,11 +31,14 @@ impl Replies {
     /// The error with its reply in a file, if that is too large for a line. What cannot be written
     /// there stays in the line: it was paid for.
     pub(crate) fn put(&self, error: Error) -> Error {
-        let large = |reply: &&str| error.is_unusable_reply() && reply.len() > RAW_LIMIT;
-        let Some(reply) = error.raw().filter(large) else {
+        let text = error.raw().map(|text| (text.as_bytes(), "txt"));
+        let reply = error.raw_bytes().map(|bytes| (bytes, "bin")).or(text);
+        let is_large =
+            |(reply, _): &(&[u8], &str)| error.is_unusable_reply() && reply.len() > RAW_LIMIT;
+        let Some((reply, extension)) = reply.filter(is_large) else {
             return error;
         };
-        match self.write(reply) {
+        match self.write(reply, extension) {
             Ok(file) => error.with_reply_in(file),
             Err(trouble) => {
                 let folder = self.folder.display();
@@ -64,14 +67,14 @@ impl Replies {
 
     /// Writes a reply under the name of what it says: items with the same one share the file, and none
     /// overwrites another's. Returns its path, as seen from the folder of the output.
-    fn write(&self, reply: &str) -> io::Result<String> {
-        let name = hex(&Sha256::digest(reply.as_bytes())[..16]);
-        let file = self.folder.join(format!("{name}.txt"));
+    fn write(&self, reply: &[u8], extension: &str) -> io::Result<String> {
+        let name = hex(&Sha256::digest(reply)[..16]);
+        let file = self.folder.join(format!("{name}.{extension}"));
         if !fs::metadata(&file).is_ok_and(|found| found.len() == reply.len() as u64) {
             fs::create_dir_all(&self.folder)?;
             // What a killed run leaves behind must not pass for the whole.
             let mut part = tempfile(&self.folder, &name)?;
-            part.1.write_all(reply.as_bytes())?;
+            part.1.write_all(reply)?;
             part.1.sync_data()?;
             fs::rename(&part.0, &file)?;
         }
@@ -79,7 +82,7 @@ impl Replies {
         let _ = sync_folder(&file);
         let _ = sync_folder(&self.folder);
         let folder = self.folder.file_name().unwrap_or_default();
-        Ok(format!("{}/{name}.txt", folder.to_string_lossy()))
+        Ok(format!("{}/{name}.{extension}", folder.to_string_lossy()))
     }
 }
 
@@ -118,7 +121,13 @@ mod tests {
             assert!(large.is_unusable_reply());
             assert!(reply.starts_with(large.raw().unwrap()));
         }
-        assert_eq!(fs::read_dir(&replies.folder).unwrap().count(), 1);
+        let bytes = [&b"\xff\xfe"[..], &[7; RAW_LIMIT]].concat();
+        let large = Error::new(ErrorKind::Malformed, "no").with_unusable_reply(&*bytes);
+        let large = replies.put(large);
+        let file = folder.path().join(large.reply_file().unwrap());
+        assert_eq!(fs::read(file).unwrap(), bytes);
+        assert_eq!(large.raw_bytes(), None);
+        assert_eq!(fs::read_dir(&replies.folder).unwrap().count(), 2);
         let other = Error::new(ErrorKind::Malformed, "no").with_raw(&reply);
         assert_eq!(replies.put(other).reply_file(), None);
     }

@@ -4,6 +4,8 @@ use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -262,12 +264,15 @@ impl Serialize for Outcome {
         if let Some(reply) = &details.reply {
             line.serialize_field("reply", reply)?;
         }
+        if let Some(bytes) = &details.reply_bytes {
+            line.serialize_field("reply_base64", &STANDARD.encode(bytes))?;
+        }
         line.end()
     }
 }
 
 /// The number is a hint, which JSON does not need.
-const MOST_FIELDS: usize = 25;
+const MOST_FIELDS: usize = 26;
 
 /// Reads a result line back.
 impl<'de> Deserialize<'de> for Outcome {
@@ -321,6 +326,8 @@ impl<'de> Deserialize<'de> for Outcome {
             input: Option<RawJson>,
             #[serde(default)]
             reply: Option<RawJson>,
+            #[serde(default)]
+            reply_base64: Option<String>,
         }
         let line = Line::deserialize(deserializer)?;
         let provider = line.provider.clone();
@@ -338,6 +345,11 @@ impl<'de> Deserialize<'de> for Outcome {
                     logprobs: line.logprobs,
                     service_tier: line.service_tier,
                     reply: line.reply,
+                    reply_bytes: line
+                        .reply_base64
+                        .map(|coded| STANDARD.decode(coded))
+                        .transpose()
+                        .map_err(serde::de::Error::custom)?,
                 };
                 let mut answer = Response::new(
                     line.provider.unwrap_or_default(),
@@ -404,6 +416,7 @@ mod tests {
             logprobs: Some(RawJson::new("{\"content\": [{\"logprob\": -0.10}]}")),
             service_tier: Some("flex".to_owned()),
             reply: Some(RawJson::new("{\"a\":12345678901234567890123,\"a\":1.50}")),
+            reply_bytes: Some(b"{\"a\": \"\xe4\"}".to_vec()),
         });
         with_all.usage = Some(Usage {
             cache_write_tokens: 5,

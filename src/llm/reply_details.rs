@@ -37,6 +37,9 @@ pub struct ReplyDetails {
     /// The whole body of the reply, for a request [with that wish](crate::Request::with_keep_reply), and
     /// where it holds pictures, sound or files beside its text.
     pub reply: Option<RawJson>,
+    /// The whole body of a reply that is not valid UTF-8, unchanged. The text has U+FFFD in the place of what
+    /// could not be read. In a result line it is `reply_base64`.
+    pub reply_bytes: Option<Vec<u8>>,
 }
 
 impl ReplyDetails {
@@ -48,6 +51,7 @@ impl ReplyDetails {
         logprobs: None,
         service_tier: None,
         reply: None,
+        reply_bytes: None,
     };
 
     /// Changes each text in it that is another without something.
@@ -292,6 +296,10 @@ impl fmt::Debug for ReplyDetails {
             .field_if("logprobs", self.logprobs.as_ref())
             .field_if("service_tier", self.service_tier.as_deref().map(Name))
             .field_if("reply", self.reply.as_ref())
+            .field_if(
+                "reply_bytes",
+                self.reply_bytes.as_ref().map(|b| Bytes(b.len())),
+            )
             .finish()
     }
 }

@@ -2,7 +2,9 @@
 
 mod body;
 mod client;
+mod encoding;
 mod exchange;
+mod head;
 mod memory;
 mod proxy;
 mod resolver;

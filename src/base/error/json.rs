@@ -1,5 +1,7 @@
 //! Errors as JSON, in result lines and in the queue.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -20,6 +22,9 @@ impl Serialize for Error {
         }
         if let Some(raw) = self.raw() {
             map.serialize_entry("raw", raw)?;
+        }
+        if let Some(bytes) = self.raw_bytes() {
+            map.serialize_entry("raw_base64", &STANDARD.encode(bytes))?;
         }
         if let Some(file) = self.reply_file() {
             map.serialize_entry("reply_file", file)?;
@@ -47,6 +52,8 @@ impl<'de> Deserialize<'de> for Error {
             #[serde(default)]
             raw: Option<String>,
             #[serde(default)]
+            raw_base64: Option<String>,
+            #[serde(default)]
             reply_file: Option<String>,
             #[serde(default)]
             unusable_reply: bool,
@@ -59,6 +66,8 @@ impl<'de> Deserialize<'de> for Error {
         error.0.category = written.category;
         error.0.request_id = written.request_id;
         error.0.raw = written.raw;
+        let bytes = written.raw_base64.map(|coded| STANDARD.decode(coded));
+        error.0.raw_bytes = bytes.transpose().map_err(serde::de::Error::custom)?;
         error.0.reply_file = written.reply_file;
         error.0.unusable_reply = written.unusable_reply;
         Ok(error)

@@ -171,7 +171,7 @@ fn unusable(kind: ErrorKind, message: String, body: &[u8]) -> Error {
         _ => Sent::Answered,
     };
     let error = Error::new(kind, message).with_sent(sent);
-    error.with_unusable_reply(String::from_utf8_lossy(body))
+    error.with_unusable_reply(body)
 }
 
 /// The same for what the dialect does not promise.
@@ -350,7 +350,42 @@ pub(super) fn count_in(details: &Value, name: &str) -> Option<u64> {
 mod tests {
     use serde_json::json;
 
-    use super::super::dialect::testing::{decoded, line};
+    use super::super::dialect::decode;
+    use super::super::dialect::testing::{decoded, line, vendor};
+    use crate::llm::transport::HttpReply;
+
+    #[test]
+    fn bytes_that_are_no_text_are_kept_unchanged() {
+        let read = |body: &[u8]| {
+            let headers = Default::default();
+            let body = body.to_vec();
+            let reply = HttpReply {
+                status: 200,
+                headers,
+                body,
+            };
+            decode(vendor("openai"), &reply)
+        };
+        let choice =
+            b"{\"choices\":[{\"finish_reason\":\"stop\",\"message\":{\"content\":\"gr\xfcn\"}}]}";
+        let answer = read(choice).unwrap();
+        assert_eq!(answer.text, "gr\u{fffd}n");
+        let bytes = answer.details().reply_bytes.as_deref();
+        assert_eq!(bytes, Some(&choice[..]));
+        let streamed = [b"data: ", &choice[..], b"\n\ndata: [DONE]\n\n"].concat();
+        let streamed = String::from_utf8_lossy(&streamed).replace("message", "delta");
+        let streamed: Vec<u8> = streamed
+            .split('\u{fffd}')
+            .map(str::as_bytes)
+            .collect::<Vec<_>>()
+            .join(&b"\xfc"[..]);
+        let bytes = read(&streamed).unwrap().details().reply_bytes.clone();
+        assert_eq!(bytes, Some(streamed));
+        let page = b"<html>gr\xfcn";
+        let error = read(page).unwrap_err();
+        assert_eq!(error.raw_bytes(), Some(&page[..]));
+        assert!(error.is_unusable_reply());
+    }
 
     #[test]
     fn pictures_and_sound_beside_a_text_are_kept_with_the_whole_reply() {

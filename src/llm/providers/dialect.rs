@@ -104,7 +104,7 @@ fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
     );
     Error::new(ErrorKind::Invalid, why)
         .with_sent(Sent::Answered)
-        .with_unusable_reply(String::from_utf8_lossy(&reply.body))
+        .with_unusable_reply(&*reply.body)
 }
 
 /// Reads the body of a success reply: strictly, and where that fails, mended or put together from a
@@ -120,7 +120,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     };
     // Whatever was made of the body to read it, it is kept as it came.
     let as_it_came = |error: Error| match error.is_unusable_reply() {
-        true => error.with_unusable_reply(String::from_utf8_lossy(body)),
+        true => error.with_unusable_reply(body),
         false => error,
     };
     let error = match lenient::read(body, strictly) {
@@ -145,8 +145,12 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
     }
 }
 
-/// An answer that keeps its reply keeps the one that came, not what was made of it to read it.
+/// An answer that keeps its reply keeps the one that came, not what was made of it to read it. If the reply
+/// is not UTF-8, the answer keeps it in any case: some of its letters could not be read.
 fn with_reply_as_it_came(mut response: Response, body: &[u8]) -> Response {
+    if std::str::from_utf8(body).is_err() {
+        response.details_mut().reply_bytes = Some(body.to_vec());
+    }
     if response.details().reply.is_some() {
         let body = String::from_utf8_lossy(body);
         response.details_mut().reply = Some(RawJson::new(&body));

@@ -16,6 +16,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::private;
 use crate::base::secret::redacted_url;
 
+use super::encoding::Encoding;
 use super::memory::{FREE, ReplyShare};
 
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -32,6 +33,9 @@ pub(super) struct BodyReader<'a> {
     pub announced: Option<u64>,
     /// No more bytes than these are read.
     pub most: u64,
+    /// It is decoded afterwards: what the account of memory is asked for is what comes of it, and what is
+    /// too large for memory without the account is set aside.
+    pub encoded: bool,
     pub share: &'a ReplyShare,
     pub ctx: &'a Context,
     /// A file to set it aside in.
@@ -48,6 +52,14 @@ impl BodyReader<'_> {
         let mut bytes = Vec::with_capacity(expected as usize + 1);
         reader.by_ref().take(FREE).read_to_end(&mut bytes)?;
         if (bytes.len() as u64) < FREE {
+            return Ok(Body { bytes, aside });
+        }
+        if self.encoded {
+            if !aside.fill(&mut reader, self.file)? {
+                aside.bring_back(&mut bytes)?;
+                aside = SpillFile::default();
+                reader.read_to_end(&mut bytes)?;
+            }
             return Ok(Body { bytes, aside });
         }
         let needed = self
@@ -76,6 +88,29 @@ impl BodyReader<'_> {
 }
 
 impl Body {
+    /// What an encoded body stands for.
+    ///
+    /// # Errors
+    /// When it is damaged, with all that came.
+    pub fn decoded(
+        mut self,
+        encoding: &Encoding,
+        reading: &BodyReader<'_>,
+    ) -> Result<Self, (io::Error, Vec<u8>)> {
+        let Self { bytes, aside } = &mut self;
+        let decoded = aside.reader().and_then(|rest| {
+            let reader = encoding.decoder(bytes.as_slice().chain(rest));
+            reading.read(reader)
+        });
+        decoded.map_err(|error| {
+            let mut bytes = std::mem::take(bytes);
+            match aside.bring_back(&mut bytes) {
+                Ok(()) => (error, bytes),
+                Err(error) => (error, bytes),
+            }
+        })
+    }
+
     /// All of it in memory, which it may wait for. A time limit of the call does not end that wait: the
     /// reply has come.
     ///
@@ -134,6 +169,18 @@ impl SpillFile {
             }
             self.written += read as u64;
         }
+    }
+
+    /// Reads what the file took.
+    fn reader(&mut self) -> io::Result<io::Take<Box<dyn Read + '_>>> {
+        let file: Box<dyn Read> = match &mut self.file {
+            Some(file) => {
+                file.rewind()?;
+                Box::new(file)
+            }
+            None => Box::new(io::empty()),
+        };
+        Ok(file.take(self.written))
     }
 
     /// Appends what was set aside.

@@ -51,6 +51,7 @@ fn crowded(
             let reading = BodyReader {
                 announced: announced.then_some(body.len() as u64),
                 most,
+                encoded: false,
                 share: &share,
                 ctx: &ctx,
                 file,
@@ -141,6 +142,7 @@ fn a_small_reply_takes_no_part_whatever_the_server_announces() {
         let reading = BodyReader {
             announced,
             most: u64::MAX,
+            encoded: false,
             share: &share,
             ctx: &ctx,
             file: || panic!("a small reply is kept in memory"),
@@ -160,6 +162,7 @@ fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
     let reading = BodyReader {
         announced: None,
         most: 1 << 24,
+        encoded: false,
         share: &share,
         ctx: &ctx,
         file: refused,
@@ -184,6 +187,7 @@ fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
                 let reading = BodyReader {
                     announced: None,
                     most: u64::MAX,
+                    encoded: false,
                     share: &share,
                     ctx: &ctx,
                     file,
@@ -278,6 +282,7 @@ fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
                 let reading = BodyReader {
                     announced: None,
                     most: u64::MAX,
+                    encoded: false,
                     share: &share,
                     ctx: &ctx,
                     file: refused,

@@ -5,6 +5,7 @@
 //! connection that was kept had been closed by then, and which socket to shut down so that a
 //! cancelled call returns from the middle of a read.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,13 +17,15 @@ use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::redacted_url;
 
 use super::body::{Body, BodyReader, nameless};
+use super::encoding::Encoding;
 use super::exchange::{
     ERROR_LIMIT, HttpHeaders, HttpReply, HttpRequest, HttpTransfer, Transport, unwrapped,
 };
+use super::head::{MOST_BYTES, MOST_LINES};
 use super::proxy::proxy_for;
 use super::resolver::CachingResolver;
 use super::timeouts::BEYOND;
-use super::wire::{Call, Current, Tracking, Trust, not_the_servers_time};
+use super::wire::{Call, Current, Tracking, Trust, not_the_servers_time, take_large_head};
 
 /// Common servers drop idle connections after 5 s; a request sent into that moment is of unknown
 /// fate, so connections are given up before.
@@ -89,18 +92,36 @@ impl Transport for HttpTransport {
         let timeout = ctx
             .remaining()
             .map_or(request.timeout, |left| left.min(request.timeout));
-        let (status, headers, body) = self.tracked(request.url, &|_| timeout, ctx, || {
+        let (head, body) = self.tracked(request.url, &|_| timeout, ctx, || {
             self.exchange(request, timeout, ctx)
         })?;
-        let reply = HttpReply {
+        let Head {
             status,
             headers,
-            body: body.into_memory(request.url, request.memory, ctx)?,
+            whole,
+        } = head;
+        let body = match Encoding::of(&headers) {
+            Some(encoding) => decoded(request, status, &encoding, body, ctx)?,
+            None => body.into_memory(request.url, request.memory, ctx)?,
         };
-        match reply.body.len() as u64 > request.reply_limit && is_success(reply.status) {
-            true => Err(too_large(request, &reply)),
-            false => Ok(reply),
+        if !is_success(status) {
+            return Ok(HttpReply {
+                status,
+                headers,
+                body,
+            });
         }
+        if body.len() as u64 > request.reply_limit {
+            return Err(too_large(request, status, body));
+        }
+        if !whole {
+            return Err(unusable(large_head(request.url), status, body));
+        }
+        Ok(HttpReply {
+            status,
+            headers,
+            body,
+        })
     }
 
     fn transfer(&self, transfer: HttpTransfer<'_>, ctx: &Context) -> Result<HttpReply, Error> {
@@ -155,7 +176,7 @@ impl HttpTransport {
         request: &HttpRequest<'_>,
         timeout: Duration,
         ctx: &Context,
-    ) -> Result<(u16, HttpHeaders, Body), ureq::Error> {
+    ) -> Result<(Head, Body), ureq::Error> {
         let left = ctx.remaining().unwrap_or(Duration::MAX);
         let before_deadline = left.saturating_sub(timeout);
         macro_rules! ready {
@@ -181,7 +202,9 @@ impl HttpTransport {
             None => ready!(self.agent.get(request.url)).call()?,
         };
         let (head, body) = reply.into_parts();
-        let most = match is_success(head.status.as_u16()) {
+        let head = Head::of(head);
+        let encoded = Encoding::of(&head.headers).is_some();
+        let most = match is_success(head.status) {
             true => request.reply_limit.saturating_add(1),
             // Its status says enough.
             false => ERROR_LIMIT,
@@ -189,6 +212,7 @@ impl HttpTransport {
         let reading = BodyReader {
             announced: body.content_length(),
             most,
+            encoded,
             share: request.memory,
             ctx,
             file: nameless,
@@ -196,8 +220,61 @@ impl HttpTransport {
         };
         let reader = body.into_with_config().limit(u64::MAX).reader();
         let body = reading.read(reader).map_err(unwrapped)?;
-        let status = head.status.as_u16();
-        Ok((status, HttpHeaders(head.headers), body))
+        Ok((head, body))
+    }
+}
+
+/// What stands before the body of a reply.
+pub(super) struct Head {
+    pub status: u16,
+    pub headers: HttpHeaders,
+    /// It is not larger than it may be.
+    pub whole: bool,
+}
+
+impl Head {
+    /// The head of the reply to the call of this thread.
+    pub fn of(head: ureq::http::response::Parts) -> Self {
+        let large = take_large_head();
+        Self {
+            status: head.status.as_u16(),
+            whole: large.as_ref().is_none_or(|large| large.whole),
+            headers: HttpHeaders(large.map_or(head.headers, |large| large.headers)),
+        }
+    }
+}
+
+/// The body that a compressed one stands for. A proxy that decompresses may leave the header: text is used
+/// as it came.
+fn decoded(
+    request: &HttpRequest<'_>,
+    status: u16,
+    encoding: &Encoding,
+    body: Body,
+    ctx: &Context,
+) -> Result<Vec<u8>, Error> {
+    let reading = BodyReader {
+        announced: None,
+        most: request.reply_limit.saturating_add(1),
+        encoded: false,
+        share: request.memory,
+        ctx,
+        file: nameless,
+        paused: &|_| (),
+    };
+    match body.decoded(encoding, &reading) {
+        Ok(body) => body.into_memory(request.url, request.memory, ctx),
+        Err((_, came)) if std::str::from_utf8(&came).is_ok() => Ok(came),
+        // Its beginning says enough, as does its status.
+        Err((_, came)) if !is_success(status) => Ok(encoding.decoded(&came, ERROR_LIMIT).0),
+        Err((_, came)) if came.len() as u64 > request.reply_limit => {
+            Err(too_large(request, status, came))
+        }
+        Err((error, came)) => {
+            let host = redacted_url(request.url);
+            let why = format!("the reply of {host} cannot be decompressed: {error}");
+            Err(unusable(why, status, came))
+        }
     }
 }
 
@@ -207,18 +284,31 @@ fn is_success(status: u16) -> bool {
 
 /// The failure of a reply that is longer than it may be. It was made and is paid for; asked again, it
 /// would be as long.
-fn too_large(request: &HttpRequest<'_>, reply: &HttpReply) -> Error {
+fn too_large(request: &HttpRequest<'_>, status: u16, mut body: Vec<u8>) -> Error {
     let (host, most) = (redacted_url(request.url), request.reply_limit as f64);
     let why = format!(
         "the reply of {host} is larger than {:.1} MiB, the most that is read of one; to read more: \
          batchwright config set llm.max_reply_mib",
         most / 1_048_576.0
     );
-    let beginning = &reply.body[..reply.body.len().min(RAW_LIMIT)];
+    body.truncate(RAW_LIMIT);
+    unusable(why, status, body)
+}
+
+fn large_head(url: &str) -> String {
+    format!(
+        "the reply of {} has more than {} KiB or {MOST_LINES} lines of headers",
+        redacted_url(url),
+        MOST_BYTES / 1024
+    )
+}
+
+/// The failure of a complete success reply, which was paid for: nobody asks again.
+fn unusable(why: String, status: u16, body: Vec<u8>) -> Error {
     Error::new(ErrorKind::Malformed, why)
-        .with_status(reply.status)
+        .with_status(status)
         .with_sent(Sent::Answered)
-        .with_unusable_reply(String::from_utf8_lossy(beginning))
+        .with_unusable_reply(body)
 }
 
 fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: Duration) -> Error {
@@ -255,6 +345,12 @@ fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: 
             format!("the reply of {host} is larger than may be read of one (llm.max_reply_mib)"),
         )
         .with_sent(sent),
+        ureq::Error::LargeResponseHeader(..) => Error::new(ErrorKind::Malformed, large_head(url))
+            .with_sent(Sent::Answered)
+            .with_unusable_reply(""),
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData && connected => {
+            transient(format!("the reply of {host} cannot be read: {error}"))
+        }
         ureq::Error::HostNotFound => {
             transient(format!("host not found: {host}")).with_unreachable()
         }

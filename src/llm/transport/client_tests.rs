@@ -2,6 +2,8 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use ureq::http;
 
 use super::*;
@@ -177,4 +179,165 @@ fn the_proxy_follows_scheme_and_exemptions() {
 fn no_variable_means_no_proxy() {
     assert_eq!(proxy("https://api.test", &[]), None);
     assert_eq!(proxy("https://api.test", &[("HTTPS_PROXY", "")]), None);
+}
+
+/// What comes of a call that gets these bytes as its reply, and of the next call on the same transport.
+fn answered(reply: Vec<u8>, reply_limit: u64) -> [Result<HttpReply, Error>; 2] {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let reply = &reply;
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                scope.spawn(move || {
+                    let mut seen = Vec::new();
+                    let mut buffer = [0; 512];
+                    while !seen.ends_with(b"{}") {
+                        match stream.read(&mut buffer).unwrap_or(0) {
+                            0 => return,
+                            read => seen.extend_from_slice(&buffer[..read]),
+                        }
+                    }
+                    let _ = stream.write_all(reply);
+                });
+            }
+        });
+    });
+    let long = Duration::from_secs(600);
+    let http = HttpTransport::new(&base, 1, long);
+    let replies = [(), ()].map(|()| {
+        let request = HttpRequest {
+            url: &base,
+            headers: &[],
+            body: Some(b"{}"),
+            timeout: long,
+            reply_limit,
+            memory: &ReplyShare::of_process(1 << 20),
+        };
+        http.send(&request, &Context::new())
+    });
+    server.join().unwrap();
+    replies
+}
+
+fn reply_of(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status} X\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_compressed_reply_is_decoded_although_nobody_asked_for_it() {
+    let text = "{\"ok\": \"yes\"}".repeat(100_000);
+    let headers = "content-encoding: gzip\r\n";
+    for status in [200, 429] {
+        for reply in answered(reply_of(status, headers, &gzip(text.as_bytes())), 1 << 30) {
+            let reply = reply.unwrap();
+            assert_eq!(reply.status, status);
+            let most = if status == 200 { usize::MAX } else { 1 << 20 };
+            assert!(reply.body == text.as_bytes()[..text.len().min(most)]);
+        }
+    }
+    for body in [&b"{}"[..], b""] {
+        for coding in ["gzip", "deflate", "br", "zstd", "compress"] {
+            let headers = format!("content-encoding: {coding}\r\n");
+            let [reply, _] = answered(reply_of(200, &headers, body), 100);
+            assert_eq!(
+                reply.unwrap().body,
+                body,
+                "a proxy left the header: {coding}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_damaged_compressed_reply_is_kept_unchanged_and_not_asked_for_again() {
+    for size in [100, 1 << 20] {
+        // Hardly to be compressed, so that the larger one does not stay in memory.
+        let noise = (0..size as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
+        let mut body = gzip(&noise.collect::<Vec<u8>>());
+        body.truncate(body.len() - 9);
+        let headers = "content-encoding: gzip\r\n";
+        let [reply, _] = answered(reply_of(200, headers, &body), 1 << 30);
+        let error = reply.unwrap_err();
+        assert!(error.is_unusable_reply());
+        assert_eq!((error.status(), error.sent()), (Some(200), Sent::Answered));
+        assert!(error.raw_bytes() == Some(&body), "{size}");
+        assert!(
+            error.message().contains("its gzip data is damaged"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn no_more_is_decoded_of_a_reply_than_it_may_have() {
+    let bomb = gzip(&gzip(&vec![b' '; 50 << 20]));
+    let headers = "content-encoding: gzip, gzip\r\n";
+    let [reply, _] = answered(reply_of(200, headers, &bomb), 3 << 19);
+    let error = reply.unwrap_err();
+    assert!(error.message().contains("larger than 1.5 MiB"), "{error}");
+    assert!(error.is_unusable_reply());
+}
+
+#[test]
+fn a_head_of_many_lines_or_bytes_is_read() {
+    let lines = |number: usize, size: usize| -> String {
+        let line = |n| format!("x-{n}: {}\r\n", "v".repeat(size));
+        (0..number).map(line).collect()
+    };
+    let early = lines(200, 200);
+    let early = format!("HTTP/1.1 103 Early Hints\r\n{early}\r\n");
+    for (number, size) in [
+        (1, 1),
+        (127, 1),
+        (128, 1),
+        (250, 1),
+        (1, 20_000),
+        (3, 20_000),
+        (250, 200),
+    ] {
+        let headers = lines(number, size) + "x-request-id: r-1\r\n";
+        // A body that fills the buffer behind the head.
+        for body in [&b"{}"[..], &[b'7'; 100_000], b""] {
+            for early in ["", &early] {
+                let reply = [early.as_bytes(), &reply_of(200, &headers, body)].concat();
+                for reply in answered(reply, 1 << 20) {
+                    let reply = reply.unwrap();
+                    assert!(reply.body == body, "{number} {size}");
+                    assert_eq!(reply.headers.get("x-request-id"), Some("r-1"));
+                    let last = reply.headers.get(&format!("x-{}", number - 1)).unwrap();
+                    assert_eq!(last.len(), size);
+                }
+            }
+        }
+    }
+    for (number, size) in [(256, 1), (3, 30_000), (1, 900_000)] {
+        let headers = lines(number, size);
+        let [reply, _] = answered(reply_of(200, &headers, b"{\"paid\": 1}"), 1 << 20);
+        let error = reply.unwrap_err();
+        assert!(error.is_unusable_reply(), "it is not bought again");
+        assert_eq!((error.status(), error.sent()), (Some(200), Sent::Answered));
+        assert_eq!(error.raw(), Some("{\"paid\": 1}"));
+        assert!(error.message().contains("64 KiB or 256 lines"), "{error}");
+        let headers = "retry-after: 7\r\n".to_owned() + &headers;
+        let [reply, _] = answered(reply_of(429, &headers, b"slow"), 1 << 20);
+        let reply = reply.unwrap();
+        assert_eq!(
+            (reply.status, reply.headers.get("retry-after")),
+            (429, Some("7"))
+        );
+    }
+    let [reply, _] = answered(reply_of(200, &lines(1, 3 << 20), b"{}"), 1 << 20);
+    assert!(reply.unwrap_err().is_unusable_reply());
 }

@@ -9,10 +9,9 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::redacted_url;
 
-use super::client::HttpTransport;
-use super::exchange::{
-    ERROR_LIMIT, HttpHeaders, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT, unwrapped,
-};
+use super::client::{Head, HttpTransport};
+use super::encoding::Encoding;
+use super::exchange::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT, unwrapped};
 use super::timeouts::BEYOND;
 
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -91,13 +90,20 @@ impl HttpTransport {
         };
         *fault = source.fault.map(Fault::Source);
         let (head, body) = reply?.into_parts();
+        let is_success = head.status.is_success();
+        let head = Head::of(head);
+        let encoding = Encoding::of(&head.headers);
         let mut bytes = Vec::new();
         match transfer.into {
-            Some(sink) if head.status.is_success() => {
-                *fault = copy(body.into_reader(), sink)?.map(Fault::Sink);
+            Some(sink) if is_success => {
+                let copied = match encoding {
+                    Some(encoding) => copy(encoding.decoder(body.into_reader()), sink),
+                    None => copy(body.into_reader(), sink),
+                };
+                *fault = copied?.map(Fault::Sink);
             }
             _ => {
-                let limit = match head.status.is_success() {
+                let limit = match is_success {
                     true => REPLY_LIMIT,
                     false => ERROR_LIMIT,
                 };
@@ -108,11 +114,16 @@ impl HttpTransport {
                     longest: transfer.reply,
                 };
                 reader.read_to_end(&mut bytes).map_err(unwrapped)?;
+                if let Some(encoding) = encoding
+                    && let (decoded, true) = encoding.decoded(&bytes, limit)
+                {
+                    bytes = decoded;
+                }
             }
         }
         Ok(HttpReply {
-            status: head.status.as_u16(),
-            headers: HttpHeaders(head.headers),
+            status: head.status,
+            headers: head.headers,
             body: bytes,
         })
     }

@@ -14,6 +14,7 @@ use ureq::unversioned::transport::{
     Transport as Wire,
 };
 
+use super::head::{HeadWatch, LargeHead};
 use super::timeouts::Patience;
 
 /// The sockets under a connection, to be shut down from another thread.
@@ -36,6 +37,8 @@ pub(super) struct Call {
     pub aborted: AtomicBool,
     /// Milliseconds for which nobody wanted to read, and which are not the server's.
     paused: AtomicU64,
+    /// The head of its reply, if ureq cannot read it.
+    large_head: Mutex<Option<LargeHead>>,
     sockets: Mutex<Sockets>,
 }
 
@@ -50,6 +53,7 @@ impl Default for Call {
             awaited: AtomicBool::default(),
             aborted: AtomicBool::default(),
             paused: AtomicU64::default(),
+            large_head: Mutex::default(),
             sockets: Mutex::default(),
         }
     }
@@ -120,6 +124,11 @@ pub(super) fn not_the_servers_time(time: Duration) {
     with_current(|call| {
         call.paused.fetch_add(millis, Ordering::SeqCst);
     });
+}
+
+/// The head of the reply to the call of this thread, if ureq could not read it.
+pub(super) fn take_large_head() -> Option<LargeHead> {
+    CURRENT.with_borrow(|call| call.as_ref()?.large_head.lock().take())
 }
 
 /// Until when no connection is used twice.
@@ -194,6 +203,7 @@ impl Connector<()> for Tracking {
             call: 0,
             writes: 0,
             patience: Patience::default(),
+            head: HeadWatch::default(),
         }))
     }
 }
@@ -208,6 +218,8 @@ pub(super) struct Tracked {
     writes: u32,
     /// For that call.
     patience: Patience,
+    /// What has come of the reply to that call.
+    head: HeadWatch,
 }
 
 impl fmt::Debug for Tracked {
@@ -230,6 +242,7 @@ impl Wire for Tracked {
                 call.reused.store(self.call != 0, Ordering::SeqCst);
                 (self.call, self.writes) = (call.no, 0);
                 self.patience = Patience::default();
+                self.head = HeadWatch::default();
             }
             reused = call.reused.load(Ordering::SeqCst);
         });
@@ -246,6 +259,9 @@ impl Wire for Tracked {
     }
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        if self.head.refill(self.inner.buffers()) {
+            return Ok(true);
+        }
         with_current(|call| {
             call.awaited.store(true, Ordering::SeqCst);
             let paused = call.paused.swap(0, Ordering::SeqCst);
@@ -261,13 +277,16 @@ impl Wire for Tracked {
             .wait(timeout, |piece| inner.await_input(piece))?;
         if more {
             with_current(|call| call.answered.store(true, Ordering::SeqCst));
+            if let Some(large) = self.head.look(self.inner.buffers())? {
+                with_current(|call| *call.large_head.lock() = Some(large));
+            }
         }
         Ok(more)
     }
 
     /// The pool asks before it keeps a connection, and before it lends it.
     fn is_open(&mut self) -> bool {
-        self.trust.is_given() && self.inner.is_open()
+        !self.head.is_pending() && self.trust.is_given() && self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {

@@ -35,6 +35,7 @@ use crate::llm::batch::{
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
+use crate::llm::response::Response;
 use crate::llm::transport::{HttpTransport, Transport};
 
 use super::access::{Access, LeftOut, ModelChoice, escaped};
@@ -347,14 +348,15 @@ impl BatchClient for BatchApi {
     }
 
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
-        let mut read = self.wire().read(self.vendor, line);
+        let bytes = line;
+        let mut read = self.wire().read(self.vendor, bytes);
         if let Ok(line) = &mut read {
             line.result = match std::mem::replace(
                 &mut line.result,
                 BatchLineResult::NotProcessed(Error::cancelled()),
             ) {
                 BatchLineResult::Answered(answer) => BatchLineResult::Answered(Box::new(
-                    answer
+                    with_bytes(*answer, bytes)
                         .map(|response| self.access.without_keys(response))
                         .map_err(|error| self.redacted(error)),
                 )),
@@ -387,6 +389,24 @@ impl BatchClient for BatchApi {
             true => Ok(()),
             false => Err(self.redacted(refused)),
         }
+    }
+}
+
+/// With the line as it came, if that is not UTF-8.
+fn with_bytes(answer: Result<Response, Error>, line: &[u8]) -> Result<Response, Error> {
+    if std::str::from_utf8(line).is_ok() {
+        return answer;
+    }
+    let is_mended = |raw: &str| raw.contains('\u{fffd}');
+    match answer {
+        Ok(mut response) => {
+            response.details_mut().reply_bytes = Some(line.to_vec());
+            Ok(response)
+        }
+        Err(error) if error.is_unusable_reply() && error.raw().is_some_and(is_mended) => {
+            Err(error.with_unusable_reply(line))
+        }
+        Err(error) => Err(error),
     }
 }
 

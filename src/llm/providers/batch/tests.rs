@@ -450,15 +450,16 @@ fn doubtful(provider: &str, text: &str) -> String {
 fn a_detail_of_a_line_that_is_no_json_costs_no_answer() {
     for provider in with_batches() {
         let (api, _) = scripted(provider, []);
-        let line = result_line(provider, &doubtful(provider, r"Os\ud800lo"));
+        let came = result_line(provider, &doubtful(provider, r"Os\ud800lo"));
         let line = api
-            .read(&line)
+            .read(&came)
             .unwrap_or_else(|e| panic!("{provider}: {e}"));
         let BatchLineResult::Answered(answer) = line.result else {
             panic!("{provider}: not processed");
         };
         let answer = answer.unwrap_or_else(|e| panic!("{provider}: {e}"));
         assert_eq!(answer.text, "Os\u{fffd}lo", "{provider}");
+        assert_eq!(answer.details().reply_bytes, Some(came), "{provider}");
         assert_eq!(answer.usage.unwrap().input_tokens, 2, "{provider}");
         let warning = answer.warning.unwrap();
         assert!(
@@ -487,6 +488,12 @@ fn a_result_that_is_no_answer_is_kept_whole_and_not_asked_for_again() {
         );
         assert_eq!(error.usage().unwrap().input_tokens, 2, "{provider}");
     }
+    let (api, _) = scripted("openai", []);
+    let line = b"{\"custom_id\":\"k\",\"response\":{\"status_code\":200,\"body\":[\"\xe4\"]}}";
+    let BatchLineResult::Answered(answer) = api.read(line).unwrap().result else {
+        panic!("not processed");
+    };
+    assert_eq!(answer.unwrap_err().raw_bytes(), Some(&line[..]));
 }
 
 #[test]
