@@ -60,6 +60,7 @@ fn response() -> Response {
         citations: vec![text().into()],
         logprobs: Some(RawJson::new(&text())),
         service_tier: Some("flex".to_owned()),
+        degraded: Some(text()),
         reply: Some(RawJson::new(&text())),
         reply_bytes: Some(text().into_bytes()),
     };

@@ -392,6 +392,16 @@ impl LlmManager {
         self
     }
 
+    /// The providers of [job types](Self::job_types) that ask a model, in the order in which they are asked, and those
+    /// that are skipped since they cannot be called.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    #[cfg(feature = "jobs")]
+    pub fn providers_of_job_types(&self) -> Result<ProviderChoice, Error> {
+        self.choice.for_job_types(&self.settings)
+    }
+
     /// What the route of the [types](Self::job_types) that ask a model is made of.
     #[cfg(feature = "jobs")]
     fn plan_of_model_calls(&self, caller: Caller) -> Result<Option<RoutePlan>, Error> {
@@ -399,7 +409,7 @@ impl LlmManager {
             return Ok(None);
         }
         let calls = CallSettings::of(&self.settings)?.within(crate::jobs::CALL_TIMEOUT);
-        let choice = self.choice.for_job_types(&self.settings)?;
+        let choice = self.providers_of_job_types()?;
         choice.check(&self.settings)?;
         let (retry, folder) = (self.retry()?, self.options.data_dir.as_deref());
         let config = match choice.first.provider == self.provider().provider {

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | choose the providers that settings mean | [`ProviderQuery`], [`ProviderChoice`], [`ProviderChoiceError`] |
 //! | see whether work goes out in batches, and why or why not | [`EffectiveStrategy`] |
-//! | see what a route is made of | [`RoutePlan`], [`RouteStep`] |
+//! | see what a route is made of, and which providers it skips | [`RoutePlan`], [`RouteStep`], [`SkippedStep`] |
 //! | see how many calls a run makes at once | [`Concurrency`] |
 //! | hear what came of settings that changed meanwhile | [`SettingsEvent`] |
 #![cfg_attr(
@@ -14,6 +14,7 @@
     doc = "| see what a worker is made of | [`WorkerPlan`] |"
 )]
 
+pub use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
 pub use crate::manager::WorkerPlan;
 pub use crate::manager::{

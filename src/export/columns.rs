@@ -61,7 +61,13 @@ const FACTS: [(&str, ColumnType); 6] = [
     ("latency_ms", ColumnType::Int),
 ];
 /// Where any line has them; what is not named here stands between them and `reply`.
-const MORE_FACTS: [&str; 4] = ["service_tier", "warning", "earlier", "superseded"];
+const MORE_FACTS: [&str; 5] = [
+    "service_tier",
+    "warning",
+    "degraded",
+    "earlier",
+    "superseded",
+];
 const REPLY: &str = "reply";
 
 /// Names of fields in the order in which they came, and what stood in them.

@@ -35,12 +35,16 @@ pub(super) fn job_type(host: &Host) -> JobType {
         Ok(payload.request(content))
     };
     let make = |_: &RunningJob, answer: &Response| {
-        Ok(json!({
+        let mut result = json!({
             "summary": answer.text.trim(),
             "generated_at": rfc3339(SystemClock.wall()),
             "provider": answer.provider,
             "model": answer.model,
-        }))
+        });
+        if let Some(why) = &answer.details().degraded {
+            result["degraded"] = why.as_str().into();
+        }
+        Ok(result)
     };
     JobType::model_call("summarize", ModelCall::new(ask, make))
         .about("An article in a few sentences, in a language of your choice")

@@ -247,6 +247,9 @@ impl Serialize for Outcome {
         if let Some(tier) = &details.service_tier {
             line.serialize_field("service_tier", tier)?;
         }
+        if let Some(why) = &details.degraded {
+            line.serialize_field("degraded", why)?;
+        }
         line.serialize_field("request_hash", &self.request_hash)?;
         line.serialize_field("error", &failed)?;
         if !self.earlier.is_empty() {
@@ -313,6 +316,8 @@ impl<'de> Deserialize<'de> for Outcome {
             #[serde(default)]
             service_tier: Option<String>,
             #[serde(default)]
+            degraded: Option<String>,
+            #[serde(default)]
             request_hash: Option<String>,
             #[serde(default)]
             error: Option<Error>,
@@ -344,6 +349,7 @@ impl<'de> Deserialize<'de> for Outcome {
                     citations: line.citations,
                     logprobs: line.logprobs,
                     service_tier: line.service_tier,
+                    degraded: line.degraded,
                     reply: line.reply,
                     reply_bytes: line
                         .reply_base64
@@ -415,6 +421,7 @@ mod tests {
             citations: vec![json!("https://a"), json!({"url": "https://b"})],
             logprobs: Some(RawJson::new("{\"content\": [{\"logprob\": -0.10}]}")),
             service_tier: Some("flex".to_owned()),
+            degraded: Some("groq: no key".to_owned()),
             reply: Some(RawJson::new("{\"a\":12345678901234567890123,\"a\":1.50}")),
             reply_bytes: Some(b"{\"a\": \"\xe4\"}".to_vec()),
         });
@@ -478,6 +485,7 @@ mod tests {
             citations: vec![json!("https://a")],
             logprobs: Some(RawJson::new("[]")),
             service_tier: Some("flex".to_owned()),
+            degraded: Some("groq: no key".to_owned()),
             reply: Some(RawJson::new("no JSON")),
             ..ReplyDetails::default()
         });
@@ -488,7 +496,7 @@ mod tests {
             r#""tool_calls":[{"id":"c","name":"add","arguments":{"a":1}}],"#,
             r#""reasoning":{"text":"Hm."},"citations":["https://a"],"logprobs":[],"#,
             r#""provider":"p","model":null,"finish_reason":"tool_calls","usage":null,"#,
-            r#""attempts":0,"latency_ms":0,"cost_usd":null,"warning":"w","service_tier":"flex","#,
+            r#""attempts":0,"latency_ms":0,"cost_usd":null,"warning":"w","service_tier":"flex","degraded":"groq: no key","#,
             r#""request_hash":null,"error":null,"reply":"no JSON"}"#,
         );
         assert_eq!(line, expected);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::brief::{Bytes, FieldIf, Many, Message, Name};
 use crate::base::error::{Error, ErrorKind};
 
 use super::nested_json;
@@ -34,6 +34,9 @@ pub struct ReplyDetails {
     pub logprobs: Option<RawJson>,
     /// The tier that served the call, in the provider's word.
     pub service_tier: Option<String>,
+    /// Why no model answered, if this is the answer of the stand-in `extract` in a [route](crate::Route) that asks
+    /// models first: each of them with its error, or with the reason why it could not be called.
+    pub degraded: Option<String>,
     /// The whole body of the reply, for a request [with that wish](crate::Request::with_keep_reply), and
     /// where it holds pictures, sound or files beside its text.
     pub reply: Option<RawJson>,
@@ -50,6 +53,7 @@ impl ReplyDetails {
         citations: Vec::new(),
         logprobs: None,
         service_tier: None,
+        degraded: None,
         reply: None,
         reply_bytes: None,
     };
@@ -75,7 +79,8 @@ impl ReplyDetails {
         for citation in &mut self.citations {
             nested_json::each_text(citation, &mend);
         }
-        self.service_tier.iter_mut().for_each(mend);
+        let texts = [&mut self.service_tier, &mut self.degraded];
+        texts.into_iter().flatten().for_each(mend);
         let raw = [&mut self.logprobs, &mut self.reply];
         raw.into_iter()
             .flatten()
@@ -295,6 +300,7 @@ impl fmt::Debug for ReplyDetails {
             .field_if("citations", many(self.citations.len()))
             .field_if("logprobs", self.logprobs.as_ref())
             .field_if("service_tier", self.service_tier.as_deref().map(Name))
+            .field_if("degraded", self.degraded.as_deref().map(Message))
             .field_if("reply", self.reply.as_ref())
             .field_if(
                 "reply_bytes",

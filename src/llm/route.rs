@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
@@ -48,6 +50,27 @@ pub struct Route<'a> {
     carried: Arc<CarriedCosts>,
     edition: u32,
     observer: Option<Arc<dyn CallObserver>>,
+    skipped: Arc<[SkippedStep]>,
+}
+
+/// A provider that a route should ask and cannot, so that it was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SkippedStep {
+    /// The provider's name.
+    pub provider: String,
+    /// Why it cannot be called, and what to set.
+    pub reason: String,
+}
+
+impl SkippedStep {
+    /// A provider, and why it cannot be called.
+    pub fn new(provider: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            provider: provider.into(),
+            reason: reason.into(),
+        }
+    }
 }
 
 impl<'a> Route<'a> {
@@ -70,6 +93,7 @@ impl<'a> Route<'a> {
             carried: Arc::default(),
             edition: 0,
             observer: None,
+            skipped: Arc::default(),
         }
     }
 
@@ -139,7 +163,15 @@ impl<'a> Route<'a> {
             carried: self.carried.clone(),
             edition: self.edition,
             observer: self.observer.clone(),
+            skipped: self.skipped.clone(),
         })
+    }
+
+    /// Names the providers that should come before the stand-in `extract` and cannot be called, for the
+    /// [mark](crate::client::ReplyDetails::degraded) of its answers. Default: none.
+    pub(crate) fn skipping(mut self, steps: &[SkippedStep]) -> Self {
+        self.skipped = steps.into();
+        self
     }
 
     /// Who hears of every call that is made. Default: nobody.
@@ -191,7 +223,28 @@ impl<'a> Route<'a> {
             |error: &Error| error.is_not_ready() || error.kind() == ErrorKind::Cancelled;
         let again = |error: &Error| may_go_on(error) || self.goes_on(tries, error);
         let client = self.client(tries.step);
-        self.carried.call(client, request, tries, again, ctx)
+        let mut reply = self.carried.call(client, request, tries, again, ctx);
+        if let Ok(answer) = &mut reply.result
+            && answer.provider == "extract"
+            && (tries.step > 0 || !self.skipped.is_empty())
+        {
+            answer.details_mut().degraded = Some(self.why_no_model(request, tries));
+        }
+        reply
+    }
+
+    /// Why a request came to the stand-in behind all models.
+    fn why_no_model(&self, request: &Request, tries: &Tries) -> String {
+        let failed = self.earlier(tries.trail, request).into_iter();
+        let failed = failed.map(|step| format!("{}: {}", step.provider, step.error.message()));
+        let skipped = self.skipped.iter();
+        let skipped = skipped.map(|step| format!("{}: {}", step.provider, step.reason));
+        let why: Vec<String> = failed.chain(skipped).collect();
+        if why.is_empty() {
+            // A queue's job whose earlier calls were made by another worker.
+            return "the providers before it gave no answer".to_owned();
+        }
+        why.join("; ")
     }
 
     /// Whether an item whose call ended in `error` is called again, as far as that does not depend

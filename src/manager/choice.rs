@@ -6,7 +6,10 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::settings::Settings;
 use crate::llm::providers::headers::CallHeader;
+#[cfg(feature = "jobs")]
+use crate::llm::providers::survey::api_keys_set;
 use crate::llm::providers::survey::{ProviderStatus, inspect, inspect_with, survey};
+use crate::llm::route::SkippedStep;
 
 /// What is asked of providers beside the settings. By default a provider that answers prompts, at its own
 /// address, with a model for those that name none.
@@ -90,6 +93,7 @@ impl ProviderQuery {
             first,
             fallbacks,
             passed,
+            skipped: Vec::new(),
             query: Some(self.clone()),
         })
     }
@@ -123,6 +127,8 @@ pub struct ProviderChoice {
     pub fallbacks: Vec<ProviderStatus>,
     /// Who was passed over before the first one, where no name was given.
     pub passed: Option<Vec<ProviderStatus>>,
+    /// Providers that should be asked and cannot be called, so that they are left out.
+    pub skipped: Vec<SkippedStep>,
     /// How they were found, if they were.
     query: Option<ProviderQuery>,
 }
@@ -137,13 +143,14 @@ impl ProviderChoice {
             first,
             fallbacks: fallbacks(settings)?,
             passed: None,
+            skipped: Vec::new(),
             query: None,
         })
     }
 
     /// The providers for job types that ask a model. Unless `llm.fallback` is set, Groq and Anthropic follow the
-    /// first provider, if their keys and their models in `jobs.models` are set, and `extract` comes last. If nobody
-    /// named a provider and only `extract` was found, the first of these takes its place.
+    /// first provider, if their keys and their models in `jobs.models` are set, and `extract` comes last. A provider
+    /// that has a key and no model is skipped, unless it is the only one.
     #[cfg(feature = "jobs")]
     pub(super) fn for_job_types(&self, settings: &Settings) -> Result<Self, Error> {
         let models = settings.job_models()?;
@@ -155,29 +162,47 @@ impl ProviderChoice {
         if let (None, Some(model)) = (&choice.first.model, model_of(choice.first.provider)) {
             choice.first = choice.first.with_model(model);
         }
-        let is_extract = choice.first.provider == "extract";
         let fallback_is_set = settings.explain("llm.fallback")?.value.is_some();
-        if fallback_is_set || (is_extract && choice.passed.is_none()) {
-            return Ok(choice);
-        }
-        let mut steps = match is_extract {
-            true => Vec::new(),
-            false => vec![choice.first],
-        };
-        for name in ["groq", "anthropic", "extract"] {
-            let is_there = steps.iter().any(|step| step.provider == name);
-            let step = inspect(name, None, model_of(name), false)?;
-            if step.usable && !is_there {
-                steps.push(step);
+        if !fallback_is_set && settings.fallback_enabled()? && choice.first.provider != "extract" {
+            for name in ["groq", "anthropic", "extract"] {
+                let step = inspect(name, None, model_of(name), false)?;
+                if name == choice.first.provider {
+                    continue;
+                } else if step.usable {
+                    choice.fallbacks.push(step);
+                } else if step.lacks_model() {
+                    choice.skipped.push(without_model(name));
+                }
             }
         }
-        choice.first = steps.remove(0);
-        choice.fallbacks = if settings.fallback_enabled()? {
-            steps
-        } else {
-            Vec::new()
-        };
+        let first = &choice.first;
+        let lacks_model =
+            first.model.is_none() && first.provider != "extract" && !first.is_loading();
+        if lacks_model && !choice.fallbacks.is_empty() {
+            choice.skipped.insert(0, without_model(first.provider));
+            choice.first = choice.fallbacks.remove(0);
+        }
         Ok(choice)
+    }
+
+    /// The providers that job types skip by these settings, without asking a server on this machine; none if a setting
+    /// cannot be used.
+    #[cfg(feature = "jobs")]
+    pub fn skipped_by_job_types(settings: &Settings) -> Vec<SkippedStep> {
+        let skipped = || -> Result<Vec<SkippedStep>, Error> {
+            let with_key = || {
+                let mut keys = api_keys_set().into_iter();
+                keys.find_map(|(name, key)| key.map(|_| name.to_owned()))
+            };
+            let first = settings.provider()?.or_else(with_key);
+            let Some(first) = first.filter(|name| name != "local") else {
+                return Ok(Vec::new());
+            };
+            let first = inspect(&first, None, settings.model()?.as_deref(), true)?;
+            let choice = Self::of(first, settings)?.for_job_types(settings)?;
+            Ok(choice.skipped)
+        };
+        skipped().unwrap_or_default()
     }
 
     /// Those that other settings mean. A first provider that was given stays.
@@ -230,6 +255,14 @@ impl ProviderChoice {
         }
         Ok(self)
     }
+}
+
+#[cfg(feature = "jobs")]
+fn without_model(provider: &'static str) -> SkippedStep {
+    let reason = format!(
+        "no model is named: batchwright config set jobs.models {provider}=MODEL, or llm.model"
+    );
+    SkippedStep::new(provider, reason)
 }
 
 /// A server that has loaded its model and lists none is asked for none.

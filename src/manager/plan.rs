@@ -10,7 +10,7 @@ use crate::engine::limiter::Limits;
 use crate::engine::route::RetryPolicy;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
-use crate::llm::route::Route;
+use crate::llm::route::{Route, SkippedStep};
 
 use super::choice::ProviderChoice;
 
@@ -81,6 +81,8 @@ pub struct RoutePlan {
     pub first: RouteStep,
     /// Who takes over what those before finally failed.
     pub fallbacks: Vec<RouteStep>,
+    /// Providers that should be asked and cannot be called.
+    pub skipped: Vec<SkippedStep>,
     /// How failed calls are tried again.
     pub retry: RetryPolicy,
     /// The folder through which its limits are shared with other processes, if they are.
@@ -110,7 +112,7 @@ impl RoutePlan {
         for step in &self.fallbacks {
             route = route.then(step.config.client()?, step.limits);
         }
-        Ok(route.retry(self.retry))
+        Ok(route.retry(self.retry).skipping(&self.skipped))
     }
 
     /// Whether there can be such a route: every key is there, and every address can be called.
@@ -237,6 +239,7 @@ impl CallSettings {
                 limits,
             },
             fallbacks: fallbacks.collect(),
+            skipped: choice.skipped.clone(),
             retry,
             shared_in: folder.map(|folder| folder.join("quotas")),
         }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use batchwright::plan::SkippedStep;
 use batchwright::{Context, LlmManager, Settings, Strategy};
 
 use super::args::worker::WorkerArgs;
@@ -54,17 +55,31 @@ pub fn manager(
     Ok(manager)
 }
 
-/// Who is called, where, for which model, and by which strategy.
+/// Which provider is called, where, for which model, by which strategy, and which providers are skipped.
 pub fn line(manager: &LlmManager) -> Result<String, Refusal> {
     let calls = manager.worker_concurrency().map_err(refused)?;
-    let line = provider::line(manager.providers(), calls);
+    let mut line = provider::line(manager.providers(), calls);
     let effective = manager.effective_strategy();
-    Ok(match (&effective.fallback_reason, effective.strategy) {
-        (Some(reason), _) => format!("{line}\n  strategy: {reason}"),
-        (None, Strategy::Sync) => line,
-        (None, Strategy::Batch) => {
-            let name = manager.provider().provider;
-            format!("{line}\n  strategy batch: prompts go to {name} in batches")
-        }
-    })
+    if let Some(reason) = &effective.fallback_reason {
+        line += &format!("\n  strategy: {reason}");
+    } else if effective.strategy == Strategy::Batch {
+        let name = manager.provider().provider;
+        line += &format!("\n  strategy batch: prompts go to {name} in batches");
+    }
+    let job_types = manager.providers_of_job_types().map_err(refused)?;
+    for step in &job_types.skipped {
+        line += &format!("\n  {}", skipped(step));
+    }
+    if !job_types.skipped.is_empty() && job_types.first.provider == "extract" {
+        line += "\n  summaries are the first 300 characters of their text (extract), marked as degraded";
+    }
+    Ok(line)
+}
+
+/// A provider that job types skip, for people.
+pub fn skipped(step: &SkippedStep) -> String {
+    format!(
+        "job types such as summarize skip {}: {}",
+        step.provider, step.reason
+    )
 }

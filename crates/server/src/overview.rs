@@ -186,9 +186,15 @@ impl Overview {
                     "local": provider.provider == "local",
                 }),
                 strategy(&manager.effective_strategy()),
+                manager
+                    .providers_of_job_types()
+                    .map_or_else(|_| Vec::new(), |providers| providers.skipped),
             )
         });
-        let (provider, strategy) = manager.unzip();
+        let (provider, strategy, skipped) = match manager {
+            Some((provider, strategy, skipped)) => (Some(provider), Some(strategy), skipped),
+            None => (None, None, Vec::new()),
+        };
         let failures = self.observer.failures().into_iter();
         let failures = failures.map(
             |(kind, message, count)| json!({"kind": kind, "message": message, "count": count}),
@@ -219,6 +225,7 @@ impl Overview {
             },
             "provider": provider,
             "strategy": strategy,
+            "skipped_providers": skipped,
             "failures": failures.collect::<Value>(),
         }))
     }

@@ -62,7 +62,7 @@ fn what_prevents_a_run_is_told_as_json_to_who_asks_for_json() {
     );
     let none = desk
         .plain("run in.jsonl -o out.jsonl --task embed --json")
-        .expect(1);
+        .expect(2);
     let hint = told(&none, "provider")["error"]["hint"].clone();
     assert!(hint.as_str().unwrap().contains("OPENAI_API_KEY"), "{hint}");
     assert_eq!(sim.stats().calls, 0);

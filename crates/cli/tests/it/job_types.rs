@@ -66,6 +66,13 @@ fn summaries_survive_trouble_and_a_killed_worker_and_fall_back_to_extracts() {
     assert_eq!(by("extract"), refused.count());
     assert_eq!(by("extract") + by("local"), ARTICLES);
     for (id, line) in &results {
+        let degraded = &line["result"]["degraded"];
+        if line["result"]["provider"] == "extract" {
+            let why = degraded.as_str().unwrap();
+            assert!(why.starts_with("local: "), "{why}");
+        } else {
+            assert!(degraded.is_null(), "{line}");
+        }
         assert_eq!(
             (&line["success"], &line["kind"]),
             (&json!(true), &json!("summarize"))
@@ -443,5 +450,40 @@ fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
         if models == "anthropic=claude" {
             assert_eq!(groq.stats().calls, 0, "it has no model to be asked for");
         }
+    }
+}
+
+/// Neither provider is called in vain, and nobody takes the beginnings of texts for summaries.
+#[test]
+fn keys_without_a_model_are_reported_and_their_summaries_marked() {
+    let desk = Desk::new();
+    desk.write("in.jsonl", articles(2));
+    let id = submit(&desk, "--type summarize in.jsonl");
+    let with_keys = |words: &str| {
+        let mut command = on_queue(&desk, words);
+        command
+            .env("GROQ_API_KEY", "gsk-0123456789")
+            .env("ANTHROPIC_API_KEY", "sk-ant-0123456789");
+        Running::start(&mut command).wait().expect(0)
+    };
+    let lacks = |name: &str| {
+        format!("{name}: no model is named: batchwright config set jobs.models {name}=MODEL")
+    };
+    let (groq, anthropic) = (lacks("groq"), lacks("anthropic"));
+    let shown = with_keys("status");
+    let shown = shown.says(&format!("job types such as summarize skip {groq}"));
+    shown.says(&anthropic);
+    let shown: Value = serde_json::from_str(&with_keys("status --json").stdout).unwrap();
+    let skipped = shown["skipped_providers"].as_array().unwrap();
+    let names: Vec<&Value> = skipped.iter().map(|step| &step["provider"]).collect();
+    assert_eq!(names, ["groq", "anthropic"]);
+    with_keys("work --until-empty")
+        .says(&format!("job types such as summarize skip {groq}"))
+        .says(&anthropic)
+        .says("summaries are the first 300 characters of their text (extract), marked as degraded");
+    for line in taken(&desk, id).values() {
+        assert_eq!(line["result"]["provider"], "extract");
+        let why = line["result"]["degraded"].as_str().unwrap();
+        assert!(why.contains(&groq) && why.contains(&anthropic), "{why}");
     }
 }

@@ -202,6 +202,9 @@ fn a_fallback_takes_over_from_a_refused_key() {
     let lines = desk.results("out.jsonl");
     for line in lines {
         assert_eq!(line["provider"], "extract");
+        let why = line["degraded"].as_str().unwrap();
+        let provider = line["earlier"][0]["provider"].as_str().unwrap();
+        assert!(why.starts_with(&format!("{provider}: ")), "{line}");
         assert_eq!(line["earlier"][0]["provider"], "openai");
         assert_eq!(line["earlier"][0]["error"]["kind"], "auth");
     }

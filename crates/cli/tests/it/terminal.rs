@@ -96,9 +96,10 @@ fn a_terminal_that_stands_still_holds_up_neither_a_run_with_a_bar_nor_a_signal()
 fn messages_break_between_words_on_a_terminal() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
-    let plain = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
+    let run = "run in.jsonl -o out.jsonl";
+    let plain = desk.command(run.split(' '));
     let program = plain.get_program().to_str().unwrap();
-    let words = format!("stty rows 24 cols 80; {program} run in.jsonl -o out.jsonl");
+    let words = format!("stty rows 24 cols 80; {program} {run}");
     let mut command = Command::new("script");
     command
         .args(["-qec", &words, "/dev/null"])
@@ -117,7 +118,7 @@ fn messages_break_between_words_on_a_terminal() {
         println!("skipped: there is no script(1)");
         return;
     }
-    Running::start(&mut command).wait().expect(0);
+    Running::start(&mut command).wait().expect(2);
     let screen = desk.read("screen");
     let said = screen.lines().filter(|line| !line.contains('\x1b'));
     let said: Vec<&str> = said.map(|line| line.trim_end()).collect();
@@ -129,7 +130,7 @@ fn messages_break_between_words_on_a_terminal() {
         .collect::<Vec<_>>()
         .join(" ");
     assert!(
-        whole.contains("each answer is the first 300 characters of its text"),
+        whole.contains("only the first 300 characters of each text: add --provider extract"),
         "{screen}"
     );
 }

@@ -141,6 +141,7 @@ fn the_overview_adds_up() {
     );
     assert_eq!(overview["provider"]["model"], "sim-1");
     assert_eq!(overview["strategy"]["effective"], "sync");
+    assert_eq!(overview["skipped_providers"], json!([]));
     assert_eq!(overview["failures"][0]["count"], 1, "{overview}");
     assert_eq!(
         desk.get("/api/v1/batches").is(200).json(),

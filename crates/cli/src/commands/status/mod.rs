@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::plan::EffectiveStrategy;
+use batchwright::plan::{EffectiveStrategy, ProviderChoice, SkippedStep};
 use batchwright::queue::{JobCounts, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{JobQueue, ProcessId, Settings, Strategy};
@@ -20,6 +20,7 @@ use crate::exit::{Exit, Refusal};
 use crate::format::count;
 use crate::queue::failed;
 use crate::reuse::ReuseStore;
+use crate::routes;
 use crate::sanitize::{self, shortened};
 use crate::settings::settings;
 use crate::table::width;
@@ -142,9 +143,12 @@ impl StatusReader {
     }
 }
 
-fn line_of(rows: &[Row], reuse: Option<&ReuseStore>) -> String {
+fn line_of(rows: &[Row], skipped: &[SkippedStep], reuse: Option<&ReuseStore>) -> String {
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
     let mut line = json!({ "processes": rows });
+    if !skipped.is_empty() {
+        line["skipped_providers"] = json!(skipped);
+    }
     if let Some(reuse) = reuse {
         line["reuse"] = reuse.json();
     }
@@ -161,8 +165,9 @@ fn once(args: &StatusArgs) -> Result<(), Failure> {
     let mut reader = StatusReader::new(args)?;
     let rows = reader.read()?;
     let reuse = reader.reuse(args);
+    let skipped = ProviderChoice::skipped_by_job_types(&reader.settings);
     if args.json {
-        return Ok(print(&line_of(&rows, reuse.as_ref()))?);
+        return Ok(print(&line_of(&rows, &skipped, reuse.as_ref()))?);
     }
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
@@ -172,6 +177,9 @@ fn once(args: &StatusArgs) -> Result<(), Failure> {
         }
     }
     advise(args, reader.only, &rows);
+    for step in &skipped {
+        args.say.say(&routes::skipped(step));
+    }
     if let Some(reuse) = reuse {
         args.say
             .say(&format!("answers for run --reuse: {}", reuse.line()));
@@ -195,7 +203,7 @@ fn watch(args: &StatusArgs) -> Result<(), Failure> {
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if args.json && (first || now != before) {
-                print(&line_of(&rows, None))?;
+                print(&line_of(&rows, &[], None))?;
             } else if !args.json {
                 let changed = |row: &&Row| before.get(&row.id()) != now.get(&row.id());
                 for row in rows.iter().filter(changed) {

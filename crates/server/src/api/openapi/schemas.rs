@@ -357,6 +357,7 @@ fn overview() -> Value {
         ("effective", one_of(&["sync", "batch"])),
         ("fallback_reason", or_null(text())),
     ]);
+    let skipped = object(&[("provider", text()), ("reason", text())]);
     let worker = object(&[
         ("slots", whole()),
         ("used", whole()),
@@ -389,6 +390,7 @@ fn overview() -> Value {
         ("worker", worker),
         ("provider", or_null(provider)),
         ("strategy", or_null(strategy)),
+        ("skipped_providers", many(skipped)),
         ("failures", many(failure)),
         ("history", many(point)),
     ])
