@@ -453,7 +453,8 @@ impl LlmManager {
     /// Carries requests out by the [strategy](Self::effective_strategy) and returns one outcome for each,
     /// in their order.
     ///
-    /// `sync` asks the [route](Self::route) and keeps everything in memory. `batch` puts the requests on the queue in
+    /// `sync` asks the [route](Self::route) and keeps everything in memory. `llm.sync_concurrency` calls are in flight,
+    /// by default as many as suit the provider: 5, or a local server's slots. `batch` puts the requests on the queue in
     /// the [data folder](Self::data_dir), hands them over, and waits for the end, which may take a day.
     /// They survive this program there: called again with the same process id and requests it attaches
     /// to what is under way. The same happens after a cancellation; to give them up instead, cancel the
@@ -480,9 +481,10 @@ impl LlmManager {
     }
 
     fn run_sync(&self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
-        let route = self.route().map_err(misuse)?;
+        let plan = self.plan(Caller::List).map_err(misuse)?;
+        let route = self.made(&plan).map_err(misuse)?;
         let bulk = Bulk::new(route).context(&self.ctx);
-        let mut bulk = match self.concurrency().map_err(misuse)? {
+        let mut bulk = match self.concurrency_of(Caller::List).map_err(misuse)? {
             Concurrency::Fixed(calls) => bulk.concurrency(calls),
             Concurrency::Auto { most, .. } => bulk.up_to(most),
         };

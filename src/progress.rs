@@ -6,6 +6,7 @@
 //! | to | use |
 //! |---|---|
 //! | see what a run is doing | [`Phase`] |
+//! | be called at the end of each item | [`EveryItem`] |
 //! | see where the time of a run went, and that of an item | [`TimeSplit`], [`ItemTime`] |
 //! | see what providers allow at a moment: limits, what is left of them, pauses | [`ProviderLimits`], with the [`QuotaStatus`] and [`RateStatus`] of each |
 //! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
@@ -26,5 +27,5 @@ pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 pub use crate::observe::jobs::{EndedJob, JobObserver};
 #[cfg(feature = "metrics")]
 pub use crate::observe::metrics::Metrics;
-pub use crate::observe::progress::Phase;
+pub use crate::observe::progress::{EveryItem, Phase};
 pub use crate::observe::tracker::{ProgressInfo, ProgressTracker};

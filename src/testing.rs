@@ -155,7 +155,8 @@ impl ScriptedClient {
         state.calls_of.get(request).copied().unwrap_or(0)
     }
 
-    /// The most calls that were in flight at once.
+    /// The most calls that were in flight at once: those that [`hold`](Self::hold) or the closure of
+    /// [`answering`](Self::answering) keeps waiting are among them.
     pub fn max_in_flight(&self) -> usize {
         self.state.lock().max_in_flight
     }
@@ -220,12 +221,15 @@ impl ScriptedClient {
         state.in_flight += 1;
         state.max_in_flight = state.max_in_flight.max(state.in_flight);
         self.changed.notify_all();
+        // Until this call returns, or panics: one that waits in the closure is in flight, too.
+        let _ends = Ends(self);
         while state.held && !ctx.is_cancelled() {
             // The context has no way to reach this lock, so it is looked at now and then.
             self.changed.wait_for(&mut state, Duration::from_millis(5));
         }
-        state.in_flight -= 1;
+        drop(state);
         ctx.check()?;
+        let mut state = self.state.lock();
         if let Some(error) = prompts.iter().find_map(|prompt| state.refused.get(prompt)) {
             return Err(error.clone());
         }
@@ -243,6 +247,15 @@ impl ScriptedClient {
             }
         }
         Ok(answers)
+    }
+}
+
+/// Counts a call as ended when it is dropped.
+struct Ends<'a>(&'a ScriptedClient);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().in_flight -= 1;
     }
 }
 
@@ -295,7 +308,7 @@ impl ManualClock {
         Self::default()
     }
 
-    /// Moves time on and wakes everybody who waits for it.
+    /// Moves time on and wakes everybody who waits for it: runs, workers of a queue and their batches.
     pub fn advance(&self, by: Duration) {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.now.fetch_add(nanos, Ordering::SeqCst);
@@ -319,5 +332,26 @@ impl Clock for ManualClock {
 
     fn on_jump(&self, wake: Wake) {
         self.wakes.lock().push(wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use super::*;
+    use crate::bulk::run::execute_bulk_sync;
+
+    #[test]
+    fn calls_that_wait_in_the_closure_are_in_flight() {
+        let both = Arc::new(Barrier::new(2));
+        let client = ScriptedClient::answering(move |_, _| {
+            both.wait();
+            Ok(Response::new("scripted", "fine"))
+        });
+        let requests = ["a", "b"].map(Request::new);
+        execute_bulk_sync(&Context::new(), &client, &requests, 2).unwrap();
+        assert_eq!(client.max_in_flight(), 2);
+        assert_eq!(client.state.lock().in_flight, 0);
     }
 }

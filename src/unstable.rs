@@ -3,6 +3,7 @@
 //! | seam | what it replaces | its vocabulary |
 //! |---|---|---|
 //! | [`Transport`] | how bytes reach a provider | [`HttpTransport`], [`HttpRequest`], [`HttpReply`], [`HttpMethod`], [`HttpHeaders`], [`HttpTransfer`], [`ReplyShare`] |
+//! | [`PublicResolver`] | how a name is looked up where only public addresses may be called | [`is_public_address`] |
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
@@ -16,8 +17,8 @@ pub use crate::llm::batch::{
     BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
 pub use crate::llm::transport::{
-    HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport, ReplyShare,
-    Transport,
+    HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport, PublicResolver,
+    ReplyShare, Transport, is_public_address,
 };
 #[cfg(feature = "queue")]
 pub use crate::queue::job::JobParts;

@@ -11,6 +11,7 @@ use super::hints::RateHints;
 use super::secret::Secret;
 use super::usage::{Paid, Usage};
 
+mod io;
 mod json;
 
 pub use super::error_kind::ErrorKind;
@@ -35,6 +36,7 @@ struct Inner {
     message: String,
     status: Option<u16>,
     retry_after: Option<Duration>,
+    exact_wait: bool,
     hints: RateHints,
     sent: Sent,
     timed_out: bool,
@@ -72,6 +74,7 @@ impl Error {
             message: message.into(),
             status: None,
             retry_after: None,
+            exact_wait: false,
             hints: RateHints::default(),
             sent: Sent::No,
             timed_out: false,
@@ -332,6 +335,18 @@ impl Error {
     /// How long the server asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// The wait is the host's own wish and no provider's: it is kept exactly, whatever its length.
+    #[cfg(feature = "queue")]
+    pub(crate) fn with_exact_wait(mut self) -> Self {
+        self.0.exact_wait = true;
+        self
+    }
+
+    /// The wait that is kept exactly, if there is one.
+    pub(crate) fn exact_wait(&self) -> Option<Duration> {
+        self.0.retry_after.filter(|_| self.0.exact_wait)
     }
 
     /// The limits that the reply named.

@@ -145,6 +145,7 @@ impl<'r> RunEnvironment<'_, 'r> {
             waker,
             woken,
             tick: TICK,
+            every_call: self.notifier.is_some_and(|them| them.every_item()),
         };
         let outlet = deferring.then_some(Outlet {
             outcomes: rx,

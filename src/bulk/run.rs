@@ -120,9 +120,10 @@ pub struct Bulk<'a> {
 impl<'a> Bulk<'a> {
     /// A run through a client or a [`Route`].
     pub fn new(route: impl Into<Route<'a>>) -> Self {
+        let route = route.into();
         Self {
-            route: route.into(),
-            calls: CallsAtOnce::exactly(5),
+            calls: CallsAtOnce::exactly(route.concurrency()),
+            route,
             on_error: ErrorPolicy::default(),
             ctx: Context::new(),
             dedupe: Dedupe::default(),
@@ -131,7 +132,8 @@ impl<'a> Bulk<'a> {
         }
     }
 
-    /// Calls in flight, each on a thread of its own. Default: 5.
+    /// Calls in flight, each on a thread of its own. Default: what suits the first provider of the route
+    /// ([`LlmClient::concurrency`]): a local server's slots, 5 for the others and for clients of your own.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.calls = CallsAtOnce::exactly(calls);
         self
@@ -233,10 +235,13 @@ impl<'a> Bulk<'a> {
     /// Streams: pulls requests as permits come free and hands each outcome to `sink` on this
     /// thread, in order of completion. Payloads do not accumulate. `items` is read on a thread of
     /// its own, so a slow source delays nobody; cancelling waits for a `next()` that blocks.
-    /// Breaking ends the run.
+    ///
+    /// If `sink` breaks, no further item is read and no further call starts. `sink` still gets the outcomes of the
+    /// calls in flight, whatever it returns for them, so that no answer is lost; then the summary is returned.
+    /// Items that were read and not sent are counted as [pending](Summary::pending).
     ///
     /// # Errors
-    /// When the run ends before the items do. Outcomes that `sink` did not get are in the error.
+    /// When the run ends before the items do for another reason. Outcomes that `sink` did not get are in the error.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -277,7 +282,7 @@ impl<'a> Bulk<'a> {
     pub fn for_each<I>(
         self,
         items: I,
-        sink: impl FnMut(Outcome) -> ControlFlow<()>,
+        mut sink: impl FnMut(Outcome) -> ControlFlow<()>,
     ) -> Result<Summary, BulkError>
     where
         I: IntoIterator<Item = Request>,
@@ -290,14 +295,27 @@ impl<'a> Bulk<'a> {
         thread::scope(|scope| {
             spawn_scoped(scope, SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
                 .map_err(|e| misused(e.message().to_owned()))?;
-            let mut end = self.stream(source, total, (waker, woken), sink);
+            let (summary, mut end) = self.stream(source, total, (waker, woken), &mut sink)?;
             let (first, unread) = tail.drain();
-            if let Err(error) = &mut end {
-                let unsent = unread.iter().enumerate();
-                let unsent = unsent.map(|(at, request)| self.unsent((first + at, request)));
-                error.outcomes.extend(unsent);
+            match &mut end {
+                None => return Ok(summary),
+                Some(error) if matches!(error.reason, StopReason::SinkClosed) => {
+                    let sent = error
+                        .outcomes
+                        .drain(..)
+                        .filter(|outcome| outcome.attempts > 0);
+                    sent.for_each(|outcome| {
+                        let _ = sink(outcome);
+                    });
+                    return Ok(summary);
+                }
+                Some(error) => {
+                    let unsent = unread.iter().enumerate();
+                    let unsent = unsent.map(|(at, request)| self.unsent((first + at, request)));
+                    error.outcomes.extend(unsent);
+                }
             }
-            end
+            end.map_or(Ok(summary), Err)
         })
     }
 
@@ -318,13 +336,14 @@ impl<'a> Bulk<'a> {
         bad_concurrency(self.calls.most).map(StopReason::Misuse)
     }
 
+    /// The summary, and why it ended early, if it did.
     fn stream(
         &self,
         source: Source<'_, Request>,
         total: Option<u64>,
         wake: (Waker, Receiver<()>),
         mut sink: impl FnMut(Outcome) -> ControlFlow<()>,
-    ) -> Result<Summary, BulkError> {
+    ) -> Result<(Summary, Option<BulkError>), BulkError> {
         if let Some(reason) = self.misuse() {
             return Err(BulkError {
                 reason,
@@ -366,15 +385,15 @@ impl<'a> Bulk<'a> {
             outcome(&self.route, asked, been, Err(error), now)
         }));
         let all_done = end.summary.pending == 0 && left.is_empty() && total.is_some();
-        match end.stop {
-            None => Ok(end.summary),
-            // Whoever breaks at the very last outcome has all there was.
-            Some(StopReason::SinkClosed) if all_done => Ok(end.summary),
-            Some(reason) => Err(BulkError {
-                reason,
-                outcomes: left,
-            }),
-        }
+        // A break at the very last outcome ends nothing early.
+        let stop = end
+            .stop
+            .filter(|stop| !(all_done && matches!(stop, StopReason::SinkClosed)));
+        let early = stop.map(|reason| BulkError {
+            reason,
+            outcomes: left,
+        });
+        Ok((end.summary, early))
     }
 
     fn turn<'r, R, K, O>(
@@ -419,6 +438,10 @@ impl<'a> Bulk<'a> {
             waker,
             woken,
             tick: TICK,
+            every_call: self
+                .notifier
+                .as_deref()
+                .is_some_and(|them| them.every_item()),
         };
         let notifier = self.notifier.as_deref();
         let look = |d: &mut Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| {
@@ -480,12 +503,12 @@ impl Bulk<'static> {
             let (feeder, source, _) = feed(self.ahead(), self.pack(), waker.clone());
             spawn(SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
                 .map_err(|e| misused(e.message().to_owned()))?;
-            self.stream(source, total, (waker, woken), move |outcome| {
-                match tx.send(outcome) {
-                    Ok(()) if !ends.load(Ordering::SeqCst) => ControlFlow::Continue(()),
-                    _ => ControlFlow::Break(()),
-                }
-            })
+            let sink = move |outcome| match tx.send(outcome) {
+                Ok(()) if !ends.load(Ordering::SeqCst) => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            };
+            let (summary, early) = self.stream(source, total, (waker, woken), sink)?;
+            early.map_or(Ok(summary), Err)
         };
         let runner = spawn("batchwright-bulk", run);
         Outcomes {

@@ -15,6 +15,13 @@ pub(crate) struct Choices {
     also: fn(&str) -> Option<&'static str>,
 }
 
+/// Whose load a worker's slots follow.
+pub(crate) static SCALE_SCOPES: Choices = Choices {
+    what: "scope",
+    all: &["machine", "process"],
+    also: |_| None,
+};
+
 /// The providers, in the order in which the first usable one is looked for.
 pub(crate) static PROVIDERS: Choices = Choices {
     what: "provider",

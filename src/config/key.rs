@@ -5,7 +5,9 @@ use std::fmt;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
 
-use super::choices::{DEDUPES, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, STRATEGIES};
+use super::choices::{
+    DEDUPES, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, SCALE_SCOPES, STRATEGIES,
+};
 use super::credential;
 use super::value::{Kind, Value};
 
@@ -97,7 +99,7 @@ static KEYS: &[SettingKey] = &[
         &["AI_MAX_CONCURRENT_REQUESTS"],
         Kind::Whole(1, MOST_CALLS),
         Is("10"),
-        "Calls in flight of a queue worker, over all its providers",
+        "Calls in flight of a queue worker, over all its providers; a larger queue.max_workers raises the default",
     ),
     key(
         "llm.fallback",
@@ -205,6 +207,13 @@ static KEYS: &[SettingKey] = &[
         "Use of memory above which a queue worker gives up slots",
     ),
     key(
+        "scale.scope",
+        &["BATCHWRIGHT_SCALE_SCOPE"],
+        Kind::Choice(&SCALE_SCOPES),
+        Is("machine"),
+        "Whose load takes slots from a queue worker: all of the machine's, or only what comes with a tenth or more of this process",
+    ),
+    key(
         "queue.max_retries",
         &["JOB_QUEUE_MAX_RETRIES"],
         Kind::Whole(0, 255),
@@ -231,6 +240,20 @@ static KEYS: &[SettingKey] = &[
         Kind::Models(&PROVIDERS),
         Rule("none"),
         "Models for job types such as summarize, by provider; used where llm.model and llm.fallback name none",
+    ),
+    key(
+        "jobs.articles",
+        &["BATCHWRIGHT_ARTICLES"],
+        Kind::Articles,
+        Rule("none: a payload brings the text as content"),
+        "Where summarize and generate_podcast find the text of an article_id: a folder, a SQLite query or a URL",
+    ),
+    key(
+        "jobs.articles_private",
+        &["BATCHWRIGHT_ARTICLES_PRIVATE"],
+        Kind::Switch,
+        Is("false"),
+        "Whether the URL of jobs.articles may lead to private addresses, and over http://",
     ),
     key(
         "batch.poll_interval",
@@ -360,6 +383,12 @@ impl SettingKey {
         }
     }
 
+    /// Whether only the owner of the machine may change it, and no client of a server: it names files and addresses
+    /// that the program reads.
+    pub fn is_local(&self) -> bool {
+        self.name.starts_with("jobs.articles")
+    }
+
     /// What it takes, such as `a whole number from 1 to 100`.
     pub fn accepts(&self) -> String {
         self.kind.accepts()
@@ -457,7 +486,10 @@ fn near(name: &str) -> Vec<&'static str> {
     }
     let own = name.rsplit('.').next().unwrap_or_default();
     let last = |key: &SettingKey| key.name.rsplit('.').next().unwrap_or_default();
-    let slip = closest(own, KEYS.iter().map(last));
+    let slip = match KEYS.iter().any(|key| last(key) == own) {
+        true => Some(own),
+        false => closest(own, KEYS.iter().map(last)),
+    };
     let part = |key: &&SettingKey| match slip {
         Some(meant) => last(key) == meant,
         None => own.len() > 2 && last(key).contains(own),

@@ -5,12 +5,14 @@
 //! | take settings from flags, the environment and a store | [`Settings`](crate::Settings) |
 //! | know which settings there are | [`SettingKey`] |
 //! | see a value and where it comes from | [`Setting`], [`SettingSource`] |
+//! | know where `jobs.articles` finds the texts of articles | [`ArticleSource`] |
 //! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
 //! | notice that they have changed | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
 //! | see what work they come to | the module [`plan`](crate::plan) |
 //!
 //! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.
 
+pub(crate) mod articles;
 pub(crate) mod choices;
 pub(crate) mod credential;
 pub(crate) mod key;
@@ -22,6 +24,7 @@ mod typed;
 mod value;
 pub(crate) mod watch;
 
+pub use articles::ArticleSource;
 pub use key::SettingKey;
 pub use settings::{Setting, SettingSource};
 #[cfg(feature = "queue")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind};
 
+use super::articles::ArticleSource;
 use super::choices::{Dedupe, OnUnknown, Strategy};
 use super::settings::{SettingSource, Settings};
 use super::value::{AUTO, Value};
@@ -67,12 +68,16 @@ impl Settings {
     }
 
     /// `llm.max_concurrent_requests`: calls in flight of a queue worker, over all its providers.
-    /// Default: 10.
+    /// Default: 10, or a larger `queue.max_workers`.
     ///
     /// # Errors
     /// When the value is not from 1 to 10,000.
     pub fn max_concurrent_requests(&self) -> Result<usize, Error> {
-        self.size("llm.max_concurrent_requests")
+        let most = self.size("llm.max_concurrent_requests")?;
+        match self.source("llm.max_concurrent_requests") {
+            SettingSource::Default => Ok(most.max(self.workers_set()?.unwrap_or(most))),
+            _ => Ok(most),
+        }
     }
 
     /// `llm.fallback`: the providers that follow the first, each as `name` or `name:model`; none
@@ -101,6 +106,27 @@ impl Settings {
             Some(Value::Models(models)) => models,
             _ => Vec::new(),
         })
+    }
+
+    /// `jobs.articles`: where the text of an article is found by its id. Default: nowhere.
+    ///
+    /// # Errors
+    /// When it is neither a folder nor a SQLite query nor a URL, see [`ArticleSource`].
+    pub fn articles(&self) -> Result<Option<ArticleSource>, Error> {
+        Ok(match self.value("jobs.articles")? {
+            Some(Value::Articles(source)) => Some(source),
+            _ => None,
+        })
+    }
+
+    /// `jobs.articles_private`: whether a URL of articles may lead to addresses that are not public, and over
+    /// `http://`. Default: false.
+    ///
+    /// # Errors
+    /// When the value is neither true nor false.
+    pub fn private_articles(&self) -> Result<bool, Error> {
+        let value = self.value("jobs.articles_private")?;
+        Ok(matches!(value, Some(Value::Switch(true))))
     }
 
     /// `llm.fallback_enabled`: whether `llm.fallback` is used. Default: true.
@@ -219,6 +245,21 @@ impl Settings {
     /// When the value is not from 1 to 10,000, or that of `queue.worker_count` cannot be used.
     pub fn max_workers(&self) -> Result<usize, Error> {
         Ok(self.size("queue.max_workers")?.max(self.worker_count()?))
+    }
+
+    /// [`max_workers`](Self::max_workers), if somebody set that or `queue.worker_count`.
+    pub(crate) fn workers_set(&self) -> Result<Option<usize>, Error> {
+        let is_set = |key| self.source(key) != SettingSource::Default;
+        let set = is_set("queue.max_workers") || is_set("queue.worker_count");
+        set.then(|| self.max_workers()).transpose()
+    }
+
+    /// `scale.scope`: whether a worker's slots follow the load of the whole machine. Default: true.
+    ///
+    /// # Errors
+    /// When the value is neither `machine` nor `process`.
+    pub fn scales_with_machine(&self) -> Result<bool, Error> {
+        Ok(self.text("scale.scope")?.as_deref() != Some("process"))
     }
 
     /// `queue.max_cpu_percent`: use of the processors above which a queue worker gives up slots.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::articles::{ACCEPTED, ArticleSource};
 use super::choices::Choices;
 
 /// A number that is found instead of set.
@@ -32,6 +33,8 @@ pub(super) enum Kind {
     Text,
     /// Models by their providers, such as `groq=MODEL`.
     Models(&'static Choices),
+    /// Where texts of articles are.
+    Articles,
 }
 
 /// A text with its meaning.
@@ -40,6 +43,7 @@ pub(super) enum Value {
     Text(String),
     Names(Vec<String>),
     Models(Vec<(String, String)>),
+    Articles(ArticleSource),
     Whole(u64),
     Number(f64),
     Time(Duration),
@@ -72,6 +76,7 @@ impl Kind {
             Self::Models(_) => {
                 "a model for each provider, separated by commas: groq=MODEL,anthropic=MODEL".into()
             }
+            Self::Articles => ACCEPTED.into(),
         }
     }
 
@@ -112,6 +117,7 @@ impl Kind {
             },
             Self::Text => (!text.is_empty()).then(|| Value::Text(text.to_owned())),
             Self::Models(among) => models(text, among)?.map(Value::Models),
+            Self::Articles => ArticleSource::parse(text).map(Value::Articles),
         };
         value.ok_or_else(|| format!("write {}", self.accepts()))
     }
@@ -224,6 +230,24 @@ mod tests {
             ),
             (Kind::Route(&PROVIDERS, 2), "", names(&[])),
             (
+                Kind::Articles,
+                " /srv/articles ",
+                Value::Articles(ArticleSource::Folder("/srv/articles".into())),
+            ),
+            (
+                Kind::Articles,
+                "sqlite:a.db? select text from t where id = ?",
+                Value::Articles(ArticleSource::Sqlite {
+                    file: "a.db".into(),
+                    query: "select text from t where id = ?".into(),
+                }),
+            ),
+            (
+                Kind::Articles,
+                "https://host?id={article_id}",
+                Value::Articles(ArticleSource::Url("https://host?id={article_id}".into())),
+            ),
+            (
                 Kind::Models(&PROVIDERS),
                 " groq = a/b:c, anthropic=d=e,",
                 Value::Models(vec![
@@ -279,6 +303,28 @@ mod tests {
                 "write a model for each provider",
             ),
             (Kind::Models(&PROVIDERS), "grok=x", "did you mean xai?"),
+            (Kind::Articles, "ftp://host/{article_id}", "write a folder"),
+            (Kind::Articles, "https://host/articles", "write a folder"),
+            (
+                Kind::Articles,
+                "https://{article_id}.host/",
+                "write a folder",
+            ),
+            (
+                Kind::Articles,
+                "https://a:b@host/{article_id}",
+                "write a folder",
+            ),
+            (
+                Kind::Articles,
+                "sqlite:a.db?DELETE FROM t WHERE id = ?",
+                "write a folder",
+            ),
+            (
+                Kind::Articles,
+                "sqlite:a.db?SELECT text FROM t",
+                "write a folder",
+            ),
             (
                 Kind::Models(&PROVIDERS),
                 "groq=a,groq=b",

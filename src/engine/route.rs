@@ -94,7 +94,7 @@ impl RetryPolicy {
     pub(crate) fn asks_too_much(&self, error: &Error) -> bool {
         error
             .retry_after()
-            .is_some_and(|wait| wait > self.longest(error))
+            .is_some_and(|wait| wait > self.longest(error) && error.exact_wait().is_none())
     }
 
     /// Limits without the times of their resets that nobody waits for: the refusal of the next call
@@ -231,7 +231,7 @@ pub fn decide(
         let asked = policy.asked(error);
         let asked = asked.mul_f64(1.0 + SERVER_JITTER * jitter.clamp(0.0, 1.0));
         // Never earlier than the server says, and never as fast as a server that says 0 allows.
-        let at = now.after(own.max(asked));
+        let at = now.after(error.exact_wait().unwrap_or(own.max(asked)));
         if deadline.is_none_or(|deadline| at <= deadline) {
             return Next::RetryAt(at);
         }
@@ -293,8 +293,9 @@ pub(crate) fn after_refusal(
     tries.refused = tries.refused.saturating_add(1);
     let seconds = u16::try_from(own.as_secs()).unwrap_or(u16::MAX);
     tries.waited = tries.waited.saturating_add(seconds);
-    let asked = policy.asked(error);
-    now.after((own.mul_f64(1.0 + JITTER * jitter)).max(asked.mul_f64(1.0 + SERVER_JITTER * jitter)))
+    let asked = policy.asked(error).mul_f64(1.0 + SERVER_JITTER * jitter);
+    let wait = own.mul_f64(1.0 + JITTER * jitter).max(asked);
+    now.after(error.exact_wait().unwrap_or(wait))
 }
 
 /// True for a failure that one of several in a call may have brought upon all of them. So may a

@@ -165,6 +165,8 @@ pub(crate) struct RunSetup<'a> {
     pub woken: Receiver<()>,
     /// How often the observer looks.
     pub tick: Duration,
+    /// Whether it looks at the end of each call, too. Calls that end while it looks share the next look.
+    pub every_call: bool,
 }
 
 struct State<W: Work> {
@@ -194,6 +196,8 @@ struct Shell<'a, W: Work> {
     waits_for: AtomicU64,
     /// Threads that the calls in flight need.
     needed: AtomicUsize,
+    /// Calls that have ended, where each is to be looked at.
+    ended: Option<AtomicU64>,
 }
 
 impl<W: Work> Shell<'_, W> {
@@ -209,6 +213,10 @@ impl<W: Work> Shell<'_, W> {
     fn end_call(&self, event: EventOf<W>) {
         let _ = self.post.send(event);
         self.turn();
+        if let Some(ended) = &self.ended {
+            ended.fetch_add(1, Ordering::SeqCst);
+            self.waker.wake();
+        }
     }
 
     fn turn(&self) {
@@ -331,6 +339,7 @@ where
         waker: setup.waker.clone(),
         waits_for: AtomicU64::new(0),
         needed: AtomicUsize::new(setup.threads),
+        ended: setup.every_call.then(AtomicU64::default),
     };
     thread::scope(|scope| -> Result<(), Error> {
         let start = |i: usize| {
@@ -478,8 +487,16 @@ fn wait_out<W: Work, O, S>(
     let mut next_tick = clock.now().after(setup.tick);
     let never = crossbeam_channel::never();
     let mut permits = None;
+    let ended = || {
+        shell
+            .ended
+            .as_ref()
+            .map(|ended| ended.load(Ordering::SeqCst))
+    };
+    let mut seen = ended();
     loop {
         let now = clock.now();
+        let any_ended = std::mem::replace(&mut seen, ended()) != seen;
         if let Some(wanted) = setup.permits.map(|permits| pool.follow(permits))
             && permits.replace(wanted) != Some(wanted)
         {
@@ -508,7 +525,7 @@ fn wait_out<W: Work, O, S>(
                 return;
             }
             let mut picture = None;
-            if now >= next_tick {
+            if now >= next_tick || any_ended {
                 next_tick = now.after(setup.tick);
                 picture = Some((observer.look)(&mut state.dispatcher, now));
             }

@@ -113,7 +113,7 @@ fn with_file(mut payload: Value) -> Result<Value, PayloadError> {
 }
 
 /// The text of a page, in the encoding that its mark or its declaration names.
-fn decoded(bytes: &[u8]) -> String {
+pub(super) fn decoded(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(DECLARED_WITHIN)];
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let declared = head.split_once("charset=").and_then(|(_, rest)| {
@@ -207,6 +207,12 @@ fn nesting(page: &Document) -> usize {
 fn nested_too_deep() -> Error {
     let why = format!("elements of the page are nested more than {MOST_NESTED} deep");
     Error::new(ErrorKind::Invalid, why)
+}
+
+/// The text of the article in a page.
+pub(super) fn article_text(html: &str) -> Result<String, Error> {
+    let found = article(html, None)?;
+    Ok(found["text"].as_str().unwrap_or_default().to_owned())
 }
 
 /// What the page holds of an article.

@@ -30,8 +30,7 @@ const NAME: &str = "generate_podcast";
 /// The kinds of the models' parts of the work.
 const SCRIPT: &str = "generate_podcast.script";
 const SPEECH: &str = "generate_podcast.speech";
-/// Nobody waits for it as for a summary.
-const PRIORITY: u8 = 3;
+const PRIORITY: u8 = Job::DEFAULT_PRIORITY;
 const FIELDS: [&str; 10] = [
     "article_id",
     "content",
@@ -54,7 +53,7 @@ const MOST_NAME: usize = 100;
 const SPEAKERS: [&str; MOST_VOICES] = ["Host", "Guest", "Expert", "Critic", "Reporter", "Listener"];
 
 pub(super) fn job_type(host: &Host) -> JobType {
-    let resolves = host.articles.is_some();
+    let finder = host.clone();
     let about =
         "An article as a conversation that can be heard: a script, and its speech in one file";
     let made = match host.audio_folder.clone() {
@@ -71,7 +70,7 @@ pub(super) fn job_type(host: &Host) -> JobType {
         .named_by("article_id")
         .check(move |payload| {
             let payload = Payload::read(payload)?;
-            match payload.script.is_some() || payload.content.is_some() || resolves {
+            match payload.script.is_some() || payload.content.is_some() || finder.finds_articles() {
                 true => Ok(()),
                 false => Err(no_content()),
             }
@@ -79,7 +78,7 @@ pub(super) fn job_type(host: &Host) -> JobType {
 }
 
 fn no_content() -> PayloadError {
-    let why = "bring the text of the article, or a script";
+    let why = "send the text of the article or a script, or set jobs.articles, which finds the text by article_id";
     PayloadError::new("content", why)
 }
 
@@ -98,7 +97,7 @@ fn write_script(host: &Host) -> ModelCall {
         let payload = Payload::read(&payload)?;
         let content = match (payload.content, payload.article_id, &articles) {
             (Some(content), ..) => content.to_owned(),
-            (None, Some(id), Some(resolve)) => resolve(id, ctx)?,
+            (None, Some(id), Some(articles)) => articles.find(id, ctx)?,
             _ => return Err(no_content().into()),
         };
         if content.trim().is_empty() {

@@ -15,6 +15,7 @@ use crate::queue::handler::Handler;
 use crate::queue::job::{Job, PRIORITIES};
 use crate::queue::model_call::ModelCall;
 
+use super::articles::Articles;
 use super::audio::AudioFolder;
 use super::fields::PayloadError;
 
@@ -188,11 +189,18 @@ impl fmt::Debug for JobType {
 
 type Resolve = dyn Fn(&str, &Context) -> Result<String, Error> + Send + Sync;
 
+impl Host {
+    /// Whether the text of an article can be found by its id at present.
+    pub fn finds_articles(&self) -> bool {
+        self.articles.as_ref().is_some_and(|them| them.is_set())
+    }
+}
+
 /// What only the host can do for the types that are built in.
 #[derive(Clone, Default)]
 pub(super) struct Host {
     /// The text of an article by its id.
-    pub articles: Option<Arc<Resolve>>,
+    pub articles: Option<Arc<dyn Articles>>,
     /// The page at an address, as HTML.
     pub pages: Option<Arc<Resolve>>,
     /// Payloads may name files of this machine.

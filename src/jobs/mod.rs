@@ -31,6 +31,7 @@
 //! | know why a payload is refused | [`PayloadError`] |
 //! | know how long the calls of these types may take | [`CALL_TIMEOUT`] |
 
+mod articles;
 mod audio;
 mod batch_process;
 mod calculate_similarity;

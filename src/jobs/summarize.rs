@@ -19,13 +19,13 @@ const PRIORITY: u8 = 7;
 
 pub(super) fn job_type(host: &Host) -> JobType {
     let articles = host.articles.clone();
-    let resolves = articles.is_some();
+    let host = host.clone();
     let ask = move |job: &RunningJob, ctx: &Context| {
         let payload: Value = job.parse()?;
         let payload = Payload::read(&payload)?;
         let content = match (payload.content, &articles) {
             (Some(content), _) => content.to_owned(),
-            (None, Some(resolve)) => resolve(payload.article_id, ctx)?,
+            (None, Some(articles)) => articles.find(payload.article_id, ctx)?,
             (None, None) => return Err(no_content().into()),
         };
         if content.trim().is_empty() {
@@ -52,7 +52,7 @@ pub(super) fn job_type(host: &Host) -> JobType {
         .named_by("article_id")
         .check(move |payload| {
             let payload = Payload::read(payload)?;
-            match payload.content.is_some() || resolves {
+            match payload.content.is_some() || host.finds_articles() {
                 true => Ok(()),
                 false => Err(no_content()),
             }
@@ -60,7 +60,7 @@ pub(super) fn job_type(host: &Host) -> JobType {
 }
 
 fn no_content() -> PayloadError {
-    let why = "it is missing, and nobody here finds an article by its id: bring its text";
+    let why = "it is missing: send the text of the article, or set jobs.articles, which finds it by article_id";
     PayloadError::new("content", why)
 }
 

@@ -8,10 +8,12 @@ use serde_json::Value;
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
+use crate::config::watch::SettingsWatch;
 use crate::llm::route::Route;
 use crate::queue::job::Job;
 use crate::queue::worker::Worker;
 
+use super::articles::FollowedArticles;
 use super::audio::AudioFolder;
 use super::fields::PayloadError;
 use super::job_type::{Host, JobType, JobWork};
@@ -41,6 +43,14 @@ impl JobTypes {
         resolve: impl Fn(&str, &Context) -> Result<String, Error> + Send + Sync + 'static,
     ) -> Self {
         self.host.articles = Some(Arc::new(resolve));
+        self
+    }
+
+    /// Finds the text of an article by its `article_id` where the setting `jobs.articles` says, see
+    /// [`ArticleSource`](crate::config::ArticleSource). A change of the setting counts for the next job. While it is
+    /// not set, jobs that bring no text are refused. It takes the place of [`articles`](Self::articles).
+    pub fn follow(mut self, watch: SettingsWatch) -> Self {
+        self.host.articles = Some(Arc::new(FollowedArticles::new(watch)));
         self
     }
 

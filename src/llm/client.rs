@@ -70,6 +70,11 @@ pub trait LlmClient: Send + Sync {
         true
     }
 
+    /// Calls in flight that suit it, for runs that set no number. Default: unknown, and a run makes 5.
+    fn concurrency(&self) -> Option<usize> {
+        None
+    }
+
     /// Where it is asked: answers of the same provider and model are not [reused](crate::FileRun::reuse) where they
     /// came from another address. Default: nowhere in particular.
     fn address(&self) -> &str {
@@ -104,6 +109,9 @@ macro_rules! forward {
             }
             fn can(&self, request: &Request) -> bool {
                 (**self).can(request)
+            }
+            fn concurrency(&self) -> Option<usize> {
+                (**self).concurrency()
             }
             fn address(&self) -> &str {
                 (**self).address()

@@ -392,6 +392,14 @@ impl<'a> Route<'a> {
         self.steps.len()
     }
 
+    /// Calls in flight for a run that sets no number: those that suit the first provider.
+    pub(crate) fn concurrency(&self) -> usize {
+        let first = self.steps.first();
+        let asked = |step: &Step<'_>| guarded("concurrency()", || step.client.concurrency());
+        let suits = first.and_then(asked).flatten();
+        suits.unwrap_or(5).max(1)
+    }
+
     /// The provider of each step.
     pub(crate) fn providers(&self) -> Vec<String> {
         let steps = self.steps.iter();

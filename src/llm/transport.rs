@@ -7,6 +7,7 @@ mod exchange;
 mod head;
 mod memory;
 mod proxy;
+mod public;
 mod resolver;
 mod timeouts;
 mod transfer;
@@ -18,3 +19,4 @@ pub use self::exchange::{
     HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, Transport,
 };
 pub use self::memory::ReplyShare;
+pub use self::public::{PublicResolver, is_public_address};

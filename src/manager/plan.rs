@@ -64,6 +64,8 @@ impl Concurrency {
 pub(super) enum Caller {
     /// A run, which has as many calls in flight as the first provider takes.
     Run,
+    /// A list in memory, with as many calls in flight as suit the first provider.
+    List,
     /// A worker of a queue: its jobs come from many callers and nobody watches it, and it has slots for
     /// several providers.
     #[cfg_attr(
@@ -142,6 +144,8 @@ pub(super) struct CallSettings {
     transfer_idle: Duration,
     /// Calls in flight at a provider, if that is set.
     calls: Option<usize>,
+    /// The most slots of a worker, if somebody set them.
+    workers: Option<usize>,
     /// That number is to be found, whoever calls whom.
     finds_calls: bool,
     burst: u32,
@@ -157,6 +161,7 @@ impl CallSettings {
             max_replies: settings.max_replies_bytes()?,
             transfer_idle: settings.transfer_idle_timeout()?,
             calls: settings.sync_concurrency()?,
+            workers: settings.workers_set()?,
             finds_calls: settings.finds_concurrency()?,
             burst: settings.burst_size()?,
             rpm: settings.requests_per_minute()?,
@@ -183,7 +188,10 @@ impl CallSettings {
                     most: MOST_FOUND.max(start),
                 }
             }
-            None => Concurrency::Fixed(start),
+            None => Concurrency::Fixed(match (caller, self.workers) {
+                (Caller::Worker, Some(slots)) if has_allowance(status) => start.max(slots),
+                _ => start,
+            }),
         }
     }
 
@@ -253,7 +261,7 @@ impl CallSettings {
         let most = match (own_slots, caller) {
             (true, _) => Some(status.default_concurrency),
             (false, Caller::Worker) => Some(own.most()),
-            (false, Caller::Run) => None,
+            (false, Caller::Run | Caller::List) => None,
         };
         let mut limits = Limits::default().burst(self.burst);
         if !own_slots {

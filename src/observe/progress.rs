@@ -32,7 +32,7 @@ pub struct Progress {
     pub process_id: Option<ProcessId>,
     /// What is being done.
     pub phase: Phase,
-    /// Share of the items that have their outcome, 0 to 100; `None` without a known total.
+    /// Share of the items that have their outcome, 0 to 100 with one decimal, rounded down; `None` without a known total.
     pub percent: Option<f64>,
     /// Items in all, where known; without those that
     /// [`FileRunOptions::max_items`](crate::FileRunOptions::max_items) leaves to later runs.
@@ -77,11 +77,46 @@ pub struct Progress {
     pub loading: Option<Duration>,
 }
 
+/// The share in percent with one decimal, rounded down: what is not done is never shown as 100.
+pub(crate) fn percent(part: u64, whole: u64) -> f64 {
+    (part as f64 * 1000.0 / whole as f64).floor() / 10.0
+}
+
 /// Receives progress about ten times a second, and once at the end. Called on the thread that
 /// started the run, or on the worker's own; it should return quickly.
 pub trait ProgressNotifier: Send + Sync {
     /// Receives where the run stands now. Should return quickly: the run waits for it.
     fn on_progress(&self, progress: &Progress);
+
+    /// Whether it is called at the end of each item, too, see [`EveryItem`]. Asked once, at the start. Default: no.
+    fn every_item(&self) -> bool {
+        false
+    }
+}
+
+/// A notifier that is called at the end of each item, too. Items that end while it is at work share the next call, and
+/// so do texts that share a call for vectors. Nothing waits for it but its own thread.
+///
+/// ```
+/// use std::sync::Arc;
+/// use batchwright::progress::EveryItem;
+/// use batchwright::{Bulk, Extract, Progress, Request};
+/// let show = EveryItem(|now: &Progress| println!("{} of {:?}", now.completed, now.total));
+/// let requests = ["a", "b", "c"].map(Request::new);
+/// Bulk::new(Extract).concurrency(1).notifier(Arc::new(show)).collect(&requests)?;
+/// # Ok::<(), batchwright::BulkError>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct EveryItem<N>(pub N);
+
+impl<N: ProgressNotifier> ProgressNotifier for EveryItem<N> {
+    fn on_progress(&self, progress: &Progress) {
+        self.0.on_progress(progress);
+    }
+
+    fn every_item(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(&Progress) + Send + Sync> ProgressNotifier for F {

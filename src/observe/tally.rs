@@ -12,7 +12,7 @@ use crate::base::usage::{Paid, Usage};
 use crate::engine::counters::Counters;
 use crate::engine::time_split::{Lately, TimeSplit};
 
-use super::progress::{Phase, Progress};
+use super::progress::{Phase, Progress, percent};
 use super::tracker::Pace;
 
 /// What a call's answers contribute to the counts.
@@ -289,7 +289,7 @@ impl Tally {
             phase,
             percent: total
                 .filter(|total| *total > 0)
-                .map(|total| (completed + failed) as f64 * 100.0 / total as f64),
+                .map(|total| percent(completed + failed, total)),
             total,
             completed,
             failed,

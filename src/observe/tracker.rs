@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::progress::percent;
+
 /// After so long the pace forgets no more slowly.
 const LONGEST_MEMORY: f64 = 3600.0;
 /// How much more the latest weighs than what lies back: the last fifth of the time has half of the
@@ -145,7 +147,7 @@ impl ProgressTracker {
             percent: self
                 .total
                 .filter(|total| *total > 0)
-                .map(|total| (share(settled, total) * 100.0).min(100.0)),
+                .map(|total| percent(settled, total).min(100.0)),
             success_rate: (settled > 0).then(|| share(self.completed, settled)),
             rate: pace.rate(),
             elapsed,
@@ -173,7 +175,7 @@ pub struct ProgressInfo {
     pub completed: u64,
     /// How many have failed.
     pub failed: u64,
-    /// Share of the total that is settled, 0 to 100; `None` without a total.
+    /// Share of the total that is settled, 0 to 100 with one decimal, rounded down; `None` without a total.
     pub percent: Option<f64>,
     /// Share of what is settled that succeeded, 0 to 1; `None` before the first.
     pub success_rate: Option<f64>,

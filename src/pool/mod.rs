@@ -229,6 +229,7 @@ impl<'a> Pool<'a> {
             waker,
             woken,
             tick: TICK,
+            every_call: self.notifier.is_some_and(|them| them.every_item()),
         };
         let ended = run(dispatcher, &runner, setup, Some(outlet), &mut observer);
         if let Some(on_end) = self.on_end {

@@ -102,8 +102,9 @@ type Handle = dyn Fn(&RunningJob, &Children, &Context) -> Made + Send + Sync;
 /// Carries out jobs of a kind, with code of the host's.
 ///
 /// The error's kind decides what a failure leads to: [`ErrorKind::Transient`] and
-/// [`ErrorKind::RateLimited`] are tried again, with the wait of [`Error::with_retry_after`] if there is
-/// one; [`ErrorKind::Invalid`] fails the job at once. A panic fails its job and nothing else.
+/// [`ErrorKind::RateLimited`] are tried again, exactly after the wait of [`Error::with_retry_after`] if there is
+/// one; [`ErrorKind::Invalid`] fails the job at once. `?` takes an [`io::Error`](std::io::Error), whose kind becomes
+/// one of these. A panic fails its job and nothing else.
 /// [`ErrorKind::Auth`], [`ErrorKind::Quota`] and [unreachable](Error::with_unreachable) ones say that
 /// no job of the kind would fare better: it goes back, and the kind rests for a minute (ten seconds
 /// where something could not be reached), or the worker ends, as its

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -30,6 +32,8 @@ pub(crate) struct Kinds {
     pub trails: Arc<Trails>,
     /// The kinds of which there were prompts, and the models that these named.
     asked: Mutex<BTreeSet<(String, Option<String>)>>,
+    /// The longest wait that a handler asked for, in milliseconds.
+    longest_wait: AtomicU64,
 }
 
 impl Kinds {
@@ -40,7 +44,19 @@ impl Kinds {
             limiter: first.map_or_else(Arc::default, Route::limiter),
             trails: first.map_or_else(Arc::default, Route::trails),
             asked: Mutex::default(),
+            longest_wait: AtomicU64::new(0),
         }
+    }
+
+    /// Takes note of a wait that a handler asked for.
+    pub(super) fn waits(&self, wait: Duration) {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.longest_wait.fetch_max(millis, Ordering::SeqCst);
+    }
+
+    /// The longest wait that a handler asked for.
+    pub(super) fn longest_wait(&self) -> Duration {
+        Duration::from_millis(self.longest_wait.load(Ordering::SeqCst))
     }
 
     /// Registers a kind, or replaces it.

@@ -48,6 +48,7 @@ pub(super) fn maintain(
             setup_version = setup.version;
             due_times.allow(setup.settings.retry.longest_wait());
         }
+        due_times.allow(controls.kinds.longest_wait());
         let due = due_times.look(&*controls.clock, &**store);
         if troubles.note("set due times right in", due) > Some(0) {
             controls.wake();

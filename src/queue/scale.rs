@@ -1,6 +1,8 @@
 //! How many jobs a worker runs at once: more while all slots are busy, fewer while the machine is.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Bounds for the number of jobs that run at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -10,6 +12,7 @@ pub struct WorkerScale {
     most: usize,
     cpu_percent: f64,
     memory_percent: f64,
+    whole_machine: bool,
 }
 
 impl Default for WorkerScale {
@@ -20,6 +23,7 @@ impl Default for WorkerScale {
             most: 10,
             cpu_percent: 70.0,
             memory_percent: 80.0,
+            whole_machine: true,
         }
     }
 }
@@ -55,9 +59,8 @@ impl WorkerScale {
         self
     }
 
-    /// Fewer run while the machine uses more than this of its processors and this process has a part
-    /// in it of a tenth or more: where others are to blame, running less would help nobody. On Linux;
-    /// elsewhere nothing is measured. Default: 70 %.
+    /// Fewer run while the machine uses more than this of its processors, or this process's control group more than
+    /// this of the processors that it may use. On Linux; elsewhere nothing is measured. Default: 70 %.
     pub fn cpu_percent(mut self, percent: f64) -> Self {
         self.cpu_percent = percent;
         self
@@ -66,6 +69,13 @@ impl WorkerScale {
     /// The same for the machine's memory. Default: 80 %.
     pub fn memory_percent(mut self, percent: f64) -> Self {
         self.memory_percent = percent;
+        self
+    }
+
+    /// Whether the load of other processes counts, too. Otherwise fewer run only if this process has a tenth or more of
+    /// what the machine has. Default: yes.
+    pub fn whole_machine(mut self, yes: bool) -> Self {
+        self.whole_machine = yes;
         self
     }
 
@@ -79,7 +89,9 @@ impl WorkerScale {
 
     /// How many are to run after a second in which `now` were allowed.
     pub(crate) fn next(&self, now: usize, all_busy: bool, load: Load) -> usize {
-        let over = load.cpu.exceeds(self.cpu_percent) || load.memory.exceeds(self.memory_percent);
+        let least = if self.whole_machine { 0.0 } else { A_PART };
+        let over = load.cpu.exceeds(self.cpu_percent, least)
+            || load.memory.exceeds(self.memory_percent, least);
         let wanted = match (over, all_busy) {
             (true, _) => now.saturating_sub(1),
             (false, true) => now + 1,
@@ -100,8 +112,24 @@ pub(crate) struct Used {
 const A_PART: f64 = 10.0;
 
 impl Used {
-    fn exceeds(self, percent: f64) -> bool {
-        self.by_all > percent && self.by_us >= A_PART
+    fn exceeds(self, percent: f64, least_of_us: f64) -> bool {
+        self.by_all > percent && self.by_us >= least_of_us
+    }
+
+    /// All in the group counts as this process's own.
+    fn of_group(used: f64, most: f64) -> Self {
+        let percent = used * 100.0 / most;
+        Self {
+            by_all: percent,
+            by_us: percent,
+        }
+    }
+
+    /// The one that is nearer to its limit.
+    fn or(self, other: Option<Used>) -> Used {
+        other
+            .filter(|other| other.by_all > self.by_all)
+            .unwrap_or(self)
     }
 }
 
@@ -124,6 +152,7 @@ struct Ticks {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     ticks: Option<Ticks>,
+    group: Option<(Instant, Duration)>,
 }
 
 impl Meter {
@@ -134,13 +163,51 @@ impl Meter {
         let now = now.and_then(|(all, own)| ticks(&all, &own));
         let before = std::mem::replace(&mut self.ticks, now);
         let memory = read("meminfo").zip(read("self/status"));
+        let memory = memory.and_then(|(all, own)| memory_used(&all, &own));
+        let group = read("self/cgroup").and_then(|list| group_folder(&list));
+        let group = |name: &str| fs::read_to_string(group.as_ref()?.join(name)).ok();
         Load {
-            cpu: before.zip(now).and_then(cpu).unwrap_or_default(),
-            memory: memory
-                .and_then(|(all, own)| memory_used(&all, &own))
-                .unwrap_or_default(),
+            cpu: before
+                .zip(now)
+                .and_then(cpu)
+                .unwrap_or_default()
+                .or(self.group_cpu(&group)),
+            memory: memory.unwrap_or_default().or(group_memory(&group)),
         }
     }
+
+    /// What this process's control group uses of the processors that it may use, where there is a limit.
+    fn group_cpu(&mut self, read: &dyn Fn(&str) -> Option<String>) -> Option<Used> {
+        let now = read("cpu.stat")
+            .and_then(|stat| field(&stat, "usage_usec"))
+            .map(|micros| (Instant::now(), Duration::from_micros(micros as u64)));
+        let (before, now) = (std::mem::replace(&mut self.group, now)?, now?);
+        let limit = read("cpu.max")?;
+        let (quota, period) = limit.trim().split_once(' ')?;
+        let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
+        let had = now.0.duration_since(before.0).as_secs_f64() * quota / period;
+        let used = now.1.saturating_sub(before.1).as_secs_f64();
+        (had > 0.0).then(|| Used::of_group(used, had))
+    }
+}
+
+/// The folder of this process's control group (cgroups(7), version 2).
+fn group_folder(list: &str) -> Option<PathBuf> {
+    let path = list.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(Path::new("/sys/fs/cgroup").join(path))
+}
+
+/// What the control group uses of the memory that it may use, without files that can be read again.
+fn group_memory(read: &dyn Fn(&str) -> Option<String>) -> Option<Used> {
+    let most: f64 = read("memory.max")?.trim().parse().ok()?;
+    let used: f64 = read("memory.current")?.trim().parse().ok()?;
+    let cached = read("memory.stat").and_then(|stat| field(&stat, "inactive_file"));
+    (most > 0.0).then(|| Used::of_group(used - cached.unwrap_or(0.0), most))
+}
+
+fn field(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn cpu((before, now): (Ticks, Ticks)) -> Option<Used> {
@@ -173,14 +240,10 @@ fn ticks(all: &str, own: &str) -> Option<Ticks> {
 }
 
 fn memory_used(all: &str, own: &str) -> Option<Used> {
-    let of = |text: &str, name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<f64>().ok()
-    };
-    let total = of(all, "MemTotal:").filter(|total| *total > 0.0)?;
+    let total = field(all, "MemTotal:").filter(|total| *total > 0.0)?;
     Some(Used {
-        by_all: (total - of(all, "MemAvailable:")?) * 100.0 / total,
-        by_us: of(own, "VmRSS:")? * 100.0 / total,
+        by_all: (total - field(all, "MemAvailable:")?) * 100.0 / total,
+        by_us: field(own, "VmRSS:")? * 100.0 / total,
     })
 }
 
@@ -209,7 +272,31 @@ mod tests {
         assert_eq!(scale.next(4, true, load(CALM, FULL)), 3);
         assert_eq!(scale.next(4, true, Load::default()), 5);
         let others = Used { by_us: 2.0, ..FULL };
-        assert_eq!(scale.next(4, true, load(others, CALM)), 5);
+        assert_eq!(scale.next(4, true, load(others, CALM)), 3);
+        assert_eq!(scale.next(4, true, load(CALM, others)), 3);
+        let own = scale.whole_machine(false);
+        assert_eq!(own.next(4, true, load(others, CALM)), 5);
+        assert_eq!(own.next(4, true, load(FULL, CALM)), 3);
+    }
+
+    #[test]
+    fn limits_of_the_control_group_count_as_the_machines() {
+        let folder = group_folder("1:name=systemd:/x\n0::/user.slice/a\n").unwrap();
+        assert_eq!(folder, Path::new("/sys/fs/cgroup/user.slice/a"));
+        let file = |name: &str| {
+            Some(match name {
+                "memory.max" => "1000\n".to_owned(),
+                "memory.current" => "950\n".to_owned(),
+                "memory.stat" => "anon 900\ninactive_file 50\n".to_owned(),
+                _ => return None,
+            })
+        };
+        let group = group_memory(&file).unwrap();
+        assert_eq!(group.by_all, 90.0);
+        assert_eq!(CALM.or(Some(group)).by_all, 90.0);
+        assert_eq!(FULL.or(Some(group)), FULL);
+        let unlimited = |name: &str| file(name).map(|_| "max\n".to_owned());
+        assert_eq!(group_memory(&unlimited), None);
     }
 
     #[test]

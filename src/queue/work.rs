@@ -257,6 +257,9 @@ impl StoreWork {
         let mut history = task.history.clone();
         let trails = &self.packed.items.kinds.trails;
         history.failed(error, tries, trails, asked, (now, wall));
+        if let Some(wait) = error.exact_wait() {
+            self.packed.items.kinds.waits(wait);
+        }
         let due_at = wall.after(due.since(now));
         history.add_time(ticket.timer.split(tries.first, due), due_at);
         let outcome = ClaimOutcome::Retry {
@@ -490,6 +493,7 @@ pub(crate) fn call(
             let (name, priority) = (first.claimed.name(), first.claimed.priority);
             let children = Children::new(store, clock, parent, name, priority);
             let result = handler.call(&job, &children, ctx, late);
+            let result = result.map_err(Error::with_exact_wait);
             let result = result.map(|made| match made {
                 Some(result) => JobEnd::Result(result, None),
                 None => JobEnd::Wait(children.awaited()),

@@ -266,6 +266,10 @@ impl WorkerRun {
             waker: controls.waker.clone(),
             woken: self.woken.clone(),
             tick: TICK,
+            every_call: plan
+                .notifier
+                .as_deref()
+                .is_some_and(|them| them.every_item()),
         };
         let runner = |ticket: &Ticket<Pack<JobTask>>, ctx: &Context| {
             work::call(store, ticket, ctx, &controls.clock)

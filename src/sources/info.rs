@@ -151,6 +151,8 @@ pub enum SkipReason {
     Loop,
     /// A pipe, a socket or a device.
     NotAFile,
+    /// An ignore file such as `.gitignore` leaves it out.
+    Ignored,
     /// Nothing but blanks is in it.
     Empty,
     /// What it was to be split into is nested so deep that the parts, each with those within it, would be many times the
@@ -183,6 +185,7 @@ impl SkipReason {
             Self::SymbolicLink => "symbolic_link",
             Self::Loop => "loop",
             Self::NotAFile => "not_a_file",
+            Self::Ignored => "ignored",
             Self::Empty => "empty",
             Self::TooNested { .. } => "too_nested",
             Self::SyntaxError { .. } => "syntax_error",
@@ -204,6 +207,7 @@ impl fmt::Display for SkipReason {
             Self::SymbolicLink => f.write_str("a symbolic link, which is not followed"),
             Self::Loop => f.write_str("a symbolic link to a folder that it is in"),
             Self::NotAFile => f.write_str("no file, but a pipe, socket or device"),
+            Self::Ignored => f.write_str("left out by an ignore file, such as .gitignore"),
             Self::Empty => f.write_str("empty"),
             Self::TooNested { limit } => write!(
                 f,

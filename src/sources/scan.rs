@@ -1,6 +1,7 @@
 //! The walk below a folder. What is left out by its name, by patterns and by ignore files, is not mentioned; what has
 //! a name that was asked for and cannot be used is, with the reason.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -174,7 +175,8 @@ impl FileScanner {
         Ok(files)
     }
 
-    /// The same judgement of files that are named, in their order. Patterns, types and ignore files are no matter here.
+    /// The same judgement of files that are named, in their order. [Ignore files](Self::ignore_files) count;
+    /// patterns, types and dots at the beginning of names do not.
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`] when `ctx` is cancelled.
@@ -188,8 +190,18 @@ impl FileScanner {
             ctx.check()?;
             Ok(self.filter.judge(path))
         };
-        let judge = || files.into_par_iter().map(judged).collect();
-        on_threads(self.threads, judge)?
+        let judge = || {
+            files
+                .into_par_iter()
+                .map(judged)
+                .collect::<Result<_, Error>>()
+        };
+        let mut judged: Vec<FileInfo> = on_threads(self.threads, judge)??;
+        if self.ignore_files {
+            let usable = judged.iter_mut().filter(|file| file.is_valid);
+            leave_out_ignored(usable.collect());
+        }
+        Ok(judged)
     }
 
     /// The text of a file, without a byte order mark. It is UTF-8, or of a Python file what that declares (PEP 263).
@@ -219,6 +231,45 @@ impl FileScanner {
             patterns.add(&glob).map_err(|error| refused(&error))?;
         }
         Ok(Arc::new(patterns.build().map_err(|error| refused(&error))?))
+    }
+}
+
+/// Leaves out those that a scan of their repository would not come across, outside of one a scan of their folder.
+fn leave_out_ignored(files: Vec<&mut FileInfo>) {
+    let real = |path: &Path| {
+        let path = std::path::absolute(path).ok()?;
+        // What a link in the place of the file leads to is no matter.
+        Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
+    };
+    let mut by_root: HashMap<PathBuf, Vec<(PathBuf, &mut FileInfo)>> = HashMap::new();
+    for file in files {
+        let Some(path) = real(&file.path) else {
+            continue;
+        };
+        let folders = path.ancestors().skip(1);
+        let repository = folders.clone().find(|folder| folder.join(".git").exists());
+        if let Some(root) = repository.or_else(|| path.parent()) {
+            let root = root.to_owned();
+            by_root.entry(root).or_default().push((path, file));
+        }
+    }
+    for (root, files) in by_root {
+        let on_the_way = |path: &PathBuf| path.ancestors().map(Path::to_owned).collect::<Vec<_>>();
+        let wanted: HashSet<PathBuf> = files
+            .iter()
+            .flat_map(|(path, _)| on_the_way(path))
+            .collect();
+        let walk = WalkBuilder::new(&root)
+            .hidden(false)
+            .filter_entry(move |entry| wanted.contains(entry.path()))
+            .build();
+        let found: HashSet<PathBuf> = walk.flatten().map(DirEntry::into_path).collect();
+        for (path, file) in files {
+            if !found.contains(&path) {
+                file.is_valid = false;
+                file.skip_reason = Some(SkipReason::Ignored);
+            }
+        }
     }
 }
 

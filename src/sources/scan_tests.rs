@@ -248,3 +248,41 @@ fn patterns_take_what_they_name() {
     let but = FileScanner::new().pattern("src").pattern("!b.py");
     assert_eq!(listed(&but, folder.path()), ["src/c/d.py"]);
 }
+
+#[test]
+fn named_files_are_left_out_where_ignore_files_say_so() {
+    let folder = tree(&[
+        (".gitignore", "out/\n*.log\n!keep.log\n"),
+        ("a.py", "x"),
+        (".hidden.py", "x"),
+        ("a.log", "x"),
+        ("keep.log", "x"),
+        ("out/b.py", "x"),
+        ("sub/.gitignore", "/c.py\n"),
+        ("sub/c.py", "x"),
+        ("sub/d.py", "x"),
+    ]);
+    fs::create_dir(folder.path().join(".git")).unwrap();
+    let names = [
+        "sub/d.py",
+        "sub/c.py",
+        "out/b.py",
+        "keep.log",
+        "a.log",
+        "a.py",
+        ".hidden.py",
+        "sub/../a.log",
+    ];
+    let judged = |scanner: FileScanner| -> Vec<&str> {
+        let files = names.map(|name| folder.path().join(name));
+        let judged = scanner.filter_files(files, &Context::new()).unwrap();
+        let reason = |file: &FileInfo| file.skip_reason.as_ref().map_or("", SkipReason::kind);
+        judged.iter().map(reason).collect()
+    };
+    let ignored = ["", "ignored", "ignored", "", "ignored", "", "", "ignored"];
+    assert_eq!(judged(FileScanner::new()), ignored);
+    assert_eq!(judged(FileScanner::new().ignore_files(false)), [""; 8]);
+    // What a scan finds is what is left.
+    let scanned = listed(&FileScanner::new(), folder.path());
+    assert_eq!(scanned, ["a.py", "keep.log", "sub/d.py"]);
+}

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use batchwright::client::{QuotaKey, Sent};
 use batchwright::files::{PromptSettings, RunOutput};
+use batchwright::progress::EveryItem;
 use batchwright::{
     Bulk, Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions, FinishReason,
-    Limits, LlmClient, Progress, Prompts, Request, Response, RetryPolicy, Route, StopReason,
-    client_fn, execute_bulk_sync,
+    Limits, LlmClient, Progress, ProgressNotifier, Prompts, Request, Response, RetryPolicy, Route,
+    StopReason, client_fn, execute_bulk_sync,
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
@@ -325,9 +326,10 @@ fn streaming_takes_no_more_than_it_can_hold() {
 fn breaking_ends_the_stream_and_keeps_what_was_paid() {
     let client = ScriptedClient::new();
     let mut seen = 0;
-    let error = Bulk::new(&client)
+    let summary = Bulk::new(&client)
         .concurrency(4)
-        .for_each((0..).map(|i| Request::new(format!("p{i}"))), |_| {
+        .for_each((0..).map(|i| Request::new(format!("p{i}"))), |outcome| {
+            assert!(outcome.is_success());
             seen += 1;
             if seen == 10 {
                 ControlFlow::Break(())
@@ -335,14 +337,9 @@ fn breaking_ends_the_stream_and_keeps_what_was_paid() {
                 ControlFlow::Continue(())
             }
         })
-        .unwrap_err();
-    assert!(matches!(error.reason, StopReason::SinkClosed));
-    let answered = error.outcomes.iter().filter(|o| o.is_success()).count();
-    assert_eq!(
-        seen + answered,
-        client.calls().len(),
-        "every answer is somewhere"
-    );
+        .unwrap();
+    assert_eq!(seen, client.calls().len(), "the sink gets every answer");
+    assert_eq!(summary.completed, seen as u64);
 }
 
 #[test]
@@ -544,4 +541,29 @@ fn progress_of_a_file_in_pieces_ends_with_the_piece() {
         );
         assert_eq!((progress.completed, report.summary.total), (total, 10));
     }
+}
+
+#[test]
+fn a_host_that_asks_for_it_is_told_of_every_item() {
+    struct Shown(crossbeam_channel::Sender<u64>);
+    impl ProgressNotifier for Shown {
+        fn on_progress(&self, progress: &Progress) {
+            let _ = self.0.send(progress.completed);
+        }
+    }
+    let (tell, told) = crossbeam_channel::unbounded();
+    // Each call waits for the notice of the item before: they come one by one, without waiting for a tick.
+    let client = client_fn(move |request: &Request, _: &Context| {
+        let before: u64 = request.id.as_deref().unwrap().parse().unwrap();
+        while before > 0 && told.recv_timeout(Duration::from_secs(30)).unwrap() < before {}
+        Ok(Response::new("scripted", "fine"))
+    });
+    let requests: Vec<Request> = (0..50)
+        .map(|n| Request::new("x").with_id(n.to_string()))
+        .collect();
+    let notifier = Arc::new(EveryItem(Shown(tell)));
+    let clock = Arc::new(ManualClock::new());
+    let bulk = Bulk::new(Route::new(client).clock(clock)).concurrency(1);
+    let outcomes = bulk.notifier(notifier).collect(&requests).unwrap();
+    assert!(outcomes.iter().all(|outcome| outcome.is_success()));
 }

@@ -146,10 +146,45 @@ fn a_worker_holds_each_provider_to_limits_of_its_own() {
         Limits::default().in_flight(slots)
     );
     let untold = Limits::default().assume_requests_per_minute(100.0);
-    assert_eq!(plan.completions.fallbacks[0].limits, untold.in_flight(5));
+    assert_eq!(plan.completions.fallbacks[0].limits, untold.in_flight(50));
     let embeddings = plan.embeddings.unwrap();
     assert_eq!(embeddings.first, plan.completions.first);
     assert!(embeddings.fallbacks.is_empty(), "vectors of two models");
+}
+
+#[test]
+fn calls_of_a_worker_grow_with_the_slots_that_are_set() {
+    let sim = good();
+    let calls = |set: &[(&str, &str)]| {
+        let manager = LlmManager::of(settings(set), at("custom", &sim)).unwrap();
+        (
+            manager.worker_concurrency().unwrap().start(),
+            settings(set).max_concurrent_requests().unwrap(),
+        )
+    };
+    assert_eq!(calls(&[]), (5, 10));
+    assert_eq!(calls(&[("queue.max_workers", "40")]), (40, 40));
+    assert_eq!(calls(&[("queue.worker_count", "20")]), (20, 20));
+    let set = [("queue.max_workers", "40"), ("llm.sync_concurrency", "3")];
+    assert_eq!(calls(&set), (3, 40));
+    let set = [
+        ("queue.max_workers", "40"),
+        ("llm.max_concurrent_requests", "8"),
+    ];
+    assert_eq!(calls(&set), (40, 8));
+}
+
+#[test]
+fn a_list_is_run_with_the_calls_that_suit_its_provider() {
+    let config = SimConfig::default().latency(Duration::from_millis(20));
+    let sim = simulator(config);
+    let run = |set: &[(&str, &str)]| {
+        let manager = LlmManager::of(settings(set), at("custom", &sim)).unwrap();
+        manager.run_bulk(ProcessId::new(), &prompts(30)).unwrap();
+        sim.stats().max_in_flight
+    };
+    assert!(run(&[]) <= 5, "{:?}", sim.stats());
+    assert!(run(&[("llm.sync_concurrency", "9")]) <= 9);
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::common::eventually;
 use batchwright::client::PackLimits;
 use batchwright::queue::{JobStatus, WorkerScale};
-use batchwright::testing::ScriptedClient;
+use batchwright::testing::{ManualClock, ScriptedClient};
+use batchwright::unstable::Clock;
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, Handler, Job, JobQueue, Limits, Outcome, ProcessId,
     Progress, Request, RetryPolicy, Route, RunningJob, StopReason, Worker,
@@ -225,6 +227,42 @@ fn retries_are_counted_across_restarts() {
     let job = queue.job(ids[0]).unwrap().unwrap();
     assert_eq!((job.status, job.attempts), (JobStatus::Failed, 3));
     assert_eq!(client.calls().len(), 3);
+}
+
+#[test]
+fn a_wait_that_a_handler_asks_for_is_kept_exactly() {
+    for (kind, wait) in [
+        (ErrorKind::Transient, Duration::from_millis(70)),
+        (ErrorKind::Transient, Duration::from_secs(3 * 3600)),
+        (ErrorKind::RateLimited, Duration::from_secs(2 * 3600)),
+    ] {
+        let clock = Arc::new(ManualClock::new());
+        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
+        let process = ProcessId::new();
+        let ids = queue
+            .enqueue(process, [Job::new("sync", &1).unwrap()])
+            .unwrap();
+        let (began, begins) = crossbeam_channel::unbounded();
+        let handler = Handler::new(move |job: &RunningJob, _: &Context| {
+            began.send(job.attempts).unwrap();
+            match job.attempts {
+                0 => Err(Error::new(kind, "later").with_retry_after(Some(wait))),
+                _ => Ok(()),
+            }
+        });
+        let worker = Worker::new(&queue).handle("sync", handler);
+        let running = worker.until_empty(true).start().unwrap();
+        let patience = Duration::from_secs(30);
+        assert_eq!(begins.recv_timeout(patience), Ok(0));
+        let due = || queue.job(ids[0]).unwrap().unwrap().due_at;
+        assert!(eventually(|| due().is_some()));
+        assert_eq!(due(), Some(clock.wall().after(wait)), "{kind}");
+        clock.advance(wait - Duration::from_millis(1));
+        assert!(begins.recv_timeout(Duration::from_millis(100)).is_err());
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(begins.recv_timeout(patience), Ok(1));
+        running.join().unwrap();
+    }
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn line_with(progress: &Progress, tokens: u64, limit: Option<&str>) -> String {
     let settled = progress.completed + progress.failed;
     let mut out = match (progress.total, progress.percent) {
         (Some(total), Some(percent)) => {
-            format!("{}/{} {percent:.0}%", count(settled), count(total))
+            format!("{}/{} {percent:.1}%", count(settled), count(total))
         }
         _ => format!("{} done", count(settled)),
     };

@@ -2,15 +2,25 @@
 
 use std::path::Path;
 
+use batchwright::config::SettingsWatch;
 use batchwright::jobs::JobTypes;
 
-/// Those that are built in. Whoever submits by the command line may read the files that payloads name.
-pub fn built_in() -> JobTypes {
-    JobTypes::new().local_files(true)
+/// Those that are built in, with the articles that the settings name. A user of the command line may read the files
+/// that payloads name.
+pub fn built_in(watch: Option<SettingsWatch>) -> JobTypes {
+    of_clients(watch).local_files(true)
+}
+
+/// The same for payloads that come over HTTP.
+pub fn of_clients(watch: Option<SettingsWatch>) -> JobTypes {
+    match watch {
+        Some(watch) => JobTypes::new().follow(watch),
+        None => JobTypes::new(),
+    }
 }
 
 /// The same for a worker, with its folder for sound.
-pub fn of_worker(named: Option<&Path>, data: &Path) -> JobTypes {
+pub fn of_worker(watch: SettingsWatch, named: Option<&Path>, data: &Path) -> JobTypes {
     let folder = named.map_or_else(|| data.join("audio"), Path::to_owned);
-    built_in().audio_folder(folder)
+    built_in(Some(watch)).audio_folder(folder)
 }

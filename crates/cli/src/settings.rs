@@ -1,7 +1,9 @@
 //! Settings as a command finds them: flags over environment over what is stored.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use batchwright::config::SettingsWatch;
 use batchwright::{Error, Settings};
 
 use super::exit::Refusal;
@@ -13,6 +15,18 @@ use super::exit::Refusal;
 pub fn settings(data_dir: Option<&Path>) -> Result<Settings, Refusal> {
     let settings = Settings::new().environment(|name| std::env::var(name).ok());
     stored(settings, data_dir).map_err(|error| Refusal::could_not_run(error.message()))
+}
+
+/// The same, to follow later changes; none without a data folder.
+pub fn watch(data_dir: Option<&Path>) -> Result<Option<SettingsWatch>, Refusal> {
+    let Some(store) = store(data_dir) else {
+        return Ok(None);
+    };
+    let settings = Settings::new().environment(|name| std::env::var(name).ok());
+    let watch = SettingsWatch::new(settings, Arc::new(store));
+    watch
+        .map(Some)
+        .map_err(|error| Refusal::could_not_run(error.message()))
 }
 
 fn stored(settings: Settings, data_dir: Option<&Path>) -> Result<Settings, Error> {

@@ -506,6 +506,10 @@ impl Client {
 }
 
 impl LlmClient for Client {
+    fn concurrency(&self) -> Option<usize> {
+        Some(self.default_concurrency())
+    }
+
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         match &self.0 {
             Inner::Remote(remote) => remote.complete(request, ctx),

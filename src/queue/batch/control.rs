@@ -32,6 +32,14 @@ impl BatchControl {
         }
     }
 
+    /// Wakes the poller for as long as it is there.
+    pub(super) fn waker(&self) -> impl Fn() + Send + Sync + use<> {
+        let waker = self.waker.clone();
+        move || {
+            let _ = waker.try_send(());
+        }
+    }
+
     pub(super) fn settings(&self) -> BatchSettings {
         self.setup.now().settings.batches
     }

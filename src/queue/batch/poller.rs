@@ -153,6 +153,7 @@ impl<'a> Poller<'a> {
     /// Works until the context is cancelled, or `stop` is gone.
     pub(crate) fn run(mut self, stop: &Receiver<()>) {
         let cancelled = self.ctx.cancel_signal();
+        self.clock.on_jump(Box::new(self.control.waker()));
         self.sweep();
         let (woken, done) = (self.control.woken.clone(), self.transfers.done.clone());
         loop {

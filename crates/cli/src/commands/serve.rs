@@ -57,7 +57,8 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
     let queue = worker::queue(&args.worker, &folder)?;
     say(routes::line(&manager)?);
     let metrics = Metrics::new();
-    let types = job_types::of_worker(args.worker.audio_dir.as_deref(), &folder);
+    let types = job_types::of_worker(watch.clone(), args.worker.audio_dir.as_deref(), &folder);
+    let accepted = job_types::of_clients(Some(watch.clone()));
     let manager = manager
         .context(&ctx)
         .observer(Arc::new(metrics.clone()))
@@ -75,6 +76,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .manager(manager)
         .settings(settings, Arc::new(store))
         .map_err(failed)?
+        .job_types(accepted)
         .metrics(metrics)
         .max_connections(args.max_connections)
         .max_upload_bytes(args.max_uploads)

@@ -15,7 +15,7 @@ use crate::payloads;
 use crate::prompts;
 use crate::queue::failed;
 use crate::session::Session;
-use crate::settings::settings;
+use crate::settings::{settings, watch};
 use crate::stdout;
 
 pub fn execute(args: &SubmitArgs) -> Exit {
@@ -33,7 +33,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
 /// Payloads of a type, one a line.
 fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
     let session = start(args)?;
-    let types = job_types::built_in();
+    let types = job_types::built_in(watch(args.data.data_dir.as_deref())?);
     let one = types.get(name);
     let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
     if let Some(flag) = args.prompt_flag() {

@@ -487,3 +487,33 @@ fn keys_without_a_model_are_reported_and_their_summaries_marked() {
         assert!(why.contains(&groq) && why.contains(&anthropic), "{why}");
     }
 }
+
+#[test]
+fn the_text_of_an_article_id_comes_from_where_a_setting_says() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    std::fs::create_dir(desk.path("articles")).unwrap();
+    desk.write("articles/a-1.txt", "It rained all day.");
+    desk.write(
+        "in.jsonl",
+        "{\"article_id\": \"a-1\"}\n{\"article_id\": \"a-2\"}\n",
+    );
+    plain(&desk, "submit --type summarize in.jsonl")
+        .expect(2)
+        .says("in.jsonl line 1: field `content`: it is missing: send the text of the article, or set jobs.articles");
+    plain(&desk, "config set jobs.articles articles").expect(0);
+    let id = submit(&desk, "--type summarize in.jsonl");
+    let fallback = "-j 2 --fallback extract --until-empty";
+    working(&desk, &sim, fallback).wait().expect(3);
+    let results = taken(&desk, id);
+    assert_eq!(
+        results["a-1"]["result"]["summary"],
+        "echo: It rained all day."
+    );
+    let error = &results["a-2"]["error"];
+    assert_eq!(error["kind"], "not_found");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("has no file a-2.txt, a-2.md or a-2.html"),
+        "{message}"
+    );
+}

@@ -199,3 +199,40 @@ fn a_job_is_there_once_though_the_server_is_killed() {
     running.signal("TERM");
     running.wait().expect(0);
 }
+
+fn sent(address: &str, method: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: \
+         application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_documented_job_of_an_article_id_succeeds_and_no_client_chooses_where_articles_are() {
+    let (desk, sim) = (Desk::new(), good());
+    std::fs::create_dir(desk.path("articles")).unwrap();
+    desk.write("articles/a-1.md", "It rained all day.");
+    let (_running, address) = serve(&desk, &sim, "");
+    let request = r#"{"type": "summarize", "payload": {"article_id": "a-1"}}"#;
+    let refused = sent(&address, "POST", "/api/v1/jobs", request);
+    assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+    let change = r#"{"value": "/etc"}"#;
+    let kept = sent(&address, "PUT", "/api/v1/config/jobs.articles", change);
+    assert!(kept.starts_with("HTTP/1.1 403"), "{kept}");
+    desk.plain("config set jobs.articles articles").expect(0);
+    let made = sent(&address, "POST", "/api/v1/jobs", request);
+    assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    assert!(eventually(|| sim.stats().answered == 1));
+    let body: Value = serde_json::from_str(made.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let path = format!("/api/v1/jobs/{}", body["job_id"].as_str().unwrap());
+    assert!(eventually(
+        || get(&address, &path, "").contains("echo: It rained all day.")
+    ));
+}

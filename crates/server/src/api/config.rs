@@ -77,6 +77,14 @@ fn change(
     key: &'static SettingKey,
     value: Option<&str>,
 ) -> Result<Response, Problem> {
+    if key.is_local() {
+        let name = key.name();
+        let why = format!(
+            "{name} names files and addresses that this server reads: set it on the server's machine by \
+             `batchwright config set {name} VALUE`"
+        );
+        return Err(Problem::new(403, "forbidden", why).param("key"));
+    }
     let by = call
         .peer
         .map_or_else(|| "http".to_owned(), |peer| format!("http {peer}"));

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use batchwright::unstable::PublicResolver;
 use log::{info, warn};
 use serde_json::json;
 use ureq::Agent;
 use ureq::unversioned::transport::DefaultConnector;
 
-use super::addresses::PublicResolver;
 use super::doorbell::Doorbell;
 use super::signature::signature;
 use crate::app::App;

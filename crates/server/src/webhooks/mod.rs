@@ -1,7 +1,6 @@
 //! Webhooks: whoever asked for it is told of the end of a process, signed as Standard Webhooks has it, again and again
 //! until it is taken. What is to be told is in `server.db`, so that it outlives the server.
 
-mod addresses;
 mod delivery;
 pub(crate) mod doorbell;
 mod signature;
@@ -19,7 +18,7 @@ use crate::problem::Problem;
 use crate::records::files::{new_id, now};
 use crate::records::webhooks::{Webhook, WebhookState};
 use crate::router::Route;
-use addresses::is_public;
+use batchwright::unstable::is_public_address;
 
 pub(crate) use delivery::Deliveries;
 
@@ -135,7 +134,7 @@ fn check(url: &str, private: bool) -> Result<(), String> {
         return Err("an address with a password in it is not kept".to_owned());
     }
     let literal = host.trim_start_matches('[').trim_end_matches(']').parse();
-    if !private && literal.is_ok_and(|address| !is_public(address)) {
+    if !private && literal.is_ok_and(|address| !is_public_address(address)) {
         return Err(format!(
             "{host} is no public address, and this server sends to no other"
         ));

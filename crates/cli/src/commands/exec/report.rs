@@ -104,7 +104,7 @@ pub fn progress_line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
     let mut out = match (progress.total, progress.percent) {
         (Some(total), Some(percent)) => {
-            format!("{percent:.0}% · {}/{}", count(settled), count(total))
+            format!("{percent:.1}% · {}/{}", count(settled), count(total))
         }
         _ => format!("{} done", count(settled)),
     };

@@ -58,14 +58,12 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         Some(observer) => manager.observer(observer),
         None => manager,
     };
+    let types = job_types::of_worker(watch.clone(), args.worker.audio_dir.as_deref(), &folder);
     let worker = manager
         .context(&ctx)
         .notifier(listeners.notifier)
         .follow(watch)
-        .job_types(job_types::of_worker(
-            args.worker.audio_dir.as_deref(),
-            &folder,
-        ))
+        .job_types(types)
         .on_settings(tell_changes(progress.clone(), queue.clone(), note))
         .worker(&queue)
         .map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Where messages may go: a client must not have the server ask what only the server can reach.
+//! Public IP addresses. A client must not make a server call what only the server can reach.
 
 use std::fmt;
 use std::io;
@@ -9,15 +9,15 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// Looks a name up and leaves out what is not public: what is connected to is what was judged, whatever the name
-/// stands for a moment later.
-pub(super) struct PublicResolver {
-    pub private: bool,
+/// Looks a name up and leaves out addresses that are not public. A connection goes to an address that was checked,
+/// even if the name stands for another one a moment later.
+pub struct PublicResolver {
+    private: bool,
     inner: DefaultResolver,
 }
 
 impl PublicResolver {
-    /// With `private` nothing is left out.
+    /// With `private` no address is left out.
     pub fn new(private: bool) -> Self {
         Self {
             private,
@@ -41,22 +41,21 @@ impl Resolver for PublicResolver {
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let all = self.inner.resolve(uri, config, timeout)?;
         let mut left = self.empty();
-        let may = |address: IpAddr| self.private || is_public(address);
+        let may = |address: IpAddr| self.private || is_public_address(address);
         let public = all.iter().filter(|address| may(address.ip()));
         public.for_each(|address| left.push(*address));
         match left.is_empty() {
             false => Ok(left),
             true => {
-                let why =
-                    "the name stands for no public address, and this server sends to no other";
+                let why = "the host has no public address, and no other is allowed";
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into())
             }
         }
     }
 }
 
-/// True for an address that anybody can reach, as the registries of IANA have it.
-pub(super) fn is_public(address: IpAddr) -> bool {
+/// Whether an address can be reached from anywhere, by the registries of IANA.
+pub fn is_public_address(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => is_public_v6(address),
@@ -135,7 +134,7 @@ mod tests {
             "fe80::1",
             "ff02::1",
         ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
+            assert!(!is_public_address(address.parse().unwrap()), "{address}");
         }
         for address in [
             "1.1.1.1",
@@ -148,7 +147,7 @@ mod tests {
             "2002:101:101::",
             "2606:4700::1111",
         ] {
-            assert!(is_public(address.parse().unwrap()), "{address}");
+            assert!(is_public_address(address.parse().unwrap()), "{address}");
         }
     }
 }

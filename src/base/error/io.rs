@@ -1,0 +1,64 @@
+//! Errors of the operating system as errors of this library.
+
+use std::io;
+
+use crate::base::error_kind::ErrorKind;
+
+use super::Error;
+
+/// So that `?` takes errors of files and sockets in handlers and clients.
+///
+/// A file that is missing is [`NotFound`](ErrorKind::NotFound), one that may not be read or written
+/// [`PermissionDenied`](ErrorKind::PermissionDenied). What no retry changes is [`Invalid`](ErrorKind::Invalid): bad
+/// input or data, a directory in the place of a file, a file that exists already, a read-only file system. Everything
+/// else may pass and is [`Transient`](ErrorKind::Transient), such as a lost connection, a time-out or a full disk. An
+/// [`Error`] within an `io::Error` is taken out unchanged.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        let error = match error.downcast::<Error>() {
+            Ok(own) => return own,
+            Err(error) => error,
+        };
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::InvalidFilename
+            | io::ErrorKind::Unsupported => ErrorKind::Invalid,
+            _ => ErrorKind::Transient,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_the_rest_is_not() {
+        let read = || -> Result<Vec<u8>, Error> { Ok(std::fs::read("/nowhere/at/all")?) };
+        assert_eq!(read().unwrap_err().kind(), ErrorKind::NotFound);
+        for (io, kind) in [
+            (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
+            (io::ErrorKind::InvalidData, ErrorKind::Invalid),
+            (io::ErrorKind::IsADirectory, ErrorKind::Invalid),
+            (io::ErrorKind::ConnectionReset, ErrorKind::Transient),
+            (io::ErrorKind::TimedOut, ErrorKind::Transient),
+            (io::ErrorKind::StorageFull, ErrorKind::Transient),
+            (io::ErrorKind::Other, ErrorKind::Transient),
+        ] {
+            assert_eq!(Error::from(io::Error::from(io)).kind(), kind, "{io}");
+        }
+        let own = Error::new(ErrorKind::Quota, "no credit").with_status(402);
+        let back = Error::from(io::Error::other(own.clone()));
+        assert_eq!((back.kind(), back.status()), (own.kind(), Some(402)));
+    }
+}

@@ -1,0 +1,52 @@
+//! Where the texts of articles are, as the setting `jobs.articles` says.
+
+use std::path::PathBuf;
+
+/// Stands for the id in a URL.
+pub(crate) const ARTICLE_ID: &str = "{article_id}";
+
+/// Where the text of an article is found by its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArticleSource {
+    /// A folder that holds `ID.txt`, `ID.md` or `ID.html` for each article.
+    Folder(PathBuf),
+    /// A SQLite database.
+    Sqlite {
+        /// Its file.
+        file: PathBuf,
+        /// A `SELECT` whose one parameter is the id and whose first column is the text.
+        query: String,
+    },
+    /// A URL that has `{article_id}` in its path or query.
+    Url(String),
+}
+
+pub(super) const ACCEPTED: &str = "a folder, `sqlite:FILE?SELECT text FROM articles WHERE id = ?` or \
+     `https://HOST/articles/{article_id}`";
+
+impl ArticleSource {
+    /// None for a text that is none of the forms.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if let Some(rest) = text.strip_prefix("sqlite:") {
+            let (file, query) = rest.split_once('?')?;
+            let (file, query) = (file.trim(), query.trim());
+            let selects = query.get(..6)?.eq_ignore_ascii_case("select");
+            let sound = !file.is_empty() && selects && query.contains('?');
+            return sound.then(|| Self::Sqlite {
+                file: file.into(),
+                query: query.to_owned(),
+            });
+        }
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return (!text.is_empty()).then(|| Self::Folder(text.into()));
+        };
+        // An id chooses no host, and no password is stored.
+        let host = rest.split(['/', '?', '#']).next()?;
+        let sound = matches!(scheme, "https" | "http")
+            && !host.is_empty()
+            && !host.contains(['{', '@'])
+            && rest.contains(ARTICLE_ID);
+        sound.then(|| Self::Url(text.to_owned()))
+    }
+}

@@ -1,0 +1,356 @@
+//! The texts of articles that a payload names by `article_id` alone.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+use ureq::Agent;
+use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use ureq::unversioned::transport::DefaultConnector;
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::secret::redacted_url;
+use crate::config::articles::{ARTICLE_ID, ArticleSource};
+use crate::config::settings::Settings;
+use crate::config::watch::SettingsWatch;
+use crate::llm::transport::PublicResolver;
+
+use super::extract_content::{article_text, decoded};
+
+/// Longer texts are no articles, in bytes.
+const LONGEST: u64 = 16 << 20;
+/// The file name of an article, with its extension, is at most 255 bytes.
+const LONGEST_ID: usize = 200;
+const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+const MOST_REDIRECTS: u32 = 5;
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Finds the texts of articles.
+pub(super) trait Articles: Send + Sync {
+    /// Whether texts can be found at present.
+    fn is_set(&self) -> bool {
+        true
+    }
+
+    /// The text of the article with this id.
+    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error>;
+}
+
+impl<F: Fn(&str, &Context) -> Result<String, Error> + Send + Sync> Articles for F {
+    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
+        self(id, ctx)
+    }
+}
+
+/// Finds them where `jobs.articles` says, which may change meanwhile.
+pub(super) struct FollowedArticles {
+    state: Mutex<State>,
+}
+
+struct State {
+    watch: SettingsWatch,
+    /// Made of the settings beside it.
+    known: Option<(ArticleSource, bool, Arc<Finder>)>,
+}
+
+impl FollowedArticles {
+    pub fn new(watch: SettingsWatch) -> Self {
+        let state = State { watch, known: None };
+        Self {
+            state: Mutex::new(state),
+        }
+    }
+
+    fn finder(&self) -> Result<Option<Arc<Finder>>, Error> {
+        let mut state = self.state.lock();
+        if let Err(error) = state.watch.refresh() {
+            log::warn!("settings: {error}; jobs.articles stays as it was");
+        }
+        let (source, private) = of_settings(state.watch.settings())?;
+        let Some(source) = source else {
+            return Ok(None);
+        };
+        match &state.known {
+            Some((known, allowed, finder)) if (known, *allowed) == (&source, private) => {
+                Ok(Some(Arc::clone(finder)))
+            }
+            _ => {
+                let finder = Arc::new(Finder::new(&source, private));
+                state.known = Some((source, private, Arc::clone(&finder)));
+                Ok(Some(finder))
+            }
+        }
+    }
+}
+
+fn of_settings(settings: &Settings) -> Result<(Option<ArticleSource>, bool), Error> {
+    Ok((settings.articles()?, settings.private_articles()?))
+}
+
+impl Articles for FollowedArticles {
+    fn is_set(&self) -> bool {
+        // A value that cannot be used is reported by the job.
+        !matches!(self.finder(), Ok(None))
+    }
+
+    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
+        match self.finder()? {
+            Some(finder) => finder.find(id, ctx),
+            None => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("article {id:?}: the payload has no content, and jobs.articles is not set"),
+            )),
+        }
+    }
+}
+
+/// One place where articles are.
+enum Finder {
+    Source(ArticleSource),
+    Url {
+        template: String,
+        agent: Agent,
+        private: bool,
+    },
+}
+
+impl Finder {
+    fn new(source: &ArticleSource, private: bool) -> Self {
+        match source {
+            ArticleSource::Url(template) => Self::Url {
+                template: template.clone(),
+                agent: agent(private),
+                private,
+            },
+            other => Self::Source(other.clone()),
+        }
+    }
+
+    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
+        ctx.check()?;
+        let found = match self {
+            Self::Source(ArticleSource::Sqlite { file, query }) => in_database(file, query, id),
+            Self::Source(ArticleSource::Folder(folder)) => in_folder(folder, id),
+            Self::Source(ArticleSource::Url(_)) => Err(invalid("it has no client")),
+            Self::Url {
+                template,
+                agent,
+                private,
+            } => at_url(template, agent, *private, id, ctx),
+        };
+        found.map_err(|error| error.context(format!("article {id:?}")))
+    }
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, why)
+}
+
+fn not_found(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::NotFound, why)
+}
+
+fn too_long() -> Error {
+    invalid(format!("its text is longer than {} MiB", LONGEST >> 20))
+}
+
+fn in_folder(folder: &Path, id: &str) -> Result<String, Error> {
+    let is_odd = |c: char| c.is_control() || "/\\:".contains(c);
+    if id.len() > LONGEST_ID || id.starts_with('.') || id.contains(is_odd) {
+        let rules = "no `/`, `\\`, `:` or leading dot, and at most 200 bytes";
+        return Err(invalid(format!(
+            "the id is not a valid file name for jobs.articles: {rules}"
+        )));
+    }
+    let shown = folder.display();
+    let folder = folder
+        .canonicalize()
+        .map_err(|error| Error::from(error).context(format!("jobs.articles: {shown}")))?;
+    for extension in ["txt", "md", "html"] {
+        let path = folder.join(format!("{id}.{extension}"));
+        let real = match path.canonicalize() {
+            Ok(real) => real,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::from(error).context(path.display())),
+        };
+        let named = path.display();
+        if !real.starts_with(&folder) {
+            return Err(invalid(format!(
+                "{named} links to a file outside of {shown}"
+            )));
+        }
+        let bytes = read(&real).map_err(|error| error.context(&named))?;
+        return text(&bytes, extension == "html");
+    }
+    Err(not_found(format!(
+        "{shown} has no file {id}.txt, {id}.md or {id}.html"
+    )))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    // Opening a pipe would wait for its writer.
+    if !path.metadata()?.is_file() {
+        return Err(invalid("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(LONGEST + 1)
+        .read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > LONGEST {
+        true => Err(too_long()),
+        false => Ok(bytes),
+    }
+}
+
+fn text(bytes: &[u8], is_page: bool) -> Result<String, Error> {
+    let text = decoded(bytes);
+    match is_page {
+        true => article_text(&text),
+        false => Ok(text),
+    }
+}
+
+fn in_database(file: &Path, query: &str, id: &str) -> Result<String, Error> {
+    let failed = |error: rusqlite::Error| {
+        let busy = matches!(
+            error.sqlite_error_code(),
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+        );
+        let kind = match busy {
+            true => ErrorKind::Transient,
+            false => ErrorKind::Invalid,
+        };
+        Error::new(kind, format!("jobs.articles: {}: {error}", file.display()))
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(file, flags).map_err(failed)?;
+    database.busy_timeout(DATABASE_TIMEOUT).map_err(failed)?;
+    let careful = "PRAGMA trusted_schema = OFF; PRAGMA query_only = ON";
+    database.execute_batch(careful).map_err(failed)?;
+    let mut statement = database.prepare(query).map_err(failed)?;
+    if !statement.readonly() || statement.parameter_count() != 1 {
+        return Err(invalid(
+            "jobs.articles: the query must be one SELECT with one parameter `?`, the id",
+        ));
+    }
+    let mut rows = statement.query([id]).map_err(failed)?;
+    let Some(row) = rows.next().map_err(failed)? else {
+        return Err(not_found(format!("{} has no such article", file.display())));
+    };
+    let value = row.get_ref(0).map_err(failed)?;
+    let bytes = match value {
+        rusqlite::types::ValueRef::Text(bytes) | rusqlite::types::ValueRef::Blob(bytes) => bytes,
+        other => {
+            let kind = other.data_type();
+            return Err(invalid(format!(
+                "its text in the database is {kind}, not text"
+            )));
+        }
+    };
+    match bytes.len() as u64 > LONGEST {
+        true => Err(too_long()),
+        false => Ok(decoded(bytes)),
+    }
+}
+
+fn agent(private: bool) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        // Checked at every redirect, as is each address that a name stands for.
+        .https_only(!private)
+        .max_redirects(MOST_REDIRECTS)
+        // A proxy would look names up by itself.
+        .proxy(None)
+        .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
+        .build();
+    Agent::with_parts(
+        config,
+        DefaultConnector::default(),
+        PublicResolver::new(private),
+    )
+}
+
+fn at_url(
+    template: &str,
+    agent: &Agent,
+    private: bool,
+    id: &str,
+    ctx: &Context,
+) -> Result<String, Error> {
+    if id == "." || id == ".." {
+        return Err(invalid("the id would change the path of jobs.articles"));
+    }
+    let url = template.replace(ARTICLE_ID, &percent_encoded(id));
+    let place = redacted_url(&url);
+    let timeout = ctx
+        .remaining()
+        .map_or(FETCH_TIMEOUT, |left| left.min(FETCH_TIMEOUT));
+    let sent = agent
+        .get(&url)
+        .config()
+        .timeout_global(Some(timeout))
+        .build()
+        .call();
+    let mut reply = sent.map_err(|error| unreachable(&error, &place, private))?;
+    let status = reply.status();
+    let header = |name| reply.headers().get(name)?.to_str().ok();
+    if !status.is_success() {
+        let kind = match status.as_u16() {
+            404 | 410 => ErrorKind::NotFound,
+            401 | 403 => ErrorKind::PermissionDenied,
+            408 | 429 | 500.. => ErrorKind::Transient,
+            _ => ErrorKind::Invalid,
+        };
+        let wait = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
+        return Err(Error::new(kind, format!("{place} answered {status}"))
+            .with_retry_after(wait.map(Duration::from_secs)));
+    }
+    let is_page = header(CONTENT_TYPE).is_some_and(|kind| {
+        kind.starts_with("text/html") || kind.starts_with("application/xhtml+xml")
+    });
+    let body = reply.body_mut().with_config().limit(LONGEST).read_to_vec();
+    let bytes = body.map_err(|error| match error {
+        ureq::Error::BodyExceedsLimit(_) => too_long(),
+        other => unreachable(&other, &place, private),
+    })?;
+    text(&bytes, is_page)
+}
+
+/// A place that may not be asked stays one; any other failure may pass.
+fn unreachable(error: &ureq::Error, place: &str, private: bool) -> Error {
+    let refused = match error {
+        ureq::Error::Io(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        ureq::Error::RequireHttpsOnly(_) => true,
+        _ => false,
+    };
+    if refused && !private {
+        let why = format!(
+            "{place}: {error}; to allow private addresses and http://: batchwright config set \
+             jobs.articles_private true"
+        );
+        return Error::new(ErrorKind::PermissionDenied, why);
+    }
+    Error::new(ErrorKind::Transient, format!("{place}: {error}"))
+}
+
+fn percent_encoded(id: &str) -> String {
+    let mut encoded = String::new();
+    for byte in id.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+#[path = "articles_tests.rs"]
+mod tests;

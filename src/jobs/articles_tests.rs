@@ -1,0 +1,179 @@
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use super::*;
+use crate::config::store::{ConfigStore, MemoryConfig};
+
+fn finder(setting: &str, private: bool) -> Finder {
+    let settings = Settings::new()
+        .flag("jobs.articles", "test", Some(setting.to_owned()))
+        .unwrap();
+    Finder::new(&settings.articles().unwrap().unwrap(), private)
+}
+
+fn find(setting: &str, id: &str) -> Result<String, Error> {
+    finder(setting, true).find(id, &Context::new())
+}
+
+fn kind(found: Result<String, Error>) -> ErrorKind {
+    found.unwrap_err().kind()
+}
+
+/// Answers each connection with the next of these replies and returns the request lines.
+fn server(replies: Vec<String>) -> (String, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let serve = move || {
+        let answer = |reply: String| {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let first = lines.next().unwrap().unwrap();
+            while !lines.next().unwrap().unwrap().is_empty() {}
+            (&stream).write_all(reply.as_bytes()).unwrap();
+            first
+        };
+        replies.into_iter().map(answer).collect()
+    };
+    (url, thread::spawn(serve))
+}
+
+fn reply(head: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
+
+#[test]
+fn a_folder_has_a_file_for_each_article_and_no_id_leads_out_of_it() {
+    let desk = tempfile::tempdir().unwrap();
+    let folder = desk.path().join("articles");
+    std::fs::create_dir(&folder).unwrap();
+    let rain = "It rained all day in Bern, and the river rose by half a metre.";
+    std::fs::write(folder.join("a.txt"), rain).unwrap();
+    std::fs::write(folder.join("b.md"), "# Snow").unwrap();
+    let page = format!("<html><body><nav>Home</nav><article><p>{rain}</p></article></body></html>");
+    std::fs::write(folder.join("c.html"), page).unwrap();
+    std::fs::write(desk.path().join("secret.txt"), "secret").unwrap();
+    let setting = folder.to_str().unwrap();
+    assert_eq!(find(setting, "a").unwrap(), rain);
+    assert_eq!(find(setting, "b").unwrap(), "# Snow");
+    assert_eq!(find(setting, "c").unwrap(), rain);
+    let missing = find(setting, "d").unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(
+        missing.message().starts_with("article \"d\": "),
+        "{missing}"
+    );
+    for id in [
+        "../secret",
+        "..",
+        ".",
+        ".a",
+        "x/../a",
+        "..\\secret",
+        "a\0",
+        "c:a",
+        &"i".repeat(300),
+    ] {
+        assert_eq!(kind(find(setting, id)), ErrorKind::Invalid, "{id}");
+    }
+    #[cfg(unix)]
+    {
+        let link = folder.join("link.txt");
+        std::os::unix::fs::symlink(desk.path().join("secret.txt"), link).unwrap();
+        assert_eq!(kind(find(setting, "link")), ErrorKind::Invalid);
+    }
+    let nowhere = desk.path().join("nowhere");
+    assert_eq!(
+        kind(find(nowhere.to_str().unwrap(), "a")),
+        ErrorKind::NotFound
+    );
+}
+
+#[test]
+fn a_query_gets_the_id_as_its_parameter_and_cannot_write() {
+    let desk = tempfile::tempdir().unwrap();
+    let file = desk.path().join("cms.db");
+    let database = Connection::open(&file).unwrap();
+    database
+        .execute_batch(
+            "CREATE TABLE articles (id TEXT, text); INSERT INTO articles VALUES ('a', 'It rained.'), \
+             ('it''s', 'It snowed.'), ('n', NULL), ('7', 7)",
+        )
+        .unwrap();
+    let setting = |query: &str| format!("sqlite:{}?{query}", file.display());
+    let plain = setting("SELECT text FROM articles WHERE id = ?");
+    assert_eq!(find(&plain, "a").unwrap(), "It rained.");
+    assert_eq!(find(&plain, "it's").unwrap(), "It snowed.");
+    assert_eq!(kind(find(&plain, "' OR 1=1 --")), ErrorKind::NotFound);
+    assert_eq!(kind(find(&plain, "n")), ErrorKind::Invalid);
+    assert_eq!(kind(find(&plain, "7")), ErrorKind::Invalid);
+    let two = setting("SELECT text FROM articles WHERE id = ? OR id = ?");
+    assert_eq!(kind(find(&two, "a")), ErrorKind::Invalid);
+    let none = setting("SELECT text FROM nothing WHERE id = ?");
+    assert_eq!(kind(find(&none, "a")), ErrorKind::Invalid);
+}
+
+#[test]
+fn a_url_is_fetched_with_the_id_encoded_and_its_status_makes_the_kind() {
+    let page = "<html><body><article><p>It rained all day in Bern.</p></article></body></html>";
+    let (url, requests) = server(vec![
+        reply("200 OK", "It rained."),
+        reply("200 OK\r\ncontent-type: text/html; charset=utf-8", page),
+        reply("302 Found\r\nlocation: /moved", ""),
+        reply("200 OK", "It moved."),
+        reply("404 Not Found", ""),
+        reply("403 Forbidden", ""),
+        reply("503 Unavailable\r\nretry-after: 7", ""),
+    ]);
+    let setting = format!("{url}/articles/{{article_id}}?full=1");
+    assert_eq!(find(&setting, "a b/ü").unwrap(), "It rained.");
+    assert_eq!(
+        find(&setting, "page").unwrap(),
+        "It rained all day in Bern."
+    );
+    assert_eq!(find(&setting, "old").unwrap(), "It moved.");
+    assert_eq!(kind(find(&setting, "gone")), ErrorKind::NotFound);
+    assert_eq!(kind(find(&setting, "closed")), ErrorKind::PermissionDenied);
+    let busy = find(&setting, "busy").unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::Transient);
+    assert_eq!(busy.retry_after(), Some(Duration::from_secs(7)));
+    assert_eq!(kind(find(&setting, "..")), ErrorKind::Invalid);
+    let requests = requests.join().unwrap();
+    assert_eq!(requests[0], "GET /articles/a%20b%2F%C3%BC?full=1 HTTP/1.1");
+    assert_eq!(requests[3], "GET /moved HTTP/1.1");
+}
+
+#[test]
+fn only_public_addresses_are_called_unless_others_are_allowed() {
+    // Nothing would answer: what is refused is refused before a connection.
+    for url in [
+        "http://127.0.0.1:9",
+        "https://127.0.0.1:9",
+        "https://localhost:9",
+        "https://[::1]:9",
+    ] {
+        let finder = finder(&format!("{url}/{{article_id}}"), false);
+        let error = finder.find("a", &Context::new()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let fix = "batchwright config set jobs.articles_private true";
+        assert!(error.message().contains(fix), "{error}");
+    }
+}
+
+#[test]
+fn a_change_of_the_setting_counts_for_the_next_job() {
+    let desk = tempfile::tempdir().unwrap();
+    std::fs::write(desk.path().join("a.txt"), "It rained.").unwrap();
+    let store = Arc::new(MemoryConfig::new());
+    let watch = SettingsWatch::new(Settings::new(), store.clone()).unwrap();
+    let types = crate::jobs::JobTypes::new().follow(watch);
+    let payload = serde_json::json!({"article_id": "a"});
+    let refused = types.job("summarize", payload.clone()).unwrap_err();
+    assert_eq!(refused.field, "content");
+    let folder = desk.path().to_str().unwrap();
+    store.set("jobs.articles", folder).unwrap();
+    types.job("summarize", payload.clone()).unwrap();
+    store.unset("jobs.articles").unwrap();
+    assert!(types.job("summarize", payload).is_err());
+}
