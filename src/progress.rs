@@ -9,6 +9,7 @@
 //! | be called at the end of each item | [`EveryItem`] |
 //! | see where the time of a run went, and that of an item | [`TimeSplit`], [`ItemTime`] |
 //! | see what providers allow at a moment: limits, what is left of them, pauses | [`ProviderLimits`], with the [`QuotaStatus`] and [`RateStatus`] of each |
+//! | see why items of a run failed | [`FailureCause`], in [`Summary::causes`](crate::Summary::causes) |
 //! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
 //! | hear of every call | [`CallObserver`], which is told the [`ObservedCall`] and its [`CallResult`] |
 //! | hear of every job that a worker ends with | `JobObserver`, which is told the `EndedJob`, with the feature `queue` |
@@ -23,6 +24,7 @@ pub use crate::engine::quota_status::{QuotaStatus, RateStatus};
 pub use crate::engine::time_split::TimeSplit;
 pub use crate::llm::provider_limits::ProviderLimits;
 pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
+pub use crate::observe::causes::FailureCause;
 #[cfg(feature = "queue")]
 pub use crate::observe::jobs::{EndedJob, JobObserver};
 #[cfg(feature = "metrics")]

@@ -15,6 +15,7 @@ use crate::bulk::prompts::Prompts;
 use crate::config::choices::Dedupe;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::llm::request::Request;
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
@@ -161,6 +162,14 @@ impl QueueRun {
     /// [`ErrorKind::Invalid`] with file, line and reason.
     pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
         self.run.check_files(providers)
+    }
+
+    /// The first requests that would be sent, see [`FileRun::requests_to_send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
+        self.run.requests_to_send(most)
     }
 
     /// Cancellation and grace. What is at a provider then stays there. Default: a context that nobody

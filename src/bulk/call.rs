@@ -63,6 +63,7 @@ where
         limited_by: None,
         trouble: None,
         trouble_kind: None,
+        resumes_in: None,
         ..progress(dispatcher, now)
     }
 }
@@ -80,8 +81,15 @@ where
     let trouble = dispatcher.settle_error().or(dispatcher.last_failure());
     let trouble = trouble.cloned();
     let (loading, counters) = (dispatcher.loading_since(), dispatcher.counters());
+    let resumes_in = dispatcher.resumes_at().map(|at| at.since(now));
     let split = dispatcher.time_split(now);
     let tally = &mut dispatcher.work.tally;
     tally.lately.note(split);
-    tally.progress(&counters, now, phase, trouble, loading)
+    let progress = tally.progress(&counters, now, phase, trouble, loading);
+    Progress {
+        // The pace so far says nothing of a run that waits.
+        eta: progress.eta.filter(|_| resumes_in.is_none()),
+        resumes_in,
+        ..progress
+    }
 }

@@ -8,8 +8,11 @@ use super::input::FileIndex;
 use super::results::ResultsFile;
 use super::stream;
 
-/// A place is kept twice over; the bit that is free tells whether its line is marked as superseded.
+/// A place is kept four times over; the bits that are free tell whether its line is marked as superseded, and whether
+/// it is a paid answer.
 const NOWHERE: u64 = u64::MAX;
+const MARKED: u64 = 1;
+const PAID: u64 = 2;
 
 /// Rewrites the output with one line an item, in the order of the input if asked to: the last one, or
 /// the last that is not marked as superseded if there is such a one.
@@ -21,14 +24,19 @@ pub(super) fn compact(
     let positions = index.into_positions();
     let mut last = vec![NOWHERE; positions.len()];
     let mut foreign = HashMap::new();
+    let mut replaced = Vec::new();
     file.scan(&mut |line, at| {
         let best = match positions.of(&line.id) {
             Some(position) => &mut last[position],
             None => foreign.entry(stream::key(&line.id)).or_insert(NOWHERE),
         };
-        let is_marked = u64::from(line.superseded);
-        if is_marked <= *best & 1 {
-            *best = at << 1 | is_marked;
+        let is_marked = u64::from(line.superseded) * MARKED;
+        let mut worse = at << 2 | u64::from(line.is_paid_answer()) * PAID | is_marked;
+        if is_marked <= *best & MARKED {
+            std::mem::swap(best, &mut worse);
+        }
+        if worse != NOWHERE && worse & PAID != 0 {
+            replaced.push(worse >> 2);
         }
     })?;
     drop(positions);
@@ -39,5 +47,5 @@ pub(super) fn compact(
     if !ordered {
         last.sort_unstable();
     }
-    file.rewrite(last.into_iter().map(|best| best >> 1))
+    file.rewrite(last.into_iter().map(|best| best >> 2), replaced)
 }

@@ -1,5 +1,6 @@
 //! A run from prompts to result lines, resumable by its output file.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use super::compact::compact;
 use super::equals::Equals;
 use super::file_runner::file_runner;
 use super::file_turn::RunEnvironment;
-use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
+use super::input::{AttachedFiles, FileIndex, InputFile, Matching, is_automatic};
 use super::kept;
 use super::lines::call_for_lines;
 use super::list::{Item as ListItem, ListBacklog, feed};
@@ -32,6 +33,7 @@ use super::prompts::{PromptSource, Prompts, RequestKind};
 use super::results::ResultsFile;
 use super::results::superseded::SupersededFlags;
 use super::reuse::{AnswerStore, Reuse, Wanted};
+use super::run_settings::{RunSettings, names_settings};
 use super::shared::SharedFile;
 use super::stream::{self, Previous, StreamItem};
 use crate::engine::pack::Pack;
@@ -157,6 +159,21 @@ impl<'a> FileRun<'a> {
             Some(refused) => Err(refused.into()),
             None => Ok(()),
         }
+    }
+
+    /// The first requests that would be sent, in the order of the input: so many at most, and of a stream none.
+    ///
+    /// # Errors
+    /// If the input is no longer what was checked, or a file that a prompt names is not.
+    pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
+        let Prepared::File { input, index, .. } = &self.prompts else {
+            return Ok(Vec::new());
+        };
+        let wanted = (0..index.len()).filter(|i| self.options.wants(index, *i));
+        let items = wanted.take(most).map(|i| input.read(i, index));
+        items
+            .map(|item| item.map(|item| item.request).map_err(Error::from))
+            .collect()
     }
 
     /// Of the items that somebody else has in hand so many have their outcome.
@@ -441,6 +458,8 @@ fn prepare_file(
     };
     let (mut matched, mut says_input) = (0, false);
     let mut flags = SupersededFlags::default();
+    let settings = RunSettings::of(&prompts.settings.0);
+    let mut differing: HashMap<String, u64> = HashMap::new();
     let embeds = prompts.settings.0.task == RequestTask::Embed;
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
@@ -459,6 +478,14 @@ fn prepare_file(
                 }
                 let outdated = found == super::input::Match::Changed;
                 *superseded += u64::from(outdated && line.success);
+                let unnamed = found == super::input::Match::Unknown && is_automatic(&line.id);
+                if (outdated || unnamed) && line.is_paid_answer() {
+                    let differs = settings.changed_since(line.settings.as_deref());
+                    // An item without an id is another one for another request: only its settings tell.
+                    if outdated || names_settings(&differs) {
+                        *differing.entry(differs).or_default() += 1;
+                    }
+                }
                 let unknown = found == super::input::Match::Unknown;
                 flags.next(line.superseded, outdated || (unknown && line.superseded));
                 if embeds && found == super::input::Match::Done {
@@ -468,7 +495,7 @@ fn prepare_file(
                     remember(models, line.model);
                 }
             })?;
-            OpenOutput::File(file)
+            OpenOutput::File(file.of_run(settings, !options.drop_superseded))
         }
     };
     let is_renamed = checked.items.is_renamed();
@@ -487,6 +514,8 @@ fn prepare_file(
     plan.failed_before = tally.failed;
     plan.unusable_before = tally.unusable;
     plan.changed = tally.changed;
+    let unnamed = tally.new.min(tally.automatic);
+    plan.differing = differing_items(differing, tally.changed + unnamed);
     plan.foreign = tally.unknown_lines;
     plan.without_id = tally.automatic;
     plan.bad_rows = bad;
@@ -506,6 +535,20 @@ fn prepare_file(
     Ok((prepared, output))
 }
 
+/// The reasons with their counts of paid answers, the most frequent first, for at most so many items: an item may
+/// have several earlier answers.
+fn differing_items(answers: HashMap<String, u64>, items: u64) -> Vec<(String, u64)> {
+    let mut reasons: Vec<(String, u64)> = answers.into_iter().collect();
+    reasons.sort_unstable_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
+    let mut left = items;
+    for (_, count) in &mut reasons {
+        *count = (*count).min(left);
+        left -= *count;
+    }
+    reasons.retain(|(_, count)| *count > 0);
+    reasons
+}
+
 fn prepare_stream(
     prompts: Prompts,
     output: RunOutput,
@@ -517,9 +560,11 @@ fn prepare_stream(
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
             plan.resumable = true;
-            OpenOutput::File(ResultsFile::open(&path, options.fsync, &mut |line, _| {
+            let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 previous.add(&line);
-            })?)
+            })?;
+            let settings = RunSettings::of(&prompts.settings.0);
+            OpenOutput::File(file.of_run(settings, !options.drop_superseded))
         }
     };
     previous.seal();

@@ -105,6 +105,10 @@ pub struct RunPlan {
     /// back. Before the first call they are marked in the output (`"superseded":true` at the end of
     /// the line); a run that ends by itself removes them. Not known for a stream.
     pub superseded: u64,
+    /// Why the items differ that have a paid answer to another request and are sent again: the names of the settings
+    /// that changed (`template`, `system`, `schema`, `model`, `parameters`), `row` if the input changed, or `request` if
+    /// the output does not carry the earlier settings; each with its number of items. Not known for a stream.
+    pub differing: Vec<(String, u64)>,
     /// Results of items that this input does not have; they are kept.
     pub foreign: u64,
     /// Items without an id of their own. Theirs is made of all that their request says, so that a
@@ -174,6 +178,7 @@ pub struct FileRunOptions {
     pub(super) fsync: bool,
     pub(super) dry_run: bool,
     pub(super) redo_extracts: bool,
+    pub(super) drop_superseded: bool,
     pub(super) dedupe: Dedupe,
 }
 
@@ -234,6 +239,13 @@ impl FileRunOptions {
     /// Default: they count as finished.
     pub fn redo_extracts(mut self, yes: bool) -> Self {
         self.redo_extracts = yes;
+        self
+    }
+
+    /// Whether paid answers that a new answer of the same item replaces are deleted. Default: no, they are appended to
+    /// `OUTPUT.superseded.jsonl` beside the output, each with the time and the reason, before they are removed.
+    pub fn drop_superseded(mut self, yes: bool) -> Self {
+        self.drop_superseded = yes;
         self
     }
 

@@ -56,6 +56,7 @@ impl fmt::Debug for PromptSettings {
             .field_if("delimiter", set.delimiter.map(char::from))
             .field_if("encoding", set.encoding.map(Encoding::name))
             .field_if("id_column", set.id_column.as_deref().map(Name))
+            .field_if("without_ids", set.without_ids.then_some(true))
             .field_if("samples", (set.samples > 1).then_some(set.samples))
             .field("keeps", &set.keep.is_on())
             .field("skip_bad_rows", &set.skip_bad_rows)
@@ -107,6 +108,7 @@ impl PromptSettings {
         let template = Template::parse(text)
             .map_err(|why| Error::new(ErrorKind::Invalid, format!("template: {why}")))?;
         self.0.template = Some(template);
+        self.0.template_text = Some(text.to_owned());
         Ok(self)
     }
 
@@ -198,6 +200,12 @@ impl PromptSettings {
     /// `id` or `custom_id`, and an item may have none.
     pub fn id_column(mut self, name: impl Into<String>) -> Self {
         self.0.id_column = Some(name.into());
+        self
+    }
+
+    /// Whether ids of the input are ignored: every item gets an id made of its request, like one without an id. Default: no.
+    pub fn without_ids(mut self, yes: bool) -> Self {
+        self.0.without_ids = yes;
         self
     }
 

@@ -19,7 +19,9 @@ use crate::base::rescue::same_file;
 use super::input::{EarlierResult, hash_prefix};
 use super::options::FileRunError;
 use super::replies::Replies;
+use super::run_settings::RunSettings;
 
+mod archive;
 pub(crate) mod kept_fields;
 mod rescue;
 pub(crate) mod superseded;
@@ -44,9 +46,12 @@ pub(crate) struct PreviousLine {
     /// Says something of its row.
     #[serde(default)]
     pub input: Option<IgnoredAny>,
-    /// Set aside for a changed request: see [`superseded::Marks`].
+    /// Set aside for a changed request: see [`superseded::SupersededFlags`].
     #[serde(default)]
     pub superseded: bool,
+    /// The settings of the run that wrote it, see [`RunSettings`].
+    #[serde(default)]
+    pub settings: Option<String>,
 }
 
 impl PreviousLine {
@@ -57,6 +62,11 @@ impl PreviousLine {
             true => EarlierResult::Unusable,
             false => EarlierResult::Failure,
         }
+    }
+
+    /// True for an answer that somebody was paid for; `extract` costs nothing.
+    pub(crate) fn is_paid_answer(&self) -> bool {
+        self.success && self.provider.as_deref() != Some("extract")
     }
 
     /// Why it is no success.
@@ -87,6 +97,10 @@ pub(crate) struct ResultsFile {
     dirty: bool,
     /// What somebody else did to the file meanwhile.
     disturbed: Option<Error>,
+    /// The settings that new lines carry.
+    settings: Option<RunSettings>,
+    /// Paid answers that a compaction removes go to the archive first.
+    archives: bool,
 }
 
 /// How a result line begins; what does not cannot be the torn rest of one.
@@ -114,9 +128,18 @@ impl ResultsFile {
             torn: Torn::Nothing,
             dirty: false,
             disturbed: None,
+            settings: None,
+            archives: false,
         };
         results.torn = results.read(visit).map_err(FileRunError::Usage)?;
         Ok(results)
+    }
+
+    /// Has new lines carry these settings, and a compaction keep the paid answers that it removes, if wanted.
+    pub(crate) fn of_run(mut self, settings: RunSettings, archives: bool) -> Self {
+        self.settings = Some(settings);
+        self.archives = archives;
+        self
     }
 
     /// Repairs what a killed run left behind, before the first line is appended.
@@ -245,7 +268,14 @@ impl ResultsFile {
         {
             let _ = self.undisturbed();
         }
-        self.append_io(lines).map_err(|error| {
+        let written = match &self.settings {
+            Some(settings) => {
+                let lines = settings.stamp(lines);
+                self.append_io(&lines)
+            }
+            None => self.append_io(lines),
+        };
+        written.map_err(|error| {
             let path = self.path.display();
             Error::new(
                 ErrorKind::Transient,
@@ -284,8 +314,14 @@ impl ResultsFile {
     }
 
     /// Rewrites the file with the lines at these places, in this order, and without the others:
-    /// a temporary file, its lock, sync, rename.
-    pub(crate) fn rewrite(&mut self, order: impl Iterator<Item = u64>) -> Result<(), Error> {
+    /// a temporary file, its lock, sync, rename. Of the others those at the places of `replaced` are paid answers,
+    /// which the archive gets first.
+    pub(crate) fn rewrite(
+        &mut self,
+        order: impl Iterator<Item = u64>,
+        replaced: Vec<u64>,
+    ) -> Result<(), Error> {
+        self.archive(replaced)?;
         let what = "all results are saved, but cannot compact";
         self.replace(what, |source, out| {
             let mut line = Vec::new();

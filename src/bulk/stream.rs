@@ -300,17 +300,26 @@ impl StreamReader {
     /// Rewrites the output with one line an item, in the order of the stream if asked to: the last
     /// one, or the last that is not marked as superseded.
     pub(crate) fn compact(&self, file: &mut ResultsFile, ordered: bool) -> Result<(), Error> {
-        let mut lines: Vec<(Key, u64)> = Vec::new();
+        let mut lines: Vec<(Key, u64, bool)> = Vec::new();
         file.scan(&mut |line, at| {
-            lines.push((key(&line.id), at << 1 | u64::from(!line.superseded)));
+            let place = at << 1 | u64::from(!line.superseded);
+            lines.push((key(&line.id), place, line.is_paid_answer()));
         })?;
         let best = |place: u64| (place & 1, place);
         lines.sort_unstable_by(|a, b| (a.0, best(b.1)).cmp(&(b.0, best(a.1))));
-        lines.dedup_by_key(|(key, _)| *key);
-        lines.iter_mut().for_each(|(_, place)| *place >>= 1);
+        let mut replaced = Vec::new();
+        lines.dedup_by(|line, kept| {
+            let is_other = line.0 == kept.0;
+            replaced.extend((is_other && line.2).then_some(line.1 >> 1));
+            is_other
+        });
+        let mut lines: Vec<(Key, u64)> = lines
+            .into_iter()
+            .map(|(key, place, _)| (key, place >> 1))
+            .collect();
         if !ordered {
             lines.sort_unstable_by_key(|(_, at)| *at);
-            return file.rewrite(lines.into_iter().map(|(_, at)| at));
+            return file.rewrite(lines.into_iter().map(|(_, at)| at), replaced);
         }
         let mut places: Vec<(Key, usize)> = {
             let seen = self.0.lock();
@@ -324,7 +333,7 @@ impl StreamReader {
             at.map_or(usize::MAX, |at| places[at].1)
         };
         lines.sort_by_cached_key(|(key, at)| (place(key), *at));
-        file.rewrite(lines.into_iter().map(|(_, at)| at))
+        file.rewrite(lines.into_iter().map(|(_, at)| at), replaced)
     }
 }
 

@@ -135,6 +135,7 @@ pub(crate) struct Dispatcher<W: Work> {
     unreachable_logged: bool,
     counters: Counters,
     stopwatch: Stopwatch,
+    resumes_at: Option<Time>,
 }
 
 impl<W: Work> Dispatcher<W> {
@@ -161,6 +162,7 @@ impl<W: Work> Dispatcher<W> {
             started: 0,
             ended: 0,
             stopwatch: Stopwatch::default(),
+            resumes_at: None,
         }
     }
 
@@ -191,6 +193,11 @@ impl<W: Work> Dispatcher<W> {
     #[cfg(feature = "queue")]
     pub(crate) fn not_called(&self) -> Option<&Error> {
         self.availability.exclusions.first_reason()
+    }
+
+    /// When the next call can start, while all items wait for their retry or for the end of a pause.
+    pub(crate) fn resumes_at(&self) -> Option<Time> {
+        self.resumes_at
     }
 
     /// Since when a server has been loading its model, if one is.
@@ -317,6 +324,8 @@ impl<W: Work> Dispatcher<W> {
             _ => Limit::Calls,
         });
         self.stopwatch.account(limit, now);
+        let waits = matches!(limit, Limit::Cooldown | Limit::Backoff);
+        self.resumes_at = wake.filter(|_| waits);
         if finished {
             return Turn::Finished;
         }
@@ -399,7 +408,7 @@ impl<W: Work> Dispatcher<W> {
         );
         match self.limiter.try_acquire(quota, input, cap, now) {
             Gate::NotUntil(at) => {
-                self.log_long_pause(quota, at, now, &"another call was refused");
+                self.log_long_pause(quota, at, now, &"another call was refused or failed");
                 self.availability.pauses.set(quota, at);
                 self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             }
@@ -479,11 +488,19 @@ impl<W: Work> Dispatcher<W> {
     /// Says once why nothing of a quota is called for a long time.
     fn log_long_pause(&mut self, quota: QuotaId, until: Time, now: Time, why: &dyn Display) {
         let wait = until.since(now);
-        if wait > LONG_PAUSE && self.refusals.is_new_pause(quota, until) {
+        if wait <= LONG_PAUSE || !self.refusals.is_new_pause(quota, until) {
+            return;
+        }
+        let (wait, at) = (refusals::long(wait), refusals::time_of_day(wait));
+        // Otherwise it is this program that waits: the provider did not refuse anything.
+        if self.limiter.paused_until(quota) >= until {
             log::warn!(
-                "{why}; the provider asked to wait for {}: nothing is sent to it before {}",
-                refusals::long(wait),
-                refusals::time_of_day(wait),
+                "{why}; the provider asked to wait for {wait}: nothing is sent to it before {at}"
+            );
+        } else {
+            log::warn!(
+                "the requests or tokens per minute are used up for {wait}, since replies reported more tokens than \
+                 estimated, or other runs use the same limit: nothing is sent to the provider before {at}"
             );
         }
     }

@@ -97,6 +97,10 @@ pub(super) struct Quota {
     pub(super) edition: u32,
 }
 
+/// A reply that reports more tokens than this, and more than [`INCREDIBLE_TIMES`] as many as were reserved, is not
+/// believed: no model has such a context. Its call counts as what was reserved.
+const INCREDIBLE_TOKENS: f64 = 4_000_000.0;
+const INCREDIBLE_TIMES: f64 = 100.0;
 /// Output tokens reserved for a call before anything was learned.
 const FIRST_OUTPUT_GUESS: f64 = 256.0;
 /// When only calls in flight stand in the way, their end is what helps; this is how soon to look
@@ -314,7 +318,11 @@ impl Quota {
             CallEnd::Replied(used) | CallEnd::Troubled(used) => used,
             _ => None,
         };
-        if let Some((input, output)) = used {
+        let believable = |(input, output): &(u64, u64)| {
+            let most = (INCREDIBLE_TIMES * permit.tokens).max(INCREDIBLE_TOKENS);
+            input.saturating_add(*output) as f64 <= most
+        };
+        if let Some((input, output)) = used.filter(believable) {
             self.outputs.learn(output);
             if let Some(bucket) = &mut self.tokens {
                 bucket.refill(now);

@@ -428,10 +428,15 @@ impl Request {
         files.map(|file| file.encoded()).sum()
     }
 
-    /// Input tokens, roughly: one for every 4 bytes of text, a few for each message, and what files are
-    /// likely to need.
+    /// Input tokens, roughly: one for every 4 bytes of text, of the schema and of the tools, a few for each message, and
+    /// what files are likely to need.
     pub(crate) fn estimated_tokens(&self) -> u32 {
-        let text = self.text_bytes() / 4 + 4 * self.messages.len();
+        let schema = match &self.params.response_format {
+            Some(ResponseFormat::JsonSchema { schema, .. }) => json_bytes(schema),
+            _ => 0,
+        };
+        let tools = self.extra.get("tools").map_or(0, json_bytes);
+        let text = (self.text_bytes() + schema + tools) / 4 + 4 * self.messages.len();
         let all = attachment::estimated_tokens(self.files()).saturating_add(text as u64);
         u32::try_from(all).unwrap_or(u32::MAX)
     }
@@ -478,6 +483,21 @@ fn text_bytes(content: &Value) -> usize {
             .map(str::len)
             .sum(),
         _ => 0,
+    }
+}
+
+/// Bytes of a value as JSON, roughly.
+fn json_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => 2 + items.iter().map(|item| json_bytes(item) + 1).sum::<usize>(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            2 + fields
+                .map(|(name, value)| name.len() + 4 + json_bytes(value))
+                .sum::<usize>()
+        }
+        _ => 5,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a run shows of itself: progress while it goes on, a summary when it has ended.
 
 pub mod calls;
+pub mod causes;
 #[cfg(feature = "queue")]
 pub mod jobs;
 #[cfg(feature = "metrics")]

@@ -57,7 +57,8 @@ pub struct Progress {
     /// Outcomes per second in this run, the latest weighing most.
     pub rate: f64,
     /// Expected time to the end, at this rate. It comes about as that of a
-    /// [`ProgressTracker`](crate::progress::ProgressTracker).
+    /// [`ProgressTracker`](crate::progress::ProgressTracker). `None` before 10 items, or half of a smaller number, are
+    /// settled in this run, and while the run only waits (`resumes_in`): neither says anything about the end.
     pub eta: Option<Duration>,
     /// Tokens read by the provider in this run.
     pub input_tokens: u64,
@@ -69,6 +70,9 @@ pub struct Progress {
     /// [`TimeSplit`](crate::progress::TimeSplit), or `"concurrency"` where more calls at once would help. `None` where
     /// that is not known.
     pub limited_by: Option<&'static str>,
+    /// Time until the next call can start, while nothing can start because a provider pauses after a refusal or a
+    /// failure (`limited_by` is `"cooldown"`) or because every item left waits for its retry (`"backoff"`).
+    pub resumes_in: Option<Duration>,
     /// Why nothing moves at the moment, for people.
     pub trouble: Option<String>,
     /// The kind of the failure that is in the way, where `trouble` tells one.

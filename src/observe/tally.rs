@@ -12,6 +12,7 @@ use crate::base::usage::{Paid, Usage};
 use crate::engine::counters::Counters;
 use crate::engine::time_split::{Lately, TimeSplit};
 
+use super::causes::{Causes, FailureCause};
 use super::progress::{Phase, Progress, percent};
 use super::tracker::Pace;
 
@@ -79,8 +80,7 @@ pub(crate) struct Tally {
     unpriced: u64,
     /// The provider of each step of the route, and the items that it answered.
     answered_by: Vec<(String, u64)>,
-    errors: BTreeMap<&'static str, u64>,
-    samples: BTreeMap<&'static str, String>,
+    causes: Causes,
     calls: Histogram<u32>,
     started: Time,
     pace: Pace,
@@ -114,8 +114,7 @@ impl Tally {
             priced: 0,
             unpriced: 0,
             answered_by: Vec::new(),
-            errors: BTreeMap::new(),
-            samples: BTreeMap::new(),
+            causes: Causes::default(),
             // From 10 microseconds to an hour in two digits: a few kilobytes.
             calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits"),
             started,
@@ -235,11 +234,7 @@ impl Tally {
         if error.is_unusable_reply() {
             self.unusable += items;
         }
-        let kind = error.kind().as_str();
-        *self.errors.entry(kind).or_default() += items;
-        self.samples
-            .entry(kind)
-            .or_insert_with(|| error.message().to_owned());
+        self.causes.add(error, items);
     }
 
     /// Items that failed with an equal one.
@@ -301,6 +296,7 @@ impl Tally {
             elapsed,
             rate: self.pace.rate(),
             eta: left.and_then(|left| self.pace.time_for(left)),
+            resumes_in: None,
             input_tokens: self.usage.input_tokens,
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),
@@ -323,6 +319,12 @@ impl Tally {
         let mut answered_by = BTreeMap::new();
         for (provider, items) in self.answered_by.iter().filter(|(_, items)| *items > 0) {
             *answered_by.entry(provider.clone()).or_default() += items;
+        }
+        let (mut errors, mut error_samples) = (BTreeMap::new(), BTreeMap::new());
+        for cause in self.causes.iter() {
+            *errors.entry(cause.kind).or_default() += cause.items;
+            let sample = error_samples.entry(cause.kind);
+            sample.or_insert_with(|| cause.message.clone());
         }
         let elapsed = now.since(self.started);
         // The engine's watch begins with its first look.
@@ -358,8 +360,9 @@ impl Tally {
             usage: self.usage,
             cost_usd: self.cost(),
             answered_by,
-            errors: self.errors.clone(),
-            error_samples: self.samples.clone(),
+            errors,
+            error_samples,
+            causes: self.causes.sorted(),
             latency_p50: quantile(0.50),
             latency_p95: quantile(0.95),
             latency_p99: quantile(0.99),
@@ -457,6 +460,10 @@ pub struct Summary {
     pub errors: BTreeMap<&'static str, u64>,
     /// For each of these kinds, what the first of them said.
     pub error_samples: BTreeMap<&'static str, String>,
+    /// Why items of this run failed, the most frequent cause first. Failures are one cause if they have the same kind and
+    /// HTTP status, and messages that differ only in numbers and quoted text. More than 100 causes are told apart by kind
+    /// only.
+    pub causes: Vec<FailureCause>,
     /// Median time of the calls that brought an answer.
     #[serde(rename = "latency_p50_ms", serialize_with = "optional_millis")]
     pub latency_p50: Option<Duration>,

@@ -11,6 +11,8 @@ const LONGEST_MEMORY: f64 = 3600.0;
 /// How much more the latest weighs than what lies back: the last fifth of the time has half of the
 /// weight. 1 would be the average since the beginning.
 const POWER: i32 = 3;
+/// So many settled items, or half of all if they are fewer, make a rate that says when the rest will have ended.
+const ENOUGH: u64 = 10;
 /// An end that lies farther ahead is none: 30 years.
 const FARTHEST: f64 = 1e9;
 
@@ -52,15 +54,23 @@ impl Pace {
         self.rate
     }
 
-    /// How long this many will take. `None` as long as none was ever settled.
+    /// How long this many will take. `None` as long as too few were settled.
     pub(crate) fn time_for(&self, left: u64) -> Option<Duration> {
-        let time = match left {
-            0 => 0.0,
-            _ => left as f64 / self.rate,
-        };
+        if left == 0 {
+            return Some(Duration::ZERO);
+        }
+        let time = left as f64 / self.rate;
+        if !is_enough(self.settled, left) {
+            return None;
+        }
         // Neither without a rate nor with one that has all but gone out.
         (time < FARTHEST).then(|| Duration::from_secs_f64(time))
     }
+}
+
+/// Whether so many settled items say when the rest will have ended.
+pub(crate) fn is_enough(settled: u64, left: u64) -> bool {
+    settled >= ENOUGH.min((settled.saturating_add(left)).div_ceil(2))
 }
 
 /// The share of the weight that what lies before `from` still has at `to`.
@@ -155,7 +165,8 @@ impl ProgressTracker {
         }
     }
 
-    /// Time to the end at the present rate. `None` without a total, and as long as nothing was settled.
+    /// Time to the end at the present rate. `None` without a total, and before 10 items, or half of a smaller total, are
+    /// settled.
     ///
     /// It converges: the latest weigh most, and what is remembered grows with the run up to an hour, in
     /// which the last fifth of the time has half of the weight (forward decay with a monomial, Cormode et al.,
@@ -279,11 +290,18 @@ mod tests {
         let mut tracker = ProgressTracker::new(Some(10));
         assert_eq!(tracker.progress_at(seconds(5.0)).eta, None);
         tracker.update_at(seconds(6.0), 1, 1);
+        // Two of ten say little: the others may take much longer, or wait for hours.
+        assert_eq!(tracker.progress_at(seconds(6.0)).eta, None);
+        tracker.set_total(Some(4));
+        assert!(tracker.progress_at(seconds(6.0)).eta.is_some());
+        tracker.set_total(Some(1000));
+        assert_eq!(tracker.progress_at(seconds(6.0)).eta, None);
+        tracker.update_at(seconds(6.0), 9, 1);
         assert!(tracker.progress_at(seconds(6.0)).eta.is_some());
         tracker.set_total(None);
         let info = tracker.progress_at(seconds(6.0));
         assert_eq!((info.eta, info.percent), (None, None));
-        assert_eq!(info.success_rate, Some(0.5));
+        assert_eq!(info.success_rate, Some(0.9));
         tracker.set_total(Some(2));
         assert_eq!(tracker.progress_at(seconds(6.0)).eta, Some(Duration::ZERO));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::id::ProcessId;
 use crate::observe::progress::{Phase, Progress};
+use crate::observe::tracker::is_enough;
 
 use super::job::ProcessState;
 
@@ -73,8 +74,9 @@ impl ProcessTracker {
                 false => wall.since(process.created_at),
             },
             rate,
-            eta: (rate > 0.0 && left > 0)
+            eta: (rate > 0.0 && left > 0 && is_enough(finished, left))
                 .then(|| Duration::from_secs_f64((left as f64 / rate).min(1e9))),
+            resumes_in: None,
             input_tokens: process.spent.input_tokens,
             output_tokens: process.spent.output_tokens,
             cost_usd: process.spent.cost_usd,

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::Level;
 
 use super::args::shared::{LogFormat, SayArgs, ShowArgs, When};
-use super::format::{count, span};
+use super::format::{count, span, time_of_day};
 use super::sanitize::shortened;
 use super::{logging, stderr};
 
@@ -259,6 +259,9 @@ fn line_with(progress: &Progress, tokens: u64, limit: Option<&str>) -> String {
     }
     if let Some(limit) = limit {
         out.push_str(&format!(" · limited by {limit}{}", lever(limit)));
+        if let Some(wait) = progress.resumes_in {
+            out.push_str(&format!(" until {}", time_of_day(wait)));
+        }
     }
     if progress.phase == Phase::Stopping {
         out.push_str(" · stopping");
@@ -302,5 +305,23 @@ mod tests {
         for (room, expected) in [(room, &*limited), (room - 1, short)] {
             assert_eq!(line(&progress, room), expected);
         }
+    }
+
+    #[test]
+    fn a_wait_says_until_when() {
+        let progress = Arc::new(Mutex::new(None));
+        let seen = progress.clone();
+        let notifier = move |now: &Progress| *seen.lock().unwrap() = Some(now.clone());
+        Bulk::new(Extract)
+            .notifier(Arc::new(notifier))
+            .for_each([Request::new("x")], |_| ControlFlow::Continue(()))
+            .unwrap();
+        let mut progress = progress.lock().unwrap().take().unwrap();
+        progress.limited_by = Some("backoff");
+        assert!(line(&progress, usize::MAX).ends_with("limited by backoff"));
+        progress.resumes_in = Some(Duration::from_secs(90));
+        let shown = line(&progress, usize::MAX);
+        let (_, until) = shown.split_once("limited by backoff until ").unwrap();
+        assert!(until.len() == 12 && until.ends_with(" UTC"), "{shown}");
     }
 }

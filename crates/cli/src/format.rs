@@ -1,6 +1,6 @@
 //! Counts and times as people read them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A count with its thousands set apart.
 pub fn count(n: u64) -> String {
@@ -40,6 +40,13 @@ pub fn age(time: Duration) -> String {
         s @ 3600..172_800 => format!("{}h", s / 3600),
         s => format!("{}d", s / 86_400),
     }
+}
+
+/// The time of day so long from now.
+pub fn time_of_day(from_now: Duration) -> String {
+    let at = humantime::format_rfc3339_seconds(SystemTime::now() + from_now).to_string();
+    let time = at.split_once('T').map_or("", |(_, time)| time);
+    format!("{} UTC", time.trim_end_matches('Z'))
 }
 
 /// A time in the unit that suits it.

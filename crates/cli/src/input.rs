@@ -16,6 +16,9 @@ use super::exit::{About, Early, Refusal};
 use super::folder;
 use super::session::Session;
 
+/// As the name of a column: no item has an id of its own.
+const NO_IDS: &str = "none";
+
 impl InputArgs {
     /// The only input, if it is standard input, a pipe or the like.
     fn stream(&self) -> Option<&Path> {
@@ -131,8 +134,10 @@ impl ReadingArgs {
         if let Some(root) = &self.root {
             settings = settings.root(root);
         }
-        if let Some(column) = &self.id_column {
-            settings = settings.id_column(column);
+        match self.id_column.as_deref() {
+            None => {}
+            Some(NO_IDS) => settings = settings.without_ids(true),
+            Some(column) => settings = settings.id_column(column),
         }
         if let Some(delimiter) = self.delimiter {
             settings = settings.delimiter(delimiter);

@@ -100,6 +100,10 @@ impl InputFile {
         };
         let mut index = Matching::new(all, hash, totals);
         index.attached = attached;
+        if settings.skip_bad_rows && !settings.for_joining && faults.is_none() {
+            let repeats = duplicates::repeats(self, &index)?;
+            index = index.set_aside(repeats);
+        }
         match (faults, duplicates::check(self, &index)) {
             (None, Ok(collisions)) => index.set_collisions(collisions),
             (None, Err(errors)) | (Some(errors), Ok(_)) => return Err(errors),

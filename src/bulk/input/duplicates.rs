@@ -21,19 +21,66 @@ pub(super) fn check(
     input: &InputFile,
     index: &Matching,
 ) -> Result<HashMap<String, u64>, InputErrors> {
-    let mut collisions = HashMap::new();
-    let mut found = Vec::new();
-    for group in groups(index) {
-        if found.len() >= SHOWN {
-            break;
-        }
-        check_group(input, group, &mut collisions, &mut found)?;
-    }
-    imitations(input, index, &mut found)?;
+    let (collisions, found) = find(input, index, SHOWN)?;
     match found.is_empty() {
         true => Ok(collisions),
         false => Err(report(input, index, found)),
     }
+}
+
+/// The records that repeat an id, by their offsets, each with what is wrong with it.
+pub(super) fn repeats(
+    input: &InputFile,
+    index: &Matching,
+) -> Result<HashMap<u64, String>, InputErrors> {
+    let (_, found) = find(input, index, usize::MAX)?;
+    let mut lines = HashMap::new();
+    for part in input.parts() {
+        let places = found.iter().flat_map(|found| [found.first, found.second]);
+        let own = places.filter(|offset| (part.base..part.end()).contains(offset));
+        let own: Vec<u64> = own.map(|offset| offset - part.base).collect();
+        let numbers = part.source.lines_of(&own);
+        let numbers = numbers.map_err(|error| part.unreadable(&error))?;
+        let own = own.iter().map(|offset| offset + part.base);
+        lines.extend(own.zip(numbers.into_iter().map(|line| (part, part.place(line)))));
+    }
+    let place = |offset: u64, here: &Part| match lines.get(&offset) {
+        Some((part, place)) if part.base == here.base => place.to_string(),
+        Some((part, place)) => format!("{} {place}", part.name),
+        None => String::new(),
+    };
+    let why = |Duplicate { id, first, second }| {
+        let here = input.part_of(second);
+        let (first, place) = (place(first, here), place(second, here));
+        let fault = repeated(&id, &first);
+        (second, format!("{place}: {fault}"))
+    };
+    Ok(found.into_iter().map(why).collect())
+}
+
+fn repeated(id: &str, first: &str) -> Fault {
+    Fault::new(
+        format!("the id {id:?}, which {first} has already"),
+        "an id of its own for every item",
+    )
+}
+
+/// Different ids of one hash with their offsets, and so many duplicates at most.
+fn find(
+    input: &InputFile,
+    index: &Matching,
+    most: usize,
+) -> Result<(HashMap<String, u64>, Vec<Duplicate>), InputErrors> {
+    let mut collisions = HashMap::new();
+    let mut found = Vec::new();
+    for group in groups(index) {
+        if found.len() >= most {
+            break;
+        }
+        check_group(input, group, &mut collisions, &mut found, most)?;
+    }
+    imitations(input, index, &mut found, most)?;
+    Ok((collisions, found))
 }
 
 /// Records that may have one id of their own, in the order in which repeats occur in the file.
@@ -61,6 +108,7 @@ fn check_group(
     group: Vec<u64>,
     collisions: &mut HashMap<String, u64>,
     found: &mut Vec<Duplicate>,
+    most: usize,
 ) -> Result<(), InputErrors> {
     for second in group {
         let id = own_id(input, second)?;
@@ -70,7 +118,7 @@ fn check_group(
                 collisions.insert(id, second);
             }
         }
-        if found.len() >= SHOWN {
+        if found.len() >= most {
             break;
         }
     }
@@ -82,6 +130,7 @@ fn imitations(
     input: &InputFile,
     index: &Matching,
     found: &mut Vec<Duplicate>,
+    most: usize,
 ) -> Result<(), InputErrors> {
     let entries = index.entries();
     let is_made = |e: &Entry| e.is_auto() || e.sample().is_some();
@@ -90,7 +139,7 @@ fn imitations(
     }
     let is_suspect = |e: &&Entry| e.is_first() && e.is_like_made();
     for entry in entries.iter().filter(is_suspect) {
-        if found.len() >= SHOWN {
+        if found.len() >= most {
             break;
         }
         let id = own_id(input, entry.offset())?;
@@ -134,13 +183,7 @@ fn report(input: &InputFile, index: &Matching, mut found: Vec<Duplicate>) -> Inp
             true => String::new(),
             false => format!("{}:", before.name),
         };
-        let fault = Fault::new(
-            format!(
-                "the id {id:?}, which {} has already",
-                there.describe(&in_file)
-            ),
-            "an id of its own for every item",
-        );
+        let fault = repeated(&id, &there.describe(&in_file));
         errors.push(here.error(part, &fault));
     }
     InputErrors::new(errors, 0, unread)

@@ -166,6 +166,11 @@ impl Entry {
         self
     }
 
+    /// It repeats an id: it makes no prompt, and its id is made of its request.
+    pub(super) fn repeated(self) -> Self {
+        Self::automatic(self.first_request(), self.offset(), self.class()).bad()
+    }
+
     pub(super) fn is_bad(&self) -> bool {
         self.packed & BAD != 0
     }

@@ -223,15 +223,17 @@ impl InputFile {
     /// Reads item `i`, which makes no prompt, again.
     pub(crate) fn read_bad(&self, i: usize, index: &FileIndex) -> Result<BadRow, InputError> {
         let (id, parsed) = self.read_record(i, index)?;
-        match parsed.request {
-            Err(fault) => Ok(BadRow {
-                id,
-                request_hash: hex(&parsed.digest),
-                why: fault.to_string(),
-                input: parsed.input,
-            }),
-            Ok(_) => Err(self.changed(i, index)),
-        }
+        let why = match (parsed.request, index.repeats(i)) {
+            (Err(fault), _) => fault.to_string(),
+            (Ok(_), Some(why)) => why.to_owned(),
+            (Ok(_), None) => return Err(self.changed(i, index)),
+        };
+        Ok(BadRow {
+            id,
+            request_hash: hex(&parsed.digest),
+            why,
+            input: parsed.input,
+        })
     }
 
     fn read_record(&self, i: usize, index: &FileIndex) -> Result<(String, ReadRecord), InputError> {
@@ -320,7 +322,8 @@ impl InputFile {
 
 /// The id of item `i`, if this is what was checked.
 fn identified(i: usize, index: &FileIndex, parsed: &ReadRecord) -> Option<String> {
-    let id = index.item_id(i, parsed.id.as_deref())?;
+    let own = parsed.id.as_deref().filter(|_| index.repeats(i).is_none());
+    let id = index.item_id(i, own)?;
     (prefix(&parsed.digest) == index.request_prefix(i)).then(|| id.to_string())
 }
 

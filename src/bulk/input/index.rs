@@ -76,6 +76,8 @@ pub(crate) struct Matching {
     hash: IdHash,
     /// Different ids of one hash, with their offsets; empty but for a freak of nature.
     collisions: HashMap<String, u64>,
+    /// What is wrong with records that repeat an id, by their offsets.
+    repeats: HashMap<u64, String>,
     totals: Totals,
     /// What of them is to be sent along.
     pub(crate) attached: AttachedFiles,
@@ -110,6 +112,7 @@ impl Matching {
             entries,
             hash,
             collisions: HashMap::new(),
+            repeats: HashMap::new(),
             totals,
             attached: AttachedFiles::default(),
             unknown_lines: 0,
@@ -120,6 +123,32 @@ impl Matching {
 
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Makes failed items of records that repeat an id.
+    pub(super) fn set_aside(self, repeats: HashMap<u64, String>) -> Self {
+        if repeats.is_empty() {
+            return self;
+        }
+        let Self {
+            mut entries,
+            mut totals,
+            ..
+        } = self;
+        entries.retain(|entry| entry.is_first() || !repeats.contains_key(&entry.offset()));
+        let of_repeats = entries
+            .iter_mut()
+            .filter(|entry| repeats.contains_key(&entry.offset()));
+        for entry in of_repeats {
+            totals.bad += u64::from(!entry.is_bad());
+            *entry = entry.repeated();
+        }
+        totals.items = entries.len() as u64;
+        Self {
+            attached: self.attached,
+            repeats,
+            ..Self::new(entries, self.hash, totals)
+        }
     }
 
     pub(super) fn set_collisions(&mut self, collisions: HashMap<String, u64>) {
@@ -300,6 +329,7 @@ impl Matching {
             entries: self.entries,
             hash: self.hash,
             collisions: self.collisions,
+            repeats: self.repeats,
             totals: self.totals,
             tally,
         }
@@ -312,6 +342,7 @@ pub(crate) struct FileIndex {
     pub(super) entries: Vec<Entry>,
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
+    repeats: HashMap<u64, String>,
     pub(super) totals: Totals,
     pub(super) tally: MatchCounts,
 }
@@ -391,6 +422,11 @@ impl FileIndex {
         })
     }
 
+    /// What is wrong with item `i`, if it repeats an id.
+    pub(super) fn repeats(&self, i: usize) -> Option<&str> {
+        self.repeats.get(&self.offset(i)).map(String::as_str)
+    }
+
     /// Which sample of its record it is; none if that asks for one answer.
     pub(super) fn sample(&self, i: usize) -> Option<u32> {
         self.entries[i].sample()
@@ -405,6 +441,7 @@ impl FileIndex {
     pub(crate) fn into_matching(self) -> Matching {
         let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
         by_id.set_collisions(self.collisions);
+        by_id.repeats = self.repeats;
         by_id.unknown_lines = self.tally.unknown_lines;
         by_id
     }

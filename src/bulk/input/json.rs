@@ -100,6 +100,7 @@ fn native(
 pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
     let id = match &settings.id_column {
+        _ if settings.without_ids => None,
         Some(name) => Some(id::of_column(&fields, name)?),
         None => layout(&fields, settings).id(&fields)?,
     };
@@ -127,6 +128,7 @@ pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
 pub(super) fn id(text: &str, settings: &Settings) -> Option<String> {
     let fields = object(text).ok()?;
     match &settings.id_column {
+        _ if settings.without_ids => None,
         Some(name) => id::of_column(&fields, name).ok(),
         None => layout(&fields, settings).id(&fields).ok()?,
     }

@@ -152,6 +152,8 @@ pub(crate) struct Settings {
     pub(crate) system: Option<String>,
     /// Makes the prompt from the fields of a record.
     pub(crate) template: Option<Template>,
+    /// The same as it was written.
+    pub(crate) template_text: Option<String>,
     /// The most tokens to answer with.
     pub(crate) max_tokens: Option<u32>,
     pub(crate) keep_reply: bool,
@@ -165,6 +167,8 @@ pub(crate) struct Settings {
     pub(crate) form: Option<Form>,
     /// The column, or field, that holds the id.
     pub(crate) id_column: Option<String>,
+    /// No record has an id of its own.
+    pub(crate) without_ids: bool,
     /// Fields of a line that are left out.
     pub(crate) ignored: Ignored,
     /// How many answers each prompt gets that does not say it itself; 0 is 1.

@@ -64,6 +64,7 @@ impl CsvHeader {
             })
         };
         let id = match &settings.id_column {
+            _ if settings.without_ids => None,
             None => caseless("id").or_else(|| caseless("custom_id")),
             Some(name) => Some(caseless(name).ok_or_else(|| {
                 let columns = names.iter().map(String::as_str);

@@ -10,7 +10,7 @@ use crate::llm::reply_details::RawJson;
 /// The name of the field.
 const INPUT: &str = "input";
 /// What stands behind it, if it is there.
-const BEHIND: [&str; 2] = ["reply", "superseded"];
+const BEHIND: [&str; 3] = ["reply", "settings", "superseded"];
 
 /// A result line with that as its kept fields, and as its id, if it is to have another one, and all else as it stands;
 /// none where it says so already, or is no object.

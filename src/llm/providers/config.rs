@@ -23,6 +23,7 @@ use super::batch::BatchApi;
 use super::credential::{Credential, account_of, key_from, no_key, setting, withheld_headers};
 use super::extract::Extract;
 use super::headers::CallHeader;
+use super::remote::CallPreview;
 use super::remote::Remote;
 use super::vendor::{Dialect, Vendor};
 
@@ -501,6 +502,21 @@ impl Client {
         match &self.0 {
             Inner::Remote(remote) => remote.concurrency,
             Inner::Extract(_) => 5,
+        }
+    }
+
+    /// The call that a request makes, if it does not share one: where it goes, and what it says. Nothing is sent. Files of
+    /// the prompt are read.
+    ///
+    /// # Errors
+    /// If the request names no model, if the provider cannot express what it asks, and for `extract`, which makes no calls.
+    pub fn preview(&self, request: &Request, ctx: &Context) -> Result<CallPreview, Error> {
+        match &self.0 {
+            Inner::Remote(remote) => remote.preview(request, ctx),
+            Inner::Extract(_) => {
+                let why = "extract is no model and makes no calls";
+                Err(Error::new(ErrorKind::Invalid, why))
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ pub mod local;
 mod local_reply;
 pub(crate) mod native;
 mod openai;
-mod remote;
+pub mod remote;
 mod reply_contents;
 mod responses;
 #[cfg_attr(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
+use crate::base::secret::redacted_url;
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
@@ -26,6 +27,17 @@ pub(super) const MAX_REPLY: u64 = 16 << 20;
 const MAX_VECTORS: u64 = 64 << 20;
 /// The same of speech: 4096 characters last a quarter of an hour where they are read slowly.
 const MAX_SOUND: u64 = 64 << 20;
+
+/// A call as it would be sent, see [`Client::preview`](super::Client::preview).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CallPreview {
+    /// Its address, without credentials and query.
+    pub url: String,
+    /// Its body.
+    pub body: RawJson,
+}
+
 pub(super) struct Remote {
     pub vendor: &'static Vendor,
     pub transport: Arc<dyn Transport>,
@@ -106,6 +118,27 @@ impl Remote {
         Ok(cleaned.collect())
     }
 
+    /// The call that a request makes alone.
+    pub fn preview(&self, request: &Request, ctx: &Context) -> Result<CallPreview, Error> {
+        let model = self.model.of_request(request);
+        let call = match request.task {
+            RequestTask::Complete => self.call(request, ctx)?.0,
+            RequestTask::Embed => embed::encode(self.vendor, &[request], model)?,
+            RequestTask::Speech => speech::encode(self.vendor, request, model)?,
+        };
+        Ok(CallPreview {
+            url: redacted_url(&self.url(&call, model)),
+            body: RawJson::new(&String::from_utf8_lossy(&call.body)),
+        })
+    }
+
+    fn url(&self, call: &Call, model: Option<&str>) -> Cow<'_, str> {
+        match (&*call.path, &self.chat_url) {
+            ("/chat/completions", Some(url)) => Cow::Borrowed(url.as_str()),
+            (path, _) => Cow::Owned(self.access.call_url(path, model.unwrap_or_default())),
+        }
+    }
+
     fn send(
         &self,
         call: &Call,
@@ -114,10 +147,7 @@ impl Remote {
         memory: &ReplyShare,
         ctx: &Context,
     ) -> Result<HttpReply, Error> {
-        let url = match (&*call.path, &self.chat_url) {
-            ("/chat/completions", Some(url)) => Cow::Borrowed(url.as_str()),
-            (path, _) => Cow::Owned(self.access.call_url(path, model.unwrap_or_default())),
-        };
+        let url = self.url(call, model);
         let request = HttpRequest {
             url: &url,
             headers: &self.access.headers,

@@ -19,9 +19,9 @@ pub struct InputArgs {
     #[arg(value_name = "INPUT", required = true)]
     pub files: Vec<PathBuf>,
 
-    /// What becomes of rows that make no prompt, such as empty ones: `fail` names them all and sends
-    /// nothing, `skip` writes them as failed items of kind `invalid`, which are not sent. Ids that occur
-    /// twice are refused with both
+    /// How to handle rows that make no prompt, such as empty ones, and rows that repeat an id: `fail` names them
+    /// all and sends nothing, `skip` writes them as failed items of kind `invalid`, which are not sent. The first row of
+    /// an id is sent; a row that repeats it fails under an id of its own
     #[arg(help_heading = "Prompts", long, value_name = "WHAT", value_enum,
         default_value_t = BadRows::Fail, hide_short_help = true)]
     pub bad_rows: BadRows,
@@ -86,7 +86,7 @@ pub struct ReadingArgs {
     pub query: Option<String>,
 
     /// Column of a table, or field of a line, that holds the id of each item; then all must have one
-    /// [default: id or custom_id, where there is one]
+    /// [default: id or custom_id, where there is one]; `none` makes each id from the request
     #[arg(help_heading = "Prompts", long, value_name = "NAME", value_parser = name,
         hide_short_help = true)]
     pub id_column: Option<String>,

@@ -81,9 +81,17 @@ pub struct RunArgs {
 
     /// Send nothing; say what would be done
     ///
-    /// The input is checked as before a real run.
+    /// The input is checked as before a real run. No key is needed.
     #[arg(help_heading = "Results", long)]
     pub dry_run: bool,
+
+    /// With --dry-run: print this many complete requests
+    ///
+    /// Each is a line of JSON on standard output, with its id, URL and body; with --json they are in `requests`. No key is
+    /// printed
+    #[arg(help_heading = "Results", long = "show", value_name = "N", requires = "dry_run",
+        value_parser = at_least_one, hide_short_help = true)]
+    pub shown_requests: Option<usize>,
 
     /// Send at most this many items in this run
     ///
@@ -118,6 +126,20 @@ pub struct RunArgs {
     /// a picture without a text; each is paid for again
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub ask_again: bool,
+
+    /// Delete answers that new ones replace
+    ///
+    /// Delete the earlier answers of items whose request changed, once new ones are there. Without the flag they
+    /// are moved to OUTPUT.superseded.jsonl, with the time and the reason
+    #[arg(help_heading = "Results", long, hide_short_help = true)]
+    pub drop_superseded: bool,
+
+    /// Buy changed items again without asking
+    ///
+    /// On a terminal, a run asks before it buys more than 20 answers again because their requests changed. Without a
+    /// terminal it does not ask
+    #[arg(help_heading = "Results", long, short = 'y', hide_short_help = true)]
+    pub yes: bool,
 
     /// With `--strategy batch`: end as soon as all is handed over; the same command collects the results
     /// later

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::common::{Desk, Ended, Running, good};
+use batchwright_simulate::{SimConfig, Trouble};
+
+use super::common::{Desk, Ended, Running, good, simulator};
 
 /// The one JSON object on standard output.
 #[track_caller]
@@ -156,4 +158,34 @@ fn a_flag_of_other_programs_is_answered_with_the_one_that_is_meant() {
     assert!(!(key.stderr + &key.stdout).contains("sk-secret-9"));
     let mut bare = desk.command(Vec::<&str>::new());
     Running::start(&mut bare).wait().expect(2).says("Usage");
+}
+
+#[test]
+fn the_summary_lists_every_cause_with_its_count() {
+    let desk = Desk::new();
+    let config = SimConfig::default();
+    let config = config.trouble(Trouble::BadRequest, 0.4);
+    let sim = simulator(config.trouble(Trouble::ContentFilter, 0.3));
+    desk.prompts("in.jsonl", 60);
+    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json").expect(3);
+    let value: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let causes = value["summary"]["causes"].as_array().unwrap();
+    let items = |cause: &Value| cause["items"].as_u64().unwrap();
+    let failed = value["summary"]["failed"].as_u64().unwrap();
+    assert_eq!(causes.iter().map(items).sum::<u64>(), failed);
+    assert!(
+        causes.len() >= 2 && items(&causes[0]) >= items(&causes[1]),
+        "{causes:?}"
+    );
+    let rows = ended.stderr.matches("  failures ").count();
+    assert_eq!(rows, causes.len(), "{}", ended.stderr);
+    for cause in causes {
+        let row = format!("{} {}: ", cause["items"], cause["kind"].as_str().unwrap());
+        assert!(ended.stderr.contains(&row), "{row}: {}", ended.stderr);
+    }
+    // Failures that a run leaves alone are counted too.
+    let ended = desk
+        .run(&sim, "in.jsonl -o out.jsonl --keep-failed")
+        .expect(3);
+    ended.says(&format!("{failed} in earlier runs, not sent again"));
 }

@@ -23,6 +23,7 @@ mod dedupe;
 mod disk;
 #[cfg(unix)]
 mod docs;
+mod dry_run;
 mod embed;
 mod embed_runs;
 mod errors;

@@ -174,3 +174,148 @@ fn a_stream_that_ends_early_leaves_no_two_answers_that_look_alike() {
     running.wait().expect(0);
     assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 6));
 }
+
+/// The archived lines: id, text and reason of each.
+fn archived(desk: &Desk) -> Vec<[String; 3]> {
+    let lines = desk.results("out.jsonl.superseded.jsonl");
+    let field = |line: &Value, name: &str| line[name].as_str().unwrap().to_owned();
+    lines
+        .iter()
+        .map(|line| {
+            assert!(!is_marked(line));
+            assert!(field(line, "superseded_at").ends_with('Z'));
+            ["id", "text", "superseded_reason"].map(|name| field(line, name))
+        })
+        .collect()
+}
+
+#[test]
+fn replaced_answers_are_kept_with_time_and_reason_and_can_be_brought_back() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 3);
+    desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
+    let before = desk.read("out.jsonl");
+    let new = format!("{RUN} B:{{{{prompt}}}}");
+    let ended = desk.run(&sim, &new).expect(0);
+    ended
+        .says("3 of 3 requests differ from those answered before: template;")
+        .says("their earlier answers move to out.jsonl.superseded.jsonl when the run ends");
+    let mut kept = archived(&desk);
+    kept.sort();
+    let of_a = |i: usize, reason: &str| {
+        [
+            format!("i-{i}"),
+            format!("echo: A:prompt {i}"),
+            reason.to_owned(),
+        ]
+    };
+    assert_eq!(kept, [0, 1, 2].map(|i| of_a(i, "template")));
+
+    // A changed row and a forgotten setting are named too, and failures are not kept.
+    desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
+    desk.run(&sim, &new)
+        .expect(0)
+        .says("1 of 3 requests differ from those answered before: row;");
+    desk.run(&sim, &format!("{new} --json-mode --max-items 2"));
+    let reasons: Vec<String> = archived(&desk)
+        .into_iter()
+        .map(|line| line[2].clone())
+        .collect();
+    assert_eq!(reasons[3], "row");
+
+    // The first answers again, from the archive: nothing is bought.
+    desk.prompts("in.jsonl", 3);
+    let lines = desk.read("out.jsonl.superseded.jsonl");
+    let first: String = lines.split_inclusive('\n').take(3).collect();
+    desk.write("out.jsonl", first);
+    let calls = sim.stats().calls;
+    desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}"))
+        .expect(0)
+        .says("3 finished before, nothing to send");
+    assert_eq!(sim.stats().calls, calls);
+    assert_eq!(before.lines().count(), 3);
+}
+
+#[test]
+fn replaced_answers_are_deleted_if_asked_for_and_extracts_are_no_answers() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
+    let ended = desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}} --drop-superseded"));
+    ended
+        .expect(0)
+        .says("their earlier answers are deleted when the run ends");
+    assert!(!desk.exists("out.jsonl.superseded.jsonl"));
+    let words = "run in.jsonl -o extracts.jsonl --provider extract";
+    Running::start(&mut desk.command(words.split(' ')))
+        .wait()
+        .expect(0);
+    desk.run(&sim, "in.jsonl -o extracts.jsonl").expect(0);
+    assert!(!desk.exists("extracts.jsonl.superseded.jsonl"));
+}
+
+#[test]
+fn an_archive_that_cannot_be_written_deletes_nothing() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
+    desk.write("out.jsonl.superseded.jsonl", "notes\nof mine\n");
+    let new = format!("{RUN} B:{{{{prompt}}}}");
+    let ended = desk.run(&sim, &new).expect(1);
+    ended.says("cannot be moved to their own file, so they stay there");
+    assert_eq!(desk.read("out.jsonl.superseded.jsonl"), "notes\nof mine\n");
+    assert_eq!(desk.results("out.jsonl").len(), 4);
+    // The next run of the same command moves them. A torn line is what a kill left.
+    let of_item = |line: &str| line.contains("echo: A:prompt 0");
+    let text = desk.read("out.jsonl");
+    let line = text.lines().find(|line| of_item(line)).unwrap();
+    let line = line.replace(
+        ",\"superseded\":true}",
+        ",\"superseded_at\":\"2026-01-01T00:00:00Z\",",
+    );
+    let whole = format!("{line}\"superseded_reason\":\"template\"}}\n");
+    desk.write(
+        "out.jsonl.superseded.jsonl",
+        format!("{whole}{}", &whole[..60]),
+    );
+    desk.run(&sim, &new).expect(0);
+    let mut ids: Vec<String> = archived(&desk).into_iter().map(|[id, ..]| id).collect();
+    ids.sort();
+    assert_eq!(
+        ids,
+        all_ids(2),
+        "each once, although a killed run had written one"
+    );
+    assert_eq!(desk.results("out.jsonl").len(), 2);
+}
+
+#[test]
+fn a_stream_keeps_replaced_answers_too_and_items_without_ids_name_the_setting() {
+    let (desk, sim) = (Desk::new(), good());
+    let feed = |words: &str, text: &str| {
+        let mut command = desk.against(&sim, words);
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        running.feed(text);
+        drop(running.child.stdin.take());
+        running.wait().expect(0)
+    };
+    feed("- -o out.jsonl -j 1", &prompt_lines(2));
+    feed("- -o out.jsonl -j 1 --system brief", &prompt_lines(2));
+    let mut kept = archived(&desk);
+    kept.sort();
+    let of = |i: usize| {
+        [
+            format!("i-{i}"),
+            format!("echo: prompt {i}"),
+            "system".to_owned(),
+        ]
+    };
+    assert_eq!(kept, [of(0), of(1)]);
+    desk.write("in.txt", "one\ntwo\n");
+    desk.run(&sim, "in.txt -o plain.jsonl").expect(0);
+    let ended = desk
+        .run(&sim, "in.txt -o plain.jsonl --system brief")
+        .expect(0);
+    ended.says("2 of 2 requests differ from those answered before: system; their earlier answers stay in the output");
+    assert_eq!(desk.results("plain.jsonl").len(), 4);
+}

@@ -134,3 +134,51 @@ fn messages_break_between_words_on_a_terminal() {
         "{screen}"
     );
 }
+
+#[test]
+fn a_terminal_is_asked_before_more_than_20_answers_are_bought_again() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 21);
+    let words =
+        |name: &str| format!("in.jsonl -o out.jsonl --quiet --template {name}:{{{{prompt}}}}");
+    let start = |words: &str| {
+        let mut command = on_a_terminal(&desk, &sim, words)?;
+        Some(Running::start(command.stdin(Stdio::piped())))
+    };
+    desk.run(&sim, &words("A")).expect(0);
+    let asked = || eventually(|| desk.read("screen").contains("Buy 21 answers again? [y/N]"));
+    let Some(mut running) = start(&words("B")) else {
+        return;
+    };
+    assert!(asked(), "no question: {:?}", desk.read("screen"));
+    running.feed("\n");
+    running.wait().expect(2);
+    let screen = desk.read("screen");
+    assert!(screen.contains("nothing was sent"), "{screen}");
+    assert_eq!(sim.stats().calls, 21);
+
+    let interrupted = start(&words("B")).unwrap();
+    assert!(asked());
+    let id = desk.read("pid");
+    Command::new("kill")
+        .args(["-INT", id.trim()])
+        .status()
+        .unwrap();
+    interrupted.wait().expect(130);
+    assert_eq!(sim.stats().calls, 21);
+
+    let mut running = start(&words("B")).unwrap();
+    assert!(asked());
+    running.feed("y\n");
+    running.wait().expect(0);
+    assert_eq!(sim.stats().calls, 42);
+
+    // Neither with --yes nor without a terminal.
+    start(&format!("{} --yes", words("C")))
+        .unwrap()
+        .wait()
+        .expect(0);
+    assert!(!desk.read("screen").contains("again?"));
+    desk.run(&sim, &words("D")).expect(0);
+    assert_eq!(sim.stats().calls, 84);
+}

@@ -6,9 +6,11 @@
 
 mod advice;
 mod already_submitted;
+mod confirm;
 mod earlier_run;
 mod execute;
 mod prepare;
+mod preview;
 mod report;
 mod resolve;
 mod run_queue;
@@ -32,6 +34,7 @@ fn run(args: &RunArgs) -> Result<Exit, Early> {
     if args.dry_run {
         return Ok(report::dry_run(args, &prepared));
     }
+    confirm::confirm(args, &prepared.plan, &session)?;
     let ended = execute::execute(args, prepared, &session)?;
     Ok(report::report(args, &ended, &session))
 }

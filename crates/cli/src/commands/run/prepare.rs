@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan, SqliteAnswers};
 use batchwright::plan::Concurrency;
-use batchwright::{FileRun, FileRunOptions, Prompts, Settings};
+use batchwright::{FileRun, FileRunOptions, Prompts, Request, Settings};
+use serde_json::Value;
 
-use super::resolve::Resolved;
+use super::preview;
+use super::resolve::{Resolved, may_lack};
 use super::run_queue::RunQueue;
 use super::summary::{self, Setup};
 use super::via_queue::ViaQueue;
@@ -23,6 +25,8 @@ use crate::session::Session;
 use crate::settings::refused;
 
 pub struct Prepared {
+    /// Requests that a dry run prints.
+    pub shown: Vec<Value>,
     pub run: PreparedRun,
     pub plan: RunPlan,
     /// The provider that calls are made to; `None` when nothing is to be done.
@@ -65,7 +69,9 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
             provider::note_changed_default(&plan, model.as_deref(), &|line| session.say(line));
         }
         None
-    } else if let (true, Err(refusal)) = (args.dry_run, &resolved.provider) {
+    } else if let Err(refusal) = &resolved.provider
+        && may_lack(args, refusal)
+    {
         session.say(format!("nothing could be sent: {}", refusal.text()));
         None
     } else {
@@ -112,7 +118,15 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         run.plan_reuse(&route, &**store);
         plan = run.plan().clone();
     }
+    let shown = match args.shown_requests {
+        Some(most) => {
+            let client = preview::client(args, &resolved.settings, provider.as_ref());
+            preview::requests(&run.requests_to_send(most)?, client, session)?
+        }
+        None => Vec::new(),
+    };
     Ok(Prepared {
+        shown,
         run,
         plan,
         provider,
@@ -182,6 +196,7 @@ fn compare(
         .ordered(args.ordered)
         .fsync(args.fsync)
         .dedupe(dedupe)
+        .drop_superseded(args.drop_superseded)
         .dry_run(args.dry_run);
     let run = match queue {
         Some(queue) => ViaQueue::prepare(queue, prompts, output(args), options)
@@ -214,6 +229,14 @@ impl PreparedRun {
         checked.map_err(|error| Refusal::usage(error.message()).about(About::Input))
     }
 
+    fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Refusal> {
+        let requests = match self {
+            Self::Direct(run) => run.requests_to_send(most),
+            Self::ViaQueue(run) => run.requests_to_send(most),
+        };
+        requests.map_err(|error| Refusal::usage(error.message()).about(About::Input))
+    }
+
     fn has_items_in_queue(&self) -> Result<bool, Refusal> {
         match self {
             Self::Direct(_) => Ok(false),
@@ -235,6 +258,8 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     }
     if let Some(total) = plan.total {
         session.say(summary::plan_line(plan, total));
+        let differing = summary::differing_line(args, plan);
+        differing.iter().for_each(|line| session.say(line));
         let unusable = summary::unusable_line(args, plan);
         unusable.iter().for_each(|line| session.say(line));
     }

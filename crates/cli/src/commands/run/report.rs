@@ -25,7 +25,7 @@ pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
         }
         _ => None,
     };
-    summary::print_dry_run(args, plan, &prepared.setup, tokens)
+    summary::print_dry_run(args, plan, (&prepared.setup, &prepared.shown), tokens)
 }
 
 pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {

@@ -148,15 +148,17 @@ fn choose_provider(
     if session.ctx.is_cancelled() {
         return Err(session.interrupted());
     }
+    let has_output = args.output.as_ref().is_some_and(|path| path.exists());
     match chosen {
         // There is no output yet, so everything would have to be sent.
-        Err(refusal)
-            if !args.dry_run && !args.output.as_ref().is_some_and(|path| path.exists()) =>
-        {
-            Err(refusal.into())
-        }
+        Err(refusal) if !has_output && !may_lack(args, &refusal) => Err(refusal.into()),
         chosen => Ok(chosen),
     }
+}
+
+/// A dry run needs no provider that can be used: one that lacks its key, say.
+pub fn may_lack(args: &RunArgs, refusal: &Refusal) -> bool {
+    args.dry_run && refusal.about == About::Provider
 }
 
 fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {

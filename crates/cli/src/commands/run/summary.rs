@@ -1,11 +1,13 @@
 //! The lines of a run about itself: its plan at the beginning, its summary at the end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use batchwright::files::{RunPlan, RunReport};
 use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
 use batchwright::{ErrorKind, StopReason, Strategy, Summary};
+use serde_json::Value;
 
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
@@ -22,6 +24,9 @@ use super::advice;
 
 const FOREIGN_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";
+
+/// Causes of failures that have a line each.
+const MOST_CAUSES: usize = 10;
 
 /// Of a shorter run nobody asks where its time went.
 const LONG: Duration = Duration::from_secs(10);
@@ -75,6 +80,36 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
     line
 }
 
+/// Says why items are sent again that have an answer, and what happens to that.
+pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
+    let output = args.output.as_ref()?;
+    let items: u64 = plan.differing.iter().map(|(_, items)| items).sum();
+    let reasons: Vec<String> = match &plan.differing[..] {
+        [] => return None,
+        [(only, _)] => vec![only.clone()],
+        several => {
+            let counted = several.iter();
+            counted
+                .map(|(reason, items)| format!("{} {reason}", count(*items)))
+                .collect()
+        }
+    };
+    let answers = match (plan.changed, args.drop_superseded) {
+        (0, _) => "their earlier answers stay in the output".to_owned(),
+        (_, true) => "their earlier answers are deleted when the run ends".to_owned(),
+        (_, false) => format!(
+            "their earlier answers move to {}.superseded.jsonl when the run ends",
+            output.display()
+        ),
+    };
+    Some(format!(
+        "{} of {} requests differ from those answered before: {}; {answers}",
+        count(items),
+        count(plan.total.unwrap_or(items)),
+        reasons.join(", "),
+    ))
+}
+
 /// Says what happens to items whose reply was paid for and cannot be used.
 pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     let items = plan.unusable_before + plan.unusable_equal;
@@ -91,7 +126,12 @@ pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
 }
 
 /// What a dry run has found out.
-pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Option<u64>) -> Exit {
+pub fn print_dry_run(
+    args: &RunArgs,
+    plan: &RunPlan,
+    (setup, shown): (&Setup, &[Value]),
+    tokens: Option<u64>,
+) -> Exit {
     let mut exit = Exit::Success;
     let concurrency = setup.concurrency;
     // Of vectors many share a call, so that none may be saved.
@@ -102,13 +142,14 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
     let by_equals = saved(plan.equal + plan.answered + plan.unusable_equal);
     let by_reuse = saved(plan.reusable);
     if args.json {
-        let value = serde_json::json!({
+        let mut value = serde_json::json!({
             "total": plan.total,
             "finished_before": plan.done,
             "failed_before": plan.failed_before,
             "unusable_before": plan.unusable_before,
             "changed": plan.changed,
             "superseded": plan.superseded,
+            "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
             "bad_rows": plan.bad_rows,
             "under_way": plan.under_way,
             "to_collect": plan.to_collect,
@@ -124,7 +165,14 @@ pub fn print_dry_run(args: &RunArgs, plan: &RunPlan, setup: &Setup, tokens: Opti
             "strategy": setup.strategy.strategy,
             "fallback_reason": setup.strategy.fallback_reason,
         });
+        if args.shown_requests.is_some() {
+            value["requests"] = shown.into();
+        }
         exit = stdout::json(&value, exit);
+    } else {
+        for request in shown {
+            exit = stdout::json(request, exit);
+        }
     }
     if args.show.say.quiet {
         return exit;
@@ -259,13 +307,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
             args.prompt.dimensions,
         ));
     }
-    if !summary.errors.is_empty() {
-        for (kind, n) in &summary.errors {
-            let sample = summary.error_samples.get(kind).map_or("", String::as_str);
-            let text = format!("{} {kind}: {}", count(*n), shortened(sample, 160));
-            lines.push(row("failures", &text));
-        }
-    }
+    lines.extend(failure_lines(summary));
     lines.extend(time_row(summary));
     if queue.is_none()
         && let Some(text) = advice::faster(&run_numbers(summary, setup))
@@ -328,6 +370,34 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
         lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
     display::say(&lines.join("\n"));
+}
+
+/// Each cause of failures with its number of items.
+fn failure_lines(summary: &Summary) -> Vec<String> {
+    let (shown, rest) = summary
+        .causes
+        .split_at(summary.causes.len().min(MOST_CAUSES));
+    let mut lines: Vec<String> = shown
+        .iter()
+        .map(|cause| {
+            let message = shortened(&cause.message, 160);
+            format!("{} {}: {message}", count(cause.items), cause.kind)
+        })
+        .collect();
+    if !rest.is_empty() {
+        let items = rest.iter().map(|cause| cause.items).sum();
+        let causes = rest.len();
+        lines.push(format!(
+            "{} other, for {causes} causes (all in \"error\" of the results)",
+            count(items)
+        ));
+    }
+    let now: u64 = summary.causes.iter().map(|cause| cause.items).sum();
+    let before = summary.failed.saturating_sub(now);
+    if before > 0 {
+        lines.push(format!("{} in earlier runs, not sent again", count(before)));
+    }
+    lines.iter().map(|text| row("failures", text)).collect()
 }
 
 /// A line for an address of an OpenAI-compatible API that lacks `/v1`.

@@ -6,7 +6,7 @@ use batchwright::batch::{BatchAccount, BatchInfo};
 use batchwright::files::{FileRunError, QueueRun, QueueRunReport, RunOutput, RunPlan, RunReport};
 use batchwright::progress::CallObserver;
 use batchwright::unstable::BatchClient;
-use batchwright::{Error, ErrorKind, FileRunOptions, Prompts, Worker};
+use batchwright::{Error, ErrorKind, FileRunOptions, Prompts, Request, Worker};
 
 use super::run_queue::RunQueue;
 use super::summary::QueueFacts;
@@ -39,6 +39,10 @@ impl ViaQueue {
 
     pub fn plan(&self) -> &RunPlan {
         self.run.plan()
+    }
+
+    pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
+        self.run.requests_to_send(most)
     }
 
     /// Refuses files in prompts that none of these takes.

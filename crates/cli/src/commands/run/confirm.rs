@@ -1,0 +1,64 @@
+//! The question before answers are bought again.
+
+use std::io::{IsTerminal, Write, stderr, stdin};
+use std::thread;
+use std::time::Duration;
+
+use batchwright::files::RunPlan;
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
+use crate::args::run::RunArgs;
+use crate::exit::{Early, Refusal};
+use crate::format::count;
+use crate::session::Session;
+
+/// So many answers are bought again without a question.
+const FEW: u64 = 20;
+/// How often a signal is looked for while a person thinks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// On a terminal, asks before more than [`FEW`] answers are bought again. `--quiet` does not silence the question, since
+/// it is about money.
+///
+/// # Errors
+/// If the answer is no, or a signal came.
+pub fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), Early> {
+    let most = args.max_items.map_or(u64::MAX, |items| items as u64);
+    let differing: u64 = plan.differing.iter().map(|(_, items)| items).sum();
+    let again = differing.min(plan.to_send.unwrap_or(0)).min(most);
+    if again <= FEW || args.yes || !stdin().is_terminal() || !stderr().is_terminal() {
+        return Ok(());
+    }
+    let again = count(again);
+    crate::stderr::flush();
+    let _ = write!(stderr(), "Buy {again} answers again? [y/N] ");
+    let _ = stderr().flush();
+    let (answered, answer) = bounded(1);
+    let read = move || {
+        let mut line = String::new();
+        let _ = stdin().read_line(&mut line);
+        let _ = answered.send(line);
+    };
+    // A read of a terminal cannot be interrupted, so a signal leaves the thread behind.
+    let reader = thread::Builder::new().name("batchwright-question".to_owned());
+    let reader = reader.spawn(read);
+    reader.map_err(|error| Refusal::could_not_run(format!("cannot ask: {error}")))?;
+    let line = loop {
+        match answer.recv_timeout(TICK) {
+            Ok(line) => break line,
+            Err(RecvTimeoutError::Disconnected) => break String::new(),
+            Err(RecvTimeoutError::Timeout) if session.ctx.is_cancelled() => {
+                return Err(session.interrupted());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    };
+    if ["y", "yes"].contains(&line.trim().to_lowercase().as_str()) {
+        return Ok(());
+    }
+    Err(Refusal::usage(format!(
+        "nothing was sent: {again} answers would be bought again. To buy them, add --yes; to keep the earlier answers, \
+         run with the earlier settings, or name another output with -o"
+    ))
+    .into())
+}

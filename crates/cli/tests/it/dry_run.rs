@@ -1,0 +1,142 @@
+//! What can be seen and corrected before anything is paid for.
+
+use serde_json::{Value, json};
+
+use super::common::{Desk, good, results};
+
+#[test]
+fn a_dry_run_prints_complete_requests() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 5);
+    let words = "in.jsonl -o out.jsonl --system brief --max-tokens 9 --dry-run --show 3";
+    let ended = desk.run(&sim, words).expect(0);
+    let shown = results(&ended.stdout);
+    assert_eq!(shown.len(), 3, "{}", ended.stdout);
+    let url = format!("{}/chat/completions", sim.base_url());
+    for (i, call) in shown.iter().enumerate() {
+        assert_eq!(call["id"], format!("i-{i}"));
+        assert_eq!(call["url"], url);
+        assert_eq!(call["body"]["model"], "sim-1");
+        assert_eq!(call["body"]["max_tokens"], 9);
+        let messages = json!([
+            {"role": "system", "content": "brief"},
+            {"role": "user", "content": format!("prompt {i}")},
+        ]);
+        assert_eq!(call["body"]["messages"], messages);
+    }
+    let ended = desk.run(&sim, &format!("{words} --json")).expect(0);
+    let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(plan["requests"], Value::Array(shown));
+    assert_eq!(sim.stats().calls, 0);
+    assert!(!desk.exists("out.jsonl"));
+    desk.run(&sim, "in.jsonl -o out.jsonl --show 3").expect(2);
+}
+
+#[test]
+fn a_dry_run_needs_no_key_and_prints_none() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 2);
+    let words = "run in.jsonl -o out.jsonl --provider openai --model m --dry-run --show 1";
+    let ended = desk.plain(words).expect(0);
+    let ended = ended.says("OPENAI_API_KEY").says("would send 2 items");
+    let call: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(call["url"], "https://api.openai.com/v1/chat/completions");
+    assert_eq!(call["body"]["model"], "m");
+    let mut command = desk.command(words.split(' '));
+    command.env("OPENAI_API_KEY", "sk-very-secret-1234567890");
+    let ended = super::common::Running::start(&mut command).wait().expect(0);
+    assert_eq!(results(&ended.stdout), [call]);
+    assert!(!ended.stdout.contains("secret") && !ended.stderr.contains("secret"));
+    // What is wrong with the words is wrong in a dry run too, and a real run needs its key.
+    desk.plain("run in.jsonl -o out.jsonl --provider opnai --dry-run")
+        .expect(2);
+    let real = "run in.jsonl -o out.jsonl --provider openai --model m";
+    desk.plain(real).expect(1).says("OPENAI_API_KEY");
+}
+
+#[test]
+fn the_schema_is_part_of_the_estimate() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 100);
+    let tokens = |more: &str| {
+        let words = format!("in.jsonl -o out.jsonl --dry-run --json {more}");
+        let ended = desk.run(&sim, &words).expect(0);
+        let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+        plan["estimated_input_tokens"].as_u64().unwrap()
+    };
+    let fields = (0..50).map(|i| (format!("field_number_{i}"), json!({"type": "string"})));
+    let properties: serde_json::Map<String, Value> = fields.collect();
+    let schema = json!({"type": "object", "properties": properties}).to_string();
+    desk.write("schema.json", &schema);
+    let more = tokens("--json-schema schema.json") - tokens("");
+    let expected = 100 * schema.len() as u64 / 4;
+    assert!(
+        more.abs_diff(expected) < expected / 5,
+        "{more}, not {expected}"
+    );
+}
+
+#[test]
+fn ids_can_be_ignored_and_rows_that_repeat_one_can_be_left_out() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\na,\nb,five\n");
+    let refused = desk.run(&sim, "in.csv -o out.jsonl").expect(2);
+    refused.says("the id \"a\", which line 2 has already");
+    let ended = desk.run(&sim, "in.csv -o out.jsonl -j 1 --bad-rows skip");
+    ended.expect(3).says("3 bad rows that are not sent");
+    let lines = desk.results("out.jsonl");
+    let of = |success: bool| -> Vec<&Value> {
+        lines
+            .iter()
+            .filter(|line| line["success"] == success)
+            .collect()
+    };
+    let texts: Vec<&Value> = of(true).iter().map(|line| &line["text"]).collect();
+    assert_eq!(texts, ["echo: one", "echo: two"]);
+    let mut why: Vec<&str> = of(false)
+        .iter()
+        .map(|line| {
+            assert_eq!(line["error"]["kind"], "invalid");
+            assert_eq!(line["id"].as_str().unwrap().len(), 16);
+            line["error"]["message"].as_str().unwrap()
+        })
+        .collect();
+    why.sort_unstable();
+    let repeats = |line: u64, id: &str, first: u64| {
+        format!(
+            "not sent: line {line}: found the id {id:?}, which line {first} has already; expected an id of its own for every item"
+        )
+    };
+    assert_eq!(why[1..], [repeats(4, "a", 2), repeats(6, "b", 3)]);
+    assert!(why[0].starts_with("not sent: found "), "{}", why[0]);
+    // The same again changes nothing.
+    let before = desk.read("out.jsonl");
+    desk.run(&sim, "in.csv -o out.jsonl --bad-rows skip")
+        .expect(3);
+    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 2));
+
+    desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\n");
+    desk.run(&sim, "in.csv -o none.jsonl --id-column none")
+        .expect(0);
+    assert_eq!(desk.results("none.jsonl").len(), 3);
+    assert!(desk.ids("none.jsonl").iter().all(|id| id.len() == 16));
+    desk.write(
+        "in.jsonl",
+        "{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"y\"}\n",
+    );
+    desk.run(&sim, "in.jsonl -o lines.jsonl --id-column none")
+        .expect(0);
+    assert_eq!(desk.results("lines.jsonl").len(), 2);
+}
+
+#[test]
+fn many_repeats_are_all_left_out() {
+    let (desk, sim) = (Desk::new(), good());
+    let line = |i: usize| format!("{{\"id\":\"{}\",\"prompt\":\"{i}\"}}\n", i % 10);
+    desk.write("in.jsonl", (0..100).map(line).collect::<String>());
+    desk.run(&sim, "in.jsonl -o out.jsonl --bad-rows skip --samples 2")
+        .expect(3);
+    let lines = desk.results("out.jsonl");
+    let answered = lines.iter().filter(|line| line["success"] == true).count();
+    assert_eq!((lines.len(), answered, sim.stats().calls), (110, 20, 20));
+}

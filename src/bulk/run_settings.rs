@@ -1,0 +1,150 @@
+//! Which settings of a run its requests were made with, as short hashes. Result lines carry them, so that a later
+//! run can name the setting that makes a request differ from the one that was answered.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::llm::hash::hex;
+use crate::llm::params::{RequestTask, ResponseFormat};
+
+use super::input::Settings;
+
+/// Bytes of a hash that are kept: enough to tell two settings of one output apart.
+const HASH_BYTES: usize = 3;
+
+/// What is said of a line whose settings are the same: its row, or line of the input, differs.
+const ROW: &str = "row";
+/// What is said of a line that carries no settings, since an earlier version wrote it.
+const REQUEST: &str = "request";
+
+/// Whether a reason of [`RunSettings::changed_since`] names settings.
+pub(crate) fn names_settings(reason: &str) -> bool {
+    reason != ROW && reason != REQUEST
+}
+
+/// The settings that are part of every request, each by name with its hash: `template=1f0a22 model=77c1aa`. A
+/// setting that is not made is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RunSettings(String);
+
+impl RunSettings {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
+        let mut parameters = Map::new();
+        let mut put = |name: &str, value: Option<Value>| {
+            parameters.extend(value.map(|value| (name.to_owned(), value)));
+        };
+        put("dimensions", settings.dimensions.map(Value::from));
+        put("max_tokens", settings.max_tokens.map(Value::from));
+        put("temperature", settings.temperature.map(Value::from));
+        let task = settings.task != RequestTask::Complete;
+        put("task", task.then(|| format!("{:?}", settings.task).into()));
+        let extra = Some(&settings.extra).filter(|extra| !extra.is_empty());
+        put("extra", extra.cloned().map(Value::Object));
+        let schema = settings.format.as_ref().map(|format| match format {
+            ResponseFormat::JsonObject => json!("json"),
+            ResponseFormat::JsonSchema {
+                name,
+                schema,
+                strict,
+            } => json!([name, schema, strict]),
+        });
+        let parts = [
+            ("template", text(&settings.template_text)),
+            ("system", text(&settings.system)),
+            ("schema", schema),
+            ("model", text(&settings.model)),
+            (
+                "parameters",
+                (!parameters.is_empty()).then_some(Value::Object(parameters)),
+            ),
+        ];
+        let made = parts.into_iter().filter_map(|(name, value)| {
+            let digest = Sha256::digest(value?.to_string());
+            Some(format!("{name}={}", hex(&digest[..HASH_BYTES])))
+        });
+        Self(made.collect::<Vec<_>>().join(" "))
+    }
+
+    /// What changed since the line was written that carries these settings: the names of settings, `row` if they are
+    /// all the same, or `request` if the line carries none.
+    pub(crate) fn changed_since(&self, line: Option<&str>) -> String {
+        let Some(line) = line else {
+            return REQUEST.to_owned();
+        };
+        let differing = |one: &str, other: &str| -> Vec<String> {
+            let other: Vec<&str> = other.split(' ').collect();
+            let parts = one.split(' ').filter(|part| !other.contains(part));
+            parts
+                .filter_map(|part| Some(part.split_once('=')?.0.to_owned()))
+                .collect()
+        };
+        let mut names = differing(&self.0, line);
+        for name in differing(line, &self.0) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        match names.is_empty() {
+            true => ROW.to_owned(),
+            false => names.join(", "),
+        }
+    }
+
+    /// Result lines with these settings, as the last field of each.
+    pub(crate) fn stamp(&self, lines: &[u8]) -> Vec<u8> {
+        let field = format!(",\"settings\":{}}}\n", json!(self.0));
+        let mut stamped = Vec::with_capacity(lines.len() + lines.len() / 8 + field.len());
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            match line.strip_suffix(b"}\n") {
+                Some(open) => {
+                    stamped.extend_from_slice(open);
+                    stamped.extend_from_slice(field.as_bytes());
+                }
+                None => stamped.extend_from_slice(line),
+            }
+        }
+        stamped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(template: &str) -> Settings {
+        Settings {
+            template_text: Some(template.to_owned()),
+            model: Some("m".to_owned()),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn the_setting_that_changed_is_named() {
+        let before = RunSettings::of(&settings("{{a}}"));
+        let since = |now: &Settings| RunSettings::of(now).changed_since(Some(&before.0));
+        assert_eq!(since(&settings("{{a}}")), "row");
+        assert_eq!(since(&settings("{{a}} ")), "template");
+        assert_eq!(since(&Settings::default()), "template, model");
+        let schema = Settings {
+            format: Some(ResponseFormat::JsonObject),
+            temperature: Some(0.5),
+            ..settings("{{a}}")
+        };
+        assert_eq!(since(&schema), "schema, parameters");
+        assert_eq!(before.changed_since(None), "request");
+        let nothing = RunSettings::of(&Settings::default());
+        assert_eq!(nothing.changed_since(Some("")), "row");
+    }
+
+    #[test]
+    fn every_line_gets_the_settings_as_its_last_field() {
+        let settings = RunSettings("model=77c1aa".to_owned());
+        let stamped = settings.stamp(b"{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
+        assert_eq!(
+            String::from_utf8(stamped).unwrap(),
+            "{\"id\":\"a\",\"settings\":\"model=77c1aa\"}\n{\"id\":\"b\",\"settings\":\"model=77c1aa\"}\n"
+        );
+    }
+}

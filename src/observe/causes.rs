@@ -1,0 +1,143 @@
+//! Why items of a run failed, each cause with its number of items.
+
+use serde::Serialize;
+
+use crate::base::error::Error;
+
+/// Causes that are told apart; of further ones only the kind is.
+const MOST: usize = 100;
+/// Characters of a message that tell causes apart.
+const COMPARED: usize = 200;
+
+/// A cause of failures, see [`Summary::causes`](crate::Summary::causes).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FailureCause {
+    /// The name of its [`ErrorKind`](crate::ErrorKind).
+    pub kind: &'static str,
+    /// HTTP status of the reply; `None` if there was no reply.
+    pub status: Option<u16>,
+    /// The message of the first item that failed for it.
+    pub message: String,
+    /// Items that failed for it.
+    pub items: u64,
+}
+
+/// The causes of a run, in the order in which they first occurred.
+#[derive(Debug, Default)]
+pub(crate) struct Causes(Vec<(Option<String>, FailureCause)>);
+
+impl Causes {
+    pub(crate) fn add(&mut self, error: &Error, items: u64) {
+        let (kind, status) = (error.kind().as_str(), error.status());
+        let family = family(error.message());
+        let same = |(known, cause): &&mut (Option<String>, FailureCause)| match known {
+            Some(known) => cause.kind == kind && cause.status == status && *known == family,
+            None => cause.kind == kind,
+        };
+        if let Some((_, cause)) = self.0.iter_mut().find(same) {
+            cause.items += items;
+            return;
+        }
+        let cause = FailureCause {
+            kind,
+            status,
+            message: error.message().to_owned(),
+            items,
+        };
+        let family = (self.0.len() < MOST).then_some(family);
+        self.0.push((family, cause));
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &FailureCause> {
+        self.0.iter().map(|(_, cause)| cause)
+    }
+
+    /// The most frequent first.
+    pub(crate) fn sorted(&self) -> Vec<FailureCause> {
+        let mut causes: Vec<FailureCause> = self.iter().cloned().collect();
+        causes.sort_by_key(|cause| std::cmp::Reverse(cause.items));
+        causes
+    }
+}
+
+/// A message without what differs from item to item: quoted text, and words with a digit in them.
+fn family(message: &str) -> String {
+    let start: String = message.chars().take(COMPARED).collect();
+    let quoted = |c: char| c == '"' || c == '`';
+    let plain: Vec<&str> = start.split(quoted).step_by(2).collect();
+    let plain = plain.join("\"\"");
+    let words = plain.split_whitespace().map(|word| {
+        let varies = word.contains(|c: char| c.is_ascii_digit());
+        if varies { "#" } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    #[test]
+    fn messages_that_differ_in_numbers_and_quoted_text_are_one_cause() {
+        let mut causes = Causes::default();
+        let mut add = |kind, status, message: &str| {
+            let error = Error::new(kind, message).with_status(status);
+            causes.add(&error, 1);
+        };
+        add(ErrorKind::Invalid, 400, "the prompt \"a b\" has 7 tokens");
+        add(ErrorKind::Transient, 500, "the server failed");
+        add(
+            ErrorKind::Invalid,
+            400,
+            "the prompt \"c\" has 12,000 tokens",
+        );
+        add(
+            ErrorKind::Invalid,
+            422,
+            "the prompt \"c\" has 12,000 tokens",
+        );
+        add(ErrorKind::Transient, 503, "the server failed");
+        let counts: Vec<_> = causes
+            .sorted()
+            .into_iter()
+            .map(|cause| (cause.kind, cause.status, cause.items))
+            .collect();
+        let (invalid, transient) = (ErrorKind::Invalid.as_str(), ErrorKind::Transient.as_str());
+        let expected = [
+            (invalid, Some(400), 2),
+            (transient, Some(500), 1),
+            (invalid, Some(422), 1),
+            (transient, Some(503), 1),
+        ];
+        assert_eq!(counts, expected);
+        assert_eq!(
+            causes.sorted()[0].message,
+            "the prompt \"a b\" has 7 tokens"
+        );
+    }
+
+    #[test]
+    fn their_number_is_bounded_and_every_item_is_counted() {
+        let mut causes = Causes::default();
+        let word = |mut n: usize| {
+            let mut word = String::new();
+            while n > 0 {
+                word.push(char::from(b'a' + (n % 26) as u8));
+                n /= 26;
+            }
+            word
+        };
+        for n in 0..10_000 {
+            let kind = if n % 2 == 0 {
+                ErrorKind::Invalid
+            } else {
+                ErrorKind::Blocked
+            };
+            causes.add(&Error::new(kind, format!("because of {}", word(n))), 1);
+        }
+        assert_eq!(causes.iter().count(), MOST + 2);
+        assert_eq!(causes.iter().map(|cause| cause.items).sum::<u64>(), 10_000);
+    }
+}
