@@ -1,11 +1,17 @@
-//! Circuit breakers: a provider that fails everything is not waited for while another can be asked.
+//! Circuit breakers: a provider that fails everything is unavailable, and is left alone for a while.
 //!
 //! Failures in a row of a step of a route *trip* its breaker. While it is *open*, items go on to the
 //! next step at once, without the retries they had left. After a while it is *half open*: one call
 //! probes the step, and the others still go on. An answer closes the breaker; a failure opens it for
-//! twice as long. A step without another behind it is called as if there were no breaker.
+//! twice as long.
 //!
-//! What trips it, with no answer in between:
+//! Items that have no other step to go to wait until it closes. Pauses are shorter then, and it takes less
+//! time to trip, since nothing is diverted; but five items must have failed, since the last items of a run may
+//! be the cause of their own failures. Only connections that did not come about, lost connections and replies
+//! such as 503 count. Patience ends after [`LONGEST_OUTAGE`], or [`NEVER_REACHED`] where no server has ever
+//! been reached.
+//!
+//! What trips it where there is another step, with no answer in between:
 //!
 //! - five connections in a row that did not come about;
 //! - three calls in a row that ran into their time-out, or two where the step has never answered;
@@ -30,6 +36,7 @@ use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 
 use super::class::StepId;
+use super::cool_downs::CoolDowns;
 
 /// This many connections in a row that did not come about trip a breaker,
 const UNREACHED: u32 = 5;
@@ -43,9 +50,23 @@ const FAILED: u32 = 5;
 const ITEMS: u32 = 2;
 /// and, where the step has answered before, nothing but failures for so long.
 const NOTHING_BUT_FAILURES: Duration = Duration::from_secs(5);
+/// While a call probes a step, this is how soon to look again; its end is heard of at once.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a breaker is open, at first and at most.
 pub(super) const FIRST_OPEN: Duration = Duration::from_secs(5);
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
+/// The same numbers where items can only wait.
+const WAITING_UNREACHED: u32 = 3;
+const WAITING_ITEMS: u32 = 5;
+const WAITING_QUIET: Duration = Duration::from_secs(1);
+/// So many failures in a row need not have taken that long.
+const WAITING_FAILED: u32 = 20;
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// Items wait no longer for a provider that fails everything,
+const LONGEST_OUTAGE: Duration = Duration::from_secs(600);
+/// or, where no server was ever reached at its address, for so long: one that is just being started is up by then.
+const NEVER_REACHED: Duration = Duration::from_secs(9);
 
 /// The breakers of the steps that were called.
 #[derive(Debug, Default)]
@@ -55,6 +76,14 @@ pub(super) struct Breakers(Vec<Breaker>);
 struct Breaker {
     step: StepId,
     state: State,
+    /// When it opened, while it is not closed.
+    open_since: Option<Time>,
+    /// When it was open.
+    times: CoolDowns,
+    /// When the first call began.
+    first_call: Time,
+    /// A server was there, whatever it said.
+    reached: bool,
     /// The longest it has taken to answer, if it ever has.
     slowest: Option<Duration>,
     last_answer: Option<Time>,
@@ -132,6 +161,17 @@ impl Sign {
     }
 }
 
+/// What items can do while a provider is unavailable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detour {
+    /// Another step can be called.
+    NextStep,
+    /// They wait for it.
+    Wait,
+    /// They cannot be told apart from those of others, and go on.
+    None,
+}
+
 /// Whether other items may meet the same failure, so that it counts towards tripping a breaker.
 pub(super) fn may_be_shared(error: &Error) -> bool {
     Sign::of_error(error).is_failure()
@@ -146,8 +186,7 @@ pub(super) struct Ended {
     pub first: bool,
     /// One of several items that share the call may have brought a failed reply upon all of them.
     pub of_one: bool,
-    /// Another step can be called for it.
-    pub elsewhere: bool,
+    pub detour: Detour,
     /// Other calls to the step that may still be answered.
     pub out: usize,
 }
@@ -170,6 +209,10 @@ impl Breakers {
             self.0.push(Breaker {
                 step,
                 state: State::Closed,
+                open_since: None,
+                times: CoolDowns::default(),
+                first_call: call.began,
+                reached: false,
                 slowest: None,
                 last_answer: None,
                 since_answer: Failures::default(),
@@ -178,6 +221,7 @@ impl Breakers {
         });
         let breaker = &mut self.0[at];
         let sign = Sign::of(result);
+        breaker.reached |= !matches!(sign, Sign::Unreached | Sign::Unknown);
         let error = match (sign, result) {
             (Sign::Answered, _) => {
                 breaker.last_answer = Some(now);
@@ -193,8 +237,8 @@ impl Breakers {
             breaker.count(sign, call, now);
         }
         match &breaker.state {
-            State::Closed if call.elsewhere && breaker.trips(call.out, now) => {
-                breaker.open(error, FIRST_OPEN, now);
+            State::Closed if breaker.trips(call, error, now) => {
+                breaker.open(error, Duration::ZERO, call.detour, now);
                 true
             }
             State::HalfOpen {
@@ -202,8 +246,8 @@ impl Breakers {
                 wait,
                 ..
             } => {
-                let wait = (*wait * 2).min(LONGEST_OPEN);
-                breaker.open(error, wait, now);
+                let wait = *wait;
+                breaker.open(error, wait, call.detour, now);
                 false
             }
             _ => false,
@@ -258,6 +302,47 @@ impl Breakers {
         }
     }
 
+    /// Until when no call starts at the step, for items that have no other: its breaker is open, or one call probes it
+    /// and says what follows.
+    pub(super) fn closed_until(&self, step: StepId, now: Time) -> Option<Time> {
+        match &self.of(step)?.state {
+            State::Open { until, .. } => Some(*until),
+            State::HalfOpen { probing: true, .. } => Some(now.after(LOOK_AGAIN)),
+            _ => None,
+        }
+    }
+
+    /// How much of this time the breaker of a step was open.
+    pub(super) fn open_between(&self, step: StepId, from: Time, to: Time) -> Duration {
+        let breaker = self.of(step);
+        breaker.map_or(Duration::ZERO, |breaker| breaker.times.between(from, to))
+    }
+
+    /// True when no step that was called can be.
+    pub(super) fn all_open(&self) -> bool {
+        let is_open = |breaker: &Breaker| !matches!(breaker.state, State::Closed);
+        !self.0.is_empty() && self.0.iter().all(is_open)
+    }
+
+    /// True when one call may probe the step of some breaker.
+    pub(super) fn any_half_open(&self) -> bool {
+        let half_open = |state: &State| matches!(state, State::HalfOpen { probing: false, .. });
+        self.0.iter().any(|breaker| half_open(&breaker.state))
+    }
+
+    /// Why items that can only wait for the step wait no longer after this failure, if they do not.
+    pub(super) fn patience_over(&self, step: StepId, error: &Error, now: Time) -> Option<Error> {
+        let breaker = self.of(step)?;
+        (breaker.patience_ends() <= now).then(|| match breaker.reached {
+            true => error
+                .clone()
+                .context("no call was answered for ten minutes"),
+            false => error.clone().context(
+                "no server was ever reached: check the address, and whether it is running",
+            ),
+        })
+    }
+
     /// How long calls to the step are waited for, if it is in doubt.
     pub(super) fn patience(&self, step: StepId) -> Option<Patience> {
         let breaker = self.of(step)?;
@@ -294,18 +379,45 @@ impl Breaker {
         }
     }
 
-    fn trips(&self, out: usize, now: Time) -> bool {
+    fn trips(&self, call: Ended, error: &Error, now: Time) -> bool {
         let failures = &self.since_answer;
-        let (most, quiet) = match self.last_answer {
-            None => (HUNG_FROM_THE_START, Duration::ZERO),
-            Some(_) => (HUNG, NOTHING_BUT_FAILURES),
+        let (unreached, items, quiet, hung) = match call.detour {
+            Detour::NextStep => (UNREACHED, ITEMS, NOTHING_BUT_FAILURES, HUNG),
+            // A slow provider is not waited for to become faster, and whoever waits for a reply that breaks off
+            // would buy it again and again.
+            Detour::Wait if error.timed_out() || error.kind() != ErrorKind::Transient => {
+                return false;
+            }
+            Detour::Wait => (WAITING_UNREACHED, WAITING_ITEMS, WAITING_QUIET, u32::MAX),
+            Detour::None => return false,
+        };
+        let (quiet, hung) = match self.last_answer {
+            None => (
+                Duration::ZERO,
+                if hung == HUNG {
+                    HUNG_FROM_THE_START
+                } else {
+                    hung
+                },
+            ),
+            Some(_) => (quiet, hung),
         };
         let lasted = failures.began.map_or(Duration::ZERO, |at| now.since(at));
+        let many = call.detour == Detour::Wait && failures.all >= WAITING_FAILED;
         let fails_all = failures.all >= FAILED
-            && failures.all as usize >= out
-            && failures.firsts >= ITEMS
-            && lasted >= quiet;
-        failures.unreached >= UNREACHED || failures.hung >= most || fails_all
+            && failures.all as usize >= call.out
+            && failures.firsts >= items
+            && (lasted >= quiet || many);
+        failures.unreached >= unreached || failures.hung >= hung || fails_all
+    }
+
+    /// When items that can only wait for it give up.
+    fn patience_ends(&self) -> Time {
+        match self.open_since {
+            _ if !self.reached => self.first_call.after(NEVER_REACHED),
+            Some(since) => since.after(LONGEST_OUTAGE),
+            None => Time::FAR,
+        }
     }
 
     /// True if it was open. What was counted is forgotten with an answer; any reply shows that it can
@@ -313,6 +425,7 @@ impl Breaker {
     fn close(&mut self, answered: bool) -> bool {
         let was_open = !matches!(self.state, State::Closed);
         self.state = State::Closed;
+        self.open_since = None;
         let failures = &mut self.since_answer;
         match answered || was_open {
             true => *failures = Failures::default(),
@@ -321,9 +434,25 @@ impl Breaker {
         was_open
     }
 
-    fn open(&mut self, why: &Error, wait: Duration, now: Time) {
+    /// Opens it for twice as long as it was before.
+    fn open(&mut self, why: &Error, before: Duration, detour: Detour, now: Time) {
+        self.open_since.get_or_insert(now);
+        let (first, longest) = match detour {
+            Detour::NextStep => (FIRST_OPEN, LONGEST_OPEN),
+            _ => (FIRST_WAIT, LONGEST_WAIT),
+        };
+        let wait = (before * 2).clamp(first, longest);
+        let mut until = now.after(wait);
+        if detour == Detour::Wait {
+            let asked = why.retry_after().unwrap_or_default().min(LONGEST_OPEN);
+            until = until.max(now.after(asked));
+            // The last call of all finds out whether it is back.
+            let end = self.patience_ends();
+            until = if end > now { until.min(end) } else { until };
+        }
+        self.times.note(until, now);
         self.state = State::Open {
-            until: now.after(wait),
+            until,
             why: why.clone(),
             wait,
         };

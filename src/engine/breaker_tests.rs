@@ -41,7 +41,7 @@ fn call(began: Time) -> Ended {
         began,
         first: true,
         of_one: false,
-        elsewhere: true,
+        detour: Detour::NextStep,
         out: 0,
     }
 }
@@ -69,7 +69,7 @@ fn what_fails_whatever_it_is_asked_is_not_asked() {
 fn nobody_else_to_ask_or_one_item_alone_trips_nothing() {
     let mut breakers = Breakers::default();
     let alone = Ended {
-        elsewhere: false,
+        detour: Detour::None,
         ..call(at(0))
     };
     for failure in [unreached(), busy(), hung()] {

@@ -1,4 +1,4 @@
-//! Calls that are out and could go elsewhere: which of them are given up on because the provider is in
+//! Calls that are out, but for those that probe: which of them are given up on because the provider is in
 //! doubt, see [`breaker`](super::breaker).
 
 use std::collections::BTreeMap;

@@ -1,35 +1,70 @@
-//! Whether a failure would be shared by all further calls to a step of the route.
+//! Whether a failure would be shared by all further calls, or is the item's own.
+//!
+//! A refused key, an empty account or a `Retry-After` of hours concerns everybody, unless others are answered: a
+//! host's own client may use another key for one item. So a step that has answered, or has other calls out that may
+//! still be answered, is in question until enough calls in a row have failed like that.
 
 use std::collections::HashMap;
 
 use crate::base::error::{Error, ErrorKind};
 
 use super::class::StepId;
+use super::quota::QuotaId;
 
-/// Since its last answer, how often each step that has answered said 403.
+/// This many in a row are no longer the fault of single items.
+const ENOUGH: u32 = 3;
+/// The same for status 403: a filter at the provider's edge, or somebody else's file, refuses single prompts.
+const ENOUGH_FORBIDDEN: u32 = 5;
+
+/// By step and quota: a key is the step's, [`QuotaId::NONE`] here, and a pace the quota's.
 #[derive(Debug, Default)]
-pub(super) struct CriticalFailures(HashMap<StepId, u32>);
+pub(super) struct CriticalFailures(HashMap<(StepId, QuotaId), Seen>);
 
-/// This many in a row are no longer the fault of single prompts.
-const REFUSALS: u32 = 5;
+#[derive(Debug, Default)]
+struct Seen {
+    answered: bool,
+    /// Since the last answer.
+    failures: u32,
+}
 
 impl CriticalFailures {
-    /// The step has answered a prompt: its credential is good.
-    pub(super) fn answered(&mut self, step: StepId) {
-        self.0.insert(step, 0);
+    /// An item was answered.
+    pub(super) fn answered(&mut self, step: StepId, quota: QuotaId) {
+        for quota in [QuotaId::NONE, quota] {
+            let seen = self.0.entry((step, quota)).or_default();
+            (seen.answered, seen.failures) = (true, 0);
+        }
     }
 
-    /// True when every further call would fail in the same way. A provider that has answered
-    /// before may refuse a single prompt with 403: a filter at its edge, somebody else's file.
-    pub(super) fn is_critical(&mut self, step: StepId, error: &Error) -> bool {
+    /// Whether calls have failed like that since the last answer.
+    pub(super) fn in_question(&self, step: StepId, quota: QuotaId) -> bool {
+        let failed = |quota| {
+            self.0
+                .get(&(step, quota))
+                .is_some_and(|seen| seen.failures > 0)
+        };
+        failed(QuotaId::NONE) || failed(quota)
+    }
+
+    /// Takes note of a failure. True when every further call would fail in the same way; `out`: other calls to the
+    /// step that may still be answered.
+    pub(super) fn is_critical(
+        &mut self,
+        step: StepId,
+        quota: QuotaId,
+        error: &Error,
+        out: usize,
+    ) -> bool {
+        let quota = match error.kind() {
+            ErrorKind::RateLimited => quota,
+            ErrorKind::Auth | ErrorKind::Quota => QuotaId::NONE,
+            kind => return kind.is_critical(),
+        };
         let forbidden = error.kind() == ErrorKind::Auth && error.status() == Some(403);
-        match self.0.get_mut(&step) {
-            Some(refused) if forbidden => {
-                *refused += 1;
-                *refused >= REFUSALS
-            }
-            _ => error.kind().is_critical(),
-        }
+        let seen = self.0.entry((step, quota)).or_default();
+        seen.failures += 1;
+        let enough = if forbidden { ENOUGH_FORBIDDEN } else { ENOUGH };
+        seen.failures >= enough || (!seen.answered && out == 0)
     }
 }
 
@@ -38,44 +73,64 @@ mod tests {
     use super::*;
     use crate::engine::class::Class;
 
+    const QUOTA: QuotaId = QuotaId(1);
+
     fn step(step: u8) -> StepId {
         Class::new([]).at(step)
     }
 
-    fn forbidden() -> Error {
-        Error::new(ErrorKind::Auth, "no").with_status(403)
+    fn refused(kind: ErrorKind, status: u16) -> Error {
+        Error::new(kind, "no").with_status(status)
+    }
+
+    /// After how many such failures in a row all further calls would fail.
+    fn enough(critical: &mut CriticalFailures, error: &Error, out: usize) -> Option<usize> {
+        (1..10).find(|_| critical.is_critical(step(0), QUOTA, error, out))
     }
 
     #[test]
-    fn a_403_is_the_providers_word_until_it_has_answered_and_the_items_afterwards() {
-        let mut critical = CriticalFailures::default();
-        assert!(critical.is_critical(step(1), &forbidden()));
-        critical.answered(step(1));
-        assert!(!critical.is_critical(step(1), &forbidden()));
-        assert!(critical.is_critical(step(0), &forbidden()));
+    fn the_first_failure_is_everybodys_where_nothing_shows_otherwise() {
+        for (kind, status) in [
+            (ErrorKind::Auth, 401),
+            (ErrorKind::Auth, 403),
+            (ErrorKind::Quota, 402),
+            (ErrorKind::RateLimited, 429),
+        ] {
+            let error = refused(kind, status);
+            assert_eq!(enough(&mut CriticalFailures::default(), &error, 0), Some(1));
+        }
+        let busy = refused(ErrorKind::Transient, 503);
+        assert_eq!(enough(&mut CriticalFailures::default(), &busy, 0), None);
     }
 
     #[test]
-    fn several_in_a_row_are_the_providers_word_again() {
-        let mut critical = CriticalFailures::default();
-        critical.answered(step(0));
-        let lost: Vec<bool> = (0..5)
-            .map(|_| critical.is_critical(step(0), &forbidden()))
-            .collect();
-        assert_eq!(lost, [false, false, false, false, true]);
-        critical.answered(step(0));
-        assert!(!critical.is_critical(step(0), &forbidden()));
+    fn where_others_are_answered_or_may_be_it_takes_several_in_a_row() {
+        for (kind, status, most) in [
+            (ErrorKind::Auth, 401, 3),
+            (ErrorKind::Auth, 403, 5),
+            (ErrorKind::Quota, 403, 3),
+            (ErrorKind::RateLimited, 429, 3),
+            (ErrorKind::UnknownModel, 404, 1),
+        ] {
+            let error = refused(kind, status);
+            let mut critical = CriticalFailures::default();
+            assert_eq!(enough(&mut critical, &error, 7), Some(most));
+            critical.answered(step(0), QUOTA);
+            assert!(!critical.in_question(step(0), QUOTA));
+            assert_eq!(enough(&mut critical, &error, 0), Some(most));
+            assert_eq!(critical.in_question(step(0), QUOTA), most > 1);
+        }
     }
 
     #[test]
-    fn a_refused_key_or_an_empty_account_is_lost_at_any_time() {
+    fn a_key_is_the_steps_and_a_pace_the_quotas() {
         let mut critical = CriticalFailures::default();
-        critical.answered(step(0));
-        let refused = Error::new(ErrorKind::Auth, "no").with_status(401);
-        assert!(critical.is_critical(step(0), &refused));
-        let empty = Error::new(ErrorKind::Quota, "no").with_status(403);
-        assert!(critical.is_critical(step(0), &empty));
-        let busy = Error::new(ErrorKind::Transient, "no").with_status(503);
-        assert!(!critical.is_critical(step(0), &busy));
+        critical.answered(step(0), QUOTA);
+        let late = refused(ErrorKind::RateLimited, 429);
+        assert!(critical.is_critical(step(0), QuotaId(2), &late, 0));
+        assert!(!critical.is_critical(step(0), QUOTA, &late, 0));
+        let key = refused(ErrorKind::Auth, 401);
+        assert!(!critical.is_critical(step(0), QuotaId(2), &key, 0));
+        assert!(critical.is_critical(step(1), QUOTA, &key, 0));
     }
 }

@@ -14,8 +14,9 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::hints::RateHints;
 
 use super::availability::Availability;
+use super::breaker::Detour;
 use super::calls_out::CallsOut;
-use super::class::Class;
+use super::class::{Class, StepId};
 use super::counters::Counters;
 use super::critical::CriticalFailures;
 use super::first_replies::FirstReplies;
@@ -24,7 +25,7 @@ use super::limiter::{Gate, Limiter, Permit};
 use super::loading::Loading;
 use super::quota::QuotaId;
 use super::refusals::{self, Refusals};
-use super::route::RetryPolicy;
+use super::route::{RetryPolicy, Tries};
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::time_split::{Limit, Stopwatch, TimeSplit};
 use super::trail::Trails;
@@ -84,6 +85,8 @@ pub(crate) enum Turn {
 const LONG_PAUSE: Duration = Duration::from_secs(60);
 /// While a step is in doubt, this is how soon to look again whether its calls are still out.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Of so many items the one that probes a provider is chosen.
+const CHOICE: usize = 16;
 /// What was given up on has to end first.
 const SOON: Duration = Duration::from_millis(20);
 /// A settling write that failed is tried again after this long.
@@ -262,11 +265,20 @@ impl<W: Work> Dispatcher<W> {
                 limit = Some(self.slots_hold());
                 break;
             }
-            match self.work.take(free, &self.availability, now) {
+            match self.work.take(self.wanted(free), &self.availability, now) {
                 Err(error) => self.stop_for(StopReason::Fatal(error)),
-                Ok(Take::Items(items)) => {
+                Ok(Take::Items(mut items)) => {
+                    if self.availability.breakers.any_half_open() {
+                        // What has never failed says most about a provider that may be back.
+                        let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
+                        items.sort_by_key(|ticket| failures(&ticket.tries));
+                    }
                     let mut any_known = false;
                     for ticket in items {
+                        if self.counters.in_flight >= self.options.concurrency {
+                            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
+                            continue;
+                        }
                         match self.work.known(&ticket.task) {
                             Some(done) => {
                                 any_known = true;
@@ -352,6 +364,9 @@ impl<W: Work> Dispatcher<W> {
         if availability.breakers.any_in_doubt() && self.calls_in_air() > 0 {
             return Limit::Calls;
         }
+        if availability.breakers.all_open() {
+            return Limit::Cooldown;
+        }
         if self.limiter.is_window_full() {
             return Limit::Slots;
         }
@@ -375,9 +390,11 @@ impl<W: Work> Dispatcher<W> {
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
-        let waited_for = ticket.quota();
+        let waited_for = (ticket.quota(), ticket.class.at(ticket.tries.step));
         ticket.timer.end_wait(ticket.tries.first, now, |from, to| {
-            self.limiter.paused_between(waited_for, from, to)
+            let (quota, step) = waited_for;
+            let unavailable = self.availability.breakers.open_between(step, from, to);
+            unavailable.max(self.limiter.paused_between(quota, from, to))
         });
         let step = ticket.tries.step;
         match self.availability.callable_step(&ticket.class, step) {
@@ -429,7 +446,7 @@ impl<W: Work> Dispatcher<W> {
                 let probes = self.availability.breakers.begin_call(step);
                 let may_leave = !probes && self.next_callable(&ticket).is_some();
                 self.started += 1;
-                if may_leave {
+                if !probes {
                     let class = ticket.class.clone();
                     let step = ticket.tries.step;
                     self.calls_out.begin(self.started, class, step, now);
@@ -469,10 +486,52 @@ impl<W: Work> Dispatcher<W> {
             .callable_step(&ticket.class, ticket.tries.step + 1)
     }
 
-    /// Until when nobody who may go elsewhere starts at a step: it is in doubt, and calls are out that
-    /// will show what it is worth.
+    /// How many items are asked for: with a provider to be probed, several to choose from, where what is put back
+    /// costs nothing.
+    fn wanted(&self, free: usize) -> usize {
+        if !self.availability.breakers.any_half_open() {
+            free
+        } else if self.options.durable {
+            1
+        } else {
+            free.max(CHOICE)
+        }
+    }
+
+    /// What items at a step can do while it is unavailable.
+    fn detour(&self, class: &Class, step: u8) -> Detour {
+        if self.availability.callable_step(class, step + 1).is_some() {
+            Detour::NextStep
+        } else if self.can_hold(class, step) {
+            Detour::Wait
+        } else {
+            Detour::None
+        }
+    }
+
+    /// Whether the items at a step can be told apart from all others: by their quota, or because there are no others.
+    fn can_hold(&self, class: &Class, step: u8) -> bool {
+        let is_one = class.steps() == 1 && !self.options.durable;
+        !self.options.independent && (is_one || class.quota(step) != QuotaId::NONE)
+    }
+
+    fn is_unavailable(&self, step: StepId) -> bool {
+        self.availability.breakers.open_reason(step).is_some()
+    }
+
+    /// Until when nothing starts at a step: it is unavailable and the only one left, or it is in question whether its
+    /// key is good or it is worth waiting for, and calls are out that will show it.
     pub(crate) fn held_until(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
         let (at, breakers) = (class.at(step), &self.availability.breakers);
+        if self.detour(class, step) == Detour::Wait
+            && let Some(until) = breakers.closed_until(at, now)
+        {
+            return Some(until.max(now.after(SOON)));
+        }
+        let in_question = self.critical_failures.in_question(at, class.quota(step));
+        if in_question && self.can_hold(class, step) && self.calls_out.to(at) > 0 {
+            return Some(now.after(LOOK_AGAIN));
+        }
         if class.quota(step) == QuotaId::NONE || breakers.patience(at).is_none() {
             return None;
         }
@@ -507,7 +566,10 @@ impl<W: Work> Dispatcher<W> {
 
     fn wait_until(&mut self, mut ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {
         self.counters.in_flight -= 1;
+        let step = ticket.class.at(ticket.tries.step);
+        let unavailable = self.availability.breakers.closed_until(step, at);
         let paused = self.limiter.paused_until(ticket.quota());
+        let paused = unavailable.map_or(paused, |until| until.max(paused));
         ticket.timer.start_wait(ticket.tries.first, paused, at);
         self.pending.push(Settled::Later(ticket, at, why));
     }

@@ -154,7 +154,7 @@ pub struct Tries {
     pub max_pack: u16,
     /// Answers of the wrong shape at this step.
     pub misfits: u8,
-    /// Calls that were refused for their pace and count as no attempt.
+    /// Calls that were refused for their pace, or by a provider that is unavailable, and count as no attempt.
     pub refused: u16,
     /// Seconds that it waited for these, beyond what the server asked.
     pub waited: u16,
@@ -289,8 +289,7 @@ pub(crate) fn after_refusal(
         .max(policy.base_delay)
         .min(policy.max_delay)
         .max(REFUSED_AGAIN);
-    tries.attempt = tries.attempt.saturating_sub(1);
-    tries.refused = tries.refused.saturating_add(1);
+    tries.uncount();
     let seconds = u16::try_from(own.as_secs()).unwrap_or(u16::MAX);
     tries.waited = tries.waited.saturating_add(seconds);
     let asked = policy.asked(error).mul_f64(1.0 + SERVER_JITTER * jitter);
@@ -352,6 +351,12 @@ impl Tries {
             }
             _ => self.misfits = self.misfits.saturating_add(error.is_misfit().into()),
         }
+    }
+
+    /// The call that was counted last was refused for the provider's sake and is no attempt.
+    pub(crate) fn uncount(&mut self) {
+        self.attempt = self.attempt.saturating_sub(1);
+        self.refused = self.refused.saturating_add(1);
     }
 
     /// Goes on in smaller calls than the failed one, which held `members`; the retries start anew.

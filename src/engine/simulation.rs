@@ -71,6 +71,8 @@ struct Scene {
     fatal_seen: bool,
     dead_quotas: Vec<QuotaId>,
     dead_steps: Vec<u8>,
+    /// Refused keys and empty accounts since the last answer, by step.
+    lost: HashMap<u8, u32>,
     loading: LoadingModel,
     hanging: HangingModel,
     /// By step: when a call had run into its time-out, and the shortest time that took.
@@ -203,6 +205,7 @@ impl Scene {
             fatal_seen: false,
             dead_quotas: Vec::new(),
             dead_steps: Vec::new(),
+            lost: HashMap::new(),
         }
     }
 
@@ -412,6 +415,7 @@ impl Scene {
             (*at, *least) = (self.now, took.min(*least));
         }
         if result.is_ok() {
+            self.lost.remove(&step);
             self.answered.insert(step, self.now);
             self.dispatcher
                 .work
@@ -436,12 +440,16 @@ impl Scene {
             if error.is_not_ready() {
                 self.loading.refused(&call.ticket, self.now);
             }
-            if error.kind().is_critical() && call.ticket.class.steps() == 1 {
-                self.critical_seen |= self.policy != ErrorPolicy::ContinueOnError;
-            }
             if error.kind().is_critical() {
                 let (quota, step) = (call.ticket.quota(), call.ticket.tries.step);
-                self.bury(error.kind(), quota, step);
+                let lost = self.lost.entry(step).or_default();
+                *lost += u32::from(error.kind() != ErrorKind::UnknownModel);
+                // Until then it may be this item's own failure.
+                if error.kind() == ErrorKind::UnknownModel || *lost >= 3 {
+                    self.critical_seen |= self.policy != ErrorPolicy::ContinueOnError
+                        && call.ticket.class.steps() == 1;
+                    self.bury(error.kind(), quota, step);
+                }
             }
         }
         let times = &mut self.dispatcher.work.times;

@@ -32,8 +32,9 @@ pub enum StopReason {
     /// ends, or a `Retry-After` beyond what is obeyed came under
     /// [`ErrorPolicy::StopOnCriticalError`].
     Critical(Error),
-    /// Under [`ErrorPolicy::StopOnCriticalError`]: several items in a row were given up since no
-    /// connection came about, nothing at the address takes prompts, or its model never loaded.
+    /// The last provider that could be called was unavailable for ten minutes, or no server was ever reached at its
+    /// address. Under [`ErrorPolicy::StopOnCriticalError`] also: nothing at the address takes prompts, or its model
+    /// never loaded.
     Unreachable(Error),
     /// Under [`ErrorPolicy::StopOnCriticalError`]: nothing was answered, and the first ten replies of a
     /// provider were paid for and cannot be used, or the first ten requests were refused in the same
@@ -60,7 +61,10 @@ impl std::fmt::Display for StopReason {
                 write!(f, "{e}")
             }
             Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
-            Self::Unreachable(e) => write!(f, "the provider cannot be reached: {e}"),
+            Self::Unreachable(e) if e.is_unreachable() => {
+                write!(f, "the provider cannot be reached: {e}")
+            }
+            Self::Unreachable(e) => write!(f, "the provider is unavailable: {e}"),
             Self::SinkClosed => f.write_str("the reader of the results went away"),
             Self::Misuse(why) => f.write_str(why),
         }

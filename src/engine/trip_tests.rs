@@ -30,13 +30,26 @@ fn secs(seconds: u64) -> Time {
 
 /// Runs so many items with so many in flight.
 fn run(items: usize, concurrency: usize, provider: Provider<'_>) -> Ended {
+    let mut run = start(items, concurrency);
     let limits = Limits::default().burst(100);
-    let mut run = dispatcher(vec![1; items], limits, concurrency, ErrorPolicy::default());
-    let quota = |name| {
-        run.limiter
-            .quota(QuotaKey::new(&[name]), limits, 0, Time::ZERO)
-    };
-    run.work.class = Class::new([quota("q"), quota("next")]);
+    let next = QuotaKey::new(&["next"]);
+    let next = run.limiter.quota(next, limits, 0, Time::ZERO);
+    run.work.class = Class::new([run.work.class.quota(0), next]);
+    let ended = turn_to_end(&mut run, &|now, _| provider(now));
+    assert_eq!(run.work.ended.len(), items);
+    assert!(run.work.ended.iter().all(|(_, ok)| *ok));
+    ended
+}
+
+fn start(items: usize, concurrency: usize) -> Dispatcher<Costs> {
+    let limits = Limits::default().burst(100);
+    dispatcher(vec![1; items], limits, concurrency, ErrorPolicy::default())
+}
+
+/// What a provider does with the call of an item.
+type ItemProvider<'p> = &'p dyn Fn(Time, usize) -> (Duration, Result<(), Error>);
+
+fn turn_to_end(run: &mut Dispatcher<Costs>, provider: ItemProvider<'_>) -> Ended {
     let mut ended = Ended {
         took: Duration::ZERO,
         calls: 0,
@@ -61,15 +74,13 @@ fn run(items: usize, concurrency: usize, provider: Provider<'_>) -> Ended {
         }
         for call in start {
             let (takes, result) = match call.ticket.tries.step {
-                0 => provider(now),
+                0 => provider(now, call.ticket.task),
                 _ => (ms(10), Ok(())),
             };
             ended.calls += usize::from(call.ticket.tries.step == 0);
             in_flight.push((now.after(takes), call, result));
         }
         let Turn::Wait(wake) = turn else {
-            assert_eq!(run.work.ended.len(), items);
-            assert!(run.work.ended.iter().all(|(_, ok)| *ok));
             ended.took = now.since(Time::ZERO);
             ended.paid_twice = run.counters().possibly_paid_twice;
             return ended;
@@ -268,5 +279,230 @@ fn without_another_provider_a_hanging_one_has_its_whole_time() {
         run.turn(secs(5), &mut start);
         assert_eq!(start.len(), 2, "nobody is held back");
         assert!(run.take_given_up().is_empty());
+    }
+}
+
+/// Items that were answered, and those that failed.
+fn outcomes(run: &Dispatcher<Costs>) -> (usize, Vec<usize>) {
+    let ended = run.work.ended.iter();
+    let (answered, failed): (Vec<_>, Vec<_>) = ended.partition(|(_, ok)| *ok);
+    (
+        answered.len(),
+        failed.into_iter().map(|(item, _)| item).collect(),
+    )
+}
+
+fn status(status: u16) -> (Duration, Result<(), Error>) {
+    let error = Error::new(ErrorKind::Transient, "unavailable").with_status(status);
+    (ms(20), Err(error.with_sent(Sent::Answered)))
+}
+
+fn hangs_up(_: Time) -> (Duration, Result<(), Error>) {
+    let error = Error::new(ErrorKind::Transient, "connection lost");
+    (ms(5), Err(error.with_sent(Sent::Maybe)))
+}
+
+#[test]
+fn an_outage_is_waited_out_where_no_other_provider_can_be_asked() {
+    let (s500, s502, s503) = (|_| status(500), |_| status(502), |_| status(503));
+    let troubles: [(&str, Provider<'_>); 5] = [
+        ("500", &s500),
+        ("502", &s502),
+        ("503", &s503),
+        ("refused", &dead),
+        ("hangs up", &hangs_up),
+    ];
+    for (name, trouble) in troubles {
+        for concurrency in [1, 5, 64] {
+            let provider = |now: Time, _| match now {
+                now if (secs(5)..secs(35)).contains(&now) => trouble(now),
+                _ => answers(ms(100)),
+            };
+            let mut run = start(560 * concurrency, concurrency);
+            let items = run.work.tokens.len();
+            let ended = turn_to_end(&mut run, &provider);
+            assert_eq!(
+                outcomes(&run),
+                (items, vec![]),
+                "{name}, {concurrency}: {ended:?}"
+            );
+            let back = ended.answered.iter().find(|at| **at > secs(10));
+            let late = back.expect("it is asked again").since(secs(35));
+            assert!(
+                late <= Duration::from_secs(9),
+                "{name}, {concurrency}: {late:?}"
+            );
+            // Twenty failures, whoever was in flight then, and one call for each probe.
+            let in_vain = ended.calls - items;
+            let most = 30 + 2 * concurrency;
+            assert!(
+                in_vain <= most,
+                "{name}, {concurrency}: {in_vain} calls in vain"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_provider_that_stays_away_is_waited_for_no_longer_than_ten_minutes() {
+    for on_error in [
+        ErrorPolicy::StopOnCriticalError,
+        ErrorPolicy::ContinueOnError,
+    ] {
+        for trouble in [&dead as Provider<'_>, &busy] {
+            let provider = |now: Time, _| match now {
+                now if now >= secs(5) => trouble(now),
+                _ => answers(ms(100)),
+            };
+            let mut run = start(2_800, 8);
+            run.options.on_error = on_error;
+            let ended = turn_to_end(&mut run, &provider);
+            assert!((600..612).contains(&ended.took.as_secs()), "{ended:?}");
+            assert!(matches!(
+                run.stop_reason(),
+                Some(StopReason::Unreachable(_))
+            ));
+            let (answered, failed) = outcomes(&run);
+            assert_eq!((answered, failed), (ended.answers[0], vec![]));
+            assert!(ended.calls - answered < 600, "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
+    for (items, concurrency) in [(1, 1), (2, 1), (2_800, 1), (2_800, 5), (2_800, 64)] {
+        let mut run = start(items, concurrency);
+        let ended = turn_to_end(&mut run, &|now, _| dead(now));
+        assert!(ended.took <= ms(9_500), "{ended:?}");
+        let Some(StopReason::Unreachable(error)) = run.stop_reason() else {
+            panic!("{:?}", run.stop_reason());
+        };
+        assert!(
+            error.message().contains("no server was ever reached"),
+            "{error}"
+        );
+        assert_eq!(outcomes(&run), (0, vec![]));
+        // One that is just being started is waited for.
+        let starts = |now: Time, _| {
+            if now < secs(7) {
+                dead(now)
+            } else {
+                answers(ms(100))
+            }
+        };
+        let mut run = start(items, concurrency);
+        let ended = turn_to_end(&mut run, &starts);
+        assert_eq!(outcomes(&run), (items, vec![]), "{ended:?}");
+    }
+    // Work that can wait does so.
+    let provider = |now: Time, _| {
+        if now < secs(900) {
+            dead(now)
+        } else {
+            answers(ms(100))
+        }
+    };
+    let mut run = start(20, 4);
+    run.options.durable = true;
+    let ended = turn_to_end(&mut run, &provider);
+    assert_eq!(outcomes(&run), (20, vec![]));
+    assert!(ended.took < ms(909_500), "{ended:?}");
+}
+
+#[test]
+fn items_that_cause_their_failures_fail_after_their_tries() {
+    // The only one, or a few: nothing tells them from an outage, but they were asked often enough.
+    for (items, s) in [(1, 500), (1, 503), (4, 500), (4, 503)] {
+        let mut run = start(items, 8);
+        let ended = turn_to_end(&mut run, &|_, _| status(s));
+        assert_eq!((ended.calls, outcomes(&run).0), (4 * items, 0));
+        assert!(ended.took < ms(10_000), "{ended:?}");
+    }
+    // Among others, and as the last of a run.
+    for concurrency in [1, 4, 32] {
+        for poison in [0..3, 50..62, 90..100] {
+            let provider = |_, item| match poison.contains(&item) {
+                true => status(500),
+                false => answers(ms(300)),
+            };
+            let mut run = start(100, concurrency);
+            let ended = turn_to_end(&mut run, &provider);
+            let (answered, mut failed) = outcomes(&run);
+            failed.sort_unstable();
+            assert_eq!(
+                failed,
+                Vec::from_iter(poison.clone()),
+                "{concurrency}: {ended:?}"
+            );
+            assert_eq!(answered, 100 - poison.len());
+            assert_eq!(ended.calls, answered + 4 * poison.len());
+            assert!(
+                run.stop_reason().is_none() && ended.took < ms(330_000),
+                "{ended:?}"
+            );
+        }
+    }
+}
+
+fn refused_key() -> (Duration, Result<(), Error>) {
+    let error = Error::new(ErrorKind::Auth, "no such key").with_status(401);
+    (ms(20), Err(error.with_sent(Sent::Answered)))
+}
+
+fn come_back_tomorrow() -> (Duration, Result<(), Error>) {
+    let error = Error::new(ErrorKind::RateLimited, "later").with_status(429);
+    let day = Some(Duration::from_secs(86_400));
+    (
+        ms(20),
+        Err(error.with_sent(Sent::Answered).with_retry_after(day)),
+    )
+}
+
+#[test]
+fn what_concerns_one_item_stops_no_other_while_these_are_answered() {
+    let troubles: [&dyn Fn() -> _; 2] = [&refused_key, &come_back_tomorrow];
+    for trouble in troubles {
+        for concurrency in [1, 4, 32] {
+            // Among the first calls there must be another one that may be answered.
+            for odd in [usize::from(concurrency == 1), 30, 99] {
+                let provider = |_, item| match item == odd {
+                    true => trouble(),
+                    false => answers(ms(300)),
+                };
+                let mut run = start(100, concurrency);
+                let ended = turn_to_end(&mut run, &provider);
+                assert!(run.stop_reason().is_none(), "{concurrency}, {odd}");
+                assert_eq!(outcomes(&run), (99, vec![odd]), "{ended:?}");
+                assert_eq!(ended.calls, 100);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_concerns_all_ends_the_run_after_the_calls_in_flight() {
+    let troubles: [&dyn Fn() -> _; 2] = [&refused_key, &come_back_tomorrow];
+    for trouble in troubles {
+        for concurrency in [1, 2, 8, 64] {
+            for since in [0, 5] {
+                let provider = |now: Time, _| match now >= secs(since) {
+                    true => trouble(),
+                    false => answers(ms(300)),
+                };
+                let mut run = start(2_800, concurrency);
+                run.options.on_error = ErrorPolicy::StopOnCriticalError;
+                let ended = turn_to_end(&mut run, &provider);
+                assert!(matches!(run.stop_reason(), Some(StopReason::Critical(_))));
+                let in_vain = ended.calls - ended.answers[0];
+                // Who makes few calls at once needs some more to tell it from one item's own failure.
+                let most = if since == 0 {
+                    concurrency
+                } else {
+                    concurrency.max(3)
+                };
+                assert!(in_vain <= most, "{concurrency}: {in_vain} calls in vain");
+            }
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::hints::RateHints;
 
-use super::super::breaker::{Ended, Patience, may_be_shared};
+use super::super::breaker::{Detour, Ended, Patience, may_be_shared};
 use super::super::class::StepId;
 use super::super::limiter::{CallEnd, LOADING_AGAIN};
 use super::super::quota::QuotaId;
@@ -24,14 +25,20 @@ const MOST_WAITED: u16 = 1800;
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The same for one that could not be reached.
 const UNREACHED_FOR: Duration = Duration::from_secs(10);
+/// Which item probes a provider that is unavailable changes.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// So often work that can wait asks again before it takes the refusal of a key as one of its own.
+const ASKED_AGAIN: u8 = 3;
 
 /// How far a failure reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     /// It may be this item's alone.
     Item,
-    /// The item is not tried again at this step.
+    /// The item is not tried again at this step, if another follows.
     Step,
+    /// The item is not tried again at this step.
+    Gone,
     /// Every further call would fail in the same way.
     All,
 }
@@ -67,7 +74,8 @@ impl<W: Work> Dispatcher<W> {
         self.counters.last_end = Some(now);
         self.counters.call_time += now.since(began);
         let step = ticket.class.at(ticket.tries.step);
-        let elsewhere = self.next_callable(&ticket).is_some();
+        let detour = self.detour(&ticket.class, ticket.tries.step);
+        let elsewhere = detour == Detour::NextStep;
         let given_up = self.calls_out.end(number)
             && self.stop.is_none()
             && (result.as_ref()).is_err_and(|error| error.kind() == ErrorKind::Cancelled);
@@ -82,13 +90,14 @@ impl<W: Work> Dispatcher<W> {
             began,
             first: ticket.tries.attempt == 0 && ticket.tries.divisions == 0,
             of_one: (result.as_ref().err()).is_some_and(|error| self.may_be_of_one(&ticket, error)),
-            elsewhere,
+            detour,
             out: match result {
                 Ok(_) => 0,
                 Err(_) => self.calls_out.to(step),
             },
         };
-        self.note_reached(ended, &result, now);
+        let out = ended.out;
+        self.note_reached(ended, ticket.quota(), &result, now);
         if given_up && !moves_on {
             result = result.map_err(|error| gave_up(&error, None, now.since(began)));
         }
@@ -111,7 +120,9 @@ impl<W: Work> Dispatcher<W> {
             Err(e) if e.status().is_some() || e.sent() == Sent::Answered => CallEnd::Replied(used),
             Err(_) if used.is_some() => CallEnd::Replied(used),
             // Where another provider can be asked, the breaker decides how long nobody waits for it.
-            Err(e) if e.is_unreachable() && !elsewhere => CallEnd::Unreachable,
+            Err(e) if e.is_unreachable() && !elsewhere && !self.is_unavailable(step) => {
+                CallEnd::Unreachable
+            }
             Err(_) => CallEnd::Failed,
         };
         let waits = self.loading.note(ticket.quota(), &ended, now);
@@ -144,7 +155,7 @@ impl<W: Work> Dispatcher<W> {
                 if std::mem::take(&mut self.unreachable_logged) {
                     log::warn!("the provider answers again");
                 }
-                self.critical_failures.answered(step);
+                self.critical_failures.answered(step, ticket.quota());
                 self.refusals.answered(step, ticket.quota());
                 self.first_replies.answered(step);
                 if self.options.on_error == ErrorPolicy::StopOnError
@@ -195,15 +206,35 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         if error.kind() == ErrorKind::RateLimited {
-            self.on_rate_limited(ticket, error, elsewhere, now);
+            self.on_rate_limited(ticket, error, (detour, out), &hints, now);
             return;
         }
         self.note_first_reply(step, &error, elsewhere);
-        let critical = self.critical_failures.is_critical(step, &error);
+        if detour == Detour::Wait && may_be_shared(&error) && !error.timed_out() {
+            if let Some(why) = self.patience_over(step, &error, now) {
+                self.give_up_waiting(ticket, why);
+                return;
+            }
+            if self.is_unavailable(step) && is_of_provider(&error) {
+                self.wait_for_provider(ticket, error, now);
+                return;
+            }
+        }
+        let critical = self
+            .critical_failures
+            .is_critical(step, ticket.quota(), &error, out);
         let critical =
             critical && !(self.options.of_many && error.kind() == ErrorKind::UnknownModel);
         if critical {
             self.exclude(&ticket, &error, now);
+        } else if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota)
+            && self.options.durable
+            && !elsewhere
+            && ticket.tries.attempt <= ASKED_AGAIN
+        {
+            // It may be what all others will meet, and then it was no fault of the job.
+            self.wait_until(ticket, now.after(UNREACHED_FOR), Some(error));
+            return;
         }
         let reach = match moves_on {
             _ if critical => Reach::All,
@@ -228,12 +259,21 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Trips or closes the step's breaker.
-    fn note_reached(&mut self, ended: Ended, result: &Result<W::Done, Error>, now: Time) {
+    fn note_reached(
+        &mut self,
+        ended: Ended,
+        quota: QuotaId,
+        result: &Result<W::Done, Error>,
+        now: Time,
+    ) {
         let step = ended.step;
-        if self.availability.breakers.patience(step).is_some() {
+        let in_doubt = self.availability.breakers.patience(step).is_some();
+        if in_doubt || self.is_unavailable(step) || self.critical_failures.in_question(step, quota)
+        {
             // Whoever was held back until this is known.
             self.availability.pauses.forget();
         }
+        let detour = ended.detour;
         if !self.availability.breakers.note(ended, result, now) {
             return;
         }
@@ -241,6 +281,12 @@ impl<W: Work> Dispatcher<W> {
             Ok(_) => log::warn!("the provider answers again, and is asked again"),
             Err(error) if self.availability.breakers.open_reason(step).is_none() => {
                 log::warn!("the provider can be reached again, and is asked again: {error}");
+            }
+            Err(error) if detour == Detour::Wait => {
+                log::warn!(
+                    "{error}; nothing else is answered either, so items wait, and one call now and then finds \
+                     out whether the provider is back"
+                );
             }
             Err(error) => {
                 // Whoever waits for its quota has another way now.
@@ -258,14 +304,30 @@ impl<W: Work> Dispatcher<W> {
         &mut self,
         mut ticket: Ticket<W::Task>,
         error: Error,
-        elsewhere: bool,
+        (detour, out): (Detour, usize),
+        hints: &RateHints,
         now: Time,
     ) {
         let step = ticket.class.at(ticket.tries.step);
+        let elsewhere = detour == Detour::NextStep;
         let health = self.refusals.refused(step, ticket.quota(), now);
         let error = if self.options.retry.asks_too_much(&error) {
             let asked = error.retry_after().unwrap_or_default();
-            error.context(format!("it asks to wait for {}", refusals::long(asked)))
+            let quota = ticket.quota();
+            // An allowance that is used up is everybody's.
+            let is_everybodys =
+                is_empty(hints) || self.critical_failures.is_critical(step, quota, &error, out);
+            let error = error.context(format!("it asks to wait for {}", refusals::long(asked)));
+            if !is_everybodys {
+                if self.options.durable && !elsewhere {
+                    let at = now.after(self.options.retry.asked(&error));
+                    self.wait_until(ticket, at, Some(error));
+                } else {
+                    self.after_failure(ticket, error, Reach::Gone, now);
+                }
+                return;
+            }
+            error
         } else if health == QuotaHealth::RefusesAll {
             error.context("refused for ten minutes, and not one call was answered")
         } else {
@@ -302,6 +364,30 @@ impl<W: Work> Dispatcher<W> {
         self.wait_until(ticket, until, None);
     }
 
+    /// The provider is unavailable, and no other can be asked. Not an attempt: nobody has looked at the item.
+    fn wait_for_provider(&mut self, mut ticket: Ticket<W::Task>, error: Error, now: Time) {
+        ticket.tries.uncount();
+        let at = now.after(self.options.retry.asked(&error).max(SHORTEST_WAIT));
+        self.last_failure = Some(error.clone());
+        self.wait_until(ticket, at, Some(error));
+    }
+
+    /// Why a provider is not waited for any longer. Work that outlives the run waits on.
+    fn patience_over(&self, step: StepId, error: &Error, now: Time) -> Option<Error> {
+        let waits = self.options.durable;
+        let over = || self.availability.breakers.patience_over(step, error, now);
+        if waits { None } else { over() }
+    }
+
+    /// The run ends, or goes on without the step, and the item stays unsent.
+    fn give_up_waiting(&mut self, ticket: Ticket<W::Task>, why: Error) {
+        let (class, step) = (&ticket.class, ticket.tries.step);
+        if self.availability.exclude_step(class, step, &why, Time::FAR) {
+            self.stop_for(StopReason::Unreachable(why.clone()));
+        }
+        self.pending.push(Settled::Unsent(ticket, why));
+    }
+
     /// Carries out the route's decision about a failure.
     fn after_failure(
         &mut self,
@@ -311,7 +397,7 @@ impl<W: Work> Dispatcher<W> {
         now: Time,
     ) {
         let critical = reach == Reach::All;
-        let moves_on = reach == Reach::Step
+        let moves_on = matches!(reach, Reach::Step | Reach::Gone)
             || self.shares_open_breaker(&ticket, &error)
             || self.is_not_worth_waiting_for(&ticket, &error, now);
         let next_callable = self.next_callable(&ticket);
@@ -333,7 +419,7 @@ impl<W: Work> Dispatcher<W> {
                 None => next,
             };
         }
-        if critical && next_callable.is_none() {
+        if (critical || reach == Reach::Gone) && next_callable.is_none() {
             next = Next::GiveUp;
         }
         let moves_on = moves_on && next_callable.is_some();
@@ -461,9 +547,23 @@ fn gave_up(error: &Error, patience: Option<Patience>, waited: Duration) -> Error
     timed_out.with_sent(error.sent()).with_paid(error.paid())
 }
 
-/// Statuses that speak of the provider, whatever was asked.
+/// Statuses that speak of the provider, whatever was asked; 520 to 530 are those of Cloudflare.
 fn is_overload(error: &Error) -> bool {
-    matches!(error.status(), Some(502..=504 | 529))
+    matches!(error.status(), Some(502..=504 | 520..=530))
+}
+
+/// Nobody has looked at the request, and nothing can have been paid for it.
+fn is_of_provider(error: &Error) -> bool {
+    let refused = error.is_unreachable() || is_overload(error);
+    refused && error.kind() == ErrorKind::Transient && error.sent() != Sent::Maybe
+}
+
+/// Whether a reply says that nothing is left of an allowance.
+fn is_empty(hints: &RateHints) -> bool {
+    let windows = [hints.requests, hints.tokens].into_iter().flatten();
+    windows
+        .map(|window| window.remaining)
+        .any(|left| left == Some(0))
 }
 
 fn is_pace(error: &Error) -> bool {
