@@ -1,5 +1,5 @@
 //! Thousands of seeded schedules against the dispatcher: a virtual clock, a provider that loads its
-//! model, fails, throttles, stalls and answers in any order, an output that fails for a while.
+//! model, fails, throttles, stalls, is away for a while and answers in any order, an output that fails for a while.
 //!
 //! `SIMULATION_SEED=n cargo test --lib engine::simulation` replays one schedule, `SIMULATION_SEEDS=n` runs more.
 
@@ -25,7 +25,7 @@ mod checks;
 mod model;
 
 pub(super) use model::Random;
-use model::{HangingModel, Item, LoadingModel, ModelWork, ParallelModel, TimeModel};
+use model::{HangingModel, Item, LoadingModel, ModelWork, OutageModel, ParallelModel, TimeModel};
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(Reverse<(Time, u64)>);
@@ -75,6 +75,7 @@ struct Scene {
     lost: HashMap<u8, u32>,
     loading: LoadingModel,
     hanging: HangingModel,
+    outage: OutageModel,
     /// By step: when a call had run into its time-out, and the shortest time that took.
     hung: HashMap<u8, (Time, Duration)>,
     answered: HashMap<u8, Time>,
@@ -168,8 +169,10 @@ impl Scene {
         let loading = LoadingModel::new(&mut random);
         let parallel = ParallelModel::new(&mut random);
         let hanging = HangingModel::new(&mut random);
+        let outage = OutageModel::new(&mut random);
         Self {
             hanging,
+            outage,
             hung: HashMap::new(),
             answered: HashMap::new(),
             loading,
@@ -295,6 +298,7 @@ impl Scene {
         });
         let refusal = self.parallel.refusal(quota, in_flight.count());
         let refusal = self.loading.refusal(quota, self.now).or(refusal);
+        let refusal = self.outage.failure(tries.step, self.now).or(refusal);
         let mut result = match refusal {
             Some(refusal) => Err(refusal),
             None => self.answer(),

@@ -397,6 +397,40 @@ impl HangingModel {
     }
 }
 
+/// A provider fails everything for a while, in one way.
+pub(super) struct OutageModel {
+    step: u8,
+    from: Time,
+    until: Time,
+    status: Option<u16>,
+}
+
+impl OutageModel {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let from = Time::ZERO.after(Duration::from_millis(random.below(10_000)));
+        let lasts = match random.below(100) {
+            0..=69 => 0,
+            70..=98 => random.below(60_000),
+            _ => 500_000 + random.below(300_000),
+        };
+        Self {
+            step: random.below(3) as u8,
+            from,
+            until: from.after(Duration::from_millis(lasts)),
+            status: [None, Some(500), Some(502), Some(503)][random.below(4) as usize],
+        }
+    }
+
+    pub(super) fn failure(&self, step: u8, now: Time) -> Option<Error> {
+        let fails = step == self.step && (self.from..self.until).contains(&now);
+        let error = Error::new(ErrorKind::Transient, "an outage");
+        fails.then(|| match self.status {
+            Some(status) => error.with_status(status).with_sent(Sent::Answered),
+            None => error.with_unreachable(),
+        })
+    }
+}
+
 /// The servers of some quotas answer only so many calls at once.
 pub(super) struct ParallelModel {
     every: u32,
