@@ -201,7 +201,9 @@ impl<'a> Bulk<'a> {
         let (sink, rest, stop) = ended;
         let mut outcomes = sink.outcomes;
         let why_not = |reason: &Option<StopReason>| match reason {
-            Some(StopReason::Critical(e)) => Error::new(e.kind(), format!("not sent: {e}")),
+            Some(StopReason::Critical(e) | StopReason::Unreachable(e)) => {
+                Error::new(e.kind(), format!("not sent: {e}"))
+            }
             Some(StopReason::DeadlineExceeded) => Error::new(
                 ErrorKind::DeadlineExceeded,
                 "not finished before the deadline",
@@ -225,7 +227,9 @@ impl<'a> Bulk<'a> {
         match stop {
             None => Ok(outcomes),
             // Nobody is left to ask: each item says so itself, and the policy was to go on.
-            Some(StopReason::Critical(_)) if self.on_error == ErrorPolicy::ContinueOnError => {
+            Some(StopReason::Critical(_) | StopReason::Unreachable(_))
+                if self.on_error == ErrorPolicy::ContinueOnError =>
+            {
                 Ok(outcomes)
             }
             Some(reason) => Err(BulkError { reason, outcomes }),

@@ -162,7 +162,7 @@ static KEYS: &[SettingKey] = &[
         &[],
         Kind::Time,
         Is("60m"),
-        "The longest Retry-After of a rate limit (429) that is obeyed; where a provider asks for more, it is not called again in this run",
+        "The longest Retry-After of a rate limit (429) that is obeyed; where a provider asks for more and answers nothing else, it is not called again in this run",
     ),
     key(
         "llm.max_retry_after",

@@ -333,13 +333,18 @@ impl Breakers {
     /// Why items that can only wait for the step wait no longer after this failure, if they do not.
     pub(super) fn patience_over(&self, step: StepId, error: &Error, now: Time) -> Option<Error> {
         let breaker = self.of(step)?;
-        (breaker.patience_ends() <= now).then(|| match breaker.reached {
-            true => error
+        if breaker.patience_ends() > now {
+            return None;
+        }
+        Some(if breaker.reached {
+            error
                 .clone()
-                .context("no call was answered for ten minutes"),
-            false => error.clone().context(
-                "no server was ever reached: check the address, and whether it is running",
-            ),
+                .context("no call was answered for ten minutes")
+        } else {
+            let hint = "no server has been reached there: check the address and its port, and whether the server runs";
+            error
+                .clone()
+                .reworded(format!("{}; {hint}", error.message()))
         })
     }
 

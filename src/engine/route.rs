@@ -66,9 +66,9 @@ impl RetryPolicy {
     }
 
     /// The longest `Retry-After` of a rate limit (429) that is obeyed, and the longest time to the reset
-    /// of an allowance that a reply calls empty. A provider that asks for more,
-    /// or sends a time of day for a number of seconds, is not called again in this run: its items go
-    /// to the next provider, and where there is none they stay unsent. Default: 1 h.
+    /// of an allowance that a reply calls empty. If a provider asks for more, or sends a time of day for a number
+    /// of seconds, that item goes to the next provider or fails. If it answers nothing else either, it is not
+    /// called again in this run, and items that have no other provider stay unsent. Default: 1 h.
     pub fn max_rate_limit_wait(mut self, wait: Duration) -> Self {
         self.max_rate_limit_wait = wait;
         self

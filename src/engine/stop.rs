@@ -13,8 +13,10 @@ pub enum ErrorPolicy {
     StopOnError,
     /// Stop when the failure would be shared by all further calls: a refused key, an exhausted
     /// quota, an unknown model, a provider that has refused all calls for their pace for ten minutes,
-    /// or whose first ten replies are no answers and alike. A 403 of a provider that has answered is one item's, until five
-    /// come in a row. The default of `batchwright run`.
+    /// or whose first ten replies are no answers and alike. While other calls are answered, a refused key or an
+    /// exhausted quota is one item's, until three come in a row (five of status 403). The default of `batchwright run`.
+    ///
+    /// Whatever the policy, a run stops when no provider is left that can be called: see [`StopReason::Unreachable`].
     StopOnCriticalError,
 }
 

@@ -379,7 +379,7 @@ fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
             panic!("{:?}", run.stop_reason());
         };
         assert!(
-            error.message().contains("no server was ever reached"),
+            error.message().contains("no server has been reached there"),
             "{error}"
         );
         assert_eq!(outcomes(&run), (0, vec![]));
@@ -408,6 +408,14 @@ fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
     let ended = turn_to_end(&mut run, &provider);
     assert_eq!(outcomes(&run), (20, vec![]));
     assert!(ended.took < ms(909_500), "{ended:?}");
+    // Unless its worker is to end with the work that can be done.
+    let mut run = start(20, 4);
+    (run.options.durable, run.options.on_error) = (true, ErrorPolicy::StopOnCriticalError);
+    assert!(turn_to_end(&mut run, &|now, _| dead(now)).took < ms(9_500));
+    assert!(matches!(
+        run.stop_reason(),
+        Some(StopReason::Unreachable(_))
+    ));
 }
 
 #[test]

@@ -372,11 +372,12 @@ impl<W: Work> Dispatcher<W> {
         self.wait_until(ticket, at, Some(error));
     }
 
-    /// Why a provider is not waited for any longer. Work that outlives the run waits on.
+    /// Why a provider is not waited for any longer. Work that outlives the run waits on, unless its run is to end for
+    /// such a reason.
     fn patience_over(&self, step: StepId, error: &Error, now: Time) -> Option<Error> {
-        let waits = self.options.durable;
+        let ends = !self.options.durable || self.stops_when_critical();
         let over = || self.availability.breakers.patience_over(step, error, now);
-        if waits { None } else { over() }
+        if ends { over() } else { None }
     }
 
     /// The run ends, or goes on without the step, and the item stays unsent.

@@ -186,6 +186,28 @@ fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
 }
 
 #[test]
+#[ignore = "nine seconds"]
+fn an_address_where_no_server_is_stops_the_run_within_ten_seconds() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 300);
+    let words = "run in.jsonl -o out.jsonl --provider custom --model m";
+    let mut command = desk.command(words.split_whitespace());
+    let began = std::time::Instant::now();
+    let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", NOBODY)).wait();
+    let took = began.elapsed();
+    let ended = ended
+        .expect(4)
+        .says("stopped: the provider cannot be reached");
+    let ended = ended.says("cannot reach http://127.0.0.1:9/v1");
+    ended.says("no server has been reached there: check the address");
+    assert!(took < Duration::from_secs(12), "{took:?}");
+    assert!(
+        desk.results("out.jsonl").is_empty(),
+        "all of them are still to be done"
+    );
+}
+
+#[test]
 #[ignore = "twelve seconds"]
 fn a_run_is_told_of_the_limit_that_held_it_whoever_gave_it() {
     let (desk, sim) = (Desk::new(), good());
