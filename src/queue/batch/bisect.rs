@@ -14,7 +14,7 @@ impl Poller<'_> {
         };
         let whole = open.record.clone();
         let wall = self.clock.wall();
-        let (half, rest) = division.of(&whole, new_label(), wall);
+        let (half, rest) = division.of(&whole, [new_label(), new_label()], wall);
         let at = match self.key_of_nth(no, half.intent.items) {
             Ok(Some(at)) => at,
             Ok(None) => {

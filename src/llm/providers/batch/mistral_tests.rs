@@ -116,6 +116,12 @@ fn a_failed_job_names_no_line() {
         panic!()
     };
     assert!(error.message().contains("Invalid body"), "{error}");
+    for message in ["Internal server error", "Job failed: internal error"] {
+        let BatchState::Failed(error) = failed(message) else {
+            panic!("{message}")
+        };
+        assert_eq!(error.kind(), ErrorKind::Transient);
+    }
     let whole = failed("Invalid model: m");
     assert!(
         matches!(whole, BatchState::Refused(BatchRefusal::Whole(_))),

@@ -25,13 +25,24 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>)
     if says(&["rate_limit"]) {
         return ErrorKind::RateLimited;
     }
+    // Mistral has a text and no word.
+    let server_says = [
+        "internal error",
+        "server error",
+        "service unavailable",
+        "temporarily unavailable",
+        "timed out",
+        "overloaded",
+        "try again",
+    ];
     if says(&[
         "server_error",
         "internal",
         "unavailable",
         "timeout",
         "overloaded",
-    ]) {
+    ]) || error_body.mentions(&server_says)
+    {
         return ErrorKind::Transient;
     }
     vendor.rule(400, error_body).kind

@@ -121,17 +121,14 @@ impl Change<'_> {
                 self.bisect(&error);
             }
             (
-                S::Submitting(_) | S::Running(_) | S::Bisecting(_),
+                S::Submitting(_) | S::Running(_),
                 Event::ItemsSettled(Ok(ItemsSettled::Jobs(jobs))),
             ) => {
                 let text = format!("{jobs} jobs of batch {} ended with it", self.record.name());
                 self.log(Level::Info, text);
                 self.close();
             }
-            (
-                S::Submitting(_) | S::Running(_) | S::Bisecting(_),
-                Event::ItemsSettled(Err(error)),
-            ) => {
+            (S::Submitting(_) | S::Running(_), Event::ItemsSettled(Err(error))) => {
                 self.failed(&error);
             }
             (

@@ -3,7 +3,10 @@
 //! The batch is not sent again whole. Half of it is: when that half is accepted the line is in the
 //! other one, which is divided in turn without being sent; when it is refused the line is there, and
 //! what is left over goes back to the queue, to be sent in one batch when the line is found. So each
-//! line that is found costs about as many submissions as the batch's size has binary digits.
+//! line that is found costs about as many submissions as the batch's size has binary digits, and one
+//! more where it was never sent alone: only a batch of its own says that a line is bad.
+
+use std::time::Duration;
 
 use log::Level;
 
@@ -44,26 +47,39 @@ impl Change<'_> {
         self.add(Effect::Divide(Division::Bisect(Why::from(error))));
     }
 
-    /// The first half was accepted: the bad line is in this one.
+    /// The first half was accepted: if one line is bad, it is in this one. A line that is left alone is
+    /// sent alone, since the whole batch may have been refused for what was over when its half was sent.
     pub(super) fn half_accepted(&mut self, bisecting: Bisecting) {
-        let why = bisecting.why;
-        self.add(match self.record.intent.items <= 1 {
-            true => Effect::SettleItems(ItemEnds::All(why.error())),
-            false => Effect::Divide(Division::Bisect(why)),
-        });
+        if self.record.intent.items > 1 {
+            self.add(Effect::Divide(Division::Bisect(bisecting.why)));
+            return;
+        }
+        self.record.state = State::Formed(Formed::default());
+        self.record.intent.begun = self.facts.now;
+        self.record.went_well();
+        self.wait(Duration::ZERO);
+        self.save();
     }
 }
 
 impl Division {
-    /// The two batches that come of one: the first half under this label, and the rest.
-    pub(crate) fn of(&self, whole: &Record, label: String, now: Timestamp) -> (Record, Record) {
+    /// The two batches that come of one, the first half and the rest, each under a label of its own: a
+    /// refused batch stays in the provider's list under the label that it had.
+    pub(crate) fn of(
+        &self,
+        whole: &Record,
+        labels: [String; 2],
+        now: Timestamp,
+    ) -> (Record, Record) {
         let intent = &whole.intent;
         let model = intent.model.clone();
+        let [label, label_of_rest] = labels;
         let mut half = Record::new(whole.account.clone(), label, model, now);
         half.state = State::Formed(Formed::default());
         half.intent.items = intent.items / 2;
         let mut rest = whole.clone();
         rest.intent.items -= half.intent.items;
+        rest.intent.label = label_of_rest;
         rest.state = match self {
             Self::Halve => {
                 rest.failures = 0;

@@ -20,6 +20,7 @@
 //!     Ended --> Running: Collected
 //!     Ended --> Reconciling: Collected
 //!     Running --> Bisecting: ItemsSettled, StatusAnswered
+//!     Bisecting --> Formed: HalfAccepted
 //!     Forming --> [*]: AccountChanged, GivenUp, InputWritten
 //!     Formed --> [*]: AccountChanged, GivenUp, InputWritten
 //!     Submitting --> [*]: AccountChanged, GivenUp, ItemsSettled, NotDivided
@@ -27,7 +28,7 @@
 //!     Held --> [*]: GivenUp
 //!     Running --> [*]: ItemsSettled, NotDivided, StatusAnswered
 //!     Ended --> [*]: Collected
-//!     Bisecting --> [*]: GivenUp, HalfGone, ItemsSettled, NotDivided
+//!     Bisecting --> [*]: GivenUp, HalfGone, NotDivided
 //! ```
 //!
 //! `Formed` is where halves of a batch begin. A batch comes back to it when its input is lost, here or at

@@ -332,6 +332,31 @@ fn what_is_refused_whatever_it_holds_is_not_bisected_line_by_line() {
 }
 
 #[test]
+fn a_batch_that_was_refused_once_fails_no_line_that_was_never_sent_alone() {
+    let harness = Harness::new();
+    let client = harness.client();
+    let prompts = ["a", "b", "c"];
+    let process = harness.enqueue(&prompts);
+    let mut first = true;
+    *client.status.lock() = Box::new(move |_| {
+        std::mem::take(&mut first).then(|| {
+            let why = refused("something was wrong for a moment", 400);
+            Ok(BatchStatus {
+                state: BatchState::Refused(BatchRefusal::SomeLine(why)),
+                counts: None,
+                results: Vec::new(),
+                expected: None,
+                poll_after: None,
+            })
+        })
+    });
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    let counts = harness.counts(process);
+    assert_eq!((counts.completed, counts.failed), (3, 0));
+}
+
+#[test]
 fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
     let harness = Harness::new();
     let client = harness.client();

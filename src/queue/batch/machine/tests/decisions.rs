@@ -9,7 +9,9 @@ use super::super::apply::apply;
 use super::super::effect::{Division, Effect};
 use super::super::event::{Event, Facts, ItemsSettled};
 use super::super::next::{Step, next};
-use super::super::state::{Fence, Formed, Input, Owner, Reconciling, Remote, State};
+use super::super::state::{
+    Bisecting, Fence, Formed, Input, Owner, Reconciling, Remote, State, Why,
+};
 use super::examples::{
     self, OURS, error, facts, presumed, record, refusal, remote, running, status, submitting,
     uploaded,
@@ -163,4 +165,26 @@ fn a_batch_that_is_bisected_leaves_no_input_at_the_provider() {
         let divided = place(|effect| matches!(effect, Effect::Divide(Division::Bisect(_))));
         assert!(deleted.is_some() && deleted < divided, "{effects:?}");
     }
+}
+
+#[test]
+fn a_line_that_is_left_alone_is_sent_alone_before_it_fails() {
+    let bisecting = State::Bisecting(Bisecting {
+        half: "bw-2".to_owned(),
+        why: Why::from(&refusal(400)),
+    });
+    let facts = facts(true, None, false);
+    let mut alone = record(bisecting.clone());
+    alone.intent.items = 1;
+    let effects = apply(&mut alone, Event::HalfAccepted, &facts).list;
+    assert!(matches!(effects[..], [Effect::Save]), "{effects:?}");
+    assert!(matches!(alone.state, State::Formed(_)) && alone.due == facts.now);
+    let mut several = record(bisecting);
+    let effects = apply(&mut several, Event::HalfAccepted, &facts).list;
+    let divides = matches!(effects[..], [Effect::Divide(Division::Bisect(_))]);
+    assert!(divides, "{effects:?}");
+    let labels = ["bw-2", "bw-3"].map(str::to_owned);
+    let (half, rest) = Division::Halve.of(&several, labels, facts.now);
+    // What was refused is listed under the label that it had.
+    assert_eq!((&*half.intent.label, &*rest.intent.label), ("bw-2", "bw-3"));
 }

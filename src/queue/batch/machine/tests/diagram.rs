@@ -77,7 +77,8 @@ fn arrows_of_the_code() -> Arrows {
         add(before.state.name(), to, name);
         for effect in effects.list {
             if let Effect::Divide(division) = &effect {
-                let (half, rest) = division.of(after, "bw-2".to_owned(), Timestamp(0));
+                let (half, rest) =
+                    division.of(after, ["bw-2", "bw-3"].map(str::to_owned), Timestamp(0));
                 add("[*]", half.state.name(), "");
                 add(to, rest.state.name(), name);
             }

@@ -297,7 +297,8 @@ impl Search {
                 }
                 Effect::Divide(division) => {
                     assert!(!node.may_exist(), "{what}: {before:?}");
-                    let (half, rest) = division.of(&node.record, "bw-2".to_owned(), NOW);
+                    let (half, rest) =
+                        division.of(&node.record, ["bw-2", "bw-3"].map(str::to_owned), NOW);
                     for record in [half, rest] {
                         let divided = Node {
                             saved: record.clone(),
