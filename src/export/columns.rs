@@ -141,7 +141,8 @@ impl ColumnsSeen {
         }
         note(&mut self.usage, row.usage.fields());
         for (i, (name, value)) in row.line.fields().enumerate() {
-            if value.get() != "null" && !APART.contains(&name) {
+            let is_apart = APART.contains(&name) || (name == "result" && row.has_result);
+            if value.get() != "null" && !is_apart {
                 self.fields.note(i, name, kind(value));
             }
         }

@@ -35,7 +35,10 @@ pub(super) struct Row<'a> {
     error: Object<'a>,
     /// The answer as text, unless its properties are looked at one by one.
     pub text: Option<&'a str>,
+    /// The properties of an answer, or of the `result` of a job or a command.
     pub answer: Option<Object<'a>>,
+    /// Whether they are those of `result`.
+    pub has_result: bool,
 }
 
 /// Takes a result line apart. `joined` is the row that it belongs to, as a JSON object, where another
@@ -55,7 +58,10 @@ pub(super) fn with_row<R>(
     let own_text = own_text.as_deref();
     let answer = own_text.filter(|_| by_property);
     let answer = answer.and_then(|answer| Object::parse(unfenced(answer.trim())));
+    let result = present(line.get("result", 3)).map(RawValue::get);
+    let result = result.and_then(Object::parse);
     let row = Row {
+        has_result: result.is_some(),
         input: match joined.and_then(Object::parse) {
             Some(joined) => joined,
             None => object("input"),
@@ -63,7 +69,7 @@ pub(super) fn with_row<R>(
         usage: object("usage"),
         error: object("error"),
         text: own_text.filter(|_| answer.is_none()),
-        answer,
+        answer: result.or(answer),
         line,
     };
     then(&row)

@@ -195,18 +195,41 @@ impl ProgressNotifier for Display {
     }
 }
 
-/// One line of progress. What is too long is cut at its end, where half a number would pass for a
-/// whole one: the tokens, and what limits the pace, are shown only if all fits into so many columns.
-pub fn line(progress: &Progress, room: usize) -> String {
-    let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
-    let limit = progress.limited_by.filter(|_| progress.at_provider == 0);
-    let lines = [(tokens, limit), (0, limit), (0, None)];
-    let mut lines = lines
-        .map(|(tokens, limit)| line_with(progress, tokens, limit))
-        .into_iter();
-    let fits = |line: &String| line.chars().count() <= room;
-    let fitting = lines.clone().find(fits);
-    fitting.or_else(|| lines.next_back()).unwrap_or_default()
+/// A part of a line of progress.
+pub struct Part {
+    /// The parts of the highest rank go first where room is short; those of rank 0 stay.
+    rank: u8,
+    text: String,
+}
+
+impl Part {
+    pub fn new(rank: u8, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { rank, text }
+    }
+}
+
+/// For how long a run has gone on, and how long it will.
+pub fn times(progress: &Progress, eta: Option<Duration>) -> impl Iterator<Item = Part> {
+    let elapsed = Part::new(0, format!("{} so far", span(progress.elapsed)));
+    let left = eta.map(|eta| Part::new(0, format!("{} left", span(eta))));
+    [elapsed].into_iter().chain(left)
+}
+
+/// The parts in a line of so many columns. What is too long would be cut at its end, where half a number passes for a
+/// whole one: less important parts are left out first.
+pub fn fitted(mut parts: Vec<Part>, room: usize) -> String {
+    loop {
+        let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
+        let line = texts.join(" · ");
+        let least = parts.iter().enumerate().max_by_key(|(_, part)| part.rank);
+        match least {
+            Some((at, part)) if part.rank > 0 && line.chars().count() > room => {
+                parts.remove(at);
+            }
+            _ => return line,
+        }
+    }
 }
 
 /// The flags that a part of the time answers to.
@@ -218,58 +241,62 @@ fn lever(limit: &str) -> &'static str {
     }
 }
 
-fn line_with(progress: &Progress, tokens: u64, limit: Option<&str>) -> String {
+/// One line of progress.
+pub fn line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
-    let mut out = match (progress.total, progress.percent) {
-        (Some(total), Some(percent)) => {
-            format!("{}/{} {percent:.1}%", count(settled), count(total))
-        }
-        _ => format!("{} done", count(settled)),
-    };
+    let mut parts = vec![match (progress.total, progress.percent) {
+        (Some(total), Some(percent)) => Part::new(
+            0,
+            format!("{}/{} {percent:.1}%", count(settled), count(total)),
+        ),
+        _ => Part::new(0, format!("{} done", count(settled))),
+    }];
     // A batch comes all at once: no rate can be told from its beginning.
     let paced = progress.at_provider == 0;
     if paced {
-        out.push_str(&format!(" · {:.1}/s", progress.rate));
+        parts.push(Part::new(2, format!("{:.1}/s", progress.rate)));
     }
-    if let Some(eta) = progress.eta.filter(|_| paced && settled > 0) {
-        out.push_str(&format!(" · {} left", span(eta)));
-    }
+    parts.extend(times(
+        progress,
+        progress.eta.filter(|_| paced && settled > 0),
+    ));
     if progress.failed > 0 {
-        out.push_str(&format!(" · {} failed", count(progress.failed)));
+        parts.push(Part::new(1, format!("{} failed", count(progress.failed))));
     }
     match (progress.at_provider, progress.at_provider_done) {
         (0, _) => {}
         (n, Some(done)) => {
-            out.push_str(&format!(" · {} in batches: {} done", count(n), count(done)));
+            let text = format!("{} in batches: {} done", count(n), count(done));
+            parts.push(Part::new(0, text));
         }
         // Some providers report no counts; only the time can be shown.
-        (n, None) => {
-            let waited = span(progress.elapsed);
-            out.push_str(&format!(" · {} in batches, {waited} so far", count(n)));
-        }
+        (n, None) => parts.push(Part::new(0, format!("{} in batches", count(n)))),
     }
-    if progress.in_flight > 0 || progress.at_provider == 0 {
-        out.push_str(&format!(" · {} in flight", progress.in_flight));
+    if progress.in_flight > 0 || paced {
+        parts.push(Part::new(3, format!("{} in flight", progress.in_flight)));
     }
     if progress.retries > 0 {
-        out.push_str(&format!(" · {} retries", count(progress.retries)));
+        parts.push(Part::new(4, format!("{} retries", count(progress.retries))));
     }
+    let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
     if tokens > 0 {
-        out.push_str(&format!(" · {} tokens", count(tokens)));
+        parts.push(Part::new(6, format!("{} tokens", count(tokens))));
     }
-    if let Some(limit) = limit {
-        out.push_str(&format!(" · limited by {limit}{}", lever(limit)));
+    if let Some(limit) = progress.limited_by.filter(|_| paced) {
+        let mut text = format!("limited by {limit}{}", lever(limit));
         if let Some(wait) = progress.resumes_in {
-            out.push_str(&format!(" until {}", time_of_day(wait)));
+            text.push_str(&format!(" until {}", time_of_day(wait)));
         }
+        parts.push(Part::new(5, text));
     }
     if progress.phase == Phase::Stopping {
-        out.push_str(" · stopping");
+        parts.push(Part::new(0, "stopping"));
     }
+    let mut line = fitted(parts, room);
     if let Some(trouble) = &progress.trouble {
-        out.push_str(&format!(" · {}", shortened(trouble, 160)));
+        line.push_str(&format!(" · {}", shortened(trouble, 160)));
     }
-    out
+    line
 }
 
 #[cfg(test)]
@@ -282,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_room_is_short_the_tokens_go_and_the_time_left_stays() {
+    fn where_room_is_short_other_parts_go_and_the_times_stay() {
         let progress = Arc::new(Mutex::new(None));
         let seen = progress.clone();
         let notifier = move |now: &Progress| *seen.lock().unwrap() = Some(now.clone());
@@ -293,18 +320,32 @@ mod tests {
         let mut progress = progress.lock().unwrap().take().unwrap();
         (progress.rate, progress.eta) = (2.0, Some(Duration::from_secs(90)));
         (progress.input_tokens, progress.output_tokens) = (1_000_000, 234_567);
-        let short = "1/1 100% · 2.0/s · 1m 30s left · 0 in flight";
-        let whole = format!("{short} · 1,234,567 tokens");
-        let most = whole.chars().count();
-        for (room, expected) in [(usize::MAX, &*whole), (most, &whole), (most - 1, short)] {
-            assert_eq!(line(&progress, room), expected);
-        }
+        progress.elapsed = Duration::from_secs(30);
         progress.limited_by = Some("quota");
-        let limited = format!("{short} · limited by quota (--rpm, --tpm)");
-        let room = limited.chars().count();
-        for (room, expected) in [(room, &*limited), (room - 1, short)] {
+        progress.failed = 1;
+        progress.completed = 0;
+        let whole = "1/1 100.0% · 2.0/s · 30.0 s so far · 1m 30s left · 1 failed · 0 in flight · \
+                     1,234,567 tokens · limited by quota (--rpm, --tpm)";
+        let without = |line: &str, part: &str| line.replace(&format!(" · {part}"), "");
+        assert_eq!(line(&progress, usize::MAX), whole);
+        let mut expected = whole.to_owned();
+        // From the least important on; the times stay.
+        for part in [
+            "1,234,567 tokens",
+            "limited by quota (--rpm, --tpm)",
+            "0 in flight",
+            "2.0/s",
+            "1 failed",
+        ] {
+            let room = expected.chars().count();
             assert_eq!(line(&progress, room), expected);
+            let shorter = without(&expected, part);
+            assert_ne!(shorter, expected);
+            expected = shorter;
+            assert_eq!(line(&progress, room - 1), expected);
         }
+        assert_eq!(expected, "1/1 100.0% · 30.0 s so far · 1m 30s left");
+        assert_eq!(line(&progress, 0), expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use log::{Level, LevelFilter, Record};
 use serde_json::{Map, Value};
 
 use super::args::shared::{LogFormat, LogLevel, SayArgs};
+use super::args::variables;
 use super::sanitize::harmless;
 use super::{stderr, wrap};
 
@@ -43,12 +44,15 @@ impl SayArgs {
                 false => {
                     let level = record.level().as_str().to_lowercase();
                     let text = record.args().to_string();
-                    writeln!(out, "batchwright: {level}: {}", harmless(&text))
+                    writeln!(out, "batchwright: {} {level}: {}", now(), harmless(&text))
                 }
             })
             // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
             .filter_module("ureq_proto::util", LevelFilter::Off)
             .try_init();
+        for warning in variables::unknown() {
+            log::warn!("{warning}");
+        }
     }
 }
 
@@ -77,6 +81,10 @@ pub fn line(level: Level, text: &str) {
     stderr::write(text.into_bytes());
 }
 
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
 fn event(record: &Record<'_>) -> Vec<u8> {
     let mut fields = Fields(Map::new());
     // It never says that it fails.
@@ -87,10 +95,9 @@ fn event(record: &Record<'_>) -> Vec<u8> {
 
 /// One event, in a line. JSON escapes what could harm a terminal, but for what is no control character there.
 fn object(level: Level, target: &str, message: &str, fields: Map<String, Value>) -> Vec<u8> {
-    let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     let mut object = Map::new();
     for (name, value) in [
-        ("timestamp", now),
+        ("timestamp", now()),
         ("level", level.as_str().to_lowercase()),
         ("target", target.to_owned()),
         ("message", harmless(message)),

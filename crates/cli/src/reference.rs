@@ -7,9 +7,9 @@ use std::path::Path;
 
 use batchwright::ErrorKind;
 use batchwright::config::SettingKey;
-use clap::{Arg, ArgAction, Command, CommandFactory};
+use clap::{Arg, ArgAction, Command};
 
-use super::args::Cli;
+use super::args::variables;
 use super::exit::Exit;
 
 /// A line of a Markdown table: what would end a cell is escaped, angle brackets are text.
@@ -54,6 +54,9 @@ fn spelling(arg: &Arg) -> String {
 fn meaning(arg: &Arg) -> String {
     let help = arg.get_long_help().or(arg.get_help());
     let mut out = help.map_or_else(String::new, |help| sentences(&help.to_string()));
+    if let Some(variable) = arg.get_env() {
+        let _ = write!(out, " [env: {}]", variable.to_string_lossy());
+    }
     let values: Vec<String> = arg
         .get_possible_values()
         .iter()
@@ -98,7 +101,7 @@ fn is_help(command: &Command) -> bool {
 
 fn flags() -> String {
     let mut out = String::new();
-    let cli = Cli::command();
+    let cli = variables::command(&|_| Some("1".to_owned()));
     for command in cli.get_subcommands().filter(|inner| !is_help(inner)) {
         flags_of(
             command,

@@ -4,16 +4,19 @@ use std::ffi::OsString;
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory, Error, Parser};
+use clap::{Command, CommandFactory, Error, FromArgMatches};
 
-use super::args::Cli;
+use super::args::{Cli, variables};
 use super::exit::{Exit, Refusal};
 
 /// Reads the command line. Otherwise it says what is wrong with it, or shows the help that was asked
 /// for, and tells the exit code.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
     let words: Vec<OsString> = words.into_iter().collect();
-    Cli::try_parse_from(&words).map_err(|mut error| {
+    let command = variables::command(&variables::of_environment);
+    let matches = command.try_get_matches_from(&words);
+    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|mut error| {
         if !error.use_stderr() {
             let _ = error.print();
             return Exit::Success;
@@ -64,6 +67,12 @@ fn add_tip(error: &mut Error, words: &[String]) {
             let name = text(error, ContextKind::InvalidSubcommand);
             let tip = name.and_then(|name| tip_for_command(&name));
             (tip, ContextKind::SuggestedSubcommand)
+        }
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let flag = text(error, ContextKind::InvalidArg);
+            let name = flag.and_then(|flag| variables::that_sets(&flag, words));
+            let tip = name.map(|name| format!("{name} in the environment sets it"));
+            (tip, ContextKind::SuggestedValue)
         }
         _ => return,
     };

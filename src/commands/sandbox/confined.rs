@@ -146,10 +146,10 @@ impl Confined {
         let signal = Signal::from_named_raw(signal?)?;
         let reason = if signal == Signal::XCPU {
             let limit = self.limits.cpu_seconds?;
-            format!("it used more than {limit} s of processor time")
+            format!("it used more than {limit} s of processor time; --cpu SECONDS allows more")
         } else if signal == Signal::XFSZ {
             let limit = self.limits.file_size?;
-            format!("it wrote a file of more than {limit} bytes")
+            format!("it wrote a file of more than {limit} bytes; --max-file SIZE allows more")
         } else {
             self.watchdogs_reason(signal)?
         };

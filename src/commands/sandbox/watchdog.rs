@@ -332,7 +332,9 @@ impl Watchdog {
 fn excess(orders: &Orders, processes: &[Process]) -> Option<String> {
     let threads: u64 = processes.iter().map(|process| process.threads).sum();
     if let Some(limit) = orders.processes.filter(|limit| threads > *limit) {
-        return Some(format!("it had more than {limit} processes and threads"));
+        return Some(format!(
+            "it had more than {limit} processes and threads; --max-procs N allows more"
+        ));
     }
     let limit = orders.memory?;
     let page = rustix::param::page_size() as u64;
@@ -343,7 +345,9 @@ fn excess(orders: &Orders, processes: &[Process]) -> Option<String> {
     if resident <= limit {
         return None;
     }
-    uses_more(processes, limit).then(|| format!("it used more than {limit} bytes of memory"))
+    uses_more(processes, limit).then(|| {
+        format!("it used more than {limit} bytes of memory; --max-memory SIZE allows more")
+    })
 }
 
 /// How often memory is counted anew because processes ended meanwhile.

@@ -178,7 +178,9 @@ pub struct ExecResultArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Print the summary, or the error, as JSON (with -o)
+    /// Print the summary, or the error, as JSON
+    ///
+    /// One JSON object on standard output, at the end. Without -o, what commands print comes to standard error then.
     #[arg(long)]
     pub json: bool,
 
@@ -201,6 +203,8 @@ A command for each line of a list, as with GNU parallel and xargs:
   ls *.png | batchwright exec -- convert {} {.}.jpg
   find . -name '*.log' -print0 | batchwright exec -0 -- gzip
   batchwright exec -- ping -c 1 {} ::: host-a host-b host-c
+The results as a table:
+  batchwright exec jobs.txt -o jobs.jsonl && batchwright export jobs.jsonl -o jobs.xlsx
 Not more than one start in two seconds, each tried up to three times more:
   batchwright exec calls.txt --rate 0.5/s --retries 3
 A pipe for each file, which needs a shell:

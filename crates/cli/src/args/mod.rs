@@ -22,6 +22,7 @@ pub mod simulate_batches;
 pub mod status;
 pub mod submit;
 pub mod values;
+pub mod variables;
 pub mod work;
 pub mod worker;
 

@@ -182,6 +182,8 @@ attaches to it again, from any folder and also when INPUT was edited: only what 
 submitted. With --no-wait it ends once all is handed over. The prompts wait in the queue of the data
 folder meanwhile; `batchwright status` shows them, `batchwright cancel ID` gives them up.
 
+Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
+
 Exit codes:
   0 all succeeded            3 finished, some items failed
   1 could not run            4 stopped early, can be resumed

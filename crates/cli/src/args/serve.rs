@@ -88,4 +88,6 @@ For other machines:
 
 Settings (`batchwright config list`, or the dashboard) that change are followed at once.
 
+Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
+
 Exit codes: 0 stopped; 1 could not run; 2 bad usage";

@@ -247,7 +247,13 @@ pub struct SayArgs {
     pub verbose: u8,
 
     /// Log events of this level and worse; more than -q and -v, and than RUST_LOG
-    #[arg(long, value_name = "LEVEL", value_enum, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        value_enum,
+        ignore_case = true,
+        hide_short_help = true
+    )]
     pub log_level: Option<LogLevel>,
 
     /// How standard error is written: for people, or with one JSON object a line

@@ -62,6 +62,8 @@ At half the price: handed over in the evening, collected in the morning:
 
 Settings (`batchwright config list`) that change are followed at once, without a restart.
 
+Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
+
 Exit codes:
   0 stopped, or nothing left (--until-empty, --until-submitted)
   1 could not run, or could not record

@@ -105,6 +105,7 @@ mod tools;
 mod trip;
 #[cfg(unix)]
 mod unusable;
+mod variables;
 #[cfg(unix)]
 mod whole_requests;
 mod why;

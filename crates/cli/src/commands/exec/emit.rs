@@ -41,6 +41,8 @@ pub enum Trouble {
 enum Records {
     /// What commands print, as it is.
     Outputs,
+    /// The same, all of it on standard error, since standard output is for the summary.
+    OutputsAside,
     Stdout,
     File(RecordFile),
 }
@@ -59,6 +61,7 @@ impl Emitter {
         let log = results.joblog.as_ref().filter(wanted);
         let log = log.map(|path| JobLog::open(path, resume)).transpose();
         let records = match results.output.as_ref().filter(wanted) {
+            None if results.json => Records::OutputsAside,
             None => Records::Outputs,
             Some(path) if is_stdin(Some(path)) => Records::Stdout,
             Some(path) => Records::File(RecordFile::open(path, resume.is_some()).map_err(refused)?),
@@ -75,7 +78,7 @@ impl Emitter {
     }
 
     pub fn shares_terminal_with(&mut self, display: &Arc<Display>) {
-        let prints = matches!(self.records, Records::Outputs | Records::Stdout);
+        let prints = !matches!(self.records, Records::File(_));
         if prints && io::stderr().is_terminal() {
             self.bar = Some(display.clone());
         }
@@ -112,7 +115,8 @@ impl Emitter {
 
     /// Takes what was not even read when the run ended early, and tells how much that is.
     pub fn take_rest(&mut self, rest: Source, stop: &StopReason, ctx: &Context) -> u64 {
-        if matches!(self.records, Records::Outputs) || self.trouble.is_some() {
+        let keeps = matches!(self.records, Records::Stdout | Records::File(_));
+        if !keeps || self.trouble.is_some() {
             return 0;
         }
         let (last, mut taken) = (self.last, 0);
@@ -132,7 +136,7 @@ impl Emitter {
     pub fn finish(&mut self) {
         let records = match &mut self.records {
             Records::File(file) => file.check(),
-            Records::Outputs | Records::Stdout => Ok(()),
+            Records::Outputs | Records::OutputsAside | Records::Stdout => Ok(()),
         };
         let log = self.log.as_mut().map_or(Ok(()), JobLog::check);
         if let Err(error) = records.and(log) {
@@ -170,7 +174,7 @@ impl Emitter {
                 self.make_room();
                 print(|out| out.write_all((sanitize::json(&line) + "\n").as_bytes()))
             }
-            Records::Outputs => self.print_output(record),
+            Records::Outputs | Records::OutputsAside => self.print_output(record),
         }
     }
 
@@ -182,11 +186,18 @@ impl Emitter {
             return Ok(());
         }
         self.make_room();
-        print(|out| result.stdout.write_to(out))?;
-        if result.stderr.total() > 0 {
+        let mut aside = vec![&result.stderr];
+        match self.records {
+            Records::OutputsAside => aside.insert(0, &result.stdout),
+            _ => print(|out| result.stdout.write_to(out))?,
+        }
+        aside.retain(|output| output.total() > 0);
+        if !aside.is_empty() {
             stderr::flush();
+        }
+        for output in aside {
             // That nobody reads it is no error.
-            let _ = result.stderr.write_to(&mut io::stderr().lock());
+            let _ = output.write_to(&mut io::stderr().lock());
         }
         Ok(())
     }
@@ -220,7 +231,7 @@ impl Emitter {
 
     fn note_lost(&self, record: &JobRecord, output: &Output, name: &str) {
         let is_lost = match self.records {
-            Records::Outputs | Records::File(_) => output.lost() > 0,
+            Records::Outputs | Records::OutputsAside | Records::File(_) => output.lost() > 0,
             Records::Stdout => output.is_truncated(),
         };
         if is_lost {

@@ -85,9 +85,7 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
 
 fn refuse_contradictions(args: &ExecArgs) -> Result<(), Refusal> {
     let results = &args.results;
-    let why = if results.json && results.output.is_none() && !results.dry_run {
-        "--json prints the summary where commands print: -o FILE has a place for what they print"
-    } else if results.json && source::is_stdin(results.output.as_deref()) {
+    let why = if results.json && source::is_stdin(results.output.as_deref()) {
         "--json and -o - would both print to standard output; name a file by -o"
     } else if is_same_file(results.output.as_deref(), results.joblog.as_deref()) {
         "-o and --joblog are the same file; name another for one of them"

@@ -11,6 +11,7 @@ use super::source::{Plan, Source};
 use super::unreadable;
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
+use crate::display::{Part, fitted, times};
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
 use crate::session::Session;
@@ -102,30 +103,28 @@ pub fn dry_run(
 /// Where a run stands, in a line.
 pub fn progress_line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
-    let mut out = match (progress.total, progress.percent) {
-        (Some(total), Some(percent)) => {
-            format!("{percent:.1}% · {}/{}", count(settled), count(total))
-        }
-        _ => format!("{} done", count(settled)),
-    };
-    out.push_str(&format!(
-        " · {} completed · {} failed · {} running · {} so far",
-        count(progress.completed),
-        count(progress.failed),
-        progress.in_flight,
-        span(progress.elapsed),
+    let mut parts = vec![match (progress.total, progress.percent) {
+        (Some(total), Some(percent)) => Part::new(
+            0,
+            format!("{percent:.1}% · {}/{}", count(settled), count(total)),
+        ),
+        _ => Part::new(0, format!("{} done", count(settled))),
+    }];
+    parts.push(Part::new(
+        4,
+        format!("{} completed", count(progress.completed)),
     ));
-    if let Some(eta) = progress.eta.filter(|_| settled > 0) {
-        let left = format!(" · {} left", span(eta));
-        // Cut at its end, it would pass for less.
-        if out.chars().count() + left.chars().count() <= room {
-            out.push_str(&left);
-        }
-    }
+    let rank = if progress.failed > 0 { 1 } else { 3 };
+    parts.push(Part::new(
+        rank,
+        format!("{} failed", count(progress.failed)),
+    ));
+    parts.push(Part::new(2, format!("{} running", progress.in_flight)));
+    parts.extend(times(progress, progress.eta.filter(|_| settled > 0)));
     if progress.phase == Phase::Stopping {
-        out.push_str(" · stopping");
+        parts.push(Part::new(0, "stopping"));
     }
-    out
+    fitted(parts, room)
 }
 
 pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {

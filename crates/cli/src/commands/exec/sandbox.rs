@@ -105,23 +105,34 @@ pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     })
 }
 
-/// What commands could not do, for those that do not say why they failed.
+/// What commands could not do, for those that do not say why they failed, and the flags that allow it.
 pub fn reminder(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
-    if mode != SandboxMode::On {
-        return None;
+    let mut lacked = Vec::new();
+    if mode == SandboxMode::On {
+        let folder = exec.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
+        let folder = folder.canonicalize().unwrap_or(folder);
+        if !exec.sandbox.net {
+            lacked.push("had no network (--net)".to_owned());
+        }
+        let more = if exec.sandbox.write.is_empty() {
+            ""
+        } else {
+            ", the paths of --write"
+        };
+        lacked.push(format!(
+            "could write only below {}{more} and to TMPDIR (--write PATH)",
+            folder.display()
+        ));
     }
-    let folder = exec.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
-    let folder = folder.canonicalize().unwrap_or(folder);
-    let (network, net) = match exec.sandbox.net {
-        true => ("", ""),
-        false => ("had no network and ", "--net, "),
-    };
-    let more = match exec.sandbox.write.is_empty() {
-        true => "",
-        false => " and where --write says",
-    };
-    Some(format!(
-        "commands {network}could write only below {}{more}, and to TMPDIR; see {net}--write PATH",
-        folder.display()
-    ))
+    let all_variables = exec.sandbox.env.iter().any(|wish| wish == "*");
+    if !all_variables {
+        lacked.push("got few of your environment variables (--env NAME)".to_owned());
+    }
+    let last = lacked.pop()?;
+    let first = lacked.join(", ");
+    Some(if first.is_empty() {
+        format!("commands {last}")
+    } else {
+        format!("commands {first} and {last}")
+    })
 }

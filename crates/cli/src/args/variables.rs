@@ -1,0 +1,164 @@
+//! The environment variable of each flag: `BATCHWRIGHT_MAX_TOKENS` for `--max-tokens`.
+
+use std::env;
+
+use batchwright::config::SettingKey;
+use clap::builder::BoolishValueParser;
+use clap::{Arg, ArgAction, Command, CommandFactory};
+
+use super::Cli;
+
+/// Commands of which every flag has a variable.
+const COMMANDS: [&str; 3] = ["run", "work", "serve"];
+/// The flag that has one with every command: they must find the same queue.
+const EVERYWHERE: &str = "data-dir";
+const PREFIX: &str = "BATCHWRIGHT_";
+/// Variables of no flag and no setting; the last two are those of commands that `exec` runs.
+const OTHERS: [&str; 4] = [
+    "BATCHWRIGHT_HOME",
+    "BATCHWRIGHT_TOKEN",
+    "BATCHWRIGHT_COMMAND",
+    "BATCHWRIGHT_CONFINE",
+];
+
+/// The program's commands. A flag for whose variable `value` returns a text takes its value from it, unless it is given
+/// itself. Variables that settings have are read by the settings, below the flags.
+pub fn command(value: &dyn Fn(&str) -> Option<String>) -> Command {
+    with_variables(Cli::command(), value)
+}
+
+fn with_variables(command: Command, value: &dyn Fn(&str) -> Option<String>) -> Command {
+    let every_flag = COMMANDS.contains(&command.get_name());
+    let command = command.mut_args(|arg| {
+        if every_flag || arg.get_long() == Some(EVERYWHERE) {
+            with_variable(arg, value)
+        } else {
+            arg
+        }
+    });
+    command.mut_subcommands(|inner| with_variables(inner, value))
+}
+
+fn with_variable(arg: Arg, value: &dyn Fn(&str) -> Option<String>) -> Arg {
+    let Some(name) = arg.get_long().map(variable) else {
+        return arg;
+    };
+    let Some(value) = value(&name).filter(|_| !is_setting(&name)) else {
+        return arg;
+    };
+    let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+    let off = ["false", "0", "no", "off"];
+    // A switch that is off must not exclude others.
+    if is_switch && off.contains(&value.to_ascii_lowercase().as_str()) {
+        return arg;
+    }
+    let name: &'static str = name.leak();
+    let arg = arg.env(name).hide_env(true);
+    if is_switch {
+        arg.value_parser(BoolishValueParser::new())
+    } else {
+        arg
+    }
+}
+
+/// The variable of a flag.
+fn variable(flag: &str) -> String {
+    PREFIX.to_owned() + &flag.to_uppercase().replace('-', "_")
+}
+
+fn is_setting(name: &str) -> bool {
+    SettingKey::all()
+        .iter()
+        .any(|key| key.variables().contains(&name))
+}
+
+/// What a variable is set to. An empty one counts as unset, and so does what Kubernetes puts into the environment for a
+/// service called `batchwright`.
+pub fn of_environment(name: &str) -> Option<String> {
+    let value = env::var_os(name)?.to_string_lossy().into_owned();
+    (!value.is_empty() && !value.starts_with("tcp://")).then_some(value)
+}
+
+/// The variable that gave a flag its value, if one did. `flag` may have its value's name behind it.
+pub fn that_sets(flag: &str, words: &[String]) -> Option<String> {
+    let flag = flag.split_whitespace().next()?.strip_prefix("--")?;
+    let name = variable(flag);
+    let long = format!("--{flag}");
+    let is_given = words
+        .iter()
+        .any(|word| word == &long || word.starts_with(&format!("{long}=")));
+    (!is_given && of_environment(&name).is_some()).then_some(name)
+}
+
+/// A warning for each variable of the environment that begins like ours and is unknown.
+pub fn unknown() -> Vec<String> {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ours = names.filter(|name| name.starts_with(PREFIX) && of_environment(name).is_some());
+    let mut ours = ours.peekable();
+    if ours.peek().is_none() {
+        return Vec::new();
+    }
+    let known = known();
+    let unknown = ours.filter(|name| !known.contains(name));
+    unknown.map(|name| warning(&name, &known)).collect()
+}
+
+fn warning(name: &str, known: &[String]) -> String {
+    let closest = known
+        .iter()
+        .min_by_key(|known| strsim::damerau_levenshtein(known, name));
+    let meant = closest.map_or_else(String::new, |name| format!("; did you mean {name}?"));
+    format!("the variable {name} has no meaning{meant}")
+}
+
+fn known() -> Vec<String> {
+    let cli = Cli::command();
+    let commands = cli.get_subcommands();
+    let commands = commands.filter(|command| COMMANDS.contains(&command.get_name()));
+    let flags = commands.flat_map(|command| command.get_arguments().filter_map(Arg::get_long));
+    let settings = SettingKey::all()
+        .iter()
+        .flat_map(|key| key.variables().iter().copied());
+    let others = settings.chain(OTHERS).map(str::to_owned);
+    let mut known: Vec<String> = flags.map(variable).chain(others).collect();
+    known.retain(|name| name.starts_with(PREFIX));
+    known.sort();
+    known.dedup();
+    known
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_of_run_work_and_serve_has_a_variable() {
+        let cli = command(&|_| Some("1".to_owned()));
+        for name in COMMANDS {
+            let flags = cli.find_subcommand(name).unwrap().get_arguments();
+            for flag in flags.filter(|flag| !flag.is_positional()) {
+                let own = variable(flag.get_long().unwrap());
+                let has = flag.get_env().is_some_and(|name| name == own.as_str());
+                assert!(has != is_setting(&own), "{name}: {own}");
+                assert!(known().contains(&own), "{own}");
+            }
+        }
+        let status = cli.find_subcommand("status").unwrap().get_arguments();
+        let named: Vec<_> = status.filter_map(Arg::get_env).collect();
+        assert_eq!(named, ["BATCHWRIGHT_DATA_DIR"]);
+    }
+
+    #[test]
+    fn an_unknown_variable_is_told_from_a_known_one() {
+        let known = known();
+        for (slip, meant) in [
+            ("BATCHWRIGHT_MAX_TOKEN", "BATCHWRIGHT_MAX_TOKENS"),
+            ("BATCHWRIGHT_MODLE", "BATCHWRIGHT_MODEL"),
+            ("BATCHWRIGHT_BULK_STRATEGIES", "BATCHWRIGHT_BULK_STRATEGY"),
+        ] {
+            let warning = warning(slip, &known);
+            let whole = format!("the variable {slip} has no meaning; did you mean {meant}?");
+            assert_eq!(warning, whole);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Flags from the environment, and the log.
+
+use super::common::{Desk, Ended, Running};
+
+fn ended(desk: &Desk, words: &str, variables: &[(&str, &str)]) -> Ended {
+    let mut command = desk.command(words.split(' '));
+    Running::start(command.envs(variables.iter().copied())).wait()
+}
+
+#[test]
+fn a_flag_comes_from_its_variable_unless_it_is_given() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 5);
+    let variables = [
+        ("BATCHWRIGHT_PROVIDER", "extract"),
+        ("BATCHWRIGHT_OUTPUT", "out.jsonl"),
+        ("BATCHWRIGHT_MAX_ITEMS", "2"),
+        ("BATCHWRIGHT_ORDERED", "TRUE"),
+        // Off, so that it does not exclude the schema.
+        ("BATCHWRIGHT_JSON_MODE", "0"),
+        ("BATCHWRIGHT_QUIET", ""),
+    ];
+    ended(&desk, "run in.jsonl", &variables)
+        .expect(0)
+        .says("2 completed");
+    assert_eq!(desk.results("out.jsonl").len(), 2);
+    ended(
+        &desk,
+        "run in.jsonl --max-items 1 --json-schema none.json",
+        &variables,
+    )
+    .expect(2)
+    .says("none.json");
+    ended(&desk, "run in.jsonl --max-items 1", &variables).expect(0);
+    assert_eq!(desk.results("out.jsonl").len(), 3);
+
+    let wrong = ended(&desk, "run in.jsonl", &[("BATCHWRIGHT_MAX_ITEMS", "many")]);
+    wrong
+        .expect(2)
+        .says("BATCHWRIGHT_MAX_ITEMS in the environment sets it");
+    let wrong = ended(
+        &desk,
+        "run in.jsonl --max-items few",
+        &[("BATCHWRIGHT_MAX_ITEMS", "2")],
+    )
+    .expect(2);
+    assert!(
+        !wrong.stderr.contains("in the environment"),
+        "{}",
+        wrong.stderr
+    );
+
+    // One folder for the worker and for those who look at its queue.
+    let folder = [
+        ("BATCHWRIGHT_DATA_DIR", "elsewhere"),
+        ("BATCHWRIGHT_UNTIL_EMPTY", "yes"),
+    ];
+    ended(&desk, "work --provider extract", &folder).expect(0);
+    assert!(desk.exists("elsewhere/llm_jobs.db"));
+    let submitted = ended(&desk, "submit in.jsonl", &folder).expect(0);
+    let shown = ended(&desk, "status --json", &folder).expect(0);
+    assert!(
+        shown.stdout.contains(submitted.stdout.trim()),
+        "{}",
+        shown.stdout
+    );
+}
+
+#[test]
+fn an_unknown_variable_is_warned_about_and_a_log_line_has_its_time() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let words = "run in.jsonl -o out.jsonl --provider extract --log-level WARN";
+    let slip = [("BATCHWRIGHT_MAX_TOKEN", "sk-0123456789")];
+    let warned = ended(&desk, words, &slip).expect(0);
+    let line = warned
+        .stderr
+        .lines()
+        .find(|line| line.contains(" warn: "))
+        .unwrap();
+    let text = line.strip_prefix("batchwright: ").unwrap();
+    let (time, text) = text.split_once(" warn: ").unwrap();
+    assert_eq!(
+        text,
+        "the variable BATCHWRIGHT_MAX_TOKEN has no meaning; did you mean BATCHWRIGHT_MAX_TOKENS?"
+    );
+    assert!(
+        time.len() == 24 && time.ends_with('Z') && time.contains('T'),
+        "{time}"
+    );
+    let quiet = ended(&desk, &words.replace("WARN", "Error"), &slip).expect(0);
+    assert!(!quiet.stderr.contains("BATCHWRIGHT_"), "{}", quiet.stderr);
+}
