@@ -189,7 +189,7 @@ impl CallSettings {
                 }
             }
             None => Concurrency::Fixed(match (caller, self.workers) {
-                (Caller::Worker, Some(slots)) if has_allowance(status) => start.max(slots),
+                (Caller::Worker, Some(slots)) if has_allowance(status.provider) => start.max(slots),
                 _ => start,
             }),
         }
