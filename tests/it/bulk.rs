@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchwright::client::{QuotaKey, Sent};
-use batchwright::files::{PromptSettings, RunOutput};
+use batchwright::client::{PackLimits, QuotaKey, Sent};
+use batchwright::files::{Dedupe, PromptSettings, RunOutput};
 use batchwright::progress::EveryItem;
 use batchwright::{
     Bulk, Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions, FinishReason,
@@ -365,6 +365,55 @@ fn a_background_run_is_an_iterator() {
     let mut outcomes = Bulk::new(client).concurrency(4).spawn(items);
     assert_eq!(outcomes.by_ref().filter(|o| o.is_success()).count(), 50);
     assert_eq!(outcomes.finish().unwrap().completed, 50);
+}
+
+/// Makes no vector of the text `p7`.
+struct OneShort(AtomicUsize);
+
+impl LlmClient for OneShort {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        unreachable!("vectors are asked for")
+    }
+    fn embed(
+        &self,
+        requests: &[&Request],
+        _: &Context,
+    ) -> Result<Vec<Result<Response, Error>>, Error> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let vector = |request: &&Request| match request.id.as_deref() {
+            Some("p7") => Err(Error::new(ErrorKind::Malformed, "none").with_unusable_reply("null")),
+            _ => Ok(Response::vector("short", vec![1.0])),
+        };
+        Ok(requests.iter().map(vector).collect())
+    }
+    fn pack_limits(&self) -> PackLimits {
+        PackLimits {
+            inputs: 128,
+            tokens: u32::MAX,
+        }
+    }
+}
+
+#[test]
+fn a_text_without_a_vector_fails_alone_and_its_call_is_not_made_again() {
+    let texts = || (0..128).map(|i| Request::embedding("text").with_id(format!("p{i}")));
+    let texts: Vec<Request> = texts().collect();
+    let client = OneShort(AtomicUsize::new(0));
+    let run = Bulk::new(&client).concurrency(1).dedupe(Dedupe::Never);
+    let outcomes = run.collect(&texts).unwrap();
+    assert_eq!(client.0.load(Ordering::SeqCst), 1);
+    for (at, outcome) in outcomes.iter().enumerate() {
+        assert_eq!(outcome.is_success(), at != 7);
+    }
+    let summary = Bulk::new(&client)
+        .concurrency(1)
+        .for_each(texts.clone(), |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!((summary.completed, summary.failed), (127, 1));
+    assert_eq!((summary.vectors, summary.unusable), (127, 1));
+    let run = Bulk::new(&client).on_error(ErrorPolicy::StopOnError);
+    let error = run.collect(&texts).unwrap_err();
+    assert!(matches!(error.reason, StopReason::ItemFailed(_)));
 }
 
 #[test]

@@ -204,11 +204,7 @@ impl HttpTransport {
         let (head, body) = reply.into_parts();
         let head = Head::of(head);
         let encoded = Encoding::of(&head.headers).is_some();
-        let most = match is_success(head.status) {
-            true => request.reply_limit.saturating_add(1),
-            // Its status says enough.
-            false => ERROR_LIMIT,
-        };
+        let most = most_of(request, head.status);
         let reading = BodyReader {
             announced: body.content_length(),
             most,
@@ -244,6 +240,15 @@ impl Head {
     }
 }
 
+/// How many bytes are read of a body.
+fn most_of(request: &HttpRequest<'_>, status: u16) -> u64 {
+    match is_success(status) {
+        true => request.reply_limit.saturating_add(1),
+        // Its status says enough.
+        false => ERROR_LIMIT,
+    }
+}
+
 /// The body that a compressed one stands for. A proxy that decompresses may leave the header: text is used
 /// as it came.
 fn decoded(
@@ -255,7 +260,7 @@ fn decoded(
 ) -> Result<Vec<u8>, Error> {
     let reading = BodyReader {
         announced: None,
-        most: request.reply_limit.saturating_add(1),
+        most: most_of(request, status),
         encoded: false,
         share: request.memory,
         ctx,

@@ -56,7 +56,7 @@ impl HeadWatch {
         room[..piece].copy_from_slice(&self.pending[..piece]);
         buffers.input_appended(piece);
         self.pending.drain(..piece);
-        true
+        piece > 0
     }
 
     /// Looks at what has come. Returns the headers of a large head once it is complete.
@@ -104,10 +104,14 @@ impl HeadWatch {
             if !input.starts_with(&b"HTTP/1."[..input.len().min(7)]) {
                 return State::Done;
             }
-            match end_of_head(input) {
-                Some(end) if is_interim(&input[..end]) => buffers.input_consume(end),
-                Some(end) if lines(&input[..end]).count() <= UREQ_LINES => return State::Done,
-                None if has_room => return State::Waiting,
+            let end = end_of_head(input);
+            let head = &input[..end.unwrap_or(input.len())];
+            // ureq counts the lines of a head that is not complete, too.
+            let is_small = lines(head).count() <= UREQ_LINES;
+            match end {
+                Some(end) if is_interim(head) => buffers.input_consume(end),
+                Some(_) if is_small => return State::Done,
+                None if is_small && has_room => return State::Waiting,
                 _ => return State::Collecting(Vec::new()),
             }
         }

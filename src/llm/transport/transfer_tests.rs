@@ -5,6 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 use super::*;
 use crate::llm::transport::Transport;
 
@@ -351,4 +354,55 @@ fn a_reply_that_is_kept_does_not_come_drop_by_drop_for_ever() {
         assert_eq!(error.sent(), Sent::Maybe);
         served.join().unwrap();
     }
+}
+
+#[test]
+fn a_compressed_download_is_decoded_and_a_damaged_one_may_be_tried_again() {
+    let text = b"{\"custom_id\": \"1\"}\n".repeat(20_000);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&text).unwrap();
+    let whole = encoder.finish().unwrap();
+    for end in [whole.len(), whole.len() - 9] {
+        let body = whole[..end].to_vec();
+        let (base, served) = server(move |mut stream| {
+            request(&stream);
+            let head = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length";
+            write!(stream, "{head}: {}\r\n\r\n", body.len()).unwrap();
+            stream.write_all(&body).unwrap();
+        });
+        let mut sink = Vec::new();
+        let reply = download(&base, LONG, &mut sink);
+        match end == whole.len() {
+            true => {
+                reply.unwrap();
+                assert!(sink == text);
+            }
+            false => {
+                let error = reply.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Transient);
+                assert!(
+                    error.message().contains("its gzip data is damaged"),
+                    "{error}"
+                );
+            }
+        }
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn a_compressed_reply_to_a_step_of_a_batch_is_decoded() {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(b"{\"id\": \"file-1\"}").unwrap();
+    let body = encoder.finish().unwrap();
+    let (base, served) = server(move |mut stream| {
+        request(&stream);
+        let many = "x-note: 1\r\n".repeat(200);
+        let head = format!("HTTP/1.1 200 OK\r\n{many}content-encoding: gzip\r\ncontent-length");
+        write!(stream, "{head}: {}\r\n\r\n", body.len()).unwrap();
+        stream.write_all(&body).unwrap();
+    });
+    let reply = upload(&base, &mut &b"{}"[..], 2).unwrap();
+    assert_eq!(reply.body, b"{\"id\": \"file-1\"}");
+    served.join().unwrap();
 }

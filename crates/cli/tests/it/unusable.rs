@@ -109,6 +109,46 @@ fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
 }
 
 #[test]
+fn a_broken_vector_fails_its_own_text_in_one_call_wherever_the_run_goes() {
+    let entry = |vector: &str| format!(r#"{{"embedding":{vector}}}"#);
+    let vectors = ["[1,2]", "null", "[3,4]", "[5,6]"].map(entry);
+    let server = Server::new(format!(r#"{{"data":[{}]}}"#, vectors.join(",")));
+    let check = |lines: Vec<Value>| {
+        assert_eq!(lines.len(), 4);
+        for line in lines {
+            let error = &line["error"];
+            assert_eq!(line["success"] == true, error.is_null());
+            assert_eq!(line["embedding"].is_null(), !error.is_null());
+            if !error.is_null() {
+                assert_eq!(
+                    (&error["raw"], &error["unusable_reply"]),
+                    (&json!("null"), &json!(true))
+                );
+            }
+        }
+    };
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 4);
+    let ended = server
+        .run(&desk, &format!("{WORDS} --task embed"))
+        .expect(3);
+    ended.says("3 completed, 1 failed");
+    assert_eq!(server.calls(), 1);
+    check(desk.results("out.jsonl"));
+
+    let id = queue::submit(&desk, "in.jsonl --task embed --model m");
+    let config = LlmConfig::new("custom").base_url(&server.url).model("m");
+    let worker = Worker::new(&queue::queue(&desk))
+        .scale(WorkerScale::fixed(1))
+        .until_empty(true)
+        .embeddings(Route::new(config.client().unwrap()));
+    worker.run().unwrap();
+    assert_eq!(server.calls(), 2);
+    let ended = queue::plain(&desk, &format!("results {id} --keep")).expect(3);
+    check(super::common::results(&ended.stdout));
+}
+
+#[test]
 fn pictures_are_bought_once_and_kept_until_somebody_asks_again() {
     let (desk, first, fallback) = (Desk::new(), Server::new(picture()), Server::new("{}"));
     desk.prompts("in.jsonl", 4);
