@@ -85,8 +85,9 @@ impl HeadWatch {
         let head = std::mem::take(head);
         if is_interim(&head) {
             self.state = State::Waiting;
+            // All of it fits: it came in one read, and the buffer is empty.
             self.refill(buffers);
-            return Ok(None);
+            return self.look(buffers);
         }
         self.state = State::Done;
         let (large, short) = shortened(&head);
