@@ -77,6 +77,7 @@ impl Checkpoint {
             repeated,
             is_kept_otherwise,
             flags,
+            restored,
             mut output,
             plan,
             options,
@@ -84,7 +85,7 @@ impl Checkpoint {
         if let OpenOutput::File(file) = &mut output {
             file.mend()?;
         }
-        output.write_flags(&flags)?;
+        output.write_flags(&flags, &restored)?;
         let started = SystemClock.now();
         let mut tally = Tally::new(plan.total, started);
         plan.count_before(&options, &index, &mut tally);

@@ -1,7 +1,5 @@
 //! A run from prompts to result lines, resumable by its output file.
 
-use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
@@ -17,26 +15,28 @@ use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::answered::{self, Answered, remember};
+use super::answered::{self, Answered};
 use super::backlog::FileBacklog;
 use super::compact::compact;
 use super::equals::Equals;
 use super::file_runner::file_runner;
 use super::file_turn::RunEnvironment;
-use super::input::{AttachedFiles, FileIndex, InputFile, Matching, is_automatic};
+use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
 use super::kept;
 use super::lines::call_for_lines;
 use super::list::{Item as ListItem, ListBacklog, feed};
-use super::open_output::{OpenOutput, Opened, open, refuse_same_file};
+use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{PromptSource, Prompts, RequestKind};
-use super::results::ResultsFile;
 use super::results::superseded::SupersededFlags;
 use super::reuse::{AnswerStore, Reuse, Wanted};
-use super::run_settings::{RunSettings, names_settings};
 use super::shared::SharedFile;
 use super::stream::{self, Previous, StreamItem};
 use crate::engine::pack::Pack;
+
+mod prepare;
+
+use prepare::{prepare_file, prepare_stream};
 
 /// A run from prompts to result lines. Prepared first, so that whatever is wrong shows before
 /// anything is spent.
@@ -66,6 +66,8 @@ enum Prepared {
         /// Lines of earlier runs may say something else of their rows than they should.
         is_kept_otherwise: bool,
         flags: SupersededFlags,
+        /// Places of answers in the archive that are taken back.
+        restored: Vec<u64>,
         attached: AttachedFiles,
     },
     Stream {
@@ -83,6 +85,7 @@ pub(super) struct Parts {
     pub repeated: bool,
     pub is_kept_otherwise: bool,
     pub flags: SupersededFlags,
+    pub restored: Vec<u64>,
     pub output: OpenOutput,
     pub plan: RunPlan,
     pub options: FileRunOptions,
@@ -193,6 +196,7 @@ impl<'a> FileRun<'a> {
             repeated,
             is_kept_otherwise,
             flags,
+            restored,
             ..
         } = self.prompts
         else {
@@ -204,6 +208,7 @@ impl<'a> FileRun<'a> {
             repeated,
             is_kept_otherwise,
             flags,
+            restored,
             output: self.output,
             plan: self.plan,
             options: self.options,
@@ -332,9 +337,10 @@ impl<'a> FileRun<'a> {
                 repeated,
                 is_kept_otherwise,
                 flags,
+                restored,
                 ..
             } => {
-                self.output.write_flags(&flags)?;
+                self.output.write_flags(&flags, &restored)?;
                 if !flags.all_right() {
                     // The lines have moved.
                     let embeds = task == RequestTask::Embed;
@@ -444,130 +450,4 @@ impl<'a> FileRun<'a> {
             }
         }
     }
-}
-
-fn prepare_file(
-    prompts: Prompts,
-    output: RunOutput,
-    options: &FileRunOptions,
-    plan: &mut RunPlan,
-    compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
-) -> Result<(Prepared, OpenOutput), FileRunError> {
-    let PromptSource::File(mut checked) = prompts.source else {
-        unreachable!("asked for files only");
-    };
-    let (mut matched, mut says_input) = (0, false);
-    let mut flags = SupersededFlags::default();
-    let settings = RunSettings::of(&prompts.settings.0);
-    let mut differing: HashMap<String, u64> = HashMap::new();
-    let embeds = prompts.settings.0.task == RequestTask::Embed;
-    let output = match open(output, options)? {
-        Opened::Writer(writer) => OpenOutput::Writer(writer),
-        Opened::File(path) => {
-            let mut inputs = checked.input.names();
-            inputs.try_for_each(|input| refuse_same_file(&path, Path::new(input)))?;
-            plan.resumable = true;
-            let (models, vectors) = (&mut plan.models_before, &mut plan.vectors_before);
-            let superseded = &mut plan.superseded;
-            let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
-                let prefix = line.prefix(options.redo_extracts);
-                let found = checked.items.match_line(&line.id, prefix, line.ended());
-                if found != super::input::Match::Unknown {
-                    matched += 1;
-                    says_input |= line.input.is_some();
-                }
-                let outdated = found == super::input::Match::Changed;
-                *superseded += u64::from(outdated && line.success);
-                let unnamed = found == super::input::Match::Unknown && is_automatic(&line.id);
-                if (outdated || unnamed) && line.is_paid_answer() {
-                    let differs = settings.changed_since(line.settings.as_deref());
-                    // An item without an id is another one for another request: only its settings tell.
-                    if outdated || names_settings(&differs) {
-                        *differing.entry(differs).or_default() += 1;
-                    }
-                }
-                let unknown = found == super::input::Match::Unknown;
-                flags.next(line.superseded, outdated || (unknown && line.superseded));
-                if embeds && found == super::input::Match::Done {
-                    remember(vectors, line.provider.clone().zip(line.model.clone()));
-                }
-                if line.success && found != super::input::Match::Unknown {
-                    remember(models, line.model);
-                }
-            })?;
-            OpenOutput::File(file.of_run(settings, !options.drop_superseded))
-        }
-    };
-    let is_renamed = checked.items.is_renamed();
-    let bad = checked.items.totals().bad;
-    compare(&mut checked.items).map_err(FileRunError::Output)?;
-    let attached = std::mem::take(&mut checked.items.attached);
-    let index = checked.items.finish();
-    let tally = index.tally();
-    let total = index.len() as u64;
-    plan.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
-    let found = answered::find(&index, &checked.kinds, &output, options, embeds, plan);
-    let (equals, answered) = found.map_err(FileRunError::Output)?;
-    answered.tell(plan, &equals, &index, options);
-    plan.total = Some(total);
-    plan.done = tally.done;
-    plan.failed_before = tally.failed;
-    plan.unusable_before = tally.unusable;
-    plan.changed = tally.changed;
-    let unnamed = tally.new.min(tally.automatic);
-    plan.differing = differing_items(differing, tally.changed + unnamed);
-    plan.foreign = tally.unknown_lines;
-    plan.without_id = tally.automatic;
-    plan.bad_rows = bad;
-    let prepared = Prepared::File {
-        is_kept_otherwise: says_input || is_renamed || checked.input.keeps() && matched > 0,
-        input: checked.input,
-        index: Arc::new(index),
-        kinds: checked.kinds,
-        equals,
-        answered,
-        output_cap: prompts.settings.output_cap(),
-        task: prompts.settings.0.task,
-        repeated: matched > tally.done + tally.failed + tally.unusable + tally.changed,
-        flags,
-        attached,
-    };
-    Ok((prepared, output))
-}
-
-/// The reasons with their counts of paid answers, the most frequent first, for at most so many items: an item may
-/// have several earlier answers.
-fn differing_items(answers: HashMap<String, u64>, items: u64) -> Vec<(String, u64)> {
-    let mut reasons: Vec<(String, u64)> = answers.into_iter().collect();
-    reasons.sort_unstable_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
-    let mut left = items;
-    for (_, count) in &mut reasons {
-        *count = (*count).min(left);
-        left -= *count;
-    }
-    reasons.retain(|(_, count)| *count > 0);
-    reasons
-}
-
-fn prepare_stream(
-    prompts: Prompts,
-    output: RunOutput,
-    options: &FileRunOptions,
-    plan: &mut RunPlan,
-) -> Result<(Prepared, OpenOutput), FileRunError> {
-    let mut previous = Previous::new(options.redo_extracts);
-    let output = match open(output, options)? {
-        Opened::Writer(writer) => OpenOutput::Writer(writer),
-        Opened::File(path) => {
-            plan.resumable = true;
-            let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
-                previous.add(&line);
-            })?;
-            let settings = RunSettings::of(&prompts.settings.0);
-            OpenOutput::File(file.of_run(settings, !options.drop_superseded))
-        }
-    };
-    previous.seal();
-    let prompts = Box::new(prompts);
-    Ok((Prepared::Stream { prompts, previous }, output))
 }

@@ -22,10 +22,16 @@ pub(super) enum OpenOutput {
 }
 
 impl OpenOutput {
-    /// Marks what the input has changed since.
-    pub(super) fn write_flags(&mut self, flags: &SupersededFlags) -> Result<(), Error> {
+    /// Marks what the input has changed since, and takes answers back from these places of the archive.
+    pub(super) fn write_flags(
+        &mut self,
+        flags: &SupersededFlags,
+        restored: &[u64],
+    ) -> Result<(), Error> {
         match self {
-            Self::File(file) => file.write_flags(flags),
+            Self::File(file) => file
+                .write_flags(flags)
+                .and_then(|()| file.restore(restored)),
             Self::Writer(_) | Self::Closed => Ok(()),
         }
     }

@@ -109,6 +109,9 @@ pub struct RunPlan {
     /// that changed (`template`, `system`, `schema`, `model`, `parameters`), `row` if the input changed, or `request` if
     /// the output does not carry the earlier settings; each with its number of items. Not known for a stream.
     pub differing: Vec<(String, u64)>,
+    /// Of the finished items, those whose answer an earlier run moved to `OUTPUT.superseded.jsonl`: it is taken back. Not
+    /// known for a stream, which takes none back.
+    pub restored: u64,
     /// Results of items that this input does not have; they are kept.
     pub foreign: u64,
     /// Items without an id of their own. Theirs is made of all that their request says, so that a

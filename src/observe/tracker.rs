@@ -296,13 +296,13 @@ mod tests {
         assert!(tracker.progress_at(seconds(6.0)).eta.is_some());
         tracker.set_total(Some(1000));
         assert_eq!(tracker.progress_at(seconds(6.0)).eta, None);
-        tracker.update_at(seconds(6.0), 9, 1);
-        assert!(tracker.progress_at(seconds(6.0)).eta.is_some());
+        tracker.update_at(seconds(7.0), 9, 1);
+        assert!(tracker.progress_at(seconds(7.0)).eta.is_some());
         tracker.set_total(None);
-        let info = tracker.progress_at(seconds(6.0));
+        let info = tracker.progress_at(seconds(7.0));
         assert_eq!((info.eta, info.percent), (None, None));
         assert_eq!(info.success_rate, Some(0.9));
         tracker.set_total(Some(2));
-        assert_eq!(tracker.progress_at(seconds(6.0)).eta, Some(Duration::ZERO));
+        assert_eq!(tracker.progress_at(seconds(7.0)).eta, Some(Duration::ZERO));
     }
 }

@@ -273,6 +273,15 @@ impl Matching {
         found
     }
 
+    /// True for an item that asks the same and that the output has no answer to.
+    pub(crate) fn lacks_answer(&self, id: &str, request_hash_prefix: u64) -> bool {
+        let found = self.find_same(id, request_hash_prefix);
+        let entry = found.map(|(at, _)| &self.entries[at]);
+        entry.is_some_and(|entry| {
+            entry.request == request_hash_prefix && !entry.is_bad() && entry.state() != State::Done
+        })
+    }
+
     /// The record that a result belongs to, be it of another sample than the input asks for.
     pub(crate) fn record_of(&self, id: &str, request_hash_prefix: u64) -> Option<RecordOf> {
         let found = self.find(id);

@@ -1,13 +1,16 @@
-//! Paid answers that a compaction removes from an output: kept in a file beside it, `OUTPUT.superseded.jsonl`.
+//! Paid answers that a compaction removes from an output: kept in a file beside it, `OUTPUT.superseded.jsonl`, and taken
+//! back if their requests are asked again.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{PreviousLine, ResultsFile};
+use super::{LONGEST_LINE, PreviousLine, ResultsFile, each_line, trouble};
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 use crate::bulk::input::Fields;
@@ -63,6 +66,56 @@ impl ResultsFile {
         Ok(())
     }
 
+    /// Hands every line of the archive to `visit` with its place. An archive that cannot be read has none.
+    pub(crate) fn archived(&self, visit: &mut dyn FnMut(PreviousLine, u64)) {
+        let Some(archive) = self.open_archive() else {
+            return;
+        };
+        let read = each_line(&archive, &mut |line, at, _, _| {
+            if let Ok(line) = serde_json::from_slice(line) {
+                visit(line, at);
+            }
+            Ok(())
+        });
+        if read.is_err() {
+            let path = self.archive_path();
+            log::warn!("{}: earlier answers cannot be read", path.display());
+        }
+    }
+
+    /// Appends the answers at these places of the archive again.
+    pub(crate) fn restore(&mut self, places: &[u64]) -> Result<(), Error> {
+        let Some(archive) = self.open_archive().filter(|_| !places.is_empty()) else {
+            return Ok(());
+        };
+        let mut archive = BufReader::new(archive);
+        let path = self.path.clone();
+        let failed = |error: io::Error| {
+            let what = "cannot take back the answers in its archive";
+            trouble(&path, what, &error)
+        };
+        let (mut line, mut lines) = (String::new(), String::new());
+        for (i, place) in places.iter().enumerate() {
+            line.clear();
+            let found = archive.seek(SeekFrom::Start(*place));
+            let read = found.and_then(|_| archive.by_ref().take(LONGEST_LINE).read_line(&mut line));
+            read.map_err(failed)?;
+            lines.push_str(&result_of(line.trim()));
+            lines.push_str("}\n");
+            if lines.len() >= CHUNK_BYTES || i + 1 == places.len() {
+                self.append_io(lines.as_bytes()).map_err(failed)?;
+                lines.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn open_archive(&self) -> Option<File> {
+        File::open(self.archive_path())
+            .ok()
+            .filter(|_| self.archives)
+    }
+
     fn archive_path(&self) -> PathBuf {
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(".superseded.jsonl");
@@ -93,6 +146,10 @@ fn result_of(line: &str) -> String {
 }
 
 fn reason(settings: &RunSettings, line: &str) -> String {
-    let known = serde_json::from_str::<PreviousLine>(line).ok();
-    settings.changed_since(known.and_then(|line| line.settings).as_deref())
+    match serde_json::from_str::<PreviousLine>(line) {
+        // Lines of changed requests are marked before the first call.
+        Ok(line) if !line.superseded => "answered again".to_owned(),
+        Ok(line) => settings.changed_since(line.settings.as_deref()),
+        Err(_) => settings.changed_since(None),
+    }
 }

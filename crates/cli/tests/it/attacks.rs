@@ -53,10 +53,14 @@ impl Liar {
     }
 
     fn run(&self, desk: &Desk, words: &str) -> Ended {
+        self.start(desk, words).wait()
+    }
+
+    fn start(&self, desk: &Desk, words: &str) -> Running {
         let words = format!("run --provider custom --model m -j 1 {words}");
         let mut command = desk.command(words.split_whitespace());
         command.env("CUSTOM_LLM_BASE_URL", &self.url);
-        Running::start(command.env("CUSTOM_LLM_API_KEY", KEY)).wait()
+        Running::start(command.env("CUSTOM_LLM_API_KEY", KEY))
     }
 }
 
@@ -206,6 +210,20 @@ fn an_absurd_usage_costs_neither_the_answer_nor_the_pace() {
         let pause = Duration::from_secs(20);
         assert!(ended.took < pause, "{usage}: {:?}", ended.took);
     }
+}
+
+#[test]
+fn a_pause_for_many_tokens_is_not_reported_as_the_providers() {
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 2);
+    let usage = r#"{"prompt_tokens":3000000,"completion_tokens":7}"#;
+    let liar = Liar::saying(answer("\"fine\"", usage));
+    let running = liar.start(&desk, "in.jsonl -o out.jsonl --tpm 100000");
+    running.hears("tokens per minute are used up for");
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    assert!(!ended.stderr.contains("asked to wait"), "{}", ended.stderr);
+    assert_eq!(desk.ids("out.jsonl").len(), 1);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod already_submitted;
 mod confirm;
 mod earlier_run;
 mod execute;
+mod plan;
 mod prepare;
 mod preview;
 mod report;

@@ -9,11 +9,11 @@ use batchwright::plan::Concurrency;
 use batchwright::{FileRun, FileRunOptions, Prompts, Request, Settings};
 use serde_json::Value;
 
-use super::preview;
 use super::resolve::{Resolved, may_lack};
 use super::run_queue::RunQueue;
-use super::summary::{self, Setup};
+use super::summary::Setup;
 use super::via_queue::ViaQueue;
+use super::{plan, preview};
 use crate::args::run::RunArgs;
 use crate::data_dir::data_dir;
 use crate::display;
@@ -257,10 +257,10 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
         session.say("the output is not a regular file: this run cannot be resumed");
     }
     if let Some(total) = plan.total {
-        session.say(summary::plan_line(plan, total));
-        let differing = summary::differing_line(args, plan);
+        session.say(plan::plan_line(plan, total));
+        let differing = plan::differing_line(args, plan);
         differing.iter().for_each(|line| session.say(line));
-        let unusable = summary::unusable_line(args, plan);
+        let unusable = plan::unusable_line(args, plan);
         unusable.iter().for_each(|line| session.say(line));
     }
 }

@@ -6,6 +6,7 @@ use batchwright::StopReason;
 use batchwright::files::RunReport;
 
 use super::execute::Ended;
+use super::plan;
 use super::prepare::Prepared;
 use super::summary::{self, QueueFacts};
 use crate::args::run::RunArgs;
@@ -25,7 +26,7 @@ pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
         }
         _ => None,
     };
-    summary::print_dry_run(args, plan, (&prepared.setup, &prepared.shown), tokens)
+    plan::print_dry_run(args, plan, (&prepared.setup, &prepared.shown), tokens)
 }
 
 pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {

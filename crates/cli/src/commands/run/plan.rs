@@ -1,0 +1,198 @@
+//! The lines of a run about itself at its beginning: its plan, and what a dry run has found out.
+
+use std::collections::BTreeMap;
+
+use batchwright::Strategy;
+use batchwright::files::RunPlan;
+use serde_json::Value;
+
+use super::summary::Setup;
+use crate::args::run::RunArgs;
+use crate::args::shared::TaskArg;
+use crate::display;
+use crate::exit::Exit;
+use crate::format::count;
+use crate::provider::in_flight;
+use crate::stdout;
+
+const FOREIGN_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
+    new items; give ids to replace them, or name a new output)";
+
+const WITHOUT_IDS: &str = "without an id: theirs is a fingerprint of the request (a field \"id\", or \
+    --id-column NAME, gives better ones)";
+
+/// What is to be done.
+pub fn plan_line(plan: &RunPlan, total: u64) -> String {
+    let mut parts = Vec::new();
+    let mut part = |n: u64, what: &str| {
+        if n > 0 {
+            parts.push(format!("{} {what}", count(n)));
+        }
+    };
+    part(plan.done, "finished before");
+    part(plan.failed_before, "failed before");
+    part(plan.unusable_before, "with unusable replies");
+    part(plan.changed, "changed");
+    let foreign = match plan.without_id {
+        0 => "results of other items kept",
+        _ => FOREIGN_WITHOUT_IDS,
+    };
+    part(plan.foreign, foreign);
+    let bad_rows = match plan.bad_rows {
+        1 => "bad row that is not sent",
+        _ => "bad rows that are not sent",
+    };
+    part(plan.bad_rows, bad_rows);
+    part(plan.under_way, "under way");
+    part(plan.to_collect, "done, to be collected");
+    part(plan.to_send.unwrap_or(0), "to send");
+    part(plan.equal, "answered with equal ones");
+    part(plan.answered, "answered by earlier results of equal ones");
+    part(
+        plan.unusable_equal,
+        "equal to ones with unusable replies, not sent",
+    );
+    if plan.to_send == Some(0) {
+        parts.push("nothing to send".to_owned());
+    }
+    let mut line = format!("{} items: {}", count(total), parts.join(", "));
+    if plan.without_id > 0 && plan.done + plan.failed_before + plan.foreign == 0 {
+        line.push_str(&format!("; {} {WITHOUT_IDS}", count(plan.without_id)));
+    }
+    if plan.restored > 0 {
+        let n = count(plan.restored);
+        line.push_str(&format!(
+            "; {n} answers are taken back from the superseded ones"
+        ));
+    }
+    match plan.superseded {
+        0 => {}
+        1 => line.push_str("; 1 earlier answer is superseded"),
+        n => line.push_str(&format!("; {} earlier answers are superseded", count(n))),
+    }
+    line
+}
+
+/// Says why items are sent again that have an answer, and what happens to that.
+pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
+    let output = args.output.as_ref()?;
+    let items: u64 = plan.differing.iter().map(|(_, items)| items).sum();
+    let reasons: Vec<String> = match &plan.differing[..] {
+        [] => return None,
+        [(only, _)] => vec![only.clone()],
+        several => {
+            let counted = several.iter();
+            counted
+                .map(|(reason, items)| format!("{} {reason}", count(*items)))
+                .collect()
+        }
+    };
+    let answers = match (plan.changed, args.drop_superseded) {
+        (0, _) => "their earlier answers stay in the output".to_owned(),
+        (_, true) => "their earlier answers are deleted when the run ends".to_owned(),
+        (_, false) => format!(
+            "their earlier answers move to {}.superseded.jsonl when the run ends",
+            output.display()
+        ),
+    };
+    Some(format!(
+        "{} of {} requests differ from those answered before: {}; {answers}",
+        count(items),
+        count(plan.total.unwrap_or(items)),
+        reasons.join(", "),
+    ))
+}
+
+/// Says what happens to items whose reply was paid for and cannot be used.
+pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
+    let items = plan.unusable_before + plan.unusable_equal;
+    let n = count(items);
+    (items > 0).then(|| match args.ask_again {
+        true => format!(
+            "{n} items have replies that were paid for and cannot be read; they are sent, and paid \
+             for, again"
+        ),
+        false => format!(
+            "{n} items have replies that were paid for and cannot be read; --ask-again sends them again"
+        ),
+    })
+}
+
+/// What a dry run has found out.
+pub fn print_dry_run(
+    args: &RunArgs,
+    plan: &RunPlan,
+    (setup, shown): (&Setup, &[Value]),
+    tokens: Option<u64>,
+) -> Exit {
+    let mut exit = Exit::Success;
+    let concurrency = setup.concurrency;
+    // Of vectors many share a call, so that none may be saved.
+    let saved = |items: u64| match args.prompt.task {
+        TaskArg::Embed => 0,
+        _ => items,
+    };
+    let by_equals = saved(plan.equal + plan.answered + plan.unusable_equal);
+    let by_reuse = saved(plan.reusable);
+    if args.json {
+        let mut value = serde_json::json!({
+            "total": plan.total,
+            "finished_before": plan.done,
+            "failed_before": plan.failed_before,
+            "unusable_before": plan.unusable_before,
+            "changed": plan.changed,
+            "superseded": plan.superseded,
+            "restored": plan.restored,
+            "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "bad_rows": plan.bad_rows,
+            "under_way": plan.under_way,
+            "to_collect": plan.to_collect,
+            "to_send": plan.to_send,
+            "equal": plan.equal,
+            "answered_by_earlier_results": plan.answered,
+            "unusable_equal": plan.unusable_equal,
+            "reusable": plan.reusable,
+            "calls_saved": by_equals + by_reuse,
+            "estimated_input_tokens": tokens,
+            "concurrency": concurrency.start(),
+            "max_concurrency": concurrency.most(),
+            "strategy": setup.strategy.strategy,
+            "fallback_reason": setup.strategy.fallback_reason,
+        });
+        if args.shown_requests.is_some() {
+            value["requests"] = shown.into();
+        }
+        exit = stdout::json(&value, exit);
+    } else {
+        for request in shown {
+            exit = stdout::json(request, exit);
+        }
+    }
+    if args.show.say.quiet {
+        return exit;
+    }
+    let to_send = plan.to_send.map_or_else(
+        || "every line".to_owned(),
+        |n| format!("{} items", count(n)),
+    );
+    let tokens = tokens.map_or_else(String::new, |n| {
+        format!(", about {} input tokens", count(n))
+    });
+    let how = match setup.strategy.strategy {
+        Strategy::Sync => in_flight(concurrency),
+        Strategy::Batch => "in batches".to_owned(),
+    };
+    let mut line = format!("dry run: would send {to_send}{tokens}, {how}");
+    for (calls, by) in [
+        (by_equals, "equal prompts"),
+        (by_reuse, "answers of earlier runs"),
+    ] {
+        match calls {
+            0 => {}
+            1 => line.push_str(&format!("; {by} save 1 call")),
+            n => line.push_str(&format!("; {by} save {} calls", count(n))),
+        }
+    }
+    display::say(&format!("{line}; nothing was sent"));
+    exit
+}
