@@ -158,7 +158,7 @@ pub struct CommandResult {
 
 /// A command and what became of it.
 ///
-/// In JSON it is one flat object: `id`, `success` (whether it ended with exit code 0), `seq`, `command` (the words), `text`, `file`, `line`, `status`, `attempts`,
+/// In JSON it is one flat object: `id`, `seq`, `success` (whether it ended with exit code 0), `command` (the words), `text`, `file`, `line`, `status`, `attempts`,
 /// `result` (`exit_code`, `signal`, `start` in milliseconds since 1970, `duration_ms`, `stdout`, `stderr`,
 /// `stdout_bytes`, `stderr_bytes`, `stdout_file`, `stderr_file`, `truncated`) and `error` (`kind`, `message`).
 /// Text has U+FFFD for what is not UTF-8. Then, and only then, the bytes themselves are there in base64:
@@ -229,8 +229,8 @@ impl JobRecord {
 #[derive(Serialize)]
 struct RecordLine<'a> {
     id: &'a str,
-    success: bool,
     seq: u64,
+    success: bool,
     command: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     command_base64: Option<Vec<String>>,
@@ -279,8 +279,8 @@ impl Serialize for JobRecord {
         let file = self.job.file();
         RecordLine {
             id: &self.job.id(),
-            success: self.status == JobStatus::Completed,
             seq: self.job.seq(),
+            success: self.status == JobStatus::Completed,
             command_base64: is_bytes.then(|| words.iter().map(bytes).collect()),
             command: words
                 .iter()

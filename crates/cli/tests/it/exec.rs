@@ -595,3 +595,45 @@ fn bytes_that_are_no_text_are_kept_in_base64() {
 fn a_killed_run_goes_on_and_finished_commands_do_not_run_again() {
     killed(300, 3);
 }
+
+#[test]
+fn the_summary_as_json_needs_no_file_and_results_become_a_table() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "echo one\nls missing-file\n");
+    let words = "exec jobs.txt -j 1 --quiet --sandbox off";
+    let ended = desk.plain(&format!("{words} --json")).expect(3);
+    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(summary["summary"]["completed"], 1);
+    assert_eq!(summary["summary"]["failed"], 1);
+    assert!(ended.stderr.starts_with("one\n"), "{}", ended.stderr);
+
+    desk.plain(&format!("{words} -o jobs.jsonl")).expect(3);
+    for table in ["jobs.csv", "jobs.xlsx", "jobs.parquet", "jobs.db"] {
+        let export = format!("export jobs.jsonl -o {table}");
+        desk.plain(&export).expect(0).says("2 rows");
+    }
+    let table = rusqlite::Connection::open(desk.path("jobs.db")).unwrap();
+    let query =
+        "SELECT id, text, success, status, exit_code, stdout, error_kind FROM results ORDER BY id";
+    let mut rows = table.prepare(query).unwrap();
+    let rows = rows.query_map([], |row| {
+        let command: (String, String) = (row.get(0)?, row.get(1)?);
+        let end: (bool, String, i64) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        let rest: (String, Option<String>) = (row.get(5)?, row.get(6)?);
+        Ok((command, end, rest))
+    });
+    let rows: Vec<_> = rows.unwrap().map(Result::unwrap).collect();
+    let text = str::to_owned;
+    assert_eq!(
+        rows[0],
+        (
+            (text("1"), text("echo one")),
+            (true, text("completed"), 0),
+            (text("one\n"), None)
+        )
+    );
+    let (command, end, (stdout, kind)) = &rows[1];
+    assert_eq!(command, &(text("2"), text("ls missing-file")));
+    assert_eq!((end.0, &*end.1), (false, "failed"));
+    assert_eq!((&**stdout, kind.as_deref()), ("", Some("exit")));
+}

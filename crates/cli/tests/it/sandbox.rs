@@ -439,7 +439,7 @@ fn exec_says_what_commands_may_and_could_not_do() {
     };
     let (wide, reminder) = (
         "may write to all of",
-        "had no network and could write only below",
+        "had no network (--net), could write only below",
     );
     let failed = run("exec --sandbox on -- ls ::: missing", 3);
     assert!(
@@ -502,6 +502,15 @@ fn exec_confines_and_says_what_was_refused() {
     );
     let spun = exec(&desk, "--cpu 1", "while :; do :; done", 3);
     assert_eq!(spun["error"]["kind"], "limit", "{spun}");
+    let names = |record: &serde_json::Value, flag: &str| {
+        let message = record["error"]["message"].as_str().unwrap();
+        assert!(message.contains(flag), "{message}");
+    };
+    names(&spun, "--cpu SECONDS allows more");
+    // The last command of the pipe does not read, so that the one before it keeps what it has.
+    let full = "head -c 100000000 /dev/zero | tail | sleep 600";
+    let full = exec(&desk, "--sandbox off --max-memory 20M", full, 3);
+    names(&full, "--max-memory SIZE allows more");
     let off = exec(
         &desk,
         "--sandbox off --max-file 1K",
@@ -509,6 +518,7 @@ fn exec_confines_and_says_what_was_refused() {
         3,
     );
     assert_eq!(off["error"]["kind"], "limit", "{off}");
+    names(&off, "--max-file SIZE allows more");
 }
 
 #[test]
