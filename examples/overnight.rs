@@ -45,7 +45,7 @@ fn main() -> Result<()> {
 
 /// Ends when all is at the provider.
 fn night(file: &str) -> Result<()> {
-    let queue = JobQueue::open(QUEUE.as_ref())?;
+    let queue = JobQueue::open(QUEUE)?;
     let process = match known()? {
         Some(process) => process,
         None => named()?,
@@ -75,7 +75,7 @@ fn night(file: &str) -> Result<()> {
 
 /// Ends when every prompt has its answer.
 fn morning() -> Result<()> {
-    let queue = JobQueue::open(QUEUE.as_ref())?;
+    let queue = JobQueue::open(QUEUE)?;
     let Some(process) = known()? else {
         println!("nothing was handed over");
         return Ok(());

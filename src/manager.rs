@@ -249,7 +249,8 @@ impl LlmManager {
 
     /// The folder whose `llm_jobs.db` holds what is in batches, and in whose `quotas` all limits are shared
     /// with other programs. Default: none, so that [`run_bulk`](Self::run_bulk) refuses the batch strategy.
-    pub fn data_dir(mut self, folder: &Path) -> Self {
+    pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
+        let folder = folder.as_ref();
         self.options.data_dir = Some(folder.to_owned());
         self
     }

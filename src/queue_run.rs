@@ -82,7 +82,8 @@ impl QueueRun {
     ///
     /// # Errors
     /// When its folder is not there, or its sidecar cannot be read.
-    pub fn process_of(output: &Path) -> io::Result<ProcessId> {
+    pub fn process_of(output: impl AsRef<Path>) -> io::Result<ProcessId> {
+        let output = output.as_ref();
         if let Some((sidecar, _)) = Sidecar::find(output, None).map_err(io::Error::other)? {
             return Ok(sidecar.process_id);
         }

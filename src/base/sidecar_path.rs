@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// When the output's folder is not there.
-pub fn sidecar_path(output: &Path) -> io::Result<PathBuf> {
+pub fn sidecar_path(output: impl AsRef<Path>) -> io::Result<PathBuf> {
+    let output = output.as_ref();
     let mut name = resolved(output, 0)?.into_os_string();
     name.push(".batchwright");
     Ok(name.into())

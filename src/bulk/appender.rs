@@ -29,7 +29,8 @@ impl ResultsAppender {
     /// # Errors
     /// [`FileRunError::Usage`] when it holds anything but result lines, and is left untouched;
     /// [`FileRunError::Output`] when it cannot be written or somebody else writes to it.
-    pub fn open(path: &Path) -> Result<Self, FileRunError> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FileRunError> {
+        let path = path.as_ref();
         let mut file = ResultsFile::open(path, true, &mut |_, _| {})?;
         file.mend().map_err(FileRunError::Output)?;
         // The lines outlive a power loss only if the name does.

@@ -23,10 +23,11 @@ impl Prompts {
     /// As [`open`](Self::open), and when the stream cannot be read or the file not be written.
     pub fn spool(
         reader: impl Read,
-        folder: &Path,
+        folder: impl AsRef<Path>,
         settings: &PromptSettings,
         ctx: &Context,
     ) -> Result<Self, Error> {
+        let folder = folder.as_ref();
         let text = plain_text(reader, settings.0.encoding);
         Self::spool_text(STDIN, text, folder, settings, ctx)
     }
@@ -35,7 +36,8 @@ impl Prompts {
     ///
     /// # Errors
     /// As [`spool`](Self::spool).
-    pub fn on_disk(self, folder: &Path, ctx: &Context) -> Result<Self, Error> {
+    pub fn on_disk(self, folder: impl AsRef<Path>, ctx: &Context) -> Result<Self, Error> {
+        let folder = folder.as_ref();
         match self.source {
             PromptSource::Stream { name, reader } => {
                 Self::spool_text(&name, reader, folder, &self.settings, ctx)

@@ -396,11 +396,12 @@ impl Prompts {
     /// [`ErrorKind::Invalid`] with file, line, what was found and what was expected, for up to 20
     /// faults at once.
     pub fn open(
-        path: &Path,
+        path: impl AsRef<Path>,
         settings: &PromptSettings,
         ctx: &Context,
         on_progress: &(dyn Fn(u64, u64) + Sync),
     ) -> Result<Self, Error> {
+        let path = path.as_ref();
         Self::open_all(&[path], settings, ctx, on_progress)
     }
 

@@ -103,7 +103,8 @@ impl SqliteAnswers {
     ///
     /// # Errors
     /// When it cannot be read: damaged, or a database of another program or version.
-    pub fn look_at(path: &Path) -> Result<Option<(u64, u64)>, Error> {
+    pub fn look_at(path: impl AsRef<Path>) -> Result<Option<(u64, u64)>, Error> {
+        let path = path.as_ref();
         if !path.exists() {
             return Ok(None);
         }

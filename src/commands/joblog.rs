@@ -64,7 +64,8 @@ impl JobLog {
     /// # Errors
     /// [`ErrorKind::Invalid`] when there is a log and it is not to be gone on with, when the file is none, when
     /// another run writes it, or when it cannot be opened.
-    pub fn open(path: &Path, resume: Option<Resume>) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>, resume: Option<Resume>) -> Result<Self, Error> {
+        let path = path.as_ref();
         let mut lines = 0;
         // A command that ran several times under one number counts as its last run.
         let mut ended: HashMap<(u64, [u8; 16]), bool> = HashMap::new();

@@ -27,7 +27,8 @@ impl ExportFormat {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] with the extensions that there are.
-    pub fn of(path: &Path) -> Result<Self, Error> {
+    pub fn of(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         let extension = path.extension().unwrap_or_default().to_string_lossy();
         Ok(match extension.to_ascii_lowercase().as_str() {
             "csv" => Self::Csv,

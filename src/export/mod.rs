@@ -211,7 +211,8 @@ impl Export {
     /// # Errors
     /// [`ErrorKind::Invalid`] when it cannot be had so: the file is there, its form is unknown or has no room,
     /// a result file is none; [`ErrorKind::Cancelled`]; [`ErrorKind::Transient`] when it cannot be written.
-    pub fn to_file(mut self, path: &Path, ctx: &Context) -> Result<ExportReport, Error> {
+    pub fn to_file(mut self, path: impl AsRef<Path>, ctx: &Context) -> Result<ExportReport, Error> {
+        let path = path.as_ref();
         let format = match self.format {
             Some(format) => format,
             None => ExportFormat::of(path)?,

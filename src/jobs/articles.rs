@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +111,11 @@ impl Articles for FollowedArticles {
 
 /// One place where articles are.
 enum Finder {
-    Source(ArticleSource),
+    Folder(PathBuf),
+    Sqlite {
+        file: PathBuf,
+        query: String,
+    },
     Url {
         template: String,
         agent: Agent,
@@ -121,22 +125,22 @@ enum Finder {
 
 impl Finder {
     fn new(source: &ArticleSource, private: bool) -> Self {
-        match source {
+        match source.clone() {
+            ArticleSource::Folder(folder) => Self::Folder(folder),
+            ArticleSource::Sqlite { file, query } => Self::Sqlite { file, query },
             ArticleSource::Url(template) => Self::Url {
-                template: template.clone(),
+                template,
                 agent: agent(private),
                 private,
             },
-            other => Self::Source(other.clone()),
         }
     }
 
     fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
         ctx.check()?;
         let found = match self {
-            Self::Source(ArticleSource::Sqlite { file, query }) => in_database(file, query, id),
-            Self::Source(ArticleSource::Folder(folder)) => in_folder(folder, id),
-            Self::Source(ArticleSource::Url(_)) => Err(invalid("it has no client")),
+            Self::Folder(folder) => in_folder(folder, id),
+            Self::Sqlite { file, query } => in_database(file, query, id),
             Self::Url {
                 template,
                 agent,
@@ -201,18 +205,18 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     File::open(path)?
         .take(LONGEST + 1)
         .read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > LONGEST {
-        true => Err(too_long()),
-        false => Ok(bytes),
+    if bytes.len() as u64 > LONGEST {
+        return Err(too_long());
     }
+    Ok(bytes)
 }
 
 fn text(bytes: &[u8], is_page: bool) -> Result<String, Error> {
     let text = decoded(bytes);
-    match is_page {
-        true => article_text(&text),
-        false => Ok(text),
+    if is_page {
+        return article_text(&text);
     }
+    Ok(text)
 }
 
 fn in_database(file: &Path, query: &str, id: &str) -> Result<String, Error> {
@@ -221,9 +225,10 @@ fn in_database(file: &Path, query: &str, id: &str) -> Result<String, Error> {
             error.sqlite_error_code(),
             Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
         );
-        let kind = match busy {
-            true => ErrorKind::Transient,
-            false => ErrorKind::Invalid,
+        let kind = if busy {
+            ErrorKind::Transient
+        } else {
+            ErrorKind::Invalid
         };
         Error::new(kind, format!("jobs.articles: {}: {error}", file.display()))
     };
@@ -252,10 +257,10 @@ fn in_database(file: &Path, query: &str, id: &str) -> Result<String, Error> {
             )));
         }
     };
-    match bytes.len() as u64 > LONGEST {
-        true => Err(too_long()),
-        false => Ok(decoded(bytes)),
+    if bytes.len() as u64 > LONGEST {
+        return Err(too_long());
     }
+    Ok(decoded(bytes))
 }
 
 fn agent(private: bool) -> Agent {

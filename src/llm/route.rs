@@ -119,7 +119,8 @@ impl<'a> Route<'a> {
     /// Shares the route's limits with every process that names the same folder: requests and
     /// tokens per minute, and pauses, hold for all of them together. One small file a quota.
     /// Default: shared within the route only.
-    pub fn share_limits(mut self, folder: &Path) -> Self {
+    pub fn share_limits(mut self, folder: impl AsRef<Path>) -> Self {
+        let folder = folder.as_ref();
         self.limiter = Arc::new(Limiter::shared(folder));
         self
     }

@@ -164,7 +164,8 @@ impl Metrics {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when it cannot be written.
-    pub fn write_file(&self, path: &Path) -> Result<(), Error> {
+    pub fn write_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
         let text = self.text()?;
         let write = || {
             let file = AtomicFile::create(path, OpenOptions::new().write(true))?;

@@ -147,7 +147,8 @@ impl ErrorRecovery {
 
     /// Takes note of a failure, and says whether the file should be tried again: if the failure may pass, and
     /// was not met four times. If not, the file is among the failed ones.
-    pub fn handle_error(&self, path: &Path, error: &Error, attempts: u32) -> bool {
+    pub fn handle_error(&self, path: impl AsRef<Path>, error: &Error, attempts: u32) -> bool {
+        let path = path.as_ref();
         let again = error.kind() == ErrorKind::Transient && attempts < MOST_ATTEMPTS;
         if !again {
             self.0.lock().end(path, None, Some(error), attempts);

@@ -79,7 +79,8 @@ impl JobQueue {
     /// # Errors
     /// When the file cannot be used: no permission, not a queue, damaged, of a newer version, or on a
     /// network file system; the message says what to do.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         Self::open_with(path, SqliteOptions::default())
     }
 
@@ -87,7 +88,8 @@ impl JobQueue {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with(path: &Path, options: SqliteOptions) -> Result<Self, Error> {
+    pub fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, Error> {
+        let path = path.as_ref();
         Ok(Self::on(Arc::new(SqliteStore::open(path, options)?)))
     }
 

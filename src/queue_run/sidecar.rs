@@ -100,7 +100,8 @@ impl Sidecar {
     ///
     /// # Errors
     /// When the output's folder is not there.
-    pub fn path(output: &Path) -> io::Result<PathBuf> {
+    pub fn path(output: impl AsRef<Path>) -> io::Result<PathBuf> {
+        let output = output.as_ref();
         sidecar_path(output)
     }
 
@@ -108,7 +109,8 @@ impl Sidecar {
     ///
     /// # Errors
     /// When it cannot be read, or is of another program or a newer version.
-    pub fn read(output: &Path) -> Result<Option<Self>, Error> {
+    pub fn read(output: impl AsRef<Path>) -> Result<Option<Self>, Error> {
+        let output = output.as_ref();
         match Self::path(output) {
             Ok(path) => read(&path),
             // Nor is there an output.
@@ -119,7 +121,8 @@ impl Sidecar {
 
     /// The sidecar of this very output in the same folder, under the name that the output had when it was
     /// written. One that cannot be read is none.
-    pub fn of_renamed(output: &Path) -> Option<Self> {
+    pub fn of_renamed(output: impl AsRef<Path>) -> Option<Self> {
+        let output = output.as_ref();
         renamed(output).map(|(sidecar, _)| sidecar)
     }
 
@@ -145,7 +148,11 @@ impl Sidecar {
     ///
     /// # Errors
     /// When it cannot be read or written.
-    pub fn bring(output: &Path, process: Option<&ProcessState>) -> Result<Option<Self>, Error> {
+    pub fn bring(
+        output: impl AsRef<Path>,
+        process: Option<&ProcessState>,
+    ) -> Result<Option<Self>, Error> {
+        let output = output.as_ref();
         let Some((sidecar, path)) = Self::find(output, process)? else {
             return Ok(None);
         };
@@ -187,7 +194,8 @@ impl Sidecar {
     ///
     /// # Errors
     /// When it cannot be written there.
-    pub fn write(&self, output: &Path) -> Result<(), Error> {
+    pub fn write(&self, output: impl AsRef<Path>) -> Result<(), Error> {
+        let output = output.as_ref();
         let path = Self::path(output).map_err(|e| trouble(output, "its folder is gone", &e))?;
         let write = || -> io::Result<()> {
             let text = serde_json::to_string_pretty(self)?;
@@ -212,7 +220,8 @@ impl Sidecar {
     ///
     /// # Errors
     /// When it is there and cannot be removed.
-    pub fn remove(output: &Path, process: ProcessId) -> Result<(), Error> {
+    pub fn remove(output: impl AsRef<Path>, process: ProcessId) -> Result<(), Error> {
+        let output = output.as_ref();
         match Self::read(output) {
             Ok(Some(mut sidecar)) if sidecar.process_id == process && !sidecar.taken.is_empty() => {
                 sidecar.nothing_left();
@@ -226,7 +235,8 @@ impl Sidecar {
     ///
     /// # Errors
     /// When it is there and cannot be removed.
-    pub fn discard(output: &Path, process: ProcessId) -> Result<(), Error> {
+    pub fn discard(output: impl AsRef<Path>, process: ProcessId) -> Result<(), Error> {
+        let output = output.as_ref();
         let (Ok(path), Ok(Some(sidecar))) = (Self::path(output), Self::read(output)) else {
             return Ok(());
         };
@@ -361,7 +371,8 @@ fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
 }
 
 /// Which file it is, whatever its name; `None` where that is not known, or there is none.
-pub fn file_id(path: &Path) -> Option<String> {
+pub fn file_id(path: impl AsRef<Path>) -> Option<String> {
+    let path = path.as_ref();
     let meta = fs::metadata(path).ok()?;
     // Numbers of removed files are given to new ones, which were made at another time.
     let made = meta.created().ok()?.duration_since(std::time::UNIX_EPOCH);

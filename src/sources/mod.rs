@@ -6,7 +6,7 @@
 //!
 //! # fn main() -> Result<(), batchwright::Error> {
 //! let scanner = FileScanner::new().pattern("**/*.rs");
-//! for file in scanner.scan_directory("src".as_ref(), &Context::new())? {
+//! for file in scanner.scan_directory("src", &Context::new())? {
 //!     match &file.skip_reason {
 //!         None => println!("{} ({} bytes)", file.name(), file.size),
 //!         Some(reason) => println!("{}: {reason}", file.name()),

@@ -132,7 +132,12 @@ impl FileScanner {
     /// # Errors
     /// [`ErrorKind::Invalid`] when there is no such folder, or a pattern or type is none;
     /// [`ErrorKind::Cancelled`] when `ctx` is cancelled.
-    pub fn scan_directory(&self, folder: &Path, ctx: &Context) -> Result<Vec<FileInfo>, Error> {
+    pub fn scan_directory(
+        &self,
+        folder: impl AsRef<Path>,
+        ctx: &Context,
+    ) -> Result<Vec<FileInfo>, Error> {
+        let folder = folder.as_ref();
         check_folder(folder)?;
         let patterns = self.patterns_below(folder)?;
         let wanted = Wanted {
@@ -209,7 +214,8 @@ impl FileScanner {
     /// # Errors
     /// The reason for which [`filter_files`](Self::filter_files) would leave it out now: since a scan it may have changed or
     /// vanished.
-    pub fn read_text(&self, path: &Path) -> Result<String, SkipReason> {
+    pub fn read_text(&self, path: impl AsRef<Path>) -> Result<String, SkipReason> {
+        let path = path.as_ref();
         text::read(path, self.filter.max_size, self.filter.follows())
     }
 

@@ -20,7 +20,7 @@ use crate::base::error::{Error, ErrorKind};
 /// ```
 /// use batchwright::sources::Split;
 /// let split: Split = "lines:2".parse()?;
-/// let units = split.units("a.txt".as_ref(), "1\n2\n3\n").unwrap();
+/// let units = split.units("a.txt", "1\n2\n3\n").unwrap();
 /// assert_eq!(units[1].id, "a.txt::lines.2");
 /// assert_eq!((units[1].content, units[1].start_line, units[1].end_line), ("3\n", 3, 3));
 /// # Ok::<(), batchwright::Error>(())
@@ -94,7 +94,12 @@ impl Split {
     /// # Errors
     /// The reason for which the file is left out: nothing is in it, no part of that kind is, it cannot be parsed, there is no
     /// parser for it, or the parts, each with those within it, would be more than 8 times the file and 1 MiB.
-    pub fn units<'t>(self, path: &Path, text: &'t str) -> Result<Vec<Unit<'t>>, SkipReason> {
+    pub fn units<'t>(
+        self,
+        path: impl AsRef<Path>,
+        text: &'t str,
+    ) -> Result<Vec<Unit<'t>>, SkipReason> {
+        let path = path.as_ref();
         if text.trim().is_empty() {
             return Err(SkipReason::Empty);
         }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn units<'t>(split: &str, name: &str, text: &'t str) -> Result<Vec<Unit<'t>>, SkipReason> {
-    split.parse::<Split>().unwrap().units(name.as_ref(), text)
+    split.parse::<Split>().unwrap().units(name, text)
 }
 
 /// The ids without the path, with the lines.

@@ -34,6 +34,7 @@ mod memory_store;
 #[cfg(feature = "files")]
 mod processing;
 mod provider;
+mod public_names;
 #[cfg(feature = "queue")]
 mod queue;
 #[cfg(feature = "queue")]

@@ -114,7 +114,8 @@ impl Server {
     }
 
     /// A folder for `server.db` and what is uploaded. Default: the one in which the queue's database is.
-    pub fn data_dir(mut self, folder: &Path) -> Self {
+    pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
+        let folder = folder.as_ref();
         self.folder = Some(folder.to_owned());
         self
     }

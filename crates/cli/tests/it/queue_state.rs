@@ -120,7 +120,7 @@ fn a_watch_ends_when_all_is_finished() {
     json.wait().expect(0);
     let people = people.wait().expect(0);
     let last = people.stdout.lines().last().unwrap();
-    assert!(last.starts_with(&format!("{id} 3/3 100%")), "{last}");
+    assert!(last.starts_with(&format!("{id} 3/3 100.0%")), "{last}");
     assert!(last.ends_with("finished"), "{last}");
     people.says("results");
 }

@@ -74,7 +74,7 @@ fn progress_tells_what_is_at_the_provider() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     desk.prompts("in.jsonl", 3);
     let running = start(&desk, &sim, &format!("{WORDS} --progress always"));
-    running.hears("0/3 0%");
+    running.hears("0/3 0.0%");
     running.hears("3 in batches: 0 done");
     running.wait().expect(0);
 }

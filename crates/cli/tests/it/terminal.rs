@@ -45,7 +45,7 @@ fn a_terminal_shows_a_bar_while_the_run_goes_on() {
     };
     let running = Running::start(&mut command);
     assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
-    let drawn = eventually(|| desk.read("screen").contains("0/20 0%"));
+    let drawn = eventually(|| desk.read("screen").contains("0/20 0.0%"));
     assert!(drawn, "no bar: {:?}", desk.read("screen"));
     sim.release();
     running.wait().expect(0);
@@ -67,7 +67,7 @@ fn a_terminal_that_stands_still_holds_up_neither_a_run_with_a_bar_nor_a_signal()
         };
         let mut running = Running::start(command.stdin(Stdio::piped()));
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
-        let drawn = || desk.read("screen").contains(" 0%");
+        let drawn = || desk.read("screen").contains(" 0.0%");
         assert!(eventually(drawn), "no bar: {:?}", desk.read("screen"));
         // Ctrl-S: the bar, which is drawn several times a second, is drawn no more.
         running.feed("\u{13}");

@@ -480,3 +480,25 @@ fn a_batch_whose_results_are_withheld_may_be_unknown_for_a_day() {
     nothing_was_bought_again(&harness, process);
     assert!(asked.load(Ordering::SeqCst) < 40);
 }
+
+#[test]
+fn a_clock_that_is_moved_by_hand_wakes_the_poller() {
+    let harness = Harness::new();
+    harness.client();
+    let process = harness.enqueue(&["a", "b"]);
+    let worker = harness.worker();
+    let (_keep, stop) = crossbeam_channel::bounded::<()>(0);
+    let over = std::thread::scope(|scope| {
+        scope.spawn(|| harness.poller(worker, &[]).run(&stop));
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        // Nothing but the clock wakes it between the steps of its batch.
+        while !harness.is_over(process) && std::time::Instant::now() < until {
+            harness.clock.advance(Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        harness.ctx.cancel();
+        harness.is_over(process)
+    });
+    assert!(over);
+    assert_eq!(harness.bought("a") + harness.bought("b"), 2);
+}

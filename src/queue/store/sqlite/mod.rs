@@ -136,7 +136,8 @@ impl SqliteStore {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a folder that cannot be written, a
     /// network file system, a file that is something else, is damaged or was written by a newer
     /// version; the message says what to do.
-    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, Error> {
+        let path = path.as_ref();
         open::open(path, options)
     }
 

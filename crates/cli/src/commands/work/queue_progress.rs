@@ -121,7 +121,7 @@ impl ProgressNotifier for QueueProgress {
         let done = sum.completed + sum.failed + sum.cancelled;
         let total = sum.total.unwrap_or(done);
         let left = total.saturating_sub(done);
-        sum.percent = (total > 0).then(|| done as f64 * 100.0 / total as f64);
+        sum.percent = (total > 0).then(|| (done as f64 * 1000.0 / total as f64).floor() / 10.0);
         sum.eta =
             (sum.rate > 0.0).then(|| Duration::from_secs_f64((left as f64 / sum.rate).min(1e9)));
         self.display.on_progress(&sum);

@@ -65,10 +65,11 @@ fn payload(kind: &str) -> Value {
             let length = json!({"type": "string", "enum": ["short", "medium", "long"]});
             let preferences = json!({"length": maybe(length), "language": maybe(language)});
             object(
-                &["article_id", "content"],
+                &["article_id"],
                 json!({
                     "article_id": text(),
-                    "content": text(),
+                    // Without it `jobs.articles` has to be set.
+                    "content": maybe(text()),
                     "user_preferences": maybe(object(&[], preferences)),
                 }),
             )
