@@ -24,7 +24,7 @@
 pub use crate::base::sidecar_path::sidecar_path;
 pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
-pub use crate::bulk::prompts::{InputFormat, PromptSettings};
+pub use crate::bulk::prompts::{InputFormat, Nulls, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
 pub use crate::bulk::reuse::{AnswerKey, AnswerStore};
 #[cfg(feature = "queue")]

@@ -119,6 +119,8 @@ pub struct RunPlan {
     pub without_id: u64,
     /// Items that make no prompt: not sent, and failed.
     pub bad_rows: u64,
+    /// Rows that are left out, since a field of their prompt is null ([`Nulls::Skip`](crate::files::Nulls::Skip)).
+    pub null_rows: u64,
     /// Items that a queue has in hand, from an earlier run, and that have no outcome yet.
     pub under_way: u64,
     /// Items whose outcome a queue has, from an earlier run: it is written to the output.

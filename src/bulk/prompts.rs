@@ -24,7 +24,7 @@ use super::input::{
     Hooks, InputFile, Matching, NamedFile, Settings, Template, first_checked, is_set_by_itself,
 };
 
-pub use super::input::Form as InputFormat;
+pub use super::input::{Form as InputFormat, Nulls};
 
 /// What standard input is called.
 pub(super) const STDIN: &str = "(standard input)";
@@ -60,6 +60,7 @@ impl fmt::Debug for PromptSettings {
             .field_if("samples", (set.samples > 1).then_some(set.samples))
             .field("keeps", &set.keep.is_on())
             .field("skip_bad_rows", &set.skip_bad_rows)
+            .field("nulls", &set.nulls)
             .finish()
     }
 }
@@ -99,8 +100,9 @@ impl PromptSettings {
     /// row's or line's `prompt` field.
     ///
     /// With the feature `templates`, one that has a block (`{% if lines|int > 40 %}`), a comment (`{#`) or a filter
-    /// (`{{field|upper}}`) is written in the language of [Jinja](https://docs.rs/minijinja/2/minijinja/syntax/). Fields are
-    /// texts there. It names no files.
+    /// (`{{field|upper}}`) is written in the language of [Jinja](https://docs.rs/minijinja/2/minijinja/syntax/). Numbers
+    /// and booleans of typed inputs are such there, fields of CSV are texts. To compare a text with a number is a fault of
+    /// the record. It names no files. A column whose name has blanks is written `{{row["Review Text"]}}`.
     ///
     /// # Errors
     /// When the braces do not match, or a block or filter is none.
@@ -248,6 +250,13 @@ impl PromptSettings {
     /// [`Invalid`](crate::ErrorKind::Invalid) that are not sent. Default: no, they are an error.
     pub fn skip_bad_rows(mut self, yes: bool) -> Self {
         self.0.skip_bad_rows = yes;
+        self
+    }
+
+    /// What happens to a record if a field that its prompt is made of is null. A column that the template does not use
+    /// does not matter. Default: [`Nulls::Fail`].
+    pub fn nulls(mut self, nulls: Nulls) -> Self {
+        self.0.nulls = nulls;
         self
     }
 
@@ -553,6 +562,11 @@ impl Prompts {
     /// How many make no prompt, and are not sent; `None` for a stream.
     pub fn bad_rows(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().bad)
+    }
+
+    /// Records that are left out by [`Nulls::Skip`]; `None` for a stream.
+    pub fn null_rows(&self) -> Option<u64> {
+        self.file().map(|file| file.items.totals().left_out)
     }
 
     /// How many name no model; `None` for a stream.

@@ -31,6 +31,12 @@ pub(super) enum ColumnType {
     /// Integers, some of which it does not.
     Long,
     Float,
+    /// Days of an input that has them as such.
+    Date,
+    /// Times without a zone of such an input, or days among them.
+    DateTime,
+    /// The same in UTC.
+    Instant,
     Text,
     Json,
     Vector,
@@ -69,12 +75,13 @@ impl Cell<'_> {
 impl ColumnType {
     /// What holds both.
     pub(super) fn with(self, other: Self) -> Self {
-        use ColumnType::{Empty, Float, Int, Long, Text};
+        use ColumnType::{Date, DateTime, Empty, Float, Int, Long, Text};
         match (self, other) {
             (same, other) if same == other => same,
             (Empty, kind) | (kind, Empty) => kind,
             (Int, Long) | (Long, Int) => Long,
             (Int, Float) | (Float, Int) => Float,
+            (Date, DateTime) | (DateTime, Date) => DateTime,
             _ => Text,
         }
     }

@@ -11,6 +11,7 @@ use super::cell::ColumnType;
 use super::object::{present, text};
 use super::row::{CellSource, Row, kind};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::names::closest;
 
 /// A column of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +26,19 @@ pub(super) struct Column {
 /// More columns than this are data in the place of names.
 const MOST_COLUMNS: usize = 10_000;
 
+/// Which of the columns a table has, and in which order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Selection {
+    #[default]
+    All,
+    /// The ids and the answers.
+    Answers,
+    /// Those of these names.
+    Named(Vec<String>),
+}
+
 /// Fields of a result line that have columns of their own kind, or none.
-const APART: [&str; 7] = [
+const APART: [&str; 8] = [
     "id",
     "text",
     "embedding",
@@ -34,16 +46,11 @@ const APART: [&str; 7] = [
     "error",
     "input",
     "request_hash",
+    "settings",
 ];
 
-/// Beside the answer, where any line has them.
-const BESIDE_ANSWER: [&str; 5] = [
-    "tool_calls",
-    "reasoning",
-    "refusal",
-    "citations",
-    "logprobs",
-];
+/// Beside the answer if any line has them: whether one has depends on what was asked.
+const BESIDE_ANSWER: [&str; 4] = ["tool_calls", "reasoning", "citations", "logprobs"];
 /// Always.
 const TOKENS: [&str; 4] = [
     "input_tokens",
@@ -60,13 +67,17 @@ const FACTS: [(&str, ColumnType); 6] = [
     ("attempts", ColumnType::Int),
     ("latency_ms", ColumnType::Int),
 ];
-/// Where any line has them; what is not named here stands between them and `reply`.
-const MORE_FACTS: [&str; 5] = [
-    "service_tier",
-    "warning",
-    "degraded",
-    "earlier",
-    "superseded",
+/// Always, since the columns of a table must not depend on how its items went. What is not named here stands between
+/// them and `reply`.
+const MORE_FACTS: [(&str, ColumnType); 8] = [
+    ("service_tier", ColumnType::Text),
+    ("warning", ColumnType::Text),
+    ("degraded", ColumnType::Text),
+    ("time_ms", ColumnType::Json),
+    ("earlier", ColumnType::Json),
+    ("answered_by", ColumnType::Text),
+    ("reused", ColumnType::Bool),
+    ("superseded", ColumnType::Bool),
 ];
 const REPLY: &str = "reply";
 
@@ -111,17 +122,41 @@ pub(super) struct ColumnsSeen {
     fields: Names,
     has_text: bool,
     has_vector: bool,
-    has_status: bool,
+    /// What the column "id" of the rows is to the ids of the items: the last of these that holds for any row.
     id_column: IdColumn,
 }
 
-/// Whether the rows have a column that holds the same as the item's id.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum IdColumn {
+    /// It holds the same, as far as there are rows.
     #[default]
-    Unknown,
-    Repeats,
-    Differs,
+    Same,
+    /// The item's id was made of it (`a#2`), or in its place where it is empty.
+    Extended,
+    /// It holds something else.
+    Other,
+}
+
+impl IdColumn {
+    fn of(row: &Row<'_>) -> Self {
+        let mut ids = row.input.fields().filter(|(name, _)| is_id(name));
+        let id = row.id();
+        match (ids.next(), ids.next()) {
+            (Some((_, value)), None) => match written(value) {
+                own if own == id => Self::Same,
+                own if own == "null" || own.trim().is_empty() => Self::Extended,
+                own if id
+                    .strip_prefix(own.as_ref())
+                    .is_some_and(|rest| rest.starts_with('#')) =>
+                {
+                    Self::Extended
+                }
+                _ => Self::Other,
+            },
+            (None, _) => Self::Extended,
+            (Some(_), Some(_)) => Self::Other,
+        }
+    }
 }
 
 impl ColumnsSeen {
@@ -135,7 +170,9 @@ impl ColumnsSeen {
     }
 
     pub(super) fn add(&mut self, row: &Row<'_>) -> Result<(), Error> {
-        note(&mut self.input, row.input.fields());
+        for (i, (name, value)) in row.input.fields().enumerate() {
+            self.input.note(i, name, row.input_kind(name, value));
+        }
         if let Some(answer) = &row.answer {
             note(&mut self.answer, answer.fields());
         }
@@ -148,18 +185,8 @@ impl ColumnsSeen {
         }
         self.has_text |= row.text.is_some();
         self.has_vector |= present(row.line.get("embedding", 3)).is_some();
-        self.has_status |= row.has_error_status();
-        if self.id_column != IdColumn::Differs {
-            let mut ids = row.input.fields().filter(|(name, _)| is_id(name));
-            let repeats = match (ids.next(), ids.next()) {
-                (Some((_, value)), None) => written(value) == row.id(),
-                _ => false,
-            };
-            self.id_column = if repeats {
-                IdColumn::Repeats
-            } else {
-                IdColumn::Differs
-            };
+        if self.id_column != IdColumn::Other {
+            self.id_column = self.id_column.max(IdColumn::of(row));
         }
         let columns = self.input.list.len() + self.answer.list.len();
         match columns + self.usage.list.len() + self.fields.list.len() > MOST_COLUMNS {
@@ -175,23 +202,32 @@ impl ColumnsSeen {
     }
 
     /// The columns, in their order.
-    pub(super) fn columns(&self) -> Vec<Column> {
+    ///
+    /// # Errors
+    /// For a selected name that no column has.
+    pub(super) fn columns(&self, selection: &Selection) -> Result<Vec<Column>, Error> {
         use Rank::{Always, Answer, Input, Sometimes};
         let mut layout = Layout {
             seen: self,
             columns: Vec::new(),
         };
+        let mut has_id = false;
         for (i, (name, kind)) in self.input.list.iter().enumerate() {
-            layout.push(Input, name, *kind, CellSource::Input(name.clone()), i);
+            let repeats = is_id(name) && self.id_column != IdColumn::Other;
+            has_id |= repeats;
+            match repeats && self.id_column == IdColumn::Extended {
+                true => layout.push(Input, name, ColumnType::Text, CellSource::Id, i),
+                false => layout.push(Input, name, *kind, CellSource::Input(name.clone()), i),
+            }
         }
-        if self.id_column != IdColumn::Repeats {
+        if !has_id {
             layout.push(Always, "id", ColumnType::Text, CellSource::Id, 0);
         }
         for (i, (name, kind)) in self.answer.list.iter().enumerate() {
             layout.push(Answer, name, *kind, CellSource::Answer(name.clone()), i);
         }
         let has_others = self.has_vector || !self.answer.list.is_empty();
-        if self.has_text || !has_others {
+        if self.has_text || !self.has_vector {
             let rank = if has_others { Sometimes } else { Always };
             layout.push(rank, "text", ColumnType::Text, CellSource::Text, 0);
         }
@@ -207,23 +243,38 @@ impl ColumnsSeen {
         layout.fields_seen(|name| BESIDE_ANSWER.contains(&name));
         layout.field(Always, "success", ColumnType::Bool);
         layout.error(Always, "kind", ColumnType::Text);
-        if self.has_status {
-            layout.error(Sometimes, "status", ColumnType::Int);
-        }
+        layout.error(Always, "status", ColumnType::Int);
         layout.error(Always, "message", ColumnType::Text);
+        layout.field(Sometimes, "refusal", ColumnType::Text);
         layout.usage();
         for (name, least) in FACTS {
             layout.field(Always, name, least);
         }
-        layout.fields_seen(|name| MORE_FACTS.contains(&name));
+        for (name, least) in MORE_FACTS {
+            layout.field(Sometimes, name, least);
+        }
         layout.fields_seen(|name| {
+            let mut facts = FACTS.iter().chain(&MORE_FACTS);
             !BESIDE_ANSWER.contains(&name)
-                && !MORE_FACTS.contains(&name)
-                && !FACTS.iter().any(|(fact, _)| *fact == name)
-                && !["success", REPLY].contains(&name)
+                && !facts.any(|(fact, _)| *fact == name)
+                && !["success", "refusal", REPLY].contains(&name)
         });
         layout.fields_seen(|name| name == REPLY);
-        layout.named()
+        if *selection == Selection::Answers {
+            layout.columns.retain(|(_, column)| match &column.source {
+                CellSource::Input(name) => has_id && is_id(name),
+                CellSource::Id
+                | CellSource::Text
+                | CellSource::Answer(_)
+                | CellSource::Embedding => true,
+                CellSource::Error(_) | CellSource::Usage(_) | CellSource::Field(_) => false,
+            });
+        }
+        let columns = layout.named();
+        match selection {
+            Selection::Named(names) => selected(&columns, names),
+            Selection::All | Selection::Answers => Ok(columns),
+        }
     }
 }
 
@@ -344,6 +395,22 @@ impl Layout<'_> {
         }
         self.columns.into_iter().map(|(_, column)| column).collect()
     }
+}
+
+/// The columns of these names, in this order.
+fn selected(columns: &[Column], names: &[String]) -> Result<Vec<Column>, Error> {
+    let find = |name: &String| columns.iter().find(|column| column.name == *name).cloned();
+    if let Some(unknown) = names.iter().find(|name| find(name).is_none()) {
+        let there: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        let hint = closest(unknown, there.iter().copied());
+        let hint = hint.map_or_else(String::new, |near| format!(" (did you mean \"{near}\"?)"));
+        let why = format!(
+            "the table has no column \"{unknown}\"{hint}; its columns are {}",
+            there.join(", ")
+        );
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    Ok(names.iter().filter_map(find).collect())
 }
 
 fn note<'r>(names: &mut Names, fields: impl Iterator<Item = (&'r str, &'r RawValue)>) {

@@ -10,7 +10,7 @@ fn columns_of(
     for line in lines {
         with_row(line, None, by_property, |row| seen.add(row)).unwrap();
     }
-    seen.columns()
+    seen.columns(&Selection::All).unwrap()
 }
 
 fn names(columns: &[Column]) -> Vec<&str> {
@@ -22,10 +22,12 @@ fn kind_of(columns: &[Column], name: &str) -> ColumnType {
     column.unwrap_or_else(|| panic!("no {name}")).kind
 }
 
-const ALWAYS: [&str; 13] = [
+const ALWAYS: [&str; 22] = [
     "success",
     "error_kind",
+    "error_status",
     "error_message",
+    "refusal",
     "input_tokens",
     "cached_input_tokens",
     "output_tokens",
@@ -36,6 +38,13 @@ const ALWAYS: [&str; 13] = [
     "finish_reason",
     "attempts",
     "latency_ms",
+    "service_tier",
+    "warning",
+    "time_ms",
+    "earlier",
+    "answered_by",
+    "reused",
+    "superseded",
 ];
 
 #[test]
@@ -51,9 +60,8 @@ fn rows_come_first_and_what_any_line_has_is_a_column() {
     );
     let mut expected = vec!["id", "n", "more", "text", "tool_calls"];
     expected.extend(ALWAYS);
-    expected.insert(7, "error_status");
-    expected.insert(13, "audio_tokens");
-    expected.extend(["warning", "new", "reply"]);
+    expected.insert(14, "audio_tokens");
+    expected.extend(["new", "reply"]);
     assert_eq!(names(&columns), expected);
     assert_eq!(kind_of(&columns, "n"), ColumnType::Float);
     assert_eq!(kind_of(&columns, "more"), ColumnType::Empty);
@@ -79,12 +87,70 @@ fn a_column_of_the_rows_keeps_its_name_and_ours_is_told_apart() {
         ]
     );
     assert!(found.contains(&"result_model_2"), "{found:?}");
-    // The same id in another row would leave it out, but it must be the same in all.
+    // One that holds the id stands for it.
     let same = r#"{"id":"7","success":true,"text":"x","input":{"Id":7}}"#;
     assert_eq!(names(&columns_of(&[], false, &[same]))[..2], ["Id", "text"]);
-    let none = r#"{"id":"8","success":true,"text":"x"}"#;
-    let columns = columns_of(&[], false, &[same, none]);
+    assert_eq!(
+        kind_of(&columns_of(&[], false, &[same]), "Id"),
+        ColumnType::Int
+    );
+    for other in [
+        r#"{"id":"8","success":true,"text":"x"}"#,
+        r#"{"id":"8#2","success":true,"text":"x","input":{"Id":8}}"#,
+        r#"{"id":"8","success":true,"text":"x","input":{"Id":""}}"#,
+        r#"{"id":"8","success":true,"text":"x","input":{"Id":null}}"#,
+    ] {
+        let columns = columns_of(&[], false, &[same, other]);
+        assert_eq!(names(&columns)[..2], ["Id", "text"], "{other}");
+        assert_eq!(columns[0].source, CellSource::Id);
+    }
+    let foreign = r#"{"id":"8","success":true,"text":"x","input":{"Id":9}}"#;
+    let columns = columns_of(&[], false, &[same, foreign]);
     assert_eq!(names(&columns)[..3], ["Id", "result_id", "text"]);
+}
+
+#[test]
+fn how_items_went_changes_no_column() {
+    let good = r#"{"id":"a","success":true,"text":"{\"n\":1}","provider":"p","model":"m","attempts":1,"cost_usd":null,"input":{"id":"a","n":1}}"#;
+    let bad = r#"{"id":"b","success":false,"text":null,"refusal":"no","error":{"kind":"k","status":400,"message":"m"},"warning":"w","earlier":[{}],"time_ms":{"provider":1},"cost_usd":0.5,"superseded":true,"reused":true,"answered_by":"a","service_tier":"flex","input":{"id":"b","n":2}}"#;
+    let other = r#"{"id":"c","success":true,"text":"no JSON","input":{"id":"c","n":3}}"#;
+    let properties = [("n".to_owned(), ColumnType::Int)];
+    for by_property in [false, true] {
+        let declared = if by_property { &properties[..] } else { &[] };
+        let columns = |lines: &[&str]| columns_of(declared, by_property, lines);
+        let all = columns(&[good, bad, other]);
+        for some in [&[good][..], &[bad], &[other], &[bad, good]] {
+            let some = columns(some);
+            assert_eq!(names(&some), names(&all));
+        }
+    }
+}
+
+#[test]
+fn columns_are_selected_by_their_names_or_as_answers() {
+    let line = r#"{"id":"a","success":true,"text":"{\"label\":1}","input":{"id":"a","label":"x"}}"#;
+    let mut seen = ColumnsSeen::default();
+    with_row(line, None, true, |row| seen.add(row)).unwrap();
+    let select = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned());
+        seen.columns(&Selection::Named(names.collect()))
+    };
+    let some = select(&["model", "answer_label", "id"]).unwrap();
+    assert_eq!(names(&some), ["model", "answer_label", "id"]);
+    let error = select(&["id", "answer_labl"]).unwrap_err();
+    assert!(
+        error.message().starts_with(
+            "the table has no column \"answer_labl\" (did you mean \"answer_label\"?); its columns are id, label, "
+        ),
+        "{error}"
+    );
+    let answers = seen.columns(&Selection::Answers).unwrap();
+    assert_eq!(names(&answers), ["id", "label", "text"]);
+    let vector = r#"{"id":"a","success":true,"text":null,"embedding":[0.5],"input":{"nr":1}}"#;
+    let mut seen = ColumnsSeen::default();
+    with_row(vector, None, false, |row| seen.add(row)).unwrap();
+    let answers = seen.columns(&Selection::Answers).unwrap();
+    assert_eq!(names(&answers), ["id", "embedding"]);
 }
 
 #[test]
@@ -99,7 +165,7 @@ fn properties_of_answers_are_columns() {
     ];
     let columns = columns_of(&properties, true, &lines);
     let mut expected = vec!["label", "id", "answer_label", "score", "answer_success"];
-    expected.extend(["reasoning", "tags", "extra", "result_reasoning"]);
+    expected.extend(["reasoning", "tags", "extra", "text", "result_reasoning"]);
     expected.extend(ALWAYS);
     assert_eq!(names(&columns), expected);
     assert_eq!(kind_of(&columns, "score"), ColumnType::Float);

@@ -6,6 +6,7 @@ mod cell;
 mod columns;
 mod format;
 mod joined;
+mod moment;
 mod object;
 mod output;
 #[cfg(feature = "parquet")]
@@ -37,7 +38,7 @@ use crate::bulk::prompts::Prompts;
 use crate::llm::params::ResponseFormat;
 
 use cell::ColumnType;
-use columns::{Column, ColumnsSeen, properties};
+use columns::{Column, ColumnsSeen, Selection, properties};
 use joined::{Joined, RowOf};
 use output::NewFile;
 use results::{ResultFiles, refused};
@@ -51,10 +52,11 @@ pub use format::ExportFormat;
 ///
 /// Its columns are, in this order: those of the rows that were asked about, as the lines keep them or as
 /// [`input`](Self::input) joins them; `id`, unless the rows have it in a column of that name; the answer, as `text` or by
-/// [its properties](Self::json_schema), or as `embedding`; what else a reply had, where any line has it;
-/// `success` and the error; tokens, cost, model, and more of the result line. Where two columns would have one
-/// name (in whatever case), that of the rows keeps it, and a property is called `answer_…`, any other column
-/// `result_…`.
+/// [its properties](Self::json_schema), or as `embedding`; `success` and the error; tokens, cost, model, and more of the
+/// result line. They do not depend on how the items went: a table without failures has the columns of the error too.
+/// What only some requests ask for (tool calls, reasoning, citations, probabilities, the whole reply) has a column if any
+/// line has it. Where two columns would have one name (in whatever case), that of the rows keeps it, and a property is
+/// called `answer_…`, any other column `result_…`.
 ///
 /// ```no_run
 /// use std::path::Path;
@@ -69,7 +71,8 @@ pub use format::ExportFormat;
 pub struct Export {
     results: Vec<PathBuf>,
     input: Option<Prompts>,
-    ordered: bool,
+    unordered: bool,
+    selection: Selection,
     by_property: bool,
     schema: Option<ResponseFormat>,
     /// The schema's properties, and what their cells will be.
@@ -91,6 +94,8 @@ pub struct ExportReport {
     pub failed: u64,
     /// The names of the columns.
     pub columns: Vec<String>,
+    /// True if there are items, and the input has the row of none of them. Then nothing was written.
+    pub joined_none: bool,
     /// Lines left out since others of the same id take their place.
     pub replaced: u64,
     /// Ids that are in several result files; the last file's line counts.
@@ -119,7 +124,7 @@ impl fmt::Debug for Export {
         f.debug_struct("Export")
             .field("results", &self.results.len())
             .field("input", &self.input.is_some())
-            .field("ordered", &self.ordered)
+            .field("unordered", &self.unordered)
             .field("by_property", &self.by_property)
             .field("format", &self.format)
             .field("raw", &self.raw)
@@ -146,10 +151,28 @@ impl Export {
         self
     }
 
-    /// Whether the table has the order of the [input](Self::input), which must be there; items that it does
-    /// not have come last. Default: no, the order of the result lines.
-    pub fn ordered(mut self, yes: bool) -> Self {
-        self.ordered = yes;
+    /// Whether the table has the order of the result lines even if there is an [input](Self::input). Default: no, it has
+    /// the order of the input, and items that the input does not have come last. Without an input the order is always
+    /// that of the result lines.
+    pub fn unordered(mut self, yes: bool) -> Self {
+        self.unordered = yes;
+        self
+    }
+
+    /// The columns of the table, by the names that they have without this setting, in this order. Default: all.
+    pub fn columns<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.selection = Selection::Named(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Whether the columns are the ids and the answers alone: `id`, and `text`, [the properties](Self::json_schema) or
+    /// `embedding`. Items without success have a row without an answer. Takes the place of
+    /// [`columns`](Self::columns). Default: no.
+    pub fn only_answers(mut self, yes: bool) -> Self {
+        self.selection = match yes {
+            true => Selection::Answers,
+            false => Selection::All,
+        };
         self
     }
 
@@ -228,6 +251,9 @@ impl Export {
         let files = ResultFiles::open(&self.results)?;
         let file = NewFile::create(path, self.overwrite)?;
         let read = self.read(files, ctx)?;
+        if read.report.joined_none {
+            return Ok(read.report);
+        }
         let mut sink = self.sink(format, &file, &read)?;
         let report = read.write(sink.as_mut(), ctx)?;
         sink.finish()?;
@@ -248,6 +274,9 @@ impl Export {
         }
         let files = ResultFiles::open(&self.results)?;
         let read = self.read(files, ctx)?;
+        if read.report.joined_none {
+            return Ok(read.report);
+        }
         let out = BufWriter::with_capacity(1 << 16, out);
         let mut sink = self.text_sink(format, out, &read.columns)?;
         let report = read.write(sink.as_mut(), ctx)?;
@@ -258,12 +287,6 @@ impl Export {
     fn check(&self, format: ExportFormat) -> Result<(), Error> {
         let invalid = |why: &str| Err(Error::new(ErrorKind::Invalid, why));
         format.check_built()?;
-        if self.ordered && self.input.is_none() {
-            return invalid(
-                "the order of the input is known from the input alone: name it by --input; or run again \
-                 with --ordered, which puts the results themselves into that order",
-            );
-        }
         let is_table = matches!(format, ExportFormat::Csv | ExportFormat::Tsv);
         if (self.raw || self.bom || self.delimiter.is_some()) && !is_table {
             return invalid("--raw, --bom and --output-delimiter are for .csv and .tsv");
@@ -299,8 +322,13 @@ impl Export {
                 Some(joined.find_rows(&files, &mut lines, formats, ctx, &mut report)?)
             }
         };
-        if self.ordered {
+        if input.is_some() && !self.unordered {
             lines.sort_unstable_by_key(RowOf::place_key);
+        }
+        let joins_none = input.is_some() && lines.iter().all(|of| of.row().is_none());
+        report.joined_none = joins_none && !lines.is_empty();
+        if report.joined_none {
+            report.without_row = std::mem::take(&mut report.rows);
         }
         let mut read = Read {
             files,
@@ -316,7 +344,7 @@ impl Export {
             read.each(ctx, &mut |row| table.add(row))?;
         }
         read.report.could_be_columns = !read.by_property && table.answers.are_objects();
-        read.columns = table.columns.columns();
+        read.columns = table.columns.columns(&self.selection)?;
         let names = read.columns.iter().map(|column| column.name.clone());
         read.report.columns = names.collect();
         Ok(read)

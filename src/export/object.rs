@@ -31,6 +31,12 @@ impl<'a> Object<'a> {
         self.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
 
+    /// Takes a field away.
+    pub(super) fn remove(&mut self, name: &str) -> Option<&'a RawValue> {
+        let place = self.0.iter().position(|(key, _)| key == name)?;
+        Some(self.0.remove(place).1)
+    }
+
     /// The field of that name, which is likely to be at that place.
     pub(super) fn get(&self, name: &str, likely: usize) -> Option<&'a RawValue> {
         let guess = self.0.get(likely).filter(|(key, _)| key == name);

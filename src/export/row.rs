@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::cell::{Cell, ColumnType};
+use super::moment;
 use super::object::{Object, cell, present, text};
+use crate::bulk::input::TYPES;
 use crate::llm::json_answer::unfenced;
 
 /// What a column shows.
@@ -31,6 +33,8 @@ pub(super) enum CellSource {
 pub(super) struct Row<'a> {
     pub line: Object<'a>,
     pub input: Object<'a>,
+    /// The types of columns of the row that its JSON does not show.
+    types: Object<'a>,
     pub usage: Object<'a>,
     error: Object<'a>,
     /// The answer as text, unless its properties are looked at one by one.
@@ -60,12 +64,15 @@ pub(super) fn with_row<R>(
     let answer = answer.and_then(|answer| Object::parse(unfenced(answer.trim())));
     let result = present(line.get("result", 3)).map(RawValue::get);
     let result = result.and_then(Object::parse);
+    let mut input = match joined.and_then(Object::parse) {
+        Some(joined) => joined,
+        None => object("input"),
+    };
+    let types = input.remove(TYPES).map(RawValue::get);
     let row = Row {
         has_result: result.is_some(),
-        input: match joined.and_then(Object::parse) {
-            Some(joined) => joined,
-            None => object("input"),
-        },
+        types: types.and_then(Object::parse).unwrap_or_default(),
+        input,
         usage: object("usage"),
         error: object("error"),
         text: own_text.filter(|_| answer.is_none()),
@@ -79,6 +86,14 @@ impl Row<'_> {
     /// The item's id.
     pub(super) fn id(&self) -> Cow<'_, str> {
         self.line.get("id", 0).and_then(text).unwrap_or_default()
+    }
+
+    /// What stands in that field of the row that was asked about.
+    pub(super) fn input_kind(&self, name: &str, value: &RawValue) -> ColumnType {
+        match (text(value), self.types.get(name, 0)) {
+            (Some(text), Some(_)) => moment::kind(&text),
+            _ => kind(value),
+        }
     }
 
     pub(super) fn is_success(&self) -> bool {
@@ -107,10 +122,6 @@ impl Row<'_> {
             CellSource::Field(name) => self.line.get(name, likely),
         };
         value.map_or(Cell::Null, cell)
-    }
-
-    pub(super) fn has_error_status(&self) -> bool {
-        present(self.error.get("status", 2)).is_some()
     }
 }
 

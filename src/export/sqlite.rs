@@ -108,6 +108,8 @@ fn declaration(kind: ColumnType) -> &'static str {
         ColumnType::Bool => "BOOLEAN",
         ColumnType::Int | ColumnType::Long => "INTEGER",
         ColumnType::Float => "REAL",
+        // SQLite has no type for dates, whose texts it orders and reads.
+        ColumnType::Date | ColumnType::DateTime | ColumnType::Instant => "TEXT",
         ColumnType::Empty | ColumnType::Text | ColumnType::Json | ColumnType::Vector => "TEXT",
     }
 }

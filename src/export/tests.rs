@@ -54,9 +54,9 @@ fn rows_and_answers_stand_side_by_side() {
     assert_eq!((report.rows, report.failed), (2, 1));
     assert!(report.could_be_columns);
     let expected = "\
-id,code,x,text,success,error_kind,error_status,error_message,input_tokens,cached_input_tokens,output_tokens,reasoning_tokens,cost_usd,model,provider,finish_reason,attempts,latency_ms
-a,007,-5,\"{\"\"label\"\":\"\"=1+1\"\",\"\"n\"\":[1]}\",true,,,,3,0,2,0,0.5,m,p,stop,1,7
-b,\"\",,,false,blocked,400,\"say \"\"no\"\"\",,,,,,,p,,2,9
+id,code,x,text,success,error_kind,error_status,error_message,refusal,input_tokens,cached_input_tokens,output_tokens,reasoning_tokens,cost_usd,model,provider,finish_reason,attempts,latency_ms,service_tier,warning,time_ms,earlier,answered_by,reused,superseded
+a,007,-5,\"{\"\"label\"\":\"\"=1+1\"\",\"\"n\"\":[1]}\",true,,,,,3,0,2,0,0.5,m,p,stop,1,7,,,,,,,
+b,\"\",,,false,blocked,400,\"say \"\"no\"\"\",,,,,,,,p,,2,9,,,,,,,
 ";
     assert_eq!(place.read("out.csv"), expected);
     let export = place.export().by_property(true);
@@ -65,8 +65,9 @@ b,\"\",,,false,blocked,400,\"say \"\"no\"\"\",,,,,,,p,,2,9
     let first = place.read("out.jsonl");
     let first = first.lines().next().unwrap();
     assert!(
-        first
-            .starts_with(r#"{"id":"a","code":"007","x":-5,"label":"=1+1","n":[1],"success":true,"#),
+        first.starts_with(
+            r#"{"id":"a","code":"007","x":-5,"label":"=1+1","n":[1],"text":null,"success":true,"#
+        ),
         "{first}"
     );
     assert_eq!(place.names(), ["out.csv", "out.jsonl", "results.jsonl"]);
@@ -90,7 +91,11 @@ fn nothing_and_what_cannot_be_written_leave_no_file() {
             "results.jsonl",
             "it is the input",
         ),
-        (place.export().ordered(true), "o.csv", "name it by --input"),
+        (
+            place.export().columns(["id", "none"]),
+            "o.csv",
+            "no column \"none\"",
+        ),
         (place.export().bom(true), "o.jsonl", "are for .csv and .tsv"),
         (place.export().delimiter(b'"'), "o.csv", "no quote"),
         (
@@ -124,14 +129,14 @@ fn nothing_and_what_cannot_be_written_leave_no_file() {
 
 #[test]
 fn columns_of_lines_that_count_no_more_are_gone() {
-    let old = r#"{"id":"a","success":true,"text":"1","warning":"w","input":{"gone":1}}"#;
+    let old = r#"{"id":"a","success":true,"text":"1","logprobs":[1],"input":{"gone":1}}"#;
     let new = r#"{"id":"a","success":true,"text":"2","input":{"there":1}}"#;
     let place = Place::new(&format!("{old}\n{new}\n{{\"id\":\"c\",\"succ"));
     let report = place.write(place.export(), "out.csv").unwrap();
     assert_eq!((report.rows, report.replaced, report.torn.len()), (1, 1, 1));
     let written = place.read("out.csv");
     assert!(written.starts_with("there,id,text,success,"), "{written}");
-    assert!(!written.contains("warning"));
+    assert!(!written.contains("logprobs"));
 }
 
 fn read_rows(path: &Path) -> Prompts {
@@ -151,9 +156,8 @@ fn rows_of_an_input_are_joined_by_id() {
         "ID,city,city\na,Oslo,1\nb,\"Rome,\nIT\",2\nc,,3\nd,Riga,4\n",
     )
     .unwrap();
-    let report = place
-        .write(place.export().input(read_rows(&rows)), "out.csv")
-        .unwrap();
+    let unordered = place.export().input(read_rows(&rows)).unordered(true);
+    let report = place.write(unordered, "out.csv").unwrap();
     assert_eq!(
         (report.rows, report.without_row, report.without_result),
         (4, 1, 1)
@@ -166,20 +170,15 @@ fn rows_of_an_input_are_joined_by_id() {
     };
     let lines = read("out.csv");
     assert!(
-        lines[0].starts_with("ID,city,city_2,result_id,text,success,"),
+        lines[0].starts_with("ID,city,city_2,text,success,"),
         "{lines:?}"
     );
-    let rows_written = [
-        "c,\"\",3,c#2,t",
-        "a,Oslo,1,a,t",
-        ",,,gone,t",
-        "b,\"Rome\",2,b,t",
-    ];
+    let rows_written = ["c#2,\"\",3,t", "a,Oslo,1,t", "gone,,,t", "b,\"Rome\",2,t"];
     assert_eq!(lines[1..], rows_written);
     let over = place.export().input(read_rows(&rows)).overwrite(true);
     let refused = place.write(over, "rows.csv").unwrap_err();
     assert!(refused.message().contains("it is the input"), "{refused}");
-    let ordered = place.export().input(read_rows(&rows)).ordered(true);
+    let ordered = place.export().input(read_rows(&rows));
     place.write(ordered, "ordered.csv").unwrap();
     let expected = [1, 3, 0, 2].map(|i| rows_written[i]);
     assert_eq!(read("ordered.csv")[1..], expected);
@@ -191,11 +190,11 @@ fn answers_to_one_row_come_in_their_order() {
     let place = Place::new(&["b", "a#10", "a#2", "a#1"].map(result).concat());
     std::fs::write(place.path("rows.csv"), "id,city\na,Oslo\nb,Rome\n").unwrap();
     let rows = read_rows(&place.path("rows.csv"));
-    let export = place.export().input(rows).ordered(true);
+    let export = place.export().input(rows);
     place.write(export, "out.csv").unwrap();
     let table = place.read("out.csv");
-    let ids: Vec<_> = table.lines().map(|l| l.split(',').nth(2)).collect();
-    let expected = ["result_id", "a#1", "a#2", "a#10", "b"];
+    let ids: Vec<_> = table.lines().map(|l| l.split(',').next()).collect();
+    let expected = ["id", "a#1", "a#2", "a#10", "b"];
     assert_eq!(ids, expected.map(Some));
 }
 
@@ -253,7 +252,9 @@ fn lines_without_ids_are_found_by_what_was_asked() {
         .collect();
     assert_eq!(prompts, ["prompt", "one", "two", "one"]);
     let other = place.export().input(read_rows(&rows));
-    assert_eq!(place.write(other, "other.csv").unwrap().without_row, 3);
+    let report = place.write(other, "other.csv").unwrap();
+    assert_eq!((report.without_row, report.rows), (3, 0));
+    assert!(report.joined_none && !place.path("other.csv").exists());
 }
 
 #[cfg(feature = "queue")]
@@ -371,4 +372,80 @@ fn columns_of_parquet_have_types() {
         "Bool(false) Long(9223372036854775807) Null Str(\"3\") Null Bool(false) Str(\"k\")",
     ];
     assert_eq!(shown, expected);
+}
+
+/// Rows of a typed input, as `run --keep all` writes them.
+#[cfg(all(feature = "excel", feature = "parquet"))]
+const DATED: &str = concat!(
+    r#"{"id":"1","success":true,"text":"t","input":{"day":"2024-05-01","at":"2024-05-01T12:30:00","utc":"2024-05-01T12:30:00Z","said":"2024-05-01","price":1.10,"$types":{"day":"date","at":"date","utc":"date"}}}"#,
+    "\n",
+    r#"{"id":"2","success":true,"text":"t","input":{"day":null,"at":"2024-05-02","utc":null,"said":"2024-05-02","price":2.00,"$types":{"day":"date","at":"date","utc":"date"}}}"#,
+    "\n",
+);
+
+#[cfg(all(feature = "excel", feature = "parquet"))]
+#[test]
+fn dates_of_typed_inputs_are_dates_again_and_texts_stay_texts() {
+    use ::parquet::file::reader::{FileReader, SerializedFileReader};
+    use ::parquet::record::Field;
+    use calamine::{Data, Reader};
+    let place = Place::new(DATED);
+    let report = place.write(place.export(), "out.xlsx").unwrap();
+    assert_eq!(
+        report.columns[..6],
+        ["day", "at", "utc", "said", "price", "id"]
+    );
+    let mut book: calamine::Xlsx<_> = calamine::open_workbook(place.path("out.xlsx")).unwrap();
+    let sheet = book.worksheet_range("results").unwrap();
+    let rows: Vec<&[Data]> = sheet.rows().collect();
+    let date = |cell: &Data| match cell {
+        Data::DateTime(when) => when.to_ymd_hms_milli(),
+        other => panic!("{other:?} is no date"),
+    };
+    assert_eq!(date(&rows[1][0]), (2024, 5, 1, 0, 0, 0, 0));
+    assert_eq!(date(&rows[1][1]), (2024, 5, 1, 12, 30, 0, 0));
+    assert_eq!(date(&rows[2][1]), (2024, 5, 2, 0, 0, 0, 0));
+    assert_eq!(rows[2][0], Data::Empty);
+    let text = |text: &str| Data::String(text.to_owned());
+    assert_eq!(
+        rows[1][2..4],
+        [text("2024-05-01T12:30:00Z"), text("2024-05-01")]
+    );
+    assert_eq!(rows[1][4], Data::Float(1.1));
+    place.write(place.export(), "out.parquet").unwrap();
+    let file = std::fs::File::open(place.path("out.parquet")).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    let rows: Vec<_> = reader.get_row_iter(None).unwrap().collect();
+    let shown: Vec<Vec<Field>> = rows
+        .into_iter()
+        .map(|row| {
+            row.unwrap()
+                .into_columns()
+                .into_iter()
+                .take(4)
+                .map(|(_, field)| field)
+                .collect()
+        })
+        .collect();
+    let noon = 1_714_566_600_000_000;
+    let said = |text: &str| Field::Str(text.to_owned());
+    assert_eq!(
+        shown,
+        [
+            [
+                Field::Date(19_844),
+                Field::TimestampMicros(noon),
+                Field::TimestampMicros(noon),
+                said("2024-05-01")
+            ],
+            [
+                Field::Null,
+                Field::TimestampMicros(1_714_608_000_000_000),
+                Field::Null,
+                said("2024-05-02")
+            ],
+        ]
+    );
+    place.write(place.export(), "out.jsonl").unwrap();
+    assert!(!place.read("out.jsonl").contains("$types"));
 }

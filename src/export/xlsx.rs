@@ -5,10 +5,11 @@ use std::io::{self, BufWriter, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use rust_xlsxwriter::{Workbook, XlsxError};
+use rust_xlsxwriter::{Format, Workbook, XlsxError};
 
-use super::cell::Cell;
+use super::cell::{Cell, ColumnType};
 use super::columns::Column;
+use super::moment;
 use super::sink::{Sink, failed, unwritable};
 use crate::base::error::{Error, ErrorKind};
 
@@ -25,6 +26,8 @@ pub(super) struct Sheet {
     workbook: Workbook,
     out: File,
     row: u32,
+    /// How the cells of each column are shown that are dates.
+    dates: Vec<Option<Format>>,
     cut: u64,
     /// Where the whole of a cut cell is.
     whole: String,
@@ -68,6 +71,7 @@ impl Sheet {
             workbook,
             out,
             row: 0,
+            dates: Vec::new(),
             cut: 0,
             whole,
         };
@@ -76,13 +80,22 @@ impl Sheet {
             .map(|column| Cell::Text(column.name.as_str().into()))
             .collect();
         sheet.row(&names)?;
+        let dates = columns.iter().map(|column| date_format(column.kind));
+        sheet.dates = dates.collect();
         Ok(sheet)
     }
 
     fn write(&mut self, cells: &[Cell<'_>]) -> Result<(), XlsxError> {
         let sheet = self.workbook.worksheet_from_index(0)?;
         for (column, cell) in cells.iter().enumerate() {
+            let format = self.dates.get(column).and_then(Option::as_ref);
             let column = u16::try_from(column).unwrap_or(u16::MAX);
+            if let (Some(format), Cell::Text(text)) = (format, cell)
+                && let Some(number) = serial(text)
+            {
+                sheet.write_number_with_format(self.row, column, number, format)?;
+                continue;
+            }
             match cell {
                 Cell::Null => {}
                 Cell::Bool(yes) => drop(sheet.write_boolean(self.row, column, *yes)?),
@@ -124,6 +137,25 @@ impl Sink for Sheet {
     fn cut_cells(&self) -> u64 {
         self.cut
     }
+}
+
+fn date_format(kind: ColumnType) -> Option<Format> {
+    let shown = match kind {
+        ColumnType::Date => "yyyy-mm-dd",
+        ColumnType::DateTime => "yyyy-mm-dd hh:mm:ss",
+        // A worksheet knows no zones: a time in UTC would pass for one of the place where it is read.
+        _ => return None,
+    };
+    Some(Format::new().set_num_format(shown))
+}
+
+/// The number that a worksheet has for a date or time. None for one that it shows wrong: before March 1900 it counts a
+/// day too many.
+fn serial(text: &str) -> Option<f64> {
+    const FIRST: f64 = 61.0;
+    const DAY_OF_1970: f64 = 25_569.0;
+    let days = moment::micros(text)? as f64 / 86_400_000_000.0;
+    Some(days + DAY_OF_1970).filter(|serial| *serial >= FIRST)
 }
 
 /// The library panics where what it keeps meanwhile cannot be written.

@@ -6,10 +6,10 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchwright::files::{InputFormat, PromptRequests, PromptSettings};
+use batchwright::files::{InputFormat, Nulls, PromptRequests, PromptSettings};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
-use super::args::input::{BadRows, Format, InputArgs, ReadingArgs};
+use super::args::input::{BadRows, Format, InputArgs, NullsArg, ReadingArgs};
 use super::background::{Background, Event};
 use super::display::Display;
 use super::exit::{About, Early, Refusal};
@@ -130,6 +130,11 @@ impl ReadingArgs {
     ) -> Result<PromptSettings, Refusal> {
         let mut settings = settings
             .ignore_fields(self.ignore_fields.iter().cloned())
+            .nulls(match self.nulls {
+                NullsArg::Fail => Nulls::Fail,
+                NullsArg::Skip => Nulls::Skip,
+                NullsArg::Empty => Nulls::Empty,
+            })
             .allow_outside(self.allow_outside);
         if let Some(root) = &self.root {
             settings = settings.root(root);

@@ -5,6 +5,7 @@ of table, and read back by the programs that people open them with. Every cell m
     tables.py PATH/TO/batchwright
 """
 
+import datetime
 import gzip
 import json
 import os
@@ -24,7 +25,9 @@ from openpyxl.cell import WriteOnlyCell
 
 PROGRAM = Path(sys.argv[1]).resolve()
 ROWS = 300
-COLUMNS = ["id", "text", "code", "empty", "n", "x", "flag"]
+COLUMNS = ["id", "text", "code", "empty", "n", "x", "flag", "day"]
+# Inputs that have dates as dates. The others have texts, which stay texts.
+DATED = ["in.parquet", "in.xlsx"]
 # A cell of a worksheet holds no more.
 MOST_UNITS = 32_767
 
@@ -63,7 +66,7 @@ def rows():
         if i >= len(AWKWARD) and len(text) > 5000:
             text = f"row {i} \"of\" many,\n{text[:50]}"
         yield {"id": f"r-{i:03}", "text": text, "code": f"{i:05}", "empty": "", "n": i * 7 - 50, "x": i + 0.25,
-               "flag": i % 3 == 0}
+               "flag": i % 3 == 0, "day": datetime.date(2024, 1, 1) + datetime.timedelta(days=i)}
 
 
 def as_text(value):
@@ -74,6 +77,8 @@ def as_text(value):
         return "true" if value else "false"
     if isinstance(value, (list, dict)):
         return json.dumps(value)
+    if isinstance(value, datetime.datetime):
+        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat()
     return str(value)
 
 
@@ -97,7 +102,7 @@ def delimited(by):
 
 def json_lines(path):
     typed = list(rows())
-    path.write_text("".join(json.dumps(row) + "\n" for row in typed), encoding="utf-8")
+    path.write_text("".join(json.dumps(row, default=as_text) + "\n" for row in typed), encoding="utf-8")
     return expected(typed)
 
 
@@ -110,9 +115,9 @@ def parquet(path):
 def sqlite(path):
     typed = list(rows())
     with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE rows (id TEXT, text TEXT, code TEXT, empty TEXT, n INTEGER, x REAL, flag INTEGER)")
-        values = [[row[name] for name in COLUMNS] for row in typed]
-        database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+        database.execute("CREATE TABLE rows (id TEXT, text TEXT, code TEXT, empty TEXT, n INTEGER, x REAL, flag INTEGER, day TEXT)")
+        values = [[row[name] for name in COLUMNS[:-1]] + [as_text(row["day"])] for row in typed]
+        database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
     database.close()
     return expected(typed, flag=lambda row: int(row["flag"]))
 
@@ -293,13 +298,17 @@ def fits(found, text):
 def check_table(name, source, wanted, results):
     read, shown, _ = TABLES[name]
     columns, lines = read(Path(name))
-    start = COLUMNS + ["label", "score", "count", "good", "tags", "place", "success", "error_kind", "error_message"]
+    start = COLUMNS + ["label", "score", "count", "good", "tags", "place", "result_text", "success", "error_kind",
+                       "error_status", "error_message"]
     assert columns[: len(start)] == start, f"{source} -> {name}: {columns}"
     assert len(lines) == len(wanted), f"{source} -> {name}: {len(lines)} rows"
     cells = 0
     for line, row in zip(lines, wanted):
         cell = dict(zip(columns, line))
         result = results[row["id"]]
+        if name in ["out.parquet", "out.xlsx"]:
+            is_date = isinstance(cell["day"], datetime.date)
+            assert is_date == (source in DATED), f"{source} -> {name}: {cell['day']!r}"
         for column in COLUMNS:
             found, text = as_text(cell[column]), shown(row[column])
             if name == "out.sqlite" and column == "flag" and isinstance(result["input"]["flag"], bool):
@@ -323,7 +332,7 @@ def main():
     Path("schema.json").write_text(json.dumps(SCHEMA))
     with Simulator() as simulator:
         asked = ["--provider", "local", "--base-url", simulator.address, "--model", "sim-1", "--json-schema", "schema.json",
-                 "--template", "{{id}}: {{text}}", "-j", "8", "--quiet"]
+                 "--template", "{{id}}: {{text}}", "--nulls", "empty", "-j", "8", "--quiet"]
         for name, write in INPUTS.items():
             wanted = write(Path(name))
             query = ["--query", "SELECT * FROM rows"] if name == "in.db" else []

@@ -88,7 +88,7 @@ pub(super) fn prepare_file(
     }
     plan.restored = restored.len() as u64;
     let is_renamed = checked.items.is_renamed();
-    let bad = checked.items.totals().bad;
+    let totals = checked.items.totals();
     compare(&mut checked.items).map_err(FileRunError::Output)?;
     let attached = std::mem::take(&mut checked.items.attached);
     let index = checked.items.finish();
@@ -107,7 +107,8 @@ pub(super) fn prepare_file(
     plan.differing = differing_items(differing, tally.changed + unnamed);
     plan.foreign = tally.unknown_lines;
     plan.without_id = tally.automatic;
-    plan.bad_rows = bad;
+    plan.bad_rows = totals.bad;
+    plan.null_rows = totals.left_out;
     let prepared = Prepared::File {
         is_kept_otherwise: says_input
             || is_renamed

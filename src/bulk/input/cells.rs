@@ -60,15 +60,49 @@ pub(super) fn values(row: &str) -> Result<Vec<&RawValue>, Fault> {
         .map_err(|error| Fault::new(format!("invalid JSON ({error})"), "a list of values"))
 }
 
-/// What a value is in a prompt: a text without its quotes, nothing for null, else its JSON.
-pub(super) fn text_of(value: &RawValue) -> Cow<'_, str> {
-    match value.get() {
-        "null" => Cow::Borrowed(""),
-        // JSON allows halves of surrogate pairs, which are no text.
-        json if json.starts_with('"') => {
-            serde_json::from_str(json).map_or(Cow::Borrowed(json), Cow::Owned)
+/// A field of a record, as templates and ids need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Field<'r> {
+    /// JSON null, or an empty cell of a typed table. Tables of text have none.
+    Null,
+    Text(Cow<'r, str>),
+    /// A number, boolean, list or object as JSON writes it.
+    Json(Cow<'r, str>),
+}
+
+impl<'r> Field<'r> {
+    pub(super) fn of(value: &'r RawValue) -> Self {
+        match value.get() {
+            "null" => Self::Null,
+            // JSON allows halves of surrogate pairs, which are no text.
+            json if json.starts_with('"') => {
+                Self::Text(serde_json::from_str(json).map_or(Cow::Borrowed(json), Cow::Owned))
+            }
+            json => Self::Json(Cow::Borrowed(json)),
         }
-        json => Cow::Borrowed(json),
+    }
+
+    /// What it is in a prompt: a text without its quotes, nothing for null, else its JSON.
+    pub(super) fn into_text(self) -> Cow<'r, str> {
+        match self {
+            Self::Null => Cow::Borrowed(""),
+            Self::Text(text) | Self::Json(text) => text,
+        }
+    }
+
+    pub(super) fn borrowed(&self) -> Field<'_> {
+        match self {
+            Self::Null => Field::Null,
+            Self::Text(text) => Field::Text(Cow::Borrowed(text)),
+            Self::Json(json) => Field::Json(Cow::Borrowed(json)),
+        }
+    }
+
+    pub(super) fn as_text(&self) -> &str {
+        match self {
+            Self::Null => "",
+            Self::Text(text) | Self::Json(text) => text,
+        }
     }
 }
 
@@ -79,7 +113,11 @@ mod tests {
     #[test]
     fn values_are_texts_as_they_stand() {
         let row = r#"["a \"b\"\n",null,1.0,12345678901234567890,true,[1, {"a":"b"}],"","\u001b"]"#;
-        let texts: Vec<_> = values(row).unwrap().into_iter().map(text_of).collect();
+        let texts: Vec<_> = values(row)
+            .unwrap()
+            .into_iter()
+            .map(|value| Field::of(value).into_text())
+            .collect();
         assert_eq!(
             texts,
             [

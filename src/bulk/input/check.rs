@@ -17,7 +17,7 @@ use super::keep::MissingFields;
 use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
-use super::{Form, Settings};
+use super::{Form, Nulls, Settings};
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;
 
@@ -198,7 +198,7 @@ impl FileCheck<'_> {
             let check = |(i, record): (usize, &Record)| {
                 let bytes = &chunk.bytes()[record.start..record.end];
                 self.record(bytes, part.base + offset + record.start as u64)
-                    .map(|checked| (record.line, checked))
+                    .map(|checked| checked.map(|checked| (record.line, checked)))
                     .map_err(|fault| (record.line, seen + i + 1, fault))
             };
             let (read, ()) = rayon::join(
@@ -221,7 +221,8 @@ impl FileCheck<'_> {
             seen += records.len();
             for outcome in outcomes.drain(..) {
                 match outcome {
-                    Ok((line, checked)) => {
+                    Ok(None) => totals.left_out += 1,
+                    Ok(Some((line, checked))) => {
                         if let Some(files) = &checked.files {
                             attached.add(files, &part.name, part.place(line));
                         }
@@ -287,12 +288,14 @@ impl FileCheck<'_> {
         }
     }
 
-    fn record(&self, bytes: &[u8], offset: u64) -> Result<Checked, Fault> {
+    /// The items of a record; none where it is left out.
+    fn record(&self, bytes: &[u8], offset: u64) -> Result<Option<Checked>, Fault> {
         let parsed = self.part.parse(bytes, self.settings);
         let fingerprint = prefix(&parsed.digest);
         let request = match parsed.request {
             Ok(request) => Some(request),
-            Err(_) if self.settings.skip_bad_rows => None,
+            Err(fault) if fault.of_null && self.settings.nulls == Nulls::Skip => return Ok(None),
+            Err(fault) if fault.of_null || self.settings.skip_bad_rows => None,
             Err(fault) => return Err(fault),
         };
         let samples = parsed.samples;
@@ -307,7 +310,7 @@ impl FileCheck<'_> {
                 }
             }
         };
-        Ok(match request {
+        Ok(Some(match request {
             Some(request) => Checked {
                 entry,
                 samples,
@@ -322,7 +325,7 @@ impl FileCheck<'_> {
                 unnamed: false,
                 files: None,
             },
-        })
+        }))
     }
 }
 

@@ -1,9 +1,12 @@
-//! Templates that do more than put fields in: conditions, loops, filters.
-
-use std::borrow::Cow;
+//! Templates that do more than put fields in: conditions, loops, filters. Numbers and booleans are values there, and
+//! every comparison is checked.
 
 use minijinja::value::Value;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+
+use super::cells::Field;
+use super::expression_compare as compare;
+use super::expression_rewrite::{Binding, Rewritten};
 
 /// The name of the only template of an environment. Without an extension nothing is escaped.
 const NAME: &str = "template";
@@ -13,7 +16,9 @@ const NAME: &str = "template";
 pub(super) struct Expression {
     environment: Environment<'static>,
     text: String,
-    variables: Vec<String>,
+    bindings: Vec<Binding>,
+    /// The columns that it names, each once.
+    columns: Vec<String>,
 }
 
 impl PartialEq for Expression {
@@ -41,44 +46,52 @@ impl Expression {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         // A text that ends in a line end is a prompt that does.
         environment.set_keep_trailing_newline(true);
-        let added = environment.add_template_owned(NAME, text.to_owned());
+        // Errors are about the text as it was written.
+        let written = environment.template_from_named_str(NAME, text);
+        written.map(drop).map_err(|error| shown(&error))?;
+        let rewritten = Rewritten::of(text);
+        compare::add(&mut environment, rewritten.operands.clone());
+        let added = environment.add_template_owned(NAME, rewritten.text.clone());
         added.map_err(|error| shown(&error))?;
         let template = environment
             .get_template(NAME)
             .map_err(|error| shown(&error))?;
         let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
-        let named = template.undeclared_variables(false);
-        let named = named
-            .into_iter()
-            .filter(|name| !globals.contains(&name.as_str()));
-        let mut variables: Vec<String> = named.collect();
-        variables.sort();
-        if variables.is_empty() {
+        let named = template.undeclared_variables(false).into_iter();
+        let bindings = named.filter(|name| !globals.contains(&name.as_str()));
+        let bindings: Vec<Binding> = bindings.map(|name| rewritten.binding(name)).collect();
+        let mut columns: Vec<String> = bindings.iter().map(|of| of.column.clone()).collect();
+        columns.sort();
+        columns.dedup();
+        if columns.is_empty() {
             return Err("the template names no field: write one as {{field}}".to_owned());
         }
         Ok(Self {
             environment,
             text: text.to_owned(),
-            variables,
+            bindings,
+            columns,
         })
     }
 
     pub(super) fn variables(&self) -> impl Iterator<Item = &str> {
-        self.variables.iter().map(String::as_str)
+        self.columns.iter().map(String::as_str)
     }
 
-    /// The text that comes of the values of fields, which are texts all.
+    /// The text that comes of the values of fields.
     pub(super) fn render<'a>(
         &self,
-        value: impl Fn(&str) -> Option<Cow<'a, str>>,
+        value: impl Fn(&str) -> Option<Field<'a>>,
     ) -> Result<String, String> {
-        let values = self
-            .variables
-            .iter()
-            .filter_map(|name| Some((name.clone(), value(name)?)));
-        let values: Value = values
-            .map(|(name, value)| (name, Value::from(value.into_owned())))
-            .collect();
+        let values = self.bindings.iter().filter_map(|of| {
+            let field = value(&of.column)?;
+            let shown = match of.as_text {
+                true => Value::from(field.into_text().into_owned()),
+                false => typed(&field),
+            };
+            Some((of.variable.clone(), shown))
+        });
+        let values: Value = values.collect();
         let template = self
             .environment
             .get_template(NAME)
@@ -87,13 +100,45 @@ impl Expression {
     }
 }
 
+/// The value of a field: a number or boolean if it is one, else its text.
+fn typed(field: &Field<'_>) -> Value {
+    let text = match field {
+        Field::Null => return Value::from(""),
+        Field::Text(text) => return Value::from(text.as_ref()),
+        Field::Json(json) => json.as_ref(),
+    };
+    match text {
+        "true" => return Value::from(true),
+        "false" => return Value::from(false),
+        _ if text.starts_with(['{', '[']) => return Value::from(text),
+        _ => {}
+    }
+    if let Ok(n) = text.parse::<i64>() {
+        return Value::from(n);
+    }
+    match (text.parse::<i128>(), text.parse::<f64>()) {
+        (Ok(n), _) => Value::from(n),
+        (_, Ok(x)) => Value::from(x),
+        _ => Value::from(text),
+    }
+}
+
 fn shown(error: &minijinja::Error) -> String {
     let what = error
         .detail()
         .map_or_else(|| error.kind().to_string(), str::to_owned);
-    match error.line() {
-        Some(line) => format!("the template's line {line}: {what}"),
-        None => format!("the template: {what}"),
+    let line = error
+        .line()
+        .map_or_else(String::new, |line| format!("'s line {line}"));
+    match (error.kind(), what.split_once("; expected ")) {
+        (_, Some((found, expected))) => {
+            format!("found {found} (the template{line}); expected {expected}")
+        }
+        (ErrorKind::SyntaxError, _) => format!(
+            "the template{line}: {what}; a column whose name has blanks, hyphens or letters beyond a-z is \
+             written row[\"Review Text\"]"
+        ),
+        _ => format!("the template{line}: {what}"),
     }
 }
 
@@ -103,10 +148,115 @@ mod tests {
 
     fn render(text: &str) -> Result<String, String> {
         Expression::parse(text)?.render(|name| match name {
-            "content" => Some(Cow::Borrowed("a <b> & {{c}}")),
-            "lines" => Some(Cow::Borrowed("41")),
+            "content" => Some(Field::Text("a <b> & {{c}}".into())),
+            "lines" => Some(Field::Text("41".into())),
+            "stars" => Some(Field::Json("4".into())),
+            "price" => Some(Field::Json("1.10".into())),
+            "large" => Some(Field::Json("12345678901234567890123".into())),
+            "good" => Some(Field::Json("false".into())),
+            "day" => Some(Field::Text("2024-05-01".into())),
+            "Review Text" => Some(Field::Text("fine".into())),
             _ => None,
         })
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_values_and_are_shown_as_they_stand() {
+        for (template, text) in [
+            ("{% if stars > 3 %}good{% else %}bad{% endif %}", "good"),
+            (
+                "{% if 5 > stars >= 4 and stars != 5 %}four{% endif %}",
+                "four",
+            ),
+            (
+                "{% if stars in [4, 5] %}yes{% endif %}{% if stars not in [1] %}!{% endif %}",
+                "yes!",
+            ),
+            ("{% if good %}good{% else %}bad{% endif %}", "bad"),
+            ("{% if day > '2024-04-30' %}later{% endif %}", "later"),
+            (
+                "{% if price < 1.2 %}{{ price }} {{ large }}{% endif %}",
+                "1.10 12345678901234567890123",
+            ),
+            (
+                "{% if large > 12345678901234567890122 %}more{% endif %}",
+                "more",
+            ),
+            (
+                "{{ price|replace('.', ',') }} {{ 'EUR ' ~ price }} {{ large|length }}",
+                "1,10 EUR 1.10 23",
+            ),
+            ("{{ stars + 1 }}{% set x = stars * 2 %} {{ x|abs }}", "5 8"),
+            ("{% set price = 2 %}{{ price }} {{ stars|int }}", "2 4"),
+            (
+                "{{ row['Review Text']|upper }} {{ row[\"Review Text\"] }}",
+                "FINE fine",
+            ),
+            (
+                "{% if row['Review Text'] == 'fine' %}ok{% endif %}{{ lines }}",
+                "ok41",
+            ),
+            ("{{ [1, stars, 9]|select('gt', 3)|join(',') }}", "4,9"),
+        ] {
+            let template = format!("{{# #}}{template}");
+            assert_eq!(render(&template).unwrap(), text, "{template}");
+        }
+    }
+
+    #[test]
+    fn a_text_and_a_number_do_not_compare() {
+        for (template, message) in [
+            (
+                "{% if lines > 3 %}x{% endif %}",
+                "found the text \"41\" compared with the number 3 in lines > 3 (the template's line 1); \
+                 expected numbers on both sides: lines|int > 3",
+            ),
+            (
+                "{% if\n 3 < lines %}x{% endif %}",
+                "(the template's line 2); expected numbers on both sides: 3 < lines|int",
+            ),
+            ("{% if lines == 41 %}x{% endif %}", "in lines == 41 (the"),
+            (
+                "{% if lines in [41, 42] %}x{% endif %}",
+                "(the template's line 1); expected numbers on both sides: lines|int in [41, 42]",
+            ),
+            (
+                "{% if stars == '4' %}x{% endif %}",
+                "numbers on both sides: stars == 4",
+            ),
+            (
+                "{% if lines > '5' %}x{% endif %}",
+                "numbers on both sides: lines|int > 5",
+            ),
+            (
+                "{% if good == 'false' %}x{% endif %}",
+                "a boolean alone: {% if flag %}",
+            ),
+            ("{% set n = lines %}{% if n > 3 %}x{% endif %}", "n|int > 3"),
+            (
+                "{% for n in lines|split(',') %}{% if n > 3 %}x{% endif %}{% endfor %}",
+                "n|int > 3",
+            ),
+            (
+                "{{ [lines]|select('gt', 3)|join }}",
+                "the text \"41\" compared with the number 3 (the",
+            ),
+            (
+                "{% if lines is gt(3) %}x{% endif %}",
+                "the text \"41\" compared with the number 3 (the",
+            ),
+        ] {
+            let error = render(template).unwrap_err();
+            assert!(error.contains(message), "{template}: {error}");
+        }
+        assert_eq!(
+            render("{% if lines in ['41', 1] %}x{% endif %}").unwrap(),
+            "x"
+        );
+        assert_eq!(
+            render("{% if lines == none %}x{% else %}y{% endif %}").unwrap(),
+            "y"
+        );
     }
 
     #[test]
@@ -136,6 +286,7 @@ mod tests {
             "{}",
             parsed("a\n{% if content %}")
         );
+        assert!(parsed("{% if Review Text %}").contains("row[\"Review Text\"]"));
         assert!(parsed("{% raw %}{{a}}{% endraw %}").contains("names no field"));
         let missing =
             Expression::parse("{% set x = 1 %}{{ pth }}{{ x }}{{ range(2)|length }}").unwrap();

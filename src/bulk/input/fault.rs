@@ -22,6 +22,8 @@ pub(crate) struct Fault {
     pub(crate) expected: String,
     /// It is about a file that the record names, not about the record.
     pub(super) of_file: bool,
+    /// A field that the prompt is made of is null, which concerns this record alone.
+    pub(super) of_null: bool,
 }
 
 impl Fault {
@@ -30,6 +32,18 @@ impl Fault {
             found: found.into(),
             expected: expected.into(),
             of_file: false,
+            of_null: false,
+        }
+    }
+
+    /// A field that the prompt is made of, and that is null.
+    pub(super) fn null(name: &str) -> Self {
+        Self {
+            of_null: true,
+            ..Self::new(
+                format!("null in \"{name}\""),
+                "a value: --nulls empty fills in an empty text, --nulls skip leaves such rows out",
+            )
         }
     }
 
@@ -45,6 +59,7 @@ impl Fault {
             found: file.found,
             expected: file.expected,
             of_file: true,
+            of_null: false,
         }
     }
 

@@ -97,6 +97,8 @@ pub(crate) struct NamedFile {
     /// For a table whose rows people know by number, the number of the first one below the header. Default:
     /// they know lines.
     pub(crate) first_row: Option<u64>,
+    /// The columns of a table that are dates. Default: none.
+    pub(crate) dates: Vec<usize>,
     /// The folder that its records' files are in, if no other is named. Default: the working folder.
     pub(crate) folder: PathBuf,
     /// The column of a table that is the prompt where no template says otherwise. Default: `prompt`.
@@ -117,6 +119,7 @@ impl NamedFile {
             source,
             origin: None,
             first_row: None,
+            dates: Vec::new(),
             folder: PathBuf::new(),
             prompt_column: PROMPT,
             #[cfg(feature = "files")]
@@ -335,6 +338,7 @@ impl Part {
             source,
             origin,
             first_row,
+            dates,
             folder,
             prompt_column,
             ..
@@ -358,6 +362,7 @@ impl Part {
             base,
         };
         part.find_body(settings, prompt_column)?;
+        part.header = part.header.map(|header| header.with_dates(dates));
         Ok(part)
     }
 

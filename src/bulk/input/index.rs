@@ -21,6 +21,8 @@ pub(crate) struct Totals {
     pub(crate) unnamed: u64,
     /// Items that make no prompt.
     pub(crate) bad: u64,
+    /// Records that are left out, since a field of their prompt is null.
+    pub(crate) left_out: u64,
     /// Input tokens, estimated.
     pub(crate) tokens: u64,
     /// Size of the files.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::Settings;
+use super::cells::Field;
 use super::fault::{Fault, described, excerpt};
 use super::fields::{self, string};
 use super::id;
@@ -15,6 +15,7 @@ use super::messages;
 use super::names::{hint, listed};
 use super::said::Parsed;
 use super::template::{RenderError, Template};
+use super::{Nulls, Settings};
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::{Request, Role};
@@ -113,7 +114,7 @@ pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
         fields.remove(name);
     }
     let mut parsed = match (&settings.template, layout(&fields, settings)) {
-        (Some(template), _) => from_fields(fields, template)?,
+        (Some(template), _) => from_fields(fields, template, settings.nulls)?,
         (None, Layout::Short) => short(fields, settings)?,
         (None, layout) => match layout.native(&fields) {
             Some(format) => native(fields, layout, format, settings)?,
@@ -284,42 +285,82 @@ fn short(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
     Ok(parsed)
 }
 
-fn from_fields(mut line: Map<String, Value>, template: &Template) -> Result<Parsed, Fault> {
+fn from_fields(
+    mut line: Map<String, Value>,
+    template: &Template,
+    nulls: Nulls,
+) -> Result<Parsed, Fault> {
     for name in template.variables() {
         match line.get(name) {
-            Some(Value::String(_) | Value::Number(_) | Value::Bool(_)) => {}
-            Some(other) => {
+            Some(Value::Array(_) | Value::Object(_)) => {
                 let expected = "a string, number or boolean for the template";
-                return Err(Fault::field(name, other, expected));
+                return Err(Fault::field(name, &line[name], expected));
             }
+            Some(_) => {}
             None => template.check("one of the line's fields", line.keys().map(String::as_str))?,
         }
     }
-    let value = |name: &str| match line.get(name)? {
-        Value::String(text) => Some(Cow::Borrowed(text.as_str())),
-        other => Some(Cow::Owned(other.to_string())),
+    let filling = Filling {
+        template,
+        nulls,
+        known: "a field of that name",
     };
-    template.check_filled(value)?;
-    let mut request = templated(template, "a field of that name", value)?;
+    let mut request = filling.request(|name| {
+        Some(match line.get(name)? {
+            Value::Null => Field::Null,
+            Value::String(text) => Field::Text(Cow::Borrowed(text.as_str())),
+            other => Field::Json(Cow::Owned(other.to_string())),
+        })
+    })?;
     request.model = string(&mut line, "model")?;
     request.system = string(&mut line, "system")?;
     Ok(Parsed::new(request))
 }
 
-/// The request that a template makes of a record's values. `known` says what there are values of.
-pub(super) fn templated<'a>(
-    template: &Template,
-    known: &str,
-    value: impl Fn(&str) -> Option<Cow<'a, str>>,
-) -> Result<Request, Fault> {
-    let unknown = |error: RenderError| Fault::new(error.to_string(), known);
-    if !template.names_files() {
-        return prompt(template.render(value).map_err(unknown)?);
+/// A template that is filled in with the fields of records.
+pub(super) struct Filling<'s> {
+    pub(super) template: &'s Template,
+    pub(super) nulls: Nulls,
+    /// What the fields are.
+    pub(super) known: &'static str,
+}
+
+impl Filling<'_> {
+    /// The request for a record with these fields.
+    pub(super) fn request<'a>(
+        &self,
+        field: impl Fn(&str) -> Option<Field<'a>>,
+    ) -> Result<Request, Fault> {
+        let template = self.template;
+        for name in template.variables() {
+            if let Some(found) = field(name) {
+                self.nulls.filled(found, name)?;
+            }
+        }
+        template.check_filled(&field)?;
+        let failed = |error: RenderError| match error {
+            RenderError::Unknown(_) => Fault::new(error.to_string(), self.known),
+            #[cfg(feature = "templates")]
+            RenderError::Failed(why) => Fault::told(why),
+        };
+        if !template.names_files() {
+            return prompt(template.render(field).map_err(failed)?);
+        }
+        let parts = template.render_parts(field).map_err(failed)?;
+        let mut request = Request::new("");
+        request.messages[0].content = parts.into();
+        Ok(request)
     }
-    let parts = template.render_parts(value).map_err(unknown)?;
-    let mut request = Request::new("");
-    request.messages[0].content = parts.into();
-    Ok(request)
+}
+
+impl Nulls {
+    /// The field, unless it is null and that is a fault.
+    pub(super) fn filled<'f>(self, field: Field<'f>, name: &str) -> Result<Field<'f>, Fault> {
+        match (self, field) {
+            (Self::Fail | Self::Skip, Field::Null) => Err(Fault::null(name)),
+            (_, field) => Ok(field),
+        }
+    }
 }
 
 /// A request with one message, which must say something.

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::Settings;
 use super::fault::{Fault, utf8};
@@ -44,6 +45,9 @@ impl Keep {
     }
 }
 
+/// Beside the fields of a row: an object with the type of each that is a date, which JSON has as a text.
+pub(crate) const TYPES: &str = "$types";
+
 /// A JSON object under construction.
 pub(super) struct Object(String);
 
@@ -68,6 +72,16 @@ impl Object {
     pub(super) fn text(&mut self, name: &str, text: &str) {
         self.name(name);
         self.string(text);
+    }
+
+    /// Says of these fields that they are dates.
+    pub(super) fn dates<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        let types: Map<String, Value> =
+            names.map(|name| (name.to_owned(), "date".into())).collect();
+        if !types.is_empty() {
+            self.name(TYPES);
+            self.harmless(&Value::Object(types).to_string());
+        }
     }
 
     pub(super) fn value(&mut self, name: &str, value: &RawValue) {

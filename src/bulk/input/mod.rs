@@ -12,6 +12,10 @@ mod duplicates;
 mod entry;
 #[cfg(feature = "templates")]
 mod expression;
+#[cfg(feature = "templates")]
+mod expression_compare;
+#[cfg(feature = "templates")]
+mod expression_rewrite;
 mod fault;
 mod fields;
 mod file;
@@ -35,6 +39,7 @@ mod source;
 mod stream;
 mod table;
 mod template;
+mod template_tokens;
 
 #[cfg(test)]
 mod refused_tests;
@@ -57,7 +62,7 @@ pub(crate) use fields::is_set_by_itself;
 pub(crate) use file::{InputFile, Item, NamedFile, Unread};
 pub(crate) use id::{hash_prefix, is_automatic, renamed};
 pub(crate) use index::{FileIndex, Match, Matching};
-pub(crate) use keep::Fields;
+pub(crate) use keep::{Fields, TYPES};
 pub(crate) use kept_reader::KeptReader;
 pub(crate) use parse::parse_alone;
 #[cfg(feature = "queue")]
@@ -139,6 +144,21 @@ impl Form {
     }
 }
 
+/// What happens to a record if a field that its prompt is made of is null, or an empty cell of a typed table. Tables of
+/// text (CSV, TSV) have empty texts and no nulls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Nulls {
+    /// The record becomes a failed item of kind [`Invalid`](crate::ErrorKind::Invalid) that is not sent. The other
+    /// records are sent. A stream, of which no record can be set aside, ends with an error there.
+    #[default]
+    Fail,
+    /// The record is left out: it becomes no item.
+    Skip,
+    /// The field is an empty text.
+    Empty,
+}
+
 /// What is filled in where a record does not say it itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
@@ -185,6 +205,8 @@ pub(crate) struct Settings {
     pub(crate) files: FileAccess,
     /// Rows that make no prompt are failed items rather than the end of the run.
     pub(crate) skip_bad_rows: bool,
+    /// What a null in a field of the prompt leads to.
+    pub(crate) nulls: Nulls,
     /// The worksheet of a workbook.
     pub(crate) sheet: Option<String>,
     /// What is read of an SQLite file.

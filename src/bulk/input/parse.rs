@@ -1,14 +1,13 @@
 //! One record becomes one request: what the record says itself, then the run's defaults.
 
-use std::borrow::Cow;
-
 use sha2::{Digest, Sha256};
 
 use super::attached::resolve;
+use super::cells::Field;
 use super::fault::{Fault, utf8};
 use super::id::MOST_SAMPLES;
 use super::id::parse_sample;
-use super::json::{self, prompt, templated};
+use super::json::{self, Filling, prompt};
 use super::rows::without_bom;
 use super::said::Parsed;
 use super::table::CsvHeader;
@@ -43,21 +42,26 @@ pub(crate) fn parse_record(
              in.csv > out.csv",
         ));
     }
-    let template = settings.template.as_ref();
     let parsed = match (form, header) {
         (Form::Jsonl | Form::Json, _) => json::line(text, settings)?,
         (Form::Text, _) => {
             let line = text.strip_suffix('\n').unwrap_or(text);
             let line = line.strip_suffix('\r').unwrap_or(line);
-            let request = match template {
+            let request = match &settings.template {
                 None => prompt(line.to_owned())?,
-                Some(template) => templated(template, "only {{prompt}}", |name| {
-                    (name == "prompt").then_some(Cow::Borrowed(line))
-                })?,
+                Some(template) => {
+                    let filling = Filling {
+                        template,
+                        nulls: settings.nulls,
+                        known: "only {{prompt}}",
+                    };
+                    filling
+                        .request(|name| (name == "prompt").then_some(Field::Text(line.into())))?
+                }
             };
             Parsed::new(request)
         }
-        (_, Some(header)) => Parsed::new(header.request(text, template)?),
+        (_, Some(header)) => Parsed::new(header.request(text, settings)?),
         (_, None) => {
             return Err(Fault::new("a row before the header", "a header row"));
         }

@@ -120,8 +120,13 @@ fn a_template_takes_any_object() {
              expected one of the line's fields: \"citi\"",
         ),
         (
-            r#"{"city":null}"#,
-            "found null in \"city\"; expected a string, number or boolean for the template",
+            r#"{"city":[],"n":1,"ok":true,"x":1}"#,
+            "found a list ([]) in \"city\"; expected a string, number or boolean for the template",
+        ),
+        (
+            r#"{"city":null,"n":1,"ok":true,"x":1}"#,
+            "found null in \"city\"; expected a value: --nulls empty fills in an empty text, --nulls skip leaves \
+             such rows out",
         ),
     ] {
         let fault = parsed(Form::Jsonl, None, line.as_bytes(), &settings).unwrap_err();

@@ -13,7 +13,7 @@ use super::id::{ItemId, RecordId, prefix};
 use super::keep::{self, MissingFields};
 use super::parse::{Asked, parse_record};
 use super::rows::{MAX_RECORD_BYTES, is_blank, without_bom};
-use super::{Form, Settings};
+use super::{Form, Nulls, Settings};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex, of_sample};
@@ -69,9 +69,11 @@ impl StreamChecker {
         if is_blank(bytes) {
             return Ok(None);
         }
-        let item = self.item(line, bytes);
-        item.map(Some)
-            .map_err(|fault| InputError::at(&self.name, line, fault))
+        match self.item(line, bytes) {
+            Ok(items) => Ok(Some(items)),
+            Err(fault) if fault.of_null && self.settings.nulls == Nulls::Skip => Ok(None),
+            Err(fault) => Err(InputError::at(&self.name, line, fault)),
+        }
     }
 
     fn item(&mut self, line: u64, bytes: &[u8]) -> Result<Samples, Fault> {

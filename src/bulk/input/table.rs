@@ -5,23 +5,31 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 
-use super::cells::{fields, text_of, values};
+use super::cells::{Field, fields, values};
 use super::fault::{Fault, utf8};
 use super::id;
-use super::json::{prompt, templated};
+use super::json::{Filling, prompt};
 use super::keep::{Keep, Object};
 use super::names::{hint, listed};
-use super::template::Template;
 use super::{Form, Settings};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 
+/// The cells of a row.
+fn typed_cells(form: Form, row: &str) -> Result<Vec<Field<'_>>, Fault> {
+    Ok(match form.delimiter() {
+        Some(delimiter) => fields(row, delimiter)
+            .into_iter()
+            .map(Field::Text)
+            .collect(),
+        None => values(row)?.into_iter().map(Field::of).collect(),
+    })
+}
+
 /// The cells of a row, as texts.
 fn cells(form: Form, row: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
-    match form.delimiter() {
-        Some(delimiter) => Ok(fields(row, delimiter)),
-        None => Ok(values(row)?.into_iter().map(text_of).collect()),
-    }
+    let cells = typed_cells(form, row)?.into_iter();
+    Ok(cells.map(Field::into_text).collect())
 }
 
 /// The columns of a table and what they are used for.
@@ -37,6 +45,8 @@ pub(crate) struct CsvHeader {
     kept: Vec<usize>,
     /// What columns are called where they are told by their name.
     labels: Vec<String>,
+    /// The columns that are dates in the file that the rows were made of.
+    dates: Vec<usize>,
 }
 
 impl CsvHeader {
@@ -78,6 +88,7 @@ impl CsvHeader {
         let header = Self {
             kept,
             labels: labels(&names),
+            dates: Vec::new(),
             form,
             id,
             id_wanted: settings.id_column.is_some(),
@@ -121,6 +132,11 @@ impl CsvHeader {
         Ok(header)
     }
 
+    /// The same with these columns as dates.
+    pub(super) fn with_dates(self, dates: Vec<usize>) -> Self {
+        Self { dates, ..self }
+    }
+
     fn once(&self, name: &str) -> Result<(), Fault> {
         match self.names.iter().filter(|other| *other == name).count() {
             0 | 1 => Ok(()),
@@ -132,15 +148,15 @@ impl CsvHeader {
     }
 
     /// The request of a row.
-    pub(super) fn request(&self, row: &str, template: Option<&Template>) -> Result<Request, Fault> {
-        let mut row = cells(self.form, row)?;
+    pub(super) fn request(&self, row: &str, settings: &Settings) -> Result<Request, Fault> {
+        let mut row = typed_cells(self.form, row)?;
         if row.len() != self.names.len() {
             return Err(Fault::new(
                 format!("a row of {} fields", row.len()),
                 format!("{}, as the header has", self.names.len()),
             ));
         }
-        let same = |(cell, name): (&Cow<'_, str>, &String)| cell.trim() == name;
+        let same = |(cell, name): (&Field<'_>, &String)| cell.as_text().trim() == name;
         let text = self.form.delimiter().is_some();
         if text && row.len() > 1 && row.iter().zip(&self.names).all(same) {
             return Err(Fault::new(
@@ -149,21 +165,28 @@ impl CsvHeader {
             ));
         }
         let id = match self.id {
-            Some(column) if self.id_wanted || !row[column].trim().is_empty() => {
-                Some(id::checked(&self.names[column], &row[column])?)
+            Some(column) if self.id_wanted || !row[column].as_text().trim().is_empty() => {
+                Some(id::checked(&self.names[column], row[column].as_text())?)
             }
             _ => None,
         };
-        let mut request = match (template, self.prompt) {
+        let mut request = match (&settings.template, self.prompt) {
             (Some(template), _) => {
-                let value = |name: &str| {
-                    let column = self.names.iter().position(|other| other == name)?;
-                    Some(Cow::Borrowed(row[column].as_ref()))
+                let filling = Filling {
+                    template,
+                    nulls: settings.nulls,
+                    known: "a column of that name",
                 };
-                template.check_filled(value)?;
-                templated(template, "a column of that name", value)?
+                filling.request(|name| {
+                    let column = self.names.iter().position(|other| other == name)?;
+                    Some(row[column].borrowed())
+                })?
             }
-            (None, Some(column)) => prompt(std::mem::take(&mut row[column]).into_owned())?,
+            (None, Some(column)) => {
+                let cell = row.swap_remove(column);
+                let cell = settings.nulls.filled(cell, &self.names[column])?;
+                prompt(cell.into_text().into_owned())?
+            }
             (None, None) => return Err(Fault::new("no column \"prompt\"", "a template")),
         };
         request.id = id;
@@ -221,6 +244,7 @@ impl CsvHeader {
     pub(super) fn object(&self, row: &str) -> Result<String, Fault> {
         let mut object = Object::new();
         self.each_cell(row, &mut |i, cell| cell.put(&mut object, &self.labels[i]))?;
+        object.dates(self.dates.iter().map(|i| self.labels[*i].as_str()));
         Ok(object.end().map_or_else(String::new, |row| row.to_string()))
     }
 
@@ -233,6 +257,8 @@ impl CsvHeader {
                 cell.put(&mut object, &self.labels[i]);
             }
         });
+        let dates = self.dates.iter().filter(|i| self.kept.contains(i));
+        object.dates(dates.map(|i| self.labels[*i].as_str()));
         (cells.ok()? == self.names.len()).then(|| object.end())?
     }
 

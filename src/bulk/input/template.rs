@@ -1,15 +1,16 @@
 //! A prompt with places for the fields of a record: `Translate {{text}} into {{language}}.` What does more than that, with
 //! blocks or filters, is an expression.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::cells::Field;
 #[cfg(feature = "templates")]
 use super::expression::Expression;
 use super::fault::Fault;
 use super::names::{hint, listed};
+use super::template_tokens::named_column;
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,15 +86,16 @@ impl Template {
                     column(open)
                 ));
             }
+            let field = |name: &str| named_column(name).unwrap_or_else(|| name.to_owned());
             parts.push(match name.strip_prefix(FILE).map(str::trim) {
-                None => Part::Variable(name.to_owned()),
+                None => Part::Variable(field(name)),
                 Some("") => {
                     return Err(format!(
                         "the template's \"{{{{file:\" at column {} names no field",
                         column(open)
                     ));
                 }
-                Some(name) => Part::File(name.to_owned()),
+                Some(name) => Part::File(field(name)),
             });
             at = open + 2 + end + 2;
         }
@@ -130,7 +132,7 @@ impl Template {
     /// is put in is not looked at again.
     pub(super) fn render_parts<'a>(
         &self,
-        value: impl Fn(&str) -> Option<Cow<'a, str>>,
+        value: impl Fn(&str) -> Option<Field<'a>>,
     ) -> Result<Vec<Value>, RenderError> {
         let (mut all, mut text) = (Vec::new(), String::new());
         let end = |text: &mut String, all: &mut Vec<Value>| {
@@ -148,7 +150,7 @@ impl Template {
                 Part::Variable(name) | Part::File(name) => name,
             };
             let unknown = || RenderError::Unknown(name.clone());
-            let value = value(name).ok_or_else(unknown)?;
+            let value = value(name).ok_or_else(unknown)?.into_text();
             if let Part::File(_) = part {
                 end(&mut text, &mut all);
                 all.push(json!({"type": "file", "path": value.trim()}));
@@ -161,9 +163,9 @@ impl Template {
     }
 
     /// The text with every variable replaced; what is put in is not looked at again.
-    pub(crate) fn render<'a>(
+    pub(super) fn render<'a>(
         &self,
-        value: impl Fn(&str) -> Option<Cow<'a, str>>,
+        value: impl Fn(&str) -> Option<Field<'a>>,
     ) -> Result<String, RenderError> {
         #[cfg(feature = "templates")]
         if let Some(expression) = &self.expression {
@@ -174,7 +176,7 @@ impl Template {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Variable(name) | Part::File(name) => match value(name) {
-                    Some(value) => out.push_str(&value),
+                    Some(value) => out.push_str(value.as_text()),
                     None => return Err(RenderError::Unknown(name.clone())),
                 },
             }
@@ -185,9 +187,9 @@ impl Template {
     /// Refuses a record that would leave nothing but the template's own words.
     pub(super) fn check_filled<'a>(
         &self,
-        value: impl Fn(&str) -> Option<Cow<'a, str>>,
+        value: impl Fn(&str) -> Option<Field<'a>>,
     ) -> Result<(), Fault> {
-        let empty = |name: &str| value(name).is_some_and(|value| value.trim().is_empty());
+        let empty = |name: &str| value(name).is_some_and(|value| value.as_text().trim().is_empty());
         if !self.variables().all(empty) {
             return Ok(());
         }
@@ -201,6 +203,18 @@ impl Template {
             format!("the fields of the template all empty: {}", listed(names)),
             "some text in one of them",
         ))
+    }
+
+    /// Whether blocks and filters know a column of that name by `row["…"]` alone.
+    fn needs_row(&self, name: &str) -> bool {
+        #[cfg(feature = "templates")]
+        return self.expression.is_some()
+            && !name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
+        #[cfg(not(feature = "templates"))]
+        {
+            let _ = name;
+            false
+        }
     }
 
     /// Refuses variables that are not among `names`; `what` says what the names are.
@@ -221,10 +235,13 @@ impl Template {
         if unknown.is_empty() {
             return Ok(());
         }
-        Err(Fault::new(
-            format!("{} in the template", unknown.join(", ")),
-            format!("{what}: {}", listed(names)),
-        ))
+        let mut expected = format!("{what}: {}", listed(names.clone()));
+        if let Some(name) = names.clone().find(|name| self.needs_row(name)) {
+            expected +=
+                &format!("; write a name with blanks or hyphens as {{{{row[\"{name}\"]}}}}");
+        }
+        let found = format!("{} in the template", unknown.join(", "));
+        Err(Fault::new(found, expected))
     }
 }
 
@@ -235,7 +252,7 @@ mod tests {
     fn render(template: &str, value: &str) -> String {
         Template::parse(template)
             .unwrap()
-            .render(|_| Some(Cow::Borrowed(value)))
+            .render(|_| Some(Field::Text(value.into())))
             .unwrap()
     }
 
@@ -251,9 +268,11 @@ mod tests {
 
     #[test]
     fn names_may_hold_spaces_and_any_letters() {
-        let template = Template::parse("{{ Größe in cm }}, {{a.b-c}}").unwrap();
+        let template =
+            Template::parse("{{ Größe in cm }}, {{a.b-c}} {{ row[\"Review Text\"] }}{{row['x']}}")
+                .unwrap();
         let names: Vec<&str> = template.variables().collect();
-        assert_eq!(names, ["Größe in cm", "a.b-c"]);
+        assert_eq!(names, ["Größe in cm", "a.b-c", "Review Text", "x"]);
     }
 
     #[test]
@@ -281,9 +300,18 @@ mod tests {
     fn an_unknown_variable_is_named() {
         let template = Template::parse("{{a}} {{b}}").unwrap();
         let error = template
-            .render(|name| (name == "a").then_some(Cow::Borrowed("1")))
+            .render(|name| (name == "a").then_some(Field::Text("1".into())))
             .unwrap_err();
         assert_eq!(error.to_string(), "the template's {{b}} has no value");
+    }
+
+    #[cfg(feature = "templates")]
+    #[test]
+    fn an_unknown_variable_beside_names_with_blanks_says_how_these_are_written() {
+        let template = Template::parse("{{ review-text|upper }}").unwrap();
+        let fault = template.check("one of the columns", ["id", "review-text"].into_iter());
+        let told = fault.unwrap_err().to_string();
+        assert!(told.ends_with("as {{row[\"review-text\"]}}"), "{told}");
     }
 
     #[test]

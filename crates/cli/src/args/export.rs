@@ -42,6 +42,19 @@ pub struct ExportArgs {
     #[arg(long)]
     pub json_mode: bool,
 
+    /// Columns of the table, in this order [default: all]
+    ///
+    /// By the names that the whole table has: `--columns id,text,cost_usd`.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name)]
+    pub columns: Vec<String>,
+
+    /// Write the ids and the answers only
+    ///
+    /// The columns are `id` and `text`, or the properties of --json-schema or --json-mode, or `embedding`. A failed item
+    /// has a row without an answer.
+    #[arg(long, conflicts_with = "columns")]
+    pub only_answers: bool,
+
     /// Replace a file that is there
     ///
     /// The whole file: of SQLite all its tables.
@@ -94,8 +107,15 @@ pub struct RowsArgs {
     #[arg(long, value_name = "FILE")]
     pub input: Vec<PathBuf>,
 
-    /// Write the table in the order of --input
+    /// Keep the order of the results
+    ///
+    /// With --input the table has the order of the input, unless this flag is given. Without --input the order of the
+    /// input is not known: the table has the order of the results, which `run --ordered` writes in that of its input.
     #[arg(long)]
+    pub unordered: bool,
+
+    /// The default with --input
+    #[arg(long, hide = true, requires = "input", conflicts_with = "unordered")]
     pub ordered: bool,
 
     #[command(flatten)]
@@ -156,7 +176,9 @@ The rows with their answers, for a spreadsheet:
   batchwright run mails.csv --template 'Is this spam? {{text}}' --keep all -o out.jsonl
   batchwright export out.jsonl -o out.xlsx
 The same where nothing was kept, in the order of the rows:
-  batchwright export out.jsonl --input mails.csv --ordered -o out.xlsx
+  batchwright export out.jsonl --input mails.csv -o out.xlsx
+The answers alone:
+  batchwright export out.jsonl --only-answers -o answers.csv
 A column for each property of the answers:
   batchwright export out.jsonl -o out.parquet --json-schema schema.json
 
@@ -164,4 +186,5 @@ Exit codes:
   0 the table is written, whatever its items came to
   1 the table could not be written
   2 bad usage, or a file that cannot be read
+  3 the input has the row of no item; no file was written
   130, 143 interrupted; no file was written";

@@ -91,6 +91,12 @@ pub struct ReadingArgs {
         hide_short_help = true)]
     pub id_column: Option<String>,
 
+    /// How to handle a null (an empty cell of Parquet, Excel or SQLite) in a column that the prompt uses: `fail` writes
+    /// the row as a failed item and sends the others, `skip` leaves the row out, `empty` fills in an empty text
+    #[arg(help_heading = "Prompts", long, value_name = "WHAT", value_enum,
+        default_value_t = NullsArg::Fail, hide_short_help = true)]
+    pub nulls: NullsArg,
+
     /// Folder to which paths of files in prompts are relative, and outside of which none is read
     /// [default: the input's folder; for standard input the working folder]
     #[arg(
@@ -142,6 +148,13 @@ pub enum Format {
     Tsv,
     /// One prompt a line
     Txt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NullsArg {
+    Fail,
+    Skip,
+    Empty,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

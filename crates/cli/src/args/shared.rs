@@ -60,8 +60,9 @@ pub struct PromptArgs {
     /// Makes a prompt of a row: 'Is this spam? {{text}}'
     ///
     /// {{column}} stands for a field of the row or line, {{file:column}} for the file whose path it holds;
-    /// @FILE reads the template from a file. Blocks, comments and filters are those of Jinja, for which fields are texts:
-    /// {% if lines|int > 40 %}Briefly: {% endif %}{{content|trim}}
+    /// @FILE reads the template from a file. Blocks, comments and filters are those of Jinja:
+    /// {% if lines > 40 %}Briefly: {% endif %}{{content|trim}}. Fields of CSV are texts there: stars|int > 3. A name with
+    /// blanks is written {{row["Review Text"]}}
     #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
     pub template: Option<String>,
 

@@ -5,7 +5,7 @@ use batchwright::jobs::JobTypes;
 use batchwright::queue::PRIORITIES;
 use clap::{Arg, Args};
 
-use super::input::{BadRows, Format, InputArgs};
+use super::input::{BadRows, Format, InputArgs, NullsArg};
 use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs, TaskArg};
 use super::values::name;
 
@@ -94,6 +94,7 @@ impl SubmitArgs {
             (prompt.keep_reply, "--keep-reply"),
             (matches!(prompt.task, TaskArg::Embed), "--task"),
             (input.bad_rows == BadRows::Skip, "--bad-rows"),
+            (reading.nulls != NullsArg::Fail, "--nulls"),
             (!input.keep.is_empty(), "--keep"),
             (input.samples.is_some(), "--samples"),
             (reading.root.is_some(), "--root"),

@@ -70,10 +70,10 @@ fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
     if prompts.needs_disk() {
         prompts = on_disk(prompts, &args.data.folder()?, &session)?;
     }
-    let left_out = prompts.bad_rows().unwrap_or(0);
+    let left_out = prompts.bad_rows().unwrap_or(0) + prompts.null_rows().unwrap_or(0);
     if left_out > 0 {
         display::say(&format!(
-            "rows that make no prompt are left out: {} (--bad-rows fail names them)",
+            "rows that make no prompt are left out: {} (invalid, or with a null in a column of the prompt)",
             count(left_out)
         ));
     }

@@ -18,11 +18,13 @@ fn results_of_a_run_become_a_table() {
         .expect(0);
     let ended = desk.plain("export out.jsonl -o out.csv").expect(0);
     ended
-        .says("2 rows of 15 columns written to out.csv")
+        .says("2 rows of 24 columns written to out.csv")
         .says("`run --keep all` keeps them");
     let table = desk.read("out.csv");
     let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].starts_with("id,text,success,error_kind,error_message,input_tokens,"));
+    assert!(lines[0].starts_with(
+        "id,text,success,error_kind,error_status,error_message,refusal,input_tokens,"
+    ));
     assert!(lines[1].starts_with("1,echo: one,true,,,"), "{table}");
     assert!(lines[2].starts_with("2,echo: two,true,,,"), "{table}");
     desk.plain("export out.jsonl -o out.csv")
@@ -60,12 +62,15 @@ fn every_form_is_written_and_a_spreadsheet_gets_no_formula() {
             .expect(0);
         assert!(desk.exists(name));
     }
-    assert!(desk.read("o.csv").contains("\na,'=cmd(),'=1+1,true,"));
+    assert!(desk.read("o.csv").contains("\na,'=cmd(),'=1+1,,true,"));
     desk.plain("export r.jsonl -o raw.csv --json-mode --raw --bom")
         .expect(0);
     let raw = desk.read("raw.csv");
-    assert!(raw.starts_with("\u{feff}id,city,label,success,"), "{raw}");
-    assert!(raw.contains("\na,=cmd(),=1+1,true,"));
+    assert!(
+        raw.starts_with("\u{feff}id,city,label,text,success,"),
+        "{raw}"
+    );
+    assert!(raw.contains("\na,=cmd(),=1+1,,true,"));
     // Nothing is left of what the files were called meanwhile.
     let folder = std::fs::read_dir(desk.path("")).unwrap();
     let hidden = folder.filter(|entry| {
@@ -77,7 +82,7 @@ fn every_form_is_written_and_a_spreadsheet_gets_no_formula() {
         .expect(0);
     assert!(
         desk.read("schema.csv")
-            .starts_with("id,city,n,label,success,")
+            .starts_with("id,city,n,label,text,success,")
     );
     desk.plain("export r.jsonl -o none.csv --json-schema {\"type\":\"array\"}")
         .expect(2)
@@ -173,7 +178,7 @@ fn rows_are_joined_where_nothing_was_kept() {
         .map(|l| format!("{l}\n"))
         .collect();
     desk.write("out.jsonl", reversed);
-    let ended = desk.plain("export out.jsonl --input rows.csv --id-column nr --ordered -o t.csv");
+    let ended = desk.plain("export out.jsonl --input rows.csv --id-column nr -o t.csv");
     ended.expect(0).says("1 rows of the input have no result");
     let table = desk.read("t.csv");
     let lines: Vec<&str> = table.lines().collect();
@@ -192,8 +197,15 @@ fn rows_are_joined_where_nothing_was_kept() {
         .expect(0);
     let ended = desk
         .plain("export auto.jsonl --input rows.csv -o no.csv")
-        .expect(0);
-    ended.says("no item was found in the input");
+        .expect(3);
+    ended
+        .says("nothing was written: the input has the row of none of the 3 items")
+        .says("name the column of their ids by --id-column");
+    assert!(!desk.exists("no.csv"));
+    let ended = desk
+        .plain("export auto.jsonl --input rows.csv -o -")
+        .expect(3);
+    assert_eq!(ended.stdout, "");
     let words = "export auto.jsonl --input rows.csv --template {{city}}? --model sim-1 -o auto.csv";
     desk.plain(words).expect(0);
     assert!(desk.read("auto.csv").contains("\nx1,Oslo,"));
@@ -205,7 +217,7 @@ fn rows_are_joined_where_nothing_was_kept() {
         .says("1 items were asked about an earlier form of their row");
     desk.plain("export out.jsonl --ordered -o t3.csv")
         .expect(2)
-        .says("name it by --input");
+        .says("--input");
     desk.plain("export out.jsonl --input none.csv -o t3.csv")
         .expect(2)
         .says("none.csv");
@@ -233,9 +245,8 @@ fn rows_without_ids_are_found_whatever_shape_their_answers_had() {
         let out = format!("{i}.jsonl");
         desk.run(&sim, &format!("rows.csv {asked} {shape} -j 1 -o {out}"))
             .expect(0);
-        let words = format!(
-            "export {out} --input rows.csv {asked} --model sim-1 {wanted} --ordered -o {i}.csv"
-        );
+        let words =
+            format!("export {out} --input rows.csv {asked} --model sim-1 {wanted} -o {i}.csv");
         desk.plain(&words).expect(0);
         let table = desk.read(&format!("{i}.csv"));
         let cities: Vec<_> = table
@@ -244,6 +255,51 @@ fn rows_without_ids_are_found_whatever_shape_their_answers_had() {
             .collect();
         assert_eq!(cities, ["city", "Oslo", "Rome", "Oslo"], "{shape} {wanted}");
     }
+}
+
+#[test]
+fn the_rows_of_an_input_give_the_order_and_flags_choose_the_columns() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("rows.csv", "id,city\nx1,Oslo\nx2,Rome\n");
+    desk.run(
+        &sim,
+        "rows.csv --template {{city}} --keep all -j 1 -o out.jsonl",
+    )
+    .expect(0);
+    let lines = desk.read("out.jsonl");
+    let reversed: Vec<&str> = lines.lines().rev().collect();
+    desk.write("out.jsonl", reversed.join("\n") + "\n");
+    let table = |flags: &str| {
+        let ended = desk.plain(&format!("export out.jsonl -o - {flags}"));
+        ended.expect(0).stdout
+    };
+    let columns = "--columns text,id,city";
+    let known = table(&format!("--input rows.csv {columns}"));
+    assert_eq!(
+        known,
+        "text,id,city\necho: Oslo,x1,Oslo\necho: Rome,x2,Rome\n"
+    );
+    let unordered = "text,id,city\necho: Rome,x2,Rome\necho: Oslo,x1,Oslo\n";
+    assert_eq!(
+        table(&format!("--input rows.csv --unordered {columns}")),
+        unordered
+    );
+    assert_eq!(table(columns), unordered);
+    assert_eq!(
+        table("--only-answers"),
+        "id,text\nx2,echo: Rome\nx1,echo: Oslo\n"
+    );
+    desk.plain("export out.jsonl -o out.csv")
+        .expect(0)
+        .says("in the order of the results: --input FILE");
+    desk.plain("export out.jsonl -o no.csv --columns id,citty")
+        .expect(2)
+        .says(
+            "no column \"citty\" (did you mean \"city\"?); its columns are id, city, text, success",
+        );
+    assert!(!desk.exists("no.csv"));
+    desk.plain("export out.jsonl -o no.csv --columns id --only-answers")
+        .expect(2);
 }
 
 #[test]
@@ -327,5 +383,42 @@ fn memory_stays_flat_however_many_results_there_are() {
         println!("{name}: {most} kB, {:?}", ended.took);
         ended.says("1,000,000 rows");
         assert!(most < 128_000, "{name}: {most} kB");
+    }
+}
+
+#[test]
+fn dates_and_numbers_keep_their_types_on_the_way_through_a_run() {
+    let (desk, sim) = (Desk::new(), good());
+    let row = r#"{"id":"a","success":true,"text":"t","input":{"id":"a","day":"2024-05-01","price":1.5,"said":"2024-05-01","$types":{"day":"date"}}}"#;
+    desk.write("kept.jsonl", row);
+    for name in ["in.parquet", "in.xlsx"] {
+        desk.plain(&format!(
+            "export kept.jsonl --columns id,day,price,said -o {name}"
+        ))
+        .expect(0);
+        let asked = "--template {{day}},{{price}} --model sim-1";
+        desk.run(&sim, &format!("{name} {asked} --keep all -o {name}.jsonl"))
+            .expect(0);
+        let line = &desk.results(&format!("{name}.jsonl"))[0];
+        assert_eq!(line["text"], "echo: 2024-05-01,1.5");
+        let types = serde_json::json!({"day": "date"});
+        assert_eq!(line["input"]["$types"], types, "{name}");
+        // The types come with the rows that are joined, too.
+        desk.run(&sim, &format!("{name} {asked} -o bare-{name}.jsonl"))
+            .expect(0);
+        for words in [
+            format!("{name}.jsonl"),
+            format!("bare-{name}.jsonl --input {name}"),
+        ] {
+            desk.plain(&format!("export {words} -o again.parquet --overwrite"))
+                .expect(0);
+            let ended = desk.run(
+                &sim,
+                "again.parquet --template {{day}} --keep day,said,price",
+            );
+            let line = &super::common::results(&ended.expect(0).stdout)[0];
+            assert_eq!(line["input"]["$types"], types, "{words}");
+            assert_eq!(line["input"]["price"], 1.5);
+        }
     }
 }

@@ -286,7 +286,7 @@ fn tables_that_are_no_text_are_inputs() {
     assert_eq!(sim.stats().calls, 6);
     // A template has their columns, numbers as they are written.
     let template = ["--template", "{{n}} and {{x}}"];
-    let mut command = desk.against(&sim, "in.xlsx -j 1");
+    let mut command = desk.against(&sim, "in.xlsx -j 1 --nulls empty");
     let ended = Running::start(command.args(template)).wait().expect(0);
     let texts: Vec<_> = results(&ended.stdout)
         .iter()
@@ -305,7 +305,7 @@ fn tables_that_are_no_text_are_inputs() {
         .expect(2)
         .says("found --sheet; expected a .xlsx file");
     // A row that makes no prompt is named by its number.
-    let mut command = desk.against(&sim, "in.xlsx");
+    let mut command = desk.against(&sim, "in.xlsx --nulls empty");
     let ended = Running::start(command.args(["--template", "{{x}}"]))
         .wait()
         .expect(2);
@@ -314,4 +314,116 @@ fn tables_that_are_no_text_are_inputs() {
     fed(&desk, &sim, "-", &text)
         .expect(2)
         .says("found a Parquet file; expected UTF-8 text: name it as a file");
+}
+
+#[test]
+fn a_null_fails_its_row_alone_or_is_left_out_or_empty() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("kept.jsonl", KEPT);
+    desk.plain("export kept.jsonl -o in.parquet").expect(0);
+    desk.plain("export kept.jsonl -o in.xlsx").expect(0);
+    desk.write(
+        "in.jsonl",
+        "{\"id\":1,\"n\":3,\"x\":0.50}\n{\"id\":\"b\",\"n\":4,\"x\":null}\n",
+    );
+    let run = |words: &str| {
+        let template = ["--template", "{{n}} and {{x}}"];
+        Running::start(desk.against(&sim, words).args(template)).wait()
+    };
+    for (i, name) in ["in.parquet", "in.xlsx", "in.jsonl"].iter().enumerate() {
+        let before = sim.stats().calls;
+        run(&format!("{name} -j 1 -o {i}.jsonl"))
+            .expect(3)
+            .says("2 items: 1 bad row that is not sent, 1 to send");
+        let lines = desk.results(&format!("{i}.jsonl"));
+        let failed = lines.iter().find(|line| line["id"] == "b").unwrap();
+        assert_eq!(failed["error"]["kind"], "invalid");
+        let why = failed["error"]["message"].as_str().unwrap();
+        assert!(
+            why.contains("found null in \"x\"; expected a value: --nulls empty"),
+            "{why}"
+        );
+        assert_eq!(sim.stats().calls - before, 1);
+        run(&format!("{name} -j 1 -o skip.jsonl --nulls skip"))
+            .expect(0)
+            .says("1 left out (--nulls skip), 1 to send");
+        assert_eq!(desk.results("skip.jsonl").len(), 1);
+        std::fs::remove_file(desk.path("skip.jsonl")).unwrap();
+        // The row that failed is sent when it is filled in, the other one is not bought again.
+        run(&format!("{name} -j 1 -o {i}.jsonl --nulls empty")).expect(0);
+        assert_eq!(sim.stats().calls - before, 3);
+        let lines = desk.results(&format!("{i}.jsonl"));
+        let filled = lines.iter().find(|line| line["id"] == "b").unwrap();
+        assert_eq!(filled["text"], "echo: 4 and ");
+    }
+    // What the template does not use does not matter.
+    desk.run(&sim, "in.parquet --template {{n}}").expect(0);
+    let mut lines = String::from("{\"n\":null}\n");
+    lines.push_str("{\"n\":1}\n");
+    let ended = fed(
+        &desk,
+        &sim,
+        "- --template {{n}} --nulls skip",
+        lines.as_bytes(),
+    );
+    assert_eq!(results(&ended.expect(0).stdout).len(), 1);
+}
+
+#[test]
+fn templates_compare_numbers_and_refuse_to_compare_a_text_with_one() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv", "id,stars,Review Text\na,5,fine\nb,2,bad\n");
+    desk.write(
+        "in.jsonl",
+        "{\"id\":\"a\",\"stars\":5,\"Review Text\":\"fine\"}\n{\"id\":\"b\",\"stars\":2,\"Review Text\":\"bad\"}\n",
+    );
+    desk.write(
+        "kept.jsonl",
+        desk.read("in.jsonl")
+            .replace(
+                "{\"id\":\"a\",",
+                "{\"id\":\"a\",\"success\":true,\"text\":\"t\",\"input\":{\"id\":\"a\",",
+            )
+            .replace(
+                "{\"id\":\"b\",",
+                "{\"id\":\"b\",\"success\":true,\"text\":\"t\",\"input\":{\"id\":\"b\",",
+            )
+            .replace("\"}\n", "\"}}\n"),
+    );
+    for name in ["in.parquet", "in.xlsx"] {
+        desk.plain(&format!("export kept.jsonl -o {name}"))
+            .expect(0);
+    }
+    let run = |words: &str, template: &str| {
+        let template = ["--template", template];
+        Running::start(desk.against(&sim, words).args(template)).wait()
+    };
+    let typed = "{% if stars > 3 %}good{% else %}bad{% endif %}: {{ row[\"Review Text\"] }}";
+    let refused = run("in.csv -o out.jsonl", typed).expect(2);
+    refused
+        .says("in.csv:2: found the text \"5\" compared with the number 3 in stars > 3")
+        .says("expected numbers on both sides: stars|int > 3")
+        .says("in.csv:3: found the text \"2\"");
+    assert_eq!(sim.stats().calls, 0);
+    for (name, template) in [
+        ("in.csv", typed.replace("stars", "stars|int")),
+        ("in.jsonl", typed.to_owned()),
+        ("in.parquet", typed.to_owned()),
+        ("in.xlsx", typed.to_owned()),
+    ] {
+        let ended = run(&format!("{name} -j 1"), &template).expect(0);
+        let texts: Vec<_> = results(&ended.stdout)
+            .iter()
+            .map(|line| line["text"].clone())
+            .collect();
+        assert_eq!(texts, ["echo: good: fine", "echo: bad: bad"], "{name}");
+    }
+    run("in.csv", "{% if Review Text %}{{stars}}{% endif %}")
+        .expect(2)
+        .says("is written row[\"Review Text\"]");
+    run("in.csv", "{{ Review|upper }}")
+        .expect(2)
+        .says("write a name with blanks or hyphens as {{row[\"Review Text\"]}}");
+    let ended = run("in.csv -j 1", "{{row['Review Text']}}").expect(0);
+    assert_eq!(results(&ended.stdout)[0]["text"], "echo: fine");
 }

@@ -13,6 +13,7 @@ mod xlsx;
 use std::fmt;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::made_from;
@@ -134,6 +135,7 @@ impl Kind {
             line: Vec::new(),
             name: &name,
             written: 0,
+            dates: Vec::new(),
             ctx,
         };
         let Some(first_row) = self.write(path, settings, &mut rows) else {
@@ -141,10 +143,11 @@ impl Kind {
             return Err(rows.refused(why));
         };
         let first_row = first_row?;
-        let Rows { spool, .. } = rows;
+        let Rows { spool, dates, .. } = rows;
         let file = made_from(origin, name, Form::JsonRows, spool)?;
         Ok(NamedFile {
             first_row: Some(first_row),
+            dates,
             ..file
         })
     }
@@ -181,6 +184,8 @@ struct Rows<'r> {
     /// The input's name.
     name: &'r str,
     written: u64,
+    /// The columns that are dates, which are texts in the rows.
+    dates: Vec<usize>,
     ctx: &'r Context,
 }
 
@@ -212,12 +217,16 @@ impl Rows<'_> {
     /// Writes a row, with a value for each column; one with nothing in it is a blank line, as in a CSV file.
     fn row(&mut self, values: &[Value]) -> Result<(), Error> {
         match values.iter().all(is_nothing) {
-            true => self.line(&[]),
+            true => self.blank(),
             false => self.line(values),
         }
     }
 
-    fn line(&mut self, values: &[Value]) -> Result<(), Error> {
+    fn blank(&mut self) -> Result<(), Error> {
+        self.line::<Value>(&[])
+    }
+
+    fn line<V: Serialize>(&mut self, values: &[V]) -> Result<(), Error> {
         if self.written.is_multiple_of(ROWS_BETWEEN_LOOKS) {
             self.ctx.check()?;
         }

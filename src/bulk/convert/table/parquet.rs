@@ -13,10 +13,12 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
-use super::Rows;
 use super::time::{date, time, timestamp};
+use super::{Rows, is_nothing};
 use crate::base::error::Error;
 
 /// Writes all rows; the first is number 1.
@@ -43,6 +45,9 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
         .map(|field| field.name())
         .collect();
     rows.names(&names)?;
+    let dates = schema.get_fields().iter().enumerate();
+    let dates = dates.filter(|(_, of)| is_date(of)).map(|(i, _)| i);
+    rows.dates = dates.collect();
     let mut exact = Int96Column::all(&reader).map_err(|why| rows.refused(why))?;
     let mut values = Vec::new();
     for row in RowIter::from_file(None, &reader).map_err(|error| rows.unreadable(&error))? {
@@ -53,14 +58,60 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
             values.push(match exact.iter_mut().find(|column| column.name == name) {
                 Some(column) if cell != Field::Null => {
                     let nanos = column.next().map_err(|error| rows.unreadable(&error))?;
-                    timestamp(nanos, is_utc(Some(of))).into()
+                    Cell::Value(timestamp(nanos, is_utc(Some(of))).into())
                 }
-                _ => json(cell, Some(of)),
+                _ => Cell::of(cell, of),
             });
         }
-        rows.row(&values)?;
+        match values.iter().all(Cell::is_nothing) {
+            true => rows.blank()?,
+            false => rows.line(&values)?,
+        }
     }
     Ok(())
+}
+
+/// A cell as it is written.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Cell {
+    Value(Value),
+    /// A number with all its digits.
+    Decimal(Box<RawValue>),
+}
+
+impl Cell {
+    fn of(cell: Field, of: &Type) -> Self {
+        let decimal = match &cell {
+            Field::Decimal(_) => RawValue::from_string(decimal(&cell)).ok(),
+            _ => None,
+        };
+        decimal.map_or_else(|| Self::Value(json(cell, Some(of))), Self::Decimal)
+    }
+
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Value(value) if is_nothing(value))
+    }
+}
+
+/// A decimal. Without a fraction it has a point all the same.
+fn decimal(value: &Field) -> String {
+    value.to_string().trim_end_matches('.').to_owned()
+}
+
+/// Whether a column holds days or times of days.
+fn is_date(of: &Type) -> bool {
+    let info = of.get_basic_info();
+    let dates = [
+        ConvertedType::DATE,
+        ConvertedType::TIMESTAMP_MILLIS,
+        ConvertedType::TIMESTAMP_MICROS,
+    ];
+    let logical = info.logical_type_ref();
+    of.is_primitive()
+        && (matches!(logical, Some(LogicalType::Date | LogicalType::Timestamp(_)))
+            || dates.contains(&info.converted_type())
+            || of.get_physical_type() == PhysicalType::INT96)
 }
 
 /// A column of times of 96 bits, of which the reader of rows would leave out what is less than a millisecond.
@@ -148,8 +199,7 @@ fn json(value: Field, of: Option<&Type>) -> Value {
         Field::Float16(x) => single(x.to_f32()),
         Field::Float(x) => single(x),
         Field::Double(x) => double(x),
-        // Without a fraction it has a point all the same.
-        Field::Decimal(_) => value.to_string().trim_end_matches('.').into(),
+        Field::Decimal(_) => decimal(&value).into(),
         Field::Str(text) => text.into(),
         Field::Bytes(bytes) => bytes_as_text(bytes.data(), of),
         Field::Date(days) => date(days.into()).into(),

@@ -202,7 +202,7 @@ mod of_worksheets {
     use rust_xlsxwriter::{ExcelDateTime, Format, Workbook, XlsxError};
 
     use super::*;
-    use crate::bulk::prompts::{PromptSettings, Prompts};
+    use crate::bulk::prompts::{Nulls, PromptSettings, Prompts};
 
     fn workbook(path: &Path) -> Result<(), XlsxError> {
         let mut book = Workbook::new();
@@ -273,6 +273,7 @@ mod of_worksheets {
         );
         // A row is named by its number in the worksheet.
         let settings = PromptSettings::new().template("{{text}}").unwrap();
+        let settings = settings.nulls(Nulls::Empty);
         let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {})
             .err()
             .unwrap();
@@ -361,8 +362,8 @@ mod of_parquet {
         let (rows, first) = lines(&path, &Settings::default()).unwrap();
         let expected = [
             r#"["n","text","raw","x","f","b","day","nanos","micros","clock","price","key","tags","point"]"#,
-            r#"[9223372036854775807,"a \"b\"\n","old text",3.0,0.1,true,"2024-05-01","2024-05-01T12:30:00.000000001","2024-05-01T12:30:00.5Z","01:00:00","12.50","11111111-1111-1111-1111-111111111111",["x",null,"y"],{"a":7,"at":"1970-01-01T00:00:00"}]"#,
-            r#"[-1,"","/wA=",null,"inf",false,"1969-12-31","1970-01-01T00:00:00","1970-01-01T00:00:00Z","00:00:00","-0.05","00000000-0000-0000-0000-000000000000",null,{"a":8,"at":"1970-01-01T00:00:00.000000001"}]"#,
+            r#"[9223372036854775807,"a \"b\"\n","old text",3.0,0.1,true,"2024-05-01","2024-05-01T12:30:00.000000001","2024-05-01T12:30:00.5Z","01:00:00",12.50,"11111111-1111-1111-1111-111111111111",["x",null,"y"],{"a":7,"at":"1970-01-01T00:00:00"}]"#,
+            r#"[-1,"","/wA=",null,"inf",false,"1969-12-31","1970-01-01T00:00:00","1970-01-01T00:00:00Z","00:00:00",-0.05,"00000000-0000-0000-0000-000000000000",null,{"a":8,"at":"1970-01-01T00:00:00.000000001"}]"#,
         ];
         assert_eq!(rows, expected);
         assert_eq!(first, 1);
@@ -398,12 +399,12 @@ mod of_parquet {
         let (rows, _) = lines(&path, &Settings::default()).unwrap();
         let expected = [
             r#"["point","at","whole","empty"]"#,
-            r#"[{"a":1},"1970-01-01T00:00:00.000000001","0",null]"#,
-            r#"[{"a":2},null,"123",null]"#,
-            r#"[{"a":3},"1969-12-31T23:59:59.999999999","-5",null]"#,
-            r#"[{"a":1},"2024-05-01T00:00:00","0",null]"#,
-            r#"[{"a":2},null,"123",null]"#,
-            r#"[{"a":3},"-4713-11-24T00:00:00.000001","-5",null]"#,
+            r#"[{"a":1},"1970-01-01T00:00:00.000000001",0,null]"#,
+            r#"[{"a":2},null,123,null]"#,
+            r#"[{"a":3},"1969-12-31T23:59:59.999999999",-5,null]"#,
+            r#"[{"a":1},"2024-05-01T00:00:00",0,null]"#,
+            r#"[{"a":2},null,123,null]"#,
+            r#"[{"a":3},"-4713-11-24T00:00:00.000001",-5,null]"#,
         ];
         assert_eq!(rows, expected);
     }

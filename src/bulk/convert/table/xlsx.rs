@@ -1,5 +1,6 @@
 //! A worksheet of a workbook. It is read twice, since a column may have cells and no name.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -32,9 +33,10 @@ pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Re
         return Err(rows.refused(why));
     };
     rows.names(&columns.names)?;
+    rows.dates.clone_from(&columns.dates);
     let mut line: Vec<Value> = vec![Value::Null; columns.names.len()];
     let mut at = columns.header + 1;
-    each_cell(&mut book, &sheet, rows, &mut |rows, row, column, value| {
+    each_cell(&mut book, &sheet, rows, &mut |rows, row, column, cell| {
         if row <= columns.header {
             return Ok(());
         }
@@ -44,7 +46,7 @@ pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Re
             at += 1;
         }
         if let Some(place) = columns.places.get(column).copied().flatten() {
-            line[place] = value;
+            line[place] = json(cell);
         }
         Ok(())
     })?;
@@ -75,6 +77,8 @@ struct Columns {
     names: Vec<String>,
     /// Where each column of the sheet is among them, if it is.
     places: Vec<Option<usize>>,
+    /// Which of them have dates.
+    dates: Vec<usize>,
 }
 
 /// The columns that have a name or a cell below the header: one without a name is called as the sheet calls it,
@@ -86,7 +90,9 @@ fn columns(
 ) -> Result<Option<Columns>, Error> {
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
-    each_cell(book, sheet, rows, &mut |_, row, column, value| {
+    let mut dated = BTreeSet::new();
+    each_cell(book, sheet, rows, &mut |_, row, column, cell| {
+        let value = json(cell);
         if is_nothing(&value) {
             return Ok(());
         }
@@ -98,8 +104,13 @@ fn columns(
                 .as_str()
                 .map_or_else(|| value.to_string(), |name| name.trim().to_owned());
             named[column] = Some(name).filter(|name| !name.is_empty());
-        } else if named[column].is_none() {
-            named[column] = Some(letters(column));
+        } else {
+            if is_date(cell) {
+                dated.insert(column);
+            }
+            if named[column].is_none() {
+                named[column] = Some(letters(column));
+            }
         }
         Ok(())
     })?;
@@ -107,15 +118,18 @@ fn columns(
         *next += usize::from(name.is_some());
         Some(name.as_ref().map(|_| *next - 1))
     });
+    let places: Vec<Option<usize>> = places.collect();
+    let dates = dated.iter().filter_map(|column| places[*column]).collect();
     Ok(header.map(|header| Columns {
         header,
-        places: places.collect(),
+        places,
+        dates,
         names: named.iter().flatten().cloned().collect(),
     }))
 }
 
 /// What is done with a cell in its row and column, from 0.
-type Visit<'v> = dyn FnMut(&mut Rows<'_>, u32, usize, Value) -> Result<(), Error> + 'v;
+type Visit<'v> = dyn FnMut(&mut Rows<'_>, u32, usize, &Cell<DataRef<'_>>) -> Result<(), Error> + 'v;
 
 fn each_cell(
     book: &mut Xlsx<BufReader<File>>,
@@ -145,7 +159,7 @@ fn each_cell(
             rows.ctx.check()?;
         }
         last = (row, Some(column));
-        visit(rows, row, column as usize, json(&cell))?;
+        visit(rows, row, column as usize, &cell)?;
     }
 }
 
@@ -165,12 +179,26 @@ fn json(cell: &Cell<DataRef<'_>>) -> Value {
     }
 }
 
+/// Whether a cell is a date, with or without a time.
+fn is_date(cell: &Cell<DataRef<'_>>) -> bool {
+    match cell.get_value() {
+        DataRef::DateTime(when) => !is_time(when),
+        DataRef::DateTimeIso(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether it is a time of the day, or a span of time.
+fn is_time(when: &ExcelDateTime) -> bool {
+    when.is_duration() || (0.0..1.0).contains(&when.as_f64())
+}
+
 /// A date, a time of the day, both, or a span of time.
 fn moment(when: &ExcelDateTime) -> String {
     const MILLIS_OF_DAY: f64 = 86_400_000.0;
     let millis = (when.as_f64() * MILLIS_OF_DAY).round();
     let nanos = millis as i128 * 1_000_000;
-    if when.is_duration() || (0.0..1.0).contains(&when.as_f64()) {
+    if is_time(when) {
         let sign = if nanos < 0 { "-" } else { "" };
         return format!("{sign}{}", time(nanos.abs()));
     }

@@ -59,7 +59,7 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
 fn table(args: &ExportArgs) -> Result<Export, Refusal> {
     let mut table = Export::new(&args.results)
         .by_property(args.json_mode)
-        .ordered(args.rows.ordered)
+        .unordered(args.rows.unordered)
         .overwrite(args.overwrite)
         .raw(args.raw)
         .bom(args.bom);
@@ -67,6 +67,12 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
         let (name, schema) = schema(given)?;
         let bad = |error: Error| Refusal::usage(format!("{name}: {}", error.message()));
         table = table.json_schema(schema).map_err(bad)?;
+    }
+    if !args.columns.is_empty() {
+        table = table.columns(args.columns.iter().cloned());
+    }
+    if args.only_answers {
+        table = table.only_answers(true);
     }
     if let Some(delimiter) = args.output_delimiter {
         table = table.delimiter(delimiter);
@@ -96,9 +102,13 @@ fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
     for line in report::lines(args, report) {
         args.say.say(&line);
     }
-    match args.json {
-        true => stdout::json(&report::json(report), Exit::Success),
+    let exit = match report.joined_none {
+        true => Exit::SomeFailed,
         false => Exit::Success,
+    };
+    match args.json {
+        true => stdout::json(&report::json(report), exit),
+        false => exit,
     }
 }
 

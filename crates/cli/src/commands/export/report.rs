@@ -19,9 +19,13 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         failed => format!(", {} of them without success", count(failed)),
     };
     let (rows, columns) = (count(report.rows), report.columns.len());
-    let mut lines = vec![format!(
-        "{rows} rows of {columns} columns written{place}{failed}"
-    )];
+    let mut lines = vec![match report.joined_none {
+        false => format!("{rows} rows of {columns} columns written{place}{failed}"),
+        true => format!(
+            "nothing was written: the input has the row of none of the {} items",
+            count(report.without_row)
+        ),
+    }];
     let mut add = |n: u64, what: &str| {
         if n > 0 {
             lines.push(format!("  {} {what}", count(n)));
@@ -53,8 +57,8 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     );
     match report.without_row {
         0 => {}
-        n if n == report.rows && !args.rows.input.is_empty() => lines.push(
-            "  no item was found in the input: name the column of their ids by --id-column; rows without \
+        _ if report.joined_none => lines.push(
+            "  name the column of their ids by --id-column; rows without \
              ids are found by the --template, --model, --json-schema and so on that the run had"
                 .to_owned(),
         ),
@@ -71,6 +75,12 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
              so on that the run had",
             count(n)
         )),
+    }
+    if args.rows.input.is_empty() && !args.rows.unordered && report.rows > 1 {
+        lines.push(
+            "  the rows are in the order of the results: --input FILE writes them in the order of the input"
+                .to_owned(),
+        );
     }
     if report.could_be_columns {
         lines.push(

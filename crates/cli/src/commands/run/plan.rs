@@ -43,6 +43,7 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
         _ => "bad rows that are not sent",
     };
     part(plan.bad_rows, bad_rows);
+    part(plan.null_rows, "left out (--nulls skip)");
     part(plan.under_way, "under way");
     part(plan.to_collect, "done, to be collected");
     part(plan.to_send.unwrap_or(0), "to send");
@@ -145,6 +146,7 @@ pub fn print_dry_run(
             "restored": plan.restored,
             "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
             "bad_rows": plan.bad_rows,
+            "null_rows": plan.null_rows,
             "under_way": plan.under_way,
             "to_collect": plan.to_collect,
             "to_send": plan.to_send,
