@@ -46,6 +46,7 @@ struct Inner {
     refusal: Option<String>,
     request_id: Option<String>,
     not_ready: bool,
+    by_proxy: bool,
     misfit: bool,
     unclassified: bool,
     unusable_reply: bool,
@@ -84,6 +85,7 @@ impl Error {
             refusal: None,
             request_id: None,
             not_ready: false,
+            by_proxy: false,
             misfit: false,
             unclassified: false,
             unusable_reply: false,
@@ -170,6 +172,13 @@ impl Error {
     /// at once, as [unreachable](Self::is_unreachable).
     pub fn with_not_ready(mut self) -> Self {
         self.0.not_ready = true;
+        self
+    }
+
+    /// Marks the error as the page of a proxy that limits requests, or has no server to pass them to: while others are
+    /// answered, it is the former.
+    pub(crate) fn with_by_proxy(mut self) -> Self {
+        self.0.by_proxy = true;
         self
     }
 
@@ -399,6 +408,10 @@ impl Error {
     /// True when the server is up but still loads its model.
     pub fn is_not_ready(&self) -> bool {
         self.0.not_ready
+    }
+
+    pub(crate) fn is_by_proxy(&self) -> bool {
+        self.0.by_proxy
     }
 
     /// True when its [kind](Self::kind), [`Invalid`](ErrorKind::Invalid), is the default for an

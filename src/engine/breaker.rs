@@ -66,7 +66,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 /// Items wait no longer for a provider that fails everything,
 const LONGEST_OUTAGE: Duration = Duration::from_secs(600);
 /// or, where no server was ever reached at its address, for so long: one that is just being started is up by then.
-const NEVER_REACHED: Duration = Duration::from_secs(9);
+const NEVER_REACHED: Duration = Duration::from_secs(8);
 
 /// The breakers of the steps that were called.
 #[derive(Debug, Default)]

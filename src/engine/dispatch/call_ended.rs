@@ -101,10 +101,14 @@ impl<W: Work> Dispatcher<W> {
         if given_up && !moves_on {
             result = result.map_err(|error| gave_up(&error, None, now.since(began)));
         }
+        // While others are answered, a proxy that refuses calls limits their pace.
+        let refused =
+            |error: &Error| is_pace(error) || error.is_by_proxy() && self.answers(step, now);
+        let refused = result.as_ref().is_err_and(refused);
         let mut ended = match &result {
             Ok(_) => CallEnd::Replied(used),
             Err(_) if self.options.independent => CallEnd::Failed,
-            Err(e) if e.kind() == ErrorKind::RateLimited => {
+            Err(e) if refused => {
                 self.counters.rate_limited += 1;
                 // What is absurd is no reason for a pause, of this run or of others.
                 let wait = e.retry_after().filter(|_| !retry.asks_too_much(e));
@@ -205,7 +209,7 @@ impl<W: Work> Dispatcher<W> {
             self.after_failure(ticket, error, reach, now);
             return;
         }
-        if error.kind() == ErrorKind::RateLimited {
+        if refused {
             self.on_rate_limited(ticket, error, (detour, out), &hints, now);
             return;
         }
@@ -498,7 +502,12 @@ impl<W: Work> Dispatcher<W> {
     /// It asks for a long wait, and nothing shows that it will answer after that.
     fn is_not_worth_waiting_for(&self, ticket: &Ticket<W::Task>, error: &Error, now: Time) -> bool {
         let step = ticket.class.at(ticket.tries.step);
-        route::keeps_waiting(error) && !self.availability.breakers.answers(step, now)
+        route::keeps_waiting(error) && !self.answers(step, now)
+    }
+
+    /// Whether the provider answers at the moment.
+    fn answers(&self, step: StepId, now: Time) -> bool {
+        !self.is_unavailable(step) && self.availability.breakers.answers(step, now)
     }
 
     fn note_unreached(&mut self, error: &Error) {

@@ -294,6 +294,32 @@ fn a_loading_model_is_not_an_ordinary_failure() {
 }
 
 #[test]
+fn the_page_of_a_proxy_that_limits_requests_is_told_from_a_servers_own_503() {
+    const PAGE: &str = "<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n\
+        <center><h1>503 Service Temporarily Unavailable</h1></center>\r\n<hr><center>nginx/1.22.1</center>\r\n\
+        </body>\r\n</html>\r\n";
+    for (status, body, by_proxy) in [
+        (503, PAGE, true),
+        (502, PAGE, false),
+        (503, r#"{"error":{"message":"<center>nginx"}}"#, false),
+        (503, "<html>unavailable</html>", false),
+    ] {
+        let config = LlmConfig::new("openai").api_key(Secret::new("k"));
+        let client = config
+            .model("m")
+            .client_over(Arc::new(Always(status, body)));
+        let refused = client
+            .unwrap()
+            .complete(&Request::new("x"), &Context::new());
+        let error = refused.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.is_by_proxy()),
+            (ErrorKind::Transient, by_proxy)
+        );
+    }
+}
+
+#[test]
 fn concurrency_is_the_settings_own_or_the_vendors() {
     let calls = |config: LlmConfig| config.client().unwrap().default_concurrency();
     assert_eq!(calls(LlmConfig::new("local")), 1);

@@ -48,6 +48,12 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         true => error.with_unclassified(),
         false => error,
     };
+    // nginx writes such a page of its own where it limits requests (limit_req, limit_conn), or has no server behind it.
+    let error = if status == 503 && unreadable && contains(&reply.body, b"<center>nginx") {
+        error.with_by_proxy()
+    } else {
+        error
+    };
     // A wrong path, or a proxy in the way, fails every item alike, and nothing is bought by it.
     let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
     let error = if misdirected {
@@ -60,6 +66,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         None if unreadable && !reply.body.is_empty() => error.with_raw(&beginning(&reply.body)),
         None => error,
     }
+}
+
+fn contains(body: &[u8], part: &[u8]) -> bool {
+    body.windows(part.len()).any(|window| window == part)
 }
 
 /// Whoever ran out of time before the model did may have paid for the answer.

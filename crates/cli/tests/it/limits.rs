@@ -186,7 +186,7 @@ fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
 }
 
 #[test]
-#[ignore = "nine seconds"]
+#[ignore = "eight seconds"]
 fn an_address_where_no_server_is_stops_the_run_within_ten_seconds() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 300);
