@@ -26,7 +26,6 @@ mod pauses;
 mod quota;
 mod quota_state;
 pub mod quota_status;
-mod rate_guess;
 mod refusals;
 pub mod route;
 pub(crate) mod run;

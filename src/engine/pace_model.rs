@@ -11,6 +11,15 @@ use crate::base::hints::{RateHints, RateWindow};
 use super::limiter::{CallEnd, Gate, Limiter, Limits, Permit, QuotaKey};
 use super::simulation::Random;
 
+/// How long a refusal asks to wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Asks {
+    Nothing,
+    For(Duration),
+    /// Until the next request would be let in, in whole units of so many seconds.
+    Until(f64),
+}
+
 /// What a provider allows for a while.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Provider {
@@ -21,7 +30,7 @@ pub(super) struct Provider {
     pub burst: f64,
     /// Replies say how much of these is left.
     pub tells: bool,
-    pub retry_after: Option<Duration>,
+    pub asks: Asks,
     pub parallel: Option<u32>,
     /// Calls that it works on at full speed; more take longer, each.
     pub knee: Option<f64>,
@@ -30,6 +39,8 @@ pub(super) struct Provider {
     pub varied: bool,
     /// Seconds until a refusal is heard of.
     pub notice: f64,
+    /// The most seconds that a call is on its way before the provider decides on it.
+    pub way: f64,
     /// The part of calls that is refused for no reason of the caller's.
     pub stray: f64,
     /// All calls fail at once, as in an outage.
@@ -44,12 +55,13 @@ pub(super) const PROVIDER: Provider = Provider {
     tokens: None,
     burst: 1.0,
     tells: false,
-    retry_after: None,
+    asks: Asks::Nothing,
     parallel: None,
     knee: None,
     latency: 0.2,
     varied: false,
     notice: 0.02,
+    way: 0.0,
     stray: 0.0,
     down: false,
     demand: None,
@@ -60,6 +72,19 @@ const OUTPUT: f64 = 50.0;
 pub(super) const MOST: u32 = 256;
 /// What calls take, of the latency, on average.
 const MEAN: f64 = 1.1;
+
+impl Asks {
+    fn wait(self, requests: Allowance) -> Option<Duration> {
+        match self {
+            Asks::Nothing => None,
+            Asks::For(wait) => Some(wait),
+            Asks::Until(step) => {
+                let wait = (1.0 - requests.level).max(0.0) / requests.rate;
+                Some(Duration::from_secs_f64((wait / step).ceil() * step))
+            }
+        }
+    }
+}
 
 impl Provider {
     /// Calls a second that it can answer.
@@ -74,7 +99,7 @@ impl Provider {
 
     /// How much longer than its latency a call takes.
     fn stretch(&self, random: &mut Random) -> f64 {
-        let unit = (random.below(1 << 20) + 1) as f64 / f64::from(1 << 20);
+        let unit = unit(random);
         match self.varied {
             true => 0.5 - 0.6 * unit.ln(),
             false => 1.0 + 0.2 * unit,
@@ -93,12 +118,17 @@ pub(super) struct Outcome {
     pub recovery: Vec<f64>,
     pub refusals: Vec<u32>,
     pub most_in_flight: Vec<u32>,
-    pub calls: u32,
+    pub calls: Vec<u32>,
 }
 
 impl Outcome {
     pub(super) fn refused(&self) -> f64 {
-        f64::from(self.refusals.iter().sum::<u32>()) / f64::from(self.calls)
+        f64::from(self.refusals.iter().sum::<u32>()) / f64::from(self.calls.iter().sum::<u32>())
+    }
+
+    /// The same of one stretch.
+    pub(super) fn refused_in(&self, stretch: usize) -> f64 {
+        f64::from(self.refusals[stretch]) / f64::from(self.calls[stretch].max(1))
     }
 }
 
@@ -138,6 +168,11 @@ impl Allowance {
     }
 }
 
+/// More than 0, at most 1.
+fn unit(random: &mut Random) -> f64 {
+    (random.below(1 << 20) + 1) as f64 / f64::from(1 << 20)
+}
+
 fn at(seconds: f64) -> Time {
     Time::from_nanos((seconds * 1e9) as u64)
 }
@@ -146,13 +181,16 @@ fn at(seconds: f64) -> Time {
 enum Reply {
     /// Tokens of its output.
     Answer(u64),
-    Refusal,
+    /// With the wait that it asks for.
+    Refusal(Option<Duration>),
     Failure,
 }
 
+#[derive(Clone, Copy)]
 struct Flight {
     permit: Permit,
-    reply: Reply,
+    /// What was decided on it, once it has arrived.
+    reply: Option<Reply>,
     /// What was left when it came in.
     hints: RateHints,
 }
@@ -163,8 +201,9 @@ struct Server {
     requests: Allowance,
     tokens: Allowance,
     in_flight: u32,
-    ends: BinaryHeap<Reverse<(Time, usize)>>,
-    calls: Vec<Option<Flight>>,
+    /// When calls arrive, and when they end.
+    events: BinaryHeap<Reverse<(Time, usize)>>,
+    calls: Vec<Flight>,
 }
 
 impl Server {
@@ -175,14 +214,29 @@ impl Server {
     }
 
     fn begin(&mut self, provider: &Provider, permit: Permit, random: &mut Random) {
+        self.calls.push(Flight {
+            permit,
+            reply: None,
+            hints: RateHints::default(),
+        });
+        let call = self.calls.len() - 1;
+        if provider.way > 0.0 {
+            let way = provider.way * unit(random);
+            self.events.push(Reverse((at(self.now + way), call)));
+        } else {
+            self.decide(call, provider, random);
+        }
+    }
+
+    /// A call has arrived.
+    fn decide(&mut self, call: usize, provider: &Provider, random: &mut Random) {
         let stretch = provider.stretch(random);
         let output = match provider.varied {
             true => OUTPUT * stretch / MEAN,
             false => OUTPUT,
         };
         let cost = INPUT as f64 + output;
-        let stray = provider.stray > 0.0
-            && (random.below(1 << 20) as f64) < provider.stray * f64::from(1 << 20);
+        let stray = provider.stray > 0.0 && unit(random) <= provider.stray;
         let fits = !stray
             && !provider.down
             && self.requests.level >= 1.0
@@ -199,32 +253,47 @@ impl Server {
         } else {
             provider.notice
         };
-        let end = at(self.now + takes);
-        self.ends.push(Reverse((end, self.calls.len())));
-        let reply = match fits {
+        self.events.push(Reverse((at(self.now + takes), call)));
+        self.calls[call].reply = Some(match fits {
             true => Reply::Answer(output as u64),
             false if provider.down => Reply::Failure,
-            false => Reply::Refusal,
-        };
-        let hints = RateHints {
+            false => Reply::Refusal(provider.asks.wait(self.requests)),
+        });
+        self.calls[call].hints = RateHints {
             requests: self.requests.told(provider.tells),
             tokens: self.tokens.told(provider.tells),
         };
-        self.calls.push(Some(Flight {
-            permit,
-            reply,
-            hints,
-        }));
     }
 
-    fn ended(&mut self, until: Time) -> Option<Flight> {
-        self.ends.peek().filter(|Reverse((end, _))| *end <= until)?;
-        let Reverse((_, call)) = self.ends.pop()?;
-        let flight = self.calls[call].take()?;
-        self.in_flight -= u32::from(matches!(flight.reply, Reply::Answer(_)));
-        Some(flight)
+    fn next_event(&self) -> Option<f64> {
+        let Reverse((time, _)) = self.events.peek()?;
+        Some(time.as_nanos() as f64 / 1e9)
+    }
+
+    /// The next call that has ended until then; those that arrive before are decided on.
+    fn ended(&mut self, until: Time, provider: &Provider, random: &mut Random) -> Option<Ended> {
+        while self
+            .events
+            .peek()
+            .is_some_and(|Reverse((time, _))| *time <= until)
+        {
+            let Reverse((_, call)) = self.events.pop()?;
+            let Flight {
+                permit,
+                reply,
+                hints,
+            } = self.calls[call];
+            if let Some(reply) = reply {
+                self.in_flight -= u32::from(matches!(reply, Reply::Answer(_)));
+                return Some((permit, reply, hints));
+            }
+            self.decide(call, provider, random);
+        }
+        None
     }
 }
+
+type Ended = (Permit, Reply, RateHints);
 
 /// Makes calls as fast as the limiter lets it. The first seconds of each stretch, at the usual latency, are
 /// its transition.
@@ -237,7 +306,7 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
         requests: Allowance::NONE,
         tokens: Allowance::NONE,
         in_flight: 0,
-        ends: BinaryHeap::new(),
+        events: BinaryHeap::new(),
         calls: Vec::new(),
     };
     let mut outcome = Outcome::default();
@@ -247,7 +316,7 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
         server.requests = server.requests.changed(provider.requests, provider.burst);
         server.tokens = server.tokens.changed(provider.tokens, provider.burst);
         let mut per_second = vec![0_u32; provider.seconds as usize + 1];
-        let (mut refusals, mut most) = (0, 0);
+        let (mut calls, mut refusals, mut most) = (0, 0, 0);
         let mut due = begun;
         while server.now < until {
             let mut next = until;
@@ -258,7 +327,7 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
                 }
                 match limiter.try_acquire(quota, INPUT, None, at(server.now)) {
                     Gate::Go(permit) => {
-                        outcome.calls += 1;
+                        calls += 1;
                         due += provider.demand.map_or(0.0, |demand| 1.0 / demand);
                         server.begin(provider, permit, &mut random);
                         most = most.max(limiter.in_flight(quota));
@@ -269,25 +338,23 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
                     }
                 }
             }
-            if let Some(Reverse((end, _))) = server.ends.peek() {
-                next = next.min(end.as_nanos() as f64 / 1e9);
-            }
+            next = next.min(server.next_event().unwrap_or(until));
             server.pass_to(next.max(server.now + 1e-7));
             let now = at(server.now);
-            while let Some(flight) = server.ended(now) {
-                let ended = match flight.reply {
+            while let Some((permit, reply, hints)) = server.ended(now, provider, &mut random) {
+                let ended = match reply {
                     Reply::Answer(output) => {
                         let second = (server.now - begun) as usize;
                         per_second[second.min(provider.seconds as usize)] += 1;
                         CallEnd::Replied(Some((INPUT, output)))
                     }
-                    Reply::Refusal => {
+                    Reply::Refusal(wait) => {
                         refusals += 1;
-                        CallEnd::RateLimited(provider.retry_after)
+                        CallEnd::RateLimited(wait)
                     }
                     Reply::Failure => CallEnd::Troubled(None),
                 };
-                limiter.settle(flight.permit, ended, &flight.hints, now);
+                limiter.settle(permit, ended, &hints, now);
             }
         }
         let rate = provider.rate();
@@ -299,6 +366,7 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
         let recovered = per_second.iter().position(|n| f64::from(*n) >= 0.9 * rate);
         let recovery = recovered.map_or(f64::INFINITY, |second| second as f64 + 1.0);
         outcome.recovery.push(recovery / slow);
+        outcome.calls.push(calls);
         outcome.refusals.push(refusals);
         outcome.most_in_flight.push(most);
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::limiter::Limits;
-use super::pace_model::{MOST, PROVIDER, Provider, run};
+use super::pace_model::{Asks, MOST, PROVIDER, Provider, run};
 
 /// Seconds of calls of 200 ms, longer in proportion where calls take longer, after which a limit is found
 /// that has changed: how many calls at once help, and a rate that replies tell.
@@ -67,7 +67,7 @@ fn found() -> Vec<Case> {
         ..PROVIDER
     };
     let asks_to_wait = Provider {
-        retry_after: Some(Duration::from_secs(1)),
+        asks: Asks::For(Duration::from_secs(1)),
         ..PROVIDER
     };
     vec![
@@ -146,7 +146,7 @@ fn guessed() -> Vec<Case> {
         ..untold
     };
     let asks_to_wait = Provider {
-        retry_after: Some(Duration::from_secs(1)),
+        asks: Asks::For(Duration::from_secs(1)),
         ..untold
     };
     vec![
@@ -322,4 +322,95 @@ fn an_outage_is_no_reason_for_more_calls_at_once() {
         "{outcome:.3?}"
     );
     assert!(outcome.used[2] >= 0.95, "{outcome:.3?}");
+}
+
+/// A provider with little room for bursts that reports no limit, and how many calls a run makes at once.
+struct Cell {
+    calls: u32,
+    provider: Provider,
+}
+
+fn cell(rate: f64, burst: f64, latency: f64, calls: u32) -> Cell {
+    let provider = Provider {
+        requests: Some(rate),
+        burst: burst / rate,
+        latency,
+        way: 0.005,
+        ..PROVIDER
+    };
+    Cell { calls, provider }
+}
+
+const BURSTS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0];
+/// Seconds in which a rate is found.
+const FIRST: f64 = 20.0;
+
+/// Used and refused in percent, in the first seconds and in the hundred after them, on average.
+fn measured(cell: &Cell, limits: Limits) -> [f64; 4] {
+    const SEEDS: u64 = 8;
+    let mut sum = [0.0; 4];
+    for seed in 0..SEEDS {
+        let stretch = |seconds| Provider {
+            seconds,
+            ..cell.provider
+        };
+        let outcome = run(seed, limits, &[stretch(FIRST), stretch(100.0)], 0.0);
+        let refused = |stretch| outcome.refused_in(stretch);
+        let all = [outcome.used[0], refused(0), outcome.used[1], refused(1)];
+        for (sum, part) in sum.iter_mut().zip(all) {
+            *sum += 100.0 * part / SEEDS as f64;
+        }
+    }
+    sum
+}
+
+#[test]
+fn small_bursts_are_used_to_nine_tenths_with_one_call_of_a_hundred_refused() {
+    let mut cells = Vec::new();
+    for latency in [0.02, 0.2, 2.0] {
+        cells.extend(BURSTS.map(|burst| cell(8.0, burst, latency, 32)));
+        cells.extend([5.0, 20.0].map(|burst| cell(20.0, burst, latency, 64)));
+    }
+    for mut cell in cells {
+        for asks in [Asks::Nothing, Asks::Until(1.0)] {
+            cell.provider.asks = asks;
+            let named = measured(&cell, Limits::default().in_flight(cell.calls));
+            let found = measured(&cell, tuned());
+            let Provider {
+                requests,
+                burst,
+                latency,
+                ..
+            } = cell.provider;
+            let rate = requests.unwrap_or_default();
+            let burst = rate * burst;
+            let shown = format!(
+                "{rate}/s, burst {burst:.0}, {latency} s, {asks:?}: -j {} {named:.1?}, auto {found:.1?}",
+                cell.calls
+            );
+            println!("{shown}");
+            assert!(named[2] >= 90.0 && named[3] <= 1.0, "{shown}");
+            // It begins with five calls at once, so a slow provider is not known after 20 s.
+            let least = if latency < 1.0 { 90.0 } else { 80.0 };
+            assert!(found[2] >= least && found[3] <= 1.3, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn refusals_that_ask_for_no_wait_are_answered_by_waits_that_grow() {
+    for asked in [0, 6, 400] {
+        for limits in [Limits::default().in_flight(64), tuned()] {
+            let refuses_all = Provider {
+                requests: Some(1e-9),
+                burst: 0.0,
+                seconds: 12.0,
+                notice: 0.001,
+                asks: Asks::For(Duration::from_millis(asked)),
+                ..PROVIDER
+            };
+            let outcome = run(1, limits, &[refuses_all], 0.0);
+            assert!(outcome.calls[0] <= 30, "{asked} ms: {outcome:?}");
+        }
+    }
 }

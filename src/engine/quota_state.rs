@@ -1,8 +1,8 @@
 //! The state of one quota: what is reserved, in flight and learned, and what each end of a call changes.
 //!
-//! A refusal is one of three things. Where as many calls at once had been accepted a moment ago, the provider
-//! counts calls per time and tells no rate: [`rate_guess`](super::rate_guess) learns it. Where other calls are
-//! being answered, it limits how many it answers at once: nobody waits, but fewer calls are kept in flight
+//! A refusal is one of three things. Where as many calls at once had been accepted a moment ago, or a pace was
+//! what limited calls, the provider counts calls per time and reports no limit: the [`pace`](super::pace) gets
+//! slower. Where other calls are being answered, it limits how many it answers at once: nobody waits, but fewer calls are kept in flight
 //! (see [`window`](super::window)). Where none is, or the allowance is known to be used up, the whole quota
 //! pauses, once, however many calls in flight were refused. To tell these apart no call starts after a
 //! refusal while others are in flight and none of them was answered; if the first that starts then is
@@ -15,12 +15,13 @@ use crate::base::hints::RateHints;
 
 use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
 use super::cool_downs::CoolDowns;
-use super::pace::Begun;
+use super::pace::{Begun, Pace};
 use super::quota::{CallEnd, Limits, QuotaId};
 use super::quota_status::QuotaStatus;
-use super::rate_guess::RateGuess;
 use super::shared_quota::{Share, Shared};
 use super::window::{Answer, Epoch, Window};
+
+mod refused;
 
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,6 +62,14 @@ impl Permit {
     };
 }
 
+/// The search for a rate that the first refusal may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    Ahead,
+    On,
+    Over,
+}
+
 pub(super) struct Quota {
     pub(super) given: Limits,
     pub(super) requests: Option<Bucket>,
@@ -89,8 +98,11 @@ pub(super) struct Quota {
     /// Until when the refusals of one wave asked to wait.
     asked_until: Option<Time>,
     pub(super) window: Window,
-    /// Of a provider that refuses calls for their number a minute and tells none.
-    guess: RateGuess,
+    /// Of a provider that refuses calls for their number per time and reports no limit.
+    pace: Pace,
+    /// When a call last ended.
+    last_end: Time,
+    search: Search,
     /// The part that other processes see too.
     pub(super) share: Option<Share>,
     /// Of whose making the given limits are.
@@ -112,6 +124,8 @@ const LONGEST_UNREACHED: Duration = Duration::from_secs(8);
 pub(super) const BUSY_FOR: Duration = Duration::from_millis(500);
 /// How soon to ask again whether a server has loaded its model.
 pub(super) const LOADING_AGAIN: Duration = Duration::from_secs(1);
+/// A quota that was not called for so long although it could have been has had nothing to do.
+const IDLE: Duration = Duration::from_secs(1);
 /// Rounding must not make somebody look again in the same instant.
 const SHORTEST_WAIT: Duration = Duration::from_micros(50);
 
@@ -143,7 +157,9 @@ impl Quota {
             waits_for_reply: false,
             asked_until: None,
             window: given.window(),
-            guess: RateGuess::default(),
+            pace: Pace::default(),
+            last_end: now,
+            search: Search::Ahead,
             share: None,
             edition: 0,
         }
@@ -171,7 +187,7 @@ impl Quota {
         }
         if given.window != self.given.window {
             self.window = given.window();
-            self.guess = RateGuess::default();
+            self.pace = Pace::default();
         }
         self.given = given;
     }
@@ -220,6 +236,8 @@ impl Quota {
     fn most_in_flight(&self) -> f64 {
         let cap = match self.has_replied {
             false => f64::from(self.given.burst).min(self.window.most()),
+            // Only what is refused shows what there is.
+            true if self.is_searching() => f64::from(self.window.ceiling()),
             true => self.window.most(),
         };
         cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from))
@@ -242,7 +260,7 @@ impl Quota {
 
     /// Whether a rate is to be learned from refusals: nobody gives or tells one, and the pace is to be found.
     fn guesses_rate(&self) -> bool {
-        self.given.window.is_some() && self.requests.is_none()
+        self.requests.is_none()
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -261,7 +279,7 @@ impl Quota {
             bucket.refill(now);
             bucket.wait_for(1.0)
         });
-        let wait = known.unwrap_or_else(|| self.guess.wait(now));
+        let wait = known.unwrap_or_else(|| self.pace.wait(now));
         (wait > Duration::ZERO).then(|| now.after(wait.max(SHORTEST_WAIT)))
     }
 
@@ -293,10 +311,10 @@ impl Quota {
         if let Some(bucket) = &mut self.requests {
             bucket.level -= 1.0;
         }
-        if self.in_flight == 0 {
-            self.guess.resume();
+        if self.in_flight == 0 && now.since(self.paused_until.max(self.last_end)) > IDLE {
+            self.pace.resume();
         }
-        let number = self.guess.take(now);
+        let number = self.pace.take(now);
         self.in_flight += 1;
         self.reserved.0 += 1.0;
         self.reserved.1 += need;
@@ -314,6 +332,7 @@ impl Quota {
 
     pub(super) fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.last_end = now;
         let used = match ended {
             CallEnd::Replied(used) | CallEnd::Troubled(used) => used,
             _ => None,
@@ -338,7 +357,7 @@ impl Quota {
                 self.has_replied = true;
                 self.streak = 0;
                 self.replies += 1;
-                self.waits_for_reply = false;
+                let first_since_cut = std::mem::take(&mut self.waits_for_reply);
                 if permit.generation == self.generation {
                     self.answered_since_cut = true;
                     self.unanswered_cuts = 0;
@@ -347,7 +366,10 @@ impl Quota {
                     }
                 }
                 if accepted {
-                    self.guess.answered(now);
+                    self.pace.answered(now.since(permit.began.0), now);
+                    if first_since_cut {
+                        self.search_rate(now);
+                    }
                     self.window.replied(Answer {
                         began: permit.began.1,
                         took: now.since(permit.began.0),
@@ -367,79 +389,6 @@ impl Quota {
             self.has_replied = true;
             self.learn(permit, hints, now);
         }
-    }
-
-    fn refused(&mut self, permit: Permit, wait: Option<Duration>, used_up: bool, now: Time) {
-        // The provider spoke, so the first-reply brake has done its work.
-        self.has_replied = true;
-        let others = self.in_flight;
-        let asked = wait.map(|wait| now.after(wait));
-        if permit.generation == self.generation {
-            self.asked_until = asked;
-            let nobody = others == 0 && self.replies == permit.replies;
-            let was_fine = self.fine > 0 && permit.in_flight <= self.fine;
-            if !nobody && !used_up && was_fine && self.guess.is_stray() {
-                return;
-            }
-            // Where the number is to be found, others are still answered, and nobody asked for a pause, fewer
-            // calls will do.
-            let asked_often = wait.is_some() && self.unanswered_cuts > 3;
-            let adapts = self.given.window.is_some() && !asked_often && others > 0;
-            self.unanswered_cuts += 1;
-            if nobody || used_up || !(self.answered_since_cut || adapts) {
-                // With a known rate the bucket sets the pace of the way back.
-                match self.streak {
-                    _ if self.requests.is_some() => {}
-                    0 => self.window.pause(others),
-                    // Refused again without an answer in between: one call finds out.
-                    _ => self.window.narrow(),
-                }
-                self.pause(now);
-            } else {
-                // As many at once were accepted a moment ago: it is not their number that is refused.
-                let for_rate = self.guesses_rate()
-                    && match self.fine {
-                        0 => self.guess.is_used(now),
-                        fine => permit.in_flight <= fine,
-                    };
-                let again_soon = !for_rate && self.window.cut(others);
-                if for_rate || again_soon && self.guesses_rate() {
-                    self.guess.refused(permit.number, now);
-                    self.window.forget_wave();
-                } else {
-                    self.guess.mark(permit.number);
-                }
-                self.next_generation();
-                self.waits_for_reply = true;
-            }
-            return;
-        }
-        self.asked_until = self.asked_until.max(asked);
-        self.window.refused_before_the_cut();
-        if self.guesses_rate() {
-            self.guess.refused_too(permit.number, now);
-        }
-        if !self.waits_for_reply {
-            // News of the pause that this wave has brought about, if it did, or that nobody is answered.
-            let nobody = others == 0 && self.replies == permit.replies;
-            let pause = asked.filter(|_| nobody || self.paused_until > now);
-            self.paused_until = self.paused_until.max(pause.unwrap_or_default());
-        } else if others == 0 {
-            self.window.pause_after_cut();
-            self.pause(now);
-        }
-    }
-
-    /// The whole quota waits for as long as it was asked to, else longer each time.
-    fn pause(&mut self, now: Time) {
-        let own = self.next_pause();
-        if let Some(bucket) = &mut self.requests {
-            bucket.refill(now);
-            bucket.level = bucket.level.min(0.0);
-        }
-        self.guess.restart();
-        let until = self.asked_until.unwrap_or(now.after(own));
-        self.paused_until = self.paused_until.max(until);
     }
 
     /// Nothing is known of limits, so nothing is learned; one call finds out when it is ready.
@@ -478,7 +427,7 @@ impl Quota {
         let in_flight = f64::from(self.in_flight);
         let burst = f64::from(self.given.burst);
         if hints.requests.is_some_and(|window| is_minute(&window)) {
-            self.guess.forget();
+            self.pace.forget();
         }
         if let (None, Some(window)) = (self.given.requests_per_minute, hints.requests) {
             let unseen = if self.requests.is_some() {

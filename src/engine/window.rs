@@ -195,16 +195,34 @@ impl Window {
 
     /// The size that has proven useful, if any has so far.
     pub(super) fn found(&self) -> Option<u32> {
-        self.best().filter(|_| self.proven && self.tuned)
+        self.useful().filter(|_| self.proven && self.tuned)
     }
 
-    fn best(&self) -> Option<u32> {
+    fn useful(&self) -> Option<u32> {
         match self.phase {
             Phase::Climb { from, .. } => from.map(|from| from.size),
             Phase::Return { threshold } => Some(threshold),
             Phase::Rest { .. } => self.size,
             Phase::Shrink { from } => Some(from.size),
         }
+    }
+
+    /// The most that it may ever be.
+    pub(super) fn ceiling(&self) -> u32 {
+        self.most
+    }
+
+    /// Calls at once that have proven to be accepted; 1 where nothing is known.
+    pub(super) fn best(&self) -> u32 {
+        self.useful().unwrap_or(1).clamp(1, self.most)
+    }
+
+    /// So many were accepted at once; more were not, or are not needed.
+    pub(super) fn found_at(&mut self, calls: u32) {
+        self.was_cut = true;
+        self.proven = true;
+        self.rest = (self.rest * 2).min(LONGEST_REST);
+        self.settle_at(calls, None);
     }
 
     /// A call began, with which so many are in flight.
@@ -216,7 +234,7 @@ impl Window {
     /// One call finds out.
     pub(super) fn narrow(&mut self) {
         let before = self.most().min(self.most.into()) as u32;
-        let threshold = self.best().map_or(before, |found| found.max(before));
+        let threshold = self.useful().map_or(before, |found| found.max(before));
         self.accepted = None;
         self.resize(1, Phase::Return { threshold });
     }

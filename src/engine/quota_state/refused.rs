@@ -1,0 +1,133 @@
+//! What a refusal changes: the pace, the calls at once, or a pause of the quota.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+
+use super::{Permit, Quota, Search};
+
+/// A pause is at least this part of the one that is made where nothing is asked for: 50 ms at first.
+const PART_OF_OWN: u32 = 20;
+/// A wait that a refusal asks for is no longer than this where a slower pace is the better answer to it.
+const BRIEF: Duration = Duration::from_secs(1);
+/// Fewer calls at once than these are a coarse measure of a rate.
+const FEW: u32 = 32;
+
+impl Quota {
+    pub(super) fn refused(
+        &mut self,
+        permit: Permit,
+        wait: Option<Duration>,
+        used_up: bool,
+        now: Time,
+    ) {
+        // The provider spoke, so the first-reply brake has done its work.
+        self.has_replied = true;
+        let others = self.in_flight;
+        let asked = wait.map(|wait| now.after(wait));
+        if permit.generation != self.generation {
+            return self.refused_late(permit, asked, now);
+        }
+        self.asked_until = asked;
+        let nobody = others == 0 && self.replies == permit.replies;
+        let was_fine = self.fine > 0 && permit.in_flight <= self.fine;
+        if !nobody && !used_up && was_fine && self.pace.is_stray() {
+            return;
+        }
+        let first = self.unanswered_cuts == 0;
+        let searching = self.is_searching();
+        let passes_window = self.passes_window(permit);
+        let alone = nobody && permit.in_flight == 1 && first && self.fine == 0;
+        let limits = self.pace.is_used(now) || self.pace.is_starting();
+        let for_rate =
+            self.guesses_rate() && (searching || was_fine || alone || limits && !passes_window);
+        if for_rate {
+            self.pace.refused(permit.number, now);
+        }
+        let paced = for_rate && self.pace.is_known();
+        let slower = paced && first && wait.is_none_or(|wait| wait <= BRIEF);
+        let asked_often = wait.is_some() && self.unanswered_cuts > 3;
+        self.unanswered_cuts += 1;
+        if used_up || !slower && (nobody || asked_often) {
+            // With a known rate the bucket sets the pace of the way back.
+            match self.streak {
+                _ if self.requests.is_some() => {}
+                0 => self.window.pause(others),
+                // Refused again without an answer in between: one call finds out.
+                _ => self.window.narrow(),
+            }
+            return self.pause(now);
+        }
+        if paced {
+            self.window.forget_wave();
+        } else if passes_window && limits {
+            self.window.found_at(self.fine);
+        } else if self.window.cut(others) && self.guesses_rate() {
+            self.pace.refused(permit.number, now);
+            self.window.forget_wave();
+        } else {
+            self.pace.mark(permit.number);
+        }
+        if searching {
+            self.search = Search::Over;
+            let paced = others.max(self.pace.in_flight());
+            self.window.found_at(paced.max(self.window.best()));
+        }
+        self.next_generation();
+        self.waits_for_reply = !slower;
+    }
+
+    /// A window that grows by itself let more calls out at once than were accepted since the last refusal.
+    fn passes_window(&self, permit: Permit) -> bool {
+        self.given.window.is_some() && self.fine > 0 && permit.in_flight > self.fine
+    }
+
+    /// A call was refused that had begun before the last refusal was heard of.
+    fn refused_late(&mut self, permit: Permit, asked: Option<Time>, now: Time) {
+        let others = self.in_flight;
+        self.asked_until = self.asked_until.max(asked);
+        self.window.refused_before_the_cut();
+        self.pace.refused_too();
+        if !self.waits_for_reply {
+            // News of the pause that this wave has brought about, if it did, or that nobody is answered.
+            let nobody = others == 0 && self.replies == permit.replies;
+            let pause = asked.filter(|_| nobody || self.paused_until > now);
+            self.paused_until = self.paused_until.max(pause.unwrap_or_default());
+        } else if others == 0 {
+            self.window.pause_after_cut();
+            self.pause(now);
+        }
+    }
+
+    /// The whole quota waits, for as long as it was asked to, and longer each time while nothing is answered:
+    /// some providers ask for no wait at all, for milliseconds or for a time in the past.
+    fn pause(&mut self, now: Time) {
+        let own = self.next_pause();
+        if let Some(bucket) = &mut self.requests {
+            bucket.refill(now);
+            bucket.level = bucket.level.min(0.0);
+        }
+        let least = if self.asked_until.is_some() || self.pace.is_known() {
+            own / PART_OF_OWN
+        } else {
+            own
+        };
+        let until = self.asked_until.unwrap_or_default().max(now.after(least));
+        self.pace.skip(until.since(self.paused_until.max(now)));
+        self.paused_until = self.paused_until.max(until);
+    }
+
+    /// The first answer after the first refusal: a few calls at once, all that were accepted so far, are a
+    /// coarse measure of a rate. It is searched for upwards from what they come to.
+    pub(super) fn search_rate(&mut self, now: Time) {
+        let found = self.window.best();
+        if self.guesses_rate() && self.search == Search::Ahead && found < FEW {
+            self.search = Search::On;
+            self.pace.start(found, now);
+        }
+    }
+
+    pub(super) fn is_searching(&self) -> bool {
+        self.search == Search::On && self.pace.is_starting()
+    }
+}
