@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
-use batchwright::{ErrorKind, StopReason, Strategy, Summary};
+use batchwright::{ErrorKind, StopReason, Summary};
 
 use crate::args::run::RunArgs;
 use crate::command_line::command_line;
