@@ -21,6 +21,7 @@ use crate::config::watch::SettingsWatch;
 use crate::llm::transport::PublicResolver;
 
 use super::extract_content::{article_text, decoded};
+use super::job_type::Articles;
 
 /// Longer texts are no articles, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -30,24 +31,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REDIRECTS: u32 = 5;
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Finds the texts of articles.
-pub(super) trait Articles: Send + Sync {
-    /// Whether texts can be found at present.
-    fn is_set(&self) -> bool {
-        true
-    }
-
-    /// The text of the article with this id.
-    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error>;
-}
-
-impl<F: Fn(&str, &Context) -> Result<String, Error> + Send + Sync> Articles for F {
-    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
-        self(id, ctx)
-    }
-}
-
-/// Finds them where `jobs.articles` says, which may change meanwhile.
+/// Finds the texts of articles where `jobs.articles` says, which may change meanwhile.
 pub(super) struct FollowedArticles {
     state: Mutex<State>,
 }

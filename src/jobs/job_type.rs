@@ -15,7 +15,6 @@ use crate::queue::handler::Handler;
 use crate::queue::job::{Job, PRIORITIES};
 use crate::queue::model_call::ModelCall;
 
-use super::articles::Articles;
 use super::audio::AudioFolder;
 use super::fields::PayloadError;
 
@@ -188,6 +187,23 @@ impl fmt::Debug for JobType {
 }
 
 type Resolve = dyn Fn(&str, &Context) -> Result<String, Error> + Send + Sync;
+
+/// Finds the texts of articles.
+pub(super) trait Articles: Send + Sync {
+    /// Whether texts can be found at present.
+    fn is_set(&self) -> bool {
+        true
+    }
+
+    /// The text of the article with this id.
+    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error>;
+}
+
+impl<F: Fn(&str, &Context) -> Result<String, Error> + Send + Sync> Articles for F {
+    fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
+        self(id, ctx)
+    }
+}
 
 impl Host {
     /// Whether the text of an article can be found by its id at present.
