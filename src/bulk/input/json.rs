@@ -10,7 +10,7 @@ use super::cells::Field;
 use super::fault::{Fault, described, excerpt};
 use super::fields::{self, string};
 use super::id;
-use super::layout::{Layout, RESPONSES, TOOLS};
+use super::layout::{self, Layout, RESPONSES, TOOLS};
 use super::messages;
 use super::names::{hint, listed};
 use super::said::Parsed;
@@ -25,7 +25,7 @@ use crate::llm::translate;
 const ONE_TEXT: &str = "a string: one text a line; instead of a list write a line for each text, with \
     ids such as \"doc-7#1\" and \"doc-7#2\"";
 
-/// The end points whose batch lines are understood, each for its task.
+/// The end points whose batch lines are understood, each for its task, as messages name them.
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
 
@@ -175,11 +175,11 @@ fn batch(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
     known(&mut line, settings, &Layout::Batch.names(task))?;
     posted(&line)?;
     if let Some(url) = line.get("url") {
-        let name = url.as_str().unwrap_or_default();
+        let is = |endpoint| layout::names(url, endpoint);
         let expected = match task {
-            RequestTask::Complete if name.ends_with(CHAT) => None,
-            RequestTask::Embed if name.ends_with(EMBEDDINGS) => None,
-            RequestTask::Complete if name.ends_with(EMBEDDINGS) => Some(format!(
+            RequestTask::Complete if is(CHAT) => None,
+            RequestTask::Embed if is(EMBEDDINGS) => None,
+            RequestTask::Complete if is(EMBEDDINGS) => Some(format!(
                 "\"{CHAT}\"; vectors are asked for with --task embed"
             )),
             RequestTask::Complete => Some(format!("\"{CHAT}\" or \"{RESPONSES}\"")),

@@ -24,6 +24,14 @@ pub(super) const TOOLS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_call
 /// The end point whose bodies have words of their own.
 pub(super) const RESPONSES: &str = "/v1/responses";
 
+/// Whether the `url` of a batch line names this end point. Azure's documentation leaves out the version,
+/// and Azure's portal shows the whole address with a query.
+pub(super) fn names(url: &Value, endpoint: &str) -> bool {
+    let url = url.as_str().unwrap_or_default();
+    let path = url.split('?').next().unwrap_or_default();
+    path.ends_with(endpoint.trim_start_matches("/v1"))
+}
+
 /// How a line of JSON is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
@@ -58,11 +66,11 @@ impl Layout {
 
     /// The provider whose words the line is in, if it is in those of one.
     pub(super) fn native(self, line: &Map<String, Value>) -> Option<NativeFormat> {
-        let url = || line.get("url").and_then(Value::as_str);
+        let url = || line.get("url");
         match self {
             Self::Anthropic => Some(NativeFormat::AnthropicMessages),
             Self::Gemini => Some(NativeFormat::GeminiContent),
-            Self::Batch if url().is_some_and(|url| url.ends_with(RESPONSES)) => {
+            Self::Batch if url().is_some_and(|url| names(url, RESPONSES)) => {
                 Some(NativeFormat::OpenAiResponses)
             }
             Self::Batch | Self::Short => None,
@@ -151,6 +159,23 @@ mod tests {
         };
         let all = Layout::of(&settings, |_| Some(true));
         assert_eq!(all, Layout::Short);
+    }
+
+    #[test]
+    fn an_end_point_is_named_with_or_without_what_stands_around_it() {
+        let chat = "/v1/chat/completions";
+        for url in [
+            chat,
+            "/chat/completions",
+            "https://api.example.com/v1/chat/completions",
+            "/openai/deployments/d/chat/completions?api-version=2024-10-21",
+        ] {
+            assert!(names(&json!(url), chat), "{url}");
+        }
+        for url in ["/v1/completions", "/v1/embeddings", "", "completions"] {
+            assert!(!names(&json!(url), chat), "{url}");
+        }
+        assert!(!names(&json!(7), chat));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{CHAT, EMBEDDINGS};
+use super::endpoints::{self, CHAT, EMBEDDINGS};
 use super::files::{KEPT_RANGE, limit, page};
 use crate::app::App;
 use crate::http::{Call, Response};
@@ -31,12 +31,11 @@ struct Kept {
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let mut asked: Map<String, Value> = call.json()?;
     let input_file = required(&mut asked, "input_file_id")?;
-    let endpoint = required(&mut asked, "endpoint")?;
-    if ![CHAT, EMBEDDINGS].contains(&endpoint.as_str()) {
-        let why =
-            format!("{endpoint:?} cannot be asked in batches here; {CHAT} and {EMBEDDINGS} can");
+    let named = required(&mut asked, "endpoint")?;
+    let Some(endpoint) = endpoints::of_batches(&named) else {
+        let why = format!("{named:?} cannot be asked in batches here; {CHAT} and {EMBEDDINGS} can");
         return Err(Problem::invalid(why).param("endpoint"));
-    }
+    };
     let window = required(&mut asked, "completion_window")?;
     let hours = hours(&window).ok_or_else(|| {
         let why = format!("completion_window is a number of hours up to {MOST_HOURS}, as in 24h");
@@ -50,7 +49,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         id: new_id("batch_"),
         state: BatchState::Validating,
         process: ProcessId::new(),
-        endpoint,
+        endpoint: endpoint.to_owned(),
         input_file,
         output_file: new_id("file-"),
         error_file: new_id("file-"),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::endpoints::{EMBEDDINGS, settings};
+use super::endpoints::{self, EMBEDDINGS, settings};
 use super::parts::{self, Parts};
 use crate::problem::Problem;
 use crate::records::batches::BatchFault;
@@ -138,7 +138,7 @@ impl<'e, R: Read> Lines<'e, R> {
             let why = "Invalid method: only POST is supported.".to_owned();
             return Err(self.fault("invalid_method", why, Some("method")));
         }
-        if string(said.url, "url")? != self.endpoint {
+        if endpoints::of_batches(&string(said.url, "url")?) != Some(self.endpoint) {
             let why = format!(
                 "The URL provided for this request does not match the batch endpoint, {}.",
                 self.endpoint
@@ -323,10 +323,14 @@ mod tests {
 
     #[test]
     fn a_good_input_has_no_faults() {
-        let text = format!("\u{feff}{GOOD}\r\n\n{}", GOOD.replace("\"a\"", "\"b\""));
+        let second = GOOD.replace("\"a\"", "\"b\"");
+        let as_at_azure = second
+            .replace("/v1/chat", "/chat")
+            .replace("\"b\"", "\"c\"");
+        let text = format!("\u{feff}{GOOD}\r\n\n{second}\n{as_at_azure}");
         let checked = check(text.as_bytes(), CHAT, &|| false).unwrap();
         assert_eq!(checked.faults, []);
-        assert_eq!((checked.requests, checked.model.as_deref()), (2, Some("m")));
+        assert_eq!((checked.requests, checked.model.as_deref()), (3, Some("m")));
     }
 
     #[test]

@@ -42,6 +42,16 @@ fn a_list_goes_on_behind_files_that_were_deleted_meanwhile() {
 }
 
 #[test]
+fn a_batch_is_taken_as_azures_documentation_has_it() {
+    let desk = unlimited(SimConfig::default());
+    let file = uploaded(&desk, &lines(2).replace(CHAT, "/chat/completions"));
+    let batch = create(&desk, &file, "/chat/completions");
+    assert_eq!(batch["endpoint"], CHAT);
+    let done = wait_for(&desk, &batch, "completed");
+    assert_eq!(done["request_counts"]["completed"], 2);
+}
+
+#[test]
 fn what_is_wrong_with_a_batch_is_said_of_its_field() {
     let desk = unlimited(SimConfig::default());
     let good = json!({
