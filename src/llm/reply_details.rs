@@ -139,7 +139,7 @@ pub struct Reasoning {
     /// The text, or the provider's summary of it; empty where the provider keeps it to itself.
     pub text: String,
     /// What the provider wants back with the next message of the conversation, in its own shape:
-    /// Anthropic's blocks `thinking` and `redacted_thinking` with their signatures, Gemini's
+    /// Anthropic's blocks `thinking` and `redacted_thinking` with their signatures (through LiteLLM, too), Gemini's
     /// `{"thoughtSignature"}` of a text, OpenRouter's `reasoning_details`. Mostly empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<Value>,

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -54,13 +55,15 @@ impl Access {
         }
     }
 
-    /// With what is known here of a credential that was refused.
+    /// With what is known here of a credential that was refused, or what an account needs.
     pub fn explained(&self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Auth {
-            return error;
-        }
-        let error_body = error.message().trim_end_matches('.');
-        let message = format!("{error_body}; {}", self.key_hint);
+        let advice = match error.kind() {
+            ErrorKind::Auth => self.key_hint.clone(),
+            ErrorKind::Quota if !error.is_model_only() => account_advice(&error),
+            _ => return error,
+        };
+        let said = error.message().trim_end_matches('.');
+        let message = format!("{said}; {advice}");
         error.reworded(message)
     }
 
@@ -86,6 +89,24 @@ impl Access {
     fn real_keys(&self) -> impl Iterator<Item = &Secret> {
         let keys = self.keys.iter();
         keys.filter(|key| key.expose().len() >= REAL_KEY)
+    }
+}
+
+/// Shorter waits are of the pace, which comes back while the account still has no credit.
+const REPLENISHED: Duration = Duration::from_secs(60);
+
+/// What to do about an account that is not served any more.
+fn account_advice(error: &Error) -> String {
+    match error.retry_after().filter(|wait| *wait >= REPLENISHED) {
+        Some(wait) => {
+            let minutes = wait.as_secs().div_ceil(60);
+            format!(
+                "the account is served again in {minutes} min, another provider can be asked now"
+            )
+        }
+        None => "the prompts are in order: the account needs credit, a higher limit or the \
+                 provider's support"
+            .to_owned(),
     }
 }
 

@@ -17,28 +17,8 @@ use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
 use crate::llm::response::{FinishReason, Response};
 
 use super::bounded;
+use super::ends::{End, end};
 use super::reply_contents::Holds;
-
-/// What a word for the end of an answer means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    Complete,
-    /// Cut at the token limit or the end of the context.
-    Cut,
-    /// A safety filter, or the model refused.
-    Blocked,
-    /// The model wants a tool called.
-    Tool,
-    /// The provider paused a turn in which it carries out tools itself.
-    Paused,
-    /// The model failed in calling a tool.
-    ToolFault,
-    /// The model failed while answering.
-    Fault,
-}
-
-/// Words for the end, as a dialect has them. A word that is missing is kept as it is.
-pub(super) type Ends = &'static [(&'static str, End)];
 
 /// A reply's parts, not judged yet.
 #[derive(Debug, Default)]
@@ -59,12 +39,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// The answer, or the failure that it is although the status was a success.
-    pub(super) fn conclude(
-        self,
-        provider: &str,
-        ends: Ends,
-        body: &[u8],
-    ) -> Result<Response, Error> {
+    pub(super) fn conclude(self, provider: &str, body: &[u8]) -> Result<Response, Error> {
         let paid = Paid {
             usage: self.usage,
             cost_usd: self.cost_usd,
@@ -90,8 +65,8 @@ impl Answer {
             return Err(failed(ErrorKind::Blocked, message).with_refusal(refusal));
         }
         let calls = !self.details.tool_calls.is_empty();
-        let known = ends.iter().find(|(word, _)| *word == self.finish);
-        let finish_reason = match known.map(|(_, end)| end) {
+        let known = end(&self.finish);
+        let finish_reason = match known {
             // Some say that they stopped, or nothing, when they call a tool.
             Some(End::Complete) | None if calls && (known.is_some() || self.finish.is_empty()) => {
                 FinishReason::ToolCalls
@@ -111,10 +86,14 @@ impl Answer {
                 let what = format!("the model failed while answering ({})", self.finish);
                 return Err(malformed(what, body).with_paid(paid));
             }
+            Some(End::Interrupted) => {
+                let what = format!("{provider} broke the answer off ({})", self.finish);
+                return Err(interrupted(what, body).with_paid(paid));
+            }
             // What was paid for is kept: a new word for the end does not make the text worthless.
             Some(End::Tool | End::Paused | End::ToolFault) | None => (&*self.finish).into(),
         };
-        let paused = known.is_some_and(|(_, end)| *end == End::Paused);
+        let paused = known == Some(End::Paused);
         let holds_its_work = paused && !self.holds.is_empty();
         let silent = self.text.trim().is_empty() && !calls && !holds_its_work;
         if silent && self.text.is_empty() && finish_reason == FinishReason::Length {
@@ -123,7 +102,7 @@ impl Answer {
             return Err(unusable(ErrorKind::Invalid, message.to_owned()));
         }
         if silent && finish_reason != FinishReason::Length {
-            if known.is_some_and(|(_, end)| *end == End::Tool) {
+            if known == Some(End::Tool) {
                 let end = &self.finish;
                 let what = format!("the model wanted to call a tool ({end}), and names none");
                 return Err(unusable(ErrorKind::Invalid, what));
@@ -195,6 +174,13 @@ pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Error {
 /// The failure of a success reply that is not complete, or that says itself that something failed.
 pub(super) fn malformed(what: impl std::fmt::Display, body: &[u8]) -> Error {
     Error::new(ErrorKind::Malformed, format!("not a usable reply: {what}"))
+        .with_sent(Sent::Maybe)
+        .with_raw(&beginning(body))
+}
+
+/// The failure of an answer that the provider broke off: half of it was paid for, and is kept.
+fn interrupted(what: String, body: &[u8]) -> Error {
+    Error::new(ErrorKind::Transient, what)
         .with_sent(Sent::Maybe)
         .with_raw(&beginning(body))
 }

@@ -19,8 +19,7 @@ use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, End, Ends, count, count_in, counts, name_calls, reasoning, server_tools, tool_call,
-    unlike,
+    Answer, count, count_in, counts, name_calls, reasoning, server_tools, tool_call, unlike,
 };
 use super::anthropic_schema;
 use super::bounded;
@@ -367,16 +366,6 @@ struct Reply<'b> {
     error: Option<Value>,
 }
 
-const ENDS: Ends = &[
-    ("end_turn", End::Complete),
-    ("stop_sequence", End::Complete),
-    ("max_tokens", End::Cut),
-    ("model_context_window_exceeded", End::Cut),
-    ("refusal", End::Blocked),
-    ("tool_use", End::Tool),
-    ("pause_turn", End::Paused),
-];
-
 /// Reads the body of a success reply.
 ///
 /// # Errors
@@ -415,7 +404,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
         details: said.details,
         holds: said.holds,
     };
-    Ok(answer.conclude(vendor.name, ENDS, body))
+    Ok(answer.conclude(vendor.name, body))
 }
 
 /// What the blocks of a reply say, apart.

@@ -133,12 +133,12 @@ impl ErrorBody {
     }
 }
 
-/// "Please try again in 388ms.", "Please retry after 6 seconds."
+/// "Please try again in 388ms.", "Please retry after 6 seconds.", and the same within a quoted text.
 fn wait_in(message: &str) -> Option<Duration> {
     let error_body = |words| Some(message.split_once(words)?.1);
     let rest = error_body("ry again in ").or_else(|| error_body("etry after "))?;
     let word = rest.split_whitespace().next()?;
-    duration(word.trim_end_matches(['.', ',', ';', ')']))
+    duration(word.trim_end_matches(['.', ',', ';', ')', '"', '\'']))
 }
 
 /// What a reply says of itself is kept up to this many bytes: room for a long list of faults, and

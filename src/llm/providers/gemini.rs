@@ -20,7 +20,7 @@ use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, End, Ends, count, count_in, counts, name_calls, optional, reasoning, tool_call, unlike,
+    Answer, count, count_in, counts, name_calls, optional, reasoning, tool_call, unlike,
 };
 use super::bounded;
 use super::calls::{self, Call, CallResult, Choice};
@@ -385,33 +385,6 @@ impl Candidate<'_> {
     }
 }
 
-const ENDS: Ends = &[
-    ("STOP", End::Complete),
-    ("MAX_TOKENS", End::Cut),
-    ("SAFETY", End::Blocked),
-    ("RECITATION", End::Blocked),
-    ("LANGUAGE", End::Blocked),
-    ("BLOCKLIST", End::Blocked),
-    ("PROHIBITED_CONTENT", End::Blocked),
-    ("SPII", End::Blocked),
-    ("IMAGE_SAFETY", End::Blocked),
-    ("IMAGE_PROHIBITED_CONTENT", End::Blocked),
-    ("IMAGE_RECITATION", End::Blocked),
-    ("IMAGE_OTHER", End::Blocked),
-    // Google's policies: of the answer, and of the account.
-    ("ESCALATION", End::Blocked),
-    ("PUP_LIMITED_DISABLED", End::Blocked),
-    ("MALFORMED_FUNCTION_CALL", End::ToolFault),
-    ("UNEXPECTED_TOOL_CALL", End::ToolFault),
-    ("TOO_MANY_TOOL_CALLS", End::ToolFault),
-    // A tool's call in the conversation came without its signature.
-    ("MISSING_THOUGHT_SIGNATURE", End::ToolFault),
-    ("OTHER", End::Fault),
-    ("MALFORMED_RESPONSE", End::Fault),
-    ("NO_IMAGE", End::Fault),
-    ("FINISH_REASON_UNSPECIFIED", End::Fault),
-];
-
 /// Reads the body of a success reply.
 ///
 /// # Errors
@@ -462,7 +435,7 @@ impl Reply<'_> {
             details: said.details,
             holds: said.holds,
         };
-        answer.conclude(vendor.name, ENDS, body)
+        answer.conclude(vendor.name, body)
     }
 }
 

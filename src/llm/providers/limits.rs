@@ -180,7 +180,8 @@ pub(super) fn retry_after(
     now: SystemTime,
 ) -> Option<Duration> {
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
-    if let Some(wait) = headers.get("retry-after-ms").and_then(|t| number(t, 1e-3)) {
+    let header = |name| own_or_passed_on(headers, name);
+    if let Some(wait) = header("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);
     }
     // LiteLLM names the whole minute of its windows here too, but a place is free as soon as one of
@@ -188,7 +189,7 @@ pub(super) fn retry_after(
     if headers.get("rate_limit_type") == Some("max_parallel_requests") {
         return None;
     }
-    if let Some(text) = headers.get("retry-after") {
+    if let Some(text) = header("retry-after") {
         return number(text, 1.0).or_else(|| {
             let date = httpdate::parse_http_date(text.trim()).ok()?;
             Some(time_to(date, now))

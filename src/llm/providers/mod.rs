@@ -15,6 +15,7 @@ mod content;
 mod credential;
 mod dialect;
 mod embed;
+mod ends;
 mod error_body;
 mod errors;
 mod events;

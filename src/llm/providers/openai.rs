@@ -20,12 +20,13 @@ use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, End, Ends, count, count_in, counts, list, name_calls, reasoning, server_tools,
+    Answer, beginning, count, count_in, counts, list, name_calls, reasoning, server_tools,
     tool_call, unlike,
 };
 use super::bounded;
 use super::calls;
 use super::content::{self, JSON_MODE, Part};
+use super::ends::{self, End};
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;
 use super::fields::Fields;
@@ -227,18 +228,30 @@ impl serde::Serialize for Extra<'_> {
 }
 
 impl Extra<'_> {
-    /// What is sent back of the reasoning that a result has: OpenRouter's details, or the text to
-    /// servers that want it as long as the model calls tools, as DeepSeek's.
+    /// What is sent back of the reasoning that a result has: OpenRouter's details, Anthropic's blocks
+    /// to a gateway before it, or the text to servers that want it as long as the model calls tools, as
+    /// DeepSeek's.
     fn reasoning(&self) -> Option<(&'static str, Value)> {
         let reasoning = self.fields.get("reasoning")?.as_object()?;
-        let routers = |block: &&Value| {
-            let kind = block.get("type").and_then(Value::as_str);
-            kind.is_some_and(|kind| kind.starts_with("reasoning."))
+        let signed = |field: &'static str, is_one: fn(&str) -> bool| {
+            let details = calls::reasoning_details(Some(self.fields));
+            let kind = |block: &Value| {
+                block
+                    .get("type")
+                    .and_then(Value::as_str)
+                    .is_some_and(is_one)
+            };
+            let details: Vec<Value> = details.filter(|block| kind(block)).cloned().collect();
+            let wanted = self.of.takes_signatures() && !self.fields.contains_key(field);
+            (wanted && !details.is_empty()).then(|| (field, details.into()))
         };
-        let details = calls::reasoning_details(Some(self.fields)).filter(routers);
-        let details: Vec<Value> = details.cloned().collect();
-        if !details.is_empty() && self.of.takes_signatures() {
-            return Some(("reasoning_details", details.into()));
+        let routers = signed("reasoning_details", |kind| kind.starts_with("reasoning."));
+        let signed = routers.or_else(|| {
+            let is_one = |kind: &str| matches!(kind, "thinking" | "redacted_thinking");
+            signed("thinking_blocks", is_one)
+        });
+        if signed.is_some() {
+            return signed;
         }
         let text = reasoning
             .get("text")?
@@ -281,6 +294,25 @@ struct Choice<'b> {
     /// As it came: the probabilities of a long answer are more values than anything else in a reply.
     #[serde(borrow)]
     logprobs: Option<&'b RawValue>,
+    /// Of OpenRouter: the word of whoever it has passed the call on to, and the failure of that one.
+    #[serde(default, deserialize_with = "bounded::field")]
+    native_finish_reason: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::field")]
+    error: Option<Value>,
+    /// Of LiteLLM.
+    #[serde(default, deserialize_with = "bounded::field")]
+    provider_specific_fields: Option<Value>,
+}
+
+impl Choice<'_> {
+    /// The word for the end of the answer.
+    fn finish(&mut self) -> String {
+        let behind = self.provider_specific_fields.as_mut();
+        let behind = behind.and_then(|fields| Some(fields.get_mut("native_finish_reason")?.take()));
+        let native = self.native_finish_reason.take().or(behind);
+        // xAI names no end when the model wants a tool.
+        ends::telling(own_word(self.finish_reason.take()), own_word(native))
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -305,6 +337,12 @@ struct Message<'b> {
     /// Of OpenRouter.
     #[serde(borrow)]
     reasoning_details: Option<&'b RawValue>,
+    /// Of LiteLLM: what Anthropic has signed, in its own shape.
+    #[serde(borrow)]
+    thinking_blocks: Option<&'b RawValue>,
+    /// Of LiteLLM: what OpenAI has no field for, and its refusal.
+    #[serde(default, deserialize_with = "bounded::field")]
+    provider_specific_fields: Option<Value>,
     #[serde(borrow)]
     annotations: Option<&'b RawValue>,
 }
@@ -318,6 +356,13 @@ struct Said {
 }
 
 impl Message<'_> {
+    fn refusal(&self) -> Option<String> {
+        let behind = self.provider_specific_fields.as_ref();
+        let behind = behind.and_then(|fields| fields.get("refusal"));
+        let mut said = [self.refusal.as_ref(), behind].into_iter().map(word);
+        said.find(|text| !text.is_empty())
+    }
+
     fn said(self) -> Said {
         let mut said = Said::default();
         let calls = match self.tool_calls {
@@ -342,7 +387,8 @@ impl Message<'_> {
         if self.images.as_ref().is_some_and(some) {
             said.holds.media("image");
         }
-        let details = list(self.reasoning_details);
+        let mut details = list(self.reasoning_details);
+        details.extend(list(self.thinking_blocks));
         for text in [self.reasoning, self.reasoning_content] {
             if let Some(Value::String(text)) = text
                 && thoughts.is_empty()
@@ -352,8 +398,9 @@ impl Message<'_> {
         }
         if thoughts.is_empty() {
             let told = |block: &Value| {
-                let text = block.get("text").or_else(|| block.get("summary"));
-                text.and_then(Value::as_str).map(str::to_owned)
+                let mut names = ["text", "summary", "thinking"].into_iter();
+                let text = names.find_map(|name| block.get(name)?.as_str());
+                text.map(str::to_owned)
             };
             thoughts = details.iter().filter_map(told).collect();
         }
@@ -423,25 +470,13 @@ fn call(call: Value) -> ToolCall {
     read
 }
 
-const ENDS: Ends = &[
-    ("stop", End::Complete),
-    // Together: the model said that it has ended.
-    ("eos", End::Complete),
-    ("length", End::Cut),
-    ("model_length", End::Cut),
-    ("content_filter", End::Blocked),
-    ("tool_calls", End::Tool),
-    ("function_call", End::Tool),
-    ("error", End::Fault),
-];
-
 /// Reads the body of a success reply.
 ///
 /// # Errors
 /// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
-    let Some(choice) = reply.choices else {
+    let Some(mut choice) = reply.choices else {
         if reply.output.is_some() {
             return responses::read(vendor, body);
         }
@@ -449,15 +484,22 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
         let inside = reply.error.as_ref().filter(|error| !error.is_null());
         return Ok(Err(match inside {
             Some(error) => failure_inside(vendor, error, body),
-            None => unlike("it has no choices", body).with_paid(Paid {
-                usage: Counts::read(reply.usage).usage(),
-                cost_usd: None,
-            }),
+            None => {
+                let counts = Counts::read(reply.usage);
+                unlike("it has no choices", body).with_paid(counts.paid())
+            }
         }));
     };
     let counts = Counts::read(reply.usage);
+    let finish = choice.finish();
+    if ends::end(&finish) == Some(End::Interrupted)
+        && let Some(error) = choice.error.filter(Value::is_object)
+    {
+        let error = failure_inside(vendor, &error, body).with_raw(&beginning(body));
+        return Ok(Err(error.with_paid(counts.paid())));
+    }
     let message = choice.message.unwrap_or_default();
-    let refusal = word(message.refusal.as_ref());
+    let refusal = message.refusal();
     let mut said = message.said();
     let details = &mut said.details;
     name_calls(&mut details.tool_calls, reply.id);
@@ -467,9 +509,8 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
     details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
     let answer = Answer {
         text: said.text,
-        // xAI names no end when the model wants a tool.
-        finish: own_word(choice.finish_reason),
-        refusal: Some(refusal).filter(|text| !text.is_empty()),
+        finish,
+        refusal,
         category: None,
         model: Some(own_word(reply.model)),
         usage: counts.usage(),
@@ -477,7 +518,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
         details: said.details,
         holds: said.holds,
     };
-    Ok(answer.conclude(vendor.name, ENDS, body))
+    Ok(answer.conclude(vendor.name, body))
 }
 
 /// Token counts as the dialect has them; what is no number counts as absent.
@@ -570,6 +611,13 @@ impl Counts {
             web_search_calls,
             sources_used: self.num_sources_used.unwrap_or(0),
         })
+    }
+
+    fn paid(&self) -> Paid {
+        Paid {
+            usage: self.usage(),
+            cost_usd: self.cost_usd(),
+        }
     }
 
     /// The price of the call, where the provider states it: xAI in ticks of 1e-10 dollars, OpenRouter in

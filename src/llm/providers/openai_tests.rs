@@ -84,9 +84,75 @@ fn finish_reasons_lead_to_their_outcomes() {
     let failed = |finish, content| with(finish, content).unwrap_err().kind();
     assert_eq!(failed("\"content_filter\"", "null"), ErrorKind::Blocked);
     assert_eq!(failed("\"tool_calls\"", "null"), ErrorKind::Invalid);
-    assert_eq!(failed("\"error\"", "\"x\""), ErrorKind::Malformed);
     assert_eq!(failed("\"stop\"", "\"\""), ErrorKind::Malformed);
     assert_eq!(failed("\"length\"", "\"\""), ErrorKind::Invalid);
+}
+
+#[test]
+fn half_an_answer_is_kept_with_its_failure_and_its_usage() {
+    let body = |choice: Value| {
+        json!({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 4}})
+            .to_string()
+    };
+    let message = json!({"content": "Half an ans"});
+    let at = "insufficient_system_resource";
+    for choice in [
+        json!({"finish_reason": at, "message": message}),
+        json!({"finish_reason": "error", "message": message}),
+        json!({"finish_reason": "error", "message": message,
+            "error": {"code": 502, "message": "upstream is gone"}}),
+        json!({"finish_reason": "stop", "message": message, "native_finish_reason": at}),
+        json!({"finish_reason": "stop", "message": message,
+            "provider_specific_fields": {"native_finish_reason": at}}),
+    ] {
+        let error = decoded("deepseek", &body(choice.clone())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{choice}");
+        assert!(error.raw().unwrap().contains("Half an ans"), "{choice}");
+        assert!(!error.is_unusable_reply(), "{choice}");
+        let usage = error.usage().unwrap();
+        assert_eq!(
+            (usage.input_tokens, usage.output_tokens),
+            (9, 4),
+            "{choice}"
+        );
+    }
+    // What OpenRouter says of the failure decides.
+    let refused = json!({"finish_reason": "error", "message": message,
+        "error": {"code": 429, "message": "slow down"}});
+    let error = decoded("openrouter", &body(refused)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+}
+
+#[test]
+fn thoughts_that_anthropic_signed_go_through_a_gateway_and_back() {
+    let blocks = json!([{"type": "thinking", "thinking": "hm", "signature": "S"},
+        {"type": "redacted_thinking", "data": "R"}]);
+    let message = json!({"content": "7", "reasoning_content": "hm", "thinking_blocks": blocks});
+    let answer = said("custom", &message, &json!({}));
+    let reasoning = line(&answer)["reasoning"].clone();
+    assert_eq!(reasoning, json!({"text": "hm", "details": blocks}));
+    // As the result line has it, and as the provider had it.
+    for (field, value) in [("reasoning", &reasoning), ("thinking_blocks", &blocks)] {
+        let mut turn = Turn::new(Role::Assistant, "7");
+        turn.extra.insert(field.to_owned(), value.clone());
+        let request = Request::chat(vec![turn]);
+        let (_, body) = encoded("custom", &request);
+        let sent = &body["messages"][0];
+        assert_eq!(sent["thinking_blocks"], blocks, "{field}");
+        assert_eq!(sent.get("reasoning"), None);
+    }
+    let request = Request::chat(vec![answer.message()]);
+    let (_, body) = encoded("anthropic", &request);
+    assert_eq!(body["messages"][0]["content"][0], blocks[0]);
+    let (_, body) = encoded("openai", &request);
+    assert_eq!(body["messages"][0].get("thinking_blocks"), None);
+    let text = message.as_object().unwrap().iter();
+    let text: serde_json::Map<_, _> = text
+        .filter(|(name, _)| *name != "reasoning_content")
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let answer = said("custom", &text.into(), &json!({}));
+    assert_eq!(line(&answer)["reasoning"]["text"], "hm");
 }
 
 #[test]

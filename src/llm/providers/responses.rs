@@ -7,12 +7,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::error::Error;
-use crate::base::usage::Usage;
+use crate::base::usage::{Paid, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, End, Ends, count, count_in, counts, list, reasoning, tool_call};
+use super::answer::{Answer, count, count_in, counts, list, reasoning, tool_call};
 use super::bounded;
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;
@@ -37,23 +37,17 @@ struct Reply<'b> {
     service_tier: Option<Value>,
 }
 
-/// How a response stands; one that was cut off says why beside it.
-const ENDS: Ends = &[
-    ("completed", End::Complete),
-    ("max_output_tokens", End::Cut),
-    ("content_filter", End::Blocked),
-    ("failed", End::Fault),
-    ("cancelled", End::Fault),
-];
-
 /// Reads the body of a success reply.
 ///
 /// # Errors
 /// When it is not JSON of that shape; inside, when it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
+    let usage = counts::<Counts>(reply.usage).and_then(|counts| counts.usage());
     if let Some(error) = reply.error.as_ref().filter(|error| !error.is_null()) {
-        return Ok(Err(failure_inside(vendor, error, body)));
+        let cost_usd = None;
+        let failure = failure_inside(vendor, error, body);
+        return Ok(Err(failure.with_paid(Paid { usage, cost_usd })));
     }
     let why = reply.incomplete_details.as_ref();
     let why = word(why.and_then(|details| details.get("reason")));
@@ -63,13 +57,13 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
             status => status,
         },
         model: Some(own_word(reply.model)),
-        usage: counts::<Counts>(reply.usage).and_then(|counts| counts.usage()),
+        usage,
         ..Answer::default()
     };
     let tier = own_word(reply.service_tier);
     answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
     let output = Output::read(reply.output);
-    Ok(output.told(answer).conclude(vendor.name, ENDS, body))
+    Ok(output.told(answer).conclude(vendor.name, body))
 }
 
 #[derive(Default, Deserialize)]

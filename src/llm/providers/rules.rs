@@ -172,7 +172,11 @@ pub(super) const XAI: &[Rule] = &[
 pub(super) const GROQ: &[Rule] = &[
     Rule::new(
         400..=403,
-        Word(&["spend_limit_reached", "blocked_api_access"]),
+        Word(&[
+            "spend_limit_reached",
+            "blocked_api_access",
+            "organization_restricted",
+        ]),
         Quota,
     ),
     Rule::new(400..=404, Word(&["model_decommissioned"]), UnknownModel),
@@ -230,9 +234,21 @@ pub(super) const GATEWAYS: &[Rule] = &[
             // OpenRouter: a limit that its owner set for the key, and the day's free calls.
             "key limit exceeded (",
             "free-models-per-day",
+            // Azure API Management's policies `quota` and `quota-by-key`, which say 403.
+            "out of call volume quota",
+            "out of bandwidth quota",
+            // Accounts without money behind a gateway, which passes on the message and not the code:
+            // OpenAI's (its other refusals for pace name another page), Gemini's, Anthropic's, Groq's.
+            "insufficient_quota",
+            "platform.openai.com/docs/guides/error-codes/api-errors",
+            "prepayment credits are depleted",
+            "credit balance is too low",
+            "organization has been restricted",
         ]),
         Quota,
     ),
+    // Gemini's allowance of the day, behind a gateway.
+    Rule::new(429..=429, Text(&["perdayperprojectpermodel"]), Quota).of_model(),
     // The key is in order; this model is not for it.
     Rule::new(400..=403, WordPart(&["_model_access_denied"]), Auth).of_model(),
     // LiteLLM gives the errors of those behind it its own names.
