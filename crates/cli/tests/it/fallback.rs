@@ -1,5 +1,10 @@
 //! Fallbacks as the program takes them: what moves on, what is said of it, and what is refused.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{Desk, Ended, Running, good, simulator};
@@ -141,6 +146,104 @@ fn a_provider_that_is_not_asked_again_is_named() {
         "{}",
         ended.stderr
     );
+}
+
+/// An account that runs dry after so many answers, in whichever of two dialects: its address, and how
+/// often it was called.
+fn runs_dry(
+    answers: usize,
+    refusal: &(u16, &'static str, &'static str),
+) -> (String, Arc<AtomicUsize>) {
+    const ANSWER: &str = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
+        "candidates":[{"finishReason":"STOP","content":{"parts":[{"text":"x"}]}}]}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (counted, (status, header, body)) = (calls.clone(), *refusal);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
+            while !seen.ends_with(b"}") {
+                match stream.read(&mut buffer) {
+                    Ok(read @ 1..) => seen.extend_from_slice(&buffer[..read]),
+                    _ => break,
+                }
+            }
+            let (status, header, body) = match counted.fetch_add(1, Ordering::SeqCst) {
+                n if n < answers => (200, "", ANSWER),
+                _ => (status, header, body),
+            };
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{header}");
+            let reply = format!("{head}content-length: {length}\r\n\r\n{body}");
+            let _ = stream.write_all(reply.as_bytes());
+        }
+    });
+    (url, calls)
+}
+
+#[test]
+fn an_account_without_money_is_left_at_once_before_and_after_answers() {
+    let credit = "the account needs credit, a higher limit or the provider's support";
+    let groq = r#"{"error":{"message":"Organization has been restricted. Please reach out to support if you believe this was in error.","type":"invalid_request_error","code":"organization_restricted"}}"#;
+    let gemini = r#"{"error":{"code":429,"message":"Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects to manage your project and billing.","status":"RESOURCE_EXHAUSTED"}}"#;
+    let azure = r#"{"statusCode":403,"message":"Out of call volume quota. Quota will be replenished in 00:12:34."}"#;
+    for (provider, key, path, refusal, advice) in [
+        (
+            "groq",
+            "GROQ_API_KEY",
+            "/openai/v1",
+            (400, "", groq),
+            credit,
+        ),
+        (
+            "gemini",
+            "GEMINI_API_KEY",
+            "/v1beta",
+            (429, "", gemini),
+            credit,
+        ),
+        (
+            "azure",
+            "AZURE_OPENAI_API_KEY",
+            "",
+            (403, "retry-after: 754\r\n", azure),
+            "the account is served again in 13 min",
+        ),
+    ] {
+        for answers in [0, 3] {
+            let run = |words: &str| {
+                let (desk, second) = (Desk::new(), good());
+                desk.prompts("in.jsonl", 9);
+                let (url, calls) = runs_dry(answers, &refusal);
+                let words = format!(
+                    "run in.jsonl -o out.jsonl -j 1 --provider {provider} --model big \
+                     --base-url {url}{path} {words}"
+                );
+                let mut command = desk.command(words.split_whitespace());
+                command
+                    .env(key, "k")
+                    .env("XAI_API_KEY", "k")
+                    .env("XAI_BASE_URL", second.base_url());
+                let ended = Running::start(&mut command).wait();
+                assert_eq!(
+                    calls.load(Ordering::SeqCst),
+                    answers + 1,
+                    "{}",
+                    ended.stderr
+                );
+                (ended, second.stats().answered)
+            };
+            let (ended, answered) = run("--fallback xai:small");
+            ended
+                .expect(0)
+                .says("not asked again in this run")
+                .says(advice);
+            assert_eq!(answered, 9 - answers as u64, "{provider}");
+            let (ended, _) = run("");
+            ended.expect(4).says("stopped: ").says(advice);
+        }
+    }
 }
 
 #[test]

@@ -3,15 +3,16 @@
 
 use std::path::PathBuf;
 
-use batchwright_simulate::{BatchConfig, Recorder, SimConfig, Simulator};
+use batchwright_simulate::{BatchConfig, Recorder, SimConfig, Simulator, Vendor};
 use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
 use super::common::{Desk, Ended, Running, simulator};
 
 /// A file, and the provider whose documentation it is from.
-const EXAMPLES: [(&str, &str); 4] = [
+const EXAMPLES: [(&str, &str); 5] = [
     ("openai_chat", "openai"),
+    ("azure_chat", "azure"),
     ("openai_responses", "openai"),
     ("anthropic", "anthropic"),
     ("gemini", "gemini"),
@@ -27,12 +28,7 @@ fn example(name: &str) -> String {
 }
 
 fn sim() -> Simulator {
-    recording(Recorder::default())
-}
-
-fn recording(recorder: Recorder) -> Simulator {
-    let config = SimConfig::default().recorder(recorder);
-    simulator(config.batches(BatchConfig::default().duration(SHORT)))
+    simulator(SimConfig::default().batches(BatchConfig::default().duration(SHORT)))
 }
 
 fn sorted(mut bodies: Vec<Value>) -> Vec<String> {
@@ -60,21 +56,18 @@ fn bodies(name: &str) -> Vec<String> {
 
 /// The program with these words, against a provider whose part the simulator plays.
 fn start(desk: &Desk, sim: &Simulator, provider: &str, words: &str) -> Ended {
-    let path = match provider {
-        "gemini" => "/v1beta",
-        _ => "/v1",
+    let (key, address, path) = match provider {
+        "gemini" => ("GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "/v1beta"),
+        "azure" => ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", ""),
+        "anthropic" => ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "/v1"),
+        "mistral" => ("MISTRAL_API_KEY", "MISTRAL_BASE_URL", "/v1"),
+        _ => ("OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1"),
     };
     let mut command = desk.other(env!("CARGO_BIN_EXE_batchwright"), words.split_whitespace());
     command
         .env("BATCHWRIGHT_PROVIDER", provider)
-        .env(format!("{}_API_KEY", provider.to_uppercase()), "k")
-        .env(
-            match provider {
-                "gemini" => "GOOGLE_GEMINI_BASE_URL".to_owned(),
-                other => format!("{}_BASE_URL", other.to_uppercase()),
-            },
-            format!("http://{}{path}", sim.addr()),
-        )
+        .env(key, "k")
+        .env(address, format!("http://{}{path}", sim.addr()))
         .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
     Running::start(&mut command).wait()
 }
@@ -83,7 +76,12 @@ fn start(desk: &Desk, sim: &Simulator, provider: &str, words: &str) -> Ended {
 fn documented_batch_files_run_unchanged_by_calls_and_in_batches() {
     for (name, provider) in EXAMPLES {
         let recorder = Recorder::default();
-        let (desk, sim) = (Desk::new(), recording(recorder.clone()));
+        let mut config = SimConfig::default().recorder(recorder.clone());
+        if provider == "azure" {
+            config = config.vendor(Vendor::Azure);
+        }
+        let batches = BatchConfig::default().duration(SHORT);
+        let (desk, sim) = (Desk::new(), simulator(config.batches(batches)));
         desk.write("in.jsonl", example(name));
         let items = example(name).lines().count();
         let model = if provider == "gemini" {
