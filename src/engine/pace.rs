@@ -227,6 +227,11 @@ impl Pace {
         }
     }
 
+    /// Whether a refusal is known from which on accepted calls are counted.
+    pub(super) fn was_refused(&self) -> bool {
+        self.mark.is_some()
+    }
+
     pub(super) fn is_known(&self) -> bool {
         self.rate.is_some()
     }

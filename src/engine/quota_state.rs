@@ -357,7 +357,7 @@ impl Quota {
                 self.has_replied = true;
                 self.streak = 0;
                 self.replies += 1;
-                let first_since_cut = std::mem::take(&mut self.waits_for_reply);
+                self.waits_for_reply = false;
                 if permit.generation == self.generation {
                     self.answered_since_cut = true;
                     self.unanswered_cuts = 0;
@@ -367,9 +367,7 @@ impl Quota {
                 }
                 if accepted {
                     self.pace.answered(now.since(permit.began.0), now);
-                    if first_since_cut {
-                        self.search_rate(now);
-                    }
+                    self.search_rate(now);
                     self.window.replied(Answer {
                         began: permit.began.1,
                         took: now.since(permit.began.0),

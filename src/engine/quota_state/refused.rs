@@ -49,6 +49,9 @@ impl Quota {
         let asked_often = wait.is_some() && self.unanswered_cuts > 3;
         self.unanswered_cuts += 1;
         if used_up || !slower && (nobody || asked_often) {
+            if !for_rate {
+                self.pace.mark(permit.number);
+            }
             // With a known rate the bucket sets the pace of the way back.
             match self.streak {
                 _ if self.requests.is_some() => {}
@@ -121,7 +124,8 @@ impl Quota {
     /// coarse measure of a rate. It is searched for upwards from what they come to.
     pub(super) fn search_rate(&mut self, now: Time) {
         let found = self.window.best();
-        if self.guesses_rate() && self.search == Search::Ahead && found < FEW {
+        let begins = self.search == Search::Ahead && self.pace.was_refused();
+        if begins && self.guesses_rate() && found < FEW {
             self.search = Search::On;
             self.pace.start(found, now);
         }
