@@ -31,7 +31,7 @@ pub(super) fn compact(
             None => foreign.entry(stream::key(&line.id)).or_insert(NOWHERE),
         };
         let is_marked = u64::from(line.superseded) * MARKED;
-        let mut worse = at << 2 | u64::from(line.is_paid_answer()) * PAID | is_marked;
+        let mut worse = (at << 2) | (u64::from(line.is_paid_answer()) * PAID) | is_marked;
         if is_marked <= *best & MARKED {
             std::mem::swap(best, &mut worse);
         }

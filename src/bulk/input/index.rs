@@ -79,7 +79,7 @@ pub(crate) struct Matching {
     /// Different ids of one hash, with their offsets; empty but for a freak of nature.
     collisions: HashMap<String, u64>,
     /// What is wrong with records that repeat an id, by their offsets.
-    repeats: HashMap<u64, String>,
+    repeats: Box<HashMap<u64, String>>,
     totals: Totals,
     /// What of them is to be sent along.
     pub(crate) attached: AttachedFiles,
@@ -114,7 +114,7 @@ impl Matching {
             entries,
             hash,
             collisions: HashMap::new(),
-            repeats: HashMap::new(),
+            repeats: Box::default(),
             totals,
             attached: AttachedFiles::default(),
             unknown_lines: 0,
@@ -148,7 +148,7 @@ impl Matching {
         totals.items = entries.len() as u64;
         Self {
             attached: self.attached,
-            repeats,
+            repeats: Box::new(repeats),
             ..Self::new(entries, self.hash, totals)
         }
     }
@@ -353,7 +353,7 @@ pub(crate) struct FileIndex {
     pub(super) entries: Vec<Entry>,
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
-    repeats: HashMap<u64, String>,
+    repeats: Box<HashMap<u64, String>>,
     pub(super) totals: Totals,
     pub(super) tally: MatchCounts,
 }
