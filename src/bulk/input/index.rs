@@ -71,6 +71,10 @@ pub(crate) struct MatchCounts {
     pub(crate) bad_untold: u64,
 }
 
+/// What is wrong with records that repeat an id, by their offsets.
+#[derive(Debug, Default)]
+struct Repeats(HashMap<u64, String>);
+
 /// The index by id: what a check leaves behind.
 #[derive(Debug)]
 pub(crate) struct Matching {
@@ -79,7 +83,7 @@ pub(crate) struct Matching {
     /// Different ids of one hash, with their offsets; empty but for a freak of nature.
     collisions: HashMap<String, u64>,
     /// What is wrong with records that repeat an id, by their offsets.
-    repeats: Box<HashMap<u64, String>>,
+    repeats: Box<Repeats>,
     totals: Totals,
     /// What of them is to be sent along.
     pub(crate) attached: AttachedFiles,
@@ -148,7 +152,7 @@ impl Matching {
         totals.items = entries.len() as u64;
         Self {
             attached: self.attached,
-            repeats: Box::new(repeats),
+            repeats: Box::new(Repeats(repeats)),
             ..Self::new(entries, self.hash, totals)
         }
     }
@@ -353,7 +357,7 @@ pub(crate) struct FileIndex {
     pub(super) entries: Vec<Entry>,
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
-    repeats: Box<HashMap<u64, String>>,
+    repeats: Box<Repeats>,
     pub(super) totals: Totals,
     pub(super) tally: MatchCounts,
 }
@@ -435,7 +439,7 @@ impl FileIndex {
 
     /// What is wrong with item `i`, if it repeats an id.
     pub(super) fn repeats(&self, i: usize) -> Option<&str> {
-        self.repeats.get(&self.offset(i)).map(String::as_str)
+        self.repeats.0.get(&self.offset(i)).map(String::as_str)
     }
 
     /// Which sample of its record it is; none if that asks for one answer.
