@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::brief::{Bytes, FieldIf, Many, Message, Name};
+use crate::base::brief::{Bytes, FieldIf, Many, Name};
 use crate::base::error::{Error, ErrorKind};
 
 use super::nested_json;
@@ -300,7 +300,10 @@ impl fmt::Debug for ReplyDetails {
             .field_if("citations", many(self.citations.len()))
             .field_if("logprobs", self.logprobs.as_ref())
             .field_if("service_tier", self.service_tier.as_deref().map(Name))
-            .field_if("degraded", self.degraded.as_deref().map(Message))
+            .field_if(
+                "degraded",
+                self.degraded.as_ref().map(|why| Bytes(why.len())),
+            )
             .field_if("reply", self.reply.as_ref())
             .field_if(
                 "reply_bytes",
