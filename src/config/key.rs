@@ -91,7 +91,9 @@ static KEYS: &[SettingKey] = &[
         "llm.sync_concurrency",
         &["BATCHWRIGHT_SYNC_CONCURRENCY"],
         Kind::WholeOrAuto(1, MOST_CALLS),
-        Rule("auto for run: from 5 up to 256; local its slots or 1; work 5"),
+        Rule(
+            "auto for run: from 5 up to 256; local its slots or 1; work 5 or a larger queue.max_workers",
+        ),
         "Calls in flight at a provider; auto finds how many help",
     ),
     key(

@@ -25,6 +25,18 @@ fn progress_reckons_with_what_this_run_sends() {
 }
 
 #[test]
+fn percentages_have_one_decimal_and_never_run_ahead() {
+    for (part, whole, shown) in [
+        (1, 3, 33.3),
+        (2_999, 3_000, 99.9),
+        (3, 3, 100.0),
+        (1, 8, 12.5),
+    ] {
+        assert_eq!(percent(part, whole), shown);
+    }
+}
+
+#[test]
 fn what_is_settled_before_the_first_call_is_neither_pace_nor_beyond_the_goal() {
     let mut tally = Tally::new(Some(1000), Time::ZERO);
     let reused = Measure {
