@@ -14,9 +14,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::hints::RateHints;
 
 use super::availability::Availability;
-use super::breaker::Detour;
 use super::calls_out::CallsOut;
-use super::class::{Class, StepId};
 use super::counters::Counters;
 use super::critical::CriticalFailures;
 use super::first_replies::FirstReplies;
@@ -32,6 +30,7 @@ use super::trail::Trails;
 use super::work::{Settled, Take, Ticket, Work};
 
 mod call_ended;
+mod outage;
 
 /// A call to make, with what was reserved for it.
 #[derive(Debug)]
@@ -85,8 +84,6 @@ pub(crate) enum Turn {
 const LONG_PAUSE: Duration = Duration::from_secs(60);
 /// While a step is in doubt, this is how soon to look again whether its calls are still out.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Of so many items the one that probes a provider is chosen.
-const CHOICE: usize = 16;
 /// What was given up on has to end first.
 const SOON: Duration = Duration::from_millis(20);
 /// A settling write that failed is tried again after this long.
@@ -484,60 +481,6 @@ impl<W: Work> Dispatcher<W> {
     fn next_callable(&self, ticket: &Ticket<W::Task>) -> Option<u8> {
         self.availability
             .callable_step(&ticket.class, ticket.tries.step + 1)
-    }
-
-    /// How many items are asked for: with a provider to be probed, several to choose from, where what is put back
-    /// costs nothing.
-    fn wanted(&self, free: usize) -> usize {
-        if !self.availability.breakers.any_half_open() {
-            free
-        } else if self.options.durable {
-            1
-        } else {
-            free.max(CHOICE)
-        }
-    }
-
-    /// What items at a step can do while it is unavailable.
-    fn detour(&self, class: &Class, step: u8) -> Detour {
-        if self.availability.callable_step(class, step + 1).is_some() {
-            Detour::NextStep
-        } else if self.can_hold(class, step) {
-            Detour::Wait
-        } else {
-            Detour::None
-        }
-    }
-
-    /// Whether the items at a step can be told apart from all others: by their quota, or because there are no others.
-    fn can_hold(&self, class: &Class, step: u8) -> bool {
-        let is_one = class.steps() == 1 && !self.options.durable;
-        !self.options.independent && (is_one || class.quota(step) != QuotaId::NONE)
-    }
-
-    fn is_unavailable(&self, step: StepId) -> bool {
-        self.availability.breakers.open_reason(step).is_some()
-    }
-
-    /// Until when nothing starts at a step: it is unavailable and the only one left, or it is in question whether its
-    /// key is good or it is worth waiting for, and calls are out that will show it.
-    pub(crate) fn held_until(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
-        let (at, breakers) = (class.at(step), &self.availability.breakers);
-        if self.detour(class, step) == Detour::Wait
-            && let Some(until) = breakers.closed_until(at, now)
-        {
-            return Some(until.max(now.after(SOON)));
-        }
-        let in_question = self.critical_failures.in_question(at, class.quota(step));
-        if in_question && self.can_hold(class, step) && self.calls_out.to(at) > 0 {
-            return Some(now.after(LOOK_AGAIN));
-        }
-        if class.quota(step) == QuotaId::NONE || breakers.patience(at).is_none() {
-            return None;
-        }
-        self.availability.callable_step(class, step + 1)?;
-        let first = self.calls_out.first_end(at, breakers)?;
-        Some(first.min(now.after(LOOK_AGAIN)).max(now.after(SOON)))
     }
 
     fn stops_when_critical(&self) -> bool {

@@ -14,6 +14,7 @@ use super::super::quota::QuotaId;
 use super::super::refusals::{self, QuotaHealth};
 use super::super::route::{self, Next};
 use super::super::work::{Settled, Ticket, Work};
+use super::outage::{is_of_provider, is_overload};
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
 
 /// This many items given up without a connection mean that nothing gets through.
@@ -25,8 +26,6 @@ const MOST_WAITED: u16 = 1800;
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The same for one that could not be reached.
 const UNREACHED_FOR: Duration = Duration::from_secs(10);
-/// Which item probes a provider that is unavailable changes.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// So often work that can wait asks again before it takes the refusal of a key as one of its own.
 const ASKED_AGAIN: u8 = 3;
 
@@ -368,31 +367,6 @@ impl<W: Work> Dispatcher<W> {
         self.wait_until(ticket, until, None);
     }
 
-    /// The provider is unavailable, and no other can be asked. Not an attempt: nobody has looked at the item.
-    fn wait_for_provider(&mut self, mut ticket: Ticket<W::Task>, error: Error, now: Time) {
-        ticket.tries.uncount();
-        let at = now.after(self.options.retry.asked(&error).max(SHORTEST_WAIT));
-        self.last_failure = Some(error.clone());
-        self.wait_until(ticket, at, Some(error));
-    }
-
-    /// Why a provider is not waited for any longer. Work that outlives the run waits on, unless its run is to end for
-    /// such a reason.
-    fn patience_over(&self, step: StepId, error: &Error, now: Time) -> Option<Error> {
-        let ends = !self.options.durable || self.stops_when_critical();
-        let over = || self.availability.breakers.patience_over(step, error, now);
-        if ends { over() } else { None }
-    }
-
-    /// The run ends, or goes on without the step, and the item stays unsent.
-    fn give_up_waiting(&mut self, ticket: Ticket<W::Task>, why: Error) {
-        let (class, step) = (&ticket.class, ticket.tries.step);
-        if self.availability.exclude_step(class, step, &why, Time::FAR) {
-            self.stop_for(StopReason::Unreachable(why.clone()));
-        }
-        self.pending.push(Settled::Unsent(ticket, why));
-    }
-
     /// Carries out the route's decision about a failure.
     fn after_failure(
         &mut self,
@@ -505,11 +479,6 @@ impl<W: Work> Dispatcher<W> {
         route::keeps_waiting(error) && !self.answers(step, now)
     }
 
-    /// Whether the provider answers at the moment.
-    fn answers(&self, step: StepId, now: Time) -> bool {
-        !self.is_unavailable(step) && self.availability.breakers.answers(step, now)
-    }
-
     fn note_unreached(&mut self, error: &Error) {
         if error.is_unreachable() && !self.options.independent {
             self.unreached += 1;
@@ -555,17 +524,6 @@ fn gave_up(error: &Error, patience: Option<Patience>, waited: Duration) -> Error
     let timed_out = Error::new(ErrorKind::Transient, why).with_timed_out();
     // What its earlier calls have cost is known by the error alone.
     timed_out.with_sent(error.sent()).with_paid(error.paid())
-}
-
-/// Statuses that speak of the provider, whatever was asked; 520 to 530 are those of Cloudflare.
-fn is_overload(error: &Error) -> bool {
-    matches!(error.status(), Some(502..=504 | 520..=530))
-}
-
-/// Nobody has looked at the request, and nothing can have been paid for it.
-fn is_of_provider(error: &Error) -> bool {
-    let refused = error.is_unreachable() || is_overload(error);
-    refused && error.kind() == ErrorKind::Transient && error.sent() != Sent::Maybe
 }
 
 /// Whether a reply says that nothing is left of an allowance.

@@ -1,0 +1,120 @@
+//! A provider that is unavailable and that no other can stand in for: who is held back, what is tried meanwhile, and
+//! when that ends. When it is unavailable, [`breaker`](super::super::breaker) decides.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind, Sent};
+
+use super::super::breaker::Detour;
+use super::super::class::{Class, StepId};
+use super::super::quota::QuotaId;
+use super::super::work::{Settled, Ticket, Work};
+use super::{Dispatcher, LOOK_AGAIN, SOON, StopReason};
+
+/// Of so many items the one that probes a provider is chosen.
+const CHOICE: usize = 16;
+/// Which item probes a provider that is unavailable changes.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+
+impl<W: Work> Dispatcher<W> {
+    /// How many items are asked for: with a provider to be probed, several to choose from, where what is put back
+    /// costs nothing.
+    pub(super) fn wanted(&self, free: usize) -> usize {
+        if !self.availability.breakers.any_half_open() {
+            free
+        } else if self.options.durable {
+            1
+        } else {
+            free.max(CHOICE)
+        }
+    }
+
+    /// What items at a step can do while it is unavailable.
+    pub(super) fn detour(&self, class: &Class, step: u8) -> Detour {
+        if self.availability.callable_step(class, step + 1).is_some() {
+            Detour::NextStep
+        } else if self.can_hold(class, step) {
+            Detour::Wait
+        } else {
+            Detour::None
+        }
+    }
+
+    /// Whether the items at a step can be told apart from all others: by their quota, or because there are no others.
+    pub(super) fn can_hold(&self, class: &Class, step: u8) -> bool {
+        let is_one = class.steps() == 1 && !self.options.durable;
+        !self.options.independent && (is_one || class.quota(step) != QuotaId::NONE)
+    }
+
+    pub(super) fn is_unavailable(&self, step: StepId) -> bool {
+        self.availability.breakers.open_reason(step).is_some()
+    }
+
+    /// Until when nothing starts at a step: it is unavailable and the only one left, or it is in question whether its
+    /// key is good or it is worth waiting for, and calls are out that will show it.
+    pub(crate) fn held_until(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
+        let (at, breakers) = (class.at(step), &self.availability.breakers);
+        if self.detour(class, step) == Detour::Wait
+            && let Some(until) = breakers.closed_until(at, now)
+        {
+            return Some(until.max(now.after(SOON)));
+        }
+        let in_question = self.critical_failures.in_question(at, class.quota(step));
+        if in_question && self.can_hold(class, step) && self.calls_out.to(at) > 0 {
+            return Some(now.after(LOOK_AGAIN));
+        }
+        if class.quota(step) == QuotaId::NONE || breakers.patience(at).is_none() {
+            return None;
+        }
+        self.availability.callable_step(class, step + 1)?;
+        let first = self.calls_out.first_end(at, breakers)?;
+        Some(first.min(now.after(LOOK_AGAIN)).max(now.after(SOON)))
+    }
+
+    /// The provider is unavailable, and no other can be asked. Not an attempt: nobody has looked at the item.
+    pub(super) fn wait_for_provider(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        error: Error,
+        now: Time,
+    ) {
+        ticket.tries.uncount();
+        let at = now.after(self.options.retry.asked(&error).max(SHORTEST_WAIT));
+        self.last_failure = Some(error.clone());
+        self.wait_until(ticket, at, Some(error));
+    }
+
+    /// Why a provider is not waited for any longer. Work that outlives the run waits on, unless its run is to end for
+    /// such a reason.
+    pub(super) fn patience_over(&self, step: StepId, error: &Error, now: Time) -> Option<Error> {
+        let ends = !self.options.durable || self.stops_when_critical();
+        let over = || self.availability.breakers.patience_over(step, error, now);
+        if ends { over() } else { None }
+    }
+
+    /// The run ends, or goes on without the step, and the item stays unsent.
+    pub(super) fn give_up_waiting(&mut self, ticket: Ticket<W::Task>, why: Error) {
+        let (class, step) = (&ticket.class, ticket.tries.step);
+        if self.availability.exclude_step(class, step, &why, Time::FAR) {
+            self.stop_for(StopReason::Unreachable(why.clone()));
+        }
+        self.pending.push(Settled::Unsent(ticket, why));
+    }
+
+    /// Whether the provider answers at the moment.
+    pub(super) fn answers(&self, step: StepId, now: Time) -> bool {
+        !self.is_unavailable(step) && self.availability.breakers.answers(step, now)
+    }
+}
+
+/// Nobody has looked at the request, and nothing can have been paid for it.
+pub(super) fn is_of_provider(error: &Error) -> bool {
+    let refused = error.is_unreachable() || is_overload(error);
+    refused && error.kind() == ErrorKind::Transient && error.sent() != Sent::Maybe
+}
+
+/// Statuses that speak of the provider, whatever was asked; 520 to 530 are those of Cloudflare.
+pub(super) fn is_overload(error: &Error) -> bool {
+    matches!(error.status(), Some(502..=504 | 520..=530))
+}
