@@ -26,8 +26,6 @@ const MOST_WAITED: u16 = 1800;
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The same for one that could not be reached.
 const UNREACHED_FOR: Duration = Duration::from_secs(10);
-/// So often work that can wait asks again before it takes the refusal of a key as one of its own.
-const ASKED_AGAIN: u8 = 3;
 
 /// How far a failure reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,9 +231,9 @@ impl<W: Work> Dispatcher<W> {
         } else if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota)
             && self.options.durable
             && !elsewhere
-            && ticket.tries.attempt <= ASKED_AGAIN
         {
             // It may be what all others will meet, and then it was no fault of the job.
+            ticket.tries.uncount();
             self.wait_until(ticket, now.after(UNREACHED_FOR), Some(error));
             return;
         }
