@@ -411,7 +411,8 @@ fn a_text_without_a_vector_fails_alone_and_its_call_is_not_made_again() {
         .unwrap();
     assert_eq!((summary.completed, summary.failed), (127, 1));
     assert_eq!((summary.vectors, summary.unusable_replies), (127, 1));
-    let run = Bulk::new(&client).on_error(ErrorPolicy::StopOnError);
+    let run = Bulk::new(&client).dedupe(Dedupe::Never);
+    let run = run.on_error(ErrorPolicy::StopOnError);
     let error = run.collect(&texts).unwrap_err();
     assert!(matches!(error.reason, StopReason::ItemFailed(_)));
 }
