@@ -133,10 +133,12 @@ impl ErrorBody {
     }
 }
 
-/// "Please try again in 388ms.", "Please retry after 6 seconds.", and the same within a quoted text.
+/// "Please try again in 388ms.", "Please retry after 6 seconds.", "Please retry in 17.2s.", and the same
+/// within a quoted text.
 fn wait_in(message: &str) -> Option<Duration> {
     let error_body = |words| Some(message.split_once(words)?.1);
-    let rest = error_body("ry again in ").or_else(|| error_body("etry after "))?;
+    let mut ways = ["ry again in ", "etry after ", "etry in "].into_iter();
+    let rest = ways.find_map(error_body)?;
     let word = rest.split_whitespace().next()?;
     duration(word.trim_end_matches(['.', ',', ';', ')', '"', '\'']))
 }
