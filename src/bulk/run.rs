@@ -240,9 +240,10 @@ impl<'a> Bulk<'a> {
     /// thread, in order of completion. Payloads do not accumulate. `items` is read on a thread of
     /// its own, so a slow source delays nobody; cancelling waits for a `next()` that blocks.
     ///
-    /// If `sink` breaks, no further item is read and no further call starts. `sink` still gets the outcomes of the
-    /// calls in flight, whatever it returns for them, so that no answer is lost; then the summary is returned.
-    /// Items that were read and not sent are counted as [pending](Summary::pending).
+    /// If `sink` breaks, no further item is read and no further call starts. `sink` still gets the outcome of every
+    /// item that was read, whatever it returns for them: of the calls in flight, so that no answer is lost, and
+    /// [`ErrorKind::Cancelled`] of items that were not sent. Then the summary is returned, which counts those as
+    /// [pending](Summary::pending).
     ///
     /// # Errors
     /// When the run ends before the items do for another reason. Outcomes that `sink` did not get are in the error.
@@ -299,27 +300,21 @@ impl<'a> Bulk<'a> {
         thread::scope(|scope| {
             spawn_scoped(scope, SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
                 .map_err(|e| misused(e.message().to_owned()))?;
-            let (summary, mut end) = self.stream(source, total, (waker, woken), &mut sink)?;
+            let (summary, end) = self.stream(source, total, (waker, woken), &mut sink)?;
+            let Some(mut error) = end else {
+                return Ok(summary);
+            };
             let (first, unread) = tail.drain();
-            match &mut end {
-                None => return Ok(summary),
-                Some(error) if matches!(error.reason, StopReason::SinkClosed) => {
-                    let sent = error
-                        .outcomes
-                        .drain(..)
-                        .filter(|outcome| outcome.attempts > 0);
-                    sent.for_each(|outcome| {
-                        let _ = sink(outcome);
-                    });
-                    return Ok(summary);
-                }
-                Some(error) => {
-                    let unsent = unread.iter().enumerate();
-                    let unsent = unsent.map(|(at, request)| self.unsent((first + at, request)));
-                    error.outcomes.extend(unsent);
-                }
+            let unsent = unread.iter().enumerate();
+            let unsent = unsent.map(|(at, request)| self.unsent((first + at, request)));
+            error.outcomes.extend(unsent);
+            if !matches!(error.reason, StopReason::SinkClosed) {
+                return Err(error);
             }
-            end.map_or(Ok(summary), Err)
+            for outcome in error.outcomes {
+                let _ = sink(outcome);
+            }
+            Ok(summary)
         })
     }
 

@@ -1,8 +1,8 @@
 //! Whether a failure would be shared by all further calls, or is the item's own.
 //!
-//! A refused key, an empty account or a `Retry-After` of hours concerns everybody, unless others are answered: a
-//! host's own client may use another key for one item. So a step that has answered, or has other calls out that may
-//! still be answered, is in question until enough calls in a row have failed like that.
+//! A refused key or a `Retry-After` of hours concerns everybody, unless others are answered: a host's own client may
+//! use another key for one item. So a step that has answered, or has other calls out that may still be answered, is in
+//! question until enough calls in a row have failed like that. An empty account has nothing for any further call.
 
 use std::collections::HashMap;
 
@@ -57,7 +57,7 @@ impl CriticalFailures {
     ) -> bool {
         let quota = match error.kind() {
             ErrorKind::RateLimited => quota,
-            ErrorKind::Auth | ErrorKind::Quota => QuotaId::NONE,
+            ErrorKind::Auth => QuotaId::NONE,
             kind => return kind.is_critical(),
         };
         let forbidden = error.kind() == ErrorKind::Auth && error.status() == Some(403);
@@ -108,7 +108,7 @@ mod tests {
         for (kind, status, most) in [
             (ErrorKind::Auth, 401, 3),
             (ErrorKind::Auth, 403, 5),
-            (ErrorKind::Quota, 403, 3),
+            (ErrorKind::Quota, 403, 1),
             (ErrorKind::RateLimited, 429, 3),
             (ErrorKind::UnknownModel, 404, 1),
         ] {

@@ -40,6 +40,7 @@ const ALWAYS: [&str; 22] = [
     "latency_ms",
     "service_tier",
     "warning",
+    "degraded",
     "time_ms",
     "earlier",
     "answered_by",

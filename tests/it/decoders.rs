@@ -129,7 +129,10 @@ fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&
             ),
             (
                 match error.is_unusable_reply() {
-                    true => error.raw() != Some(&*String::from_utf8_lossy(body)),
+                    true => {
+                        let text = error.raw().unwrap_or_default().as_bytes();
+                        error.raw_bytes().unwrap_or(text) != body
+                    }
                     false => {
                         error.kind() == ErrorKind::Malformed
                             && error.sent() == Sent::Maybe

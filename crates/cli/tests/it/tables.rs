@@ -150,9 +150,12 @@ fn repeated_ids_are_named_beside_other_faults() {
     {
         assert!(faults[line].contains(said), "{}", ended.stderr);
     }
-    let ended = desk.run(&sim, "in.csv -o out.jsonl --bad-rows skip");
-    ended.expect(2).says("in.csv:4: found the id \"a\"");
     assert_eq!(sim.stats().calls, 0);
+    let ended = desk.run(&sim, "in.csv -o out.jsonl --bad-rows skip");
+    ended
+        .expect(3)
+        .says("line 4: found the id \"a\", which line 2 has already");
+    assert_eq!(sim.stats().calls, 1);
 }
 
 #[test]
