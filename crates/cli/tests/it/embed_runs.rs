@@ -212,7 +212,11 @@ fn vectors_of_two_models_do_not_come_into_one_file() {
     run("local", "a", "--model b")
         .expect(0)
         .says("7 changed, 10 to send");
-    run("local", "a", "").expect(0).says("10 to send");
+    // Seven vectors of the first model are still there.
+    run("local", "a", "")
+        .expect(0)
+        .says("7 answers are taken back from the superseded ones")
+        .says("3 to send");
     // What is finished stays.
     run("local", "b", "").expect(0).says("nothing to send");
 }

@@ -18,7 +18,7 @@ fn results_of_a_run_become_a_table() {
         .expect(0);
     let ended = desk.plain("export out.jsonl -o out.csv").expect(0);
     ended
-        .says("2 rows of 24 columns written to out.csv")
+        .says("2 rows of 25 columns written to out.csv")
         .says("`run --keep all` keeps them");
     let table = desk.read("out.csv");
     let lines: Vec<&str> = table.lines().collect();
