@@ -5,7 +5,7 @@
 //! again. A lock on the file itself keeps two runs apart, across the rename of a compaction too.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use crate::base::rescue::same_file;
 use super::input::{EarlierResult, hash_prefix};
 use super::options::FileRunError;
 use super::replies::Replies;
-use super::run_settings::RunSettings;
+use super::run_settings::{RunSettings, with_end};
 
 mod archive;
 pub(crate) mod kept_fields;
@@ -268,11 +268,9 @@ impl ResultsFile {
         {
             let _ = self.undisturbed();
         }
-        let written = match &self.settings {
-            Some(settings) => {
-                let lines = settings.stamp(lines);
-                self.append_io(&lines)
-            }
+        let end = self.settings.as_ref().map(RunSettings::line_end);
+        let written = match &end {
+            Some(end) => self.append_pieces(&mut with_end(lines, end)),
             None => self.append_io(lines),
         };
         written.map_err(|error| {
@@ -285,17 +283,22 @@ impl ResultsFile {
     }
 
     pub(super) fn append_io(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.append_pieces(&mut [IoSlice::new(lines)])
+    }
+
+    fn append_pieces(&mut self, pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
         if self.dirty {
             self.file.set_len(self.len)?;
             self.dirty = false;
         }
-        let written = self.file.write_all(lines).and_then(|()| match self.fsync {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let written = write_pieces(&mut self.file, pieces).and_then(|()| match self.fsync {
             true => self.file.sync_data(),
             false => Ok(()),
         });
         match written {
             Ok(()) => {
-                self.len += lines.len() as u64;
+                self.len += length as u64;
                 Ok(())
             }
             Err(error) => {
@@ -479,6 +482,20 @@ pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
         ErrorKind::Invalid,
         format!("{}: {what}: {error}", path.display()),
     )
+}
+
+/// As few calls of the system as there can be: a process that is killed between two of them leaves a truncated line.
+fn write_pieces(file: &mut File, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut pieces, 0);
+    while !pieces.is_empty() {
+        match file.write_vectored(pieces) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut pieces, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Which settings of a run its requests were made with, as short hashes. Result lines carry them, so that a later
 //! run can name the setting that makes a request differ from the one that was answered.
 
+use std::io::IoSlice;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -91,21 +93,22 @@ impl RunSettings {
         }
     }
 
-    /// Result lines with these settings, as the last field of each.
-    pub(crate) fn stamp(&self, lines: &[u8]) -> Vec<u8> {
-        let field = format!(",\"settings\":{}}}\n", json!(self.0));
-        let mut stamped = Vec::with_capacity(lines.len() + lines.len() / 8 + field.len());
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            match line.strip_suffix(b"}\n") {
-                Some(open) => {
-                    stamped.extend_from_slice(open);
-                    stamped.extend_from_slice(field.as_bytes());
-                }
-                None => stamped.extend_from_slice(line),
-            }
-        }
-        stamped
+    /// How a result line with these settings ends.
+    pub(crate) fn line_end(&self) -> String {
+        format!(",\"settings\":{}}}\n", json!(self.0))
     }
+}
+
+/// Result lines in pieces, with another end for each: lines may be large, so that nothing of them is copied.
+pub(crate) fn with_end<'l>(lines: &'l [u8], end: &'l str) -> Vec<IoSlice<'l>> {
+    let mut pieces = Vec::new();
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        match line.strip_suffix(b"}\n") {
+            Some(open) => pieces.extend([IoSlice::new(open), IoSlice::new(end.as_bytes())]),
+            None => pieces.push(IoSlice::new(line)),
+        }
+    }
+    pieces
 }
 
 #[cfg(test)]
@@ -141,9 +144,10 @@ mod tests {
     #[test]
     fn every_line_gets_the_settings_as_its_last_field() {
         let settings = RunSettings("model=77c1aa".to_owned());
-        let stamped = settings.stamp(b"{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
+        let end = settings.line_end();
+        let pieces = with_end(b"{\"id\":\"a\"}\n{\"id\":\"b\"}\n", &end);
         assert_eq!(
-            String::from_utf8(stamped).unwrap(),
+            String::from_utf8(pieces.iter().flat_map(|piece| piece.to_vec()).collect()).unwrap(),
             "{\"id\":\"a\",\"settings\":\"model=77c1aa\"}\n{\"id\":\"b\",\"settings\":\"model=77c1aa\"}\n"
         );
     }

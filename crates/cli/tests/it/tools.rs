@@ -43,7 +43,13 @@ fn fields(reply: &Value) -> BTreeSet<&str> {
 /// Ids and times differ from call to call, and a batch has a price of its own.
 fn without_what_differs(line: &Value) -> Value {
     let mut line = line.clone();
-    for field in ["latency_ms", "reply", "cost_usd", "service_tier", "settings"] {
+    for field in [
+        "latency_ms",
+        "reply",
+        "cost_usd",
+        "service_tier",
+        "settings",
+    ] {
         line.as_object_mut().unwrap().remove(field);
     }
     if let Some(call) = line.pointer_mut("/tool_calls/0") {
