@@ -102,12 +102,16 @@ impl RunSettings {
 /// Result lines in pieces, with another end for each: lines may be large, so that nothing of them is copied.
 pub(crate) fn with_end<'l>(lines: &'l [u8], end: &'l str) -> Vec<IoSlice<'l>> {
     let mut pieces = Vec::new();
-    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+    let mut begin = 0;
+    for newline in memchr::memchr_iter(b'\n', lines) {
+        let line = &lines[begin..=newline];
+        begin = newline + 1;
         match line.strip_suffix(b"}\n") {
             Some(open) => pieces.extend([IoSlice::new(open), IoSlice::new(end.as_bytes())]),
             None => pieces.push(IoSlice::new(line)),
         }
     }
+    pieces.push(IoSlice::new(&lines[begin..]));
     pieces
 }
 
