@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
 use brotli_decompressor::Decompressor;
-use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 
 use crate::base::zstd::Frames;
 
@@ -101,9 +101,12 @@ impl<'r> Layer<'r> {
         Ok(match (coding, source.fill_buf()?.first().copied()) {
             // An empty body has no encoding.
             (_, None) => Box::new(source),
-            // A proxy that decompresses may forget to say so.
+            // A proxy that decompresses may forget to say so. No compressed JSON begins with a brace: in Brotli it would be
+            // an empty stream with wrong padding, in bare deflate data its text would begin with a byte above 0xdf.
+            (_, Some(b'{')) => Box::new(source),
             (Coding::Gzip, Some(first)) if first != 0x1f => Box::new(source),
-            (Coding::Gzip, _) => Box::new(MultiGzDecoder::new(source)),
+            (Coding::Zstd, Some(first)) if !matches!(first, 0x28 | 0x50..=0x5f) => Box::new(source),
+            (Coding::Gzip, _) => Box::new(Members(Some(GzDecoder::new(source)))),
             // The name stands for zlib data; some servers send what is within it alone.
             (Coding::Deflate, Some(first)) if first & 0x8f == 8 => {
                 Box::new(ZlibDecoder::new(source))
@@ -112,6 +115,26 @@ impl<'r> Layer<'r> {
             (Coding::Brotli, _) => Box::new(Decompressor::new(source, 4096)),
             (Coding::Zstd, _) => Box::new(Frames::new(source, MOST_WINDOW)),
         })
+    }
+}
+
+/// Gzip data, member by member. What follows the last one, such as a line end or zeros, is left out.
+struct Members<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            // The second byte may not be there yet.
+            let next = member.get_mut().fill_buf()?;
+            let begins = next.first() == Some(&0x1f) && next.get(1).is_none_or(|id| *id == 0x8b);
+            let ended = self.0.take().filter(|_| begins);
+            self.0 = ended.map(|member| GzDecoder::new(member.into_inner()));
+        }
+        Ok(0)
     }
 }
 

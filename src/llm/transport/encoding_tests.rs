@@ -106,6 +106,33 @@ fn damaged_data_is_no_answer_and_an_empty_body_is_empty() {
 }
 
 #[test]
+fn a_plain_body_is_read_whatever_its_headers_say() {
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        for text in [TEXT, b"{"] {
+            assert_eq!(decoded(&[coding], text).unwrap(), text, "{coding}");
+        }
+    }
+    let list = br#"{"id": 1}"#;
+    assert_eq!(decoded(&["br, zstd"], list).unwrap(), list);
+}
+
+#[test]
+fn what_follows_the_last_gzip_member_is_left_out() {
+    let one = encoded("gzip", TEXT);
+    let both = [&one[..], &one].concat();
+    for (end, text) in [(&one, TEXT.to_vec()), (&both, TEXT.repeat(2))] {
+        for behind in [&b""[..], b"\n", &[0; 512], b"\x1f\n"] {
+            let body = [end, behind].concat();
+            assert_eq!(decoded(&["gzip"], &body).unwrap(), text, "{behind:?}");
+        }
+    }
+    // A member that begins is missed if it does not end.
+    for end in one.len() + 1..both.len() {
+        assert_eq!(decoded(&["gzip"], &both[..end]), None, "{end}");
+    }
+}
+
+#[test]
 fn an_error_of_the_connection_stays_one() {
     struct Lost;
     impl Read for Lost {
