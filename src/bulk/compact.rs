@@ -9,7 +9,7 @@ use super::results::ResultsFile;
 use super::stream;
 
 /// A place is kept four times over; the bits that are free tell whether its line is marked as superseded, and whether
-/// it is a paid answer.
+/// it is a paid reply.
 const NOWHERE: u64 = u64::MAX;
 const MARKED: u64 = 1;
 const PAID: u64 = 2;
@@ -31,7 +31,7 @@ pub(super) fn compact(
             None => foreign.entry(stream::key(&line.id)).or_insert(NOWHERE),
         };
         let is_marked = u64::from(line.superseded) * MARKED;
-        let mut worse = (at << 2) | (u64::from(line.is_paid_answer()) * PAID) | is_marked;
+        let mut worse = (at << 2) | (u64::from(line.is_paid_reply()) * PAID) | is_marked;
         if is_marked <= *best & MARKED {
             std::mem::swap(best, &mut worse);
         }

@@ -28,6 +28,7 @@ use super::list::{Item as ListItem, ListBacklog, feed};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{PromptSource, Prompts, RequestKind};
+use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
 use super::reuse::{AnswerStore, Reuse, Wanted};
 use super::shared::SharedFile;
@@ -66,8 +67,8 @@ enum Prepared {
         /// Lines of earlier runs may say something else of their rows than they should.
         is_kept_otherwise: bool,
         flags: SupersededFlags,
-        /// Places of answers in the archive that are taken back.
-        restored: Vec<u64>,
+        /// Answers in the archive that are taken back.
+        restored: Vec<Archived>,
         attached: AttachedFiles,
     },
     Stream {
@@ -85,7 +86,7 @@ pub(super) struct Parts {
     pub repeated: bool,
     pub is_kept_otherwise: bool,
     pub flags: SupersededFlags,
-    pub restored: Vec<u64>,
+    pub restored: Vec<Archived>,
     pub output: OpenOutput,
     pub plan: RunPlan,
     pub options: FileRunOptions,
@@ -341,8 +342,8 @@ impl<'a> FileRun<'a> {
                 ..
             } => {
                 self.output.write_flags(&flags, &restored)?;
-                if !flags.all_right() {
-                    // The lines have moved.
+                if !flags.all_right() || !restored.is_empty() {
+                    // The lines have moved, and answers of the archive are among them.
                     let embeds = task == RequestTask::Embed;
                     let (output, plan) = (&self.output, &mut self.plan);
                     (equals, answered) =

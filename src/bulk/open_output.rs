@@ -11,6 +11,7 @@ use super::input::{FileIndex, InputFile, State};
 use super::lines::{Named, REUSED_BUFFER_BYTES, unsent_line};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
 use super::results::ResultsFile;
+use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
 
 /// An output that is open.
@@ -22,11 +23,11 @@ pub(super) enum OpenOutput {
 }
 
 impl OpenOutput {
-    /// Marks what the input has changed since, and takes answers back from these places of the archive.
+    /// Marks what the input has changed since, and takes these answers back from the archive.
     pub(super) fn write_flags(
         &mut self,
         flags: &SupersededFlags,
-        restored: &[u64],
+        restored: &[Archived],
     ) -> Result<(), Error> {
         match self {
             Self::File(file) => file

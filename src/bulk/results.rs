@@ -21,7 +21,7 @@ use super::options::FileRunError;
 use super::replies::Replies;
 use super::run_settings::{RunSettings, with_end};
 
-mod archive;
+pub(crate) mod archive;
 pub(crate) mod kept_fields;
 mod rescue;
 pub(crate) mod superseded;
@@ -64,9 +64,13 @@ impl PreviousLine {
         }
     }
 
-    /// True for an answer that somebody was paid for; `extract` costs nothing.
-    pub(crate) fn is_paid_answer(&self) -> bool {
-        self.success && self.provider.as_deref() != Some("extract")
+    /// True for a reply that somebody was paid for, whether or not it can be used; `extract` costs nothing.
+    pub(crate) fn is_paid_reply(&self) -> bool {
+        match self.ended() {
+            EarlierResult::Success => self.provider.as_deref() != Some("extract"),
+            EarlierResult::Unusable => true,
+            EarlierResult::Failure => false,
+        }
     }
 
     /// Why it is no success.

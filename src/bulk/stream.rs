@@ -303,7 +303,7 @@ impl StreamReader {
         let mut lines: Vec<(Key, u64, bool)> = Vec::new();
         file.scan(&mut |line, at| {
             let place = at << 1 | u64::from(!line.superseded);
-            lines.push((key(&line.id), place, line.is_paid_answer()));
+            lines.push((key(&line.id), place, line.is_paid_reply()));
         })?;
         let best = |place: u64| (place & 1, place);
         lines.sort_unstable_by(|a, b| (a.0, best(b.1)).cmp(&(b.0, best(a.1))));

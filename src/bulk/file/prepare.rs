@@ -51,7 +51,7 @@ pub(super) fn prepare_file(
                 let outdated = found == Match::Changed;
                 *superseded += u64::from(outdated && line.success);
                 let unnamed = found == Match::Unknown && is_automatic(&line.id);
-                if (outdated || unnamed) && line.is_paid_answer() {
+                if (outdated || unnamed) && line.is_paid_reply() {
                     let differs = settings.changed_since(line.settings.as_deref());
                     // An item without an id is another one for another request: only its settings tell.
                     if outdated || names_settings(&differs) {
@@ -71,12 +71,14 @@ pub(super) fn prepare_file(
         }
     };
     let mut restored = Vec::new();
-    if let OpenOutput::File(file) = &output {
-        file.archived(&mut |line, at| {
+    if let OpenOutput::File(file) = &output
+        && checked.items.lacks_answers()
+    {
+        file.archived(&mut |line, place| {
             let prefix = line.prefix(options.redo_extracts);
             if line.success && checked.items.lacks_answer(&line.id, prefix) {
                 checked.items.match_line(&line.id, prefix, line.ended());
-                restored.push(at);
+                restored.push(place);
                 says_input |= line.input.is_some();
                 if embeds {
                     let maker = line.provider.clone().zip(line.model.clone());

@@ -279,6 +279,12 @@ impl Matching {
         found
     }
 
+    /// True if the output has no answer to some item.
+    pub(crate) fn lacks_answers(&self) -> bool {
+        let mut prompts = self.entries.iter().filter(|entry| !entry.is_bad());
+        prompts.any(|entry| entry.state() != State::Done)
+    }
+
     /// True for an item that asks the same and that the output has no answer to.
     pub(crate) fn lacks_answer(&self, id: &str, request_hash_prefix: u64) -> bool {
         let found = self.find_same(id, request_hash_prefix);

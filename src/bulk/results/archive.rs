@@ -1,10 +1,11 @@
-//! Paid answers that a compaction removes from an output: kept in a file beside it, `OUTPUT.superseded.jsonl`, and taken
-//! back if their requests are asked again.
+//! Paid replies that a compaction removes from an output: kept in a file beside it, `OUTPUT.superseded.jsonl`. Answers
+//! among them are taken back if their requests are asked again.
 
-use std::collections::HashSet;
-use std::fs::File;
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{LONGEST_LINE, PreviousLine, ResultsFile, each_line, trouble};
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::private;
 use crate::bulk::input::Fields;
 use crate::bulk::run_settings::RunSettings;
 
@@ -21,22 +23,46 @@ const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason
 /// Bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// An answer in the archive: its place, and a hash of its item's id.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Archived {
+    at: u64,
+    id: u64,
+}
+
+impl Archived {
+    fn of(line: &PreviousLine, at: u64) -> Self {
+        let mut hasher = DefaultHasher::new();
+        line.id.hash(&mut hasher);
+        let id = hasher.finish();
+        Self { at, id }
+    }
+}
+
 impl ResultsFile {
     /// Appends the lines at these places to the archive and syncs it to the disk. A line that is there already, since a
     /// run was killed between this and the compaction, is not appended again.
-    pub(super) fn archive(&self, mut places: Vec<u64>) -> Result<(), Error> {
+    pub(super) fn archive(&self, places: Vec<u64>) -> Result<(), Error> {
         if places.is_empty() || !self.archives {
             return Ok(());
         }
-        places.sort_unstable();
-        let mut archive = Self::open(&self.archive_path(), true, &mut |_, _| {})
+        let path = self.archive_path();
+        self.make_archive(&path)
+            .map_err(|error| self.not_archived(&error.to_string()))?;
+        let mut archive = Self::open(&path, true, &mut |_, _| {})
             .map_err(|error| self.not_archived(&error.to_string()))?;
         archive.mend()?;
-        let mut before = HashSet::new();
+        let mut new = HashMap::new();
+        for place in places {
+            let result = result_of(self.line_at(place)?.trim());
+            new.entry(Sha256::digest(result)).or_insert(place);
+        }
         archive.lines(&mut |line| {
             let line = String::from_utf8_lossy(line);
-            before.insert(Sha256::digest(result_of(&line)));
+            new.remove(&Sha256::digest(result_of(&line)));
         })?;
+        let mut places: Vec<u64> = new.into_values().collect();
+        places.sort_unstable();
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let settings = self.settings.clone().unwrap_or_default();
         let mut write = |lines: &str| {
@@ -46,15 +72,12 @@ impl ResultsFile {
         let mut lines = String::new();
         for place in places {
             let line = self.line_at(place)?;
-            let result = result_of(line.trim());
-            if before.insert(Sha256::digest(&result)) {
-                lines.push_str(&result);
-                lines.push_str(&format!(
-                    ",\"superseded_at\":{},\"superseded_reason\":{}}}\n",
-                    json!(now),
-                    json!(reason(&settings, &line)),
-                ));
-            }
+            lines.push_str(&result_of(line.trim()));
+            lines.push_str(&format!(
+                ",\"superseded_at\":{},\"superseded_reason\":{}}}\n",
+                json!(now),
+                json!(reason(&settings, &line)),
+            ));
             if lines.len() >= CHUNK_BYTES {
                 write(&lines)?;
                 lines.clear();
@@ -66,14 +89,24 @@ impl ResultsFile {
         Ok(())
     }
 
-    /// Hands every line of the archive to `visit` with its place. An archive that cannot be read has none.
-    pub(crate) fn archived(&self, visit: &mut dyn FnMut(PreviousLine, u64)) {
+    /// Makes the file with the rights of the output, and none before that.
+    fn make_archive(&self, path: &Path) -> io::Result<()> {
+        match private::open(OpenOptions::new().append(true).create_new(true), path) {
+            Ok(archive) => archive.set_permissions(self.file.metadata()?.permissions()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands every line of the archive to `visit`. An archive that cannot be read has none.
+    pub(crate) fn archived(&self, visit: &mut dyn FnMut(PreviousLine, Archived)) {
         let Some(archive) = self.open_archive() else {
             return;
         };
         let read = each_line(&archive, &mut |line, at, _, _| {
-            if let Ok(line) = serde_json::from_slice(line) {
-                visit(line, at);
+            if let Ok(line) = serde_json::from_slice::<PreviousLine>(line) {
+                let place = Archived::of(&line, at);
+                visit(line, place);
             }
             Ok(())
         });
@@ -83,23 +116,32 @@ impl ResultsFile {
         }
     }
 
-    /// Appends the answers at these places of the archive again.
-    pub(crate) fn restore(&mut self, places: &[u64]) -> Result<(), Error> {
-        let Some(archive) = self.open_archive().filter(|_| !places.is_empty()) else {
+    /// Appends these answers of the archive again.
+    ///
+    /// # Errors
+    /// If the archive no longer has one of them, or the output cannot be written.
+    pub(crate) fn restore(&mut self, places: &[Archived]) -> Result<(), Error> {
+        if places.is_empty() {
             return Ok(());
-        };
-        let mut archive = BufReader::new(archive);
-        let path = self.path.clone();
+        }
+        let path = self.archive_path();
         let failed = |error: io::Error| {
-            let what = "cannot take back the answers in its archive";
+            let what = "cannot take earlier answers back from it";
             trouble(&path, what, &error)
         };
+        let mut archive = BufReader::new(File::open(&path).map_err(failed)?);
         let (mut line, mut lines) = (String::new(), String::new());
         for (i, place) in places.iter().enumerate() {
             line.clear();
-            let found = archive.seek(SeekFrom::Start(*place));
+            let found = archive.seek(SeekFrom::Start(place.at));
             let read = found.and_then(|_| archive.by_ref().take(LONGEST_LINE).read_line(&mut line));
             read.map_err(failed)?;
+            let parsed = serde_json::from_str::<PreviousLine>(&line).ok();
+            let parsed = parsed.filter(|found| found.success);
+            if parsed.is_none_or(|found| Archived::of(&found, place.at).id != place.id) {
+                let why = "it has changed since it was read; run the same command again";
+                return Err(failed(io::Error::other(why)));
+            }
             lines.push_str(&result_of(line.trim()));
             lines.push_str("}\n");
             if lines.len() >= CHUNK_BYTES || i + 1 == places.len() {
@@ -117,9 +159,11 @@ impl ResultsFile {
     }
 
     fn archive_path(&self) -> PathBuf {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        // A link to the output has the same archive.
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".superseded.jsonl");
-        self.path.with_file_name(name)
+        path.with_file_name(name)
     }
 
     fn not_archived(&self, why: &str) -> Error {
@@ -151,5 +195,44 @@ fn reason(settings: &RunSettings, line: &str) -> String {
         Ok(line) if !line.superseded => "answered again".to_owned(),
         Ok(line) => settings.changed_since(line.settings.as_deref()),
         Err(_) => settings.changed_since(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn line(id: &str, success: bool) -> String {
+        format!("{{\"id\":\"{id}\",\"success\":{success},\"request_hash\":\"00\"}}\n")
+    }
+
+    #[test]
+    fn an_answer_that_the_archive_no_longer_has_is_not_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
+        let mut output = output.of_run(RunSettings::default(), true);
+        let archive = output.archive_path();
+        let whole = line("a", true) + &line("b", true);
+        fs::write(&archive, &whole).unwrap();
+        let mut places = Vec::new();
+        output.archived(&mut |_, place| places.push(place));
+        for other in [
+            line("a", true) + &line("c", true),
+            line("a", true) + &line("b", false),
+            whole[..whole.len() - 9].to_owned(),
+            line("a", true),
+        ] {
+            fs::write(&archive, &other).unwrap();
+            assert!(output.restore(&places[1..]).is_err(), "{other}");
+        }
+        fs::remove_file(&archive).unwrap();
+        assert!(output.restore(&places).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        fs::write(&archive, &whole).unwrap();
+        output.restore(&places).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
     }
 }

@@ -244,6 +244,70 @@ fn replaced_answers_are_kept_with_time_and_reason_and_can_be_brought_back() {
 }
 
 #[test]
+fn an_answer_that_is_taken_back_answers_equal_prompts_too() {
+    let (desk, sim) = (Desk::new(), good());
+    let old = format!("{RUN} A:{{{{prompt}}}} --dedupe");
+    desk.prompts("in.jsonl", 1);
+    desk.run(&sim, &old).expect(0);
+    desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}}")).expect(0);
+    desk.write("out.jsonl", "");
+    let equal = prompt_lines(1).replace("i-0", "i-1");
+    desk.write("in.jsonl", prompt_lines(1) + &equal);
+    desk.run(&sim, &old).expect(0);
+    assert_eq!((desk.results("out.jsonl").len(), sim.stats().calls), (2, 2));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_archive_is_as_private_as_the_output_and_found_by_every_name_of_it() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    std::fs::create_dir(desk.path("real")).unwrap();
+    desk.write("real/out.jsonl", "");
+    let private = PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(desk.path("real/out.jsonl"), private).unwrap();
+    symlink("real/out.jsonl", desk.path("out.jsonl")).unwrap();
+    desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
+    desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}}")).expect(0);
+    let archive = desk.path("real/out.jsonl.superseded.jsonl");
+    let mode = archive.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let real = RUN.replace("out.jsonl", "real/out.jsonl");
+    desk.run(&sim, &format!("{real} A:{{{{prompt}}}}"))
+        .expect(0)
+        .says("2 answers are taken back");
+    assert_eq!(sim.stats().calls, 4);
+}
+
+#[test]
+fn a_paid_reply_that_cannot_be_used_is_archived_as_well() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.prompts("in.jsonl", 2);
+    desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
+    let lines = desk.read("out.jsonl");
+    let mut lines = lines.lines().map(str::to_owned);
+    let mut bought: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    bought["success"] = false.into();
+    bought["error"] = serde_json::json!({"kind": "malformed", "message": "it cannot be read",
+        "unusable_reply": true, "raw": "half"});
+    let rest = lines.next().unwrap();
+    // The id comes first.
+    let bought = format!(
+        "{{\"id\":\"i-0\",{}",
+        &bought.to_string()[1..].replace("\"id\":\"i-0\",", "")
+    );
+    desk.write("out.jsonl", format!("{bought}\n{rest}\n"));
+    desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}}"))
+        .expect(0)
+        .says("2 of 2 requests differ from those answered before: template;");
+    let archive = desk.results("out.jsonl.superseded.jsonl");
+    let unusable = archive.iter().find(|line| id(line) == "i-0").unwrap();
+    assert_eq!(unusable["error"]["raw"], "half");
+    assert_eq!((archive.len(), desk.results("out.jsonl").len()), (2, 2));
+}
+
+#[test]
 fn replaced_answers_are_deleted_if_asked_for_and_extracts_are_no_answers() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
