@@ -317,14 +317,22 @@ fn unreachable(error: &ureq::Error, place: &str, private: bool) -> Error {
         ureq::Error::RequireHttpsOnly(_) => true,
         _ => false,
     };
+    // The text of these may quote the URL, and with it a key.
+    let why = match error {
+        ureq::Error::RequireHttpsOnly(_) => "it does not begin with https://".to_owned(),
+        ureq::Error::BadUri(_) => "it is not a usable URL, or leads to none".to_owned(),
+        ureq::Error::Http(_) => "it makes no valid request".to_owned(),
+        ureq::Error::Protocol(_) => "its reply is not valid HTTP".to_owned(),
+        other => other.to_string(),
+    };
     if refused && !private {
         let why = format!(
-            "{place}: {error}; to allow private addresses and http://: batchwright config set \
+            "{place}: {why}; to allow private addresses and http://: batchwright config set \
              jobs.articles_private true"
         );
         return Error::new(ErrorKind::PermissionDenied, why);
     }
-    Error::new(ErrorKind::Transient, format!("{place}: {error}"))
+    Error::new(ErrorKind::Transient, format!("{place}: {why}"))
 }
 
 fn percent_encoded(id: &str) -> String {

@@ -162,6 +162,31 @@ fn only_public_addresses_are_called_unless_others_are_allowed() {
 }
 
 #[test]
+fn a_key_in_the_url_is_in_no_error() {
+    let key = "sk-0123456789";
+    let refused = finder(
+        &format!("http://127.0.0.1:9/{{article_id}}?key={key}"),
+        false,
+    );
+    let refused = refused.find("a", &Context::new()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+    let locations = [
+        format!("http:///gone?key={key}"),
+        format!("ftp://127.0.0.1/a?key={key}"),
+        format!("http://[/?key={key}"),
+    ];
+    let moved = |location: &String| reply(&format!("302 Found\r\nlocation: {location}"), "");
+    let (url, requests) = server(locations.iter().map(moved).collect());
+    let setting = format!("{url}/{{article_id}}?key={key}");
+    let mut errors = vec![refused];
+    errors.extend(locations.map(|_| find(&setting, "a").unwrap_err()));
+    requests.join().unwrap();
+    for error in errors {
+        assert!(!error.to_string().contains(key), "{error}");
+    }
+}
+
+#[test]
 fn a_change_of_the_setting_counts_for_the_next_job() {
     let desk = tempfile::tempdir().unwrap();
     std::fs::write(desk.path().join("a.txt"), "It rained.").unwrap();
