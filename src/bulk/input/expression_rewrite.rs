@@ -144,6 +144,16 @@ impl Token<'_> {
     fn closes(&self) -> bool {
         [")", "]", "}"].iter().any(|op| self.is_op(op))
     }
+
+    /// Whether a minus behind it subtracts, and does not negate.
+    fn ends_value(&self) -> bool {
+        const KEYWORDS: [&str; 7] = ["and", "elif", "else", "if", "in", "not", "or"];
+        match self.kind {
+            Kind::Word => !KEYWORDS.contains(&self.text.as_str()),
+            Kind::Text => true,
+            Kind::Other => self.closes() || self.text.starts_with(|c: char| c.is_ascii_digit()),
+        }
+    }
 }
 
 /// Splits a template into tags and what stands between them, comments and `raw` blocks included.
@@ -302,7 +312,9 @@ impl Tag<'_> {
         }
         let filter = token(Some(at + 2)).filter(|_| is(next, &["|"]));
         if let Some(filter) = filter {
-            return TEXT_FILTERS.iter().any(|name| filter.is_word(name));
+            let is_negated =
+                is(before, &["-"]) && !token(at.checked_sub(2)).is_some_and(Token::ends_value);
+            return !is_negated && TEXT_FILTERS.iter().any(|name| filter.is_word(name));
         }
         let is_alone = self.open.starts_with("{{") && self.tokens.len() == 1;
         is_alone

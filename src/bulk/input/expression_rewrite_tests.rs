@@ -78,6 +78,12 @@ fn columns_with_blanks_and_plain_variables_are_told() {
             "{{ a.price|trim ~ f(price) }}",
             "{{ a.price|trim ~ f(price) }}",
         ),
+        // The minus is carried out before the filter.
+        ("{{ -price|string }}", "{{ -price|string }}"),
+        (
+            "{% if -x|string ~ (-y|trim) ~ z -w|length %}",
+            "{% if -x|string ~ (-y|trim) ~ z -__written_w|length %}",
+        ),
     ] {
         assert_eq!(Rewritten::of(template).text, rewritten);
     }
