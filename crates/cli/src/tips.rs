@@ -13,7 +13,7 @@ use super::exit::{Exit, Refusal};
 /// for, and tells the exit code.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
     let words: Vec<OsString> = words.into_iter().collect();
-    let command = variables::command(&variables::of_environment);
+    let command = variables::command_for(&words, &variables::of_environment);
     let matches = command.try_get_matches_from(&words);
     let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.map_err(|mut error| {
@@ -73,6 +73,22 @@ fn add_tip(error: &mut Error, words: &[String]) {
             let name = flag.and_then(|flag| variables::that_sets(&flag, words));
             let tip = name.map(|name| format!("{name} in the environment sets it"));
             (tip, ContextKind::SuggestedValue)
+        }
+        ErrorKind::ArgumentConflict | ErrorKind::MissingRequiredArgument => {
+            let names = [ContextKind::InvalidArg, ContextKind::PriorArg];
+            let flags = names.iter().flat_map(|kind| match error.get(*kind) {
+                Some(ContextValue::String(flag)) => vec![flag.as_str()],
+                Some(ContextValue::Strings(flags)) => flags.iter().map(String::as_str).collect(),
+                _ => Vec::new(),
+            });
+            let set = flags.filter_map(|flag| {
+                let name = variables::that_sets(flag, words)?;
+                let flag = flag.split_whitespace().next()?;
+                Some(format!("{name} in the environment sets '{flag}'"))
+            });
+            let set: Vec<String> = set.collect();
+            let tip = (!set.is_empty()).then(|| set.join(", "));
+            (tip, ContextKind::Suggested)
         }
         _ => return,
     };

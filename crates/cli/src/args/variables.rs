@@ -1,9 +1,12 @@
 //! The environment variable of each flag: `BATCHWRIGHT_MAX_TOKENS` for `--max-tokens`.
 
 use std::env;
+use std::ffi::OsString;
 
 use batchwright::config::SettingKey;
 use clap::builder::BoolishValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::Cli;
@@ -25,6 +28,77 @@ const OTHERS: [&str; 4] = [
 /// itself. Variables that settings have are read by the settings, below the flags.
 pub fn command(value: &dyn Fn(&str) -> Option<String>) -> Command {
     with_variables(Cli::command(), value)
+}
+
+/// The commands for these words. A flag among them comes before variables: one that excludes the flag, or says the
+/// opposite, is left out, and so is one whose flag needs another that is missing.
+pub fn command_for(words: &[OsString], value: &dyn Fn(&str) -> Option<String>) -> Command {
+    let mut left_out = excluded(words);
+    loop {
+        let without = |names: &[String]| {
+            command(&|name| value(name).filter(|_| !names.iter().any(|out| out == name)))
+        };
+        let needed = missing(without(&left_out), words);
+        if needed == 0 {
+            return without(&left_out);
+        }
+        let mut names = known().into_iter();
+        let useless = names.find(|name| {
+            let names = [&left_out[..], std::slice::from_ref(name)].concat();
+            value(name).is_some() && missing(without(&names), words) < needed
+        });
+        match useless {
+            Some(name) => left_out.push(name),
+            None => return without(&left_out),
+        }
+    }
+}
+
+/// The variables that flags among these words exclude.
+fn excluded(words: &[OsString]) -> Vec<String> {
+    let mut cli = Cli::command().ignore_errors(true);
+    let Ok(matches) = cli.try_get_matches_from_mut(words) else {
+        return Vec::new();
+    };
+    let Some((name, matches)) = matches.subcommand() else {
+        return Vec::new();
+    };
+    let Some(command) = cli.find_subcommand(name) else {
+        return Vec::new();
+    };
+    let is_given =
+        |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+    let given: Vec<&Arg> = command.get_arguments().filter(is_given).collect();
+    let conflict = |one: &Arg, other: &Arg| {
+        let mut others = command.get_arg_conflicts_with(one).into_iter();
+        others.any(|arg| arg.get_id() == other.get_id())
+    };
+    let negates = |one: &Arg, other: &Arg| {
+        let positive = one.get_long().and_then(|flag| flag.strip_prefix("no-"));
+        positive.is_some() && positive == other.get_long()
+    };
+    let excludes = |one: &Arg, other: &Arg| conflict(one, other) || negates(one, other);
+    let excluded = command.get_arguments().filter(|arg| {
+        let mut given = given.iter();
+        given.any(|other| excludes(arg, other) || excludes(other, arg))
+    });
+    excluded
+        .filter_map(|arg| arg.get_long())
+        .map(variable)
+        .collect()
+}
+
+/// How many arguments the words lack.
+fn missing(command: Command, words: &[OsString]) -> usize {
+    match command.try_get_matches_from(words) {
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            match error.get(ContextKind::InvalidArg) {
+                Some(ContextValue::Strings(names)) => names.len(),
+                _ => 1,
+            }
+        }
+        _ => 0,
+    }
 }
 
 fn with_variables(command: Command, value: &dyn Fn(&str) -> Option<String>) -> Command {
@@ -93,7 +167,9 @@ pub fn that_sets(flag: &str, words: &[String]) -> Option<String> {
 /// A warning for each variable of the environment that begins like ours and is unknown.
 pub fn unknown() -> Vec<String> {
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let ours = names.filter(|name| name.starts_with(PREFIX) && of_environment(name).is_some());
+    let ours = names.filter(|name| {
+        name.starts_with(PREFIX) && !is_of_kubernetes(name) && of_environment(name).is_some()
+    });
     let mut ours = ours.peekable();
     if ours.peek().is_none() {
         return Vec::new();
@@ -101,6 +177,16 @@ pub fn unknown() -> Vec<String> {
     let known = known();
     let unknown = ours.filter(|name| !known.contains(name));
     unknown.map(|name| warning(&name, &known)).collect()
+}
+
+/// Whether Kubernetes sets it for a service called `batchwright`.
+fn is_of_kubernetes(name: &str) -> bool {
+    let rest = name.strip_prefix(PREFIX).unwrap_or_default();
+    let port = rest.strip_prefix("PORT");
+    let number = port.and_then(|port| port.strip_prefix('_'));
+    ["SERVICE_HOST", "PORT"].contains(&rest)
+        || rest.starts_with("SERVICE_PORT")
+        || number.is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn warning(name: &str, known: &[String]) -> String {

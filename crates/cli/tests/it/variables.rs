@@ -67,6 +67,49 @@ fn a_flag_comes_from_its_variable_unless_it_is_given() {
 }
 
 #[test]
+fn a_flag_on_the_command_line_comes_before_the_variables_that_it_excludes() {
+    let desk = Desk::new();
+    let lines = "{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"b\",\"prompt\":\"one\"}\n";
+    desk.write("in.jsonl", lines);
+    let dry = "run in.jsonl -o out.jsonl --provider openai --model m --dry-run";
+    let words = |more: &str| format!("{dry} {more}");
+    let never = [("BATCHWRIGHT_NO_DEDUPE", "1")];
+    ended(&desk, dry, &never).expect(0).says("2 to send");
+    ended(&desk, &words("--dedupe"), &never)
+        .expect(0)
+        .says("1 to send");
+    ended(&desk, &words("--reuse"), &never).expect(0);
+    let mode = [("BATCHWRIGHT_JSON_MODE", "1")];
+    let schema = words("--json-schema {\"type\":\"object\"}");
+    ended(&desk, &schema, &mode).expect(0);
+    let until = [("BATCHWRIGHT_UNTIL_EMPTY", "1")];
+    ended(&desk, "work --provider extract --until-submitted", &until).expect(0);
+    // Flags that need others.
+    let alone = [("BATCHWRIGHT_SHOW", "3"), ("BATCHWRIGHT_JSON", "1")];
+    let run = "run in.jsonl --provider extract";
+    let lines = ended(&desk, run, &alone).expect(0).stdout;
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    let with = [
+        ("BATCHWRIGHT_OUTPUT", "found.jsonl"),
+        ("BATCHWRIGHT_JSON", "1"),
+    ];
+    let summary = ended(&desk, run, &with).expect(0).stdout;
+    assert!(summary.starts_with('{') && desk.exists("found.jsonl"));
+    ended(&desk, &format!("{run} --show 1"), &alone)
+        .expect(2)
+        .says("--dry-run");
+    // Two variables may still exclude each other.
+    let both = [
+        ("BATCHWRIGHT_JSON_MODE", "1"),
+        ("BATCHWRIGHT_JSON_SCHEMA", "{}"),
+    ];
+    ended(&desk, run, &both)
+        .expect(2)
+        .says("BATCHWRIGHT_JSON_MODE in the environment sets '--json-mode'")
+        .says("BATCHWRIGHT_JSON_SCHEMA in the environment sets '--json-schema'");
+}
+
+#[test]
 fn an_unknown_variable_is_warned_about_and_a_log_line_has_its_time() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
@@ -88,6 +131,14 @@ fn an_unknown_variable_is_warned_about_and_a_log_line_has_its_time() {
         time.len() == 24 && time.ends_with('Z') && time.contains('T'),
         "{time}"
     );
+    let kubernetes = [
+        ("BATCHWRIGHT_SERVICE_HOST", "10.0.0.1"),
+        ("BATCHWRIGHT_SERVICE_PORT", "80"),
+        ("BATCHWRIGHT_SERVICE_PORT_HTTP", "80"),
+        ("BATCHWRIGHT_PORT_80_TCP_ADDR", "10.0.0.1"),
+    ];
+    let silent = ended(&desk, words, &kubernetes).expect(0);
+    assert!(!silent.stderr.contains("BATCHWRIGHT_"), "{}", silent.stderr);
     let quiet = ended(&desk, &words.replace("WARN", "Error"), &slip).expect(0);
     assert!(!quiet.stderr.contains("BATCHWRIGHT_"), "{}", quiet.stderr);
 }
