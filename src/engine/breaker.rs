@@ -330,10 +330,19 @@ impl Breakers {
         self.0.iter().any(|breaker| half_open(&breaker.state))
     }
 
-    /// Why items that can only wait for the step wait no longer after this failure, if they do not.
-    pub(super) fn patience_over(&self, step: StepId, error: &Error, now: Time) -> Option<Error> {
+    /// Why items that can only wait for the step wait no longer after this failure, if they do not. `out`: other
+    /// calls to it that may still be answered.
+    pub(super) fn patience_over(
+        &self,
+        step: StepId,
+        error: &Error,
+        out: usize,
+        now: Time,
+    ) -> Option<Error> {
         let breaker = self.of(step)?;
-        if breaker.patience_ends() > now {
+        // These may be connected: one that waits for its reply has shown nothing yet.
+        let undecided = !breaker.reached && out > 0;
+        if undecided || breaker.patience_ends() > now {
             return None;
         }
         Some(if breaker.reached {

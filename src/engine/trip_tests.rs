@@ -419,6 +419,22 @@ fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
 }
 
 #[test]
+fn a_refused_connection_ends_no_run_while_calls_are_out() {
+    let calls = Cell::new(0);
+    let one_refused = |now: Time, _| {
+        calls.set(calls.get() + 1);
+        match calls.get() {
+            2 => (ms(9_000), dead(now).1),
+            _ => answers(ms(30_000)),
+        }
+    };
+    let mut run = start(64, 32);
+    let ended = turn_to_end(&mut run, &one_refused);
+    assert!(run.stop_reason().is_none(), "{:?}", run.stop_reason());
+    assert_eq!(outcomes(&run), (64, vec![]), "{ended:?}");
+}
+
+#[test]
 fn items_that_cause_their_failures_fail_after_their_tries() {
     // The only one, or a few: nothing tells them from an outage, but they were asked often enough.
     for (items, s) in [(1, 500), (1, 503), (4, 500), (4, 503)] {

@@ -212,7 +212,7 @@ impl<W: Work> Dispatcher<W> {
         }
         self.note_first_reply(step, &error, elsewhere);
         if detour == Detour::Wait && may_be_shared(&error) && !error.timed_out() {
-            if let Some(why) = self.patience_over(step, &error, now) {
+            if let Some(why) = self.patience_over(step, &error, out, now) {
                 self.give_up_waiting(ticket, why);
                 return;
             }

@@ -87,10 +87,19 @@ impl<W: Work> Dispatcher<W> {
 
     /// Why a provider is not waited for any longer. Work that outlives the run waits on, unless its run is to end for
     /// such a reason.
-    pub(super) fn patience_over(&self, step: StepId, error: &Error, now: Time) -> Option<Error> {
+    pub(super) fn patience_over(
+        &self,
+        step: StepId,
+        error: &Error,
+        out: usize,
+        now: Time,
+    ) -> Option<Error> {
         let ends = !self.options.durable || self.stops_when_critical();
-        let over = || self.availability.breakers.patience_over(step, error, now);
-        if ends { over() } else { None }
+        if !ends {
+            return None;
+        }
+        let breakers = &self.availability.breakers;
+        breakers.patience_over(step, error, out, now)
     }
 
     /// The run ends, or goes on without the step, and the item stays unsent.
@@ -98,6 +107,9 @@ impl<W: Work> Dispatcher<W> {
         let (class, step) = (&ticket.class, ticket.tries.step);
         if self.availability.exclude_step(class, step, &why, Time::FAR) {
             self.stop_for(StopReason::Unreachable(why.clone()));
+        }
+        if ticket.tries.in_doubt {
+            self.counters.cut_off += 1;
         }
         self.pending.push(Settled::Unsent(ticket, why));
     }
