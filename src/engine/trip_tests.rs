@@ -505,6 +505,28 @@ fn what_concerns_one_item_stops_no_other_while_these_are_answered() {
 }
 
 #[test]
+fn work_that_can_wait_fails_after_its_tries_where_only_one_job_is_refused() {
+    for (status, items, odd, calls) in [(403, 40, 0, 4), (403, 40, 39, 4), (401, 1_200, 0, 7)] {
+        let provider = |_, item| match item == odd {
+            true => {
+                let error = Error::new(ErrorKind::Auth, "not this one").with_status(status);
+                (ms(20), Err(error.with_sent(Sent::Answered)))
+            }
+            false => answers(ms(300)),
+        };
+        let mut run = start(items, 4);
+        run.options.durable = true;
+        let ended = turn_to_end(&mut run, &provider);
+        assert_eq!(
+            outcomes(&run),
+            (items - 1, vec![odd]),
+            "{status}: {ended:?}"
+        );
+        assert_eq!(ended.calls, items - 1 + calls, "{status}: {ended:?}");
+    }
+}
+
+#[test]
 fn what_concerns_all_ends_the_run_after_the_calls_in_flight() {
     let troubles: [&dyn Fn() -> _; 2] = [&refused_key, &come_back_tomorrow];
     for trouble in troubles {

@@ -108,8 +108,8 @@ type Handle = dyn Fn(&RunningJob, &Children, &Context) -> Made + Send + Sync;
 /// [`ErrorKind::Auth`], [`ErrorKind::Quota`] and [unreachable](Error::with_unreachable) ones say that
 /// no job of the kind would fare better: it goes back, and the kind rests for a minute (ten seconds
 /// where something could not be reached), or the worker ends, as its
-/// [error policy](crate::Worker::on_error) says. While other jobs of the kind succeed, [`ErrorKind::Auth`] and
-/// [`ErrorKind::Quota`] concern one job: it alone waits, and is tried again every ten seconds.
+/// [error policy](crate::Worker::on_error) says. While other jobs of the kind succeed, [`ErrorKind::Auth`]
+/// concerns one job: it is tried seven times in all, ten seconds apart (four times for status 403), and then fails.
 #[derive(Clone)]
 pub struct Handler {
     handle: Arc<Handle>,

@@ -27,6 +27,11 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The same for one that could not be reached.
 const UNREACHED_FOR: Duration = Duration::from_secs(10);
 
+/// So often work that can wait is tried where its key is refused while others are answered: a filter of the provider
+/// (status 403) has its reasons in the prompt, and a key (401) may come back.
+const FORBIDDEN_TRIES: u8 = 4;
+const REFUSED_TRIES: u8 = 7;
+
 /// How far a failure reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
@@ -228,12 +233,12 @@ impl<W: Work> Dispatcher<W> {
             critical && !(self.options.of_many && error.kind() == ErrorKind::UnknownModel);
         if critical {
             self.exclude(&ticket, &error, now);
-        } else if matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota)
+        } else if error.kind() == ErrorKind::Auth
             && self.options.durable
             && !elsewhere
+            && ticket.tries.attempt < most_refused(&error)
         {
-            // It may be what all others will meet, and then it was no fault of the job.
-            ticket.tries.uncount();
+            // It may be what all others will meet, and then it is no fault of the job.
             self.wait_until(ticket, now.after(UNREACHED_FOR), Some(error));
             return;
         }
@@ -530,6 +535,15 @@ fn is_empty(hints: &RateHints) -> bool {
     windows
         .map(|window| window.remaining)
         .any(|left| left == Some(0))
+}
+
+/// After so many refusals of a key that no other call meets, the item fails.
+fn most_refused(error: &Error) -> u8 {
+    if error.status() == Some(403) {
+        FORBIDDEN_TRIES
+    } else {
+        REFUSED_TRIES
+    }
 }
 
 fn is_pace(error: &Error) -> bool {
