@@ -52,6 +52,8 @@ const ITEMS: u32 = 2;
 const NOTHING_BUT_FAILURES: Duration = Duration::from_secs(5);
 /// While a call probes a step, this is how soon to look again; its end is heard of at once.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A step that nothing has probed for so long is not waited for.
+const UNPROBED: Duration = Duration::from_secs(60);
 /// How long a breaker is open, at first and at most.
 pub(super) const FIRST_OPEN: Duration = Duration::from_secs(5);
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
@@ -113,6 +115,7 @@ enum State {
         wait: Duration,
     },
     HalfOpen {
+        since: Time,
         probing: bool,
         why: Error,
         wait: Duration,
@@ -236,6 +239,11 @@ impl Breakers {
         if sign.is_failure() {
             breaker.count(sign, call, now);
         }
+        let probing = matches!(breaker.state, State::HalfOpen { probing: true, .. });
+        if probing && sign == Sign::Hung && call.detour == Detour::Wait {
+            // A slow provider is not waited for.
+            return breaker.close(false);
+        }
         match &breaker.state {
             State::Closed if breaker.trips(call, error, now) => {
                 breaker.open(error, Duration::ZERO, call.detour, now);
@@ -271,6 +279,7 @@ impl Breakers {
                 && *until <= now
             {
                 breaker.state = State::HalfOpen {
+                    since: now,
                     probing: false,
                     why: why.clone(),
                     wait: *wait,
@@ -324,10 +333,13 @@ impl Breakers {
         !self.0.is_empty() && self.0.iter().all(is_open)
     }
 
-    /// True when one call may probe the step of some breaker.
-    pub(super) fn any_half_open(&self) -> bool {
-        let half_open = |state: &State| matches!(state, State::HalfOpen { probing: false, .. });
-        self.0.iter().any(|breaker| half_open(&breaker.state))
+    /// True when one call may probe the step of some breaker. One that nothing has probed for long is not on the way
+    /// of any item.
+    pub(super) fn any_half_open(&self, now: Time) -> bool {
+        self.0.iter().any(|breaker| match breaker.state {
+            State::HalfOpen { since, probing, .. } => !probing && now.since(since) <= UNPROBED,
+            _ => false,
+        })
     }
 
     /// Why items that can only wait for the step wait no longer after this failure, if they do not. `out`: other

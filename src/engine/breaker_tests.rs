@@ -179,3 +179,34 @@ fn one_call_probes_later_and_later_until_an_answer_closes_it() {
         assert_eq!(breakers.patience(step()), None);
     }
 }
+
+#[test]
+fn a_probe_that_hangs_ends_an_outage_that_items_wait_for() {
+    let mut breakers = Breakers::default();
+    let waits = Ended {
+        detour: Detour::Wait,
+        ..call(at(0))
+    };
+    let dead = |breakers: &mut Breakers| breakers.note(waits, &unreached(), at(0));
+    assert!((0..3).any(|_| dead(&mut breakers)));
+    breakers.half_open(at(2));
+    assert!(breakers.begin_call(step()));
+    assert!(breakers.note(waits, &hung(), at(62)), "it is closed");
+    assert_eq!(breakers.closed_until(step(), at(62)), None);
+    // With another provider to ask, one that hangs is left alone.
+    let mut breakers = Breakers::default();
+    assert_eq!(trips_after(&mut breakers, &unreached(), at(0)), Some(5));
+    breakers.half_open(at(6));
+    assert!(breakers.begin_call(step()));
+    assert!(!breakers.note(call(at(6)), &hung(), at(66)));
+    assert!(breakers.open_reason(step()).is_some());
+}
+
+#[test]
+fn a_breaker_that_nobody_probes_for_a_minute_is_no_reason_to_choose_among_items() {
+    let mut breakers = Breakers::default();
+    assert_eq!(trips_after(&mut breakers, &unreached(), at(0)), Some(5));
+    breakers.half_open(at(6));
+    assert!(breakers.any_half_open(at(6)) && breakers.any_half_open(at(65)));
+    assert!(!breakers.any_half_open(at(67)));
+}

@@ -262,10 +262,13 @@ impl<W: Work> Dispatcher<W> {
                 limit = Some(self.slots_hold());
                 break;
             }
-            match self.work.take(self.wanted(free), &self.availability, now) {
+            match self
+                .work
+                .take(self.wanted(free, now), &self.availability, now)
+            {
                 Err(error) => self.stop_for(StopReason::Fatal(error)),
                 Ok(Take::Items(mut items)) => {
-                    if self.availability.breakers.any_half_open() {
+                    if self.availability.breakers.any_half_open(now) {
                         // What has never failed says most about a provider that may be back.
                         let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
                         items.sort_by_key(|ticket| failures(&ticket.tries));

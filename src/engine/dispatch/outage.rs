@@ -20,8 +20,8 @@ const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 impl<W: Work> Dispatcher<W> {
     /// How many items are asked for: with a provider to be probed, several to choose from, where what is put back
     /// costs nothing.
-    pub(super) fn wanted(&self, free: usize) -> usize {
-        if !self.availability.breakers.any_half_open() {
+    pub(super) fn wanted(&self, free: usize, now: Time) -> usize {
+        if !self.availability.breakers.any_half_open(now) {
             free
         } else if self.options.durable {
             1
