@@ -55,6 +55,16 @@ impl Availability {
         Some(found.unwrap_or(first))
     }
 
+    /// The first time at which this step or a later one can be probed, if this one is unavailable.
+    pub(super) fn opens_again(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
+        let closed = |step| self.breakers.closed_until(class.at(step), now);
+        let first = closed(step)?;
+        let later = (step + 1..class.steps() as u8)
+            .filter(|step| self.exclusions.reason(class, *step).is_none())
+            .filter_map(closed);
+        Some(later.fold(first, Time::min))
+    }
+
     /// Why an item goes past a step.
     pub(super) fn why_passed_by(&self, class: &Class, step: u8) -> Option<&Error> {
         let open = || self.breakers.open_reason(class.at(step));

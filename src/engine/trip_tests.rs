@@ -50,6 +50,16 @@ fn start(items: usize, concurrency: usize) -> Dispatcher<Costs> {
 type ItemProvider<'p> = &'p dyn Fn(Time, usize) -> (Duration, Result<(), Error>);
 
 fn turn_to_end(run: &mut Dispatcher<Costs>, provider: ItemProvider<'_>) -> Ended {
+    turn_route_to_end(run, &|now, item, step| match step {
+        0 => provider(now, item),
+        _ => answers(ms(10)),
+    })
+}
+
+/// What the providers of a route do with the call of an item at a step.
+type Route<'p> = &'p dyn Fn(Time, usize, u8) -> (Duration, Result<(), Error>);
+
+fn turn_route_to_end(run: &mut Dispatcher<Costs>, route: Route<'_>) -> Ended {
     let mut ended = Ended {
         took: Duration::ZERO,
         calls: 0,
@@ -73,10 +83,7 @@ fn turn_to_end(run: &mut Dispatcher<Costs>, provider: ItemProvider<'_>) -> Ended
             ended.given_up += 1;
         }
         for call in start {
-            let (takes, result) = match call.ticket.tries.step {
-                0 => provider(now, call.ticket.task),
-                _ => (ms(10), Ok(())),
-            };
+            let (takes, result) = route(now, call.ticket.task, call.ticket.tries.step);
             ended.calls += usize::from(call.ticket.tries.step == 0);
             in_flight.push((now.after(takes), call, result));
         }
@@ -432,6 +439,34 @@ fn a_refused_connection_ends_no_run_while_calls_are_out() {
     let ended = turn_to_end(&mut run, &one_refused);
     assert!(run.stop_reason().is_none(), "{:?}", run.stop_reason());
     assert_eq!(outcomes(&run), (64, vec![]), "{ended:?}");
+}
+
+#[test]
+fn items_wait_at_their_step_while_the_next_one_is_unavailable_too() {
+    for concurrency in [4, 64] {
+        let next_calls = Cell::new(0);
+        let route = |now: Time, _, step| match step {
+            0 if now < secs(20) => busy(now),
+            0 => answers(ms(100)),
+            _ => {
+                next_calls.set(next_calls.get() + 1);
+                dead(now)
+            }
+        };
+        let mut run = start(2_800, concurrency);
+        let next = QuotaKey::new(&["next"]);
+        let limits = Limits::default().burst(100);
+        let next = run.limiter.quota(next, limits, 0, Time::ZERO);
+        run.work.class = Class::new([run.work.class.quota(0), next]);
+        let ended = turn_route_to_end(&mut run, &route);
+        let (answered, failed) = outcomes(&run);
+        let in_vain = ended.calls - answered + next_calls.get();
+        assert!(in_vain <= 40 + 4 * concurrency, "{concurrency}: {in_vain}");
+        // But for those that were at the next step before that turned out to be dead.
+        let unsent = 2_800 - answered;
+        assert!(unsent <= 20 + 2 * concurrency, "{concurrency}: {unsent}");
+        assert_eq!(failed, Vec::<usize>::new());
+    }
 }
 
 #[test]

@@ -216,15 +216,22 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         self.note_first_reply(step, &error, elsewhere);
-        if detour == Detour::Wait && may_be_shared(&error) && !error.timed_out() {
-            if let Some(why) = self.patience_over(step, &error, out, now) {
-                self.give_up_waiting(ticket, why);
-                return;
-            }
-            if self.is_unavailable(step) && is_of_provider(&error) {
-                self.wait_for_provider(ticket, error, now);
-                return;
-            }
+        if detour == Detour::Wait
+            && may_be_shared(&error)
+            && !error.timed_out()
+            && let Some(why) = self.patience_over(step, &error, out, now)
+        {
+            self.give_up_waiting(ticket, why);
+            return;
+        }
+        if self.is_unavailable(step)
+            && is_of_provider(&error)
+            && !error.timed_out()
+            && self.can_hold(&ticket.class, ticket.tries.step)
+            && !self.can_go_on(&ticket.class, ticket.tries.step)
+        {
+            self.wait_for_provider(ticket, error, now);
+            return;
         }
         let critical = self
             .critical_failures
@@ -469,11 +476,12 @@ impl<W: Work> Dispatcher<W> {
         several && route::may_divide(error) && !is_overload(error)
     }
 
-    /// It failed like others before it, which have opened the breaker.
+    /// It failed like others before it, which have opened the breaker, and the next provider is not known to be
+    /// unavailable as well.
     fn shares_open_breaker(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
         let step = ticket.class.at(ticket.tries.step);
         let open = self.availability.breakers.open_reason(step).is_some();
-        open && may_be_shared(error)
+        open && may_be_shared(error) && self.can_go_on(&ticket.class, ticket.tries.step)
     }
 
     /// It asks for a long wait, and nothing shows that it will answer after that.

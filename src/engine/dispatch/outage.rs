@@ -47,16 +47,23 @@ impl<W: Work> Dispatcher<W> {
         !self.options.independent && (is_one || class.quota(step) != QuotaId::NONE)
     }
 
+    /// Whether a later step can be called that is not known to be unavailable.
+    pub(super) fn can_go_on(&self, class: &Class, step: u8) -> bool {
+        let next = self.availability.callable_step(class, step + 1);
+        next.is_some_and(|next| !self.is_unavailable(class.at(next)))
+    }
+
     pub(super) fn is_unavailable(&self, step: StepId) -> bool {
         self.availability.breakers.open_reason(step).is_some()
     }
 
-    /// Until when nothing starts at a step: it is unavailable and the only one left, or it is in question whether its
+    /// Until when nothing starts at a step: it is unavailable, as are all that are left after it, or it is in question whether its
     /// key is good or it is worth waiting for, and calls are out that will show it.
     pub(crate) fn held_until(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
         let (at, breakers) = (class.at(step), &self.availability.breakers);
-        if self.detour(class, step) == Detour::Wait
-            && let Some(until) = breakers.closed_until(at, now)
+        if self.can_hold(class, step)
+            && !self.can_go_on(class, step)
+            && let Some(until) = self.availability.opens_again(class, step, now)
         {
             return Some(until.max(now.after(SOON)));
         }
@@ -72,7 +79,7 @@ impl<W: Work> Dispatcher<W> {
         Some(first.min(now.after(LOOK_AGAIN)).max(now.after(SOON)))
     }
 
-    /// The provider is unavailable, and no other can be asked. Not an attempt: nobody has looked at the item.
+    /// The provider is unavailable, and no other can be asked now. Not an attempt: nobody has looked at the item.
     pub(super) fn wait_for_provider(
         &mut self,
         mut ticket: Ticket<W::Task>,
