@@ -292,6 +292,25 @@ fn a_server_that_failed_blames_no_request() {
 }
 
 #[test]
+fn what_is_wrong_with_the_input_is_no_fault_of_the_server() {
+    for message in [
+        "The file is not valid JSONL. Please fix it and try again.",
+        "Line 3 of the file is incomplete: the upload timed out or was cut.",
+        "invalid tool call: server error expected as a string",
+    ] {
+        let errors = json!({"data": [{"code": null, "message": message}]});
+        let reported = status("openai", json!({"status": "failed", "errors": errors}));
+        assert!(
+            matches!(reported.state, BatchState::Refused(_)),
+            "{message}"
+        );
+    }
+    let errors = json!({"data": [{"code": null, "message": "Request timed out."}]});
+    let reported = status("openai", json!({"status": "failed", "errors": errors}));
+    assert!(matches!(reported.state, BatchState::Failed(_)));
+}
+
+#[test]
 fn an_answer_is_read_with_its_key() {
     let body = json!({"model": "m-1", "choices": [{"finish_reason": "stop", "message": {"content": "x"}}],
                       "usage": {"prompt_tokens": 7, "completion_tokens": 2}});

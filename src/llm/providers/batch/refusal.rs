@@ -33,15 +33,19 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>)
         "temporarily unavailable",
         "timed out",
         "overloaded",
-        "try again",
     ];
+    let words = error_body.message.split(|c: char| !c.is_alphanumeric());
+    let of_input = error_body.mentions(&["invalid", "input file"])
+        || words
+            .into_iter()
+            .any(|word| ["line", "lines"].contains(&&*word.to_ascii_lowercase()));
     if says(&[
         "server_error",
         "internal",
         "unavailable",
         "timeout",
         "overloaded",
-    ]) || error_body.mentions(&server_says)
+    ]) || !of_input && error_body.mentions(&server_says)
     {
         return ErrorKind::Transient;
     }
