@@ -179,7 +179,7 @@ pub(super) fn malformed(what: impl std::fmt::Display, body: &[u8]) -> Error {
 }
 
 /// The failure of an answer that the provider broke off: half of it was paid for, and is kept.
-fn interrupted(what: String, body: &[u8]) -> Error {
+pub(super) fn interrupted(what: String, body: &[u8]) -> Error {
     Error::new(ErrorKind::Transient, what)
         .with_sent(Sent::Maybe)
         .with_raw(&beginning(body))

@@ -89,9 +89,14 @@ pub(super) fn end(word: &str) -> Option<End> {
 }
 
 /// The word that tells how an answer ended: a gateway's, or that of the provider behind it where the
-/// gateway calls an answer complete that is not. LiteLLM says `stop` for every word that it does not know.
-pub(super) fn telling(own: String, native: String) -> String {
-    let is_broken = matches!(end(&native), Some(Interrupted | Fault | ToolFault));
+/// gateway calls an answer complete that is not. LiteLLM says `stop` for every word that it does not know. An end
+/// that says no more than that something was wrong counts only where the answer is `silent`.
+pub(super) fn telling(own: String, native: String, silent: bool) -> String {
+    let is_broken = match end(&native) {
+        Some(Interrupted | ToolFault) => true,
+        Some(Fault) => silent,
+        _ => false,
+    };
     if is_broken && end(&own) == Some(Complete) {
         native
     } else {
@@ -111,14 +116,21 @@ mod tests {
 
     #[test]
     fn a_gateways_word_gives_way_only_where_it_hides_a_failure() {
-        let word = |own: &str, native: &str| telling(own.to_owned(), native.to_owned());
+        let word = |own: &str, native: &str| telling(own.to_owned(), native.to_owned(), false);
         let broken = "insufficient_system_resource";
         assert_eq!(word("stop", broken), broken);
-        assert_eq!(word("stop", "MALFORMED_RESPONSE"), "MALFORMED_RESPONSE");
+        assert_eq!(
+            word("stop", "MALFORMED_FUNCTION_CALL"),
+            "MALFORMED_FUNCTION_CALL"
+        );
         assert_eq!(word("stop", "STOP"), "stop");
         assert_eq!(word("stop", ""), "stop");
         assert_eq!(word("stop", "of the future"), "stop");
         assert_eq!(word("length", "error"), "length");
+        for fault in ["MALFORMED_RESPONSE", "FINISH_REASON_UNSPECIFIED"] {
+            assert_eq!(word("stop", fault), "stop");
+            assert_eq!(telling("stop".into(), fault.into(), true), fault);
+        }
         assert_eq!(word("content_filter", "OTHER"), "content_filter");
     }
 }

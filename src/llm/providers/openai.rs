@@ -11,7 +11,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::{Paid, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
@@ -20,8 +20,8 @@ use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, beginning, count, count_in, counts, list, name_calls, reasoning, server_tools,
-    tool_call, unlike,
+    Answer, beginning, count, count_in, counts, interrupted, list, name_calls, reasoning,
+    server_tools, tool_call, unlike,
 };
 use super::bounded;
 use super::calls;
@@ -311,7 +311,12 @@ impl Choice<'_> {
         let behind = behind.and_then(|fields| Some(fields.get_mut("native_finish_reason")?.take()));
         let native = self.native_finish_reason.take().or(behind);
         // xAI names no end when the model wants a tool.
-        ends::telling(own_word(self.finish_reason.take()), own_word(native))
+        let silent = self.message.as_ref().is_none_or(Message::is_silent);
+        ends::telling(
+            own_word(self.finish_reason.take()),
+            own_word(native),
+            silent,
+        )
     }
 }
 
@@ -356,6 +361,20 @@ struct Said {
 }
 
 impl Message<'_> {
+    /// It holds neither text nor media nor the call of a tool.
+    fn is_silent(&self) -> bool {
+        let is_empty = |value: &Value| match value {
+            Value::String(text) => text.trim().is_empty(),
+            Value::Array(parts) => parts.is_empty(),
+            value => value.is_null(),
+        };
+        let calls = [&self.tool_calls, &self.function_call];
+        let said = [&self.content, &self.audio, &self.images]
+            .into_iter()
+            .chain(calls);
+        said.flatten().all(is_empty)
+    }
+
     fn refusal(&self) -> Option<String> {
         let behind = self.provider_specific_fields.as_ref();
         let behind = behind.and_then(|fields| fields.get("refusal"));
@@ -496,6 +515,14 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
         && let Some(error) = choice.error.filter(Value::is_object)
     {
         let error = failure_inside(vendor, &error, body).with_raw(&beginning(body));
+        let begun = choice.message.as_ref().is_some_and(|m| !m.is_silent());
+        let begun = begun || counts.usage().is_some_and(|usage| usage.output_tokens > 0);
+        let error = if error.kind() == ErrorKind::RateLimited && begun {
+            // What was refused is asked again and again, but this was carried out and is paid for.
+            interrupted(error.message().to_owned(), body).with_retry_after(error.retry_after())
+        } else {
+            error
+        };
         return Ok(Err(error.with_paid(counts.paid())));
     }
     let message = choice.message.unwrap_or_default();

@@ -9,6 +9,7 @@ use crate::llm::providers::dialect::{decode, encode};
 use crate::llm::request::{Message as Turn, Role};
 use crate::llm::response::FinishReason;
 use serde_json::json;
+use std::time::Duration;
 
 const GOOD: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1790000000,
     "model":"gpt-x-2026-01-01","choices":[{"index":0,"finish_reason":"stop",
@@ -116,10 +117,30 @@ fn half_an_answer_is_kept_with_its_failure_and_its_usage() {
             "{choice}"
         );
     }
-    // What OpenRouter says of the failure decides.
+    // An end that the provider did not name says nothing of a good text.
+    for (content, good) in [("All of it.", true), ("", false)] {
+        let unnamed = json!({"finish_reason": "stop", "message": {"content": content},
+            "native_finish_reason": "FINISH_REASON_UNSPECIFIED"});
+        let read = decoded("openrouter", &body(unnamed));
+        assert_eq!(read.is_ok(), good, "{read:?}");
+        if let Err(error) = read {
+            assert!(error.message().contains("UNSPECIFIED"), "{error}");
+        }
+    }
+    // What was begun is paid for, and is not bought again as often as what was refused.
     let refused = json!({"finish_reason": "error", "message": message,
-        "error": {"code": 429, "message": "slow down"}});
+        "error": {"code": 429, "message": "Please try again in 2s."}});
     let error = decoded("openrouter", &body(refused)).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.sent()),
+        (ErrorKind::Transient, Sent::Maybe)
+    );
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+    assert!(error.raw().unwrap().contains("Half an ans") && error.usage().is_some());
+    // Otherwise what OpenRouter says of the failure decides.
+    let refused = json!({"choices": [{"finish_reason": "error", "message": {"content": ""},
+        "error": {"code": 429, "message": "slow down"}}]});
+    let error = decoded("openrouter", &refused.to_string()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited);
 }
 
