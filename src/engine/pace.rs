@@ -33,7 +33,7 @@ const FAST: f64 = 1.35;
 /// The pace changes after so long and so many calls.
 const STEP: Duration = Duration::from_secs(1);
 const STEP_CALLS: u64 = 1;
-/// It grows only while calls are answered, the last one no longer ago than this.
+/// It grows only while calls are answered, the last one no longer ago than this, or than two calls are apart.
 const ANSWERING: Duration = Duration::from_secs(3);
 const ROOM: f64 = 2.0;
 /// Accepted calls that show a rate to about a tenth, and those that give a first idea of it.
@@ -47,6 +47,8 @@ const UNUSED: u32 = 4;
 const IN_VAIN: u32 = 4;
 const LESS: f64 = 0.9;
 const LOWERED: f64 = 0.5;
+/// Calls a second that no pace is below: beyond that what a refusal asks for is waited for.
+const LEAST: f64 = 1.0 / 60.0;
 /// Seconds' worth of calls that may start at once.
 const CAPACITY: f64 = 0.02;
 /// Of calls that began within less seconds, some may yet be refused.
@@ -90,6 +92,7 @@ pub(super) struct Pace {
     /// The quota paused since then: what has come back meanwhile is more than the rate.
     paused: bool,
     last_answer: Time,
+    last_call: Time,
     /// Seconds that a call takes.
     latency: f64,
     rate: Option<Rate>,
@@ -266,6 +269,17 @@ impl Pace {
         }
     }
 
+    /// Seconds that two calls take at this pace; none where it is not known.
+    fn apart(&self) -> f64 {
+        let rate = self.rate.as_ref();
+        rate.map_or(0.0, |rate| 2.0 / rate.bucket.per_second)
+    }
+
+    /// Until when the pace may have held calls back.
+    pub(super) fn held_until(&self) -> Time {
+        self.last_call.after(Duration::from_secs_f64(self.apart()))
+    }
+
     /// Nobody wanted to call for a while. If no pace held calls back, there were none, and what is accepted
     /// while little is asked is no rate.
     pub(super) fn resume(&mut self) {
@@ -284,7 +298,9 @@ impl Pace {
     pub(super) fn take(&mut self, now: Time) -> Begun {
         self.begun += 1;
         let begun = self.so_far(now);
-        let answering = now.since(self.last_answer) < ANSWERING;
+        let apart = Duration::from_secs_f64(self.apart() + self.latency);
+        let answering = now.since(self.last_answer) < ANSWERING.max(apart);
+        self.last_call = now;
         if let Some(rate) = &mut self.rate {
             rate.bucket.level -= 1.0;
             if answering && rate.called(begun) {
@@ -303,6 +319,7 @@ impl Pace {
 impl Rate {
     /// Slow start from this rate on.
     fn new(rate: f64, begun: Begun) -> Self {
+        let rate = rate.max(LEAST);
         Self {
             bucket: Bucket::per_minute(rate * 60.0, capacity(rate), begun.at),
             accepted: None,
@@ -329,7 +346,8 @@ impl Rate {
             return self.unused >= UNUSED;
         }
         self.unused = 0;
-        self.used += span.min(2 * STEP).as_secs_f64();
+        let longest = (2.0 / self.bucket.per_second).max(2.0 * STEP.as_secs_f64());
+        self.used += span.as_secs_f64().min(longest);
         self.last = self.bucket.per_second;
         let rate = self.grown();
         self.set(rate, begun);
@@ -405,6 +423,7 @@ impl Rate {
     }
 
     fn set(&mut self, rate: f64, begun: Begun) {
+        let rate = rate.max(LEAST);
         self.step = begun;
         self.bucket.refill(begun.at);
         self.bucket.per_second = rate;
@@ -493,6 +512,18 @@ mod tests {
             let (accepted, _) = provider.run(&mut pace, 60);
             let used = accepted as f64 / (60.0 * rate);
             assert!((0.9..=1.01).contains(&used), "{rate}: {used}");
+        }
+    }
+
+    #[test]
+    fn a_pace_of_a_call_in_many_seconds_grows_again() {
+        for rate in [0.1, 0.3, 1.0] {
+            let (mut provider, mut pace) = (Provider::new(rate), Pace::default());
+            provider.run(&mut pace, 300);
+            provider.rate = 10.0;
+            provider.run(&mut pace, 7200);
+            let (accepted, _) = provider.run(&mut pace, 60);
+            assert!(accepted > 300, "{rate}: {accepted}");
         }
     }
 

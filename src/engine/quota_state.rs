@@ -311,7 +311,8 @@ impl Quota {
         if let Some(bucket) = &mut self.requests {
             bucket.level -= 1.0;
         }
-        if self.in_flight == 0 && now.since(self.paused_until.max(self.last_end)) > IDLE {
+        let held_until = self.paused_until.max(self.pace.held_until());
+        if self.in_flight == 0 && now.since(held_until.max(self.last_end)) > IDLE {
             self.pace.resume();
         }
         let number = self.pace.take(now);
