@@ -8,6 +8,7 @@
 //! | say how an input is read, and what is filled in where a line says nothing | [`PromptSettings`], [`InputFormat`] |
 //! | take the requests of an input one by one | [`PromptRequests`] |
 //! | say where results go | [`RunOutput`] |
+//! | say what happens to rows with a null | [`Nulls`] |
 //! | say which equal requests are sent once | [`Dedupe`] |
 //! | use answers of earlier runs | [`AnswerStore`], [`AnswerKey`] |
 //! | know what a run will do, did, or why it could not begin | [`RunPlan`], [`RunReport`], [`FileRunError`] |
