@@ -109,7 +109,7 @@ type Handle = dyn Fn(&RunningJob, &Children, &Context) -> Made + Send + Sync;
 /// no job of the kind would fare better: it goes back, and the kind rests for a minute (ten seconds
 /// where something could not be reached), or the worker ends, as its
 /// [error policy](crate::Worker::on_error) says. While other jobs of the kind succeed, [`ErrorKind::Auth`]
-/// concerns one job: it is tried seven times in all, ten seconds apart (four times for status 403), and then fails.
+/// concerns one job: it alone waits and is tried again every ten seconds. With status 403 it fails after four tries.
 #[derive(Clone)]
 pub struct Handler {
     handle: Arc<Handle>,

@@ -249,8 +249,9 @@ fn the_pause_of_one_model_holds_back_its_own_items_alone() {
     let _ = Bulk::new(route)
         .concurrency(8)
         .for_each(requests, |outcome| {
-            assert!(outcome.is_success());
             match outcome.model.as_deref() {
+                // Behind the break come those that were not sent.
+                _ if !outcome.is_success() => assert!(others >= 500),
                 Some("m-0") => own += 1,
                 _ => others += 1,
             }

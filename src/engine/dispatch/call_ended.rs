@@ -27,10 +27,9 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The same for one that could not be reached.
 const UNREACHED_FOR: Duration = Duration::from_secs(10);
 
-/// So often work that can wait is tried where its key is refused while others are answered: a filter of the provider
-/// (status 403) has its reasons in the prompt, and a key (401) may come back.
+/// So often work that can wait is tried where a filter of the provider (status 403) refuses it while others are
+/// answered: its reasons may be in the prompt. A refused key (401) may come back, and is waited for.
 const FORBIDDEN_TRIES: u8 = 4;
-const REFUSED_TRIES: u8 = 7;
 
 /// How far a failure reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,9 +242,12 @@ impl<W: Work> Dispatcher<W> {
         } else if error.kind() == ErrorKind::Auth
             && self.options.durable
             && !elsewhere
-            && ticket.tries.attempt < most_refused(&error)
+            && (error.status() != Some(403) || ticket.tries.attempt < FORBIDDEN_TRIES)
         {
             // It may be what all others will meet, and then it is no fault of the job.
+            if error.status() != Some(403) {
+                ticket.tries.uncount();
+            }
             self.wait_until(ticket, now.after(UNREACHED_FOR), Some(error));
             return;
         }
@@ -543,15 +545,6 @@ fn is_empty(hints: &RateHints) -> bool {
     windows
         .map(|window| window.remaining)
         .any(|left| left == Some(0))
-}
-
-/// After so many refusals of a key that no other call meets, the item fails.
-fn most_refused(error: &Error) -> u8 {
-    if error.status() == Some(403) {
-        FORBIDDEN_TRIES
-    } else {
-        REFUSED_TRIES
-    }
 }
 
 fn is_pace(error: &Error) -> bool {

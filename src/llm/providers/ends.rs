@@ -90,11 +90,11 @@ pub(super) fn end(word: &str) -> Option<End> {
 
 /// The word that tells how an answer ended: a gateway's, or that of the provider behind it where the
 /// gateway calls an answer complete that is not. LiteLLM says `stop` for every word that it does not know. An end
-/// that says no more than that something was wrong counts only where the answer is `silent`.
+/// that is not specified counts only where the answer is `silent`: a gateway may have filled it in.
 pub(super) fn telling(own: String, native: String, silent: bool) -> String {
     let is_broken = match end(&native) {
         Some(Interrupted | ToolFault) => true,
-        Some(Fault) => silent,
+        Some(Fault) => silent || !native.eq_ignore_ascii_case("finish_reason_unspecified"),
         _ => false,
     };
     if is_broken && end(&own) == Some(Complete) {
@@ -127,10 +127,12 @@ mod tests {
         assert_eq!(word("stop", ""), "stop");
         assert_eq!(word("stop", "of the future"), "stop");
         assert_eq!(word("length", "error"), "length");
-        for fault in ["MALFORMED_RESPONSE", "FINISH_REASON_UNSPECIFIED"] {
-            assert_eq!(word("stop", fault), "stop");
+        let unspecified = "FINISH_REASON_UNSPECIFIED";
+        assert_eq!(word("stop", unspecified), "stop");
+        for fault in ["MALFORMED_RESPONSE", unspecified] {
             assert_eq!(telling("stop".into(), fault.into(), true), fault);
         }
+        assert_eq!(word("stop", "MALFORMED_RESPONSE"), "MALFORMED_RESPONSE");
         assert_eq!(word("content_filter", "OTHER"), "content_filter");
     }
 }
