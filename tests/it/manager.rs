@@ -152,6 +152,7 @@ fn a_worker_holds_each_provider_to_limits_of_its_own() {
     assert!(embeddings.fallbacks.is_empty(), "vectors of two models");
 }
 
+#[cfg(feature = "queue")]
 #[test]
 fn calls_of_a_worker_grow_with_the_slots_that_are_set() {
     let sim = good();
