@@ -190,6 +190,7 @@ struct Rows<'r> {
 }
 
 /// Whether a cell holds nothing: a formula may have made an empty text of it.
+#[cfg(any(feature = "parquet", feature = "queue", feature = "excel"))]
 fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
@@ -215,6 +216,7 @@ impl Rows<'_> {
     }
 
     /// Writes a row, with a value for each column; one with nothing in it is a blank line, as in a CSV file.
+    #[cfg(any(feature = "queue", feature = "excel"))]
     fn row(&mut self, values: &[Value]) -> Result<(), Error> {
         match values.iter().all(is_nothing) {
             true => self.blank(),
