@@ -28,7 +28,7 @@ const MAX_VECTORS: u64 = 64 << 20;
 /// The same of speech: 4096 characters last a quarter of an hour where they are read slowly.
 const MAX_SOUND: u64 = 64 << 20;
 
-/// A call as it would be sent, see [`Client::preview`](super::Client::preview).
+/// A call as it would be sent, see [`Client::preview`](crate::Client::preview).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CallPreview {
