@@ -92,7 +92,7 @@ impl<R: BufRead> Read for Frames<R> {
 
 /// How a frame begins (RFC 8878, section 3.1).
 enum Header {
-    /// One to skip, of so many bytes.
+    /// A frame to skip, with its length in bytes.
     Skipped(u64),
     Data {
         bytes: Vec<u8>,

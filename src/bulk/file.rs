@@ -165,7 +165,7 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    /// The first requests that would be sent, in the order of the input: so many at most, and of a stream none.
+    /// The first requests that would be sent, in the order of the input, up to the limit. A stream has none.
     ///
     /// # Errors
     /// If the input is no longer what was checked, or a file that a prompt names is not.

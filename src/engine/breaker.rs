@@ -409,7 +409,7 @@ impl Breaker {
         let failures = &self.since_answer;
         let (unreached, items, quiet, hung) = match call.detour {
             Detour::NextStep => (UNREACHED, ITEMS, NOTHING_BUT_FAILURES, HUNG),
-            // A slow provider is not waited for to become faster, and whoever waits for a reply that breaks off
+            // Waiting makes a slow provider no faster, and an item that waits for a reply that breaks off
             // would buy it again and again.
             Detour::Wait if error.timed_out() || error.kind() != ErrorKind::Transient => {
                 return false;

@@ -30,7 +30,7 @@ const MUCH_LESS: f64 = 0.5;
 const CHANGED: f64 = 1.15;
 /// Growth of slow start in each step.
 const FAST: f64 = 1.35;
-/// The pace changes after so long and so many calls.
+/// The least time and the least number of calls between two changes of the pace.
 const STEP: Duration = Duration::from_secs(1);
 const STEP_CALLS: u64 = 1;
 /// It grows only while calls are answered, the last one no longer ago than this, or than two calls are apart.
@@ -41,7 +41,7 @@ const TELLING: u64 = 10;
 const ENOUGH: u64 = 2;
 /// The part of the pace that calls make use of where the pace is what limits them.
 const USED: f64 = 0.9;
-/// After so many steps that were not used, something else limits calls.
+/// After this number of unused steps, something else limits calls.
 const UNUSED: u32 = 4;
 /// So many refusals in a row of less than this part of a rate that was accepted have nothing to do with the pace.
 const IN_VAIN: u32 = 4;
@@ -450,7 +450,7 @@ mod tests {
         Time::from_nanos(ms * 1_000_000)
     }
 
-    /// A provider that lets in so many calls a second, one at a time, and takes 50 ms for each answer.
+    /// A provider that accepts `rate` calls a second, one at a time, and takes 50 ms for each answer.
     struct Provider {
         rate: f64,
         level: f64,
@@ -466,7 +466,7 @@ mod tests {
             }
         }
 
-        /// Calls that were accepted and refused within so many seconds.
+        /// Calls that were accepted and refused within `seconds`.
         fn run(&mut self, pace: &mut Pace, seconds: u64) -> (u64, u64) {
             let (mut accepted, mut refused) = (0, 0);
             for _ in 0..seconds * 1000 {

@@ -339,7 +339,7 @@ fn an_outage_is_waited_out_where_no_other_provider_can_be_asked() {
                 late <= Duration::from_secs(9),
                 "{name}, {concurrency}: {late:?}"
             );
-            // Twenty failures, whoever was in flight then, and one call for each probe.
+            // Twenty failures, the calls that were in flight then, and one call for each probe.
             let in_vain = ended.calls - items;
             let most = 30 + 2 * concurrency;
             assert!(
@@ -590,7 +590,7 @@ fn what_concerns_all_ends_the_run_after_the_calls_in_flight() {
 
 #[test]
 fn a_proxy_that_limits_requests_costs_no_item_its_tries() {
-    // As nginx does it: so many a second, and five more at once.
+    // As nginx does it: a rate per second, and a burst of five.
     let (rate, burst) = (40.0, 5.0);
     let bucket = Cell::new((Time::ZERO, burst));
     let refused = Cell::new(0);

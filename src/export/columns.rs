@@ -128,7 +128,7 @@ pub(super) struct ColumnsSeen {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum IdColumn {
-    /// It holds the same, as far as there are rows.
+    /// It holds the same id in every row, or there are no rows.
     #[default]
     Same,
     /// The item's id was made of it (`a#2`), or in its place where it is empty.

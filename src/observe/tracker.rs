@@ -68,7 +68,7 @@ impl Pace {
     }
 }
 
-/// Whether so many settled items say when the rest will have ended.
+/// Whether enough items are settled to estimate when the rest will end.
 pub(crate) fn is_enough(settled: u64, left: u64) -> bool {
     settled >= ENOUGH.min((settled.saturating_add(left)).div_ceil(2))
 }

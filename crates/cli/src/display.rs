@@ -216,7 +216,7 @@ pub fn times(progress: &Progress, eta: Option<Duration>) -> impl Iterator<Item =
     [elapsed].into_iter().chain(left)
 }
 
-/// The parts in a line of so many columns. What is too long would be cut at its end, where half a number passes for a
+/// The parts in a line of `room` columns. What is too long would be cut at its end, where half a number passes for a
 /// whole one: less important parts are left out first.
 pub fn fitted(mut parts: Vec<Part>, room: usize) -> String {
     loop {

@@ -12,7 +12,7 @@ use super::super::quota::QuotaId;
 use super::super::work::{Settled, Ticket, Work};
 use super::{Dispatcher, LOOK_AGAIN, SOON, StopReason};
 
-/// Of so many items the one that probes a provider is chosen.
+/// The item that probes a provider is chosen among this many.
 const CHOICE: usize = 16;
 /// Which item probes a provider that is unavailable changes.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);

@@ -294,7 +294,7 @@ struct Choice<'b> {
     /// As it came: the probabilities of a long answer are more values than anything else in a reply.
     #[serde(borrow)]
     logprobs: Option<&'b RawValue>,
-    /// Of OpenRouter: the word of whoever it has passed the call on to, and the failure of that one.
+    /// OpenRouter: the finish reason of the provider behind it, and that provider's failure.
     #[serde(default, deserialize_with = "bounded::field")]
     native_finish_reason: Option<Value>,
     #[serde(default, deserialize_with = "bounded::field")]

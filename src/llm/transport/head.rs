@@ -147,7 +147,7 @@ fn shortened(head: &[u8]) -> (LargeHead, Vec<u8>) {
         headers: HeaderMap::new(),
         whole: head.len() <= MOST_BYTES,
     };
-    // The version and the status, of which HTTP fixes the places.
+    // HTTP fixes the places of the version and the status.
     let mut short = head[..head.len().min(12)].to_vec();
     short.extend_from_slice(b" \r\n");
     let mut read = 0;

@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::Cli;
 
-/// Commands of which every flag has a variable.
+/// Commands whose flags all have a variable.
 const COMMANDS: [&str; 3] = ["run", "work", "serve"];
 /// The flag that has one with every command: they must find the same queue.
 const EVERYWHERE: &str = "data-dir";

@@ -148,7 +148,7 @@ fn a_provider_that_is_not_asked_again_is_named() {
     );
 }
 
-/// An account that runs dry after so many answers, in whichever of two dialects: its address, and how
+/// An account that runs dry after `answers` answers, in one of two dialects: its address, and how
 /// often it was called.
 fn runs_dry(
     answers: usize,
