@@ -28,15 +28,17 @@ fn times(log: &str) -> Vec<(f64, f64)> {
 
 #[test]
 #[ignore = "takes ten seconds"]
-fn two_hundred_commands_start_at_the_pace_that_was_asked_for() {
+fn two_hundred_commands_start_no_faster_than_was_asked_for() {
     let _alone = ALONE.lock();
     let desk = Desk::new();
     desk.write("jobs.txt", "true\n".repeat(200));
     desk.plain("exec jobs.txt -q --rate 20/s --joblog log")
         .expect(0);
     let times = times(&desk.read("log"));
+    // A busy machine may start them late, never early; that the whole rate is used is told by a virtual clock:
+    // `a_given_rate_is_used_whole_and_never_exceeded`.
     let rate = 199.0 / (times[199].0 - times[0].0);
-    assert!((19.0..=21.0).contains(&rate), "{rate}");
+    assert!(rate <= 21.0, "{rate}");
     // Without bursts: no second has more than a start beyond the rate.
     for (at, (start, _)) in times.iter().enumerate() {
         let within = times[at..]
