@@ -424,6 +424,9 @@ impl<'a> FileRun<'a> {
                 let tally = Tally::new(None, route.clock_ref().now()).by(route.providers());
                 let runner = |ticket: &Ticket<Pack<ListItem<StreamItem>>>, ctx: &Context| {
                     let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
+                    if let Some(why) = tasks.iter().find_map(|task| task.request.unsent.clone()) {
+                        return why.into();
+                    }
                     let requests = tasks.iter().map(|task| &task.request.request);
                     let requests: Vec<_> = requests.collect();
                     call_for_lines(

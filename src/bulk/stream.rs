@@ -11,7 +11,7 @@ use crate::base::thread::spawn;
 use crate::engine::feeder::Feeder;
 use crate::llm::request::Request;
 
-use super::input::{EarlierResult, StreamLines, hash_prefix, renamed};
+use super::input::{EarlierResult, StreamLines, StreamedItem, hash_prefix, renamed};
 use super::lines::{Identified, Named};
 use super::list::Item;
 use super::options::FileRunOptions;
@@ -23,6 +23,8 @@ use super::results::{PreviousLine, ResultsFile};
 pub(crate) struct StreamItem {
     pub request: Request,
     pub named: Named,
+    /// Why it is not sent.
+    pub unsent: Option<Error>,
     supersedes: bool,
 }
 
@@ -219,7 +221,7 @@ struct Lines<R> {
 impl<R: Read> Lines<R> {
     fn next(&mut self) -> Result<Option<StreamItem>, Error> {
         while self.left > 0 {
-            let Some(item) = self.stream.next()? else {
+            let Some(StreamedItem { item, unsent }) = self.stream.next()? else {
                 return Ok(None);
             };
             let id = item.request.id.clone().unwrap_or_default();
@@ -257,6 +259,7 @@ impl<R: Read> Lines<R> {
                     input: request.input.clone(),
                 },
                 request,
+                unsent,
                 supersedes,
             }));
         }

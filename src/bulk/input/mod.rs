@@ -68,7 +68,7 @@ pub(crate) use parse::parse_alone;
 #[cfg(feature = "queue")]
 pub(crate) use queued::Fit;
 pub(crate) use source::{Origin, Source};
-pub(crate) use stream::{StreamLines, first_checked};
+pub(crate) use stream::{StreamLines, StreamedItem, first_checked};
 pub(crate) use template::Template;
 
 use crate::llm::params::ResponseFormat;

@@ -11,10 +11,10 @@ use super::fault::{Fault, InputError, utf8};
 use super::file::Item;
 use super::id::{ItemId, RecordId, prefix};
 use super::keep::{self, MissingFields};
-use super::parse::{Asked, parse_record};
+use super::parse::{Asked, bad_row, parse_record};
 use super::rows::{MAX_RECORD_BYTES, is_blank, without_bom};
 use super::{Form, Nulls, Settings};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex, of_sample};
 use crate::llm::request::Request;
@@ -80,10 +80,24 @@ impl StreamChecker {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(Fault::new("a line of more than 64 MiB", "at most 64 MiB"));
         }
-        let Asked {
-            mut request,
-            samples,
-        } = parse_record(self.form, None, bytes, &self.settings, &self.root)?;
+        let parsed = parse_record(self.form, None, bytes, &self.settings, &self.root);
+        let (mut request, samples, digest, null) = match parsed {
+            Ok(Asked { request, samples }) => {
+                let digest = digest(&request);
+                (request, samples, digest, None)
+            }
+            Err(fault) if fault.of_null && self.settings.nulls == Nulls::Fail => {
+                let (id, digest) = bad_row(self.form, None, bytes, &self.settings);
+                let task = self.settings.task;
+                let request = Request {
+                    id,
+                    task,
+                    ..Request::default()
+                };
+                (request, 1, digest, Some(fault))
+            }
+            Err(fault) => return Err(fault),
+        };
         if self.settings.keep.is_on() {
             // A stream has no end to wait for: the first line tells whether a name is misspelt.
             if !std::mem::replace(&mut self.has_kept, true) {
@@ -94,7 +108,7 @@ impl StreamChecker {
             let text = utf8(without_bom(bytes))?;
             request.input = keep::bounded(keep::of_line(text, &self.settings))?;
         }
-        let digest = digest(&request);
+        let line_number = line;
         let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);
         let (id, match_line) = match request.id.take() {
             Some(id) => (id, line),
@@ -107,11 +121,16 @@ impl StreamChecker {
             }
         }
         request.id = Some(id);
+        let unsent = null.map(|fault| {
+            let why = InputError::at(&self.name, line_number, fault).to_string();
+            Error::new(ErrorKind::Invalid, why).with_sent(Sent::No)
+        });
         Ok(Samples {
             request,
             digest,
             samples,
             given: 0,
+            unsent,
         })
     }
 
@@ -171,12 +190,21 @@ pub(crate) struct Samples {
     digest: [u8; 32],
     samples: u32,
     given: u32,
+    unsent: Option<Error>,
+}
+
+/// An item of a stream.
+#[derive(Debug)]
+pub(crate) struct StreamedItem {
+    pub(crate) item: Item,
+    /// Why it is not sent: it fails alone, and the stream goes on.
+    pub(crate) unsent: Option<Error>,
 }
 
 impl Iterator for Samples {
-    type Item = Item;
+    type Item = StreamedItem;
 
-    fn next(&mut self) -> Option<Item> {
+    fn next(&mut self) -> Option<StreamedItem> {
         if self.given == self.samples {
             return None;
         }
@@ -191,9 +219,12 @@ impl Iterator for Samples {
             request.sample = self.given;
             digest = of_sample(digest, self.given);
         }
-        Some(Item {
-            request,
-            request_hash: hex(&digest),
+        Some(StreamedItem {
+            item: Item {
+                request,
+                request_hash: hex(&digest),
+            },
+            unsent: self.unsent.clone(),
         })
     }
 }
@@ -253,7 +284,7 @@ impl<R: Read> StreamLines<R> {
     }
 
     /// The next item; none at the end. After an error nothing more must be taken.
-    pub(crate) fn next(&mut self) -> Result<Option<Item>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<StreamedItem>, Error> {
         if let Some(item) = self.samples.as_mut().and_then(Samples::next) {
             return Ok(Some(item));
         }

@@ -370,6 +370,27 @@ fn a_null_fails_its_row_alone_or_is_left_out_or_empty() {
         lines.as_bytes(),
     );
     assert_eq!(results(&ended.expect(0).stdout).len(), 1);
+    // A pipe has read on by then; it ends no sooner than a file does.
+    let rows = "{\"n\":1}\n{\"id\":\"b\",\"n\":null}\n{\"n\":2}\n";
+    for task in ["", " --task embed --model e"] {
+        let before = sim.stats().calls;
+        let words = format!("- --template {{{{n}}}} -j 1{task}");
+        let ended = fed(&desk, &sim, &words, rows.as_bytes()).expect(3);
+        let lines = results(&ended.stdout);
+        assert_eq!(lines.len(), 3);
+        let failed: Vec<_> = lines
+            .iter()
+            .filter(|line| line["success"] == false)
+            .collect();
+        assert_eq!(failed.len(), 1);
+        assert_eq!(
+            (&failed[0]["id"], &failed[0]["attempts"]),
+            (&"b".into(), &0.into())
+        );
+        let why = failed[0]["error"]["message"].as_str().unwrap();
+        assert!(why.contains(":2: found null in \"n\""), "{why}");
+        assert!(sim.stats().calls - before <= 2);
+    }
 }
 
 #[test]
