@@ -1,15 +1,21 @@
 //! Templates that do more than put fields in: conditions, loops, filters. Numbers and booleans are values there, and
 //! every comparison is checked.
 
+use std::io;
+
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::cells::Field;
 use super::expression_compare as compare;
 use super::expression_rewrite::{Binding, Rewritten};
+use super::rows::MAX_RECORD_BYTES;
 
 /// The name of the only template of an environment. Without an extension nothing is escaped.
 const NAME: &str = "template";
+
+/// Instructions that a template may carry out for one row: about a second in a debug build.
+const FUEL: u64 = 2_000_000;
 
 /// A template in the language of Jinja.
 #[derive(Debug, Clone)]
@@ -46,6 +52,7 @@ impl Expression {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         // A text that ends in a line end is a prompt that does.
         environment.set_keep_trailing_newline(true);
+        environment.set_fuel(Some(FUEL));
         // Errors are about the text as it was written.
         let written = environment.template_from_named_str(NAME, text);
         written.map(drop).map_err(|error| shown(&error))?;
@@ -96,7 +103,28 @@ impl Expression {
             .environment
             .get_template(NAME)
             .map_err(|error| shown(&error))?;
-        template.render(values).map_err(|error| shown(&error))
+        let mut prompt = Bounded(Vec::new());
+        template
+            .render_captured_to(values, &mut prompt)
+            .map_err(|error| shown(&error))?;
+        String::from_utf8(prompt.0).map_err(|error| error.to_string())
+    }
+}
+
+/// A prompt may be as long as a record, since a loop can make one of any length.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_RECORD_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -131,6 +159,14 @@ fn shown(error: &minijinja::Error) -> String {
         .line()
         .map_or_else(String::new, |line| format!("'s line {line}"));
     match (error.kind(), what.split_once("; expected ")) {
+        (ErrorKind::OutOfFuel, _) => format!(
+            "found more than {FUEL} steps of the template{line} for one row; expected a loop that ends sooner"
+        ),
+        (ErrorKind::WriteFailure, _) => {
+            format!(
+                "found a prompt of more than 64 MiB (the template{line}); expected at most 64 MiB"
+            )
+        }
         (_, Some((found, expected))) => {
             format!("found {found} (the template{line}); expected {expected}")
         }
@@ -256,6 +292,25 @@ mod tests {
         assert_eq!(
             render("{% if lines == none %}x{% else %}y{% endif %}").unwrap(),
             "y"
+        );
+    }
+
+    #[test]
+    fn loops_without_an_end_and_prompts_without_measure_are_refused() {
+        let error = render(
+            "{{ content }}{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
+        );
+        let error = error.unwrap_err();
+        assert!(
+            error.contains("2000000 steps") && error.contains("; expected a loop that ends sooner"),
+            "{error}"
+        );
+        let error =
+            render("{{ content|upper }}{% for a in range(9) %}{{ 'x' * 9000000 }}{% endfor %}");
+        let error = error.unwrap_err();
+        assert!(
+            error.contains("found a prompt of more than 64 MiB"),
+            "{error}"
         );
     }
 
