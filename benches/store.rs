@@ -1,14 +1,13 @@
 //! What the queue's store costs: adding jobs, a claim with its settling, the whole life of a job, and
 //! one job more beside very many, some of which are backed off.
 
+use batchwright::unstable::{ClaimStore, EnqueueStore, ResultStore};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use batchwright::progress::Timestamp;
 use batchwright::queue::{SqliteOptions, SqliteStore};
-use batchwright::unstable::{
-    ClaimOutcome, ClaimRequest, ClaimedJob, JobStore, Settlement, WorkerId,
-};
+use batchwright::unstable::{ClaimOutcome, ClaimRequest, ClaimedJob, Settlement, WorkerId};
 use batchwright::{Job, ProcessId};
 use criterion::measurement::WallTime;
 use criterion::{

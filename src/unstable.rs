@@ -8,7 +8,7 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobStore`] | the database of jobs | [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
+    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
 )]
 
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
@@ -24,6 +24,7 @@ pub use crate::llm::transport::{
 pub use crate::queue::job::JobParts;
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
-    BatchFill, BatchNo, ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, ConsumerLock, JobStore,
-    MAX_CRASHES, SUSPECT_CRASHES, Settlement, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
+    BatchFill, BatchNo, BatchStore, ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob,
+    ConsumerLock, EnqueueStore, JobStore, MAX_CRASHES, ResultStore, SUSPECT_CRASHES, Settlement,
+    StoreDatabase, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };

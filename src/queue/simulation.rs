@@ -4,6 +4,7 @@
 //! `SIMULATION_SEED=n cargo test queue::simulation` replays one schedule; of `SIMULATION_SEEDS=n` it
 //! runs one in 250: each opens a database several times.
 
+use crate::queue::store::{ClaimStore, EnqueueStore, ResultStore, StoreDatabase};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 //! With a new schema, keep one of it: `KEEP=$PWD/tests/data/llm_jobs_v4.db cargo test --test it
 //! a_database_of_now`, and add it to the released ones.
 
+use batchwright::unstable::{BatchStore, ClaimStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

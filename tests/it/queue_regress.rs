@@ -12,8 +12,8 @@ use batchwright::queue::{
 };
 use batchwright::testing::ScriptedClient;
 use batchwright::unstable::{
-    BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, JobStore, Settlement, StoredBatch,
-    WaitingJobs, WorkSignal, WorkerId,
+    BatchFill, BatchNo, BatchStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, EnqueueStore,
+    ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };
 use batchwright::{
     Context, Error, ErrorKind, Extract, Handler, Job, JobId, JobQueue, Limits, LlmClient,
@@ -29,11 +29,37 @@ struct Watched {
     full: AtomicBool,
 }
 
-impl JobStore for Watched {
-    fn dead_workers(&self) -> Result<Vec<batchwright::unstable::WorkerId>, Error> {
-        self.inner.dead_workers()
+impl StoreDatabase for Watched {
+    fn location(&self) -> String {
+        self.inner.location()
     }
 
+    fn id(&self) -> Result<String, Error> {
+        self.inner.id()
+    }
+
+    fn folder(&self) -> std::path::PathBuf {
+        self.inner.folder()
+    }
+
+    fn version(&self) -> Result<u64, Error> {
+        self.inner.version()
+    }
+
+    fn on_work(&self, wake: Weak<WorkSignal>) {
+        self.inner.on_work(wake);
+    }
+
+    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
+        self.inner.check(now)
+    }
+
+    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
+        self.inner.maintain(now)
+    }
+}
+
+impl EnqueueStore for Watched {
     fn insert_described(
         &self,
         process: ProcessId,
@@ -45,12 +71,11 @@ impl JobStore for Watched {
         self.inner
             .insert_described(process, info, jobs, sealed, now)
     }
-    fn location(&self) -> String {
-        self.inner.location()
+
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        self.inner.seal(process, now)
     }
-    fn id(&self) -> Result<String, Error> {
-        self.inner.id()
-    }
+
     fn describe(
         &self,
         process: ProcessId,
@@ -59,21 +84,23 @@ impl JobStore for Watched {
     ) -> Result<bool, Error> {
         self.inner.describe(process, info, now)
     }
-    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
-        self.inner.seal(process, now)
-    }
+
     fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
         self.inner.process(process)
     }
+
     fn processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.inner.processes()
     }
+
     fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
         self.inner.changed_processes(since)
     }
+
     fn process_ids(&self) -> Result<std::collections::HashSet<ProcessId>, Error> {
         self.inner.process_ids()
     }
+
     fn newest_processes(
         &self,
         before: Option<u64>,
@@ -81,12 +108,30 @@ impl JobStore for Watched {
     ) -> Result<Vec<(u64, ProcessState)>, Error> {
         self.inner.newest_processes(before, most)
     }
+
     fn totals(&self) -> Result<QueueTotals, Error> {
         self.inner.totals()
     }
+
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         self.inner.job(job)
     }
+
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<JobSummary>, Error> {
+        self.inner.items(process, after, most)
+    }
+
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.inner.waiting_by_priority()
+    }
+}
+
+impl ResultStore for Watched {
     fn peek(
         &self,
         process: ProcessId,
@@ -96,24 +141,37 @@ impl JobStore for Watched {
     ) -> Result<Vec<DeliveredResult>, Error> {
         self.inner.peek(process, after, most, bytes)
     }
+
     fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
         self.inner.ack(receipts, now)
     }
+
     fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.inner.cancel(process, now)
     }
+
+    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
+        self.inner.cancel_jobs(jobs, now)
+    }
+
     fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.inner.retry_failed(process, now)
     }
+
     fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
         self.inner.delete(process, now)
     }
+}
+
+impl ClaimStore for Watched {
     fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
         self.inner.register_worker(now)
     }
+
     fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         self.inner.unregister_worker(worker, now)
     }
+
     fn claim(
         &self,
         worker: WorkerId,
@@ -123,15 +181,22 @@ impl JobStore for Watched {
         self.claims.fetch_add(1, Ordering::SeqCst);
         self.inner.claim(worker, wanted, now)
     }
+
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
         match self.full.load(Ordering::SeqCst) {
             true => Err(Error::new(ErrorKind::Transient, "the disk is full")),
             false => self.inner.settle(ends, now),
         }
     }
+
+    fn dead_workers(&self) -> Result<Vec<batchwright::unstable::WorkerId>, Error> {
+        self.inner.dead_workers()
+    }
+
     fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         self.inner.reclaim(now)
     }
+
     fn pull_due_times(
         &self,
         worker: WorkerId,
@@ -141,6 +206,9 @@ impl JobStore for Watched {
     ) -> Result<u64, Error> {
         self.inner.pull_due_times(worker, back, longest, now)
     }
+}
+
+impl BatchStore for Watched {
     fn waiting_jobs(
         &self,
         kind: &str,
@@ -149,9 +217,7 @@ impl JobStore for Watched {
     ) -> Result<Vec<WaitingJobs>, Error> {
         self.inner.waiting_jobs(kind, processes, now)
     }
-    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
-        self.inner.waiting_by_priority()
-    }
+
     fn open_batch(
         &self,
         worker: WorkerId,
@@ -162,6 +228,7 @@ impl JobStore for Watched {
     ) -> Result<BatchNo, Error> {
         self.inner.open_batch(worker, process, lane, record, now)
     }
+
     fn fill_batch(
         &self,
         worker: WorkerId,
@@ -174,6 +241,7 @@ impl JobStore for Watched {
         self.inner
             .fill_batch(worker, batch, after, most, bytes, now)
     }
+
     fn batch_jobs(
         &self,
         batch: BatchNo,
@@ -183,9 +251,11 @@ impl JobStore for Watched {
     ) -> Result<Vec<ClaimedJob>, Error> {
         self.inner.batch_jobs(batch, after, most, bytes)
     }
+
     fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
         self.inner.batch_jobs_by(batch, numbers)
     }
+
     fn save_batch(
         &self,
         worker: WorkerId,
@@ -195,18 +265,7 @@ impl JobStore for Watched {
     ) -> Result<(), Error> {
         self.inner.save_batch(worker, batch, record, now)
     }
-    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
-        self.inner.batches(process)
-    }
-    fn adopt_batches(
-        &self,
-        worker: WorkerId,
-        mine: &mut dyn FnMut(&StoredBatch) -> bool,
-        processes: &[ProcessId],
-        now: Timestamp,
-    ) -> Result<Vec<StoredBatch>, Error> {
-        self.inner.adopt_batches(worker, mine, processes, now)
-    }
+
     fn split_batch(
         &self,
         worker: WorkerId,
@@ -219,6 +278,7 @@ impl JobStore for Watched {
         self.inner
             .split_batch(worker, batch, at, new_record, old_record, now)
     }
+
     fn give_back(
         &self,
         worker: WorkerId,
@@ -229,35 +289,23 @@ impl JobStore for Watched {
     ) -> Result<u64, Error> {
         self.inner.give_back(worker, batch, after, due, now)
     }
+
     fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
         self.inner.close_batch(worker, batch, now)
     }
-    fn items(
-        &self,
-        process: ProcessId,
-        after: Option<JobId>,
-        most: usize,
-    ) -> Result<Vec<JobSummary>, Error> {
-        self.inner.items(process, after, most)
-    }
-    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
-        self.inner.cancel_jobs(jobs, now)
-    }
-    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
-        self.inner.maintain(now)
-    }
-    fn folder(&self) -> std::path::PathBuf {
-        self.inner.folder()
+
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
+        self.inner.batches(process)
     }
 
-    fn version(&self) -> Result<u64, Error> {
-        self.inner.version()
-    }
-    fn on_work(&self, wake: Weak<WorkSignal>) {
-        self.inner.on_work(wake);
-    }
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
-        self.inner.check(now)
+    fn adopt_batches(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
+        processes: &[ProcessId],
+        now: Timestamp,
+    ) -> Result<Vec<StoredBatch>, Error> {
+        self.inner.adopt_batches(worker, mine, processes, now)
     }
 }
 

@@ -204,6 +204,7 @@ mod tests {
     use crate::llm::batch::BatchStage;
     use crate::queue::batch::tests::fake_provider::FakeClient;
     use crate::queue::batch::tests::harness::{Harness, ScriptedClient};
+    use crate::queue::store::{BatchStore, ClaimStore};
 
     fn rotated(harness: &Harness) -> Arc<ScriptedClient> {
         let client = Arc::new(ScriptedClient {

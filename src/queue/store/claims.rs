@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -10,7 +11,56 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::engine::time_split::TimeSplit;
-use crate::queue::job::{JobReceipt, Spent};
+use crate::queue::job::{JobReceipt, ProcessState, Spent};
+
+/// Workers and their claims. A part of [`JobStore`](super::JobStore).
+pub trait ClaimStore: Send + Sync {
+    /// Registers a worker: its claims and batches last until it is
+    /// [unregistered](Self::unregister_worker) or its process ends.
+    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error>;
+
+    /// Takes a worker off the list. What it still had goes back as if it had never been claimed; its
+    /// batches, with the jobs in them, are nobody's from now on.
+    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error>;
+
+    /// Gives a worker jobs that are due: highest priority first, oldest first within one, in the order of
+    /// their keys where they came due together. Of each eight jobs that a worker is given, one is the oldest
+    /// due of any priority. A job lost [twice](super::SUSPECT_CRASHES) is given alone, and while one is next, nothing
+    /// is given behind it. An error for a worker that is on no list.
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error>;
+
+    /// Records ends of jobs that run or are in a batch, all in one transaction. A success counts while its
+    /// job has not ended; any other end only if its claim is the last one. An end that does not count is no
+    /// error. Returns the processes that changed, as they are now.
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error>;
+
+    /// The workers on the list whose process has died. What they had is theirs until it is
+    /// [given back](Self::reclaim).
+    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error>;
+
+    /// Gives back what workers had whose process has died; their batches, with the jobs in them, are
+    /// nobody's from now on. A job that was lost for the
+    /// [fifth](super::MAX_CRASHES) time fails as [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead.
+    /// Returns how many jobs were affected.
+    fn reclaim(&self, now: Timestamp) -> Result<u64, Error>;
+
+    /// Pulls due times nearer that lie ahead because the clock was set back, by `back` while this worker
+    /// watched. What was never put off, and has been enqueued at a time that is still to come, is due now.
+    /// What was put off comes due `back` sooner, and after `longest` at the latest. Of all workers on the
+    /// list the oldest alone takes `back` into account: once is enough. Returns how many were changed.
+    fn pull_due_times(
+        &self,
+        worker: WorkerId,
+        back: Duration,
+        longest: Duration,
+        now: Timestamp,
+    ) -> Result<u64, Error>;
+}
 
 /// What shares a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

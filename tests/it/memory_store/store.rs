@@ -11,8 +11,9 @@ use batchwright::queue::{
     ProcessInfo, ProcessState, QueueTotals, Severity,
 };
 use batchwright::unstable::{
-    BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, ConsumerLock, JobStore, Settlement,
-    StoredBatch, WaitingJobs, WorkSignal, WorkerId,
+    BatchFill, BatchNo, BatchStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock,
+    EnqueueStore, ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal,
+    WorkerId,
 };
 use batchwright::{Error, ErrorKind, Job, JobId, ProcessId};
 use parking_lot::{Mutex, MutexGuard};
@@ -102,7 +103,7 @@ impl Drop for Unlock {
     }
 }
 
-impl JobStore for MemoryStore {
+impl StoreDatabase for MemoryStore {
     fn location(&self) -> String {
         "memory".to_owned()
     }
@@ -152,6 +153,12 @@ impl JobStore for MemoryStore {
         Ok(found)
     }
 
+    fn maintain(&self, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+}
+
+impl EnqueueStore for MemoryStore {
     fn insert_described(
         &self,
         process: ProcessId,
@@ -321,6 +328,12 @@ impl JobStore for MemoryStore {
         Ok(lanes.into_iter().collect())
     }
 
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        Ok(self.look().waiting_by_priority())
+    }
+}
+
+impl ResultStore for MemoryStore {
     fn peek(
         &self,
         process: ProcessId,
@@ -463,7 +476,9 @@ impl JobStore for MemoryStore {
         data.wake_parents(now);
         Ok(deleted)
     }
+}
 
+impl ClaimStore for MemoryStore {
     fn register_worker(&self, _: Timestamp) -> Result<WorkerId, Error> {
         let mut data = self.change();
         let id = WorkerId(data.next());
@@ -484,6 +499,21 @@ impl JobStore for MemoryStore {
         Ok(())
     }
 
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
+        self.change().claim(worker, wanted, now)
+    }
+
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        let settled = self.change().settle(ends, now);
+        self.wake();
+        settled
+    }
+
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
         let data = self.look();
         let dead = data.workers.iter().filter(|(_, worker)| worker.is_dead);
@@ -501,21 +531,6 @@ impl JobStore for MemoryStore {
         Ok(affected)
     }
 
-    fn claim(
-        &self,
-        worker: WorkerId,
-        wanted: ClaimRequest<'_>,
-        now: Timestamp,
-    ) -> Result<ClaimReply, Error> {
-        self.change().claim(worker, wanted, now)
-    }
-
-    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        let settled = self.change().settle(ends, now);
-        self.wake();
-        settled
-    }
-
     fn pull_due_times(
         &self,
         worker: WorkerId,
@@ -525,7 +540,9 @@ impl JobStore for MemoryStore {
     ) -> Result<u64, Error> {
         self.change().pull_due_times(worker, back, longest, now)
     }
+}
 
+impl BatchStore for MemoryStore {
     fn waiting_jobs(
         &self,
         kind: &str,
@@ -533,10 +550,6 @@ impl JobStore for MemoryStore {
         now: Timestamp,
     ) -> Result<Vec<WaitingJobs>, Error> {
         self.look().waiting_jobs(kind, processes, now)
-    }
-
-    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
-        Ok(self.look().waiting_by_priority())
     }
 
     fn open_batch(
@@ -652,10 +665,6 @@ impl JobStore for MemoryStore {
             data.stored(batch.no)
         });
         Ok(taken.collect())
-    }
-
-    fn maintain(&self, _: Timestamp) -> Result<bool, Error> {
-        Ok(false)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Single orders of events that the seeded schedules do not make: servers that lie, files that go,
 //! calls that fail for good, and what is done elsewhere meanwhile.
 
+use crate::queue::store::{BatchStore, ClaimStore, ResultStore, StoreDatabase};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,6 @@ use crate::llm::batch::{
     BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
     BatchState, BatchStatus,
 };
-use crate::queue::store::JobStore;
 
 use super::super::overview::Counts;
 use super::fake_provider::{FakeClient, seconds};

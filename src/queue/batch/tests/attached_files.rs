@@ -1,5 +1,6 @@
 //! Batches of prompts that name files: how many go into one, and when the files are read.
 
+use crate::queue::store::BatchStore;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,6 @@ use parking_lot::Mutex;
 use crate::client::Part;
 use crate::llm::batch::BatchLimits;
 use crate::llm::request::{Message, Request, Role};
-use crate::queue::store::JobStore;
 
 use super::harness::{Harness, ScriptedClient};
 

@@ -1,6 +1,7 @@
 //! What tests of the poller work on: a store, a fake provider whose client can be made to answer otherwise, and
 //! the time.
 
+use crate::queue::store::{BatchStore, ClaimStore, EnqueueStore, StoreDatabase};
 use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ use crate::queue::job::{COMPLETION_KIND, Job, JobCounts};
 use crate::queue::kind::Kind;
 use crate::queue::kinds::Kinds;
 use crate::queue::settings::WorkerSettings;
+use crate::queue::store::WorkerId;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::queue::store::{JobStore, WorkerId};
 use crate::testing::ManualClock;
 
 use super::super::context::BatchContext;

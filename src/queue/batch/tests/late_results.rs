@@ -1,6 +1,7 @@
 //! Results that a batch which has ended does not give out, or not all of them: asked for ever more
 //! rarely, held, and never failed or bought again.
 
+use crate::queue::store::{BatchStore, ClaimStore, ResultStore, StoreDatabase};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,6 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::id::ProcessId;
 use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
 use crate::llm::request::Request;
-use crate::queue::store::JobStore;
 
 use super::super::info::BatchInfo;
 use super::super::poller::Poller;

@@ -1,9 +1,9 @@
 //! Batches that an earlier version has left in the store: this one goes on with them, and buys nothing again.
 
+use crate::queue::store::{BatchStore, ClaimStore};
 use serde_json::{Value, json};
 
 use crate::base::clock::Clock;
-use crate::queue::store::JobStore;
 
 use super::harness::Harness;
 

@@ -5,6 +5,7 @@
 //!
 //! `SIMULATION_SEED=n cargo test --lib batch::tests::simulation` replays one schedule.
 
+use crate::queue::store::{BatchStore, ClaimStore, EnqueueStore, ResultStore, StoreDatabase};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,6 @@ use crate::llm::request::Request;
 use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::kinds::Kinds;
 use crate::queue::simulation::check_time;
-use crate::queue::store::JobStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::testing::ManualClock;
 

@@ -1,6 +1,7 @@
 //! Batches of which nobody knows whether they are there, or whose they are: created without a reply,
 //! presumed by size and time, or listed late.
 
+use crate::queue::store::{BatchStore, ResultStore};
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
@@ -10,7 +11,6 @@ use crate::base::id::ProcessId;
 use crate::llm::batch::{
     BatchClient, BatchInput, BatchIntent, BatchStage, BatchState, BatchStatus,
 };
-use crate::queue::store::JobStore;
 
 use super::super::info::BatchInfo;
 use super::fake_provider::{FakeClient, seconds};

@@ -1,6 +1,7 @@
 //! What becomes of batches when the store cannot be written for a while: they stay with their worker,
 //! nothing is lost or bought twice, and whoever ends when all is done does not end.
 
+use crate::queue::store::{BatchStore, ClaimStore};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::jitter::Jitter;
-use crate::queue::store::{JobStore, WorkerId};
+use crate::queue::store::WorkerId;
 
 use super::fake_provider::{Random, seconds};
 use super::harness::Harness;

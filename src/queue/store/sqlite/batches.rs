@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::queue::store::{BatchNo, JobLane, StoredBatch, WorkerId};
+use crate::queue::store::{
+    BatchFill, BatchNo, BatchStore, ClaimedJob, JobLane, StoredBatch, WaitingJobs, WorkerId,
+};
 
 use super::SqliteStore;
 use super::claim::known;
@@ -197,5 +199,105 @@ impl SqliteStore {
             created_at: Timestamp(row.get(6)?),
             jobs: count(row.get(7)?),
         })
+    }
+}
+
+impl BatchStore for SqliteStore {
+    fn waiting_jobs(
+        &self,
+        kind: &str,
+        processes: &[ProcessId],
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error> {
+        self.read_waiting(kind, processes, now)
+    }
+
+    fn open_batch(
+        &self,
+        worker: WorkerId,
+        process: ProcessId,
+        lane: &JobLane,
+        record: &str,
+        now: Timestamp,
+    ) -> Result<BatchNo, Error> {
+        self.add_batch(worker, process, lane, record, now)
+    }
+
+    fn fill_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: u64,
+        now: Timestamp,
+    ) -> Result<BatchFill, Error> {
+        self.load_batch(worker, batch, after, (most, bytes), now)
+    }
+
+    fn batch_jobs(
+        &self,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        self.read_batch_jobs(batch, after, most, bytes)
+    }
+
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
+        self.find_batch_jobs(batch, numbers)
+    }
+
+    fn save_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        record: &str,
+        _now: Timestamp,
+    ) -> Result<(), Error> {
+        self.write_record(worker, batch, record)
+    }
+
+    fn split_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        at: i64,
+        new_record: &str,
+        old_record: &str,
+        now: Timestamp,
+    ) -> Result<BatchNo, Error> {
+        self.divide_batch(worker, batch, at, (new_record, old_record), now)
+    }
+
+    fn give_back(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.empty_batch(worker, batch, after, due, false, now)
+    }
+
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
+        self.empty_batch(worker, batch, None, None, true, now)
+            .map(drop)
+    }
+
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
+        self.read_batches(process)
+    }
+
+    fn adopt_batches(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
+        processes: &[ProcessId],
+        _now: Timestamp,
+    ) -> Result<Vec<StoredBatch>, Error> {
+        self.take_over(worker, mine, processes)
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -14,8 +15,10 @@ use serde_json::value::RawValue;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
+use crate::queue::job::ProcessState;
 use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES, WorkerId,
+    ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES,
+    Settlement, WorkerId,
 };
 
 use super::SqliteStore;
@@ -377,5 +380,46 @@ impl Picking<'_> {
         let process = (id_of(&id)?, stopping);
         self.processes.insert(no, process);
         Ok(process)
+    }
+}
+
+impl ClaimStore for SqliteStore {
+    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
+        self.enlist_worker(now)
+    }
+
+    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+        self.retire_worker(worker, now)
+    }
+
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
+        self.claim_jobs(worker, wanted, now)
+    }
+
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.settle_ends(ends, now)
+    }
+
+    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
+        self.find_dead()
+    }
+
+    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
+        self.reclaim_jobs(now)
+    }
+
+    fn pull_due_times(
+        &self,
+        worker: WorkerId,
+        back: Duration,
+        longest: Duration,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.pull_due(worker, back, longest, now)
     }
 }

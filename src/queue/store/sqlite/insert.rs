@@ -1,5 +1,8 @@
 //! Adding jobs: claimable at once, or held until their process is sealed.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,7 +10,8 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::Job;
+use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
+use crate::queue::store::{EnqueueStore, JobLane, JobSummary};
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
@@ -213,5 +217,80 @@ fn target(conn: &Connection, insert: &Insert, parent: Option<i64>) -> Result<Tar
                 chore: NO_CHORE,
             })
         }
+    }
+}
+
+impl EnqueueStore for SqliteStore {
+    fn insert_described(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, Error> {
+        self.insert_jobs(process, info, jobs, sealed, now)
+    }
+
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        self.seal_process(process, now)
+    }
+
+    fn describe(
+        &self,
+        process: ProcessId,
+        info: &ProcessInfo,
+        _now: Timestamp,
+    ) -> Result<bool, Error> {
+        self.describe_process(process, info)
+    }
+
+    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
+        self.read_process(process)
+    }
+
+    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
+        self.read_processes()
+    }
+
+    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.read_changed(since)
+    }
+
+    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+        self.read_ids()
+    }
+
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        self.read_newest(before, most)
+    }
+
+    fn totals(&self) -> Result<QueueTotals, Error> {
+        self.read_totals()
+    }
+
+    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        self.read_job(job)
+    }
+
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<JobSummary>, Error> {
+        self.read_items(process, after, most)
+    }
+
+    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
+        self.read_lanes(process)
+    }
+
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.count_waiting()
     }
 }

@@ -27,26 +27,18 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
-use crate::queue::info::ProcessInfo;
-use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
 
-use super::{
-    BatchFill, BatchNo, ClaimReply, ClaimRequest, ClaimedJob, ConsumerLock, DeliveredResult,
-    HealthFinding, JobLane, JobReceipt, JobStore, JobSummary, Settlement, StoredBatch, WaitingJobs,
-    WorkSignal, WorkerId,
-};
+use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
 use group_commit::GroupCommit;
 use open::Identity;
 use readers::Readers;
@@ -190,261 +182,13 @@ impl Drop for SqliteStore {
     }
 }
 
-impl JobStore for SqliteStore {
-    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
-        self.lock_outcomes(process, who)
-    }
-
-    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
-        self.read_lanes(process)
-    }
-
-    fn insert_described(
-        &self,
-        process: ProcessId,
-        info: Option<&ProcessInfo>,
-        jobs: Vec<Job>,
-        sealed: bool,
-        now: Timestamp,
-    ) -> Result<Vec<JobId>, Error> {
-        self.insert_jobs(process, info, jobs, sealed, now)
-    }
-
+impl StoreDatabase for SqliteStore {
     fn location(&self) -> String {
         self.path.to_string_lossy().into_owned()
     }
 
     fn id(&self) -> Result<String, Error> {
         self.read_id()
-    }
-
-    fn describe(
-        &self,
-        process: ProcessId,
-        info: &ProcessInfo,
-        _now: Timestamp,
-    ) -> Result<bool, Error> {
-        self.describe_process(process, info)
-    }
-
-    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
-        self.seal_process(process, now)
-    }
-
-    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
-        self.read_process(process)
-    }
-
-    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
-        self.read_processes()
-    }
-
-    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.read_changed(since)
-    }
-
-    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
-        self.read_ids()
-    }
-
-    fn newest_processes(
-        &self,
-        before: Option<u64>,
-        most: usize,
-    ) -> Result<Vec<(u64, ProcessState)>, Error> {
-        self.read_newest(before, most)
-    }
-
-    fn totals(&self) -> Result<QueueTotals, Error> {
-        self.read_totals()
-    }
-
-    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
-        self.read_job(job)
-    }
-
-    fn peek(
-        &self,
-        process: ProcessId,
-        after: Option<JobId>,
-        most: usize,
-        bytes: usize,
-    ) -> Result<Vec<DeliveredResult>, Error> {
-        self.read_outcomes(process, after, most, bytes)
-    }
-
-    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
-        self.delete_outcomes(receipts, now)
-    }
-
-    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        self.cancel_process(process, now)
-    }
-
-    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        self.retry_process(process, now)
-    }
-
-    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        self.delete_process(process, now)
-    }
-
-    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
-        self.enlist_worker(now)
-    }
-
-    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        self.retire_worker(worker, now)
-    }
-
-    fn claim(
-        &self,
-        worker: WorkerId,
-        wanted: ClaimRequest<'_>,
-        now: Timestamp,
-    ) -> Result<ClaimReply, Error> {
-        self.claim_jobs(worker, wanted, now)
-    }
-
-    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.settle_ends(ends, now)
-    }
-
-    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
-        self.reclaim_jobs(now)
-    }
-
-    fn pull_due_times(
-        &self,
-        worker: WorkerId,
-        back: Duration,
-        longest: Duration,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        self.pull_due(worker, back, longest, now)
-    }
-
-    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
-        self.find_dead()
-    }
-
-    fn waiting_jobs(
-        &self,
-        kind: &str,
-        processes: &[ProcessId],
-        now: Timestamp,
-    ) -> Result<Vec<WaitingJobs>, Error> {
-        self.read_waiting(kind, processes, now)
-    }
-
-    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
-        self.count_waiting()
-    }
-
-    fn open_batch(
-        &self,
-        worker: WorkerId,
-        process: ProcessId,
-        lane: &JobLane,
-        record: &str,
-        now: Timestamp,
-    ) -> Result<BatchNo, Error> {
-        self.add_batch(worker, process, lane, record, now)
-    }
-
-    fn fill_batch(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        after: Option<i64>,
-        most: usize,
-        bytes: u64,
-        now: Timestamp,
-    ) -> Result<BatchFill, Error> {
-        self.load_batch(worker, batch, after, (most, bytes), now)
-    }
-
-    fn batch_jobs(
-        &self,
-        batch: BatchNo,
-        after: Option<i64>,
-        most: usize,
-        bytes: usize,
-    ) -> Result<Vec<ClaimedJob>, Error> {
-        self.read_batch_jobs(batch, after, most, bytes)
-    }
-
-    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
-        self.find_batch_jobs(batch, numbers)
-    }
-
-    fn save_batch(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        record: &str,
-        _now: Timestamp,
-    ) -> Result<(), Error> {
-        self.write_record(worker, batch, record)
-    }
-
-    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
-        self.read_batches(process)
-    }
-
-    fn adopt_batches(
-        &self,
-        worker: WorkerId,
-        mine: &mut dyn FnMut(&StoredBatch) -> bool,
-        processes: &[ProcessId],
-        _now: Timestamp,
-    ) -> Result<Vec<StoredBatch>, Error> {
-        self.take_over(worker, mine, processes)
-    }
-
-    fn split_batch(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        at: i64,
-        new_record: &str,
-        old_record: &str,
-        now: Timestamp,
-    ) -> Result<BatchNo, Error> {
-        self.divide_batch(worker, batch, at, (new_record, old_record), now)
-    }
-
-    fn give_back(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        after: Option<i64>,
-        due: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        self.empty_batch(worker, batch, after, due, false, now)
-    }
-
-    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
-        self.empty_batch(worker, batch, None, None, true, now)
-            .map(drop)
-    }
-
-    fn items(
-        &self,
-        process: ProcessId,
-        after: Option<JobId>,
-        most: usize,
-    ) -> Result<Vec<JobSummary>, Error> {
-        self.read_items(process, after, most)
-    }
-
-    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
-        self.cancel_waiting(jobs, now)
-    }
-
-    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
-        self.do_chore(now)
     }
 
     fn folder(&self) -> PathBuf {
@@ -467,5 +211,9 @@ impl JobStore for SqliteStore {
 
     fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
         self.look_at_health(now)
+    }
+
+    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
+        self.do_chore(now)
     }
 }

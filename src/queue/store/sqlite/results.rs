@@ -12,7 +12,7 @@ use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::engine::item_time::ItemTime;
 use crate::queue::job::{AttemptError, JobCounts, JobResult, JobState, ProcessState, QueueTotals};
-use crate::queue::store::{DeliveredResult, JobLane, JobReceipt};
+use crate::queue::store::{ConsumerLock, DeliveredResult, JobLane, JobReceipt, ResultStore};
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
@@ -336,4 +336,40 @@ pub(super) const PEEK: &str = formatcp!(
 fn json(text: Option<String>) -> Result<Option<Box<RawValue>>, Fault> {
     let json = text.map(RawValue::from_string).transpose();
     json.map_err(|_| Fault::Odd("a result that is no JSON"))
+}
+
+impl ResultStore for SqliteStore {
+    fn peek(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<DeliveredResult>, Error> {
+        self.read_outcomes(process, after, most, bytes)
+    }
+
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
+        self.delete_outcomes(receipts, now)
+    }
+
+    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
+        self.lock_outcomes(process, who)
+    }
+
+    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.cancel_process(process, now)
+    }
+
+    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
+        self.cancel_waiting(jobs, now)
+    }
+
+    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.retry_process(process, now)
+    }
+
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.delete_process(process, now)
+    }
 }

@@ -13,7 +13,11 @@ use crate::testing::job_store::{TestDatabase, random_operations, suite};
 
 use super::rows::{NO_CHORE, PENDING, RELEASING};
 use super::*;
+use crate::base::id::ProcessId;
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::Job;
 use crate::queue::store::Severity;
+use crate::queue::store::{ClaimStore, EnqueueStore, JobStore, ResultStore};
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
 

@@ -1,0 +1,44 @@
+//! What a store is, whatever it stores.
+
+use std::path::PathBuf;
+use std::sync::Weak;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+
+use super::HealthFinding;
+
+/// Called, from any thread, when jobs may have become claimable. Must return at once.
+pub type WorkSignal = dyn Fn() + Send + Sync;
+
+/// What a store is: where it lies, how it tells of changes, how it is kept in order. A part of [`JobStore`](super::JobStore).
+pub trait StoreDatabase: Send + Sync {
+    /// Where the store is, as a path or an address without any credential.
+    fn location(&self) -> String;
+
+    /// What tells this store apart from every other one, also from one that is made anew in its place. A
+    /// copy has the same.
+    fn id(&self) -> Result<String, Error>;
+
+    /// A folder beside the database for what is too long for it: the input of batches on its way out,
+    /// and their results on the way in.
+    fn folder(&self) -> PathBuf;
+
+    /// A number that differs from the last one when anybody else has written in between.
+    fn version(&self) -> Result<u64, Error>;
+
+    /// Has `wake` called whenever jobs become claimable through this store, until it is dropped; not
+    /// for what [`settle`](super::ClaimStore::settle) puts back, which its caller knows, but for a job that had waited for what
+    /// it ends.
+    fn on_work(&self, wake: Weak<WorkSignal>);
+
+    /// Looks at the store's health. What callers look for has a fixed name in
+    /// [`what`](HealthFinding::what): `unsealed` (with the process in [`seen`](HealthFinding::seen)), `worker`
+    /// (a warning for one that died), `batches` (a note when nobody has some), and `due times` (a warning for
+    /// jobs further ahead than any wait). [`Severity::Bad`] says that counters or claims are wrong.
+    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error>;
+
+    /// Does one short piece of maintenance, if there is any: goes on with what somebody left halfway,
+    /// gives room back. True when more is left to do.
+    fn maintain(&self, now: Timestamp) -> Result<bool, Error>;
+}
