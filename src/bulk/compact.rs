@@ -28,6 +28,8 @@ pub(super) fn compact(
     file.scan(&mut |line, at| {
         let best = match positions.of(&line.id) {
             Some(position) => &mut last[position],
+            // The input has no such row any more, or makes a prompt of it.
+            None if line.is_unnamed_bad_row() => return,
             None => foreign.entry(stream::key(&line.id)).or_insert(NOWHERE),
         };
         let is_marked = u64::from(line.superseded) * MARKED;

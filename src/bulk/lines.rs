@@ -49,6 +49,10 @@ pub(crate) trait Identified {
     /// True when an earlier run wrote a line for the item.
     fn supersedes(&self) -> bool;
 
+    /// True when it makes no prompt, and so is never sent.
+    fn is_bad_row(&self) -> bool {
+        false
+    }
     /// True when nobody shares its answer.
     fn is_alone(&self) -> bool {
         true
@@ -331,6 +335,13 @@ impl LineSink<'_> {
         let Some(mut named) = task.named().cloned() else {
             return;
         };
+        if task.is_bad_row() {
+            let start = bytes.len();
+            if unsent_line(bytes, &named, error.clone()).is_err() {
+                bytes.truncate(start);
+            }
+            return;
+        }
         let request = Request {
             model: named.model.take(),
             ..Request::default()

@@ -50,7 +50,7 @@ impl Prompts {
     /// one with rows to be skipped. It must be put [on the disk](Self::on_disk) first.
     pub fn needs_disk(&self) -> bool {
         let settings = &self.settings.0;
-        let whole = settings.skip_bad_rows
+        let whole = settings.takes_bad_rows()
             || settings.delimiter.is_some()
             || settings.form.is_some_and(Form::needs_all);
         whole && matches!(self.source, PromptSource::Stream { .. })

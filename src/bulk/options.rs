@@ -12,6 +12,7 @@ use crate::base::disk::is_regular;
 use crate::base::error::Error;
 use crate::config::choices::Dedupe;
 use crate::engine::dispatch::StopReason;
+use crate::observe::causes::FailureCause;
 use crate::observe::tally::{Summary, Tally};
 
 use super::input::{FileIndex, State};
@@ -119,6 +120,8 @@ pub struct RunPlan {
     pub without_id: u64,
     /// Items that make no prompt: not sent, and failed.
     pub bad_rows: u64,
+    /// Why they make none, the most frequent cause first.
+    pub bad_row_causes: Vec<FailureCause>,
     /// Rows that are left out, since a field of their prompt is null ([`Nulls::Skip`](crate::files::Nulls::Skip)).
     pub null_rows: u64,
     /// Items that a queue has in hand, from an earlier run, and that have no outcome yet.

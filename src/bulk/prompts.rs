@@ -324,9 +324,9 @@ impl PromptSettings {
     }
 
     /// Whether the rows are read to be [joined](crate::files::Export::input) with results, by their ids, and
-    /// nothing of them is sent. Then they need make no prompt, and a table need have no column for it. Default: no.
+    /// nothing of them is sent. Then they need make no prompt, and a table need have no column for it. Of rows with one id
+    /// the first is joined with [`skip_bad_rows`](Self::skip_bad_rows), and else they are refused. Default: no.
     pub fn for_joining(mut self, yes: bool) -> Self {
-        self.0.skip_bad_rows |= yes;
         self.0.for_joining = yes;
         self
     }

@@ -16,7 +16,7 @@ use crate::base::atomic_file::AtomicFile;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::rescue::same_file;
 
-use super::input::{EarlierResult, hash_prefix};
+use super::input::{EarlierResult, hash_prefix, is_automatic};
 use super::options::FileRunError;
 use super::replies::Replies;
 use super::run_settings::{RunSettings, with_end};
@@ -40,7 +40,6 @@ pub(crate) struct PreviousLine {
     pub provider: Option<String>,
     #[serde(default)]
     error: Option<Value>,
-    #[cfg(feature = "files")]
     #[serde(default)]
     pub attempts: Option<u32>,
     /// Says something of its row.
@@ -71,6 +70,11 @@ impl PreviousLine {
             EarlierResult::Unusable => true,
             EarlierResult::Failure => false,
         }
+    }
+
+    /// True for a row without an id that made no prompt: it was never sent.
+    pub(crate) fn is_unnamed_bad_row(&self) -> bool {
+        self.ended() == EarlierResult::Failure && self.attempts == Some(0) && is_automatic(&self.id)
     }
 
     /// Why it is no success.

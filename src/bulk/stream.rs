@@ -41,6 +41,9 @@ impl Identified for Item<StreamItem> {
     fn supersedes(&self) -> bool {
         self.request.supersedes
     }
+    fn is_bad_row(&self) -> bool {
+        self.request.unsent.is_some()
+    }
 }
 
 pub(super) type Key = u128;

@@ -39,22 +39,49 @@ pub struct JobLog {
 /// The commands of a log that are not run again. They are known by their text alone, each as often as it is there:
 /// lines may be inserted, removed or reordered, and a changed command is another one.
 #[derive(Debug, Clone, Default)]
-pub struct Finished(HashMap<[u8; 16], u64>);
+pub struct Finished {
+    left: HashMap<[u8; 16], Ends>,
+    failed: u64,
+}
+
+/// How often a command has ended.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    succeeded: u64,
+    failed: u64,
+}
 
 impl Finished {
-    /// True when the log has this command, which is then counted off.
+    fn add(&mut self, key: [u8; 16], succeeded: bool) {
+        let ends = self.left.entry(key).or_default();
+        ends.succeeded += u64::from(succeeded);
+        ends.failed += u64::from(!succeeded);
+    }
+
+    /// True when the log has this command, which is then counted off: first those that succeeded.
     pub fn take(&mut self, job: &CommandJob) -> bool {
-        let Some(left) = self.0.get_mut(&key(&logged(&job.text_bytes()))) else {
+        let Some(ends) = self.left.get_mut(&key(&logged(&job.text_bytes()))) else {
             return false;
         };
-        let found = *left > 0;
-        *left = left.saturating_sub(1);
-        found
+        if ends.succeeded > 0 {
+            ends.succeeded -= 1;
+            return true;
+        }
+        let is_failed = ends.failed > 0;
+        ends.failed -= u64::from(is_failed);
+        self.failed += u64::from(is_failed);
+        is_failed
+    }
+
+    /// Of those that were counted off, the ones that had failed.
+    pub fn failed(&self) -> u64 {
+        self.failed
     }
 
     /// How many are there that were not counted off.
     pub fn left(&self) -> u64 {
-        self.0.values().sum()
+        let left = self.left.values();
+        left.map(|ends| ends.succeeded + ends.failed).sum()
     }
 }
 
@@ -114,7 +141,7 @@ impl JobLog {
         let mut finished = Finished::default();
         for ((_, key), succeeded) in ended {
             if succeeded || resume == Resume::Ended {
-                *finished.0.entry(key).or_default() += 1;
+                finished.add(key, succeeded);
             }
         }
         Ok(Self {

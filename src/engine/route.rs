@@ -339,9 +339,7 @@ fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
 impl Tries {
     /// Counts a call that ended in `error`.
     pub(crate) fn count(&mut self, error: &Error) {
-        // What is refused before it is sent, a row without a prompt say, was no call.
-        let is_call = error.kind() != ErrorKind::Invalid || error.sent() != Sent::No;
-        self.calls = self.calls.saturating_add(is_call.into());
+        self.calls = self.calls.saturating_add(1);
         self.attempt = self.attempt.saturating_add(1);
         self.part = false;
         self.moved = false;

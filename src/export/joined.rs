@@ -21,6 +21,10 @@ pub(super) struct RowOf {
     /// Which of the answers to its row it is.
     sample: u16,
     asked: Asked,
+    /// An answer without a row, and with an id that is made of what was asked, as rows of the input have them.
+    is_unfound_answer: bool,
+    /// It answers what no row of the input asks any more.
+    pub(super) superseded: bool,
 }
 
 const NO_ROW: u64 = u64::MAX;
@@ -42,6 +46,8 @@ impl RowOf {
             row: NO_ROW,
             sample: 0,
             asked: Asked::Unknown,
+            is_unfound_answer: false,
+            superseded: false,
         }
     }
 
@@ -67,6 +73,7 @@ pub(super) struct Joined {
 #[derive(Deserialize)]
 struct ResultRequest {
     id: String,
+    success: bool,
     #[serde(default)]
     request_hash: Option<String>,
 }
@@ -125,6 +132,9 @@ impl Joined {
         // Where none is the same, the input was not read with the settings of the run.
         if count(Asked::Same) > 0 {
             report.changed = count(Asked::SomethingElse);
+            let is_old = |of: &RowOf| of.is_unfound_answer || of.asked == Asked::SomethingElse;
+            let gone = lines.iter_mut().filter(|of| is_old(of));
+            gone.for_each(|of| of.superseded = true);
         }
         let mut rows: Vec<u64> = lines.iter().filter_map(RowOf::row).collect();
         rows.sort_unstable();
@@ -163,14 +173,19 @@ fn search(
     let places: Vec<u64> = lines.iter().filter(is_open).map(|of| of.line).collect();
     let mut open = lines.iter_mut().filter(|of| of.asked != Asked::Same);
     files.read(places.into_iter(), ctx, &mut |line, _| {
-        let (Some(of), Ok(ResultRequest { id, request_hash })) =
-            (open.next(), serde_json::from_str(line))
+        let (Some(of), Ok(result)) = (open.next(), serde_json::from_str::<ResultRequest>(line))
         else {
             return Ok(());
         };
+        let ResultRequest {
+            id,
+            success,
+            request_hash,
+        } = result;
         let prefix = request_hash.as_deref().and_then(hash_prefix);
         match items.record_of(&id, prefix.unwrap_or(0)) {
             Some(record) => {
+                of.is_unfound_answer = false;
                 of.row = record.offset;
                 of.sample = record.sample;
                 of.asked = match (record.is_same, record.makes_prompt) {
@@ -179,7 +194,11 @@ fn search(
                     (false, false) => of.asked,
                 };
             }
-            None => misses_automatic |= has_automatic && is_automatic(&id),
+            None => {
+                let is_automatic = has_automatic && is_automatic(&id);
+                of.is_unfound_answer = success && is_automatic;
+                misses_automatic |= is_automatic;
+            }
         }
         Ok(())
     })?;

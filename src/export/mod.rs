@@ -111,8 +111,8 @@ pub struct ExportReport {
     /// Items that were asked about an earlier form of their row, or with other settings than the input was
     /// read with. Counted only for inputs that are read as they were asked.
     pub changed: u64,
-    /// Rows whose result answers what is asked no more, since their prompt was changed and not asked again; they
-    /// are true in the column `superseded`.
+    /// Rows whose result answers what is asked no more: their prompt was changed and not asked again, or no row of the
+    /// input asks that. They are true in the column `superseded`.
     pub superseded: u64,
     /// All answers are JSON objects, and none was taken apart.
     pub could_be_columns: bool,
@@ -309,7 +309,6 @@ impl Export {
         let mut report = ExportReport {
             rows: found.lines.len() as u64,
             replaced: found.replaced,
-            superseded: found.superseded,
             in_several_files: found.in_several_files,
             torn: found.torn,
             ..ExportReport::default()
@@ -435,7 +434,10 @@ impl Read {
         let mut lines = self.lines.iter();
         let places = self.lines.iter().map(|of| of.line);
         self.files.read(places, ctx, &mut |line, _| {
-            let place = lines.next().and_then(RowOf::row);
+            let of = lines.next();
+            let place = of.and_then(RowOf::row);
+            let marked = of.filter(|of| of.superseded).and_then(|_| marked(line));
+            let line = marked.as_deref().unwrap_or(line);
             let own = match (&self.input, place) {
                 (Some(input), Some(place)) => Some(input.row_at(place)?),
                 _ => None,
@@ -449,7 +451,8 @@ impl Read {
         let mut report = self.report.clone();
         self.each(ctx, &mut |row| {
             report.failed += u64::from(!row.is_success());
-            report.without_row += u64::from(row.input.is_empty());
+            report.superseded += u64::from(row.is_superseded());
+            report.without_row += u64::from(row.input.is_empty() && !row.is_superseded());
             let columns = self.columns.iter();
             let cells: Vec<_> = columns
                 .map(|column| row.cell(&column.source, column.likely))
@@ -459,6 +462,17 @@ impl Read {
         report.cut_cells = sink.cut_cells();
         Ok(report)
     }
+}
+
+/// How a line ends that is superseded.
+const SUPERSEDED: &str = ",\"superseded\":true}";
+
+/// The line with the mark that it is superseded, unless it has that.
+fn marked(line: &str) -> Option<String> {
+    let rest = line
+        .strip_suffix('}')
+        .filter(|_| !line.ends_with(SUPERSEDED))?;
+    Some(format!("{rest}{SUPERSEDED}"))
 }
 
 /// What is learned of a table before its first row is written.

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::base::cancel::Context;
@@ -32,8 +33,6 @@ pub(super) struct Found {
     pub lines: Vec<u64>,
     /// Lines of which others of the same id take the place.
     pub replaced: u64,
-    /// Lines that count though they answer what is asked no more: their ids have no other.
-    pub superseded: u64,
     /// Ids that are in more than one file.
     pub in_several_files: u64,
     /// Files whose last line is torn.
@@ -48,6 +47,18 @@ struct Identity {
     _success: bool,
     #[serde(default)]
     superseded: bool,
+    /// The words of a command. Its id is its place in a list, which other commands have when the list has changed.
+    #[serde(default)]
+    command: Option<Value>,
+}
+
+impl Identity {
+    fn hash(&self) -> [u32; 3] {
+        match &self.command {
+            Some(command) => hash(&format!("{} {command}", self.id)),
+            None => hash(&self.id),
+        }
+    }
 }
 
 /// 96 bits of an id's hash, the place of a line of it, and whether its request is what is asked now.
@@ -103,7 +114,7 @@ impl ResultFiles {
                     Ok(identity) => identity,
                     Err(error) => return Ok(Err(error.to_string())),
                 };
-                keys.push((hash(&identity.id), at, !identity.superseded));
+                keys.push((identity.hash(), at, !identity.superseded));
                 visit(line, at).map(Ok)
             })?;
             if is_torn {
@@ -116,7 +127,6 @@ impl ResultFiles {
                 .iter()
                 .max_by_key(|(_, at, is_current)| (*is_current, *at));
             found.lines.extend(counts.map(|(_, at, _)| *at));
-            found.superseded += u64::from(counts.is_some_and(|(.., is_current)| !is_current));
             found.replaced += lines.len() as u64 - 1;
             let (first, last) = (lines[0].1, lines[lines.len() - 1].1);
             found.in_several_files += u64::from(self.file_of(first) != self.file_of(last));
@@ -271,8 +281,19 @@ mod tests {
         let (lines, found) = scanned(&[text.concat()]);
         assert_eq!(lines, [b, newer, only]);
         let found = found.unwrap();
-        assert_eq!((found.replaced, found.superseded), (2, 1));
+        assert_eq!(found.replaced, 2);
         assert_eq!(found.in_several_files, 0);
+    }
+
+    #[test]
+    fn another_command_in_the_place_of_one_does_not_replace_it() {
+        let (old, new) = (
+            line("1", ",\"command\":[\"b\"]"),
+            line("1", ",\"command\":[\"a\"]"),
+        );
+        let again = line("1", ",\"command\":[\"a\"],\"attempts\":2");
+        let (lines, found) = scanned(&[[&old, &new, &again].map(|l| format!("{l}\n")).concat()]);
+        assert_eq!((lines, found.unwrap().replaced), (vec![old, again], 1));
     }
 
     #[test]

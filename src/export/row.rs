@@ -101,6 +101,12 @@ impl Row<'_> {
         success.is_some_and(|value| value.get() == "true")
     }
 
+    /// It answers what is asked no more.
+    pub(super) fn is_superseded(&self) -> bool {
+        let mut fields = self.line.fields();
+        fields.any(|(name, value)| name == "superseded" && value.get() == "true")
+    }
+
     /// The cell of a column; `likely` is the place of its field among its neighbours.
     pub(super) fn cell(&self, source: &CellSource, likely: usize) -> Cell<'_> {
         let value = match source {

@@ -251,9 +251,25 @@ fn lines_without_ids_are_found_by_what_was_asked() {
         .map(|line| line.split(',').next().unwrap())
         .collect();
     assert_eq!(prompts, ["prompt", "one", "two", "one"]);
+    // Those of an earlier prompt are told from those of this one.
+    let earlier = "{\"id\":\"0123456789abcdef\",\"success\":true,\"text\":\"t\"}\n";
+    let results = place.path("results.jsonl");
+    let lines = earlier.to_owned() + &std::fs::read_to_string(&results).unwrap();
+    std::fs::write(&results, lines).unwrap();
+    let export = place
+        .export()
+        .input(open(&settings.clone().for_joining(true)));
+    let report = place.write(export, "mixed.csv").unwrap();
+    assert_eq!(
+        (report.rows, report.superseded, report.without_row),
+        (4, 1, 0)
+    );
+    let table = place.read("mixed.csv");
+    let marks: Vec<_> = table.lines().map(|line| line.ends_with(",true")).collect();
+    assert_eq!(marks, [false, false, false, false, true], "{table}");
     let other = place.export().input(read_rows(&rows));
     let report = place.write(other, "other.csv").unwrap();
-    assert_eq!((report.without_row, report.rows), (3, 0));
+    assert_eq!((report.without_row, report.rows), (4, 0));
     assert!(report.joined_none && !place.path("other.csv").exists());
 }
 

@@ -260,7 +260,18 @@ fn in_background(
 fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, Early> {
     prompts.map_err(|error| match error.kind() {
         ErrorKind::Cancelled => session.interrupted(),
-        _ => Refusal::usage(error.message()).about(About::Input).into(),
+        _ => {
+            let refusal = Refusal::usage(error.message()).about(About::Input);
+            match error
+                .message()
+                .contains("the fields of the template all empty")
+            {
+                true => refusal
+                    .hint("--bad-rows skip fails such rows alone, unsent, and sends the others"),
+                false => refusal,
+            }
+            .into()
+        }
     })
 }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::bulk::answered::{self, remember};
-use crate::bulk::input::{Match, Matching, is_automatic};
+use crate::bulk::input::{FileIndex, InputFile, Match, Matching, is_automatic};
 use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
 use crate::bulk::prompts::{PromptSource, Prompts};
@@ -15,6 +15,7 @@ use crate::bulk::results::superseded::SupersededFlags;
 use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::bulk::stream::Previous;
 use crate::llm::params::RequestTask;
+use crate::observe::causes::{Causes, FailureCause};
 
 use super::Prepared;
 
@@ -28,7 +29,7 @@ pub(super) fn prepare_file(
     let PromptSource::File(mut checked) = prompts.source else {
         unreachable!("asked for files only");
     };
-    let (mut matched, mut says_input) = (0, false);
+    let (mut matched, mut says_input, mut has_old_bad_rows) = (0, false, false);
     let mut flags = SupersededFlags::default();
     let settings = RunSettings::of(&prompts.settings.0);
     let mut differing: HashMap<String, u64> = HashMap::new();
@@ -48,6 +49,7 @@ pub(super) fn prepare_file(
                     matched += 1;
                     says_input |= line.input.is_some();
                 }
+                has_old_bad_rows |= found == Match::Unknown && line.is_unnamed_bad_row();
                 let outdated = found == Match::Changed;
                 *superseded += u64::from(outdated && line.success);
                 let unnamed = found == Match::Unknown && is_automatic(&line.id);
@@ -111,6 +113,10 @@ pub(super) fn prepare_file(
     plan.without_id = tally.automatic;
     plan.bad_rows = totals.bad;
     plan.null_rows = totals.left_out;
+    if totals.bad > 0 {
+        let causes = bad_row_causes(&checked.input, &index);
+        plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
+    }
     let prepared = Prepared::File {
         is_kept_otherwise: says_input
             || is_renamed
@@ -122,13 +128,24 @@ pub(super) fn prepare_file(
         answered,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.0.task,
-        repeated: !restored.is_empty()
+        repeated: has_old_bad_rows
+            || !restored.is_empty()
             || matched > tally.done + tally.failed + tally.unusable + tally.changed,
         flags,
         restored,
         attached,
     };
     Ok((prepared, output))
+}
+
+/// Why rows make no prompt, the most frequent cause first.
+fn bad_row_causes(input: &InputFile, index: &FileIndex) -> Result<Vec<FailureCause>, Error> {
+    let mut causes = Causes::default();
+    for i in (0..index.len()).filter(|i| index.is_bad(*i)) {
+        let why = input.read_bad(i, index)?.why;
+        causes.add(&Error::new(ErrorKind::Invalid, why), 1);
+    }
+    Ok(causes.sorted())
 }
 
 /// The reasons with their counts of paid answers, the most frequent first, for at most so many items: an item may

@@ -74,7 +74,7 @@ impl InputFile {
         let settings = Settings {
             format,
             // A row that could not have that shape is no reason to look no further.
-            skip_bad_rows: true,
+            for_joining: true,
             ..self.settings().clone()
         };
         self.check_with(&settings, id_hash, hooks)
@@ -100,7 +100,7 @@ impl InputFile {
         };
         let mut index = Matching::new(all, hash, totals);
         index.attached = attached;
-        if settings.skip_bad_rows && !settings.for_joining && faults.is_none() {
+        if settings.skip_bad_rows && faults.is_none() {
             let repeats = duplicates::repeats(self, &index)?;
             index = index.set_aside(repeats);
         }
@@ -295,7 +295,7 @@ impl FileCheck<'_> {
         let request = match parsed.request {
             Ok(request) => Some(request),
             Err(fault) if fault.of_null && self.settings.nulls == Nulls::Skip => return Ok(None),
-            Err(fault) if fault.of_null || self.settings.skip_bad_rows => None,
+            Err(fault) if fault.of_null || self.settings.takes_bad_rows() => None,
             Err(fault) => return Err(fault),
         };
         let samples = parsed.samples;

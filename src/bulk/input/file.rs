@@ -304,7 +304,7 @@ impl InputFile {
     }
 
     pub(crate) fn skips_bad_rows(&self) -> bool {
-        self.settings.skip_bad_rows
+        self.settings.takes_bad_rows()
     }
 
     pub(super) fn settings(&self) -> &Settings {

@@ -225,6 +225,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether rows that make no prompt stand in nobody's way.
+    pub(crate) fn takes_bad_rows(&self) -> bool {
+        self.skip_bad_rows || self.for_joining
+    }
+
     /// The form of a stream that begins like this.
     pub(crate) fn form_of_stream(&self, name: &str, start: &[u8]) -> Result<Form, InputError> {
         let form = match (self.form, self.delimiter) {

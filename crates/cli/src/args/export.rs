@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::input::ReadingArgs;
+use super::input::{BadRows, ReadingArgs};
 use super::shared::{MORE, SayArgs, TaskArg};
 use super::values::{delimiter, name, temperature, text_or_file};
 
@@ -120,6 +120,11 @@ pub struct RowsArgs {
 
     #[command(flatten)]
     pub reading: ReadingArgs,
+
+    /// How to handle rows of the input that repeat an id: `fail` refuses them, `skip` joins the first row of an id with the
+    /// result of that id, and the others with their failures. As the run had it
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = BadRows::Fail, hide_short_help = true)]
+    pub bad_rows: BadRows,
 
     /// The template that the run had
     #[arg(long, value_name = "TEXT", value_parser = text_or_file, hide_short_help = true)]

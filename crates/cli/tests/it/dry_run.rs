@@ -115,6 +115,40 @@ fn ids_can_be_ignored_and_rows_that_repeat_one_can_be_left_out() {
         .expect(3);
     assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 2));
 
+    // Bad rows of an earlier prompt, or that were put right, are nobody's: they leave the output.
+    let ended = desk.run(
+        &sim,
+        "in.csv -o out.jsonl --bad-rows skip --template V2:{{prompt}} --dry-run",
+    );
+    ended
+        .expect(0)
+        .says("  2 bad rows: line 4: found the id \"a\", which line 2 has already")
+        .says("  1 bad row: ");
+    desk.run(
+        &sim,
+        "in.csv -o out.jsonl --bad-rows skip --template V2:{{prompt}}",
+    )
+    .expect(3);
+    assert_eq!(desk.results("out.jsonl").len(), 5);
+    let export = |words: &str| {
+        let words = format!("export out.jsonl --input in.csv --template V2:{{{{prompt}}}} {words}");
+        desk.plain(&words)
+    };
+    export("-o table.csv")
+        .expect(2)
+        .says("which line 2 has already");
+    export("-o table.csv --bad-rows skip --columns prompt,text,success").expect(0);
+    let table = desk.read("table.csv");
+    assert!(table.contains("one,echo: V2:one,true\n"), "{table}");
+    assert_eq!(table.matches(",,false\n").count(), 3, "{table}");
+    desk.write("in.csv", "id,prompt\na,one\nb,two\nc,three\n");
+    desk.run(
+        &sim,
+        "in.csv -o out.jsonl --bad-rows skip --template V2:{{prompt}}",
+    )
+    .expect(0);
+    assert_eq!(desk.ids("out.jsonl"), ["a", "b", "c"]);
+
     desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\n");
     desk.run(&sim, "in.csv -o none.jsonl --id-column none")
         .expect(0);

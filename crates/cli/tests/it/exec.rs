@@ -315,14 +315,20 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
         "{}",
         refused.stderr
     );
-    let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(0);
+    // That one has failed is not forgotten.
+    let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
     assert_eq!(ended.stdout, "");
-    ended.says("3 commands: 3 finished before, 0 to run");
+    ended
+        .says("3 commands: 3 finished before (1 of them failed), 0 to run")
+        .says("3 finished before (1 of them failed), 0 completed, 0 failed")
+        .says("to run what failed again, add --resume-failed");
     // Inserted, reordered, changed.
     desk.write("jobs.txt", "echo new\necho 'b c'\nfalse\necho A\n");
-    let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(0);
+    let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
     assert_eq!(sorted(&ended.stdout), ["A", "new"]);
-    ended.says("4 commands: 2 finished before, 2 to run; the log has 1 that are not among them");
+    ended.says(
+        "4 commands: 2 finished before (1 of them failed), 2 to run; the log has 1 that are not among them",
+    );
     let ended = desk
         .plain("exec jobs.txt --joblog log --resume-failed")
         .expect(3);
@@ -573,7 +579,7 @@ fn results_of_a_run_that_ended_early_have_every_command() {
     seqs.sort_unstable();
     assert_eq!(seqs, (1..=61).collect::<Vec<_>>());
     desk.plain("exec jobs.txt -q -o out.jsonl --joblog log --resume")
-        .expect(0);
+        .expect(3);
     assert_eq!(line_count(&desk.path("log")), 62);
 }
 

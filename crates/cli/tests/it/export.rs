@@ -214,7 +214,9 @@ fn rows_are_joined_where_nothing_was_kept() {
     let words = "export out.jsonl --input rows.csv --id-column nr --template {{city}} --model sim-1 -o t2.csv";
     desk.plain(words)
         .expect(0)
-        .says("1 items were asked about an earlier form of their row");
+        .says("1 answer an earlier form of their prompt: the column superseded says which");
+    let marked = |line: &&str| line.ends_with(",true");
+    assert_eq!(desk.read("t2.csv").lines().filter(marked).count(), 1);
     desk.plain("export out.jsonl --ordered -o t3.csv")
         .expect(2)
         .says("--input");

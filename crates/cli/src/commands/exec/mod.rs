@@ -8,6 +8,7 @@ mod source;
 use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use batchwright::commands::{CommandRunner, OnStop, Overflow, SandboxMode};
 use batchwright::{Context, Error, Settings};
@@ -74,7 +75,8 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
     let ended = Ended {
         report,
         not_read,
-        skipped: skip.skipped.load(std::sync::atomic::Ordering::Relaxed),
+        skipped: skip.skipped.load(Ordering::Relaxed),
+        failed_before: skip.failed.load(Ordering::Relaxed),
         plan,
         confined: sandbox::reminder(args, mode),
         failures: emitter.failures,

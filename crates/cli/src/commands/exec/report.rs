@@ -23,6 +23,8 @@ pub struct Ended {
     pub plan: Plan,
     /// Commands that were passed over, since an earlier run finished them.
     pub skipped: u64,
+    /// Of these, the ones that failed.
+    pub failed_before: u64,
     /// What commands were kept from.
     pub confined: Option<String>,
     /// Commands that were not even read, and are among the results all the same.
@@ -60,15 +62,23 @@ pub fn plan_line(plan: &Plan) -> Option<String> {
     let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
     let to_run = count(total - plan.finished);
     let mut line = format!(
-        "{} commands: {} finished before, {to_run} to run",
+        "{} commands: {}, {to_run} to run",
         count(total),
-        count(plan.finished)
+        finished_before(plan.finished, plan.failed)
     );
     if plan.foreign > 0 {
         let foreign = count(plan.foreign);
         line.push_str(&format!("; the log has {foreign} that are not among them"));
     }
     Some(line)
+}
+
+fn finished_before(finished: u64, failed: u64) -> String {
+    let failed = match failed {
+        0 => String::new(),
+        n => format!(" ({} of them failed)", count(n)),
+    };
+    format!("{} finished before{failed}", count(finished))
 }
 
 /// Prints what would be run.
@@ -82,6 +92,7 @@ pub fn dry_run(
         let value = serde_json::json!({
             "total": plan.total,
             "finished_before": plan.finished,
+            "failed_before": plan.failed,
             "to_run": plan.to_run(),
         });
         return Ok(stdout::json(&value, Exit::Success));
@@ -155,7 +166,7 @@ fn exit_of(ended: &Ended, session: &Session) -> Exit {
             display::error("there are no commands in the input");
             Exit::Usage
         }
-        (_, None) if ended.report.failed > 0 => Exit::SomeFailed,
+        (_, None) if ended.report.failed + ended.failed_before > 0 => Exit::SomeFailed,
         (_, None) => Exit::Success,
     }
 }
@@ -170,7 +181,7 @@ fn print(args: &ExecArgs, ended: &Ended) {
     }
     let before = match ended.skipped {
         0 => String::new(),
-        n => format!("{} finished before, ", count(n)),
+        n => format!("{}, ", finished_before(n, ended.failed_before)),
     };
     let pending = match ended.pending() {
         Some(0) => String::new(),
@@ -209,10 +220,11 @@ fn print(args: &ExecArgs, ended: &Ended) {
 fn how_to_go_on(args: &ExecArgs, ended: &Ended) -> Option<String> {
     let resumes = args.results.resume || args.results.resume_failed;
     let left = ended.pending() != Some(0);
+    let failed = ended.report.failed + ended.failed_before;
     match (&args.results.joblog, left) {
         (Some(_), true) if resumes => Some(format!("to go on:\n    {}", command_line())),
         (Some(_), true) => Some("to go on, add --resume to the same command".to_owned()),
-        (Some(_), false) if ended.report.failed > 0 && !args.results.resume_failed => {
+        (Some(_), false) if failed > 0 && !args.results.resume_failed => {
             Some("to run what failed again, add --resume-failed to the same command".to_owned())
         }
         _ => None,
@@ -229,6 +241,7 @@ fn print_json(args: &ExecArgs, ended: &Ended, exit: Exit) -> Exit {
             "failed": report.failed,
             "cancelled": report.cancelled + ended.not_read,
             "finished_before": ended.skipped,
+            "failed_before": ended.failed_before,
             "pending": ended.pending(),
             "retries": report.retries,
             "elapsed_seconds": report.elapsed.as_secs_f64(),

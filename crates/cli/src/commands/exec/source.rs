@@ -23,6 +23,8 @@ pub struct Plan {
     pub total: Option<u64>,
     /// Of these, finished by an earlier run.
     pub finished: u64,
+    /// Of these, the ones that failed.
+    pub failed: u64,
     /// Commands in the log that the input does not have.
     pub foreign: u64,
 }
@@ -37,6 +39,8 @@ impl Plan {
 pub struct Skipping<J> {
     pub jobs: J,
     pub skipped: Arc<AtomicU64>,
+    /// Of these, the ones that failed.
+    pub failed: Arc<AtomicU64>,
 }
 
 impl Source {
@@ -102,6 +106,7 @@ impl Source {
         Ok(Plan {
             total,
             finished: skipped,
+            failed: finished.failed(),
             foreign: total.map_or(0, |_| finished.left()),
         })
     }
@@ -111,13 +116,19 @@ impl Source {
         mut finished: Finished,
     ) -> Skipping<impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static> {
         let skipped = Arc::<AtomicU64>::default();
-        let count = skipped.clone();
+        let failed = Arc::<AtomicU64>::default();
+        let (count, count_failed) = (skipped.clone(), failed.clone());
         let jobs = self.commands.jobs().filter(move |job| {
             let skip = job.as_ref().is_ok_and(|job| finished.take(job));
             count.fetch_add(skip.into(), Ordering::Relaxed);
+            count_failed.store(finished.failed(), Ordering::Relaxed);
             !skip
         });
-        Skipping { jobs, skipped }
+        Skipping {
+            jobs,
+            skipped,
+            failed,
+        }
     }
 }
 

@@ -48,10 +48,6 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         "answer an earlier form of their prompt: the column superseded says which; run again to have them answered",
     );
     add(
-        report.changed,
-        "items were asked about an earlier form of their row",
-    );
-    add(
         report.without_result,
         "rows of the input have no result, and are not in the table",
     );
@@ -71,8 +67,8 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
             lines.push(format!("  {} items have no columns of their row", count(n)));
         }
         n => lines.push(format!(
-            "  {} items were not found in the input: rows without ids are found by the --template, --model and \
-             so on that the run had",
+            "  {} items were not found in the input: name the column of their ids by --id-column; rows without ids are \
+             found by the --template, --model and so on that the run had",
             count(n)
         )),
     }

@@ -4,6 +4,7 @@ use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
 
 use crate::args::export::ExportArgs;
+use crate::args::input::BadRows;
 use crate::args::shared::TaskArg;
 use crate::data_dir::data_dir;
 use crate::exit::Refusal;
@@ -44,5 +45,6 @@ pub fn settings(args: &ExportArgs) -> Result<PromptSettings, Refusal> {
     }
     let settings = folder::settings(settings, &rows.reading, &rows.input)?;
     let settings = rows.reading.settings(settings, data_dir(None))?;
+    let settings = settings.skip_bad_rows(rows.bad_rows == BadRows::Skip);
     Ok(settings.for_joining(true))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use batchwright::Strategy;
 use batchwright::files::RunPlan;
+use batchwright::progress::FailureCause;
 use serde_json::Value;
 
 use super::summary::Setup;
@@ -13,6 +14,7 @@ use crate::display;
 use crate::exit::Exit;
 use crate::format::count;
 use crate::provider::in_flight;
+use crate::sanitize::shortened;
 use crate::stdout;
 
 const FOREIGN_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
@@ -72,6 +74,31 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
         n => line.push_str(&format!("; {} earlier answers are superseded", count(n))),
     }
     line
+}
+
+/// Why rows are not sent, each cause with its number of rows.
+pub fn bad_row_lines(plan: &RunPlan) -> Vec<String> {
+    let (shown, rest) = plan
+        .bad_row_causes
+        .split_at(plan.bad_row_causes.len().min(3));
+    let cause = |cause: &FailureCause| {
+        let message = shortened(&cause.message, 200);
+        format!("  {} {}: {message}", count(cause.items), rows(cause.items))
+    };
+    let mut lines: Vec<String> = shown.iter().map(cause).collect();
+    if !rest.is_empty() {
+        let others = rest.iter().map(|cause| cause.items).sum();
+        lines.push(format!(
+            "  {} {} for other causes",
+            count(others),
+            rows(others)
+        ));
+    }
+    lines
+}
+
+fn rows(n: u64) -> &'static str {
+    if n == 1 { "bad row" } else { "bad rows" }
 }
 
 /// Says why items are sent again that have an answer, and what happens to that.
@@ -146,6 +173,7 @@ pub fn print_dry_run(
             "restored": plan.restored,
             "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
             "bad_rows": plan.bad_rows,
+            "bad_row_causes": plan.bad_row_causes,
             "null_rows": plan.null_rows,
             "under_way": plan.under_way,
             "to_collect": plan.to_collect,

@@ -258,6 +258,8 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     }
     if let Some(total) = plan.total {
         session.say(plan::plan_line(plan, total));
+        let bad_rows = plan::bad_row_lines(plan);
+        bad_rows.iter().for_each(|line| session.say(line));
         let differing = plan::differing_line(args, plan);
         differing.iter().for_each(|line| session.say(line));
         let unusable = plan::unusable_line(args, plan);
