@@ -119,8 +119,8 @@ fn only_what_changed_runs_again() {
 fn failed_items_run_again_unless_kept() {
     let desk = Desk::new();
     let once = SimConfig::default()
-        .trouble(Trouble::Error500, 0.5)
-        .trouble_times(Trouble::Error500, Some(2));
+        .trouble(Trouble::ContentFilter, 0.5)
+        .trouble_times(Trouble::ContentFilter, Some(2));
     let sim = simulator(once);
     desk.prompts("in.jsonl", 20);
     let words = format!("{RUN} --max-retries 0");

@@ -265,7 +265,8 @@ fn a_cancelled_process_keeps_what_it_had_and_can_be_run_again() {
     let mut cancel = desk.command(["cancel", &id.to_string()]);
     cancel
         .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url());
+        .env("OPENAI_BASE_URL", sim.base_url())
+        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
     Running::start(&mut cancel).wait().expect(0);
     run(&desk, &sim, WORDS).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(8));
