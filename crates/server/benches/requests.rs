@@ -128,13 +128,13 @@ fn measure(
 
 fn main() {
     // `cargo test --benches` only looks whether it runs.
-    let rounds = match std::env::args().any(|arg| arg == "--bench") {
-        true => 200,
-        false => 2,
+    let (rounds, jobs) = match std::env::args().any(|arg| arg == "--bench") {
+        true => (200, BUSY),
+        false => (2, 1_000),
     };
     let folder = tempfile::tempdir().expect("a folder");
     let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).expect("a queue");
-    let busy = (0..BUSY).map(|n| {
+    let busy = (0..jobs).map(|n| {
         batchwright::Job::new("busy", &n)
             .expect("a payload")
             .priority(1)
