@@ -1,17 +1,19 @@
 //! A run from prompts to result lines through a queue, which outlives the program.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::id::{JobId, ProcessId};
 use crate::base::sidecar_path::resolved;
 use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use crate::bulk::prompts::Prompts;
+use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::config::choices::Dedupe;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
@@ -32,8 +34,10 @@ mod lost_tests;
 mod sidecar;
 mod taken;
 
+use attach::Attached;
 use execution::Execution;
 use keeper::{KnownState, SidecarKeeper};
+use sidecar::JobSettings;
 pub use sidecar::{Sidecar, TakenResults, file_id};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
@@ -53,6 +57,7 @@ pub struct QueueRun {
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
     taken: Vec<TakenResults>,
+    settings: RunSettings,
 }
 
 /// What a [`QueueRun`] did.
@@ -67,6 +72,9 @@ pub struct QueueRunReport {
     pub attached: u64,
     /// Results of items that the input no longer has; they were paid for, and are kept.
     pub foreign: u64,
+    /// Answers to requests that changed while they were under way. They were paid for: as superseded ones they go to
+    /// `OUTPUT.superseded.jsonl`, unless they are to be [dropped](FileRunOptions::drop_superseded).
+    pub superseded: u64,
     /// Batches that were created at a provider.
     pub created: u64,
     /// Batches that are left: at their provider, or held.
@@ -115,8 +123,11 @@ impl QueueRun {
         let mut known = KnownState::default();
         let mut broken = None;
         let mut ended = 0;
+        let settings = prompts.run_settings();
+        let mut attached = Attached::default();
         let mut run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
-            ended = attach::compare(queue, process, index, false)?.ended;
+            attached = attach::compare(queue, process, index, false)?;
+            ended = attached.ended;
             if let Some(path) = &path {
                 known = keeper::known(path, queue, process)?;
             }
@@ -137,6 +148,17 @@ impl QueueRun {
             return Err(FileRunError::Usage(refused));
         }
         run.set_to_collect(ended);
+        let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+        let reason = |job: &JobId| {
+            let asked = JobSettings::of(&known.settings, *job).map(RunSettings::as_str);
+            settings.changed_since(asked)
+        };
+        let unnamed = attached.unnamed.iter().map(reason);
+        let unnamed = unnamed.filter(|reason| names_settings(reason));
+        for reason in attached.replaced.iter().map(reason).chain(unnamed) {
+            *reasons.entry(reason).or_default() += 1;
+        }
+        run.set_under_way_superseded(attached.superseded, reasons.into_iter().collect());
         Ok(Self {
             run,
             queue: queue.clone(),
@@ -148,6 +170,7 @@ impl QueueRun {
             info: None,
             output: path,
             taken: known.taken,
+            settings,
         })
     }
 
@@ -230,6 +253,7 @@ impl QueueRun {
             notifier: self.notifier,
             until_submitted: self.until_submitted,
             on_error: self.on_error,
+            settings: self.settings,
             submitted: 0,
             attached: 0,
             unwanted: Vec::new(),
@@ -276,6 +300,7 @@ impl QueueRun {
             ..execution.checkpoint.finished(&counters)
         };
         let foreign = execution.checkpoint.foreign();
+        let superseded = execution.checkpoint.superseded();
         let (mut report, locked) = execution.checkpoint.finish(stop, counters);
         // The next run of the output begins after this: its sidecar is not removed.
         if let Err(error) = execution.keeper.end(!is_over) {
@@ -292,6 +317,7 @@ impl QueueRun {
             submitted: execution.submitted,
             attached: execution.attached,
             foreign,
+            superseded,
             created: sum.batches,
             batches: batches.unwrap_or_default(),
             left: left.unwrap_or_default(),

@@ -18,7 +18,9 @@ use super::input::{FileIndex, Fit, InputFile, Item, Matching, State, hash_prefix
 use super::kept::{self, KeptRows};
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
-use super::results::ResultsFile;
+use super::results::superseded::turn;
+use super::results::{PreviousLine, ResultsFile};
+use super::run_settings::RunSettings;
 
 /// A result line that came back, without its end.
 pub(crate) struct Line {
@@ -26,6 +28,8 @@ pub(crate) struct Line {
     pub request_hash: Option<String>,
     pub success: bool,
     pub text: String,
+    /// The settings that it was asked with, if they are known.
+    pub settings: Option<RunSettings>,
 }
 
 /// Why lines were not saved; none of them is.
@@ -54,6 +58,8 @@ pub(crate) struct Checkpoint {
     started: Time,
     /// Results of items that the input does not have.
     foreign: u64,
+    /// Answers to what items of the input asked before.
+    superseded: u64,
 }
 
 /// The index in the order that is needed.
@@ -101,6 +107,7 @@ impl Checkpoint {
             tally,
             started,
             foreign: 0,
+            superseded: 0,
         }))
     }
 
@@ -158,14 +165,16 @@ impl Checkpoint {
     }
 
     /// Saves what has come back, synced to the disk, as far as it answers what the input asks now or an
-    /// item that the input no longer has: an old answer never takes the place of a newer one.
+    /// item that the input no longer has. A paid answer to what an item asked before is marked as superseded, so that it
+    /// never takes the place of a newer one.
     pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<(), Unsaved> {
         let input = self.input.clone();
         let mut rows = KeptRows::new(&input);
+        let marks = matches!(self.output, OpenOutput::File(_));
         let index = self.by_id();
         let mut lines: Vec<Line> = lines
             .into_iter()
-            .filter(|line| is_news(index, line))
+            .filter(|line| is_news(index, line) || (marks && is_superseded(index, line)))
             .collect();
         let is_other = |line: &Line| input.keeps() || index.find(&line.id).is_none();
         for line in lines.iter_mut().filter(|line| is_other(line)) {
@@ -176,18 +185,24 @@ impl Checkpoint {
                 Err(error) => log::warn!("{error}"),
             }
         }
-        let replies = match &self.output {
-            OpenOutput::File(file) => Some(file.replies()),
-            OpenOutput::Writer(_) | OpenOutput::Closed => None,
-        };
+        let marked: Vec<bool> = lines
+            .iter()
+            .map(|line| index.fit(&line.id, prefix(line)) == Fit::Other)
+            .collect();
         let mut bytes = Vec::new();
-        for line in &lines {
-            let text = match &replies {
-                Some(replies) => replies.put_line(&line.text),
-                None => line.text.as_str().into(),
-            };
-            bytes.extend_from_slice(text.as_bytes());
-            bytes.push(b'\n');
+        for (line, is_marked) in lines.iter().zip(marked) {
+            match &self.output {
+                OpenOutput::File(file) => {
+                    let text = file.replies().put_line(&line.text);
+                    let own = file.settings().filter(|_| !is_marked);
+                    let settings = line.settings.as_ref().or(own);
+                    bytes.extend(complete(&text, settings, is_marked));
+                }
+                OpenOutput::Writer(_) | OpenOutput::Closed => {
+                    bytes.extend_from_slice(line.text.as_bytes());
+                    bytes.push(b'\n');
+                }
+            }
         }
         if !bytes.is_empty() {
             write(&mut self.output, &bytes)?;
@@ -199,7 +214,12 @@ impl Checkpoint {
     fn note(&mut self, line: &Line) {
         let settled = match self.by_id().fit(&line.id, prefix(line)) {
             Fit::Same { settled, .. } => settled,
-            Fit::Other | Fit::Unknown => {
+            Fit::Other => {
+                self.superseded += 1;
+                self.repeated = true;
+                return;
+            }
+            Fit::Unknown => {
                 self.foreign += 1;
                 self.repeated = true;
                 return;
@@ -228,6 +248,11 @@ impl Checkpoint {
     /// Results that were saved although the input has no such item.
     pub(crate) fn foreign(&self) -> u64 {
         self.foreign
+    }
+
+    /// Answers that were saved although the input asks something else by now.
+    pub(crate) fn superseded(&self) -> u64 {
+        self.superseded
     }
 
     /// True when every item has its outcome.
@@ -335,6 +360,27 @@ fn is_news(index: &Matching, line: &Line) -> bool {
     }
 }
 
+/// Whether the line is a paid reply to what an item asked before.
+fn is_superseded(index: &Matching, line: &Line) -> bool {
+    let is_paid = || {
+        let known = serde_json::from_str::<PreviousLine>(&line.text);
+        known.is_ok_and(|known| known.is_paid_reply())
+    };
+    index.fit(&line.id, prefix(line)) == Fit::Other && is_paid()
+}
+
+/// A line with its settings, its mark and its end.
+fn complete(text: &str, settings: Option<&RunSettings>, is_marked: bool) -> Vec<u8> {
+    let mut line = match (text.strip_suffix('}'), settings) {
+        (Some(open), Some(settings)) => (open.to_owned() + &settings.line_end()).into_bytes(),
+        _ => format!("{text}\n").into_bytes(),
+    };
+    if is_marked {
+        turn(&mut line);
+    }
+    line
+}
+
 fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {
     match output {
         OpenOutput::File(file) => append(file, bytes),
@@ -355,5 +401,5 @@ fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {
 fn append(file: &mut ResultsFile, bytes: &[u8]) -> Result<(), Unsaved> {
     // What is written to a file that has lost its name would be gone, and deleted from the queue.
     file.undisturbed().map_err(Unsaved::Ever)?;
-    file.append(bytes).map_err(Unsaved::Now)
+    file.append_complete(bytes).map_err(Unsaved::Now)
 }

@@ -188,6 +188,29 @@ impl<'a> FileRun<'a> {
         self.plan.to_collect = items;
     }
 
+    /// Of what somebody else has in hand so much answers other requests than the input's, for these reasons each in so
+    /// many items that are sent again.
+    #[cfg(feature = "queue")]
+    pub(crate) fn set_under_way_superseded(&mut self, answers: u64, reasons: Vec<(String, u64)>) {
+        let plan = &mut self.plan;
+        plan.under_way_superseded = answers;
+        let known: u64 = plan.differing.iter().map(|(_, items)| items).sum();
+        let mut left = plan.to_send.unwrap_or(0).saturating_sub(known);
+        for (reason, items) in reasons {
+            let items = items.min(left);
+            left -= items;
+            match plan
+                .differing
+                .iter_mut()
+                .find(|(known, _)| *known == reason)
+            {
+                Some((_, known)) => *known += items,
+                None if items > 0 => plan.differing.push((reason, items)),
+                None => {}
+            }
+        }
+    }
+
     #[cfg(feature = "queue")]
     /// What it takes to have the items carried out elsewhere; nothing for a stream.
     pub(super) fn into_parts(self) -> Option<Parts> {

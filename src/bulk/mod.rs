@@ -31,7 +31,7 @@ pub mod reuse;
 #[cfg(feature = "queue")]
 pub mod reuse_db;
 pub mod run;
-mod run_settings;
+pub(crate) mod run_settings;
 mod shared;
 mod shared_list;
 mod sinks;

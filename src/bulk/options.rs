@@ -106,7 +106,10 @@ pub struct RunPlan {
     /// back. Before the first call they are marked in the output (`"superseded":true` at the end of
     /// the line); a run that ends by itself removes them. Not known for a stream.
     pub superseded: u64,
-    /// Why the items differ that have a paid answer to another request and are sent again: the names of the settings
+    /// Answers that a queue has, or is going to have, to what such items asked before. They are marked in the output once
+    /// they are there, like those of [`superseded`](Self::superseded).
+    pub under_way_superseded: u64,
+    /// Why the items differ that have a paid answer to another request, there or under way, and are sent again: the names of the settings
     /// that changed (`template`, `system`, `schema`, `model`, `parameters`), `row` if the input changed, or `request` if
     /// the output does not carry the earlier settings; each with its number of items. Not known for a stream.
     pub differing: Vec<(String, u64)>,

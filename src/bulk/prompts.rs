@@ -23,6 +23,8 @@ use super::convert::{self, plain_text};
 use super::input::{
     Hooks, InputFile, Matching, NamedFile, Settings, Template, first_checked, is_set_by_itself,
 };
+#[cfg(feature = "queue")]
+use super::run_settings::RunSettings;
 
 pub use super::input::{Form as InputFormat, Nulls};
 
@@ -345,6 +347,14 @@ pub struct Prompts {
     pub(super) settings: PromptSettings,
     #[cfg(feature = "files")]
     left_out: LeftOut,
+}
+
+#[cfg(feature = "queue")]
+impl Prompts {
+    /// The settings that are part of every request.
+    pub(crate) fn run_settings(&self) -> RunSettings {
+        RunSettings::of(&self.settings.0)
+    }
 }
 
 pub(crate) enum PromptSource {

@@ -281,6 +281,23 @@ impl ResultsFile {
             Some(end) => self.append_pieces(&mut with_end(lines, end)),
             None => self.append_io(lines),
         };
+        self.written(written)
+    }
+
+    /// The same for lines that carry their settings already.
+    #[cfg(feature = "queue")]
+    pub(crate) fn append_complete(&mut self, lines: &[u8]) -> Result<(), Error> {
+        let written = self.append_io(lines);
+        self.written(written)
+    }
+
+    /// The settings that new lines carry.
+    #[cfg(feature = "queue")]
+    pub(crate) fn settings(&self) -> Option<&RunSettings> {
+        self.settings.as_ref()
+    }
+
+    fn written(&self, written: io::Result<()>) -> Result<(), Error> {
         written.map_err(|error| {
             let path = self.path.display();
             Error::new(

@@ -3,6 +3,7 @@
 
 use std::io::IoSlice;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -26,7 +27,8 @@ pub(crate) fn names_settings(reason: &str) -> bool {
 
 /// The settings that are part of every request, each by name with its hash: `template=1f0a22 model=77c1aa`. A
 /// setting that is not made is left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct RunSettings(String);
 
 impl RunSettings {
@@ -91,6 +93,12 @@ impl RunSettings {
             true => ROW.to_owned(),
             false => names.join(", "),
         }
+    }
+
+    /// These settings as a result line carries them.
+    #[cfg(feature = "queue")]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// How a result line with these settings ends.

@@ -1,8 +1,10 @@
 //! What a process has on the queue, compared with what an input asks.
 
+use std::collections::HashMap;
+
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::bulk::input::{Fit, Matching, State, hash_prefix};
+use crate::bulk::input::{Fit, Matching, State, hash_prefix, is_automatic};
 use crate::queue::host::JobQueue;
 use crate::queue::job::JobStatus;
 use crate::queue::store::JobSummary;
@@ -20,6 +22,14 @@ pub(super) struct Attached {
     /// Jobs under way that the input does not ask for (any more). They are paid for; but should they come
     /// back to the queue, they are not to be bought again.
     pub unwanted: Vec<JobId>,
+    /// The latest job that it has.
+    pub last: Option<JobId>,
+    /// Paid answers, there or under way, to what items of the input asked before.
+    pub superseded: u64,
+    /// An answer to another request for each item that has one and no other: that of the latest job.
+    pub replaced: Vec<JobId>,
+    /// Answers to items without an id of their own, which are others when their requests change.
+    pub unnamed: Vec<JobId>,
 }
 
 /// Holds every item of the input that the process has a job for. With `cancel` jobs that wait although
@@ -31,15 +41,29 @@ pub(super) fn compare(
     cancel: bool,
 ) -> Result<Attached, Error> {
     index.release_all();
-    let (mut attached, mut after) = (Attached::default(), None);
+    let mut attached = Attached::default();
+    let mut replaced: HashMap<usize, JobId> = HashMap::new();
     loop {
-        let items = queue.items(process, after, CHUNK)?;
+        let items = queue.items(process, attached.last, CHUNK)?;
         let Some(last) = items.last() else {
+            // Items that another job of the process answers are not sent again.
+            replaced.retain(|at, _| index.is_new(*at));
+            attached.replaced.extend(replaced.into_values());
             return Ok(attached);
         };
-        after = Some(last.job_id);
+        attached.last = Some(last.job_id);
         let mut waiting = Vec::new();
         for item in items {
+            if brings_answer(item.status) {
+                match outdated(index, &item) {
+                    Some(Outdated::Request(at)) => {
+                        attached.superseded += 1;
+                        replaced.insert(at, item.job_id);
+                    }
+                    Some(Outdated::Item) => attached.unnamed.push(item.job_id),
+                    None => {}
+                }
+            }
             match item.item_id.as_deref().filter(|_| attaches(index, &item)) {
                 Some(id) => {
                     let hash = item.request_hash.as_deref().and_then(hash_prefix);
@@ -55,6 +79,29 @@ pub(super) fn compare(
         if cancel && !waiting.is_empty() {
             queue.cancel_jobs(&waiting)?;
         }
+    }
+}
+
+/// Whether the job has an answer, or may get one that is paid for.
+fn brings_answer(status: JobStatus) -> bool {
+    matches!(status, JobStatus::InProgress | JobStatus::Completed)
+}
+
+/// What a job asks that the input does not ask any more.
+enum Outdated {
+    /// Another request of the item at this place.
+    Request(usize),
+    /// An item whose id was made of its request.
+    Item,
+}
+
+fn outdated(index: &Matching, item: &JobSummary) -> Option<Outdated> {
+    let id = item.item_id.as_deref()?;
+    let hash = item.request_hash.as_deref().and_then(hash_prefix)?;
+    match index.fit(id, hash) {
+        Fit::Other => index.find(id).map(Outdated::Request),
+        Fit::Unknown => is_automatic(id).then_some(Outdated::Item),
+        Fit::Same { .. } => None,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::base::id::{JobId, ProcessId};
 use crate::base::thread::spawn;
 use crate::base::warn_once::WarnOnce;
 use crate::bulk::checkpoint::{Checkpoint, Line, Unsaved};
+use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::host::{EnqueueError, JobQueue};
@@ -40,6 +41,8 @@ pub(super) struct Execution {
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
     pub until_submitted: bool,
     pub on_error: ErrorPolicy,
+    /// The settings of this run.
+    pub settings: RunSettings,
     pub submitted: u64,
     pub attached: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
@@ -66,6 +69,9 @@ impl Execution {
         let attached = attach::compare(&self.queue, self.process, index, true);
         let attached = attached.map_err(StopReason::Fatal)?;
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
+        let more = self.checkpoint.plan().to_send.unwrap_or(0);
+        let noted = self.keeper.submits(more, attached.last, &self.settings);
+        noted.map_err(StopReason::Fatal)?;
         self.submit()?;
         self.checkpoint.will_take(self.attached + self.submitted);
         self.work(make_worker)
@@ -296,6 +302,7 @@ impl Execution {
             if chunk.is_empty() {
                 return Ok(());
             }
+            let line = |delivery| line(delivery, &self.keeper);
             let lines = chunk.iter().filter_map(line).collect();
             self.checkpoint.save(lines)?;
             let receipts: Vec<_> = chunk.iter().map(|delivery| delivery.receipt).collect();
@@ -305,13 +312,14 @@ impl Execution {
 }
 
 /// The result line of a job; none of a cancelled one, which was never sent.
-fn line(delivery: &DeliveredResult) -> Option<Line> {
+fn line(delivery: &DeliveredResult, keeper: &SidecarKeeper) -> Option<Line> {
     let result = &delivery.result;
     (result.status != JobStatus::Cancelled).then(|| Line {
         id: result.item_id.clone().unwrap_or_default(),
         request_hash: result.request_hash.clone(),
         success: result.is_success(),
         text: result.line(),
+        settings: keeper.settings_of(result.job_id).cloned(),
     })
 }
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::id::{JobId, ProcessId};
 use crate::base::sidecar_path::resolved;
+use crate::bulk::run_settings::RunSettings;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::ProcessState;
 
-use super::sidecar::{Sidecar, TakenResults, file_id};
+use super::sidecar::{JobSettings, Sidecar, TakenResults, file_id};
 
 /// Whose output it is that a run writes to, and where that is kept.
 pub(super) struct SidecarKeeper {
@@ -20,12 +21,15 @@ pub(super) struct SidecarKeeper {
     /// `None` where nobody could come back to it.
     output: Option<PathBuf>,
     written: Option<Sidecar>,
+    /// The settings of its jobs, from the sidecar and of this run.
+    settings: Vec<JobSettings>,
 }
 
 /// What is known beside an output, before anything is sent.
 #[derive(Default)]
 pub(super) struct KnownState {
     pub taken: Vec<TakenResults>,
+    pub settings: Vec<JobSettings>,
     /// Why nothing may be sent: it may be bought already.
     pub lost: Option<String>,
 }
@@ -70,6 +74,7 @@ pub(super) fn known(
     });
     Ok(KnownState {
         taken: sidecar.taken,
+        settings: sidecar.settings,
         lost,
     })
 }
@@ -100,6 +105,7 @@ impl SidecarKeeper {
             info: info.or(known).unwrap_or_default(),
             output,
             written: None,
+            settings: Vec::new(),
         })
     }
 
@@ -129,12 +135,32 @@ impl SidecarKeeper {
         let Some(output) = &self.output else {
             return Ok(());
         };
-        Sidecar::bring(output, before.as_ref())?;
+        let found = Sidecar::bring(output, before.as_ref())?;
+        self.settings = found.map_or_else(Vec::new, |found| found.settings);
         if before.is_none() && more == 0 {
             return Ok(());
         }
         self.write(more)?;
         self.queue.describe(self.process, &self.now()).map(drop)
+    }
+
+    /// Writes down the settings of `more` items, before they are put on the queue behind this job of it.
+    pub(super) fn submits(
+        &mut self,
+        more: u64,
+        last: Option<JobId>,
+        settings: &RunSettings,
+    ) -> Result<(), Error> {
+        if more == 0 || self.written.is_none() {
+            return Ok(());
+        }
+        JobSettings::note(&mut self.settings, last, settings);
+        self.write(more)
+    }
+
+    /// The settings that a job was submitted with; `None` where they are not known.
+    pub(super) fn settings_of(&self, job: JobId) -> Option<&RunSettings> {
+        JobSettings::of(&self.settings, job)
     }
 
     /// Writes down what has changed.
@@ -161,6 +187,7 @@ impl SidecarKeeper {
         sidecar.items = self.written.as_ref().map_or(sidecar.items, items);
         let taken = Sidecar::read(output)?.map(|before| before.taken);
         sidecar.taken = taken.unwrap_or_default();
+        sidecar.settings.clone_from(&self.settings);
         let known = self.written.as_ref();
         if !known.is_some_and(|known| known.says_the_same(&sidecar)) {
             sidecar.write(output)?;

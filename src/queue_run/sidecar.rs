@@ -10,9 +10,10 @@ use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
-use crate::base::id::ProcessId;
+use crate::base::id::{JobId, ProcessId};
 use crate::base::private;
 use crate::base::sidecar_path::sidecar_path;
+use crate::bulk::run_settings::RunSettings;
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
@@ -47,8 +48,44 @@ pub struct Sidecar {
     /// Results of it that were taken to other places.
     #[serde(default)]
     pub taken: Vec<TakenResults>,
+    /// The settings of its jobs, those of the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) settings: Vec<JobSettings>,
     /// When this was written.
     pub written_at: Timestamp,
+}
+
+/// The settings that a run submitted its jobs with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct JobSettings {
+    /// They are those of the jobs behind this one; `None` for all.
+    after: Option<JobId>,
+    settings: RunSettings,
+}
+
+impl JobSettings {
+    /// Takes note of the settings of all jobs behind the last one.
+    pub(super) fn note(known: &mut Vec<Self>, last: Option<JobId>, settings: &RunSettings) {
+        if last.is_none() {
+            known.clear();
+        }
+        if known
+            .last()
+            .is_none_or(|latest| latest.settings != *settings)
+        {
+            known.push(Self {
+                after: last,
+                settings: settings.clone(),
+            });
+        }
+    }
+
+    /// The settings of a job; `None` where they are not known.
+    pub(super) fn of(known: &[Self], job: JobId) -> Option<&RunSettings> {
+        let mut latest = known.iter().rev();
+        let found = latest.find(|known| known.after.is_none_or(|after| after < job));
+        found.map(|known| &known.settings)
+    }
 }
 
 /// Results that were taken out of the queue to another place than the output they belong to.
@@ -92,6 +129,7 @@ impl Sidecar {
             items: 0,
             batches: Vec::new(),
             taken: Vec::new(),
+            settings: Vec::new(),
             written_at: SystemClock.wall(),
         })
     }
@@ -274,6 +312,7 @@ impl Sidecar {
     pub fn nothing_left(&mut self) {
         self.items = 0;
         self.batches.clear();
+        self.settings.clear();
     }
 
     pub(super) fn with_batches(mut self, items: u64, batches: &[BatchInfo]) -> Self {

@@ -50,6 +50,7 @@ impl TakenResults {
                 request_hash: known.request_hash,
                 success: known.success,
                 text,
+                settings: None,
             })?;
         }
         Ok(())

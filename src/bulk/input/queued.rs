@@ -38,6 +38,13 @@ impl Matching {
         }
     }
 
+    /// True if nobody has the item at this place in hand, and the output has no line of it.
+    pub(crate) fn is_new(&self, at: usize) -> bool {
+        self.entries
+            .get(at)
+            .is_some_and(|entry| entry.state() == State::New && !entry.is_held())
+    }
+
     /// Takes note that somebody has the item in hand.
     pub(crate) fn hold(&mut self, id: &str, request_hash_prefix: u64) {
         if let Some((at, _)) = self.find_same(id, request_hash_prefix) {

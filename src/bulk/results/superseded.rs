@@ -73,7 +73,7 @@ impl ResultsFile {
 }
 
 /// Adds the mark to a line, or takes it away.
-fn turn(line: &mut Vec<u8>) {
+pub(crate) fn turn(line: &mut Vec<u8>) {
     line.truncate(line.trim_ascii_end().len());
     match line.strip_suffix(MARK).map(<[u8]>::len) {
         Some(rest) => {

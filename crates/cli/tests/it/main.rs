@@ -77,6 +77,8 @@ mod run;
 mod run_batch;
 #[cfg(unix)]
 mod run_batch_attach;
+#[cfg(target_os = "linux")]
+mod run_batch_superseded;
 mod run_folder;
 #[cfg(unix)]
 mod run_killed;

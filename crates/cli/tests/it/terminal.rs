@@ -13,7 +13,7 @@ use super::common::{Desk, PATIENCE, Running, all_ids, eventually, good};
 
 /// A run whose standard error is a terminal; what that shows goes into the file `screen`, and the id of
 /// the run's process into `pid`.
-fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Command> {
+pub fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Command> {
     if Command::new("script").arg("-V").output().is_err() {
         println!("skipped: there is no script(1)");
         return None;

@@ -43,8 +43,8 @@ impl AlreadySubmitted<'_> {
                 _ => " (and all else in its batches, which this command sends again)",
             };
             lines.push(format!(
-                "{} items of an earlier form are in a batch and will be paid for; their answers are not \
-                 used: to stop them{others}: batchwright cancel {id}{dir}",
+                "{} items of an earlier form are in a batch and will be paid for, and this input does not \
+                 ask for their answers: to stop them{others}: batchwright cancel {id}{dir}",
                 count(stale)
             ));
         }

@@ -73,6 +73,14 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
         1 => line.push_str("; 1 earlier answer is superseded"),
         n => line.push_str(&format!("; {} earlier answers are superseded", count(n))),
     }
+    match plan.under_way_superseded {
+        0 => {}
+        1 => line.push_str("; 1 answer under way will be superseded"),
+        n => line.push_str(&format!(
+            "; {} answers under way will be superseded",
+            count(n)
+        )),
+    }
     line
 }
 
@@ -115,7 +123,10 @@ pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
                 .collect()
         }
     };
-    let answers = match (plan.changed, args.drop_superseded) {
+    let answers = match (
+        plan.changed + plan.under_way_superseded,
+        args.drop_superseded,
+    ) {
         (0, _) => "their earlier answers stay in the output".to_owned(),
         (_, true) => "their earlier answers are deleted when the run ends".to_owned(),
         (_, false) => format!(
@@ -170,6 +181,7 @@ pub fn print_dry_run(
             "unusable_before": plan.unusable_before,
             "changed": plan.changed,
             "superseded": plan.superseded,
+            "under_way_superseded": plan.under_way_superseded,
             "restored": plan.restored,
             "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
             "bad_rows": plan.bad_rows,

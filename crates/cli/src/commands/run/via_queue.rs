@@ -129,6 +129,7 @@ fn json(queue: &RunQueue, ended: &QueueRunReport) -> Vec<(&'static str, serde_js
         ("process_id", serde_json::json!(queue.process)),
         ("submitted", ended.submitted.into()),
         ("attached", ended.attached.into()),
+        ("superseded_answers", ended.superseded.into()),
         ("batches_created", ended.created.into()),
         ("batches", serde_json::json!(ended.batches)),
     ]
@@ -143,6 +144,10 @@ fn batches_line(ended: &QueueRunReport) -> String {
         (
             ended.foreign,
             "results of items that the input no longer has",
+        ),
+        (
+            ended.superseded,
+            "answers to requests that have changed since",
         ),
     ] {
         if n > 0 {

@@ -1,0 +1,159 @@
+//! Answers of batches to requests that changed while they were under way: they are paid for, and kept.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use batchwright_simulate::Simulator;
+use serde_json::Value;
+
+use super::batch_runs::{
+    bought, clean, command, left_alone, run, submitted, summary, taking, with_provider,
+};
+use super::common::{Desk, Ended, Running, all_ids, eventually, prompt_lines};
+use super::terminal::on_a_terminal;
+
+const ARCHIVE: &str = "out.jsonl.superseded.jsonl";
+
+/// A run with the template `NAME:{{prompt}}`.
+fn with_template(desk: &Desk, sim: &Simulator, name: &str, words: &str) -> Ended {
+    run(desk, sim, &templated(name, words))
+}
+
+fn templated(name: &str, words: &str) -> String {
+    format!("in.jsonl -o out.jsonl --template {name}:{{{{prompt}}}} {words}")
+}
+
+/// So many items are at the provider, with the template `A`.
+fn under_way(items: usize, duration: Duration) -> (Desk, Simulator) {
+    let (desk, sim) = (Desk::new(), taking(duration));
+    desk.prompts("in.jsonl", items);
+    with_template(&desk, &sim, "A", "--no-wait").expect(0);
+    submitted(&desk, items as u64);
+    (desk, sim)
+}
+
+fn texts(desk: &Desk, name: &str) -> Vec<String> {
+    let lines = desk.results(name);
+    let mut texts: Vec<String> = lines
+        .iter()
+        .map(|line| line["text"].as_str().unwrap().to_owned())
+        .collect();
+    texts.sort();
+    texts
+}
+
+fn answers(template: &str, items: usize) -> Vec<String> {
+    let mut texts: Vec<String> = (0..items)
+        .map(|i| format!("echo: {template}:prompt {i}"))
+        .collect();
+    texts.sort();
+    texts
+}
+
+#[track_caller]
+fn says_why(desk: &Desk, reason: &str) {
+    for line in desk.results(ARCHIVE) {
+        assert_eq!(line["superseded_reason"], reason, "{line}");
+        assert!(line["superseded_at"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(line["superseded"], Value::Null, "{line}");
+    }
+}
+
+#[test]
+fn answers_to_requests_that_changed_under_way_are_kept_and_can_be_brought_back() {
+    let (desk, sim) = under_way(5, Duration::from_millis(400));
+    let plan = with_template(&desk, &sim, "B", "--dry-run --json").expect(0);
+    let told = summary(&plan);
+    assert_eq!(
+        (&told["under_way_superseded"], &told["to_send"]),
+        (&5.into(), &5.into())
+    );
+    assert_eq!(told["differing"]["template"], 5);
+
+    let ended = with_template(&desk, &sim, "B", "").expect(0);
+    ended
+        .says("5 answers under way will be superseded")
+        .says("5 of 5 requests differ from those answered before: template;")
+        .says("answers move to out.jsonl.superseded.jsonl when the run ends");
+    assert_eq!(texts(&desk, "out.jsonl"), answers("B", 5));
+    assert_eq!(texts(&desk, ARCHIVE), answers("A", 5));
+    says_why(&desk, "template");
+    bought(&sim, 10);
+
+    with_template(&desk, &sim, "A", "")
+        .expect(0)
+        .says("5 answers are taken back");
+    assert_eq!(texts(&desk, "out.jsonl"), answers("A", 5));
+    with_template(&desk, &sim, "B", "").expect(0);
+    assert_eq!(texts(&desk, "out.jsonl"), answers("B", 5));
+    bought(&sim, 10);
+    clean(&desk);
+}
+
+#[test]
+fn going_back_while_both_are_under_way_attaches_to_the_first() {
+    let (desk, sim) = under_way(4, Duration::from_secs(4));
+    with_template(&desk, &sim, "B", "--no-wait").expect(0);
+    let ended = with_template(&desk, &sim, "A", "--json").expect(0);
+    assert_eq!(summary(&ended)["attached"], 4);
+    assert_eq!(texts(&desk, "out.jsonl"), answers("A", 4));
+    assert_eq!(texts(&desk, ARCHIVE), answers("B", 4));
+    says_why(&desk, "template");
+    bought(&sim, 8);
+    clean(&desk);
+}
+
+#[test]
+fn the_answer_to_a_row_that_was_edited_under_way_is_kept_also_if_calls_go_on() {
+    let (desk, sim) = under_way(3, Duration::from_millis(400));
+    desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
+    let sync = command(&desk, &sim, &templated("A", ""));
+    Running::start(&mut { sync }).wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    assert_eq!(texts(&desk, ARCHIVE), ["echo: A:prompt 1"]);
+    says_why(&desk, "row");
+    assert_eq!(
+        (sim.stats().calls, sim.batch_stats().items_accepted),
+        (1, 3)
+    );
+    clean(&desk);
+}
+
+#[test]
+fn an_answer_that_a_worker_collected_before_the_change_is_kept() {
+    let (desk, sim) = left_alone(3);
+    let work = desk.command(["work", "--strategy", "batch", "--until-empty"]);
+    Running::start(&mut with_provider(work, &sim))
+        .wait()
+        .expect(0);
+    desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
+    run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    assert_eq!(texts(&desk, ARCHIVE), ["echo: prompt 1"]);
+    says_why(&desk, "row");
+    clean(&desk);
+}
+
+#[test]
+fn answers_that_changed_under_way_are_deleted_if_asked_for() {
+    let (desk, sim) = under_way(3, Duration::from_millis(400));
+    with_template(&desk, &sim, "B", "--drop-superseded").expect(0);
+    assert_eq!(texts(&desk, "out.jsonl"), answers("B", 3));
+    assert!(!desk.exists(ARCHIVE));
+    clean(&desk);
+}
+
+#[test]
+fn a_terminal_is_asked_before_what_is_under_way_is_bought_again() {
+    let (desk, sim) = under_way(21, Duration::from_secs(60));
+    let words = format!("--strategy batch --quiet {}", templated("B", "--no-wait"));
+    let Some(mut command) = on_a_terminal(&desk, &sim, &words) else {
+        return;
+    };
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let asked = || desk.read("screen").contains("Buy 21 answers again? [y/N]");
+    assert!(eventually(asked), "no question: {:?}", desk.read("screen"));
+    running.feed("\n");
+    running.wait().expect(2);
+    bought(&sim, 21);
+}
