@@ -26,6 +26,8 @@ const RETURN: f64 = 6.0;
 const RETURN_CALLS: f64 = 150.0;
 /// What is left of a rate that was refused at once, where nothing was measured.
 const MUCH_LESS: f64 = 0.5;
+/// What is accepted of a rate at least that was refused before anything was measured, and had been fine.
+const GUESSED: f64 = 0.75;
 /// A pace so far above the rate that was accepted shows that the limit has changed.
 const CHANGED: f64 = 1.15;
 /// Growth of slow start in each step.
@@ -246,6 +248,11 @@ impl Pace {
             .is_some_and(|rate| rate.accepted.is_none())
     }
 
+    /// Whether it grows fast, back to a rate far above: of the calls that it lets out by now, few are answered.
+    pub(super) fn is_returning(&self) -> bool {
+        self.rate.as_ref().is_some_and(Rate::is_returning)
+    }
+
     /// Calls in flight at once that this pace comes to, with some room.
     pub(super) fn in_flight(&self) -> u32 {
         let rate = self
@@ -378,13 +385,13 @@ impl Rate {
         let before = self.measured;
         if let Some(Accepted { least, .. }) = since {
             // What is far less than before shows that the limit was lowered.
-            self.measured = if least < LOWERED * before {
-                least
+            (self.measured, self.in_vain) = if least < LOWERED * before {
+                (least, 0)
             } else {
-                least.max(before)
+                let in_vain = self.in_vain + u32::from(rate < LESS * before);
+                (least.max(before), in_vain)
             };
         }
-        self.in_vain += u32::from(rate < LESS * before);
         match self.accepted {
             // The last step is where it became too much, unless room for bursts had hidden it before.
             None => {
@@ -397,15 +404,19 @@ impl Rate {
                 self.fall_below(rate, 1.0 - accepted / rate * (1.0 - DEPTH), begun);
             }
             // On a steep way back.
-            Some(_) if self.depth > 2.0 * DEPTH => {
+            Some(_) if self.is_returning() => {
                 self.fall_below((self.last + rate) / 2.0, DEPTH, begun)
             }
             Some(_) => {
-                let guessed = before.clamp(rate * MUCH_LESS, rate * (1.0 - 2.0 * DEPTH));
+                let guessed = before.clamp(rate * GUESSED, rate * (1.0 - 2.0 * DEPTH));
                 let measured = measured.unwrap_or(guessed);
                 self.fall_below((measured + rate) / 2.0, DEPTH, begun);
             }
         }
+    }
+
+    fn is_returning(&self) -> bool {
+        self.accepted.is_some() && self.depth > 2.0 * DEPTH
     }
 
     /// Goes on with so much less than this rate.

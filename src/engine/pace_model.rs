@@ -117,6 +117,8 @@ pub(super) struct Outcome {
     /// Seconds until a second was used to nine tenths.
     pub recovery: Vec<f64>,
     pub refusals: Vec<u32>,
+    /// The part of calls that was refused after the transition.
+    pub refused: Vec<f64>,
     pub most_in_flight: Vec<u32>,
     pub calls: Vec<u32>,
 }
@@ -317,6 +319,9 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
         server.tokens = server.tokens.changed(provider.tokens, provider.burst);
         let mut per_second = vec![0_u32; provider.seconds as usize + 1];
         let (mut calls, mut refusals, mut most) = (0, 0, 0);
+        let slow = (provider.latency / PROVIDER.latency).max(1.0);
+        let settled = begun + transition * slow;
+        let (mut late_calls, mut late_refusals) = (0_u32, 0_u32);
         let mut due = begun;
         while server.now < until {
             let mut next = until;
@@ -328,6 +333,7 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
                 match limiter.try_acquire(quota, INPUT, None, at(server.now)) {
                     Gate::Go(permit) => {
                         calls += 1;
+                        late_calls += u32::from(server.now >= settled);
                         due += provider.demand.map_or(0.0, |demand| 1.0 / demand);
                         server.begin(provider, permit, &mut random);
                         most = most.max(limiter.in_flight(quota));
@@ -350,6 +356,7 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
                     }
                     Reply::Refusal(wait) => {
                         refusals += 1;
+                        late_refusals += u32::from(server.now >= settled);
                         CallEnd::RateLimited(wait)
                     }
                     Reply::Failure => CallEnd::Troubled(None),
@@ -358,7 +365,6 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
             }
         }
         let rate = provider.rate();
-        let slow = (provider.latency / PROVIDER.latency).max(1.0);
         let steady = &per_second[(transition * slow) as usize..provider.seconds as usize];
         let answered = f64::from(steady.iter().sum::<u32>());
         outcome.answers.push(answered / steady.len() as f64);
@@ -368,6 +374,8 @@ pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition:
         outcome.recovery.push(recovery / slow);
         outcome.calls.push(calls);
         outcome.refusals.push(refusals);
+        let late = f64::from(late_refusals) / f64::from(late_calls.max(1));
+        outcome.refused.push(late);
         outcome.most_in_flight.push(most);
     }
     outcome

@@ -239,8 +239,7 @@ impl Window {
         self.resize(1, Phase::Return { threshold });
     }
 
-    /// A call was refused while `others` were in flight. True of a tuned window that was cut a short while ago:
-    /// then it may be no number of calls at once that limits.
+    /// A call was refused while `others` were in flight. True of a window that was cut a short while ago: then it may be no number of calls at once that limits.
     pub(super) fn cut(&mut self, others: u32) -> bool {
         let level = others + 1;
         let soon = self.since_cut < SOON.saturating_mul(level);
@@ -276,7 +275,7 @@ impl Window {
         self.was_cut = true;
         self.proven = true;
         self.resize(kept, Phase::Return { threshold });
-        self.tuned && soon
+        soon
     }
 
     /// The refusals of this wave have nothing to do with the number of calls at once.

@@ -80,9 +80,9 @@ impl Quota {
         self.waits_for_reply = !slower;
     }
 
-    /// A window that grows by itself let more calls out at once than were accepted since the last refusal.
+    /// More calls were in flight than were accepted since the last refusal, and not because the pace grows fast.
     fn passes_window(&self, permit: Permit) -> bool {
-        self.given.window.is_some() && self.fine > 0 && permit.in_flight > self.fine
+        self.fine > 0 && permit.in_flight > self.fine && !self.pace.is_returning()
     }
 
     /// A call was refused that had begun before the last refusal was heard of.
