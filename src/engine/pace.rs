@@ -551,6 +551,32 @@ mod tests {
     }
 
     #[test]
+    fn refusals_that_never_end_leave_one_call_a_minute() {
+        let (mut provider, mut pace) = (Provider::new(1.0), Pace::default());
+        provider.run(&mut pace, 60);
+        assert!(pace.is_known());
+        let mut now = at(provider.now);
+        for _ in 0..200 {
+            now = now.after(pace.wait(now));
+            let call = pace.take(now);
+            pace.refused(call, now);
+            assert!(pace.wait(now) <= Duration::from_secs(125));
+        }
+        assert!(pace.wait(now) >= Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_pace_that_holds_calls_back_is_no_reason_to_count_anew() {
+        let (mut provider, mut pace) = (Provider::new(0.1), Pace::default());
+        provider.run(&mut pace, 300);
+        let call = pace.take(at(provider.now));
+        assert!(pace.held_until() >= call.at.after(Duration::from_secs(10)));
+        assert!(pace.was_refused());
+        pace.resume();
+        assert!(!pace.was_refused());
+    }
+
+    #[test]
     fn one_refusal_is_no_reason_for_a_pace() {
         let mut pace = Pace::default();
         (0..10).for_each(|ms| _ = pace.take(at(ms)));
