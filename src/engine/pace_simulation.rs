@@ -218,7 +218,7 @@ fn check(cases: &[Case], transition: f64) {
         }
         // The first refusal of a few calls at once may begin the search for a rate.
         assert!(
-            u64::from(late) * 5 <= seeds.min(40).max(5),
+            u64::from(late) * 5 <= seeds.clamp(5, 40),
             "{name}: {late} late"
         );
     }
