@@ -255,6 +255,20 @@ fn a_limit_on_calls_at_once_is_no_rate_where_a_run_names_more_calls() {
 }
 
 #[test]
+fn a_limit_that_was_lowered_by_half_does_not_make_the_pace_give_up() {
+    let untold = Provider {
+        seconds: 90.0,
+        burst: 0.2,
+        ..PROVIDER
+    };
+    for seed in 40..80 {
+        let outcome = run(seed, tuned(), &requests(untold), GUESSED);
+        let shown = format!("seed {seed}: {outcome:.3?}");
+        assert!(outcome.refused.iter().all(|part| *part <= 0.01), "{shown}");
+    }
+}
+
+#[test]
 fn a_provider_that_takes_all_gets_the_most_there_may_be_and_no_more() {
     let outcome = run(1, tuned(), &[PROVIDER], FOUND);
     assert_eq!(outcome.most_in_flight, [MOST]);
