@@ -20,7 +20,9 @@ use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Ticket, Work};
 
 use super::backlog::{Scope, StoreBacklog};
-use super::batch::{BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers};
+use super::batch::{
+    BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers, is_cut_off,
+};
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::due_times::DueTimes;
 use super::maintenance;
@@ -206,7 +208,10 @@ impl WorkerRun {
         report.batches_uncollected = batch_overview.put_off();
         if report.stop.is_none() {
             let critical = batch_overview.critical.lock().clone();
-            report.stop = critical.map(StopReason::Critical);
+            report.stop = critical.map(|error| match is_cut_off(&error) {
+                true => StopReason::Unreachable(error),
+                false => StopReason::Critical(error),
+            });
         }
         report
     }

@@ -41,6 +41,9 @@ pub(super) fn compare(
     cancel: bool,
 ) -> Result<Attached, Error> {
     index.release_all();
+    let batches = queue.batches(Some(process))?;
+    // Which batch a job is in is not told here.
+    let all_unsent = batches.iter().all(|batch| batch.unsent);
     let mut attached = Attached::default();
     let mut replaced: HashMap<usize, JobId> = HashMap::new();
     loop {
@@ -54,7 +57,7 @@ pub(super) fn compare(
         attached.last = Some(last.job_id);
         let mut waiting = Vec::new();
         for item in items {
-            if brings_answer(item.status) {
+            if brings_answer(item.status) && !(item.at_provider && all_unsent) {
                 match outdated(index, &item) {
                     Some(Outdated::Request(at)) => {
                         attached.superseded += 1;

@@ -20,6 +20,7 @@ use crate::queue::store::DeliveredResult;
 use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
+use super::attach::Attached;
 use super::keeper::SidecarKeeper;
 use super::sidecar::TakenResults;
 use super::{attach, taken};
@@ -65,9 +66,13 @@ impl Execution {
         if before.is_some_and(|process| process.cancelled) {
             self.work(make_worker)?;
         }
-        let index = self.checkpoint.by_id();
-        let attached = attach::compare(&self.queue, self.process, index, true);
-        let attached = attached.map_err(StopReason::Fatal)?;
+        let mut attached = self.attach().map_err(StopReason::Fatal)?;
+        if !attached.unwanted.is_empty() {
+            // What is in a batch of which nothing was sent need not be bought.
+            let dissolved = self.queue.dissolve_unsent(self.process);
+            dissolved.map_err(StopReason::Fatal)?;
+            attached = self.attach().map_err(StopReason::Fatal)?;
+        }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         let more = self.checkpoint.plan().to_send.unwrap_or(0);
         let noted = self.keeper.submits(more, attached.last, &self.settings);
@@ -75,6 +80,10 @@ impl Execution {
         self.submit()?;
         self.checkpoint.will_take(self.attached + self.submitted);
         self.work(make_worker)
+    }
+
+    fn attach(&mut self) -> Result<Attached, Error> {
+        attach::compare(&self.queue, self.process, self.checkpoint.by_id(), true)
     }
 
     /// Saves what was taken elsewhere and is wanted here.

@@ -1,20 +1,29 @@
 //! The accounts that batches belong to: who looks after them, and which of them are left alone for a while.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchAccount, BatchClient};
 
 use super::control::BatchControl;
+use super::machine::is_cut_off;
 use super::settings::BatchSettings;
+
+/// A server that is just being started is up by then, as for calls.
+const NEVER_REACHED: Duration = Duration::from_secs(8);
 
 /// The accounts of a worker's batches.
 #[derive(Default)]
 pub(super) struct Accounts {
     clients: HashMap<BatchAccount, Arc<dyn BatchClient>>,
     pauses: HashMap<BatchAccount, Pause>,
+    /// Those where a server was there, whatever it said.
+    reached: HashSet<BatchAccount>,
+    /// Those where none ever was: since when it was tried, and what came of the last try.
+    unreached: HashMap<BatchAccount, (Time, Error)>,
 }
 
 /// An account that is left alone: what has failed there fails for all of its batches.
@@ -70,6 +79,29 @@ impl Accounts {
         }
         let wait = settings.after_failures(pause.times, error.retry_after(), jitter);
         pause.until = now.after(wait);
+    }
+
+    /// Takes note of what came of a call, for [`never_reached`](Self::never_reached).
+    pub(super) fn note_call(&mut self, account: &BatchAccount, error: Option<&Error>, now: Time) {
+        match error {
+            Some(error) if error.kind() == ErrorKind::Cancelled => {}
+            Some(error) if is_cut_off(error) => {
+                if !self.reached.contains(account) {
+                    let unreached = self.unreached.entry(account.clone());
+                    unreached.or_insert((now, error.clone())).1 = error.clone();
+                }
+            }
+            _ => {
+                self.unreached.remove(account);
+                self.reached.insert(account.clone());
+            }
+        }
+    }
+
+    /// The accounts where no server was ever reached, with what came of the last try, and until when that is waited for.
+    pub(super) fn never_reached(&self) -> impl Iterator<Item = (&BatchAccount, &Error, Time)> {
+        let all = self.unreached.iter();
+        all.map(|(account, (since, error))| (account, error, since.after(NEVER_REACHED)))
     }
 
     /// The account answers.

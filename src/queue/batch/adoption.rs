@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::id::ProcessId;
 use crate::llm::batch::{BatchAccount, BatchClient, ListedBatches};
 use crate::queue::host::JobQueue;
 use crate::queue::store::{JobStore, StoredBatch, WorkerId};
@@ -76,6 +77,33 @@ impl JobQueue {
             done.extend(adoption);
         }
         Ok(done)
+    }
+}
+
+impl JobQueue {
+    /// Dissolves the batches of a process of which nothing was sent, as far as nobody attends them: their jobs wait again,
+    /// and can be cancelled.
+    ///
+    /// # Errors
+    /// When the queue cannot be read or written.
+    pub(crate) fn dissolve_unsent(&self, process: ProcessId) -> Result<(), Error> {
+        let (store, clock) = (&self.store, &self.clock);
+        store.reclaim(clock.wall())?;
+        let registration = Registration {
+            worker: store.register_worker(clock.wall())?,
+            store,
+            clock,
+        };
+        let mut unsent = |batch: &StoredBatch| {
+            let own = batch.process_id == Some(process);
+            own && Record::read(batch).is_some_and(|record| record.is_unsent())
+        };
+        let worker = registration.worker;
+        let batches = store.adopt_batches(worker, &mut unsent, &[process], clock.wall())?;
+        for batch in batches {
+            store.close_batch(worker, batch.no, clock.wall())?;
+        }
+        Ok(())
     }
 }
 

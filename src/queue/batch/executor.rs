@@ -244,6 +244,18 @@ impl Poller<'_> {
         let Some(open) = self.batches.get_mut(&no) else {
             return false;
         };
+        let account = &about.model.0;
+        let now = self.clock.now();
+        match &event {
+            Event::Submitted(answer) => {
+                self.accounts.note_call(account, answer.as_ref().err(), now)
+            }
+            Event::StatusAnswered(answer) => {
+                self.accounts.note_call(account, answer.as_ref().err(), now);
+            }
+            Event::Listed(answer) => self.accounts.note_call(account, answer.as_ref().err(), now),
+            _ => {}
+        }
         let effects = apply(&mut open.record, event, &facts);
         if effects.refused {
             open.due = self.clock.now().after(RETRY_AFTER);
@@ -371,6 +383,29 @@ impl Poller<'_> {
         if self.on_error == ErrorPolicy::StopOnCriticalError {
             *self.context.overview.critical.lock() = Some(error.clone());
             (self.wake)();
+        }
+    }
+
+    /// Ends a worker that is to end for such failures, if a batch cannot be submitted since no server was ever reached.
+    pub(super) fn stop_unreached(&self) {
+        let now = self.clock.now();
+        for (account, error, until) in self.accounts.never_reached() {
+            let own = self
+                .batches
+                .values()
+                .filter(|open| open.record.account == *account);
+            let (mut any_busy, mut any_unsent) = (false, false);
+            for open in own {
+                any_busy |= open.busy;
+                any_unsent |= open.record.is_unsent();
+            }
+            if until <= now && any_unsent && !any_busy {
+                let why = format!(
+                    "{}; no server has been reached there: check the address and its port, and whether the server runs",
+                    error.message()
+                );
+                self.report_critical(&error.clone().reworded(why));
+            }
         }
     }
 

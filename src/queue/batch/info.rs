@@ -44,6 +44,9 @@ pub struct BatchInfo {
     pub age_seconds: u64,
     /// Why nothing moves, if nothing does.
     pub problem: Option<String>,
+    /// Nothing of it is at the provider: nothing was sent yet, or all that was sent was refused.
+    #[serde(skip)]
+    pub unsent: bool,
     /// Whether a worker looks after it.
     pub attended: bool,
     /// What is known of results that it does not give out, though it has ended or is not known there any
@@ -102,6 +105,7 @@ impl BatchInfo {
             problem: record.trouble().map(str::to_owned),
             uncollected,
             attended: batch.worker.is_some(),
+            unsent: record.is_unsent(),
             provider: record.account.provider,
             base_url: record.account.base_url,
             credential: record.account.credential,
@@ -127,6 +131,7 @@ impl BatchInfo {
             age_seconds: now.since(batch.created_at).as_secs(),
             problem: Some("another version of batchwright has written it down".to_owned()),
             attended: batch.worker.is_some(),
+            unsent: false,
             uncollected: None,
         }
     }

@@ -33,6 +33,7 @@ pub use adoption::BatchAdoption;
 pub(crate) use context::BatchContext;
 pub(crate) use control::BatchControl;
 pub use info::{BatchInfo, UncollectedResults};
+pub(crate) use machine::is_cut_off;
 pub(crate) use overview::BatchOverview;
 pub(crate) use poller::{Poller, PollerOptions};
 pub use settings::BatchSettings;

@@ -192,6 +192,7 @@ impl<'a> Poller<'a> {
         self.scan_store();
         self.take_steps();
         self.orphaned_bisections();
+        self.stop_unreached();
         self.report();
     }
 
@@ -237,7 +238,10 @@ impl<'a> Poller<'a> {
             self.scanned_at
                 .map_or(Time::ZERO, |at| at.after(BETWEEN_SCANS))
         });
-        due.chain(self.scan_at).chain(look).min()
+        let now = self.clock.now();
+        let patience = self.accounts.never_reached().map(|(_, _, until)| until);
+        let patience = patience.filter(|until| *until > now);
+        due.chain(self.scan_at).chain(look).chain(patience).min()
     }
 
     /// Batches whose next step is due.

@@ -79,6 +79,8 @@ mod run_batch;
 mod run_batch_attach;
 #[cfg(target_os = "linux")]
 mod run_batch_superseded;
+#[cfg(unix)]
+mod run_batch_unsent;
 mod run_folder;
 #[cfg(unix)]
 mod run_killed;

@@ -24,7 +24,7 @@ fn what_is_interrupted_goes_on_and_the_same_command_attaches_from_another_folder
     let ended = running.wait().expect(130);
     let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
     let remote = sim.batch_stats().batches[0].id.clone();
-    let ended = ended.says("stopping: batches go on at their provider");
+    let ended = ended.says("stopping: batches that are at their provider go on there");
     let ended = ended.says(&format!("batch {remote} (5 requests) goes on at openai"));
     let ended = ended.says("the same command comes back to it, from any folder");
     ended.says(&format!("to give it up:  batchwright cancel {id}"));

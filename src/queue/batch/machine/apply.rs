@@ -186,6 +186,8 @@ impl Change<'_> {
             State::Reconciling(_) => left.min(settings.reconcile_wait),
             // Whoever starts a worker may know that results are there now.
             _ if self.record.uncollected().is_some() => Duration::ZERO,
+            // Or that its provider can be reached, or takes the key.
+            _ if self.record.is_unsent() => Duration::ZERO,
             _ => left.min(poll),
         };
         self.wait(wait);
@@ -262,6 +264,6 @@ impl Change<'_> {
 }
 
 /// Nobody answers there: who cannot be reached for one batch cannot be for the others.
-pub(super) fn is_cut_off(error: &Error) -> bool {
+pub(crate) fn is_cut_off(error: &Error) -> bool {
     error.is_unreachable() && error.status().is_none()
 }

@@ -22,6 +22,7 @@ mod submit;
 mod tests;
 
 pub(super) use apply::apply;
+pub(crate) use apply::is_cut_off;
 pub(super) use effect::{Division, Effect, ItemEnds, OtherHalf};
 pub(super) use event::{Collected, Event, Facts, ItemsSettled, Written};
 pub(super) use next::{Step, next};

@@ -25,7 +25,9 @@ pub struct AlreadySubmitted<'a> {
 impl AlreadySubmitted<'_> {
     pub fn lines(&self) -> Vec<String> {
         let mut places: BTreeMap<(&str, bool), Vec<&BatchInfo>> = BTreeMap::new();
-        for batch in self.batches {
+        let (unsent, sent): (Vec<&BatchInfo>, Vec<_>) =
+            self.batches.iter().partition(|batch| batch.unsent);
+        for batch in sent {
             let place = (batch.provider.as_str(), self.is_of_another_account(batch));
             places.entry(place).or_default().push(batch);
         }
@@ -33,9 +35,19 @@ impl AlreadySubmitted<'_> {
             .iter()
             .map(|((provider, others), batches)| self.line(provider, *others, batches))
             .collect();
+        let waiting: u64 = unsent.iter().map(|batch| batch.total).sum();
+        if waiting > 0 {
+            lines.push(format!(
+                "{} items of an earlier run wait here: nothing of them was handed over, and what this input asks for \
+                 goes to {}",
+                count(waiting),
+                self.asked.0
+            ));
+        }
         // Results that are to be collected may belong to the input or not; they are not counted as stale.
         let asked = self.plan.under_way + self.plan.to_collect;
         let stale = self.at_provider.saturating_sub(asked);
+        let stale = stale.min(self.at_provider.saturating_sub(waiting));
         if stale > 0 {
             let (id, dir) = (self.process, self.data_dir);
             let others = match asked {

@@ -67,7 +67,9 @@ pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> 
     let ctx = Context::new().with_grace(args.pace.grace);
     let stopping = match settings.bulk_strategy() {
         _ if args.dry_run => "stopping: nothing was sent".to_owned(),
-        Ok(Strategy::Batch) => stopping_line(&ctx, "batches go on at their provider, "),
+        Ok(Strategy::Batch) => {
+            stopping_line(&ctx, "batches that are at their provider go on there, ")
+        }
         _ => stopping_line(&ctx, ""),
     };
     Session::start(&args.show, ctx, stopping)

@@ -209,6 +209,11 @@ impl RunQueue {
             }
             lines.push(match (&batch.problem, batch.state.as_str()) {
                 (Some(why), "held") => format!("held: {requests} requests: {why}"),
+                _ if batch.unsent => {
+                    let why = batch.problem.as_ref();
+                    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                    format!("not handed over: {requests} requests, which wait here for {at}{why}")
+                }
                 (Some(why), state) => {
                     format!("batch {name} ({requests} requests) at {at}: {state}; {why}")
                 }

@@ -138,8 +138,13 @@ fn json(queue: &RunQueue, ended: &QueueRunReport) -> Vec<(&'static str, serde_js
 /// The same for people.
 fn batches_line(ended: &QueueRunReport) -> String {
     let mut text = format!("{} created", count(ended.created));
+    // What waits here was given to nobody.
+    let queued = match ended.created == 0 && ended.batches.iter().any(|batch| batch.unsent) {
+        true => "items put on the queue",
+        false => "items submitted",
+    };
     for (n, what) in [
-        (ended.submitted, "items submitted"),
+        (ended.submitted, queued),
         (ended.attached, "items attached to"),
         (
             ended.foreign,

@@ -1,0 +1,79 @@
+//! `run --strategy batch` whose batches were not handed over: what it says of them is true.
+
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+
+use super::batch_runs::{
+    SHORT, WORDS, batch, bought, clean, left_alone, run, summary, taking,
+    whole,
+};
+use super::common::{Desk, Ended, NOBODY, Running, simulator};
+
+/// A run against an address where no server is.
+fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    let mut command = batch(desk, sim, words);
+    Running::start(command.env("OPENAI_BASE_URL", NOBODY)).wait()
+}
+
+#[track_caller]
+fn says_nothing_of(ended: &Ended, words: &[&str]) {
+    for words in words {
+        assert!(!ended.stderr.contains(words), "{words:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn an_address_where_no_server_is_ends_the_run_and_the_same_command_goes_on() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    for words in ["", "--no-wait"] {
+        let ended = at_nobody(&desk, &sim, &format!("{WORDS} {words}")).expect(4);
+        let ended = ended
+            .says("the provider cannot be reached: cannot reach http://127.0.0.1:9/v1/files")
+            .says("no server has been reached there")
+            .says("not handed over: 3 requests, which wait here for openai");
+        says_nothing_of(&ended, &["goes on at", "items submitted", "are in a batch"]);
+    }
+    let ended = run(&desk, &sim, WORDS)
+        .expect(0)
+        .says("3 items of an earlier run wait here: nothing of them was handed over");
+    says_nothing_of(&ended, &["another key", "are in a batch", "cancel"]);
+    whole(&desk, &sim, "out.jsonl", 3);
+    clean(&desk);
+}
+
+#[test]
+fn what_was_not_handed_over_is_not_bought_once_it_is_no_longer_asked_for() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    at_nobody(&desk, &sim, &format!("{WORDS} --template A:{{{{prompt}}}}")).expect(4);
+    let words = format!("{WORDS} --template B:{{{{prompt}}}}");
+    let plan = run(&desk, &sim, &format!("{words} --dry-run --json")).expect(0);
+    assert_eq!(summary(&plan)["under_way_superseded"], 0);
+    let ended = run(&desk, &sim, &words).expect(0);
+    says_nothing_of(&ended, &["will be paid for", "are in a batch"]);
+    assert_eq!(desk.results("out.jsonl").len(), 3);
+    bought(&sim, 3);
+    clean(&desk);
+}
+
+#[test]
+fn after_a_wrong_key_the_right_one_simply_goes_on() {
+    let batches = BatchConfig::default().duration(SHORT);
+    let sim = simulator(SimConfig::default().api_key("k").batches(batches));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let mut wrong = batch(&desk, &sim, WORDS);
+    let ended = Running::start(wrong.env("OPENAI_API_KEY", "wrong")).wait();
+    let ended = ended.expect(4).says("not handed over: 3 requests");
+    says_nothing_of(&ended, &["adopt-batches"]);
+    let ended = run(&desk, &sim, WORDS).expect(0);
+    says_nothing_of(&ended, &["another key", "are in a batch", "cancel"]);
+    whole(&desk, &sim, "out.jsonl", 3);
+}
+
+#[test]
+fn a_batch_that_goes_on_is_said_to() {
+    let (desk, sim) = left_alone(2);
+    let ended = run(&desk, &sim, WORDS).expect(0);
+    ended.says("2 items are in a batch at openai");
+}
