@@ -59,6 +59,15 @@ impl RunStrategy {
                     fallback_reason: effective.fallback_reason,
                 }
             }
+            // What a dry run is for may have its key elsewhere.
+            (_, None) if args.dry_run => {
+                let expected = EffectiveStrategy::expected(settings);
+                refuse_full_price(&expected, settings)?;
+                Self {
+                    strategy: expected.strategy,
+                    fallback_reason: expected.fallback_reason,
+                }
+            }
             // Nobody is there to be asked.
             (_, None) => Self::default(),
         };

@@ -72,6 +72,17 @@ fn after_a_wrong_key_the_right_one_simply_goes_on() {
 }
 
 #[test]
+fn a_dry_run_without_a_key_names_the_strategy() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 3);
+    let mut command = batch(&desk, &sim, &format!("{WORDS} --dry-run --json"));
+    let ended = Running::start(command.env_remove("OPENAI_API_KEY")).wait();
+    let told = summary(&ended.expect(0));
+    assert_eq!(told["strategy"], "batch");
+    assert_eq!(told["fallback_reason"], serde_json::Value::Null);
+}
+
+#[test]
 fn a_batch_that_goes_on_is_said_to() {
     let (desk, sim) = left_alone(2);
     let ended = run(&desk, &sim, WORDS).expect(0);
