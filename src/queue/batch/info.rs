@@ -47,6 +47,9 @@ pub struct BatchInfo {
     /// Nothing of it is at the provider: nothing was sent yet, or all that was sent was refused.
     #[serde(skip)]
     pub unsent: bool,
+    /// The provider was asked to cancel it.
+    #[serde(skip)]
+    pub cancel_asked: bool,
     /// Whether a worker looks after it.
     pub attended: bool,
     /// What is known of results that it does not give out, though it has ended or is not known there any
@@ -106,6 +109,7 @@ impl BatchInfo {
             uncollected,
             attended: batch.worker.is_some(),
             unsent: record.is_unsent(),
+            cancel_asked: record.is_cancel_asked(),
             provider: record.account.provider,
             base_url: record.account.base_url,
             credential: record.account.credential,
@@ -132,6 +136,7 @@ impl BatchInfo {
             problem: Some("another version of batchwright has written it down".to_owned()),
             attended: batch.worker.is_some(),
             unsent: false,
+            cancel_asked: false,
             uncollected: None,
         }
     }

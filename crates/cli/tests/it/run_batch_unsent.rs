@@ -1,12 +1,15 @@
-//! `run --strategy batch` whose batches were not handed over: what it says of them is true.
+//! `run --strategy batch` whose batches were not handed over, or are being cancelled: what it says of them is true.
 
+use std::time::Duration;
+
+use batchwright::files::QueueRun;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 
 use super::batch_runs::{
-    SHORT, WORDS, batch, bought, clean, left_alone, run, summary, taking,
-    whole,
+    SHORT, WORDS, batch, bought, clean, left_alone, only_process, queue, run, summary, taking,
+    whole, with_provider,
 };
-use super::common::{Desk, Ended, NOBODY, Running, simulator};
+use super::common::{Desk, Ended, NOBODY, Running, eventually, simulator};
 
 /// A run against an address where no server is.
 fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
@@ -80,6 +83,31 @@ fn a_dry_run_without_a_key_names_the_strategy() {
     let told = summary(&ended.expect(0));
     assert_eq!(told["strategy"], "batch");
     assert_eq!(told["fallback_reason"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_batch_that_is_being_cancelled_is_said_to_be() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(600)));
+    desk.prompts("in.jsonl", 3);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let id = QueueRun::process_of(desk.path("out.jsonl")).unwrap();
+    assert_eq!(only_process(&desk), id);
+    let cancel = desk.command(["cancel", &id.to_string()]);
+    let cancel = Running::start(&mut with_provider(cancel, &sim));
+    assert!(eventually(
+        || queue(&desk).batches(None).unwrap()[0].cancel_asked
+    ));
+    // It waits for the end otherwise.
+    cancel.signal("INT");
+    cancel.wait();
+    let ended = run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let ended = ended
+        .says("s old, being cancelled)")
+        .says(
+            "was cancelled: what its batches have not answered is sent again once they have ended",
+        )
+        .says("is being cancelled at openai");
+    says_nothing_of(&ended, &["goes on at"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::base::clock::Timestamp;
 use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
 
-use super::state::{Bisecting, Input, State, Submitting, Uncollected};
+use super::state::{Bisecting, Input, Owner, State, Submitting, Uncollected};
 
 /// A batch as its row keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,12 @@ impl Record {
             State::Submitting(Submitting { input, sent, .. }) => *input == Input::Local && !sent,
             _ => false,
         }
+    }
+
+    /// True once its provider was asked to cancel it.
+    pub(crate) fn is_cancel_asked(&self) -> bool {
+        let remote = self.state.remote();
+        remote.is_some_and(|remote| matches!(remote.owner, Owner::Ours { cancel_asked: true }))
     }
 
     /// True while it may come into being at any moment: where batches are told apart by little more than

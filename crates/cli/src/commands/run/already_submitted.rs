@@ -120,6 +120,7 @@ fn named(batch: &BatchInfo) -> String {
     let model = batch.model.as_deref();
     let model = model.map_or_else(String::new, |model| format!(", model {model}"));
     match &batch.remote_id {
+        Some(id) if batch.cancel_asked => format!("{id}{model}, {age}, being cancelled"),
         Some(id) => format!("{id}{model}, {age}"),
         None => format!("{}{model}, {age}", batch.state),
     }

@@ -149,7 +149,13 @@ impl RunQueue {
             data_dir: &self.data_dir_flag(),
         };
         lines.extend(submitted.lines());
+        let cancelled = known
+            .as_ref()
+            .is_some_and(|known| known.cancelled && known.counts.at_provider > 0);
         lines.push(match strategy {
+            _ if cancelled => format!(
+                "process {id} was cancelled: what its batches have not answered is sent again once they have ended"
+            ),
             Strategy::Batch if plan.to_send == Some(0) && known.is_some() => {
                 format!("strategy batch: nothing more is handed over; it is process {id}")
             }
@@ -217,6 +223,10 @@ impl RunQueue {
                 (Some(why), state) => {
                     format!("batch {name} ({requests} requests) at {at}: {state}; {why}")
                 }
+                (None, _) if batch.cancel_asked => format!(
+                    "batch {name} ({requests} requests) is being cancelled at {at}: what it has answered by then is \
+                     collected"
+                ),
                 (None, _) if batch.remote_id.is_some() => {
                     format!("batch {name} ({requests} requests) goes on at {at}")
                 }
