@@ -5,10 +5,13 @@
 
 mod batch;
 mod claims;
+mod counters;
 mod database;
 mod enqueue;
+mod group_commit;
 mod health;
 mod results;
+mod rows;
 pub(crate) mod sqlite;
 
 pub use super::job::JobReceipt;

@@ -1,85 +1,18 @@
-//! The counters of processes: what one transaction does to jobs is added up here and written to the
-//! rows of their processes before it commits.
-
-use std::collections::BTreeMap;
+//! The counters of processes, as SQLite has them written.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Timestamp;
 use crate::engine::time_split::TimeSplit;
-use crate::queue::job::{ProcessState, Spent};
+use crate::queue::job::ProcessState;
+
+pub(super) use crate::queue::store::counters::CounterChanges;
 
 use super::lineage;
-use super::rows::{self, AT_PROVIDER, DELETING, PROCESS_COLUMNS, bounded, process_of};
+use super::rows::{self, DELETING, PROCESS_COLUMNS};
 use super::writer::Fault;
 
-#[derive(Default)]
-struct Change {
-    /// By status, with held ones under pending.
-    counts: [i64; 7],
-    total: i64,
-    consumed: i64,
-    input_tokens: i64,
-    output_tokens: i64,
-    cost_usd: f64,
-    unpriced: i64,
-    worked: Option<TimeSplit>,
-}
-
-impl Change {
-    /// Where the time up to now went, as far as this change tells. What leaves a batch was at the provider.
-    fn time(&self) -> Option<TimeSplit> {
-        let at_provider = self.counts[place(AT_PROVIDER)];
-        match at_provider.signum() {
-            -1 => Some(self.worked.unwrap_or_else(TimeSplit::at_provider)),
-            1 => Some(self.worked.unwrap_or_default()),
-            _ => self.worked,
-        }
-    }
-}
-
-#[derive(Default)]
-pub(super) struct CounterChanges(BTreeMap<i64, Change>);
-
 impl CounterChanges {
-    /// New jobs of a process.
-    pub(super) fn added(&mut self, process: i64, jobs: i64) {
-        let change = self.0.entry(process).or_default();
-        change.total += jobs;
-        change.counts[0] += jobs;
-    }
-
-    /// A job went from one status to another.
-    pub(super) fn moved(&mut self, job: i64, from: i64, to: i64) {
-        self.moved_many(process_of(job), from, to, 1);
-    }
-
-    pub(super) fn moved_many(&mut self, process: i64, from: i64, to: i64, jobs: i64) {
-        let change = self.0.entry(process).or_default();
-        change.counts[place(from)] -= jobs;
-        change.counts[place(to)] += jobs;
-    }
-
-    pub(super) fn spent(&mut self, job: i64, spent: &Spent) {
-        let change = self.0.entry(process_of(job)).or_default();
-        change.input_tokens = bounded_sum(change.input_tokens, spent.input_tokens);
-        change.output_tokens = bounded_sum(change.output_tokens, spent.output_tokens);
-        match spent.cost_usd {
-            Some(usd) if usd.is_finite() => change.cost_usd += usd,
-            _ => change.unpriced += 1,
-        }
-    }
-
-    /// A worker tells where its time went while it had jobs of the same process.
-    pub(super) fn worked(&mut self, job: i64, time: &TimeSplit) {
-        self.0.entry(process_of(job)).or_default().worked = Some(*time);
-    }
-
-    /// The outcome of a job was consumed.
-    pub(super) fn consumed(&mut self, job: i64) {
-        self.0.entry(process_of(job)).or_default().consumed += 1;
-    }
-
     /// Adds everything to the rows, and wakes the jobs that waited for processes which have ended by that. Returns
     /// whether any was woken.
     pub(super) fn write(&self, conn: &Connection, now: Timestamp) -> Result<bool, Fault> {
@@ -155,15 +88,4 @@ impl CounterChanges {
         }
         Ok(())
     }
-}
-
-fn place(status: i64) -> usize {
-    match status {
-        rows::WAITING | rows::HELD => 0,
-        other => usize::try_from(other).unwrap_or(0),
-    }
-}
-
-fn bounded_sum(sum: i64, tokens: u64) -> i64 {
-    sum.saturating_add(bounded(tokens)).min(i64::MAX / 2)
 }

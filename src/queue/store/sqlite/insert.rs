@@ -15,11 +15,11 @@ use crate::queue::store::{EnqueueStore, JobLane, JobSummary};
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
-use super::group_commit::{Insert, Inserted};
 use super::rows::{
     DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key, lane_no,
 };
 use super::writer::{Fault, Sync};
+use crate::queue::store::group_commit::{Insert, Inserted};
 
 /// What of a process decides how jobs are added to it.
 struct Target {

@@ -1,7 +1,6 @@
 //! Looking at a store's health: what is wrong, and which command helps.
 
 use std::fs;
-use std::time::Duration;
 
 use const_format::formatcp;
 use rusqlite::Connection;
@@ -9,8 +8,7 @@ use rusqlite::Connection;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
-use crate::queue::info::ProcessInfo;
-use crate::queue::store::{HealthFinding, Severity};
+use crate::queue::store::{HealthFinding, Severity, health};
 
 use super::SqliteStore;
 use super::due;
@@ -158,36 +156,13 @@ fn counters(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
     Ok(found)
 }
 
-/// What to type for jobs to go on. Those of a run go on by its own command alone: another worker would buy
-/// them as that worker is set.
+/// What to type for jobs to go on.
 fn by_whom(conn: &Connection) -> Result<String, Fault> {
     let mut read = conn.prepare(
         formatcp!("SELECT info FROM processes WHERE chore <> {DELETING} AND pending + in_progress + at_provider > 0"),
     )?;
-    let rows = read.query_map([], |row| row.get::<_, Option<String>>(0))?;
-    let (mut runs, mut others) = (Vec::new(), false);
-    for row in rows {
-        let info: ProcessInfo = row?
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
-        match info.output {
-            Some(output) => runs.push(match info.command {
-                Some(command) => command,
-                None => format!("the program that made it, with the output {output}"),
-            }),
-            None => others = true,
-        }
-    }
-    Ok(match (&runs[..], others) {
-        ([], _) => "batchwright work".to_owned(),
-        ([only], false) => only.clone(),
-        (_, false) => "each run's own command, told below".to_owned(),
-        (_, true) => {
-            "batchwright work --processes PROCESS for what belongs to no run, and each run's own \
-                      command, told below, for the rest"
-                .to_owned()
-        }
-    })
+    let infos = read.query_map([], |row| row.get::<_, Option<String>>(0))?;
+    Ok(health::by_whom(infos.collect::<Result<Vec<_>, _>>()?))
 }
 
 fn orphans(conn: &Connection) -> Result<Option<HealthFinding>, Fault> {
@@ -244,26 +219,8 @@ fn unsealed(conn: &Connection, now: Timestamp) -> Result<Vec<HealthFinding>, Fau
     for row in rows {
         let (id, held, changed, info): (Vec<u8>, i64, i64, Option<String>) = row?;
         let id: ProcessId = id_of(&id)?;
-        let age = humantime::format_duration(Duration::from_secs(
-            now.since(Timestamp(changed)).as_secs(),
-        ));
-        let seen = format!("process {id}: {held} jobs wait to be sealed, the last one for {age}");
-        let info: ProcessInfo = info
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
-        let advice = match info.command {
-            Some(command) => format!("to go on with it: {command}"),
-            None => format!(
-                "if nobody is enqueueing any more, delete it and enqueue again: batchwright cancel \
-                 {id} --delete"
-            ),
-        };
-        found.push(HealthFinding::new(
-            "unsealed",
-            Severity::Note,
-            seen,
-            Some(&advice),
-        ));
+        let age = now.since(Timestamp(changed));
+        found.push(health::unsealed(id, held, age, info));
     }
     Ok(found)
 }

@@ -8,7 +8,6 @@ mod chores;
 mod claim;
 mod counters;
 mod due;
-mod group_commit;
 mod insert;
 mod inspect;
 mod items;
@@ -38,8 +37,8 @@ use rusqlite::Connection;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 
+use super::group_commit::GroupCommit;
 use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
-use group_commit::GroupCommit;
 use open::Identity;
 use readers::Readers;
 use workers::RegisteredWorker;

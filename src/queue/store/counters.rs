@@ -1,0 +1,89 @@
+//! The counters of processes: what one transaction does to jobs is added up here, and written to the rows of their
+//! processes before it commits.
+
+use std::collections::BTreeMap;
+
+use crate::engine::time_split::TimeSplit;
+use crate::queue::job::Spent;
+
+use super::rows::{AT_PROVIDER, HELD, WAITING, bounded, process_of};
+
+/// What one transaction does to the jobs of a process.
+#[derive(Default)]
+pub(super) struct Change {
+    /// By status, with held ones under pending.
+    pub(super) counts: [i64; 7],
+    pub(super) total: i64,
+    pub(super) consumed: i64,
+    pub(super) input_tokens: i64,
+    pub(super) output_tokens: i64,
+    pub(super) cost_usd: f64,
+    pub(super) unpriced: i64,
+    worked: Option<TimeSplit>,
+}
+
+impl Change {
+    /// Where the time up to now went, as far as this change tells. What leaves a batch was at the provider.
+    pub(super) fn time(&self) -> Option<TimeSplit> {
+        let at_provider = self.counts[place(AT_PROVIDER)];
+        match at_provider.signum() {
+            -1 => Some(self.worked.unwrap_or_else(TimeSplit::at_provider)),
+            1 => Some(self.worked.unwrap_or_default()),
+            _ => self.worked,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct CounterChanges(pub(super) BTreeMap<i64, Change>);
+
+impl CounterChanges {
+    /// New jobs of a process.
+    pub(super) fn added(&mut self, process: i64, jobs: i64) {
+        let change = self.0.entry(process).or_default();
+        change.total += jobs;
+        change.counts[0] += jobs;
+    }
+
+    /// A job went from one status to another.
+    pub(super) fn moved(&mut self, job: i64, from: i64, to: i64) {
+        self.moved_many(process_of(job), from, to, 1);
+    }
+
+    pub(super) fn moved_many(&mut self, process: i64, from: i64, to: i64, jobs: i64) {
+        let change = self.0.entry(process).or_default();
+        change.counts[place(from)] -= jobs;
+        change.counts[place(to)] += jobs;
+    }
+
+    pub(super) fn spent(&mut self, job: i64, spent: &Spent) {
+        let change = self.0.entry(process_of(job)).or_default();
+        change.input_tokens = bounded_sum(change.input_tokens, spent.input_tokens);
+        change.output_tokens = bounded_sum(change.output_tokens, spent.output_tokens);
+        match spent.cost_usd {
+            Some(usd) if usd.is_finite() => change.cost_usd += usd,
+            _ => change.unpriced += 1,
+        }
+    }
+
+    /// A worker tells where its time went while it had jobs of the same process.
+    pub(super) fn worked(&mut self, job: i64, time: &TimeSplit) {
+        self.0.entry(process_of(job)).or_default().worked = Some(*time);
+    }
+
+    /// The outcome of a job was consumed.
+    pub(super) fn consumed(&mut self, job: i64) {
+        self.0.entry(process_of(job)).or_default().consumed += 1;
+    }
+}
+
+fn place(status: i64) -> usize {
+    match status {
+        WAITING | HELD => 0,
+        other => usize::try_from(other).unwrap_or(0),
+    }
+}
+
+fn bounded_sum(sum: i64, tokens: u64) -> i64 {
+    sum.saturating_add(bounded(tokens)).min(i64::MAX / 2)
+}

@@ -1,0 +1,194 @@
+//! What stores in databases have in common: states as numbers, keys within ids, how rows are read.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
+use crate::queue::process_time::ProcessTime;
+
+/// Not to be claimed before what it waits for has come about; shown as pending.
+pub(super) const WAITING: i64 = -1;
+pub(super) const PENDING: i64 = 0;
+/// Not to be claimed before its process is sealed; shown as pending.
+pub(super) const HELD: i64 = 1;
+pub(super) const IN_PROGRESS: i64 = 2;
+pub(super) const AT_PROVIDER: i64 = 3;
+pub(super) const COMPLETED: i64 = 4;
+pub(super) const FAILED: i64 = 5;
+pub(super) const CANCELLED: i64 = 6;
+
+/// Nothing is being done to all jobs of a process; below, what is, in one short transaction after the other.
+pub(super) const NO_CHORE: i64 = 0;
+pub(super) const RELEASING: i64 = 1;
+pub(super) const CANCELLING: i64 = 2;
+pub(super) const RETRYING: i64 = 3;
+pub(super) const DELETING: i64 = 4;
+
+/// Jobs that a process may have had, and processes that a database may have had.
+pub(super) const MOST_JOBS: i64 = 1 << 32;
+pub(super) const MOST_PROCESSES: i64 = 1 << 30;
+
+pub(super) fn shown(status: i64) -> JobStatus {
+    match status {
+        COMPLETED => JobStatus::Completed,
+        FAILED => JobStatus::Failed,
+        CANCELLED => JobStatus::Cancelled,
+        IN_PROGRESS | AT_PROVIDER => JobStatus::InProgress,
+        _ => JobStatus::Pending,
+    }
+}
+
+/// The key of a job: its process and its place in it.
+pub(super) fn key(process: i64, seq: i64) -> i64 {
+    process << 32 | seq
+}
+
+/// The process that a job belongs to.
+pub(super) fn process_of(job: i64) -> i64 {
+    job >> 32
+}
+
+/// A UUID (version 7) that holds when the job was created, the database's salt and the job's key: it
+/// needs neither a column nor an index.
+pub(super) fn job_id(key: i64, created_at: Timestamp, salt: u16) -> JobId {
+    let head = stamp(created_at) << 16 | 0x7000 | u64::from(salt & 0xfff);
+    JobId(Uuid::from_u64_pair(head, 1 << 63 | key.cast_unsigned()))
+}
+
+/// The key within an id.
+pub(super) fn key_of(id: JobId) -> i64 {
+    (id.0.as_u64_pair().1 & ((1 << 62) - 1)).cast_signed()
+}
+
+fn stamp(at: Timestamp) -> u64 {
+    u64::try_from(at.0).unwrap_or(0) & ((1 << 48) - 1)
+}
+
+/// Number as databases keep it; absurd ones end at the largest that two of can be added.
+pub(super) fn bounded(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX).min(i64::MAX / 2)
+}
+
+pub(super) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+pub(super) fn small(number: i64) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
+}
+
+/// A row of any database, read by the places of its columns.
+pub(super) trait Columns {
+    /// Why a column could not be read.
+    type Fault;
+    fn int(&mut self, at: usize) -> Result<i64, Self::Fault>;
+    fn real(&mut self, at: usize) -> Result<f64, Self::Fault>;
+    fn text(&mut self, at: usize) -> Result<Option<String>, Self::Fault>;
+    fn bytes(&mut self, at: usize) -> Result<Vec<u8>, Self::Fault>;
+}
+
+pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
+     completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_usd, unpriced, \
+     created_at, changed_at, info, ifnull(time_since, created_at), ifnull(time_until, created_at), \
+     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms";
+
+/// The first of the columns that [`process_time`] reads, in [`PROCESS_COLUMNS`].
+const TIME_COLUMNS: usize = 18;
+
+pub(super) fn process<Row: Columns>(row: &mut Row) -> Result<ProcessState, Row::Fault> {
+    let bytes = row.bytes(0)?;
+    let mut number = |at: usize| -> Result<u64, Row::Fault> { Ok(count(row.int(at)?)) };
+    let total = number(3)?;
+    let unpriced = number(14)?;
+    let cancelled = number(2)? != 0;
+    let created_at = Timestamp(number(15)?.cast_signed());
+    let changed_at = Timestamp(number(16)?.cast_signed());
+    let sealed = number(1)? == total;
+    let counts = JobCounts {
+        total,
+        pending: number(4)?,
+        in_progress: number(5)?,
+        at_provider: number(6)?,
+        completed: number(7)?,
+        failed: number(8)?,
+        cancelled: number(9)?,
+        consumed: number(10)?,
+    };
+    let (input_tokens, output_tokens) = (number(11)?, number(12)?);
+    let cost_usd = row.real(13)?;
+    let info = row.text(17)?;
+    Ok(ProcessState {
+        process_id: ProcessId(Uuid::from_slice(&bytes).unwrap_or_default()),
+        sealed,
+        cancelled,
+        counts,
+        spent: Spent {
+            input_tokens,
+            output_tokens,
+            cost_usd: (unpriced == 0).then_some(cost_usd),
+        },
+        created_at,
+        changed_at,
+        // What cannot be read is not worth losing sight of the process for.
+        info: info
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
+        time: process_time(row, TIME_COLUMNS)?,
+    })
+}
+
+/// Where the time of a process went, from ten columns.
+fn process_time<Row: Columns>(row: &mut Row, first: usize) -> Result<ProcessTime, Row::Fault> {
+    let mut time = ProcessTime::new(Timestamp(row.int(first)?));
+    time.until = Timestamp(row.int(first + 1)?);
+    let limited_by = row.text(first + 2)?;
+    let split = &mut time.split;
+    let parts = [
+        &mut split.queued,
+        &mut split.quota,
+        &mut split.cooldown,
+        &mut split.backoff,
+        &mut split.provider,
+        &mut split.disk,
+        &mut split.source,
+    ];
+    for (at, part) in parts.into_iter().enumerate() {
+        *part = Duration::from_millis(count(row.int(first + 3 + at)?));
+    }
+    let known = split.named().map(|(name, _)| name);
+    let limited_by = known
+        .into_iter()
+        .find(|name| Some(*name) == limited_by.as_deref());
+    time.limited_by = limited_by.unwrap_or(time.limited_by);
+    Ok(time)
+}
+
+/// An outcome's error: what was written, and for a cancelled job that it was.
+pub(super) fn error(status: i64, written: Option<&str>) -> Option<Error> {
+    match (status, written) {
+        (CANCELLED, _) => Some(Error::cancelled()),
+        (_, written) => serde_json::from_str(written?).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_holds_the_key_and_sorts_by_time() {
+        let keys = [0, 1, key(1, 0), key(MOST_PROCESSES - 1, MOST_JOBS - 1)];
+        for key in keys {
+            let id = job_id(key, Timestamp(1_763_000_000_000), 0xabc);
+            assert_eq!(key_of(id), key);
+            assert_eq!(id.0.get_version_num(), 7);
+            assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
+        }
+        assert!(job_id(9, Timestamp(1), 0) < job_id(1, Timestamp(2), 0));
+        assert_ne!(job_id(1, Timestamp(1), 0), job_id(1, Timestamp(1), 1));
+    }
+}
