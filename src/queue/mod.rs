@@ -20,6 +20,10 @@
 //! | know what shares a quota | [`JobLane`] |
 //! | know the kinds of prompts, and the priorities that jobs may have | [`COMPLETION_KIND`], [`DIRECT_COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
 //! | choose how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
+#![cfg_attr(
+    feature = "mysql",
+    doc = "| have it on a server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`] |"
+)]
 //! | look at its health | [`HealthFinding`], [`Severity`] |
 //! | put the queue on a database of your own | [`unstable::JobStore`](crate::unstable::JobStore) |
 
@@ -68,6 +72,8 @@ pub use model_call::ModelCall;
 pub use process_time::ProcessTime;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
+#[cfg(feature = "mysql")]
+pub use store::mysql::{MysqlOptions, MysqlStore};
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
 pub use tracker::ProcessTracker;

@@ -10,6 +10,8 @@ mod database;
 mod enqueue;
 mod group_commit;
 mod health;
+#[cfg(feature = "mysql")]
+pub(crate) mod mysql;
 mod results;
 mod rows;
 pub(crate) mod sqlite;

@@ -1,0 +1,253 @@
+//! Batches as rows: whose they are, what their owner wrote down, and how they are divided.
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
+use crate::queue::store::{
+    BatchFill, BatchNo, BatchStore, ClaimedJob, JobLane, StoredBatch, WaitingJobs, WorkerId,
+};
+
+use super::MysqlStore;
+use super::lineage;
+use super::rows::{DELETING, count, id_of, process_no};
+use super::workers::known;
+use super::writer::{Again, Cells, Fault, Tx, by, list};
+
+/// What a batch tells its owner.
+pub(super) struct Owned {
+    pub process: i64,
+    pub lane: i64,
+    /// Whether its process was cancelled; `None` when that is gone.
+    pub cancelled: Option<bool>,
+}
+
+/// A batch of this worker, locked until the transaction ends.
+pub(super) fn owned(tx: &mut Tx<'_>, worker: WorkerId, batch: BatchNo) -> Result<Owned, Fault> {
+    let found = tx.first(
+        "SELECT process, lane FROM #batches WHERE no = ? AND worker = ? FOR UPDATE",
+        by![batch.0, worker.0],
+    )?;
+    let Some(mut row) = found else {
+        let why = format!(
+            "batch {} is not this worker's: it was closed, or others took the worker for dead",
+            batch.0
+        );
+        return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
+    };
+    let process: i64 = row.at(0)?;
+    let cancelled: Option<i64> = tx.one(
+        &format!("SELECT cancelled FROM #processes WHERE no = ? AND chore <> {DELETING}"),
+        by![process],
+    )?;
+    Ok(Owned {
+        process,
+        lane: row.at(1)?,
+        cancelled: cancelled.map(|at| at != 0),
+    })
+}
+
+/// Adds a batch that holds nothing yet.
+fn add(
+    tx: &mut Tx<'_>,
+    (process, lane): (i64, i64),
+    worker: WorkerId,
+    record: &str,
+    now: Timestamp,
+) -> Result<BatchNo, Fault> {
+    tx.run(
+        "INSERT INTO #batches (process, lane, worker, record, created_at) VALUES (?, ?, ?, ?, ?)",
+        by![process, lane, worker.0, record, now.0],
+    )?;
+    Ok(BatchNo(tx.last_id()))
+}
+
+fn set_record(tx: &mut Tx<'_>, batch: BatchNo, record: &str) -> Result<(), Fault> {
+    tx.run(
+        "UPDATE #batches SET record = ? WHERE no = ?",
+        by![record, batch.0],
+    )?;
+    Ok(())
+}
+
+impl BatchStore for MysqlStore {
+    fn waiting_jobs(
+        &self,
+        kind: &str,
+        processes: &[ProcessId],
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error> {
+        self.read_waiting(kind, processes, now)
+    }
+
+    fn open_batch(
+        &self,
+        worker: WorkerId,
+        process: ProcessId,
+        lane: &JobLane,
+        record: &str,
+        now: Timestamp,
+    ) -> Result<BatchNo, Error> {
+        let lane = self.lane_no(lane)?;
+        self.write(Again::Doubtful, |tx| {
+            known(tx, worker)?;
+            let Some(no) = process_no(tx, process)? else {
+                let why = format!("there is no process {process}: a batch needs one");
+                return Err(Error::new(ErrorKind::Invalid, why).into());
+            };
+            add(tx, (no, lane), worker, record, now)
+        })
+    }
+
+    fn fill_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: u64,
+        now: Timestamp,
+    ) -> Result<BatchFill, Error> {
+        self.load_batch(worker, batch, after, (most, bytes), now)
+    }
+
+    fn batch_jobs(
+        &self,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        self.read_batch_jobs(batch, after, most, bytes)
+    }
+
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
+        self.find_batch_jobs(batch, numbers)
+    }
+
+    fn save_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        record: &str,
+        _now: Timestamp,
+    ) -> Result<(), Error> {
+        self.write(Again::Harmless, |tx| {
+            owned(tx, worker, batch)?;
+            set_record(tx, batch, record)
+        })
+    }
+
+    fn split_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        at: i64,
+        new_record: &str,
+        old_record: &str,
+        now: Timestamp,
+    ) -> Result<BatchNo, Error> {
+        self.write(Again::Doubtful, |tx| {
+            let old = owned(tx, worker, batch)?;
+            let new = add(tx, (old.process, old.lane), worker, new_record, now)?;
+            tx.run(
+                "UPDATE #jobs SET batch = ? WHERE batch = ? AND id < ?",
+                by![new.0, batch.0, at],
+            )?;
+            set_record(tx, batch, old_record)?;
+            Ok(new)
+        })
+    }
+
+    fn give_back(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.empty_batch(worker, batch, after, due, false, now)
+    }
+
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
+        self.empty_batch(worker, batch, None, None, true, now)
+            .map(drop)
+    }
+
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
+        self.database.read_moment(|tx| {
+            let scope = match process {
+                Some(process) => lineage::scope(tx, &[process])?,
+                None => None,
+            };
+            self.select_batches(tx, &of_scope(scope, "1 = 1"))
+        })
+    }
+
+    /// Nobody is asked within the transaction, so what is taken may have changed hands since.
+    fn adopt_batches(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
+        processes: &[ProcessId],
+        _now: Timestamp,
+    ) -> Result<Vec<StoredBatch>, Error> {
+        let mut free = self.database.read_moment(|tx| {
+            let scope = lineage::scope(tx, processes)?;
+            self.select_batches(tx, &of_scope(scope, "b.worker IS NULL"))
+        })?;
+        free.retain(|batch| batch.worker.is_none() && mine(batch));
+        if free.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(Again::Doubtful, |tx| {
+            known(tx, worker)?;
+            let mut taken = Vec::new();
+            for batch in &free {
+                let take = "UPDATE #batches SET worker = ? WHERE no = ? AND worker IS NULL";
+                if tx.run(take, by![worker.0, batch.no.0])? == 1 {
+                    taken.extend(self.select_batches(tx, &format!("WHERE b.no = {}", batch.no.0))?);
+                }
+            }
+            Ok(taken)
+        })
+    }
+}
+
+/// Batches of the processes in a scope, or those of all for which a condition holds.
+fn of_scope(scope: Option<Vec<i64>>, of_all: &str) -> String {
+    match scope {
+        Some(scope) => format!("WHERE p.no IN {}", list(scope)),
+        None => format!("WHERE {of_all}"),
+    }
+}
+
+impl MysqlStore {
+    /// A batch without its process is one whose process is gone, or is being deleted.
+    fn select_batches(&self, tx: &mut Tx<'_>, which: &str) -> Result<Vec<StoredBatch>, Fault> {
+        let sql = format!(
+            "SELECT b.no, p.id, b.lane, b.worker, IFNULL(p.cancelled, 9223372036854775807), b.record, b.created_at,
+               IF(p.no IS NULL, 0, (SELECT COUNT(*) FROM #jobs j WHERE j.batch = b.no))
+             FROM #batches b LEFT JOIN #processes p ON p.no = b.process AND p.chore <> {DELETING}
+             {which} ORDER BY b.no"
+        );
+        let rows = tx.rows(&sql, Vec::new())?;
+        rows.into_iter().map(|row| self.batch(tx, row)).collect()
+    }
+
+    fn batch(&self, tx: &mut Tx<'_>, mut row: Cells) -> Result<StoredBatch, Fault> {
+        let process: Option<Vec<u8>> = row.at(1)?;
+        let stopped_at: i64 = row.at(4)?;
+        Ok(StoredBatch {
+            no: BatchNo(row.at(0)?),
+            process_id: process.map(|id| id_of(&id)).transpose()?,
+            lane: self.lane(tx, row.at(2)?)?,
+            worker: row.at::<Option<i64>>(3)?.map(WorkerId),
+            is_stopped: stopped_at != 0,
+            stopped_at: (stopped_at != 0).then_some(Timestamp(stopped_at)),
+            record: row.at(5)?,
+            created_at: Timestamp(row.at(6)?),
+            jobs: count(row.at(7)?),
+        })
+    }
+}

@@ -1,0 +1,325 @@
+//! Adding jobs: claimable at once, or held until their process is sealed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::group_commit::{Insert, Inserted};
+use crate::queue::store::{EnqueueStore, JobLane, JobSummary};
+
+use super::MysqlStore;
+use super::rows::{
+    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key, stored,
+};
+use super::writer::{Again, Fault, Tx, by};
+
+/// What of a process decides how jobs are added to it.
+struct Target {
+    no: i64,
+    sealed: i64,
+    total: i64,
+    chore: i64,
+}
+
+impl EnqueueStore for MysqlStore {
+    fn insert_described(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, Error> {
+        self.insert_jobs(process, info, jobs, sealed, now)
+    }
+
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        self.seal_process(process, now)
+    }
+
+    fn describe(
+        &self,
+        process: ProcessId,
+        info: &ProcessInfo,
+        _now: Timestamp,
+    ) -> Result<bool, Error> {
+        self.describe_process(process, info)
+    }
+
+    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
+        self.read_process(process)
+    }
+
+    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
+        self.read_processes()
+    }
+
+    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.read_changed(since)
+    }
+
+    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+        self.read_ids()
+    }
+
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        self.read_newest(before, most)
+    }
+
+    fn totals(&self) -> Result<QueueTotals, Error> {
+        self.read_totals()
+    }
+
+    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        self.read_job(job)
+    }
+
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<JobSummary>, Error> {
+        self.read_items(process, after, most)
+    }
+
+    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
+        self.read_lanes(process)
+    }
+
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.count_waiting()
+    }
+}
+
+impl MysqlStore {
+    fn insert_jobs(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+    ) -> Inserted {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Before the transaction, which others wait for.
+        let mut last: Option<&Job> = None;
+        for job in &jobs {
+            if last.is_none_or(|last| last.kind != job.kind || last.lane != job.lane) {
+                self.lane_no(&first_lane(job))?;
+            }
+            last = Some(job);
+        }
+        let insert = Insert {
+            process,
+            info: info.map(written),
+            parent: info
+                .and_then(|info| info.parent)
+                .map(|parent| parent.job_id),
+            jobs,
+            sealed,
+            now,
+        };
+        let ids = self.inserts.run(
+            insert,
+            || (),
+            |(), inserts| {
+                let done = self.write(Again::Doubtful, |tx| {
+                    inserts.iter().map(|insert| self.add(tx, insert)).collect()
+                });
+                done.unwrap_or_else(|error: Error| {
+                    inserts.iter().map(|_| Err(error.clone())).collect()
+                })
+            },
+        )?;
+        if sealed {
+            self.wake();
+        }
+        Ok(ids)
+    }
+
+    /// One insert of several in a transaction. It is refused before it has written anything, so
+    /// others are not concerned; a failure of the database fails them all.
+    fn add(&self, tx: &mut Tx<'_>, insert: &Insert) -> Result<Inserted, Fault> {
+        let parent = insert.parent.map(|parent| self.parent(tx, parent));
+        let target = match parent
+            .transpose()
+            .and_then(|parent| target(tx, insert, parent))
+        {
+            Ok(target) => target,
+            Err(Fault::Refused(error)) => return Ok(Err(error)),
+            Err(fault) => return Err(fault),
+        };
+        let all_sealed = insert.sealed && target.sealed == target.total;
+        let status = if all_sealed && target.chore != RELEASING {
+            PENDING
+        } else {
+            HELD
+        };
+        let ids = self.add_rows(tx, &target, insert, status)?;
+        let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
+        let mut changes = CounterChanges::default();
+        changes.added(target.no, count);
+        changes.write_to(tx, insert.now)?;
+        if all_sealed {
+            tx.run(
+                "UPDATE #processes SET sealed = total WHERE no = ?",
+                by![target.no],
+            )?;
+        }
+        if let Some(info) = &insert.info {
+            tx.run(
+                "UPDATE #processes SET info = ? WHERE no = ?",
+                by![info, target.no],
+            )?;
+        }
+        Ok(Ok(ids))
+    }
+
+    fn describe_process(&self, id: ProcessId, info: &ProcessInfo) -> Result<bool, Error> {
+        let info = written(info);
+        self.write(Again::Harmless, |tx| {
+            let changed = tx.run(
+                &format!("UPDATE #processes SET info = ? WHERE id = ? AND chore <> {DELETING}"),
+                by![&info, stored(id)],
+            )?;
+            Ok(changed > 0)
+        })
+    }
+
+    fn add_rows(
+        &self,
+        tx: &mut Tx<'_>,
+        target: &Target,
+        insert: &Insert,
+        status: i64,
+    ) -> Result<Vec<JobId>, Fault> {
+        let mut ids = Vec::with_capacity(insert.jobs.len());
+        let (mut jobs, mut payloads) = (Vec::new(), Vec::new());
+        let mut last: Option<(&Job, i64)> = None;
+        for (job, seq) in insert.jobs.iter().zip(target.total..) {
+            let lane = match last {
+                Some((like, lane)) if like.kind == job.kind && like.lane == job.lane => lane,
+                _ => self.lane_no(&first_lane(job))?,
+            };
+            last = Some((job, lane));
+            let id = key(target.no, seq);
+            jobs.push(by![
+                id,
+                lane,
+                job.priority,
+                status,
+                insert.now.0,
+                insert.now.0,
+                job.max_retries
+            ]);
+            payloads.push(by![
+                id,
+                job.item_id.as_deref(),
+                job.request_hash.as_deref(),
+                job.payload.get()
+            ]);
+            ids.push(self.job_id(id, insert.now));
+        }
+        tx.insert(
+            "INSERT INTO #jobs (id, lane, priority, status, visible_at, created_at, max_retries) VALUES",
+            "",
+            jobs,
+        )?;
+        tx.insert(
+            "INSERT INTO #payloads (job, item_id, request_hash, body) VALUES",
+            "",
+            payloads,
+        )?;
+        Ok(ids)
+    }
+}
+
+/// The lane of a job at the first step.
+fn first_lane(job: &Job) -> JobLane {
+    JobLane {
+        kind: job.kind.clone(),
+        name: job.lane.clone(),
+        step: 0,
+    }
+}
+
+/// Texts alone: that cannot fail.
+fn written(info: &ProcessInfo) -> String {
+    serde_json::to_string(info).unwrap_or_default()
+}
+
+/// The process, which begins to exist here if it did not.
+fn target(tx: &mut Tx<'_>, insert: &Insert, parent: Option<i64>) -> Result<Target, Fault> {
+    let id = insert.process;
+    let refuse = |why: &str| {
+        Fault::from(Error::new(
+            ErrorKind::Invalid,
+            format!("process {id} {why}"),
+        ))
+    };
+    let found = tx.first(
+        "SELECT no, sealed, total, chore, cancelled FROM #processes WHERE id = ? FOR UPDATE",
+        by![stored(id)],
+    )?;
+    let found = match found {
+        None => None,
+        Some(mut row) => {
+            let target = Target {
+                no: row.at(0)?,
+                sealed: row.at(1)?,
+                total: row.at(2)?,
+                chore: row.at(3)?,
+            };
+            Some((target, row.at::<i64>(4)? != 0))
+        }
+    };
+    let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
+    let room = MOST_JOBS - found.as_ref().map_or(0, |(target, _)| target.total);
+    if count > room {
+        return Err(refuse(
+            "would have more than 4,294,967,296 jobs; begin another process",
+        ));
+    }
+    match found {
+        Some((target, _)) if target.chore == DELETING => Err(refuse("is being deleted")),
+        Some((_, true)) => Err(refuse(
+            "was cancelled and takes no more jobs; begin another process",
+        )),
+        Some((target, false)) => Ok(target),
+        None => {
+            let made = tx.run(
+                "INSERT INTO #processes (id, parent, created_at, changed_at) VALUES (?, ?, ?, ?)",
+                by![stored(id), parent, insert.now.0, insert.now.0],
+            );
+            match made {
+                // Somebody else has begun it since.
+                Err(Fault::Sql(mysql::Error::MySqlError(error))) if error.code == 1062 => {
+                    return Err(Fault::Overtaken);
+                }
+                other => drop(other?),
+            }
+            let no = tx.last_id();
+            if no >= MOST_PROCESSES {
+                return Err(Fault::Odd("it has had more than a billion processes"));
+            }
+            Ok(Target {
+                no,
+                sealed: 0,
+                total: 0,
+                chore: NO_CHORE,
+            })
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Leases: a worker, or somebody who takes results, lives as long as a thread of its store says so to the database.
+//!
+//! A lease is a row with a time, by the clock of the database. A lock of a session would end with a short interruption
+//! of its connection; a lease outlives that. Fences keep out whoever comes back too late.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::error::Error;
+
+use super::Database;
+use super::writer::{CLOCK, Fault, Tx, by, list};
+
+/// A worker of this store.
+#[derive(Default)]
+pub(super) struct RegisteredWorker {
+    /// Jobs it was given.
+    pub(super) given: u64,
+    /// It has ended, which could not be written down.
+    pub(super) left: bool,
+    /// Claims of which nobody knows whether they were committed: job and number.
+    pub(super) doubtful: Vec<(i64, i64)>,
+}
+
+#[derive(Default)]
+struct State {
+    workers: HashMap<i64, RegisteredWorker>,
+    /// Tokens of those who take results.
+    takers: Vec<Vec<u8>>,
+    thread: Option<JoinHandle<()>>,
+    ends: bool,
+}
+
+/// What the thread and the store share.
+struct Shared {
+    database: Arc<Database>,
+    lease: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Renews the leases of a store, from the first one on.
+pub(super) struct Heartbeat(Arc<Shared>);
+
+impl Heartbeat {
+    pub(super) fn new(database: Arc<Database>, lease: Duration) -> Self {
+        Self(Arc::new(Shared {
+            database,
+            lease,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }))
+    }
+
+    /// The end of a lease that begins now, as an expression.
+    pub(super) fn until(&self) -> String {
+        self.0.until()
+    }
+
+    /// Whether leases that have ended say anything. After a connection was lost they may have ended because the server
+    /// was away, for everybody: those who live get the time to renew them.
+    pub(super) fn can_tell(&self) -> bool {
+        self.0.database.pool.steady_for() >= self.0.lease / 3 * 2
+    }
+
+    pub(super) fn has(&self, worker: i64) -> bool {
+        self.0.state.lock().workers.contains_key(&worker)
+    }
+
+    pub(super) fn add_worker(&self, no: i64) -> Result<(), Error> {
+        self.start(|state| {
+            state.workers.insert(no, RegisteredWorker::default());
+        })
+    }
+
+    /// Looks at a worker, or changes it, if it is one of this store.
+    pub(super) fn worker<T>(
+        &self,
+        no: i64,
+        look: impl FnOnce(&mut RegisteredWorker) -> T,
+    ) -> Option<T> {
+        self.0.state.lock().workers.get_mut(&no).map(look)
+    }
+
+    pub(super) fn remove_worker(&self, no: i64) {
+        self.0.state.lock().workers.remove(&no);
+    }
+
+    /// Those that have ended when it could not be written.
+    pub(super) fn left(&self) -> Vec<i64> {
+        let state = self.0.state.lock();
+        let left = state.workers.iter().filter(|(_, worker)| worker.left);
+        left.map(|(no, _)| *no).collect()
+    }
+
+    pub(super) fn add_taker(&self, token: Vec<u8>) -> Result<(), Error> {
+        self.start(|state| state.takers.push(token))
+    }
+
+    /// What ends the lease of a taker, wherever the store is by then.
+    pub(super) fn release(&self, token: Vec<u8>) -> Release {
+        Release(self.0.clone(), token)
+    }
+
+    /// As if the thread could not reach the database any more.
+    #[cfg(test)]
+    pub(super) fn stop_for_test(&self) {
+        let thread = {
+            let mut state = self.0.state.lock();
+            state.ends = true;
+            state.thread.take()
+        };
+        self.0.changed.notify_all();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    fn start(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+        let mut state = self.0.state.lock();
+        change(&mut state);
+        if state.thread.is_none() {
+            let shared = self.0.clone();
+            let thread = std::thread::Builder::new().name("bw-leases".to_owned());
+            let thread = thread.spawn(move || shared.run()).map_err(|error| {
+                let why = format!("no thread can be started: {error}");
+                Error::new(crate::base::error::ErrorKind::Transient, why)
+            })?;
+            state.thread = Some(thread);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        let (thread, workers) = {
+            let mut state = self.0.state.lock();
+            state.ends = true;
+            let workers: Vec<i64> = state.workers.keys().copied().collect();
+            (state.thread.take(), workers)
+        };
+        self.0.changed.notify_all();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+        // Nobody has to wait for the leases of workers that ended with their store.
+        if !workers.is_empty() {
+            let end = format!(
+                "UPDATE #workers SET lease_until = 0 WHERE no IN {}",
+                list(workers)
+            );
+            let _ = self.0.database.read(|tx| tx.run(&end, Vec::new()));
+        }
+    }
+}
+
+impl Shared {
+    fn until(&self) -> String {
+        format!("{CLOCK} + {}", self.lease.as_millis())
+    }
+
+    fn run(&self) {
+        let interval = self.lease / 3;
+        let mut wait = interval;
+        let mut is_told = false;
+        loop {
+            {
+                let mut state = self.state.lock();
+                if !state.ends {
+                    self.changed.wait_for(&mut state, wait);
+                }
+                if state.ends {
+                    return;
+                }
+            }
+            match self.renew() {
+                Ok(()) => (wait, is_told) = (interval, false),
+                Err(error) => {
+                    if !is_told {
+                        log::warn!("the leases of this process could not be renewed: {error}");
+                        is_told = true;
+                    }
+                    wait = (interval / 5).min(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    fn renew(&self) -> Result<(), Error> {
+        let (workers, takers) = {
+            let state = self.state.lock();
+            let workers: Vec<i64> = state.workers.keys().copied().collect();
+            (workers, state.takers.clone())
+        };
+        let until = self.until();
+        self.database.aside(|tx| {
+            if !workers.is_empty() {
+                let renew = format!(
+                    "UPDATE #workers SET lease_until = {until} WHERE no IN {}",
+                    list(workers.iter().copied())
+                );
+                tx.run(&renew, Vec::new())?;
+            }
+            for token in &takers {
+                let renew = format!("UPDATE #takers SET lease_until = {until} WHERE token = ?");
+                tx.run(&renew, by![token])?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Ends the lease of somebody who takes results.
+pub(super) struct Release(Arc<Shared>, Vec<u8>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        let Self(shared, token) = self;
+        shared.state.lock().takers.retain(|other| other != token);
+        let end = |tx: &mut Tx<'_>| -> Result<u64, Fault> {
+            tx.run("DELETE FROM #takers WHERE token = ?", by![&*token])
+        };
+        if let Err(error) = shared.database.aside(end) {
+            log::warn!("results stay locked until the lease of this process ends: {error}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The store of jobs in MySQL or MariaDB, for workers on any number of machines.
+//!
+//! Transactions lock rows in one order: a worker, batches, jobs by their keys, processes by their numbers. So those that
+//! claim, those that record ends and those that carry out what was decided do not wait for each other in a circle;
+//! where families of processes make them, the server notices and one of them begins anew ([`writer`]). What takes long
+//! is decided in one short transaction and carried out in many ([`chores`]).
+
+mod batches;
+mod chores;
+mod claim;
+mod counters;
+mod due;
+mod insert;
+mod inspect;
+mod items;
+mod lease;
+mod lineage;
+mod open;
+mod pool;
+mod provider;
+mod results;
+mod rows;
+mod settle;
+mod taking;
+mod workers;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+#[cfg(test)]
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+
+use super::group_commit::GroupCommit;
+use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
+use lease::Heartbeat;
+use pool::Pool;
+
+pub use open::MysqlOptions;
+
+/// The server, and what the tables are called there.
+struct Database {
+    pool: Pool,
+    /// The name of the table of jobs, and the beginning of the others' names.
+    tables: String,
+    /// Without any credential.
+    location: String,
+}
+
+/// The jobs in a database of MySQL 8 or MariaDB 10.6 and newer. Cheap to share; one for a process is enough.
+///
+/// A worker lives as long as its lease, by the clock of the database: a thread of the store renews it. What a worker had
+/// whose lease has ended passes to others; ends that it records afterwards do not count, except successes of jobs that
+/// have not ended.
+pub struct MysqlStore {
+    database: Arc<Database>,
+    id: String,
+    salt: u16,
+    folder: PathBuf,
+    heartbeat: Heartbeat,
+    inserts: GroupCommit,
+    lanes: Mutex<HashMap<i64, Arc<JobLane>>>,
+    lane_numbers: Mutex<HashMap<JobLane, i64>>,
+    wakes: Mutex<Vec<Weak<WorkSignal>>>,
+    chunk: i64,
+    /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
+    #[cfg(test)]
+    chunks_left: AtomicI64,
+}
+
+impl fmt::Debug for MysqlStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MysqlStore")
+            .field("location", &self.database.location)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MysqlStore {
+    /// Opens the database, and makes the tables if they are not there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an address or a password that is refused, a server that is
+    /// too old, or tables of a newer version; [`ErrorKind::Transient`](crate::ErrorKind::Transient) when the server
+    /// cannot be reached. No message holds the password.
+    pub fn open(options: MysqlOptions) -> Result<Self, Error> {
+        open::open(options)
+    }
+
+    /// Says that jobs have become claimable.
+    fn wake(&self) {
+        let mut alive = Vec::new();
+        self.wakes.lock().retain(|wake| {
+            let wake = wake.upgrade();
+            let keep = wake.is_some();
+            alive.extend(wake);
+            keep
+        });
+        // Outside the lock: who is woken may ask to be woken again.
+        for wake in alive {
+            wake();
+        }
+    }
+}
+
+impl StoreDatabase for MysqlStore {
+    fn location(&self) -> String {
+        self.database.location.clone()
+    }
+
+    fn id(&self) -> Result<String, Error> {
+        Ok(self.id.clone())
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    fn version(&self) -> Result<u64, Error> {
+        self.read_version()
+    }
+
+    fn on_work(&self, wake: Weak<WorkSignal>) {
+        self.wakes.lock().push(wake);
+    }
+
+    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
+        self.look_at_health(now)
+    }
+
+    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
+        self.do_chore(now)
+    }
+}

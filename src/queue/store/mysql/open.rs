@@ -1,0 +1,527 @@
+//! Opening: the address and the password, encryption, and how the tables are made and brought forward.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use mysql::consts::CapabilityFlags;
+use mysql::{Opts, OptsBuilder, SslOpts};
+use parking_lot::Mutex;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::secret::Secret;
+
+use super::lease::Heartbeat;
+use super::pool::Pool;
+use super::writer::{Fault, Tx, by};
+use super::{Database, GroupCommit, MysqlStore};
+
+/// The schema's versions, each the step from the one before. Never change one that was released.
+const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+
+/// The version that this code reads and writes.
+pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// Rows whose sum tells whether anybody has written.
+pub(super) const VERSION_SLOTS: u64 = 64;
+
+/// The name of the table of jobs, unless another one is given.
+const TABLES: &str = "job_queue";
+
+/// The variable that has the password, and the one that names a file which has it.
+const PASSWORD: &str = "BATCHWRIGHT_STORE_PASSWORD";
+const PASSWORD_FILE: &str = "BATCHWRIGHT_STORE_PASSWORD_FILE";
+
+/// How a database of jobs on a server is opened. Its `Debug` shows no password.
+#[derive(Clone)]
+pub struct MysqlOptions {
+    address: Secret,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+    tables: Option<String>,
+    folder: Option<PathBuf>,
+    connections: usize,
+    pub(super) lease: Duration,
+    #[cfg(test)]
+    pub(super) chunk: i64,
+}
+
+impl fmt::Debug for MysqlOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MysqlOptions")
+            .field("tables", &self.tables)
+            .field("folder", &self.folder)
+            .field("connections", &self.connections)
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MysqlOptions {
+    /// A database by its address: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, with these parameters if need be:
+    ///
+    /// | parameter | meaning |
+    /// |---|---|
+    /// | `tables=NAME` | the name of the table of jobs, and the beginning of the names of the others; default `job_queue` |
+    /// | `tls=on`, `tls=off` | whether the connection is encrypted; default: on, but off on loopback |
+    /// | `ca=FILE` | the authority that the server's certificate is from, in PEM; default: the public ones |
+    ///
+    /// An address without a password takes it from [`password`](Self::password), else from
+    /// [`password_file`](Self::password_file), else from the variable `BATCHWRIGHT_STORE_PASSWORD`, else from the file
+    /// that `BATCHWRIGHT_STORE_PASSWORD_FILE` names.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: Secret::new(address),
+            password: None,
+            password_file: None,
+            tables: None,
+            folder: None,
+            connections: 16,
+            lease: Duration::from_secs(15),
+            #[cfg(test)]
+            chunk: 1_000,
+        }
+    }
+
+    /// The password of the user, unless the address has one.
+    pub fn password(mut self, password: Secret) -> Self {
+        self.password = Some(password);
+        self
+    }
+
+    /// A file whose first line is the password, unless the address has one.
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.password_file = Some(path.into());
+        self
+    }
+
+    /// The name of the table of jobs, and the beginning of the names of the others: letters, digits and `_`, at most 40.
+    /// Default: what the address says, else `job_queue`.
+    pub fn tables(mut self, name: impl Into<String>) -> Self {
+        self.tables = Some(name.into());
+        self
+    }
+
+    /// The folder of this machine for the input and the results of batches. Default: one below the system's temporary
+    /// folder, which a restart of the machine may empty.
+    pub fn folder(mut self, path: impl Into<PathBuf>) -> Self {
+        self.folder = Some(path.into());
+        self
+    }
+
+    /// The most connections that are open at once. Default: 16.
+    pub fn connections(mut self, most: usize) -> Self {
+        self.connections = most;
+        self
+    }
+
+    /// For how long a worker counts as alive that cannot reach the database. It is renewed three times in that time.
+    /// Default: 15 seconds; at least 1.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Jobs of one transaction of what is carried out in many.
+    #[cfg(test)]
+    pub(super) fn chunk(mut self, jobs: i64) -> Self {
+        self.chunk = jobs;
+        self
+    }
+
+    fn given_password(&self) -> Result<Option<String>, Error> {
+        if let Some(password) = &self.password {
+            return Ok(Some(password.expose().to_owned()));
+        }
+        let file = match &self.password_file {
+            Some(file) => file.clone(),
+            None => {
+                if let Ok(password) = env::var(PASSWORD) {
+                    return Ok(Some(password));
+                }
+                match env::var_os(PASSWORD_FILE) {
+                    Some(file) => file.into(),
+                    None => return Ok(None),
+                }
+            }
+        };
+        let text = fs::read_to_string(&file).map_err(|error| {
+            invalid(format!(
+                "the file with the password of the store, {}, cannot be read: {error}",
+                file.display()
+            ))
+        })?;
+        Ok(text.lines().next().map(str::to_owned))
+    }
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, why).with_storage()
+}
+
+/// An address, taken apart.
+struct Target {
+    opts: Opts,
+    tables: String,
+    location: String,
+}
+
+/// Bytes that are written as `%41` in an address.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, more)) = rest.split_first() {
+        let code = more
+            .get(..2)
+            .and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) if *first == b'%' => {
+                bytes.push(byte);
+                rest = &more[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn target(options: &MysqlOptions) -> Result<Target, Error> {
+    let address = options.address.expose();
+    let (plain, parameters) = address.split_once('?').unwrap_or((address, ""));
+    let (mut tables, mut tls, mut authority) = (None, None, None);
+    for parameter in parameters
+        .split('&')
+        .filter(|parameter| !parameter.is_empty())
+    {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match (name, value) {
+            ("tables", _) => tables = Some(decoded(value)),
+            ("tls", "on") => tls = Some(true),
+            ("tls", "off") => tls = Some(false),
+            ("ca", _) => authority = Some(PathBuf::from(decoded(value))),
+            _ => {
+                return Err(invalid(
+                    "the address of the store has a parameter that is not known; tables, tls (on or off) and ca are",
+                ));
+            }
+        }
+    }
+    let shape = || {
+        invalid(
+            "the address of the store is expected to look like mysql://USER@HOST:3306/DATABASE, with % and two digits \
+             for special characters in USER",
+        )
+    };
+    let given = Opts::from_url(plain).map_err(|_| shape())?;
+    let name = given.get_db_name().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(shape)?.to_owned();
+    let tables = options.tables.clone().or(tables);
+    let tables = tables.unwrap_or_else(|| TABLES.to_owned());
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if tables.is_empty() || tables.len() > 40 || !tables.chars().all(fits) {
+        return Err(invalid(
+            "the name of the store's tables must be 1 to 40 letters, digits and _",
+        ));
+    }
+    let mut location = format!(
+        "mysql://{}:{}/{name}",
+        given.get_ip_or_hostname(),
+        given.get_tcp_port()
+    );
+    if tables != TABLES {
+        location = format!("{location}?tables={tables}");
+    }
+    let encrypted = tls.unwrap_or(!given.addr_is_loopback());
+    let tls = encrypted.then(|| SslOpts::default().with_root_cert_path(authority));
+    let password = match given.get_pass() {
+        Some(password) => Some(password.to_owned()),
+        None => options.given_password()?,
+    };
+    let opts = OptsBuilder::from_opts(given)
+        .pass(password)
+        .ssl_opts(tls)
+        // A path on this machine that the server names would be another way than the one that was asked for.
+        .prefer_socket(false)
+        .tcp_connect_timeout(Some(Duration::from_secs(10)))
+        // A server that does not answer for so long is not there any more; each transaction is short.
+        .read_timeout(Some(Duration::from_secs(60)))
+        .write_timeout(Some(Duration::from_secs(60)))
+        .stmt_cache_size(256)
+        // Rows that are found count, changed or not.
+        .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
+        .init(vec![
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            "SET SESSION innodb_lock_wait_timeout = 10",
+            "SET SESSION time_zone = '+00:00'",
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
+            "SET NAMES utf8mb4",
+        ]);
+    Ok(Target {
+        opts: opts.into(),
+        tables,
+        location,
+    })
+}
+
+pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
+    let target = target(&options)?;
+    let database = Arc::new(Database {
+        pool: Pool::new(target.opts, options.connections),
+        tables: target.tables,
+        location: target.location,
+    });
+    database.read(refuse_the_old)?;
+    migrate(&database)?;
+    let (id, salt): (String, i64) = database.read(|tx| {
+        let mut of = |name: &str| -> Result<String, Fault> {
+            let found = tx.one("SELECT value FROM #meta WHERE name = ?", by![name])?;
+            found.ok_or(Fault::Odd("no identity"))
+        };
+        let salt = of("salt")?;
+        let salt = salt
+            .parse()
+            .map_err(|_| Fault::Odd("a salt of another type"))?;
+        Ok((of("id")?, salt))
+    })?;
+    let folder = options.folder.unwrap_or_else(|| default_folder(&id));
+    Ok(MysqlStore {
+        heartbeat: Heartbeat::new(database.clone(), options.lease),
+        database,
+        id,
+        salt: u16::try_from(salt & 0xfff).unwrap_or(0),
+        folder,
+        inserts: GroupCommit::default(),
+        lanes: Mutex::default(),
+        lane_numbers: Mutex::default(),
+        wakes: Mutex::default(),
+        #[cfg(not(test))]
+        chunk: 1_000,
+        #[cfg(test)]
+        chunk: options.chunk,
+        #[cfg(test)]
+        chunks_left: AtomicI64::new(i64::MAX),
+    })
+}
+
+fn default_folder(id: &str) -> PathBuf {
+    let temporary: &Path = &env::temp_dir();
+    temporary.join(format!("batchwright-{id}.batches"))
+}
+
+/// Servers that cannot skip locked rows.
+fn refuse_the_old(tx: &mut Tx<'_>) -> Result<(), Fault> {
+    let version: String = tx.one("SELECT VERSION()", Vec::new())?.unwrap_or_default();
+    let mut numbers = version
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let needed = match version.contains("MariaDB") {
+        true => (10, 6),
+        false => (8, 0),
+    };
+    if found >= needed {
+        return Ok(());
+    }
+    let why = format!(
+        "the server is version {}.{}; the queue needs MySQL 8.0 or MariaDB 10.6",
+        found.0, found.1
+    );
+    Err(invalid(why).into())
+}
+
+impl Database {
+    /// A statement with the names of this store's tables: `#jobs` is the prefix, `#lanes` the prefix with `_lanes`.
+    pub(super) fn named(&self, sql: &str) -> String {
+        let mut parts = sql.split('#');
+        let mut named = String::with_capacity(sql.len() + 64);
+        named.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            let end = part.find(|c: char| !c.is_ascii_lowercase());
+            let (name, rest) = part.split_at(end.unwrap_or(part.len()));
+            named.push('`');
+            named.push_str(&self.tables);
+            if name != "jobs" {
+                named.push('_');
+                named.push_str(name);
+            }
+            named.push('`');
+            named.push_str(rest);
+        }
+        named
+    }
+}
+
+/// For how long others that bring the tables forward are waited for, in seconds.
+const MIGRATION_WAIT: u32 = 120;
+
+/// Makes the tables, or brings them forward, while nobody else does. The server commits each statement by itself, so
+/// how many of them were carried out is written down: whoever comes next goes on behind them.
+fn migrate(database: &Database) -> Result<(), Error> {
+    let told = |tx: &mut Tx<'_>, name: &str| -> Result<i64, Fault> {
+        let there = tx.exists(
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
+            by![format!("{}_schema", database.tables)],
+        )?;
+        if !there {
+            return Ok(0);
+        }
+        let found = tx.one("SELECT value FROM #schema WHERE name = ?", by![name])?;
+        Ok(found.unwrap_or(0))
+    };
+    let refuse_the_newer = |found: i64| match found > SCHEMA_VERSION {
+        true => Err(Fault::from(invalid(format!(
+            "{} was written by a newer version of batchwright (schema {found}, this one knows {SCHEMA_VERSION}). Update \
+             batchwright, or name other tables",
+            database.location
+        )))),
+        false => Ok(()),
+    };
+    database.read(|tx| {
+        let found = told(tx, "version")?;
+        refuse_the_newer(found)?;
+        if found == SCHEMA_VERSION {
+            return Ok(());
+        }
+        let lock = format!("batchwright.{}", database.tables);
+        let got: Option<i64> = tx
+            .one("SELECT GET_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?), ?)", by![&lock, MIGRATION_WAIT])?
+            .flatten();
+        if got != Some(1) {
+            let why = format!("{}: others are making the tables; it is tried again", database.location);
+            return Err(Error::new(ErrorKind::Transient, why).with_storage().into());
+        }
+        let done = (|| {
+            tx.run(
+                "CREATE TABLE IF NOT EXISTS #schema (name VARCHAR(32) NOT NULL PRIMARY KEY, value BIGINT NOT NULL)
+                 ENGINE=InnoDB",
+                Vec::new(),
+            )?;
+            // Somebody else may have been quicker, and newer.
+            let version = told(tx, "version")?;
+            refuse_the_newer(version)?;
+            let set = "INSERT INTO #schema (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)";
+            let mut steps = told(tx, "steps")?;
+            for (version, step) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(version).unwrap_or(0)) {
+                for (at, statement) in (0_i64..).zip(statements(step)) {
+                    if at < steps {
+                        continue;
+                    }
+                    let again = tx.run(&statement, Vec::new());
+                    match again {
+                        // It was carried out, and whoever did so died before writing that down.
+                        Err(Fault::Sql(mysql::Error::MySqlError(error)))
+                            if matches!(error.code, 1050 | 1060 | 1061 | 1062) => {}
+                        other => drop(other?),
+                    }
+                    tx.run(set, by!["steps", at + 1])?;
+                }
+                steps = 0;
+                tx.run(set, by!["version", version])?;
+                tx.run(set, by!["steps", 0])?;
+            }
+            for slot in 0..VERSION_SLOTS {
+                tx.run("INSERT IGNORE INTO #versions (slot, version) VALUES (?, 0)", by![slot])?;
+            }
+            Ok(())
+        })();
+        let _ = tx.run("SELECT RELEASE_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?))", by![&lock]);
+        done
+    })
+}
+
+/// The statements of a step, without comments.
+fn statements(step: &str) -> Vec<String> {
+    let lines = step
+        .lines()
+        .map(|line| line.split("--").next().unwrap_or_default().trim_end());
+    let text: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let text = text.join("\n");
+    let statements = text
+        .split(";\n")
+        .map(|one| one.trim_end_matches(';').trim().to_owned());
+    statements.filter(|one| !one.is_empty()).collect()
+}
+
+impl MysqlStore {
+    pub(super) fn read_version(&self) -> Result<u64, Error> {
+        let version: Option<Option<i64>> = self.read(|tx| {
+            tx.one(
+                "SELECT CAST(SUM(version) AS SIGNED) FROM #versions",
+                Vec::new(),
+            )
+        })?;
+        Ok(super::rows::count(version.flatten().unwrap_or(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_about_a_store_has_its_password() {
+        let options = MysqlOptions::new("mysql://me:s3cret@db.example:3307/jobs?tables=work");
+        assert!(!format!("{options:?}").contains("s3cret"));
+        let target = target(&options).unwrap();
+        assert_eq!(target.location, "mysql://db.example:3307/jobs?tables=work");
+        assert_eq!(target.opts.get_pass(), Some("s3cret"));
+        assert!(
+            target.opts.get_ssl_opts().is_some(),
+            "it is not on loopback"
+        );
+    }
+
+    #[test]
+    fn passwords_come_from_the_address_or_a_file_and_loopback_needs_no_encryption() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        fs::write(&file, "from a file\n").unwrap();
+        let options = MysqlOptions::new("mysql://me@127.0.0.1/jobs").password_file(&file);
+        let found = target(&options).unwrap();
+        assert_eq!(found.opts.get_pass(), Some("from a file"));
+        assert!(found.opts.get_ssl_opts().is_none());
+        let options = options.password(Secret::new("given"));
+        assert_eq!(target(&options).unwrap().opts.get_pass(), Some("given"));
+        let encrypted = MysqlOptions::new("mysql://me:x@127.0.0.1/jobs?tls=on&ca=/a%20b.pem");
+        let found = target(&encrypted).unwrap();
+        let authority = found.opts.get_ssl_opts().unwrap().root_cert_path();
+        assert_eq!(authority, Some(Path::new("/a b.pem")));
+    }
+
+    #[test]
+    fn addresses_that_are_none_are_refused_without_being_repeated() {
+        let wrong = [
+            "mysql://me:s3cret@host",
+            "postgres://me:s3cret@host/jobs",
+            "mysql://me:s3cret@host/jobs?what=s3cret",
+            "mysql://me:s3cret@host/jobs?tables=a-b",
+            "s3cret",
+        ];
+        for address in wrong {
+            let error = target(&MysqlOptions::new(address)).err().expect(address);
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_cut_into_statements() {
+        let found = statements(MIGRATIONS[0]);
+        let tables = found.iter().filter(|one| one.starts_with("CREATE TABLE #"));
+        assert_eq!(tables.count(), 11);
+        assert_eq!(found.len(), 12);
+        assert!(
+            found
+                .iter()
+                .all(|one| !one.contains("--") && !one.ends_with(';'))
+        );
+    }
+}

@@ -1,0 +1,298 @@
+//! Jobs on their way into a batch, while they are in it, and back.
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
+
+use super::MysqlStore;
+use super::batches::{Owned, owned};
+use super::counters::lock;
+use super::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, id_of, key};
+use super::writer::{Again, Fault, Tx, by, list};
+
+/// Jobs to be put into a batch, by key with the bytes of their payloads.
+#[derive(Default)]
+struct Load {
+    jobs: Vec<(i64, u64)>,
+    next: Option<i64>,
+}
+
+/// Keys that are read at a time.
+const READ_AT_ONCE: usize = 1_000;
+
+fn load(
+    tx: &mut Tx<'_>,
+    (batch, of): (BatchNo, &Owned),
+    after: Option<i64>,
+    (most, bytes): (usize, u64),
+    now: Timestamp,
+) -> Result<Load, Fault> {
+    let mut has_any = tx.exists("SELECT 1 FROM #jobs WHERE batch = ? LIMIT 1", by![batch.0])?;
+    let (first, last) = (key(of.process, 0), key(of.process, MOST_JOBS - 1));
+    let mut start = after.unwrap_or(first - 1).max(first - 1);
+    let mut load = Load::default();
+    let mut left = bytes;
+    loop {
+        // One more, which tells whether there is more.
+        let few = (most - load.jobs.len()).min(READ_AT_ONCE) + 1;
+        let sql = format!(
+            "SELECT j.id, LENGTH(p.body) FROM #jobs j FORCE INDEX (PRIMARY) JOIN #payloads p ON p.job = j.id
+             WHERE j.id > ? AND j.id <= ? AND j.status = {PENDING} AND j.lane = ? AND j.visible_at <= ?
+             ORDER BY j.id LIMIT {few}"
+        );
+        let rows = tx.rows(&sql, by![start, last, of.lane, now.0])?;
+        let is_last = rows.len() < few;
+        for mut row in rows {
+            let (id, size): (i64, u64) = (row.at(0)?, count(row.at(1)?));
+            if load.jobs.len() >= most || has_any && size > left {
+                load.next = Some(id - 1);
+                return Ok(load);
+            }
+            left = left.saturating_sub(size);
+            has_any = true;
+            load.jobs.push((id, size));
+            start = id;
+        }
+        if is_last {
+            return Ok(load);
+        }
+    }
+}
+
+impl MysqlStore {
+    /// The jobs are found without locks; only moving them is a transaction.
+    pub(super) fn load_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        (most, bytes): (usize, u64),
+        now: Timestamp,
+    ) -> Result<BatchFill, Error> {
+        let load = self.read(|tx| {
+            let of = owned(tx, worker, batch)?;
+            load(tx, (batch, &of), after, (most, bytes), now)
+        })?;
+        self.write(Again::Doubtful, |tx| {
+            let of = owned(tx, worker, batch)?;
+            let mut filled = BatchFill {
+                next: load.next,
+                ..BatchFill::default()
+            };
+            if of.cancelled != Some(false) {
+                return Ok(BatchFill::default());
+            }
+            // Somebody may have been quicker.
+            let mut free = std::collections::HashSet::new();
+            for jobs in load.jobs.chunks(READ_AT_ONCE) {
+                let sql = format!(
+                    "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
+                     WHERE id IN {} AND status = {PENDING} AND lane = {} AND visible_at <= {}
+                     ORDER BY id FOR UPDATE SKIP LOCKED",
+                    list(jobs.iter().map(|(id, _)| *id)),
+                    of.lane,
+                    now.0
+                );
+                free.extend(tx.column::<i64>(&sql, Vec::new())?);
+            }
+            let standing = lock(tx, [of.process])?;
+            if standing.get(&of.process).is_none_or(|process| process.stops_trying()) {
+                return Ok(BatchFill::default());
+            }
+            let put: Vec<(i64, u64)> =
+                load.jobs.iter().filter(|(id, _)| free.contains(id)).copied().collect();
+            for jobs in put.chunks(READ_AT_ONCE) {
+                let put = format!(
+                    "UPDATE #jobs SET status = {AT_PROVIDER}, batch = {}, claim = claim + 1 WHERE id IN {}",
+                    batch.0,
+                    list(jobs.iter().map(|(id, _)| *id))
+                );
+                tx.run(&put, Vec::new())?;
+            }
+            for (_, size) in &put {
+                filled.jobs += 1;
+                filled.bytes += size;
+            }
+            let moved = i64::try_from(filled.jobs).unwrap_or(0);
+            if moved > 0 {
+                let mut changes = CounterChanges::default();
+                changes.moved_many(of.process, PENDING, AT_PROVIDER, moved);
+                changes.write_to(tx, now)?;
+            }
+            Ok(filled)
+        })
+    }
+
+    pub(super) fn read_batch_jobs(
+        &self,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        let bytes = bytes as u64;
+        self.read_in_batch(batch, |tx, _| {
+            let (mut ids, mut size) = (Vec::new(), 0_u64);
+            let mut start = after.unwrap_or(-1);
+            while ids.len() < most {
+                let few = READ_AT_ONCE.min(most - ids.len());
+                let sql = format!(
+                    "SELECT j.id, LENGTH(p.body) FROM #jobs j FORCE INDEX (in_batch) JOIN #payloads p ON p.job = j.id
+                     WHERE j.batch = ? AND j.id > ? ORDER BY j.id LIMIT {few}"
+                );
+                let rows = tx.rows(&sql, by![batch.0, start])?;
+                let is_last = rows.len() < few;
+                for mut row in rows {
+                    size = size.saturating_add(count(row.at(1)?));
+                    if size > bytes && !ids.is_empty() {
+                        return Ok(ids);
+                    }
+                    start = row.at(0)?;
+                    ids.push(start);
+                }
+                if is_last {
+                    break;
+                }
+            }
+            Ok(ids)
+        })
+    }
+
+    pub(super) fn find_batch_jobs(
+        &self,
+        batch: BatchNo,
+        numbers: &[u32],
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        self.read_in_batch(batch, |tx, process| {
+            let wanted: Vec<i64> = numbers
+                .iter()
+                .map(|number| key(process, i64::from(*number)))
+                .collect();
+            let mut found = std::collections::HashSet::new();
+            for some in wanted.chunks(READ_AT_ONCE) {
+                let sql = format!(
+                    "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {}",
+                    list(some.iter().copied()),
+                    batch.0
+                );
+                found.extend(tx.column::<i64>(&sql, Vec::new())?);
+            }
+            Ok(wanted.into_iter().filter(|id| found.contains(id)).collect())
+        })
+    }
+
+    /// Reads jobs of a batch, all of one moment; none when its process is gone.
+    fn read_in_batch(
+        &self,
+        batch: BatchNo,
+        which: impl Fn(&mut Tx<'_>, i64) -> Result<Vec<i64>, Fault>,
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        self.database.read_moment(|tx| {
+            let found = tx.first(
+                &format!(
+                    "SELECT p.no, p.id, b.lane FROM #batches b JOIN #processes p ON p.no = b.process
+                     WHERE b.no = ? AND p.chore <> {DELETING}"
+                ),
+                by![batch.0],
+            )?;
+            let Some(mut row) = found else {
+                return Ok(Vec::new());
+            };
+            let (no, process) = (row.at(0)?, id_of(&row.at::<Vec<u8>>(1)?)?);
+            let lane = self.lane(tx, row.at(2)?)?;
+            let ids = which(tx, no)?;
+            let mut jobs = Vec::with_capacity(ids.len());
+            for ids in ids.chunks(READ_AT_ONCE) {
+                jobs.extend(self.claimed(tx, ids, |_| Some((process, lane.clone())))?);
+            }
+            Ok(jobs)
+        })
+    }
+
+    /// Puts jobs of a batch back, and with `close` deletes it together with the last of them.
+    pub(super) fn empty_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        due: Option<Timestamp>,
+        close: bool,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let mut back = 0;
+        loop {
+            self.next_chunk()?;
+            let (changed, more, waits) = self.write(Again::Doubtful, |tx| {
+                let of = owned(tx, worker, batch)?;
+                let (mut changed, mut more, mut waits) = (0, false, false);
+                // Those of a deleted process are deleted with it.
+                if of.cancelled.is_some() {
+                    (changed, more, waits) = self.unload(tx, batch, &of, after, due, now)?;
+                }
+                if close && !more {
+                    tx.run("DELETE FROM #batches WHERE no = ?", by![batch.0])?;
+                }
+                Ok((changed, more, waits))
+            })?;
+            if changed > 0 && waits {
+                self.wake();
+            }
+            back += changed;
+            if !more {
+                return Ok(back);
+            }
+        }
+    }
+
+    /// Puts a chunk of jobs back. Returns how many, whether there are more, and whether they wait again.
+    fn unload(
+        &self,
+        tx: &mut Tx<'_>,
+        batch: BatchNo,
+        of: &Owned,
+        after: Option<i64>,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<(u64, bool, bool), Fault> {
+        let most = usize::try_from(self.chunk).unwrap_or(1);
+        let sql = format!(
+            "SELECT id FROM #jobs WHERE batch = ? AND id > ? ORDER BY id LIMIT {}",
+            most + 1
+        );
+        let mut ids: Vec<i64> = tx.column(&sql, by![batch.0, after.unwrap_or(-1)])?;
+        let more = ids.len() > most;
+        ids.truncate(most);
+        // Some may have ended since.
+        let sql = format!(
+            "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {} ORDER BY id FOR UPDATE",
+            list(ids),
+            batch.0
+        );
+        let ids: Vec<i64> = tx.column(&sql, Vec::new())?;
+        let standing = lock(tx, [of.process])?;
+        let Some(process) = standing
+            .get(&of.process)
+            .filter(|process| process.chore != DELETING)
+        else {
+            return Ok((0, more, false));
+        };
+        let (status, waits) = match process.is_cancelled {
+            false => (PENDING, true),
+            true => (CANCELLED, false),
+        };
+        if !ids.is_empty() {
+            let due = due.map_or("visible_at".to_owned(), |due| due.0.to_string());
+            let put = format!(
+                "UPDATE #jobs SET status = {status}, batch = NULL, visible_at = {due} WHERE id IN {}",
+                list(ids.iter().copied())
+            );
+            tx.run(&put, Vec::new())?;
+            let changed = i64::try_from(ids.len()).unwrap_or(0);
+            let mut changes = CounterChanges::default();
+            changes.moved_many(of.process, AT_PROVIDER, status, changed);
+            changes.write_to(tx, now)?;
+        }
+        Ok((ids.len() as u64, more, waits))
+    }
+}

@@ -1,0 +1,401 @@
+//! Looking at processes, jobs and outcomes, and deleting outcomes that were saved elsewhere.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+use crate::engine::item_time::ItemTime;
+use crate::queue::job::{AttemptError, JobCounts, JobResult, JobState, ProcessState, QueueTotals};
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::{ConsumerLock, DeliveredResult, JobLane, JobReceipt, ResultStore};
+
+use super::MysqlStore;
+use super::counters::lock;
+use super::lineage::{self, Ended};
+use super::rows::{
+    self, CANCELLED, COMPLETED, DELETING, FAILED, MOST_JOBS, PROCESS_COLUMNS, bounded, count,
+    id_of, key, key_of, process_no, process_of, shown, small, stored,
+};
+use super::writer::{Again, Cells, Fault, Tx, by, list};
+
+/// Where the jobs of several processes stand. Sums that do not fit an integer are no error.
+const SUMS: &str = "IFNULL(SUM(total), 0) + 0e0, IFNULL(SUM(pending), 0) + 0e0, IFNULL(SUM(in_progress), 0) + 0e0, \
+     IFNULL(SUM(at_provider), 0) + 0e0, IFNULL(SUM(completed), 0) + 0e0, IFNULL(SUM(failed), 0) + 0e0, \
+     IFNULL(SUM(cancelled_jobs), 0) + 0e0, IFNULL(SUM(consumed), 0) + 0e0";
+
+/// What [`SUMS`] has read.
+fn sums(row: &mut Cells) -> Result<JobCounts, Fault> {
+    let mut sum = |at: usize| -> Result<u64, Fault> { Ok(row.at::<f64>(at)? as u64) };
+    Ok(JobCounts {
+        total: sum(0)?,
+        pending: sum(1)?,
+        in_progress: sum(2)?,
+        at_provider: sum(3)?,
+        completed: sum(4)?,
+        failed: sum(5)?,
+        cancelled: sum(6)?,
+        consumed: sum(7)?,
+    })
+}
+
+/// Where the jobs stand that a job has others carry out; `None` where there are none.
+fn children(tx: &mut Tx<'_>, job: i64) -> Result<Option<JobCounts>, Fault> {
+    let sql = format!("SELECT {SUMS} FROM #processes WHERE parent = ? AND chore <> {DELETING}");
+    let Some(mut row) = tx.first(&sql, by![job])? else {
+        return Ok(None);
+    };
+    let jobs = sums(&mut row)?;
+    Ok((jobs.total > 0).then_some(jobs))
+}
+
+impl ResultStore for MysqlStore {
+    fn peek(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<DeliveredResult>, Error> {
+        self.read_outcomes(process, after, most, bytes)
+    }
+
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
+        self.delete_outcomes(receipts, now)
+    }
+
+    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
+        self.lock_outcomes(process, who)
+    }
+
+    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.cancel_process(process, now)
+    }
+
+    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
+        self.cancel_waiting(jobs, now)
+    }
+
+    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.retry_process(process, now)
+    }
+
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.delete_process(process, now)
+    }
+}
+
+/// Outcomes that are read at a time.
+const READ_AT_ONCE: usize = 256;
+
+impl MysqlStore {
+    fn select_processes(
+        &self,
+        which: &str,
+        by: Vec<mysql::Value>,
+    ) -> Result<Vec<ProcessState>, Error> {
+        let sql =
+            format!("SELECT {PROCESS_COLUMNS} FROM #processes WHERE chore <> {DELETING} {which}");
+        self.read(|tx| {
+            let rows = tx.rows(&sql, by.clone())?;
+            rows.into_iter()
+                .map(|mut row| rows::process(&mut row))
+                .collect()
+        })
+    }
+
+    pub(super) fn read_process(&self, id: ProcessId) -> Result<Option<ProcessState>, Error> {
+        Ok(self.select_processes("AND id = ?", by![stored(id)])?.pop())
+    }
+
+    pub(super) fn read_processes(&self) -> Result<Vec<ProcessState>, Error> {
+        self.select_processes("ORDER BY no", Vec::new())
+    }
+
+    pub(super) fn read_changed(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.select_processes("AND changed_at >= ? ORDER BY no", by![since.0])
+    }
+
+    pub(super) fn read_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+        self.read(|tx| {
+            let sql = format!("SELECT id FROM #processes WHERE chore <> {DELETING}");
+            let ids: Vec<Vec<u8>> = tx.column(&sql, Vec::new())?;
+            ids.iter().map(|id| id_of(id)).collect()
+        })
+    }
+
+    pub(super) fn read_newest(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        let before = before.map_or(i64::MAX, bounded);
+        let sql = format!(
+            "SELECT no, {PROCESS_COLUMNS} FROM #processes WHERE no < ? AND chore <> {DELETING}
+             ORDER BY no DESC LIMIT {most}"
+        );
+        self.read(|tx| {
+            let rows = tx.rows(&sql, by![before])?;
+            let newest = rows.into_iter().map(|mut row| {
+                let no = row.at(0)?;
+                Ok((count(no), rows::process(&mut row.behind(1))?))
+            });
+            newest.collect()
+        })
+    }
+
+    pub(super) fn read_totals(&self) -> Result<QueueTotals, Error> {
+        self.read(|tx| {
+            let sql = format!(
+                "SELECT {SUMS}, COUNT(*),
+                   IFNULL(SUM(sealed < total OR pending + in_progress + at_provider > 0), 0) + 0e0
+                 FROM #processes WHERE chore <> {DELETING}"
+            );
+            let Some(mut row) = tx.first(&sql, Vec::new())? else {
+                return Ok(QueueTotals::default());
+            };
+            Ok(QueueTotals {
+                jobs: sums(&mut row)?,
+                processes: count(row.at(8)?),
+                open: row.at::<f64>(9)? as u64,
+            })
+        })
+    }
+
+    pub(super) fn read_lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
+        self.read(|tx| {
+            let Some(no) = process_no(tx, process)? else {
+                return Ok(Vec::new());
+            };
+            let lanes: Vec<i64> = tx.column(
+                "SELECT DISTINCT lane FROM
+                   (SELECT lane FROM #jobs WHERE id >= ? AND id <= ? ORDER BY id LIMIT 1000) AS first",
+                by![key(no, 0), key(no, MOST_JOBS - 1)],
+            )?;
+            lanes.into_iter().map(|no| self.lane(tx, no)).collect()
+        })
+    }
+
+    pub(super) fn read_job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        let id = key_of(job);
+        let sql = format!(
+            "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
+               j.visible_at, b.item_id, r.error, r.body, h.body, j.claim
+             FROM #jobs j JOIN #processes p ON p.no = j.id DIV 4294967296
+               JOIN #payloads b ON b.job = j.id LEFT JOIN #results r ON r.job = j.id
+               LEFT JOIN #histories h ON h.job = j.id AND j.has_history <> 0
+             WHERE j.id = ? AND p.chore <> {DELETING}"
+        );
+        // All of one moment.
+        self.database.read_moment(|tx| {
+            let Some(mut row) = tx.first(&sql, by![id])? else {
+                return Ok(None);
+            };
+            let state = self.state(tx, &mut row, id)?;
+            // The rest of the id has to fit too: it may be one of another database.
+            Ok((state.job_id == job).then_some(state))
+        })
+    }
+
+    fn state(&self, tx: &mut Tx<'_>, row: &mut Cells, id: i64) -> Result<JobState, Fault> {
+        let lane = self.lane(tx, row.at(2)?)?;
+        let written: i64 = row.at(3)?;
+        let status = shown(written);
+        let history: Option<String> = row.at(11)?;
+        let history = history.as_deref();
+        let created_at = Timestamp(row.at(0)?);
+        let claim = row.at(12)?;
+        Ok(JobState {
+            job_id: self.job_id(id, created_at),
+            process_id: id_of(&row.at::<Vec<u8>>(1)?)?,
+            kind: lane.kind.clone(),
+            item_id: row.at(8)?,
+            status,
+            priority: small(row.at(4)?),
+            step: lane.step,
+            attempts: u32::try_from(row.at::<i64>(5)?).unwrap_or(u32::MAX),
+            crashes: small(row.at(6)?),
+            created_at,
+            due_at: match written {
+                rows::WAITING | rows::PENDING | rows::HELD => Some(Timestamp(row.at(7)?)),
+                _ => None,
+            },
+            result: json(row.at(10)?)?,
+            error: rows::error(written, row.at::<Option<String>>(9)?.as_deref()),
+            errors: history.map_or_else(Vec::new, AttemptError::in_history),
+            time: history.and_then(|text| ItemTime::in_history(text, created_at)),
+            receipt: status.is_final().then_some(JobReceipt { job: id, claim }),
+            children: match status.is_final() {
+                true => None,
+                false => children(tx, id)?,
+            },
+        })
+    }
+
+    fn read_outcomes(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<DeliveredResult>, Error> {
+        self.database.read_moment(|tx| {
+            let Some(no) = process_no(tx, process)? else {
+                return Ok(Vec::new());
+            };
+            let before = key(no, 0) - 1;
+            let mut start = after.map_or(before, |job| key_of(job).max(before));
+            let end = key(no, MOST_JOBS - 1);
+            let (mut all, mut size) = (Vec::new(), 0);
+            loop {
+                let few = READ_AT_ONCE.min(most - all.len());
+                // Keys and sizes first: what is not wanted is not sent.
+                let of = |status: i64| {
+                    format!(
+                        "(SELECT id FROM #jobs FORCE INDEX (by_status)
+                          WHERE status = {status} AND id > {start} AND id <= {end} ORDER BY id LIMIT {few})"
+                    )
+                };
+                let parts = [COMPLETED, FAILED, CANCELLED].map(of).join(" UNION ALL ");
+                let sql = format!(
+                    "SELECT o.id, IFNULL(LENGTH(r.error), 0) + IFNULL(LENGTH(r.body), 0)
+                     FROM ({parts} ORDER BY id LIMIT {few}) AS o LEFT JOIN #results r ON r.job = o.id ORDER BY o.id"
+                );
+                let found = tx.rows(&sql, Vec::new())?;
+                let is_last = found.len() < few;
+                let (mut ids, mut is_full) = (Vec::new(), false);
+                for mut row in found {
+                    size += usize::try_from(row.at::<i64>(1)?).unwrap_or(usize::MAX);
+                    if size > bytes && !(all.is_empty() && ids.is_empty()) {
+                        is_full = true;
+                        break;
+                    }
+                    ids.push(row.at::<i64>(0)?);
+                }
+                if let Some(last) = ids.last() {
+                    start = *last;
+                    all.extend(self.deliveries(tx, &ids, process)?);
+                }
+                if is_last || is_full || all.len() >= most {
+                    return Ok(all);
+                }
+            }
+        })
+    }
+
+    fn deliveries(
+        &self,
+        tx: &mut Tx<'_>,
+        ids: &[i64],
+        process_id: ProcessId,
+    ) -> Result<Vec<DeliveredResult>, Fault> {
+        let sql = format!(
+            "SELECT j.id, j.claim, j.status, j.created_at, j.lane, j.calls, p.item_id, p.request_hash, r.error, r.body
+             FROM #jobs j JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
+             WHERE j.id IN {} ORDER BY j.id",
+            list(ids.iter().copied())
+        );
+        let mut all = Vec::with_capacity(ids.len());
+        for mut row in tx.rows(&sql, Vec::new())? {
+            let id = row.at(0)?;
+            let lane: Arc<JobLane> = self.lane(tx, row.at(4)?)?;
+            let status: i64 = row.at(2)?;
+            all.push(DeliveredResult {
+                receipt: JobReceipt {
+                    job: id,
+                    claim: row.at(1)?,
+                },
+                result: JobResult {
+                    job_id: self.job_id(id, Timestamp(row.at(3)?)),
+                    process_id,
+                    item_id: row.at(6)?,
+                    request_hash: row.at(7)?,
+                    kind: lane.kind.clone(),
+                    status: shown(status),
+                    result: json(row.at(9)?)?,
+                    error: rows::error(status, row.at::<Option<String>>(8)?.as_deref()),
+                    attempts: u32::try_from(row.at::<i64>(5)?).unwrap_or(u32::MAX),
+                },
+            });
+        }
+        Ok(all)
+    }
+
+    fn delete_outcomes(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
+        if receipts.is_empty() {
+            return Ok(0);
+        }
+        let claims: HashMap<i64, i64> = receipts
+            .iter()
+            .map(|receipt| (receipt.job, receipt.claim))
+            .collect();
+        let (mut deleted, mut jobs) = (0, claims.keys().copied().collect::<Vec<i64>>());
+        jobs.sort_unstable();
+        // All of them in one transaction: who asks has saved all of them, or none.
+        self.write(Again::Harmless, |tx| {
+            deleted = 0;
+            let families = lineage::any(tx)?;
+            if families {
+                lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
+            }
+            let sql = format!(
+                "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
+                 WHERE id IN {} AND status >= {COMPLETED} ORDER BY id FOR UPDATE",
+                list(jobs.iter().copied())
+            );
+            let mut gone = Vec::new();
+            for mut row in tx.rows(&sql, Vec::new())? {
+                let (id, claim): (i64, i64) = (row.at(0)?, row.at(1)?);
+                if claims.get(&id) == Some(&claim) {
+                    gone.push(id);
+                }
+            }
+            if gone.is_empty() {
+                return Ok(());
+            }
+            let mut heirs = Vec::new();
+            if families {
+                for job in &gone {
+                    heirs.push(lineage::heirs(tx, *job, Ended::ForGood)?);
+                }
+            }
+            let below = heirs
+                .iter()
+                .flat_map(|heirs| heirs.families.iter().flatten());
+            let wanted: Vec<i64> = gone
+                .iter()
+                .map(|job| process_of(*job))
+                .chain(below.copied())
+                .collect();
+            lock(tx, wanted)?;
+            let jobs = list(gone.iter().copied());
+            for table in ["#payloads", "#results", "#histories"] {
+                tx.run(
+                    &format!("DELETE FROM {table} WHERE job IN {jobs}"),
+                    Vec::new(),
+                )?;
+            }
+            tx.run(&format!("DELETE FROM #jobs WHERE id IN {jobs}"), Vec::new())?;
+            let mut changes = CounterChanges::default();
+            for job in &gone {
+                changes.consumed(*job);
+            }
+            changes.write_to(tx, now)?;
+            for heirs in &heirs {
+                lineage::job_ended(tx, heirs, now)?;
+            }
+            changes.delete_empty(tx)?;
+            deleted = gone.len() as u64;
+            Ok(())
+        })?;
+        Ok(deleted)
+    }
+}
+
+fn json(text: Option<String>) -> Result<Option<Box<RawValue>>, Fault> {
+    let json = text.map(RawValue::from_string).transpose();
+    json.map_err(|_| Fault::Odd("a result that is no JSON"))
+}

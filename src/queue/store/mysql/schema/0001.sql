@@ -1,0 +1,138 @@
+-- Statements end with a semicolon at the end of a line. #name stands for a table: #jobs for the prefix itself, others
+-- for the prefix, an underscore and the name.
+
+CREATE TABLE #meta (
+  name VARCHAR(32) NOT NULL PRIMARY KEY,
+  value VARCHAR(64) NOT NULL
+) ENGINE=InnoDB;
+
+-- A salt in every job id, so that an id of another database is not taken for one of ours.
+INSERT INTO #meta VALUES ('salt', FLOOR(RAND() * 4096)), ('id', REPLACE(UUID(), '-', ''));
+
+-- Their sum tells whether anybody has written. Many rows, so that writers do not wait for each other.
+CREATE TABLE #versions (
+  slot INT NOT NULL PRIMARY KEY,
+  version BIGINT NOT NULL
+) ENGINE=InnoDB;
+
+-- A process has a row as long as it has jobs. Its counters change in the transaction that changes its jobs.
+CREATE TABLE #processes (
+  no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  id BINARY(16) NOT NULL,
+  parent BIGINT,
+  sealed BIGINT NOT NULL DEFAULT 0,        -- jobs numbered below may be claimed, or soon
+  cancelled BIGINT NOT NULL DEFAULT 0,
+  chore INT NOT NULL DEFAULT 0,            -- decided, and not carried out for all jobs yet
+  progress BIGINT NOT NULL DEFAULT 0,      -- jobs numbered below have been through the chore
+  chore_changed BIGINT NOT NULL DEFAULT 0,
+  total BIGINT NOT NULL DEFAULT 0,         -- also the number of the next job
+  pending BIGINT NOT NULL DEFAULT 0,
+  in_progress BIGINT NOT NULL DEFAULT 0,
+  at_provider BIGINT NOT NULL DEFAULT 0,
+  completed BIGINT NOT NULL DEFAULT 0,
+  failed BIGINT NOT NULL DEFAULT 0,
+  cancelled_jobs BIGINT NOT NULL DEFAULT 0,
+  consumed BIGINT NOT NULL DEFAULT 0,
+  input_tokens BIGINT NOT NULL DEFAULT 0,
+  output_tokens BIGINT NOT NULL DEFAULT 0,
+  cost_usd DOUBLE NOT NULL DEFAULT 0,
+  unpriced BIGINT NOT NULL DEFAULT 0,      -- outcomes of unknown price
+  created_at BIGINT NOT NULL,
+  changed_at BIGINT NOT NULL,
+  info LONGTEXT,
+  time_since BIGINT,
+  time_until BIGINT,
+  time_limited_by VARCHAR(32),
+  queued_ms BIGINT NOT NULL DEFAULT 0,
+  quota_ms BIGINT NOT NULL DEFAULT 0,
+  cooldown_ms BIGINT NOT NULL DEFAULT 0,
+  backoff_ms BIGINT NOT NULL DEFAULT 0,
+  provider_ms BIGINT NOT NULL DEFAULT 0,
+  disk_ms BIGINT NOT NULL DEFAULT 0,
+  source_ms BIGINT NOT NULL DEFAULT 0,
+  UNIQUE KEY by_id (id),
+  KEY by_parent (parent),
+  KEY by_chore (chore)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- The hash is that of the other three: they may be longer than an index takes, and differ in trailing blanks alone.
+CREATE TABLE #lanes (
+  no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  hash BINARY(32) NOT NULL,
+  kind LONGTEXT NOT NULL,
+  name LONGTEXT,
+  step INT NOT NULL,
+  UNIQUE KEY by_hash (hash)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- A worker lives until its lease ends, by the clock of the database; 0 says that it has died.
+CREATE TABLE #workers (
+  no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  pid BIGINT NOT NULL,
+  host VARCHAR(255) NOT NULL,
+  started_at BIGINT NOT NULL,
+  lease_until BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Who takes the outcomes of a process, until that lease ends.
+CREATE TABLE #takers (
+  process BINARY(16) NOT NULL PRIMARY KEY,
+  token BINARY(16) NOT NULL,
+  who TEXT NOT NULL,
+  lease_until BIGINT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- Small rows: what is long is written once, to the tables below. The id is the number of the process times 2^32 plus
+-- that of the job in it, so the jobs of a process are one range of keys.
+CREATE TABLE #jobs (
+  id BIGINT NOT NULL PRIMARY KEY,
+  lane BIGINT NOT NULL,
+  priority INT NOT NULL,
+  status INT NOT NULL,
+  visible_at BIGINT NOT NULL,
+  created_at BIGINT NOT NULL,
+  claim BIGINT NOT NULL DEFAULT 0,
+  worker BIGINT,
+  batch BIGINT,
+  crashes INT NOT NULL DEFAULT 0,
+  attempt INT NOT NULL DEFAULT 0,
+  calls BIGINT NOT NULL DEFAULT 0,
+  max_retries INT,
+  lost INT NOT NULL DEFAULT 0,
+  in_doubt INT NOT NULL DEFAULT 0,
+  has_history INT NOT NULL DEFAULT 0,
+  KEY to_claim (status, lane, priority, visible_at, id),
+  KEY by_status (status, id),
+  KEY by_worker (worker),
+  KEY in_batch (batch, id)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+CREATE TABLE #payloads (
+  job BIGINT NOT NULL PRIMARY KEY,
+  item_id LONGTEXT,
+  request_hash LONGTEXT,
+  body LONGTEXT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+CREATE TABLE #results (
+  job BIGINT NOT NULL PRIMARY KEY,
+  error LONGTEXT,
+  body LONGTEXT
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+CREATE TABLE #histories (
+  job BIGINT NOT NULL PRIMARY KEY,
+  body LONGTEXT NOT NULL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- A row of work that was handed to a provider as one. It outlives its process, whose number is never given to another.
+CREATE TABLE #batches (
+  no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  process BIGINT NOT NULL,
+  lane BIGINT NOT NULL,
+  worker BIGINT,
+  record LONGTEXT NOT NULL,
+  created_at BIGINT NOT NULL,
+  KEY by_worker (worker),
+  KEY by_process (process)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -1,0 +1,390 @@
+//! Recording how trips of jobs ended. A success counts while the job has no outcome; everything else only if its claim is
+//! the last one.
+//!
+//! The jobs are locked and read, what becomes of them is decided here, and all of them are written with few statements.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mysql::Value;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::queue::job::ProcessState;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::{ClaimOutcome, Settlement};
+
+use super::MysqlStore;
+use super::counters::{Standing, lock};
+use super::lineage::{self, Ended, Heirs};
+use super::rows::{
+    AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_no,
+    process_of,
+};
+use super::writer::{Again, Fault, Tx, by, list};
+
+/// A row of a job, whole.
+struct Row {
+    id: i64,
+    lane: i64,
+    priority: i64,
+    status: i64,
+    visible_at: i64,
+    created_at: i64,
+    claim: i64,
+    worker: Option<i64>,
+    batch: Option<i64>,
+    attempt: i64,
+    calls: i64,
+    lost: i64,
+    in_doubt: i64,
+    has_history: i64,
+    is_changed: bool,
+}
+
+const COLUMNS: &str = "id, lane, priority, status, visible_at, created_at, claim, worker, batch, attempt, calls, lost, \
+     in_doubt, has_history";
+
+/// Locks jobs, lowest key first.
+fn rows(tx: &mut Tx<'_>, ids: BTreeSet<i64>) -> Result<BTreeMap<i64, Row>, Fault> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} ORDER BY id FOR UPDATE",
+        list(ids)
+    );
+    let mut found = BTreeMap::new();
+    for mut row in tx.rows(&sql, Vec::new())? {
+        let job = Row {
+            id: row.at(0)?,
+            lane: row.at(1)?,
+            priority: row.at(2)?,
+            status: row.at(3)?,
+            visible_at: row.at(4)?,
+            created_at: row.at(5)?,
+            claim: row.at(6)?,
+            worker: row.at(7)?,
+            batch: row.at(8)?,
+            attempt: row.at(9)?,
+            calls: row.at(10)?,
+            lost: row.at(11)?,
+            in_doubt: row.at(12)?,
+            has_history: row.at(13)?,
+            is_changed: false,
+        };
+        found.insert(job.id, job);
+    }
+    Ok(found)
+}
+
+fn write_rows(tx: &mut Tx<'_>, rows: BTreeMap<i64, Row>) -> Result<(), Fault> {
+    let changed = rows.into_values().filter(|row| row.is_changed);
+    let values = changed.map(|row| {
+        by![
+            row.id,
+            row.lane,
+            row.priority,
+            row.status,
+            row.visible_at,
+            row.created_at,
+            row.claim,
+            row.worker,
+            row.batch,
+            row.attempt,
+            row.calls,
+            row.lost,
+            row.in_doubt,
+            row.has_history
+        ]
+    });
+    tx.insert(
+        &format!("INSERT INTO #jobs ({COLUMNS}) VALUES"),
+        "ON DUPLICATE KEY UPDATE lane = VALUES(lane), status = VALUES(status), visible_at = VALUES(visible_at),
+           claim = VALUES(claim), worker = VALUES(worker), batch = VALUES(batch), attempt = VALUES(attempt),
+           calls = VALUES(calls), lost = VALUES(lost), in_doubt = VALUES(in_doubt), has_history = VALUES(has_history)",
+        values.collect(),
+    )
+}
+
+struct Settling<'a> {
+    store: &'a MysqlStore,
+    now: Timestamp,
+    rows: BTreeMap<i64, Row>,
+    processes: BTreeMap<i64, Standing>,
+    changes: CounterChanges,
+    /// Results and errors to be written.
+    outcomes: BTreeMap<i64, (Option<Error>, Option<String>)>,
+    histories: BTreeMap<i64, String>,
+    /// Jobs that have their outcome now.
+    ended: Vec<i64>,
+}
+
+impl MysqlStore {
+    pub(super) fn settle_ends(
+        &self,
+        ends: &[Settlement],
+        now: Timestamp,
+    ) -> Result<Vec<ProcessState>, Error> {
+        if ends.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (changed, woken) = self.write(Again::Harmless, |tx| self.settle_in(tx, ends, now))?;
+        if woken {
+            self.wake();
+        }
+        Ok(changed)
+    }
+
+    fn settle_in(
+        &self,
+        tx: &mut Tx<'_>,
+        ends: &[Settlement],
+        now: Timestamp,
+    ) -> Result<(Vec<ProcessState>, bool), Fault> {
+        let rows = rows(tx, ends.iter().map(|end| end.receipt.job).collect())?;
+        let mut wanted: BTreeSet<i64> =
+            ends.iter().map(|end| process_of(end.receipt.job)).collect();
+        // What is waited for stands still until it is known whether it has ended.
+        let mut awaited = BTreeMap::new();
+        for end in ends {
+            if let ClaimOutcome::Wait { processes, .. } = &end.outcome {
+                for id in processes {
+                    if let Some(no) = process_no(tx, *id)? {
+                        awaited.insert(*id, no);
+                    }
+                }
+            }
+        }
+        wanted.extend(awaited.values());
+        let mut heirs: BTreeMap<i64, Heirs> = BTreeMap::new();
+        if lineage::any(tx)? {
+            for end in ends {
+                let ended = match &end.outcome {
+                    ClaimOutcome::Completed { .. } => Ended::ForGood,
+                    ClaimOutcome::Failed { .. } => Ended::MayBeRetried,
+                    _ => continue,
+                };
+                let left = lineage::heirs(tx, end.receipt.job, ended)?;
+                wanted.extend(left.families.iter().flatten());
+                heirs.insert(end.receipt.job, left);
+            }
+        }
+        let mut settling = Settling {
+            store: self,
+            now,
+            rows,
+            processes: lock(tx, wanted)?,
+            changes: CounterChanges::default(),
+            outcomes: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            ended: Vec::new(),
+        };
+        for end in ends {
+            if let Some(worked) = &end.worked {
+                settling.changes.worked(end.receipt.job, worked);
+            }
+            let is_open = |id| {
+                let standing = awaited.get(id).and_then(|no| settling.processes.get(no));
+                standing.is_some_and(|process| process.open > 0)
+            };
+            let all_open = match &end.outcome {
+                ClaimOutcome::Wait { processes, .. } => processes.iter().all(is_open),
+                _ => false,
+            };
+            settling.end(tx, end, all_open)?;
+        }
+        let Settling {
+            rows,
+            changes,
+            outcomes,
+            histories,
+            ended,
+            ..
+        } = settling;
+        write_rows(tx, rows)?;
+        let outcomes = outcomes.into_iter();
+        save_outcomes(
+            tx,
+            outcomes
+                .map(|(job, (error, result))| (job, error, result))
+                .collect(),
+        )?;
+        tx.insert(
+            "INSERT INTO #histories (job, body) VALUES",
+            "ON DUPLICATE KEY UPDATE body = VALUES(body)",
+            histories
+                .into_iter()
+                .map(|(job, body)| by![job, body])
+                .collect(),
+        )?;
+        let woken = changes.write_to(tx, now)?;
+        for job in ended {
+            if let Some(heirs) = heirs.get(&job) {
+                lineage::job_ended(tx, heirs, now)?;
+            }
+        }
+        Ok((changes.states(tx)?, woken))
+    }
+}
+
+impl Settling<'_> {
+    fn end(&mut self, tx: &mut Tx<'_>, end: &Settlement, all_open: bool) -> Result<(), Fault> {
+        let id = end.receipt.job;
+        match &end.outcome {
+            ClaimOutcome::Completed { result, spent } => {
+                let Some(from) = self.complete(end) else {
+                    return Ok(());
+                };
+                self.changes.moved(id, from, COMPLETED);
+                self.ended.push(id);
+                self.outcomes
+                    .insert(id, (None, Some(result.get().to_owned())));
+                if let Some(spent) = spent {
+                    self.changes.spent(id, spent);
+                }
+            }
+            ClaimOutcome::Failed {
+                error,
+                result,
+                spent,
+            } => {
+                let failed = |row: &mut Row| {
+                    (row.lost, row.in_doubt) = (0, 0);
+                };
+                let Some(from) = self.update(end, FAILED, failed) else {
+                    return Ok(());
+                };
+                self.changes.moved(id, from, FAILED);
+                self.ended.push(id);
+                let result = result.as_ref().map(|result| result.get().to_owned());
+                self.outcomes.insert(id, (Some(error.clone()), result));
+                if let Some(spent) = spent {
+                    self.changes.spent(id, spent);
+                }
+            }
+            ClaimOutcome::Retry { .. }
+            | ClaimOutcome::Snooze { .. }
+            | ClaimOutcome::Wait { .. } => {
+                let process = self.processes.get(&process_of(id));
+                if process.is_none_or(Standing::stops_trying) {
+                    if let Some(from) = self.update(end, CANCELLED, |_| ()) {
+                        self.changes.moved(id, from, CANCELLED);
+                        self.book_retry(end);
+                    }
+                } else if let Some(from) = self.put_back(tx, end, all_open)? {
+                    self.changes.moved(id, from, PENDING);
+                    self.book_retry(end);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The status that the job had, if it had no outcome.
+    fn complete(&mut self, end: &Settlement) -> Option<i64> {
+        if let Some(from) = self.update(end, COMPLETED, |_| ()) {
+            return Some(from);
+        }
+        // Somebody else has it, or it waits again: it was paid for all the same. The claim rises, so
+        // that what the other one reports goes nowhere.
+        let row = self.rows.get_mut(&end.receipt.job)?;
+        if row.status >= COMPLETED {
+            return None;
+        }
+        let from = row.status;
+        (row.status, row.worker, row.batch) = (COMPLETED, None, None);
+        row.calls = row.calls.max(i64::from(end.calls));
+        row.claim += 1;
+        row.is_changed = true;
+        Some(from)
+    }
+
+    /// Back to waiting. Returns the status that the job had.
+    fn put_back(
+        &mut self,
+        tx: &mut Tx<'_>,
+        end: &Settlement,
+        all_open: bool,
+    ) -> Result<Option<i64>, Fault> {
+        let now = self.now.0;
+        Ok(match &end.outcome {
+            ClaimOutcome::Retry {
+                due_at,
+                step,
+                attempt,
+                in_doubt,
+                spent: _,
+                history,
+            } => {
+                let Some(lane) = self.held(end).map(|row| row.lane) else {
+                    return Ok(None);
+                };
+                let lane = self.store.at_step(tx, lane, *step)?;
+                let from = self.update(end, PENDING, |row| {
+                    (row.visible_at, row.lane) = (due_at.0, lane);
+                    (row.attempt, row.in_doubt) = (i64::from(*attempt), i64::from(*in_doubt));
+                    (row.lost, row.has_history) = (0, 1);
+                });
+                self.histories.insert(end.receipt.job, history.clone());
+                from
+            }
+            ClaimOutcome::Snooze { due_at } => self.update(end, PENDING, |row| {
+                row.visible_at = due_at.map_or(row.visible_at, |at| at.0);
+            }),
+            ClaimOutcome::Wait { due_at, .. } => match all_open {
+                true => self.update(end, WAITING, |row| row.visible_at = due_at.0),
+                // What it waits for has ended since it looked.
+                false => self.update(end, PENDING, |row| row.visible_at = now),
+            },
+            ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. } => None,
+        })
+    }
+
+    /// The job, if the end's claim is the last one.
+    fn held(&mut self, end: &Settlement) -> Option<&mut Row> {
+        let row = self.rows.get_mut(&end.receipt.job)?;
+        let is_held = row.status == IN_PROGRESS || row.status == AT_PROVIDER;
+        (is_held && row.claim == end.receipt.claim).then_some(row)
+    }
+
+    /// Changes the job if the end's claim is the last one. Returns the status that it had.
+    fn update(
+        &mut self,
+        end: &Settlement,
+        status: i64,
+        change: impl FnOnce(&mut Row),
+    ) -> Option<i64> {
+        let row = self.held(end)?;
+        let from = row.status;
+        (row.status, row.worker, row.batch) = (status, None, None);
+        row.calls = i64::from(end.calls);
+        change(row);
+        row.is_changed = true;
+        Some(from)
+    }
+
+    /// A failed call may have been paid for, whatever becomes of its job.
+    fn book_retry(&mut self, end: &Settlement) {
+        if let ClaimOutcome::Retry {
+            spent: Some(spent), ..
+        } = &end.outcome
+        {
+            self.changes.spent(end.receipt.job, spent);
+        }
+    }
+}
+
+/// Writes the results or the errors of jobs.
+pub(super) fn save_outcomes(
+    tx: &mut Tx<'_>,
+    outcomes: Vec<(i64, Option<Error>, Option<String>)>,
+) -> Result<(), Fault> {
+    let mut rows: Vec<Vec<Value>> = Vec::with_capacity(outcomes.len());
+    for (job, error, result) in outcomes {
+        let error = error.as_ref().map(serde_json::to_string).transpose();
+        let error = error.map_err(|_| Fault::Odd("an error that is no JSON"))?;
+        rows.push(by![job, error, result]);
+    }
+    tx.insert(
+        "INSERT INTO #results (job, error, body) VALUES",
+        "ON DUPLICATE KEY UPDATE error = VALUES(error), body = VALUES(body)",
+        rows,
+    )
+}

@@ -1,0 +1,60 @@
+//! Taking results: whoever does so has a lease on the process, so that two do not both write everything.
+
+use uuid::Uuid;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::host::host;
+use crate::base::id::ProcessId;
+use crate::queue::store::ConsumerLock;
+
+use super::MysqlStore;
+use super::lease::Release;
+use super::rows::stored;
+use super::writer::{Again, CLOCK, by};
+
+struct HeldLease {
+    _release: Release,
+}
+
+impl ConsumerLock for HeldLease {}
+
+impl MysqlStore {
+    pub(super) fn lock_outcomes(
+        &self,
+        process: ProcessId,
+        who: &str,
+    ) -> Result<Box<dyn ConsumerLock>, Error> {
+        let token = Uuid::now_v7().as_bytes().to_vec();
+        let mine = format!("process {} on {}{who}", std::process::id(), host());
+        let until = self.heartbeat.until();
+        self.write(Again::Harmless, |tx| {
+            let find = format!(
+                "SELECT who, lease_until > {CLOCK}, token FROM #takers WHERE process = ? FOR UPDATE"
+            );
+            if let Some(mut taker) = tx.first(&find, by![stored(process)])?
+                && taker.at::<bool>(1)?
+                && taker.at::<Vec<u8>>(2)? != token
+            {
+                let by: String = taker.at(0)?;
+                let why = format!(
+                    "the results of process {process} are being taken by {by}; when that has ended, the same command \
+                     takes what it has left"
+                );
+                return Err(Error::new(ErrorKind::Transient, why).into());
+            }
+            tx.run(
+                &format!(
+                    "INSERT INTO #takers (process, token, who, lease_until) VALUES (?, ?, ?, {until})
+                     ON DUPLICATE KEY UPDATE token = VALUES(token), who = VALUES(who), lease_until = VALUES(lease_until)"
+                ),
+                by![stored(process), &token, &mine],
+            )?;
+            Ok(())
+        })?;
+        let held = HeldLease {
+            _release: self.heartbeat.release(token.clone()),
+        };
+        self.heartbeat.add_taker(token)?;
+        Ok(Box::new(held))
+    }
+}

@@ -1,0 +1,410 @@
+//! The store on a server against the conformance suite, and what only a server can get wrong. `scripts/with-servers` brings
+//! one; without it these tests say that they were skipped.
+
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::base::error::ErrorKind;
+use crate::base::id::ProcessId;
+use crate::queue::job::Job;
+use crate::queue::store::{
+    ClaimOutcome, ClaimRequest, ClaimStore, EnqueueStore, JobStore, ResultStore, Settlement,
+};
+use crate::testing::job_store::{self, TestDatabase};
+
+use super::writer::{Again, Fault, by};
+use super::*;
+
+const T: Timestamp = Timestamp(1_763_000_000_000);
+
+/// Where the server is; `None`, and a line that says so, without one.
+fn address() -> Option<String> {
+    let address = std::env::var("BATCHWRIGHT_TEST_MYSQL").ok();
+    if address.is_none() {
+        eprintln!("skipped: BATCHWRIGHT_TEST_MYSQL names no server; see scripts/with-servers");
+    }
+    address
+}
+
+/// Tables that nobody else has, which go when this is dropped.
+struct Tables {
+    address: String,
+    name: String,
+}
+
+impl Tables {
+    fn new(address: String) -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{}_{number}", std::process::id());
+        Self { address, name }
+    }
+
+    fn options(&self) -> MysqlOptions {
+        MysqlOptions::new(&self.address).tables(&self.name)
+    }
+
+    fn open(&self) -> MysqlStore {
+        MysqlStore::open(self.options()).unwrap()
+    }
+}
+
+impl Drop for Tables {
+    fn drop(&mut self) {
+        let store = self.open();
+        let _ = store.read(|tx| {
+            let find = "SELECT CAST(table_name AS CHAR) FROM information_schema.tables
+                 WHERE table_schema = DATABASE() AND (table_name = ? OR table_name LIKE ?)";
+            let like = format!("{}\\_%", self.name);
+            for table in tx.column::<String>(find, by![&self.name, like])? {
+                tx.run(&format!("DROP TABLE `{table}`"), Vec::new())?;
+            }
+            Ok(())
+        });
+    }
+}
+
+fn database(address: String) -> TestDatabase {
+    let tables = Tables::new(address);
+    let latest = Arc::new(Mutex::new(Weak::<MysqlStore>::new()));
+    let opened = latest.clone();
+    let open = move || {
+        let store = MysqlStore::open(tables.options().chunk(2).connections(8));
+        let store = Arc::new(store.unwrap());
+        *opened.lock() = Arc::downgrade(&store);
+        store as Arc<dyn JobStore>
+    };
+    TestDatabase::new(open).abandons(move |pieces| {
+        let left = pieces.map_or(i64::MAX, |pieces| i64::try_from(pieces).unwrap());
+        let store = latest.lock().upgrade().unwrap();
+        store.chunks_left.store(left, Ordering::Relaxed);
+    })
+}
+
+#[test]
+fn it_keeps_the_rules_of_stores() {
+    let Some(address) = address() else { return };
+    // Four at a time: each check makes tables of its own.
+    let names: Vec<&str> = job_store::names().collect();
+    let wrong = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for part in names.chunks(names.len().div_ceil(4)) {
+            let (address, wrong) = (&address, &wrong);
+            scope.spawn(move || {
+                for name in part {
+                    let check = || job_store::check(name, || database(address.clone()));
+                    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+                    if done.is_err() {
+                        wrong.lock().push(*name);
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner();
+    println!(
+        "{} of {} rules are kept",
+        names.len() - wrong.len(),
+        names.len()
+    );
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn it_behaves_like_its_model() {
+    let Some(address) = address() else { return };
+    let given = std::env::var("BATCHWRIGHT_SEED").ok();
+    let given = given.and_then(|seed| seed.parse().ok());
+    for seed in given.map_or(1..=2_u64, |seed| seed..=seed) {
+        println!("BATCHWRIGHT_SEED={seed}");
+        job_store::random_operations(seed, 600, || database(address.clone()));
+    }
+}
+
+fn jobs(count: usize) -> Vec<Job> {
+    let payload = serde_json::value::RawValue::from_string("[1]".to_owned()).unwrap();
+    vec![Job::raw("k", payload); count]
+}
+
+fn claim(
+    store: &MysqlStore,
+    worker: crate::queue::store::WorkerId,
+    most: usize,
+) -> Vec<crate::queue::store::ClaimedJob> {
+    let wanted = ClaimRequest {
+        most,
+        idle: true,
+        processes: &[],
+        look_again: false,
+        open: &mut |_| usize::MAX,
+    };
+    store.claim(worker, wanted, T).unwrap().jobs
+}
+
+fn completed(job: &crate::queue::store::ClaimedJob) -> Settlement {
+    let result = serde_json::value::RawValue::from_string("1".to_owned()).unwrap();
+    Settlement {
+        receipt: job.receipt,
+        calls: 1,
+        outcome: ClaimOutcome::Completed {
+            result,
+            spent: None,
+        },
+        worked: None,
+    }
+}
+
+fn snoozed(job: &crate::queue::store::ClaimedJob) -> Settlement {
+    Settlement {
+        outcome: ClaimOutcome::Snooze { due_at: None },
+        ..completed(job)
+    }
+}
+
+/// Waits for an event that another thread, or the server, brings about.
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Eight workers with a handle each claim and settle at once; each job comes to one of them, and every counter is right.
+#[test]
+fn many_workers_share_one_queue() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    let processes = [ProcessId::new(), ProcessId::new(), ProcessId::new()];
+    for process in processes {
+        store.insert(process, jobs(400), true, T).unwrap();
+    }
+    let given = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (tables, given) = (&tables, &given);
+            scope.spawn(move || {
+                let store = tables.open();
+                let worker = store.register_worker(T).unwrap();
+                let mut empty = 0;
+                while empty < 3 {
+                    let jobs = claim(&store, worker, 7 + n);
+                    empty = if jobs.is_empty() { empty + 1 } else { 0 };
+                    let ends: Vec<_> = jobs.iter().map(completed).collect();
+                    store.settle(&ends, T).unwrap();
+                    given.lock().extend(jobs.iter().map(|job| job.receipt.job));
+                }
+                store.unregister_worker(worker, T).unwrap();
+            });
+        }
+    });
+    let mut given = given.into_inner();
+    let all = given.len();
+    given.sort_unstable();
+    given.dedup();
+    assert_eq!(
+        (all, given.len()),
+        (1_200, 1_200),
+        "each job was given once"
+    );
+    for finding in store.check(T).unwrap() {
+        assert!(
+            finding.verdict < crate::queue::store::Severity::Bad,
+            "{finding:?}"
+        );
+    }
+    for process in processes {
+        let taken = store.peek(process, None, 1_000, usize::MAX).unwrap();
+        let receipts: Vec<_> = taken.iter().map(|one| one.receipt).collect();
+        assert_eq!(store.ack(&receipts, T).unwrap(), 400);
+    }
+    assert!(store.processes().unwrap().is_empty());
+}
+
+/// A worker that is cut off until its lease has ended: its jobs pass on, its failures do not count, its successes do.
+#[test]
+fn a_worker_that_is_cut_off_is_fenced() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let lease = Duration::from_secs(1);
+    let cut_off = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let other = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let process = ProcessId::new();
+    cut_off.insert(process, jobs(2), true, T).unwrap();
+    let worker = cut_off.register_worker(T).unwrap();
+    let held = claim(&cut_off, worker, 2);
+    assert_eq!(held.len(), 2);
+    // Others see it live, for as long as it renews its lease.
+    let heir = other.register_worker(T).unwrap();
+    assert!(other.dead_workers().unwrap().is_empty());
+    cut_off.heartbeat.stop_for_test();
+    wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
+    let passed_on = claim(&other, heir, 2);
+    assert_eq!(passed_on.len(), 2);
+    assert_eq!(passed_on[0].crashes, 1);
+    let late = cut_off
+        .settle(&[snoozed(&held[0]), completed(&held[1])], T)
+        .unwrap();
+    assert_eq!(
+        (late[0].counts.completed, late[0].counts.in_progress),
+        (1, 1)
+    );
+    other
+        .settle(&[completed(&passed_on[0]), snoozed(&passed_on[1])], T)
+        .unwrap();
+    assert_eq!(other.process(process).unwrap().unwrap().counts.completed, 2);
+    let wanted = ClaimRequest {
+        most: 1,
+        idle: true,
+        processes: &[],
+        look_again: false,
+        open: &mut |_| usize::MAX,
+    };
+    let refused = cut_off.claim(worker, wanted, T).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+}
+
+/// The server closes all connections of a store: what it holds stays its own, and calls go on.
+#[test]
+fn a_short_interruption_loses_no_claim() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let (store, other) = (tables.open(), tables.open());
+    let process = ProcessId::new();
+    store.insert(process, jobs(3), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let held = claim(&store, worker, 2);
+    let own: i64 = store
+        .read(|tx| Ok(tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0)))
+        .unwrap();
+    other
+        .read(|tx| tx.run(&format!("KILL CONNECTION {own}"), Vec::new()))
+        .unwrap();
+    assert_eq!(claim(&store, worker, 1).len(), 1);
+    let ends: Vec<_> = held.iter().map(completed).collect();
+    let states = store.settle(&ends, T).unwrap();
+    assert_eq!(states[0].counts.completed, 2);
+    assert!(other.dead_workers().unwrap().is_empty());
+}
+
+/// A connection that ends within a transaction: nothing of it happened, and it is carried out once on the next one.
+#[test]
+fn a_transaction_that_loses_its_connection_is_carried_out_once() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let (store, other) = (tables.open(), tables.open());
+    let mut tries = 0;
+    let set = "INSERT INTO #meta (name, value) VALUES ('tries', '1') ON DUPLICATE KEY UPDATE value = value + 1";
+    store
+        .write(Again::Doubtful, |tx| {
+            tries += 1;
+            tx.run(set, Vec::new())?;
+            if tries == 1 {
+                let own: i64 = tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0);
+                let kill = |tx: &mut super::writer::Tx<'_>| {
+                    tx.run(&format!("KILL CONNECTION {own}"), Vec::new())
+                };
+                other.read(kill).map_err(Fault::from)?;
+                // Whatever is sent now fails.
+                tx.run(
+                    "UPDATE #meta SET value = '9' WHERE name = 'tries'",
+                    Vec::new(),
+                )?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let value: Option<String> = store
+        .read(|tx| tx.one("SELECT value FROM #meta WHERE name = 'tries'", Vec::new()))
+        .unwrap();
+    assert_eq!((tries, value.as_deref()), (2, Some("1")));
+}
+
+/// Two transactions that wait for each other: the server ends one, which begins anew.
+#[test]
+fn deadlocks_are_tried_again() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    let both = std::sync::Barrier::new(2);
+    let tries = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for slots in [[1, 2], [2, 1]] {
+            let (store, both, tries) = (&store, &both, &tries);
+            scope.spawn(move || {
+                let mut first = true;
+                store
+                    .write(Again::Doubtful, |tx| {
+                        tries.fetch_add(1, Ordering::Relaxed);
+                        let lock = "SELECT version FROM #versions WHERE slot = ? FOR UPDATE";
+                        tx.rows(lock, by![slots[0]])?;
+                        if std::mem::take(&mut first) {
+                            both.wait();
+                        }
+                        tx.rows(lock, by![slots[1]])?;
+                        Ok(())
+                    })
+                    .unwrap();
+            });
+        }
+    });
+    assert!(tries.into_inner() >= 3);
+}
+
+#[test]
+fn tables_are_made_once_by_whoever_comes_first_and_newer_ones_are_refused() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let open = || tables.open().id.clone();
+        let threads: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(ids.windows(2).all(|pair| pair[0] == pair[1]));
+    let store = tables.open();
+    let set = |version: i64| {
+        let sql = "UPDATE #schema SET value = ? WHERE name = 'version'";
+        store.read(|tx| tx.run(sql, by![version])).unwrap();
+    };
+    set(99);
+    let error = MysqlStore::open(tables.options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("newer version"), "{error}");
+    set(super::open::SCHEMA_VERSION);
+}
+
+#[test]
+fn a_wrong_password_is_refused_without_being_shown() {
+    let Some(address) = address() else { return };
+    let (user, place) = address
+        .split_once("://")
+        .unwrap()
+        .1
+        .split_once('@')
+        .unwrap();
+    let user = user.split(':').next().unwrap();
+    let wrong = MysqlOptions::new(format!("mysql://{user}:wr0ng@{place}"));
+    let error = MysqlStore::open(wrong).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.message().contains("password"), "{error}");
+    assert!(!format!("{error:?} {error}").contains("wr0ng"));
+}
+
+#[test]
+fn only_one_takes_the_results_of_a_process() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let (one, two) = (tables.open(), tables.open());
+    let process = ProcessId::new();
+    let held = one.lock_results(process, ", a test").unwrap();
+    let error = two.lock_results(process, "").err().expect("it is taken");
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert!(error.message().contains(", a test"), "{error}");
+    drop(held);
+    drop(two.lock_results(process, "").unwrap());
+}

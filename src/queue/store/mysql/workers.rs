@@ -1,0 +1,214 @@
+//! Workers: whether they live, by their leases, and what becomes of what the dead ones had.
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::host::host;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::{MAX_CRASHES, WorkerId};
+
+use super::MysqlStore;
+use super::counters::lock;
+use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
+use super::settle::save_outcomes;
+use super::writer::{Again, CLOCK, Fault, Tx, by, list};
+
+/// A worker as its row has it.
+pub(super) struct ListedWorker {
+    pub no: i64,
+    pub pid: i64,
+    pub host: String,
+    pub is_dead: bool,
+}
+
+/// What a worker that is struck off the list still had.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Departure {
+    /// Jobs that it did not begin.
+    Retired,
+    /// Jobs whose ends it could not record.
+    Unsaved,
+    /// Jobs that may be what it died of.
+    Died,
+}
+
+/// What a worker has that is on no list would never be given back. It stays on the list until the transaction ends.
+pub(super) fn known(tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
+    if tx.exists(
+        "SELECT 1 FROM #workers WHERE no = ? LOCK IN SHARE MODE",
+        by![worker.0],
+    )? {
+        return Ok(());
+    }
+    let why = "the worker is no longer on the list: others took it for dead. Start it again";
+    Err(Error::new(ErrorKind::Invalid, why).into())
+}
+
+impl MysqlStore {
+    pub(super) fn enlist_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
+        let until = self.heartbeat.until();
+        let host: String = host().chars().take(255).collect();
+        let no = self.write(Again::Harmless, |tx| {
+            tx.run(
+                &format!("INSERT INTO #workers (pid, host, started_at, lease_until) VALUES (?, ?, ?, {until})"),
+                by![std::process::id(), &host, now.0],
+            )?;
+            Ok(tx.last_id())
+        })?;
+        self.heartbeat.add_worker(no)?;
+        Ok(WorkerId(no))
+    }
+
+    pub(super) fn retire_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+        let given_back = self.write(Again::Harmless, |tx| {
+            give_back(tx, worker.0, Departure::Retired, now).map(|back| back.unwrap_or(0))
+        });
+        if given_back.is_err() {
+            self.heartbeat.worker(worker.0, |worker| worker.left = true);
+        }
+        let given_back = given_back?;
+        self.heartbeat.remove_worker(worker.0);
+        if given_back > 0 {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    pub(super) fn reclaim_jobs(&self, now: Timestamp) -> Result<u64, Error> {
+        let mut affected = self.retire_late(now)?;
+        for worker in self.listed()? {
+            if !worker.is_dead {
+                continue;
+            }
+            let back = self.write(Again::Harmless, |tx| {
+                // It may have renewed its lease since.
+                let dead = format!(
+                    "SELECT 1 FROM #workers WHERE no = ? AND lease_until <= {CLOCK} FOR UPDATE"
+                );
+                match tx.exists(&dead, by![worker.no])? {
+                    true => give_back(tx, worker.no, Departure::Died, now),
+                    false => Ok(None),
+                }
+            })?;
+            if let Some(jobs) = back {
+                log::info!(
+                    "a worker died (process {} on {}): {jobs} jobs of it were given back",
+                    worker.pid,
+                    worker.host
+                );
+                affected += jobs;
+            }
+        }
+        if affected > 0 {
+            self.wake();
+        }
+        Ok(affected)
+    }
+
+    /// Takes those workers of this process off the list that have ended when it could not be written.
+    fn retire_late(&self, now: Timestamp) -> Result<u64, Error> {
+        let mut affected = 0;
+        for no in self.heartbeat.left() {
+            let back = self.write(Again::Harmless, |tx| {
+                give_back(tx, no, Departure::Unsaved, now)
+            })?;
+            affected += back.unwrap_or(0);
+            self.heartbeat.remove_worker(no);
+        }
+        Ok(affected)
+    }
+
+    pub(super) fn find_dead(&self) -> Result<Vec<WorkerId>, Error> {
+        let listed = self.listed()?.into_iter();
+        let dead = listed.filter(|worker| worker.is_dead);
+        Ok(dead.map(|worker| WorkerId(worker.no)).collect())
+    }
+
+    /// All workers. One of this store is never dead here: its lease is renewed as soon as the database can be reached.
+    pub(super) fn listed(&self) -> Result<Vec<ListedWorker>, Error> {
+        let mut all = self.read(|tx| {
+            let rows = tx.rows(
+                &format!(
+                    "SELECT no, pid, host, lease_until <= {CLOCK}, lease_until FROM #workers ORDER BY no"
+                ),
+                Vec::new(),
+            )?;
+            let worker = |mut row: super::writer::Cells| -> Result<(ListedWorker, bool), Fault> {
+                let worker = ListedWorker {
+                    no: row.at(0)?,
+                    pid: row.at(1)?,
+                    host: row.at(2)?,
+                    is_dead: row.at(3)?,
+                };
+                Ok((worker, row.at::<i64>(4)? == 0))
+            };
+            rows.into_iter().map(worker).collect::<Result<Vec<_>, _>>()
+        })?;
+        let can_tell = self.heartbeat.can_tell();
+        for (worker, is_ended) in &mut all {
+            worker.is_dead &= !self.heartbeat.has(worker.no) && (*is_ended || can_tell);
+        }
+        Ok(all.into_iter().map(|(worker, _)| worker).collect())
+    }
+}
+
+/// Gives back what a worker had and takes it off the list. `None` if it was not on it.
+fn give_back(
+    tx: &mut Tx<'_>,
+    worker: i64,
+    departure: Departure,
+    now: Timestamp,
+) -> Result<Option<u64>, Fault> {
+    let (died, lost) = (
+        departure == Departure::Died,
+        departure != Departure::Retired,
+    );
+    if tx.run("DELETE FROM #workers WHERE no = ?", by![worker])? == 0 {
+        return Ok(None);
+    }
+    tx.run(
+        "UPDATE #batches SET worker = NULL WHERE worker = ?",
+        by![worker],
+    )?;
+    let rows = tx.rows(
+        "SELECT id, crashes FROM #jobs WHERE worker = ? ORDER BY id FOR UPDATE",
+        by![worker],
+    )?;
+    let mut held = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        held.push((row.at::<i64>(0)?, row.at::<i64>(1)?));
+    }
+    let standing = lock(tx, held.iter().map(|(id, _)| process_of(*id)))?;
+    let mut changes = CounterChanges::default();
+    let mut by_status: [Vec<i64>; 3] = Default::default();
+    let mut outcomes = Vec::new();
+    for (id, crashes) in &held {
+        let crashes = crashes + i64::from(died);
+        let process = standing.get(&process_of(*id));
+        let (at, status) = if process.is_none_or(|process| process.stops_trying()) {
+            (0, CANCELLED)
+        } else if died && small(crashes) >= MAX_CRASHES {
+            let why = format!("its worker died while it ran, for the {MAX_CRASHES}th time");
+            outcomes.push((*id, Some(Error::new(ErrorKind::Crashed, why)), None));
+            (1, FAILED)
+        } else {
+            (2, PENDING)
+        };
+        by_status[at].push(*id);
+        changes.moved(*id, IN_PROGRESS, status);
+    }
+    for (status, jobs) in [CANCELLED, FAILED, PENDING].into_iter().zip(by_status) {
+        if !jobs.is_empty() {
+            let update = format!(
+                "UPDATE #jobs SET status = {status}, worker = NULL, crashes = crashes + {}, lost = GREATEST(lost, {})
+                 WHERE id IN {}",
+                i64::from(died),
+                i64::from(lost),
+                list(jobs)
+            );
+            tx.run(&update, Vec::new())?;
+        }
+    }
+    save_outcomes(tx, outcomes)?;
+    changes.write_to(tx, now)?;
+    Ok(Some(held.len() as u64))
+}
