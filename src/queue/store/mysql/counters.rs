@@ -23,7 +23,6 @@ pub(super) struct Standing {
     pub consumed: i64,
     pub chore_changed: i64,
     pub open: i64,
-    pub completed: i64,
 }
 
 impl Standing {
@@ -49,7 +48,7 @@ pub(super) fn lock(
     }
     let sql = format!(
         "SELECT no, chore, cancelled, progress, sealed, total, pending, consumed, chore_changed,
-           pending + in_progress + at_provider, completed
+           pending + in_progress + at_provider
          FROM #processes FORCE INDEX (PRIMARY) WHERE no IN {} ORDER BY no FOR UPDATE",
         list(numbers)
     );
@@ -65,7 +64,6 @@ pub(super) fn lock(
             consumed: row.at(7)?,
             chore_changed: row.at(8)?,
             open: row.at(9)?,
-            completed: row.at(10)?,
         };
         found.insert(row.at(0)?, standing);
     }

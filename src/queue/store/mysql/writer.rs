@@ -337,12 +337,6 @@ impl Tx<'_> {
     pub(super) fn last_id(&self) -> i64 {
         i64::try_from(self.conn.last_insert_id()).unwrap_or(i64::MAX)
     }
-
-    /// The time of the database, in milliseconds.
-    pub(super) fn clock(&mut self) -> Result<i64, Fault> {
-        let now = self.one(&format!("SELECT {CLOCK}"), Vec::new())?;
-        now.ok_or(Fault::Odd("no time"))
-    }
 }
 
 /// The time of the database in milliseconds, as an expression.
