@@ -4,9 +4,7 @@
 //! `SIMULATION_SEED=n cargo test queue::simulation` replays one schedule; of `SIMULATION_SEEDS=n` it
 //! runs one in 250: each opens a database several times.
 
-use crate::queue::store::{ClaimStore, EnqueueStore, ResultStore, StoreDatabase};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +97,7 @@ type Flight = (Time, Call<Pack<JobTask>>, Option<Reply<Done>>);
 /// A worker's process.
 struct SimulatedWorker {
     dispatcher: Dispatcher<StoreWork>,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn JobStore>,
     in_flight: Vec<Flight>,
     asleep_until: Time,
     next_reclaim: Time,
@@ -130,9 +128,12 @@ fn gather(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<u
     }
 }
 
+/// Opens the database once more, as another process would.
+type Open = Box<dyn Fn() -> Arc<dyn JobStore>>;
+
 struct Scene {
     random: Random,
-    path: PathBuf,
+    open: Open,
     clock: Arc<ManualClock>,
     workers: Vec<SimulatedWorker>,
     steps: u8,
@@ -148,10 +149,10 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(seed: u64, folder: &Path) -> Self {
+    fn new(seed: u64, open: Open) -> Self {
         let mut random = Random(Jitter(seed));
         let mut scene = Self {
-            path: folder.join("jobs.db"),
+            open,
             clock: Arc::default(),
             workers: Vec::new(),
             steps: 1 + random.below(2) as u8,
@@ -171,7 +172,7 @@ impl Scene {
     }
 
     fn start_worker(&mut self) -> SimulatedWorker {
-        let store = Arc::new(SqliteStore::open(&self.path, SqliteOptions::default()).unwrap());
+        let store = (self.open)();
         let (now, wall) = (self.clock.now(), self.clock.wall());
         store.reclaim(wall).unwrap();
         let worker = store.register_worker(wall).unwrap();
@@ -508,21 +509,30 @@ fn is_gather(call: &Call<Pack<JobTask>>) -> bool {
     matches!(*call.ticket.task[0].task.kind, Kind::Host(_))
 }
 
-#[test]
-fn seeded_lives_and_deaths_keep_every_promise() {
+/// Runs these schedules, each on a new database.
+pub(super) fn run_seeds(every: u64, new: impl Fn() -> Open + std::panic::RefUnwindSafe) {
     let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let seeds = match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(10_000) / 250,
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(10_000) / every,
     };
     for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| {
-            let folder = tempfile::tempdir().unwrap();
-            Scene::new(seed, folder.path()).run();
-        });
+        let outcome = std::panic::catch_unwind(|| Scene::new(seed, new()).run());
         if let Err(panic) = outcome {
             eprintln!("replay with SIMULATION_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+#[test]
+fn seeded_lives_and_deaths_keep_every_promise() {
+    run_seeds(250, || {
+        let folder = tempfile::tempdir().unwrap();
+        Box::new(move || {
+            let path = folder.path().join("jobs.db");
+            let store = SqliteStore::open(path, SqliteOptions::default());
+            Arc::new(store.unwrap())
+        })
+    });
 }

@@ -7,6 +7,7 @@ use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId};
 
 use super::args::shared::{DataArgs, ProcessArgs};
+use super::args::variables;
 use super::command_line::quoted;
 use super::data_dir::data_dir;
 use serde_json::Value;
@@ -32,14 +33,34 @@ impl DataArgs {
 
     /// Opens the queue, which is made if there is none.
     pub fn open(&self) -> Result<JobQueue, Refusal> {
-        open(&self.database()?)
+        let (folder, database) = (self.folder()?, self.database()?);
+        self.connect(&folder, &database).map_err(failed)
+    }
+
+    /// Opens the queue on the server, or else in this file.
+    pub fn connect(&self, folder: &Path, database: &Path) -> Result<JobQueue, Error> {
+        match &self.store.store {
+            Some(address) => on_server(address, folder),
+            None => JobQueue::open(database),
+        }
+    }
+
+    /// Where the queue is, for people.
+    pub fn place(&self) -> String {
+        match &self.store.store {
+            Some(address) => shown(address),
+            None => self.database().unwrap_or_default().display().to_string(),
+        }
     }
 
     /// Opens the queue if there is one.
     pub fn existing(&self) -> Result<Option<JobQueue>, Refusal> {
+        if self.store.store.is_some() {
+            return self.open().map(Some);
+        }
         let path = self.database()?;
         match path.exists() {
-            true => open(&path).map(Some),
+            true => self.open().map(Some),
             false => Ok(None),
         }
     }
@@ -51,7 +72,7 @@ impl DataArgs {
             Refusal::usage(format!(
                 "there is no process {named} in {}; it may have been deleted, or all its results \
                  taken. To see those there are: {}",
-                self.database().unwrap_or_default().display(),
+                self.place(),
                 self.command("status")
             ))
             .about(About::Queue)
@@ -73,13 +94,19 @@ impl DataArgs {
 
     /// A command on this queue, ready to be pasted into a shell.
     pub fn command(&self, words: &str) -> String {
-        match &self.data_dir {
-            Some(folder) => {
-                let folder = quoted(&folder.to_string_lossy());
-                format!("batchwright {words} --data-dir {folder}")
-            }
-            None => format!("batchwright {words}"),
+        let mut command = format!("batchwright {words}");
+        if let Some(folder) = &self.data_dir {
+            let folder = quoted(&folder.to_string_lossy());
+            command = format!("{command} --data-dir {folder}");
         }
+        // One that the environment names is found there by the next command, too.
+        let variable = variables::of_environment("BATCHWRIGHT_STORE");
+        if let Some(address) = &self.store.store
+            && Some(address) != variable.as_ref()
+        {
+            command = format!("{command} --store {}", quoted(&shown(address)));
+        }
+        command
     }
 }
 
@@ -100,8 +127,34 @@ impl ProcessArgs {
     }
 }
 
-fn open(path: &Path) -> Result<JobQueue, Refusal> {
-    JobQueue::open(path).map_err(failed)
+/// An address without the password that it may hold.
+fn shown(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("mysql", address));
+    match rest.rsplit_once('@') {
+        Some((user, place)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{place}")
+        }
+        None => format!("{scheme}://{rest}"),
+    }
+}
+
+/// Opens the queue on a server. What is too long for a database lies in the data folder.
+#[cfg(feature = "mysql")]
+pub fn on_server(address: &str, folder: &Path) -> Result<JobQueue, Error> {
+    use batchwright::queue::{MysqlOptions, MysqlStore};
+    let options = MysqlOptions::new(address).folder(folder);
+    let store = MysqlStore::open(options)?;
+    Ok(JobQueue::on(std::sync::Arc::new(store)))
+}
+
+/// Says that this program knows no server.
+#[cfg(not(feature = "mysql"))]
+pub fn on_server(_address: &str, _folder: &Path) -> Result<JobQueue, Error> {
+    Err(Error::new(
+        batchwright::ErrorKind::Invalid,
+        "--store: this program was built without the feature mysql",
+    ))
 }
 
 /// What the queue could not do.

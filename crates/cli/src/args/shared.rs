@@ -1,5 +1,6 @@
 //! Groups of arguments that several commands take.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use batchwright::progress::MemoryManager;
@@ -202,6 +203,32 @@ pub struct DataArgs {
     /// data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// The queue on a server.
+#[derive(Args)]
+pub struct StoreArgs {
+    /// Database server of the queue, for example mysql://USER@HOST/DATABASE
+    ///
+    /// The queue is in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share it. The password comes from the
+    /// address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that BATCHWRIGHT_STORE_PASSWORD_FILE names. The connection
+    /// is encrypted unless the server is on loopback: ?tls=off switches that off, ?ca=FILE names the authority of the server's
+    /// certificate, ?tables=NAME the tables. [env: BATCHWRIGHT_STORE] [default: the file `llm_jobs.db` in the data folder]
+    #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
+    pub store: Option<String>,
+}
+
+impl fmt::Debug for StoreArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An address may hold a password.
+        let is_given = self.store.is_some();
+        f.debug_struct("StoreArgs")
+            .field("is_given", &is_given)
+            .finish()
+    }
 }
 
 /// How the provider of batches is reached, where that is in no variable.

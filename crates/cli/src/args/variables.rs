@@ -13,13 +13,15 @@ use super::Cli;
 
 /// Commands whose flags all have a variable.
 const COMMANDS: [&str; 3] = ["run", "work", "serve"];
-/// The flag that has one with every command: they must find the same queue.
-const EVERYWHERE: &str = "data-dir";
+/// The flags that have one with every command: they must find the same queue.
+const EVERYWHERE: [&str; 2] = ["data-dir", "store"];
 const PREFIX: &str = "BATCHWRIGHT_";
 /// Variables of no flag and no setting; the last two are those of commands that `exec` runs.
-const OTHERS: [&str; 4] = [
+const OTHERS: [&str; 6] = [
     "BATCHWRIGHT_HOME",
     "BATCHWRIGHT_TOKEN",
+    "BATCHWRIGHT_STORE_PASSWORD",
+    "BATCHWRIGHT_STORE_PASSWORD_FILE",
     "BATCHWRIGHT_COMMAND",
     "BATCHWRIGHT_CONFINE",
 ];
@@ -104,7 +106,11 @@ fn missing(command: Command, words: &[OsString]) -> usize {
 fn with_variables(command: Command, value: &dyn Fn(&str) -> Option<String>) -> Command {
     let every_flag = COMMANDS.contains(&command.get_name());
     let command = command.mut_args(|arg| {
-        if every_flag || arg.get_long() == Some(EVERYWHERE) {
+        if every_flag
+            || arg
+                .get_long()
+                .is_some_and(|flag| EVERYWHERE.contains(&flag))
+        {
             with_variable(arg, value)
         } else {
             arg
@@ -231,7 +237,7 @@ mod tests {
         }
         let status = cli.find_subcommand("status").unwrap().get_arguments();
         let named: Vec<_> = status.filter_map(Arg::get_env).collect();
-        assert_eq!(named, ["BATCHWRIGHT_DATA_DIR"]);
+        assert_eq!(named, ["BATCHWRIGHT_DATA_DIR", "BATCHWRIGHT_STORE"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use batchwright::{Context, Error, ErrorPolicy, Secret};
 use batchwright_server::{RunningServer, Server};
 
 use crate::args::serve::ServeArgs;
+use crate::args::variables;
 use crate::background::Cancelled;
 use crate::display;
 use crate::exit::{Exit, Refusal};
@@ -46,6 +47,11 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         }
     };
     let token = token(args)?;
+    if variables::of_environment("BATCHWRIGHT_STORE").is_some() {
+        return Err(Refusal::usage(
+            "BATCHWRIGHT_STORE is set, but serve keeps its queue in a file: unset it, or use submit and work",
+        ));
+    }
     let folder = worker::folder(&args.worker)?;
     let watch = worker::settings(&args.worker)?;
     let settings = watch.settings().clone();

@@ -200,12 +200,13 @@ impl BatchStore for MysqlStore {
         if free.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(Again::Doubtful, |tx| {
+        // What was nobody's and is this worker's now was taken by an attempt of which nobody knew how it ended.
+        self.write(Again::Harmless, |tx| {
             known(tx, worker)?;
             let mut taken = Vec::new();
             for batch in &free {
-                let take = "UPDATE #batches SET worker = ? WHERE no = ? AND worker IS NULL";
-                if tx.run(take, by![worker.0, batch.no.0])? == 1 {
+                let take = "UPDATE #batches SET worker = ? WHERE no = ? AND (worker IS NULL OR worker = ?)";
+                if tx.run(take, by![worker.0, batch.no.0, worker.0])? == 1 {
                     taken.extend(self.select_batches(tx, &format!("WHERE b.no = {}", batch.no.0))?);
                 }
             }

@@ -3,7 +3,7 @@
 use std::env;
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::AtomicI64;
@@ -107,8 +107,8 @@ impl MysqlOptions {
         self
     }
 
-    /// The folder of this machine for the input and the results of batches. Default: one below the system's temporary
-    /// folder, which a restart of the machine may empty.
+    /// The folder of this machine in which a folder is made for the input and the results of batches. Default: the
+    /// system's temporary folder, which a restart of the machine may empty.
     pub fn folder(mut self, path: impl Into<PathBuf>) -> Self {
         self.folder = Some(path.into());
         self
@@ -291,7 +291,8 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
             .map_err(|_| Fault::Odd("a salt of another type"))?;
         Ok((of("id")?, salt))
     })?;
-    let folder = options.folder.unwrap_or_else(|| default_folder(&id));
+    let folder = options.folder.unwrap_or_else(env::temp_dir);
+    let folder = folder.join(format!("batchwright-{id}.batches"));
     Ok(MysqlStore {
         heartbeat: Heartbeat::new(database.clone(), options.lease),
         database,
@@ -309,11 +310,6 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         #[cfg(test)]
         chunks_left: AtomicI64::new(i64::MAX),
     })
-}
-
-fn default_folder(id: &str) -> PathBuf {
-    let temporary: &Path = &env::temp_dir();
-    temporary.join(format!("batchwright-{id}.batches"))
 }
 
 /// Servers that cannot skip locked rows.
@@ -464,6 +460,8 @@ impl MysqlStore {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

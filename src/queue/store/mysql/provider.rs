@@ -1,5 +1,7 @@
 //! Jobs on their way into a batch, while they are in it, and back.
 
+use std::collections::HashSet;
+
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::queue::store::counters::CounterChanges;
@@ -84,7 +86,7 @@ impl MysqlStore {
                 return Ok(BatchFill::default());
             }
             // Somebody may have been quicker.
-            let mut free = std::collections::HashSet::new();
+            let mut free = HashSet::new();
             for jobs in load.jobs.chunks(READ_AT_ONCE) {
                 let sql = format!(
                     "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
@@ -169,7 +171,7 @@ impl MysqlStore {
                 .iter()
                 .map(|number| key(process, i64::from(*number)))
                 .collect();
-            let mut found = std::collections::HashSet::new();
+            let mut found = HashSet::new();
             for some in wanted.chunks(READ_AT_ONCE) {
                 let sql = format!(
                     "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {}",
@@ -203,8 +205,14 @@ impl MysqlStore {
             let lane = self.lane(tx, row.at(2)?)?;
             let ids = which(tx, no)?;
             let mut jobs = Vec::with_capacity(ids.len());
-            for ids in ids.chunks(READ_AT_ONCE) {
-                jobs.extend(self.claimed(tx, ids, |_| Some((process, lane.clone())))?);
+            let mut rest = &ids[..];
+            while !rest.is_empty() {
+                // Whoever asks for a job twice gets it twice.
+                let mut seen = HashSet::new();
+                let some = rest.iter().take(READ_AT_ONCE);
+                let (now, later) = rest.split_at(some.take_while(|id| seen.insert(**id)).count());
+                jobs.extend(self.claimed(tx, now, |_| Some((process, lane.clone())))?);
+                rest = later;
             }
             Ok(jobs)
         })

@@ -1,6 +1,6 @@
 //! Looking at processes, jobs and outcomes, and deleting outcomes that were saved elsewhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -328,12 +328,13 @@ impl MysqlStore {
         if receipts.is_empty() {
             return Ok(0);
         }
-        let claims: HashMap<i64, i64> = receipts
+        // A job may be among them under several claims.
+        let claims: HashSet<(i64, i64)> = receipts
             .iter()
             .map(|receipt| (receipt.job, receipt.claim))
             .collect();
-        let (mut deleted, mut jobs) = (0, claims.keys().copied().collect::<Vec<i64>>());
-        jobs.sort_unstable();
+        let jobs: BTreeSet<i64> = claims.iter().map(|(job, _)| *job).collect();
+        let mut deleted = 0;
         // All of them in one transaction: who asks has saved all of them, or none.
         self.write(Again::Harmless, |tx| {
             deleted = 0;
@@ -349,7 +350,7 @@ impl MysqlStore {
             let mut gone = Vec::new();
             for mut row in tx.rows(&sql, Vec::new())? {
                 let (id, claim): (i64, i64) = (row.at(0)?, row.at(1)?);
-                if claims.get(&id) == Some(&claim) {
+                if claims.contains(&(id, claim)) {
                     gone.push(id);
                 }
             }

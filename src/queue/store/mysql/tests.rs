@@ -122,6 +122,16 @@ fn it_behaves_like_its_model() {
     }
 }
 
+/// The schedules of lives and deaths that the queue in SQLite is put to.
+#[test]
+fn seeded_lives_and_deaths_keep_every_promise() {
+    let Some(address) = address() else { return };
+    crate::queue::simulation::run_seeds(1_000, || {
+        let tables = Tables::new(address.clone());
+        Box::new(move || Arc::new(tables.open()))
+    });
+}
+
 fn jobs(count: usize) -> Vec<Job> {
     let payload = serde_json::value::RawValue::from_string("[1]".to_owned()).unwrap();
     vec![Job::raw("k", payload); count]

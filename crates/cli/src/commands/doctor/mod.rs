@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use batchwright::JobQueue;
 use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
 use batchwright::queue::{HealthFinding, ProcessState, Severity};
@@ -64,8 +63,9 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         findings.extend(room(&folder));
     }
     findings.push(clock(&database));
-    if database.exists() {
-        let checked = JobQueue::open(&database).and_then(|queue| {
+    let is_there = args.data.store.store.is_some() || database.exists();
+    if is_there {
+        let checked = args.data.connect(&folder, &database).and_then(|queue| {
             let adopted = match args.adopt_batches {
                 true => adopt(&queue, own, &args.data)?,
                 false => Vec::new(),
@@ -79,7 +79,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         });
         match checked {
             Ok((adopted, more, batches, processes)) => {
-                let seen = database.display().to_string();
+                let seen = args.data.place();
                 findings.push(HealthFinding::new("database", Severity::Good, seen, None));
                 findings.extend(more);
                 let mut batches = batches;

@@ -16,7 +16,7 @@ use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::job_types;
 use crate::metrics_file::Served;
-use crate::queue::all_of;
+use crate::queue::{all_of, on_server};
 use crate::routes;
 use crate::signals::{Signals, stopping_line};
 use crate::worker;
@@ -44,12 +44,15 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
-    let queue = worker::queue(&args.worker, &folder)?;
+    let failed = |error: Error| Refusal::could_not_run(error.message());
+    let queue = match &args.store.store {
+        Some(address) => on_server(address, &folder).map_err(failed)?,
+        None => worker::queue(&args.worker, &folder)?,
+    };
     let processes = all_of(&queue, &args.processes)?;
     say(routes::line(&manager)?);
     let mut note = EmbeddingsNote::default();
     note.update(&manager, &queue, &say);
-    let failed = |error: Error| Refusal::could_not_run(error.message());
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(failed)?);
     let listeners = args
         .metrics
