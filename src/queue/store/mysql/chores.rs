@@ -16,7 +16,7 @@ use super::rows::{
     CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING,
     RETRYING, count, key, process_no, stored,
 };
-use super::writer::{Again, CLOCK, Fault, Tx, by, list};
+use super::writer::{Again, Fault, Tx, by, list};
 
 /// What a decision came to.
 enum Decided<T> {
@@ -379,16 +379,7 @@ impl MysqlStore {
             self.step(no, now)?;
             return Ok(true);
         }
-        // Those of consumers that died; a minute is longer than any clock is wrong by that this is compared with.
-        self.read(|tx| {
-            let old = format!("SELECT 1 FROM #takers WHERE lease_until < {CLOCK} - 60000 LIMIT 1");
-            if tx.exists(&old, Vec::new())? {
-                let forget = format!("DELETE FROM #takers WHERE lease_until < {CLOCK} - 60000");
-                tx.run(&forget, Vec::new())?;
-            }
-            Ok(())
-        })?;
-        Ok(false)
+        self.await_silent(now)
     }
 }
 

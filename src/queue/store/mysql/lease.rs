@@ -67,6 +67,16 @@ impl Heartbeat {
         self.0.database.pool.steady_for() >= self.0.lease / 3 * 2
     }
 
+    /// What is left of a lease that should have been renewed by now, and half as long ago again.
+    pub(super) fn overdue(&self) -> Duration {
+        self.0.lease / 2
+    }
+
+    /// The workers of this store.
+    pub(super) fn workers(&self) -> Vec<i64> {
+        self.0.state.lock().workers.keys().copied().collect()
+    }
+
     pub(super) fn has(&self, worker: i64) -> bool {
         self.0.state.lock().workers.contains_key(&worker)
     }

@@ -276,6 +276,25 @@ fn a_worker_that_is_cut_off_is_fenced() {
     assert_eq!(refused.kind(), ErrorKind::Invalid);
 }
 
+/// Whoever ends when nothing is left to do waits for the lease of a worker that has gone silent, and gets its jobs.
+#[test]
+fn what_a_silent_worker_has_is_left_to_do() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let lease = Duration::from_secs(1);
+    let silent = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let other = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let process = ProcessId::new();
+    silent.insert(process, jobs(2), true, T).unwrap();
+    let worker = silent.register_worker(T).unwrap();
+    assert_eq!(claim(&silent, worker, 2).len(), 2);
+    silent.heartbeat.stop_for_test();
+    wait_for("it is overdue", || other.maintain(T).unwrap());
+    while other.maintain(T).unwrap() {}
+    let counts = other.process(process).unwrap().unwrap().counts;
+    assert_eq!((counts.pending, counts.in_progress), (2, 0));
+}
+
 /// The server closes all connections of a store: what it holds stays its own, and calls go on.
 #[test]
 fn a_short_interruption_loses_no_claim() {

@@ -101,7 +101,34 @@ impl MysqlStore {
         if affected > 0 {
             self.wake();
         }
+        // Those who take results and died. A minute later nobody compares with them any more.
+        self.read(|tx| {
+            let old = format!("SELECT 1 FROM #takers WHERE lease_until < {CLOCK} - 60000 LIMIT 1");
+            if tx.exists(&old, Vec::new())? {
+                let forget = format!("DELETE FROM #takers WHERE lease_until < {CLOCK} - 60000");
+                tx.run(&forget, Vec::new())?;
+            }
+            Ok(())
+        })?;
         Ok(affected)
+    }
+
+    /// Whether a worker of another process has jobs and has not renewed its lease in time. Until that has ended nobody
+    /// knows whether it lives: whoever ends when nothing is left to do waits for that, and takes its jobs over.
+    pub(super) fn await_silent(&self, now: Timestamp) -> Result<bool, Error> {
+        let overdue = format!(
+            "SELECT w.lease_until <= {CLOCK} FROM #workers w
+             WHERE w.lease_until > 0 AND w.lease_until < {CLOCK} + {} AND w.no NOT IN {}
+               AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no)
+             ORDER BY w.lease_until LIMIT 1",
+            self.heartbeat.overdue().as_millis(),
+            list([0].into_iter().chain(self.heartbeat.workers()))
+        );
+        let silent: Option<bool> = self.read(|tx| tx.one(&overdue, Vec::new()))?;
+        if silent == Some(true) {
+            self.reclaim_jobs(now)?;
+        }
+        Ok(silent.is_some())
     }
 
     /// Takes those workers of this process off the list that have ended when it could not be written.
