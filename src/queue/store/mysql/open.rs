@@ -18,7 +18,7 @@ use crate::base::secret::Secret;
 
 use super::lease::Heartbeat;
 use super::pool::Pool;
-use super::writer::{Fault, Tx, by};
+use super::writer::{Fault, Tx, VERSION_SLOTS, by};
 use super::{Database, GroupCommit, MysqlStore};
 
 /// The schema's versions, each the step from the one before. Never change one that was released.
@@ -26,9 +26,6 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
 
 /// The version that this code reads and writes.
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
-
-/// Rows whose sum tells whether anybody has written.
-pub(super) const VERSION_SLOTS: u64 = 64;
 
 /// The name of the table of jobs, unless another one is given.
 const TABLES: &str = "job_queue";

@@ -354,6 +354,9 @@ pub(super) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
     }
 }
 
+/// Rows whose sum tells whether anybody has written.
+pub(super) const VERSION_SLOTS: u64 = 64;
+
 /// How often a transaction is begun anew because of the locks of others.
 const MOST_RETRIES: u32 = 50;
 
@@ -494,7 +497,7 @@ impl Database {
             }
         };
         if mode == Mode::Write {
-            let slot = uuid::Uuid::now_v7().as_u64_pair().1 % super::open::VERSION_SLOTS;
+            let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
             let mut tx = Tx {
                 conn,
                 database: self,
