@@ -68,6 +68,7 @@ mod queue_files;
 mod queue_halfway;
 mod queue_kill;
 mod queue_limits;
+mod queue_server;
 mod queue_state;
 mod resume;
 mod retry;

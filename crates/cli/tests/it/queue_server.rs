@@ -1,0 +1,123 @@
+//! The queue on a database server, which `scripts/with-servers` brings; without one these tests say that they were skipped.
+
+#![cfg(all(unix, feature = "mysql"))]
+
+use std::process::Command;
+use std::time::Duration;
+
+use batchwright::ProcessId;
+use batchwright_simulate::SimConfig;
+use serde_json::Value;
+
+use super::common::{Desk, Ended, PATIENCE, Running, all_ids, simulator};
+
+/// A queue of its own on the server.
+struct Server {
+    address: String,
+    password: String,
+}
+
+impl Server {
+    /// `None`, and a line that says so, where there is none.
+    fn new() -> Option<Self> {
+        let Ok(address) = std::env::var("BATCHWRIGHT_TEST_MYSQL") else {
+            eprintln!("skipped: BATCHWRIGHT_TEST_MYSQL names no server; see scripts/with-servers");
+            return None;
+        };
+        let (user, place) = address.strip_prefix("mysql://")?.split_once('@')?;
+        let (user, password) = user.split_once(':')?;
+        let tables = ProcessId::new().to_string().replace('-', "");
+        Some(Self {
+            address: format!("mysql://{user}@{place}?tables=q_{tables}"),
+            password: password.to_owned(),
+        })
+    }
+
+    fn on(&self, mut command: Command) -> Command {
+        command
+            .env("BATCHWRIGHT_STORE", &self.address)
+            .env("BATCHWRIGHT_STORE_PASSWORD", &self.password);
+        command
+    }
+
+    fn run(&self, desk: &Desk, words: &str) -> Ended {
+        let ended = Running::start(&mut self.on(desk.command(words.split_whitespace()))).wait();
+        for text in [&ended.stdout, &ended.stderr] {
+            assert!(!text.contains(&self.password), "{text}");
+        }
+        ended
+    }
+}
+
+/// Two workers with data folders of their own, as on two machines. One is killed: its jobs pass to the other when its
+/// lease has ended, each is answered once, and only what was in flight is paid for twice.
+#[test]
+fn jobs_of_a_killed_worker_pass_to_another_machine() {
+    let Some(server) = Server::new() else { return };
+    let (desk, jobs, slots) = (Desk::new(), 200, 8);
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(100)));
+    desk.prompts("in.jsonl", jobs);
+    let process = server.run(&desk, "submit in.jsonl -q").expect(0).stdout;
+    let process = process.trim();
+    let url = sim.base_url();
+    let work = |folder: &str| {
+        let words = format!(
+            "work --until-empty --provider local --base-url {url} --model sim-1 -q -j {slots} --data-dir {folder}"
+        );
+        Running::start(&mut server.on(desk.command(words.split_whitespace())))
+    };
+    let (killed, other) = (work("one"), work("two"));
+    sim.wait_until(|stats| stats.calls > 60, PATIENCE);
+    killed.signal("KILL");
+    drop(killed);
+    other.wait().expect(0);
+    let status = server
+        .run(&desk, &format!("status {process} --json"))
+        .expect(0);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    assert!(status.to_string().contains("\"completed\":200"), "{status}");
+    let take = format!("results {process} -o out.jsonl -q");
+    server.run(&desk, &take).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(jobs));
+    let calls = sim.stats().calls;
+    assert!(calls <= jobs as u64 + slots, "{calls} calls");
+    assert!(
+        !desk.exists("one/llm_jobs.db"),
+        "the queue is on the server"
+    );
+}
+
+#[test]
+fn what_failed_is_put_back_and_what_waits_is_cancelled_on_a_server() {
+    let Some(server) = Server::new() else { return };
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let process = server.run(&desk, "submit in.jsonl -q").expect(0).stdout;
+    let process = process.trim();
+    server.run(&desk, &format!("cancel {process}")).expect(0);
+    server.run(&desk, &format!("retry {process}")).expect(0);
+    let status = server
+        .run(&desk, &format!("status {process} --json"))
+        .expect(0);
+    assert!(status.stdout.contains("\"pending\":3"), "{}", status.stdout);
+    server
+        .run(&desk, &format!("cancel {process} --delete"))
+        .expect(0);
+    let gone = server.run(&desk, &format!("status {process}"));
+    assert_eq!(gone.status.code(), Some(2), "{}", gone.stderr);
+    let doctor = server.run(&desk, "doctor");
+    assert!(doctor.stdout.contains("mysql://"), "{}", doctor.stdout);
+}
+
+#[test]
+fn serve_refuses_a_queue_that_it_would_not_use() {
+    let desk = Desk::new();
+    let mut command = desk.command(["serve", "--port", "0"]);
+    command.env("BATCHWRIGHT_STORE", "mysql://me@127.0.0.1/jobs");
+    let ended = Running::start(&mut command).wait().expect(2);
+    assert!(
+        ended.error().contains("BATCHWRIGHT_STORE"),
+        "{}",
+        ended.stderr
+    );
+}
