@@ -180,8 +180,7 @@ impl MysqlStore {
                 .worker(worker.0, |worker| worker.doubtful.extend(claimed));
         }
         let claims = claims?;
-        self.heartbeat
-            .worker(worker.0, |worker| worker.given += claims.jobs.len() as u64);
+        self.heartbeat.given(worker.0, claims.jobs.len());
         Ok(claims)
     }
 

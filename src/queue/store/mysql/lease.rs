@@ -20,6 +20,8 @@ use super::writer::{CLOCK, Fault, Tx, by, list};
 pub(super) struct RegisteredWorker {
     /// Jobs it was given.
     pub(super) given: u64,
+    /// Its last claim gave it nothing.
+    is_idle: bool,
     /// It has ended, which could not be written down.
     pub(super) left: bool,
     /// Claims of which nobody knows whether they were committed: job and number.
@@ -29,6 +31,8 @@ pub(super) struct RegisteredWorker {
 #[derive(Default)]
 struct State {
     workers: HashMap<i64, RegisteredWorker>,
+    /// When the leases of others ended, as far as that was looked at since a worker of this store had work.
+    seen: HashMap<i64, i64>,
     /// Tokens of those who take results.
     takers: Vec<Vec<u8>>,
     thread: Option<JoinHandle<()>>,
@@ -67,9 +71,28 @@ impl Heartbeat {
         self.0.database.pool.steady_for() >= self.0.lease / 3 * 2
     }
 
-    /// What is left of a lease that should have been renewed by now, and half as long ago again.
-    pub(super) fn overdue(&self) -> Duration {
-        self.0.lease / 2
+    /// A worker was given so many jobs.
+    pub(super) fn given(&self, no: i64, jobs: usize) {
+        let mut state = self.0.state.lock();
+        if jobs > 0 {
+            state.seen.clear();
+        }
+        if let Some(worker) = state.workers.get_mut(&no) {
+            worker.is_idle = jobs == 0;
+            worker.given += jobs as u64;
+        }
+    }
+
+    /// Whether a worker of this store has asked for jobs in vain.
+    pub(super) fn has_idle(&self) -> bool {
+        let state = self.0.state.lock();
+        state.workers.values().any(|worker| worker.is_idle)
+    }
+
+    /// Whether another worker has renewed its lease since it was first looked at.
+    pub(super) fn has_renewed(&self, no: i64, lease_until: i64) -> bool {
+        let mut state = self.0.state.lock();
+        lease_until > *state.seen.entry(no).or_insert(lease_until)
     }
 
     /// The workers of this store.

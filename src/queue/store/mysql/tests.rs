@@ -70,7 +70,13 @@ fn database(address: String) -> TestDatabase {
     let latest = Arc::new(Mutex::new(Weak::<MysqlStore>::new()));
     let opened = latest.clone();
     let open = move || {
-        let store = MysqlStore::open(tables.options().chunk(2).connections(8));
+        let store = MysqlStore::open(
+            tables
+                .options()
+                .chunk(2)
+                .connections(8)
+                .lease(Duration::from_secs(1)),
+        );
         let store = Arc::new(store.unwrap());
         *opened.lock() = Arc::downgrade(&store);
         store as Arc<dyn JobStore>
@@ -288,8 +294,19 @@ fn what_a_silent_worker_has_is_left_to_do() {
     silent.insert(process, jobs(2), true, T).unwrap();
     let worker = silent.register_worker(T).unwrap();
     assert_eq!(claim(&silent, worker, 2).len(), 2);
+    let idle = other.register_worker(T).unwrap();
+    assert!(claim(&other, idle, 2).is_empty());
+    // One that lives shows it.
+    while other.maintain(T).unwrap() {}
+    assert_eq!(
+        other.process(process).unwrap().unwrap().counts.in_progress,
+        2
+    );
     silent.heartbeat.stop_for_test();
-    wait_for("it is overdue", || other.maintain(T).unwrap());
+    other.insert(process, jobs(1), true, T).unwrap();
+    let own = claim(&other, idle, 1);
+    other.settle(&[completed(&own[0])], T).unwrap();
+    assert!(claim(&other, idle, 1).is_empty());
     while other.maintain(T).unwrap() {}
     let counts = other.process(process).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.in_progress), (2, 0));

@@ -113,22 +113,32 @@ impl MysqlStore {
         Ok(affected)
     }
 
-    /// Whether a worker of another process has jobs and has not renewed its lease in time. Until that has ended nobody
-    /// knows whether it lives: whoever ends when nothing is left to do waits for that, and takes its jobs over.
+    /// Whether a worker of another process has jobs and has not shown that it lives since those of this store ran out of
+    /// them. Whoever ends when nothing is left to do waits for that, or takes these jobs over when the lease has ended.
     pub(super) fn await_silent(&self, now: Timestamp) -> Result<bool, Error> {
-        let overdue = format!(
-            "SELECT w.lease_until <= {CLOCK} FROM #workers w
-             WHERE w.lease_until > 0 AND w.lease_until < {CLOCK} + {} AND w.no NOT IN {}
-               AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no)
-             ORDER BY w.lease_until LIMIT 1",
-            self.heartbeat.overdue().as_millis(),
+        if !self.heartbeat.has_idle() {
+            return Ok(false);
+        }
+        let busy = format!(
+            "SELECT w.no, w.lease_until, w.lease_until <= {CLOCK} FROM #workers w
+             WHERE w.lease_until > 0 AND w.no NOT IN {}
+               AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no)",
             list([0].into_iter().chain(self.heartbeat.workers()))
         );
-        let silent: Option<bool> = self.read(|tx| tx.one(&overdue, Vec::new()))?;
-        if silent == Some(true) {
+        let busy = self.read(|tx| {
+            let rows = tx.rows(&busy, Vec::new())?.into_iter();
+            let rows = rows.map(|mut row| Ok((row.at(0)?, row.at(1)?, row.at(2)?)));
+            rows.collect::<Result<Vec<(i64, i64, bool)>, Fault>>()
+        })?;
+        let (mut waits, mut has_ended) = (false, false);
+        for (no, lease_until, is_over) in busy {
+            waits |= is_over || !self.heartbeat.has_renewed(no, lease_until);
+            has_ended |= is_over;
+        }
+        if has_ended {
             self.reclaim_jobs(now)?;
         }
-        Ok(silent.is_some())
+        Ok(waits)
     }
 
     /// Takes those workers of this process off the list that have ended when it could not be written.

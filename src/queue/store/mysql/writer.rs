@@ -152,7 +152,9 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
             transient(format!("the connection was lost ({}); it is tried again", error.kind()))
         }
         mysql::Error::CodecError(_) | mysql::Error::DriverError(_) => {
-            transient("no connection could be made, or it broke; it is tried again".to_owned())
+            transient("no connection could be made, or it broke; it is tried again. If the server's certificate is not trusted, name its \
+             authority with ?ca=FILE"
+                .to_owned())
         }
         mysql::Error::TlsError(_) => invalid(
             "no encrypted connection could be made: the server has no TLS, or its certificate is not trusted. Name its \
