@@ -132,7 +132,7 @@ fn it_behaves_like_its_model() {
 #[test]
 fn seeded_lives_and_deaths_keep_every_promise() {
     let Some(address) = address() else { return };
-    crate::queue::simulation::run_seeds(1_000, || {
+    crate::queue::simulation::run_seeds(2_500, || {
         let tables = Tables::new(address.clone());
         Box::new(move || Arc::new(tables.open()))
     });
