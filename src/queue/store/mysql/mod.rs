@@ -75,6 +75,9 @@ pub struct MysqlStore {
     /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
     #[cfg(test)]
     chunks_left: AtomicI64,
+    /// Whether maintenance waits for other workers to show that they live: not where time is simulated.
+    #[cfg(test)]
+    awaits_others: bool,
 }
 
 impl fmt::Debug for MysqlStore {

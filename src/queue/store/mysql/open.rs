@@ -306,6 +306,8 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         chunk: options.chunk,
         #[cfg(test)]
         chunks_left: AtomicI64::new(i64::MAX),
+        #[cfg(test)]
+        awaits_others: true,
     })
 }
 

@@ -134,7 +134,11 @@ fn seeded_lives_and_deaths_keep_every_promise() {
     let Some(address) = address() else { return };
     crate::queue::simulation::run_seeds(2_500, || {
         let tables = Tables::new(address.clone());
-        Box::new(move || Arc::new(tables.open()))
+        Box::new(move || {
+            let mut store = tables.open();
+            store.awaits_others = false;
+            Arc::new(store)
+        })
     });
 }
 

@@ -116,6 +116,10 @@ impl MysqlStore {
     /// Whether a worker of another process has jobs and has not shown that it lives since those of this store ran out of
     /// them. Whoever ends when nothing is left to do waits for that, or takes these jobs over when the lease has ended.
     pub(super) fn await_silent(&self, now: Timestamp) -> Result<bool, Error> {
+        #[cfg(test)]
+        if !self.awaits_others {
+            return Ok(false);
+        }
         if !self.heartbeat.has_idle() {
             return Ok(false);
         }
