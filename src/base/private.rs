@@ -52,6 +52,22 @@ pub(crate) fn before_sqlite(path: &Path) {
     }
 }
 
+/// The locks that this process has on a file. The list of all processes' locks would change while it is read.
+#[cfg(all(test, feature = "queue", target_os = "linux"))]
+pub(crate) fn locks_on(path: &Path) -> std::collections::BTreeSet<String> {
+    use std::os::unix::fs::MetadataExt;
+    let file = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+    let mut locks = std::collections::BTreeSet::new();
+    for open in std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten() {
+        // Other tests close theirs meanwhile.
+        let info = std::fs::read_to_string(open.path()).unwrap_or_default();
+        let of_file = |line: &&str| line.starts_with("lock:") && line.contains(&file);
+        let of_file = info.lines().filter(of_file);
+        locks.extend(of_file.map(|line| line.split_once(": ").unwrap().1.to_owned()));
+    }
+    locks
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::fs;
@@ -85,7 +101,6 @@ mod tests {
     #[cfg(all(feature = "queue", target_os = "linux"))]
     #[test]
     fn the_locks_of_a_database_that_is_open_stay() {
-        use std::os::unix::fs::MetadataExt;
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("jobs.db");
         before_sqlite(&path);
@@ -93,14 +108,9 @@ mod tests {
         let held = rusqlite::Connection::open(&path).unwrap();
         held.execute_batch("CREATE TABLE t (n); BEGIN IMMEDIATE")
             .unwrap();
-        let inode = format!(":{} ", fs::metadata(&path).unwrap().ino());
-        let locks = || {
-            let all = fs::read_to_string("/proc/locks").unwrap();
-            all.lines().filter(|line| line.contains(&inode)).count()
-        };
-        let before = locks();
-        assert!(before > 0);
+        let before = locks_on(&path);
+        assert!(!before.is_empty());
         before_sqlite(&path);
-        assert_eq!(locks(), before);
+        assert_eq!(locks_on(&path), before);
     }
 }

@@ -71,31 +71,19 @@ mod of_sqlite {
         assert_eq!(empty.0, [r#"["id"]"#]);
     }
 
-    /// The locks that this process has on the file.
-    #[cfg(target_os = "linux")]
-    fn locks(path: &Path) -> Vec<String> {
-        use std::os::unix::fs::MetadataExt;
-        let file = format!(":{} ", std::fs::metadata(path).unwrap().ino());
-        let process = format!(" {} ", std::process::id());
-        let locks = std::fs::read_to_string("/proc/locks").unwrap();
-        let ours = |line: &&str| line.contains(&file) && line.contains(&process);
-        let ours = locks.lines().filter(ours);
-        ours.map(|line| line.split_once(": ").unwrap().1.to_owned())
-            .collect()
-    }
-
     #[cfg(target_os = "linux")]
     #[test]
     fn the_hosts_own_locks_on_the_file_stay() {
+        use crate::base::private::locks_on;
         let (_folder, path) = database();
         let host = rusqlite::Connection::open(&path).unwrap();
         host.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let before = locks(&path);
+        let before = locks_on(&path);
         assert!(!before.is_empty());
         found(&path, Some("SELECT 1 AS prompt")).unwrap();
-        assert_eq!(locks(&path), before);
+        assert_eq!(locks_on(&path), before);
         found(&path, None).unwrap_err();
-        assert_eq!(locks(&path), before);
+        assert_eq!(locks_on(&path), before);
     }
 
     #[test]
