@@ -69,6 +69,7 @@ mod queue_halfway;
 mod queue_kill;
 mod queue_limits;
 mod queue_server;
+mod queue_server_trouble;
 mod queue_state;
 mod resume;
 mod retry;

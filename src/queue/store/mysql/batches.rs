@@ -10,7 +10,6 @@ use crate::queue::store::{
 use super::MysqlStore;
 use super::lineage;
 use super::rows::{DELETING, count, id_of, process_no};
-use super::workers::known;
 use super::writer::{Again, Cells, Fault, Tx, by, list};
 
 /// What a batch tells its owner.
@@ -89,7 +88,7 @@ impl BatchStore for MysqlStore {
     ) -> Result<BatchNo, Error> {
         let lane = self.lane_no(lane)?;
         self.write(Again::Doubtful, |tx| {
-            known(tx, worker)?;
+            self.keep_listed(tx, worker)?;
             let Some(no) = process_no(tx, process)? else {
                 let why = format!("there is no process {process}: a batch needs one");
                 return Err(Error::new(ErrorKind::Invalid, why).into());
@@ -202,7 +201,7 @@ impl BatchStore for MysqlStore {
         }
         // What was nobody's and is this worker's now was taken by an attempt of which nobody knew how it ended.
         self.write(Again::Harmless, |tx| {
-            known(tx, worker)?;
+            self.keep_listed(tx, worker)?;
             let mut taken = Vec::new();
             for batch in &free {
                 let take = "UPDATE #batches SET worker = ? WHERE no = ? AND (worker IS NULL OR worker = ?)";

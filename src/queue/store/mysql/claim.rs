@@ -27,7 +27,6 @@ use super::rows::{
     CANCELLED, CANCELLING, DELETING, IN_PROGRESS, PENDING, RELEASING, WAITING, id_of, process_of,
     small,
 };
-use super::workers::known;
 use super::writer::{Again, Fault, Tx, by, list};
 
 /// Of this many jobs one is the oldest, whatever its priority.
@@ -153,7 +152,7 @@ impl MysqlStore {
         let mut claimed: Vec<(i64, i64)> = Vec::new();
         let claims = self.write(Again::Doubtful, |tx| {
             claimed.clear();
-            known(tx, worker)?;
+            self.keep_listed(tx, worker)?;
             let mut picking = Picking {
                 store: self,
                 scope: lineage::scope(tx, processes)?,

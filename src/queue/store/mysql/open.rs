@@ -17,7 +17,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::Secret;
 
 use super::lease::Heartbeat;
-use super::pool::Pool;
+use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Tx, VERSION_SLOTS, by};
 use super::{Database, GroupCommit, MysqlStore};
 
@@ -67,6 +67,9 @@ impl MysqlOptions {
     /// | `tables=NAME` | the name of the table of jobs, and the beginning of the names of the others; default `job_queue` |
     /// | `tls=on`, `tls=off` | whether the connection is encrypted; default: on, but off on loopback |
     /// | `ca=FILE` | the authority that the server's certificate is from, in PEM; default: the public ones |
+    ///
+    /// Servers of which one takes over from another are named together, `HOST:PORT,HOST:PORT`: the queue is on the first
+    /// of them that takes writes, and goes to another one when that has gone or has become a replica.
     ///
     /// An address without a password takes it from [`password`](Self::password), else from
     /// [`password_file`](Self::password_file), else from the variable `BATCHWRIGHT_STORE_PASSWORD`, else from the file
@@ -163,7 +166,8 @@ fn invalid(why: impl Into<String>) -> Error {
 
 /// An address, taken apart.
 struct Target {
-    opts: Opts,
+    /// One for each server.
+    servers: Vec<Opts>,
     tables: String,
     location: String,
 }
@@ -213,11 +217,14 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
     }
     let shape = || {
         invalid(
-            "the address of the store is expected to look like mysql://USER@HOST:3306/DATABASE, with % and two digits \
-             for special characters in USER",
+            "the address of the store is expected to look like mysql://USER@HOST:3306/DATABASE, with commas between \
+             several HOST:PORT, and % and two digits for special characters in USER",
         )
     };
-    let given = Opts::from_url(plain).map_err(|_| shape())?;
+    let addresses = one_by_one(plain);
+    let servers: Result<Vec<Opts>, _> = addresses.iter().map(|one| Opts::from_url(one)).collect();
+    let servers = servers.map_err(|_| shape())?;
+    let given = servers.first().ok_or_else(shape)?;
     let name = given.get_db_name().filter(|name| !name.is_empty());
     let name = name.ok_or_else(shape)?.to_owned();
     let tables = options.tables.clone().or(tables);
@@ -228,21 +235,30 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
             "the name of the store's tables must be 1 to 40 letters, digits and _",
         ));
     }
-    let mut location = format!(
-        "mysql://{}:{}/{name}",
-        given.get_ip_or_hostname(),
-        given.get_tcp_port()
-    );
+    let hosts: Vec<String> = servers.iter().map(place).collect();
+    let mut location = format!("mysql://{}/{name}", hosts.join(","));
     if tables != TABLES {
         location = format!("{location}?tables={tables}");
     }
-    let encrypted = tls.unwrap_or(!given.addr_is_loopback());
+    let encrypted = tls.unwrap_or(!servers.iter().all(Opts::addr_is_loopback));
     let tls = encrypted.then(|| SslOpts::default().with_root_cert_path(authority));
     let password = match given.get_pass() {
         Some(password) => Some(password.to_owned()),
         None => options.given_password()?,
     };
-    let opts = OptsBuilder::from_opts(given)
+    let servers = servers
+        .into_iter()
+        .map(|server| session(server, password.clone(), tls.clone()));
+    Ok(Target {
+        servers: servers.collect(),
+        tables,
+        location,
+    })
+}
+
+/// How every connection to a server is made.
+fn session(server: Opts, password: Option<String>, tls: Option<SslOpts>) -> Opts {
+    OptsBuilder::from_opts(server)
         .pass(password)
         .ssl_opts(tls)
         // A path on this machine that the server names would be another way than the one that was asked for.
@@ -255,23 +271,33 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
         // Rows that are found count, changed or not.
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         .init(vec![
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-            "SET SESSION innodb_lock_wait_timeout = 10",
-            "SET SESSION time_zone = '+00:00'",
-            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
-            "SET NAMES utf8mb4",
-        ]);
-    Ok(Target {
-        opts: opts.into(),
-        tables,
-        location,
-    })
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
+            "SET SESSION innodb_lock_wait_timeout = 10".to_owned(),
+            format!("SET SESSION wait_timeout = {SILENCE}"),
+            "SET SESSION time_zone = '+00:00'".to_owned(),
+            "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO'"
+                .to_owned(),
+            "SET NAMES utf8mb4".to_owned(),
+        ])
+        .into()
+}
+
+/// An address with several servers as one address for each of them.
+fn one_by_one(address: &str) -> Vec<String> {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let (user, place) = rest
+        .rsplit_once('@')
+        .map_or(("", rest), |(user, place)| (user, place));
+    let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
+    let at = if user.is_empty() { "" } else { "@" };
+    let one = |host: &str| format!("{scheme}://{user}{at}{host}/{database}");
+    hosts.split(',').map(one).collect()
 }
 
 pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
     let target = target(&options)?;
     let database = Arc::new(Database {
-        pool: Pool::new(target.opts, options.connections),
+        pool: Pool::new(target.servers, options.connections),
         tables: target.tables,
         location: target.location,
     });
@@ -469,9 +495,9 @@ mod tests {
         assert!(!format!("{options:?}").contains("s3cret"));
         let target = target(&options).unwrap();
         assert_eq!(target.location, "mysql://db.example:3307/jobs?tables=work");
-        assert_eq!(target.opts.get_pass(), Some("s3cret"));
+        assert_eq!(target.servers[0].get_pass(), Some("s3cret"));
         assert!(
-            target.opts.get_ssl_opts().is_some(),
+            target.servers[0].get_ssl_opts().is_some(),
             "it is not on loopback"
         );
     }
@@ -483,14 +509,34 @@ mod tests {
         fs::write(&file, "from a file\n").unwrap();
         let options = MysqlOptions::new("mysql://me@127.0.0.1/jobs").password_file(&file);
         let found = target(&options).unwrap();
-        assert_eq!(found.opts.get_pass(), Some("from a file"));
-        assert!(found.opts.get_ssl_opts().is_none());
+        assert_eq!(found.servers[0].get_pass(), Some("from a file"));
+        assert!(found.servers[0].get_ssl_opts().is_none());
         let options = options.password(Secret::new("given"));
-        assert_eq!(target(&options).unwrap().opts.get_pass(), Some("given"));
+        assert_eq!(
+            target(&options).unwrap().servers[0].get_pass(),
+            Some("given")
+        );
         let encrypted = MysqlOptions::new("mysql://me:x@127.0.0.1/jobs?tls=on&ca=/a%20b.pem");
         let found = target(&encrypted).unwrap();
-        let authority = found.opts.get_ssl_opts().unwrap().root_cert_path();
+        let authority = found.servers[0].get_ssl_opts().unwrap().root_cert_path();
         assert_eq!(authority, Some(Path::new("/a b.pem")));
+    }
+
+    #[test]
+    fn servers_that_take_over_from_each_other_are_named_together() {
+        let options = MysqlOptions::new("mysql://me:s3%40t@127.0.0.1,db.example:3307/jobs");
+        let found = target(&options).unwrap();
+        assert_eq!(
+            found.location,
+            "mysql://127.0.0.1:3306,db.example:3307/jobs"
+        );
+        for (server, host) in found.servers.iter().zip(["127.0.0.1", "db.example"]) {
+            assert_eq!(server.get_ip_or_hostname(), host);
+            assert_eq!(server.get_db_name(), Some("jobs"));
+            assert_eq!(server.get_pass(), Some("s3@t"));
+            assert!(server.get_ssl_opts().is_some(), "one is not on loopback");
+        }
+        assert_eq!(found.servers.len(), 2);
     }
 
     #[test]
@@ -500,6 +546,7 @@ mod tests {
             "postgres://me:s3cret@host/jobs",
             "mysql://me:s3cret@host/jobs?what=s3cret",
             "mysql://me:s3cret@host/jobs?tables=a-b",
+            "mysql://me:s3cret@host:3306,/jobs",
             "s3cret",
         ];
         for address in wrong {

@@ -2,23 +2,38 @@
 
 use std::time::{Duration, Instant};
 
+use mysql::prelude::Queryable;
 use mysql::{Conn, Opts};
 use parking_lot::{Condvar, Mutex};
 
+use crate::base::warn_once::WarnOnce;
+
 use super::writer::Fault;
 
+/// The server closes a connection on which it has heard nothing for so long, in seconds, also in the middle of a
+/// transaction: the locks of a client that has gone, or that cannot reach it any more, would be in everybody's way.
+pub(super) const SILENCE: u32 = 10;
+
+/// A connection that was not used for so long is not used again: half of what the server bears.
+const MOST_IDLE: Duration = Duration::from_secs(SILENCE as u64 / 2);
+
 struct State {
-    idle: Vec<Conn>,
+    /// Since when each is, the last one used at the end.
+    idle: Vec<(Conn, Instant)>,
     lent: usize,
     /// Rises when a connection was lost: those that were opened before are not used again.
     generation: u64,
     /// Since when no connection was lost.
     steady_since: Instant,
+    /// The server that the last connection was made to.
+    server: usize,
+    /// Why another one could not take its place.
+    told: WarnOnce,
 }
 
-/// Connections to one database.
+/// Connections to one database, which one of several servers has at a time.
 pub(super) struct Pool {
-    opts: Opts,
+    servers: Vec<Opts>,
     most: usize,
     state: Mutex<State>,
     returned: Condvar,
@@ -32,15 +47,17 @@ pub(super) struct Lent<'a> {
 }
 
 impl Pool {
-    pub(super) fn new(opts: Opts, most: usize) -> Self {
+    pub(super) fn new(servers: Vec<Opts>, most: usize) -> Self {
         Self {
-            opts,
+            servers,
             most: most.max(1),
             state: Mutex::new(State {
                 idle: Vec::new(),
                 lent: 0,
                 generation: 0,
                 steady_since: Instant::now(),
+                server: 0,
+                told: WarnOnce::default(),
             }),
             returned: Condvar::new(),
         }
@@ -54,7 +71,9 @@ impl Pool {
                 self.returned.wait(&mut state);
             }
             state.lent += 1;
-            (state.idle.pop(), state.generation)
+            let idle = state.idle.pop();
+            let fresh = idle.filter(|(_, since)| since.elapsed() < MOST_IDLE);
+            (fresh.map(|(conn, _)| conn), state.generation)
         };
         let mut lent = Lent {
             pool: self,
@@ -63,9 +82,34 @@ impl Pool {
         };
         if lent.conn.is_none() {
             // Dropped on failure, which makes room for the next one.
-            lent.conn = Some(Conn::new(self.opts.clone())?);
+            lent.conn = Some(self.connect()?);
         }
         Ok(lent)
+    }
+
+    /// Connects to the first server that takes writes, beginning with the one that did so last. Where none does, the
+    /// failure of that one is told.
+    fn connect(&self) -> Result<Conn, Fault> {
+        let last = self.state.lock().server;
+        let servers = self.servers.iter().enumerate().cycle();
+        let mut first: Option<Fault> = None;
+        for (at, opts) in servers.skip(last).take(self.servers.len()) {
+            match connect(opts) {
+                Ok(conn) => {
+                    let mut state = self.state.lock();
+                    state.server = at;
+                    state.told.clear();
+                    return Ok(conn);
+                }
+                Err(fault) if first.is_none() => first = Some(fault),
+                // The first one's failure is told; why none took its place is of interest as well.
+                Err(fault) => {
+                    let why = fault.explain(&place(opts));
+                    self.state.lock().told.warn(why.message().to_owned());
+                }
+            }
+        }
+        Err(first.unwrap_or(Fault::Odd("no server")))
     }
 
     /// A connection was lost: the others are likely to be lost, too.
@@ -85,6 +129,20 @@ impl Pool {
     }
 }
 
+/// A server, for people.
+pub(super) fn place(opts: &Opts) -> String {
+    format!("{}:{}", opts.get_ip_or_hostname(), opts.get_tcp_port())
+}
+
+/// A replica takes connections, too: after a failover a server that was the first one may come back as such.
+fn connect(opts: &Opts) -> Result<Conn, Fault> {
+    let mut conn = Conn::new(opts.clone())?;
+    match conn.query_first("SELECT IF(@@GLOBAL.read_only IN ('0', 'OFF'), 0, 1)")? {
+        Some(0_u8) => Ok(conn),
+        _ => Err(Fault::ReadOnly),
+    }
+}
+
 impl Lent<'_> {
     pub(super) fn conn(&mut self) -> Result<&mut Conn, Fault> {
         self.conn.as_mut().ok_or(Fault::Odd("no connection"))
@@ -94,9 +152,16 @@ impl Lent<'_> {
     pub(super) fn give_back(mut self) {
         let conn = self.conn.take();
         let mut state = self.pool.state.lock();
-        if self.generation == state.generation {
-            state.idle.extend(conn);
+        if self.generation != state.generation {
+            return;
         }
+        let old = |(_, since): &(Conn, Instant)| since.elapsed() >= MOST_IDLE;
+        let old = state.idle.iter().take_while(|idle| old(idle)).count();
+        let old: Vec<_> = state.idle.drain(..old).collect();
+        state.idle.extend(conn.map(|conn| (conn, Instant::now())));
+        drop(state);
+        // Closing one takes a way to the server and back.
+        drop(old);
     }
 }
 

@@ -31,26 +31,47 @@ enum Departure {
     Died,
 }
 
-/// What a worker has that is on no list would never be given back. It stays on the list until the transaction ends.
-pub(super) fn known(tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
-    if tx.exists(
-        "SELECT 1 FROM #workers WHERE no = ? LOCK IN SHARE MODE",
-        by![worker.0],
-    )? {
-        return Ok(());
-    }
-    let why = "the worker is no longer on the list: others took it for dead. Start it again";
-    Err(Error::new(ErrorKind::Invalid, why).into())
+/// The name of this machine, as far as there is room for it.
+fn shown_host() -> String {
+    host().chars().take(255).collect()
 }
 
 impl MysqlStore {
+    /// Keeps a worker on the list until the transaction ends: what one has that is on no list would never be given back.
+    /// One that others took for dead while it could not reach the database has lost what it had, by the fences, and is
+    /// listed again.
+    ///
+    /// # Errors
+    /// When it is none of this store.
+    pub(super) fn keep_listed(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
+        if tx.exists(
+            "SELECT 1 FROM #workers WHERE no = ? LOCK IN SHARE MODE",
+            by![worker.0],
+        )? {
+            return Ok(());
+        }
+        if self.heartbeat.worker(worker.0, |known| known.left) != Some(false) {
+            let why = "the worker is not on the list: it has ended, or belongs to another process";
+            return Err(Error::new(ErrorKind::Invalid, why).into());
+        }
+        log::warn!(
+            "the database could not be reached for longer than a lease, and other workers took over what this one had; it \
+             goes on with new jobs"
+        );
+        let enlist = format!(
+            "INSERT INTO #workers (no, pid, host, started_at, lease_until) VALUES (?, ?, ?, {CLOCK}, {})",
+            self.heartbeat.until()
+        );
+        tx.run(&enlist, by![worker.0, std::process::id(), shown_host()])?;
+        Ok(())
+    }
+
     pub(super) fn enlist_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
         let until = self.heartbeat.until();
-        let host: String = host().chars().take(255).collect();
         let no = self.write(Again::Harmless, |tx| {
             tx.run(
                 &format!("INSERT INTO #workers (pid, host, started_at, lease_until) VALUES (?, ?, ?, {until})"),
-                by![std::process::id(), &host, now.0],
+                by![std::process::id(), shown_host(), now.0],
             )?;
             Ok(tx.last_id())
         })?;

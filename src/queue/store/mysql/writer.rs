@@ -30,6 +30,8 @@ pub(super) enum Fault {
     Odd(&'static str),
     /// Somebody else was quicker: the transaction begins anew.
     Overtaken,
+    /// The server is a replica.
+    ReadOnly,
 }
 
 impl From<mysql::Error> for Fault {
@@ -59,6 +61,7 @@ impl Fault {
     fn remedy(&self) -> Remedy {
         match self {
             Self::Overtaken => Remedy::Retry,
+            Self::ReadOnly => Remedy::Reconnect,
             Self::Refused(_) | Self::Odd(_) => Remedy::Tell,
             Self::Sql(mysql::Error::MySqlError(error)) => match error.code {
                 // Deadlock, lock wait timeout, a row that has changed since it was read.
@@ -103,11 +106,17 @@ impl Fault {
                 );
                 return Error::new(ErrorKind::Transient, why).with_storage();
             }
+            Self::ReadOnly => {
+                let why = format!("{location}: {NO_WRITES}");
+                return Error::new(ErrorKind::Transient, why).with_storage();
+            }
             Self::Sql(error) => error,
         };
         explain(location, &error).with_storage()
     }
 }
+
+const NO_WRITES: &str = "the server takes no writes: it is a replica, or a failover is under way";
 
 fn explain(location: &str, error: &mysql::Error) -> Error {
     let transient = |why: String| Error::new(ErrorKind::Transient, format!("{location}: {why}"));
@@ -123,9 +132,7 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
                     "the server has no connection left (error 1040); raise max_connections, or run fewer workers"
                         .to_owned(),
                 ),
-                1290 | 1792 | 1836 => transient(format!(
-                    "the server takes no writes (error {code}): it is a replica, or a failover is under way"
-                )),
+                1290 | 1792 | 1836 => transient(NO_WRITES.to_owned()),
                 1021 | 1114 | 3 | 28 => transient(format!(
                     "the server's disk is full (error {code}). Nothing that was saved is lost; free some room, \
                      workers go on by themselves"

@@ -1,0 +1,302 @@
+//! A queue on servers that die and take over from each other, and workers that are cut off from them.
+
+#![cfg(all(unix, feature = "mysql"))]
+
+mod mariadb;
+mod proxy;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use serde_json::Value;
+
+use super::common::{Desk, PATIENCE, Random, Running, eventually, id, simulator};
+use mariadb::{MariaDb, PASSWORD, USER};
+use proxy::{Cut, Proxy};
+
+const SLOTS: u64 = 8;
+
+/// Whether servers are to be started: without `scripts/with-servers` these tests say that they were skipped.
+fn wanted() -> bool {
+    let wanted = std::env::var_os("BATCHWRIGHT_TEST_MYSQL").is_some();
+    if !wanted {
+        eprintln!("skipped: they start servers of their own only within scripts/with-servers");
+    }
+    wanted
+}
+
+/// A queue as a machine reaches it.
+struct Queue<'a> {
+    desk: &'a Desk,
+    address: String,
+}
+
+impl<'a> Queue<'a> {
+    fn at(desk: &'a Desk, places: &[String]) -> Self {
+        let address = format!("mysql://{USER}@{}/batchwright", places.join(","));
+        Self { desk, address }
+    }
+
+    fn command(&self, words: &str) -> Command {
+        let mut command = self.desk.command(words.split_whitespace());
+        command
+            .env("BATCHWRIGHT_STORE", &self.address)
+            .env("BATCHWRIGHT_STORE_PASSWORD", PASSWORD);
+        command
+    }
+
+    fn run(&self, words: &str) -> String {
+        Running::start(&mut self.command(words))
+            .wait()
+            .expect(0)
+            .stdout
+    }
+
+    fn submit(&self) -> String {
+        self.run("submit in.jsonl -q").trim().to_owned()
+    }
+
+    fn work(&self, sim: &Simulator, words: &str) -> Running {
+        let url = sim.base_url();
+        let words = format!(
+            "work --provider local --base-url {url} --model sim-1 --log-level info -j {SLOTS} {words}"
+        );
+        Running::start(&mut self.command(&words))
+    }
+
+    fn counts(&self, process: &str) -> Value {
+        let status = self.run(&format!("status {process} --json"));
+        let status: Value = serde_json::from_str(&status).unwrap();
+        status["processes"][0].clone()
+    }
+
+    /// Waits until so many jobs are completed.
+    fn finished(&self, process: &str, jobs: u64) {
+        let done = || self.counts(process)["completed"] == jobs;
+        assert!(eventually(done), "{}", self.counts(process));
+    }
+
+    /// The outcomes of a process: each item has one.
+    fn outcomes(&self, process: &str, jobs: usize) -> BTreeMap<String, Value> {
+        let words = format!("results {process} -o {process}.jsonl -q");
+        Running::start(&mut self.command(&words)).wait();
+        let lines = self.desk.results(&format!("{process}.jsonl"));
+        assert_eq!(lines.len(), jobs);
+        let outcomes: BTreeMap<String, Value> =
+            lines.into_iter().map(|line| (id(&line), line)).collect();
+        assert_eq!(outcomes.len(), jobs, "an item has two outcomes");
+        outcomes
+    }
+}
+
+fn all_completed(outcomes: &BTreeMap<String, Value>) {
+    for line in outcomes.values() {
+        assert_eq!(line["success"], true, "{line}");
+    }
+}
+
+fn prompts(desk: &Desk, jobs: usize) {
+    desk.prompts("in.jsonl", jobs);
+}
+
+/// Jobs of a worker that cannot reach the server pass to another one when its lease has ended, and what it records
+/// once it can is too late.
+fn a_worker_is_cut_off(what: Cut) {
+    let desk = Desk::new();
+    let server = MariaDb::primary();
+    let proxy = Proxy::to(server.place());
+    let near = Queue::at(&desk, &[server.place()]);
+    let far = Queue::at(&desk, std::slice::from_ref(&proxy.place));
+    let sim = simulator(SimConfig::default());
+    prompts(&desk, SLOTS as usize);
+    let process = near.submit();
+    sim.hold();
+    let cut_off = far.work(&sim, "--data-dir far");
+    assert!(sim.wait_until(|stats| stats.calls == SLOTS, PATIENCE));
+    let other = near.work(&sim, "--data-dir near");
+    proxy.cut(what);
+    let since = Instant::now();
+    assert!(
+        sim.wait_until(|stats| stats.calls == 2 * SLOTS, 2 * PATIENCE),
+        "{}",
+        other.said()
+    );
+    eprintln!("taken over after {:?}", since.elapsed());
+    sim.release();
+    near.finished(&process, SLOTS);
+    other.signal("TERM");
+    other.wait().expect(0);
+    assert_eq!(
+        near.outcomes(&process, SLOTS as usize).len(),
+        SLOTS as usize
+    );
+    // Whoever was cut off goes on, with jobs of its own.
+    proxy.cut(Cut::Nothing);
+    let more = near.submit();
+    assert!(
+        sim.wait_until(|stats| stats.calls == 3 * SLOTS, 2 * PATIENCE),
+        "{}",
+        cut_off.said()
+    );
+    cut_off.signal("TERM");
+    cut_off.wait().expect(0);
+    let outcomes = near.outcomes(&more, SLOTS as usize);
+    all_completed(&outcomes);
+}
+
+#[test]
+fn jobs_of_a_worker_that_is_cut_off_pass_to_another_one() {
+    if wanted() {
+        a_worker_is_cut_off(Cut::Both);
+    }
+}
+
+#[test]
+fn jobs_of_a_worker_that_gets_no_reply_pass_to_another_one() {
+    if wanted() {
+        a_worker_is_cut_off(Cut::Replies);
+    }
+}
+
+/// An interruption that is shorter than a lease costs nobody a claim.
+#[test]
+fn a_short_interruption_of_the_way_to_the_server_costs_no_claim() {
+    if !wanted() {
+        return;
+    }
+    let desk = Desk::new();
+    let server = MariaDb::primary();
+    let proxy = Proxy::to(server.place());
+    let near = Queue::at(&desk, &[server.place()]);
+    let far = Queue::at(&desk, std::slice::from_ref(&proxy.place));
+    let sim = simulator(SimConfig::default());
+    prompts(&desk, SLOTS as usize);
+    let process = near.submit();
+    sim.hold();
+    let cut_off = far.work(&sim, "--until-empty --data-dir far");
+    assert!(sim.wait_until(|stats| stats.calls == SLOTS, PATIENCE));
+    let other = near.work(&sim, "--data-dir near");
+    proxy.cut(Cut::Both);
+    // Nothing but time can show that nothing happens in it.
+    std::thread::sleep(Duration::from_secs(5));
+    sim.release();
+    proxy.cut(Cut::Nothing);
+    cut_off.wait().expect(0);
+    other.signal("TERM");
+    other.wait().expect(0);
+    assert_eq!(sim.stats().calls, SLOTS);
+    near.outcomes(&process, SLOTS as usize);
+}
+
+/// The server that takes writes dies in the middle of the work, and the other one takes over.
+#[test]
+fn work_goes_on_with_the_server_that_takes_over() {
+    if !wanted() {
+        return;
+    }
+    let (desk, jobs) = (Desk::new(), 400);
+    let mut primary = MariaDb::primary();
+    let mut replica = MariaDb::replica(&primary);
+    let queue = Queue::at(&desk, &[replica.place(), primary.place()]);
+    let latency = Duration::from_millis(50);
+    let sim = simulator(SimConfig::default().latency(latency));
+    prompts(&desk, jobs);
+    let process = queue.submit();
+    let workers = ["one", "two"]
+        .map(|folder| queue.work(&sim, &format!("--until-empty --data-dir {folder}")));
+    assert!(sim.wait_until(|stats| stats.calls > 100, PATIENCE));
+    primary.kill();
+    replica.promote();
+    for worker in workers {
+        worker.wait().expect(0);
+    }
+    let outcomes = queue.outcomes(&process, jobs);
+    all_completed(&outcomes);
+    let stats = sim.stats();
+    assert_eq!(stats.paid_twice, 0, "nobody died who had a call in flight");
+}
+
+/// Eight workers of which one after the other is killed, servers that are restarted and taken over from, a provider
+/// with trouble: every job has one outcome, and only what was in flight is paid for twice.
+#[test]
+#[ignore = "takes minutes"]
+fn killed_workers_and_servers_cost_no_job() {
+    if !wanted() {
+        return;
+    }
+    let jobs = std::env::var("BATCHWRIGHT_TEST_JOBS").ok();
+    let jobs: usize = jobs.map_or(5_000, |jobs| jobs.parse().unwrap());
+    let (desk, mut random) = (Desk::new(), Random(7));
+    let mut primary = MariaDb::primary();
+    let mut replica = MariaDb::replica(&primary);
+    let queue = Queue::at(&desk, &[primary.place(), replica.place()]);
+    let few = Duration::from_millis(20);
+    let config = SimConfig::default()
+        .latency(few)
+        .jitter(few)
+        .trouble(Trouble::Error500, 0.01)
+        .trouble(Trouble::Html502, 0.01)
+        .trouble(Trouble::Overloaded, 0.005)
+        .trouble(Trouble::Drop, 0.005)
+        .trouble(Trouble::Truncated, 0.005)
+        .trouble(Trouble::BadRequest, 0.01);
+    let sim = simulator(config.clone());
+    prompts(&desk, jobs);
+    let process = queue.submit();
+    let start = |nth: usize| queue.work(&sim, &format!("--until-empty --data-dir machine{nth}"));
+    let mut workers: Vec<Running> = (0..8).map(start).collect();
+    let (blows, since) = (24, Instant::now());
+    let mut kills = 0;
+    for blow in 1..=blows {
+        let until = (jobs as u64) * blow / (blows + 2);
+        assert!(
+            sim.wait_until(|stats| stats.calls > until, 3 * PATIENCE),
+            "blow {blow}: {:?}",
+            queue.counts(&process)
+        );
+        match blow {
+            8 | 14 => {
+                primary.kill();
+                primary.start();
+            }
+            20 => {
+                primary.kill();
+                replica.promote();
+            }
+            _ => {
+                let nth = random.below(workers.len() as u64) as usize;
+                workers[nth].signal("KILL");
+                workers[nth] = start(nth);
+                kills += 1;
+            }
+        }
+    }
+    for worker in workers {
+        let ended = worker.wait();
+        assert!(
+            matches!(ended.status.code(), Some(0 | 3)),
+            "{}",
+            ended.stderr
+        );
+    }
+    eprintln!(
+        "{jobs} jobs in {:?}, {kills} workers killed",
+        since.elapsed()
+    );
+    for (id, line) in queue.outcomes(&process, jobs) {
+        let prompt = id.replace("i-", "prompt ");
+        let refused = config.plan(&prompt) == Some(Trouble::BadRequest);
+        assert_eq!(line["success"], !refused, "{line}");
+    }
+    let stats = sim.stats();
+    let uncertain =
+        ["drop", "truncated"].map(|name| stats.by_trouble.get(name).copied().unwrap_or(0));
+    let uncertain: u64 = uncertain.iter().sum();
+    eprintln!(
+        "{} calls, {} paid twice, {uncertain} of them uncertain",
+        stats.calls, stats.paid_twice
+    );
+    assert!(stats.paid_twice <= kills * SLOTS + uncertain, "{stats:?}");
+}
