@@ -245,7 +245,7 @@ fn many_workers_share_one_queue() {
 
 /// A worker that is cut off until its lease has ended: its jobs pass on, its failures do not count, its successes do.
 #[test]
-fn a_worker_that_is_cut_off_is_fenced() {
+fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
     let Some(address) = address() else { return };
     let tables = Tables::new(address);
     let lease = Duration::from_secs(1);
@@ -275,6 +275,15 @@ fn a_worker_that_is_cut_off_is_fenced() {
         .settle(&[completed(&passed_on[0]), snoozed(&passed_on[1])], T)
         .unwrap();
     assert_eq!(other.process(process).unwrap().unwrap().counts.completed, 2);
+    // It goes on with new jobs, under the number that it had.
+    let more = ProcessId::new();
+    other.insert(more, jobs(1), true, T).unwrap();
+    let new = claim(&cut_off, worker, 1);
+    assert_eq!(new.len(), 1);
+    cut_off.settle(&[completed(&new[0])], T).unwrap();
+    assert_eq!(other.process(more).unwrap().unwrap().counts.completed, 1);
+    // One that has ended does not come back.
+    cut_off.unregister_worker(worker, T).unwrap();
     let wanted = ClaimRequest {
         most: 1,
         idle: true,
