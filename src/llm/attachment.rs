@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 
 use crate::base::error::{Error, ErrorKind};
 
+#[cfg(feature = "queue")]
+pub(crate) use content::embed;
 pub(crate) use media::{Kind, sound_format};
 pub use part::Part;
 pub(crate) use resolve::{Refused, Root, resolve};
@@ -40,6 +42,8 @@ pub(crate) struct Attached<'p> {
     name: Option<&'p str>,
     /// How closely a picture is to be looked at, in OpenAI's words.
     pub detail: Option<&'p str>,
+    /// Its bytes as base64, where the prompt goes to machines that do not have the file.
+    data: Option<&'p str>,
 }
 
 impl<'p> Attached<'p> {
@@ -57,6 +61,7 @@ impl<'p> Attached<'p> {
                 media: text("media_type")?,
                 name: text("name"),
                 detail: text("detail"),
+                data: text("data"),
             })
         };
         found().ok_or_else(|| {

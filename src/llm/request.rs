@@ -419,6 +419,18 @@ impl Request {
         parts.filter(|part| attachment::is_local(part))
     }
 
+    /// Puts the bytes of its local files into it.
+    ///
+    /// # Errors
+    /// When one cannot be read or is not what it was.
+    #[cfg(feature = "queue")]
+    pub(crate) fn embed_files(&mut self) -> Result<(), crate::Error> {
+        let contents = self.messages.iter_mut().map(|message| &mut message.content);
+        let parts = contents.filter_map(Value::as_array_mut).flatten();
+        let mut files = parts.filter(|part| attachment::is_local(part));
+        files.try_for_each(attachment::embed)
+    }
+
     /// How much base64 its files become.
     #[cfg(feature = "queue")]
     pub(crate) fn encoded_files(&self) -> u64 {

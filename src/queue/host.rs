@@ -11,6 +11,7 @@ use crate::base::id::{JobId, ProcessId};
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
+use super::prompts;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{HealthFinding, JobLane, JobStore, JobSummary};
 
@@ -183,9 +184,12 @@ impl JobQueue {
     fn insert(
         &self,
         process: ProcessId,
-        jobs: Vec<Job>,
+        mut jobs: Vec<Job>,
         sealed: bool,
     ) -> Result<Vec<JobId>, Error> {
+        if self.store.is_shared() {
+            jobs.iter_mut().try_for_each(prompts::embed_files)?;
+        }
         let info = self.info.as_deref();
         let now = self.clock.wall();
         self.store

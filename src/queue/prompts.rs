@@ -56,6 +56,21 @@ impl From<Request> for Job {
     }
 }
 
+/// Puts the bytes of the files that a prompt names into its job.
+///
+/// # Errors
+/// When a file cannot be read, or is not what it was when the prompt was made.
+pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
+    // What was looked at has a hash; nothing else is parsed.
+    if job.kind != COMPLETION_KIND || !job.payload.get().contains("\"sha256\"") {
+        return Ok(());
+    }
+    let mut request = read(job.payload.get(), RequestTask::Complete)?;
+    request.embed_files()?;
+    job.payload = to_raw_value(&request).unwrap_or_default();
+    Ok(())
+}
+
 /// The request in a payload.
 pub(crate) fn read(payload: &str, kind: RequestTask) -> Result<Request, Error> {
     let read = serde_json::from_str::<Request>(payload);

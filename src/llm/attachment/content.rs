@@ -5,6 +5,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use base64::read::DecoderReader;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::base::error::{Error, ErrorKind, Sent};
@@ -48,10 +50,13 @@ impl Attached<'_> {
     /// Every piece but the last is of full length.
     fn pieces(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         let unreadable = |error: io::Error| self.failed(&format!("cannot be read: {error}"));
-        let mut file = open(Path::new(self.path)).map_err(|why| match why {
-            Unhashed::Unreadable(error) => unreadable(error),
-            _ => self.changed(),
-        })?;
+        let mut file: Box<dyn Read + '_> = match self.data {
+            Some(data) => Box::new(DecoderReader::new(data.as_bytes(), &STANDARD)),
+            None => Box::new(open(Path::new(self.path)).map_err(|why| match why {
+                Unhashed::Unreadable(error) => unreadable(error),
+                _ => self.changed(),
+            })?),
+        };
         let mut buffer = vec![0; PIECE];
         let (mut hash, mut left) = (Sha256::new(), self.bytes);
         loop {
@@ -92,6 +97,20 @@ impl Attached<'_> {
     }
 }
 
+/// Puts the bytes of a file into the part that names it: the prompt is on its way to machines that do not have the file.
+///
+/// # Errors
+/// As [`append_base64`](Attached::append_base64).
+#[cfg(feature = "queue")]
+pub(crate) fn embed(part: &mut Value) -> Result<(), Error> {
+    let file = Attached::read(part)?;
+    let mut data = Vec::with_capacity(usize::try_from(file.encoded()).unwrap_or(0));
+    file.append_base64(&mut data)?;
+    // Base64 is ASCII.
+    part["data"] = String::from_utf8_lossy(&data).into();
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::Part;
@@ -110,6 +129,19 @@ mod tests {
             file.append_base64(&mut out).unwrap();
             assert_eq!(out.len() as u64, 1 + file.encoded());
             assert_eq!(STANDARD.decode(&out[1..]).unwrap(), bytes, "{size}");
+            #[cfg(feature = "queue")]
+            {
+                let mut embedded = part.value().clone();
+                embed(&mut embedded).unwrap();
+                std::fs::remove_file(&path).unwrap();
+                let file = Attached::read(&embedded).unwrap();
+                let mut away = b"x".to_vec();
+                file.append_base64(&mut away).unwrap();
+                assert_eq!(away, out);
+                embedded["data"] = STANDARD.encode(&bytes[..size - 1]).into();
+                let file = Attached::read(&embedded).unwrap();
+                assert!(file.append_base64(&mut Vec::new()).is_err());
+            }
             for other in [&bytes[..size - 1], &[bytes.clone(), vec![0]].concat()] {
                 std::fs::write(&path, other).unwrap();
                 let error = file.append_base64(&mut Vec::new()).unwrap_err();

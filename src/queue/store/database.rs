@@ -24,6 +24,11 @@ pub trait StoreDatabase: Send + Sync {
     /// and their results on the way in.
     fn folder(&self) -> PathBuf;
 
+    /// Whether workers on other machines may take its jobs: files that a prompt names are put into it then. Default: no.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// A number that differs from the last one when anybody else has written in between.
     fn version(&self) -> Result<u64, Error>;
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use batchwright::ProcessId;
-use batchwright_simulate::SimConfig;
+use batchwright_simulate::{Recorder, SimConfig};
 use serde_json::Value;
 
 use super::common::{Desk, Ended, PATIENCE, Running, all_ids, simulator};
@@ -85,6 +85,30 @@ fn jobs_of_a_killed_worker_pass_to_another_machine() {
         !desk.exists("one/llm_jobs.db"),
         "the queue is on the server"
     );
+}
+
+/// A worker elsewhere does not have the files that a prompt names: they travel with it.
+#[test]
+fn files_of_prompts_are_in_the_queue_on_a_server() {
+    let Some(server) = Server::new() else { return };
+    let desk = Desk::new();
+    desk.write("a.png", b"\x89PNG\r\n\x1a\nrest");
+    let line =
+        r#"{"id":"i-0","messages":[{"role":"user","content":[{"type":"file","path":"a.png"}]}]}"#;
+    desk.write("in.jsonl", format!("{line}\n"));
+    let process = server.run(&desk, "submit in.jsonl -q").expect(0).stdout;
+    std::fs::remove_file(desk.path("a.png")).unwrap();
+    let recorder = Recorder::default();
+    let sim = simulator(SimConfig::default().recorder(recorder.clone()));
+    let url = sim.base_url();
+    let words = format!("work --until-empty --provider local --base-url {url} --model sim-1 -q");
+    server.run(&desk, &words).expect(0);
+    let take = format!("results {} -o out.jsonl -q", process.trim());
+    server.run(&desk, &take).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(1));
+    let sent = recorder.take();
+    let picture = "data:image/png;base64,iVBORw0KGgpyZXN0";
+    assert!(sent.iter().any(|body| body.contains(picture)), "{sent:?}");
 }
 
 #[test]

@@ -128,6 +128,10 @@ impl StoreDatabase for MysqlStore {
         self.folder.clone()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn version(&self) -> Result<u64, Error> {
         self.read_version()
     }
