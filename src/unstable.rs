@@ -8,7 +8,11 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
+    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`], [`InsertGuard`], [`SqlValue`] |"
+)]
+#![cfg_attr(
+    feature = "mysql",
+    doc = "| [`MysqlTables`] | statements on other tables of a queue's database | [`TablesTransaction`] |"
 )]
 
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
@@ -22,9 +26,11 @@ pub use crate::llm::transport::{
 };
 #[cfg(feature = "queue")]
 pub use crate::queue::job::JobParts;
+#[cfg(feature = "mysql")]
+pub use crate::queue::store::mysql::{MysqlTables, TablesTransaction};
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
     BatchFill, BatchNo, BatchStore, ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob,
-    ConsumerLock, EnqueueStore, JobStore, MAX_CRASHES, ResultStore, SUSPECT_CRASHES, Settlement,
-    StoreDatabase, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
+    ConsumerLock, EnqueueStore, InsertGuard, JobStore, MAX_CRASHES, ResultStore, SUSPECT_CRASHES,
+    Settlement, SqlValue, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };

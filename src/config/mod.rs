@@ -6,7 +6,7 @@
 //! | know which settings there are | [`SettingKey`] |
 //! | see a value and where it comes from | [`Setting`], [`SettingSource`] |
 //! | know where `jobs.articles` finds the texts of articles | [`ArticleSource`] |
-//! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
+//! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue`; on a server that machines share `queue::MysqlConfig`, with the feature `mysql` |
 //! | notice that they have changed | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
 //! | see what work they come to | the module [`plan`](crate::plan) |
 //!
@@ -14,6 +14,8 @@
 
 pub(crate) mod articles;
 pub(crate) mod choices;
+#[cfg(test)]
+pub(crate) mod conformance;
 pub(crate) mod credential;
 pub(crate) mod key;
 pub(crate) mod settings;

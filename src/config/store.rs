@@ -117,6 +117,12 @@ mod tests {
     use crate::base::error::ErrorKind;
 
     #[test]
+    fn memory_keeps_the_rules_of_stores_of_settings() {
+        let store = std::sync::Arc::new(MemoryConfig::new());
+        super::super::conformance::check(&|| store.clone());
+    }
+
+    #[test]
     fn what_a_key_does_not_take_is_not_kept() {
         let store = MemoryConfig::new();
         for (key, value) in [

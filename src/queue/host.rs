@@ -13,7 +13,7 @@ use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
 use super::prompts;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{HealthFinding, JobLane, JobStore, JobSummary};
+use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -45,6 +45,8 @@ pub struct JobQueue {
     pub(super) clock: Arc<dyn Clock>,
     /// What is told of processes that jobs are added to.
     info: Option<Arc<ProcessInfo>>,
+    /// What must hold when jobs are added.
+    guard: Option<Arc<InsertGuard>>,
 }
 
 /// An iterator is written in groups of this many jobs,
@@ -127,6 +129,7 @@ impl JobQueue {
             store,
             clock: Arc::new(SystemClock),
             info: None,
+            guard: None,
         }
     }
 
@@ -155,6 +158,17 @@ impl JobQueue {
     pub fn described(&self, info: ProcessInfo) -> Self {
         Self {
             info: Some(Arc::new(info)),
+            ..self.clone()
+        }
+    }
+
+    /// The same queue for whoever adds jobs only as long as this holds, which is judged in the transaction that adds
+    /// them: for programs on several machines that carry out a request once. **Unstable**: it may change in any
+    /// release. Jobs for which it does not hold are refused with an error
+    /// [that says so](Error::with_claim_lost).
+    pub fn guarded(&self, guard: InsertGuard) -> Self {
+        Self {
+            guard: Some(Arc::new(guard)),
             ..self.clone()
         }
     }
@@ -192,8 +206,14 @@ impl JobQueue {
         }
         let info = self.info.as_deref();
         let now = self.clock.wall();
-        self.store
-            .insert_described(process, info, jobs, sealed, now)
+        match self.guard.as_deref() {
+            Some(guard) => self
+                .store
+                .insert_guarded(process, info, jobs, sealed, now, guard),
+            None => self
+                .store
+                .insert_described(process, info, jobs, sealed, now),
+        }
     }
 
     /// Adds jobs to a process, which begins to exist with its first ones; all of them in one

@@ -22,7 +22,7 @@
 //! | choose how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
 #![cfg_attr(
     feature = "mysql",
-    doc = "| have it on a server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`] |"
+    doc = "| have it on a server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`]; its settings: [`MysqlConfig`] |"
 )]
 //! | look at its health | [`HealthFinding`], [`Severity`] |
 //! | put the queue on a database of your own | [`unstable::JobStore`](crate::unstable::JobStore) |
@@ -73,7 +73,7 @@ pub use process_time::ProcessTime;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;
 #[cfg(feature = "mysql")]
-pub use store::mysql::{MysqlOptions, MysqlStore};
+pub use store::mysql::{MysqlConfig, MysqlOptions, MysqlStore};
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
 pub use tracker::ProcessTracker;

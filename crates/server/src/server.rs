@@ -272,7 +272,7 @@ impl Server {
             openai: batch_endpoint,
             waiters: Waiters::new(self.limits.connections),
             counted_until: Mutex::default(),
-            webhooks: Doorbell::new(&folder, self.private_webhooks),
+            webhooks: Doorbell::new(self.private_webhooks),
             guard: Guard::new(address, self.token.as_ref(), &self.hosts),
         });
         let batches = Progress::start(app.clone()).map_err(failed("batches".to_owned()))?;

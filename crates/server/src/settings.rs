@@ -9,11 +9,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::events::Events;
-use crate::records::{Change, Records};
+use crate::records::{Change, ELSEWHERE, Records};
 use crate::shapes::now;
-
-/// Who made a change that was not made here.
-const ELSEWHERE: &str = "command line or another program";
 
 /// Settings that may change while the server runs.
 pub(crate) struct LiveSettings {
@@ -168,7 +165,6 @@ impl Watched {
         events: &Events,
     ) -> Result<(), Error> {
         let stored = all_stored(self.watch.settings())?;
-        let logged = records.last_values()?;
         for key in SettingKey::all().iter().map(SettingKey::name) {
             let (before, after) = (self.stored.get(key), stored.get(key));
             if before == after {
@@ -182,10 +178,7 @@ impl Watched {
                 after: after.cloned(),
                 source: ours.map_or(ELSEWHERE, |(_, by)| by).to_owned(),
             };
-            // Another server of the folder may have logged it.
-            if ours.is_some() || logged.get(key) != Some(&change.after) {
-                records.add_change(&change)?;
-            }
+            records.add_change(&change, ours.is_some())?;
             events.publish("config", &change);
         }
         self.stored = stored;

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
 
-use super::{JobLane, JobSummary};
+use super::{InsertGuard, JobLane, JobSummary};
 
 /// What hosts enqueue and look at. A part of [`JobStore`](super::JobStore).
 pub trait EnqueueStore: Send + Sync {
@@ -37,6 +37,22 @@ pub trait EnqueueStore: Send + Sync {
         sealed: bool,
         now: Timestamp,
     ) -> Result<Vec<JobId>, Error>;
+
+    /// The same if a condition holds, within the same transaction: what the jobs are added for may pass to another
+    /// program meanwhile. Fails with an error [that says so](crate::Error::with_claim_lost) if it does not. Only stores that
+    /// hand out conditions know them.
+    fn insert_guarded(
+        &self,
+        _process: ProcessId,
+        _info: Option<&ProcessInfo>,
+        _jobs: Vec<Job>,
+        _sealed: bool,
+        _now: Timestamp,
+        _guard: &InsertGuard,
+    ) -> Result<Vec<JobId>, Error> {
+        let why = "this store knows no conditions of other stores";
+        Err(Error::new(ErrorKind::Invalid, why).with_storage())
+    }
 
     /// Makes all that was added claimable, which is decided at once and carried out in short
     /// transactions; what a death of the process leaves to do, [`maintain`](super::StoreDatabase::maintain) goes on with.

@@ -11,6 +11,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::job::Job;
+use crate::queue::store::InsertGuard;
 
 pub(super) struct Insert {
     pub process: ProcessId,
@@ -21,6 +22,12 @@ pub(super) struct Insert {
     pub jobs: Vec<Job>,
     pub sealed: bool,
     pub now: Timestamp,
+    /// What must hold for it.
+    #[cfg_attr(
+        not(feature = "mysql"),
+        expect(dead_code, reason = "only servers look")
+    )]
+    pub guard: Option<InsertGuard>,
 }
 
 pub(super) type Inserted = Result<Vec<JobId>, Error>;

@@ -9,6 +9,7 @@ mod counters;
 mod database;
 mod enqueue;
 mod group_commit;
+mod guard;
 mod health;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
@@ -23,6 +24,7 @@ pub use claims::{
 };
 pub use database::{StoreDatabase, WorkSignal};
 pub use enqueue::EnqueueStore;
+pub use guard::{InsertGuard, SqlValue};
 pub use health::{HealthFinding, Severity};
 pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 
@@ -37,7 +39,7 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// | part | methods |
 /// |---|---|
 /// | [`StoreDatabase`]: the store itself | [`location`](StoreDatabase::location), [`id`](StoreDatabase::id), [`folder`](StoreDatabase::folder), [`version`](StoreDatabase::version), [`on_work`](StoreDatabase::on_work), [`check`](StoreDatabase::check), [`maintain`](StoreDatabase::maintain) |
-/// | [`EnqueueStore`]: hosts enqueue, and look | [`insert`](EnqueueStore::insert), [`insert_described`](EnqueueStore::insert_described), [`seal`](EnqueueStore::seal), [`describe`](EnqueueStore::describe), [`process`](EnqueueStore::process), [`processes`](EnqueueStore::processes), [`changed_processes`](EnqueueStore::changed_processes), [`process_ids`](EnqueueStore::process_ids), [`newest_processes`](EnqueueStore::newest_processes), [`totals`](EnqueueStore::totals), [`job`](EnqueueStore::job), [`items`](EnqueueStore::items), [`lanes`](EnqueueStore::lanes), [`waiting_by_priority`](EnqueueStore::waiting_by_priority) |
+/// | [`EnqueueStore`]: hosts enqueue, and look | [`insert`](EnqueueStore::insert), [`insert_described`](EnqueueStore::insert_described), [`insert_guarded`](EnqueueStore::insert_guarded), [`seal`](EnqueueStore::seal), [`describe`](EnqueueStore::describe), [`process`](EnqueueStore::process), [`processes`](EnqueueStore::processes), [`changed_processes`](EnqueueStore::changed_processes), [`process_ids`](EnqueueStore::process_ids), [`newest_processes`](EnqueueStore::newest_processes), [`totals`](EnqueueStore::totals), [`job`](EnqueueStore::job), [`items`](EnqueueStore::items), [`lanes`](EnqueueStore::lanes), [`waiting_by_priority`](EnqueueStore::waiting_by_priority) |
 /// | [`ResultStore`]: hosts take results | [`peek`](ResultStore::peek), [`ack`](ResultStore::ack), [`lock_results`](ResultStore::lock_results) |
 /// | [`ResultStore`]: hosts decide | [`cancel`](ResultStore::cancel), [`cancel_jobs`](ResultStore::cancel_jobs), [`retry_failed`](ResultStore::retry_failed), [`delete`](ResultStore::delete) |
 /// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`pull_due_times`](ClaimStore::pull_due_times) |

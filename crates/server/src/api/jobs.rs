@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use batchwright::jobs::PayloadError;
 use batchwright::queue::{JobState, JobStatus, JobSummary, PRIORITIES};
-use batchwright::{Job, JobId, ProcessId};
+use batchwright::{Job, JobId, JobQueue, ProcessId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let Some(key) = sent.or_else(|| named.map(|_| once::any_key())) else {
         let job = job(app, new)?;
         let process = ProcessId::new();
-        let id = enqueue(app, process, false, job)?;
+        let id = enqueue(app, &app.queue, process, false, job)?;
         return Ok(once::created(&once::job_answer(id, process)));
     };
     let asked = Asked {
@@ -112,10 +112,17 @@ fn create_once(
             }
         }
     }
-    enqueue(app, held.process, is_named, job)
+    let queue = held.queue(&app.queue);
+    enqueue(app, &queue, held.process, is_named, job)
 }
 
-fn enqueue(app: &App, process: ProcessId, is_named: bool, job: Job) -> Result<JobId, Problem> {
+fn enqueue(
+    app: &App,
+    queue: &JobQueue,
+    process: ProcessId,
+    is_named: bool,
+    job: Job,
+) -> Result<JobId, Problem> {
     if is_named && let Some(known) = app.queue.process(process)? {
         if known.cancelled {
             let why = format!("process {process} was cancelled and takes no more jobs");
@@ -126,7 +133,7 @@ fn enqueue(app: &App, process: ProcessId, is_named: bool, job: Job) -> Result<Jo
             return Err(Problem::conflict(why).param("process_id"));
         }
     }
-    let ids = app.queue.enqueue(process, [job])?;
+    let ids = queue.enqueue(process, [job])?;
     app.observer.touch(process);
     let id = ids.first().copied();
     id.ok_or_else(|| Problem::new(500, "internal_error", "the job got no id"))

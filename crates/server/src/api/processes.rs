@@ -85,6 +85,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     match filled {
         Ok(total) => once::answered(&held, &once::process_answer(held.process, total)),
         Err(problem) => {
+            held.still_mine()?;
             app.queue.delete(held.process)?;
             held.forget()?;
             Err(problem)
@@ -99,8 +100,8 @@ fn fill(
     mut next: impl FnMut() -> Result<Option<batchwright::Job>, Problem>,
 ) -> Result<u64, Problem> {
     let jobs = std::iter::from_fn(|| next().transpose());
-    let added = app
-        .queue
+    let added = held
+        .queue(&app.queue)
         .described(info)
         .try_enqueue_iter(held.process, jobs);
     match added {

@@ -72,8 +72,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         has_output: false,
         has_errors: false,
     };
-    let database = app.records.lock();
-    let input = FileRecord::get(&database, &record.input_file)?;
+    let mut database = app.records.single();
+    let input = FileRecord::get(&mut database, &record.input_file)?;
     if input.is_none_or(|input| input.purpose != "batch") {
         let why = format!(
             "there is no file {} of the purpose batch",
@@ -81,8 +81,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         );
         return Err(Problem::invalid(why).param("input_file_id"));
     }
-    record.insert(&database)?;
-    drop(database);
+    record.insert(&mut database)?;
     app.openai.wake();
     Ok(Response::json(200, &described(app, &record)?))
 }
@@ -149,14 +148,13 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let limit = limit(call, DEFAULT, MOST)?;
     let after: Option<String> = call.query("after")?;
-    let database = app.records.lock();
+    let mut database = app.records.single();
     if let Some(after) = &after
-        && BatchRecord::get(&database, after)?.is_none()
+        && BatchRecord::get(&mut database, after)?.is_none()
     {
         return Err(no_such(after).param("after"));
     }
-    let found = BatchRecord::list(&database, after.as_deref(), limit + 1)?;
-    drop(database);
+    let found = BatchRecord::list(&mut database, after.as_deref(), limit + 1)?;
     let shown: Result<Vec<(Value, String)>, Problem> = found
         .into_iter()
         .map(|record| Ok((described(app, &record)?, record.id)))
@@ -172,22 +170,25 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
 /// `POST /v1/batches/{id}/cancel`: what waits is cancelled, what runs may end.
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let id = found(app, call)?.id;
-    let database = app.records.lock();
-    let mut record = BatchRecord::get(&database, &id)?.ok_or_else(|| no_such(&id))?;
-    let runs = record.state == BatchState::InProgress;
-    match record.state {
-        BatchState::Validating | BatchState::InProgress => {
-            record.state = BatchState::Cancelling;
-            record.cancelling_at = Some(now());
-            record.update(&database)?;
-        }
-        BatchState::Cancelling => {}
-        ended => {
-            let why = format!("Cannot cancel a batch with status '{}'.", ended.as_str());
-            return Err(Problem::conflict(why));
-        }
-    }
-    drop(database);
+    let mut runs = false;
+    let changed = app.records.transaction(|database| {
+        BatchRecord::change(database, &id, |record| {
+            runs = record.state == BatchState::InProgress;
+            match record.state {
+                BatchState::Validating | BatchState::InProgress => {
+                    record.state = BatchState::Cancelling;
+                    record.cancelling_at = Some(now());
+                    Ok(())
+                }
+                BatchState::Cancelling => Ok(()),
+                ended => {
+                    let why = format!("Cannot cancel a batch with status '{}'.", ended.as_str());
+                    Err(Problem::conflict(why))
+                }
+            }
+        })
+    })?;
+    let record = changed.ok_or_else(|| no_such(&id))?;
     if runs {
         // At once: another server may be the one that brings batches on, and each request that starts is paid for.
         app.queue.cancel(record.process)?;
@@ -198,7 +199,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 
 fn found(app: &App, call: &Call<'_>) -> Result<BatchRecord, Problem> {
     let id: String = call.param("batch_id")?;
-    BatchRecord::get(&app.records.lock(), &id)?.ok_or_else(|| no_such(&id))
+    BatchRecord::get(&mut app.records.single(), &id)?.ok_or_else(|| no_such(&id))
 }
 
 fn no_such(id: &str) -> Problem {

@@ -91,7 +91,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         created_at,
         expires_at: kept.map(|kept| created_at + kept),
     };
-    if let Err(error) = record.insert(&app.records.lock()) {
+    if let Err(error) = record.insert(&mut app.records.single()) {
         let _ = storage.remove(&record.id);
         return Err(error.into());
     }
@@ -137,9 +137,9 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         Some("asc") => true,
         Some(_) => return Err(Problem::invalid("order is asc or desc").param("order")),
     };
-    let database = app.records.lock();
+    let mut database = app.records.single();
     if let Some(after) = &after
-        && !FileRecord::is_known(&database, after)?
+        && !FileRecord::is_known(&mut database, after)?
     {
         return Err(no_such(after).param("after"));
     }
@@ -148,8 +148,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         after: after.as_deref(),
         ascending,
     };
-    let files = FileRecord::list(&database, &query, limit + 1)?;
-    drop(database);
+    let files = FileRecord::list(&mut database, &query, limit + 1)?;
     Ok(page(&files, limit, described, |file| &file.id))
 }
 
@@ -199,7 +198,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     // What is listed can be deleted again, what is not would lie there for good.
     app.openai.storage.remove(id)?;
-    FileRecord::delete(&app.records.lock(), id)?;
+    FileRecord::delete(&mut app.records.single(), id)?;
     app.openai.wake();
     let deleted = json!({"id": id, "object": "file", "deleted": true});
     Ok(Response::json(200, &deleted))
@@ -219,7 +218,7 @@ pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
 
 fn found(app: &App, call: &Call<'_>) -> Result<FileRecord, Problem> {
     let id: String = call.param("file_id")?;
-    FileRecord::get(&app.records.lock(), &id)?.ok_or_else(|| no_such(&id))
+    FileRecord::get(&mut app.records.single(), &id)?.ok_or_else(|| no_such(&id))
 }
 
 fn no_such(id: &str) -> Problem {

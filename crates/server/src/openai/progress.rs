@@ -3,7 +3,6 @@
 //! in a file.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::iter;
 use std::sync::Arc;
@@ -16,12 +15,14 @@ use log::{info, warn};
 
 use super::direct;
 use super::lines::{BadLine, Checked, Lines, check};
-use super::results::ResultFiles;
+use super::results::{ResultFiles, Written};
 use crate::app::App;
 use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
 
+/// What one server at a time does.
+const ROLE: &str = super::storage::ROLE;
 /// How often open batches are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often it is looked for what nobody waits for any more, and for files that need not be kept.
@@ -76,12 +77,8 @@ struct Rounds<'a> {
 
 impl Rounds<'_> {
     fn run(&mut self) {
-        // Two that append to the same files would spoil them.
-        let Some(_alone) = self.alone() else {
-            return;
-        };
         let mut tidy_at = Instant::now();
-        while !self.app.openai.is_stopped() {
+        while self.waits_to_be_alone() {
             let mut open = self.batches();
             if Instant::now() >= tidy_at {
                 let left = self.tidy();
@@ -96,13 +93,14 @@ impl Rounds<'_> {
         }
     }
 
-    /// Waits until no other server of this folder does the same; `None` once this one is to end.
-    fn alone(&self) -> Option<File> {
+    /// Waits until no other server does the same: two that append to the same files would spoil them. False once this
+    /// one is to end.
+    fn waits_to_be_alone(&self) -> bool {
         while !self.app.openai.is_stopped() {
-            match self.app.openai.storage.alone() {
-                Ok(Some(lock)) => return Some(lock),
-                Ok(None) => {}
-                Err(error) => warn!("batches wait, since their folder cannot be locked: {error}"),
+            match self.app.records.has_role(ROLE) {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => warn!("batches wait: {error}"),
             }
             // Callers wait at each server.
             if let Err(error) = self.settle_calls() {
@@ -110,7 +108,8 @@ impl Rounds<'_> {
             }
             self.app.openai.rest(AGAIN);
         }
-        None
+        self.app.records.leave_role(ROLE);
+        false
     }
 
     fn settle_calls(&self) -> Result<bool, Error> {
@@ -120,7 +119,7 @@ impl Rounds<'_> {
 
     /// Brings all of them on. True when there is something to look at again soon.
     fn batches(&mut self) -> bool {
-        let open = BatchRecord::open(&self.app.records.lock());
+        let open = BatchRecord::open(&mut self.app.records.single());
         let open = open.unwrap_or_else(|error| {
             warn!("batches cannot be read: {error}");
             Vec::new()
@@ -139,7 +138,7 @@ impl Rounds<'_> {
                     warn!("{} cannot go on yet: {problem}", batch.id);
                     self.failed.insert(batch.id.clone(), now + AGAIN);
                     let fault = fault("delayed", problem.to_string());
-                    let told = self.change(&batch.id, |batch| batch.faults = vec![fault]);
+                    let told = self.change(&batch.id, |batch| batch.faults = vec![fault.clone()]);
                     if let Err(error) = told {
                         warn!("{}: {error}", batch.id);
                     }
@@ -150,17 +149,15 @@ impl Rounds<'_> {
     }
 
     /// Changes a batch as it stands now: its maker may have cancelled it meanwhile.
-    fn change(
-        &self,
-        id: &str,
-        change: impl FnOnce(&mut BatchRecord),
-    ) -> Result<BatchRecord, Error> {
-        let database = self.app.records.lock();
+    fn change(&self, id: &str, change: impl Fn(&mut BatchRecord)) -> Result<BatchRecord, Error> {
+        let changed = self.app.records.transaction(|database| {
+            BatchRecord::change(database, id, |batch| {
+                change(batch);
+                Ok::<(), Error>(())
+            })
+        })?;
         let gone = || Error::new(ErrorKind::NotFound, format!("there is no batch {id}"));
-        let mut batch = BatchRecord::get(&database, id)?.ok_or_else(gone)?;
-        change(&mut batch);
-        batch.update(&database)?;
-        Ok(batch)
+        changed.ok_or_else(gone)
     }
 
     fn bring_on(&self, batch: &BatchRecord) -> Result<(), Problem> {
@@ -236,7 +233,7 @@ impl Rounds<'_> {
             })?;
             return Ok(());
         }
-        let input = FileRecord::get(&app.records.lock(), &batch.input_file)?;
+        let input = FileRecord::get(&mut app.records.single(), &batch.input_file)?;
         let Some(input) = input else {
             let why = format!("The file {} is not there any more.", batch.input_file);
             return self.fail(batch, vec![fault("file_not_found", why)]);
@@ -305,7 +302,7 @@ impl Rounds<'_> {
 
     /// Where a batch stands now.
     fn state(&self, batch: &BatchRecord) -> Result<Option<BatchState>, Error> {
-        let known = BatchRecord::get(&self.app.records.lock(), &batch.id)?;
+        let known = BatchRecord::get(&mut self.app.records.single(), &batch.id)?;
         Ok(known.map(|batch| batch.state))
     }
 
@@ -313,7 +310,7 @@ impl Rounds<'_> {
         let batch = self.change(&batch.id, |batch| {
             batch.in_progress_at = Some(now());
             batch.total = total;
-            batch.model = model.or(batch.model.take());
+            batch.model = model.clone().or(batch.model.take());
             batch.faults = Vec::new();
             if batch.state == BatchState::Validating {
                 batch.state = BatchState::InProgress;
@@ -330,7 +327,7 @@ impl Rounds<'_> {
         self.change(&batch.id, |batch| {
             batch.state = BatchState::Failed;
             batch.failed_at = Some(now());
-            batch.faults = faults;
+            batch.faults.clone_from(&faults);
         })?;
         Ok(())
     }
@@ -345,9 +342,9 @@ impl Rounds<'_> {
             }
             if let Some(JobCounts {
                 completed, failed, ..
-            }) = process.map(|process| process.counts)
+            }) = process.as_ref().map(|process| &process.counts)
             {
-                batch.ended = Some((completed, failed));
+                batch.ended = Some((*completed, *failed));
             }
         })?;
         let mut files = ResultFiles::resume(&app.openai.storage, &batch)?;
@@ -368,53 +365,35 @@ impl Rounds<'_> {
         let written = files.end()?;
         let created_at = now();
         let kept = batch.output_kept.unwrap_or(super::files::KEPT_SECONDS);
-        let database = app.records.lock();
-        let failed =
-            |error: rusqlite::Error| Problem::from(crate::records::failed("batches", &error));
-        let transaction = database.unchecked_transaction().map_err(failed)?;
-        // Whatever was asked since then comes too late.
-        let gone = || Problem::not_found(format!("there is no batch {}", batch.id));
-        let mut batch = BatchRecord::get(&transaction, &batch.id)?.ok_or_else(gone)?;
-        for (id, bytes, what) in [
-            (&batch.output_file, written.output_bytes, "output"),
-            (&batch.error_file, written.error_bytes, "error"),
-        ] {
-            if bytes > 0 {
-                let file = FileRecord {
-                    id: id.clone(),
-                    purpose: "batch_output".to_owned(),
-                    filename: format!("{}_{what}.jsonl", batch.id),
-                    bytes,
-                    created_at,
-                    expires_at: Some(created_at + kept),
-                };
-                file.insert(&transaction)?;
-            }
-        }
-        batch.has_output = written.output_bytes > 0;
-        batch.has_errors = written.error_bytes > 0;
-        batch.totals = Some(written.totals);
-        batch.faults = Vec::new();
-        if written.lines < batch.total {
-            let why = format!(
-                "{} of {} results were deleted or taken from the queue by somebody else.",
-                batch.total - written.lines,
-                batch.total
-            );
-            batch.faults = vec![fault("results_missing", why)];
-            batch.state = BatchState::Failed;
-            batch.failed_at = Some(created_at);
-        } else if batch.cancelling_at.is_some() {
-            batch.state = BatchState::Cancelled;
-            batch.cancelled_at = Some(created_at);
-        } else if batch.expired_at.is_some() {
-            batch.state = BatchState::Expired;
-        } else {
-            batch.state = BatchState::Completed;
-            batch.completed_at = Some(created_at);
-        }
-        batch.update(&transaction)?;
-        transaction.commit().map_err(failed)?;
+        let ended = app.records.transaction(|database| {
+            // Whatever was asked since then comes too late.
+            BatchRecord::change(database, &batch.id, |batch| {
+                ended(batch, &written, created_at);
+                Ok::<(), Error>(())
+            })?
+            .map(|batch| {
+                for (id, bytes, what) in [
+                    (&batch.output_file, written.output_bytes, "output"),
+                    (&batch.error_file, written.error_bytes, "error"),
+                ] {
+                    if bytes > 0 {
+                        let file = FileRecord {
+                            id: id.clone(),
+                            purpose: "batch_output".to_owned(),
+                            filename: format!("{}_{what}.jsonl", batch.id),
+                            bytes,
+                            created_at,
+                            expires_at: Some(created_at + kept),
+                        };
+                        file.insert(database)?;
+                    }
+                }
+                Ok::<BatchRecord, Error>(batch)
+            })
+            .transpose()
+        })?;
+        let batch =
+            ended.ok_or_else(|| Problem::not_found(format!("there is no batch {}", batch.id)))?;
         info!("{} is {}", batch.id, batch.state.as_str());
         Ok(())
     }
@@ -425,14 +404,14 @@ impl Rounds<'_> {
         let tidied = || -> Result<bool, Problem> {
             let app = self.app;
             let left = self.settle_calls()?;
-            let expired = FileRecord::expired(&app.records.lock(), now())?;
+            let expired = FileRecord::expired(&mut app.records.single(), now())?;
             for file in &expired {
                 if app.reads(&file.id)? {
                     continue;
                 }
                 // What is listed can be deleted again, what is not would lie there for good.
                 app.openai.storage.remove(&file.id)?;
-                FileRecord::delete(&app.records.lock(), &file.id)?;
+                FileRecord::delete(&mut app.records.single(), &file.id)?;
             }
             Ok(left)
         };
@@ -440,6 +419,32 @@ impl Rounds<'_> {
             warn!("what nobody needs any more stays for now: {problem}");
             false
         })
+    }
+}
+
+/// What a batch is once all its results are in files.
+fn ended(batch: &mut BatchRecord, written: &Written, at: u64) {
+    batch.has_output = written.output_bytes > 0;
+    batch.has_errors = written.error_bytes > 0;
+    batch.totals = Some(written.totals);
+    batch.faults = Vec::new();
+    if written.lines < batch.total {
+        let why = format!(
+            "{} of {} results were deleted or taken from the queue by somebody else.",
+            batch.total - written.lines,
+            batch.total
+        );
+        batch.faults = vec![fault("results_missing", why)];
+        batch.state = BatchState::Failed;
+        batch.failed_at = Some(at);
+    } else if batch.cancelling_at.is_some() {
+        batch.state = BatchState::Cancelled;
+        batch.cancelled_at = Some(at);
+    } else if batch.expired_at.is_some() {
+        batch.state = BatchState::Expired;
+    } else {
+        batch.state = BatchState::Completed;
+        batch.completed_at = Some(at);
     }
 }
 

@@ -19,7 +19,9 @@ pub(crate) struct Storage {
 
 /// What a file is called until all of it is there.
 const PARTIAL: &str = ".part";
-/// Whoever has it writes results.
+/// What whoever writes results has: a lock in the data folder.
+pub(super) const ROLE: &str = "files/.lock";
+/// The same within the folder of the files.
 const LOCK: &str = ".lock";
 
 impl Storage {
@@ -51,14 +53,6 @@ impl Storage {
             most,
             used: Mutex::new(used),
         })
-    }
-
-    /// A lock that one server of this folder has at a time; `None` while another one has it.
-    ///
-    /// # Errors
-    /// When the system cannot lock.
-    pub fn alone(&self) -> io::Result<Option<File>> {
-        private::lock(&self.folder.join(LOCK))
     }
 
     /// Where a file lies. Ids are made here, never by clients.

@@ -1,12 +1,12 @@
 //! Batches of the Batch endpoint: what their makers said of them, and how far they have come. Where their requests
 //! stand is known to the queue alone, until they are finished.
 
-use batchwright::{Error, ProcessId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use batchwright::{Error, ErrorKind, ProcessId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Records, failed};
+use super::Records;
+use super::database::{Row, Statements, by};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS batches (
@@ -107,75 +107,76 @@ pub(crate) struct BatchRecord {
 }
 
 impl BatchRecord {
-    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let record: String = row.get(1)?;
-        let mut record: Self = serde_json::from_str(&record).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, error.into())
+    fn of(mut row: Row) -> Result<Self, Error> {
+        let record: Self = serde_json::from_str(&row.text(1)?).map_err(|error| {
+            let why = format!("a batch is damaged: {error}");
+            Error::new(ErrorKind::Malformed, why).with_storage()
         })?;
-        record.id = row.get(0)?;
-        Ok(record)
+        let id = row.text(0)?;
+        Ok(Self { id, ..record })
     }
 
     fn written(&self) -> String {
         serde_json::to_string(self).expect("a batch has a form in JSON")
     }
 
-    pub fn insert(&self, database: &Connection) -> Result<(), Error> {
-        let sql = "INSERT INTO batches (id, state, record) VALUES (?, ?, ?)";
-        let row = params![self.id, self.state.as_str(), self.written()];
-        let inserted = database.execute(sql, row);
-        inserted
-            .map(drop)
-            .map_err(|error| failed("batches", &error))
+    pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
+        let sql = "REPLACE INTO #batches (id, state, record) VALUES (?, ?, ?)";
+        let by = by![&*self.id, self.state.as_str(), self.written()];
+        database.run(sql, by).map(drop)
     }
 
     /// Writes what has changed.
-    pub fn update(&self, database: &Connection) -> Result<(), Error> {
-        let sql = "UPDATE batches SET state = ?2, record = ?3 WHERE id = ?1";
-        let row = params![self.id, self.state.as_str(), self.written()];
-        let updated = database.execute(sql, row);
-        updated.map(drop).map_err(|error| failed("batches", &error))
+    fn update(&self, database: &mut dyn Statements) -> Result<(), Error> {
+        let sql = "UPDATE #batches SET state = ?, record = ? WHERE id = ?";
+        let by = by![self.state.as_str(), self.written(), &*self.id];
+        database.run(sql, by).map(drop)
     }
 
-    pub fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
-        let sql = "SELECT id, record FROM batches WHERE id = ?";
-        database
-            .query_row(sql, [id], Self::of)
-            .optional()
-            .map_err(|error| failed("batches", &error))
+    /// Changes a batch as it stands now, in a transaction; nothing if `change` fails. `None` where there is none.
+    pub fn change<E: From<Error>>(
+        database: &mut dyn Statements,
+        id: &str,
+        change: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<Option<Self>, E> {
+        let found = database.rows_to_change(SELECT, by![id])?.into_iter().next();
+        let Some(mut batch) = found.map(Self::of).transpose()? else {
+            return Ok(None);
+        };
+        change(&mut batch)?;
+        batch.update(database)?;
+        Ok(Some(batch))
+    }
+
+    pub fn get(database: &mut dyn Statements, id: &str) -> Result<Option<Self>, Error> {
+        database.first(SELECT, by![id])?.map(Self::of).transpose()
     }
 
     /// Up to `most` batches behind `after`, newest first.
     pub fn list(
-        database: &Connection,
+        database: &mut dyn Statements,
         after: Option<&str>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, record FROM batches
-                   WHERE ?1 IS NULL OR number < (SELECT number FROM batches WHERE id = ?1)
-                   ORDER BY number DESC LIMIT ?2";
-        let listed = || -> rusqlite::Result<Vec<Self>> {
-            let mut statement = database.prepare(sql)?;
-            let most = i64::try_from(most).unwrap_or(i64::MAX);
-            statement
-                .query_map(params![after, most], Self::of)?
-                .collect()
-        };
-        listed().map_err(|error| failed("batches", &error))
+        let sql = "SELECT id, record FROM #batches
+                   WHERE ? IS NULL OR number < (SELECT number FROM #batches WHERE id = ?)
+                   ORDER BY number DESC LIMIT ?";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = database.rows(sql, by![after, after, most])?;
+        rows.into_iter().map(Self::of).collect()
     }
 
     /// Those that something is still to be done for, oldest first.
-    pub fn open(database: &Connection) -> Result<Vec<Self>, Error> {
-        let sql = "SELECT id, record FROM batches
+    pub fn open(database: &mut dyn Statements) -> Result<Vec<Self>, Error> {
+        let sql = "SELECT id, record FROM #batches
                    WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')
                    ORDER BY number";
-        let listed = || -> rusqlite::Result<Vec<Self>> {
-            let mut statement = database.prepare(sql)?;
-            statement.query_map([], Self::of)?.collect()
-        };
-        listed().map_err(|error| failed("batches", &error))
+        let rows = database.rows(sql, &[])?;
+        rows.into_iter().map(Self::of).collect()
     }
 }
+
+const SELECT: &str = "SELECT id, record FROM #batches WHERE id = ?";
 
 /// Processes whose caller waits at a connection: what is left of them after a crash belongs to nobody.
 pub(crate) struct DirectCalls;
@@ -183,29 +184,29 @@ pub(crate) struct DirectCalls;
 impl DirectCalls {
     /// Notes a process whose caller waits at this server.
     pub fn insert(records: &Records, process: ProcessId) -> Result<(), Error> {
-        records.execute(
-            "INSERT OR REPLACE INTO direct_calls (process, owner) VALUES (?, ?)",
-            params![process.to_string(), records.owner.name],
-        )
+        let sql = "REPLACE INTO #direct_calls (process, owner) VALUES (?, ?)";
+        let by = by![process.to_string(), records.name()];
+        records.single().run(sql, by).map(drop)
     }
 
     pub fn delete(records: &Records, process: ProcessId) -> Result<(), Error> {
-        let sql = "DELETE FROM direct_calls WHERE process = ?";
-        records.execute(sql, [process.to_string()])
+        let sql = "DELETE FROM #direct_calls WHERE process = ?";
+        records
+            .single()
+            .run(sql, by![process.to_string()])
+            .map(drop)
     }
 
     /// Those of this server, and of servers that have died; others look after their own.
     pub fn ours(records: &Records) -> Result<Vec<ProcessId>, Error> {
-        let listed = || -> rusqlite::Result<Vec<(String, String)>> {
-            let database = records.lock();
-            let mut statement = database.prepare("SELECT process, owner FROM direct_calls")?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect()
-        };
-        let listed = listed().map_err(|error| failed("direct calls", &error))?;
-        let ours = listed
-            .iter()
-            .filter(|(_, owner)| *owner == records.owner.name || records.owner.is_dead(owner));
-        ours.map(|(process, _)| process.parse()).collect()
+        let sql = "SELECT process, owner FROM #direct_calls";
+        let mut ours = Vec::new();
+        for mut row in records.single().rows(sql, &[])? {
+            let owner = row.text(1)?;
+            if owner == records.name() || records.database.is_dead(&owner)? {
+                ours.push(row.text(0)?.parse()?);
+            }
+        }
+        Ok(ours)
     }
 }

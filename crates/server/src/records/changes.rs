@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use batchwright::Error;
 use batchwright::progress::Timestamp;
-use rusqlite::params;
 use serde::Serialize;
 
-use super::{Records, failed};
+use super::Records;
+use super::database::{Row, Statements, by};
 use crate::shapes::time;
 
 pub(super) const TABLE: &str = "
@@ -20,6 +20,9 @@ CREATE TABLE IF NOT EXISTS changes (
   source TEXT NOT NULL
 );
 ";
+
+/// Who made a change that no server made.
+pub(crate) const ELSEWHERE: &str = "command line or another program";
 
 /// The oldest go when there are more.
 const MOST: i64 = 10_000;
@@ -36,54 +39,71 @@ pub(crate) struct Change {
 }
 
 impl Records {
-    pub fn add_change(&self, change: &Change) -> Result<(), Error> {
-        self.execute(
-            "INSERT INTO changes (at, key, before, after, source) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![
-                change.at.0,
-                change.key,
-                change.before,
-                change.after,
-                change.source
-            ],
-        )?;
-        self.execute(
-            "DELETE FROM changes WHERE no <= (SELECT max(no) FROM changes) - ?1",
-            [MOST],
-        )
+    /// Logs a change, unless another server has logged the same.
+    pub fn add_change(&self, change: &Change, is_ours: bool) -> Result<(), Error> {
+        self.database.transaction_alone("changes", |database| {
+            let last = database.first(
+                "SELECT no, after, source FROM #changes WHERE `key` = ? ORDER BY no DESC LIMIT 1",
+                by![&*change.key],
+            )?;
+            if let Some(mut last) = last
+                && last.optional_text(1)? == change.after
+            {
+                let no = last.int(0)?;
+                if !is_ours {
+                    return Ok(());
+                }
+                if last.text(2)? == ELSEWHERE {
+                    // It has seen the change before this server could say whose it is.
+                    let by = by![&*change.source, no];
+                    database.run("UPDATE #changes SET source = ? WHERE no = ?", by)?;
+                    return Ok(());
+                }
+            }
+            database.run(
+                "INSERT INTO #changes (at, `key`, `before`, after, source) VALUES (?, ?, ?, ?, ?)",
+                by![
+                    change.at.0,
+                    &*change.key,
+                    change.before.as_deref(),
+                    change.after.as_deref(),
+                    &*change.source
+                ],
+            )?;
+            database.run(
+                "DELETE FROM #changes
+                 WHERE no <= (SELECT no FROM (SELECT max(no) AS no FROM #changes) AS last) - ?",
+                by![MOST],
+            )?;
+            Ok(())
+        })
     }
 
     /// The last ones, newest first.
     pub fn changes(&self, most: usize) -> Result<Vec<Change>, Error> {
-        let database = self.lock();
-        let read = database
-            .prepare_cached(
-                "SELECT at, key, before, after, source FROM changes ORDER BY no DESC LIMIT ?1",
-            )
-            .and_then(|mut read| {
-                let rows = read.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
-                    Ok(Change {
-                        at: Timestamp(row.get(0)?),
-                        key: row.get(1)?,
-                        before: row.get(2)?,
-                        after: row.get(3)?,
-                        source: row.get(4)?,
-                    })
-                })?;
-                rows.collect()
-            });
-        read.map_err(|error| failed("server.db", &error))
+        let rows = self.single().rows(
+            "SELECT at, `key`, `before`, after, source FROM #changes ORDER BY no DESC LIMIT ?",
+            by![i64::try_from(most).unwrap_or(i64::MAX)],
+        )?;
+        let change = |mut row: Row| {
+            Ok(Change {
+                at: Timestamp(row.int(0)?),
+                key: row.text(1)?,
+                before: row.optional_text(2)?,
+                after: row.optional_text(3)?,
+                source: row.text(4)?,
+            })
+        };
+        rows.into_iter().map(change).collect()
     }
 
     /// What the last change of each key left.
     pub fn last_values(&self) -> Result<BTreeMap<String, Option<String>>, Error> {
-        let database = self.lock();
-        let read = database
-            .prepare("SELECT key, after, max(no) FROM changes GROUP BY key")
-            .and_then(|mut read| {
-                let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                rows.collect()
-            });
-        read.map_err(|error| failed("server.db", &error))
+        let rows = self.single().rows(
+            "SELECT `key`, after FROM #changes WHERE no IN (SELECT max(no) FROM #changes GROUP BY `key`)",
+            &[],
+        )?;
+        let pair = |mut row: Row| Ok((row.text(0)?, row.optional_text(1)?));
+        rows.into_iter().map(pair).collect()
     }
 }

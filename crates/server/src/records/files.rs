@@ -3,9 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use batchwright::{Error, ProcessId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::failed;
+use super::database::{Row, Statements, by};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS files (
@@ -67,65 +66,54 @@ fn unsigned(number: i64) -> u64 {
 }
 
 impl FileRecord {
-    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn of(mut row: Row) -> Result<Self, Error> {
         Ok(Self {
-            id: row.get(0)?,
-            purpose: row.get(1)?,
-            filename: row.get(2)?,
-            bytes: unsigned(row.get(3)?),
-            created_at: unsigned(row.get(4)?),
-            expires_at: row.get::<_, Option<i64>>(5)?.map(unsigned),
+            id: row.text(0)?,
+            purpose: row.text(1)?,
+            filename: row.text(2)?,
+            bytes: unsigned(row.int(3)?),
+            created_at: unsigned(row.int(4)?),
+            expires_at: row.optional_int(5)?.map(unsigned),
         })
     }
 
-    pub fn insert(&self, database: &Connection) -> Result<(), Error> {
-        let sql =
-            "INSERT OR REPLACE INTO files (id, purpose, filename, bytes, created_at, expires_at)
-                   VALUES (?, ?, ?, ?, ?, ?)";
-        let row = params![
-            self.id,
-            self.purpose,
-            self.filename,
+    pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
+        let sql = format!("REPLACE INTO #files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)");
+        let by = by![
+            &*self.id,
+            &*self.purpose,
+            &*self.filename,
             signed(self.bytes),
             signed(self.created_at),
             self.expires_at.map(signed)
         ];
-        let inserted = database.execute(sql, row);
-        inserted.map(drop).map_err(|error| failed("files", &error))
+        database.run(&sql, by).map(drop)
     }
 
-    pub fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ? AND deleted_at IS NULL");
-        database
-            .query_row(&sql, [id], Self::of)
-            .optional()
-            .map_err(|error| failed("files", &error))
+    pub fn get(database: &mut dyn Statements, id: &str) -> Result<Option<Self>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM #files WHERE id = ? AND deleted_at IS NULL");
+        database.first(&sql, by![id])?.map(Self::of).transpose()
     }
 
     /// True also of a file that was there a while ago.
-    pub fn is_known(database: &Connection, id: &str) -> Result<bool, Error> {
-        database
-            .query_row("SELECT 1 FROM files WHERE id = ?", [id], |_| Ok(()))
-            .optional()
-            .map(|found| found.is_some())
-            .map_err(|error| failed("files", &error))
+    pub fn is_known(database: &mut dyn Statements, id: &str) -> Result<bool, Error> {
+        let found = database.first("SELECT 1 FROM #files WHERE id = ?", by![id])?;
+        Ok(found.is_some())
     }
 
     /// Takes it off the lists.
-    pub fn delete(database: &Connection, id: &str) -> Result<(), Error> {
-        let deleted = || {
-            let now = now();
-            let sql = "UPDATE files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
-            database.execute(sql, params![signed(now), id])?;
-            let sql = "DELETE FROM files WHERE deleted_at <= ?";
-            database.execute(sql, [signed(now.saturating_sub(KNOWN_SECONDS))])
-        };
-        deleted().map(drop).map_err(|error| failed("files", &error))
+    pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
+        let now = now();
+        let sql = "UPDATE #files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
+        database.run(sql, by![signed(now), id])?;
+        let sql = "DELETE FROM #files WHERE deleted_at <= ?";
+        let before = signed(now.saturating_sub(KNOWN_SECONDS));
+        database.run(sql, by![before]).map(drop)
     }
 
     /// Up to `most` files.
     pub fn list(
-        database: &Connection,
+        database: &mut dyn Statements,
         query: &FileQuery<'_>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
@@ -134,32 +122,24 @@ impl FileRecord {
             false => ("<", "DESC"),
         };
         let sql = format!(
-            "SELECT {COLUMNS} FROM files
+            "SELECT {COLUMNS} FROM #files
              WHERE deleted_at IS NULL
-               AND (?1 IS NULL OR purpose = ?1)
-               AND (?2 IS NULL OR number {than} (SELECT number FROM files WHERE id = ?2))
-             ORDER BY number {order} LIMIT ?3"
+               AND (? IS NULL OR purpose = ?)
+               AND (? IS NULL OR number {than} (SELECT number FROM #files WHERE id = ?))
+             ORDER BY number {order} LIMIT ?"
         );
-        let listed = || -> rusqlite::Result<Vec<Self>> {
-            let mut statement = database.prepare(&sql)?;
-            let rows = statement.query_map(
-                params![query.purpose, query.after, signed(most as u64)],
-                Self::of,
-            )?;
-            rows.collect()
-        };
-        listed().map_err(|error| failed("files", &error))
+        let (purpose, after) = (query.purpose, query.after);
+        let by = by![purpose, purpose, after, after, signed(most as u64)];
+        let rows = database.rows(&sql, by)?;
+        rows.into_iter().map(Self::of).collect()
     }
 
     /// Those that need not be kept any more.
-    pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
+    pub fn expired(database: &mut dyn Statements, now: u64) -> Result<Vec<Self>, Error> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
+            "SELECT {COLUMNS} FROM #files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
         );
-        let listed = || -> rusqlite::Result<Vec<Self>> {
-            let mut statement = database.prepare(&sql)?;
-            statement.query_map([signed(now)], Self::of)?.collect()
-        };
-        listed().map_err(|error| failed("files", &error))
+        let rows = database.rows(&sql, by![signed(now)])?;
+        rows.into_iter().map(Self::of).collect()
     }
 }

@@ -4,17 +4,15 @@
 //! The id of the process is chosen and written down before anything is enqueued. So after a death there is one place
 //! to look whether it had come to that.
 
-use std::fs::{File, TryLockError};
-use std::io;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Timestamp;
-use batchwright::{Error, ErrorKind, ProcessId};
-use rusqlite::{OptionalExtension, Params, params};
+use batchwright::unstable::SqlValue;
+use batchwright::{Error, ErrorKind, JobQueue, ProcessId};
 use sha2::{Digest, Sha256};
 
-use super::{Records, failed};
+use super::Records;
+use super::database::{Statements, by};
 
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS keys (
@@ -34,6 +32,8 @@ CREATE INDEX IF NOT EXISTS keys_by_age ON keys (created_at);
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long another request with the same key is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is looked at, at least.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
 pub(crate) type Hash = [u8; 32];
 
@@ -83,37 +83,52 @@ pub(crate) struct HeldKey<'r> {
 impl HeldKey<'_> {
     /// Notes what the request was, before what it asks for is done for good.
     pub fn note_request(&self, request: Hash) -> Result<(), Error> {
-        self.update(
-            "UPDATE keys SET request = ?2 WHERE key = ?1 AND owner = ?3",
-            params![&self.key[..], &request[..], self.records.owner.name],
+        self.records.update_own(
+            "UPDATE #keys SET request = ? WHERE `key` = ? AND owner = ?",
+            by![&request[..], &self.key[..], self.records.name()],
+        )
+    }
+
+    /// The queue for the jobs of the request: those of a server that has lost the key are refused.
+    pub fn queue(&self, queue: &JobQueue) -> JobQueue {
+        let guard = self.records.database.guard(
+            "UPDATE #keys SET owner = owner WHERE `key` = ? AND owner = ? AND answer IS NULL",
+            by![&self.key[..], self.records.name()],
+        );
+        match guard {
+            Some(guard) => queue.guarded(guard),
+            None => queue.clone(),
+        }
+    }
+
+    /// # Errors
+    /// When the key is another server's by now: what that has made is its own.
+    pub fn still_mine(&self) -> Result<(), Error> {
+        self.records.update_own(
+            "UPDATE #keys SET owner = owner WHERE `key` = ? AND owner = ?",
+            by![&self.key[..], self.records.name()],
         )
     }
 
     /// Notes what is answered.
     pub fn note_answer(&self, answer: &str) -> Result<(), Error> {
-        self.update(
-            "UPDATE keys SET answer = ?2 WHERE key = ?1 AND owner = ?3",
-            params![&self.key[..], answer, self.records.owner.name],
+        self.records.update_own(
+            "UPDATE #keys SET answer = ? WHERE `key` = ? AND owner = ?",
+            by![answer, &self.key[..], self.records.name()],
         )
     }
 
     /// Nothing came of it: the next request with this key is a first one.
     pub fn forget(&self) -> Result<(), Error> {
-        self.update(
-            "DELETE FROM keys WHERE key = ?1 AND owner = ?2",
-            params![&self.key[..], self.records.owner.name],
+        self.records.update_own(
+            "DELETE FROM #keys WHERE `key` = ? AND owner = ?",
+            by![&self.key[..], self.records.name()],
         )
     }
 
     /// A hash for a job that has none of its own, by which it is known as that of this key.
     pub fn mark(&self) -> String {
         self.key.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// # Errors
-    /// When the key is another server's by now.
-    fn update(&self, sql: &str, params: impl Params) -> Result<(), Error> {
-        self.records.update_own(sql, params)
     }
 }
 
@@ -146,6 +161,7 @@ impl Records {
         let deadline = Instant::now() + PATIENCE;
         self.hold(key, deadline)?;
         let process = asked.process.unwrap_or_else(ProcessId::new);
+        let mut pause = Duration::from_millis(20);
         let mut held = HeldKey {
             records: self,
             key,
@@ -156,16 +172,16 @@ impl Records {
         };
         loop {
             self.forget_old_keys(now)?;
-            let added = self.changed(
-                "INSERT INTO keys (key, request, process, chosen, many, owner, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
-                params![
+            let added = self.single().run(
+                "INSERT OR IGNORE INTO #keys (`key`, request, process, chosen, many, owner, created_at)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+                by![
                     &key[..],
                     hash,
                     &process.bytes()[..],
                     asked.process.is_none(),
                     asked.many,
-                    self.owner.name,
+                    self.name(),
                     now.0
                 ],
             )?;
@@ -178,7 +194,7 @@ impl Records {
             if let Some(answer) = known.answer {
                 return Ok(Claim::Answered(known.request, answer));
             }
-            if known.owner == self.owner.name || self.owner.is_dead(&known.owner) {
+            if known.owner == self.name() || self.database.is_dead(&known.owner)? {
                 let one = Abandoned {
                     key,
                     owner: known.owner,
@@ -196,45 +212,37 @@ impl Records {
             if Instant::now() > deadline {
                 return Err(busy());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     /// The requests that servers which have died had begun and not answered, with a process of the server's choice.
     pub fn abandoned(&self) -> Result<Vec<Abandoned>, Error> {
-        let rows: Vec<(Vec<u8>, Vec<u8>, bool, String)> = {
-            let database = self.lock();
-            let mut read = database
-                .prepare(
-                    "SELECT key, process, many, owner FROM keys WHERE answer IS NULL AND chosen",
-                )
-                .map_err(|error| failed("server.db", &error))?;
-            let rows = read.query_map([], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            });
-            rows.and_then(Iterator::collect)
-                .map_err(|error| failed("server.db", &error))?
-        };
-        let dead = rows
-            .into_iter()
-            .filter(|(_, _, _, owner)| self.owner.is_dead(owner));
-        Ok(dead
-            .filter_map(|(key, process, many, owner)| {
-                Some(Abandoned {
-                    key: key.try_into().ok()?,
+        let rows = self.single().rows(
+            "SELECT `key`, process, many, owner FROM #keys WHERE answer IS NULL AND chosen <> 0",
+            &[],
+        )?;
+        let mut abandoned = Vec::new();
+        for mut row in rows {
+            let owner = row.text(3)?;
+            if self.database.is_dead(&owner)? {
+                abandoned.push(Abandoned {
+                    key: row.bytes(0)?,
                     owner,
-                    process: ProcessId::from_bytes(process.try_into().ok()?),
-                    many,
-                })
-            })
-            .collect())
+                    process: ProcessId::from_bytes(row.bytes(1)?),
+                    many: row.int(2)? != 0,
+                });
+            }
+        }
+        Ok(abandoned)
     }
 
     /// Makes this server the one to decide about it. False when another one was first.
     pub fn take_over(&self, one: &Abandoned) -> Result<bool, Error> {
-        let taken = self.changed(
-            "UPDATE keys SET owner = ?3 WHERE key = ?1 AND owner = ?2 AND answer IS NULL",
-            params![&one.key[..], one.owner, self.owner.name],
+        let taken = self.single().run(
+            "UPDATE #keys SET owner = ? WHERE `key` = ? AND owner = ? AND answer IS NULL",
+            by![self.name(), &one.key[..], &*one.owner],
         )?;
         Ok(taken == 1)
     }
@@ -244,12 +252,12 @@ impl Records {
         let key = &one.key[..];
         match answer {
             Some(answer) => self.update_own(
-                "UPDATE keys SET answer = ?2 WHERE key = ?1 AND owner = ?3 AND answer IS NULL",
-                params![key, answer, self.owner.name],
+                "UPDATE #keys SET answer = ? WHERE `key` = ? AND owner = ? AND answer IS NULL",
+                by![answer, key, self.name()],
             ),
             None => self.update_own(
-                "DELETE FROM keys WHERE key = ?1 AND owner = ?2 AND answer IS NULL",
-                params![key, self.owner.name],
+                "DELETE FROM #keys WHERE `key` = ? AND owner = ? AND answer IS NULL",
+                by![key, self.name()],
             ),
         }
     }
@@ -258,8 +266,8 @@ impl Records {
     ///
     /// # Errors
     /// Of kind [`ErrorKind::Transient`] when it is another server's by now.
-    fn update_own(&self, sql: &str, params: impl Params) -> Result<(), Error> {
-        match self.changed(sql, params)? {
+    fn update_own(&self, sql: &str, by: &[SqlValue]) -> Result<(), Error> {
+        match self.single().run(sql, by)? {
             0 => Err(busy()),
             _ => Ok(()),
         }
@@ -267,11 +275,8 @@ impl Records {
 
     /// Whether this is the answer to another key.
     pub fn is_answer(&self, answer: &str) -> Result<bool, Error> {
-        let database = self.lock();
-        let found = database
-            .prepare_cached("SELECT 1 FROM keys WHERE answer = ?1")
-            .and_then(|mut find| find.exists([answer]));
-        found.map_err(|error| failed("server.db", &error))
+        let find = "SELECT 1 FROM #keys WHERE answer = ? LIMIT 1";
+        Ok(self.single().first(find, by![answer])?.is_some())
     }
 
     /// Keeps other threads from this key until it is released.
@@ -291,25 +296,21 @@ impl Records {
     }
 
     fn known(&self, key: &Hash) -> Result<Option<Known>, Error> {
-        let database = self.lock();
-        let known = database
-            .prepare_cached(
-                "SELECT request, process, owner, answer, created_at FROM keys WHERE key = ?1",
-            )
-            .and_then(|mut find| {
-                let read = find.query_row([&key[..]], |row| {
-                    let (request, process): (Option<Vec<u8>>, Vec<u8>) = (row.get(0)?, row.get(1)?);
-                    Ok(Known {
-                        request: request.and_then(|hash| hash.try_into().ok()),
-                        process: ProcessId::from_bytes(process.try_into().unwrap_or_default()),
-                        owner: row.get(2)?,
-                        answer: row.get(3)?,
-                        since: Timestamp(row.get(4)?),
-                    })
-                });
-                read.optional()
-            });
-        known.map_err(|error| failed("server.db", &error))
+        let found = self.single().first(
+            "SELECT request, process, owner, answer, created_at FROM #keys WHERE `key` = ?",
+            by![&key[..]],
+        )?;
+        let read = |mut row: super::database::Row| {
+            let request = row.optional_bytes(0)?;
+            Ok(Known {
+                request: request.and_then(|hash| hash.try_into().ok()),
+                process: ProcessId::from_bytes(row.bytes(1)?),
+                owner: row.text(2)?,
+                answer: row.optional_text(3)?,
+                since: Timestamp(row.int(4)?),
+            })
+        };
+        found.map(read).transpose()
     }
 
     /// At most once a minute.
@@ -322,7 +323,8 @@ impl Records {
             *looked = now;
         }
         let oldest = now.0 - i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
-        self.execute("DELETE FROM keys WHERE created_at < ?1", [oldest])
+        let forget = "DELETE FROM #keys WHERE created_at < ?";
+        self.single().run(forget, by![oldest]).map(drop)
     }
 }
 
@@ -338,85 +340,6 @@ fn busy() -> Error {
     let why =
         "a request with the same idempotency key is still being carried out: send it again later";
     Error::new(ErrorKind::Transient, why)
-}
-
-/// This server, as others see it: a kernel lock on a file, which ends with its process.
-pub(super) struct Owner {
-    pub name: String,
-    folder: PathBuf,
-    path: PathBuf,
-    _file: File,
-}
-
-impl Owner {
-    pub fn new(folder: &Path) -> io::Result<Self> {
-        forget_the_dead(folder)?;
-        let name = ProcessId::new().to_string();
-        let path = lock_of(folder, &name);
-        // By its own name only once it is locked: until then nobody must take it for that of a dead one.
-        let early = path.with_extension("starting");
-        let file = crate::private::options()
-            .create_new(true)
-            .write(true)
-            .open(&early)?;
-        file.lock()?;
-        std::fs::rename(&early, &path)?;
-        Ok(Self {
-            name,
-            folder: folder.to_owned(),
-            path,
-            _file: file,
-        })
-    }
-
-    pub fn is_dead(&self, name: &str) -> bool {
-        if name == self.name {
-            return false;
-        }
-        let path = lock_of(&self.folder, name);
-        let Ok(file) = File::options().write(true).open(&path) else {
-            return !path.exists();
-        };
-        match file.try_lock() {
-            Ok(()) => {
-                let _ = std::fs::remove_file(&path);
-                true
-            }
-            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
-        }
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Removes what servers have left that were killed.
-fn forget_the_dead(folder: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        if name.starts_with("server.") && name.ends_with(".lock") {
-            let is_dead = File::options()
-                .write(true)
-                .open(&path)
-                .is_ok_and(|file| file.try_lock().is_ok());
-            if is_dead {
-                // Another one that starts may have been first.
-                let _ = std::fs::remove_file(&path);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn lock_of(folder: &Path, name: &str) -> PathBuf {
-    folder.join(format!("server.{name}.lock"))
 }
 
 #[cfg(test)]
@@ -461,10 +384,13 @@ mod tests {
         else {
             panic!("nobody has it");
         };
-        let taken = records.changed("UPDATE keys SET owner = 'other'", []);
+        let taken = records
+            .single()
+            .run("UPDATE #keys SET owner = 'other'", &[]);
         assert_eq!(taken.unwrap(), 1);
         assert!(held.note_request([1; 32]).is_err());
         assert!(held.note_answer("{}").is_err());
+        assert!(held.still_mine().is_err());
         assert!(held.forget().is_err());
         assert!(records.known(&[7; 32]).unwrap().unwrap().answer.is_none());
     }

@@ -1,26 +1,27 @@
-//! What the server itself keeps, in `server.db` beside the queue: which keys clients have used, what they uploaded.
-//! What the queue knows is not kept a second time.
+//! What the server itself keeps, in `server.db` beside the queue or in the queue's database: which keys clients have used,
+//! what they uploaded. What the queue knows is not kept a second time.
 
 pub(crate) mod batches;
 mod changes;
+pub(crate) mod database;
 pub(crate) mod files;
 mod idempotency;
+mod owner;
 mod reads;
 pub(crate) mod webhooks;
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::Duration;
 
-use crate::private;
+use batchwright::Error;
 use batchwright::progress::Timestamp;
 use batchwright::queue::Durability;
-use batchwright::{Error, ErrorKind};
-use parking_lot::{Condvar, Mutex, MutexGuard};
-use rusqlite::{Connection, Params};
+#[cfg(feature = "mysql")]
+use batchwright::unstable::MysqlTables;
+use parking_lot::{Condvar, Mutex};
 
-pub(crate) use changes::Change;
-use idempotency::Owner;
+pub(crate) use changes::{Change, ELSEWHERE};
+use database::{Database, Single, Statements};
 pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, hash};
 pub(crate) use reads::ReadEnd;
 
@@ -34,11 +35,10 @@ const TABLES: &[&str] = &[
     reads::TABLE,
 ];
 
-/// An open `server.db`.
+/// An open database of records.
 pub(crate) struct Records {
-    database: Mutex<Connection>,
+    database: Database,
     keys: Keys,
-    owner: Owner,
 }
 
 /// The idempotency keys whose requests threads of this server carry out.
@@ -56,75 +56,59 @@ impl Records {
     /// # Errors
     /// When it cannot be opened or is no such file.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
-        let failed = |error: rusqlite::Error| failed(&format!("{}", path.display()), &error);
-        // SQLite's own files beside it take its mode.
-        private::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(|error| {
-                let why = format!("{}: {error}", path.display());
-                Error::new(ErrorKind::Invalid, why)
-            })?;
-        let synchronous = match durability {
-            Durability::Full => "full",
-            Durability::Normal => "normal",
-        };
-        let database = Connection::open(path).map_err(failed)?;
-        database
-            .busy_timeout(Duration::from_secs(10))
-            .map_err(failed)?;
-        database
-            .pragma_update(None, "journal_mode", "wal")
-            .and_then(|()| database.pragma_update(None, "synchronous", synchronous))
-            .and_then(|()| {
-                TABLES
-                    .iter()
-                    .try_for_each(|table| database.execute_batch(table))
-            })
-            .map_err(failed)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let owner = Owner::new(folder).map_err(|error| {
-            let why = format!("{}: no file can be locked there: {error}", folder.display());
-            Error::new(ErrorKind::Invalid, why)
-        })?;
-        Ok(Self {
-            database: Mutex::new(database),
+        Database::open(path, durability, TABLES).map(Self::on)
+    }
+
+    /// Those in the database of a queue, which servers on other machines share.
+    #[cfg(feature = "mysql")]
+    pub fn shared(tables: MysqlTables) -> Self {
+        Self::on(Database::Server(tables))
+    }
+
+    fn on(database: Database) -> Self {
+        Self {
+            database,
             keys: Keys::default(),
-            owner,
-        })
-    }
-
-    /// The database, for as long as one short statement or transaction takes.
-    pub fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.database.lock()
-    }
-
-    /// Carries out one statement. Returns how many rows it changed.
-    fn changed(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
-        let database = self.lock();
-        let changed = database
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute(params));
-        changed.map_err(|error| failed("server.db", &error))
-    }
-
-    fn execute(&self, sql: &str, params: impl Params) -> Result<(), Error> {
-        self.changed(sql, params).map(drop)
-    }
-}
-
-/// What `server.db` could not do.
-pub(crate) fn failed(what: &str, error: &rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode::{
-        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
-    };
-    let kind = match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
-            ErrorKind::Transient
         }
-        // Nothing that a client could do about it.
-        _ => ErrorKind::Malformed,
-    };
-    Error::new(kind, format!("{what}: {error}")).with_storage()
+    }
+
+    /// What this server is called among those that share the records.
+    fn name(&self) -> &str {
+        self.database.name()
+    }
+
+    /// True where servers on other machines share them.
+    pub fn is_shared(&self) -> bool {
+        self.database.is_shared()
+    }
+
+    /// Statements that are committed one by one.
+    pub fn single(&self) -> Single<'_> {
+        self.database.single()
+    }
+
+    /// All of `work` or nothing of it. It may be carried out again from the beginning.
+    ///
+    /// # Errors
+    /// That of `work`, or of the database.
+    pub fn transaction<T, E: From<Error>>(
+        &self,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.database.transaction(work)
+    }
+
+    /// Whether this server, and no other, does this for all that share the records. It is to be asked again before
+    /// each thing that is done.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn has_role(&self, role: &'static str) -> Result<bool, Error> {
+        self.database.has_role(role)
+    }
+
+    /// Another server may do it from now on.
+    pub fn leave_role(&self, role: &'static str) {
+        self.database.leave_role(role);
+    }
 }

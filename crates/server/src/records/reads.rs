@@ -1,11 +1,13 @@
 //! Which failures clients have read. One that is put back ends anew, and whoever deletes what it has read is not to
 //! delete that end, too.
 
+use std::collections::HashMap;
+
 use batchwright::queue::JobReceipt;
 use batchwright::{Error, JobId, ProcessId};
-use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Records, failed};
+use super::Records;
+use super::database::{Row, Statements, by};
 
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS read_failures (
@@ -16,26 +18,6 @@ CREATE TABLE IF NOT EXISTS read_failures (
   PRIMARY KEY (process, job)
 ) WITHOUT ROWID;
 ";
-
-/// Those of the ends that are not noted as they are. Most have been read before, or are no failures.
-fn unknown<'e>(
-    database: &Connection,
-    process: [u8; 16],
-    ends: &'e [ReadEnd],
-) -> rusqlite::Result<Vec<&'e ReadEnd>> {
-    let mut claim = database
-        .prepare_cached("SELECT claim FROM read_failures WHERE process = ?1 AND job = ?2")?;
-    let mut news = Vec::new();
-    for end in ends {
-        let noted: Option<i64> = claim
-            .query_row(params![&process[..], end.receipt.job], |row| row.get(0))
-            .optional()?;
-        if noted != end.failed.then_some(end.receipt.claim) {
-            news.push(end);
-        }
-    }
-    Ok(news)
-}
 
 /// An end of a job, as it goes to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,39 +35,47 @@ impl Records {
     /// When `server.db` cannot be written.
     pub fn note_read(&self, process: ProcessId, ends: &[ReadEnd]) -> Result<(), Error> {
         let process = process.bytes();
-        let note = |database: &mut Connection| -> rusqlite::Result<()> {
-            let news = unknown(database, process, ends)?;
-            if news.is_empty() {
-                return Ok(());
-            }
-            let change = database.transaction()?;
+        let keys = || ends.iter().map(|end| end.receipt.job);
+        let (Some(first), Some(last)) = (keys().min(), keys().max()) else {
+            return Ok(());
+        };
+        // Most have been read before, or are no failures.
+        let noted = self.single().rows(
+            "SELECT job, claim FROM #read_failures WHERE process = ? AND job BETWEEN ? AND ?",
+            by![&process[..], first, last],
+        )?;
+        let noted: HashMap<i64, i64> = noted
+            .into_iter()
+            .map(|mut row| Ok((row.int(0)?, row.int(1)?)))
+            .collect::<Result<_, Error>>()?;
+        let is_news = |end: &&ReadEnd| {
+            let known = noted.get(&end.receipt.job).copied();
+            known != end.failed.then_some(end.receipt.claim)
+        };
+        let news: Vec<&ReadEnd> = ends.iter().filter(is_news).collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        self.transaction(|database| {
             for ReadEnd {
                 id,
                 receipt,
                 failed,
-            } in news
+            } in &news
             {
                 match failed {
-                    true => change
-                        .prepare_cached(
-                            "INSERT OR REPLACE INTO read_failures VALUES (?1, ?2, ?3, ?4)",
-                        )?
-                        .execute(params![
-                            &process[..],
-                            receipt.job,
-                            &id.bytes()[..],
-                            receipt.claim
-                        ])?,
-                    false => change
-                        .prepare_cached(
-                            "DELETE FROM read_failures WHERE process = ?1 AND job = ?2",
-                        )?
-                        .execute(params![&process[..], receipt.job])?,
+                    true => database.run(
+                        "REPLACE INTO #read_failures (process, job, id, claim) VALUES (?, ?, ?, ?)",
+                        by![&process[..], receipt.job, &id.bytes()[..], receipt.claim],
+                    )?,
+                    false => database.run(
+                        "DELETE FROM #read_failures WHERE process = ? AND job = ?",
+                        by![&process[..], receipt.job],
+                    )?,
                 };
             }
-            change.commit()
-        };
-        note(&mut self.lock()).map_err(|error| failed("server.db", &error))
+            Ok(())
+        })
     }
 
     /// The failures that were read up to the job of this key.
@@ -97,17 +87,15 @@ impl Records {
         process: ProcessId,
         through: i64,
     ) -> Result<Vec<(JobId, JobReceipt)>, Error> {
-        let look = |database: &Connection| -> rusqlite::Result<Vec<_>> {
-            let mut rows = database.prepare_cached(
-                "SELECT id, job, claim FROM read_failures WHERE process = ?1 AND job <= ?2 ORDER BY job",
-            )?;
-            let rows = rows.query_map(params![&process.bytes()[..], through], |row| {
-                let (job, claim) = (row.get(1)?, row.get(2)?);
-                Ok((JobId::from_bytes(row.get(0)?), JobReceipt { job, claim }))
-            })?;
-            rows.collect()
+        let rows = self.single().rows(
+            "SELECT id, job, claim FROM #read_failures WHERE process = ? AND job <= ? ORDER BY job",
+            by![&process.bytes()[..], through],
+        )?;
+        let read = |mut row: Row| {
+            let (job, claim) = (row.int(1)?, row.int(2)?);
+            Ok((JobId::from_bytes(row.bytes(0)?), JobReceipt { job, claim }))
         };
-        look(&self.lock()).map_err(|error| failed("server.db", &error))
+        rows.into_iter().map(read).collect()
     }
 
     /// Forgets them, up to the job of this key.
@@ -115,10 +103,10 @@ impl Records {
     /// # Errors
     /// When `server.db` cannot be written.
     pub fn forget_read(&self, process: ProcessId, through: i64) -> Result<(), Error> {
-        self.execute(
-            "DELETE FROM read_failures WHERE process = ?1 AND job <= ?2",
-            params![&process.bytes()[..], through],
-        )
+        let forget = "DELETE FROM #read_failures WHERE process = ? AND job <= ?";
+        self.single()
+            .run(forget, by![&process.bytes()[..], through])
+            .map(drop)
     }
 
     /// Forgets those of processes that are no more.
@@ -129,13 +117,11 @@ impl Records {
         &self,
         is_there: impl Fn(ProcessId) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let all = |database: &Connection| -> rusqlite::Result<Vec<[u8; 16]>> {
-            let mut rows = database.prepare("SELECT DISTINCT process FROM read_failures")?;
-            let rows = rows.query_map([], |row| row.get(0))?;
-            rows.collect()
-        };
-        let all = all(&self.lock()).map_err(|error| failed("server.db", &error))?;
-        for process in all.into_iter().map(ProcessId::from_bytes) {
+        let all = self
+            .single()
+            .rows("SELECT DISTINCT process FROM #read_failures", &[])?;
+        for mut row in all {
+            let process = ProcessId::from_bytes(row.bytes(0)?);
             if !is_there(process)? {
                 self.forget_read(process, i64::MAX)?;
             }

@@ -1,9 +1,8 @@
 //! Who is to be told of the end of which process, and how far that has come.
 
 use batchwright::{Error, ProcessId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::failed;
+use super::database::{Row, Statements, by};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS webhooks (
@@ -70,119 +69,94 @@ pub(crate) struct Webhook {
 }
 
 impl Webhook {
-    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let process: String = row.get(0)?;
-        let process = process.parse().map_err(|error: Error| {
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
-        })?;
+    fn of(mut row: Row) -> Result<Self, Error> {
         Ok(Self {
-            process,
-            url: row.get(1)?,
-            secret: row.get(2)?,
-            message: row.get(3)?,
-            body: row.get(4)?,
-            state: WebhookState::parse(&row.get::<_, String>(5)?),
-            attempts: row.get(6)?,
-            next_at: row.get(7)?,
-            error: row.get(8)?,
+            process: row.text(0)?.parse()?,
+            url: row.text(1)?,
+            secret: row.optional_bytes(2)?.unwrap_or_default(),
+            message: row.text(3)?,
+            body: row.optional_text(4)?,
+            state: WebhookState::parse(&row.text(5)?),
+            attempts: u32::try_from(row.int(6)?).unwrap_or(u32::MAX),
+            next_at: row.int(7)?,
+            error: row.optional_text(8)?,
         })
     }
 
     /// Writes it down, in place of the one that the process had.
-    pub fn put(&self, database: &Connection) -> Result<(), Error> {
-        let sql = format!(
-            "INSERT OR REPLACE INTO webhooks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        );
-        let put = database.execute(
-            &sql,
-            params![
-                self.process.to_string(),
-                self.url,
-                self.secret,
-                self.message,
-                self.body,
-                self.state.as_str(),
-                self.attempts,
-                self.next_at,
-                self.error,
-            ],
-        );
-        put.map(drop).map_err(|error| failed("webhooks", &error))
+    pub fn put(&self, database: &mut dyn Statements) -> Result<(), Error> {
+        let sql = format!("REPLACE INTO #webhooks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        let by = by![
+            self.process.to_string(),
+            &*self.url,
+            &self.secret[..],
+            &*self.message,
+            self.body.as_deref(),
+            self.state.as_str(),
+            i64::from(self.attempts),
+            self.next_at,
+            self.error.as_deref(),
+        ];
+        database.run(&sql, by).map(drop)
     }
 
     /// Writes down how far it has come, unless another one has taken its place, or another server has brought it to
     /// its end.
-    pub fn update(&self, database: &Connection) -> Result<(), Error> {
-        let sql = "UPDATE webhooks SET body = ?, state = ?, attempts = ?, next_at = ?, error = ?
+    pub fn update(&self, database: &mut dyn Statements) -> Result<(), Error> {
+        let sql = "UPDATE #webhooks SET body = ?, state = ?, attempts = ?, next_at = ?, error = ?
                    WHERE process = ? AND message = ? AND state IN ('waiting', 'due')";
-        let updated = database.execute(
-            sql,
-            params![
-                self.body,
-                self.state.as_str(),
-                self.attempts,
-                self.next_at,
-                self.error,
-                self.process.to_string(),
-                self.message,
-            ],
-        );
-        updated
-            .map(drop)
-            .map_err(|error| failed("webhooks", &error))
+        let by = by![
+            self.body.as_deref(),
+            self.state.as_str(),
+            i64::from(self.attempts),
+            self.next_at,
+            self.error.as_deref(),
+            self.process.to_string(),
+            &*self.message,
+        ];
+        database.run(sql, by).map(drop)
     }
 
-    pub fn get(database: &Connection, process: ProcessId) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM webhooks WHERE process = ?");
-        database
-            .query_row(&sql, [process.to_string()], Self::of)
-            .optional()
-            .map_err(|error| failed("webhooks", &error))
+    pub fn get(database: &mut dyn Statements, process: ProcessId) -> Result<Option<Self>, Error> {
+        let sql = format!("SELECT {COLUMNS} FROM #webhooks WHERE process = ?");
+        let found = database.first(&sql, by![process.to_string()])?;
+        found.map(Self::of).transpose()
     }
 
     /// False when there was none.
-    pub fn delete(database: &Connection, process: ProcessId) -> Result<bool, Error> {
-        let deleted = database.execute(
-            "DELETE FROM webhooks WHERE process = ?",
-            [process.to_string()],
-        );
-        deleted
-            .map(|deleted| deleted > 0)
-            .map_err(|error| failed("webhooks", &error))
+    pub fn delete(database: &mut dyn Statements, process: ProcessId) -> Result<bool, Error> {
+        let sql = "DELETE FROM #webhooks WHERE process = ?";
+        Ok(database.run(sql, by![process.to_string()])? > 0)
     }
 
     /// Removes those that ended before this time, in seconds since 1970.
-    pub fn forget_ended(database: &Connection, before: i64) -> Result<(), Error> {
-        let forgotten = database.execute(
-            "DELETE FROM webhooks WHERE state NOT IN ('waiting', 'due') AND next_at < ?",
-            [before],
-        );
-        forgotten
-            .map(drop)
-            .map_err(|error| failed("webhooks", &error))
+    pub fn forget_ended(database: &mut dyn Statements, before: i64) -> Result<(), Error> {
+        let sql = "DELETE FROM #webhooks WHERE state NOT IN ('waiting', 'due') AND next_at < ?";
+        database.run(sql, by![before]).map(drop)
     }
 
     /// Those that something is still to be done for.
-    pub fn open(database: &Connection) -> Result<Vec<Self>, Error> {
+    pub fn open(database: &mut dyn Statements) -> Result<Vec<Self>, Error> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM webhooks WHERE state IN ('waiting', 'due') ORDER BY next_at"
+            "SELECT {COLUMNS} FROM #webhooks WHERE state IN ('waiting', 'due') ORDER BY next_at"
         );
-        let listed = || -> rusqlite::Result<Vec<Self>> {
-            let mut statement = database.prepare(&sql)?;
-            statement.query_map([], Self::of)?.collect()
-        };
-        listed().map_err(|error| failed("webhooks", &error))
+        let rows = database.rows(&sql, &[])?;
+        rows.into_iter().map(Self::of).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use batchwright::queue::Durability;
+
     use super::*;
+    use crate::records::Records;
 
     #[test]
     fn what_was_delivered_stays_so() {
-        let database = Connection::open_in_memory().unwrap();
-        database.execute_batch(TABLE).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
+        let database = &mut records.single();
         let mut webhook = Webhook {
             process: ProcessId::new(),
             url: String::new(),
@@ -194,22 +168,23 @@ mod tests {
             next_at: 0,
             error: None,
         };
-        webhook.put(&database).unwrap();
+        webhook.put(database).unwrap();
         let mut late = webhook.clone();
         webhook.state = WebhookState::Delivered;
-        webhook.update(&database).unwrap();
+        webhook.update(database).unwrap();
         late.error = Some("it was answered with 500".to_owned());
-        late.update(&database).unwrap();
-        let known = Webhook::get(&database, webhook.process).unwrap().unwrap();
+        late.update(database).unwrap();
+        let known = Webhook::get(database, webhook.process).unwrap().unwrap();
         assert_eq!((known.state, known.error), (WebhookState::Delivered, None));
     }
 
     #[test]
     fn what_has_come_to_its_end_goes_when_it_is_old() {
-        let database = Connection::open_in_memory().unwrap();
-        database.execute_batch(TABLE).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
+        let database = &mut records.single();
         use WebhookState::{Delivered, Due, GivenUp, Waiting};
-        let put = |state, next_at| {
+        let mut put = |state, next_at| {
             let webhook = Webhook {
                 process: ProcessId::new(),
                 url: String::new(),
@@ -221,7 +196,7 @@ mod tests {
                 next_at,
                 error: None,
             };
-            webhook.put(&database).unwrap();
+            webhook.put(database).unwrap();
             webhook.process
         };
         let all = [
@@ -232,8 +207,8 @@ mod tests {
             (Delivered, 10),
         ];
         let all = all.map(|(state, at)| put(state, at));
-        Webhook::forget_ended(&database, 10).unwrap();
-        let there = all.map(|process| Webhook::get(&database, process).unwrap().is_some());
+        Webhook::forget_ended(database, 10).unwrap();
+        let there = all.map(|process| Webhook::get(database, process).unwrap().is_some());
         assert_eq!(there, [true, true, false, false, true]);
     }
 }

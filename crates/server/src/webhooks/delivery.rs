@@ -1,6 +1,5 @@
 //! The thread that tells: it looks which processes have ended, sends, and writes down what came of it.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,15 +12,15 @@ use serde_json::json;
 use ureq::Agent;
 use ureq::unversioned::transport::DefaultConnector;
 
-use super::doorbell::Doorbell;
 use super::signature::signature;
 use crate::app::App;
-use crate::private;
 use crate::problem::Problem;
 use crate::records::files::now;
 use crate::records::webhooks::{Webhook, WebhookState};
 use crate::shapes;
 
+/// What one server at a time does: a lock in the data folder.
+const ROLE: &str = "webhooks.lock";
 /// How often it looks while something is to be told, and otherwise.
 const LOOK: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(30);
@@ -85,26 +84,23 @@ impl Drop for Deliveries {
 
 fn run(app: &App, agent: &Agent) {
     let stopped = || app.webhooks.stopped.load(Ordering::SeqCst);
-    let Some(_alone) = alone(&app.webhooks) else {
-        return;
-    };
     let mut clean_at = Instant::now();
-    while !stopped() {
+    while waits_to_be_alone(app) {
         if Instant::now() >= clean_at {
             clean_at = Instant::now() + CLEAN;
-            let cleaned = Webhook::forget_ended(&app.records.lock(), seconds() - KEPT);
+            let cleaned = Webhook::forget_ended(&mut app.records.single(), seconds() - KEPT);
             if let Err(error) = cleaned {
                 warn!("old webhooks stay: {error}");
             }
         }
-        let open = Webhook::open(&app.records.lock());
+        let open = Webhook::open(&mut app.records.single());
         let open = open.unwrap_or_else(|error| {
             warn!("webhooks cannot be read: {error}");
             Vec::new()
         });
         for webhook in &open {
             if stopped() {
-                return;
+                break;
             }
             if let Err(problem) = bring_on(app, agent, webhook.clone()) {
                 warn!(
@@ -113,25 +109,36 @@ fn run(app: &App, agent: &Agent) {
                 );
             }
         }
-        let rest = if open.is_empty() { REST } else { LOOK };
+        // The bell is rung at the server that was asked.
+        let may_hear = !app.records.is_shared();
+        let rest = if open.is_empty() && may_hear {
+            REST
+        } else {
+            LOOK
+        };
         let _ = app.webhooks.heard.recv_timeout(rest);
     }
 }
 
-/// Waits until no other server of this folder sends: each message would come twice. `None` once this one is to end.
-fn alone(doorbell: &Doorbell) -> Option<File> {
-    while !doorbell.stopped.load(Ordering::SeqCst) {
-        match private::lock(&doorbell.lock) {
-            Ok(Some(lock)) => return Some(lock),
-            Ok(None) => {}
-            Err(error) => {
-                let path = doorbell.lock.display();
-                warn!("webhooks wait, since {path} cannot be locked: {error}");
-            }
+/// Waits until no other server sends: each message would come twice. False once this one is to end.
+fn waits_to_be_alone(app: &App) -> bool {
+    while !app.webhooks.stopped.load(Ordering::SeqCst) {
+        match app.records.has_role(ROLE) {
+            Ok(true) => return true,
+            Ok(false) => {}
+            Err(error) => warn!("webhooks wait: {error}"),
         }
-        let _ = doorbell.heard.recv_timeout(REST);
+        let _ = app
+            .webhooks
+            .heard
+            .recv_timeout(match app.records.is_shared() {
+                // A balancer sends whoever asks for one to any of them.
+                true => LOOK,
+                false => REST,
+            });
     }
-    None
+    app.records.leave_role(ROLE);
+    false
 }
 
 fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Problem> {
@@ -149,13 +156,13 @@ fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Proble
         });
         webhook.body = Some(told.to_string());
         webhook.state = WebhookState::Due;
-        webhook.update(&app.records.lock())?;
+        webhook.update(&mut app.records.single())?;
     }
     if webhook.next_at > seconds() {
         return Ok(());
     }
     // It was listed before the tries of the others, which take their time.
-    let known = Webhook::get(&app.records.lock(), webhook.process)?;
+    let known = Webhook::get(&mut app.records.single(), webhook.process)?;
     if known
         .is_none_or(|known| known.message != webhook.message || known.state != WebhookState::Due)
     {
@@ -167,7 +174,7 @@ fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Proble
         return Ok(());
     }
     after(&mut webhook, sent);
-    webhook.update(&app.records.lock())?;
+    webhook.update(&mut app.records.single())?;
     Ok(())
 }
 

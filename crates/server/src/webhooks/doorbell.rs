@@ -1,6 +1,5 @@
 //! How the thread that sends webhooks is woken, and what it goes by.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -9,20 +8,17 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 pub(crate) struct Doorbell {
     /// Whether messages may go to addresses that are not public, and unencrypted.
     pub private: bool,
-    /// Locked by the server of the folder that sends.
-    pub(super) lock: PathBuf,
     pub(super) stopped: AtomicBool,
     bell: Sender<()>,
     pub(super) heard: Receiver<()>,
 }
 
 impl Doorbell {
-    /// For the server of a folder.
-    pub fn new(folder: &Path, private: bool) -> Self {
+    /// For a server.
+    pub fn new(private: bool) -> Self {
         let (bell, heard) = bounded(1);
         Self {
             private,
-            lock: folder.join("webhooks.lock"),
             stopped: AtomicBool::new(false),
             bell,
             heard,

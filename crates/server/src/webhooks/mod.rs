@@ -67,7 +67,7 @@ fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         next_at: 0,
         error: None,
     };
-    webhook.put(&app.records.lock())?;
+    webhook.put(&mut app.records.single())?;
     app.webhooks.ring();
     let shown = json!({"url": webhook.url, "secret": format!("whsec_{}", STANDARD.encode(secret))});
     Ok(Response::json(201, &shown))
@@ -76,7 +76,7 @@ fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 /// `GET …/webhook`: how far it has come. Its secret is told once, by the request that made it.
 fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let process = call.param("process_id")?;
-    let found = Webhook::get(&app.records.lock(), process)?;
+    let found = Webhook::get(&mut app.records.single(), process)?;
     let webhook = found.ok_or_else(|| none(process))?;
     Ok(Response::json(200, &shown(&webhook)))
 }
@@ -84,7 +84,7 @@ fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 /// `DELETE …/webhook`: nobody is told.
 fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let process = call.param("process_id")?;
-    match Webhook::delete(&app.records.lock(), process)? {
+    match Webhook::delete(&mut app.records.single(), process)? {
         true => Ok(Response::empty(204)),
         false => Err(none(process)),
     }

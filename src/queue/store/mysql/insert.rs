@@ -10,12 +10,13 @@ use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted};
-use crate::queue::store::{EnqueueStore, JobLane, JobSummary};
+use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
 
 use super::MysqlStore;
 use super::rows::{
     DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key, stored,
 };
+use super::tables;
 use super::writer::{Again, Fault, Tx, by};
 
 /// What of a process decides how jobs are added to it.
@@ -35,7 +36,19 @@ impl EnqueueStore for MysqlStore {
         sealed: bool,
         now: Timestamp,
     ) -> Result<Vec<JobId>, Error> {
-        self.insert_jobs(process, info, jobs, sealed, now)
+        self.insert_jobs(process, info, jobs, sealed, now, None)
+    }
+
+    fn insert_guarded(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+        guard: &InsertGuard,
+    ) -> Result<Vec<JobId>, Error> {
+        self.insert_jobs(process, info, jobs, sealed, now, Some(guard))
     }
 
     fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
@@ -109,6 +122,7 @@ impl MysqlStore {
         jobs: Vec<Job>,
         sealed: bool,
         now: Timestamp,
+        guard: Option<&InsertGuard>,
     ) -> Inserted {
         if jobs.is_empty() {
             return Ok(Vec::new());
@@ -130,6 +144,7 @@ impl MysqlStore {
             jobs,
             sealed,
             now,
+            guard: guard.cloned(),
         };
         let ids = self.inserts.run(
             insert,
@@ -152,6 +167,13 @@ impl MysqlStore {
     /// One insert of several in a transaction. It is refused before it has written anything, so
     /// others are not concerned; a failure of the database fails them all.
     fn add(&self, tx: &mut Tx<'_>, insert: &Insert) -> Result<Inserted, Fault> {
+        if let Some(guard) = &insert.guard
+            && tx.run(&guard.statement, tables::bound(guard.values.clone()))? == 0
+        {
+            let why = "what these jobs are for belongs to another program by now";
+            let error = Error::new(ErrorKind::Transient, why).with_claim_lost();
+            return Ok(Err(error));
+        }
         let parent = insert.parent.map(|parent| self.parent(tx, parent));
         let target = match parent
             .transpose()

@@ -35,6 +35,8 @@ struct State {
     seen: HashMap<i64, i64>,
     /// Tokens of those who take results.
     takers: Vec<Vec<u8>>,
+    /// Names of servers.
+    owners: Vec<String>,
     thread: Option<JoinHandle<()>>,
     ends: bool,
 }
@@ -134,6 +136,32 @@ impl Heartbeat {
         self.start(|state| state.takers.push(token))
     }
 
+    /// Begins the lease of a server, and keeps it.
+    pub(super) fn add_owner(&self, name: &str) -> Result<(), Error> {
+        let shared = &self.0;
+        shared.database.read(|tx| shared.renew_owner(tx, name))?;
+        self.start(|state| state.owners.push(name.to_owned()))
+    }
+
+    /// Ends the lease of a server.
+    pub(super) fn remove_owner(&self, name: &str) {
+        self.0.state.lock().owners.retain(|other| other != name);
+        let end = |tx: &mut Tx<'_>| tx.run("DELETE FROM #owners WHERE name = ?", by![name]);
+        if let Err(error) = self.0.database.aside(end) {
+            log::warn!("what this server was about waits until its lease ends: {error}");
+        }
+    }
+
+    /// Whether the lease of a server has ended. False while that says nothing.
+    pub(super) fn is_owner_dead(&self, name: &str) -> Result<bool, Error> {
+        if !self.can_tell() {
+            return Ok(false);
+        }
+        let find = format!("SELECT 1 FROM #owners WHERE name = ? AND lease_until >= {CLOCK}");
+        let lives = self.0.database.read(|tx| tx.exists(&find, by![name]))?;
+        Ok(!lives)
+    }
+
     /// What ends the lease of a taker, wherever the store is by then.
     pub(super) fn release(&self, token: Vec<u8>) -> Release {
         Release(self.0.clone(), token)
@@ -225,10 +253,10 @@ impl Shared {
     }
 
     fn renew(&self) -> Result<(), Error> {
-        let (workers, takers) = {
+        let (workers, takers, owners) = {
             let state = self.state.lock();
             let workers: Vec<i64> = state.workers.keys().copied().collect();
-            (workers, state.takers.clone())
+            (workers, state.takers.clone(), state.owners.clone())
         };
         let until = self.until();
         self.database.aside(|tx| {
@@ -243,8 +271,19 @@ impl Shared {
                 let renew = format!("UPDATE #takers SET lease_until = {until} WHERE token = ?");
                 tx.run(&renew, by![token])?;
             }
+            for name in &owners {
+                self.renew_owner(tx, name)?;
+            }
             Ok(())
         })
+    }
+
+    fn renew_owner(&self, tx: &mut Tx<'_>, name: &str) -> Result<(), Fault> {
+        let renew = format!(
+            "INSERT INTO #owners (name, lease_until) VALUES (?, {0}) ON DUPLICATE KEY UPDATE lease_until = {0}",
+            self.until()
+        );
+        tx.run(&renew, by![name]).map(drop)
     }
 }
 

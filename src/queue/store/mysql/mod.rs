@@ -20,7 +20,9 @@ mod pool;
 mod provider;
 mod results;
 mod rows;
+mod settings;
 mod settle;
+mod tables;
 mod taking;
 mod workers;
 mod writer;
@@ -46,6 +48,8 @@ use lease::Heartbeat;
 use pool::Pool;
 
 pub use open::MysqlOptions;
+pub use settings::MysqlConfig;
+pub use tables::{MysqlTables, TablesTransaction};
 
 /// The server, and what the tables are called there.
 struct Database {

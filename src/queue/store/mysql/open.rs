@@ -22,7 +22,10 @@ use super::writer::{Fault, Tx, VERSION_SLOTS, by};
 use super::{Database, GroupCommit, MysqlStore};
 
 /// The schema's versions, each the step from the one before. Never change one that was released.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("schema/0001.sql"),
+    include_str!("schema/0002_server.sql"),
+];
 
 /// The version that this code reads and writes.
 pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -294,8 +297,9 @@ fn one_by_one(address: &str) -> Vec<String> {
     hosts.split(',').map(one).collect()
 }
 
-pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
-    let target = target(&options)?;
+/// A database whose tables are there and of this version.
+pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
+    let target = target(options)?;
     let database = Arc::new(Database {
         pool: Pool::new(target.servers, options.connections),
         tables: target.tables,
@@ -303,6 +307,11 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
     });
     database.read(refuse_the_old)?;
     migrate(&database)?;
+    Ok(database)
+}
+
+pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
+    let database = connect(&options)?;
     let (id, salt): (String, i64) = database.read(|tx| {
         let mut of = |name: &str| -> Result<String, Fault> {
             let found = tx.one("SELECT value FROM #meta WHERE name = ?", by![name])?;
@@ -365,7 +374,7 @@ impl Database {
         let mut named = String::with_capacity(sql.len() + 64);
         named.push_str(parts.next().unwrap_or_default());
         for part in parts {
-            let end = part.find(|c: char| !c.is_ascii_lowercase());
+            let end = part.find(|c: char| !c.is_ascii_lowercase() && c != '_');
             let (name, rest) = part.split_at(end.unwrap_or(part.len()));
             named.push('`');
             named.push_str(&self.tables);

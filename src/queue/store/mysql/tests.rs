@@ -5,8 +5,10 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::Settings;
 use crate::base::error::ErrorKind;
 use crate::base::id::ProcessId;
+use crate::config::{ConfigStore, SettingsWatch};
 use crate::queue::job::Job;
 use crate::queue::store::{
     ClaimOutcome, ClaimRequest, ClaimStore, EnqueueStore, JobStore, ResultStore, Settlement,
@@ -466,4 +468,75 @@ fn only_one_takes_the_results_of_a_process() {
     assert!(error.message().contains(", a test"), "{error}");
     drop(held);
     drop(two.lock_results(process, "").unwrap());
+}
+
+#[test]
+fn settings_keep_the_rules_of_their_stores() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    crate::config::conformance::check(&|| {
+        let config = MysqlConfig::open(tables.options().connections(2));
+        Arc::new(config.unwrap().always_asks())
+    });
+    // What somebody changes by a client of the database is seen, too.
+    let (store, config) = (tables.open(), tables.open().config());
+    let before = config.clone().always_asks().version().unwrap();
+    let insert = "INSERT INTO #settings (name, value) VALUES ('llm.model', 'm')";
+    store.read(|tx| tx.run(insert, Vec::new())).unwrap();
+    assert_ne!(config.always_asks().version().unwrap(), before);
+}
+
+/// A change by another machine is seen within a second, by somebody who looks again and again.
+#[test]
+fn settings_of_another_machine_are_followed() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let (here, there) = (tables.open().config(), tables.open().config());
+    let mut watch = SettingsWatch::new(Settings::new(), Arc::new(here)).unwrap();
+    there.set("queue.worker_count", "8").unwrap();
+    wait_for("the change is seen", || watch.refresh().unwrap());
+    assert_eq!(watch.settings().worker_count().unwrap(), 8);
+}
+
+/// A server whose lease has ended is dead for the others; the jobs that it adds too late are refused.
+#[test]
+fn a_server_that_lost_what_it_was_about_adds_no_job() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let open = || {
+        let store = MysqlStore::open(tables.options().lease(Duration::from_secs(1)));
+        Arc::new(store.unwrap())
+    };
+    let (first, second) = (open(), open());
+    let (cut_off, lives) = (
+        MysqlTables::of(&first).unwrap(),
+        MysqlTables::of(&second).unwrap(),
+    );
+    let role = |tables: &MysqlTables, before: &str| {
+        let take = "UPDATE #server_roles SET owner = ? WHERE name = 'r' AND owner = ?";
+        let by = [tables.name().into(), before.into()];
+        tables.run(take, &by).unwrap() == 1
+    };
+    let insert = "INSERT INTO #server_roles (name, owner) VALUES ('r', '')";
+    assert_eq!(lives.run(insert, &[]).unwrap(), 1);
+    assert!(role(&cut_off, ""));
+    let guard = crate::queue::store::InsertGuard::new(
+        "UPDATE #server_roles SET owner = owner WHERE name = 'r' AND owner = ?",
+        vec![cut_off.name().into()],
+    );
+    let queue = crate::JobQueue::on(first.clone()).guarded(guard);
+    let (before, after) = (ProcessId::new(), ProcessId::new());
+    queue.enqueue(before, jobs(1)).unwrap();
+    assert!(!cut_off.is_dead(cut_off.name()).unwrap());
+    first.heartbeat.stop_for_test();
+    wait_for("its lease ends", || lives.is_dead(cut_off.name()).unwrap());
+    assert!(role(&lives, cut_off.name()));
+    let error = queue.enqueue(after, jobs(1)).unwrap_err();
+    assert!(error.is_claim_lost(), "{error}");
+    assert!(queue.process(after).unwrap().is_none());
+    assert_eq!(queue.process(before).unwrap().unwrap().counts.pending, 1);
+    let name = lives.name().to_owned();
+    drop(lives);
+    let third = MysqlTables::of(&second).unwrap();
+    wait_for("who has gone is dead", || third.is_dead(&name).unwrap());
 }

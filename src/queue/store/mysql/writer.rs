@@ -201,6 +201,11 @@ impl Cells {
         Self { first, ..self }
     }
 
+    /// All of them, as the driver has them.
+    pub(super) fn values(self) -> Vec<Value> {
+        self.row.unwrap()
+    }
+
     pub(super) fn at<T: FromValue>(&mut self, at: usize) -> Result<T, Fault> {
         match self.row.take_opt(self.first + at) {
             Some(Ok(value)) => Ok(value),

@@ -50,6 +50,7 @@ impl SqliteStore {
             jobs,
             sealed,
             now,
+            guard: None,
         };
         let lock = || self.writer.lock();
         let ids = self.inserts.run(insert, lock, |writer, inserts| {

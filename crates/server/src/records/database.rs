@@ -1,0 +1,414 @@
+//! Where records are: in a file that the servers of a folder share, or in the database of the queue, which servers on many
+//! machines share. What a statement means is the same in both; the rules are where the statements are.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use batchwright::queue::Durability;
+use batchwright::unstable::{InsertGuard, SqlValue};
+#[cfg(feature = "mysql")]
+use batchwright::unstable::{MysqlTables, TablesTransaction};
+use batchwright::{Error, ErrorKind};
+use parking_lot::Mutex;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::{Connection, ToSql, Transaction, TransactionBehavior};
+
+use super::owner::Owner;
+use crate::private;
+
+/// Values of a statement.
+macro_rules! by {
+    ($($value:expr),* $(,)?) => { &[$(batchwright::unstable::SqlValue::from($value)),*][..] };
+}
+pub(crate) use by;
+
+/// What statements are given to: `#name` is a table, `?` a value.
+pub(crate) trait Statements {
+    fn rows(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error>;
+
+    /// The same for rows that the same transaction changes: nobody else does so meanwhile.
+    fn rows_to_change(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error>;
+
+    /// Returns how many rows were changed, or found to be so already.
+    fn run(&mut self, sql: &str, by: &[SqlValue]) -> Result<u64, Error>;
+
+    fn first(&mut self, sql: &str, by: &[SqlValue]) -> Result<Option<Row>, Error> {
+        Ok(self.rows(sql, by)?.into_iter().next())
+    }
+}
+
+/// A row that was found.
+pub(crate) struct Row(Vec<SqlValue>);
+
+fn odd() -> Error {
+    Error::new(ErrorKind::Malformed, "a record of the server is damaged").with_storage()
+}
+
+impl Row {
+    fn at(&mut self, at: usize) -> SqlValue {
+        let cell = self.0.get_mut(at);
+        cell.map_or(SqlValue::Null, |cell| {
+            std::mem::replace(cell, SqlValue::Null)
+        })
+    }
+
+    pub fn int(&mut self, at: usize) -> Result<i64, Error> {
+        self.optional_int(at)?.ok_or_else(odd)
+    }
+
+    pub fn optional_int(&mut self, at: usize) -> Result<Option<i64>, Error> {
+        match self.at(at) {
+            SqlValue::Null => Ok(None),
+            SqlValue::Int(number) => Ok(Some(number)),
+            SqlValue::Bytes(text) => {
+                let text = std::str::from_utf8(&text).map_err(|_| odd())?;
+                text.parse().map(Some).map_err(|_| odd())
+            }
+            SqlValue::Text(_) => Err(odd()),
+        }
+    }
+
+    pub fn text(&mut self, at: usize) -> Result<String, Error> {
+        self.optional_text(at)?.ok_or_else(odd)
+    }
+
+    pub fn optional_text(&mut self, at: usize) -> Result<Option<String>, Error> {
+        match self.at(at) {
+            SqlValue::Null => Ok(None),
+            SqlValue::Text(text) => Ok(Some(text)),
+            SqlValue::Bytes(text) => String::from_utf8(text).map(Some).map_err(|_| odd()),
+            SqlValue::Int(_) => Err(odd()),
+        }
+    }
+
+    pub fn optional_bytes(&mut self, at: usize) -> Result<Option<Vec<u8>>, Error> {
+        match self.at(at) {
+            SqlValue::Null => Ok(None),
+            SqlValue::Bytes(bytes) => Ok(Some(bytes)),
+            _ => Err(odd()),
+        }
+    }
+
+    pub fn bytes<const N: usize>(&mut self, at: usize) -> Result<[u8; N], Error> {
+        let bytes = self.optional_bytes(at)?.ok_or_else(odd)?;
+        bytes.try_into().map_err(|_| odd())
+    }
+}
+
+/// The database of the records, and this server among those that share it.
+pub(super) enum Database {
+    File(Box<FileDatabase>),
+    #[cfg(feature = "mysql")]
+    Server(MysqlTables),
+}
+
+/// `server.db` in a folder.
+pub(super) struct FileDatabase {
+    connection: Mutex<Connection>,
+    owner: Owner,
+    folder: PathBuf,
+    /// What this server does for all of the folder, as long as it has these locks.
+    roles: Mutex<HashMap<&'static str, File>>,
+}
+
+impl Database {
+    /// Opens the file, which is made with these tables if there is none.
+    pub fn open(path: &Path, durability: Durability, tables: &[&str]) -> Result<Self, Error> {
+        let failed = |error: rusqlite::Error| failed(&format!("{}", path.display()), &error);
+        // SQLite's own files beside it take its mode.
+        private::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|error| {
+                let why = format!("{}: {error}", path.display());
+                Error::new(ErrorKind::Invalid, why)
+            })?;
+        let synchronous = match durability {
+            Durability::Full => "full",
+            Durability::Normal => "normal",
+        };
+        let connection = Connection::open(path).map_err(failed)?;
+        connection
+            .busy_timeout(Duration::from_secs(10))
+            .map_err(failed)?;
+        connection
+            .pragma_update(None, "journal_mode", "wal")
+            .and_then(|()| connection.pragma_update(None, "synchronous", synchronous))
+            .and_then(|()| {
+                let mut tables = tables.iter();
+                tables.try_for_each(|table| connection.execute_batch(table))
+            })
+            .map_err(failed)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let owner = Owner::new(folder).map_err(|error| {
+            let why = format!("{}: no file can be locked there: {error}", folder.display());
+            Error::new(ErrorKind::Invalid, why)
+        })?;
+        Ok(Self::File(Box::new(FileDatabase {
+            connection: Mutex::new(connection),
+            owner,
+            folder: folder.to_owned(),
+            roles: Mutex::default(),
+        })))
+    }
+
+    /// What this server is called.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::File(file) => &file.owner.name,
+            #[cfg(feature = "mysql")]
+            Self::Server(tables) => tables.name(),
+        }
+    }
+
+    /// Whether the server of this name has ended, or cannot be told from one that has: what it writes is refused.
+    pub fn is_dead(&self, name: &str) -> Result<bool, Error> {
+        match self {
+            Self::File(file) => Ok(file.owner.is_dead(name)),
+            #[cfg(feature = "mysql")]
+            Self::Server(tables) => tables.is_dead(name),
+        }
+    }
+
+    /// True where servers on other machines share it. They come back when they could not be reached, so that what they
+    /// are about has to be judged where it is written.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::File(_))
+    }
+
+    /// Statements that are committed one by one.
+    pub fn single(&self) -> Single<'_> {
+        Single(self)
+    }
+
+    /// All of `work` or nothing of it. It may be carried out again from the beginning.
+    pub fn transaction<T, E: From<Error>>(
+        &self,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, E>,
+    ) -> Result<T, E> {
+        match self {
+            Self::File(file) => {
+                let connection = file.connection.lock();
+                let failed = |error: rusqlite::Error| E::from(failed("server.db", &error));
+                let transaction =
+                    Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)
+                        .map_err(failed)?;
+                let done = work(&mut OfFile(&transaction))?;
+                transaction.commit().map_err(failed)?;
+                Ok(done)
+            }
+            #[cfg(feature = "mysql")]
+            Self::Server(tables) => {
+                tables.transaction(|transaction| work(&mut OfServer(transaction)))
+            }
+        }
+    }
+
+    /// The same while no other server does the same.
+    pub fn transaction_alone<T, E: From<Error>>(
+        &self,
+        what: &'static str,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let is_shared = self.is_shared();
+        self.transaction(|database| {
+            if is_shared {
+                database.run(
+                    "INSERT INTO #roles (name, owner) VALUES (?, '') ON DUPLICATE KEY UPDATE owner = owner",
+                    by![what],
+                )?;
+            }
+            work(database)
+        })
+    }
+
+    /// Whether this server, and no other, does this for all of them. It is asked again and again: a server that the
+    /// others take for dead has lost what it did.
+    pub fn has_role(&self, role: &'static str) -> Result<bool, Error> {
+        match self {
+            Self::File(file) => {
+                let mut roles = file.roles.lock();
+                if roles.contains_key(role) {
+                    return Ok(true);
+                }
+                let path = file.folder.join(role);
+                let lock = private::lock(&path).map_err(|error| {
+                    let why = format!("{} cannot be locked: {error}", path.display());
+                    Error::new(ErrorKind::Transient, why)
+                })?;
+                Ok(match lock {
+                    Some(lock) => roles.insert(role, lock).is_none(),
+                    None => false,
+                })
+            }
+            #[cfg(feature = "mysql")]
+            Self::Server(tables) => {
+                let find = "SELECT owner FROM #server_roles WHERE name = ?";
+                let known = tables.rows(find, by![role])?.into_iter().next();
+                let owner = known.map(|row| Row(row).text(0)).transpose()?;
+                let owner = match owner {
+                    Some(owner) if owner == tables.name() => return Ok(true),
+                    Some(owner) if owner.is_empty() || tables.is_dead(&owner)? => owner,
+                    Some(_) => return Ok(false),
+                    None => {
+                        let add = "INSERT IGNORE INTO #server_roles (name, owner) VALUES (?, '')";
+                        tables.run(add, by![role])?;
+                        String::new()
+                    }
+                };
+                let take = "UPDATE #server_roles SET owner = ? WHERE name = ? AND owner = ?";
+                Ok(tables.run(take, by![tables.name(), role, owner])? == 1)
+            }
+        }
+    }
+
+    /// Another server may do it from now on.
+    pub fn leave_role(&self, role: &'static str) {
+        match self {
+            Self::File(file) => drop(file.roles.lock().remove(role)),
+            #[cfg(feature = "mysql")]
+            Self::Server(tables) => {
+                let leave = "UPDATE #server_roles SET owner = '' WHERE name = ? AND owner = ?";
+                if let Err(error) = tables.run(leave, by![role, tables.name()]) {
+                    log::debug!("{role} is free when the lease of this server ends: {error}");
+                }
+            }
+        }
+    }
+
+    /// A condition for the jobs of whoever has a row, where the queue is in the same database.
+    pub fn guard(&self, sql: &str, by: &[SqlValue]) -> Option<InsertGuard> {
+        let guard = || InsertGuard::new(of_servers(sql), by.to_vec());
+        self.is_shared().then(guard)
+    }
+}
+
+/// Statements that are committed one by one.
+pub(crate) struct Single<'d>(&'d Database);
+
+impl Statements for Single<'_> {
+    fn rows(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error> {
+        match self.0 {
+            Database::File(file) => OfFile(&file.connection.lock()).rows(sql, by),
+            #[cfg(feature = "mysql")]
+            Database::Server(tables) => {
+                let rows = tables.rows(&of_servers(sql), by)?;
+                Ok(rows.into_iter().map(Row).collect())
+            }
+        }
+    }
+
+    fn rows_to_change(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error> {
+        self.rows(sql, by)
+    }
+
+    fn run(&mut self, sql: &str, by: &[SqlValue]) -> Result<u64, Error> {
+        match self.0 {
+            Database::File(file) => OfFile(&file.connection.lock()).run(sql, by),
+            #[cfg(feature = "mysql")]
+            Database::Server(tables) => tables.run(&of_servers(sql), by),
+        }
+    }
+}
+
+struct OfFile<'c>(&'c Connection);
+
+struct Bound<'v>(&'v SqlValue);
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            SqlValue::Null => ValueRef::Null,
+            SqlValue::Int(number) => ValueRef::Integer(*number),
+            SqlValue::Text(text) => ValueRef::Text(text.as_bytes()),
+            SqlValue::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+impl Statements for OfFile<'_> {
+    fn rows(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error> {
+        let found = || -> rusqlite::Result<Vec<Row>> {
+            let mut statement = self.0.prepare_cached(&sql.replace('#', ""))?;
+            let columns = statement.column_count();
+            let values = rusqlite::params_from_iter(by.iter().map(Bound));
+            let rows = statement.query_map(values, |row| {
+                let cell = |at| {
+                    Ok(match row.get(at)? {
+                        Value::Null => SqlValue::Null,
+                        Value::Integer(number) => SqlValue::Int(number),
+                        Value::Text(text) => SqlValue::Text(text),
+                        Value::Blob(bytes) => SqlValue::Bytes(bytes),
+                        // No column holds one.
+                        Value::Real(_) => SqlValue::Null,
+                    })
+                };
+                (0..columns)
+                    .map(cell)
+                    .collect::<rusqlite::Result<_>>()
+                    .map(Row)
+            })?;
+            rows.collect()
+        };
+        found().map_err(|error| failed("server.db", &error))
+    }
+
+    fn rows_to_change(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error> {
+        // One transaction at a time writes.
+        self.rows(sql, by)
+    }
+
+    fn run(&mut self, sql: &str, by: &[SqlValue]) -> Result<u64, Error> {
+        let values = rusqlite::params_from_iter(by.iter().map(Bound));
+        let changed = self
+            .0
+            .prepare_cached(&sql.replace('#', ""))
+            .and_then(|mut statement| statement.execute(values));
+        changed
+            .map(|changed| changed as u64)
+            .map_err(|error| failed("server.db", &error))
+    }
+}
+
+/// A statement as database servers take it.
+fn of_servers(sql: &str) -> String {
+    sql.replace('#', "#server_")
+        .replace("INSERT OR IGNORE", "INSERT IGNORE")
+}
+
+#[cfg(feature = "mysql")]
+struct OfServer<'x, 't, 'c>(&'x mut TablesTransaction<'t, 'c>);
+
+#[cfg(feature = "mysql")]
+impl Statements for OfServer<'_, '_, '_> {
+    fn rows(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error> {
+        let rows = self.0.rows(&of_servers(sql), by)?;
+        Ok(rows.into_iter().map(Row).collect())
+    }
+
+    fn rows_to_change(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error> {
+        self.rows(&format!("{sql} FOR UPDATE"), by)
+    }
+
+    fn run(&mut self, sql: &str, by: &[SqlValue]) -> Result<u64, Error> {
+        self.0.run(&of_servers(sql), by)
+    }
+}
+
+/// What `server.db` could not do.
+fn failed(what: &str, error: &rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
+    };
+    let kind = match error.sqlite_error_code() {
+        Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
+            ErrorKind::Transient
+        }
+        // Nothing that a client could do about it.
+        _ => ErrorKind::Malformed,
+    };
+    Error::new(kind, format!("{what}: {error}")).with_storage()
+}

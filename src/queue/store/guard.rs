@@ -1,0 +1,76 @@
+//! Conditions of inserts: what a program adds jobs for is still its own.
+
+/// A value in a row of a database, or of a statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SqlValue {
+    /// Nothing.
+    Null,
+    /// A number.
+    Int(i64),
+    /// A text. Servers hand out texts as bytes.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+impl From<i64> for SqlValue {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<bool> for SqlValue {
+    fn from(yes: bool) -> Self {
+        Self::Int(yes.into())
+    }
+}
+
+impl From<&str> for SqlValue {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for SqlValue {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&[u8]> for SqlValue {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.to_vec())
+    }
+}
+
+impl<T: Into<SqlValue>> From<Option<T>> for SqlValue {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// A condition under which jobs are added: a statement that changes a row of the same database, and finds none once
+/// what the jobs are for belongs to another program. See [`JobQueue::guarded`](crate::JobQueue::guarded).
+#[derive(Debug, Clone)]
+pub struct InsertGuard {
+    #[cfg_attr(
+        not(feature = "mysql"),
+        expect(dead_code, reason = "only servers look")
+    )]
+    pub(super) statement: String,
+    #[cfg_attr(
+        not(feature = "mysql"),
+        expect(dead_code, reason = "only servers look")
+    )]
+    pub(super) values: Vec<SqlValue>,
+}
+
+impl InsertGuard {
+    /// The statement in the words of the store, `#name` for its tables.
+    pub fn new(statement: impl Into<String>, values: Vec<SqlValue>) -> Self {
+        Self {
+            statement: statement.into(),
+            values,
+        }
+    }
+}
