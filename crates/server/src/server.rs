@@ -24,6 +24,7 @@ use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
 use crate::openai::state::OpenAi;
+use crate::openai::storage::Storage;
 use crate::openai::{self, Progress};
 use crate::overview::Overview;
 use crate::private;
@@ -44,6 +45,7 @@ pub struct Server {
     token: Option<Secret>,
     hosts: Vec<String>,
     folder: Option<PathBuf>,
+    shared: Option<Records>,
     manager: Option<LlmManager>,
     settings: Option<(SettingsWatch, Arc<dyn ConfigStore>)>,
     types: JobTypes,
@@ -71,6 +73,7 @@ impl Server {
             token: None,
             hosts: Vec::new(),
             folder: None,
+            shared: None,
             manager: None,
             settings: None,
             types: JobTypes::new(),
@@ -118,6 +121,19 @@ impl Server {
         let folder = folder.as_ref();
         self.folder = Some(folder.to_owned());
         self
+    }
+
+    /// Keeps what the server itself keeps in the database of its queue, and not in a folder: several servers of one queue
+    /// then act as one, on whatever machines they are. This one counts as alive until it can not reach the database for
+    /// the time of a lease of the store. Default: a folder.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    #[cfg(feature = "mysql")]
+    pub fn shared(mut self, store: &Arc<batchwright::queue::MysqlStore>) -> Result<Self, Error> {
+        let tables = batchwright::unstable::MysqlTables::of(store)?;
+        self.shared = Some(Records::shared(tables));
+        Ok(self)
     }
 
     /// Who made the worker: it says which providers there are and which strategy is in force. Default: nobody, and
@@ -204,15 +220,26 @@ impl Server {
             );
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let folder = match self.folder {
-            Some(folder) => folder,
-            None => folder_of(&self.queue)?,
-        };
         let failed = |what: String| {
             move |error: std::io::Error| Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
         };
-        private::create_folder(&folder).map_err(failed(folder.display().to_string()))?;
-        let records = Arc::new(Records::open(&folder.join("server.db"), self.durability)?);
+        let (records, storage) = match self.shared {
+            Some(records) => {
+                let records = Arc::new(records);
+                let storage = Storage::shared(&records, self.upload_bytes);
+                (records, storage)
+            }
+            None => {
+                let folder = match self.folder {
+                    Some(folder) => folder,
+                    None => folder_of(&self.queue)?,
+                };
+                private::create_folder(&folder).map_err(failed(folder.display().to_string()))?;
+                let records = Records::open(&folder.join("server.db"), self.durability)?;
+                let storage = Storage::open(&folder.join("files"), self.upload_bytes)?;
+                (Arc::new(records), storage)
+            }
+        };
         let listener = TcpListener::bind(self.address).map_err(|error| {
             let hint = match error.kind() {
                 AddrInUse => "; stop what listens there, or name another port",
@@ -225,7 +252,7 @@ impl Server {
             .local_addr()
             .map_err(failed("the address".to_owned()))?;
         let events = Arc::new(Events::default());
-        let batch_endpoint = OpenAi::open(&folder, self.upload_bytes)?;
+        let batch_endpoint = OpenAi::new(storage);
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),

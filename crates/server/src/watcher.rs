@@ -10,6 +10,7 @@ use batchwright::{Error, ProcessId};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 
+use crate::api;
 use crate::app::App;
 use crate::shapes::{self, now};
 
@@ -128,6 +129,10 @@ impl Looks {
             return Ok(());
         }
         self.tidied = Instant::now();
+        if self.app.records.is_shared() {
+            // Others may have died since this one started.
+            api::settle_abandoned(&self.app.queue, &self.app.records)?;
+        }
         self.app.metrics.forget_ended_processes(&self.app.queue)
     }
 

@@ -46,9 +46,7 @@ pub(super) fn described(file: &FileRecord) -> Value {
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let storage = &app.openai.storage;
     let length = call.head.header("content-length");
-    if let Some(bytes) = length.and_then(|length| length.parse().ok()) {
-        storage.check(bytes)?;
-    }
+    storage.check(length.and_then(|length| length.parse().ok()).unwrap_or(0))?;
     let kind = call.head.header("content-type").unwrap_or_default();
     let mut form = Multipart::new(kind, &mut *call.body)?;
     let (mut file, mut purpose, mut anchor, mut seconds) = (None, None, None, None);
@@ -207,8 +205,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `GET /v1/files/{id}/content`.
 pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let record = found(app, call)?;
-    let file = app.openai.storage.read(&record.id)?;
-    let length = file.metadata()?.len();
+    let (file, length) = app.openai.storage.read(&record.id)?;
     let name = format!("attachment; filename=\"{}\"", record.id);
     Ok(
         Response::reader("application/octet-stream", file, Some(length))

@@ -14,10 +14,11 @@ mod lines;
 mod models;
 mod multipart;
 mod parts;
+mod pieces;
 mod progress;
 mod results;
 pub(crate) mod state;
-mod storage;
+pub(crate) mod storage;
 pub(crate) mod waiting;
 
 use batchwright::Error;

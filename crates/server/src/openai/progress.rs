@@ -238,12 +238,13 @@ impl Rounds<'_> {
             let why = format!("The file {} is not there any more.", batch.input_file);
             return self.fail(batch, vec![fault("file_not_found", why)]);
         };
-        let file = app.openai.storage.read(&input.id)?;
-        let checked = check(&file, &batch.endpoint, &stopped)?;
+        let (file, _) = app.openai.storage.read(&input.id)?;
+        let checked = check(file, &batch.endpoint, &stopped)?;
         if !checked.faults.is_empty() {
             return self.fail(batch, checked.faults);
         }
-        let lines = Lines::new(app.openai.storage.read(&input.id)?, &batch.endpoint);
+        let (file, _) = app.openai.storage.read(&input.id)?;
+        let lines = Lines::new(file, &batch.endpoint);
         let jobs = lines.map(|line| match line {
             _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
             Ok(asked) => Ok(asked.into_job(&batch.endpoint)),
@@ -404,6 +405,7 @@ impl Rounds<'_> {
         let tidied = || -> Result<bool, Problem> {
             let app = self.app;
             let left = self.settle_calls()?;
+            app.openai.storage.forget_cut_off()?;
             let expired = FileRecord::expired(&mut app.records.single(), now())?;
             for file in &expired {
                 if app.reads(&file.id)? {

@@ -2,8 +2,7 @@
 //! The files themselves say how far that has come, so that no note of it can be lost or wrong.
 
 use std::collections::{HashSet, VecDeque};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader};
 
 use batchwright::Usage;
 use batchwright::queue::{JobResult, JobStatus};
@@ -11,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::Reply;
-use super::storage::Storage;
+use super::storage::{GrowingFile, Storage};
 use super::{answer, parts};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchTotals};
@@ -22,8 +21,8 @@ const MAY_COME_AGAIN: usize = 1_000;
 /// The files of a batch that is being finished.
 pub(super) struct ResultFiles<'s> {
     storage: &'s Storage,
-    output: Side,
-    errors: Side,
+    output: GrowingFile<'s>,
+    errors: GrowingFile<'s>,
     totals: BatchTotals,
     lines: u64,
     /// Results that a server wrote before it died, and may be given again.
@@ -40,12 +39,6 @@ pub(super) struct Written {
     /// In both.
     pub lines: u64,
     pub totals: BatchTotals,
-}
-
-struct Side {
-    id: String,
-    file: File,
-    bytes: u64,
 }
 
 /// What is read of a line that is there.
@@ -93,16 +86,10 @@ impl<'s> ResultFiles<'s> {
     /// # Errors
     /// When they cannot be read or made.
     pub fn resume(storage: &'s Storage, batch: &BatchRecord) -> io::Result<Self> {
-        let side = |id: &str| -> io::Result<Side> {
-            let file = storage.append(id)?;
-            let bytes = file.metadata()?.len();
-            let id = id.to_owned();
-            Ok(Side { id, file, bytes })
-        };
         let mut files = Self {
             storage,
-            output: side(&batch.output_file)?,
-            errors: side(&batch.error_file)?,
+            output: storage.append(&batch.output_file)?,
+            errors: storage.append(&batch.error_file)?,
             totals: BatchTotals::default(),
             lines: 0,
             written: HashSet::new(),
@@ -117,7 +104,7 @@ impl<'s> ResultFiles<'s> {
         files.read_back()?;
         for side in [&files.output, &files.errors] {
             // A server that died may not have come to that, and what is there is not written again.
-            side.file.sync_data()?;
+            side.sync()?;
         }
         Ok(files)
     }
@@ -129,8 +116,8 @@ impl<'s> ResultFiles<'s> {
                 true => &mut self.output,
                 false => &mut self.errors,
             };
-            side.file.seek(SeekFrom::Start(0))?;
-            let mut reader = BufReader::with_capacity(256 << 10, &side.file);
+            let bytes = side.bytes;
+            let mut reader = BufReader::with_capacity(256 << 10, side.reader()?);
             let (mut line, mut whole) = (Vec::new(), 0);
             let mut last = VecDeque::new();
             loop {
@@ -158,11 +145,10 @@ impl<'s> ResultFiles<'s> {
                     last.pop_front();
                 }
             }
+            drop(reader);
             self.written.extend(last);
-            if whole < side.bytes {
-                side.file.set_len(whole)?;
-                self.storage.give_back(side.bytes - whole);
-                side.bytes = whole;
+            if whole < bytes {
+                side.cut(whole)?;
             }
         }
         Ok(())
@@ -207,8 +193,7 @@ impl<'s> ResultFiles<'s> {
             lines += 1;
         }
         for (side, bytes) in [(&mut self.output, &output), (&mut self.errors, &errors)] {
-            self.storage.take(bytes.len() as u64)?;
-            side.append(bytes, self.storage)?;
+            side.append(bytes)?;
         }
         (self.totals, self.lines) = (totals, lines);
         Ok(())
@@ -293,27 +278,6 @@ struct NewReply {
     status_code: u16,
     request_id: String,
     body: Reply,
-}
-
-impl Side {
-    /// Room for these bytes was taken.
-    fn append(&mut self, bytes: &[u8], storage: &Storage) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let written = self
-            .file
-            .write_all(bytes)
-            .and_then(|()| self.file.sync_data());
-        let before = self.bytes;
-        self.bytes = match &written {
-            Ok(()) => before + bytes.len() as u64,
-            Err(_) => self.file.metadata().map_or(before, |file| file.len()),
-        };
-        let missing = (before + bytes.len() as u64).saturating_sub(self.bytes);
-        storage.give_back(missing);
-        written
-    }
 }
 
 impl BatchTotals {

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Read;
 
 use batchwright::queue::JobResult;
 use batchwright::{Error, ErrorKind, JobId, ProcessId};
@@ -61,7 +62,13 @@ fn result(n: u8, status: JobStatus) -> JobResult {
 }
 
 fn lines(storage: &Storage, id: &str) -> Vec<String> {
-    let text = fs::read_to_string(storage.path(id)).unwrap_or_default();
+    let text = {
+        let mut text = String::new();
+        if let Ok((mut file, _)) = storage.read(id) {
+            file.read_to_string(&mut text).unwrap();
+        }
+        text
+    };
     let line = |line: &str| {
         serde_json::from_str::<Value>(line).unwrap()["custom_id"]
             .as_str()
@@ -90,7 +97,7 @@ fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
         let storage = Storage::open(folder.path(), 1 << 20).unwrap();
         let mut files = ResultFiles::resume(&storage, &batch).unwrap();
         files.write(&some).unwrap();
-        ["out", "err"].map(|id| fs::read(storage.path(id)).unwrap())
+        ["out", "err"].map(|id| fs::read(folder.path().join(id)).unwrap())
     };
     for (output, errors) in [
         (whole[0].len(), whole[1].len()),

@@ -1,11 +1,9 @@
 //! What the Batch endpoint has beside the queue, below all that answers.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use batchwright::Error;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::storage::Storage;
@@ -21,19 +19,16 @@ pub(crate) struct OpenAi {
 }
 
 impl OpenAi {
-    /// With files of so many bytes in a folder below this one.
-    ///
-    /// # Errors
-    /// When it cannot be used.
-    pub fn open(folder: &Path, most_bytes: u64) -> Result<Self, Error> {
+    /// With these files.
+    pub fn new(storage: Storage) -> Self {
         let (waker, woken) = bounded(1);
-        Ok(Self {
-            storage: Storage::open(&folder.join("files"), most_bytes)?,
+        Self {
+            storage,
             waiting: Arc::default(),
             waker,
             woken,
             stopped: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Has [`Progress`](super::Progress) look at once.

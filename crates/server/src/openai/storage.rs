@@ -1,20 +1,30 @@
-//! The files of the Batch endpoint on the disk: written piece by piece, bounded all together.
+//! The files of the Batch endpoint, on the disk or in the database that servers share: written piece by piece, bounded all
+//! together.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use batchwright::{Error, ErrorKind};
 use parking_lot::Mutex;
 
+use super::pieces::{PIECE, Pieces};
 use crate::private;
 use crate::problem::Problem;
+use crate::records::Records;
 
 /// Where files lie, and how much they take up.
 pub(crate) struct Storage {
-    folder: PathBuf,
+    place: Place,
     most: u64,
     used: Mutex<u64>,
+}
+
+enum Place {
+    Folder(PathBuf),
+    /// The database that other servers share.
+    Shared(Arc<Records>),
 }
 
 /// What a file is called until all of it is there.
@@ -49,15 +59,32 @@ impl Storage {
             Error::new(ErrorKind::Invalid, format!("{}: {error}", folder.display()))
         })?;
         Ok(Self {
-            folder: folder.to_owned(),
+            place: Place::Folder(folder.to_owned()),
             most,
             used: Mutex::new(used),
         })
     }
 
-    /// Where a file lies. Ids are made here, never by clients.
-    pub fn path(&self, id: &str) -> PathBuf {
-        self.folder.join(id)
+    /// The files in the database of these records, which servers on other machines share.
+    pub fn shared(records: &Arc<Records>, most: u64) -> Self {
+        Self {
+            place: Place::Shared(Arc::clone(records)),
+            most,
+            // It is looked up before an upload.
+            used: Mutex::new(0),
+        }
+    }
+
+    /// Removes what was left of uploads that were cut off with their server.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub fn forget_cut_off(&self) -> Result<(), Error> {
+        match &self.place {
+            // Done when it was opened.
+            Place::Folder(_) => Ok(()),
+            Place::Shared(records) => Pieces::forget_cut_off(records),
+        }
     }
 
     /// Takes up room.
@@ -80,6 +107,10 @@ impl Storage {
     /// # Errors
     /// When there is not so much.
     pub fn check(&self, bytes: u64) -> Result<(), Problem> {
+        if let Place::Shared(records) = &self.place {
+            // Others have taken some, and given some back.
+            *self.used.lock() = Pieces::all_bytes(records)?;
+        }
         let used = *self.used.lock();
         match used.saturating_add(bytes) > self.most {
             true => Err(self.full(used)),
@@ -103,44 +134,85 @@ impl Storage {
         *used = used.saturating_sub(bytes);
     }
 
-    /// A new file of this id.
+    /// A new file of this id. Ids are made here, never by clients.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn create(&self, id: String) -> io::Result<NewFile<'_>> {
-        let partial = self.path(&format!("{id}{PARTIAL}"));
-        let file = private::options()
-            .create_new(true)
-            .write(true)
-            .open(&partial)?;
+        let content = match &self.place {
+            Place::Folder(folder) => {
+                let partial = folder.join(format!("{id}{PARTIAL}"));
+                let file = private::options()
+                    .create_new(true)
+                    .write(true)
+                    .open(&partial)?;
+                let path = folder.join(&id);
+                NewContent::File {
+                    file,
+                    partial,
+                    path,
+                }
+            }
+            Place::Shared(records) => NewContent::Pieces {
+                pieces: Pieces::new(records, &id),
+                seq: 0,
+                waiting: Vec::new(),
+            },
+        };
         Ok(NewFile {
             storage: self,
             id,
-            partial,
-            file,
+            content,
             bytes: 0,
             kept: false,
         })
     }
 
-    /// Opens a file that is there.
+    /// Opens a file that is there. Returns how long it is, too.
     ///
     /// # Errors
     /// When it cannot be.
-    pub fn read(&self, id: &str) -> io::Result<File> {
-        File::open(self.path(id))
+    pub fn read(&self, id: &str) -> io::Result<(Box<dyn Read + Send>, u64)> {
+        match &self.place {
+            Place::Folder(folder) => {
+                let file = File::open(folder.join(id))?;
+                let length = file.metadata()?.len();
+                Ok((Box::new(file), length))
+            }
+            Place::Shared(records) => {
+                let pieces = Pieces::new(records, id);
+                Ok((Box::new(pieces.reader()?), pieces.bytes()?))
+            }
+        }
     }
 
     /// Opens a file to add to, which is made if it is not there.
     ///
     /// # Errors
     /// When it cannot be.
-    pub fn append(&self, id: &str) -> io::Result<File> {
-        private::options()
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(self.path(id))
+    pub fn append(&self, id: &str) -> io::Result<GrowingFile<'_>> {
+        let (content, bytes) = match &self.place {
+            Place::Folder(folder) => {
+                let file = private::options()
+                    .create(true)
+                    .read(true)
+                    .append(true)
+                    .open(folder.join(id))?;
+                let bytes = file.metadata()?.len();
+                (GrowingContent::File(file), bytes)
+            }
+            Place::Shared(records) => {
+                let pieces = Pieces::new(records, id);
+                let (seq, bytes) = (pieces.next()?, pieces.bytes()?);
+                (GrowingContent::Pieces { pieces, seq }, bytes)
+            }
+        };
+        Ok(GrowingFile {
+            storage: self,
+            id: id.to_owned(),
+            content,
+            bytes,
+        })
     }
 
     /// Removes a file, if it is there.
@@ -148,13 +220,24 @@ impl Storage {
     /// # Errors
     /// When it stays.
     pub fn remove(&self, id: &str) -> io::Result<()> {
-        let path = self.path(id);
-        let bytes = match fs::metadata(&path) {
-            Ok(file) => file.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+        let bytes = match &self.place {
+            Place::Folder(folder) => {
+                let path = folder.join(id);
+                let bytes = match fs::metadata(&path) {
+                    Ok(file) => file.len(),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    Err(error) => return Err(error),
+                };
+                fs::remove_file(&path)?;
+                bytes
+            }
+            Place::Shared(records) => {
+                let pieces = Pieces::new(records, id);
+                let bytes = pieces.bytes()?;
+                pieces.remove()?;
+                bytes
+            }
         };
-        fs::remove_file(&path)?;
         self.give_back(bytes);
         Ok(())
     }
@@ -164,9 +247,9 @@ impl Storage {
     /// # Errors
     /// When the system cannot.
     pub fn sync(&self) -> io::Result<()> {
-        match cfg!(unix) {
-            true => File::open(&self.folder)?.sync_all(),
-            false => Ok(()),
+        match &self.place {
+            Place::Folder(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+            _ => Ok(()),
         }
     }
 }
@@ -175,10 +258,23 @@ impl Storage {
 pub(crate) struct NewFile<'s> {
     storage: &'s Storage,
     id: String,
-    partial: PathBuf,
-    file: File,
+    content: NewContent,
     bytes: u64,
     kept: bool,
+}
+
+enum NewContent {
+    File {
+        file: File,
+        partial: PathBuf,
+        path: PathBuf,
+    },
+    Pieces {
+        pieces: Pieces,
+        seq: i64,
+        /// Less than a piece.
+        waiting: Vec<u8>,
+    },
 }
 
 impl NewFile<'_> {
@@ -187,19 +283,54 @@ impl NewFile<'_> {
     /// # Errors
     /// When it could not be written out.
     pub fn keep(mut self) -> io::Result<(String, u64)> {
-        self.file.sync_all()?;
-        fs::rename(&self.partial, self.storage.path(&self.id))?;
+        match &mut self.content {
+            NewContent::File {
+                file,
+                partial,
+                path,
+            } => {
+                file.sync_all()?;
+                fs::rename(partial, path)?;
+            }
+            NewContent::Pieces {
+                pieces,
+                seq,
+                waiting,
+            } => {
+                pieces.add(seq, waiting, true)?;
+                pieces.keep()?;
+            }
+        }
         self.kept = true;
         self.storage.sync()?;
         Ok((self.id.clone(), self.bytes))
     }
 }
 
+impl NewContent {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File { file, .. } => file.write_all(bytes),
+            Self::Pieces {
+                pieces,
+                seq,
+                waiting,
+            } => {
+                waiting.extend_from_slice(bytes);
+                if waiting.len() >= PIECE {
+                    pieces.add(seq, waiting, true)?;
+                    waiting.clear();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 impl Write for NewFile<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.storage.take(bytes.len() as u64)?;
-        let written = self.file.write_all(bytes);
-        match written {
+        match self.content.write(bytes) {
             Ok(()) => {
                 self.bytes += bytes.len() as u64;
                 Ok(bytes.len())
@@ -218,10 +349,106 @@ impl Write for NewFile<'_> {
 
 impl Drop for NewFile<'_> {
     fn drop(&mut self) {
-        if !self.kept {
-            let _ = fs::remove_file(&self.partial);
-            self.storage.give_back(self.bytes);
+        if self.kept {
+            return;
         }
+        let removed = match &self.content {
+            NewContent::File { partial, .. } => fs::remove_file(partial),
+            NewContent::Pieces { pieces, .. } => pieces.remove(),
+        };
+        if let Err(error) = removed {
+            log::debug!("{} stays for now: {error}", self.id);
+        }
+        self.storage.give_back(self.bytes);
+    }
+}
+
+/// A file that is added to.
+pub(crate) struct GrowingFile<'s> {
+    storage: &'s Storage,
+    pub id: String,
+    content: GrowingContent,
+    pub bytes: u64,
+}
+
+enum GrowingContent {
+    File(File),
+    Pieces { pieces: Pieces, seq: i64 },
+}
+
+impl GrowingFile<'_> {
+    /// Reads it from the beginning.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn reader(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        match &mut self.content {
+            GrowingContent::File(file) => {
+                file.seek(SeekFrom::Start(0))?;
+                Ok(Box::new(file))
+            }
+            GrowingContent::Pieces { pieces, .. } => Ok(Box::new(pieces.reader()?)),
+        }
+    }
+
+    /// Cuts off what is behind these bytes.
+    ///
+    /// # Errors
+    /// When it stays.
+    pub fn cut(&mut self, bytes: u64) -> io::Result<()> {
+        match &mut self.content {
+            GrowingContent::File(file) => file.set_len(bytes)?,
+            // All of what is added is there, or nothing.
+            GrowingContent::Pieces { .. } => {
+                return Err(io::Error::other("a file of results is damaged"));
+            }
+        }
+        self.storage.give_back(self.bytes - bytes);
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// Has what is there survive a power cut.
+    ///
+    /// # Errors
+    /// When the system cannot.
+    pub fn sync(&self) -> io::Result<()> {
+        match &self.content {
+            GrowingContent::File(file) => file.sync_data(),
+            GrowingContent::Pieces { .. } => Ok(()),
+        }
+    }
+
+    /// Adds bytes, and has them survive a power cut.
+    ///
+    /// # Errors
+    /// When there is no room, or they could not be written: then some may be there.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.storage.take(bytes.len() as u64)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let before = self.bytes;
+        let written = match &mut self.content {
+            GrowingContent::File(file) => {
+                let written = file.write_all(bytes).and_then(|()| file.sync_data());
+                self.bytes = match &written {
+                    Ok(()) => before + bytes.len() as u64,
+                    Err(_) => file.metadata().map_or(before, |file| file.len()),
+                };
+                written
+            }
+            GrowingContent::Pieces { pieces, seq } => {
+                let written = pieces.add(seq, bytes, false);
+                if written.is_ok() {
+                    self.bytes += bytes.len() as u64;
+                }
+                written
+            }
+        };
+        let missing = (before + bytes.len() as u64).saturating_sub(self.bytes);
+        self.storage.give_back(missing);
+        written
     }
 }
 

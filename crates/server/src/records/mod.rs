@@ -73,8 +73,16 @@ impl Records {
     }
 
     /// What this server is called among those that share the records.
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.database.name()
+    }
+
+    /// Whether another one of them has ended.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn is_dead(&self, name: &str) -> Result<bool, Error> {
+        self.database.is_dead(name)
     }
 
     /// True where servers on other machines share them.

@@ -63,14 +63,17 @@ CREATE TABLE #server_files (
   KEY by_deletion (deleted_at)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- The bytes of a file, in pieces. The number of a piece is given once: of two servers that add to a file, one fails.
+-- The bytes of a file, in pieces. The number of a piece is given once: of two servers that add to a file, one fails. The
+-- owner is the server that an upload comes to, until all of it is there, and empty then.
 CREATE TABLE #server_pieces (
   file VARBINARY(64) NOT NULL,
   seq BIGINT NOT NULL,
   owner VARBINARY(64) NOT NULL,
   bytes BIGINT NOT NULL,
   body LONGBLOB NOT NULL,
-  PRIMARY KEY (file, seq)
+  PRIMARY KEY (file, seq),
+  KEY by_owner (owner),
+  KEY sizes (file, bytes)
 ) ENGINE=InnoDB;
 
 CREATE TABLE #server_batches (
