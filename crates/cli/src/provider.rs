@@ -11,10 +11,10 @@ use batchwright::plan::{
 use batchwright::provider::{CallHeader, ProviderStatus};
 use batchwright::{Context, LlmConfig, Settings, Strategy};
 
-use super::args::shared::{BatchProviderArgs, ProviderArgs};
+use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::exit::{About, Refusal};
 use super::format::span;
-use super::settings::{refused, settings};
+use super::settings::refused;
 
 /// The providers of a run, some of which may still load their model.
 pub struct Chosen {
@@ -301,13 +301,13 @@ fn with_headers(
 /// How the provider is called that batches were made at, where flags say so.
 pub fn own_of_batches(
     args: &BatchProviderArgs,
-    data_dir: Option<&Path>,
+    data: &DataArgs,
 ) -> Result<Option<LlmConfig>, Refusal> {
     if args.is_empty() {
         return Ok(None);
     }
     let headers = read_headers(&args.header)?;
-    let settings = settings(data_dir)?;
+    let settings = data.settings()?;
     let named = settings.flag("llm.provider", "--provider", args.provider.clone());
     let named = named.and_then(|settings| settings.provider());
     let nobody = || match headers.is_empty() {

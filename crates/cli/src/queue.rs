@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use batchwright::config::SettingsWatch;
 use batchwright::queue::ProcessState;
 use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{Error, JobQueue, ProcessId};
+use batchwright::{Error, JobQueue, ProcessId, Settings};
 
 use super::args::shared::{DataArgs, ProcessArgs};
 use super::args::variables;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use super::exit::{About, Exit, Refusal};
 use super::format::{age, count};
+use super::settings;
 use super::stdout;
 
 impl DataArgs {
@@ -29,6 +31,16 @@ impl DataArgs {
     /// The database, which may not be there yet.
     pub fn database(&self) -> Result<PathBuf, Refusal> {
         Ok(self.folder()?.join("llm_jobs.db"))
+    }
+
+    /// The settings beside the queue.
+    pub fn settings(&self) -> Result<Settings, Refusal> {
+        settings::settings(self.data_dir.as_deref(), self.store.store.as_deref())
+    }
+
+    /// The same, to follow later changes.
+    pub fn watch(&self) -> Result<Option<SettingsWatch>, Refusal> {
+        settings::watch(self.data_dir.as_deref(), self.store.store.as_deref())
     }
 
     /// Opens the queue, which is made if there is none.
@@ -141,20 +153,33 @@ fn shown(address: &str) -> String {
 
 /// Opens the queue on a server. What is too long for a database lies in the data folder.
 #[cfg(feature = "mysql")]
-pub fn on_server(address: &str, folder: &Path) -> Result<JobQueue, Error> {
+fn on_server(address: &str, folder: &Path) -> Result<JobQueue, Error> {
+    store(address, folder).map(|store| JobQueue::on(store))
+}
+
+/// Opens the database of a queue on a server.
+#[cfg(feature = "mysql")]
+pub fn store(
+    address: &str,
+    folder: &Path,
+) -> Result<std::sync::Arc<batchwright::queue::MysqlStore>, Error> {
     use batchwright::queue::{MysqlOptions, MysqlStore};
     let options = MysqlOptions::new(address).folder(folder);
-    let store = MysqlStore::open(options)?;
-    Ok(JobQueue::on(std::sync::Arc::new(store)))
+    MysqlStore::open(options).map(std::sync::Arc::new)
+}
+
+#[cfg(not(feature = "mysql"))]
+fn on_server(_address: &str, _folder: &Path) -> Result<JobQueue, Error> {
+    Err(knows_no_server())
 }
 
 /// Says that this program knows no server.
 #[cfg(not(feature = "mysql"))]
-pub fn on_server(_address: &str, _folder: &Path) -> Result<JobQueue, Error> {
-    Err(Error::new(
+pub fn knows_no_server() -> Error {
+    Error::new(
         batchwright::ErrorKind::Invalid,
         "--store: this program was built without the feature mysql",
-    ))
+    )
 }
 
 /// What the queue could not do.

@@ -3,45 +3,79 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use batchwright::config::SettingsWatch;
+use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright::{Error, Settings};
 
 use super::exit::Refusal;
 
-/// What the environment and the store of the data folder say.
+/// Where settings are stored.
+pub struct Place {
+    pub store: Arc<dyn ConfigStore>,
+    /// Where that is, for people.
+    pub name: String,
+}
+
+/// What the environment and the store say: the one on this server, else that of the data folder.
 ///
 /// A store that cannot be read is an error: without it, another model might be paid for than the one
 /// that was set.
-pub fn settings(data_dir: Option<&Path>) -> Result<Settings, Refusal> {
+pub fn settings(data_dir: Option<&Path>, server: Option<&str>) -> Result<Settings, Refusal> {
     let settings = Settings::new().environment(|name| std::env::var(name).ok());
-    stored(settings, data_dir).map_err(|error| Refusal::could_not_run(error.message()))
-}
-
-/// The same, to follow later changes; none without a data folder.
-pub fn watch(data_dir: Option<&Path>) -> Result<Option<SettingsWatch>, Refusal> {
-    let Some(store) = store(data_dir) else {
-        return Ok(None);
-    };
-    let settings = Settings::new().environment(|name| std::env::var(name).ok());
-    let watch = SettingsWatch::new(settings, Arc::new(store));
-    watch
-        .map(Some)
-        .map_err(|error| Refusal::could_not_run(error.message()))
-}
-
-fn stored(settings: Settings, data_dir: Option<&Path>) -> Result<Settings, Error> {
-    match store(data_dir) {
-        Some(store) => settings.store(&store),
+    match place(data_dir, server)? {
+        Some(place) => settings.store(&*place.store).map_err(broken),
         None => Ok(settings),
     }
 }
 
-/// Where settings are stored; nowhere without a data folder.
-pub fn store(data_dir: Option<&Path>) -> Option<batchwright::config::SqliteConfig> {
-    let folder = super::data_dir::data_dir(data_dir)?;
-    Some(batchwright::config::SqliteConfig::new(
-        folder.join("config.db"),
-    ))
+/// The same, to follow later changes; none without a data folder.
+pub fn watch(
+    data_dir: Option<&Path>,
+    server: Option<&str>,
+) -> Result<Option<SettingsWatch>, Refusal> {
+    let Some(place) = place(data_dir, server)? else {
+        return Ok(None);
+    };
+    let settings = Settings::new().environment(|name| std::env::var(name).ok());
+    SettingsWatch::new(settings, place.store)
+        .map(Some)
+        .map_err(broken)
+}
+
+/// Where settings are stored: on this server, else in the data folder; nowhere without one.
+pub fn place(data_dir: Option<&Path>, server: Option<&str>) -> Result<Option<Place>, Refusal> {
+    if let Some(address) = server {
+        return on_server(address).map(Some).map_err(broken);
+    }
+    Ok(super::data_dir::data_dir(data_dir).map(|folder| in_folder(&folder)))
+}
+
+/// The settings of a data folder.
+pub fn in_folder(folder: &Path) -> Place {
+    let store = SqliteConfig::new(folder.join("config.db"));
+    Place {
+        name: store.path().display().to_string(),
+        store: Arc::new(store),
+    }
+}
+
+#[cfg(feature = "mysql")]
+fn on_server(address: &str) -> Result<Place, Error> {
+    use batchwright::queue::{MysqlConfig, MysqlOptions};
+    let store = MysqlConfig::open(MysqlOptions::new(address).connections(2))?;
+    Ok(Place {
+        name: store.location().to_owned(),
+        store: Arc::new(store),
+    })
+}
+
+#[cfg(not(feature = "mysql"))]
+fn on_server(_address: &str) -> Result<Place, Error> {
+    Err(super::queue::knows_no_server())
+}
+
+/// A store that cannot be read is no bad usage.
+fn broken(error: Error) -> Refusal {
+    Refusal::could_not_run(error.message())
 }
 
 /// A setting that cannot be used is bad usage.

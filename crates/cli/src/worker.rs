@@ -1,56 +1,102 @@
-//! What `work` and `serve` make a worker of: the folder, the queue in it, and the settings.
+//! What `work` and `serve` make a worker of: the folder, the queue in it or on a server, and the settings beside the queue.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use batchwright::config::{SettingsWatch, SqliteConfig};
+use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::queue::{Durability, SqliteOptions};
-use batchwright::{JobQueue, Settings};
+use batchwright::{Error, JobQueue, Settings};
 
 use super::args::worker::WorkerArgs;
 use super::data_dir::data_dir;
 use super::exit::Refusal;
 use super::provider;
-use super::settings::{self, refused};
+use super::settings::{in_folder, refused};
 
-/// The folder of the queue.
-pub fn folder(args: &WorkerArgs) -> Result<PathBuf, Refusal> {
-    data_dir(args.data_dir.as_deref()).ok_or_else(|| {
-        Refusal::could_not_run("there is no place for the queue: name one with --data-dir")
-    })
+/// Where a worker has its queue and its settings.
+pub struct Home {
+    pub folder: PathBuf,
+    /// Where settings are kept.
+    pub config: Arc<dyn ConfigStore>,
+    #[cfg(feature = "mysql")]
+    server: Option<Arc<batchwright::queue::MysqlStore>>,
 }
 
-/// The queue in this folder, made if there is none.
-pub fn queue(args: &WorkerArgs, folder: &Path) -> Result<JobQueue, Refusal> {
-    let options = SqliteOptions::default().durability(match args.fsync {
-        true => Durability::Full,
-        false => Durability::Normal,
-    });
-    JobQueue::open_with(&folder.join("llm_jobs.db"), options)
-        .map_err(|error| Refusal::could_not_run(error.message()))
-}
-
-/// The settings of this data folder and environment beneath the flags, and their later changes.
-pub fn settings(args: &WorkerArgs) -> Result<SettingsWatch, Refusal> {
-    let settings = Settings::new().environment(|name| std::env::var(name).ok());
-    let mut settings = provider::with_flags(settings, &args.provider)?;
-    for (key, flag, words) in [
-        ("llm.bulk_strategy", "--strategy", &args.strategy),
-        ("llm.sync_concurrency", "--concurrency", &args.concurrency),
-        ("llm.requests_per_minute", "--rpm", &args.rpm),
-        ("llm.tokens_per_minute", "--tpm", &args.tpm),
-        ("llm.request_timeout", "--timeout", &args.timeout),
-        ("queue.max_retries", "--max-retries", &args.max_retries),
-    ] {
-        settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
+impl Home {
+    /// That of these arguments. A queue in a folder is not opened yet, one on a server is.
+    pub fn open(args: &WorkerArgs) -> Result<Self, Refusal> {
+        let folder = data_dir(args.data_dir.as_deref()).ok_or_else(|| {
+            Refusal::could_not_run("there is no place for the queue: name one with --data-dir")
+        })?;
+        match &args.store.store {
+            Some(address) => Self::on_server(address, folder).map_err(could_not),
+            None => Ok(Self {
+                config: in_folder(&folder).store,
+                folder,
+                #[cfg(feature = "mysql")]
+                server: None,
+            }),
+        }
     }
-    SettingsWatch::new(settings, Arc::new(store(args)?))
-        .map_err(|error| Refusal::could_not_run(error.message()))
+
+    #[cfg(feature = "mysql")]
+    fn on_server(address: &str, folder: PathBuf) -> Result<Self, Error> {
+        let server = super::queue::store(address, &folder)?;
+        Ok(Self {
+            folder,
+            config: Arc::new(server.config()),
+            server: Some(server),
+        })
+    }
+
+    #[cfg(not(feature = "mysql"))]
+    fn on_server(_address: &str, _folder: PathBuf) -> Result<Self, Error> {
+        Err(super::queue::knows_no_server())
+    }
+
+    /// The queue, made if there is none.
+    pub fn queue(&self, args: &WorkerArgs) -> Result<JobQueue, Refusal> {
+        #[cfg(feature = "mysql")]
+        if let Some(server) = &self.server {
+            return Ok(JobQueue::on(server.clone()));
+        }
+        let options = SqliteOptions::default().durability(match args.fsync {
+            true => Durability::Full,
+            false => Durability::Normal,
+        });
+        JobQueue::open_with(&self.folder.join("llm_jobs.db"), options).map_err(could_not)
+    }
+
+    /// The settings of this place and environment beneath the flags, and their later changes.
+    pub fn settings(&self, args: &WorkerArgs) -> Result<SettingsWatch, Refusal> {
+        let settings = Settings::new().environment(|name| std::env::var(name).ok());
+        let mut settings = provider::with_flags(settings, &args.provider)?;
+        for (key, flag, words) in [
+            ("llm.bulk_strategy", "--strategy", &args.strategy),
+            ("llm.sync_concurrency", "--concurrency", &args.concurrency),
+            ("llm.requests_per_minute", "--rpm", &args.rpm),
+            ("llm.tokens_per_minute", "--tpm", &args.tpm),
+            ("llm.request_timeout", "--timeout", &args.timeout),
+            ("queue.max_retries", "--max-retries", &args.max_retries),
+        ] {
+            settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
+        }
+        SettingsWatch::new(settings, self.config.clone()).map_err(could_not)
+    }
+
+    /// A server that keeps what it keeps beside the queue.
+    pub fn serving(
+        &self,
+        server: batchwright_server::Server,
+    ) -> Result<batchwright_server::Server, Refusal> {
+        #[cfg(feature = "mysql")]
+        if let Some(store) = &self.server {
+            return server.shared(store).map_err(could_not);
+        }
+        Ok(server.data_dir(&self.folder))
+    }
 }
 
-/// Where settings are kept.
-pub fn store(args: &WorkerArgs) -> Result<SqliteConfig, Refusal> {
-    settings::store(args.data_dir.as_deref()).ok_or_else(|| {
-        Refusal::could_not_run("there is no place for settings: name one with --data-dir")
-    })
+fn could_not(error: Error) -> Refusal {
+    Refusal::could_not_run(error.message())
 }

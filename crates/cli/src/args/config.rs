@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use batchwright::config::SettingKey;
 use clap::{Args, Subcommand};
 
-use super::shared::MORE;
+use super::shared::{MORE, StoreArgs};
 
 /// Show and change stored settings: provider, model, limits and more
 ///
 /// What is stored holds for every run and worker of this data folder, unless the environment or a
-/// flag says otherwise.
+/// flag says otherwise. With --store it holds for all workers and servers of the queue on that server.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = help(), arg_required_else_help = true)]
 pub struct ConfigArgs {
@@ -26,6 +26,9 @@ pub struct ConfigArgs {
     /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -208,16 +208,16 @@ pub struct DataArgs {
     pub store: StoreArgs,
 }
 
-/// The queue on a server.
+/// The queue on a server, and the settings beside it.
 #[derive(Args)]
 pub struct StoreArgs {
     /// Database server of the queue, for example mysql://USER@HOST/DATABASE
     ///
-    /// The queue is in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share it. The password comes from the
+    /// The queue and its settings are in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share them. The password comes from the
     /// address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that BATCHWRIGHT_STORE_PASSWORD_FILE names. The connection
     /// is encrypted unless the server is on loopback: ?tls=off switches that off, ?ca=FILE names the authority of the server's
     /// certificate, ?tables=NAME the tables. [env: BATCHWRIGHT_STORE] [default: the file `llm_jobs.db` in the data folder]
-    #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
+    #[arg(long, value_name = "ADDRESS", global = true, hide_short_help = true)]
     pub store: Option<String>,
 }
 

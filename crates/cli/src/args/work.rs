@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{MORE, MetricsArgs, ShowArgs, StoreArgs};
+use super::shared::{MORE, MetricsArgs, ShowArgs};
 use super::worker::WorkerArgs;
 
 /// Run the queue's worker
@@ -33,9 +33,6 @@ pub struct WorkArgs {
 
     #[command(flatten)]
     pub worker: WorkerArgs,
-
-    #[command(flatten, next_help_heading = "Queue")]
-    pub store: StoreArgs,
 
     /// Print what was done, or the error, as JSON
     ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::{MemoryArgs, ProviderArgs};
+use super::shared::{MemoryArgs, ProviderArgs, StoreArgs};
 use super::values::{seconds, words_for};
 
 #[derive(Debug, Args)]
@@ -58,6 +58,9 @@ pub struct WorkerArgs {
     /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(help_heading = "Queue", long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    #[command(flatten, next_help_heading = "Queue")]
+    pub store: StoreArgs,
 
     /// Folder that podcasts are written to, the same for all workers of a queue
     ///

@@ -18,7 +18,7 @@ use crate::format::{count, span};
 use crate::provider::own_of_batches;
 use crate::queue::failed;
 use crate::run_process;
-use crate::settings::{refused, settings};
+use crate::settings::refused;
 
 pub fn execute(args: &CancelArgs) -> Exit {
     args.common.carry_out(|| try_cancel(args))
@@ -26,7 +26,7 @@ pub fn execute(args: &CancelArgs) -> Exit {
 
 fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let data = &args.common.data;
-    let own = own_of_batches(&args.at, data.data_dir.as_deref())?;
+    let own = own_of_batches(&args.at, data)?;
     let (queue, process) = data.process(&args.process)?;
     let id = process.process_id;
     if args.delete {
@@ -130,7 +130,7 @@ fn cancel_batches(
             "cancelling its batches, for up to {}",
             span(args.wait)
         ));
-        let settings = settings(common.data.data_dir.as_deref())?;
+        let settings = common.data.settings()?;
         let idle = settings.transfer_idle_timeout().map_err(refused)?;
         let worker = Worker::new(queue)
             .processes([id])

@@ -1,15 +1,13 @@
 //! `batchwright config`: shows settings and where they come from, and changes stored ones.
 
-use std::path::Path;
-
-use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource, SqliteConfig};
+use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource};
 use batchwright::{Error, Settings, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::config::{ConfigAction, ConfigArgs};
 use crate::display;
 use crate::exit::{Exit, Refusal};
-use crate::settings::{refused, settings, store};
+use crate::settings::{Place, place, refused, settings};
 use crate::stdout;
 use crate::table::{Table, width};
 
@@ -22,22 +20,21 @@ pub fn execute(args: &ConfigArgs) -> Exit {
 
 /// What goes to standard output.
 fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
-    let folder = args.data_dir.as_deref();
     match &args.action {
-        ConfigAction::List => list(&settings(folder)?, args.json),
+        ConfigAction::List => list(&settings_of(args)?, args.json),
         ConfigAction::Get { key } => {
             known(key)?;
-            get(&settings(folder)?, key, args.json)
+            get(&settings_of(args)?, key, args.json)
         }
         ConfigAction::Set { key, value } => {
-            let store = place(folder)?;
-            change(&store, key, Some(value))?;
-            changed(args, &store, key)
+            let place = stored_at(args)?;
+            change(&*place.store, key, Some(value))?;
+            changed(args, &place, key)
         }
         ConfigAction::Unset { key } => {
-            let store = place(folder)?;
-            change(&store, key, None)?;
-            changed(args, &store, key)
+            let place = stored_at(args)?;
+            change(&*place.store, key, None)?;
+            changed(args, &place, key)
         }
     }
 }
@@ -46,15 +43,20 @@ fn known(key: &str) -> Result<&'static SettingKey, Refusal> {
     SettingKey::named(key).map_err(refused)
 }
 
-fn place(folder: Option<&Path>) -> Result<SqliteConfig, Refusal> {
-    store(folder).ok_or_else(|| {
+fn settings_of(args: &ConfigArgs) -> Result<Settings, Refusal> {
+    settings(args.data_dir.as_deref(), args.store.store.as_deref())
+}
+
+fn stored_at(args: &ConfigArgs) -> Result<Place, Refusal> {
+    let place = place(args.data_dir.as_deref(), args.store.store.as_deref())?;
+    place.ok_or_else(|| {
         Refusal::could_not_run(
             "there is no folder for settings: use --data-dir or BATCHWRIGHT_HOME",
         )
     })
 }
 
-fn change(store: &SqliteConfig, key: &str, value: Option<&str>) -> Result<(), Refusal> {
+fn change(store: &dyn ConfigStore, key: &str, value: Option<&str>) -> Result<(), Refusal> {
     let value = match value {
         Some(value) => Some(known(key)?.check_stored(value).map_err(refused)?),
         // A key that only another version knows can be removed.
@@ -70,15 +72,14 @@ fn broken(error: Error) -> Refusal {
 }
 
 /// Says which value holds after a change, and what overrides it.
-fn changed(args: &ConfigArgs, store: &SqliteConfig, key: &str) -> Result<String, Refusal> {
-    let settings = settings(args.data_dir.as_deref())?;
+fn changed(args: &ConfigArgs, place: &Place, key: &str) -> Result<String, Refusal> {
+    let settings = settings_of(args)?;
     let Ok(setting) = settings.explain(key) else {
         display::say(&format!("{key} is forgotten"));
         return Ok(String::new());
     };
-    let place = store.path().display();
-    display::say(&match store.get(key).map_err(broken)? {
-        Some(value) => format!("{key}={value} is stored in {place}"),
+    display::say(&match place.store.get(key).map_err(broken)? {
+        Some(value) => format!("{key}={value} is stored in {}", place.name),
         None => {
             let default = setting.key.default_text();
             format!("{key} is not stored; its default: {default}")

@@ -12,14 +12,13 @@ use batchwright::{Context, Error, ErrorPolicy, Secret};
 use batchwright_server::{RunningServer, Server};
 
 use crate::args::serve::ServeArgs;
-use crate::args::variables;
 use crate::background::Cancelled;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::job_types;
 use crate::routes;
 use crate::signals::Signals;
-use crate::worker;
+use crate::worker::Home;
 
 /// Shorter ones can be guessed.
 const TOKEN_CHARACTERS: usize = 16;
@@ -47,23 +46,18 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         }
     };
     let token = token(args)?;
-    if variables::of_environment("BATCHWRIGHT_STORE").is_some() {
-        return Err(Refusal::usage(
-            "BATCHWRIGHT_STORE is set, but serve keeps its queue in a file: unset it, or use submit and work",
-        ));
-    }
-    let folder = worker::folder(&args.worker)?;
-    let watch = worker::settings(&args.worker)?;
+    let home = Home::open(&args.worker)?;
+    let watch = home.settings(&args.worker)?;
     let settings = watch.settings().clone();
-    let store = worker::store(&args.worker)?;
     let manager = routes::manager(&args.worker, &settings, &ctx, quiet)?;
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
-    let queue = worker::queue(&args.worker, &folder)?;
+    let queue = home.queue(&args.worker)?;
     say(routes::line(&manager)?);
     let metrics = Metrics::new();
-    let types = job_types::of_worker(watch.clone(), args.worker.audio_dir.as_deref(), &folder);
+    let audio = args.worker.audio_dir.as_deref();
+    let types = job_types::of_worker(watch.clone(), audio, &home.folder);
     let accepted = job_types::of_clients(Some(watch.clone()));
     let manager = manager
         .context(&ctx)
@@ -76,11 +70,11 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .worker(&queue)
         .map_err(failed)?
         .on_error(ErrorPolicy::ContinueOnError);
-    let mut server = Server::new(queue, worker)
+    let mut server = home
+        .serving(Server::new(queue, worker))?
         .address(SocketAddr::new(args.host, args.port))
-        .data_dir(&folder)
         .manager(manager)
-        .settings(settings, Arc::new(store))
+        .settings(settings, home.config.clone())
         .map_err(failed)?
         .job_types(accepted)
         .metrics(metrics)

@@ -15,7 +15,6 @@ use crate::payloads;
 use crate::prompts;
 use crate::queue::failed;
 use crate::session::Session;
-use crate::settings::{settings, watch};
 use crate::stdout;
 
 pub fn execute(args: &SubmitArgs) -> Exit {
@@ -33,7 +32,7 @@ fn submit(args: &SubmitArgs) -> Result<Exit, Early> {
 /// Payloads of a type, one a line.
 fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
     let session = start(args)?;
-    let types = job_types::built_in(watch(args.data.data_dir.as_deref())?);
+    let types = job_types::built_in(args.data.watch()?);
     let one = types.get(name);
     let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
     if let Some(flag) = args.prompt_flag() {
@@ -195,7 +194,9 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
     }
     if !args.show.say.quiet {
         let command = |words: String| args.data.command(&words);
-        let by = settings(args.data.data_dir.as_deref())
+        let by = args
+            .data
+            .settings()
             .map(|settings| EffectiveStrategy::expected(&settings));
         let by = by.map_or_else(
             |_| String::new(),

@@ -13,7 +13,6 @@ use crate::provider::own_of_batches;
 use crate::reuse::ReuseStore;
 use crate::run_process;
 use crate::sanitize::{self, harmless};
-use crate::settings::settings;
 use crate::stdout;
 use crate::table::width;
 use crate::wrap::wrapped;
@@ -47,7 +46,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let folder = args.data.folder()?;
     let own = match args.at.is_empty() {
         true => None,
-        false if args.adopt_batches => own_of_batches(&args.at, args.data.data_dir.as_deref())?,
+        false if args.adopt_batches => own_of_batches(&args.at, &args.data)?,
         false => {
             return Err(Refusal::usage(
                 "--base-url and --header go with --adopt-batches alone",
@@ -153,7 +152,7 @@ fn shown(finding: &HealthFinding) -> String {
 
 /// The store of answers that `run --reuse` takes from, once there is one.
 fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
-    let settings = settings(args.data.data_dir.as_deref()).ok()?;
+    let settings = args.data.settings().ok()?;
     Some(match ReuseStore::look(folder, &settings) {
         Ok(found) => HealthFinding::new("reuse", Severity::Good, found?.line(), None),
         Err(error) => {
@@ -168,7 +167,7 @@ fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
 /// Settings that cannot be used stop `run` and `work`.
 fn settings_findings(args: &DoctorArgs) -> Vec<HealthFinding> {
     const WHAT: &str = "settings";
-    let settings = match settings(args.data.data_dir.as_deref()) {
+    let settings = match args.data.settings() {
         Ok(settings) => settings,
         Err(refusal) => {
             return vec![HealthFinding::new(

@@ -114,7 +114,7 @@ fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
 fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
     let pace = &args.pace;
     let on_error = args.failures.on_error.map(OnError::name);
-    let mut settings = settings::settings(pace.data_dir.as_deref())?;
+    let mut settings = settings::settings(pace.data_dir.as_deref(), None)?;
     for (key, flag, words) in [
         (
             "exec.concurrency",

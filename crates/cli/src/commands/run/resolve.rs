@@ -42,7 +42,7 @@ pub struct Resolved {
 pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     refuse_table(args)?;
     let pace = &args.pace;
-    let settings = settings::settings(pace.data_dir.as_deref())?;
+    let settings = settings::settings(pace.data_dir.as_deref(), None)?;
     let mut settings = provider::with_flags(settings, &args.provider)?;
     for (key, flag, words) in [
         ("llm.bulk_strategy", "--strategy", &args.strategy),

@@ -22,7 +22,6 @@ use crate::queue::failed;
 use crate::reuse::ReuseStore;
 use crate::routes;
 use crate::sanitize::{self, shortened};
-use crate::settings::settings;
 use crate::table::width;
 use crate::wrap::wrapped;
 use advice::advise;
@@ -102,7 +101,7 @@ impl StatusReader {
             only,
             tracker: ProcessTracker::new(),
             known_models: KnownModels::default(),
-            settings: settings(args.data.data_dir.as_deref())?,
+            settings: args.data.settings()?,
         })
     }
 

@@ -16,10 +16,10 @@ use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::job_types;
 use crate::metrics_file::Served;
-use crate::queue::{all_of, on_server};
+use crate::queue::all_of;
 use crate::routes;
 use crate::signals::{Signals, stopping_line};
-use crate::worker;
+use crate::worker::Home;
 
 pub fn execute(args: &WorkArgs) -> Exit {
     args.show.say.start_log();
@@ -38,17 +38,14 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
             display::say(&line);
         }
     };
-    let folder = worker::folder(&args.worker)?;
-    let watch = worker::settings(&args.worker)?;
+    let home = Home::open(&args.worker)?;
+    let watch = home.settings(&args.worker)?;
     let manager = routes::manager(&args.worker, watch.settings(), &ctx, args.show.say.quiet)?;
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
     let failed = |error: Error| Refusal::could_not_run(error.message());
-    let queue = match &args.store.store {
-        Some(address) => on_server(address, &folder).map_err(failed)?,
-        None => worker::queue(&args.worker, &folder)?,
-    };
+    let queue = home.queue(&args.worker)?;
     let processes = all_of(&queue, &args.processes)?;
     say(routes::line(&manager)?);
     let mut note = EmbeddingsNote::default();
@@ -61,7 +58,8 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         Some(observer) => manager.observer(observer),
         None => manager,
     };
-    let types = job_types::of_worker(watch.clone(), args.worker.audio_dir.as_deref(), &folder);
+    let audio = args.worker.audio_dir.as_deref();
+    let types = job_types::of_worker(watch.clone(), audio, &home.folder);
     let worker = manager
         .context(&ctx)
         .notifier(listeners.notifier)
