@@ -97,6 +97,7 @@ mod schema;
 mod secrets;
 mod serve;
 mod serve_long;
+mod servers;
 mod shared;
 mod shell;
 mod simulate;

@@ -12,14 +12,14 @@ use serde_json::Value;
 use super::common::{Desk, Ended, PATIENCE, Running, all_ids, simulator};
 
 /// A queue of its own on the server.
-struct Server {
+pub struct Server {
     address: String,
     password: String,
 }
 
 impl Server {
     /// `None`, and a line that says so, where there is none.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let Ok(address) = std::env::var("BATCHWRIGHT_TEST_MYSQL") else {
             eprintln!("skipped: BATCHWRIGHT_TEST_MYSQL names no server; see scripts/with-servers");
             return None;
@@ -33,14 +33,14 @@ impl Server {
         })
     }
 
-    fn on(&self, mut command: Command) -> Command {
+    pub fn on(&self, mut command: Command) -> Command {
         command
             .env("BATCHWRIGHT_STORE", &self.address)
             .env("BATCHWRIGHT_STORE_PASSWORD", &self.password);
         command
     }
 
-    fn run(&self, desk: &Desk, words: &str) -> Ended {
+    pub fn run(&self, desk: &Desk, words: &str) -> Ended {
         let ended = Running::start(&mut self.on(desk.command(words.split_whitespace()))).wait();
         for text in [&ended.stdout, &ended.stderr] {
             assert!(!text.contains(&self.password), "{text}");
@@ -131,17 +131,4 @@ fn what_failed_is_put_back_and_what_waits_is_cancelled_on_a_server() {
     assert_eq!(gone.status.code(), Some(2), "{}", gone.stderr);
     let doctor = server.run(&desk, "doctor");
     assert!(doctor.stdout.contains("mysql://"), "{}", doctor.stdout);
-}
-
-#[test]
-fn serve_refuses_a_queue_that_it_would_not_use() {
-    let desk = Desk::new();
-    let mut command = desk.command(["serve", "--port", "0"]);
-    command.env("BATCHWRIGHT_STORE", "mysql://me@127.0.0.1/jobs");
-    let ended = Running::start(&mut command).wait().expect(2);
-    assert!(
-        ended.error().contains("BATCHWRIGHT_STORE"),
-        "{}",
-        ended.stderr
-    );
 }

@@ -120,7 +120,7 @@ fn a_port_that_is_taken_is_named() {
 }
 
 /// The status and body of an answer; `None` where there was none.
-fn post(address: &str, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
+pub fn post(address: &str, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!(
@@ -200,7 +200,7 @@ fn a_job_is_there_once_though_the_server_is_killed() {
     running.wait().expect(0);
 }
 
-fn sent(address: &str, method: &str, path: &str, body: &str) -> String {
+pub fn sent(address: &str, method: &str, path: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let length = body.len();

@@ -25,6 +25,8 @@ use crate::records::files::{FileRecord, now};
 const ROLE: &str = super::storage::ROLE;
 /// How often open batches are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same where another server may have been asked for one.
+const LOOK_SHARED: Duration = Duration::from_secs(1);
 /// How often it is looked for what nobody waits for any more, and for files that need not be kept.
 const TIDY: Duration = Duration::from_secs(5);
 /// When something that failed is tried again.
@@ -85,7 +87,11 @@ impl Rounds<'_> {
                 open |= left;
                 tidy_at = Instant::now() + if left { LOOK } else { TIDY };
             }
-            if self.app.openai.rest(if open { LOOK } else { TIDY }) {
+            let idle = match self.app.records.is_shared() {
+                true => LOOK_SHARED,
+                false => TIDY,
+            };
+            if self.app.openai.rest(if open { LOOK } else { idle }) {
                 // Somebody may have made room, or left.
                 self.failed.clear();
                 tidy_at = Instant::now();
@@ -106,7 +112,10 @@ impl Rounds<'_> {
             if let Err(error) = self.settle_calls() {
                 warn!("what nobody needs any more stays for now: {error}");
             }
-            self.app.openai.rest(AGAIN);
+            self.app.openai.rest(match self.app.records.is_shared() {
+                true => LOOK_SHARED,
+                false => AGAIN,
+            });
         }
         self.app.records.leave_role(ROLE);
         false

@@ -479,4 +479,62 @@ mod tests {
         storage.remove("a").unwrap();
         assert!(storage.check(10).is_ok());
     }
+
+    /// Pieces that are longer than one, that are added to, and what a server has left that has ended.
+    #[test]
+    fn files_in_records_are_whole_and_what_is_cut_off_goes() {
+        use crate::records::testing::in_each_place;
+        in_each_place(|open| {
+            let records = Arc::new(open());
+            if !records.is_shared() {
+                return;
+            }
+            let most = 4 * PIECE as u64;
+            let (here, there) = (
+                Storage::shared(&records, most),
+                Storage::shared(&Arc::new(open()), most),
+            );
+            let bytes: Vec<u8> = (0..PIECE * 2 + 10).map(|n| (n % 251) as u8).collect();
+            let mut new = here.create("a".to_owned()).unwrap();
+            for part in bytes.chunks(100_000) {
+                new.write_all(part).unwrap();
+            }
+            assert_eq!(new.keep().unwrap().1, bytes.len() as u64);
+            let (mut file, length) = there.read("a").unwrap();
+            let mut read = Vec::new();
+            file.read_to_end(&mut read).unwrap();
+            assert!(read == bytes && length == bytes.len() as u64);
+            assert!(there.check(2 * PIECE as u64 - 10).is_ok());
+            assert!(there.check(2 * PIECE as u64).is_err());
+            let mut first = here.append("b").unwrap();
+            let mut second = there.append("b").unwrap();
+            first.append(b"one\n").unwrap();
+            assert!(second.append(b"two\n").is_err(), "another one was first");
+            let mut second = there.append("b").unwrap();
+            second.append(b"two\n").unwrap();
+            assert!(first.append(b"three\n").is_err());
+            let mut text = String::new();
+            second.reader().unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!((&*text, second.bytes), ("one\ntwo\n", 8));
+            drop((first, second));
+
+            let mut cut = there.create("c".to_owned()).unwrap();
+            cut.write_all(&bytes[..PIECE]).unwrap();
+            here.forget_cut_off().unwrap();
+            assert_eq!(
+                here.read("c").unwrap().1,
+                PIECE as u64,
+                "it is still coming"
+            );
+            // As if its server were killed.
+            std::mem::forget(cut);
+            use crate::records::database::Statements;
+            let end = "UPDATE #pieces SET owner = 'gone' WHERE file = 'c'";
+            records.single().run(end, &[]).unwrap();
+            here.forget_cut_off().unwrap();
+            assert_eq!(here.read("c").unwrap().1, 0);
+            here.remove("a").unwrap();
+            assert!(here.check(most - 8).is_ok() && here.check(most).is_err());
+        });
+    }
 }

@@ -344,54 +344,65 @@ fn busy() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use batchwright::queue::Durability;
-
     use super::*;
+    use crate::records::testing::in_each_place;
 
     #[test]
     fn a_key_that_another_server_has_taken_over_is_left_to_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
-        let claim = |records: &Records| -> Option<ProcessId> {
-            match records.claim_key([7; 32], Asked::default(), Timestamp(1_000)) {
-                Ok(Claim::Mine(held)) => Some(held.process),
-                _ => None,
-            }
-        };
-        let died = open();
-        let process = claim(&died);
-        drop(died);
-        let starts = open();
-        let abandoned = starts.abandoned().unwrap();
-        assert_eq!(abandoned.len(), 1);
-        let lives = open();
-        let Ok(Claim::Mine(held)) = lives.claim_key([7; 32], Asked::default(), Timestamp(2_000))
-        else {
-            panic!("a dead server's key is free");
-        };
-        assert_eq!((Some(held.process), held.resumed), (process, true));
-        assert!(!starts.take_over(&abandoned[0]).unwrap());
-        assert!(starts.settle_abandoned(&abandoned[0], None).is_err());
-        held.note_request([1; 32]).unwrap();
-        held.note_answer("{}").unwrap();
+        in_each_place(|open| {
+            let claim = |records: &Records| -> Option<ProcessId> {
+                match records.claim_key([7; 32], Asked::default(), Timestamp(1_000)) {
+                    Ok(Claim::Mine(held)) => Some(held.process),
+                    _ => None,
+                }
+            };
+            let died = open();
+            let process = claim(&died);
+            drop(died);
+            let starts = open();
+            let abandoned = starts.abandoned().unwrap();
+            assert_eq!(abandoned.len(), 1);
+            let lives = open();
+            let asked = Asked::default();
+            let Ok(Claim::Mine(held)) = lives.claim_key([7; 32], asked, Timestamp(2_000)) else {
+                panic!("a dead server's key is free");
+            };
+            assert_eq!((Some(held.process), held.resumed), (process, true));
+            assert!(starts.abandoned().unwrap().is_empty(), "its owner lives");
+            assert!(!starts.take_over(&abandoned[0]).unwrap());
+            assert!(starts.settle_abandoned(&abandoned[0], None).is_err());
+            held.note_request([1; 32]).unwrap();
+            held.note_answer("{}").unwrap();
+            assert!(starts.is_answer("{}").unwrap());
+            assert!(!starts.is_answer("[]").unwrap());
+            let Ok(Claim::Answered(request, answer)) =
+                starts.claim_key([7; 32], asked, Timestamp(3_000))
+            else {
+                panic!("it was answered");
+            };
+            assert_eq!((request, &*answer), (Some([1; 32]), "{}"));
+        });
     }
 
     #[test]
     fn a_server_that_lost_a_key_writes_nothing_of_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
-        let Ok(Claim::Mine(held)) = records.claim_key([7; 32], Asked::default(), Timestamp(1_000))
-        else {
-            panic!("nobody has it");
-        };
-        let taken = records
-            .single()
-            .run("UPDATE #keys SET owner = 'other'", &[]);
-        assert_eq!(taken.unwrap(), 1);
-        assert!(held.note_request([1; 32]).is_err());
-        assert!(held.note_answer("{}").is_err());
-        assert!(held.still_mine().is_err());
-        assert!(held.forget().is_err());
-        assert!(records.known(&[7; 32]).unwrap().unwrap().answer.is_none());
+        in_each_place(|open| {
+            let records = open();
+            let Ok(Claim::Mine(held)) =
+                records.claim_key([7; 32], Asked::default(), Timestamp(1_000))
+            else {
+                panic!("nobody has it");
+            };
+            held.still_mine().unwrap();
+            let taken = records
+                .single()
+                .run("UPDATE #keys SET owner = 'other'", &[]);
+            assert_eq!(taken.unwrap(), 1);
+            assert!(held.note_request([1; 32]).is_err());
+            assert!(held.note_answer("{}").is_err());
+            assert!(held.still_mine().is_err());
+            assert!(held.forget().is_err());
+            assert!(records.known(&[7; 32]).unwrap().unwrap().answer.is_none());
+        });
     }
 }

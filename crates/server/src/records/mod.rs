@@ -8,6 +8,10 @@ pub(crate) mod files;
 mod idempotency;
 mod owner;
 mod reads;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod webhooks;
 
 use std::collections::HashSet;

@@ -147,68 +147,65 @@ impl Webhook {
 
 #[cfg(test)]
 mod tests {
-    use batchwright::queue::Durability;
-
     use super::*;
-    use crate::records::Records;
+    use crate::records::testing::in_each_place;
+
+    fn webhook(state: WebhookState, next_at: i64) -> Webhook {
+        Webhook {
+            process: ProcessId::new(),
+            url: String::new(),
+            secret: vec![0, 255],
+            message: "msg_1".to_owned(),
+            body: None,
+            state,
+            attempts: 0,
+            next_at,
+            error: None,
+        }
+    }
 
     #[test]
     fn what_was_delivered_stays_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
-        let database = &mut records.single();
-        let mut webhook = Webhook {
-            process: ProcessId::new(),
-            url: String::new(),
-            secret: Vec::new(),
-            message: "msg_1".to_owned(),
-            body: None,
-            state: WebhookState::Due,
-            attempts: 0,
-            next_at: 0,
-            error: None,
-        };
-        webhook.put(database).unwrap();
-        let mut late = webhook.clone();
-        webhook.state = WebhookState::Delivered;
-        webhook.update(database).unwrap();
-        late.error = Some("it was answered with 500".to_owned());
-        late.update(database).unwrap();
-        let known = Webhook::get(database, webhook.process).unwrap().unwrap();
-        assert_eq!((known.state, known.error), (WebhookState::Delivered, None));
+        in_each_place(|open| {
+            let records = open();
+            let database = &mut records.single();
+            let mut webhook = webhook(WebhookState::Due, 0);
+            webhook.put(database).unwrap();
+            let mut late = webhook.clone();
+            webhook.state = WebhookState::Delivered;
+            webhook.update(database).unwrap();
+            late.error = Some("it was answered with 500".to_owned());
+            late.update(database).unwrap();
+            let known = Webhook::get(database, webhook.process).unwrap().unwrap();
+            assert_eq!((known.state, known.error), (WebhookState::Delivered, None));
+            assert_eq!(known.secret, [0, 255]);
+        });
     }
 
     #[test]
     fn what_has_come_to_its_end_goes_when_it_is_old() {
-        let folder = tempfile::tempdir().unwrap();
-        let records = Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
-        let database = &mut records.single();
         use WebhookState::{Delivered, Due, GivenUp, Waiting};
-        let mut put = |state, next_at| {
-            let webhook = Webhook {
-                process: ProcessId::new(),
-                url: String::new(),
-                secret: Vec::new(),
-                message: String::new(),
-                body: None,
-                state,
-                attempts: 0,
-                next_at,
-                error: None,
-            };
-            webhook.put(database).unwrap();
-            webhook.process
-        };
-        let all = [
-            (Waiting, 0),
-            (Due, 9),
-            (Delivered, 9),
-            (GivenUp, 9),
-            (Delivered, 10),
-        ];
-        let all = all.map(|(state, at)| put(state, at));
-        Webhook::forget_ended(database, 10).unwrap();
-        let there = all.map(|process| Webhook::get(database, process).unwrap().is_some());
-        assert_eq!(there, [true, true, false, false, true]);
+        in_each_place(|open| {
+            let records = open();
+            let database = &mut records.single();
+            let all = [
+                (Waiting, 0),
+                (Due, 9),
+                (Delivered, 9),
+                (GivenUp, 9),
+                (Delivered, 10),
+            ];
+            let all = all.map(|(state, at)| {
+                let webhook = webhook(state, at);
+                webhook.put(database).unwrap();
+                webhook.process
+            });
+            assert_eq!(Webhook::open(database).unwrap().len(), 2);
+            Webhook::forget_ended(database, 10).unwrap();
+            let there = all.map(|process| Webhook::get(database, process).unwrap().is_some());
+            assert_eq!(there, [true, true, false, false, true]);
+            assert!(Webhook::delete(database, all[0]).unwrap());
+            assert!(!Webhook::delete(database, all[0]).unwrap());
+        });
     }
 }

@@ -15,6 +15,9 @@ use crate::base::error::Error;
 use super::Database;
 use super::writer::{CLOCK, Fault, Tx, by, list};
 
+/// For how long a server is known whose lease has ended, in milliseconds: a week.
+const FORGOTTEN: i64 = 7 * 86_400_000;
+
 /// A worker of this store.
 #[derive(Default)]
 pub(super) struct RegisteredWorker {
@@ -139,7 +142,11 @@ impl Heartbeat {
     /// Begins the lease of a server, and keeps it.
     pub(super) fn add_owner(&self, name: &str) -> Result<(), Error> {
         let shared = &self.0;
-        shared.database.read(|tx| shared.renew_owner(tx, name))?;
+        let forget = format!("DELETE FROM #owners WHERE lease_until < {CLOCK} - {FORGOTTEN}");
+        shared.database.read(|tx| {
+            tx.run(&forget, Vec::new())?;
+            shared.renew_owner(tx, name)
+        })?;
         self.start(|state| state.owners.push(name.to_owned()))
     }
 
@@ -152,14 +159,12 @@ impl Heartbeat {
         }
     }
 
-    /// Whether the lease of a server has ended. False while that says nothing.
+    /// Whether a server has ended, or its lease has. False while that says nothing.
     pub(super) fn is_owner_dead(&self, name: &str) -> Result<bool, Error> {
-        if !self.can_tell() {
-            return Ok(false);
-        }
-        let find = format!("SELECT 1 FROM #owners WHERE name = ? AND lease_until >= {CLOCK}");
-        let lives = self.0.database.read(|tx| tx.exists(&find, by![name]))?;
-        Ok(!lives)
+        let find = format!("SELECT lease_until >= {CLOCK} FROM #owners WHERE name = ?");
+        let lives: Option<bool> = self.0.database.read(|tx| tx.one(&find, by![name]))?;
+        // One that ends takes its row along.
+        Ok(lives.is_none_or(|lives| !lives && self.can_tell()))
     }
 
     /// What ends the lease of a taker, wherever the store is by then.
