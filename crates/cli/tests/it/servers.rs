@@ -176,6 +176,53 @@ fn keys_of_a_killed_server_pass_to_the_other_one() {
     lives.wait().expect(0);
 }
 
+/// A server is suspended among requests until the other one takes it for dead and carries them out. What it does when it
+/// goes on makes no second job.
+#[test]
+fn a_server_that_was_suspended_makes_no_second_job() {
+    let Some(on) = Server::new() else { return };
+    const KEYS: usize = 64;
+    let (desk, sim) = (Desk::new(), good());
+    let (sleeps, first) = serve(&on, &desk, &sim, "one", "0");
+    let (_lives, other) = serve(&on, &desk, &sim, "two", "0");
+    let answered = Mutex::new(Vec::new());
+    let body = |n: usize| {
+        json!({"type": "completion", "payload": {"prompt": format!("prompt {n}")}}).to_string()
+    };
+    thread::scope(|scope| {
+        for n in 0..KEYS {
+            let (first, answered) = (&first, &answered);
+            scope.spawn(move || {
+                let header = format!("idempotency-key: key-{n}\r\n");
+                let answer = post(first, "/api/v1/jobs", &header, &body(n));
+                answered.lock().unwrap().push((n, answer));
+            });
+        }
+        assert!(eventually(|| answered.lock().unwrap().len() >= 4));
+        sleeps.signal("STOP");
+        let before = answered.lock().unwrap().len();
+        assert!(before < KEYS, "it was too quick");
+        let taken: Vec<String> = thread::scope(|scope| {
+            let ask = |n: usize| {
+                let other = &other;
+                scope.spawn(move || job(&[other], &format!("key-{n}"), &format!("prompt {n}")))
+            };
+            let asked: Vec<_> = (0..KEYS).map(ask).collect();
+            asked.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        sleeps.signal("CONT");
+        assert!(eventually(|| answered.lock().unwrap().len() == KEYS));
+        for (n, answer) in answered.lock().unwrap().iter() {
+            if let Some((201, answer)) = answer {
+                assert_eq!(answer, &taken[*n], "key-{n}");
+            }
+        }
+        let ids: BTreeSet<&String> = taken.iter().collect();
+        assert_eq!(ids.len(), KEYS);
+    });
+    assert_eq!(jobs_in_the_queue(&on, &desk), KEYS as u64);
+}
+
 /// What is changed at one server is followed by the other one and its worker, and logged once, whoever has changed it.
 #[test]
 fn settings_of_one_server_are_those_of_the_other() {
