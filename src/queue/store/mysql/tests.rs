@@ -540,3 +540,43 @@ fn a_server_that_lost_what_it_was_about_adds_no_job() {
     let third = MysqlTables::of(&second).unwrap();
     wait_for("who has gone is dead", || third.is_dead(&name).unwrap());
 }
+
+/// A machine that is suspended amid a transaction holds rows: the server ends that, and others go on.
+#[test]
+fn a_transaction_that_stands_still_is_ended_by_the_server() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let open = || MysqlStore::open(tables.options().lease(Duration::from_secs(1))).unwrap();
+    let (stands, goes_on) = (open(), open());
+    let touch = "UPDATE #settings_version SET number = number + 1 WHERE no = 1";
+    let number = || -> i64 {
+        let read = "SELECT number FROM #settings_version WHERE no = 1";
+        let found = goes_on.read(|tx| tx.one(read, Vec::new())).unwrap();
+        found.unwrap()
+    };
+    let before = number();
+    let (holds, held) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (holds, is_done) = (holds, is_done);
+            let written = stands.write(Again::Harmless, |tx| {
+                tx.run(touch, Vec::new())?;
+                // The second time nobody listens any more, and it goes on at once.
+                if holds.send(()).is_ok() {
+                    let _ = is_done.recv();
+                }
+                tx.run(touch, Vec::new())
+            });
+            written.unwrap();
+        });
+        held.recv().unwrap();
+        drop(held);
+        goes_on
+            .write(Again::Harmless, |tx| tx.run(touch, Vec::new()))
+            .unwrap();
+        assert_eq!(number(), before + 1, "what stood still was rolled back");
+        done.send(()).unwrap();
+    });
+    assert_eq!(number(), before + 3, "and done anew, as a whole");
+}
