@@ -83,6 +83,8 @@
 //! | `commands` | no | commands in parallel, each in a sandbox |
 //! | `metrics` | no | counts and times in the text format of Prometheus |
 //! | `jobs` | no | types of jobs that services have in common, see `jobs` |
+//! | `mysql` | no | the queue in MySQL or MariaDB, for workers on many machines |
+//! | `redis` | no | wake-ups and shared limits of such workers, through Redis or Valkey |
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
 //! | `files` | no | folders of source files: found, filtered and split, see `sources`; processed, see `processing`; its parsers need a C compiler |
@@ -109,6 +111,8 @@ pub mod config;
 mod engine;
 mod export;
 pub mod files;
+#[cfg(feature = "redis")]
+mod hub;
 #[cfg(feature = "jobs")]
 pub mod jobs;
 mod llm;

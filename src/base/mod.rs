@@ -15,6 +15,8 @@ pub(crate) mod host;
 pub mod id;
 pub mod memory;
 pub mod names;
+#[cfg(feature = "mysql")]
+pub(crate) mod password;
 pub mod private;
 pub(crate) mod rescue;
 pub mod secret;

@@ -18,6 +18,8 @@ pub(super) struct Bucket {
     pub level: f64,
     /// Told by the provider's replies.
     pub learned: bool,
+    /// The part of the rate with which it fills: less than all where others are given some of it.
+    pub supply: f64,
     /// What the provider counts as used beyond what is missing here: others use the same allowance, and it keeps more
     /// at hand than may start at once.
     elsewhere: f64,
@@ -31,6 +33,7 @@ impl Bucket {
             capacity,
             level: capacity,
             learned: false,
+            supply: 1.0,
             elsewhere: 0.0,
             at: now,
         }
@@ -53,7 +56,7 @@ impl Bucket {
     }
 
     pub(super) fn refill(&mut self, now: Time) {
-        self.fill(self.level + now.since(self.at).as_secs_f64() * self.per_second);
+        self.fill(self.level + now.since(self.at).as_secs_f64() * self.per_second * self.supply);
         self.at = self.at.max(now);
     }
 
@@ -99,7 +102,7 @@ impl Bucket {
         if missing <= 0.0 {
             Duration::ZERO
         } else {
-            Duration::from_secs_f64((missing / self.per_second).min(1e9))
+            Duration::from_secs_f64((missing / (self.per_second * self.supply)).min(1e9))
         }
     }
 }

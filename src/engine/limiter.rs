@@ -19,11 +19,19 @@ use super::quota_state::{BUSY_FOR, Quota};
 pub use super::quota_state::{Gate, Permit};
 use super::quota_status::QuotaStatus;
 use super::shared_quota::{self, Share, WallClock, system_wall};
+#[cfg(feature = "redis")]
+use shares::Shares;
+
+#[cfg(feature = "redis")]
+mod shares;
 
 struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,
     folder: Option<(PathBuf, WallClock)>,
+    /// Through what limits are shared with all machines.
+    #[cfg(feature = "redis")]
+    shares: Option<Shares>,
 }
 
 /// Limits of every quota of a route, shared by all that use the route.
@@ -45,6 +53,8 @@ impl Limiter {
                 ids: HashMap::new(),
                 quotas: Vec::new(),
                 folder: None,
+                #[cfg(feature = "redis")]
+                shares: None,
             }),
         }
     }
@@ -77,8 +87,12 @@ impl Limiter {
         }
         let mut quota = Quota::new(limits, now);
         quota.edition = edition;
-        if let Some((folder, wall)) = &state.folder {
-            match Share::open(folder, key.0, *wall) {
+        #[cfg(feature = "redis")]
+        if let Some(shares) = &state.shares {
+            quota.lease(shares.lease(key, now));
+        }
+        if let Some((folder, wall)) = state.folder_for(&quota) {
+            match Share::open(&folder, key.0, wall) {
                 Ok(share) => {
                     if let Some(remembered) = share.remembered(now) {
                         quota.window = quota.given.window_after(remembered);
@@ -218,6 +232,8 @@ impl Limiter {
             matches!(ended, CallEnd::RateLimited(_)) || unpaced && !hints.is_empty();
         quota.with_shared(has_new_limits, now, |quota| {
             quota.settle(permit, ended, hints, now);
+            #[cfg(feature = "redis")]
+            quota.tell_shares(ended, hints, now);
             quota.closed_until(now)
         })
     }
@@ -240,6 +256,16 @@ impl Limiter {
 }
 
 impl State {
+    /// What is shared with all machines is not shared with this one as well.
+    fn folder_for(&self, quota: &Quota) -> Option<(PathBuf, WallClock)> {
+        #[cfg(feature = "redis")]
+        if quota.lease.is_some() {
+            return None;
+        }
+        let _ = quota;
+        self.folder.clone()
+    }
+
     fn get(&mut self, id: QuotaId) -> Option<&mut Quota> {
         self.quotas.get_mut((id.0 as usize).checked_sub(1)?)
     }

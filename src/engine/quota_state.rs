@@ -21,7 +21,12 @@ use super::quota_status::QuotaStatus;
 use super::shared_quota::{Share, Shared};
 use super::window::{Answer, Epoch, Window};
 
+#[cfg(feature = "redis")]
+mod lease;
 mod refused;
+
+#[cfg(feature = "redis")]
+pub(super) use lease::Lease;
 
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,6 +110,9 @@ pub(super) struct Quota {
     search: Search,
     /// The part that other processes see too.
     pub(super) share: Option<Share>,
+    /// Its part in what all machines share.
+    #[cfg(feature = "redis")]
+    pub(super) lease: Option<Lease>,
     /// Of whose making the given limits are.
     pub(super) edition: u32,
 }
@@ -161,6 +169,8 @@ impl Quota {
             last_end: now,
             search: Search::Ahead,
             share: None,
+            #[cfg(feature = "redis")]
+            lease: None,
             edition: 0,
         }
     }
@@ -170,6 +180,8 @@ impl Quota {
         if given == self.given {
             return;
         }
+        #[cfg(feature = "redis")]
+        let before = self.levels();
         let fresh = Self::new(given, now);
         for (bucket, fresh, is_given) in [
             (
@@ -185,6 +197,8 @@ impl Quota {
                 (_, new) => new,
             };
         }
+        #[cfg(feature = "redis")]
+        self.hold_levels(before);
         if given.window != self.given.window {
             self.window = given.window();
             self.pace = Pace::default();
@@ -209,6 +223,11 @@ impl Quota {
         now: Time,
         act: impl FnOnce(&mut Self) -> T,
     ) -> T {
+        #[cfg(feature = "redis")]
+        let before = {
+            self.take_shares(now);
+            self.levels()
+        };
         let out = match self.share.take() {
             None => act(self),
             Some(mut share) => {
@@ -221,6 +240,8 @@ impl Quota {
                 out
             }
         };
+        #[cfg(feature = "redis")]
+        self.hold_levels(before);
         self.cool_downs.note(self.paused_until, now);
         out
     }
@@ -275,12 +296,23 @@ impl Quota {
         if self.is_busy() {
             return Some(now.after(LOOK_AGAIN));
         }
+        #[cfg(feature = "redis")]
+        self.take_shares(now);
         let known = self.requests.as_mut().map(|bucket| {
             bucket.refill(now);
             bucket.wait_for(1.0)
         });
         let wait = known.unwrap_or_else(|| self.pace.wait(now));
-        (wait > Duration::ZERO).then(|| now.after(wait.max(SHORTEST_WAIT)))
+        if wait.is_zero() {
+            return None;
+        }
+        #[cfg(feature = "redis")]
+        if known.is_some()
+            && let Some(at) = self.await_share(0, 1.0, now)
+        {
+            return Some(at);
+        }
+        Some(now.after(wait.max(SHORTEST_WAIT)))
     }
 
     pub(super) fn try_acquire(
@@ -304,6 +336,10 @@ impl Quota {
             bucket.refill(now);
             let wait = bucket.wait_for(need);
             if wait > Duration::ZERO {
+                #[cfg(feature = "redis")]
+                if let Some(at) = self.await_share(1, need, now) {
+                    return Gate::NotUntil(at);
+                }
                 return Gate::NotUntil(now.after(wait.max(SHORTEST_WAIT)));
             }
             bucket.level -= need;

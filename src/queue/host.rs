@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::base::clock::{Clock, SystemClock};
@@ -55,6 +56,8 @@ const GROUP: usize = 1000;
 const GROUP_BYTES: usize = 4 << 20;
 /// or of what has come in this time.
 const GROUP_TIME: Duration = Duration::from_secs(1);
+/// How soon it is noticed that a change was heard of.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Why [`JobQueue::try_enqueue_iter`] ended early. What was added before stays, unsealed.
 #[derive(Debug)]
@@ -184,6 +187,31 @@ impl JobQueue {
     /// Where the queue is: the path of its database.
     pub fn location(&self) -> String {
         self.store.location()
+    }
+
+    /// For whoever looks at the queue again and again, between two looks: waits for `interval`. Where the queue hears of
+    /// what other processes write, as with `MysqlOptions::redis`, it waits until somebody has written since the last wait,
+    /// and for eight intervals at most. `seen` is `None` at first, and kept for the next wait.
+    pub fn wait_for_change(&self, seen: &mut Option<u64>, interval: Duration) {
+        let began = Instant::now();
+        if seen.is_none() {
+            *seen = self.store.version().ok();
+        }
+        loop {
+            let hears = self.store.hears_others();
+            // Where it is not heard of, asking costs a query.
+            let version = hears.then(|| self.store.version().ok()).flatten();
+            if version.is_some() && version != *seen {
+                *seen = version;
+                return;
+            }
+            let longest = if hears { interval * 8 } else { interval };
+            let left = longest.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(BETWEEN_LOOKS));
+        }
     }
 
     /// What tells this queue apart from every other one, also from one that is made anew in its place. A

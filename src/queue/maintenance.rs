@@ -17,6 +17,8 @@ use super::store::JobStore;
 
 /// How often it looks whether anybody has written.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// A store that hears what others write is looked at every so many checks although nothing was heard: every 2 s.
+const CHECKS_PER_QUIET_LOOK: u32 = 40;
 /// Jobs of dead workers are looked for at every so many checks: twice a second.
 const CHECKS_PER_RECLAIM: u32 = 10;
 /// The most chores of the store in a row.
@@ -33,14 +35,15 @@ pub(super) fn maintain(
     let mut version = store.version().unwrap_or(0);
     let mut setup_version = 0;
     let mut meter = Meter::default();
+    let mut has_chores = true;
     for check in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(CHECK_INTERVAL) {
             return;
         }
-        if let Some(now) = troubles.note("look at", store.version())
-            && now != version
-        {
-            version = now;
+        let seen = troubles.note("look at", store.version());
+        let is_new = seen.is_some_and(|seen| seen != version);
+        if let Some(seen) = seen.filter(|_| is_new) {
+            version = seen;
             controls.wake();
         }
         let setup = controls.kinds.setup.now();
@@ -49,15 +52,22 @@ pub(super) fn maintain(
             due_times.allow(setup.settings.retry.longest_wait());
         }
         due_times.allow(controls.kinds.longest_wait());
+        let is_quiet = store.hears_others() && !is_new && !has_chores;
+        if is_quiet && !check.is_multiple_of(CHECKS_PER_QUIET_LOOK) {
+            if check.is_multiple_of(2 * CHECKS_PER_RECLAIM) {
+                scale(controls, &mut meter);
+            }
+            continue;
+        }
         let due = due_times.look(&*controls.clock, &**store);
         if troubles.note("set due times right in", due) > Some(0) {
             controls.wake();
         }
         let wall = controls.clock.wall();
         for _ in 0..MOST_CHORES {
-            match troubles.note("tidy up", store.maintain(wall)) {
-                Some(true) => {}
-                Some(false) | None => break,
+            has_chores = troubles.note("tidy up", store.maintain(wall)) == Some(true);
+            if !has_chores {
+                break;
             }
         }
         if !check.is_multiple_of(CHECKS_PER_RECLAIM) {

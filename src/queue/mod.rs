@@ -24,6 +24,10 @@
     feature = "mysql",
     doc = "| have it on a server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`]; its settings: [`MysqlConfig`] |"
 )]
+#![cfg_attr(
+    feature = "redis",
+    doc = "| have the workers of such a server wake each other | [`RedisHub`], [`RedisOptions`] |"
+)]
 //! | look at its health | [`HealthFinding`], [`Severity`] |
 //! | put the queue on a database of your own | [`unstable::JobStore`](crate::unstable::JobStore) |
 
@@ -60,6 +64,8 @@ pub(crate) mod worker;
 mod worker_limits;
 pub(crate) mod worker_run;
 
+#[cfg(feature = "redis")]
+pub use crate::hub::{RedisHub, RedisOptions};
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
 pub use host::EnqueueError;

@@ -316,6 +316,10 @@ impl Worker {
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let first = first.or(calls);
         let kinds = Kinds::new(first);
+        #[cfg(feature = "redis")]
+        if let Some(hub) = self.queue.store.redis() {
+            kinds.limiter.share_through(&hub, self.queue.clock.clone());
+        }
         kinds.setup.change(|setup| setup.settings = self.settings);
         let (waker, woken) = Waker::new();
         let controls = Arc::new(Controls {

@@ -93,8 +93,9 @@ fn in_the_program_arguments_and_helpers_import_no_command() {
 }
 
 /// The floors of the library, the lowest first. A folder imports from those on lower floors alone.
-const FLOORS: [&[&str]; 10] = [
+const FLOORS: [&[&str]; 11] = [
     &["base"],
+    &["hub"],
     &["config", "engine"],
     &["observe"],
     &["llm", "pool"],

@@ -7,7 +7,7 @@ use batchwright::queue::ProcessState;
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId, Settings};
 
-use super::args::shared::{DataArgs, ProcessArgs};
+use super::args::shared::{DataArgs, ProcessArgs, StoreArgs};
 use super::args::variables;
 use super::command_line::quoted;
 use super::data_dir::data_dir;
@@ -52,7 +52,7 @@ impl DataArgs {
     /// Opens the queue on the server, or else in this file.
     pub fn connect(&self, folder: &Path, database: &Path) -> Result<JobQueue, Error> {
         match &self.store.store {
-            Some(address) => on_server(address, folder),
+            Some(address) => on_server(&self.store, address, folder),
             None => JobQueue::open(database),
         }
     }
@@ -112,11 +112,15 @@ impl DataArgs {
             command = format!("{command} --data-dir {folder}");
         }
         // One that the environment names is found there by the next command, too.
-        let variable = variables::of_environment("BATCHWRIGHT_STORE");
-        if let Some(address) = &self.store.store
-            && Some(address) != variable.as_ref()
-        {
-            command = format!("{command} --store {}", quoted(&shown(address)));
+        for (flag, variable, address) in [
+            ("store", "BATCHWRIGHT_STORE", &self.store.store),
+            ("redis", "BATCHWRIGHT_REDIS", &self.store.redis),
+        ] {
+            if let Some(given) = address
+                && *address != variables::of_environment(variable)
+            {
+                command = format!("{command} --{flag} {}", quoted(&shown(given)));
+            }
         }
         command
     }
@@ -153,23 +157,25 @@ fn shown(address: &str) -> String {
 
 /// Opens the queue on a server. What is too long for a database lies in the data folder.
 #[cfg(feature = "mysql")]
-fn on_server(address: &str, folder: &Path) -> Result<JobQueue, Error> {
-    store(address, folder).map(|store| JobQueue::on(store))
+fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue, Error> {
+    store(args, address, folder).map(|store| JobQueue::on(store))
 }
 
-/// Opens the database of a queue on a server.
+/// Opens the database of a queue on a server, and connects it with Redis if there is to be one.
 #[cfg(feature = "mysql")]
 pub fn store(
+    args: &StoreArgs,
     address: &str,
     folder: &Path,
 ) -> Result<std::sync::Arc<batchwright::queue::MysqlStore>, Error> {
     use batchwright::queue::{MysqlOptions, MysqlStore};
     let options = MysqlOptions::new(address).folder(folder);
+    let options = with_redis(options, args.redis.as_deref())?;
     MysqlStore::open(options).map(std::sync::Arc::new)
 }
 
 #[cfg(not(feature = "mysql"))]
-fn on_server(_address: &str, _folder: &Path) -> Result<JobQueue, Error> {
+fn on_server(_args: &StoreArgs, _address: &str, _folder: &Path) -> Result<JobQueue, Error> {
     Err(knows_no_server())
 }
 
@@ -180,6 +186,32 @@ pub fn knows_no_server() -> Error {
         batchwright::ErrorKind::Invalid,
         "--store: this program was built without the feature mysql",
     )
+}
+
+#[cfg(feature = "redis")]
+fn with_redis(
+    options: batchwright::queue::MysqlOptions,
+    redis: Option<&str>,
+) -> Result<batchwright::queue::MysqlOptions, Error> {
+    use batchwright::queue::{RedisHub, RedisOptions};
+    Ok(match redis {
+        Some(address) => options.redis(RedisHub::new(RedisOptions::new(address))?),
+        None => options,
+    })
+}
+
+#[cfg(all(feature = "mysql", not(feature = "redis")))]
+fn with_redis(
+    options: batchwright::queue::MysqlOptions,
+    redis: Option<&str>,
+) -> Result<batchwright::queue::MysqlOptions, Error> {
+    match redis {
+        None => Ok(options),
+        Some(_) => Err(Error::new(
+            batchwright::ErrorKind::Invalid,
+            "--redis: this program was built without the feature redis",
+        )),
+    }
 }
 
 /// What the queue could not do.

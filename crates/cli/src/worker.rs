@@ -7,6 +7,7 @@ use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::queue::{Durability, SqliteOptions};
 use batchwright::{Error, JobQueue, Settings};
 
+use super::args::shared::StoreArgs;
 use super::args::worker::WorkerArgs;
 use super::data_dir::data_dir;
 use super::exit::Refusal;
@@ -29,7 +30,7 @@ impl Home {
             Refusal::could_not_run("there is no place for the queue: name one with --data-dir")
         })?;
         match &args.store.store {
-            Some(address) => Self::on_server(address, folder).map_err(could_not),
+            Some(address) => Self::on_server(&args.store, address, folder).map_err(could_not),
             None => Ok(Self {
                 config: in_folder(&folder).store,
                 folder,
@@ -40,8 +41,8 @@ impl Home {
     }
 
     #[cfg(feature = "mysql")]
-    fn on_server(address: &str, folder: PathBuf) -> Result<Self, Error> {
-        let server = super::queue::store(address, &folder)?;
+    fn on_server(args: &StoreArgs, address: &str, folder: PathBuf) -> Result<Self, Error> {
+        let server = super::queue::store(args, address, &folder)?;
         Ok(Self {
             folder,
             config: Arc::new(server.config()),
@@ -50,7 +51,7 @@ impl Home {
     }
 
     #[cfg(not(feature = "mysql"))]
-    fn on_server(_address: &str, _folder: PathBuf) -> Result<Self, Error> {
+    fn on_server(_args: &StoreArgs, _address: &str, _folder: PathBuf) -> Result<Self, Error> {
         Err(super::queue::knows_no_server())
     }
 

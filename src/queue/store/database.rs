@@ -32,6 +32,20 @@ pub trait StoreDatabase: Send + Sync {
     /// A number that differs from the last one when anybody else has written in between.
     fn version(&self) -> Result<u64, Error>;
 
+    /// Whether [`version`](Self::version) hears at once of what others write, so that asking it costs nothing, and wakes of
+    /// [`on_work`](Self::on_work) come from other processes too. Then workers look at the store less often. Default: no.
+    fn hears_others(&self) -> bool {
+        false
+    }
+
+    /// Redis, through which workers on all machines share limits per minute and pauses: those of one provider, key and
+    /// model hold for all of them together. Default: limits hold within a process, or within the folder that its routes
+    /// [share](crate::Route::share_limits).
+    #[cfg(feature = "redis")]
+    fn redis(&self) -> Option<crate::hub::RedisHub> {
+        None
+    }
+
     /// Has `wake` called whenever jobs become claimable through this store, until it is dropped; not
     /// for what [`settle`](super::ClaimStore::settle) puts back, which its caller knows, but for a job that had waited for what
     /// it ends.

@@ -219,14 +219,29 @@ pub struct StoreArgs {
     /// certificate, ?tables=NAME the tables. [env: BATCHWRIGHT_STORE] [default: the file `llm_jobs.db` in the data folder]
     #[arg(long, value_name = "ADDRESS", global = true, hide_short_help = true)]
     pub store: Option<String>,
+
+    /// Redis or Valkey beside --store, for example redis://HOST:6379
+    ///
+    /// Commands on any machine wake idle workers through it within milliseconds, and the workers share one rate limit per provider, API
+    /// key and model. Give it to every command that uses the queue. rediss:// encrypts the connection; ?ca=FILE names the
+    /// authority of the server's certificate. The password comes from the address, from BATCHWRIGHT_REDIS_PASSWORD, or from the
+    /// file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. While Redis cannot be reached, work continues without it.
+    /// [env: BATCHWRIGHT_REDIS] [default: none]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        hide_short_help = true,
+        requires = "store"
+    )]
+    pub redis: Option<String>,
 }
 
 impl fmt::Debug for StoreArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An address may hold a password.
-        let is_given = self.store.is_some();
+        // Addresses may hold passwords.
         f.debug_struct("StoreArgs")
-            .field("is_given", &is_given)
+            .field("is_given", &self.store.is_some())
+            .field("has_redis", &self.redis.is_some())
             .finish()
     }
 }

@@ -14,14 +14,16 @@ use super::Cli;
 /// Commands whose flags all have a variable.
 const COMMANDS: [&str; 3] = ["run", "work", "serve"];
 /// The flags that have one with every command: they must find the same queue.
-const EVERYWHERE: [&str; 2] = ["data-dir", "store"];
+const EVERYWHERE: [&str; 3] = ["data-dir", "store", "redis"];
 const PREFIX: &str = "BATCHWRIGHT_";
 /// Variables of no flag and no setting; the last two are those of commands that `exec` runs.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 8] = [
     "BATCHWRIGHT_HOME",
     "BATCHWRIGHT_TOKEN",
     "BATCHWRIGHT_STORE_PASSWORD",
     "BATCHWRIGHT_STORE_PASSWORD_FILE",
+    "BATCHWRIGHT_REDIS_PASSWORD",
+    "BATCHWRIGHT_REDIS_PASSWORD_FILE",
     "BATCHWRIGHT_COMMAND",
     "BATCHWRIGHT_CONFINE",
 ];
@@ -237,7 +239,12 @@ mod tests {
         }
         let status = cli.find_subcommand("status").unwrap().get_arguments();
         let named: Vec<_> = status.filter_map(Arg::get_env).collect();
-        assert_eq!(named, ["BATCHWRIGHT_DATA_DIR", "BATCHWRIGHT_STORE"]);
+        let everywhere = [
+            "BATCHWRIGHT_DATA_DIR",
+            "BATCHWRIGHT_STORE",
+            "BATCHWRIGHT_REDIS",
+        ];
+        assert_eq!(named, everywhere);
     }
 
     #[test]

@@ -132,3 +132,49 @@ fn what_failed_is_put_back_and_what_waits_is_cancelled_on_a_server() {
     let doctor = server.run(&desk, "doctor");
     assert!(doctor.stdout.contains("mysql://"), "{}", doctor.stdout);
 }
+
+/// With Redis beside the database: a worker that has nothing to do begins with what another command submits. An address
+/// at which nobody listens stops nothing, and no password is shown.
+#[cfg(feature = "redis")]
+#[test]
+fn a_worker_is_told_of_work_through_redis_and_works_without_it() {
+    let Some(server) = Server::new() else { return };
+    let Ok(redis) = std::env::var("BATCHWRIGHT_TEST_REDIS") else {
+        eprintln!("skipped: BATCHWRIGHT_TEST_REDIS names no server; see scripts/with-servers");
+        return;
+    };
+    let (login, place) = redis.rsplit_once('@').unwrap();
+    let password = login.rsplit_once(':').unwrap().1;
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    let sim = simulator(SimConfig::default());
+    for (at, place, secret) in [(1, place, password), (2, "127.0.0.1:9", "n0tth1sone")] {
+        let with_redis = |words: &str| {
+            let mut command = server.on(desk.command(words.split_whitespace()));
+            command
+                .env("BATCHWRIGHT_REDIS", format!("redis://{place}"))
+                .env("BATCHWRIGHT_REDIS_PASSWORD", secret);
+            command
+        };
+        let url = sim.base_url();
+        let work = format!("work --provider local --base-url {url} --model sim-1 -v");
+        let worker = Running::start(&mut with_redis(&work));
+        let submitted = Running::start(&mut with_redis("submit in.jsonl -q")).wait();
+        submitted.expect(0);
+        sim.wait_until(|stats| stats.calls >= at, PATIENCE);
+        worker.signal("TERM");
+        let ended = worker.wait().expect(0);
+        assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
+        let warned = ended.stderr.matches("cannot be used").count();
+        assert_eq!(warned, at as usize - 1, "{}", ended.stderr);
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn redis_is_only_for_a_queue_on_a_server() {
+    let desk = Desk::new();
+    let ended = Running::start(&mut desk.command(["status", "--redis", "redis://127.0.0.1"]));
+    let ended = ended.wait().expect(2);
+    assert!(ended.stderr.contains("--store"), "{}", ended.stderr);
+}

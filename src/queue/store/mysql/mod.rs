@@ -15,6 +15,7 @@ mod inspect;
 mod items;
 mod lease;
 mod lineage;
+mod news;
 mod open;
 mod pool;
 mod provider;
@@ -45,6 +46,7 @@ use crate::base::error::Error;
 use super::group_commit::GroupCommit;
 use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
 use lease::Heartbeat;
+use news::{News, Wakes};
 use pool::Pool;
 
 pub use open::MysqlOptions;
@@ -74,7 +76,8 @@ pub struct MysqlStore {
     inserts: GroupCommit,
     lanes: Mutex<HashMap<i64, Arc<JobLane>>>,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
-    wakes: Mutex<Vec<Weak<WorkSignal>>>,
+    wakes: Arc<Wakes>,
+    news: News,
     chunk: i64,
     /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
     #[cfg(test)]
@@ -103,19 +106,10 @@ impl MysqlStore {
         open::open(options)
     }
 
-    /// Says that jobs have become claimable.
+    /// Says that jobs have become claimable, here and to other processes.
     fn wake(&self) {
-        let mut alive = Vec::new();
-        self.wakes.lock().retain(|wake| {
-            let wake = wake.upgrade();
-            let keep = wake.is_some();
-            alive.extend(wake);
-            keep
-        });
-        // Outside the lock: who is woken may ask to be woken again.
-        for wake in alive {
-            wake();
-        }
+        self.wakes.call();
+        self.news.tell_work();
     }
 }
 
@@ -137,11 +131,20 @@ impl StoreDatabase for MysqlStore {
     }
 
     fn version(&self) -> Result<u64, Error> {
-        self.read_version()
+        self.news.version(|| self.read_version())
+    }
+
+    fn hears_others(&self) -> bool {
+        self.news.arrive()
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis(&self) -> Option<crate::hub::RedisHub> {
+        self.news.hub()
     }
 
     fn on_work(&self, wake: Weak<WorkSignal>) {
-        self.wakes.lock().push(wake);
+        self.wakes.add(wake);
     }
 
     fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {

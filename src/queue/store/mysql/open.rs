@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 #[cfg(test)]
@@ -14,9 +13,13 @@ use mysql::{Opts, OptsBuilder, SslOpts};
 use parking_lot::Mutex;
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::password;
 use crate::base::secret::Secret;
+#[cfg(feature = "redis")]
+use crate::hub::RedisHub;
 
 use super::lease::Heartbeat;
+use super::news::{News, Wakes};
 use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Tx, VERSION_SLOTS, by};
 use super::{Database, GroupCommit, MysqlStore};
@@ -47,6 +50,8 @@ pub struct MysqlOptions {
     folder: Option<PathBuf>,
     connections: usize,
     pub(super) lease: Duration,
+    #[cfg(feature = "redis")]
+    hub: Option<RedisHub>,
     #[cfg(test)]
     pub(super) chunk: i64,
 }
@@ -86,6 +91,8 @@ impl MysqlOptions {
             folder: None,
             connections: 16,
             lease: Duration::from_secs(15),
+            #[cfg(feature = "redis")]
+            hub: None,
             #[cfg(test)]
             chunk: 1_000,
         }
@@ -130,6 +137,15 @@ impl MysqlOptions {
         self
     }
 
+    /// Connects workers on all machines through Redis or Valkey, if they all do so: whoever makes jobs claimable wakes them,
+    /// so that they look at the database every 2 s instead of 20 times a second; and limits per minute and pauses of one
+    /// provider, key and model hold for all of them together. Default: none of that.
+    #[cfg(feature = "redis")]
+    pub fn redis(mut self, hub: RedisHub) -> Self {
+        self.hub = Some(hub);
+        self
+    }
+
     /// Jobs of one transaction of what is carried out in many.
     #[cfg(test)]
     pub(super) fn chunk(mut self, jobs: i64) -> Self {
@@ -138,28 +154,9 @@ impl MysqlOptions {
     }
 
     fn given_password(&self) -> Result<Option<String>, Error> {
-        if let Some(password) = &self.password {
-            return Ok(Some(password.expose().to_owned()));
-        }
-        let file = match &self.password_file {
-            Some(file) => file.clone(),
-            None => {
-                if let Ok(password) = env::var(PASSWORD) {
-                    return Ok(Some(password));
-                }
-                match env::var_os(PASSWORD_FILE) {
-                    Some(file) => file.into(),
-                    None => return Ok(None),
-                }
-            }
-        };
-        let text = fs::read_to_string(&file).map_err(|error| {
-            invalid(format!(
-                "the file with the password of the store, {}, cannot be read: {error}",
-                file.display()
-            ))
-        })?;
-        Ok(text.lines().next().map(str::to_owned))
+        let (password, file) = (self.password.as_ref(), self.password_file.as_deref());
+        let found = password::given("the store", password, file, [PASSWORD, PASSWORD_FILE]);
+        found.map_err(Error::with_storage)
     }
 }
 
@@ -325,7 +322,13 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
     })?;
     let folder = options.folder.unwrap_or_else(env::temp_dir);
     let folder = folder.join(format!("batchwright-{id}.batches"));
+    let wakes = Arc::new(Wakes::default());
+    #[cfg(feature = "redis")]
+    let news = News::new(options.hub, &id, wakes.clone());
+    #[cfg(not(feature = "redis"))]
+    let news = News::default();
     Ok(MysqlStore {
+        news,
         heartbeat: Heartbeat::new(database.clone(), options.lease),
         database,
         id,
@@ -334,7 +337,7 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         inserts: GroupCommit::default(),
         lanes: Mutex::default(),
         lane_numbers: Mutex::default(),
-        wakes: Mutex::default(),
+        wakes,
         #[cfg(not(test))]
         chunk: 1_000,
         #[cfg(test)]
@@ -494,6 +497,7 @@ impl MysqlStore {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
 
     use super::*;

@@ -18,6 +18,10 @@ use crate::testing::job_store::{self, TestDatabase};
 use super::writer::{Again, Fault, by};
 use super::*;
 
+#[cfg(feature = "redis")]
+#[path = "news_tests.rs"]
+mod news_tests;
+
 const T: Timestamp = Timestamp(1_763_000_000_000);
 
 /// Where the server is; `None`, and a line that says so, without one.
@@ -579,4 +583,24 @@ fn a_transaction_that_stands_still_is_ended_by_the_server() {
         done.send(()).unwrap();
     });
     assert_eq!(number(), before + 3, "and done anew, as a whole");
+}
+
+/// Idle workers would wake each other for ever.
+#[test]
+fn whoever_finds_nothing_to_claim_has_written_nothing() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let (one, other) = (tables.open(), tables.open());
+    let worker = one.register_worker(T).unwrap();
+    let before = other.version().unwrap();
+    assert!(claim(&one, worker, 5).is_empty());
+    one.reclaim(T).unwrap();
+    one.maintain(T).unwrap();
+    assert_eq!(other.version().unwrap(), before);
+    one.insert(ProcessId::new(), jobs(1), true, T).unwrap();
+    let written = other.version().unwrap();
+    assert_ne!(written, before);
+    assert_eq!(claim(&one, worker, 5).len(), 1);
+    assert_ne!(other.version().unwrap(), written);
+    one.unregister_worker(worker, T).unwrap();
 }

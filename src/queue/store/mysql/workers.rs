@@ -96,7 +96,10 @@ impl MysqlStore {
 
     pub(super) fn reclaim_jobs(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = self.retire_late(now)?;
-        for worker in self.listed()? {
+        let workers = self.listed()?;
+        let alive = workers.iter().filter(|worker| !worker.is_dead).count();
+        self.news.note_workers(alive);
+        for worker in workers {
             if !worker.is_dead {
                 continue;
             }

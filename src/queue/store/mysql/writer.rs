@@ -186,6 +186,8 @@ fn in_doubt(location: &str, error: impl Display) -> Error {
 pub(super) struct Tx<'a> {
     conn: &'a mut Conn,
     database: &'a Database,
+    /// It has changed rows.
+    wrote: bool,
 }
 
 /// A row, whose cells are taken out one by one.
@@ -247,6 +249,17 @@ const AT_ONCE: [usize; 4] = [128, 32, 8, 1];
 /// Bytes of one statement, unless a single row has more.
 const MOST_BYTES: usize = 4 << 20;
 
+impl<'a> Tx<'a> {
+    fn new(conn: &'a mut Conn, database: &'a Database) -> Self {
+        let wrote = false;
+        Self {
+            conn,
+            database,
+            wrote,
+        }
+    }
+}
+
 impl Tx<'_> {
     /// All rows that a query has. Values that are bound are prepared; a query without any goes out as it is.
     pub(super) fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Cells>, Fault> {
@@ -296,7 +309,9 @@ impl Tx<'_> {
             true => self.conn.query_drop(sql)?,
             false => self.conn.exec_drop(sql, by)?,
         }
-        Ok(self.conn.affected_rows())
+        let found = self.conn.affected_rows();
+        self.wrote |= found > 0;
+        Ok(found)
     }
 
     /// Inserts many rows with few statements. `head` ends with VALUES, `tail` follows the rows.
@@ -488,18 +503,14 @@ impl Database {
                 conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")?;
             }
             Mode::Single | Mode::Aside => {
-                let done = work(&mut Tx {
-                    conn,
-                    database: self,
-                })?;
+                let done = work(&mut Tx::new(conn, self))?;
                 lent.give_back();
                 return Ok(done);
             }
         }
-        let done = work(&mut Tx {
-            conn,
-            database: self,
-        });
+        let mut tx = Tx::new(conn, self);
+        let done = work(&mut tx);
+        let wrote = tx.wrote;
         let done = match done {
             Ok(done) => done,
             Err(fault) => {
@@ -510,13 +521,10 @@ impl Database {
                 return Err(fault);
             }
         };
-        if mode == Mode::Write {
+        // A worker that finds nothing to claim must wake nobody, who would find nothing either.
+        if mode == Mode::Write && wrote {
             let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
-            let mut tx = Tx {
-                conn,
-                database: self,
-            };
-            tx.run(
+            Tx::new(conn, self).run(
                 "UPDATE #versions SET version = version + 1 WHERE slot = ?",
                 by![slot],
             )?;
@@ -532,9 +540,19 @@ impl MysqlStore {
     pub(super) fn write<T>(
         &self,
         again: Again,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
+        mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.database.write(again, work)
+        let mut wrote = false;
+        let done = self.database.write(again, |tx| {
+            let done = work(tx);
+            wrote |= tx.wrote;
+            done
+        });
+        // Also where nobody knows whether it was committed.
+        if wrote {
+            self.news.tell_change();
+        }
+        done
     }
 
     pub(super) fn read<T>(

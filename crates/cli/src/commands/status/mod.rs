@@ -195,6 +195,7 @@ fn watch(args: &StatusArgs) -> Result<(), Failure> {
     let mut screen = Screen::default();
     let mut before = HashMap::new();
     let mut first = true;
+    let mut seen_version = None;
     loop {
         let rows = reader.read()?;
         if terminal {
@@ -218,7 +219,10 @@ fn watch(args: &StatusArgs) -> Result<(), Failure> {
             }
             return Ok(());
         }
-        thread::sleep(POLL_INTERVAL);
+        match &reader.queue {
+            Some(queue) => queue.wait_for_change(&mut seen_version, POLL_INTERVAL),
+            None => thread::sleep(POLL_INTERVAL),
+        }
     }
 }
 

@@ -1,0 +1,39 @@
+//! Where the password of a server is, if its address has none.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+
+use super::error::{Error, ErrorKind};
+use super::secret::Secret;
+
+/// The password that was given; else the first line of the file that was given; else what the first variable says; else
+/// the first line of the file that the second variable names. `of` names the server in the error.
+pub(crate) fn given(
+    of: &str,
+    password: Option<&Secret>,
+    file: Option<&Path>,
+    variables: [&str; 2],
+) -> Result<Option<String>, Error> {
+    if let Some(password) = password {
+        return Ok(Some(password.expose().to_owned()));
+    }
+    let file = match file {
+        Some(file) => file.to_owned(),
+        None => {
+            if let Ok(password) = env::var(variables[0]) {
+                return Ok(Some(password));
+            }
+            match env::var_os(variables[1]) {
+                Some(file) => file.into(),
+                None => return Ok(None),
+            }
+        }
+    };
+    let text = fs::read_to_string(&file).map_err(|error| {
+        let file = file.display();
+        let why = format!("the file with the password of {of}, {file}, cannot be read: {error}");
+        Error::new(ErrorKind::Invalid, why)
+    })?;
+    Ok(text.lines().next().map(str::to_owned))
+}

@@ -1,0 +1,230 @@
+//! Limiters of several processes with one Redis, which `scripts/with-servers` brings; without it these tests say that they
+//! were skipped. Whatever the machine is busy with, no more may start than the time that passed allows.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::base::clock::SystemClock;
+use crate::base::hints::{RateHints, RateWindow};
+use crate::engine::limiter::{CallEnd, Gate, Limits, QuotaId};
+use crate::hub::tests::{Cable, address, hub};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Process {
+    limiter: Arc<Limiter>,
+    quota: QuotaId,
+}
+
+impl Process {
+    fn new(redis: &str, name: &str, limits: Limits) -> Self {
+        let limiter = Arc::new(Limiter::new());
+        limiter.share_through(&hub(redis), Arc::new(SystemClock));
+        let quota = limiter.quota(
+            QuotaKey::new(&["p", "key", name]),
+            limits,
+            0,
+            SystemClock.now(),
+        );
+        Self { limiter, quota }
+    }
+
+    fn go(&self) -> Gate {
+        self.limiter
+            .try_acquire(self.quota, 1, Some(0), SystemClock.now())
+    }
+
+    fn end(&self, gate: Gate, ended: CallEnd, hints: &RateHints) {
+        if let Gate::Go(permit) = gate {
+            self.limiter.settle(permit, ended, hints, SystemClock.now());
+        }
+    }
+
+    /// Starts a call as soon as one may, and ends it.
+    fn call(&self) {
+        let began = Instant::now();
+        loop {
+            match self.go() {
+                Gate::NotUntil(at) => {
+                    assert!(began.elapsed() < PATIENCE);
+                    std::thread::sleep(at.since(SystemClock.now()).min(Duration::from_millis(50)));
+                }
+                gate => return self.end(gate, CallEnd::Replied(None), &RateHints::default()),
+            }
+        }
+    }
+}
+
+fn name() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// All at once until so many calls were made. Returns in what time.
+fn all(processes: &[Process], calls: usize) -> Duration {
+    let left = std::sync::atomic::AtomicIsize::new(calls as isize);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for process in processes {
+            let left = &left;
+            scope.spawn(move || {
+                while left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) > 0 {
+                    process.call();
+                }
+            });
+        }
+    });
+    began.elapsed()
+}
+
+/// What starts at once after a while without use, and the first call of a process that is new.
+const AT_ONCE: f64 = 11.0;
+
+#[test]
+fn machines_together_stay_within_one_rate_and_use_it() {
+    let Some(redis) = address() else { return };
+    let limits = Limits::default().requests_per_minute(6000.0);
+    let name = name();
+    let processes: Vec<_> = (0..4)
+        .map(|_| Process::new(&redis, &name, limits))
+        .collect();
+    let took = all(&processes, 200);
+    let allowed = AT_ONCE + 100.0 * took.as_secs_f64();
+    println!("200 of {allowed:.0} calls that were allowed in {took:?}");
+    assert!(200.0 <= allowed, "{took:?}");
+}
+
+#[test]
+fn an_emptied_redis_makes_nobody_exceed_the_rate() {
+    let Some(redis) = address() else { return };
+    let limits = Limits::default().requests_per_minute(6000.0);
+    let name = name();
+    let processes: Vec<_> = (0..4)
+        .map(|_| Process::new(&redis, &name, limits))
+        .collect();
+    let began = Instant::now();
+    all(&processes, 50);
+    let client = redis::Client::open(redis.as_str()).unwrap();
+    let key = format!(
+        "{{batchwright:quota:{:016x}}}",
+        QuotaKey::new(&["p", "key", &name]).0
+    );
+    let gone: u32 = redis::cmd("DEL")
+        .arg(&key)
+        .query(&mut client.get_connection().unwrap())
+        .unwrap();
+    assert_eq!(gone, 1, "{key}");
+    all(&processes, 50);
+    // What was given just before is at most what one second brings.
+    let allowed = AT_ONCE + 100.0 * (began.elapsed().as_secs_f64() + 1.0);
+    assert!(100.0 <= allowed);
+}
+
+#[test]
+fn without_redis_each_goes_on_with_its_part_of_the_limit() {
+    let Some(redis) = address() else { return };
+    let cable = Cable::to(&redis);
+    let behind = cable.address(&redis);
+    let limits = Limits::default().requests_per_minute(6000.0);
+    let name = name();
+    let processes: Vec<_> = (0..2)
+        .map(|_| Process::new(&behind, &name, limits))
+        .collect();
+    all(&processes, 20);
+    cable.cut(true);
+    // Whoever noticed that has half of it.
+    let was_lost = |process: &Process| {
+        let mut state = process.limiter.state.lock();
+        state.quotas.iter_mut().all(|quota| quota.is_lost())
+    };
+    let began = Instant::now();
+    while !processes.iter().all(was_lost) {
+        assert!(began.elapsed() < PATIENCE);
+        let _ = processes
+            .iter()
+            .map(Process::go)
+            .filter(|gate| matches!(gate, Gate::Go(_)))
+            .count();
+    }
+    let took = all(&processes[..1], 30);
+    let allowed = AT_ONCE + 50.0 * took.as_secs_f64();
+    assert!(30.0 <= allowed, "{took:?} of one of two");
+    cable.cut(false);
+    let began = Instant::now();
+    while processes.iter().any(was_lost) {
+        assert!(began.elapsed() < PATIENCE);
+        processes.iter().for_each(Process::call);
+    }
+}
+
+#[test]
+fn a_pause_and_a_learned_limit_reach_the_other_machines() {
+    let Some(redis) = address() else { return };
+    let name = name();
+    let (a, b) = (
+        Process::new(&redis, &name, Limits::default()),
+        Process::new(&redis, &name, Limits::default()),
+    );
+    // Both are at work, so they hear.
+    let (first, other) = (a.go(), b.go());
+    assert!(matches!((first, other), (Gate::Go(_), Gate::Go(_))));
+    let hints = RateHints {
+        requests: Some(RateWindow {
+            limit: 60,
+            period: Duration::from_secs(60),
+            remaining: Some(50),
+            reset: None,
+        }),
+        tokens: None,
+    };
+    a.end(first, CallEnd::Replied(None), &hints);
+    let began = Instant::now();
+    let knows_rate = |process: &Process| {
+        let status = process.limiter.status(process.quota, SystemClock.now());
+        status.requests.map(|rate| rate.limit) == Some(60)
+    };
+    while !knows_rate(&b) {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    let refused = CallEnd::RateLimited(Some(Duration::from_secs(100)));
+    b.end(other, refused, &RateHints::default());
+    let pauses = |process: &Process| {
+        let now = SystemClock.now();
+        process.limiter.paused_until(process.quota).since(now) > Duration::from_secs(50)
+    };
+    assert!(pauses(&b));
+    while !pauses(&a) {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_machine_without_network_pauses_itself_alone() {
+    let Some(redis) = address() else { return };
+    let process = Process::new(&redis, &name(), Limits::default());
+    let asked_pause = || {
+        let mut state = process.limiter.state.lock();
+        let asked = state.quotas[0].ask_share(SystemClock.now());
+        asked.map_or(Duration::ZERO, |asked| asked.pause)
+    };
+    for (ended, is_told) in [
+        (CallEnd::Unreachable, false),
+        (CallEnd::NotReady(Some(Duration::from_secs(100))), true),
+    ] {
+        let now = SystemClock.now();
+        // As if nothing else talked for it.
+        let mut state = process.limiter.state.lock();
+        let quota = &mut state.quotas[0];
+        let Gate::Go(permit) = quota.try_acquire(process.quota, 1, Some(0), now.after(PATIENCE))
+        else {
+            panic!("it may go");
+        };
+        quota.settle(permit, ended, &RateHints::default(), now);
+        quota.tell_shares(ended, &RateHints::default(), now);
+        assert!(quota.paused_until > now);
+        let told = quota.ask_share(now).unwrap().pause;
+        assert_eq!(!told.is_zero(), is_told, "{ended:?}");
+    }
+    assert!(asked_pause().is_zero(), "it is told once");
+}

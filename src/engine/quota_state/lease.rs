@@ -1,0 +1,316 @@
+//! A quota whose limits all machines share: it is given small shares of them, ahead of their use, by a thread that asks
+//! for them through Redis. No call waits for a round trip but the first.
+//!
+//! Buckets of such a quota do not fill by themselves: what is in them was given. While Redis is away they fill with the
+//! part of the limit that falls to one process.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::hints::RateHints;
+use crate::hub::RedisHub;
+use crate::hub::shares::{PartRequest, Share, ShareRequest};
+
+use super::super::bucket::{Bucket, is_minute};
+use super::super::quota::{CallEnd, QuotaKey};
+use super::Quota;
+
+/// For so much of its use a process is given shares.
+const AHEAD: Duration = Duration::from_millis(200);
+/// What is not used for so long goes back.
+const UNUSED: Duration = Duration::from_millis(300);
+/// The use is measured over at least this time.
+const MEASURED: Duration = Duration::from_millis(80);
+/// How soon to look whether a share has come that was asked for.
+const LOOK: Duration = Duration::from_millis(3);
+/// A quota hears of pauses, and counts as used, for so long after its last call.
+const ACTIVE: Duration = Duration::from_secs(2);
+/// A pause of another process is believed for an hour at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// A pause that ends so little later is the one that was heard of.
+const SAME: Duration = Duration::from_millis(5);
+
+/// What a quota knows of its shares.
+pub(in crate::engine) struct Lease {
+    hub: RedisHub,
+    key: QuotaKey,
+    parts: [Part; 2],
+    /// Processes that use the quota, as far as was last seen.
+    processes: f64,
+    /// Redis is away.
+    is_lost: bool,
+    last_use: Option<Time>,
+    /// When the use was last measured.
+    measured: Time,
+    /// The end of the last pause that others know of.
+    known_pause: Time,
+}
+
+/// Of requests, or of tokens.
+#[derive(Default)]
+struct Part {
+    had_share: bool,
+    /// What was given, and from when on it may be used.
+    coming: Option<(Time, f64)>,
+    /// What a call needed and was not there.
+    lacks: f64,
+    /// It is of no use to ask before then.
+    not_before: Time,
+    /// What had been reserved when the use was last measured,
+    reserved: f64,
+    /// and how much a second that was lately.
+    pace: f64,
+    /// What the provider says is left.
+    left: Option<f64>,
+}
+
+impl Lease {
+    pub(in crate::engine) fn new(hub: RedisHub, key: QuotaKey, now: Time) -> Self {
+        Self {
+            hub,
+            key,
+            parts: Default::default(),
+            processes: 1.0,
+            is_lost: false,
+            last_use: None,
+            measured: now,
+            known_pause: Time::ZERO,
+        }
+    }
+
+    /// The part of the limit with which buckets fill by themselves.
+    fn supply(&self) -> f64 {
+        match self.is_lost {
+            true => 1.0 / self.processes,
+            false => 0.0,
+        }
+    }
+
+    /// A call needs so much that is not there. Returns when to look again.
+    fn lack(&mut self, part: usize, need: f64, now: Time) -> Time {
+        let part = &mut self.parts[part];
+        part.lacks = part.lacks.max(need);
+        if let Some((at, _)) = part.coming {
+            return at;
+        }
+        if now >= part.not_before {
+            self.hub.nudge();
+        }
+        part.not_before.max(now.after(LOOK))
+    }
+}
+
+impl Quota {
+    /// Has the limits shared with all machines from now on.
+    pub(in crate::engine) fn lease(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+        self.hold_levels([None; 2]);
+    }
+
+    fn buckets(&mut self) -> [&mut Option<Bucket>; 2] {
+        [&mut self.requests, &mut self.tokens]
+    }
+
+    pub(in crate::engine) fn levels(&self) -> [Option<f64>; 2] {
+        [self.requests, self.tokens].map(|bucket| Some(bucket?.level))
+    }
+
+    /// Limits that have just become known give nothing by themselves.
+    pub(in crate::engine) fn hold_levels(&mut self, before: [Option<f64>; 2]) {
+        if self.lease.is_some() {
+            for (bucket, before) in self.buckets().into_iter().zip(before) {
+                if let (Some(bucket), None) = (bucket, before) {
+                    bucket.level = bucket.level.min(0.0);
+                }
+            }
+        }
+    }
+
+    /// Takes what was given and may be used now.
+    pub(in crate::engine) fn take_shares(&mut self, now: Time) {
+        let Self {
+            lease: Some(lease),
+            requests,
+            tokens,
+            ..
+        } = self
+        else {
+            return;
+        };
+        let supply = lease.supply();
+        for (bucket, part) in [requests, tokens].into_iter().zip(&mut lease.parts) {
+            let Some(bucket) = bucket else { continue };
+            bucket.refill(now);
+            bucket.supply = supply;
+            if let Some((_, given)) = part.coming.take_if(|(at, _)| *at <= now) {
+                bucket.level = (bucket.level + given).min(bucket.capacity.max(given));
+            }
+        }
+    }
+
+    /// When to look again for what a call lacks: requests, or tokens. `None` if the bucket fills by itself.
+    pub(in crate::engine) fn await_share(
+        &mut self,
+        part: usize,
+        need: f64,
+        now: Time,
+    ) -> Option<Time> {
+        let lease = self.lease.as_mut()?;
+        let at = lease.lack(part, need, now);
+        (!lease.is_lost).then_some(at)
+    }
+
+    /// A call has ended; what its reply told of limits, and a pause that follows, concern the others too. That it could not be
+    /// sent does not: the network of this machine may be the cause.
+    pub(in crate::engine) fn tell_shares(&mut self, ended: CallEnd, hints: &RateHints, now: Time) {
+        let (in_flight, paused_until) = (f64::from(self.in_flight), self.paused_until);
+        let Some(lease) = &mut self.lease else { return };
+        if let Some(window) = hints.requests.filter(is_minute) {
+            let left = window.remaining.map(|left| left as f64 - in_flight);
+            lease.parts[0].left = left;
+        }
+        if ended == CallEnd::Unreachable {
+            lease.known_pause = lease.known_pause.max(paused_until);
+        }
+        if paused_until > lease.known_pause.after(SAME) && paused_until > now {
+            lease.hub.nudge();
+        }
+    }
+
+    /// What to ask for now, if anything; what is not needed is given back with it.
+    pub(in crate::engine) fn ask_share(&mut self, now: Time) -> Option<ShareRequest> {
+        self.take_shares(now);
+        let reserved = [self.reserved.0, self.reserved.1];
+        let (in_flight, paused_until) = (self.in_flight, self.paused_until);
+        let Self {
+            lease: Some(lease),
+            requests,
+            tokens,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let measured_for = now.since(lease.measured);
+        let measures = measured_for >= MEASURED;
+        for (part, reserved) in lease.parts.iter_mut().zip(reserved) {
+            let used = reserved - part.reserved;
+            if used > 0.0 || part.lacks > 0.0 || in_flight > 0 {
+                lease.last_use = Some(now);
+            }
+            if measures {
+                let pace = used.max(0.0) / measured_for.as_secs_f64();
+                (part.pace, part.reserved) = ((part.pace + pace) / 2.0, reserved);
+            }
+        }
+        if measures {
+            lease.measured = now;
+        }
+        let unused_for = now.since(lease.last_use?);
+        let is_new_pause = paused_until > lease.known_pause.after(SAME) && paused_until > now;
+        let pause = match is_new_pause {
+            true => paused_until.since(now),
+            false => Duration::ZERO,
+        };
+        lease.known_pause = lease.known_pause.max(paused_until);
+        let mut parts = [None; 2];
+        for (at, bucket) in [requests, tokens].into_iter().enumerate() {
+            let Some(bucket) = bucket else { continue };
+            let part = &mut lease.parts[at];
+            let whole = |amount: f64| match at {
+                0 => amount.ceil(),
+                _ => amount,
+            };
+            let lacks = std::mem::take(&mut part.lacks).min(bucket.capacity);
+            let ahead = AHEAD.as_secs_f64();
+            let grows = if lacks > 0.0 { 2.0 } else { 1.0 };
+            let most = (bucket.per_second * ahead).min(bucket.capacity);
+            let target = match unused_for < UNUSED {
+                true => whole((part.pace * ahead * grows).min(most)).max(lacks),
+                false => 0.0,
+            };
+            let is_open = part.coming.is_none() && now >= part.not_before;
+            let wanted = match is_open {
+                true => whole((target - bucket.level - 1e-6).max(0.0)),
+                false => 0.0,
+            };
+            let back = match lacks > 0.0 || lease.is_lost {
+                true => 0.0,
+                false => (bucket.level - target).max(0.0),
+            };
+            bucket.level -= back;
+            parts[at] = Some(PartRequest {
+                per_second: bucket.per_second,
+                is_learned: bucket.learned,
+                capacity: bucket.capacity,
+                wanted,
+                back,
+                first: if part.had_share { 0.0 } else { wanted },
+                left: part.left.take(),
+            });
+        }
+        let is_needed = |part: &PartRequest| part.wanted > 0.0 || part.back > 0.0;
+        let is_active = unused_for < ACTIVE || parts.iter().flatten().any(is_needed);
+        (is_active || is_new_pause).then_some(ShareRequest {
+            quota: lease.key.0,
+            pause,
+            parts,
+        })
+    }
+
+    pub(in crate::engine) fn receive_share(&mut self, share: &Share, now: Time) {
+        let Some(lease) = &mut self.lease else { return };
+        if std::mem::take(&mut lease.is_lost) {
+            // What came in meanwhile was nobody's share.
+            for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
+                bucket.level = bucket.level.min(0.0);
+            }
+        }
+        lease.processes = f64::from(share.processes).max(1.0);
+        for (part, given) in lease.parts.iter_mut().zip(&share.parts) {
+            if given.granted > 0.0 {
+                (part.coming, part.had_share) =
+                    (Some((now.after(given.wait), given.granted)), true);
+            } else if !given.wait.is_zero() {
+                part.not_before = now.after(given.wait);
+            }
+        }
+        if !share.pause.is_zero() {
+            let until = now.after(share.pause.min(LONGEST_PAUSE));
+            lease.known_pause = lease.known_pause.max(until);
+            self.paused_until = self.paused_until.max(until);
+        }
+        let learned = share.parts.map(|part| part.learned);
+        for (bucket, learned) in self.buckets().into_iter().zip(learned) {
+            if let (None, Some(rate)) = (&bucket, learned) {
+                *bucket = Some(Bucket::adopted(rate, now).at_most(0.0));
+            }
+        }
+        self.take_shares(now);
+    }
+
+    /// Redis is away: what falls to one of so many processes is its own.
+    pub(in crate::engine) fn lose_share(&mut self, workers: usize, now: Time) {
+        if let Some(lease) = &mut self.lease
+            && !lease.is_lost
+        {
+            lease.is_lost = true;
+            lease.processes = lease.processes.max(workers as f64);
+            // What was given and is still to come is a part of that.
+            let buckets = [&mut self.requests, &mut self.tokens];
+            for (bucket, part) in buckets.into_iter().zip(&lease.parts) {
+                if let (Some(bucket), Some((_, given))) = (bucket, part.coming) {
+                    bucket.level -= given;
+                }
+            }
+        }
+        self.take_shares(now);
+    }
+}
+
+#[cfg(test)]
+impl Quota {
+    pub(in crate::engine) fn is_lost(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.is_lost)
+    }
+}

@@ -1,0 +1,77 @@
+//! The thread that listens.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use redis::{RedisResult, Value};
+
+use super::talker::connect;
+use super::{ANSWER, Backoff, CHANNEL, News, Shared};
+
+/// How long one read blocks, and with it the end of this thread.
+const TURN: Duration = Duration::from_millis(250);
+/// After so much silence it is found out whether the server is still there.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Delivers what others publish until the other end of `stopped` is gone.
+pub(super) fn run(shared: &Shared, stopped: &Receiver<()>) {
+    let mut backoff = Backoff::new();
+    loop {
+        let ended = listen(shared, stopped, &mut backoff);
+        shared.hears.store(false, Ordering::SeqCst);
+        match ended {
+            Ok(()) => return,
+            Err(error) => shared.note_away(&error),
+        }
+        if stopped.recv_timeout(backoff.next()) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+    }
+}
+
+fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Backoff) -> RedisResult<()> {
+    let mut connection = connect(shared)?;
+    let mut channel = connection.as_pubsub();
+    channel.subscribe(CHANNEL)?;
+    shared.hears.store(true, Ordering::SeqCst);
+    shared.note_back();
+    *backoff = Backoff::new();
+    // Nobody knows what was published before.
+    shared.deliver(None, News::Work);
+    channel.set_read_timeout(Some(TURN))?;
+    let mut heard = Instant::now();
+    while stopped.try_recv() == Err(TryRecvError::Empty) {
+        match channel.get_message() {
+            Ok(message) => {
+                heard = Instant::now();
+                let text = std::str::from_utf8(message.get_payload_bytes());
+                if let Some((topic, news)) = text.ok().and_then(|text| read(text, &shared.me)) {
+                    shared.deliver(Some(topic), news);
+                }
+            }
+            Err(error) if error.is_timeout() => {
+                if heard.elapsed() >= SILENCE {
+                    channel.set_read_timeout(Some(ANSWER))?;
+                    let _: Value = channel.ping()?;
+                    channel.set_read_timeout(Some(TURN))?;
+                    heard = Instant::now();
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What somebody else has published; later versions may publish what this one does not know.
+fn read<'t>(text: &'t str, me: &str) -> Option<(&'t str, News)> {
+    let mut words = text.splitn(3, ' ');
+    let (from, word, topic) = (words.next()?, words.next()?, words.next()?);
+    let news = match word {
+        "changed" => News::Changed,
+        "work" => News::Work,
+        _ => return None,
+    };
+    (from != me).then_some((topic, news))
+}

@@ -1,0 +1,171 @@
+//! Where Redis is, and how one gets in.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+
+use redis::{Client, IntoConnectionInfo, TlsCertificates};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::password;
+use crate::base::secret::Secret;
+
+/// The variable that has the password, and the one that names a file which has it.
+const PASSWORD: &str = "BATCHWRIGHT_REDIS_PASSWORD";
+const PASSWORD_FILE: &str = "BATCHWRIGHT_REDIS_PASSWORD_FILE";
+
+/// How Redis or Valkey is reached. Its `Debug` shows no password.
+#[derive(Clone)]
+pub struct RedisOptions {
+    address: Secret,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions").finish_non_exhaustive()
+    }
+}
+
+impl RedisOptions {
+    /// A server by its address: `redis://USER:PASSWORD@HOST:PORT/NUMBER`, or `rediss://…` for an encrypted connection.
+    /// User, password, port and the number of the database may be missing. `?ca=FILE` names the authority that the
+    /// server's certificate is from, in PEM; default: those of the system.
+    ///
+    /// An address without a password takes it from [`password`](Self::password), else from
+    /// [`password_file`](Self::password_file), else from the variable `BATCHWRIGHT_REDIS_PASSWORD`, else from the file
+    /// that `BATCHWRIGHT_REDIS_PASSWORD_FILE` names.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: Secret::new(address),
+            password: None,
+            password_file: None,
+        }
+    }
+
+    /// The password, unless the address has one.
+    pub fn password(mut self, password: Secret) -> Self {
+        self.password = Some(password);
+        self
+    }
+
+    /// A file whose first line is the password, unless the address has one.
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.password_file = Some(path.into());
+        self
+    }
+
+    /// The client, which is not connected yet, and the address for people.
+    pub(super) fn client(&self) -> Result<(Client, String), Error> {
+        let address = self.address.expose();
+        let (plain, parameters) = address.split_once('?').unwrap_or((address, ""));
+        let scheme = plain.split("://").next().unwrap_or_default();
+        let shape = || {
+            invalid(
+                "the address of Redis is expected to look like redis://HOST:6379 or rediss://USER@HOST:6379/0, with % and \
+                 two digits for special characters in USER",
+            )
+        };
+        if !["redis", "rediss", "valkey", "valkeys"].contains(&scheme) || plain.contains('#') {
+            return Err(shape());
+        }
+        let authority = match parameters.split_once('=') {
+            None if parameters.is_empty() => None,
+            Some(("ca", file)) if !file.contains('&') => Some(PathBuf::from(file)),
+            _ => {
+                return Err(invalid(
+                    "the address of Redis has a parameter that is not known; ca is",
+                ));
+            }
+        };
+        // The client's own message would repeat the address.
+        let info = plain.into_connection_info().map_err(|_| shape())?;
+        let location = format!("{scheme}://{}", info.addr());
+        let mut login = info.redis_settings().clone();
+        if login.password().is_none() {
+            let (password, file) = (self.password.as_ref(), self.password_file.as_deref());
+            if let Some(found) =
+                password::given("Redis", password, file, [PASSWORD, PASSWORD_FILE])?
+            {
+                login = login.set_password(found);
+            }
+        }
+        let tcp = info.tcp_settings().clone().set_nodelay(true);
+        let info = info.set_redis_settings(login).set_tcp_settings(tcp);
+        let client = match authority {
+            None => Client::open(info),
+            Some(file) => {
+                let pem = fs::read(&file).map_err(|error| {
+                    let file = file.display();
+                    invalid(format!(
+                        "the authority of Redis, {file}, cannot be read: {error}"
+                    ))
+                })?;
+                let certificates = TlsCertificates {
+                    client_tls: None,
+                    root_cert: Some(pem),
+                };
+                Client::build_with_tls(info, certificates)
+            }
+        };
+        let client = client
+            .map_err(|_| invalid("the authority of Redis is not usable: ca names a file in PEM"))?;
+        Ok((client, location))
+    }
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_about_redis_has_its_password() {
+        let options = RedisOptions::new("rediss://me:s3cret@cache.example:6380/2");
+        assert!(!format!("{options:?}").contains("s3cret"));
+        let (client, location) = options.client().unwrap();
+        assert_eq!(location, "rediss://cache.example:6380");
+        let login = client.get_connection_info().redis_settings();
+        assert_eq!(
+            (login.username(), login.password()),
+            (Some("me"), Some("s3cret"))
+        );
+        assert_eq!(login.db(), 2);
+    }
+
+    #[test]
+    fn the_password_of_redis_comes_from_a_file_unless_the_address_has_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        fs::write(&file, "from a file\n").unwrap();
+        let found = |address: &str| {
+            let (client, _) = RedisOptions::new(address)
+                .password_file(&file)
+                .client()
+                .unwrap();
+            let login = client.get_connection_info().redis_settings();
+            login.password().map(str::to_owned)
+        };
+        assert_eq!(found("redis://127.0.0.1").as_deref(), Some("from a file"));
+        assert_eq!(found("redis://:own@127.0.0.1").as_deref(), Some("own"));
+    }
+
+    #[test]
+    fn addresses_of_redis_that_are_none_are_refused_without_being_repeated() {
+        for address in [
+            "s3cret",
+            "http://me:s3cret@host",
+            "redis://me:s3cret@host?what=s3cret",
+            "redis://me:s3cret@host/0#insecure",
+            "rediss://me:s3cret@host?ca=/nowhere/s",
+        ] {
+            let error = RedisOptions::new(address).client().expect_err(address);
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+}

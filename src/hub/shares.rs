@@ -1,0 +1,128 @@
+//! What processes are given of limits that all machines share. One script decides, by the clock of Redis.
+
+use std::time::Duration;
+
+use redis::{Connection, FromRedisValue, RedisResult, Value};
+
+/// Who keeps the limits of a process. All methods are called from a thread of the hub and return at once.
+pub(crate) trait ShareUser: Send + Sync {
+    /// What it wants to have or to say now.
+    fn ask(&self) -> Vec<ShareRequest>;
+
+    /// What it was given, in the order of what it asked for.
+    fn receive(&self, shares: &[Share]);
+
+    /// Redis cannot be reached: what it asked for last is not given. So many workers were seen elsewhere.
+    fn lose(&self, workers: usize);
+}
+
+/// Of one quota: requests and tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ShareRequest {
+    /// What tells the quota from others; no credential can be read from it.
+    pub quota: u64,
+    /// For how long it pauses, if it was this process that found that out.
+    pub pause: Duration,
+    pub parts: [Option<PartRequest>; 2],
+}
+
+/// What is wanted of one limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct PartRequest {
+    pub per_second: f64,
+    /// A reply of the provider told it.
+    pub is_learned: bool,
+    /// What may be used at once after a while without any use.
+    pub capacity: f64,
+    pub wanted: f64,
+    /// Was given and is not needed.
+    pub back: f64,
+    /// What is there if nobody has asked before.
+    pub first: f64,
+    /// What is left according to the provider.
+    pub left: Option<f64>,
+}
+
+/// What was given of a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Share {
+    /// Processes that use the quota.
+    pub processes: u32,
+    /// For how long it pauses.
+    pub pause: Duration,
+    pub parts: [PartShare; 2],
+}
+
+/// What was given of one limit.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct PartShare {
+    pub granted: f64,
+    /// How soon that may be used; or, if nothing was given, how soon it is worthwhile to ask again.
+    pub wait: Duration,
+    /// The rate per second that a provider's reply told another process.
+    pub learned: Option<f64>,
+}
+
+const SCRIPT: &str = include_str!("shares.lua");
+
+/// Asks for all of them in one trip.
+pub(super) fn exchange(
+    connection: &mut Connection,
+    me: &str,
+    requests: &[ShareRequest],
+) -> RedisResult<Vec<Share>> {
+    let mut pipeline = redis::pipe();
+    for request in requests {
+        let bucket = format!("batchwright:quota:{:016x}", request.quota);
+        let command = pipeline.cmd("EVAL").arg(SCRIPT).arg(2);
+        // Both keys are of one slot of a cluster.
+        command
+            .arg(format!("{{{bucket}}}"))
+            .arg(format!("{{{bucket}}}:processes"));
+        command.arg(me).arg(request.pause.as_secs_f64() * 1000.0);
+        for part in request.parts {
+            let (is_learned, left) = match part {
+                Some(part) => (u8::from(part.is_learned), part.left.unwrap_or(-1.0)),
+                None => (0, -1.0),
+            };
+            let of = |get: fn(PartRequest) -> f64| part.map_or(0.0, get);
+            command.arg(of(|part| part.per_second)).arg(is_learned);
+            command
+                .arg(of(|part| part.capacity))
+                .arg(of(|part| part.wanted));
+            command
+                .arg(of(|part| part.back))
+                .arg(of(|part| part.first))
+                .arg(left.max(-1.0));
+        }
+    }
+    let answers: Vec<Value> = pipeline.query(connection)?;
+    answers.into_iter().map(share).collect()
+}
+
+fn share(answer: Value) -> RedisResult<Share> {
+    type Part = (f64, f64, f64, u8);
+    let (processes, pause, a, b, c, d, e, f, g, h): (
+        u32,
+        f64,
+        f64,
+        f64,
+        f64,
+        u8,
+        f64,
+        f64,
+        f64,
+        u8,
+    ) = FromRedisValue::from_redis_value(answer)?;
+    let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
+    let part = |(granted, wait, rate, told): Part| PartShare {
+        granted,
+        wait: seconds(wait),
+        learned: (told == 1 && rate > 0.0).then_some(rate),
+    };
+    Ok(Share {
+        processes,
+        pause: seconds(pause / 1000.0),
+        parts: [part((a, b, c, d)), part((e, f, g, h))],
+    })
+}

@@ -1,0 +1,172 @@
+//! Against a server, which `scripts/with-servers` brings; without one these tests say that they were skipped.
+
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The address of the server; `None`, and a line that says so, where there is none.
+pub(crate) fn address() -> Option<String> {
+    let address = std::env::var("BATCHWRIGHT_TEST_REDIS").ok();
+    if address.is_none() {
+        eprintln!("skipped: BATCHWRIGHT_TEST_REDIS names no server; see scripts/with-servers");
+    }
+    address
+}
+
+pub(crate) fn hub(address: &str) -> RedisHub {
+    RedisHub::new(RedisOptions::new(address)).unwrap()
+}
+
+/// What arrives about a topic, for as long as the subscriber is held.
+fn subscribed(hub: &RedisHub, topic: &str) -> (Arc<Subscriber>, Receiver<News>) {
+    let (heard, hears) = unbounded();
+    let subscriber: Arc<Subscriber> = Arc::new(move |news| {
+        let _ = heard.send(news);
+    });
+    hub.subscribe(topic, Arc::downgrade(&subscriber));
+    // It is told when it listens.
+    assert_eq!(hears.recv_timeout(PATIENCE), Ok(News::Work));
+    assert!(hub.hears());
+    (subscriber, hears)
+}
+
+#[test]
+fn news_reaches_the_others_of_a_topic_and_not_its_own_hub() {
+    let Some(address) = address() else { return };
+    let topic = uuid::Uuid::now_v7().to_string();
+    let (one, other) = (hub(&address), hub(&address));
+    let (_keep, own) = subscribed(&one, &topic);
+    let (_keep_too, theirs) = subscribed(&other, &topic);
+    let mut took = Vec::new();
+    for _ in 0..100 {
+        let began = Instant::now();
+        one.publish(&topic, News::Work);
+        assert_eq!(theirs.recv_timeout(PATIENCE), Ok(News::Work));
+        took.push(began.elapsed());
+    }
+    took.sort();
+    println!(
+        "from publish to subscriber: {:?} in the middle, {:?} at most",
+        took[50], took[99]
+    );
+    one.publish("another topic", News::Work);
+    one.publish(&topic, News::Changed);
+    assert_eq!(theirs.recv_timeout(PATIENCE), Ok(News::Changed));
+    assert!(own.is_empty() && theirs.is_empty());
+}
+
+#[test]
+fn what_was_published_last_is_sent_before_the_hub_ends() {
+    let Some(address) = address() else { return };
+    let topic = uuid::Uuid::now_v7().to_string();
+    let listener = hub(&address);
+    let (_keep, heard) = subscribed(&listener, &topic);
+    let short = hub(&address);
+    short.publish(&topic, News::Changed);
+    short.publish(&topic, News::Work);
+    drop(short);
+    let heard = std::iter::from_fn(|| heard.recv_timeout(PATIENCE).ok());
+    assert!(heard.take(2).any(|news| news == News::Work));
+}
+
+/// Between us and the server: cut and mended.
+pub(crate) struct Cable {
+    port: u16,
+    cut: Arc<AtomicBool>,
+}
+
+impl Cable {
+    pub(crate) fn to(server: &str) -> Self {
+        use std::io::{Read, Write};
+        use std::net::{TcpListener, TcpStream};
+        let server = server.rsplit('@').next().unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let cut = Arc::new(AtomicBool::new(false));
+        let is_cut = cut.clone();
+        let pump = move |mut from: TcpStream, mut to: TcpStream, is_cut: Arc<AtomicBool>| {
+            from.set_read_timeout(Some(Duration::from_millis(20)))
+                .unwrap();
+            let mut bytes = [0; 4096];
+            while !is_cut.load(Ordering::SeqCst) {
+                match from.read(&mut bytes) {
+                    Ok(0) => break,
+                    Ok(read) if to.write_all(&bytes[..read]).is_err() => break,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+            let _ = from.shutdown(std::net::Shutdown::Both);
+            let _ = to.shutdown(std::net::Shutdown::Both);
+        };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if is_cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let server = TcpStream::connect(&server).unwrap();
+                let (a, b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let (one, other) = (is_cut.clone(), is_cut.clone());
+                std::thread::spawn(move || pump(client, server, one));
+                std::thread::spawn(move || pump(b, a, other));
+            }
+        });
+        Self { port, cut }
+    }
+
+    /// The address of the server at its other end.
+    pub(crate) fn address(&self, direct: &str) -> String {
+        let (login, _) = direct.rsplit_once('@').unwrap();
+        format!("{login}@127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn cut(&self, yes: bool) {
+        self.cut.store(yes, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_server_that_was_away_is_used_again_and_what_was_missed_is_looked_for() {
+    let Some(address) = address() else { return };
+    let topic = uuid::Uuid::now_v7().to_string();
+    let cable = Cable::to(&address);
+    let behind = hub(&cable.address(&address));
+    let (_keep, heard) = subscribed(&behind, &topic);
+    let direct = hub(&address);
+    let (_keep_too, heard_there) = subscribed(&direct, &topic);
+    cable.cut(true);
+    let began = Instant::now();
+    while behind.hears() {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    direct.publish(&topic, News::Work);
+    behind.publish(&topic, News::Work);
+    cable.cut(false);
+    assert_eq!(heard.recv_timeout(PATIENCE), Ok(News::Work));
+    assert_eq!(heard_there.recv_timeout(PATIENCE), Ok(News::Work));
+    let began = Instant::now();
+    while !behind.hears() {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_wrong_password_is_explained_without_being_repeated() {
+    let Some(address) = address() else { return };
+    let (_, place) = address.rsplit_once('@').unwrap();
+    let wrong = hub(&format!("redis://:wr0ngone@{place}"));
+    let error = talker::connect(&wrong.0.shared).err().unwrap();
+    let text = explain(&error);
+    assert!(
+        text.contains("BATCHWRIGHT_REDIS_PASSWORD"),
+        "{text} {error:?}"
+    );
+    assert!(!text.contains("wr0ngone"));
+}

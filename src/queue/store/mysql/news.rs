@@ -1,0 +1,180 @@
+//! Who is told of work, here and in other processes: through Redis, where there is one.
+
+use std::sync::Weak;
+#[cfg(feature = "redis")]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+#[cfg(feature = "redis")]
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::base::error::Error;
+#[cfg(feature = "redis")]
+use crate::hub::{News as Heard, RedisHub, Subscriber};
+use crate::queue::store::WorkSignal;
+
+/// Those of this process who want to know that jobs have become claimable.
+#[derive(Default)]
+pub(super) struct Wakes(Mutex<Vec<Weak<WorkSignal>>>);
+
+impl Wakes {
+    pub(super) fn add(&self, wake: Weak<WorkSignal>) {
+        self.0.lock().push(wake);
+    }
+
+    pub(super) fn call(&self) {
+        let mut alive = Vec::new();
+        self.0.lock().retain(|wake| {
+            let wake = wake.upgrade();
+            let keep = wake.is_some();
+            alive.extend(wake);
+            keep
+        });
+        // Outside the lock: who is woken may ask to be woken again.
+        for wake in alive {
+            wake();
+        }
+    }
+}
+
+/// What other processes are told, and what they tell. Without Redis, nothing.
+#[derive(Default)]
+pub(super) struct News {
+    #[cfg(feature = "redis")]
+    channel: Option<Channel>,
+}
+
+#[cfg(not(feature = "redis"))]
+impl News {
+    pub(super) fn tell_work(&self) {}
+
+    pub(super) fn tell_change(&self) {}
+
+    pub(super) fn note_workers(&self, _: usize) {}
+
+    pub(super) fn arrive(&self) -> bool {
+        false
+    }
+
+    pub(super) fn version(&self, read: impl FnOnce() -> Result<u64, Error>) -> Result<u64, Error> {
+        read()
+    }
+}
+
+/// How long a version that was read counts although nobody said that it has changed: they may have no Redis.
+#[cfg(feature = "redis")]
+const BELIEVED: Duration = Duration::from_secs(2);
+
+#[cfg(feature = "redis")]
+struct Channel {
+    hub: RedisHub,
+    /// The store, which others reach by another address perhaps.
+    topic: String,
+    wakes: Arc<Wakes>,
+    /// How much was heard.
+    heard: Arc<AtomicU64>,
+    /// Held for as long as it is to be called; made when somebody first wants to hear.
+    subscriber: Mutex<Option<Arc<Subscriber>>>,
+    last: Mutex<Option<Known>>,
+}
+
+/// A version that was read.
+#[cfg(feature = "redis")]
+struct Known {
+    version: u64,
+    at: Instant,
+    /// How much had been heard before.
+    heard: u64,
+}
+
+#[cfg(feature = "redis")]
+impl News {
+    pub(super) fn new(hub: Option<RedisHub>, id: &str, wakes: Arc<Wakes>) -> Self {
+        let channel = hub.map(|hub| Channel {
+            hub,
+            topic: id.to_owned(),
+            wakes,
+            heard: Arc::default(),
+            subscriber: Mutex::default(),
+            last: Mutex::default(),
+        });
+        Self { channel }
+    }
+
+    pub(super) fn tell_work(&self) {
+        self.tell(Heard::Work);
+    }
+
+    pub(super) fn tell_change(&self) {
+        self.tell(Heard::Changed);
+    }
+
+    /// So many workers are alive: while Redis is away, limits are divided by that.
+    pub(super) fn note_workers(&self, workers: usize) {
+        if let Some(channel) = &self.channel {
+            channel.hub.note_workers(workers);
+        }
+    }
+
+    fn tell(&self, news: Heard) {
+        if let Some(channel) = &self.channel {
+            channel.hub.publish(&channel.topic, news);
+        }
+    }
+
+    pub(super) fn hub(&self) -> Option<RedisHub> {
+        self.channel.as_ref().map(|channel| channel.hub.clone())
+    }
+
+    /// Whether what others write is heard of at once.
+    pub(super) fn arrive(&self) -> bool {
+        let channel = self.channel.as_ref();
+        channel.is_some_and(|channel| channel.hub.hears())
+    }
+
+    /// The version, read only if it may have changed.
+    pub(super) fn version(&self, read: impl FnOnce() -> Result<u64, Error>) -> Result<u64, Error> {
+        match &self.channel {
+            Some(channel) => channel.version(read),
+            None => read(),
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Channel {
+    fn version(&self, read: impl FnOnce() -> Result<u64, Error>) -> Result<u64, Error> {
+        self.subscribe();
+        let (heard, at) = (self.heard.load(Ordering::SeqCst), Instant::now());
+        let mut last = self.last.lock();
+        if let Some(known) = last.as_ref()
+            && self.hub.hears()
+            && known.heard == heard
+            && at.duration_since(known.at) < BELIEVED
+        {
+            return Ok(known.version);
+        }
+        let version = read()?;
+        *last = Some(Known { version, at, heard });
+        Ok(version)
+    }
+
+    fn subscribe(&self) {
+        let mut subscriber = self.subscriber.lock();
+        if subscriber.is_some() {
+            return;
+        }
+        let (wakes, heard) = (self.wakes.clone(), self.heard.clone());
+        let hear: Arc<Subscriber> = Arc::new(move |news| {
+            heard.fetch_add(1, Ordering::SeqCst);
+            if news == Heard::Work {
+                wakes.call();
+            }
+        });
+        self.hub.subscribe(&self.topic, Arc::downgrade(&hear));
+        *subscriber = Some(hear);
+    }
+}
