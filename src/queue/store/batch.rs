@@ -64,7 +64,7 @@ pub trait BatchStore: Send + Sync {
         bytes: usize,
     ) -> Result<Vec<ClaimedJob>, Error>;
 
-    /// Of the jobs with these [numbers](JobReceipt::number) those that are in a batch, in the order of the
+    /// Of the jobs with these [numbers](crate::queue::JobReceipt::number) those that are in a batch, in the order of the
     /// numbers.
     fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error>;
 

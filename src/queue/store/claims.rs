@@ -282,7 +282,7 @@ pub enum ClaimOutcome {
         spent: Option<Spent>,
         /// JSON, handed out with the next claim. At most 64 KiB are sensible. Why earlier attempts
         /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::queue::AttemptError):
-        /// [`job`](crate::unstable::JobStore::job) shows them.
+        /// [`job`](crate::unstable::EnqueueStore::job) shows them.
         history: String,
     },
     /// It was not tried: back to where it was, or not before then.

@@ -54,7 +54,7 @@ pub trait StoreDatabase: Send + Sync {
     /// Looks at the store's health. What callers look for has a fixed name in
     /// [`what`](HealthFinding::what): `unsealed` (with the process in [`seen`](HealthFinding::seen)), `worker`
     /// (a warning for one that died), `batches` (a note when nobody has some), and `due times` (a warning for
-    /// jobs further ahead than any wait). [`Severity::Bad`] says that counters or claims are wrong.
+    /// jobs further ahead than any wait). [`Severity::Bad`](super::Severity::Bad) says that counters or claims are wrong.
     fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error>;
 
     /// Does one short piece of maintenance, if there is any: goes on with what somebody left halfway,
