@@ -124,7 +124,7 @@ impl Server {
     }
 
     /// Keeps what the server itself keeps in the database of its queue, and not in a folder: several servers of one queue
-    /// then act as one, on whatever machines they are. This one counts as alive until it can not reach the database for
+    /// then act as one, on whatever machines they are. This one counts as alive until it has not reached the database for
     /// the time of a lease of the store. Default: a folder.
     ///
     /// # Errors
