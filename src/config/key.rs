@@ -174,6 +174,13 @@ static KEYS: &[SettingKey] = &[
         "The longest Retry-After of other failures that is obeyed; where a provider asks for more, the next one is asked, or this one after this time",
     ),
     key(
+        "queue.redis",
+        &[],
+        Kind::Redis,
+        Rule("none"),
+        "Redis or Valkey of a queue on a database server, without a password: that comes from BATCHWRIGHT_REDIS_PASSWORD or a file; --redis and BATCHWRIGHT_REDIS come first; a command that runs already keeps its own",
+    ),
+    key(
         "queue.worker_count",
         &["JOB_QUEUE_WORKER_COUNT"],
         Kind::Whole(1, MOST_CALLS),
@@ -388,7 +395,7 @@ impl SettingKey {
     /// Whether only the owner of the machine may change it, and no client of a server: it names files and addresses
     /// that the program reads.
     pub fn is_local(&self) -> bool {
-        self.name.starts_with("jobs.articles")
+        self.name.starts_with("jobs.articles") || self.name == "queue.redis"
     }
 
     /// What it takes, such as `a whole number from 1 to 100`.
@@ -418,6 +425,13 @@ impl SettingKey {
             return Err(bad(format!(
                 "{name}: the value looks like an API key, which is never stored: set {variable} in \
                  the environment"
+            )));
+        }
+        if matches!(self.kind, Kind::Redis) && value.contains('@') && self.check(value).is_err() {
+            return Err(bad(format!(
+                "{name}: an address with a password is never stored: leave it out and set BATCHWRIGHT_REDIS_PASSWORD or \
+                 BATCHWRIGHT_REDIS_PASSWORD_FILE in the environment; write {}",
+                self.kind.accepts()
             )));
         }
         let is_odd = value.trim().chars().any(char::is_control);
@@ -564,6 +578,11 @@ mod tests {
         for (name, value, expected) in [
             ("llm.model", "sk-abcdefghijkl", "set OPENAI_API_KEY"),
             ("llm.sync_concurrency", "gsk_0123456789", "set GROQ_API_KEY"),
+            (
+                "queue.redis",
+                "redis://:abcdef@cache",
+                "set BATCHWRIGHT_REDIS_PASSWORD",
+            ),
             ("llm.model", " ", "unset it"),
             ("llm.model", "a\0b", "control character"),
             ("llm.model", &"m".repeat(257), "at most 256 characters"),

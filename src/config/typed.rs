@@ -30,6 +30,14 @@ impl Settings {
         self.text("llm.model")
     }
 
+    /// `queue.redis`: the address of the Redis or Valkey of a queue on a database server. Default: none.
+    ///
+    /// # Errors
+    /// When the value is no such address.
+    pub fn queue_redis(&self) -> Result<Option<String>, Error> {
+        self.text("queue.redis")
+    }
+
     /// `llm.bulk_strategy`: how bulk work is carried out. Default: [`Strategy::Sync`].
     ///
     /// # Errors

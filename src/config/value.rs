@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Models(&'static Choices),
     /// Where texts of articles are.
     Articles,
+    /// The address of a Redis, without a password.
+    Redis,
 }
 
 /// A text with its meaning.
@@ -77,6 +79,7 @@ impl Kind {
                 "a model for each provider, separated by commas: groq=MODEL,anthropic=MODEL".into()
             }
             Self::Articles => ACCEPTED.into(),
+            Self::Redis => "an address such as redis://HOST:6379 or rediss://USER@HOST".into(),
         }
     }
 
@@ -118,9 +121,23 @@ impl Kind {
             Self::Text => (!text.is_empty()).then(|| Value::Text(text.to_owned())),
             Self::Models(among) => models(text, among)?.map(Value::Models),
             Self::Articles => ArticleSource::parse(text).map(Value::Articles),
+            Self::Redis => is_redis(text).then(|| Value::Text(text.to_owned())),
         };
         value.ok_or_else(|| format!("write {}", self.accepts()))
     }
+}
+
+/// Whether it looks like the address of a Redis, and holds no password.
+fn is_redis(text: &str) -> bool {
+    let schemes = ["redis://", "rediss://", "valkey://", "valkeys://"];
+    let mut rests = schemes
+        .iter()
+        .filter_map(|scheme| text.strip_prefix(scheme));
+    let Some(rest) = rests.next() else {
+        return false;
+    };
+    let (user, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+    !user.contains(':') && !place.is_empty() && !text.contains(char::is_whitespace)
 }
 
 fn route(text: &str, among: &Choices, most: usize) -> Result<Vec<String>, String> {
@@ -230,6 +247,11 @@ mod tests {
             ),
             (Kind::Route(&PROVIDERS, 2), "", names(&[])),
             (
+                Kind::Redis,
+                " rediss://me@cache:6380/2 ",
+                Value::Text("rediss://me@cache:6380/2".into()),
+            ),
+            (
                 Kind::Articles,
                 " /srv/articles ",
                 Value::Articles(ArticleSource::Folder("/srv/articles".into())),
@@ -303,6 +325,12 @@ mod tests {
                 "write a model for each provider",
             ),
             (Kind::Models(&PROVIDERS), "grok=x", "did you mean xai?"),
+            (
+                Kind::Redis,
+                "redis://:abc@cache",
+                "write an address such as",
+            ),
+            (Kind::Redis, "http://cache", "write an address such as"),
             (Kind::Articles, "ftp://host/{article_id}", "write a folder"),
             (Kind::Articles, "https://host/articles", "write a folder"),
             (

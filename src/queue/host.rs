@@ -190,7 +190,7 @@ impl JobQueue {
     }
 
     /// For whoever looks at the queue again and again, between two looks: waits for `interval`. Where the queue hears of
-    /// what other processes write, as with `MysqlOptions::redis`, it waits until somebody has written since the last wait,
+    /// what other processes write, as with `MysqlStore::with_redis`, it waits until somebody has written since the last wait,
     /// and for eight intervals at most. `seen` is `None` at first, and kept for the next wait.
     pub fn wait_for_change(&self, seen: &mut Option<u64>, interval: Duration) {
         let began = Instant::now();

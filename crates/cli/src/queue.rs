@@ -169,9 +169,16 @@ pub fn store(
     folder: &Path,
 ) -> Result<std::sync::Arc<batchwright::queue::MysqlStore>, Error> {
     use batchwright::queue::{MysqlOptions, MysqlStore};
-    let options = MysqlOptions::new(address).folder(folder);
-    let options = with_redis(options, args.redis.as_deref())?;
-    MysqlStore::open(options).map(std::sync::Arc::new)
+    let store = MysqlStore::open(MysqlOptions::new(address).folder(folder))?;
+    let redis = match &args.redis {
+        Some(address) => Some(address.clone()),
+        None => Settings::new().store(&store.config())?.queue_redis()?,
+    };
+    let store = match redis {
+        Some(address) => with_redis(store, &address)?,
+        None => store,
+    };
+    Ok(std::sync::Arc::new(store))
 }
 
 #[cfg(not(feature = "mysql"))]
@@ -190,28 +197,22 @@ pub fn knows_no_server() -> Error {
 
 #[cfg(feature = "redis")]
 fn with_redis(
-    options: batchwright::queue::MysqlOptions,
-    redis: Option<&str>,
-) -> Result<batchwright::queue::MysqlOptions, Error> {
+    store: batchwright::queue::MysqlStore,
+    address: &str,
+) -> Result<batchwright::queue::MysqlStore, Error> {
     use batchwright::queue::{RedisHub, RedisOptions};
-    Ok(match redis {
-        Some(address) => options.redis(RedisHub::new(RedisOptions::new(address))?),
-        None => options,
-    })
+    Ok(store.with_redis(&RedisHub::new(RedisOptions::new(address))?))
 }
 
 #[cfg(all(feature = "mysql", not(feature = "redis")))]
 fn with_redis(
-    options: batchwright::queue::MysqlOptions,
-    redis: Option<&str>,
-) -> Result<batchwright::queue::MysqlOptions, Error> {
-    match redis {
-        None => Ok(options),
-        Some(_) => Err(Error::new(
-            batchwright::ErrorKind::Invalid,
-            "--redis: this program was built without the feature redis",
-        )),
-    }
+    _store: batchwright::queue::MysqlStore,
+    _address: &str,
+) -> Result<batchwright::queue::MysqlStore, Error> {
+    Err(Error::new(
+        batchwright::ErrorKind::Invalid,
+        "--redis or queue.redis: this program was built without the feature redis",
+    ))
 }
 
 /// What the queue could not do.

@@ -226,7 +226,7 @@ pub struct StoreArgs {
     /// key and model. Give it to every command that uses the queue. rediss:// encrypts the connection; ?ca=FILE names the
     /// authority of the server's certificate. The password comes from the address, from BATCHWRIGHT_REDIS_PASSWORD, or from the
     /// file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. While Redis cannot be reached, work continues without it.
-    /// [env: BATCHWRIGHT_REDIS] [default: none]
+    /// [env: BATCHWRIGHT_REDIS] [config: queue.redis, in the settings of the queue's server] [default: none]
     #[arg(
         long,
         value_name = "ADDRESS",

@@ -151,11 +151,19 @@ fn a_worker_is_told_of_work_through_redis_and_works_without_it() {
     for (at, place, secret) in [(1, place, password), (2, "127.0.0.1:9", "n0tth1sone")] {
         let with_redis = |words: &str| {
             let mut command = server.on(desk.command(words.split_whitespace()));
-            command
-                .env("BATCHWRIGHT_REDIS", format!("redis://{place}"))
-                .env("BATCHWRIGHT_REDIS_PASSWORD", secret);
+            command.env("BATCHWRIGHT_REDIS_PASSWORD", secret);
+            if at == 1 {
+                command.env("BATCHWRIGHT_REDIS", format!("redis://{place}"));
+            }
             command
         };
+        if at == 2 {
+            let refused = format!("config set queue.redis redis://:{secret}@{place}");
+            let refused = Running::start(&mut with_redis(&refused)).wait().expect(2);
+            assert!(!refused.stderr.contains(secret), "{}", refused.stderr);
+            let set = format!("config set queue.redis redis://{place}");
+            Running::start(&mut with_redis(&set)).wait().expect(0);
+        }
         let url = sim.base_url();
         let work = format!("work --provider local --base-url {url} --model sim-1 -v");
         let worker = Running::start(&mut with_redis(&work));

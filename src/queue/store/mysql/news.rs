@@ -92,16 +92,18 @@ struct Known {
 
 #[cfg(feature = "redis")]
 impl News {
-    pub(super) fn new(hub: Option<RedisHub>, id: &str, wakes: Arc<Wakes>) -> Self {
-        let channel = hub.map(|hub| Channel {
+    pub(super) fn through(hub: RedisHub, id: &str, wakes: Arc<Wakes>) -> Self {
+        let channel = Channel {
             hub,
             topic: id.to_owned(),
             wakes,
             heard: Arc::default(),
             subscriber: Mutex::default(),
             last: Mutex::default(),
-        });
-        Self { channel }
+        };
+        Self {
+            channel: Some(channel),
+        }
     }
 
     pub(super) fn tell_work(&self) {

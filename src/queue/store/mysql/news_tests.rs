@@ -32,7 +32,7 @@ fn addresses() -> Option<(String, String)> {
 /// A store as another machine has it.
 fn machine(tables: &Tables, redis: &str) -> (std::sync::Arc<MysqlStore>, JobQueue) {
     let hub = RedisHub::new(RedisOptions::new(redis)).unwrap();
-    let store = std::sync::Arc::new(MysqlStore::open(tables.options().redis(hub)).unwrap());
+    let store = std::sync::Arc::new(tables.open().with_redis(&hub));
     (store.clone(), JobQueue::on(store))
 }
 

@@ -15,11 +15,9 @@ use parking_lot::Mutex;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::password;
 use crate::base::secret::Secret;
-#[cfg(feature = "redis")]
-use crate::hub::RedisHub;
 
 use super::lease::Heartbeat;
-use super::news::{News, Wakes};
+use super::news::News;
 use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Tx, VERSION_SLOTS, by};
 use super::{Database, GroupCommit, MysqlStore};
@@ -50,8 +48,6 @@ pub struct MysqlOptions {
     folder: Option<PathBuf>,
     connections: usize,
     pub(super) lease: Duration,
-    #[cfg(feature = "redis")]
-    hub: Option<RedisHub>,
     #[cfg(test)]
     pub(super) chunk: i64,
 }
@@ -91,8 +87,6 @@ impl MysqlOptions {
             folder: None,
             connections: 16,
             lease: Duration::from_secs(15),
-            #[cfg(feature = "redis")]
-            hub: None,
             #[cfg(test)]
             chunk: 1_000,
         }
@@ -134,15 +128,6 @@ impl MysqlOptions {
     /// Default: 15 seconds; at least 1.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
-        self
-    }
-
-    /// Connects workers on all machines through Redis or Valkey, if they all do so: whoever makes jobs claimable wakes them,
-    /// so that they look at the database every 2 s instead of 20 times a second; and limits per minute and pauses of one
-    /// provider, key and model hold for all of them together. Default: none of that.
-    #[cfg(feature = "redis")]
-    pub fn redis(mut self, hub: RedisHub) -> Self {
-        self.hub = Some(hub);
         self
     }
 
@@ -322,13 +307,8 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
     })?;
     let folder = options.folder.unwrap_or_else(env::temp_dir);
     let folder = folder.join(format!("batchwright-{id}.batches"));
-    let wakes = Arc::new(Wakes::default());
-    #[cfg(feature = "redis")]
-    let news = News::new(options.hub, &id, wakes.clone());
-    #[cfg(not(feature = "redis"))]
-    let news = News::default();
     Ok(MysqlStore {
-        news,
+        news: News::default(),
         heartbeat: Heartbeat::new(database.clone(), options.lease),
         database,
         id,
@@ -337,7 +317,7 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         inserts: GroupCommit::default(),
         lanes: Mutex::default(),
         lane_numbers: Mutex::default(),
-        wakes,
+        wakes: Arc::default(),
         #[cfg(not(test))]
         chunk: 1_000,
         #[cfg(test)]
