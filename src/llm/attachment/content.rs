@@ -6,6 +6,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use base64::read::DecoderReader;
+#[cfg(feature = "queue")]
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
