@@ -20,7 +20,7 @@ use super::serve::{post, sent};
 fn serve(on: &Server, desk: &Desk, sim: &Simulator, folder: &str, port: &str) -> (Running, String) {
     let url = sim.base_url();
     let words = format!(
-        "serve --base-url {url} --provider local --model sim-1 --port {port} --data-dir {folder} --allow-private-webhooks"
+        "serve --base-url {url} --provider local --model sim-1 --port {port} --data-dir {folder} -j 8 --allow-private-webhooks"
     );
     let running = Running::start(&mut on.on(desk.command(words.split_whitespace())));
     running.hears("OpenAI clients http://");
@@ -276,12 +276,12 @@ fn settings_of_one_server_are_those_of_the_other() {
     assert!(!desk.exists("one/config.db"));
 }
 
-/// The content of a form with one file of that many lines.
-fn upload(address: &str, lines: usize) -> Value {
+/// Uploads a file of that many lines, each with up to so many characters of filler.
+fn upload(address: &str, lines: usize, filler: u64) -> Value {
     let mut text = String::new();
     let mut random = Random(7);
     for n in 0..lines {
-        let filler = "x".repeat(usize::try_from(random.below(60_000)).unwrap());
+        let filler = "x".repeat(usize::try_from(random.below(filler)).unwrap());
         let line = json!({
             "custom_id": format!("r-{n}"),
             "method": "POST",
@@ -322,7 +322,7 @@ fn a_batch_goes_on_at_the_other_server_when_one_is_killed() {
     // The first one to start brings batches on.
     let (mut dies, first) = serve(&on, &desk, &sim, "one", "0");
     let (_lives, other) = serve(&on, &desk, &sim, "two", "0");
-    let file = upload(&first, LINES);
+    let file = upload(&first, LINES, 60_000);
     let id = file["id"].as_str().unwrap();
     assert!(file["bytes"].as_u64().unwrap() > 2 << 20, "{file}");
     let listed = got(&other, "GET", "/v1/files", "");
@@ -359,6 +359,45 @@ fn a_batch_goes_on_at_the_other_server_when_one_is_killed() {
     assert_eq!(gone["deleted"], true);
     let missing = sent(&other, "GET", &format!("/v1/files/{output}"), "");
     assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
+}
+
+/// The server that brings batches on is suspended while it enqueues one, until the other one has done so. What it does when
+/// it goes on adds no line.
+#[test]
+fn a_batch_is_enqueued_once_though_its_server_was_suspended() {
+    let Some(on) = Server::new() else { return };
+    const LINES: usize = 3_000;
+    let (desk, sim) = (Desk::new(), good());
+    let (sleeps, _) = serve(&on, &desk, &sim, "one", "0");
+    let (_lives, other) = serve(&on, &desk, &sim, "two", "0");
+    let file = upload(&other, LINES, 10);
+    sim.hold();
+    let asked = json!({
+        "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h",
+    });
+    let batch = got(&other, "POST", "/v1/batches", &asked.to_string());
+    // Its first lines are there, and not all of them.
+    assert!(eventually(|| {
+        let processes = got(&other, "GET", "/api/v1/processes", "");
+        !processes["data"].as_array().unwrap().is_empty()
+    }));
+    sleeps.signal("STOP");
+    let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+    let state = || {
+        let batch = got(&other, "GET", &path, "");
+        batch["status"].as_str().unwrap().to_owned()
+    };
+    assert!(eventually(|| state() == "in_progress"));
+    sleeps.signal("CONT");
+    sim.release();
+    assert!(eventually(|| state() == "completed"));
+    let done = got(&other, "GET", &path, "");
+    assert_eq!(done["request_counts"]["total"], LINES, "{done}");
+    assert_eq!(done["request_counts"]["completed"], LINES, "{done}");
+    let output = done["output_file_id"].as_str().unwrap();
+    let text = sent(&other, "GET", &format!("/v1/files/{output}/content"), "");
+    let lines = text.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(lines.lines().count(), LINES);
 }
 
 /// A webhook that was asked for at one server is told once, whichever of them sends.

@@ -138,7 +138,12 @@ impl Rounds<'_> {
             if self.failed.get(&batch.id).is_some_and(|until| *until > now) {
                 continue;
             }
-            match self.bring_on(batch) {
+            let brought = self.app.records.has_role(ROLE).map_err(Problem::from);
+            let brought = brought.and_then(|has_role| match has_role {
+                true => self.bring_on(batch),
+                false => Ok(()),
+            });
+            match brought {
                 Ok(()) => {
                     self.failed.remove(&batch.id);
                 }
@@ -267,12 +272,17 @@ impl Rounds<'_> {
             .name(format!("{} ({})", batch.id, input.filename))
             .input(input.filename);
         let added = app
-            .queue
+            .records
+            .queue_of_role(&app.queue, ROLE)
             .described(info)
             .try_enqueue_iter(batch.process, jobs);
         let total = match added {
             Ok(total) => total,
             Err(error) => {
+                if !app.records.has_role(ROLE)? {
+                    // What is there by now is another server's, which goes on with it.
+                    return Ok(());
+                }
                 let known = app.queue.process(batch.process)?;
                 if known.is_some_and(|process| process.cancelled) {
                     // The next round ends it.

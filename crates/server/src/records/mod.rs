@@ -17,15 +17,15 @@ pub(crate) mod webhooks;
 use std::collections::HashSet;
 use std::path::Path;
 
-use batchwright::Error;
 use batchwright::progress::Timestamp;
 use batchwright::queue::Durability;
 #[cfg(feature = "mysql")]
 use batchwright::unstable::MysqlTables;
+use batchwright::{Error, JobQueue};
 use parking_lot::{Condvar, Mutex};
 
 pub(crate) use changes::{Change, ELSEWHERE};
-use database::{Database, Single, Statements};
+use database::{Database, Single, Statements, by};
 pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, hash};
 pub(crate) use reads::ReadEnd;
 
@@ -117,6 +117,18 @@ impl Records {
     /// When that cannot be found out.
     pub fn has_role(&self, role: &'static str) -> Result<bool, Error> {
         self.database.has_role(role)
+    }
+
+    /// The queue for the jobs that this server adds in a role: those of a server that has lost it are refused.
+    pub fn queue_of_role(&self, queue: &JobQueue, role: &'static str) -> JobQueue {
+        let guard = self.database.guard(
+            "UPDATE #roles SET owner = owner WHERE name = ? AND owner = ?",
+            by![role, self.name()],
+        );
+        match guard {
+            Some(guard) => queue.guarded(guard),
+            None => queue.clone(),
+        }
     }
 
     /// Another server may do it from now on.

@@ -168,6 +168,9 @@ fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Proble
     {
         return Ok(());
     }
+    if !app.records.has_role(ROLE)? {
+        return Ok(());
+    }
     let sent = send(agent, &webhook);
     if app.webhooks.stopped.load(Ordering::SeqCst) && sent.is_err() {
         // It was cut off by the server's own end.
