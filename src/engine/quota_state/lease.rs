@@ -21,8 +21,8 @@ const AHEAD: Duration = Duration::from_millis(200);
 const UNUSED: Duration = Duration::from_millis(300);
 /// The use is measured over at least this time.
 const MEASURED: Duration = Duration::from_millis(80);
-/// How soon to look whether a share has come that was asked for.
-const LOOK: Duration = Duration::from_millis(3);
+/// How soon to look whether a share has come that was asked for, at first and at most.
+const LOOK: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(50));
 /// A quota hears of pauses, and counts as used, for so long after its last call.
 const ACTIVE: Duration = Duration::from_secs(2);
 /// A pause of another process is believed for an hour at most.
@@ -40,6 +40,8 @@ pub(in crate::engine) struct Lease {
     /// Redis is away.
     is_lost: bool,
     last_use: Option<Time>,
+    /// A call has waited for an answer of Redis since then.
+    waits_since: Option<Time>,
     /// When the use was last measured.
     measured: Time,
     /// The end of the last pause that others know of.
@@ -73,6 +75,7 @@ impl Lease {
             processes: 1.0,
             is_lost: false,
             last_use: None,
+            waits_since: None,
             measured: now,
             known_pause: Time::ZERO,
         }
@@ -88,6 +91,7 @@ impl Lease {
 
     /// A call needs so much that is not there. Returns when to look again.
     fn lack(&mut self, part: usize, need: f64, now: Time) -> Time {
+        let waited = now.since(*self.waits_since.get_or_insert(now));
         let part = &mut self.parts[part];
         part.lacks = part.lacks.max(need);
         if let Some((at, _)) = part.coming {
@@ -96,7 +100,7 @@ impl Lease {
         if now >= part.not_before {
             self.hub.nudge();
         }
-        part.not_before.max(now.after(LOOK))
+        part.not_before.max(now.after(waited.clamp(LOOK.0, LOOK.1)))
     }
 }
 
@@ -260,6 +264,7 @@ impl Quota {
 
     pub(in crate::engine) fn receive_share(&mut self, share: &Share, now: Time) {
         let Some(lease) = &mut self.lease else { return };
+        lease.waits_since = None;
         if std::mem::take(&mut lease.is_lost) {
             // What came in meanwhile was nobody's share.
             for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
