@@ -12,7 +12,7 @@ use crate::base::id::{JobId, ProcessId};
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
-use super::prompts;
+use super::prompt_job::embed_files;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary};
 
@@ -230,7 +230,7 @@ impl JobQueue {
         sealed: bool,
     ) -> Result<Vec<JobId>, Error> {
         if self.store.is_shared() {
-            jobs.iter_mut().try_for_each(prompts::embed_files)?;
+            jobs.iter_mut().try_for_each(embed_files)?;
         }
         let info = self.info.as_deref();
         let now = self.clock.wall();

@@ -51,6 +51,7 @@ mod metrics;
 pub(crate) mod model_call;
 pub(crate) mod process_time;
 mod progress_reporter;
+mod prompt_job;
 pub(crate) mod prompts;
 pub(crate) mod scale;
 pub(crate) mod settings;

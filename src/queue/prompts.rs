@@ -11,7 +11,6 @@ use crate::base::usage::Paid;
 use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
-use crate::llm::hash::request_hash;
 use crate::llm::outcome::{EarlierProvider, Outcome};
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
@@ -21,69 +20,10 @@ use crate::llm::route::Route;
 
 use super::handler::RunningJob;
 use super::history::History;
-use super::job::{COMPLETION_KIND, EMBEDDING_KIND, Job, Spent};
+use super::job::Spent;
+pub(crate) use super::prompt_job::{kind, read};
 use super::store::ClaimedJob;
 use super::task::{Done, JobEnd, JobTask};
-
-/// The kind of requests for sound, which no worker carries out by itself: a result line has no place for it.
-const SPEECH_KIND: &str = "speech";
-
-/// The kind for a task.
-pub(crate) fn kind(task: RequestTask) -> &'static str {
-    match task {
-        RequestTask::Complete => COMPLETION_KIND,
-        RequestTask::Embed => EMBEDDING_KIND,
-        RequestTask::Speech => SPEECH_KIND,
-    }
-}
-
-/// A job of the built-in kind that the request's task names, with its id, its
-/// [fingerprint](crate::client::request_hash) and, as its lane, its model.
-impl From<&Request> for Job {
-    fn from(request: &Request) -> Self {
-        // Strings, numbers and maps with strings as keys: none of it can fail.
-        let payload = to_raw_value(request).unwrap_or_default();
-        let mut job = Job::raw(kind(request.task), payload).request_hash(request_hash(request));
-        job.item_id.clone_from(&request.id);
-        job.lane.clone_from(&request.model);
-        job
-    }
-}
-
-impl From<Request> for Job {
-    fn from(request: Request) -> Self {
-        Job::from(&request)
-    }
-}
-
-/// Puts the bytes of the files that a prompt names into its job.
-///
-/// # Errors
-/// When a file cannot be read, or is not what it was when the prompt was made.
-pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
-    // What was looked at has a hash; nothing else is parsed.
-    if job.kind != COMPLETION_KIND || !job.payload.get().contains("\"sha256\"") {
-        return Ok(());
-    }
-    let mut request = read(job.payload.get(), RequestTask::Complete)?;
-    request.embed_files()?;
-    job.payload = to_raw_value(&request).unwrap_or_default();
-    Ok(())
-}
-
-/// The request in a payload.
-pub(crate) fn read(payload: &str, kind: RequestTask) -> Result<Request, Error> {
-    let read = serde_json::from_str::<Request>(payload);
-    let mut request = read.map_err(|error| {
-        let name = self::kind(kind);
-        Error::new(
-            ErrorKind::Invalid,
-            format!("the payload of this {name} job is no request: {error}"),
-        )
-    })?;
-    request.task = kind;
-    Ok(request)
-}
 
 /// The request in a job's payload.
 pub(crate) fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, Error> {
