@@ -314,7 +314,7 @@ def goes_on_without_events(browser, desk: Desk):
     page.goto(f"{desk.url}/#/processes")
     expect(page.locator("#link")).to_have_text("Updated every 5 s")
     process = desk.submit("seen late", ["Name a valley."])
-    expect(page.locator(f"[data-key='{process}']")).to_contain_text("100 % of 1")
+    expect(page.locator(f"[data-key='{process}']")).to_contain_text("100.0 % of 1")
     page.close()
 
 
