@@ -229,7 +229,7 @@ struct Outbox {
 }
 
 impl Shared {
-    /// Calls those who subscribed to a topic, or all.
+    /// Calls the subscribers of a topic, or all.
     fn deliver(&self, topic: Option<&str>, news: News) {
         let mut alive = Vec::new();
         self.subscriptions.lock().retain(|(of, subscriber)| {
@@ -249,7 +249,7 @@ impl Shared {
         users.iter().any(|user| user.strong_count() > 0)
     }
 
-    /// Those who take part in shared limits.
+    /// The limiters that share their limits.
     fn share_users(&self) -> Vec<Arc<dyn ShareUser>> {
         let mut users = self.share_users.lock();
         users.retain(|user| user.strong_count() > 0);

@@ -1,6 +1,6 @@
--- The bucket of one quota. Whoever asks is given a share of it to use from some moment on; what was given is gone from
--- the bucket at once, which may so be in debt for a moment. A bucket that is not there begins empty, but for what a
--- process asks for that never had a share.
+-- The bucket of one quota. A process asks for a share, and may use it from a given time on. The bucket pays the share at
+-- once, so its level may be negative for a moment. A new bucket is empty, but a process that never had a share gets its
+-- first one.
 -- KEYS: the bucket, those who use it.
 -- ARGV: who asks, a pause in ms, and for requests and for tokens each: rate per second or 0, whether a reply told it,
 -- capacity, what is wanted, what comes back, what there is at first, and what the provider has left or -1.

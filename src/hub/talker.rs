@@ -8,7 +8,7 @@ use redis::{Connection, RedisResult};
 
 use super::{ANSWER, Backoff, CHANNEL, CONNECT, News, Shared, after, shares};
 
-/// Whoever writes all the time says so no more often.
+/// The least time between two messages about changes.
 const BETWEEN_CHANGES: Duration = Duration::from_millis(100);
 /// How often shares of limits are asked for and given back, and how soon again if somebody waits for one.
 const BETWEEN_SHARES: (Duration, Duration) =
@@ -98,7 +98,7 @@ impl Talker<'_> {
                 *known = news.max(*known);
             }
         }
-        // Whoever waits for a share hears that there is none, too.
+        // A limiter that waits for a share is also notified if there is none.
         let shared = match asks {
             true => self.ask(),
             false => Ok(()),

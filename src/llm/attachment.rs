@@ -42,7 +42,7 @@ pub(crate) struct Attached<'p> {
     name: Option<&'p str>,
     /// How closely a picture is to be looked at, in OpenAI's words.
     pub detail: Option<&'p str>,
-    /// Its bytes as base64, where the prompt goes to machines that do not have the file.
+    /// Its bytes as base64, if machines without the file may send the prompt.
     data: Option<&'p str>,
 }
 

@@ -165,10 +165,9 @@ impl JobQueue {
         }
     }
 
-    /// The same queue for whoever adds jobs only as long as this holds, which is judged in the transaction that adds
-    /// them: for programs on several machines that carry out a request once. **Unstable**: it may change in any
-    /// release. Jobs for which it does not hold are refused with an error
-    /// [that says so](Error::with_claim_lost).
+    /// The same queue, which adds jobs only while a condition holds. The transaction that adds them checks it, so that
+    /// programs on several machines carry out a request once. If it does not hold, adding jobs fails with an error
+    /// [that says so](Error::with_claim_lost). **Unstable**: it may change in any release.
     pub fn guarded(&self, guard: InsertGuard) -> Self {
         Self {
             guard: Some(Arc::new(guard)),
@@ -189,9 +188,9 @@ impl JobQueue {
         self.store.location()
     }
 
-    /// For whoever looks at the queue again and again, between two looks: waits for `interval`. Where the queue hears of
-    /// what other processes write, as with `MysqlStore::with_redis`, it waits until somebody has written since the last wait,
-    /// and for eight intervals at most. `seen` is `None` at first, and kept for the next wait.
+    /// Waits for `interval`, between two looks at the queue in a loop. If the store is notified of what other processes
+    /// write, as with `MysqlStore::with_redis`, it waits until a process has written since the last wait, and for eight
+    /// intervals at most. `seen` is `None` at first; pass the same variable to the next wait.
     pub fn wait_for_change(&self, seen: &mut Option<u64>, interval: Duration) {
         let began = Instant::now();
         if seen.is_none() {

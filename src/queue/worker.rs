@@ -33,8 +33,9 @@ use super::worker_run::{WorkerReport, WorkerRun};
 
 /// Carries out the jobs of a [`JobQueue`].
 ///
-/// Any number of workers, in any number of processes on one machine, share a queue: each job is with
-/// one of them at a time, and when a worker's process dies the others take over what it had, at once.
+/// Any number of workers share a queue: in any number of processes on one machine, and on many machines if the
+/// queue is on a database server. Each job is with one of them at a time. When a worker's process dies, the others
+/// take over its jobs: at once on one machine, when its lease has ended on many.
 /// Never more jobs are claimed than there are free slots. Limits and fallback are those of the
 /// [`Route`], when to try again is the [worker's](Self::retry) business, and waiting jobs wait in the
 /// queue: a restart goes on where it was.

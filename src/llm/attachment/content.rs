@@ -98,7 +98,7 @@ impl Attached<'_> {
     }
 }
 
-/// Puts the bytes of a file into the part that names it: the prompt is on its way to machines that do not have the file.
+/// Puts the bytes of a file into the part that names it, because a machine without the file may send the prompt.
 ///
 /// # Errors
 /// As [`append_base64`](Attached::append_base64).

@@ -24,7 +24,8 @@ pub trait StoreDatabase: Send + Sync {
     /// and their results on the way in.
     fn folder(&self) -> PathBuf;
 
-    /// Whether workers on other machines may take its jobs: files that a prompt names are put into it then. Default: no.
+    /// Whether workers on other machines may take its jobs. If so, a job holds the bytes of the files that its prompt names.
+    /// Default: no.
     fn is_shared(&self) -> bool {
         false
     }

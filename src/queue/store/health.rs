@@ -75,6 +75,75 @@ pub(super) fn by_whom(infos: impl IntoIterator<Item = Option<String>>) -> String
     }
 }
 
+/// What a recount of all jobs says of the counters: the processes for which it differs, `None` for jobs without one.
+pub(super) fn counters(differ: impl IntoIterator<Item = Option<ProcessId>>) -> Vec<HealthFinding> {
+    let finding = |process: Option<ProcessId>| {
+        let seen = match process {
+            Some(id) => format!("those of process {id} differ from its jobs"),
+            None => "jobs without a process".to_owned(),
+        };
+        let advice = "this is a fault of batchwright: please report it. Results can still be fetched: \
+                      batchwright results ID";
+        HealthFinding::new("counters", Severity::Bad, seen, Some(advice))
+    };
+    let mut found: Vec<_> = differ.into_iter().map(finding).collect();
+    if found.is_empty() {
+        let seen = "as many as there are jobs".to_owned();
+        found.push(HealthFinding::new("counters", Severity::Good, seen, None));
+    }
+    found
+}
+
+/// Jobs whose worker is not listed.
+pub(super) fn orphans(jobs: i64) -> Option<HealthFinding> {
+    let seen = format!("{jobs} jobs are held by workers that are on no list");
+    let advice =
+        "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete";
+    (jobs > 0).then(|| HealthFinding::new("claims", Severity::Bad, seen, Some(advice)))
+}
+
+/// Batches whose worker is not listed, jobs in batches that do not exist, and batches without a worker.
+pub(super) fn batches(orphaned: i64, astray: i64, free: i64, by_whom: &str) -> Vec<HealthFinding> {
+    let next = format!("the next worker goes on with them: {by_whom}");
+    let all = [
+        (
+            orphaned,
+            Severity::Bad,
+            "belong to workers that are on no list",
+            "nothing goes on with them; this is a fault of batchwright: please report it",
+        ),
+        (
+            astray,
+            Severity::Bad,
+            "jobs are at a provider in a batch that does not exist",
+            "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete",
+        ),
+        (free, Severity::Note, "belong to nobody at present", &*next),
+    ];
+    let found = all.into_iter().filter(|(count, ..)| *count > 0);
+    let finding = |(count, verdict, what, advice): (i64, Severity, &str, &str)| {
+        HealthFinding::new("batches", verdict, format!("{count} {what}"), Some(advice))
+    };
+    found.map(finding).collect()
+}
+
+/// Processes whose last decision has not been carried out on all jobs.
+pub(super) fn halfway(processes: i64, by_whom: &str) -> Option<HealthFinding> {
+    let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
+    let advice = format!("any worker goes on with what was left halfway: {by_whom}");
+    (processes > 0).then(|| HealthFinding::new("halfway", Severity::Note, seen, Some(&advice)))
+}
+
+/// Jobs that come due later than any wait lasts.
+pub(super) fn far_ahead(jobs: u64, longest: Duration, by_whom: &str) -> Option<HealthFinding> {
+    let seen = format!(
+        "{jobs} jobs come due in more than {} minutes, or were enqueued at a time that is still to come",
+        longest.as_secs() / 60
+    );
+    let advice = format!("if the clock was wrong, any worker sets them right: {by_whom}");
+    (jobs > 0).then(|| HealthFinding::new("due times", Severity::Warning, seen, Some(&advice)))
+}
+
 /// A process that has jobs which may not be claimed yet.
 pub(super) fn unsealed(
     id: ProcessId,

@@ -85,8 +85,8 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// ([`Settlement::worked`]), those that come too late included. While all of its jobs have ended it stands still: it
 /// [resumes](crate::queue::ProcessTime::resume) with [`retry_failed`](ResultStore::retry_failed).
 ///
-/// **A worker** is one of this process, until it is unregistered or the process dies, which others must be
-/// able to notice without waiting for a time-out.
+/// **A worker** is one of this process, until it is unregistered or the process dies. On one machine the others
+/// notice that at once; a store for many machines may need the time of a lease.
 pub trait JobStore: StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore {}
 
 impl<Store> JobStore for Store where

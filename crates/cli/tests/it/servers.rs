@@ -223,7 +223,7 @@ fn a_server_that_was_suspended_makes_no_second_job() {
     assert_eq!(jobs_in_the_queue(&on, &desk), KEYS as u64);
 }
 
-/// What is changed at one server is followed by the other one and its worker, and logged once, whoever has changed it.
+/// Both servers and their workers follow a setting that is changed at either server. The change is logged once.
 #[test]
 fn settings_of_one_server_are_those_of_the_other() {
     let Some(on) = Server::new() else { return };
@@ -400,7 +400,7 @@ fn a_batch_is_enqueued_once_though_its_server_was_suspended() {
     assert_eq!(lines.lines().count(), LINES);
 }
 
-/// A webhook that was asked for at one server is told once, whichever of them sends.
+/// Two servers send a webhook once.
 #[test]
 fn a_webhook_is_told_once_by_two_servers() {
     let Some(on) = Server::new() else { return };

@@ -20,7 +20,7 @@ pub(super) struct Pieces {
     id: String,
 }
 
-/// A failure of the database, for whoever reads or writes.
+/// A failure of the database, as an error of reading or writing.
 fn failed(error: Error) -> io::Error {
     Problem::from(error).into()
 }

@@ -29,7 +29,7 @@ enum Place {
 
 /// What a file is called until all of it is there.
 const PARTIAL: &str = ".part";
-/// What whoever writes results has: a lock in the data folder.
+/// The lock in the data folder of the server that writes results.
 pub(super) const ROLE: &str = "files/.lock";
 /// The same within the folder of the files.
 const LOCK: &str = ".lock";

@@ -279,7 +279,7 @@ impl Database {
         }
     }
 
-    /// A condition for the jobs of whoever has a row, where the queue is in the same database.
+    /// A condition under which jobs are added: a row still has its owner. `None` if the queue is in another database.
     pub fn guard(&self, sql: &str, by: &[SqlValue]) -> Option<InsertGuard> {
         let guard = || InsertGuard::new(of_servers(sql), by.to_vec());
         self.is_shared().then(guard)

@@ -107,26 +107,11 @@ fn counters(tx: &mut Tx<'_>) -> Result<Vec<HealthFinding>, Fault> {
            OR p.total <> p.pending + p.in_progress + p.at_provider + p.completed + p.failed + p.cancelled_jobs)
          UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM #processes)"
     );
-    let mut found = Vec::new();
-    for id in tx.column::<Option<Vec<u8>>>(&recount, Vec::new())? {
-        let seen = match id {
-            Some(id) => format!("those of process {} differ from its jobs", id_of(&id)?),
-            None => "jobs without a process".to_owned(),
-        };
-        let advice = "this is a fault of batchwright: please report it. Results can still be fetched: \
-                      batchwright results ID";
-        found.push(HealthFinding::new(
-            "counters",
-            Severity::Bad,
-            seen,
-            Some(advice),
-        ));
-    }
-    if found.is_empty() {
-        let seen = "as many as there are jobs".to_owned();
-        found.push(HealthFinding::new("counters", Severity::Good, seen, None));
-    }
-    Ok(found)
+    let differ = tx.column::<Option<Vec<u8>>>(&recount, Vec::new())?;
+    let differ = differ
+        .into_iter()
+        .map(|id| id.map(|id| id_of(&id)).transpose());
+    Ok(health::counters(differ.collect::<Result<Vec<_>, _>>()?))
 }
 
 fn orphans(tx: &mut Tx<'_>) -> Result<Option<HealthFinding>, Fault> {
@@ -134,15 +119,12 @@ fn orphans(tx: &mut Tx<'_>) -> Result<Option<HealthFinding>, Fault> {
         tx,
         "SELECT COUNT(*) FROM #jobs WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM #workers)",
     )?;
-    let seen = format!("{jobs} jobs are held by workers that are on no list");
-    let advice =
-        "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete";
-    Ok((jobs > 0).then(|| HealthFinding::new("claims", Severity::Bad, seen, Some(advice))))
+    Ok(health::orphans(jobs))
 }
 
 /// Batches that would never be asked about again, and jobs that no batch brings back.
 fn batches(tx: &mut Tx<'_>, by_whom: &str) -> Result<Vec<HealthFinding>, Fault> {
-    let strange = number(
+    let orphaned = number(
         tx,
         "SELECT COUNT(*) FROM #batches WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM #workers)",
     )?;
@@ -153,29 +135,8 @@ fn batches(tx: &mut Tx<'_>, by_whom: &str) -> Result<Vec<HealthFinding>, Fault> 
            AND id DIV 4294967296 NOT IN (SELECT no FROM #processes WHERE chore = {DELETING})"
     );
     let astray = number(tx, &astray)?;
-    let next = format!("the next worker goes on with them: {by_whom}");
     let free = number(tx, "SELECT COUNT(*) FROM #batches WHERE worker IS NULL")?;
-    let mut found = Vec::new();
-    let mut find = |count: i64, verdict, what: &str, advice: &str| {
-        if count > 0 {
-            let seen = format!("{count} {what}");
-            found.push(HealthFinding::new("batches", verdict, seen, Some(advice)));
-        }
-    };
-    find(
-        strange,
-        Severity::Bad,
-        "belong to workers that are on no list",
-        "nothing goes on with them; this is a fault of batchwright: please report it",
-    );
-    find(
-        astray,
-        Severity::Bad,
-        "jobs are at a provider in a batch that does not exist",
-        "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete",
-    );
-    find(free, Severity::Note, "belong to nobody at present", &next);
-    Ok(found)
+    Ok(health::batches(orphaned, astray, free, by_whom))
 }
 
 fn unsealed(tx: &mut Tx<'_>, now: Timestamp) -> Result<Vec<HealthFinding>, Fault> {
@@ -194,9 +155,7 @@ fn unsealed(tx: &mut Tx<'_>, now: Timestamp) -> Result<Vec<HealthFinding>, Fault
 fn halfway(tx: &mut Tx<'_>, by_whom: &str) -> Result<Option<HealthFinding>, Fault> {
     let sql = format!("SELECT COUNT(*) FROM #processes WHERE chore <> {NO_CHORE}");
     let processes = number(tx, &sql)?;
-    let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
-    let advice = format!("any worker goes on with what was left halfway: {by_whom}");
-    Ok((processes > 0).then(|| HealthFinding::new("halfway", Severity::Note, seen, Some(&advice))))
+    Ok(health::halfway(processes, by_whom))
 }
 
 fn far_ahead(
@@ -205,10 +164,5 @@ fn far_ahead(
     now: Timestamp,
 ) -> Result<Option<HealthFinding>, Fault> {
     let jobs = due::far_ahead(tx, due::LONGEST, now)?;
-    let seen = format!(
-        "{jobs} jobs come due in more than {} minutes, or were enqueued at a time that is still to come",
-        due::LONGEST.as_secs() / 60
-    );
-    let advice = format!("if the clock was wrong, any worker sets them right: {by_whom}");
-    Ok((jobs > 0).then(|| HealthFinding::new("due times", Severity::Warning, seen, Some(&advice))))
+    Ok(health::far_ahead(jobs, due::LONGEST, by_whom))
 }

@@ -106,9 +106,9 @@ impl MysqlStore {
         open::open(options)
     }
 
-    /// Connects workers on all machines through Redis or Valkey, if they all do so: whoever makes jobs claimable wakes them,
-    /// so that they look at the database every 2 s instead of 20 times a second; and limits per minute and pauses of one
-    /// provider, key and model hold for all of them together. Default: none of that.
+    /// Connects the workers on all machines through Redis or Valkey; all of them have to do so. A process that makes jobs
+    /// claimable wakes them, so they look at the database every 2 s instead of 20 times a second. Limits per minute and
+    /// pauses of one provider, key and model hold for all of them together. Default: no Redis.
     #[cfg(feature = "redis")]
     pub fn with_redis(mut self, hub: &crate::hub::RedisHub) -> Self {
         self.news = News::through(hub.clone(), &self.id, self.wakes.clone());

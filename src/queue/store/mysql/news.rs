@@ -1,4 +1,4 @@
-//! Who is told of work, here and in other processes: through Redis, where there is one.
+//! Notifications of work, to workers of this process and, through Redis, of other processes.
 
 use std::sync::Weak;
 #[cfg(feature = "redis")]

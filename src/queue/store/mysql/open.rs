@@ -72,8 +72,8 @@ impl MysqlOptions {
     /// | `tls=on`, `tls=off` | whether the connection is encrypted; default: on, but off on loopback |
     /// | `ca=FILE` | the authority that the server's certificate is from, in PEM; default: the public ones |
     ///
-    /// Servers of which one takes over from another are named together, `HOST:PORT,HOST:PORT`: the queue is on the first
-    /// of them that takes writes, and goes to another one when that has gone or has become a replica.
+    /// An address may name several servers, `HOST:PORT,HOST:PORT`. The queue uses the first one that takes writes, and
+    /// moves to another one when that server fails or becomes a replica.
     ///
     /// An address without a password takes it from [`password`](Self::password), else from
     /// [`password_file`](Self::password_file), else from the variable `BATCHWRIGHT_STORE_PASSWORD`, else from the file

@@ -10,11 +10,11 @@ use crate::base::warn_once::WarnOnce;
 
 use super::writer::Fault;
 
-/// The server closes a connection on which it has heard nothing for so long, in seconds, also in the middle of a
-/// transaction: the locks of a client that has gone, or that cannot reach it any more, would be in everybody's way.
+/// Seconds of silence after which the server closes a connection, also in the middle of a transaction: the locks of a
+/// client that is gone or cut off would block all others.
 pub(super) const SILENCE: u32 = 10;
 
-/// A connection that was not used for so long is not used again: half of what the server bears.
+/// A connection that was idle for this long is not used again: half of the time that the server allows.
 const MOST_IDLE: Duration = Duration::from_secs(SILENCE as u64 / 2);
 
 struct State {
@@ -87,8 +87,8 @@ impl Pool {
         Ok(lent)
     }
 
-    /// Connects to the first server that takes writes, beginning with the one that did so last. Where none does, the
-    /// failure of that one is told.
+    /// Connects to the first server that takes writes, beginning with the last one that did. If all fail, returns the
+    /// failure of that one.
     fn connect(&self) -> Result<Conn, Fault> {
         let last = self.state.lock().server;
         let servers = self.servers.iter().enumerate().cycle();
@@ -102,7 +102,7 @@ impl Pool {
                     return Ok(conn);
                 }
                 Err(fault) if first.is_none() => first = Some(fault),
-                // The first one's failure is told; why none took its place is of interest as well.
+                // The first server's failure is returned, so the failures of the others are logged.
                 Err(fault) => {
                     let why = fault.explain(&place(opts));
                     self.state.lock().told.warn(why.message().to_owned());

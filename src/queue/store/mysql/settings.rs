@@ -13,7 +13,7 @@ use crate::config::ConfigStore;
 use super::writer::{Again, Fault, Tx, by};
 use super::{Database, MysqlOptions, MysqlStore, open};
 
-/// How long a version counts as the present one: whoever looks several times a second asks the server less often.
+/// How long a version that was read is used again, so that frequent looks ask the server less often.
 const FRESH: Duration = Duration::from_millis(750);
 
 /// Settings in the database of a queue, for all its workers and servers. Clones share connections.

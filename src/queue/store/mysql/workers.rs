@@ -37,12 +37,12 @@ fn shown_host() -> String {
 }
 
 impl MysqlStore {
-    /// Keeps a worker on the list until the transaction ends: what one has that is on no list would never be given back.
-    /// One that others took for dead while it could not reach the database has lost what it had, by the fences, and is
-    /// listed again.
+    /// Keeps a worker on the list until the transaction ends: nobody gives back the jobs of a worker that is not listed.
+    /// A worker that others took for dead while it could not reach the database is listed again; its old jobs have
+    /// passed on.
     ///
     /// # Errors
-    /// When it is none of this store.
+    /// When the worker does not belong to this store, or has ended.
     pub(super) fn keep_listed(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
         if tx.exists(
             "SELECT 1 FROM #workers WHERE no = ? LOCK IN SHARE MODE",

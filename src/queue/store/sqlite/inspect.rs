@@ -134,26 +134,12 @@ const RECOUNT: &str = formatcp!("WITH counted AS (
 fn counters(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
     let mut recount = conn.prepare(RECOUNT)?;
     let mut rows = recount.query([])?;
-    let mut found = Vec::new();
+    let mut differ = Vec::new();
     while let Some(row) = rows.next()? {
-        let seen = match row.get::<_, Option<Vec<u8>>>(0)? {
-            Some(id) => format!("those of process {} differ from its jobs", id_of(&id)?),
-            None => "jobs without a process".to_owned(),
-        };
-        let advice = "this is a fault of batchwright: please report it. Results can still be fetched: \
-                      batchwright results ID";
-        found.push(HealthFinding::new(
-            "counters",
-            Severity::Bad,
-            seen,
-            Some(advice),
-        ));
+        let id = row.get::<_, Option<Vec<u8>>>(0)?;
+        differ.push(id.map(|id| id_of(&id)).transpose()?);
     }
-    if found.is_empty() {
-        let seen = "as many as there are jobs".to_owned();
-        found.push(HealthFinding::new("counters", Severity::Good, seen, None));
-    }
-    Ok(found)
+    Ok(health::counters(differ))
 }
 
 /// What to type for jobs to go on.
@@ -169,43 +155,19 @@ fn orphans(conn: &Connection) -> Result<Option<HealthFinding>, Fault> {
     let sql = "SELECT count(*) FROM jobs WHERE worker IS NOT NULL
                AND worker NOT IN (SELECT no FROM workers)";
     let jobs: i64 = conn.query_row(sql, [], |row| row.get(0))?;
-    let seen = format!("{jobs} jobs are held by workers that are on no list");
-    let advice =
-        "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete";
-    Ok((jobs > 0).then(|| HealthFinding::new("claims", Severity::Bad, seen, Some(advice))))
+    Ok(health::orphans(jobs))
 }
 
 /// Batches that would never be asked about again, and jobs that no batch brings back.
 fn batches(conn: &Connection) -> Result<Vec<HealthFinding>, Fault> {
     let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
-    let strange = ask("SELECT count(*) FROM batches
+    let orphaned = ask("SELECT count(*) FROM batches
          WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM workers)")?;
     let astray = ask(formatcp!("SELECT count(*) FROM jobs
          WHERE iif(batch IS NULL, status = {AT_PROVIDER}, status <> {AT_PROVIDER} OR batch NOT IN (SELECT no FROM batches))
            AND id >> 32 NOT IN (SELECT no FROM processes WHERE chore = {DELETING})"))?;
-    let next = format!("the next worker goes on with them: {}", by_whom(conn)?);
     let free = ask("SELECT count(*) FROM batches WHERE worker IS NULL")?;
-    let mut found = Vec::new();
-    let mut find = |count: i64, verdict, what: &str, advice: &str| {
-        if count > 0 {
-            let seen = format!("{count} {what}");
-            found.push(HealthFinding::new("batches", verdict, seen, Some(advice)));
-        }
-    };
-    find(
-        strange,
-        Severity::Bad,
-        "belong to workers that are on no list",
-        "nothing goes on with them; this is a fault of batchwright: please report it",
-    );
-    find(
-        astray,
-        Severity::Bad,
-        "jobs are at a provider in a batch that does not exist",
-        "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete",
-    );
-    find(free, Severity::Note, "belong to nobody at present", &next);
-    Ok(found)
+    Ok(health::batches(orphaned, astray, free, &by_whom(conn)?))
 }
 
 fn unsealed(conn: &Connection, now: Timestamp) -> Result<Vec<HealthFinding>, Fault> {
@@ -228,19 +190,10 @@ fn unsealed(conn: &Connection, now: Timestamp) -> Result<Vec<HealthFinding>, Fau
 fn halfway(conn: &Connection) -> Result<Option<HealthFinding>, Fault> {
     let sql = formatcp!("SELECT count(*) FROM processes WHERE chore <> {NO_CHORE}");
     let processes: i64 = conn.query_row(sql, [], |row| row.get(0))?;
-    let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
-    let by_whom = by_whom(conn)?;
-    let advice = format!("any worker goes on with what was left halfway: {by_whom}");
-    Ok((processes > 0).then(|| HealthFinding::new("halfway", Severity::Note, seen, Some(&advice))))
+    Ok(health::halfway(processes, &by_whom(conn)?))
 }
 
 fn far_ahead(conn: &Connection, now: Timestamp) -> Result<Option<HealthFinding>, Fault> {
     let jobs = due::far_ahead(conn, due::LONGEST, now)?;
-    let seen = format!(
-        "{jobs} jobs come due in more than {} minutes, or were enqueued at a time that is still to come",
-        due::LONGEST.as_secs() / 60
-    );
-    let by_whom = by_whom(conn)?;
-    let advice = format!("if the clock was wrong, any worker sets them right: {by_whom}");
-    Ok((jobs > 0).then(|| HealthFinding::new("due times", Severity::Warning, seen, Some(&advice))))
+    Ok(health::far_ahead(jobs, due::LONGEST, &by_whom(conn)?))
 }

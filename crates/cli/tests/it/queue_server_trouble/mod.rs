@@ -101,8 +101,8 @@ fn prompts(desk: &Desk, jobs: usize) {
     desk.prompts("in.jsonl", jobs);
 }
 
-/// Jobs of a worker that cannot reach the server pass to another one when its lease has ended, and what it records
-/// once it can is too late.
+/// When the lease of a worker that cannot reach the server has ended, another worker takes its jobs. What the first one
+/// records later does not count.
 fn a_worker_is_cut_off(what: Cut) {
     let desk = Desk::new();
     let server = MariaDb::primary();
@@ -132,7 +132,7 @@ fn a_worker_is_cut_off(what: Cut) {
         near.outcomes(&process, SLOTS as usize).len(),
         SLOTS as usize
     );
-    // Whoever was cut off goes on, with jobs of its own.
+    // The worker that was cut off goes on with new jobs.
     proxy.cut(Cut::Nothing);
     let more = near.submit();
     assert!(
@@ -218,8 +218,8 @@ fn work_goes_on_with_the_server_that_takes_over() {
     assert_eq!(stats.paid_twice, 0, "nobody died who had a call in flight");
 }
 
-/// Eight workers of which one after the other is killed, servers that are restarted and taken over from, a provider
-/// with trouble: every job has one outcome, and only what was in flight is paid for twice.
+/// Eight workers are killed one after the other, the database is restarted twice and fails over once, and the provider
+/// fails calls. Every job has one outcome, and only calls that were in flight are paid for twice.
 #[test]
 #[ignore = "takes minutes"]
 fn killed_workers_and_servers_cost_no_job() {
