@@ -8,7 +8,7 @@
 mod listener;
 mod options;
 pub(crate) mod shares;
-mod talker;
+pub(crate) mod talker;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -146,6 +146,25 @@ impl RedisHub {
     }
 }
 
+#[cfg(test)]
+impl RedisHub {
+    /// A hub without threads and without a connection: a simulation exchanges shares for it.
+    pub(crate) fn simulated() -> Self {
+        let hub = Self::new(RedisOptions::new("redis://127.0.0.1:1")).unwrap();
+        hub.0.threads.lock().are_simulated = true;
+        hub
+    }
+
+    pub(crate) fn users(&self) -> Vec<Arc<dyn ShareUser>> {
+        self.0.shared.share_users()
+    }
+
+    /// Whether a limiter waits for a share since this was last asked.
+    pub(crate) fn was_nudged(&self) -> bool {
+        std::mem::take(&mut self.0.shared.outbox.lock().is_nudged)
+    }
+}
+
 /// Ends the threads with the last clone of the hub.
 struct Owner {
     shared: Arc<Shared>,
@@ -159,11 +178,18 @@ struct Owner {
 struct Threads {
     talker: Option<JoinHandle<()>>,
     listens: bool,
+    /// A simulation does the work of the threads.
+    #[cfg(test)]
+    are_simulated: bool,
 }
 
 impl Owner {
     fn talk(&self) {
         let mut threads = self.threads.lock();
+        #[cfg(test)]
+        if threads.are_simulated {
+            return;
+        }
         if threads.talker.is_none() {
             let shared = self.shared.clone();
             threads.talker = started(spawn("bw-redis-talker", move || talker::run(&shared)));

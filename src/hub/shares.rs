@@ -73,31 +73,38 @@ pub(super) fn exchange(
 ) -> RedisResult<Vec<Share>> {
     let mut pipeline = redis::pipe();
     for request in requests {
-        let bucket = format!("batchwright:quota:{:016x}", request.quota);
         let command = pipeline.cmd("EVAL").arg(SCRIPT).arg(2);
-        // Both keys are of one slot of a cluster.
-        command
-            .arg(format!("{{{bucket}}}"))
-            .arg(format!("{{{bucket}}}:processes"));
-        command.arg(me).arg(request.pause.as_secs_f64() * 1000.0);
-        for part in request.parts {
-            let (is_learned, left) = match part {
-                Some(part) => (u8::from(part.is_learned), part.left.unwrap_or(-1.0)),
-                None => (0, -1.0),
-            };
-            let of = |get: fn(PartRequest) -> f64| part.map_or(0.0, get);
-            command.arg(of(|part| part.per_second)).arg(is_learned);
-            command
-                .arg(of(|part| part.capacity))
-                .arg(of(|part| part.wanted));
-            command
-                .arg(of(|part| part.back))
-                .arg(of(|part| part.first))
-                .arg(left.max(-1.0));
-        }
+        command.arg(&keys(request)).arg(arguments(me, request));
     }
     let answers: Vec<Value> = pipeline.query(connection)?;
     answers.into_iter().map(share).collect()
+}
+
+/// The bucket and its users: both keys are of one slot of a cluster.
+fn keys(request: &ShareRequest) -> [String; 2] {
+    let bucket = format!("{{batchwright:quota:{:016x}}}", request.quota);
+    let users = format!("{bucket}:processes");
+    [bucket, users]
+}
+
+/// The values that the script expects, in its order.
+fn arguments(me: &str, request: &ShareRequest) -> Vec<String> {
+    let pause = request.pause.as_secs_f64() * 1000.0;
+    let mut arguments = vec![me.to_owned(), pause.to_string()];
+    for part in request.parts {
+        let of = |get: fn(PartRequest) -> f64| part.map_or(0.0, get);
+        let values = [
+            of(|part| part.per_second),
+            of(|part| f64::from(u8::from(part.is_learned))),
+            of(|part| part.capacity),
+            of(|part| part.wanted),
+            of(|part| part.back),
+            of(|part| part.first),
+            part.and_then(|part| part.left).unwrap_or(-1.0).max(-1.0),
+        ];
+        arguments.extend(values.map(|value| value.to_string()));
+    }
+    arguments
 }
 
 fn share(answer: Value) -> RedisResult<Share> {
@@ -126,3 +133,7 @@ fn share(answer: Value) -> RedisResult<Share> {
         parts: [part((a, b, c, d)), part((e, f, g, h))],
     })
 }
+
+#[cfg(test)]
+#[path = "simulated_redis.rs"]
+pub(crate) mod simulated_redis;

@@ -11,7 +11,7 @@ use super::{ANSWER, Backoff, CHANNEL, CONNECT, News, Shared, after, shares};
 /// The least time between two messages about changes.
 const BETWEEN_CHANGES: Duration = Duration::from_millis(100);
 /// How often shares of limits are asked for and given back, and how soon again if somebody waits for one.
-const BETWEEN_SHARES: (Duration, Duration) =
+pub(crate) const BETWEEN_SHARES: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_millis(10));
 
 /// Sends what is in the outbox until the hub ends, and then once more what is left.

@@ -37,6 +37,8 @@ pub(crate) mod children;
 mod consume;
 pub(crate) mod controls;
 mod due_times;
+#[cfg(all(test, feature = "redis"))]
+mod fleet_simulation;
 pub(crate) mod handler;
 mod history;
 pub(crate) mod host;

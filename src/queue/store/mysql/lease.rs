@@ -73,7 +73,7 @@ impl Heartbeat {
     /// Whether leases that have ended say anything. After a connection was lost they may have ended because the server
     /// was away, for everybody: those who live get the time to renew them.
     pub(super) fn can_tell(&self) -> bool {
-        self.0.database.pool.steady_for() >= self.0.lease / 3 * 2
+        self.0.database.steady_for() >= self.0.lease / 3 * 2
     }
 
     /// A worker was given so many jobs.
@@ -186,9 +186,23 @@ impl Heartbeat {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn renew(&self) -> Result<(), Error> {
+        self.0.renew()
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.0.state.lock().workers.clear();
+    }
+
     fn start(&self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         let mut state = self.0.state.lock();
         change(&mut state);
+        #[cfg(test)]
+        if self.0.database.wire.is_some() {
+            return Ok(());
+        }
         if state.thread.is_none() {
             let shared = self.0.clone();
             let thread = std::thread::Builder::new().name("bw-leases".to_owned());

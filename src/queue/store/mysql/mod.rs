@@ -30,6 +30,8 @@ mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod wire;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -60,6 +62,9 @@ struct Database {
     tables: String,
     /// Without any credential.
     location: String,
+    /// In a simulation.
+    #[cfg(test)]
+    wire: Option<Arc<wire::Wire>>,
 }
 
 /// The jobs in a database of MySQL 8 or MariaDB 10.6 and newer. Cheap to share; one for a process is enough.
@@ -85,6 +90,17 @@ pub struct MysqlStore {
     /// Whether maintenance waits for other workers to show that they live: not where time is simulated.
     #[cfg(test)]
     awaits_others: bool,
+}
+
+impl Database {
+    /// For how long no connection was lost.
+    fn steady_for(&self) -> std::time::Duration {
+        #[cfg(test)]
+        if let Some(wire) = &self.wire {
+            return wire.steady_for();
+        }
+        self.pool.steady_for()
+    }
 }
 
 impl fmt::Debug for MysqlStore {
@@ -119,6 +135,19 @@ impl MysqlStore {
     fn wake(&self) {
         self.wakes.call();
         self.news.tell_work();
+    }
+}
+
+#[cfg(test)]
+impl MysqlStore {
+    /// Renews the leases, which no thread does in a simulation.
+    pub(crate) fn renew_leases(&self) -> Result<(), Error> {
+        self.heartbeat.renew()
+    }
+
+    /// Forgets its workers, as if the machine had lost its power: nothing ends their leases early.
+    pub(crate) fn die(&self) {
+        self.heartbeat.forget();
     }
 }
 

@@ -50,6 +50,9 @@ pub struct MysqlOptions {
     pub(super) lease: Duration,
     #[cfg(test)]
     pub(super) chunk: i64,
+    /// Of a simulation.
+    #[cfg(test)]
+    wire: Option<Arc<super::wire::Wire>>,
 }
 
 impl fmt::Debug for MysqlOptions {
@@ -89,6 +92,8 @@ impl MysqlOptions {
             lease: Duration::from_secs(15),
             #[cfg(test)]
             chunk: 1_000,
+            #[cfg(test)]
+            wire: None,
         }
     }
 
@@ -128,6 +133,13 @@ impl MysqlOptions {
     /// Default: 15 seconds; at least 1.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
+        self
+    }
+
+    /// Has a simulation decide what time it is for the server, and what gets lost.
+    #[cfg(test)]
+    pub(crate) fn wire(mut self, wire: Arc<super::wire::Wire>) -> Self {
+        self.wire = Some(wire);
         self
     }
 
@@ -286,6 +298,8 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
         pool: Pool::new(target.servers, options.connections),
         tables: target.tables,
         location: target.location,
+        #[cfg(test)]
+        wire: options.wire.clone(),
     });
     database.read(refuse_the_old)?;
     migrate(&database)?;

@@ -263,6 +263,7 @@ impl<'a> Tx<'a> {
 impl Tx<'_> {
     /// All rows that a query has. Values that are bound are prepared; a query without any goes out as it is.
     pub(super) fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Cells>, Fault> {
+        self.database.count_round_trip();
         let sql = self.database.named(sql);
         let rows: Vec<Row> = match by.is_empty() {
             true => self.conn.query(sql)?,
@@ -304,6 +305,7 @@ impl Tx<'_> {
 
     /// Changes rows. Returns how many it found, changed or not.
     pub(super) fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
+        self.database.count_round_trip();
         let sql = self.database.named(sql);
         match by.is_empty() {
             true => self.conn.query_drop(sql)?,
@@ -496,6 +498,10 @@ impl Database {
     ) -> Result<T, Fault> {
         let mut lent = self.pool.lend(mode == Mode::Aside)?;
         let conn = lent.conn()?;
+        #[cfg(test)]
+        if let Some(wire) = &self.wire {
+            wire.begin(conn)?;
+        }
         match mode {
             Mode::Write => conn.query_drop("BEGIN")?,
             Mode::Snapshot => {
@@ -505,6 +511,7 @@ impl Database {
             Mode::Single | Mode::Aside => {
                 let done = work(&mut Tx::new(conn, self))?;
                 lent.give_back();
+                self.hear()?;
                 return Ok(done);
             }
         }
@@ -532,7 +539,25 @@ impl Database {
         *committing = mode == Mode::Write;
         conn.query_drop("COMMIT")?;
         lent.give_back();
+        self.hear()?;
         Ok(done)
+    }
+
+    /// Counts a statement of a simulation.
+    fn count_round_trip(&self) {
+        #[cfg(test)]
+        if let Some(wire) = &self.wire {
+            wire.count();
+        }
+    }
+
+    /// Hears the reply, which a simulation may lose.
+    fn hear(&self) -> Result<(), Fault> {
+        #[cfg(test)]
+        if let Some(wire) = &self.wire {
+            wire.end()?;
+        }
+        Ok(())
     }
 }
 

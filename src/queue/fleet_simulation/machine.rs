@@ -1,0 +1,335 @@
+//! One machine: a worker with its store, its limiter and its clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::base::clock::{Clock, Time};
+use crate::base::error::Error;
+use crate::base::hints::RateHints;
+use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, Turn};
+use crate::engine::jitter::Jitter;
+use crate::engine::limiter::{Limits, QuotaKey};
+use crate::engine::pack::Pack;
+use crate::engine::route::RetryPolicy;
+use crate::hub::RedisHub;
+use crate::hub::shares::Share;
+use crate::hub::talker::BETWEEN_SHARES;
+use crate::llm::client::LlmClient;
+use crate::llm::params::RequestTask;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+use crate::llm::route::Route;
+use crate::queue::backlog::{Scope, StoreBacklog};
+use crate::queue::job::{COMPLETION_KIND, Spent};
+use crate::queue::kind::Kind;
+use crate::queue::kinds::Kinds;
+use crate::queue::settings::WorkerSettings;
+use crate::queue::store::JobStore;
+use crate::queue::store::mysql::MysqlStore;
+use crate::queue::store::mysql::wire::{Gets, Wire};
+use crate::queue::task::{JobEnd, JobTask};
+use crate::queue::work::StoreWork;
+use crate::testing::ManualClock;
+
+use super::world::World;
+
+/// Never called: the simulation answers.
+struct Provider;
+
+impl LlmClient for Provider {
+    fn complete(&self, _: &Request, _: &crate::Context) -> Result<Response, Error> {
+        unreachable!("the simulation answers")
+    }
+
+    fn quota(&self, _: &Request) -> QuotaKey {
+        QuotaKey::new(&["fleet"])
+    }
+}
+
+/// How often a worker looks for jobs of dead ones and for chores.
+const MAINTENANCE: Duration = Duration::from_secs(2);
+pub(super) const LEASE: Duration = Duration::from_secs(15);
+/// How long an operation takes that cannot reach the database.
+const GIVEN_UP: Duration = Duration::from_secs(5);
+/// A call takes at most this long to the provider, in microseconds.
+const WAY: u64 = 20_000;
+
+/// A store of a machine; of one on a server, also as such.
+pub(super) type Opened = (Arc<dyn JobStore>, Option<Arc<MysqlStore>>);
+
+/// A call on its way to the provider, or back.
+struct Flight {
+    at: Time,
+    call: Call<Pack<JobTask>>,
+    /// Known once the provider has decided.
+    result: Option<(Result<(), Error>, RateHints)>,
+}
+
+pub(super) struct Machine {
+    pub store: Arc<dyn JobStore>,
+    pub wire: Arc<Wire>,
+    /// The store on a server.
+    pub server: Option<Arc<MysqlStore>>,
+    pub clock: Arc<ManualClock>,
+    /// When something happens next.
+    pub next: Time,
+    pub cut_until: Time,
+    pub cut_from_redis_until: Time,
+    name: String,
+    hub: RedisHub,
+    dispatcher: Dispatcher<StoreWork>,
+    flights: Vec<Flight>,
+    /// Up to which moment its clock has come.
+    seen: Time,
+    /// It waits for the database.
+    busy_until: Time,
+    wake: Option<Time>,
+    next_maintenance: Time,
+    next_renewal: Time,
+    next_share: Time,
+    last_share: Time,
+    /// What Redis has answered arrives then.
+    share: Option<(Time, Vec<Share>)>,
+}
+
+impl Machine {
+    /// The machine with this number.
+    pub(super) fn start(
+        number: u64,
+        world: &mut World,
+        open: impl FnOnce(Arc<Wire>) -> Opened,
+    ) -> Self {
+        let (plan, now) = (world.plan, world.now);
+        let wire = Arc::new(Wire::default());
+        wire.set_time(world.database_time());
+        let (store, server) = open(wire.clone());
+        let clock = Arc::new(ManualClock::new());
+        if plan.is_troubled {
+            clock.advance(Duration::from_secs(world.below(1200)));
+        }
+        clock.advance(now.since(Time::ZERO));
+        let hub = RedisHub::simulated();
+        let mut limits = Limits::default();
+        if plan.is_set && plan.per_minute > 0.0 {
+            limits = limits.requests_per_minute(plan.per_minute);
+        }
+        let route = Route::limited(Provider, limits).clock(clock.clone());
+        let kinds = Kinds::new(Some(&route));
+        kinds.limiter.share_through(&hub, clock.clone());
+        let kind = Kind::Prompts {
+            route: Arc::new(route),
+            task: RequestTask::Complete,
+            call: None,
+        };
+        kinds.set(COMPLETION_KIND, kind);
+        let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
+        kinds.setup.change(|setup| setup.settings = settings);
+        let options = Options {
+            concurrency: plan.slots,
+            retry: RetryPolicy::default(),
+            trails: kinds.trails.clone(),
+            on_error: ErrorPolicy::ContinueOnError,
+            deadline: None,
+            jitter: Jitter(plan.seed + number),
+            durable: true,
+            of_many: true,
+            independent: false,
+        };
+        let worker = store.register_worker(clock.wall()).unwrap();
+        let limiter = kinds.limiter.clone();
+        let (kinds, scope) = (Arc::new(kinds), Scope::default());
+        let backlog = StoreBacklog::new(store.clone(), worker, kinds, clock.clone(), scope);
+        let spread = Duration::from_millis(world.below(MAINTENANCE.as_millis() as u64));
+        Self {
+            store,
+            wire,
+            server,
+            clock,
+            next: now,
+            cut_until: Time::ZERO,
+            cut_from_redis_until: Time::ZERO,
+            name: format!("machine {number}"),
+            hub,
+            dispatcher: Dispatcher::new(StoreWork::new(backlog, None), limiter, options),
+            flights: Vec::new(),
+            seen: now,
+            busy_until: now,
+            wake: Some(now),
+            next_maintenance: now.after(spread),
+            next_renewal: now.after(LEASE / 3),
+            next_share: now,
+            last_share: Time::ZERO,
+            share: None,
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        self.flights.len() as u64
+    }
+
+    /// Loses its power.
+    pub(super) fn die(self) {
+        if let Some(server) = &self.server {
+            server.die();
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn step(&mut self, world: &mut World) {
+        let now = world.now;
+        self.clock.advance(now.since(self.seen));
+        self.seen = now;
+        self.arrive(world);
+        self.exchange_shares(world);
+        self.wire.set_time(world.database_time());
+        if now >= self.cut_until {
+            self.wire.set(Gets::Through);
+        }
+        self.renew_lease(world);
+        if self.busy_until <= now {
+            self.work(world);
+        }
+        self.next = self.next_event();
+    }
+
+    fn next_event(&self) -> Time {
+        let free = self.busy_until;
+        let flights = self.flights.iter().map(|flight| match flight.result {
+            Some(_) => flight.at.max(free),
+            None => flight.at,
+        });
+        let wake = self.wake.unwrap_or(Time::FAR).min(self.next_maintenance);
+        let share = self.share.as_ref().map_or(self.next_share, |(at, _)| *at);
+        let renewal = match self.server {
+            Some(_) => self.next_renewal,
+            None => Time::FAR,
+        };
+        let all = [wake.max(free), share, renewal].into_iter();
+        all.chain(flights).min().unwrap()
+    }
+
+    /// Calls reach the provider.
+    fn arrive(&mut self, world: &mut World) {
+        for flight in &mut self.flights {
+            if flight.result.is_none() && flight.at <= world.now {
+                let task = &flight.call.ticket.task[0].task;
+                let item = task.claimed.item_id.as_deref().unwrap();
+                let (result, hints, took) = world.decide(item);
+                flight.result = Some((result, hints));
+                flight.at = world.now.after(took);
+            }
+        }
+    }
+
+    /// What the thread of the hub does.
+    fn exchange_shares(&mut self, world: &mut World) {
+        let now = world.now;
+        if let Some((_, shares)) = self.share.take_if(|(arrives, _)| *arrives <= now) {
+            for user in self.hub.users() {
+                user.receive(&shares);
+            }
+            self.wake = Some(now);
+        }
+        let (often, soon) = BETWEEN_SHARES;
+        if self.hub.was_nudged() {
+            self.next_share = self.next_share.min(self.last_share.after(soon)).max(now);
+        }
+        if self.share.is_some() || self.next_share > now {
+            return;
+        }
+        (self.last_share, self.next_share) = (now, now.after(often));
+        for user in self.hub.users() {
+            let requests = user.ask();
+            if requests.is_empty() {
+                continue;
+            }
+            if self.cut_from_redis_until > now {
+                user.lose(world.plan.machines);
+                self.next_share = now.after(Duration::from_secs(1));
+                continue;
+            }
+            let shares = world.redis.exchange(&self.name, &requests, now);
+            self.share = Some((now.after(Duration::from_millis(1)), shares));
+        }
+    }
+
+    /// What the thread of the leases does.
+    fn renew_lease(&mut self, world: &mut World) {
+        let now = world.now;
+        let Some(server) = self.server.as_ref().filter(|_| self.next_renewal <= now) else {
+            return;
+        };
+        let is_renewed = server.renew_leases().is_ok();
+        let again = if is_renewed {
+            LEASE / 3
+        } else {
+            Duration::from_secs(1)
+        };
+        self.next_renewal = now.after(again);
+        let (statements, _) = self.wire.take_counts();
+        world.occupy_database(statements);
+    }
+
+    /// Records ends, does its maintenance, claims, and starts calls.
+    fn work(&mut self, world: &mut World) {
+        let (now, clock_now, wall) = (world.now, self.clock.now(), self.clock.wall());
+        let is_over = |flight: &Flight| flight.result.is_some() && flight.at <= now;
+        let flights = std::mem::take(&mut self.flights);
+        let (ended, left): (Vec<_>, Vec<_>) = flights.into_iter().partition(is_over);
+        self.flights = left;
+        let is_maintained = self.next_maintenance <= now;
+        if ended.is_empty() && !is_maintained && self.wake.is_none_or(|at| at > now) {
+            return;
+        }
+        for flight in ended {
+            let event = Event::CallEnded(flight.end());
+            self.dispatcher.handle(event, clock_now);
+        }
+        if is_maintained {
+            self.next_maintenance = now.after(MAINTENANCE);
+            let _ = self.store.maintain(wall);
+            if self.store.reclaim(wall).is_ok_and(|taken| taken > 0) {
+                self.dispatcher.handle(Event::Woken, clock_now);
+            }
+        }
+        let mut start = Vec::new();
+        let Turn::Wait(until) = self.dispatcher.turn(clock_now, &mut start) else {
+            panic!("stopped: {:?}", self.dispatcher.stop_reason());
+        };
+        self.wake = until.map(|until| now.after(until.since(clock_now)));
+        let (statements, failures) = self.wire.take_counts();
+        self.busy_until = world.occupy_database(statements);
+        if failures > 0 {
+            self.busy_until = now.after(GIVEN_UP);
+        }
+        for call in start {
+            let way = Duration::from_micros(world.below(WAY));
+            self.flights.push(Flight {
+                at: self.busy_until.after(way),
+                call,
+                result: None,
+            });
+        }
+    }
+}
+
+impl Flight {
+    fn end(self) -> EndedCall<Pack<JobTask>, crate::queue::task::Done> {
+        let (result, hints) = self.result.unwrap();
+        let spent = Spent {
+            input_tokens: 1,
+            output_tokens: 0,
+            cost_usd: Some(1.0),
+        };
+        let end = JobEnd::Result(RawValue::NULL.to_owned(), Some(spent));
+        EndedCall {
+            call: self.call,
+            result: result.map(|()| vec![end]),
+            used: None,
+            hints,
+            fatal: false,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What all machines have in common: the time, the provider, Redis, and how long the database takes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::base::clock::{Clock, Time, Timestamp};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::hints::{RateHints, RateWindow};
+use crate::engine::jitter::Jitter;
+use crate::hub::shares::simulated_redis::SimulatedRedis;
+use crate::testing::ManualClock;
+
+/// What is simulated.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub seed: u64,
+    pub machines: usize,
+    /// Calls in flight of each machine.
+    pub slots: usize,
+    pub jobs: usize,
+    /// Requests per minute that the provider accepts; no limit at 0.
+    pub per_minute: f64,
+    /// The workers are given the limit; else replies report it.
+    pub is_set: bool,
+    /// The duration of a call is between this and three times as long.
+    pub call: Duration,
+    /// The way to the database and back.
+    pub way: Duration,
+    /// How long the database is busy with one statement, and with how many at once.
+    pub service: Duration,
+    pub parallel: usize,
+    /// Machines die, are cut off, and have clocks that differ; Redis is away and emptied.
+    pub is_troubled: bool,
+}
+
+/// The clock of the database is ahead of the simulation's.
+const DATABASE_AHEAD: Duration = Duration::from_secs(600);
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub calls: u64,
+    pub refused: u64,
+    /// Accepted calls by item.
+    pub paid: HashMap<String, u32>,
+    /// Calls in flight at deaths and cuts.
+    pub at_risk: u64,
+    /// When calls were accepted.
+    pub accepted: Vec<Time>,
+    pub statements: u64,
+    pub database_busy: Duration,
+    pub took: Duration,
+}
+
+impl Figures {
+    pub(super) fn paid_twice(&self) -> u64 {
+        self.paid.values().map(|paid| u64::from(paid - 1)).sum()
+    }
+
+    pub(super) fn refused_part(&self) -> f64 {
+        self.refused as f64 / self.calls.max(1) as f64
+    }
+
+    /// The most that was accepted in any minute.
+    pub(super) fn busiest_minute(&self) -> usize {
+        let minute = Duration::from_secs(60);
+        let mut first = 0;
+        let windows = self.accepted.iter().enumerate().map(|(last, at)| {
+            while at.since(self.accepted[first]) >= minute {
+                first += 1;
+            }
+            last - first + 1
+        });
+        windows.max().unwrap_or(0)
+    }
+
+    /// The part of the provider's limit that was used between two moments.
+    pub(super) fn used(&self, plan: &Plan, from: Duration, until: Duration) -> f64 {
+        let (from, until) = (START.after(from), START.after(until));
+        let within = self.accepted.iter();
+        let within = within.filter(|at| (from..until).contains(*at)).count();
+        within as f64 / (plan.per_minute / 60.0 * until.since(from).as_secs_f64())
+    }
+}
+
+/// When a simulation begins.
+pub(super) const START: Time = Time::from_nanos(1_000_000_000);
+
+pub(super) struct World {
+    pub plan: Plan,
+    pub now: Time,
+    pub redis: SimulatedRedis,
+    pub figures: Figures,
+    random: Jitter,
+    /// When each part of the database is free.
+    database: Vec<Time>,
+    /// What the provider would accept at once, and when that was so.
+    bucket: (f64, Time),
+}
+
+impl World {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            now: START,
+            redis: SimulatedRedis::new(),
+            figures: Figures::default(),
+            random: Jitter(plan.seed),
+            database: vec![Time::ZERO; plan.parallel],
+            bucket: (plan.per_minute / 60.0, START),
+        }
+    }
+
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        ((self.random.next() * n as f64) as u64).min(n - 1)
+    }
+
+    /// What time it is for the database.
+    pub(super) fn database_time(&self) -> Timestamp {
+        let passed = self.now.since(Time::ZERO);
+        ManualClock::new().wall().after(passed + DATABASE_AHEAD)
+    }
+
+    /// The database carries out so many statements, one after the other. Returns when the last reply arrives.
+    pub(super) fn occupy_database(&mut self, statements: u64) -> Time {
+        self.figures.statements += statements;
+        let statements = statements as u32;
+        let work = self.plan.service * statements;
+        self.figures.database_busy += work;
+        let free = self.database.iter_mut().min().unwrap();
+        *free = (*free).max(self.now).after(work);
+        free.after(self.plan.way * statements)
+    }
+
+    /// The provider accepts or refuses a call. Returns how long that takes.
+    pub(super) fn decide(&mut self, item: &str) -> (Result<(), Error>, RateHints, Duration) {
+        let (now, rate) = (self.now, self.plan.per_minute / 60.0);
+        self.figures.calls += 1;
+        let (level, since) = self.bucket;
+        let level = (level + rate * now.since(since).as_secs_f64()).min(rate);
+        let is_accepted = rate == 0.0 || level >= 1.0;
+        self.bucket = (level - f64::from(u8::from(is_accepted)), now);
+        let window = RateWindow {
+            limit: self.plan.per_minute as u64,
+            period: Duration::from_secs(60),
+            remaining: None,
+            reset: None,
+        };
+        let hints = RateHints {
+            requests: (rate > 0.0).then_some(window),
+            tokens: None,
+        };
+        if !is_accepted {
+            self.figures.refused += 1;
+            let error = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
+            return (Err(error), hints, Duration::from_millis(20));
+        }
+        self.figures.accepted.push(now);
+        *self.figures.paid.entry(item.to_owned()).or_default() += 1;
+        let call = self.plan.call;
+        let more = self.below(2 * call.as_micros() as u64);
+        (Ok(()), hints, call + Duration::from_micros(more))
+    }
+}
