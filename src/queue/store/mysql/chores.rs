@@ -281,7 +281,7 @@ impl MysqlStore {
         }
         let mut changes = CounterChanges::default();
         let changed = self.chunk(tx, doing, no, (from, to), now, &mut changes)?;
-        let mut woken = changes.write_to(tx, now)?;
+        let mut woken = changes.write_to(tx, now)?.woken;
         woken |= finish(tx, doing, (no, next), changed, now)?;
         woken |= changed > 0 && (doing == RELEASING || doing == RETRYING);
         Ok((next.is_some(), before + changed, woken))

@@ -21,13 +21,14 @@ use crate::queue::store::{
 };
 
 use super::MysqlStore;
-use super::counters::lock;
+use super::counters::{Standing, lock, locking, standings};
 use super::lineage::{self, in_scope};
 use super::rows::{
     CANCELLED, CANCELLING, DELETING, IN_PROGRESS, PENDING, RELEASING, WAITING, id_of, process_of,
     small,
 };
-use super::writer::{Again, Fault, Tx, by, list};
+use super::workers::keeping;
+use super::writer::{Again, Cells, Fault, Tx, by, list};
 
 /// Of this many jobs one is the oldest, whatever its priority.
 const OLDEST_OF: u64 = 8;
@@ -70,6 +71,15 @@ struct Picks {
     /// With the place of their lanes.
     given: Vec<(i64, usize)>,
     stopped: Vec<i64>,
+    alone: bool,
+}
+
+/// Jobs that are locked, with their processes.
+#[derive(Default)]
+struct Picked {
+    jobs: Vec<ClaimedJob>,
+    stopped: Vec<i64>,
+    processes: BTreeMap<i64, Standing>,
     alone: bool,
 }
 
@@ -152,7 +162,6 @@ impl MysqlStore {
         let mut claimed: Vec<(i64, i64)> = Vec::new();
         let claims = self.write(Again::Doubtful, |tx| {
             claimed.clear();
-            self.keep_listed(tx, worker)?;
             let mut picking = Picking {
                 store: self,
                 scope: lineage::scope(tx, processes)?,
@@ -161,8 +170,7 @@ impl MysqlStore {
                 lanes: Vec::new(),
                 processes: BTreeMap::new(),
             };
-            picking.look_again(tx, look_again)?;
-            picking.look(tx, |no, lane| {
+            picking.look(tx, worker, look_again, |no, lane| {
                 *answers.entry(no).or_insert_with(|| open(lane))
             })?;
             let claims = picking.claim(tx, worker, most, idle, given)?;
@@ -224,17 +232,23 @@ impl MysqlStore {
         &self,
         tx: &mut Tx<'_>,
         ids: &[i64],
-        mut of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
+        of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
     ) -> Result<Vec<ClaimedJob>, Fault> {
+        let rows = tx.rows(&whole(ids), Vec::new())?;
+        let mut found = self.read_claimed(tx, rows, of)?;
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+    }
+
+    /// The jobs that a query of [`whole`] has found, if `of` knows them, by their ids.
+    fn read_claimed(
+        &self,
+        tx: &mut Tx<'_>,
+        rows: Vec<Cells>,
+        mut of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
+    ) -> Result<HashMap<i64, ClaimedJob>, Fault> {
         let mut found: HashMap<i64, ClaimedJob> = HashMap::new();
         let mut with_history = Vec::new();
-        let sql = format!(
-            "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
-               j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
-             FROM #jobs j JOIN #payloads p ON p.job = j.id WHERE j.id IN {}",
-            list(ids.iter().copied())
-        );
-        for mut row in tx.rows(&sql, Vec::new())? {
+        for mut row in rows {
             let id: i64 = row.at(0)?;
             let Some((process_id, lane)) = of(id) else {
                 continue;
@@ -277,44 +291,62 @@ impl MysqlStore {
                 }
             }
         }
-        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+        Ok(found)
     }
 }
 
-impl Picking<'_> {
-    /// Makes those claimable that have waited for others long enough, or all.
-    fn look_again(&mut self, tx: &mut Tx<'_>, all: bool) -> Result<(), Fault> {
-        let until = if all { i64::MAX } else { self.now.0 };
-        let which = format!(
-            "status = {WAITING} AND visible_at <= {until} {}",
-            in_scope(self.scope.as_ref())
-        );
-        let sql = format!("SELECT id FROM #jobs FORCE INDEX (by_status) WHERE {which}");
-        if !tx.exists(&format!("{sql} LIMIT 1"), Vec::new())? {
-            return Ok(());
-        }
-        let ids: Vec<i64> = tx.column(&format!("{sql} FOR UPDATE SKIP LOCKED"), Vec::new())?;
-        let look = format!(
-            "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, ?) WHERE id IN {}",
-            list(ids)
-        );
-        tx.run(&look, by![self.now.0])?;
-        Ok(())
-    }
+/// The query for jobs with their payloads.
+fn whole(ids: &[i64]) -> String {
+    format!(
+        "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
+           j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
+         FROM #jobs j JOIN #payloads p ON p.job = j.id WHERE j.id IN {}",
+        list(ids.iter().copied())
+    )
+}
 
-    /// Finds the groups, and asks of each lane once how many of it may be given.
+/// Whether a chore has jobs not started any more.
+fn stops(chore: i64) -> bool {
+    chore == CANCELLING || chore == DELETING
+}
+
+impl Picking<'_> {
+    /// Finds the groups, and asks of each lane once how many of it may be given. Makes those claimable that have waited for
+    /// others long enough, or all.
     fn look(
         &mut self,
         tx: &mut Tx<'_>,
+        worker: WorkerId,
+        look_again: bool,
         mut open: impl FnMut(i64, &Arc<JobLane>) -> usize,
     ) -> Result<(), Fault> {
-        let sql = format!(
-            "SELECT lane, priority FROM #jobs FORCE INDEX (to_claim)
-             WHERE status = {PENDING} {} GROUP BY lane, priority ORDER BY lane, priority",
-            in_scope(self.scope.as_ref())
+        let scope = in_scope(self.scope.as_ref());
+        let until = if look_again { i64::MAX } else { self.now.0 };
+        let waiting = format!(
+            "SELECT id FROM #jobs FORCE INDEX (by_status)
+             WHERE status = {WAITING} AND visible_at <= {until} {scope}"
         );
+        let groups = format!(
+            "SELECT lane, priority FROM #jobs FORCE INDEX (to_claim)
+             WHERE status = {PENDING} {scope} GROUP BY lane, priority ORDER BY lane, priority"
+        );
+        let first_waiting = format!("{waiting} LIMIT 1");
+        let [listed, waits, mut found] = tx.rows_of([&keeping(worker), &first_waiting, &groups])?;
+        if listed.is_empty() {
+            self.store.list_again(tx, worker)?;
+        }
+        if !waits.is_empty() {
+            let lock = format!("{waiting} FOR UPDATE SKIP LOCKED");
+            let ids: Vec<i64> = tx.column(&lock, Vec::new())?;
+            tx.defer(&format!(
+                "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {}) WHERE id IN {}",
+                self.now.0,
+                list(ids)
+            ));
+            [found] = tx.rows_of([&*groups])?;
+        }
         let mut known = None;
-        for mut row in tx.rows(&sql, Vec::new())? {
+        for mut row in found {
             let (no, priority): (i64, i64) = (row.at(0)?, row.at(1)?);
             // Groups come lane by lane.
             if known != Some(no) {
@@ -361,7 +393,12 @@ impl Picking<'_> {
                     group.no, group.priority
                 )
             });
-            let sql = parts.collect::<Vec<_>>().join(" UNION ALL ");
+            // With each job, what is to become of its process.
+            let sql = format!(
+                "SELECT h.place, h.visible_at, h.id, h.crashes, p.id, p.chore FROM ({}) h
+                 LEFT JOIN #processes p ON p.no = h.id DIV 4294967296",
+                parts.collect::<Vec<_>>().join(" UNION ALL ")
+            );
             let mut found: HashMap<usize, Vec<Head>> = HashMap::new();
             for mut row in tx.rows(&sql, Vec::new())? {
                 let head = Head {
@@ -369,6 +406,10 @@ impl Picking<'_> {
                     id: row.at(2)?,
                     crashes: row.at(3)?,
                 };
+                if let (Some(id), Some(chore)) = (row.at::<Option<Vec<u8>>>(4)?, row.at(5)?) {
+                    let process = (id_of(&id)?, stops(chore));
+                    self.processes.insert(process_of(head.id), process);
+                }
                 found.entry(row.at(0)?).or_default().push(head);
             }
             for at in some {
@@ -393,39 +434,60 @@ impl Picking<'_> {
         idle: bool,
         given: u64,
     ) -> Result<ClaimReply, Fault> {
-        let (mut locked, mut stopped): (Vec<(i64, usize)>, Vec<i64>) = (Vec::new(), Vec::new());
-        let mut alone = false;
+        let mut picked = Picked::default();
         for _ in 0..MOST_ROUNDS {
-            if locked.len() >= most || alone {
+            if picked.jobs.len() >= most || picked.alone {
                 break;
             }
-            let picks = self.pick(tx, most, idle, given, locked.len(), stopped.len())?;
-            alone = picks.alone;
-            let wanted = picks.given.iter().map(|(id, _)| *id);
-            let wanted: Vec<i64> = wanted.chain(picks.stopped.iter().copied()).collect();
-            if wanted.is_empty() {
+            let (has, stopped) = (picked.jobs.len(), picked.stopped.len());
+            let picks = self.pick(tx, most, idle, given, has, stopped)?;
+            picked.alone = picks.alone;
+            if picks.given.is_empty() && picks.stopped.is_empty() {
                 break;
             }
-            let sql = format!(
-                "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
-                 WHERE id IN {} AND status = {PENDING} AND visible_at <= {} ORDER BY id FOR UPDATE SKIP LOCKED",
-                list(wanted.iter().copied()),
-                self.now.0
-            );
-            let got: HashSet<i64> = tx.column::<i64>(&sql, Vec::new())?.into_iter().collect();
-            for (id, lane) in picks.given {
-                match got.contains(&id) {
-                    true => locked.push((id, lane)),
-                    // Somebody else has it: another one of its lane may be given.
-                    false => self.lanes[lane].left = self.lanes[lane].left.saturating_add(1),
-                }
-            }
-            stopped.extend(picks.stopped.into_iter().filter(|id| got.contains(id)));
-            if got.len() == wanted.len() {
+            if self.take(tx, picks, &mut picked)? {
                 break;
             }
         }
-        self.give(tx, worker, locked, stopped, (most, alone))
+        self.give(tx, worker, picked, most)
+    }
+
+    /// Locks those of the picked jobs that nobody else has, and their processes. Returns whether it got all of them.
+    fn take(&mut self, tx: &mut Tx<'_>, picks: Picks, picked: &mut Picked) -> Result<bool, Fault> {
+        let given: Vec<i64> = picks.given.iter().map(|(id, _)| *id).collect();
+        let wanted: Vec<i64> = given.iter().chain(&picks.stopped).copied().collect();
+        let lock = format!(
+            "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
+             WHERE id IN {} AND status = {PENDING} AND visible_at <= {} ORDER BY id FOR UPDATE SKIP LOCKED",
+            list(wanted.iter().copied()),
+            self.now.0
+        );
+        let processes = locking(wanted.iter().map(|id| process_of(*id)));
+        let [locked, jobs, processes] = tx.rows_of([&lock, &whole(&given), &processes])?;
+        let got = locked.into_iter().map(|mut row| row.at(0));
+        let got: HashSet<i64> = got.collect::<Result<_, Fault>>()?;
+        picked.processes.extend(standings(processes)?);
+        let lanes: HashMap<i64, usize> = picks.given.iter().copied().collect();
+        let of = |id: i64| {
+            let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
+            let process = self.processes.get(&process_of(id))?.0;
+            Some((process, self.lanes[*lane].lane.clone()))
+        };
+        let mut jobs = self.store.read_claimed(tx, jobs, of)?;
+        for (id, lane) in picks.given {
+            if got.contains(&id) {
+                let job = jobs.remove(&id);
+                picked
+                    .jobs
+                    .push(job.ok_or(Fault::Odd("a job without a payload"))?);
+            } else {
+                // Somebody else has it: another one of its lane may be given.
+                self.lanes[lane].left = self.lanes[lane].left.saturating_add(1);
+            }
+        }
+        let stopped = picks.stopped.into_iter();
+        picked.stopped.extend(stopped.filter(|id| got.contains(id)));
+        Ok(got.len() == wanted.len())
     }
 
     /// Picks jobs, without locking any.
@@ -474,77 +536,72 @@ impl Picking<'_> {
         &mut self,
         tx: &mut Tx<'_>,
         worker: WorkerId,
-        locked: Vec<(i64, usize)>,
-        stopped: Vec<i64>,
-        (most, alone): (usize, bool),
+        picked: Picked,
+        most: usize,
     ) -> Result<ClaimReply, Fault> {
-        let mut claims = ClaimReply::default();
-        let ids: Vec<i64> = locked.iter().map(|(id, _)| *id).collect();
-        if !ids.is_empty() || !stopped.is_empty() {
-            let lanes: HashMap<i64, usize> = locked.into_iter().collect();
-            let of = |id: i64| {
-                let lane = self.lanes[*lanes.get(&id)?].lane.clone();
-                Some((self.processes.get(&process_of(id))?.0, lane))
-            };
-            claims.jobs = match ids.is_empty() {
-                true => Vec::new(),
-                false => self.store.claimed(tx, &ids, of)?,
-            };
-            if claims.jobs.len() != ids.len() {
-                return Err(Fault::Odd("a job without a payload"));
-            }
-            let all = ids.iter().chain(&stopped);
-            let processes = lock(tx, all.map(|id| process_of(*id)))?;
-            // Decided since it was looked at: what was picked may have to be put away.
-            let goes_on = |id: &i64| {
-                let process = processes.get(&process_of(*id));
-                process.is_some_and(|process| !process.stops_starting())
-            };
-            if !ids.iter().all(goes_on) {
-                return Err(Fault::Overtaken);
-            }
-            let mut changes = CounterChanges::default();
-            if !ids.is_empty() {
-                let take = format!(
-                    "UPDATE #jobs SET status = {IN_PROGRESS}, worker = {}, claim = claim + 1 WHERE id IN {}",
-                    worker.0,
-                    list(ids.iter().copied())
-                );
-                tx.run(&take, Vec::new())?;
-            }
-            for job in &mut claims.jobs {
-                job.receipt.claim += 1;
-                changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
-            }
-            // A process that is put back meanwhile keeps them.
-            let stopped: Vec<i64> = stopped.into_iter().filter(|id| !goes_on(id)).collect();
-            if !stopped.is_empty() {
-                let stop = format!(
-                    "UPDATE #jobs SET status = {CANCELLED} WHERE id IN {}",
-                    list(stopped.iter().copied())
-                );
-                tx.run(&stop, Vec::new())?;
-                for id in stopped {
-                    changes.moved(id, PENDING, CANCELLED);
-                }
-            }
-            changes.write_to(tx, self.now)?;
+        let Picked {
+            mut jobs,
+            stopped,
+            processes,
+            alone,
+        } = picked;
+        // Decided since it was looked at: what was picked may have to be put away.
+        let goes_on = |id: &i64| {
+            let process = processes.get(&process_of(*id));
+            process.is_some_and(|process| !process.stops_starting())
+        };
+        if !jobs.iter().all(|job| goes_on(&job.receipt.job)) {
+            return Err(Fault::Overtaken);
+        }
+        let mut changes = CounterChanges::default();
+        if !jobs.is_empty() {
+            tx.defer(&format!(
+                "UPDATE #jobs SET status = {IN_PROGRESS}, worker = {}, claim = claim + 1 WHERE id IN {}",
+                worker.0,
+                list(jobs.iter().map(|job| job.receipt.job))
+            ));
+        }
+        for job in &mut jobs {
+            job.receipt.claim += 1;
+            changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
+        }
+        // A process that is put back meanwhile keeps them.
+        let stopped: Vec<i64> = stopped.into_iter().filter(|id| !goes_on(id)).collect();
+        for id in &stopped {
+            changes.moved(*id, PENDING, CANCELLED);
+        }
+        if !stopped.is_empty() {
+            tx.defer(&format!(
+                "UPDATE #jobs SET status = {CANCELLED} WHERE id IN {}",
+                list(stopped)
+            ));
         }
         let scope = in_scope(self.scope.as_ref());
-        if claims.jobs.len() < most && !alone {
-            let look = format!(
-                "SELECT MIN(visible_at) FROM #jobs FORCE INDEX (to_claim) WHERE status = {WAITING} {scope}"
-            );
-            let look: Option<i64> = tx.one(&look, Vec::new())?.flatten();
-            let due = self.open_heads().map(|(_, head)| head.due);
-            claims.next = due.chain(look).min().map(Timestamp);
-        }
+        let next_look = format!(
+            "SELECT MIN(visible_at) FROM #jobs FORCE INDEX (to_claim) WHERE status = {WAITING} {scope}"
+        );
         let any = format!(
             "SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} {scope} LIMIT 1"
         );
         let releasing = format!("SELECT 1 FROM #processes WHERE chore = {RELEASING} LIMIT 1");
-        claims.more = tx.exists(&any, Vec::new())? || tx.exists(&releasing, Vec::new())?;
-        Ok(claims)
+        let changed = changes.deferred_to(tx, self.now);
+        let [changed, mut look, any, releasing] =
+            tx.rows_of([&*changed, &next_look, &any, &releasing])?;
+        changes.count(tx, changed, self.now)?;
+        let mut next = None;
+        if jobs.len() < most && !alone {
+            let look: Option<i64> = match look.pop() {
+                Some(mut row) => row.at(0)?,
+                None => None,
+            };
+            let due = self.open_heads().map(|(_, head)| head.due);
+            next = due.chain(look).min().map(Timestamp);
+        }
+        Ok(ClaimReply {
+            jobs,
+            next,
+            more: !any.is_empty() || !releasing.is_empty(),
+        })
     }
 
     /// The first job of each group of which another may be given.
@@ -572,9 +629,7 @@ impl Picking<'_> {
         let found = tx.first("SELECT id, chore FROM #processes WHERE no = ?", by![no])?;
         // It went away between the two looks.
         let mut row = found.ok_or(Fault::Overtaken)?;
-        let doing: i64 = row.at(1)?;
-        let stopping = doing == CANCELLING || doing == DELETING;
-        let process = (id_of(&row.at::<Vec<u8>>(0)?)?, stopping);
+        let process = (id_of(&row.at::<Vec<u8>>(0)?)?, stops(row.at(1)?));
         self.processes.insert(no, process);
         Ok(process)
     }

@@ -88,12 +88,12 @@ pub(super) fn wake(tx: &mut Tx<'_>, job: i64, now: Timestamp) -> Result<bool, Fa
     Ok(woken > 0)
 }
 
+/// Finds a row if any process has a parent.
+pub(super) const ANY: &str = "SELECT 1 FROM #processes WHERE parent IS NOT NULL LIMIT 1";
+
 /// Whether any process has a parent: where none has, nothing more needs to be looked up.
 pub(super) fn any(tx: &mut Tx<'_>) -> Result<bool, Fault> {
-    tx.exists(
-        "SELECT 1 FROM #processes WHERE parent IS NOT NULL LIMIT 1",
-        Vec::new(),
-    )
+    tx.exists(ANY, Vec::new())
 }
 
 /// Refuses to have outcomes taken that a job collects.

@@ -14,7 +14,7 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::MysqlStore;
-use super::counters::{Standing, lock};
+use super::counters::{Counted, Standing, lock};
 use super::lineage::{self, Ended, Heirs};
 use super::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_no,
@@ -44,14 +44,17 @@ struct Row {
 const COLUMNS: &str = "id, lane, priority, status, visible_at, created_at, claim, worker, batch, attempt, calls, lost, \
      in_doubt, has_history";
 
-/// Locks jobs, lowest key first.
-fn rows(tx: &mut Tx<'_>, ids: BTreeSet<i64>) -> Result<BTreeMap<i64, Row>, Fault> {
+/// Locks jobs, lowest key first. Also returns whether any process has a parent.
+fn rows(tx: &mut Tx<'_>, ids: BTreeSet<i64>) -> Result<(BTreeMap<i64, Row>, bool), Fault> {
     let sql = format!(
         "SELECT {COLUMNS} FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} ORDER BY id FOR UPDATE",
         list(ids)
     );
+    // Locked first: by then a job has all the children that it will have.
+    let [jobs, any] = tx.rows_of([&sql, lineage::ANY])?;
+    let families = !any.is_empty();
     let mut found = BTreeMap::new();
-    for mut row in tx.rows(&sql, Vec::new())? {
+    for mut row in jobs {
         let job = Row {
             id: row.at(0)?,
             lane: row.at(1)?,
@@ -71,36 +74,48 @@ fn rows(tx: &mut Tx<'_>, ids: BTreeSet<i64>) -> Result<BTreeMap<i64, Row>, Fault
         };
         found.insert(job.id, job);
     }
-    Ok(found)
+    Ok((found, families))
 }
 
-fn write_rows(tx: &mut Tx<'_>, rows: BTreeMap<i64, Row>) -> Result<(), Fault> {
-    let changed = rows.into_values().filter(|row| row.is_changed);
-    let values = changed.map(|row| {
-        by![
-            row.id,
-            row.lane,
-            row.priority,
-            row.status,
-            row.visible_at,
-            row.created_at,
-            row.claim,
-            row.worker,
-            row.batch,
-            row.attempt,
-            row.calls,
-            row.lost,
-            row.in_doubt,
-            row.has_history
-        ]
-    });
-    tx.insert(
-        &format!("INSERT INTO #jobs ({COLUMNS}) VALUES"),
-        "ON DUPLICATE KEY UPDATE lane = VALUES(lane), status = VALUES(status), visible_at = VALUES(visible_at),
-           claim = VALUES(claim), worker = VALUES(worker), batch = VALUES(batch), attempt = VALUES(attempt),
-           calls = VALUES(calls), lost = VALUES(lost), in_doubt = VALUES(in_doubt), has_history = VALUES(has_history)",
-        values.collect(),
-    )
+/// Jobs of one statement, which holds some hundred bytes for each.
+const MOST_ROWS: usize = 1_000;
+
+fn write_rows(tx: &mut Tx<'_>, rows: BTreeMap<i64, Row>) {
+    let changed: Vec<Row> = rows.into_values().filter(|row| row.is_changed).collect();
+    let nullable = |value: Option<i64>| value.map_or("NULL".to_owned(), |value| value.to_string());
+    for some in changed.chunks(MOST_ROWS) {
+        let values = some.iter().map(|row| {
+            let Row {
+                id,
+                lane,
+                priority,
+                status,
+                visible_at,
+                created_at,
+                claim,
+                attempt,
+                calls,
+                lost,
+                in_doubt,
+                has_history,
+                ..
+            } = row;
+            let (worker, batch) = (nullable(row.worker), nullable(row.batch));
+            format!(
+                "({id},{lane},{priority},{status},{visible_at},{created_at},{claim},{worker},{batch},{attempt},\
+                 {calls},{lost},{in_doubt},{has_history})"
+            )
+        });
+        let values: Vec<String> = values.collect();
+        tx.defer(&format!(
+            "INSERT INTO #jobs ({COLUMNS}) VALUES {}
+             ON DUPLICATE KEY UPDATE lane = VALUES(lane), status = VALUES(status), visible_at = VALUES(visible_at),
+               claim = VALUES(claim), worker = VALUES(worker), batch = VALUES(batch), attempt = VALUES(attempt),
+               calls = VALUES(calls), lost = VALUES(lost), in_doubt = VALUES(in_doubt),
+               has_history = VALUES(has_history)",
+            values.join(",")
+        ));
+    }
 }
 
 struct Settling<'a> {
@@ -138,7 +153,7 @@ impl MysqlStore {
         ends: &[Settlement],
         now: Timestamp,
     ) -> Result<(Vec<ProcessState>, bool), Fault> {
-        let rows = rows(tx, ends.iter().map(|end| end.receipt.job).collect())?;
+        let (rows, families) = rows(tx, ends.iter().map(|end| end.receipt.job).collect())?;
         let mut wanted: BTreeSet<i64> =
             ends.iter().map(|end| process_of(end.receipt.job)).collect();
         // What is waited for stands still until it is known whether it has ended.
@@ -154,7 +169,7 @@ impl MysqlStore {
         }
         wanted.extend(awaited.values());
         let mut heirs: BTreeMap<i64, Heirs> = BTreeMap::new();
-        if lineage::any(tx)? {
+        if families {
             for end in ends {
                 let ended = match &end.outcome {
                     ClaimOutcome::Completed { .. } => Ended::ForGood,
@@ -198,7 +213,6 @@ impl MysqlStore {
             ended,
             ..
         } = settling;
-        write_rows(tx, rows)?;
         let outcomes = outcomes.into_iter();
         save_outcomes(
             tx,
@@ -214,13 +228,18 @@ impl MysqlStore {
                 .map(|(job, body)| by![job, body])
                 .collect(),
         )?;
-        let woken = changes.write_to(tx, now)?;
+        write_rows(tx, rows);
+        let Counted { woken, mut states } = changes.write_to(tx, now)?;
         for job in ended {
             if let Some(heirs) = heirs.get(&job) {
                 lineage::job_ended(tx, heirs, now)?;
             }
         }
-        Ok((changes.states(tx)?, woken))
+        // What children had used is counted with their parents.
+        if !heirs.is_empty() {
+            states = changes.states(tx)?;
+        }
+        Ok((states, woken))
     }
 }
 

@@ -36,20 +36,29 @@ fn shown_host() -> String {
     host().chars().take(255).collect()
 }
 
+/// The query that finds a worker on the list and keeps it there until the transaction ends.
+pub(super) fn keeping(worker: WorkerId) -> String {
+    let no = worker.0;
+    format!("SELECT 1 FROM #workers WHERE no = {no} LOCK IN SHARE MODE")
+}
+
 impl MysqlStore {
     /// Keeps a worker on the list until the transaction ends: nobody gives back the jobs of a worker that is not listed.
-    /// A worker that others took for dead while it could not reach the database is listed again; its old jobs have
-    /// passed on.
+    ///
+    /// # Errors
+    /// As with [`list_again`](Self::list_again).
+    pub(super) fn keep_listed(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
+        match tx.exists(&keeping(worker), Vec::new())? {
+            true => Ok(()),
+            false => self.list_again(tx, worker),
+        }
+    }
+
+    /// Lists a worker again that others took for dead while it could not reach the database. Its old jobs have passed on.
     ///
     /// # Errors
     /// When the worker does not belong to this store, or has ended.
-    pub(super) fn keep_listed(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
-        if tx.exists(
-            "SELECT 1 FROM #workers WHERE no = ? LOCK IN SHARE MODE",
-            by![worker.0],
-        )? {
-            return Ok(());
-        }
+    pub(super) fn list_again(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
         if self.heartbeat.worker(worker.0, |known| known.left) != Some(false) {
             let why = "the worker is not on the list: it has ended, or belongs to another process";
             return Err(Error::new(ErrorKind::Invalid, why).into());

@@ -188,6 +188,8 @@ pub(super) struct Tx<'a> {
     database: &'a Database,
     /// It has changed rows.
     wrote: bool,
+    /// Statements that are sent together with the next one: a server is a millisecond away.
+    deferred: Vec<String>,
 }
 
 /// A row, whose cells are taken out one by one.
@@ -198,6 +200,10 @@ pub(super) struct Cells {
 }
 
 impl Cells {
+    fn new(row: Row) -> Self {
+        Self { row, first: 0 }
+    }
+
     /// The columns behind the first ones.
     pub(super) fn behind(self, first: usize) -> Self {
         Self { first, ..self }
@@ -251,11 +257,11 @@ const MOST_BYTES: usize = 4 << 20;
 
 impl<'a> Tx<'a> {
     fn new(conn: &'a mut Conn, database: &'a Database) -> Self {
-        let wrote = false;
         Self {
             conn,
             database,
-            wrote,
+            wrote: false,
+            deferred: Vec::new(),
         }
     }
 }
@@ -263,16 +269,60 @@ impl<'a> Tx<'a> {
 impl Tx<'_> {
     /// All rows that a query has. Values that are bound are prepared; a query without any goes out as it is.
     pub(super) fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Cells>, Fault> {
+        if by.is_empty() {
+            let [rows] = self.rows_of([sql])?;
+            return Ok(rows);
+        }
+        self.flush()?;
         self.database.count_round_trip();
-        let sql = self.database.named(sql);
-        let rows: Vec<Row> = match by.is_empty() {
-            true => self.conn.query(sql)?,
-            false => self.conn.exec(sql, by)?,
-        };
-        Ok(rows
-            .into_iter()
-            .map(|row| Cells { row, first: 0 })
-            .collect())
+        let rows: Vec<Row> = self.conn.exec(self.database.named(sql), by)?;
+        Ok(rows.into_iter().map(Cells::new).collect())
+    }
+
+    /// The rows of several queries, which are sent together and carried out one after the other.
+    pub(super) fn rows_of<const N: usize>(
+        &mut self,
+        queries: [&str; N],
+    ) -> Result<[Vec<Cells>; N], Fault> {
+        let (sets, _) = self.send(&queries)?;
+        sets.try_into()
+            .map_err(|_| Fault::Odd("another number of replies than of queries"))
+    }
+
+    /// Changes rows with the next statement, or when the transaction commits.
+    pub(super) fn defer(&mut self, sql: &str) {
+        self.deferred.push(self.database.named(sql));
+        self.wrote = true;
+    }
+
+    /// Sends what was deferred.
+    fn flush(&mut self) -> Result<(), Fault> {
+        if !self.deferred.is_empty() {
+            self.send(&[])?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was deferred and these statements. Returns the rows of these, and how many rows the last one found.
+    fn send(&mut self, statements: &[&str]) -> Result<(Vec<Vec<Cells>>, u64), Fault> {
+        let before = self.deferred.len();
+        let mut all = std::mem::take(&mut self.deferred);
+        all.extend(statements.iter().map(|sql| self.database.named(sql)));
+        self.database.count_round_trip();
+        let mut result = self.conn.query_iter(all.join(";"))?;
+        let (mut sets, mut found) = (Vec::with_capacity(statements.len()), 0);
+        let mut at = 0;
+        while let Some(set) = result.iter() {
+            found = set.affected_rows();
+            let rows: Result<Vec<Cells>, _> = set.map(|row| row.map(Cells::new)).collect();
+            if at >= before {
+                sets.push(rows?);
+            } else {
+                rows?;
+            }
+            at += 1;
+        }
+        Ok((sets, found))
     }
 
     pub(super) fn first(&mut self, sql: &str, by: Vec<Value>) -> Result<Option<Cells>, Fault> {
@@ -305,13 +355,14 @@ impl Tx<'_> {
 
     /// Changes rows. Returns how many it found, changed or not.
     pub(super) fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
-        self.database.count_round_trip();
-        let sql = self.database.named(sql);
-        match by.is_empty() {
-            true => self.conn.query_drop(sql)?,
-            false => self.conn.exec_drop(sql, by)?,
-        }
-        let found = self.conn.affected_rows();
+        let found = if by.is_empty() {
+            self.send(&[sql])?.1
+        } else {
+            self.flush()?;
+            self.database.count_round_trip();
+            self.conn.exec_drop(self.database.named(sql), by)?;
+            self.conn.affected_rows()
+        };
         self.wrote |= found > 0;
         Ok(found)
     }
@@ -502,45 +553,47 @@ impl Database {
         if let Some(wire) = &self.wire {
             wire.begin(conn)?;
         }
+        let mut tx = Tx::new(conn, self);
         match mode {
-            Mode::Write => conn.query_drop("BEGIN")?,
-            Mode::Snapshot => {
-                conn.query_drop("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")?;
-                conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")?;
-            }
+            Mode::Write => tx.deferred.push("BEGIN".to_owned()),
+            Mode::Snapshot => tx.deferred.extend([
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
+                "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY".to_owned(),
+            ]),
             Mode::Single | Mode::Aside => {
-                let done = work(&mut Tx::new(conn, self))?;
+                let done = work(&mut tx)?;
+                tx.flush()?;
                 lent.give_back();
                 self.hear()?;
                 return Ok(done);
             }
         }
-        let mut tx = Tx::new(conn, self);
-        let done = work(&mut tx);
-        let wrote = tx.wrote;
-        let done = match done {
-            Ok(done) => done,
+        let done = work(&mut tx).and_then(|done| {
+            // A worker that finds nothing to claim must wake nobody, who would find nothing either.
+            if mode == Mode::Write && tx.wrote {
+                let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
+                tx.defer(&format!(
+                    "UPDATE #versions SET version = version + 1 WHERE slot = {slot}"
+                ));
+            }
+            *committing = mode == Mode::Write;
+            tx.send(&["COMMIT"])?;
+            Ok(done)
+        });
+        // A connection that is not rolled back is closed, which does the same.
+        let usable = match &done {
+            Ok(_) => true,
             Err(fault) => {
-                // A connection that is not rolled back is closed, which does the same.
-                if fault.remedy() != Remedy::Reconnect && conn.query_drop("ROLLBACK").is_ok() {
-                    lent.give_back();
-                }
-                return Err(fault);
+                fault.remedy() != Remedy::Reconnect && conn.query_drop("ROLLBACK").is_ok()
             }
         };
-        // A worker that finds nothing to claim must wake nobody, who would find nothing either.
-        if mode == Mode::Write && wrote {
-            let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
-            Tx::new(conn, self).run(
-                "UPDATE #versions SET version = version + 1 WHERE slot = ?",
-                by![slot],
-            )?;
+        if usable {
+            lent.give_back();
         }
-        *committing = mode == Mode::Write;
-        conn.query_drop("COMMIT")?;
-        lent.give_back();
-        self.hear()?;
-        Ok(done)
+        if done.is_ok() {
+            self.hear()?;
+        }
+        done
     }
 
     /// Counts a statement of a simulation.
