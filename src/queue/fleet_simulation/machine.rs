@@ -268,8 +268,7 @@ impl Machine {
             Duration::from_secs(1)
         };
         self.next_renewal = now.after(again);
-        let (statements, _) = self.wire.take_counts();
-        world.occupy_database(statements);
+        world.occupy_database(self.wire.take_counts());
     }
 
     /// Records ends, does its maintenance, claims, and starts calls.
@@ -299,9 +298,9 @@ impl Machine {
             panic!("stopped: {:?}", self.dispatcher.stop_reason());
         };
         self.wake = until.map(|until| now.after(until.since(clock_now)));
-        let (statements, failures) = self.wire.take_counts();
-        self.busy_until = world.occupy_database(statements);
-        if failures > 0 {
+        let sent = self.wire.take_counts();
+        self.busy_until = world.occupy_database(sent);
+        if sent.failures > 0 {
             self.busy_until = now.after(GIVEN_UP);
         }
         for call in start {

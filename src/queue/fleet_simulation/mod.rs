@@ -33,6 +33,7 @@ const PLAN: Plan = Plan {
     way: Duration::from_micros(350),
     service: Duration::from_micros(150),
     parallel: 4,
+    commit: Duration::from_millis(1),
     is_troubled: false,
 };
 
@@ -232,11 +233,11 @@ fn fifty_machines_lose_nothing_to_ways_that_are_cut() {
     };
     let figures = Fleet::new(plan, open).run();
     println!(
-        "{} paid twice, {} at risk, refused {:.4}, {} statements, {:?}",
+        "{} paid twice, {} at risk, refused {:.4}, {} round trips, {:?}",
         figures.paid_twice(),
         figures.at_risk,
         figures.refused_part(),
-        figures.statements,
+        figures.round_trips,
         figures.took
     );
     assert!(figures.took < Duration::from_secs(120), "{figures:?}");
@@ -246,11 +247,12 @@ fn fifty_machines_lose_nothing_to_ways_that_are_cut() {
 #[test]
 #[ignore = "prints a table, for docs/many-machines.md"]
 fn what_a_database_carries() {
-    for machines in [1, 3, 10, 50, 100, 200] {
+    for (machines, slots) in [(1, 20), (1, 200), (10, 20), (50, 20), (100, 20), (50, 100)] {
         let Some(open) = on_server() else { return };
         let plan = Plan {
             machines,
-            jobs: 400 * machines,
+            slots,
+            jobs: 5 * slots * machines,
             per_minute: 0.0,
             ..PLAN
         };
@@ -258,10 +260,12 @@ fn what_a_database_carries() {
         let took = figures.took.as_secs_f64();
         let busy = figures.database_busy.as_secs_f64() / plan.parallel as f64 / took;
         println!(
-            "{machines} machines: {:.0} jobs/s, {:.2} statements per job, database busy {:.0} %",
+            "{machines} machines of {slots} slots: {:.0} jobs/s of {:.0}, {:.2} round trips per job, database busy {:.0} %, row locked {:.0} %",
             plan.jobs as f64 / took,
-            figures.statements as f64 / plan.jobs as f64,
-            100.0 * busy
+            (machines * slots) as f64 / 2.0,
+            figures.round_trips as f64 / plan.jobs as f64,
+            100.0 * busy,
+            100.0 * figures.locked.as_secs_f64() / took,
         );
     }
 }

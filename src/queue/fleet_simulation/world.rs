@@ -8,6 +8,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::hints::{RateHints, RateWindow};
 use crate::engine::jitter::Jitter;
 use crate::hub::shares::simulated_redis::SimulatedRedis;
+use crate::queue::store::mysql::wire::Counts;
 use crate::testing::ManualClock;
 
 /// What is simulated.
@@ -29,6 +30,8 @@ pub(super) struct Plan {
     /// How long the database is busy with one statement, and with how many at once.
     pub service: Duration,
     pub parallel: usize,
+    /// How long a commit takes longer, for the disk.
+    pub commit: Duration,
     /// Machines die, are cut off, and have clocks that differ; Redis is away and emptied.
     pub is_troubled: bool,
 }
@@ -47,8 +50,10 @@ pub(super) struct Figures {
     pub at_risk: u64,
     /// When calls were accepted.
     pub accepted: Vec<Time>,
-    pub statements: u64,
+    pub round_trips: u64,
     pub database_busy: Duration,
+    /// For how long the row of the process was locked.
+    pub locked: Duration,
     pub took: Duration,
 }
 
@@ -94,6 +99,8 @@ pub(super) struct World {
     random: Jitter,
     /// When each part of the database is free.
     database: Vec<Time>,
+    /// When the row of the process is free, whose counters all machines change.
+    process_row: Time,
     /// What the provider would accept at once, and when that was so.
     bucket: (f64, Time),
 }
@@ -107,6 +114,7 @@ impl World {
             figures: Figures::default(),
             random: Jitter(plan.seed),
             database: vec![Time::ZERO; plan.parallel],
+            process_row: Time::ZERO,
             bucket: (plan.per_minute / 60.0, START),
         }
     }
@@ -121,15 +129,25 @@ impl World {
         ManualClock::new().wall().after(passed + DATABASE_AHEAD)
     }
 
-    /// The database carries out so many statements, one after the other. Returns when the last reply arrives.
-    pub(super) fn occupy_database(&mut self, statements: u64) -> Time {
-        self.figures.statements += statements;
-        let statements = statements as u32;
-        let work = self.plan.service * statements;
+    /// The database does what was sent, one thing after the other. Returns when the last reply arrives.
+    pub(super) fn occupy_database(&mut self, sent: Counts) -> Time {
+        let plan = self.plan;
+        self.figures.round_trips += u64::from(sent.round_trips);
+        let work = plan.service * sent.round_trips;
         self.figures.database_busy += work;
         let free = self.database.iter_mut().min().unwrap();
         *free = (*free).max(self.now).after(work);
-        free.after(self.plan.way * statements)
+        let commits = plan.commit * sent.commits;
+        let mut end = free.after(plan.way * sent.round_trips + commits);
+        if sent.locked > 0 {
+            let locked = (plan.way + plan.service) * sent.locked + commits;
+            self.figures.locked += locked;
+            let first = end.since(Time::ZERO).saturating_sub(locked);
+            let begin = self.process_row.max(Time::ZERO.after(first));
+            end = begin.after(locked);
+            self.process_row = end;
+        }
+        end
     }
 
     /// The provider accepts or refuses a call. Returns how long that takes.

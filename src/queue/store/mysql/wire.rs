@@ -1,11 +1,12 @@
 //! The way to a server in a simulation: the server has the time of the simulation, and transactions or their replies get
 //! lost. Every statement goes to a real server.
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
+use parking_lot::Mutex;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
@@ -30,8 +31,19 @@ pub(crate) struct Wire {
     now: AtomicI64,
     lost_at: AtomicI64,
     gets: AtomicU8,
-    round_trips: AtomicU64,
-    failures: AtomicU64,
+    counts: Mutex<Counts>,
+}
+
+/// What was sent.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) round_trips: u32,
+    /// Transactions that changed something.
+    pub(crate) commits: u32,
+    /// Round trips while the row of a process was locked, for which other machines wait.
+    pub(crate) locked: u32,
+    pub(crate) failures: u32,
+    has_lock: bool,
 }
 
 impl Wire {
@@ -43,14 +55,20 @@ impl Wire {
         self.gets.store(gets as u8, Ordering::SeqCst);
     }
 
-    /// Round trips and failures since this was last asked.
-    pub(crate) fn take_counts(&self) -> (u64, u64) {
-        let round_trips = self.round_trips.swap(0, Ordering::SeqCst);
-        (round_trips, self.failures.swap(0, Ordering::SeqCst))
+    /// What was sent since this was last asked.
+    pub(crate) fn take_counts(&self) -> Counts {
+        std::mem::take(&mut self.counts.lock())
     }
 
-    pub(super) fn count(&self) {
-        self.round_trips.fetch_add(1, Ordering::SeqCst);
+    pub(super) fn count(&self, text: &str) {
+        let mut counts = self.counts.lock();
+        counts.round_trips += 1;
+        counts.has_lock |= text.contains("_processes` FORCE") && text.contains("FOR UPDATE");
+        counts.locked += u32::from(counts.has_lock);
+        if text.ends_with("COMMIT") {
+            counts.commits += u32::from(text.contains("UPDATE"));
+            counts.has_lock = false;
+        }
     }
 
     pub(super) fn begin(&self, conn: &mut Conn) -> Result<(), Fault> {
@@ -70,7 +88,7 @@ impl Wire {
     }
 
     fn lose(&self) -> Fault {
-        self.failures.fetch_add(1, Ordering::SeqCst);
+        self.counts.lock().failures += 1;
         let now = self.now.load(Ordering::SeqCst);
         self.lost_at.store(now, Ordering::SeqCst);
         let error = Error::new(ErrorKind::Transient, "the connection was lost");

@@ -274,7 +274,7 @@ impl Tx<'_> {
             return Ok(rows);
         }
         self.flush()?;
-        self.database.count_round_trip();
+        self.database.count_round_trip(sql);
         let rows: Vec<Row> = self.conn.exec(self.database.named(sql), by)?;
         Ok(rows.into_iter().map(Cells::new).collect())
     }
@@ -308,8 +308,9 @@ impl Tx<'_> {
         let before = self.deferred.len();
         let mut all = std::mem::take(&mut self.deferred);
         all.extend(statements.iter().map(|sql| self.database.named(sql)));
-        self.database.count_round_trip();
-        let mut result = self.conn.query_iter(all.join(";"))?;
+        let text = all.join(";");
+        self.database.count_round_trip(&text);
+        let mut result = self.conn.query_iter(text)?;
         let (mut sets, mut found) = (Vec::with_capacity(statements.len()), 0);
         let mut at = 0;
         while let Some(set) = result.iter() {
@@ -359,7 +360,7 @@ impl Tx<'_> {
             self.send(&[sql])?.1
         } else {
             self.flush()?;
-            self.database.count_round_trip();
+            self.database.count_round_trip(sql);
             self.conn.exec_drop(self.database.named(sql), by)?;
             self.conn.affected_rows()
         };
@@ -597,10 +598,10 @@ impl Database {
     }
 
     /// Counts a statement of a simulation.
-    fn count_round_trip(&self) {
+    fn count_round_trip(&self, _text: &str) {
         #[cfg(test)]
         if let Some(wire) = &self.wire {
-            wire.count();
+            wire.count(_text);
         }
     }
 
