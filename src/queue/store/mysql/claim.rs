@@ -21,12 +21,9 @@ use crate::queue::store::{
 };
 
 use super::MysqlStore;
-use super::counters::{Standing, lock, locking, standings};
+use super::counters::{Standing, lock, locking, standings, stops_starting};
 use super::lineage::{self, in_scope};
-use super::rows::{
-    CANCELLED, CANCELLING, DELETING, IN_PROGRESS, PENDING, RELEASING, WAITING, id_of, process_of,
-    small,
-};
+use super::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, WAITING, id_of, process_of, small};
 use super::workers::keeping;
 use super::writer::{Again, Cells, Fault, Tx, by, list};
 
@@ -305,11 +302,6 @@ fn whole(ids: &[i64]) -> String {
     )
 }
 
-/// Whether a chore has jobs not started any more.
-fn stops(chore: i64) -> bool {
-    chore == CANCELLING || chore == DELETING
-}
-
 impl Picking<'_> {
     /// Finds the groups, and asks of each lane once how many of it may be given. Makes those claimable that have waited for
     /// others long enough, or all.
@@ -407,7 +399,7 @@ impl Picking<'_> {
                     crashes: row.at(3)?,
                 };
                 if let (Some(id), Some(chore)) = (row.at::<Option<Vec<u8>>>(4)?, row.at(5)?) {
-                    let process = (id_of(&id)?, stops(chore));
+                    let process = (id_of(&id)?, stops_starting(chore));
                     self.processes.insert(process_of(head.id), process);
                 }
                 found.entry(row.at(0)?).or_default().push(head);
@@ -462,8 +454,16 @@ impl Picking<'_> {
             list(wanted.iter().copied()),
             self.now.0
         );
-        let processes = locking(wanted.iter().map(|id| process_of(*id)));
-        let [locked, jobs, processes] = tx.rows_of([&lock, &whole(&given), &processes])?;
+        // Where jobs are only given, the row of a process, for which all machines wait, is locked by the change of its
+        // counters.
+        let processes = locking(picks.stopped.iter().map(|id| process_of(*id)));
+        let [locked, jobs, processes] = match picks.stopped.is_empty() {
+            true => {
+                let [locked, jobs] = tx.rows_of([&lock, &whole(&given)])?;
+                [locked, jobs, Vec::new()]
+            }
+            false => tx.rows_of([&lock, &whole(&given), &processes])?,
+        };
         let got = locked.into_iter().map(|mut row| row.at(0));
         let got: HashSet<i64> = got.collect::<Result<_, Fault>>()?;
         picked.processes.extend(standings(processes)?);
@@ -545,14 +545,6 @@ impl Picking<'_> {
             processes,
             alone,
         } = picked;
-        // Decided since it was looked at: what was picked may have to be put away.
-        let goes_on = |id: &i64| {
-            let process = processes.get(&process_of(*id));
-            process.is_some_and(|process| !process.stops_starting())
-        };
-        if !jobs.iter().all(|job| goes_on(&job.receipt.job)) {
-            return Err(Fault::Overtaken);
-        }
         let mut changes = CounterChanges::default();
         if !jobs.is_empty() {
             tx.defer(&format!(
@@ -566,7 +558,11 @@ impl Picking<'_> {
             changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
         }
         // A process that is put back meanwhile keeps them.
-        let stopped: Vec<i64> = stopped.into_iter().filter(|id| !goes_on(id)).collect();
+        let is_stopped = |id: &i64| {
+            let process = processes.get(&process_of(*id));
+            process.is_none_or(Standing::stops_starting)
+        };
+        let stopped: Vec<i64> = stopped.into_iter().filter(is_stopped).collect();
         for id in &stopped {
             changes.moved(*id, PENDING, CANCELLED);
         }
@@ -587,7 +583,12 @@ impl Picking<'_> {
         let changed = changes.deferred_to(tx, self.now);
         let [changed, mut look, any, releasing] =
             tx.rows_of([&*changed, &next_look, &any, &releasing])?;
-        changes.count(tx, changed, self.now)?;
+        let counted = changes.count(tx, changed, self.now)?;
+        // A process may have been cancelled since its jobs were picked: they have to be put away.
+        let may_start = |job: &ClaimedJob| counted.startable.contains(&process_of(job.receipt.job));
+        if !jobs.iter().all(may_start) {
+            return Err(Fault::Overtaken);
+        }
         let mut next = None;
         if jobs.len() < most && !alone {
             let look: Option<i64> = match look.pop() {
@@ -629,7 +630,7 @@ impl Picking<'_> {
         let found = tx.first("SELECT id, chore FROM #processes WHERE no = ?", by![no])?;
         // It went away between the two looks.
         let mut row = found.ok_or(Fault::Overtaken)?;
-        let process = (id_of(&row.at::<Vec<u8>>(0)?)?, stops(row.at(1)?));
+        let process = (id_of(&row.at::<Vec<u8>>(0)?)?, stops_starting(row.at(1)?));
         self.processes.insert(no, process);
         Ok(process)
     }

@@ -29,10 +29,15 @@ pub(super) struct Standing {
     pub open: i64,
 }
 
+/// Whether a chore has jobs not started any more.
+pub(super) fn stops_starting(chore: i64) -> bool {
+    chore == CANCELLING || chore == DELETING
+}
+
 impl Standing {
     /// Its jobs are not to be started any more.
     pub(super) fn stops_starting(&self) -> bool {
-        self.chore == CANCELLING || self.chore == DELETING
+        stops_starting(self.chore)
     }
 
     /// What runs of it is not tried again.
@@ -90,6 +95,8 @@ pub(super) fn standings(rows: Vec<Cells>) -> Result<BTreeMap<i64, Standing>, Fau
 pub(in crate::queue::store::mysql) struct Counted {
     /// Jobs that waited for a process can be claimed again.
     pub woken: bool,
+    /// Those of which jobs may be started.
+    pub startable: BTreeSet<i64>,
     /// The processes that changed, as they are now, without those that are being deleted.
     pub states: Vec<ProcessState>,
 }
@@ -138,6 +145,9 @@ impl CounterChanges {
         for mut row in rows {
             let (no, chore): (i64, i64) = (row.at(0)?, row.at(1)?);
             let (parent, open): (Option<i64>, i64) = (row.at(2)?, row.at(3)?);
+            if !stops_starting(chore) {
+                counted.startable.insert(no);
+            }
             let mut state = rows::process(&mut row.behind(4))?;
             let Some(change) = self.0.get(&no) else {
                 continue;

@@ -181,11 +181,24 @@ impl MysqlStore {
                 heirs.insert(end.receipt.job, left);
             }
         }
+        // The row of a process is what all machines wait for. Where only jobs end, it is locked as late as can be: by the
+        // change of its counters.
+        let only_ends = ends.iter().all(|end| {
+            matches!(
+                end.outcome,
+                ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. }
+            )
+        });
+        let processes = if families || !only_ends {
+            lock(tx, wanted)?
+        } else {
+            BTreeMap::new()
+        };
         let mut settling = Settling {
             store: self,
             now,
             rows,
-            processes: lock(tx, wanted)?,
+            processes,
             changes: CounterChanges::default(),
             outcomes: BTreeMap::new(),
             histories: BTreeMap::new(),
@@ -229,7 +242,9 @@ impl MysqlStore {
                 .collect(),
         )?;
         write_rows(tx, rows);
-        let Counted { woken, mut states } = changes.write_to(tx, now)?;
+        let Counted {
+            woken, mut states, ..
+        } = changes.write_to(tx, now)?;
         for job in ended {
             if let Some(heirs) = heirs.get(&job) {
                 lineage::job_ended(tx, heirs, now)?;

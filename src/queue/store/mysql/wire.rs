@@ -63,7 +63,8 @@ impl Wire {
     pub(super) fn count(&self, text: &str) {
         let mut counts = self.counts.lock();
         counts.round_trips += 1;
-        counts.has_lock |= text.contains("_processes` FORCE") && text.contains("FOR UPDATE");
+        let locks = text.contains("_processes` FORCE") && text.contains("FOR UPDATE");
+        counts.has_lock |= locks || text.contains("_processes` SET");
         counts.locked += u32::from(counts.has_lock);
         if text.ends_with("COMMIT") {
             counts.commits += u32::from(text.contains("UPDATE"));
