@@ -1,9 +1,11 @@
 //! A queue on servers that die and take over from each other, and workers that are cut off from them.
 
-#![cfg(all(unix, feature = "mysql"))]
+#![cfg(all(unix, feature = "mysql", feature = "redis"))]
 
+mod limits;
 mod mariadb;
 mod proxy;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -15,6 +17,7 @@ use serde_json::Value;
 use super::common::{Desk, PATIENCE, Random, Running, eventually, id, simulator};
 use mariadb::{MariaDb, PASSWORD, USER};
 use proxy::{Cut, Proxy};
+use redis::Redis;
 
 const SLOTS: u64 = 8;
 
@@ -31,19 +34,30 @@ fn wanted() -> bool {
 struct Queue<'a> {
     desk: &'a Desk,
     address: String,
+    redis: Option<String>,
 }
 
 impl<'a> Queue<'a> {
     fn at(desk: &'a Desk, places: &[String]) -> Self {
         let address = format!("mysql://{USER}@{}/batchwright", places.join(","));
-        Self { desk, address }
+        Self {
+            desk,
+            address,
+            redis: None,
+        }
+    }
+
+    fn with(mut self, redis: &Redis) -> Self {
+        self.redis = Some(redis.address());
+        self
     }
 
     fn command(&self, words: &str) -> Command {
         let mut command = self.desk.command(words.split_whitespace());
         command
             .env("BATCHWRIGHT_STORE", &self.address)
-            .env("BATCHWRIGHT_STORE_PASSWORD", PASSWORD);
+            .env("BATCHWRIGHT_STORE_PASSWORD", PASSWORD)
+            .envs(self.redis.iter().map(|redis| ("BATCHWRIGHT_REDIS", redis)));
         command
     }
 
@@ -218,8 +232,8 @@ fn work_goes_on_with_the_server_that_takes_over() {
     assert_eq!(stats.paid_twice, 0, "nobody died who had a call in flight");
 }
 
-/// Eight workers are killed one after the other, the database is restarted twice and fails over once, and the provider
-/// fails calls. Every job has one outcome, and only calls that were in flight are paid for twice.
+/// Eight workers are killed one after the other, the database is restarted twice and fails over once, Redis is killed
+/// once and emptied once, and the provider fails calls. Every job has one outcome, and only calls that were in flight are paid for twice.
 #[test]
 #[ignore = "takes minutes"]
 fn killed_workers_and_servers_cost_no_job() {
@@ -231,7 +245,8 @@ fn killed_workers_and_servers_cost_no_job() {
     let (desk, mut random) = (Desk::new(), Random(7));
     let mut primary = MariaDb::primary();
     let mut replica = MariaDb::replica(&primary);
-    let queue = Queue::at(&desk, &[primary.place(), replica.place()]);
+    let mut redis = Redis::new();
+    let queue = Queue::at(&desk, &[primary.place(), replica.place()]).with(&redis);
     let few = Duration::from_millis(20);
     let config = SimConfig::default()
         .latency(few)
@@ -257,6 +272,9 @@ fn killed_workers_and_servers_cost_no_job() {
             queue.counts(&process)
         );
         match blow {
+            5 => redis.kill(),
+            7 => redis.start(),
+            17 => redis.empty(),
             8 | 14 => {
                 primary.kill();
                 primary.start();

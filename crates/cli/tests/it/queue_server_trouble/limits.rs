@@ -1,0 +1,99 @@
+//! The limit of a provider that workers on several machines share through Redis, whatever becomes of Redis.
+
+use std::time::Instant;
+
+use batchwright_simulate::{SimConfig, Simulator};
+
+use super::super::common::{Desk, PATIENCE, Running, simulator};
+use super::mariadb::MariaDb;
+use super::redis::Redis;
+use super::{Queue, all_completed, prompts, wanted};
+
+/// The workers of a queue, each with a data folder of its own, as on so many machines.
+pub fn machines(queue: &Queue, sim: &Simulator, number: usize, words: &str) -> Vec<Running> {
+    let work = |nth| {
+        let words = format!("--until-empty --data-dir machine{nth} {words}");
+        queue.work(sim, &words)
+    };
+    (0..number).map(work).collect()
+}
+
+/// So many calls more than the rate allows may be made when Redis dies, comes back or is emptied: what workers were
+/// given ahead, and what one second brings.
+const EXTRA: f64 = 110.0;
+
+#[test]
+fn no_limit_is_exceeded_when_redis_is_emptied_or_starts_again() {
+    if !wanted() {
+        return;
+    }
+    let (desk, jobs) = (Desk::new(), 1_200);
+    let (server, mut redis) = (MariaDb::primary(), Redis::new());
+    let queue = Queue::at(&desk, &[server.place()]).with(&redis);
+    // The provider refuses nothing: it counts.
+    let sim = simulator(SimConfig::default());
+    prompts(&desk, jobs);
+    let process = queue.submit();
+    let workers = machines(&queue, &sim, 4, "--rpm 6000");
+    let calls = |more_than: u64| {
+        assert!(
+            sim.wait_until(|stats| stats.calls > more_than, PATIENCE),
+            "{:?}",
+            queue.counts(&process)
+        );
+        (sim.stats().calls, Instant::now())
+    };
+    let mut since = calls(0);
+    // Calls that were made since the last event, and what was allowed.
+    let mut check = |event: &str, until: u64| {
+        let now = calls(until);
+        let made = (now.0 - since.0) as f64;
+        let took = now.1 - since.1;
+        let allowed = 100.0 * took.as_secs_f64();
+        eprintln!("{event}: {made} calls, {allowed:.0} allowed in {took:?}");
+        assert!(made <= allowed + EXTRA, "{event}: {made} in {took:?}");
+        since = now;
+    };
+    check("with Redis", 250);
+    redis.empty();
+    check("after it was emptied", 500);
+    redis.kill();
+    check("while it is away", 750);
+    redis.start();
+    check("after it has started again", 1_000);
+    for worker in workers {
+        worker.wait().expect(0);
+    }
+    all_completed(&queue.outcomes(&process, jobs));
+}
+
+/// Eight workers that know no limit learn it from replies, and few calls are refused until then.
+#[test]
+#[ignore = "takes a minute"]
+fn a_limit_that_replies_report_is_used_by_all_and_few_calls_are_refused() {
+    if !wanted() {
+        return;
+    }
+    let (desk, jobs) = (Desk::new(), 1_200);
+    let (server, redis) = (MariaDb::primary(), Redis::new());
+    let queue = Queue::at(&desk, &[server.place()]).with(&redis);
+    let sim = simulator(SimConfig::default().rpm(1_200).burst(20));
+    prompts(&desk, jobs);
+    let process = queue.submit();
+    let workers = machines(&queue, &sim, 8, "");
+    assert!(sim.wait_until(|stats| stats.answered >= jobs as u64, 4 * PATIENCE));
+    for worker in workers {
+        worker.wait().expect(0);
+    }
+    all_completed(&queue.outcomes(&process, jobs));
+    let stats = sim.stats();
+    let seconds = (stats.last_call_ms - stats.first_call_ms) as f64 / 1000.0;
+    let used = jobs as f64 / (20.0 * seconds + 20.0);
+    eprintln!(
+        "{jobs} jobs in {seconds:.1} s: {:.1} % of the limit used, {} calls refused, by second {:?}",
+        100.0 * used,
+        stats.refused,
+        stats.refused_per_second
+    );
+    assert!(stats.refused <= jobs as u64 / 200, "{stats:?}");
+}
