@@ -19,10 +19,10 @@ use super::common::{Desk, Ended, HOME, PATIENCE, Running, simulator};
 #[derive(Debug)]
 pub struct Dialect {
     pub name: &'static str,
-    vendor: Option<Vendor>,
-    key: &'static str,
+    pub vendor: Option<Vendor>,
+    pub key: &'static str,
     /// Where its API is, below the simulator's address.
-    path: &'static str,
+    pub path: &'static str,
     /// Whether the input is a file, that can be deleted before anything is sent again.
     pub files: bool,
     /// Whether it counts what a batch has answered: where it does not, a file of results that is short for a

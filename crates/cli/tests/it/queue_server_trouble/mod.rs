@@ -2,6 +2,7 @@
 
 #![cfg(all(unix, feature = "mysql", feature = "redis"))]
 
+mod batches;
 mod limits;
 mod mariadb;
 mod proxy;

@@ -1,0 +1,117 @@
+//! Batches of a queue on a database server, made and looked for by workers on several machines.
+
+use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig, Simulator};
+
+use super::super::batch_site::{
+    ANTHROPIC, Dialect, GEMINI, MISTRAL, OPENAI, PACE, TOGETHER, XAI, each,
+};
+use super::super::common::{Desk, PATIENCE, Running, simulator};
+use super::mariadb::MariaDb;
+use super::{Queue, all_completed, prompts, wanted};
+
+/// A provider, and a queue in tables of its own.
+struct Site<'a> {
+    at: &'static Dialect,
+    sim: Simulator,
+    queue: Queue<'a>,
+}
+
+impl<'a> Site<'a> {
+    fn new(
+        at: &'static Dialect,
+        desk: &'a Desk,
+        server: &MariaDb,
+        batches: BatchConfig,
+        items: usize,
+    ) -> Self {
+        let config = SimConfig::default().batches(batches);
+        let config = match at.vendor {
+            Some(vendor) => config.vendor(vendor),
+            None => config,
+        };
+        prompts(desk, items);
+        let mut queue = Queue::at(desk, &[server.place()]);
+        queue.address += &format!("?tables=q_{}", at.name);
+        Self {
+            at,
+            sim: simulator(config),
+            queue,
+        }
+    }
+
+    fn work(&self, words: &str, folder: &str) -> Running {
+        let (name, sim, path) = (self.at.name, self.sim.addr(), self.at.path);
+        let mut command = self.queue.command(&format!(
+            "work {words} -v --provider {name} --base-url http://{sim}{path} --model sim-1 --data-dir {folder}"
+        ));
+        command
+            .env(self.at.key, "k")
+            .env("BATCHWRIGHT_BULK_STRATEGY", "batch")
+            .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", PACE.poll)
+            .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", PACE.reconcile);
+        Running::start(&mut command)
+    }
+
+    /// All requests of these batches were paid for once.
+    fn bought_once(&self, batches: u64, items: u64) {
+        let (stats, name) = (self.sim.batch_stats(), self.at.name);
+        assert_eq!(stats.bought_twice, 0, "{name} {stats:?}");
+        assert_eq!(stats.started, batches, "{name} {stats:?}");
+        assert_eq!(stats.items_finished, items, "{name} {stats:?}");
+    }
+}
+
+/// The worker dies when its batch has been created and nobody has told it so. A worker on another machine finds the batch
+/// at the provider.
+#[test]
+#[ignore = "takes half a minute"]
+fn a_batch_whose_worker_died_unaware_of_it_is_found_by_another_machine() {
+    if !wanted() {
+        return;
+    }
+    let server = MariaDb::primary();
+    each(
+        &[&OPENAI, &MISTRAL, &XAI, &TOGETHER, &GEMINI, &ANTHROPIC],
+        |at| {
+            let (desk, items) = (Desk::new(), 8);
+            let site = Site::new(at, &desk, &server, BatchConfig::default(), items);
+            let process = site.queue.submit();
+            let pause = site.sim.pause_at(BatchPoint::CreateDone, 1);
+            let killed = site.work("", "one");
+            assert!(pause.wait(PATIENCE), "{}: {}", at.name, killed.said());
+            drop(killed);
+            drop(pause);
+            let other = site.work("", "two");
+            // First the lease of the other one has to end.
+            site.queue.finished(&process, items as u64);
+            other.signal("TERM");
+            other.wait().expect(0);
+            all_completed(&site.queue.outcomes(&process, items));
+            site.bought_once(1, items as u64);
+        },
+    );
+}
+
+/// Batches that can be told apart only by when they were created and how large they are: two machines create them one
+/// after the other. The replies to the first two do not arrive.
+#[test]
+#[ignore = "takes half a minute"]
+fn two_machines_create_batches_that_look_alike_one_after_the_other() {
+    if !wanted() {
+        return;
+    }
+    let (server, desk, items, batches) = (MariaDb::primary(), Desk::new(), 5, 6);
+    let config = BatchConfig::default().lost_creates(2);
+    let site = Site::new(&ANTHROPIC, &desk, &server, config, items);
+    let processes: Vec<String> = (0..batches).map(|_| site.queue.submit()).collect();
+    for worker in ["one", "two"].map(|folder| site.work("--until-empty", folder)) {
+        worker.wait().expect(0);
+    }
+    for process in processes {
+        all_completed(&site.queue.outcomes(&process, items));
+    }
+    // The batches have the same prompts, so each prompt is bought once for each.
+    let stats = site.sim.batch_stats();
+    assert_eq!(stats.started, batches, "{stats:?}");
+    assert_eq!(stats.items_finished, batches * items as u64, "{stats:?}");
+}
