@@ -37,6 +37,12 @@ use crate::base::error::{Error, ErrorKind, Sent};
 
 use super::class::StepId;
 use super::cool_downs::CoolDowns;
+use super::quota::QuotaId;
+
+#[cfg(feature = "redis")]
+mod shared;
+#[cfg(feature = "redis")]
+pub(super) use shared::{Heard, Opened};
 
 /// This many connections in a row that did not come about trip a breaker,
 const UNREACHED: u32 = 5;
@@ -77,6 +83,11 @@ pub(super) struct Breakers(Vec<Breaker>);
 #[derive(Debug)]
 struct Breaker {
     step: StepId,
+    #[cfg(feature = "redis")]
+    quota: QuotaId,
+    /// Another machine opened it.
+    #[cfg(feature = "redis")]
+    heard: bool,
     state: State,
     /// When it opened, while it is not closed.
     open_since: Option<Time>,
@@ -184,6 +195,11 @@ pub(super) fn may_be_shared(error: &Error) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
     pub step: StepId,
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(dead_code, reason = "only other machines need it")
+    )]
+    pub quota: QuotaId,
     pub began: Time,
     /// The item was never called at this step before.
     pub first: bool,
@@ -211,6 +227,10 @@ impl Breakers {
         let at = at.unwrap_or_else(|| {
             self.0.push(Breaker {
                 step,
+                #[cfg(feature = "redis")]
+                quota: call.quota,
+                #[cfg(feature = "redis")]
+                heard: false,
                 state: State::Closed,
                 open_since: None,
                 times: CoolDowns::default(),
@@ -451,6 +471,10 @@ impl Breaker {
     fn close(&mut self, answered: bool) -> bool {
         let was_open = !matches!(self.state, State::Closed);
         self.state = State::Closed;
+        #[cfg(feature = "redis")]
+        {
+            self.heard = false;
+        }
         self.open_since = None;
         let failures = &mut self.since_answer;
         match answered || was_open {

@@ -38,6 +38,7 @@ fn step() -> StepId {
 fn call(began: Time) -> Ended {
     Ended {
         step: step(),
+        quota: QuotaId::NONE,
         began,
         first: true,
         of_one: false,

@@ -31,6 +31,8 @@ use super::work::{Settled, Take, Ticket, Work};
 
 mod call_ended;
 mod outage;
+#[cfg(feature = "redis")]
+mod outage_elsewhere;
 
 /// A call to make, with what was reserved for it.
 #[derive(Debug)]
@@ -246,6 +248,8 @@ impl<W: Work> Dispatcher<W> {
         self.work.note_time(self.stopwatch.read(now));
         self.flush(now);
         self.availability.advance(now);
+        #[cfg(feature = "redis")]
+        self.hear_outages(now);
         let mut wake = None;
         let mut limit = None;
         let mut exhausted = false;
@@ -341,6 +345,8 @@ impl<W: Work> Dispatcher<W> {
         if finished {
             return Turn::Finished;
         }
+        #[cfg(feature = "redis")]
+        let wake = self.look_for_end(wake, now);
         Turn::Wait(earlier(earlier(wake, overdue), self.settle_at))
     }
 

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "redis")]
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -15,6 +17,8 @@ use crate::base::hints::RateHints;
 
 pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
 pub(super) use super::quota_state::LOADING_AGAIN;
+#[cfg(feature = "redis")]
+pub(super) use super::quota_state::LOOK_FOR_END;
 use super::quota_state::{BUSY_FOR, Quota};
 pub use super::quota_state::{Gate, Permit};
 use super::quota_status::QuotaStatus;
@@ -37,6 +41,9 @@ struct State {
 /// Limits of every quota of a route, shared by all that use the route.
 pub struct Limiter {
     state: Mutex<State>,
+    /// Other machines have found a provider unavailable.
+    #[cfg(feature = "redis")]
+    outages: AtomicBool,
 }
 
 impl Default for Limiter {
@@ -56,6 +63,8 @@ impl Limiter {
                 #[cfg(feature = "redis")]
                 shares: None,
             }),
+            #[cfg(feature = "redis")]
+            outages: AtomicBool::new(false),
         }
     }
 

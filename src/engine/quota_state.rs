@@ -23,10 +23,14 @@ use super::window::{Answer, Epoch, Window};
 
 #[cfg(feature = "redis")]
 mod lease;
+#[cfg(feature = "redis")]
+mod others;
 mod refused;
 
 #[cfg(feature = "redis")]
 pub(super) use lease::Lease;
+#[cfg(feature = "redis")]
+pub(super) use others::LOOK_FOR_END;
 
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -297,7 +301,12 @@ impl Quota {
             return Some(now.after(LOOK_AGAIN));
         }
         #[cfg(feature = "redis")]
-        self.take_shares(now);
+        {
+            if let Some(at) = self.await_others(now) {
+                return Some(at);
+            }
+            self.take_shares(now);
+        }
         let known = self.requests.as_mut().map(|bucket| {
             bucket.refill(now);
             bucket.wait_for(1.0)
@@ -353,6 +362,10 @@ impl Quota {
         }
         let number = self.pace.take(now);
         self.in_flight += 1;
+        #[cfg(feature = "redis")]
+        if let Some(lease) = &mut self.lease {
+            lease.others.begin();
+        }
         self.reserved.0 += 1.0;
         self.reserved.1 += need;
         Gate::Go(Permit {

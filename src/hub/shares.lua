@@ -2,26 +2,75 @@
 -- once, so its level may be negative for a moment. A new bucket is empty, but a process that never had a share gets its
 -- first one.
 -- KEYS: the bucket, those who use it.
--- ARGV: who asks, a pause in ms, and for requests and for tokens each: rate per second or 0, whether a reply told it,
--- capacity, what is wanted, what comes back, what there is at first, and what the provider has left or -1.
+-- ARGV: who asks, a pause in ms, whether a call was answered, how many first calls there are at once if one is wanted, an
+-- outage in ms (0: it is over, -1: nothing new), whether the call that probes is wanted or made, and for requests and for
+-- tokens each: rate per second or 0, whether a reply told it, capacity, what is wanted, what comes back, what there is at
+-- first, and what the provider has left or -1.
 local AHEAD = 1
 local SEEN = 5000
 local FORGOTTEN = 600000
+-- Who probes says so all the time; after so much silence another process may.
+local PROBES = 2000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-redis.call('ZADD', KEYS[2], now, ARGV[1])
+local me = ARGV[1]
+redis.call('ZADD', KEYS[2], now, me)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - SEEN)
 redis.call('PEXPIRE', KEYS[2], FORGOTTEN)
-local known = redis.call('HMGET', KEYS[1], 'paused', 'at', 'level1', 'rate1', 'told1', 'level2', 'rate2', 'told2')
+local known = redis.call('HMGET', KEYS[1], 'paused', 'at', 'level1', 'rate1', 'told1', 'level2', 'rate2', 'told2',
+  'replied', 'first', 'first_at', 'down', 'prober', 'probed')
 local paused = math.max(tonumber(known[1]) or 0, now + tonumber(ARGV[2]))
-local answer = { redis.call('ZCARD', KEYS[2]), string.format('%.3f', paused - now) }
 local set = { 'paused', string.format('%.3f', paused), 'at', string.format('%.3f', now) }
+local function keep(name, value)
+  table.insert(set, name)
+  table.insert(set, type(value) == 'number' and string.format('%.3f', value) or value)
+end
+
+local replied, begins = known[9] == '1' or ARGV[3] == '1', 0
+keep('replied', replied and '1' or '0')
+local first_calls = tonumber(ARGV[4])
+if first_calls > 0 and not replied then
+  -- One more each second: those that were begun may have been lost.
+  local passed = math.max(0, now - (tonumber(known[11]) or now)) / 1000
+  local first = math.min(first_calls, (tonumber(known[10]) or first_calls) + passed)
+  if first >= 1 then
+    begins, first = 1, first - 1
+  end
+  keep('first', first)
+  keep('first_at', now)
+end
+
+local down, prober, probed = tonumber(known[12]) or 0, known[13] or '', tonumber(known[14]) or 0
+local news, probes = tonumber(ARGV[5]), ARGV[6] == '1'
+if news == 0 then
+  down, prober = 0, ''
+elseif news > 0 then
+  down, prober = math.max(down, now + news), ''
+end
+local outage = -1
+if down > now then
+  outage = down - now
+elseif down > 0 then
+  if prober == '' or prober == me or probed <= now then
+    outage = 0
+    if probes then
+      prober, probed = me, now + PROBES
+    end
+  else
+    outage = probed - now
+  end
+end
+keep('down', down)
+keep('prober', prober)
+keep('probed', probed)
+
 local passed = math.max(0, now - (tonumber(known[2]) or now)) / 1000
+local parts = {}
 for part = 1, 2 do
-  local first = 3 + (part - 1) * 7
-  local rate, told, capacity = tonumber(ARGV[first]), ARGV[first + 1], tonumber(ARGV[first + 2])
-  local wanted, back = tonumber(ARGV[first + 3]), tonumber(ARGV[first + 4])
-  local begin, left = tonumber(ARGV[first + 5]), tonumber(ARGV[first + 6])
+  local at = 7 + (part - 1) * 7
+  local rate, told, capacity = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
+  local wanted, back = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local begin, left = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local place = 3 + (part - 1) * 3
   local level, before = tonumber(known[place]), tonumber(known[place + 1])
   local granted, wait = 0, 0
@@ -41,15 +90,16 @@ for part = 1, 2 do
     elseif wanted > 0 then
       wait = -level / rate - AHEAD
     end
-    for _, value in ipairs({ 'level' .. part, level, 'rate' .. part, rate, 'told' .. part, told }) do
-      table.insert(set, tostring(value))
-    end
+    keep('level' .. part, tostring(level))
+    keep('rate' .. part, tostring(rate))
+    keep('told' .. part, told)
   end
   local rate_of_others, told_to_others = known[place + 1] or '0', known[place + 2] or '0'
-  for _, value in ipairs({ granted, wait, rate_of_others, told_to_others }) do
-    table.insert(answer, tostring(value))
-  end
+  table.insert(parts, { tostring(granted), tostring(wait), rate_of_others, told_to_others })
 end
 redis.call('HSET', KEYS[1], unpack(set))
 redis.call('PEXPIRE', KEYS[1], FORGOTTEN)
-return answer
+return {
+  redis.call('ZCARD', KEYS[2]), string.format('%.3f', paused - now), replied and 1 or 0, begins,
+  string.format('%.3f', outage), parts,
+}

@@ -23,7 +23,36 @@ pub(crate) struct ShareRequest {
     pub quota: u64,
     /// For how long it pauses, if it was this process that found that out.
     pub pause: Duration,
+    /// A call of this process was answered.
+    pub has_replied: bool,
+    /// Asks to make one of the first calls of a quota, of which so many are made at once; 0 if it does not.
+    pub first_calls: u32,
+    pub outage: Outage,
+    /// Asks to make, or makes, the call that finds out whether the provider is back.
+    pub probes: bool,
     pub parts: [Option<PartRequest>; 2],
+}
+
+/// What a process found out of a provider that is unavailable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Outage {
+    #[default]
+    Unchanged,
+    /// Nobody is to call it for so long.
+    For(Duration),
+    /// It is back.
+    Over,
+}
+
+/// What all processes know of a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Standing {
+    /// A call was answered lately.
+    pub has_replied: bool,
+    /// The process may make one of the first calls.
+    pub may_begin: bool,
+    /// It is unavailable, and nobody is to call it for so long. Zero: this process may make the call that finds out.
+    pub outage: Option<Duration>,
 }
 
 /// What is wanted of one limit.
@@ -50,6 +79,7 @@ pub(crate) struct Share {
     pub processes: u32,
     /// For how long it pauses.
     pub pause: Duration,
+    pub standing: Standing,
     pub parts: [PartShare; 2],
 }
 
@@ -90,7 +120,20 @@ fn keys(request: &ShareRequest) -> [String; 2] {
 /// The values that the script expects, in its order.
 fn arguments(me: &str, request: &ShareRequest) -> Vec<String> {
     let pause = request.pause.as_secs_f64() * 1000.0;
-    let mut arguments = vec![me.to_owned(), pause.to_string()];
+    let outage = match request.outage {
+        Outage::Unchanged => -1.0,
+        Outage::For(time) => time.as_secs_f64().max(0.001) * 1000.0,
+        Outage::Over => 0.0,
+    };
+    let flag = |is: bool| u8::from(is).to_string();
+    let mut arguments = vec![
+        me.to_owned(),
+        pause.to_string(),
+        flag(request.has_replied),
+        request.first_calls.to_string(),
+        outage.to_string(),
+        flag(request.probes),
+    ];
     for part in request.parts {
         let of = |get: fn(PartRequest) -> f64| part.map_or(0.0, get);
         let values = [
@@ -109,18 +152,9 @@ fn arguments(me: &str, request: &ShareRequest) -> Vec<String> {
 
 fn share(answer: Value) -> RedisResult<Share> {
     type Part = (f64, f64, f64, u8);
-    let (processes, pause, a, b, c, d, e, f, g, h): (
-        u32,
-        f64,
-        f64,
-        f64,
-        f64,
-        u8,
-        f64,
-        f64,
-        f64,
-        u8,
-    ) = FromRedisValue::from_redis_value(answer)?;
+    type Answer = (u32, f64, u8, u8, f64, (Part, Part));
+    let (processes, pause, replied, begins, outage, (a, b)): Answer =
+        FromRedisValue::from_redis_value(answer)?;
     let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
     let part = |(granted, wait, rate, told): Part| PartShare {
         granted,
@@ -130,7 +164,12 @@ fn share(answer: Value) -> RedisResult<Share> {
     Ok(Share {
         processes,
         pause: seconds(pause / 1000.0),
-        parts: [part((a, b, c, d)), part((e, f, g, h))],
+        standing: Standing {
+            has_replied: replied == 1,
+            may_begin: begins == 1,
+            outage: (outage >= 0.0).then(|| seconds(outage / 1000.0)),
+        },
+        parts: [part(a), part(b)],
     })
 }
 

@@ -88,6 +88,7 @@ impl<W: Work> Dispatcher<W> {
         }
         let ended = Ended {
             step,
+            quota: ticket.quota(),
             began,
             first: ticket.tries.attempt == 0 && ticket.tries.divisions == 0,
             of_one: (result.as_ref().err()).is_some_and(|error| self.may_be_of_one(&ticket, error)),
@@ -98,7 +99,7 @@ impl<W: Work> Dispatcher<W> {
             },
         };
         let out = ended.out;
-        self.note_reached(ended, ticket.quota(), &result, now);
+        self.note_reached(ended, &result, now);
         if given_up && !moves_on {
             result = result.map_err(|error| gave_up(&error, None, now.since(began)));
         }
@@ -274,14 +275,8 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Trips or closes the step's breaker.
-    fn note_reached(
-        &mut self,
-        ended: Ended,
-        quota: QuotaId,
-        result: &Result<W::Done, Error>,
-        now: Time,
-    ) {
-        let step = ended.step;
+    fn note_reached(&mut self, ended: Ended, result: &Result<W::Done, Error>, now: Time) {
+        let (step, quota) = (ended.step, ended.quota);
         let in_doubt = self.availability.breakers.patience(step).is_some();
         if in_doubt || self.is_unavailable(step) || self.critical_failures.in_question(step, quota)
         {
@@ -289,7 +284,12 @@ impl<W: Work> Dispatcher<W> {
             self.availability.pauses.forget();
         }
         let detour = ended.detour;
-        if !self.availability.breakers.note(ended, result, now) {
+        #[cfg(feature = "redis")]
+        let was = self.availability.breakers.opened(step);
+        let changed = self.availability.breakers.note(ended, result, now);
+        #[cfg(feature = "redis")]
+        self.tell_outage((step, quota), was, now);
+        if !changed {
             return;
         }
         match result {

@@ -1,5 +1,6 @@
 //! A limiter whose limits all machines share, through Redis.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -8,8 +9,8 @@ use crate::base::clock::{Clock, Time};
 use crate::hub::RedisHub;
 use crate::hub::shares::{Share, ShareRequest, ShareUser};
 
-use super::super::quota_state::Lease;
-use super::{Limiter, QuotaKey};
+use super::super::quota_state::{Lease, Quota};
+use super::{Limiter, QuotaId, QuotaKey};
 
 /// What a limiter keeps for that.
 pub(super) struct Shares {
@@ -32,6 +33,37 @@ struct User {
 }
 
 impl Limiter {
+    /// Until when nobody calls a quota; `None` if its provider is available; nothing if others are not heard of.
+    /// Who `waits` for the end of an outage hears of it.
+    pub(in crate::engine) fn outage(
+        &self,
+        quota: QuotaId,
+        waits: bool,
+        now: Time,
+    ) -> Option<Option<Time>> {
+        self.state.lock().get(quota)?.outage(waits, now)
+    }
+
+    /// Whether an outage of some quota is known.
+    pub(in crate::engine) fn knows_outages(&self) -> bool {
+        self.outages.load(Ordering::Relaxed)
+    }
+
+    /// The provider of a quota is unavailable until then, or is available again. If that may be the fault of this
+    /// machine (`is_ours`), others do not hear of it.
+    pub(in crate::engine) fn note_outage(
+        &self,
+        quota: QuotaId,
+        until: Option<Time>,
+        is_ours: bool,
+        now: Time,
+    ) {
+        let mut state = self.state.lock();
+        if let Some(quota) = state.get(quota) {
+            quota.note_outage(until, is_ours, now);
+        }
+    }
+
     /// Shares the limits of quotas that are opened from now on with all processes that use the same Redis.
     pub(crate) fn share_through(self: &Arc<Self>, hub: &RedisHub, clock: Arc<dyn Clock>) {
         let user = Arc::new(User {
@@ -73,6 +105,8 @@ impl ShareUser for User {
                 quota.receive_share(share, now);
             }
         }
+        let knows = state.quotas.iter().any(Quota::has_outage);
+        limiter.outages.store(knows, Ordering::Relaxed);
     }
 
     fn lose(&self, workers: usize) {

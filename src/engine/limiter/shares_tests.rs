@@ -34,14 +34,20 @@ impl Process {
             .try_acquire(self.quota, 1, Some(0), SystemClock.now())
     }
 
+    /// No more may be in flight.
+    fn is_full(&self) -> bool {
+        let mut state = self.limiter.state.lock();
+        state.get(self.quota).unwrap().is_busy()
+    }
+
     fn end(&self, gate: Gate, ended: CallEnd, hints: &RateHints) {
         if let Gate::Go(permit) = gate {
             self.limiter.settle(permit, ended, hints, SystemClock.now());
         }
     }
 
-    /// Starts a call as soon as one may, and ends it.
-    fn call(&self) {
+    /// Starts a call as soon as one may.
+    fn begin(&self) -> Gate {
         let began = Instant::now();
         loop {
             match self.go() {
@@ -49,9 +55,14 @@ impl Process {
                     assert!(began.elapsed() < PATIENCE);
                     std::thread::sleep(at.since(SystemClock.now()).min(Duration::from_millis(50)));
                 }
-                gate => return self.end(gate, CallEnd::Replied(None), &RateHints::default()),
+                gate => return gate,
             }
         }
+    }
+
+    /// Starts a call as soon as one may, and ends it.
+    fn call(&self) {
+        self.end(self.begin(), CallEnd::Replied(None), &RateHints::default());
     }
 }
 
@@ -165,8 +176,7 @@ fn a_pause_and_a_learned_limit_reach_the_other_machines() {
         Process::new(&redis, &name, Limits::default()),
     );
     // Both are at work, so they hear.
-    let (first, other) = (a.go(), b.go());
-    assert!(matches!((first, other), (Gate::Go(_), Gate::Go(_))));
+    let (first, other) = (a.begin(), b.begin());
     let hints = RateHints {
         requests: Some(RateWindow {
             limit: 60,
@@ -202,7 +212,7 @@ fn a_pause_and_a_learned_limit_reach_the_other_machines() {
 #[test]
 fn a_machine_without_network_pauses_itself_alone() {
     let Some(redis) = address() else { return };
-    let process = Process::new(&redis, &name(), Limits::default());
+    let process = Process::new(&redis, &name(), Limits::default().known());
     let asked_pause = || {
         let mut state = process.limiter.state.lock();
         let asked = state.quotas[0].ask_share(SystemClock.now());
@@ -227,4 +237,103 @@ fn a_machine_without_network_pauses_itself_alone() {
         assert_eq!(!told.is_zero(), is_told, "{ended:?}");
     }
     assert!(asked_pause().is_zero(), "it is told once");
+}
+
+/// Asks until something is so.
+fn until(what: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !what() {
+        assert!(began.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn before_the_first_reply_machines_together_make_few_calls() {
+    let Some(redis) = address() else { return };
+    let name = name();
+    let limits = Limits::default().burst(5);
+    let processes: Vec<_> = (0..4)
+        .map(|_| Process::new(&redis, &name, limits))
+        .collect();
+    let began = Instant::now();
+    let (mut gates, mut looks) = (Vec::new(), 0);
+    while looks < 200 || gates.len() < 5 {
+        assert!(began.elapsed() < PATIENCE);
+        let (at, gate) = (looks % 4, processes[looks % 4].go());
+        match gate {
+            Gate::Go(_) => gates.push((at, gate)),
+            Gate::NotUntil(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+        looks += 1;
+    }
+    // One more each second, since calls may have been lost.
+    let allowed = 6 + began.elapsed().as_secs() as usize;
+    assert!(gates.len() <= allowed, "{} calls", gates.len());
+    let (at, gate) = gates.pop().unwrap();
+    processes[at].end(gate, CallEnd::Replied(None), &RateHints::default());
+    // No reply reports a limit: all go on as they are used to.
+    for process in &processes {
+        (0..5).for_each(|_| until(|| matches!(process.go(), Gate::Go(_)) || process.is_full()));
+        assert!(process.is_full() || process.limiter.in_flight(process.quota) >= 5);
+    }
+}
+
+#[test]
+fn one_call_of_all_machines_probes_a_provider_that_one_of_them_finds_unavailable() {
+    let Some(redis) = address() else { return };
+    let name = name();
+    let processes: Vec<_> = (0..3)
+        .map(|_| Process::new(&redis, &name, Limits::default()))
+        .collect();
+    processes.iter().for_each(Process::call);
+    let now = || SystemClock.now();
+    let note = |process: &Process, until, is_ours| {
+        (process.limiter).note_outage(process.quota, until, is_ours, now());
+    };
+    let hears = |process: &Process| {
+        let outage = process.limiter.outage(process.quota, true, now());
+        outage.flatten().is_some()
+    };
+    note(
+        &processes[0],
+        Some(now().after(Duration::from_millis(300))),
+        false,
+    );
+    until(|| processes.iter().all(hears));
+    // When it has lasted for that long, one of them may call, and no other one while it does.
+    let mut probe = None;
+    until_some(&mut probe, || {
+        let gate = |at: usize| (at, processes[at].go());
+        (0..3)
+            .map(gate)
+            .find(|(_, gate)| matches!(gate, Gate::Go(_)))
+    });
+    let (prober, gate) = probe.unwrap();
+    let began = Instant::now();
+    // Longer than one machine is waited for that says nothing; only time can show that nothing starts in it.
+    while began.elapsed() < Duration::from_millis(2_500) {
+        for process in &processes {
+            assert!(matches!(process.go(), Gate::NotUntil(_)));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let prober = &processes[prober];
+    prober.end(gate, CallEnd::Replied(None), &RateHints::default());
+    note(prober, None, false);
+    until(|| !processes.iter().any(hears));
+    processes.iter().for_each(Process::call);
+    // What may be the fault of one machine concerns no other.
+    note(&processes[1], Some(now().after(PATIENCE)), true);
+    processes.iter().for_each(Process::call);
+    assert!(!processes.iter().any(hears));
+}
+
+fn until_some<T>(found: &mut Option<T>, mut look: impl FnMut() -> Option<T>) {
+    let began = Instant::now();
+    while found.is_none() {
+        assert!(began.elapsed() < PATIENCE);
+        *found = look();
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -14,6 +14,7 @@ use crate::hub::shares::{PartRequest, Share, ShareRequest};
 use super::super::bucket::{Bucket, is_minute};
 use super::super::quota::{CallEnd, QuotaKey};
 use super::Quota;
+use super::others::Others;
 
 /// For so much of its use a process is given shares.
 const AHEAD: Duration = Duration::from_millis(200);
@@ -32,14 +33,15 @@ const SAME: Duration = Duration::from_millis(5);
 
 /// What a quota knows of its shares.
 pub(in crate::engine) struct Lease {
-    hub: RedisHub,
+    pub(super) hub: RedisHub,
     key: QuotaKey,
     parts: [Part; 2],
+    pub(super) others: Others,
     /// Processes that use the quota, as far as was last seen.
     processes: f64,
     /// Redis is away.
     is_lost: bool,
-    last_use: Option<Time>,
+    pub(super) last_use: Option<Time>,
     /// A call has waited for an answer of Redis since then.
     waits_since: Option<Time>,
     /// When the use was last measured.
@@ -72,6 +74,7 @@ impl Lease {
             hub,
             key,
             parts: Default::default(),
+            others: Others::default(),
             processes: 1.0,
             is_lost: false,
             last_use: None,
@@ -89,9 +92,19 @@ impl Lease {
         }
     }
 
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// When to look whether an answer has come.
+    pub(super) fn next_look(&mut self, now: Time) -> Time {
+        let waited = now.since(*self.waits_since.get_or_insert(now));
+        now.after(waited.clamp(LOOK.0, LOOK.1))
+    }
+
     /// A call needs so much that is not there. Returns when to look again.
     fn lack(&mut self, part: usize, need: f64, now: Time) -> Time {
-        let waited = now.since(*self.waits_since.get_or_insert(now));
+        let look = self.next_look(now);
         let part = &mut self.parts[part];
         part.lacks = part.lacks.max(need);
         if let Some((at, _)) = part.coming {
@@ -100,7 +113,7 @@ impl Lease {
         if now >= part.not_before {
             self.hub.nudge();
         }
-        part.not_before.max(now.after(waited.clamp(LOOK.0, LOOK.1)))
+        part.not_before.max(look)
     }
 }
 
@@ -186,6 +199,8 @@ impl Quota {
         self.take_shares(now);
         let reserved = [self.reserved.0, self.reserved.1];
         let (in_flight, paused_until) = (self.in_flight, self.paused_until);
+        let has_replied = self.has_replied;
+        let burst = self.given.burst;
         let Self {
             lease: Some(lease),
             requests,
@@ -255,9 +270,17 @@ impl Quota {
         }
         let is_needed = |part: &PartRequest| part.wanted > 0.0 || part.back > 0.0;
         let is_active = unused_for < ACTIVE || parts.iter().flatten().any(is_needed);
-        (is_active || is_new_pause).then_some(ShareRequest {
+        if !is_active && !is_new_pause && !lease.others.has_news() {
+            return None;
+        }
+        let (outage, begins, probes) = lease.others.ask();
+        Some(ShareRequest {
             quota: lease.key.0,
             pause,
+            has_replied,
+            first_calls: if begins { burst } else { 0 },
+            outage,
+            probes,
             parts,
         })
     }
@@ -272,6 +295,7 @@ impl Quota {
             }
         }
         lease.processes = f64::from(share.processes).max(1.0);
+        lease.others.hear(share.standing, now);
         for (part, given) in lease.parts.iter_mut().zip(&share.parts) {
             if given.granted > 0.0 {
                 (part.coming, part.had_share) =
@@ -300,6 +324,7 @@ impl Quota {
             && !lease.is_lost
         {
             lease.is_lost = true;
+            lease.others.lose();
             lease.processes = lease.processes.max(workers as f64);
             // What was given and is still to come is a part of that.
             let buckets = [&mut self.requests, &mut self.tokens];

@@ -1,13 +1,13 @@
 //! The limit of a provider that workers on several machines share through Redis, whatever becomes of Redis.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use batchwright_simulate::{SimConfig, Simulator};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::super::common::{Desk, PATIENCE, Running, simulator};
 use super::mariadb::MariaDb;
 use super::redis::Redis;
-use super::{Queue, all_completed, prompts, wanted};
+use super::{Queue, SLOTS, all_completed, prompts, wanted};
 
 /// The workers of a queue, each with a data folder of its own, as on so many machines.
 pub fn machines(queue: &Queue, sim: &Simulator, number: usize, words: &str) -> Vec<Running> {
@@ -96,4 +96,43 @@ fn a_limit_that_replies_report_is_used_by_all_and_few_calls_are_refused() {
         stats.refused_per_second
     );
     assert!(stats.refused <= jobs as u64 / 200, "{stats:?}");
+}
+
+/// A provider fails all calls of eight workers. At most two calls of each slot are made until all workers have heard of it;
+/// then one call of all workers probes, after 1, 2, 4 and then every 8 seconds.
+#[test]
+#[ignore = "takes half a minute"]
+fn one_call_of_all_machines_probes_a_provider_that_is_down() {
+    if !wanted() {
+        return;
+    }
+    let (desk, jobs, number) = (Desk::new(), 400, 8);
+    let (server, redis) = (MariaDb::primary(), Redis::new());
+    let queue = Queue::at(&desk, &[server.place()]).with(&redis);
+    let latency = Duration::from_millis(100);
+    let down = SimConfig::default()
+        .latency(latency)
+        .trouble(Trouble::Error500, 1.0)
+        .trouble_times(Trouble::Error500, None);
+    let sim = simulator(down);
+    prompts(&desk, jobs);
+    let process = queue.submit();
+    let workers = machines(&queue, &sim, number, "");
+    assert!(sim.wait_until(|stats| stats.calls > 0, PATIENCE));
+    // Only time can show how few calls are made in it.
+    std::thread::sleep(Duration::from_secs(14));
+    let stats = sim.stats();
+    let (calls, port) = (stats.calls, sim.addr().port());
+    let heard = stats.first_call_ms / 1_000 + 4;
+    let late: u64 = stats.accepted_per_second.iter().skip(heard as usize).sum();
+    eprintln!("{calls} calls of {number} workers in 14 s, {late} of them after 4 s");
+    assert!(calls <= 2 * number as u64 * SLOTS + 4, "{stats:?}");
+    assert!(late <= 3, "{stats:?}");
+    drop(sim);
+    let sim = simulator(SimConfig::default().port(port));
+    for worker in workers {
+        worker.wait().expect(0);
+    }
+    eprintln!("{} calls after it was back", sim.stats().calls);
+    all_completed(&queue.outcomes(&process, jobs));
 }

@@ -1,0 +1,111 @@
+//! Breakers of a provider whose quota all machines share: what the others hear of one, and what it hears of theirs.
+
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind};
+
+use super::super::class::StepId;
+use super::super::quota::QuotaId;
+use super::{Breaker, Breakers, State};
+
+/// An open breaker, as others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Opened {
+    /// `None` while a call may probe, or does.
+    pub until: Option<Time>,
+    /// The provider sent no reply: the network of this machine may be the cause.
+    pub is_ours: bool,
+}
+
+/// What changed by what others said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Heard {
+    Nothing,
+    Opened,
+    Closed,
+}
+
+impl Breakers {
+    /// `None` if the breaker of the step is closed.
+    pub(in crate::engine) fn opened(&self, step: StepId) -> Option<Opened> {
+        let breaker = self.of(step)?;
+        let is_ours = !breaker.is_shared();
+        match breaker.state {
+            State::Closed => None,
+            State::Open { until, .. } => Some(Opened {
+                until: Some(until),
+                is_ours,
+            }),
+            State::HalfOpen { .. } => Some(Opened {
+                until: None,
+                is_ours,
+            }),
+        }
+    }
+
+    /// Whether a breaker is open that others may close.
+    pub(in crate::engine) fn any_shared(&self) -> bool {
+        self.0.iter().any(Breaker::is_shared)
+    }
+
+    /// Takes over what `outage` knows of a quota: until when nobody calls it, if it is unavailable; nothing, if others are
+    /// not heard of. It is told whether the breaker waits for the end.
+    pub(in crate::engine) fn hear(
+        &mut self,
+        outage: impl Fn(QuotaId, bool) -> Option<Option<Time>>,
+        now: Time,
+    ) -> Heard {
+        let mut heard = Heard::Nothing;
+        for breaker in &mut self.0 {
+            let waits = !matches!(breaker.state, State::Closed);
+            match outage(breaker.quota, waits) {
+                Some(Some(until)) if until > now => {
+                    if !waits {
+                        heard = Heard::Opened;
+                    }
+                    breaker.wait_with_others(until, now);
+                }
+                Some(None) if breaker.is_shared() && !breaker.is_probed() => {
+                    breaker.close(true);
+                    heard = Heard::Closed;
+                }
+                _ => {}
+            }
+        }
+        heard
+    }
+}
+
+impl Breaker {
+    /// Others know that it is open: a reply of the provider opened it, or they did.
+    fn is_shared(&self) -> bool {
+        match &self.state {
+            State::Closed => false,
+            State::Open { why, .. } | State::HalfOpen { why, .. } => {
+                why.status().is_some() || self.heard
+            }
+        }
+    }
+
+    fn is_probed(&self) -> bool {
+        matches!(self.state, State::HalfOpen { probing: true, .. })
+    }
+
+    fn wait_with_others(&mut self, until: Time, now: Time) {
+        let told = until.since(now);
+        let (why, wait) = match &self.state {
+            State::HalfOpen { probing: true, .. } => return,
+            State::Open { until: own, .. } if *own >= until => return,
+            State::Open { why, wait, .. } | State::HalfOpen { why, wait, .. } => {
+                (why.clone(), told.max(*wait))
+            }
+            State::Closed => {
+                self.heard = true;
+                let why = "another worker finds that the provider is unavailable";
+                (Error::new(ErrorKind::Transient, why), told)
+            }
+        };
+        self.open_since.get_or_insert(now);
+        self.times.note(until, now);
+        self.state = State::Open { until, why, wait };
+    }
+}

@@ -1,0 +1,53 @@
+//! Outages that other machines have found, and what they hear of those found here.
+
+use crate::base::clock::Time;
+
+use super::super::breaker::{Heard, Opened};
+use super::super::class::StepId;
+use super::super::limiter::LOOK_FOR_END;
+use super::super::quota::QuotaId;
+use super::super::work::Work;
+use super::{Dispatcher, earlier};
+
+impl<W: Work> Dispatcher<W> {
+    /// Opens and closes breakers as other machines have.
+    pub(super) fn hear_outages(&mut self, now: Time) {
+        let breakers = &mut self.availability.breakers;
+        if !self.limiter.knows_outages() && !breakers.any_shared() {
+            return;
+        }
+        let limiter = &self.limiter;
+        match breakers.hear(|quota, waits| limiter.outage(quota, waits, now), now) {
+            Heard::Nothing => return,
+            Heard::Opened => log::warn!(
+                "another worker finds that the provider is unavailable: it is not called until one call of all \
+                 workers is answered"
+            ),
+            Heard::Closed => log::warn!("the provider answers another worker, and is called again"),
+        }
+        self.availability.pauses.forget();
+    }
+
+    /// When to look whether others have ended an outage, or earlier.
+    pub(super) fn look_for_end(&self, wake: Option<Time>, now: Time) -> Option<Time> {
+        match self.availability.breakers.any_shared() {
+            true => earlier(wake, Some(now.after(LOOK_FOR_END))),
+            false => wake,
+        }
+    }
+
+    /// Has others hear of a breaker that is no more as it was.
+    pub(super) fn tell_outage(
+        &self,
+        (step, quota): (StepId, QuotaId),
+        was: Option<Opened>,
+        now: Time,
+    ) {
+        let is = self.availability.breakers.opened(step);
+        if is != was {
+            let until = is.and_then(|opened| opened.until);
+            let is_ours = is.is_some_and(|opened| opened.is_ours);
+            self.limiter.note_outage(quota, until, is_ours, now);
+        }
+    }
+}
