@@ -100,7 +100,7 @@ impl Limiter {
         if let Some(shares) = &state.shares {
             quota.lease(shares.lease(key, now));
         }
-        if let Some((folder, wall)) = state.folder_for(&quota) {
+        if let Some((folder, wall)) = state.folder.clone() {
             match Share::open(&folder, key.0, wall) {
                 Ok(share) => {
                     if let Some(remembered) = share.remembered(now) {
@@ -265,16 +265,6 @@ impl Limiter {
 }
 
 impl State {
-    /// What is shared with all machines is not shared with this one as well.
-    fn folder_for(&self, quota: &Quota) -> Option<(PathBuf, WallClock)> {
-        #[cfg(feature = "redis")]
-        if quota.lease.is_some() {
-            return None;
-        }
-        let _ = quota;
-        self.folder.clone()
-    }
-
     fn get(&mut self, id: QuotaId) -> Option<&mut Quota> {
         self.quotas.get_mut((id.0 as usize).checked_sub(1)?)
     }

@@ -234,6 +234,14 @@ impl Quota {
         };
         let out = match self.share.take() {
             None => act(self),
+            // What all machines share is not shared with this one as well.
+            #[cfg(feature = "redis")]
+            Some(mut share) if self.lease.is_some() => {
+                let out = act(self);
+                share.keep_found(self.window.found(), now);
+                self.share = Some(share);
+                out
+            }
             Some(mut share) => {
                 let waits_for_reply = share.begin(self.common(), has_new_limits, now);
                 let out = act(self);

@@ -37,6 +37,9 @@ const SUFFIX: &str = ".json";
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often a quota without a known rate is looked up: others may have paused it.
 const REREAD_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is written down how many calls at once help, where nothing else is.
+#[cfg(feature = "redis")]
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A holder needs microseconds; whoever holds it longer is asleep.
 const TRIES: u32 = 40;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
@@ -179,6 +182,31 @@ impl Share {
             },
         };
         if let Err(error) = write(&file, &record) {
+            log::debug!("a quota file cannot be written: {error}");
+        }
+    }
+
+    /// Leaves word for later runs of how many calls at once have proven to help, and of nothing else: what is used of the
+    /// limits, other machines are told in another way.
+    #[cfg(feature = "redis")]
+    pub(super) fn keep_found(&mut self, calls: Option<u32>, now: Time) {
+        let Some(calls) = calls.filter(|_| now >= self.next_look) else {
+            return;
+        };
+        self.next_look = now.after(KEEP_INTERVAL);
+        let at = (self.wall)(now);
+        let kept = lock(&self.path).and_then(|file| {
+            let Some(file) = file else { return Ok(()) };
+            let found = Some(Found { calls, at });
+            write(
+                &file,
+                &Record {
+                    found,
+                    ..read(&file)?
+                },
+            )
+        });
+        if let Err(error) = kept {
             log::debug!("a quota file cannot be written: {error}");
         }
     }

@@ -337,3 +337,34 @@ fn until_some<T>(found: &mut Option<T>, mut look: impl FnMut() -> Option<T>) {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// For later runs of this machine it is kept how many calls at once have proven to help, and nothing else.
+#[test]
+fn what_a_run_found_is_kept_on_its_machine_although_limits_are_shared() {
+    let Some(redis) = address() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits::default().self_tuned(5, 256).known();
+    let (name, wall) = (name(), |now: Time| now.as_nanos());
+    let open = |second: u64| {
+        let limiter = Arc::new(Limiter::shared_with(folder.path(), wall));
+        limiter.share_through(&hub(&redis), Arc::new(SystemClock));
+        let key = QuotaKey::new(&["p", "key", &name]);
+        let now = Time::from_nanos(second * 1_000_000_000);
+        let quota = limiter.quota(key, limits, 0, now);
+        (limiter, quota)
+    };
+    let most = |(limiter, quota): &(Arc<Limiter>, QuotaId), second: u64| {
+        let now = Time::from_nanos(second * 1_000_000_000);
+        limiter.status(*quota, now).most_in_flight
+    };
+    let first = open(0);
+    assert_eq!(most(&first, 0), Some(5));
+    first.0.state.lock().quotas[0].window.found_at(40);
+    let now = Time::from_nanos(1_000_000_000);
+    let Gate::Go(permit) = first.0.try_acquire(first.1, 1, Some(0), now) else {
+        panic!("it may go");
+    };
+    (first.0).settle(permit, CallEnd::Replied(None), &RateHints::default(), now);
+    let later = open(10);
+    assert!(most(&later, 10) >= Some(40), "{:?}", most(&later, 10));
+}
