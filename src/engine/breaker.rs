@@ -195,10 +195,6 @@ pub(super) fn may_be_shared(error: &Error) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
     pub step: StepId,
-    #[cfg_attr(
-        not(feature = "redis"),
-        expect(dead_code, reason = "only other machines need it")
-    )]
     pub quota: QuotaId,
     pub began: Time,
     /// The item was never called at this step before.

@@ -96,8 +96,14 @@ impl Lease {
         self.is_lost
     }
 
-    /// When to look whether an answer has come.
-    pub(super) fn next_look(&mut self, now: Time) -> Time {
+    /// Has the next exchange made soon. Returns when to look whether an answer has come.
+    pub(super) fn look(&mut self, now: Time) -> Time {
+        self.last_use = Some(now);
+        self.hub.nudge();
+        self.next_look(now)
+    }
+
+    fn next_look(&mut self, now: Time) -> Time {
         let waited = now.since(*self.waits_since.get_or_insert(now));
         now.after(waited.clamp(LOOK.0, LOOK.1))
     }

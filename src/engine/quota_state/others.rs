@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::hub::shares::{Outage, Standing};
 
-use super::lease::Lease;
 use super::{LOOK_AGAIN, Quota};
 
 /// An outage that others may have ended is looked at again so soon.
@@ -139,14 +138,5 @@ impl Quota {
     /// Whether the provider is known to be unavailable.
     pub(in crate::engine) fn has_outage(&self) -> bool {
         (self.lease.as_ref()).is_some_and(|lease| lease.others.outage.is_some())
-    }
-}
-
-impl Lease {
-    /// Has the next exchange made soon. Returns when to look whether an answer has come.
-    fn look(&mut self, now: Time) -> Time {
-        self.last_use = Some(now);
-        self.hub.nudge();
-        self.next_look(now)
     }
 }
