@@ -67,6 +67,7 @@ fn reply(value: mlua::Result<mlua::Value>) -> Value {
     match value.unwrap() {
         mlua::Value::Integer(number) => Value::Int(number),
         mlua::Value::Number(number) => Value::Int(number as i64),
+        mlua::Value::Table(table) => Value::Array(table.sequence_values().map(reply).collect()),
         other => Value::BulkString(other.to_string().unwrap().into_bytes()),
     }
 }

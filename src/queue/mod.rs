@@ -29,6 +29,7 @@
     doc = "| have the workers of such a server wake each other | [`RedisHub`], [`RedisOptions`] |"
 )]
 //! | look at its health | [`HealthFinding`], [`Severity`] |
+//! | move a queue to another store | [`MoveOptions`], [`MoveProgress`], [`MoveReport`] |
 //! | put the queue on a database of your own | [`unstable::JobStore`](crate::unstable::JobStore) |
 
 mod backlog;
@@ -51,6 +52,7 @@ mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub(crate) mod model_call;
+mod moving;
 pub(crate) mod process_time;
 mod progress_reporter;
 mod prompt_job;
@@ -78,6 +80,7 @@ pub use job::{
     JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals, Spent,
 };
 pub use model_call::ModelCall;
+pub use moving::{MoveOptions, MoveProgress, MoveReport};
 pub use process_time::ProcessTime;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;

@@ -1,6 +1,6 @@
 //! A prompt as a job: its kind, and the request in its payload.
 
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::hash::request_hash;
@@ -45,14 +45,27 @@ impl From<Request> for Job {
 /// # Errors
 /// When a file cannot be read, or is not what it was when the prompt was made.
 pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
-    // What was looked at has a hash; nothing else is parsed.
-    if job.kind != COMPLETION_KIND || !job.payload.get().contains("\"sha256\"") {
-        return Ok(());
+    if job.kind == COMPLETION_KIND
+        && let Some(payload) = embedded(job.payload.get())?
+    {
+        job.payload = RawValue::from_string(payload).unwrap_or_default();
     }
-    let mut request = read(job.payload.get(), RequestTask::Complete)?;
-    request.embed_files()?;
-    job.payload = to_raw_value(&request).unwrap_or_default();
     Ok(())
+}
+
+/// The payload of a prompt with the bytes of the files that it names; `None` if it names none.
+///
+/// # Errors
+/// As [`embed_files`].
+pub(crate) fn embedded(payload: &str) -> Result<Option<String>, Error> {
+    // What was looked at has a hash; nothing else is parsed.
+    if !payload.contains("\"sha256\"") {
+        return Ok(None);
+    }
+    let mut request = read(payload, RequestTask::Complete)?;
+    request.embed_files()?;
+    // Strings, numbers and maps with strings as keys: none of it can fail.
+    Ok(serde_json::to_string(&request).ok())
 }
 
 /// The request in a payload.

@@ -39,8 +39,8 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, exec, export, providers, results, retry, run, scan, serve, shell,
-    simulate, status, submit, work,
+    cancel, config, doctor, exec, export, move_queue, providers, results, retry, run, scan, serve,
+    shell, simulate, status, submit, work,
 };
 use exit::Exit;
 
@@ -70,6 +70,7 @@ fn execute(cli: Cli) -> Exit {
         Command::Exec(args) => exec::execute(&args),
         Command::Cancel(args) => cancel::execute(&args),
         Command::Retry(args) => retry::execute(&args),
+        Command::Queue(args) => move_queue::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         Command::Config(args) => config::execute(&args),

@@ -58,6 +58,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// Makes the file `server.db` in a folder, with tables for the server's records, unless it is there: a queue that moves
+    /// into the folder brings records with it. Returns its path.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn make_records(folder: &Path) -> Result<PathBuf, Error> {
+        let path = folder.join("server.db");
+        Records::open(&path, Durability::Full).map(|_| path)
+    }
+
     /// The port that is listened on unless another one is named.
     pub const DEFAULT_PORT: u16 = 8787;
     /// How many connections may be open at once unless another number is named.

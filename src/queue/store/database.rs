@@ -7,6 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 
 use super::HealthFinding;
+use super::moving::MovableStore;
 
 /// Called, from any thread, when jobs may have become claimable. Must return at once.
 pub type WorkSignal = dyn Fn() + Send + Sync;
@@ -61,4 +62,10 @@ pub trait StoreDatabase: Send + Sync {
     /// Does one short piece of maintenance, if there is any: goes on with what somebody left halfway,
     /// gives room back. True when more is left to do.
     fn maintain(&self, now: Timestamp) -> Result<bool, Error>;
+
+    /// The store as one whose queue can move, which only this library's stores are. Default: it cannot.
+    #[doc(hidden)]
+    fn movable(&self) -> Option<&dyn MovableStore> {
+        None
+    }
 }

@@ -11,6 +11,7 @@ mod enqueue;
 mod group_commit;
 mod guard;
 mod health;
+pub(crate) mod moving;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
 mod results;

@@ -9,6 +9,7 @@ pub mod export;
 pub mod folder;
 pub mod input;
 pub mod providers;
+pub mod queue;
 pub mod results;
 pub mod retry;
 pub mod run;
@@ -34,6 +35,7 @@ use doctor::DoctorArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
 use providers::ProvidersArgs;
+use queue::QueueArgs;
 use results::ResultsArgs;
 use retry::RetryArgs;
 use run::RunArgs;
@@ -66,6 +68,7 @@ pub enum Command {
     Exec(Box<ExecArgs>),
     Cancel(CancelArgs),
     Retry(RetryArgs),
+    Queue(QueueArgs),
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
     Config(ConfigArgs),

@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod exec;
 pub mod export;
+pub mod move_queue;
 pub mod providers;
 pub mod results;
 pub mod retry;

@@ -5,7 +5,7 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 22] = [
     "",
     "run",
     "submit",
@@ -17,6 +17,10 @@ const COMMANDS: [&str; 18] = [
     "exec",
     "cancel",
     "retry",
+    "queue",
+    "queue export",
+    "queue import",
+    "queue reopen",
     "doctor",
     "providers",
     "config",

@@ -2,10 +2,13 @@
 
 #![cfg(all(unix, feature = "mysql"))]
 
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::ProcessId;
+use batchwright::queue::{MysqlOptions, MysqlStore};
+use batchwright::{JobQueue, ProcessId, Secret};
 use batchwright_simulate::{Recorder, SimConfig};
 use serde_json::Value;
 
@@ -38,6 +41,13 @@ impl Server {
             .env("BATCHWRIGHT_STORE", &self.address)
             .env("BATCHWRIGHT_STORE_PASSWORD", &self.password);
         command
+    }
+
+    /// The queue, opened by the test itself.
+    pub fn queue(&self, folder: &Path) -> JobQueue {
+        let options = MysqlOptions::new(&self.address).folder(folder);
+        let options = options.password(Secret::new(&self.password));
+        JobQueue::on(Arc::new(MysqlStore::open(options).unwrap()))
     }
 
     pub fn run(&self, desk: &Desk, words: &str) -> Ended {

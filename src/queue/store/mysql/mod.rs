@@ -15,6 +15,7 @@ mod inspect;
 mod items;
 mod lease;
 mod lineage;
+mod moving;
 mod news;
 mod open;
 mod pool;
@@ -36,7 +37,6 @@ pub(crate) mod wire;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-#[cfg(test)]
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
 
@@ -46,6 +46,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 
 use super::group_commit::GroupCommit;
+use super::moving::MovableStore;
 use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
 use lease::Heartbeat;
 use news::{News, Wakes};
@@ -62,6 +63,8 @@ struct Database {
     tables: String,
     /// Without any credential.
     location: String,
+    /// The least number in the table of versions when this was opened; a move changes it.
+    first_slot: AtomicI64,
     /// In a simulation.
     #[cfg(test)]
     wire: Option<Arc<wire::Wire>>,
@@ -76,6 +79,8 @@ pub struct MysqlStore {
     database: Arc<Database>,
     id: String,
     salt: u16,
+    /// It was closed when this store opened it.
+    is_closed: bool,
     folder: PathBuf,
     heartbeat: Heartbeat,
     inserts: GroupCommit,
@@ -191,5 +196,9 @@ impl StoreDatabase for MysqlStore {
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
         self.do_chore(now)
+    }
+
+    fn movable(&self) -> Option<&dyn MovableStore> {
+        Some(self)
     }
 }

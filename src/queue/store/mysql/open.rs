@@ -4,8 +4,7 @@ use std::env;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-#[cfg(test)]
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use mysql::consts::CapabilityFlags;
@@ -15,8 +14,10 @@ use parking_lot::Mutex;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::password;
 use crate::base::secret::Secret;
+use crate::queue::store::moving::CLOSED;
 
 use super::lease::Heartbeat;
+use super::moving;
 use super::news::News;
 use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Tx, VERSION_SLOTS, by};
@@ -48,6 +49,7 @@ pub struct MysqlOptions {
     folder: Option<PathBuf>,
     connections: usize,
     pub(super) lease: Duration,
+    allows_closed: bool,
     #[cfg(test)]
     pub(super) chunk: i64,
     /// Of a simulation.
@@ -90,6 +92,7 @@ impl MysqlOptions {
             folder: None,
             connections: 16,
             lease: Duration::from_secs(15),
+            allows_closed: false,
             #[cfg(test)]
             chunk: 1_000,
             #[cfg(test)]
@@ -140,6 +143,13 @@ impl MysqlOptions {
     #[cfg(test)]
     pub(crate) fn wire(mut self, wire: Arc<super::wire::Wire>) -> Self {
         self.wire = Some(wire);
+        self
+    }
+
+    /// Opens a queue also if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to go on with the move.
+    /// Such a queue takes no jobs and gives none out. Default: a closed queue is not opened.
+    pub fn allow_closed(mut self) -> Self {
+        self.allows_closed = true;
         self
     }
 
@@ -298,16 +308,38 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
         pool: Pool::new(target.servers, options.connections),
         tables: target.tables,
         location: target.location,
+        first_slot: AtomicI64::new(0),
         #[cfg(test)]
         wire: options.wire.clone(),
     });
     database.read(refuse_the_old)?;
     migrate(&database)?;
+    let first = database.read(first_slot)?;
+    database.first_slot.store(first, Ordering::Relaxed);
     Ok(database)
+}
+
+/// The least number in the table of versions, which is complete afterwards.
+fn first_slot(tx: &mut Tx<'_>) -> Result<i64, Fault> {
+    let mut found = tx.rows("SELECT MIN(slot), COUNT(*) FROM #versions", Vec::new())?;
+    let mut counted = found.pop().ok_or(Fault::Odd("no versions"))?;
+    let first = counted.at::<Option<i64>>(0)?.unwrap_or(0);
+    if counted.at::<u64>(1)? < VERSION_SLOTS {
+        for slot in (first..).take(VERSION_SLOTS as usize) {
+            let add = "INSERT IGNORE INTO #versions (slot, version) VALUES (?, 0)";
+            tx.run(add, by![slot])?;
+        }
+    }
+    Ok(first)
 }
 
 pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
     let database = connect(&options)?;
+    let mark = database.read(moving::mark)?;
+    let is_closed = mark.is_some();
+    if let Some(mark) = mark.filter(|_| !options.allows_closed) {
+        return Err(mark.refusal(&database.location));
+    }
     let (id, salt): (String, i64) = database.read(|tx| {
         let mut of = |name: &str| -> Result<String, Fault> {
             let found = tx.one("SELECT value FROM #meta WHERE name = ?", by![name])?;
@@ -327,6 +359,7 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         database,
         id,
         salt: u16::try_from(salt & 0xfff).unwrap_or(0),
+        is_closed,
         folder,
         inserts: GroupCommit::default(),
         lanes: Mutex::default(),
@@ -413,8 +446,8 @@ fn migrate(database: &Database) -> Result<(), Error> {
     };
     database.read(|tx| {
         let found = told(tx, "version")?;
-        refuse_the_newer(found)?;
-        if found == SCHEMA_VERSION {
+        refuse_the_newer(found % CLOSED)?;
+        if found % CLOSED == SCHEMA_VERSION {
             return Ok(());
         }
         let lock = format!("batchwright.{}", database.tables);
@@ -433,6 +466,7 @@ fn migrate(database: &Database) -> Result<(), Error> {
             )?;
             // Somebody else may have been quicker, and newer.
             let version = told(tx, "version")?;
+            let (closed, version) = (version - version % CLOSED, version % CLOSED);
             refuse_the_newer(version)?;
             let set = "INSERT INTO #schema (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)";
             let mut steps = told(tx, "steps")?;
@@ -451,11 +485,8 @@ fn migrate(database: &Database) -> Result<(), Error> {
                     tx.run(set, by!["steps", at + 1])?;
                 }
                 steps = 0;
-                tx.run(set, by!["version", version])?;
+                tx.run(set, by!["version", closed + version])?;
                 tx.run(set, by!["steps", 0])?;
-            }
-            for slot in 0..VERSION_SLOTS {
-                tx.run("INSERT IGNORE INTO #versions (slot, version) VALUES (?, 0)", by![slot])?;
             }
             Ok(())
         })();

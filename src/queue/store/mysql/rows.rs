@@ -39,7 +39,7 @@ pub(super) fn process_no(tx: &mut Tx<'_>, id: ProcessId) -> Result<Option<i64>, 
 }
 
 /// What tells a lane apart from all others, whatever its texts hold.
-fn hash(lane: &JobLane) -> Vec<u8> {
+pub(super) fn hash(lane: &JobLane) -> Vec<u8> {
     let mut hash = Sha256::new();
     hash.update(lane.kind.len().to_le_bytes());
     hash.update(&lane.kind);

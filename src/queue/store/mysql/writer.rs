@@ -1,12 +1,14 @@
 //! Transactions: which failures have them tried again, and what a failure of the database is called.
 
 use std::fmt::Display;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::{FromValue, Queryable};
 use mysql::{Conn, Row, Value};
 
 use crate::base::error::{Error, ErrorKind};
+use crate::queue::store::moving::moved_meanwhile;
 use crate::queue::store::rows::Columns;
 
 use super::{Database, MysqlStore};
@@ -440,6 +442,11 @@ pub(super) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
 /// Rows whose sum tells whether anybody has written.
 pub(super) const VERSION_SLOTS: u64 = 64;
 
+/// Fails, with that error, if the statement before found no row: then nothing behind it is carried out, not even a commit
+/// that was sent together with it.
+const FAILS_UNLESS_FOUND: &str = "SELECT IF(ROW_COUNT() > 0, 1, (SELECT 1 UNION ALL SELECT 2))";
+const NOT_FOUND: u16 = 1242;
+
 /// How often a transaction is begun anew because of the locks of others.
 const MOST_RETRIES: u32 = 50;
 
@@ -451,6 +458,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 enum Mode {
     /// Each statement sees what is committed by then.
     Write,
+    /// The same on a closed queue.
+    Closed,
     /// All statements see one moment.
     Snapshot,
     /// No transaction: single statements.
@@ -467,6 +476,14 @@ impl Database {
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         self.run(Mode::Write, again, work)
+    }
+
+    /// Runs one transaction on a closed queue, again if nobody knows whether it was carried out.
+    pub(super) fn write_closed<T>(
+        &self,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.run(Mode::Closed, Again::Harmless, work)
     }
 
     /// Runs queries, each of which sees what is committed by then.
@@ -556,7 +573,7 @@ impl Database {
         }
         let mut tx = Tx::new(conn, self);
         match mode {
-            Mode::Write => tx.deferred.push("BEGIN".to_owned()),
+            Mode::Write | Mode::Closed => tx.deferred.push("BEGIN".to_owned()),
             Mode::Snapshot => tx.deferred.extend([
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
                 "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY".to_owned(),
@@ -573,13 +590,19 @@ impl Database {
             // A worker that finds nothing to claim must wake nobody, who would find nothing either.
             if mode == Mode::Write && tx.wrote {
                 let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
+                let slot = self.first_slot.load(Ordering::Relaxed) + slot.cast_signed();
                 tx.defer(&format!(
                     "UPDATE #versions SET version = version + 1 WHERE slot = {slot}"
                 ));
+                tx.defer(FAILS_UNLESS_FOUND);
             }
-            *committing = mode == Mode::Write;
-            tx.send(&["COMMIT"])?;
-            Ok(done)
+            *committing = matches!(mode, Mode::Write | Mode::Closed);
+            match tx.send(&["COMMIT"]) {
+                Err(Fault::Sql(mysql::Error::MySqlError(error))) if error.code == NOT_FOUND => {
+                    Err(moved_meanwhile(&self.location).into())
+                }
+                sent => sent.map(|_| done),
+            }
         });
         // A connection that is not rolled back is closed, which does the same.
         let usable = match &done {
@@ -621,6 +644,9 @@ impl MysqlStore {
         again: Again,
         mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
+        if self.is_closed {
+            return Err(moved_meanwhile(&self.database.location));
+        }
         let mut wrote = false;
         let done = self.database.write(again, |tx| {
             let done = work(tx);

@@ -13,6 +13,7 @@ mod inspect;
 mod items;
 mod lineage;
 mod mounts;
+mod moving;
 mod open;
 mod provider;
 mod readers;
@@ -38,6 +39,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 
 use super::group_commit::GroupCommit;
+use super::moving::MovableStore;
 use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
 use open::Identity;
 use readers::Readers;
@@ -61,6 +63,7 @@ pub enum Durability {
 #[derive(Debug, Clone)]
 pub struct SqliteOptions {
     durability: Durability,
+    allows_closed: bool,
     chunk: i64,
 }
 
@@ -68,6 +71,7 @@ impl Default for SqliteOptions {
     fn default() -> Self {
         Self {
             durability: Durability::Normal,
+            allows_closed: false,
             chunk: 1_000,
         }
     }
@@ -77,6 +81,13 @@ impl SqliteOptions {
     /// What a loss of power may cost. Default: [`Durability::Normal`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// Opens a queue also if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to go on with the move.
+    /// Such a queue takes no jobs and gives none out. Default: a closed queue is not opened.
+    pub fn allow_closed(mut self) -> Self {
+        self.allows_closed = true;
         self
     }
 
@@ -99,6 +110,8 @@ pub struct SqliteStore {
     file: Option<Identity>,
     durability: Durability,
     salt: u16,
+    /// How often the queue had been closed when this store opened it; `None` if it was closed then.
+    moves: Option<i64>,
     readers: Readers,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.
@@ -214,5 +227,9 @@ impl StoreDatabase for SqliteStore {
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
         self.do_chore(now)
+    }
+
+    fn movable(&self) -> Option<&dyn MovableStore> {
+        Some(self)
     }
 }

@@ -13,9 +13,11 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
+use crate::queue::store::moving::CLOSED;
 
 use super::lineage;
 use super::mounts::network_of;
+use super::moving;
 use super::readers::Readers;
 use super::writer::{Fault, Writer, be_patient};
 use super::{GroupCommit, SqliteOptions, SqliteStore};
@@ -107,6 +109,13 @@ fn connect(
     let write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let mut conn = Connection::open_with_flags(name, write).map_err(|error| fail(error.into()))?;
     set_up(&mut conn, &path, in_memory).map_err(fail)?;
+    // In this order: who is closed in between has the old number.
+    let moves = moving::moves(&conn).map_err(fail)?;
+    let moves = match moving::mark(&conn).map_err(fail)? {
+        Some(mark) if !options.allows_closed => return Err(mark.refusal(&path.to_string_lossy())),
+        Some(_) => None,
+        None => Some(moves),
+    };
     let salt = conn
         .query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| {
             row.get::<_, i64>(0)
@@ -153,6 +162,7 @@ fn connect(
         writer: FairMutex::new(Writer::new(conn).map_err(|error| fail(error.into()))?),
         file,
         durability: options.durability,
+        moves,
         salt: u16::try_from(salt & 0xfff).unwrap_or(0),
         inserts: GroupCommit::default(),
         lanes: Mutex::default(),
@@ -231,7 +241,7 @@ fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fau
         .into());
     }
     refuse_strangers(conn, path)?;
-    if number(conn, "user_version")? < SCHEMA_VERSION {
+    if number(conn, "user_version")? % CLOSED < SCHEMA_VERSION {
         // Both are fixed by the first page that is written.
         conn.pragma_update(None, "page_size", 4_096)?;
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -255,7 +265,7 @@ fn number(conn: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
 fn refuse_strangers(conn: &Connection, path: &Path) -> Result<(), Fault> {
     let shown = path.display();
     let application = number(conn, "application_id")?;
-    let version = number(conn, "user_version")?;
+    let version = number(conn, "user_version")? % CLOSED;
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
     let fresh = application == 0 && version == 0 && tables == 0;
     if !fresh && application != APPLICATION_ID {
@@ -303,21 +313,23 @@ fn use_wal(conn: &Connection, path: &Path) -> Result<(), Fault> {
 
 /// Brings the schema forward, all steps in one transaction.
 fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
-    if number(conn, "user_version")? == SCHEMA_VERSION {
+    if number(conn, "user_version")? % CLOSED == SCHEMA_VERSION {
         return Ok(());
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Somebody else may have been quicker, and newer.
     refuse_strangers(&transaction, path)?;
-    let version = number(&transaction, "user_version")?;
+    let found = number(&transaction, "user_version")?;
+    let version = found % CLOSED;
     let steps = (1..).zip(MIGRATIONS);
-    for (version, step) in steps.skip(usize::try_from(version).unwrap_or(0)) {
+    for (step_to, step) in steps.skip(usize::try_from(version).unwrap_or(0)) {
         transaction.execute_batch(step)?;
-        if version == WITH_PARENTS {
+        if step_to == WITH_PARENTS {
             lineage::fill_in_parents(&transaction)?;
         }
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    let closed = found - version;
+    transaction.pragma_update(None, "user_version", closed + SCHEMA_VERSION)?;
     Ok(transaction.commit()?)
 }

@@ -10,8 +10,9 @@ use parking_lot::FairMutexGuard;
 use rusqlite::{Connection, ErrorCode};
 
 use crate::base::error::{Error, ErrorKind};
+use crate::queue::store::moving::moved_meanwhile;
 
-use super::{Durability, SqliteStore};
+use super::{Durability, SqliteStore, moving};
 
 /// What a transaction needs of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,16 +198,32 @@ impl SqliteStore {
     /// Runs one transaction under a lock that was taken before.
     pub(super) fn write_locked<T>(
         &self,
-        mut writer: FairMutexGuard<'_, Writer>,
+        writer: FairMutexGuard<'_, Writer>,
         sync: Sync,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.still_there()?;
         #[cfg(test)]
         if let Some(error) = self.unwritable.lock().as_mut().and_then(|why| why()) {
             return Err(error);
         }
         let full = sync == Sync::AsSet && self.durability == Durability::Full;
+        self.transact(writer, full, |conn| {
+            // The queue may have been closed, and even be another one, since this store opened it.
+            if self.moves.is_none() || self.moves != Some(moving::moves(conn)?) {
+                return Err(moved_meanwhile(&self.path.to_string_lossy()).into());
+            }
+            work(conn)
+        })
+    }
+
+    /// Runs one transaction, also on a closed queue.
+    pub(super) fn transact<T>(
+        &self,
+        mut writer: FairMutexGuard<'_, Writer>,
+        full: bool,
+        work: impl FnOnce(&Connection) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.still_there()?;
         let run = |writer: &mut Writer| {
             writer.set_full(full)?;
             let open = OpenTransaction::begin(&writer.conn)?;

@@ -1,0 +1,102 @@
+//! The arguments of `batchwright queue`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::shared::{MORE, ProcessArgs};
+
+/// Move the whole queue to another place: into a file, and out of it
+///
+/// From SQLite to MySQL or MariaDB, back, or from one machine to another, with jobs of every state,
+/// results not taken yet, and batches that are at a provider.
+#[derive(Debug, Args)]
+#[command(after_help = MORE, after_long_help = HELP, arg_required_else_help = true)]
+pub struct QueueArgs {
+    #[command(subcommand)]
+    pub action: QueueAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum QueueAction {
+    /// Write the queue to a file and close it here
+    ///
+    /// A closed queue refuses every other command. If the export is interrupted, run the same command
+    /// again.
+    Export(ExportQueueArgs),
+    /// Read the queue from a file into an empty place
+    ///
+    /// If the import is interrupted, run the same command again. A file is imported once.
+    Import(ImportQueueArgs),
+    /// Undo an export: use the queue here again
+    ///
+    /// The file can no longer be imported.
+    Reopen(ReopenQueueArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ExportQueueArgs {
+    /// File to write; it must not exist
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub how: MoveArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportQueueArgs {
+    /// File that `batchwright queue export` wrote
+    pub file: PathBuf,
+
+    /// Import a file whose import into another place was begun
+    ///
+    /// If that place is ever used, jobs are paid for twice.
+    #[arg(long)]
+    pub again: bool,
+
+    #[command(flatten)]
+    pub how: MoveArgs,
+}
+
+/// What an export and an import take.
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// Wait until no worker and no server uses the queue
+    #[arg(long)]
+    pub wait: bool,
+
+    /// Leave local files that prompts name out of the jobs
+    ///
+    /// These jobs need the files, at the same paths, on the machine where they run. Without this flag the jobs hold the
+    /// bytes of the files after an export, and after an import into a database server.
+    #[arg(long)]
+    pub keep_paths: bool,
+
+    #[command(flatten)]
+    pub common: ProcessArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ReopenQueueArgs {
+    /// Reopen even if the file is gone, or was imported
+    ///
+    /// If the queue of the file is ever used, jobs are paid for twice.
+    #[arg(long)]
+    pub force: bool,
+
+    #[command(flatten)]
+    pub common: ProcessArgs,
+}
+
+const HELP: &str = "\
+From this machine to a database server:
+  batchwright queue export queue.bw --wait
+  batchwright queue import queue.bw --store mysql://USER@HOST/DATABASE
+And back:
+  batchwright queue export back.bw --store mysql://USER@HOST/DATABASE --wait
+  batchwright queue import back.bw --data-dir ./queue
+
+Ids of processes and jobs stay valid. Idempotency keys and webhooks of `batchwright serve` move too. Not moved: settings, \
+and files and batches of /v1.
+
+Exit codes: 0 done; 1 it could not be done, with the reason; 2 bad usage";

@@ -1,0 +1,495 @@
+//! `queue export`, `queue import` and `queue reopen`: every job is at one place, and is paid for once. The tests with a
+//! database server need `scripts/with-servers`; without one they say that they were skipped.
+
+#![cfg(unix)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use batchwright::progress::Timestamp;
+use batchwright::queue::{JobStatus, MoveOptions, SqliteOptions, SqliteStore};
+use batchwright::unstable::{
+    ClaimOutcome, ClaimRequest, ClaimStore, Clock, EnqueueStore, Settlement, SystemClock,
+};
+use batchwright::{Error, ErrorKind, Job, JobId, JobQueue, ProcessId, Request};
+use batchwright_simulate::SimConfig;
+use rusqlite::types::Value as Cell;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::json;
+use serde_json::value::to_raw_value;
+
+use super::batch::{command, taking};
+use super::common::{Desk, PATIENCE, Running, eventually, simulator};
+use super::queue::{database, plain, queue, submit, submitted};
+
+/// All rows of an exported file, without what belongs to the file alone.
+fn rows(path: &Path) -> Vec<(String, Vec<Vec<Cell>>)> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let conn = Connection::open_with_flags(path, flags).unwrap();
+    let find = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('meta', 'workers') ORDER BY name";
+    let mut find = conn.prepare(find).unwrap();
+    let names = find.query_map([], |row| row.get(0)).unwrap();
+    let names: Vec<String> = names.collect::<Result<_, _>>().unwrap();
+    let table = |name: String| {
+        let mut all = conn
+            .prepare(&format!("SELECT * FROM {name} ORDER BY 1"))
+            .unwrap();
+        let columns = all.column_count();
+        let rows = all.query_map([], |row| (0..columns).map(|at| row.get(at)).collect());
+        let rows = rows.unwrap().collect::<Result<_, _>>().unwrap();
+        (name, rows)
+    };
+    let mut all: Vec<_> = names.into_iter().map(table).collect();
+    let mut meta = conn
+        .prepare("SELECT key, value FROM meta WHERE key IN ('id', 'salt')")
+        .unwrap();
+    let meta = meta
+        .query_map([], |row| Ok(vec![row.get(0)?, row.get(1)?]))
+        .unwrap();
+    all.push(("meta".to_owned(), meta.collect::<Result<_, _>>().unwrap()));
+    all
+}
+
+/// Ten prompts: the first has succeeded, the second has failed, the third and the fourth wait for their next try, the
+/// third in doubt; the others wait.
+fn mixed(desk: &Desk) -> (ProcessId, Vec<JobId>) {
+    std::fs::create_dir_all(desk.path("data")).unwrap();
+    let store = SqliteStore::open(database(desk), SqliteOptions::default()).unwrap();
+    let (process, now) = (ProcessId::new(), SystemClock.wall());
+    let prompt = |i| Job::from(Request::new(format!("prompt {i}")).with_id(format!("i-{i}")));
+    let jobs = (0..10).map(prompt).collect();
+    let ids = store.insert(process, jobs, true, now).unwrap();
+    let worker = store.register_worker(now).unwrap();
+    let mut open = |_: &_| 100;
+    let wanted = ClaimRequest {
+        most: 5,
+        idle: true,
+        processes: &[process],
+        look_again: false,
+        open: &mut open,
+    };
+    let claimed = store.claim(worker, wanted, now).unwrap().jobs;
+    assert_eq!(claimed.len(), 5);
+    let later = |in_doubt| ClaimOutcome::Retry {
+        due_at: Timestamp(now.0 + 300),
+        step: 0,
+        attempt: 1,
+        in_doubt,
+        spent: None,
+        history: json!({"errors": [error("overloaded")]}).to_string(),
+    };
+    let line = json!({"id": "i-0", "success": true, "response": "done"});
+    let outcomes = [
+        ClaimOutcome::Completed {
+            result: to_raw_value(&line).unwrap(),
+            spent: None,
+        },
+        ClaimOutcome::Failed {
+            error: Error::new(ErrorKind::Invalid, "no"),
+            result: None,
+            spent: None,
+        },
+        later(true),
+        later(false),
+        ClaimOutcome::Snooze { due_at: None },
+    ];
+    let ends = claimed
+        .iter()
+        .zip(outcomes)
+        .map(|(job, outcome)| Settlement {
+            receipt: job.receipt,
+            calls: 1,
+            outcome,
+            worked: None,
+        });
+    let ends: Vec<Settlement> = ends.collect();
+    store.settle(&ends, now).unwrap();
+    store.unregister_worker(worker, now).unwrap();
+    (process, ids)
+}
+
+fn error(text: &str) -> serde_json::Value {
+    json!({"kind": "transient", "message": text})
+}
+
+fn states(queue: &JobQueue, ids: &[JobId]) -> Vec<JobStatus> {
+    let state = |id: &JobId| queue.job(*id).unwrap().unwrap().status;
+    ids.iter().map(state).collect()
+}
+
+#[test]
+fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
+    let desk = Desk::new();
+    let (process, ids) = mixed(&desk);
+    let before = (
+        format!("{:?}", queue(&desk).process(process).unwrap()),
+        states(&queue(&desk), &ids),
+    );
+    let ended = plain(&desk, "queue export q.bw").expect(0);
+    assert!(
+        ended.stderr.contains("1 processes, 10 jobs (2 with"),
+        "{}",
+        ended.stderr
+    );
+    // Whoever opens it hears where it went, and how that is undone.
+    desk.prompts("in.jsonl", 1);
+    for words in [
+        "work --until-empty --provider local --model m",
+        "submit in.jsonl",
+        "serve --port 0 --provider local --model m",
+        "status",
+        "results x",
+    ] {
+        let refused = plain(&desk, words).expect(1);
+        assert!(refused.error().contains("q.bw"), "{}", refused.stderr);
+        assert!(
+            refused.error().contains("queue reopen"),
+            "{}",
+            refused.stderr
+        );
+    }
+    let again = plain(&desk, "queue export other.bw").expect(1);
+    assert!(again.error().contains("was moved to"), "{}", again.stderr);
+    let file = JobQueue::open(desk.path("q.bw")).err().unwrap();
+    assert!(file.message().contains("queue import"), "{file}");
+    let import = |folder: &str| {
+        let words = format!("queue import q.bw --data-dir {folder}");
+        Running::start(&mut desk.command(words.split_whitespace())).wait()
+    };
+    import("new").expect(0);
+    let moved = JobQueue::open(desk.path("new/llm_jobs.db")).unwrap();
+    assert_eq!(
+        (
+            format!("{:?}", moved.process(process).unwrap()),
+            states(&moved, &ids)
+        ),
+        before
+    );
+    // One file, one queue.
+    let second = import("third").expect(1);
+    assert!(second.error().contains("already"), "{}", second.stderr);
+    let reopened = plain(&desk, "queue reopen").expect(1);
+    assert!(
+        reopened.error().contains("was imported into"),
+        "{}",
+        reopened.stderr
+    );
+    // A second queue does not fit in.
+    let other = desk.path("third/llm_jobs.db");
+    JobQueue::open(&other)
+        .unwrap()
+        .export_to(desk.path("empty.bw"), MoveOptions::new())
+        .unwrap();
+    let full = moved
+        .import_from(desk.path("empty.bw"), MoveOptions::new())
+        .unwrap_err();
+    assert!(full.message().contains("is not empty"), "{full}");
+}
+
+#[test]
+fn an_exported_file_is_worth_nothing_once_its_queue_is_reopened() {
+    let desk = Desk::new();
+    let (process, _) = mixed(&desk);
+    let open = queue(&desk);
+    plain(&desk, "queue export q.bw").expect(0);
+    // A program that had the queue open all the time is kept out, too.
+    let job = || [Job::from(Request::new("late"))];
+    let late = open.enqueue(process, job()).unwrap_err();
+    assert!(late.message().contains("closed for a move"), "{late}");
+    plain(&desk, "queue reopen").expect(0);
+    assert!(
+        open.cancel(process).is_err(),
+        "it has to open the queue again"
+    );
+    queue(&desk).enqueue(process, job()).unwrap();
+    let refused = plain(&desk, "queue import q.bw --data-dir new").expect(2);
+    drop(refused);
+    let words = ["queue", "import", "q.bw", "--data-dir", "new"];
+    let refused = Running::start(&mut desk.command(words)).wait().expect(1);
+    assert!(refused.error().contains("reopened"), "{}", refused.stderr);
+    plain(&desk, "queue reopen").expect(0).says("not closed");
+    plain(&desk, "queue export q2.bw").expect(0);
+    std::fs::remove_file(desk.path("q2.bw")).unwrap();
+    let gone = plain(&desk, "queue reopen").expect(1);
+    assert!(gone.error().contains("--force"), "{}", gone.stderr);
+    plain(&desk, "queue reopen --force").expect(0);
+}
+
+#[test]
+fn a_queue_in_use_is_not_exported() {
+    let (desk, _) = submitted(20);
+    let sim = simulator(SimConfig::default().latency(Duration::from_secs(20)));
+    let worker = Running::start(&mut command(&desk, &sim, "work -q"));
+    assert!(sim.wait_until(|stats| stats.calls > 0, PATIENCE));
+    let refused = plain(&desk, "queue export q.bw").expect(1);
+    assert!(
+        refused.error().contains("in use by a worker (process"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!desk.exists("q.bw"));
+    let waits = Running::start(&mut super::queue::on_queue(
+        &desk,
+        "queue export q.bw --wait",
+    ));
+    // Its jobs are given back by whoever looks next.
+    drop(worker);
+    waits.wait().expect(0);
+    let moved = rows(&desk.path("q.bw"));
+    let jobs = &moved.iter().find(|(name, _)| name == "jobs").unwrap().1;
+    assert_eq!(jobs.len(), 20);
+}
+
+#[test]
+fn files_of_prompts_are_in_the_exported_jobs_or_are_missed_before_anything_is_moved() {
+    let desk = Desk::new();
+    desk.write("a.png", b"\x89PNG\r\n\x1a\nrest");
+    let line =
+        r#"{"id":"i-0","messages":[{"role":"user","content":[{"type":"file","path":"a.png"}]}]}"#;
+    desk.write("in.jsonl", format!("{line}\n"));
+    submit(&desk, "in.jsonl");
+    std::fs::rename(desk.path("a.png"), desk.path("b.png")).unwrap();
+    let refused = plain(&desk, "queue export q.bw").expect(1);
+    assert!(
+        refused.error().contains("the job i-0 names a local file"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!desk.exists("q.bw"));
+    plain(&desk, "status").expect(0);
+    plain(&desk, "queue export kept.bw --keep-paths")
+        .expect(0)
+        .says("1 jobs name local files");
+    plain(&desk, "queue reopen").expect(0);
+    std::fs::rename(desk.path("b.png"), desk.path("a.png")).unwrap();
+    plain(&desk, "queue export q.bw").expect(0);
+    let payloads = format!("{:?}", rows(&desk.path("q.bw")));
+    assert!(payloads.contains("iVBORw0KGgpyZXN0"), "{payloads}");
+}
+
+/// Killed in the middle, an export and an import go on when they are called again. Meanwhile no place is open.
+#[test]
+fn a_killed_move_goes_on_and_loses_nothing() {
+    const JOBS: usize = 20_000;
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", JOBS);
+    let id = submit(&desk, "in.jsonl");
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let grows = |part: &str, bytes: u64| {
+        let files = std::fs::read_dir(desk.path("")).unwrap().flatten();
+        let mut files = files.filter(|file| file.file_name().to_string_lossy().ends_with(part));
+        files.any(|file| length(&file.path()) > bytes)
+    };
+    let export = || Running::start(&mut super::queue::on_queue(&desk, "queue export q.bw"));
+    let killed = export();
+    assert!(eventually(|| grows(".part-wal", 500_000)));
+    drop(killed);
+    assert!(!desk.exists("q.bw"));
+    let closed = plain(&desk, "status").expect(1);
+    assert!(
+        closed.error().contains("has not ended"),
+        "{}",
+        closed.stderr
+    );
+    let other = plain(&desk, "queue export other.bw").expect(1);
+    assert!(other.error().contains("queue export"), "{}", other.stderr);
+    export().wait().expect(0);
+    assert!(
+        !grows(".part", 0) && !grows(".part-wal", 0),
+        "nothing is left of the first"
+    );
+
+    let import = || {
+        let words = ["queue", "import", "q.bw", "--data-dir", "new"];
+        Running::start(&mut desk.command(words))
+    };
+    let killed = import();
+    let wal = desk.path("new/llm_jobs.db-wal");
+    assert!(eventually(|| length(&wal) > 500_000));
+    drop(killed);
+    let new = |words: &str| {
+        let words = words.split_whitespace().chain(["--data-dir", "new"]);
+        Running::start(&mut desk.command(words)).wait()
+    };
+    let closed = new("status").expect(1);
+    assert!(closed.error().contains("queue import"), "{}", closed.stderr);
+    let elsewhere = ["queue", "import", "q.bw", "--data-dir", "third"];
+    let elsewhere = Running::start(&mut desk.command(elsewhere))
+        .wait()
+        .expect(1);
+    assert!(
+        elsewhere.error().contains("has begun"),
+        "{}",
+        elsewhere.stderr
+    );
+    plain(&desk, "queue reopen").expect(1);
+    import().wait().expect(0);
+    new("queue export back.bw").expect(0);
+    assert_eq!(rows(&desk.path("q.bw")), rows(&desk.path("back.bw")));
+    let file = Connection::open(desk.path("back.bw")).unwrap();
+    let pending: i64 = file
+        .query_row("SELECT pending FROM processes", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(pending, JOBS as i64, "{id}");
+}
+
+#[cfg(feature = "mysql")]
+mod on_a_server {
+    use super::super::queue_server::Server;
+    use super::super::serve::post;
+    use super::*;
+
+    /// To a database server and back: what had ended stays ended, what waits is carried out once, and the batch that is
+    /// at the provider all the time is fetched there, not bought again.
+    #[test]
+    fn a_queue_moves_to_a_server_and_back_with_a_batch_under_way() {
+        let Some(server) = Server::new() else { return };
+        let sim = taking(Duration::from_millis(300));
+        let desk = Desk::new();
+        let members =
+            |i| json!({"type": "completion", "payload": {"prompt": format!("member {i}")}});
+        let members: Vec<_> = (0..5).map(members).collect();
+        desk.write(
+            "fan.jsonl",
+            format!("{}\n", json!({"id": "b", "jobs": members})),
+        );
+        let parent = submit(&desk, "--type batch_process fan.jsonl");
+        let words = format!("work --strategy batch --until-submitted --processes {parent} -q");
+        Running::start(&mut command(&desk, &sim, &words))
+            .wait()
+            .expect(0);
+        assert_eq!(sim.batch_stats().created, 1);
+        let (process, ids) = mixed(&desk);
+        let before = states(&queue(&desk), &ids);
+        plain(&desk, "queue export one.bw").expect(0);
+        server
+            .run(&desk, "queue import one.bw --data-dir far")
+            .expect(0);
+        let refused = server
+            .run(&desk, "queue import one.bw --data-dir far")
+            .expect(1);
+        assert!(refused.error().contains("already"), "{}", refused.stderr);
+
+        // The same rows come back that went there.
+        server
+            .run(&desk, "queue export two.bw --data-dir far")
+            .expect(0);
+        let refused = server.run(&desk, "status --data-dir far").expect(1);
+        assert!(refused.error().contains("two.bw"), "{}", refused.stderr);
+        assert_eq!(rows(&desk.path("one.bw")), rows(&desk.path("two.bw")));
+        server.run(&desk, "queue reopen --data-dir far").expect(0);
+
+        // Some of it is carried out there, the rest after the way back.
+        let there = server.queue(&desk.path("far"));
+        assert_eq!(states(&there, &ids), before);
+        let work = format!("work --until-empty --processes {process} -q");
+        let mut command_there = server.on(command(&desk, &sim, &work));
+        command_there.args(["--strategy", "sync"]);
+        Running::start(&mut command_there).wait().expect(3);
+        assert_eq!(sim.stats().calls, 8);
+        let fenced = there.process(process).unwrap().unwrap();
+        assert_eq!((fenced.counts.completed, fenced.counts.failed), (9, 1));
+        server
+            .run(&desk, "queue export back.bw --data-dir far --wait")
+            .expect(0);
+        let late = there
+            .enqueue(process, [Job::from(Request::new("late"))])
+            .unwrap_err();
+        assert!(late.message().contains("closed for a move"), "{late}");
+        let words = ["queue", "import", "back.bw", "--data-dir", "home2"];
+        Running::start(&mut desk.command(words)).wait().expect(0);
+        let here = |words: &str| {
+            let mut command = command(&desk, &sim, words);
+            command.env("BATCHWRIGHT_DATA_DIR", "home2");
+            let args: Vec<_> = words
+                .split_whitespace()
+                .chain(["--data-dir", "home2"])
+                .collect();
+            let mut plain = desk.command(args);
+            for (name, value) in command.get_envs() {
+                if let Some(value) = value {
+                    plain.env(name, value);
+                }
+            }
+            Running::start(&mut plain).wait()
+        };
+        here("work --strategy batch --until-empty -q").expect(0);
+        assert_eq!((sim.stats().calls, sim.batch_stats().created), (8, 1));
+        let results = here(&format!("results {process}")).expect(3).stdout;
+        assert_eq!(results.lines().count(), 10, "{results}");
+        let batch = here(&format!("results {parent}")).expect(0).stdout;
+        assert!(batch.contains("\"completed\":5"), "{batch}");
+    }
+
+    /// A key that made a job at the old place makes none at the new one.
+    #[test]
+    fn idempotency_keys_move_with_the_queue() {
+        let Some(server) = Server::new() else { return };
+        let (desk, sim) = (Desk::new(), super::super::common::good());
+        let serve = |command: &mut std::process::Command| {
+            let running = Running::start(command);
+            running.hears("OpenAI clients http://");
+            let said = running.said();
+            let address = said.split("OpenAI clients http://").nth(1).unwrap();
+            (running, address.split("/v1").next().unwrap().to_owned())
+        };
+        let url = sim.base_url();
+        let words = format!(
+            "serve --base-url {url} --provider local --model sim-1 --port 0 --data-dir data"
+        );
+        let job = |address: &str| {
+            let body = json!({"type": "completion", "payload": {"prompt": "once"}}).to_string();
+            post(address, "/api/v1/jobs", "idempotency-key: k\r\n", &body).unwrap()
+        };
+        let (running, address) = serve(&mut desk.command(words.split_whitespace()));
+        let first = job(&address);
+        assert_eq!(first.0, 201, "{}", first.1);
+        running.signal("TERM");
+        running.wait();
+        let report = plain(&desk, "queue export q.bw --json").expect(0).stdout;
+        assert!(report.contains("\"idempotency_keys\":1"), "{report}");
+        server.run(&desk, "queue import q.bw").expect(0);
+        let (running, address) = serve(&mut server.on(desk.command(words.split_whitespace())));
+        assert_eq!(job(&address).1, first.1);
+        running.signal("TERM");
+        running.wait();
+        server.run(&desk, "queue export back.bw --wait").expect(0);
+        let words = words.replace("--data-dir data", "--data-dir data2");
+        let import = ["queue", "import", "back.bw", "--data-dir", "data2"];
+        Running::start(&mut desk.command(import)).wait().expect(0);
+        let (running, address) = serve(&mut desk.command(words.split_whitespace()));
+        assert_eq!(job(&address).1, first.1);
+        drop(running);
+        assert!(sim.stats().calls <= 1, "it was paid for once");
+    }
+
+    /// An import into a server that is killed goes on, and no place is open meanwhile.
+    #[test]
+    fn a_killed_import_into_a_server_goes_on() {
+        let Some(server) = Server::new() else { return };
+        let desk = Desk::new();
+        desk.prompts("in.jsonl", 20_000);
+        submit(&desk, "in.jsonl");
+        plain(&desk, "queue export q.bw").expect(0);
+        let words = "queue import q.bw --data-dir far";
+        let killed = Running::start(&mut server.on(desk.command(words.split_whitespace())));
+        let begun = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let file = Connection::open_with_flags(desk.path("q.bw"), flags).unwrap();
+            let find = "SELECT value FROM meta WHERE key = 'move'";
+            let mark: rusqlite::Result<String> = file.query_row(find, [], |row| row.get(0));
+            mark.is_ok_and(|mark| mark.contains("\"importing\""))
+        };
+        assert!(eventually(begun), "{}", killed.said());
+        drop(killed);
+        let closed = server.run(&desk, "status --data-dir far").expect(1);
+        assert!(closed.error().contains("queue import"), "{}", closed.stderr);
+        let settings = server.run(&desk, "config list --data-dir far");
+        settings.expect(0);
+        server.run(&desk, words).expect(0);
+        server
+            .run(&desk, "queue export back.bw --data-dir far")
+            .expect(0);
+        assert_eq!(rows(&desk.path("q.bw")), rows(&desk.path("back.bw")));
+    }
+}

@@ -1,0 +1,180 @@
+//! Rows on their way from one store to another.
+
+use std::collections::HashMap;
+
+use rusqlite::types::Value;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::job::COMPLETION_KIND;
+use crate::queue::prompt_job::embedded;
+use crate::queue::store::moving::{MOVED_TABLES, MovableStore, MovedTable, NUMBERED};
+
+use super::{MoveProgress, MoveReport};
+
+/// Rows of one transaction.
+const MOST_ROWS: usize = 2_000;
+
+/// States of jobs in rows: from here on they have ended, and those from the second on may be put back.
+const COMPLETED: i64 = 4;
+const FAILED: i64 = 5;
+
+/// What becomes of local files that prompts name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LocalFiles {
+    /// Their bytes are put into the jobs.
+    Embed,
+    /// The jobs go on naming them.
+    Keep,
+}
+
+/// A copy of all rows.
+pub(super) struct Copy<'a> {
+    pub from: &'a dyn MovableStore,
+    pub to: &'a dyn MovableStore,
+    pub files: LocalFiles,
+    pub tell: Option<Box<dyn FnMut(MoveProgress) + 'a>>,
+    /// The kinds of lanes.
+    kinds: HashMap<i64, String>,
+    by_path: u64,
+}
+
+impl<'a> Copy<'a> {
+    pub fn new(from: &'a dyn MovableStore, to: &'a dyn MovableStore, files: LocalFiles) -> Self {
+        Self {
+            from,
+            to,
+            files,
+            tell: None,
+            kinds: HashMap::new(),
+            by_path: 0,
+        }
+    }
+
+    /// Copies what is not there yet, then the queue's identity. Checks that all of it is there.
+    pub fn run(mut self) -> Result<MoveReport, Error> {
+        let total = self.from.count_rows(MovedTable::named("jobs"))?;
+        let mut jobs = 0;
+        for table in &MOVED_TABLES {
+            let mut after = self.to.last_key(table)?;
+            if after.is_some() && table.name == "payloads" {
+                jobs = self.to.count_rows(table)?;
+            }
+            loop {
+                let mut rows = self.from.rows(table, after.as_deref(), MOST_ROWS)?;
+                let Some(last) = rows.last() else { break };
+                after = Some(last[..table.keys].to_vec());
+                if table.name == "payloads" {
+                    rows.iter_mut().try_for_each(|row| self.settle_files(row))?;
+                    jobs += rows.len() as u64;
+                }
+                self.to.add_rows(table, rows)?;
+                if table.name == "payloads"
+                    && let Some(tell) = &mut self.tell
+                {
+                    tell(MoveProgress { jobs, total });
+                }
+            }
+            let (there, here) = (self.from.count_rows(table)?, self.to.count_rows(table)?);
+            if there != here {
+                let why = format!(
+                    "{here} of {there} rows of the table {} were copied; run the command again",
+                    table.name
+                );
+                return Err(Error::new(ErrorKind::Transient, why).with_storage());
+            }
+        }
+        self.to.set_identity(&self.from.identity()?)?;
+        for table in NUMBERED {
+            self.to
+                .set_last_number(table, self.from.last_number(table)?)?;
+        }
+        self.report()
+    }
+
+    fn report(&self) -> Result<MoveReport, Error> {
+        let count = |name| self.to.count_rows(MovedTable::named(name));
+        let (jobs, results) = (count("jobs")?, count("results")?);
+        Ok(MoveReport {
+            processes: count("processes")?,
+            jobs,
+            waiting: jobs.saturating_sub(results),
+            results,
+            batches: count("batches")?,
+            keys: count("keys")?,
+            by_path: self.by_path,
+            left_files: 0,
+        })
+    }
+
+    /// Puts the files that a prompt names into its job, where that is wanted.
+    fn settle_files(&mut self, payload: &mut [Value]) -> Result<(), Error> {
+        let (Some(Value::Integer(job)), Some(Value::Text(body))) =
+            (payload.first(), payload.get(3))
+        else {
+            return Ok(());
+        };
+        // What was looked at has a hash; nothing else is parsed.
+        if !body.contains("\"sha256\"") {
+            return Ok(());
+        }
+        let job = *job;
+        let (lane, status) = self.lane_and_status(job)?;
+        if status == COMPLETED || self.kind(lane)? != COMPLETION_KIND {
+            return Ok(());
+        }
+        if self.files == LocalFiles::Keep {
+            self.by_path += 1;
+            return Ok(());
+        }
+        match embedded(body) {
+            Ok(Some(body)) => payload[3] = Value::Text(body),
+            Ok(None) => {}
+            // It has ended; only if somebody puts it back does it need the file.
+            Err(_) if status >= FAILED => self.by_path += 1,
+            Err(error) => {
+                let name = match &payload[1] {
+                    Value::Text(name) => name.clone(),
+                    _ => format!("number {}", job & 0xffff_ffff),
+                };
+                let why = format!(
+                    "the job {name} names a local file that cannot be put into it: {}. Restore the file and run the \
+                     command again, or let jobs keep their paths (--keep-paths): then they need the files where they run",
+                    error.message()
+                );
+                return Err(Error::new(ErrorKind::Invalid, why).with_storage());
+            }
+        }
+        Ok(())
+    }
+
+    fn lane_and_status(&self, job: i64) -> Result<(i64, i64), Error> {
+        let before = [Value::Integer(job - 1)];
+        let rows = self
+            .from
+            .rows(MovedTable::named("jobs"), Some(&before), 1)?;
+        match rows.first().map(|row| (&row[0], &row[1], &row[3])) {
+            Some((Value::Integer(id), Value::Integer(lane), Value::Integer(status)))
+                if *id == job =>
+            {
+                Ok((*lane, *status))
+            }
+            // A payload without a job is never read.
+            _ => Ok((0, COMPLETED)),
+        }
+    }
+
+    fn kind(&mut self, lane: i64) -> Result<&str, Error> {
+        if !self.kinds.contains_key(&lane) {
+            let before = [Value::Integer(lane - 1)];
+            let rows = self
+                .from
+                .rows(MovedTable::named("lanes"), Some(&before), 1)?;
+            let kind = match rows.first().map(|row| (&row[0], &row[1])) {
+                Some((Value::Integer(no), Value::Text(kind))) if *no == lane => kind.clone(),
+                _ => String::new(),
+            };
+            self.kinds.insert(lane, kind);
+        }
+        Ok(self.kinds.get(&lane).map_or("", |kind| kind))
+    }
+}

@@ -1,0 +1,161 @@
+//! The queue out of a file.
+
+use std::path::Path;
+
+use crate::base::error::Error;
+use crate::queue::host::JobQueue;
+use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
+use crate::queue::store::sqlite::SqliteStore;
+
+use super::copy::{Copy, LocalFiles};
+use super::export::mark_of;
+use super::{MoveOptions, MoveReport, absolute, changed_meanwhile, invalid};
+
+/// The file of an export, and how far its import is.
+struct Source {
+    store: SqliteStore,
+    mark: MoveMark,
+    export: String,
+    state: FileState,
+}
+
+impl Source {
+    fn open(file: &Path) -> Result<Self, Error> {
+        let shown = file.display();
+        let Some((store, mark)) = mark_of(file)? else {
+            return Err(invalid(format!(
+                "{shown} is not the file of an export. To make one: batchwright queue export FILE"
+            )));
+        };
+        match &mark {
+            MoveMark::File { export, state, .. } => {
+                let (export, state) = (export.clone(), state.clone());
+                Ok(Self {
+                    store,
+                    mark,
+                    export,
+                    state,
+                })
+            }
+            other => Err(other.refusal(&shown.to_string())),
+        }
+    }
+
+    fn set_state(&mut self, state: FileState) -> Result<(), Error> {
+        let mut mark = self.mark.clone();
+        if let MoveMark::File { state: present, .. } = &mut mark {
+            *present = state;
+        }
+        if !self.store.set_mark(Some(&self.mark), Some(&mark))? {
+            return Err(changed_meanwhile("the file"));
+        }
+        self.mark = mark;
+        Ok(())
+    }
+
+    /// Refuses a file whose queue is elsewhere, or may be.
+    fn check(&self, file: &Path, to: &str, again: bool) -> Result<(), Error> {
+        let file = file.display();
+        match &self.state {
+            FileState::Ready => Ok(()),
+            FileState::Importing { to: other } | FileState::Imported { to: other }
+                if other == to || again =>
+            {
+                Ok(())
+            }
+            FileState::Imported { to } => Err(invalid(format!(
+                "{file} was imported into {to} already: the queue is there, and a second one would pay for its jobs again"
+            ))),
+            FileState::Importing { to } => Err(invalid(format!(
+                "an import of {file} into {to} has begun. To finish it, run the command again with that place. If that \
+                 place is never used, import it here with --again"
+            ))),
+            FileState::Void => Err(invalid(format!(
+                "{file} cannot be imported: the queue was reopened where it came from. Export it again"
+            ))),
+        }
+    }
+}
+
+impl JobQueue {
+    /// Brings a queue that was [exported](Self::export_to) into this store, which must hold none. This queue is closed
+    /// until all of it is there, and has to be opened again afterwards. A call that is interrupted goes on when it is made
+    /// again; the queue has to be opened with [`SqliteOptions::allow_closed`](crate::queue::SqliteOptions::allow_closed)
+    /// for that. A file is imported once.
+    ///
+    /// Batches that are at a provider go on here: a worker with the same API key takes them over, and fetches their
+    /// results.
+    ///
+    /// # Errors
+    /// When the store is not empty or is in use, the file is not that of an export or was imported before, or something
+    /// cannot be read or written.
+    pub fn import_from(
+        &self,
+        file: impl AsRef<Path>,
+        options: MoveOptions<'_>,
+    ) -> Result<MoveReport, Error> {
+        let file = absolute(file.as_ref())?;
+        let (store, place) = (self.movable()?, self.location());
+        let mut source = Source::open(&file)?;
+        source.check(&file, &place, options.again)?;
+        if let Some(records) = &options.records {
+            store.attach_records(records)?;
+        }
+        let found = store.mark()?;
+        let begun = match &found {
+            None if self.is_there(store, &source, &place)? => {
+                // Only the mark of the file was not written any more, if that.
+                source.set_state(FileState::Imported { to: place })?;
+                return Err(invalid(format!(
+                    "{} was imported into {} already",
+                    file.display(),
+                    self.location()
+                )));
+            }
+            None => {
+                self.await_users(options.wait)?;
+                MoveMark::Importing {
+                    export: source.export.clone(),
+                    file: file.to_string_lossy().into_owned(),
+                    at: self.clock.wall().0,
+                }
+            }
+            Some(mark @ MoveMark::Importing { export, .. }) if *export == source.export => {
+                mark.clone()
+            }
+            Some(other) => return Err(other.refusal(&place)),
+        };
+        source.store.check_file()?;
+        // This queue first: if it is refused, the file can still go elsewhere.
+        if found.is_none() && !store.set_mark(None, Some(&begun))? {
+            return Err(changed_meanwhile(&place));
+        }
+        source.set_state(FileState::Importing { to: place.clone() })?;
+        let files = match options.keep_paths || !self.store.is_shared() {
+            true => LocalFiles::Keep,
+            false => LocalFiles::Embed,
+        };
+        let mut copy = Copy::new(&source.store, store, files);
+        copy.tell = options.on_progress;
+        let report = copy.run()?;
+        if !store.set_mark(Some(&begun), None)? {
+            return Err(changed_meanwhile(&place));
+        }
+        source.set_state(FileState::Imported { to: place })?;
+        Ok(report)
+    }
+
+    /// Whether the queue of the file is here already.
+    fn is_there(
+        &self,
+        store: &dyn MovableStore,
+        source: &Source,
+        place: &str,
+    ) -> Result<bool, Error> {
+        let was_begun = match &source.state {
+            FileState::Importing { to } | FileState::Imported { to } => to == place,
+            _ => false,
+        };
+        Ok(was_begun && store.identity()? == source.store.identity()?)
+    }
+}

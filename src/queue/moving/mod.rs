@@ -1,0 +1,184 @@
+//! A queue that moves to another store: from SQLite to a database server and back.
+//!
+//! An export closes its queue and copies all rows to a file, which is a closed queue itself. An import copies the rows of
+//! that file into an empty queue, which is closed until all are there. At each moment at most one of the three is open, so
+//! no job can be carried out, and paid for, at two places. Marks in all three say where a move stands; whatever is
+//! interrupted goes on with the same command.
+
+mod copy;
+mod export;
+mod import;
+mod reopen;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::base::error::{Error, ErrorKind};
+
+use super::host::JobQueue;
+use super::store::moving::{LeftRecords, MovableStore};
+
+/// How often somebody who waits for the queue's users looks again.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
+
+/// How far a move is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MoveProgress {
+    /// Jobs that were copied with their payloads.
+    pub jobs: u64,
+    /// Jobs in all.
+    pub total: u64,
+}
+
+/// What a move has copied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MoveReport {
+    /// Processes.
+    pub processes: u64,
+    /// Jobs, whatever their state.
+    pub jobs: u64,
+    /// Jobs that wait to be started.
+    pub waiting: u64,
+    /// Results that were not taken yet, those of failed and cancelled jobs included.
+    pub results: u64,
+    /// Batches that are at a provider, or on their way there.
+    pub batches: u64,
+    /// Idempotency keys of the HTTP server.
+    pub keys: u64,
+    /// Jobs whose prompts name local files that were left out: they need these files where they run.
+    pub by_path: u64,
+    /// Files of the HTTP server's `/v1/files` that stay at the old place.
+    pub left_files: u64,
+}
+
+/// How a queue moves. The default waits for nobody and puts local files of prompts into the jobs.
+#[derive(Default)]
+pub struct MoveOptions<'a> {
+    wait: bool,
+    keep_paths: bool,
+    again: bool,
+    records: Option<PathBuf>,
+    on_progress: Option<Box<dyn FnMut(MoveProgress) + 'a>>,
+}
+
+impl fmt::Debug for MoveOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MoveOptions")
+            .field("wait", &self.wait)
+            .field("keep_paths", &self.keep_paths)
+            .field("again", &self.again)
+            .field("records", &self.records)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> MoveOptions<'a> {
+    /// The default options.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Waits until no worker and no HTTP server uses the queue. Default: a queue in use is refused.
+    pub fn wait(mut self, yes: bool) -> Self {
+        self.wait = yes;
+        self
+    }
+
+    /// Leaves local files out of the jobs: their prompts go on naming paths, which have to exist where the jobs run.
+    /// Default: an export, and an import into a store for many machines, put the bytes of such files into the jobs; a
+    /// file that cannot be read stops them.
+    pub fn keep_paths(mut self, yes: bool) -> Self {
+        self.keep_paths = yes;
+        self
+    }
+
+    /// Imports a file although an import of it into another queue was begun. If that queue is ever used, jobs are paid
+    /// for twice. Default: such a file is refused.
+    pub fn again(mut self, yes: bool) -> Self {
+        self.again = yes;
+        self
+    }
+
+    /// The file `server.db` with the records of the HTTP server of a queue in SQLite: idempotency keys and webhooks move
+    /// with the queue. For an import it has to exist. Default: none; a queue on a server has its records with it.
+    pub fn records(mut self, path: impl Into<PathBuf>) -> Self {
+        self.records = Some(path.into());
+        self
+    }
+
+    /// Called whenever some more jobs were copied.
+    pub fn on_progress(mut self, tell: impl FnMut(MoveProgress) + 'a) -> Self {
+        self.on_progress = Some(Box::new(tell));
+        self
+    }
+}
+
+/// A refusal.
+fn invalid(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, why).with_storage()
+}
+
+fn changed_meanwhile(place: &str) -> Error {
+    let why = format!("another command changed {place} meanwhile; run this one again");
+    Error::new(ErrorKind::Transient, why).with_storage()
+}
+
+/// The absolute path of a file that need not exist.
+fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    let cannot = |error| invalid(format!("{} cannot be used: {error}", path.display()));
+    let name = path
+        .file_name()
+        .ok_or_else(|| invalid(format!("{} does not name a file", path.display())))?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = std::fs::canonicalize(folder).map_err(cannot)?;
+    Ok(folder.join(name))
+}
+
+impl JobQueue {
+    fn movable(&self) -> Result<&dyn MovableStore, Error> {
+        let cannot = || {
+            invalid(format!(
+                "{} cannot be moved: its store has no such function",
+                self.location()
+            ))
+        };
+        self.store.movable().ok_or_else(cannot)
+    }
+
+    /// Waits until nobody uses the queue, or refuses.
+    fn await_users(&self, wait: bool) -> Result<(), Error> {
+        let mut seen = None;
+        loop {
+            let users = self.movable()?.users(self.clock.wall())?;
+            if users.is_empty() {
+                return Ok(());
+            }
+            if !wait {
+                return Err(invalid(format!(
+                    "{} is in use by {}. Stop them and run the command again, or let it wait for them (--wait). A worker \
+                     on a database server that was killed counts as alive for up to 15 s",
+                    self.location(),
+                    users.join(" and by ")
+                )));
+            }
+            self.wait_for_change(&mut seen, BETWEEN_LOOKS);
+        }
+    }
+}
+
+/// Refuses to leave work behind that nobody would go on with.
+fn check_left(left: LeftRecords, place: &str) -> Result<u64, Error> {
+    match left.open_batches {
+        0 => Ok(left.files),
+        open => Err(invalid(format!(
+            "{open} batches of /v1/batches at {place} have not ended, and they do not move. Let `batchwright serve` \
+             finish them, or cancel them, and run the command again"
+        ))),
+    }
+}

@@ -1,0 +1,94 @@
+//! The queue at its old place again.
+
+use std::path::Path;
+
+use crate::base::error::Error;
+use crate::queue::host::JobQueue;
+use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
+
+use super::export::{mark_of, remove_part};
+use super::{changed_meanwhile, invalid};
+
+impl JobQueue {
+    /// Undoes an [export](Self::export_to): the queue can be opened here again, and the file cannot be imported any more.
+    /// The queue has to be opened with [`SqliteOptions::allow_closed`](crate::queue::SqliteOptions::allow_closed) for
+    /// that, and opened again afterwards. False if it is not closed.
+    ///
+    /// With `force` this does not look at the file. If the file is imported anywhere, jobs are paid for twice.
+    ///
+    /// # Errors
+    /// When an import of the file has begun, the file is not where it was, or something cannot be read or written.
+    pub fn reopen(&self, force: bool) -> Result<bool, Error> {
+        let (store, place) = (self.movable()?, self.location());
+        let Some(mark) = store.mark()? else {
+            return Ok(false);
+        };
+        match &mark {
+            MoveMark::Exporting {
+                file,
+                export,
+                attempt,
+                ..
+            } => {
+                if Path::new(file).exists() {
+                    void(file, export, force)?;
+                }
+                if !store.set_mark(Some(&mark), None)? {
+                    return Err(changed_meanwhile(&place));
+                }
+                remove_part(Path::new(file), attempt);
+                return Ok(true);
+            }
+            MoveMark::Exported { file, export, .. } => void(file, export, force)?,
+            MoveMark::Importing { file, .. } => {
+                return Err(invalid(format!(
+                    "{place} is the target of an import of {file} that has not ended, and holds a part of that queue. \
+                     Finish it: batchwright queue import {file}; or delete the database, and the file can be imported \
+                     elsewhere with --again"
+                )));
+            }
+            MoveMark::File { .. } => return Err(mark.refusal(&place)),
+        }
+        match store.set_mark(Some(&mark), None)? {
+            true => Ok(true),
+            false => Err(changed_meanwhile(&place)),
+        }
+    }
+}
+
+/// Has a file never be imported.
+fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
+    let found = match force {
+        // A file that cannot be read must not stop who knows better.
+        true => mark_of(Path::new(file)).unwrap_or(None),
+        false => mark_of(Path::new(file))?,
+    };
+    let ours =
+        found.filter(|(_, mark)| matches!(mark, MoveMark::File { export: id, .. } if id == export));
+    let Some((store, mark)) = ours else {
+        return match force {
+            true => Ok(()),
+            false => Err(invalid(format!(
+                "{file} is not there any more, so nobody can tell whether it was imported. Put it back and run the \
+                 command again. If you know that it is imported nowhere, add --force"
+            ))),
+        };
+    };
+    let mut voided = mark.clone();
+    if let MoveMark::File { state, .. } = &mut voided {
+        match state {
+            FileState::Importing { to } | FileState::Imported { to } if !force => {
+                return Err(invalid(format!(
+                    "{file} was imported into {to}, so the queue is there: a second one would pay for its jobs again. \
+                     To move it back, export it there and import it into another data folder. If that place is never \
+                     used again, add --force"
+                )));
+            }
+            _ => *state = FileState::Void,
+        }
+    }
+    match store.set_mark(Some(&mark), Some(&voided))? {
+        true => Ok(()),
+        false => Err(changed_meanwhile(file)),
+    }
+}

@@ -1,0 +1,419 @@
+//! What a store offers so that its queue can move to another one: its tables as rows, and a mark that closes it.
+
+use std::path::Path;
+
+use rusqlite::types::Value;
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+
+/// Added to the schema's version of a closed queue, so that programs that know no marks refuse it as too new.
+pub const CLOSED: i64 = 1_000_000;
+
+/// Why a queue is closed. It is stored in the queue itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum MoveMark {
+    /// An export has begun, and its file is not complete.
+    Exporting {
+        export: String,
+        /// A part of the name of the unfinished file.
+        attempt: String,
+        file: String,
+        at: i64,
+    },
+    /// The file is complete.
+    Exported {
+        export: String,
+        file: String,
+        at: i64,
+    },
+    /// An import into this queue has begun, and is not complete.
+    Importing {
+        export: String,
+        file: String,
+        at: i64,
+    },
+    /// This is the file of an export.
+    File {
+        export: String,
+        source: String,
+        at: i64,
+        state: FileState,
+    },
+}
+
+/// What became of the file of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum FileState {
+    /// It can be imported.
+    Ready,
+    /// An import has begun.
+    Importing { to: String },
+    /// The queue is at its new place.
+    Imported { to: String },
+    /// The source was reopened.
+    Void,
+}
+
+fn day(at: i64) -> String {
+    let since = std::time::Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    let at = std::time::UNIX_EPOCH + since;
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+impl MoveMark {
+    /// Why the queue at `place` cannot be used.
+    pub fn refusal(&self, place: &str) -> Error {
+        let why = match self {
+            Self::Exporting { file, at, .. } => format!(
+                "{place} is closed: its export to {file} began at {} and has not ended. To finish it: batchwright queue \
+                 export {file}; to undo it: batchwright queue reopen",
+                day(*at)
+            ),
+            Self::Exported { file, at, .. } => format!(
+                "{place} is closed: the queue was moved to {file} at {}. Use the queue into which that file was \
+                 imported; to use this one again instead: batchwright queue reopen",
+                day(*at)
+            ),
+            Self::Importing { file, at, .. } => format!(
+                "{place} is closed: an import of {file} into it began at {} and has not ended. To finish it: \
+                 batchwright queue import {file}",
+                day(*at)
+            ),
+            Self::File { .. } => format!(
+                "{place} is the file of an exported queue. To use it, import it: batchwright queue import {place}"
+            ),
+        };
+        Error::new(ErrorKind::Invalid, why).with_storage()
+    }
+}
+
+/// The refusal of a program that opened the queue before it was closed.
+pub(super) fn moved_meanwhile(place: &str) -> Error {
+    let why = format!(
+        "{place} was closed for a move after this program had opened it; nothing was written. Start the program again, \
+         at the queue's new place"
+    );
+    Error::new(ErrorKind::Invalid, why).with_storage()
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnKind {
+    Int,
+    Real,
+    Text,
+    Bytes,
+}
+
+/// A table that moves.
+#[derive(Debug)]
+pub struct MovedTable {
+    pub name: &'static str,
+    /// It belongs to the HTTP server, not to the queue.
+    pub of_server: bool,
+    /// The key columns come first.
+    pub columns: &'static [(&'static str, ColumnKind)],
+    /// How many of them are the key.
+    pub keys: usize,
+    /// The columns that may be long.
+    pub long: &'static [&'static str],
+}
+
+use ColumnKind::{Bytes, Int, Real, Text};
+
+/// In the order in which they are copied.
+pub static MOVED_TABLES: [MovedTable; 11] = [
+    queue_table(
+        "lanes",
+        &[("no", Int), ("kind", Text), ("name", Text), ("step", Int)],
+        &[],
+    ),
+    queue_table(
+        "processes",
+        &[
+            ("no", Int),
+            ("id", Bytes),
+            ("parent", Int),
+            ("sealed", Int),
+            ("cancelled", Int),
+            ("chore", Int),
+            ("cursor", Int),
+            ("chore_changed", Int),
+            ("total", Int),
+            ("pending", Int),
+            ("in_progress", Int),
+            ("at_provider", Int),
+            ("completed", Int),
+            ("failed", Int),
+            ("cancelled_jobs", Int),
+            ("consumed", Int),
+            ("input_tokens", Int),
+            ("output_tokens", Int),
+            ("cost_usd", Real),
+            ("unpriced", Int),
+            ("created_at", Int),
+            ("changed_at", Int),
+            ("info", Text),
+            ("time_since", Int),
+            ("time_until", Int),
+            ("time_limited_by", Text),
+            ("queued_ms", Int),
+            ("quota_ms", Int),
+            ("cooldown_ms", Int),
+            ("backoff_ms", Int),
+            ("provider_ms", Int),
+            ("disk_ms", Int),
+            ("source_ms", Int),
+        ],
+        &[],
+    ),
+    queue_table(
+        "jobs",
+        &[
+            ("id", Int),
+            ("lane", Int),
+            ("priority", Int),
+            ("status", Int),
+            ("visible_at", Int),
+            ("created_at", Int),
+            ("claim", Int),
+            ("batch", Int),
+            ("crashes", Int),
+            ("attempt", Int),
+            ("calls", Int),
+            ("max_retries", Int),
+            ("lost", Int),
+            ("in_doubt", Int),
+            ("has_history", Int),
+        ],
+        &[],
+    ),
+    queue_table(
+        "payloads",
+        &[
+            ("job", Int),
+            ("item_id", Text),
+            ("request_hash", Text),
+            ("body", Text),
+        ],
+        &["body"],
+    ),
+    queue_table(
+        "results",
+        &[("job", Int), ("error", Text), ("body", Text)],
+        &["error", "body"],
+    ),
+    queue_table("histories", &[("job", Int), ("body", Text)], &["body"]),
+    queue_table(
+        "batches",
+        &[
+            ("no", Int),
+            ("process", Int),
+            ("lane", Int),
+            ("record", Text),
+            ("created_at", Int),
+        ],
+        &["record"],
+    ),
+    server_table(
+        "keys",
+        &[
+            ("key", Bytes),
+            ("request", Bytes),
+            ("process", Bytes),
+            ("chosen", Int),
+            ("many", Int),
+            ("owner", Text),
+            ("answer", Text),
+            ("created_at", Int),
+        ],
+        1,
+        &["answer"],
+    ),
+    server_table(
+        "direct_calls",
+        &[("process", Text), ("owner", Text)],
+        1,
+        &[],
+    ),
+    server_table(
+        "webhooks",
+        &[
+            ("process", Text),
+            ("url", Text),
+            ("secret", Bytes),
+            ("message", Text),
+            ("body", Text),
+            ("state", Text),
+            ("attempts", Int),
+            ("next_at", Int),
+            ("error", Text),
+        ],
+        1,
+        &["body", "error"],
+    ),
+    server_table(
+        "read_failures",
+        &[
+            ("process", Bytes),
+            ("job", Int),
+            ("id", Bytes),
+            ("claim", Int),
+        ],
+        2,
+        &[],
+    ),
+];
+
+/// The tables whose numbers are given once.
+pub const NUMBERED: [&str; 3] = ["lanes", "processes", "batches"];
+
+/// The most bytes of the rows of one piece, unless a single row has more.
+pub(super) const PIECE_BYTES: usize = 4 << 20;
+
+const fn queue_table(
+    name: &'static str,
+    columns: &'static [(&'static str, ColumnKind)],
+    long: &'static [&'static str],
+) -> MovedTable {
+    MovedTable {
+        name,
+        of_server: false,
+        columns,
+        keys: 1,
+        long,
+    }
+}
+
+const fn server_table(
+    name: &'static str,
+    columns: &'static [(&'static str, ColumnKind)],
+    keys: usize,
+    long: &'static [&'static str],
+) -> MovedTable {
+    MovedTable {
+        name,
+        of_server: true,
+        columns,
+        keys,
+        long,
+    }
+}
+
+impl MovedTable {
+    /// A table by its name.
+    pub fn named(name: &str) -> &'static Self {
+        let found = MOVED_TABLES.iter().find(|table| table.name == name);
+        found.unwrap_or(&MOVED_TABLES[0])
+    }
+
+    /// The columns as a list. `named` gives the name of a column in the database.
+    pub(super) fn list(&self, named: impl Fn(&'static str) -> &'static str) -> String {
+        let columns = self
+            .columns
+            .iter()
+            .map(|(name, _)| format!("`{}`", named(name)));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The key's columns in the order of the rows.
+    pub(super) fn order(&self, direction: &str) -> String {
+        let keys = self.columns[..self.keys].iter();
+        let keys = keys.map(|(name, _)| format!("`{name}` {direction}"));
+        keys.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The condition that a row's key is greater (`>`) than another one, or at most that (`<=`); and the values to bind.
+    pub(super) fn compared(&self, how: &str, key: &[Value]) -> (String, Vec<Value>) {
+        let first = self.columns[0].0;
+        match (key, self.keys) {
+            ([one, two, ..], 2) => {
+                let strict = how.trim_end_matches('=');
+                let second = self.columns[1].0;
+                let sql =
+                    format!("(`{first}` {strict} ? OR (`{first}` = ? AND `{second}` {how} ?))");
+                (sql, vec![one.clone(), one.clone(), two.clone()])
+            }
+            ([one, ..], _) => (format!("`{first}` {how} ?"), vec![one.clone()]),
+            ([], _) => ("1 = 1".to_owned(), Vec::new()),
+        }
+    }
+}
+
+/// The bytes of a row, about.
+pub(super) fn row_bytes(row: &[Value]) -> usize {
+    let cells = row.iter().map(|cell| match cell {
+        Value::Text(text) => text.len() + 9,
+        Value::Blob(bytes) => bytes.len() + 9,
+        _ => 9,
+    });
+    cells.sum()
+}
+
+/// What tells a queue apart from all others, and is a part of the ids of its jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueIdentity {
+    pub id: String,
+    pub salt: i64,
+}
+
+/// Records of the HTTP server that do not move.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftRecords {
+    /// Batches of `/v1/batches` that have not ended.
+    pub open_batches: u64,
+    /// Files of `/v1/files`.
+    pub files: u64,
+}
+
+/// A store whose queue can move. Its methods work on a closed queue; all others of the store refuse to write to one.
+pub trait MovableStore: Send + Sync {
+    /// Has the records of the HTTP server in this file move too. A store that holds them itself does nothing.
+    fn attach_records(&self, path: &Path) -> Result<(), Error>;
+
+    /// Why the queue is closed; `None` if it is open.
+    fn mark(&self) -> Result<Option<MoveMark>, Error>;
+
+    /// Replaces the mark if it is still `before`; false if it is not. The first mark closes the queue, none opens it. A
+    /// queue is closed only if no worker is on its list, and for an import only if it holds nothing.
+    fn set_mark(&self, before: Option<&MoveMark>, after: Option<&MoveMark>) -> Result<bool, Error>;
+
+    /// The programs that use the queue now, in words. Takes dead workers off the list before.
+    fn users(&self, now: Timestamp) -> Result<Vec<String>, Error>;
+
+    /// What tells the queue apart.
+    fn identity(&self) -> Result<QueueIdentity, Error>;
+
+    /// Takes the place of the queue that was there.
+    fn set_identity(&self, identity: &QueueIdentity) -> Result<(), Error>;
+
+    /// The last number that was given in a table of [`NUMBERED`].
+    fn last_number(&self, table: &str) -> Result<i64, Error>;
+
+    /// Gives greater numbers only.
+    fn set_last_number(&self, table: &str, last: i64) -> Result<(), Error>;
+
+    /// The next rows behind a key, in the order of their keys: at most so many, of a few megabytes together.
+    fn rows(
+        &self,
+        table: &MovedTable,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, Error>;
+
+    /// Adds rows in one transaction.
+    fn add_rows(&self, table: &MovedTable, rows: Vec<Vec<Value>>) -> Result<(), Error>;
+
+    /// The greatest key of a table.
+    fn last_key(&self, table: &MovedTable) -> Result<Option<Vec<Value>>, Error>;
+
+    /// How many rows a table has.
+    fn count_rows(&self, table: &MovedTable) -> Result<u64, Error>;
+
+    /// What cannot move.
+    fn left_records(&self) -> Result<LeftRecords, Error>;
+}

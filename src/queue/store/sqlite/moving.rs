@@ -1,0 +1,317 @@
+//! A queue that moves out of this file or into it: its rows, and the mark that closes it.
+
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::store::moving::{
+    CLOSED, LeftRecords, MOVED_TABLES, MovableStore, MoveMark, MovedTable, PIECE_BYTES,
+    QueueIdentity, row_bytes,
+};
+
+use super::SqliteStore;
+use super::open::SCHEMA_VERSION;
+use super::workers::Pulse;
+use super::writer::Fault;
+
+/// The file of the HTTP server's records, once it is attached.
+const RECORDS: &str = "records";
+
+/// Why the queue is closed.
+pub(super) fn mark(conn: &Connection) -> Result<Option<MoveMark>, Fault> {
+    let text: Option<String> = conn
+        .prepare_cached("SELECT value FROM meta WHERE key = 'move'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let mark = text.map(|text| serde_json::from_str(&text));
+    mark.transpose()
+        .map_err(|_| Fault::Odd("a mark of a move that cannot be read"))
+}
+
+/// How often the queue was closed.
+pub(super) fn moves(conn: &Connection) -> Result<i64, Fault> {
+    let moves = conn
+        .prepare_cached("SELECT value FROM meta WHERE key = 'moves'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    Ok(moves.unwrap_or(0))
+}
+
+fn has_rows(conn: &Connection, table: &str) -> Result<bool, Fault> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+    Ok(conn.query_row(&sql, [], |row| row.get(0))?)
+}
+
+fn refused(why: String) -> Fault {
+    Error::new(ErrorKind::Invalid, why).with_storage().into()
+}
+
+/// The name of a table, if there is one.
+fn place(conn: &Connection, table: &MovedTable) -> Result<Option<String>, Fault> {
+    let (schema, name) = match table.of_server {
+        true if is_attached(conn)? => (RECORDS, table.name.to_owned()),
+        true => ("main", format!("server_{}", table.name)),
+        false => return Ok(Some(table.name.to_owned())),
+    };
+    let find = format!("SELECT 1 FROM {schema}.sqlite_master WHERE type = 'table' AND name = ?1");
+    let found = conn.query_row(&find, [&name], |_| Ok(())).optional()?;
+    Ok(found.map(|()| format!("{schema}.`{name}`")))
+}
+
+fn is_attached(conn: &Connection) -> Result<bool, Fault> {
+    let find = "SELECT 1 FROM pragma_database_list WHERE name = ?1";
+    Ok(conn
+        .query_row(find, [RECORDS], |_| Ok(()))
+        .optional()?
+        .is_some())
+}
+
+impl SqliteStore {
+    fn moving<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Error> {
+        let writer = self.writer.lock();
+        work(&writer.conn).map_err(|fault| fault.explain(&self.path))
+    }
+
+    /// Makes this the file of an export: with tables for the records of the HTTP server.
+    pub(crate) fn prepare_file(&self, mark: &MoveMark) -> Result<(), Error> {
+        for table in MOVED_TABLES.iter().filter(|table| table.of_server) {
+            let keys: Vec<_> = table.columns[..table.keys]
+                .iter()
+                .map(|(name, _)| format!("`{name}`"))
+                .collect();
+            let sql = format!(
+                "CREATE TABLE IF NOT EXISTS server_{} ({}, PRIMARY KEY ({}))",
+                table.name,
+                table.list(|name| name),
+                keys.join(", ")
+            );
+            self.moving(|conn| Ok(conn.execute_batch(&sql)?))?;
+        }
+        self.set_mark(None, Some(mark)).map(drop)
+    }
+
+    /// Whether all of the file can be read.
+    pub(crate) fn check_file(&self) -> Result<(), Error> {
+        self.moving(|conn| {
+            let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            match found == "ok" {
+                true => Ok(()),
+                false => Err(Fault::Odd("the check of its pages fails")),
+            }
+        })
+    }
+}
+
+impl MovableStore for SqliteStore {
+    fn attach_records(&self, path: &Path) -> Result<(), Error> {
+        self.moving(|conn| {
+            let attach = format!("ATTACH DATABASE ?1 AS {RECORDS}");
+            conn.execute(&attach, [path.to_string_lossy()])?;
+            Ok(())
+        })
+    }
+
+    fn mark(&self) -> Result<Option<MoveMark>, Error> {
+        self.moving(mark)
+    }
+
+    fn set_mark(&self, before: Option<&MoveMark>, after: Option<&MoveMark>) -> Result<bool, Error> {
+        self.transact(self.writer.lock(), true, |conn| {
+            if mark(conn)?.as_ref() != before {
+                return Ok(false);
+            }
+            if before.is_none() && after.is_some() {
+                if has_rows(conn, "workers")? {
+                    return Err(refused(format!("a worker began to use {}; stop it first", self.path.display())));
+                }
+                let set = "INSERT INTO meta VALUES ('moves', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+                conn.execute(set, [moves(conn)? + 1])?;
+                conn.pragma_update(None, "user_version", CLOSED + SCHEMA_VERSION)?;
+            }
+            if matches!(after, Some(MoveMark::Importing { .. })) {
+                for table in MOVED_TABLES.iter().filter(|table| table.name != "lanes") {
+                    if let Some(place) = place(conn, table)?
+                        && has_rows(conn, &place)?
+                    {
+                        return Err(refused(format!(
+                            "{} is not empty: it has {}. A queue is imported only where there is none; name another \
+                             place (--data-dir or --store)",
+                            self.path.display(),
+                            table.name
+                        )));
+                    }
+                }
+                conn.execute("DELETE FROM lanes", [])?;
+            }
+            match after {
+                Some(after) => {
+                    let text = serde_json::to_string(after).unwrap_or_default();
+                    let set = "INSERT INTO meta VALUES ('move', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+                    conn.execute(set, [text])?;
+                }
+                None => {
+                    conn.execute("DELETE FROM meta WHERE key = 'move'", [])?;
+                    conn.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn users(&self, now: Timestamp) -> Result<Vec<String>, Error> {
+        if self.mark()?.is_none() {
+            self.reclaim_jobs(now)?;
+        }
+        let listed = self.listed()?.into_iter();
+        let alive = listed.filter(|worker| !matches!(self.pulse(worker), Pulse::Dead(_)));
+        Ok(alive
+            .map(|worker| format!("a worker (process {} on {})", worker.pid, worker.host))
+            .collect())
+    }
+
+    fn identity(&self) -> Result<QueueIdentity, Error> {
+        self.moving(|conn| {
+            let of = "SELECT (SELECT value FROM meta WHERE key = 'id'), (SELECT value FROM meta WHERE key = 'salt')";
+            let identity = |row: &rusqlite::Row<'_>| Ok(QueueIdentity { id: row.get(0)?, salt: row.get(1)? });
+            Ok(conn.query_row(of, [], identity)?)
+        })
+    }
+
+    fn set_identity(&self, identity: &QueueIdentity) -> Result<(), Error> {
+        self.transact(self.writer.lock(), true, |conn| {
+            conn.execute(
+                "UPDATE meta SET value = ?1 WHERE key = 'id'",
+                [&identity.id],
+            )?;
+            conn.execute(
+                "UPDATE meta SET value = ?1 WHERE key = 'salt'",
+                [identity.salt],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn last_number(&self, table: &str) -> Result<i64, Error> {
+        self.moving(|conn| {
+            let find = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
+            let last = conn.query_row(find, [table], |row| row.get(0)).optional()?;
+            Ok(last.unwrap_or(0))
+        })
+    }
+
+    fn set_last_number(&self, table: &str, last: i64) -> Result<(), Error> {
+        self.transact(self.writer.lock(), true, |conn| {
+            let raise = "UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1";
+            if conn.execute(raise, (table, last))? == 0 {
+                conn.execute(
+                    "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)",
+                    (table, last),
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    fn rows(
+        &self,
+        table: &MovedTable,
+        after: Option<&[Value]>,
+        most: usize,
+    ) -> Result<Vec<Vec<Value>>, Error> {
+        self.moving(|conn| {
+            let Some(place) = place(conn, table)? else {
+                return Ok(Vec::new());
+            };
+            let (condition, by) = table.compared(">", after.unwrap_or_default());
+            let sql = format!(
+                "SELECT {} FROM {place} WHERE {condition} ORDER BY {}",
+                table.list(|name| name),
+                table.order("ASC")
+            );
+            let mut select = conn.prepare_cached(&sql)?;
+            let mut found = select.query(params_from_iter(by))?;
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            while rows.len() < most
+                && bytes < PIECE_BYTES
+                && let Some(row) = found.next()?
+            {
+                let cells = (0..table.columns.len()).map(|at| row.get(at));
+                let cells: Vec<Value> = cells.collect::<Result<_, _>>()?;
+                bytes += row_bytes(&cells);
+                rows.push(cells);
+            }
+            Ok(rows)
+        })
+    }
+
+    fn add_rows(&self, table: &MovedTable, rows: Vec<Vec<Value>>) -> Result<(), Error> {
+        self.transact(self.writer.lock(), false, |conn| {
+            let place = place(conn, table)?.ok_or_else(|| {
+                refused(format!(
+                    "{} has no place for records of the HTTP server",
+                    self.path.display()
+                ))
+            })?;
+            let marks = vec!["?"; table.columns.len()].join(", ");
+            let sql = format!(
+                "INSERT INTO {place} ({}) VALUES ({marks})",
+                table.list(|name| name)
+            );
+            let mut insert = conn.prepare_cached(&sql)?;
+            for row in rows {
+                insert.execute(params_from_iter(row))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn last_key(&self, table: &MovedTable) -> Result<Option<Vec<Value>>, Error> {
+        self.moving(|conn| {
+            let Some(place) = place(conn, table)? else {
+                return Ok(None);
+            };
+            let sql = format!(
+                "SELECT {} FROM {place} ORDER BY {} LIMIT 1",
+                table.list(|name| name),
+                table.order("DESC")
+            );
+            let key = |row: &rusqlite::Row<'_>| (0..table.keys).map(|at| row.get(at)).collect();
+            Ok(conn.query_row(&sql, [], key).optional()?)
+        })
+    }
+
+    fn count_rows(&self, table: &MovedTable) -> Result<u64, Error> {
+        self.moving(|conn| match place(conn, table)? {
+            Some(place) => {
+                let sql = format!("SELECT count(*) FROM {place}");
+                Ok(super::rows::count(
+                    conn.query_row(&sql, [], |row| row.get(0))?,
+                ))
+            }
+            None => Ok(0),
+        })
+    }
+
+    fn left_records(&self) -> Result<LeftRecords, Error> {
+        self.moving(|conn| {
+            if !is_attached(conn)? {
+                return Ok(LeftRecords::default());
+            }
+            let count = |sql: &str| -> Result<u64, Fault> {
+                let found = conn.query_row(sql, [], |row| row.get(0)).optional();
+                // A table that a server makes when it is first needed.
+                Ok(found.ok().flatten().map_or(0, super::rows::count))
+            };
+            Ok(LeftRecords {
+                open_batches: count(
+                    "SELECT count(*) FROM records.batches
+                     WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')",
+                )?,
+                files: count("SELECT count(*) FROM records.files WHERE deleted_at IS NULL")?,
+            })
+        })
+    }
+}
