@@ -13,7 +13,7 @@ use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 
 use super::copy::{Copy, LocalFiles};
-use super::{MoveOptions, MoveReport, absolute, changed_meanwhile, check_left, invalid};
+use super::{MoveOptions, MoveReport, absolute, changed_meanwhile, invalid};
 
 /// The file of an export while it is made.
 fn part_of(file: &Path, attempt: &str) -> PathBuf {
@@ -55,7 +55,7 @@ impl JobQueue {
     ///
     /// A call that is interrupted leaves the queue closed, and goes on when it is made again with the same file; the
     /// queue has to be opened with [`SqliteOptions::allow_closed`] for that. A call that fails reopens the queue. Settings
-    /// do not move, nor do files and batches of the HTTP server's `/v1`. Memory: a few megabytes, or the largest job.
+    /// do not move. Memory: a few megabytes, or the largest job.
     ///
     /// ```
     /// use batchwright::queue::MoveOptions;
@@ -76,8 +76,7 @@ impl JobQueue {
     /// ```
     ///
     /// # Errors
-    /// When somebody uses the queue, the file exists, a local file of a prompt cannot be read, batches of `/v1/batches`
-    /// have not ended, or something cannot be read or written.
+    /// When somebody uses the queue, the file exists, a local file of a prompt cannot be read, or something cannot be read or written.
     pub fn export_to(
         &self,
         file: impl AsRef<Path>,
@@ -92,7 +91,6 @@ impl JobQueue {
         if found.is_none() {
             self.await_users(options.wait)?;
         }
-        let left_files = check_left(store.left_records()?, &self.location())?;
         let begun = self.begin_export(store, found, &file)?;
         let Some((export, attempt, mark)) = begun else {
             return Err(invalid(format!(
@@ -117,10 +115,7 @@ impl JobQueue {
         let file = file.to_string_lossy().into_owned();
         let complete = MoveMark::Exported { export, file, at };
         match store.set_mark(Some(&mark), Some(&complete))? {
-            true => Ok(MoveReport {
-                left_files,
-                ..report
-            }),
+            true => Ok(report),
             false => Err(changed_meanwhile(&self.location())),
         }
     }

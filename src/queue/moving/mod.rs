@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::base::error::{Error, ErrorKind};
 
 use super::host::JobQueue;
-use super::store::moving::{LeftRecords, MovableStore};
+use super::store::moving::MovableStore;
 
 /// How often somebody who waits for the queue's users looks again.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
@@ -50,8 +50,8 @@ pub struct MoveReport {
     pub keys: u64,
     /// Jobs whose prompts name local files that were left out: they need these files where they run.
     pub by_path: u64,
-    /// Files of the HTTP server's `/v1/files` that stay at the old place.
-    pub left_files: u64,
+    /// Files of the HTTP server's `/v1/files`.
+    pub files: u64,
 }
 
 /// How a queue moves. The default waits for nobody and puts local files of prompts into the jobs.
@@ -102,8 +102,8 @@ impl<'a> MoveOptions<'a> {
         self
     }
 
-    /// The file `server.db` with the records of the HTTP server of a queue in SQLite: idempotency keys and webhooks move
-    /// with the queue. For an import it has to exist. Default: none; a queue on a server has its records with it.
+    /// The file `server.db` with the records of the HTTP server of a queue in SQLite. Idempotency keys, webhooks, and the
+    /// files and batches of `/v1` move with the queue; the bytes of files are in the folder `files` next to it. For an import it has to exist. Default: none; a queue on a server has its records with it.
     pub fn records(mut self, path: impl Into<PathBuf>) -> Self {
         self.records = Some(path.into());
         self
@@ -169,16 +169,5 @@ impl JobQueue {
             }
             self.wait_for_change(&mut seen, BETWEEN_LOOKS);
         }
-    }
-}
-
-/// Refuses to leave work behind that nobody would go on with.
-fn check_left(left: LeftRecords, place: &str) -> Result<u64, Error> {
-    match left.open_batches {
-        0 => Ok(left.files),
-        open => Err(invalid(format!(
-            "{open} batches of /v1/batches at {place} have not ended, and they do not move. Let `batchwright serve` \
-             finish them, or cancel them, and run the command again"
-        ))),
     }
 }

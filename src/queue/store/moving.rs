@@ -126,7 +126,7 @@ pub struct MovedTable {
 use ColumnKind::{Bytes, Int, Real, Text};
 
 /// In the order in which they are copied.
-pub static MOVED_TABLES: [MovedTable; 11] = [
+pub static MOVED_TABLES: [MovedTable; 14] = [
     queue_table(
         "lanes",
         &[("no", Int), ("kind", Text), ("name", Text), ("step", Int)],
@@ -267,7 +267,48 @@ pub static MOVED_TABLES: [MovedTable; 11] = [
         2,
         &[],
     ),
+    server_table(
+        "files",
+        &[
+            ("number", Int),
+            ("id", Text),
+            ("purpose", Text),
+            ("filename", Text),
+            ("bytes", Int),
+            ("created_at", Int),
+            ("expires_at", Int),
+            ("deleted_at", Int),
+        ],
+        1,
+        &[],
+    ),
+    server_table(
+        "batches",
+        &[
+            ("number", Int),
+            ("id", Text),
+            ("state", Text),
+            ("record", Text),
+        ],
+        1,
+        &["record"],
+    ),
+    server_table(
+        PIECES,
+        &[
+            ("file", Text),
+            ("seq", Int),
+            ("owner", Text),
+            ("bytes", Int),
+            ("body", Bytes),
+        ],
+        2,
+        &["body"],
+    ),
 ];
+
+/// The bytes of the HTTP server's files. Next to a queue in SQLite they are files.
+pub const PIECES: &str = "pieces";
 
 /// The tables whose numbers are given once.
 pub const NUMBERED: [&str; 3] = ["lanes", "processes", "batches"];
@@ -361,15 +402,6 @@ pub struct QueueIdentity {
     pub salt: i64,
 }
 
-/// Records of the HTTP server that do not move.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LeftRecords {
-    /// Batches of `/v1/batches` that have not ended.
-    pub open_batches: u64,
-    /// Files of `/v1/files`.
-    pub files: u64,
-}
-
 /// A store whose queue can move. Its methods work on a closed queue; all others of the store refuse to write to one.
 pub trait MovableStore: Send + Sync {
     /// Has the records of the HTTP server in this file move too. A store that holds them itself does nothing.
@@ -413,7 +445,4 @@ pub trait MovableStore: Send + Sync {
 
     /// How many rows a table has.
     fn count_rows(&self, table: &MovedTable) -> Result<u64, Error>;
-
-    /// What cannot move.
-    fn left_records(&self) -> Result<LeftRecords, Error>;
 }

@@ -96,7 +96,7 @@ And back:
   batchwright queue export back.bw --store mysql://USER@HOST/DATABASE --wait
   batchwright queue import back.bw --data-dir ./queue
 
-Ids of processes and jobs stay valid. Idempotency keys and webhooks of `batchwright serve` move too. Not moved: settings, \
-and files and batches of /v1.
+Ids of processes and jobs stay valid. What `batchwright serve` stores moves too: idempotency keys, webhooks, files and \
+batches. Settings do not move.
 
 Exit codes: 0 done; 1 it could not be done, with the reason; 2 bad usage";

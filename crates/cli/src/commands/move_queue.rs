@@ -152,12 +152,6 @@ fn contents(report: &MoveReport) -> String {
 /// What else stays where it was.
 fn left(report: &MoveReport) -> String {
     let mut left = String::new();
-    if report.left_files > 0 {
-        left.push_str(&format!(
-            ", nor were {} files of /v1/files",
-            count(report.left_files)
-        ));
-    }
     if report.by_path > 0 {
         left.push_str(&format!(
             "; the prompts of {} jobs name local files, which they need where they run",
@@ -176,6 +170,6 @@ fn facts(report: &MoveReport) -> Value {
         "batches": report.batches,
         "idempotency_keys": report.keys,
         "jobs_by_path": report.by_path,
-        "files_left": report.left_files,
+        "files": report.files,
     })
 }

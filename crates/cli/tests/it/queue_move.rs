@@ -334,7 +334,8 @@ fn a_killed_move_goes_on_and_loses_nothing() {
 #[cfg(feature = "mysql")]
 mod on_a_server {
     use super::super::queue_server::Server;
-    use super::super::serve::post;
+    use super::super::serve::{post, sent};
+    use super::super::servers::{got, upload};
     use super::*;
 
     /// To a database server and back: what had ended stays ended, what waits is carried out once, and the batch that is
@@ -419,46 +420,79 @@ mod on_a_server {
         assert!(batch.contains("\"completed\":5"), "{batch}");
     }
 
-    /// A key that made a job at the old place makes none at the new one.
+    /// The HTTP server on a queue, and where it listens.
+    fn serve(command: &mut std::process::Command) -> (Running, String) {
+        let running = Running::start(command);
+        running.hears("OpenAI clients http://");
+        let said = running.said();
+        let address = said.split("OpenAI clients http://").nth(1).unwrap();
+        (running, address.split("/v1").next().unwrap().to_owned())
+    }
+
+    /// A key that made a job at the old place makes none at the new one; a batch of `/v1` goes on there, and its files are
+    /// there.
     #[test]
-    fn idempotency_keys_move_with_the_queue() {
+    fn what_the_http_server_stores_moves_with_the_queue() {
         let Some(server) = Server::new() else { return };
+        const LINES: usize = 120;
         let (desk, sim) = (Desk::new(), super::super::common::good());
-        let serve = |command: &mut std::process::Command| {
-            let running = Running::start(command);
-            running.hears("OpenAI clients http://");
-            let said = running.said();
-            let address = said.split("OpenAI clients http://").nth(1).unwrap();
-            (running, address.split("/v1").next().unwrap().to_owned())
-        };
         let url = sim.base_url();
         let words = format!(
-            "serve --base-url {url} --provider local --model sim-1 --port 0 --data-dir data"
+            "serve --base-url {url} --provider local --model sim-1 --port 0 -j 4 --data-dir data"
         );
         let job = |address: &str| {
             let body = json!({"type": "completion", "payload": {"prompt": "once"}}).to_string();
             post(address, "/api/v1/jobs", "idempotency-key: k\r\n", &body).unwrap()
         };
-        let (running, address) = serve(&mut desk.command(words.split_whitespace()));
+        let (killed, address) = serve(&mut desk.command(words.split_whitespace()));
         let first = job(&address);
         assert_eq!(first.0, 201, "{}", first.1);
-        running.signal("TERM");
-        running.wait();
+        assert!(sim.wait_until(|stats| stats.calls == 1, PATIENCE));
+        let file = upload(&address, LINES, 60_000);
+        assert!(file["bytes"].as_u64().unwrap() > 2 << 20, "{file}");
+        sim.hold();
+        let asked = json!({
+            "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h",
+        });
+        let batch = got(&address, "POST", "/v1/batches", &asked.to_string());
+        let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
+        let stands = |address: &str, state: &str| {
+            eventually(|| got(address, "GET", &path, "")["status"] == state)
+        };
+        assert!(stands(&address, "in_progress"));
+        drop(killed);
+        sim.release();
+
         let report = plain(&desk, "queue export q.bw --json").expect(0).stdout;
         assert!(report.contains("\"idempotency_keys\":1"), "{report}");
         server.run(&desk, "queue import q.bw").expect(0);
         let (running, address) = serve(&mut server.on(desk.command(words.split_whitespace())));
         assert_eq!(job(&address).1, first.1);
+        assert!(stands(&address, "completed"));
+        let done = got(&address, "GET", &path, "");
+        let output = done["output_file_id"].as_str().unwrap();
+        let content = |address: &str, id: &str| {
+            let answer = sent(address, "GET", &format!("/v1/files/{id}/content"), "");
+            answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        };
+        let results = content(&address, output);
+        assert_eq!(results.lines().count(), LINES);
         running.signal("TERM");
         running.wait();
+        // At most the calls that were under way when it was killed, and the job of the key.
+        let calls = sim.stats().calls;
+        assert!(calls <= LINES as u64 + 5, "{calls}");
+
         server.run(&desk, "queue export back.bw --wait").expect(0);
         let words = words.replace("--data-dir data", "--data-dir data2");
         let import = ["queue", "import", "back.bw", "--data-dir", "data2"];
         Running::start(&mut desk.command(import)).wait().expect(0);
-        let (running, address) = serve(&mut desk.command(words.split_whitespace()));
+        let (_running, address) = serve(&mut desk.command(words.split_whitespace()));
         assert_eq!(job(&address).1, first.1);
-        drop(running);
-        assert!(sim.stats().calls <= 1, "it was paid for once");
+        assert!(content(&address, output) == results);
+        let input = content(&address, file["id"].as_str().unwrap());
+        assert_eq!(input.len() as u64, file["bytes"].as_u64().unwrap());
+        assert_eq!(sim.stats().calls, calls);
     }
 
     /// An import into a server that is killed goes on, and no place is open meanwhile.

@@ -51,7 +51,7 @@ fn jobs_in_the_queue(on: &Server, desk: &Desk) -> u64 {
 }
 
 /// What a server answers, read as JSON.
-fn got(address: &str, method: &str, path: &str, body: &str) -> Value {
+pub fn got(address: &str, method: &str, path: &str, body: &str) -> Value {
     let answer = sent(address, method, path, body);
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     serde_json::from_str(body).unwrap_or_else(|_| panic!("{method} {path}: {answer}"))
@@ -277,7 +277,7 @@ fn settings_of_one_server_are_those_of_the_other() {
 }
 
 /// Uploads a file of that many lines, each with up to so many characters of filler.
-fn upload(address: &str, lines: usize, filler: u64) -> Value {
+pub fn upload(address: &str, lines: usize, filler: u64) -> Value {
     let mut text = String::new();
     let mut random = Random(7);
     for n in 0..lines {

@@ -11,7 +11,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::JobLane;
 use crate::queue::store::moving::{
-    CLOSED, ColumnKind, LeftRecords, MOVED_TABLES, MovableStore, MoveMark, MovedTable, PIECE_BYTES,
+    CLOSED, ColumnKind, MOVED_TABLES, MovableStore, MoveMark, MovedTable, PIECE_BYTES,
     QueueIdentity,
 };
 
@@ -368,21 +368,6 @@ impl MovableStore for MysqlStore {
     fn count_rows(&self, table: &MovedTable) -> Result<u64, Error> {
         let sql = format!("SELECT COUNT(*) FROM {}", place(table));
         self.read(|tx| Ok(super::rows::count(tx.one(&sql, Vec::new())?.unwrap_or(0))))
-    }
-
-    fn left_records(&self) -> Result<LeftRecords, Error> {
-        self.read(|tx| {
-            let mut count = |sql: &str| -> Result<u64, Fault> {
-                Ok(super::rows::count(tx.one(sql, Vec::new())?.unwrap_or(0)))
-            };
-            Ok(LeftRecords {
-                open_batches: count(
-                    "SELECT COUNT(*) FROM #server_batches
-                     WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')",
-                )?,
-                files: count("SELECT COUNT(*) FROM #server_files WHERE deleted_at IS NULL")?,
-            })
-        })
     }
 }
 

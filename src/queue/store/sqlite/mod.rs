@@ -21,6 +21,7 @@ mod results;
 mod rows;
 mod settle;
 mod taking;
+mod uploads;
 mod workers;
 mod writer;
 
@@ -43,6 +44,7 @@ use super::moving::MovableStore;
 use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
 use open::Identity;
 use readers::Readers;
+use uploads::Uploads;
 use workers::RegisteredWorker;
 use writer::Writer;
 
@@ -123,6 +125,8 @@ pub struct SqliteStore {
     workers: Mutex<HashMap<i64, RegisteredWorker>>,
     wakes: Mutex<Vec<Weak<WorkSignal>>>,
     chunk: i64,
+    /// The files of the HTTP server that move with the queue.
+    uploads: Mutex<Option<Arc<Uploads>>>,
     /// When the write-ahead log was last cut back.
     cut_back: AtomicI64,
     /// Chunks that may still be carried out before the operation is abandoned, as if it had died.

@@ -1,6 +1,7 @@
 //! A queue that moves out of this file or into it: its rows, and the mark that closes it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
@@ -8,12 +9,13 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::moving::{
-    CLOSED, LeftRecords, MOVED_TABLES, MovableStore, MoveMark, MovedTable, PIECE_BYTES,
-    QueueIdentity, row_bytes,
+    CLOSED, MOVED_TABLES, MovableStore, MoveMark, MovedTable, PIECE_BYTES, PIECES, QueueIdentity,
+    row_bytes,
 };
 
 use super::SqliteStore;
 use super::open::SCHEMA_VERSION;
+use super::uploads::Uploads;
 use super::workers::Pulse;
 use super::writer::Fault;
 
@@ -69,7 +71,28 @@ fn is_attached(conn: &Connection) -> Result<bool, Fault> {
         .is_some())
 }
 
+/// The folder of the files whose records are attached.
+fn uploads(path: &Path) -> Uploads {
+    Uploads::new(path.with_file_name("files"))
+}
+
 impl SqliteStore {
+    /// The files of the HTTP server, if it is their table that is meant and they are not in it.
+    fn uploads_of(&self, table: &MovedTable) -> Option<Arc<Uploads>> {
+        match table.name {
+            PIECES => self.uploads.lock().clone(),
+            _ => None,
+        }
+    }
+
+    fn not_moved(&self, error: &std::io::Error) -> Error {
+        let why = format!(
+            "the files of the HTTP server next to {}: {error}",
+            self.path.display()
+        );
+        Error::new(ErrorKind::Invalid, why).with_storage()
+    }
+
     fn moving<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Error> {
         let writer = self.writer.lock();
         work(&writer.conn).map_err(|fault| fault.explain(&self.path))
@@ -111,7 +134,9 @@ impl MovableStore for SqliteStore {
             let attach = format!("ATTACH DATABASE ?1 AS {RECORDS}");
             conn.execute(&attach, [path.to_string_lossy()])?;
             Ok(())
-        })
+        })?;
+        *self.uploads.lock() = Some(Arc::new(uploads(path)));
+        Ok(())
     }
 
     fn mark(&self) -> Result<Option<MoveMark>, Error> {
@@ -167,9 +192,9 @@ impl MovableStore for SqliteStore {
         }
         let listed = self.listed()?.into_iter();
         let alive = listed.filter(|worker| !matches!(self.pulse(worker), Pulse::Dead(_)));
-        Ok(alive
-            .map(|worker| format!("a worker (process {} on {})", worker.pid, worker.host))
-            .collect())
+        let alive =
+            alive.map(|worker| format!("a worker (process {} on {})", worker.pid, worker.host));
+        Ok(alive.chain(self.takers()).collect())
     }
 
     fn identity(&self) -> Result<QueueIdentity, Error> {
@@ -221,6 +246,10 @@ impl MovableStore for SqliteStore {
         after: Option<&[Value]>,
         most: usize,
     ) -> Result<Vec<Vec<Value>>, Error> {
+        if let Some(uploads) = self.uploads_of(table) {
+            let rows = uploads.rows(after, most);
+            return rows.map_err(|error| self.not_moved(&error));
+        }
         self.moving(|conn| {
             let Some(place) = place(conn, table)? else {
                 return Ok(Vec::new());
@@ -248,6 +277,9 @@ impl MovableStore for SqliteStore {
     }
 
     fn add_rows(&self, table: &MovedTable, rows: Vec<Vec<Value>>) -> Result<(), Error> {
+        if let Some(uploads) = self.uploads_of(table) {
+            return uploads.add(rows).map_err(|error| self.not_moved(&error));
+        }
         self.transact(self.writer.lock(), false, |conn| {
             let place = place(conn, table)?.ok_or_else(|| {
                 refused(format!(
@@ -292,26 +324,6 @@ impl MovableStore for SqliteStore {
                 ))
             }
             None => Ok(0),
-        })
-    }
-
-    fn left_records(&self) -> Result<LeftRecords, Error> {
-        self.moving(|conn| {
-            if !is_attached(conn)? {
-                return Ok(LeftRecords::default());
-            }
-            let count = |sql: &str| -> Result<u64, Fault> {
-                let found = conn.query_row(sql, [], |row| row.get(0)).optional();
-                // A table that a server makes when it is first needed.
-                Ok(found.ok().flatten().map_or(0, super::rows::count))
-            };
-            Ok(LeftRecords {
-                open_batches: count(
-                    "SELECT count(*) FROM records.batches
-                     WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')",
-                )?,
-                files: count("SELECT count(*) FROM records.files WHERE deleted_at IS NULL")?,
-            })
         })
     }
 }

@@ -169,6 +169,7 @@ fn connect(
         workers: Mutex::default(),
         wakes: Mutex::default(),
         chunk: options.chunk,
+        uploads: Mutex::default(),
         cut_back: AtomicI64::new(0),
         #[cfg(test)]
         chunks_left: AtomicI64::new(i64::MAX),

@@ -30,6 +30,25 @@ impl Drop for HeldLock {
 }
 
 impl SqliteStore {
+    /// Those who take results now, in words.
+    pub(super) fn takers(&self) -> Vec<String> {
+        let files = fs::read_dir(self.beside(".workers")).into_iter().flatten();
+        let paths = files.flatten().map(|file| file.path());
+        let locks = paths.filter(|path| path.extension().is_some_and(|kind| kind == "results"));
+        let held = locks.filter(|path| {
+            let lock = File::options().read(true).write(true).open(path);
+            lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+        });
+        let who = held.map(|path| fs::read_to_string(path).unwrap_or_default());
+        who.map(|who| {
+            format!(
+                "{}, which takes results",
+                who.lines().next().unwrap_or_default()
+            )
+        })
+        .collect()
+    }
+
     pub(super) fn lock_outcomes(
         &self,
         process: ProcessId,
