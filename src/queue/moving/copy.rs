@@ -92,21 +92,9 @@ impl<'a> Copy<'a> {
             self.to
                 .set_last_number(table, self.from.last_number(table)?)?;
         }
-        self.report()
-    }
-
-    fn report(&self) -> Result<MoveReport, Error> {
-        let count = |name| self.to.count_rows(MovedTable::named(name));
-        let (jobs, results) = (count("jobs")?, count("results")?);
         Ok(MoveReport {
-            processes: count("processes")?,
-            jobs,
-            waiting: jobs.saturating_sub(results),
-            results,
-            batches: count("batches")?,
-            keys: count("keys")?,
             by_path: self.by_path,
-            files: count("files")?,
+            ..report_of(self.to)?
         })
     }
 
@@ -181,4 +169,20 @@ impl<'a> Copy<'a> {
         }
         Ok(self.kinds.get(&lane).map_or("", |kind| kind))
     }
+}
+
+/// What a queue holds.
+pub(super) fn report_of(store: &dyn MovableStore) -> Result<MoveReport, Error> {
+    let count = |name| store.count_rows(MovedTable::named(name));
+    let (jobs, results) = (count("jobs")?, count("results")?);
+    Ok(MoveReport {
+        processes: count("processes")?,
+        jobs,
+        waiting: jobs.saturating_sub(results),
+        results,
+        batches: count("batches")?,
+        keys: count("keys")?,
+        by_path: 0,
+        files: count("files")?,
+    })
 }

@@ -12,7 +12,7 @@ use crate::queue::host::JobQueue;
 use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 
-use super::copy::{Copy, LocalFiles};
+use super::copy::{Copy, LocalFiles, report_of};
 use super::{MoveOptions, MoveReport, absolute, changed_meanwhile, invalid};
 
 /// The file of an export while it is made.
@@ -23,7 +23,7 @@ fn part_of(file: &Path, attempt: &str) -> PathBuf {
 }
 
 /// Removes an unfinished file with what SQLite puts beside it.
-pub(super) fn remove_part(file: &Path, attempt: &str) {
+fn remove_part(file: &Path, attempt: &str) {
     let part = part_of(file, attempt);
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let mut name = part.clone().into_os_string();
@@ -91,84 +91,83 @@ impl JobQueue {
         if found.is_none() {
             self.await_users(options.wait)?;
         }
-        let begun = self.begin_export(store, found, &file)?;
-        let Some((export, attempt, mark)) = begun else {
-            return Err(invalid(format!(
-                "{} is complete already: the queue was moved to it. Import it: batchwright queue import {}",
-                file.display(),
-                file.display()
-            )));
-        };
-        let at = self.clock.wall().0;
-        let done = self.write_file(store, (&file, &export, &attempt), options);
-        let report = match done {
-            Ok(report) => report,
+        if let Some(report) = self.finish_export(store, found.as_ref(), &file)? {
+            return Ok(report);
+        }
+        let mark = self.begin_export(store, found, &file)?;
+        match self.write_file(store, (&file, &mark), options) {
+            Ok(report) => self.complete(store, &mark, &file).map(|()| report),
             Err(error) => {
-                remove_part(&file, &attempt);
                 // Nothing of it can be imported, so the queue may be used as before.
-                return match !file.exists() && store.set_mark(Some(&mark), None)? {
+                discard(&file, &mark);
+                match store.set_mark(Some(&mark), None)? {
                     true => Err(error),
                     false => Err(changed_meanwhile(&self.location())),
-                };
+                }
             }
-        };
-        let file = file.to_string_lossy().into_owned();
-        let complete = MoveMark::Exported { export, file, at };
-        match store.set_mark(Some(&mark), Some(&complete))? {
-            true => Ok(report),
-            false => Err(changed_meanwhile(&self.location())),
         }
     }
 
-    /// Closes the queue, or takes over an export that was interrupted. Returns the ids of the export and of this attempt;
-    /// nothing if the file is complete.
+    /// Goes on with an export whose file has its name. `None` if there is no such file.
+    fn finish_export(
+        &self,
+        store: &dyn MovableStore,
+        found: Option<&MoveMark>,
+        file: &Path,
+    ) -> Result<Option<MoveReport>, Error> {
+        let shown = file.to_string_lossy();
+        let ours = match found {
+            Some(
+                MoveMark::Exporting { export, file, .. } | MoveMark::Exported { export, file, .. },
+            ) if *file == shown => Some(export),
+            Some(other) => return Err(other.refusal(&self.location())),
+            None => None,
+        };
+        let there = match file.exists() {
+            true => mark_of(file)?,
+            false => None,
+        };
+        match (found, there) {
+            (Some(mark), Some((to, MoveMark::Exporting { export, .. })))
+                if ours == Some(&export) =>
+            {
+                let report = report_of(&to)?;
+                drop(to);
+                self.complete(store, mark, file)?;
+                Ok(Some(report))
+            }
+            (Some(mark @ MoveMark::Exported { .. }), _) => Err(mark.refusal(&self.location())),
+            _ if file.exists() => Err(invalid(format!(
+                "{shown} exists already; name another file"
+            ))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Closes the queue, or takes over an export that was interrupted. Returns the mark of this attempt.
     fn begin_export(
         &self,
         store: &dyn MovableStore,
         found: Option<MoveMark>,
         file: &Path,
-    ) -> Result<Option<(String, String, MoveMark)>, Error> {
-        let (attempt, at) = (Uuid::now_v7().to_string(), self.clock.wall().0);
-        let shown = file.to_string_lossy().into_owned();
+    ) -> Result<MoveMark, Error> {
         let export = match &found {
-            None => Uuid::now_v7().to_string(),
-            Some(MoveMark::Exporting { export, file, .. }) if *file == shown => export.clone(),
-            Some(other) => return Err(other.refusal(&self.location())),
-        };
-        if let Some((_, there)) = mark_of(file)? {
-            let is_ours = matches!(&there, MoveMark::File { export: id, .. } if *id == export);
-            if !is_ours {
-                return Err(invalid(format!(
-                    "{shown} exists already; name another file"
-                )));
+            Some(MoveMark::Exporting {
+                export, attempt, ..
+            }) => {
+                remove_part(file, attempt);
+                export.clone()
             }
-            // Only the mark of the source was not written any more.
-            let complete = MoveMark::Exported {
-                export,
-                file: shown,
-                at,
-            };
-            return match store.set_mark(found.as_ref(), Some(&complete))? {
-                true => Ok(None),
-                false => Err(changed_meanwhile(&self.location())),
-            };
-        }
-        if file.exists() {
-            return Err(invalid(format!(
-                "{shown} exists already; name another file"
-            )));
-        }
-        if let Some(MoveMark::Exporting { attempt, .. }) = &found {
-            remove_part(file, attempt);
-        }
+            _ => Uuid::now_v7().to_string(),
+        };
         let mark = MoveMark::Exporting {
-            export: export.clone(),
-            attempt: attempt.clone(),
-            file: shown,
-            at,
+            export,
+            attempt: Uuid::now_v7().to_string(),
+            file: file.to_string_lossy().into_owned(),
+            at: self.clock.wall().0,
         };
         match store.set_mark(found.as_ref(), Some(&mark))? {
-            true => Ok(Some((export, attempt, mark))),
+            true => Ok(mark),
             false => Err(changed_meanwhile(&self.location())),
         }
     }
@@ -176,25 +175,12 @@ impl JobQueue {
     fn write_file(
         &self,
         store: &dyn MovableStore,
-        (file, export, attempt): (&Path, &str, &str),
+        (file, mark): (&Path, &MoveMark),
         options: MoveOptions<'_>,
     ) -> Result<MoveReport, Error> {
-        let part = part_of(file, attempt);
-        let at = self.clock.wall().0;
-        let unfinished = MoveMark::Exporting {
-            export: export.to_owned(),
-            attempt: attempt.to_owned(),
-            file: file.to_string_lossy().into_owned(),
-            at,
-        };
-        let finished = MoveMark::File {
-            export: export.to_owned(),
-            source: self.location(),
-            at,
-            state: FileState::Ready,
-        };
+        let part = part_of(file, attempt_of(mark));
         let to = SqliteStore::open(&part, SqliteOptions::default())?;
-        to.prepare_file(&unfinished)?;
+        to.prepare_file(mark)?;
         // Jobs of a store for many machines have their files with them.
         let files = match options.keep_paths || self.store.is_shared() {
             true => LocalFiles::Keep,
@@ -206,13 +192,67 @@ impl JobQueue {
         if self.store.is_shared() {
             report.by_path = 0;
         }
-        to.set_mark(Some(&unfinished), Some(&finished))?;
         // The last connection puts the log into the file.
         drop(to);
         publish(&part, file).map_err(|error| {
             invalid(format!("{} could not be written: {error}", file.display()))
         })?;
         Ok(report)
+    }
+
+    /// Has a file that has its name be imported: first the queue here is marked as moved, then the file.
+    fn complete(
+        &self,
+        store: &dyn MovableStore,
+        mark: &MoveMark,
+        file: &Path,
+    ) -> Result<(), Error> {
+        let (MoveMark::Exporting { export, .. } | MoveMark::Exported { export, .. }) = mark else {
+            return Err(mark.refusal(&self.location()));
+        };
+        let (export, at) = (export.clone(), self.clock.wall().0);
+        if matches!(mark, MoveMark::Exporting { .. }) {
+            let moved = MoveMark::Exported {
+                export: export.clone(),
+                file: file.to_string_lossy().into_owned(),
+                at,
+            };
+            if !store.set_mark(Some(mark), Some(&moved))? {
+                discard(file, mark);
+                return Err(changed_meanwhile(&self.location()));
+            }
+        }
+        let ready = MoveMark::File {
+            export,
+            source: self.location(),
+            at,
+            state: FileState::Ready,
+        };
+        let shown = file.display().to_string();
+        let (to, unfinished) = mark_of(file)?.ok_or_else(|| changed_meanwhile(&shown))?;
+        let is_unfinished = matches!(unfinished, MoveMark::Exporting { .. });
+        match is_unfinished && to.set_mark(Some(&unfinished), Some(&ready))? {
+            true => Ok(()),
+            false => Err(changed_meanwhile(&shown)),
+        }
+    }
+}
+
+fn attempt_of(mark: &MoveMark) -> &str {
+    match mark {
+        MoveMark::Exporting { attempt, .. } => attempt,
+        _ => "",
+    }
+}
+
+/// Removes what an attempt has written, as long as it cannot be imported.
+pub(super) fn discard(file: &Path, mark: &MoveMark) {
+    remove_part(file, attempt_of(mark));
+    if let Ok(Some((store, there))) = mark_of(file)
+        && there == *mark
+    {
+        drop(store);
+        let _ = fs::remove_file(file);
     }
 }
 

@@ -53,6 +53,18 @@ impl Source {
         Ok(())
     }
 
+    /// Refuses a file whose queue was at the same place, and is not there any more.
+    fn check_lost(&self, file: &Path, again: bool) -> Result<(), Error> {
+        match &self.state {
+            FileState::Imported { to } if !again => Err(invalid(format!(
+                "{} was imported into {to} before, and that queue is not there any more. --again imports it once more: \
+                 jobs that were carried out there are paid for again",
+                file.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a file whose queue is elsewhere, or may be.
     fn check(&self, file: &Path, to: &str, again: bool) -> Result<(), Error> {
         let file = file.display();
@@ -113,6 +125,7 @@ impl JobQueue {
                 )));
             }
             None => {
+                source.check_lost(&file, options.again)?;
                 self.await_users(options.wait)?;
                 MoveMark::Importing {
                     export: source.export.clone(),
@@ -123,6 +136,12 @@ impl JobQueue {
             Some(mark @ MoveMark::Importing { export, .. }) if *export == source.export => {
                 mark.clone()
             }
+            Some(MoveMark::Exported { file: old, .. }) => {
+                return Err(invalid(format!(
+                    "{place} holds the closed queue that was moved to {old}. Import into another place (--data-dir, or \
+                     ?tables=NAME in the address), or delete the old database first"
+                )));
+            }
             Some(other) => return Err(other.refusal(&place)),
         };
         source.store.check_file()?;
@@ -130,7 +149,12 @@ impl JobQueue {
         if found.is_none() && !store.set_mark(None, Some(&begun))? {
             return Err(changed_meanwhile(&place));
         }
-        source.set_state(FileState::Importing { to: place.clone() })?;
+        if let Err(error) = source.set_state(FileState::Importing { to: place.clone() }) {
+            if found.is_none() {
+                store.set_mark(Some(&begun), None)?;
+            }
+            return Err(error);
+        }
         let files = match options.keep_paths || !self.store.is_shared() {
             true => LocalFiles::Keep,
             false => LocalFiles::Embed,

@@ -6,7 +6,7 @@ use crate::base::error::Error;
 use crate::queue::host::JobQueue;
 use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
 
-use super::export::{mark_of, remove_part};
+use super::export::{discard, mark_of};
 use super::{changed_meanwhile, invalid};
 
 impl JobQueue {
@@ -24,19 +24,12 @@ impl JobQueue {
             return Ok(false);
         };
         match &mark {
-            MoveMark::Exporting {
-                file,
-                export,
-                attempt,
-                ..
-            } => {
-                if Path::new(file).exists() {
-                    void(file, export, force)?;
-                }
+            MoveMark::Exporting { file, .. } => {
                 if !store.set_mark(Some(&mark), None)? {
                     return Err(changed_meanwhile(&place));
                 }
-                remove_part(Path::new(file), attempt);
+                // An export that still runs finds the mark gone, and gives up.
+                discard(Path::new(file), &mark);
                 return Ok(true);
             }
             MoveMark::Exported { file, export, .. } => void(file, export, force)?,
@@ -63,8 +56,13 @@ fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
         true => mark_of(Path::new(file)).unwrap_or(None),
         false => mark_of(Path::new(file))?,
     };
-    let ours =
-        found.filter(|(_, mark)| matches!(mark, MoveMark::File { export: id, .. } if id == export));
+    let ours = found.filter(|(_, mark)| {
+        let (MoveMark::File { export: id, .. } | MoveMark::Exporting { export: id, .. }) = mark
+        else {
+            return false;
+        };
+        id == export
+    });
     let Some((store, mark)) = ours else {
         return match force {
             true => Ok(()),
@@ -74,19 +72,21 @@ fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
             ))),
         };
     };
-    let mut voided = mark.clone();
-    if let MoveMark::File { state, .. } = &mut voided {
-        match state {
-            FileState::Importing { to } | FileState::Imported { to } if !force => {
-                return Err(invalid(format!(
-                    "{file} was imported into {to}, so the queue is there: a second one would pay for its jobs again. \
-                     To move it back, export it there and import it into another data folder. If that place is never \
-                     used again, add --force"
-                )));
-            }
-            _ => *state = FileState::Void,
-        }
+    if let MoveMark::File { state, .. } = &mark
+        && let FileState::Importing { to } | FileState::Imported { to } = state
+        && !force
+    {
+        return Err(invalid(format!(
+            "{file} was imported into {to}, so the queue is there: a second one would pay for its jobs again. To move it \
+             back, export it there and import it into another data folder. If that place is never used again, add --force"
+        )));
     }
+    let voided = MoveMark::File {
+        export: export.to_owned(),
+        source: String::new(),
+        at: 0,
+        state: FileState::Void,
+    };
     match store.set_mark(Some(&mark), Some(&voided))? {
         true => Ok(()),
         false => Err(changed_meanwhile(file)),

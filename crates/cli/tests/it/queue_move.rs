@@ -174,6 +174,8 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
         "{}",
         reopened.stderr
     );
+    let old = plain(&desk, "queue import q.bw").expect(1);
+    assert!(old.error().contains("already"), "{}", old.stderr);
     // A second queue does not fit in.
     let other = desk.path("third/llm_jobs.db");
     JobQueue::open(&other)
@@ -184,6 +186,49 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
         .import_from(desk.path("empty.bw"), MoveOptions::new())
         .unwrap_err();
     assert!(full.message().contains("is not empty"), "{full}");
+    drop(moved);
+    std::fs::remove_dir_all(desk.path("new")).unwrap();
+    let lost = import("new").expect(1);
+    assert!(lost.error().contains("--again"), "{}", lost.stderr);
+}
+
+/// Whatever an export was killed between: the mark of the file, or that of the queue, was not written any more.
+#[test]
+fn an_export_that_was_killed_at_its_end_is_finished_by_the_same_command() {
+    let desk = Desk::new();
+    let (process, _) = mixed(&desk);
+    plain(&desk, "queue export q.bw").expect(0);
+    let set = |path: &Path, mark: &serde_json::Value| {
+        let conn = Connection::open(path).unwrap();
+        let set = "UPDATE meta SET value = ?1 WHERE key = 'move'";
+        assert_eq!(conn.execute(set, [mark.to_string()]).unwrap(), 1);
+    };
+    let conn = Connection::open(database(&desk)).unwrap();
+    let find = "SELECT value FROM meta WHERE key = 'move'";
+    let mark: String = conn.query_row(find, [], |row| row.get(0)).unwrap();
+    drop(conn);
+    let mut mark: serde_json::Value = serde_json::from_str(&mark).unwrap();
+    mark["stage"] = "exporting".into();
+    mark["attempt"] = "a".into();
+    for of_queue in [false, true] {
+        set(&desk.path("q.bw"), &mark);
+        if of_queue {
+            set(&database(&desk), &mark);
+        }
+        let early = ["queue", "import", "q.bw", "--data-dir", "new"];
+        let early = Running::start(&mut desk.command(early)).wait().expect(1);
+        assert!(early.error().contains("has not ended"), "{}", early.stderr);
+        plain(&desk, "queue export q.bw").expect(0);
+    }
+    // Reopened in that moment, the file is gone.
+    set(&desk.path("q.bw"), &mark);
+    set(&database(&desk), &mark);
+    plain(&desk, "queue reopen").expect(0);
+    assert!(!desk.exists("q.bw"));
+    assert_eq!(
+        queue(&desk).process(process).unwrap().unwrap().counts.total,
+        10
+    );
 }
 
 #[test]
