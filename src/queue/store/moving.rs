@@ -64,7 +64,15 @@ fn day(at: i64) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
+/// What a store says of a mark that it cannot read.
+pub(super) const ODD_MARK: &str = "a mark of a move that cannot be read";
+
 impl MoveMark {
+    /// A mark in JSON.
+    pub(super) fn read(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+
     /// Why the queue at `place` cannot be used.
     pub fn refusal(&self, place: &str) -> Error {
         let why = match self {

@@ -11,12 +11,11 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::JobLane;
 use crate::queue::store::moving::{
-    CLOSED, ColumnKind, MOVED_TABLES, MovableStore, MoveMark, MovedTable, PIECE_BYTES,
+    CLOSED, ColumnKind, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES,
     QueueIdentity,
 };
 
 use super::MysqlStore;
-use super::open::SCHEMA_VERSION;
 use super::rows::hash;
 use super::writer::{CLOCK, Cells, Fault, Tx, VERSION_SLOTS, by};
 
@@ -32,11 +31,11 @@ pub(super) fn mark(tx: &mut Tx<'_>) -> Result<Option<MoveMark>, Fault> {
     if pieces.is_empty() {
         return Ok(None);
     }
-    let odd = || Fault::Odd("a mark of a move that cannot be read");
+    let odd = || Fault::Odd(ODD_MARK);
     let digits = pieces.concat();
     let bytes = (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16));
     let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().map_err(|_| odd())?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|_| odd())
+    MoveMark::read(&bytes).map(Some).ok_or_else(odd)
 }
 
 fn write_mark(tx: &mut Tx<'_>, mark: Option<&MoveMark>) -> Result<(), Fault> {
@@ -198,13 +197,15 @@ impl MovableStore for MysqlStore {
                     "UPDATE #versions SET slot = slot + {VERSION_SLOTS}, version = version + 1 ORDER BY slot DESC"
                 );
                 tx.run(&renumber, Vec::new())?;
-                tx.run("UPDATE #schema SET value = ? WHERE name = 'version'", by![CLOSED + SCHEMA_VERSION])?;
+                tx.run("UPDATE #schema SET value = value + ? WHERE name = 'version'",
+ by![CLOSED])?;
             }
             if matches!(after, Some(MoveMark::Importing { .. })) {
                 self.refuse_what_is_there(tx)?;
             }
             if after.is_none() {
-                tx.run("UPDATE #schema SET value = ? WHERE name = 'version'", by![SCHEMA_VERSION])?;
+                tx.run("UPDATE #schema SET value = value - ? WHERE name = 'version'",
+ by![CLOSED])?;
             }
             write_mark(tx, after)?;
             Ok(true)

@@ -6,6 +6,7 @@
 mod batches;
 mod chores;
 mod claim;
+mod closed;
 mod counters;
 mod due;
 mod insert;

@@ -9,12 +9,12 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::moving::{
-    CLOSED, MOVED_TABLES, MovableStore, MoveMark, MovedTable, PIECE_BYTES, PIECES, QueueIdentity,
-    row_bytes,
+    CLOSED, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES, PIECES,
+    QueueIdentity, row_bytes,
 };
 
 use super::SqliteStore;
-use super::open::SCHEMA_VERSION;
+use super::closed;
 use super::uploads::Uploads;
 use super::workers::Pulse;
 use super::writer::Fault;
@@ -23,23 +23,17 @@ use super::writer::Fault;
 const RECORDS: &str = "records";
 
 /// Why the queue is closed.
-pub(super) fn mark(conn: &Connection) -> Result<Option<MoveMark>, Fault> {
-    let text: Option<String> = conn
-        .prepare_cached("SELECT value FROM meta WHERE key = 'move'")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    let mark = text.map(|text| serde_json::from_str(&text));
-    mark.transpose()
-        .map_err(|_| Fault::Odd("a mark of a move that cannot be read"))
+fn mark(conn: &Connection) -> Result<Option<MoveMark>, Fault> {
+    let text = closed::mark(conn)?;
+    let mark = text.map(|text| MoveMark::read(text.as_bytes()).ok_or(ODD_MARK));
+    mark.transpose().map_err(Fault::Odd)
 }
 
-/// How often the queue was closed.
-pub(super) fn moves(conn: &Connection) -> Result<i64, Fault> {
-    let moves = conn
-        .prepare_cached("SELECT value FROM meta WHERE key = 'moves'")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    Ok(moves.unwrap_or(0))
+/// Says whether the queue is closed to programs that know no marks, too.
+fn shift_version(conn: &Connection, by: i64) -> Result<(), Fault> {
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    conn.pragma_update(None, "user_version", version + by)?;
+    Ok(())
 }
 
 fn has_rows(conn: &Connection, table: &str) -> Result<bool, Fault> {
@@ -153,8 +147,8 @@ impl MovableStore for SqliteStore {
                     return Err(refused(format!("a worker began to use {}; stop it first", self.path.display())));
                 }
                 let set = "INSERT INTO meta VALUES ('moves', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-                conn.execute(set, [moves(conn)? + 1])?;
-                conn.pragma_update(None, "user_version", CLOSED + SCHEMA_VERSION)?;
+                conn.execute(set, [closed::moves(conn)? + 1])?;
+                shift_version(conn, CLOSED)?;
             }
             if matches!(after, Some(MoveMark::Importing { .. })) {
                 for table in MOVED_TABLES.iter().filter(|table| table.name != "lanes") {
@@ -179,7 +173,7 @@ impl MovableStore for SqliteStore {
                 }
                 None => {
                     conn.execute("DELETE FROM meta WHERE key = 'move'", [])?;
-                    conn.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+                    shift_version(conn, -CLOSED)?;
                 }
             }
             Ok(true)

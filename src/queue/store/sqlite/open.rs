@@ -13,11 +13,11 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
-use crate::queue::store::moving::CLOSED;
+use crate::queue::store::moving::{CLOSED, MoveMark, ODD_MARK};
 
+use super::closed;
 use super::lineage;
 use super::mounts::network_of;
-use super::moving;
 use super::readers::Readers;
 use super::writer::{Fault, Writer, be_patient};
 use super::{GroupCommit, SqliteOptions, SqliteStore};
@@ -110,10 +110,16 @@ fn connect(
     let mut conn = Connection::open_with_flags(name, write).map_err(|error| fail(error.into()))?;
     set_up(&mut conn, &path, in_memory).map_err(fail)?;
     // In this order: who is closed in between has the old number.
-    let moves = moving::moves(&conn).map_err(fail)?;
-    let moves = match moving::mark(&conn).map_err(fail)? {
-        Some(mark) if !options.allows_closed => return Err(mark.refusal(&path.to_string_lossy())),
-        Some(_) => None,
+    let moves = closed::moves(&conn).map_err(|error| fail(error.into()))?;
+    let moves = match closed::mark(&conn).map_err(|error| fail(error.into()))? {
+        Some(text) => {
+            let mark = MoveMark::read(text.as_bytes()).ok_or(Fault::Odd(ODD_MARK));
+            let mark = mark.map_err(fail)?;
+            if !options.allows_closed {
+                return Err(mark.refusal(&path.to_string_lossy()));
+            }
+            None
+        }
         None => Some(moves),
     };
     let salt = conn

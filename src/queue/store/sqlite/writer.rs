@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode};
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::moving::moved_meanwhile;
 
-use super::{Durability, SqliteStore, moving};
+use super::{Durability, SqliteStore, closed};
 
 /// What a transaction needs of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +209,7 @@ impl SqliteStore {
         let full = sync == Sync::AsSet && self.durability == Durability::Full;
         self.transact(writer, full, |conn| {
             // The queue may have been closed, and even be another one, since this store opened it.
-            if self.moves.is_none() || self.moves != Some(moving::moves(conn)?) {
+            if self.moves.is_none() || self.moves != Some(closed::moves(conn)?) {
                 return Err(moved_meanwhile(&self.path.to_string_lossy()).into());
             }
             work(conn)
