@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
+
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::engine::dispatch::ErrorPolicy;
@@ -21,6 +23,7 @@ use super::kinds::Kinds;
 use super::live::WorkerSetup;
 use super::model_call::ModelCall;
 use super::settings::WorkerSettings;
+use super::store::WorkerStatus;
 
 /// A worker never runs more jobs at once.
 pub(crate) const MOST_SLOTS: usize = 10_000;
@@ -50,6 +53,8 @@ pub(crate) struct Controls {
     /// The poller's letter box.
     pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
+    /// What the worker reports about itself.
+    pub status: Mutex<WorkerStatus>,
     /// Somebody has written to the store since the notifier was last told of every process.
     pub written: AtomicBool,
 }

@@ -14,7 +14,7 @@ use super::info::ProcessInfo;
 use super::job::{Job, JobState, ProcessState, QueueTotals};
 use super::prompt_job::embed_files;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary};
+use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary, WorkerInfo};
 
 /// A durable queue of jobs. Clones share it.
 ///
@@ -420,6 +420,15 @@ impl JobQueue {
             ..BatchInfo::new(batch, now)
         });
         Ok(infos.collect())
+    }
+
+    /// The workers of the queue on all machines, oldest first, with what they hold. Those that have crashed are among them
+    /// until another worker takes over their jobs.
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        self.store.workers()
     }
 
     /// What the stored jobs of a process have in common by their kind and, for prompts, the model that

@@ -13,7 +13,7 @@ use crate::base::warn_once::WarnOnce;
 use super::controls::Controls;
 use super::due_times::DueTimes;
 use super::scale::Meter;
-use super::store::JobStore;
+use super::store::{JobStore, WorkerId, WorkerStatus};
 
 /// How often it looks whether anybody has written.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -21,12 +21,15 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const CHECKS_PER_QUIET_LOOK: u32 = 40;
 /// Jobs of dead workers are looked for at every so many checks: twice a second.
 const CHECKS_PER_RECLAIM: u32 = 10;
+/// How often the worker reports about itself if anything has changed: every 2 s.
+const CHECKS_PER_REPORT: u32 = 40;
 /// The most chores of the store in a row.
 const MOST_CHORES: usize = 4;
 
 /// Works until the other end of `stop` is gone.
 pub(super) fn maintain(
     store: &Arc<dyn JobStore>,
+    worker: WorkerId,
     controls: &Controls,
     mut due_times: DueTimes,
     stop: &Receiver<()>,
@@ -36,9 +39,17 @@ pub(super) fn maintain(
     let mut setup_version = 0;
     let mut meter = Meter::default();
     let mut has_chores = true;
+    let mut reported = WorkerStatus::default();
     for check in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(CHECK_INTERVAL) {
             return;
+        }
+        if check.is_multiple_of(CHECKS_PER_REPORT) {
+            let status = controls.status.lock().clone();
+            if status != reported {
+                troubles.note("report to", store.report_worker(worker, &status));
+                reported = status;
+            }
         }
         let seen = troubles.note("look at", store.version());
         let is_new = seen.is_some_and(|seen| seen != version);

@@ -14,6 +14,7 @@
 //! | see why adding or taking ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | say how many jobs run at once, and how patiently | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
+//! | see which workers there are, and what they hold | [`WorkerInfo`], [`WorkerStatus`] |
 //! | see what the providers of a running worker allow | [`WorkerLimits`] |
 //! | have each job of a kind be one call of a model | [`ModelCall`] |
 //! | have a job wait for others that it makes | [`Children`]; the process of these names its [`ParentJob`] |
@@ -87,7 +88,10 @@ pub use settings::WorkerSettings;
 #[cfg(feature = "mysql")]
 pub use store::mysql::{MysqlConfig, MysqlOptions, MysqlStore};
 pub use store::sqlite::{Durability, SqliteOptions, SqliteStore};
-pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity};
+pub use store::{
+    DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity, WorkerInfo,
+    WorkerStatus,
+};
 pub use tracker::ProcessTracker;
 pub use worker_limits::WorkerLimits;
 pub use worker_run::WorkerReport;

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
@@ -28,6 +30,7 @@ use super::kinds::Kinds;
 use super::model_call::ModelCall;
 use super::scale::WorkerScale;
 use super::settings::WorkerSettings;
+use super::store::WorkerStatus;
 use super::worker_limits::WorkerLimits;
 use super::worker_run::{WorkerReport, WorkerRun};
 
@@ -322,9 +325,10 @@ impl Worker {
             kinds.limiter.share_through(&hub, self.queue.clock.clone());
         }
         kinds.setup.change(|setup| setup.settings = self.settings);
+        let slots = self.settings.scale.start().min(MOST_SLOTS);
         let (waker, woken) = Waker::new();
         let controls = Arc::new(Controls {
-            permits: AtomicUsize::new(self.settings.scale.start().min(MOST_SLOTS)),
+            permits: AtomicUsize::new(slots),
             all_busy: AtomicBool::new(false),
             batch_control: BatchControl::new(kinds.setup.clone()),
             kinds: Arc::new(kinds),
@@ -332,6 +336,7 @@ impl Worker {
             waker,
             may_have_jobs: Arc::default(),
             batch_overview: Arc::default(),
+            status: Mutex::new(WorkerStatus::of_program(slots)),
             written: AtomicBool::new(false),
         });
         let route = |route: Option<Route<'static>>| Some(Some(Box::new(route?)));

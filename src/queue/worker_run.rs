@@ -27,7 +27,7 @@ use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::due_times::DueTimes;
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
-use super::store::{JobStore, WorkSignal, WorkerId};
+use super::store::{JobStore, WorkSignal, WorkerId, WorkerStatus};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
 
@@ -133,7 +133,8 @@ impl WorkerRun {
         thread::scope(|scope| {
             let longest = controls.kinds.setup.now().settings.retry.longest_wait();
             let due_times = DueTimes::new(self.registration.worker, longest, &*controls.clock);
-            let upkeep = || maintenance::maintain(store, controls, due_times, &stop);
+            let worker = &self.registration.worker;
+            let upkeep = || maintenance::maintain(store, *worker, controls, due_times, &stop);
             spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
             if let Some(mut follower) = follower {
                 let stop = stop.clone();
@@ -335,6 +336,22 @@ impl WorkerRun {
     }
 }
 
+/// What the worker reports about itself to those who look at the queue.
+fn status(
+    dispatcher: &Dispatcher<StoreWork>,
+    controls: &Controls,
+    trouble: Option<String>,
+) -> WorkerStatus {
+    let (tally, batches) = (&dispatcher.work.tally, &controls.batch_overview);
+    WorkerStatus {
+        busy: dispatcher.counters().in_flight as u64,
+        completed: tally.completed + batches.completed.load(Ordering::SeqCst),
+        failed: tally.failed + batches.failed.load(Ordering::SeqCst),
+        trouble,
+        ..WorkerStatus::of_program(controls.permits.load(Ordering::SeqCst))
+    }
+}
+
 fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
     let in_flight = dispatcher.counters().in_flight;
     let permits = controls.permits.load(Ordering::SeqCst);
@@ -347,6 +364,11 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
     let trouble = stuck
         .or(dispatcher.not_called())
         .or(dispatcher.last_failure());
+    let trouble_text = trouble
+        .map(|error| error.message().to_owned())
+        .or_else(|| controls.batch_overview.trouble.lock().clone())
+        .or_else(|| work.packed.items.unknown());
+    *controls.status.lock() = status(dispatcher, controls, trouble_text.clone());
     let changed = work
         .changed
         .lock()
@@ -358,10 +380,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
         deleted: Vec::new(),
         stuck: stuck.map(|error| error.message().to_owned()),
         trouble_kind: trouble.map(Error::kind),
-        trouble: trouble
-            .map(|error| error.message().to_owned())
-            .or_else(|| controls.batch_overview.trouble.lock().clone())
-            .or_else(|| work.packed.items.unknown()),
+        trouble: trouble_text,
         loading: dispatcher.loading_since().map(|since| now.since(since)),
         time: dispatcher.time_split(now),
         slots: (in_flight, permits),

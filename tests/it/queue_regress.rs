@@ -8,7 +8,8 @@ use batchwright::client::QuotaKey;
 use batchwright::progress::{Phase, Timestamp};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobLane, JobReceipt, JobState, JobStatus, JobSummary,
-    ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerScale,
+    ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo, WorkerScale,
+    WorkerStatus,
 };
 use batchwright::testing::ScriptedClient;
 use batchwright::unstable::{
@@ -189,7 +190,15 @@ impl ClaimStore for Watched {
         }
     }
 
-    fn dead_workers(&self) -> Result<Vec<batchwright::unstable::WorkerId>, Error> {
+    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        self.inner.report_worker(worker, status)
+    }
+
+    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        self.inner.workers()
+    }
+
+    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
         self.inner.dead_workers()
     }
 

@@ -40,6 +40,11 @@ impl Table {
         self.rows.push((cells, one_line(note)));
     }
 
+    /// Adds lines below the last row.
+    pub fn below(&mut self, text: &str) {
+        self.rows.push((Vec::new(), one_line(text)));
+    }
+
     /// The lines, none longer than `width` as far as words allow it: the longest cells are shortened,
     /// but for the first of a row, and a note that does not fit beside its row is put below.
     pub fn lines(&self, width: Option<usize>) -> String {
@@ -58,12 +63,14 @@ impl Table {
                 let blanks = width + GAP - len.min(width);
                 line.extend(std::iter::repeat_n(' ', blanks));
             }
-            let below = beside + note.chars().count() > room;
+            let below = cells.is_empty() || beside + note.chars().count() > room;
             if !below {
                 line.push_str(note);
             }
-            out.push_str(line.trim_end());
-            out.push('\n');
+            if !cells.is_empty() {
+                out.push_str(line.trim_end());
+                out.push('\n');
+            }
             // The head of the notes is left out: below the heads of the columns it would explain nothing.
             if below && i > 0 {
                 for line in wrapped(note, room.saturating_sub(INDENT)) {

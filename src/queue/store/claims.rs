@@ -13,6 +13,8 @@ use crate::base::id::{JobId, ProcessId};
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::{JobReceipt, ProcessState, Spent};
 
+use super::worker_info::{WorkerInfo, WorkerStatus};
+
 /// Workers and their claims. A part of [`JobStore`](super::JobStore).
 pub trait ClaimStore: Send + Sync {
     /// Registers a worker: its claims and batches last until it is
@@ -38,6 +40,13 @@ pub trait ClaimStore: Send + Sync {
     /// job has not ended; any other end only if its claim is the last one. An end that does not count is no
     /// error. Returns the processes that changed, as they are now.
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error>;
+
+    /// Keeps what a worker reports about itself. Nothing depends on it: a store may write it later, and forgets it with
+    /// the worker. Does nothing for a worker that is not on the list.
+    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error>;
+
+    /// All workers on the list, oldest first, with what they hold and their last report.
+    fn workers(&self) -> Result<Vec<WorkerInfo>, Error>;
 
     /// The workers on the list whose process has died. What they had is theirs until it is
     /// [given back](Self::reclaim).

@@ -17,6 +17,7 @@ pub(crate) mod mysql;
 mod results;
 mod rows;
 pub(crate) mod sqlite;
+mod worker_info;
 
 pub use super::job::JobReceipt;
 pub use batch::{BatchFill, BatchNo, BatchStore, JobSummary, StoredBatch, WaitingJobs};
@@ -28,6 +29,7 @@ pub use enqueue::EnqueueStore;
 pub use guard::{InsertGuard, SqlValue};
 pub use health::{HealthFinding, Severity};
 pub use results::{ConsumerLock, DeliveredResult, ResultStore};
+pub use worker_info::{WorkerInfo, WorkerStatus};
 
 /// A database of jobs, behind a [`JobQueue`](crate::JobQueue) and its [`Worker`](crate::Worker)s; see
 /// [`JobQueue::on`](crate::JobQueue::on). **Unstable**: it may be reshaped in any release.
@@ -43,7 +45,7 @@ pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 /// | [`EnqueueStore`]: hosts enqueue, and look | [`insert`](EnqueueStore::insert), [`insert_described`](EnqueueStore::insert_described), [`insert_guarded`](EnqueueStore::insert_guarded), [`seal`](EnqueueStore::seal), [`describe`](EnqueueStore::describe), [`process`](EnqueueStore::process), [`processes`](EnqueueStore::processes), [`changed_processes`](EnqueueStore::changed_processes), [`process_ids`](EnqueueStore::process_ids), [`newest_processes`](EnqueueStore::newest_processes), [`totals`](EnqueueStore::totals), [`job`](EnqueueStore::job), [`items`](EnqueueStore::items), [`lanes`](EnqueueStore::lanes), [`waiting_by_priority`](EnqueueStore::waiting_by_priority) |
 /// | [`ResultStore`]: hosts take results | [`peek`](ResultStore::peek), [`ack`](ResultStore::ack), [`lock_results`](ResultStore::lock_results) |
 /// | [`ResultStore`]: hosts decide | [`cancel`](ResultStore::cancel), [`cancel_jobs`](ResultStore::cancel_jobs), [`retry_failed`](ResultStore::retry_failed), [`delete`](ResultStore::delete) |
-/// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`pull_due_times`](ClaimStore::pull_due_times) |
+/// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`report_worker`](ClaimStore::report_worker), [`workers`](ClaimStore::workers), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`pull_due_times`](ClaimStore::pull_due_times) |
 /// | [`BatchStore`]: workers keep batches | [`waiting_jobs`](BatchStore::waiting_jobs), [`open_batch`](BatchStore::open_batch), [`fill_batch`](BatchStore::fill_batch), [`batch_jobs`](BatchStore::batch_jobs), [`batch_jobs_by`](BatchStore::batch_jobs_by), [`save_batch`](BatchStore::save_batch), [`split_batch`](BatchStore::split_batch), [`give_back`](BatchStore::give_back), [`close_batch`](BatchStore::close_batch), [`batches`](BatchStore::batches), [`adopt_batches`](BatchStore::adopt_batches) |
 ///
 /// # Errors

@@ -285,3 +285,32 @@ pub(super) fn two_handles_never_give_one_job_twice(open: Open<'_>) {
     assert_eq!(db.counts(process).completed, 300);
     db.sound();
 }
+
+pub(super) fn workers_are_listed_with_what_they_hold_and_report(open: Open<'_>) {
+    let mut db = open();
+    enqueue(db.store(), jobs(&["a", "b", "c"]));
+    let (busy, idle) = (db.worker(), Hand::new(&*db.two));
+    let (busy_id, idle_id) = (busy.id, idle.id);
+    busy.claim(2, T);
+    let status = WorkerStatus {
+        trouble: Some("x".repeat(10)),
+        busy: 2,
+        ..WorkerStatus::of_program(8)
+    };
+    db.store().report_worker(busy_id, &status).unwrap();
+    let listed = db.two.workers().unwrap();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let of = |id: WorkerId| listed.iter().find(|worker| worker.id == id).unwrap();
+    let (held, none) = (of(busy_id), of(idle_id));
+    assert!(held.is_alive && none.is_alive, "{listed:?}");
+    assert_eq!((held.jobs, held.batches, none.jobs), (2, 0, 0));
+    assert_eq!((&held.status, none.status.slots), (&status, 0));
+    db.one = None;
+    let listed = db.two.workers().unwrap();
+    let dead = listed.iter().find(|worker| worker.id == busy_id).unwrap();
+    assert!(!dead.is_alive && dead.jobs == 2, "{dead:?}");
+    db.two.reclaim(T).unwrap();
+    db.two.unregister_worker(idle_id, T).unwrap();
+    assert_eq!(db.two.workers().unwrap(), []);
+    db.two.report_worker(idle_id, &status).unwrap();
+}

@@ -362,6 +362,7 @@ macro_rules! job_store_suite {
             a_job_comes_with_all_that_was_enqueued
             what_a_dead_worker_had_is_taken_over
             what_a_worker_had_that_retires_goes_back_untouched
+            workers_are_listed_with_what_they_hold_and_report
             a_late_failure_overwrites_nothing
             a_late_success_is_never_thrown_away
             a_success_after_the_end_is_refused

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use batchwright::progress::{ItemTime, Timestamp};
 use batchwright::queue::{
     AttemptError, DeliveredResult, JobCounts, JobLane, JobReceipt, JobResult, JobState, JobStatus,
-    JobSummary, ProcessInfo, ProcessState, ProcessTime, Spent,
+    JobSummary, ProcessInfo, ProcessState, ProcessTime, Spent, WorkerStatus,
 };
 use batchwright::unstable::{BatchNo, ClaimedJob, JobParts, MAX_CRASHES, WorkerId};
 use batchwright::{Error, ErrorKind, JobId, ProcessId};
@@ -250,6 +250,7 @@ fn count(counts: &mut JobCounts, place: Place) {
 pub struct Worker {
     /// Jobs it was given.
     pub given: u64,
+    pub status: WorkerStatus,
     pub is_dead: bool,
 }
 

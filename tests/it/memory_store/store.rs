@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobLane, JobReceipt, JobState, JobStatus, JobSummary,
-    ProcessInfo, ProcessState, QueueTotals, Severity,
+    ProcessInfo, ProcessState, QueueTotals, Severity, WorkerInfo, WorkerStatus,
 };
 use batchwright::unstable::{
     BatchFill, BatchNo, BatchStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock,
@@ -484,6 +484,7 @@ impl ClaimStore for MemoryStore {
         let id = WorkerId(data.next());
         let worker = Worker {
             given: 0,
+            status: WorkerStatus::default(),
             is_dead: false,
         };
         data.workers.insert(id, worker);
@@ -512,6 +513,29 @@ impl ClaimStore for MemoryStore {
         let settled = self.change().settle(ends, now);
         self.wake();
         settled
+    }
+
+    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        if let Some(known) = self.change().workers.get_mut(&worker) {
+            known.status = status.clone();
+        }
+        Ok(())
+    }
+
+    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        let data = self.look();
+        let info = |(id, worker): (&WorkerId, &Worker)| {
+            let mut info = WorkerInfo::new(*id, "memory", 0, Timestamp(0));
+            let jobs = data.jobs.values();
+            let held = jobs.filter(|row| row.place == Place::Running(*id)).count();
+            let batches = data.batches.values();
+            let owned = batches.filter(|batch| batch.worker == Some(*id)).count();
+            (info.jobs, info.batches) = (held as u64, owned as u64);
+            info.is_alive = !worker.is_dead;
+            info.status = worker.status.clone();
+            info
+        };
+        Ok(data.workers.iter().map(info).collect())
     }
 
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

@@ -26,6 +26,7 @@ pub mod values;
 pub mod variables;
 pub mod work;
 pub mod worker;
+pub mod workers;
 
 use clap::{Parser, Subcommand};
 
@@ -46,6 +47,7 @@ use simulate::SimulateArgs;
 use status::StatusArgs;
 use submit::SubmitArgs;
 use work::WorkArgs;
+use workers::WorkersArgs;
 
 /// Takes thousands of LLM prompts to completion, loses none, and pays for each once
 #[derive(Debug, Parser)]
@@ -62,6 +64,7 @@ pub enum Command {
     Work(Box<WorkArgs>),
     Serve(Box<ServeArgs>),
     Status(StatusArgs),
+    Workers(WorkersArgs),
     Results(ResultsArgs),
     Export(Box<ExportArgs>),
     Scan(ScanArgs),

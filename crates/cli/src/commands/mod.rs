@@ -18,3 +18,4 @@ mod simulate_batches;
 pub mod status;
 pub mod submit;
 pub mod work;
+pub mod workers;

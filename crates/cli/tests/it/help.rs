@@ -5,12 +5,13 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "",
     "run",
     "submit",
     "work",
     "status",
+    "workers",
     "results",
     "export",
     "scan",

@@ -117,3 +117,4 @@ mod variables;
 #[cfg(unix)]
 mod whole_requests;
 mod why;
+mod workers;

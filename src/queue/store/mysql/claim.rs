@@ -17,7 +17,7 @@ use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES,
-    Settlement, WorkerId,
+    Settlement, WorkerId, WorkerInfo, WorkerStatus,
 };
 
 use super::MysqlStore;
@@ -109,6 +109,14 @@ impl ClaimStore for MysqlStore {
 
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
         self.settle_ends(ends, now)
+    }
+
+    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        self.keep_report(worker, status)
+    }
+
+    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        self.list_workers()
     }
 
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

@@ -27,6 +27,8 @@ pub(super) struct RegisteredWorker {
     is_idle: bool,
     /// It has ended, which could not be written down.
     pub(super) left: bool,
+    /// Its last report, in JSON.
+    pub(super) report: Option<String>,
     /// Claims of which nobody knows whether they were committed: job and number.
     pub(super) doubtful: Vec<(i64, i64)>,
 }
@@ -63,6 +65,11 @@ impl Heartbeat {
             state: Mutex::default(),
             changed: Condvar::new(),
         }))
+    }
+
+    /// How long a lease lasts.
+    pub(super) fn lease(&self) -> Duration {
+        self.0.lease
     }
 
     /// The end of a lease that begins now, as an expression.
@@ -274,17 +281,18 @@ impl Shared {
     fn renew(&self) -> Result<(), Error> {
         let (workers, takers, owners) = {
             let state = self.state.lock();
-            let workers: Vec<i64> = state.workers.keys().copied().collect();
+            let workers = state.workers.iter();
+            let workers: Vec<_> = workers
+                .map(|(no, worker)| (*no, worker.report.clone()))
+                .collect();
             (workers, state.takers.clone(), state.owners.clone())
         };
         let until = self.until();
         self.database.aside(|tx| {
-            if !workers.is_empty() {
-                let renew = format!(
-                    "UPDATE #workers SET lease_until = {until} WHERE no IN {}",
-                    list(workers.iter().copied())
-                );
-                tx.run(&renew, Vec::new())?;
+            for (no, report) in &workers {
+                let renew =
+                    format!("UPDATE #workers SET lease_until = {until}, status = ? WHERE no = ?");
+                tx.run(&renew, by![report, *no])?;
             }
             for token in &takers {
                 let renew = format!("UPDATE #takers SET lease_until = {until} WHERE token = ?");

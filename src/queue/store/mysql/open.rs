@@ -24,9 +24,10 @@ use super::writer::{Fault, Tx, VERSION_SLOTS, by};
 use super::{Database, GroupCommit, MysqlStore};
 
 /// The schema's versions, each the step from the one before. Never change one that was released.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002_server.sql"),
+    include_str!("schema/0003_workers.sql"),
 ];
 
 /// The version that this code reads and writes.

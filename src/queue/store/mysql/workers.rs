@@ -1,14 +1,16 @@
 //! Workers: whether they live, by their leases, and what becomes of what the dead ones had.
 
+use std::time::Duration;
+
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::{MAX_CRASHES, WorkerId};
+use crate::queue::store::{MAX_CRASHES, WorkerId, WorkerInfo, WorkerStatus};
 
 use super::MysqlStore;
 use super::counters::lock;
-use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
+use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, count, process_of, small};
 use super::settle::save_outcomes;
 use super::writer::{Again, CLOCK, Fault, Tx, by, list};
 
@@ -189,6 +191,50 @@ impl MysqlStore {
             self.heartbeat.remove_worker(no);
         }
         Ok(affected)
+    }
+
+    /// The first report is written at once, later ones with the next renewal of the lease.
+    pub(super) fn keep_report(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        let report = status.to_json();
+        let before = self.heartbeat.worker(worker.0, |known| {
+            known.report.replace(report.clone()).is_some()
+        });
+        if before != Some(false) {
+            return Ok(());
+        }
+        let write = "UPDATE #workers SET status = ? WHERE no = ?";
+        self.database
+            .aside(|tx| tx.run(write, by![&report, worker.0]))
+            .map(drop)
+    }
+
+    pub(super) fn list_workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        let lease = self.heartbeat.lease().as_millis();
+        let sql = format!(
+            "SELECT no, host, pid, started_at, status, lease_until, {CLOCK} - lease_until + {lease},
+               (SELECT COUNT(*) FROM #jobs WHERE worker = w.no),
+               (SELECT COUNT(*) FROM #batches WHERE worker = w.no)
+             FROM #workers w ORDER BY no"
+        );
+        self.read(|tx| {
+            let rows = tx.rows(&sql, Vec::new())?;
+            let info = |mut row: super::writer::Cells| -> Result<WorkerInfo, Fault> {
+                let (no, pid) = (row.at(0)?, row.at::<i64>(2)?);
+                let (host, pid): (String, _) = (row.at(1)?, u32::try_from(pid).unwrap_or(0));
+                let (lease_until, age): (i64, i64) = (row.at(5)?, row.at(6)?);
+                let age = Duration::from_millis(count(age));
+                Ok(WorkerInfo {
+                    is_alive: self.heartbeat.has(no)
+                        || lease_until > 0 && age < self.heartbeat.lease(),
+                    heartbeat_age: (lease_until > 0).then_some(age),
+                    status: WorkerStatus::from_json(row.at(4)?),
+                    jobs: count(row.at(7)?),
+                    batches: count(row.at(8)?),
+                    ..WorkerInfo::new(WorkerId(no), host, pid, Timestamp(row.at(3)?))
+                })
+            };
+            rows.into_iter().map(info).collect()
+        })
     }
 
     pub(super) fn find_dead(&self) -> Result<Vec<WorkerId>, Error> {

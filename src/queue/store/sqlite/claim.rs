@@ -18,7 +18,7 @@ use crate::base::id::ProcessId;
 use crate::queue::job::ProcessState;
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES,
-    Settlement, WorkerId,
+    Settlement, WorkerId, WorkerInfo, WorkerStatus,
 };
 
 use super::SqliteStore;
@@ -403,6 +403,14 @@ impl ClaimStore for SqliteStore {
 
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
         self.settle_ends(ends, now)
+    }
+
+    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        self.keep_report(worker, status)
+    }
+
+    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        self.list_workers()
     }
 
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {

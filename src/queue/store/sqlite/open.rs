@@ -26,12 +26,13 @@ use super::{GroupCommit, SqliteOptions, SqliteStore};
 const APPLICATION_ID: i64 = 0x6277_6a71;
 
 /// The schema's versions, each the step from the one before. Never change one that was released.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema/0001.sql"),
     include_str!("schema/0002.sql"),
     include_str!("schema/0003.sql"),
     include_str!("schema/0004.sql"),
     include_str!("schema/0005.sql"),
+    include_str!("schema/0006.sql"),
 ];
 
 /// The version that gave processes a column for their parent.

@@ -168,7 +168,7 @@ fn a_database_without_a_column_for_parents_gets_it_filled_in() {
          ALTER TABLE processes DROP COLUMN queued_ms; ALTER TABLE processes DROP COLUMN quota_ms;
          ALTER TABLE processes DROP COLUMN cooldown_ms; ALTER TABLE processes DROP COLUMN backoff_ms;
          ALTER TABLE processes DROP COLUMN provider_ms; ALTER TABLE processes DROP COLUMN disk_ms;
-         ALTER TABLE processes DROP COLUMN source_ms;
+         ALTER TABLE processes DROP COLUMN source_ms; ALTER TABLE workers DROP COLUMN status;
          UPDATE jobs SET status = 4 WHERE id = 1 << 32 | 1; DELETE FROM jobs WHERE id = 1 << 32 | 2;
          UPDATE processes SET pending = 1, completed = 2, consumed = 1, input_tokens = 7 WHERE no = 1;
          UPDATE processes SET input_tokens = 7 WHERE no > 1",

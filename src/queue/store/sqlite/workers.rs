@@ -12,11 +12,11 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::private;
-use crate::queue::store::{MAX_CRASHES, WorkerId};
+use crate::queue::store::{MAX_CRASHES, WorkerId, WorkerInfo, WorkerStatus};
 
 use super::SqliteStore;
 use super::counters::CounterChanges;
-use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
+use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, count, process_of, small};
 use super::settle::{is_cancelled, save_outcome};
 use super::writer::{Fault, Sync};
 
@@ -158,6 +158,48 @@ impl SqliteStore {
             }
         }
         Ok(affected)
+    }
+
+    pub(super) fn keep_report(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        self.write(Sync::Lazy, |conn| {
+            conn.prepare_cached("UPDATE workers SET status = ?2 WHERE no = ?1")?
+                .execute(params![worker.0, status.to_json()])?;
+            Ok(())
+        })
+    }
+
+    pub(super) fn list_workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        let all = self.read(|conn| {
+            let mut read = conn.prepare_cached(
+                "SELECT no, name, pid, host, started_at, status,
+                   (SELECT count(*) FROM jobs WHERE worker = w.no),
+                   (SELECT count(*) FROM batches WHERE worker = w.no)
+                 FROM workers w ORDER BY no",
+            )?;
+            let all = read.query_map([], |row| {
+                let listed = ListedWorker {
+                    no: row.get(0)?,
+                    name: row.get(1)?,
+                    pid: row.get(2)?,
+                    host: row.get(3)?,
+                };
+                let pid = u32::try_from(listed.pid).unwrap_or(0);
+                let (id, started_at) = (WorkerId(listed.no), Timestamp(row.get(4)?));
+                let info = WorkerInfo {
+                    status: WorkerStatus::from_json(row.get(5)?),
+                    jobs: count(row.get(6)?),
+                    batches: count(row.get(7)?),
+                    ..WorkerInfo::new(id, listed.host.clone(), pid, started_at)
+                };
+                Ok((listed, info))
+            })?;
+            Ok(all.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        let judged = all.into_iter().map(|(listed, info)| WorkerInfo {
+            is_alive: matches!(self.pulse(&listed), Pulse::Alive),
+            ..info
+        });
+        Ok(judged.collect())
     }
 
     pub(super) fn find_dead(&self) -> Result<Vec<WorkerId>, Error> {

@@ -1,0 +1,100 @@
+//! What people see of a worker: where it runs, whether it lives, what it holds.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::clock::Timestamp;
+
+use super::WorkerId;
+
+/// Characters of a trouble that are stored.
+const MOST_TROUBLE: usize = 500;
+
+/// What a worker reports about itself. The store keeps the last report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// Version of batchwright. Empty until the worker has reported once.
+    pub version: String,
+    /// The most jobs that it runs at once.
+    pub slots: u64,
+    /// Jobs that it runs now; those in batches are not among them.
+    pub busy: u64,
+    /// Jobs that it has completed since it started, including those in batches.
+    pub completed: u64,
+    /// Jobs that have failed permanently with it since it started.
+    pub failed: u64,
+    /// Why nothing moves, for example a rejected API key, a cooldown, or an open circuit breaker. `None` if calls succeed.
+    pub trouble: Option<String>,
+}
+
+/// A worker of a queue, as its store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its number in the store.
+    pub id: WorkerId,
+    /// Name of its machine.
+    pub host: String,
+    /// Number of its OS process on that machine.
+    pub pid: u32,
+    /// When it started, by the clock of its machine.
+    pub started_at: Timestamp,
+    /// False after a crash, until another worker takes over its jobs. In a database on a server: its lease has ended.
+    pub is_alive: bool,
+    /// Time since it renewed its lease, by the clock of the database server. `None` for a queue in a file: there the kernel
+    /// knows whether a worker lives, and for a worker whose lease was ended.
+    pub heartbeat_age: Option<Duration>,
+    /// Jobs that it holds: those that run, and those that it has claimed and not started.
+    pub jobs: u64,
+    /// Batches at a provider that it owns.
+    pub batches: u64,
+    /// Its last report.
+    pub status: WorkerStatus,
+}
+
+impl WorkerInfo {
+    /// A living worker on `host` that holds nothing and has not reported yet.
+    pub fn new(id: WorkerId, host: impl Into<String>, pid: u32, started_at: Timestamp) -> Self {
+        Self {
+            id,
+            host: host.into(),
+            pid,
+            started_at,
+            is_alive: true,
+            heartbeat_age: None,
+            jobs: 0,
+            batches: 0,
+            status: WorkerStatus::default(),
+        }
+    }
+}
+
+impl WorkerStatus {
+    /// The status of a worker of this version that has not started a job.
+    pub(crate) fn of_program(slots: usize) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            slots: slots as u64,
+            ..Self::default()
+        }
+    }
+
+    /// As a store writes it.
+    pub(super) fn to_json(&self) -> String {
+        let mut short = self.clone();
+        short.trouble = self
+            .trouble
+            .as_ref()
+            .map(|why| why.chars().take(MOST_TROUBLE).collect());
+        serde_json::to_string(&short).unwrap_or_default()
+    }
+
+    /// As a store reads it. A report that another version wrote in another form counts as none.
+    pub(super) fn from_json(text: Option<String>) -> Self {
+        text.and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default()
+    }
+}
