@@ -181,6 +181,13 @@ static KEYS: &[SettingKey] = &[
         "Redis or Valkey of a queue on a database server, without a password: that comes from BATCHWRIGHT_REDIS_PASSWORD or a file; --redis and BATCHWRIGHT_REDIS come first; a command that runs already keeps its own",
     ),
     key(
+        "queue.store",
+        &[],
+        Kind::Store,
+        Rule("the file llm_jobs.db in the data folder"),
+        "Database server of the queue, without a password: that comes from BATCHWRIGHT_STORE_PASSWORD or a file; kept in the data folder and read when a command starts; --store and BATCHWRIGHT_STORE come first",
+    ),
+    key(
         "queue.worker_count",
         &["JOB_QUEUE_WORKER_COUNT"],
         Kind::Whole(1, MOST_CALLS),
@@ -395,7 +402,8 @@ impl SettingKey {
     /// Whether only the owner of the machine may change it, and no client of a server: it names files and addresses
     /// that the program reads.
     pub fn is_local(&self) -> bool {
-        self.name.starts_with("jobs.articles") || self.name == "queue.redis"
+        self.name.starts_with("jobs.articles")
+            || ["queue.redis", "queue.store"].contains(&self.name)
     }
 
     /// What it takes, such as `a whole number from 1 to 100`.
@@ -427,10 +435,18 @@ impl SettingKey {
                  the environment"
             )));
         }
-        if matches!(self.kind, Kind::Redis) && value.contains('@') && self.check(value).is_err() {
+        let password = match self.kind {
+            Kind::Redis => Some("BATCHWRIGHT_REDIS_PASSWORD"),
+            Kind::Store => Some("BATCHWRIGHT_STORE_PASSWORD"),
+            _ => None,
+        };
+        if let Some(variable) = password
+            && value.contains('@')
+            && self.check(value).is_err()
+        {
             return Err(bad(format!(
-                "{name}: an address with a password is never stored: leave it out and set BATCHWRIGHT_REDIS_PASSWORD or \
-                 BATCHWRIGHT_REDIS_PASSWORD_FILE in the environment; write {}",
+                "{name}: an address with a password is never stored: leave it out and set {variable} or {variable}_FILE \
+                 in the environment; write {}",
                 self.kind.accepts()
             )));
         }
@@ -582,6 +598,11 @@ mod tests {
                 "queue.redis",
                 "redis://:abcdef@cache",
                 "set BATCHWRIGHT_REDIS_PASSWORD",
+            ),
+            (
+                "queue.store",
+                "mysql://me:abcdef@db/jobs",
+                "set BATCHWRIGHT_STORE_PASSWORD",
             ),
             ("llm.model", " ", "unset it"),
             ("llm.model", "a\0b", "control character"),

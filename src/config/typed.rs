@@ -38,6 +38,14 @@ impl Settings {
         self.text("queue.redis")
     }
 
+    /// `queue.store`: the address of the database server that the queue is on. Default: none, the queue is a file.
+    ///
+    /// # Errors
+    /// When the value is not such an address.
+    pub fn queue_store(&self) -> Result<Option<String>, Error> {
+        self.text("queue.store")
+    }
+
     /// `llm.bulk_strategy`: how bulk work is carried out. Default: [`Strategy::Sync`].
     ///
     /// # Errors

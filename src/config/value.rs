@@ -37,6 +37,8 @@ pub(super) enum Kind {
     Articles,
     /// The address of a Redis, without a password.
     Redis,
+    /// The address of a database server, without a password.
+    Store,
 }
 
 /// A text with its meaning.
@@ -80,6 +82,7 @@ impl Kind {
             }
             Self::Articles => ACCEPTED.into(),
             Self::Redis => "an address such as redis://HOST:6379 or rediss://USER@HOST".into(),
+            Self::Store => "an address such as mysql://USER@HOST/DATABASE".into(),
         }
     }
 
@@ -122,6 +125,7 @@ impl Kind {
             Self::Models(among) => models(text, among)?.map(Value::Models),
             Self::Articles => ArticleSource::parse(text).map(Value::Articles),
             Self::Redis => is_redis(text).then(|| Value::Text(text.to_owned())),
+            Self::Store => is_store(text).then(|| Value::Text(text.to_owned())),
         };
         value.ok_or_else(|| format!("write {}", self.accepts()))
     }
@@ -129,7 +133,19 @@ impl Kind {
 
 /// Whether it looks like the address of a Redis, and holds no password.
 fn is_redis(text: &str) -> bool {
-    let schemes = ["redis://", "rediss://", "valkey://", "valkeys://"];
+    is_address(text, &["redis://", "rediss://", "valkey://", "valkeys://"])
+}
+
+/// Whether it looks like the address of a database on a server, and holds no password.
+fn is_store(text: &str) -> bool {
+    let plain = text.split('?').next().unwrap_or_default();
+    let named = plain.rsplit_once('/').filter(|(_, name)| !name.is_empty());
+    named.is_some_and(|(server, _)| is_address(server, &["mysql://"]))
+        && !text.contains(char::is_whitespace)
+}
+
+/// Whether an address begins with one of these schemes, names a host, and holds no password.
+fn is_address(text: &str, schemes: &[&str]) -> bool {
     let mut rests = schemes
         .iter()
         .filter_map(|scheme| text.strip_prefix(scheme));
@@ -252,6 +268,11 @@ mod tests {
                 Value::Text("rediss://me@cache:6380/2".into()),
             ),
             (
+                Kind::Store,
+                "mysql://me@db1:3307,db2/jobs?ca=/a/b.pem",
+                Value::Text("mysql://me@db1:3307,db2/jobs?ca=/a/b.pem".into()),
+            ),
+            (
                 Kind::Articles,
                 " /srv/articles ",
                 Value::Articles(ArticleSource::Folder("/srv/articles".into())),
@@ -331,6 +352,17 @@ mod tests {
                 "write an address such as",
             ),
             (Kind::Redis, "http://cache", "write an address such as"),
+            (
+                Kind::Store,
+                "mysql://me:abc@db/jobs",
+                "write an address such as",
+            ),
+            (Kind::Store, "mysql://me@db", "write an address such as"),
+            (
+                Kind::Store,
+                "postgres://me@db/jobs",
+                "write an address such as",
+            ),
             (Kind::Articles, "ftp://host/{article_id}", "write a folder"),
             (Kind::Articles, "https://host/articles", "write a folder"),
             (

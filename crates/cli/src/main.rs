@@ -29,6 +29,7 @@ mod settings;
 mod signals;
 mod stderr;
 mod stdout;
+mod store_address;
 mod strategy;
 mod table;
 mod tips;
@@ -56,8 +57,12 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn execute(cli: Cli) -> Exit {
+fn execute(mut cli: Cli) -> Exit {
     signals::outlive_size_limits();
+    if let Err(refusal) = store_address::find(&mut cli.command) {
+        let (json, quiet) = cli.command.error_form();
+        return refusal.end(json, quiet);
+    }
     match cli.command {
         Command::Run(args) => run::execute(&args),
         Command::Submit(args) => submit::execute(&args),

@@ -7,7 +7,7 @@ use batchwright::queue::ProcessState;
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId, Settings};
 
-use super::args::shared::{DataArgs, ProcessArgs, StoreArgs};
+use super::args::shared::{DataArgs, ProcessArgs, StoreArgs, StoreSource};
 use super::args::variables;
 use super::command_line::quoted;
 use super::data_dir::data_dir;
@@ -111,16 +111,16 @@ impl DataArgs {
             let folder = quoted(&folder.to_string_lossy());
             command = format!("{command} --data-dir {folder}");
         }
-        // One that the environment names is found there by the next command, too.
-        for (flag, variable, address) in [
-            ("store", "BATCHWRIGHT_STORE", &self.store.store),
-            ("redis", "BATCHWRIGHT_REDIS", &self.store.redis),
-        ] {
-            if let Some(given) = address
-                && *address != variables::of_environment(variable)
-            {
-                command = format!("{command} --{flag} {}", quoted(&shown(given)));
-            }
+        // What the environment or the settings name is found there by the next command, too.
+        if self.store.source == StoreSource::Flag {
+            let address = self.store.store.as_deref().map(shown);
+            let address = address.unwrap_or_else(|| "none".to_owned());
+            command = format!("{command} --store {}", quoted(&address));
+        }
+        if let Some(redis) = &self.store.redis
+            && self.store.redis != variables::of_environment("BATCHWRIGHT_REDIS")
+        {
+            command = format!("{command} --redis {}", quoted(&shown(redis)));
         }
         command
     }
@@ -144,7 +144,7 @@ impl ProcessArgs {
 }
 
 /// An address without the password that it may hold.
-fn shown(address: &str) -> String {
+pub fn shown(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("mysql", address));
     match rest.rsplit_once('@') {
         Some((user, place)) => {
@@ -191,7 +191,7 @@ fn on_server(_args: &StoreArgs, _address: &str, _folder: &Path) -> Result<JobQue
 pub fn knows_no_server() -> Error {
     Error::new(
         batchwright::ErrorKind::Invalid,
-        "--store: this program was built without the feature mysql",
+        "--store or queue.store: this program was built without the feature mysql",
     )
 }
 

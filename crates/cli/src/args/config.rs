@@ -10,7 +10,8 @@ use super::shared::{MORE, StoreArgs};
 /// Show and change stored settings: provider, model, limits and more
 ///
 /// What is stored holds for every run and worker of this data folder, unless the environment or a
-/// flag says otherwise. With --store it holds for all workers and servers of the queue on that server.
+/// flag says otherwise. With --store or queue.store it holds for all workers and servers of the queue on that server.
+/// queue.store itself is always in the data folder.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = help(), arg_required_else_help = true)]
 pub struct ConfigArgs {
@@ -29,6 +30,16 @@ pub struct ConfigArgs {
 
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+impl ConfigAction {
+    /// The setting that it is about, if it is one.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::List => None,
+            Self::Get { key } | Self::Set { key, .. } | Self::Unset { key } => Some(key),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,9 +78,12 @@ fn help() -> String {
   batchwright config set llm.fallback groq:MODEL,extract
   batchwright config get llm.model                      the value alone, for scripts
   batchwright config unset llm.model                    back to the default
+  batchwright config set queue.store mysql://me@db/jobs  the queue is on this server
+  batchwright config --store none list                  the settings of the data folder
 
 A flag overrides the environment, which overrides what is stored here, which overrides the default.
-A change reaches running workers within a second, runs when they start. API keys are never stored:
+A change reaches running workers within a second, runs when they start. If the queue is on a server, its settings
+are there, too: those of `run` and the setting queue.store stay in the data folder, which --store none selects. API keys are never stored:
 they stay in the environment.
 
 Settings:

@@ -28,6 +28,8 @@ pub mod work;
 pub mod worker;
 pub mod workers;
 
+use std::path::Path;
+
 use clap::{Parser, Subcommand};
 
 use cancel::CancelArgs;
@@ -42,6 +44,7 @@ use retry::RetryArgs;
 use run::RunArgs;
 use scan::ScanArgs;
 use serve::ServeArgs;
+use shared::StoreArgs;
 use shell::{CompletionsArgs, ManArgs};
 use simulate::SimulateArgs;
 use status::StatusArgs;
@@ -78,4 +81,46 @@ pub enum Command {
     Simulate(Box<SimulateArgs>),
     Completions(CompletionsArgs),
     Man(ManArgs),
+}
+
+impl Command {
+    /// Of a command that uses the queue: the data folder that it was given, and where the queue is.
+    pub fn queue(&mut self) -> Option<(Option<&Path>, &mut StoreArgs)> {
+        let data = match self {
+            Self::Work(args) => {
+                let args = &mut args.worker;
+                return Some((args.data_dir.as_deref(), &mut args.store));
+            }
+            Self::Serve(args) => {
+                let args = &mut args.worker;
+                return Some((args.data_dir.as_deref(), &mut args.store));
+            }
+            Self::Config(args) => return Some((args.data_dir.as_deref(), &mut args.store)),
+            Self::Submit(args) => &mut args.data,
+            Self::Status(args) => &mut args.data,
+            Self::Workers(args) => &mut args.data,
+            Self::Results(args) => &mut args.data,
+            Self::Cancel(args) => &mut args.common.data,
+            Self::Retry(args) => &mut args.common.data,
+            Self::Doctor(args) => &mut args.data,
+            _ => return None,
+        };
+        Some((data.data_dir.as_deref(), &mut data.store))
+    }
+
+    /// Whether an error is printed as JSON, too, and whether that is all.
+    pub fn error_form(&self) -> (bool, bool) {
+        match self {
+            Self::Work(args) => (args.json, args.show.say.quiet),
+            Self::Config(args) => (args.json, false),
+            Self::Submit(args) => (args.json, args.show.say.quiet),
+            Self::Status(args) => (args.json, args.say.quiet),
+            Self::Workers(args) => (args.json, args.say.quiet),
+            Self::Results(args) => (false, args.say.quiet),
+            Self::Cancel(args) => (args.common.json, args.common.say.quiet),
+            Self::Retry(args) => (args.common.json, args.common.say.quiet),
+            Self::Doctor(args) => (args.json, args.say.quiet),
+            _ => (false, false),
+        }
+    }
 }

@@ -216,7 +216,8 @@ pub struct StoreArgs {
     /// The queue and its settings are in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share them. The password comes from the
     /// address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that BATCHWRIGHT_STORE_PASSWORD_FILE names. The connection
     /// is encrypted unless the server is on loopback: ?tls=off switches that off, ?ca=FILE names the authority of the server's
-    /// certificate, ?tables=NAME the tables. [env: BATCHWRIGHT_STORE] [default: the file `llm_jobs.db` in the data folder]
+    /// certificate, ?tables=NAME the tables. `none` stands for the file in the data folder, whatever the settings say.
+    /// [env: BATCHWRIGHT_STORE] [config: queue.store, in the data folder] [default: the file `llm_jobs.db` in the data folder]
     #[arg(long, value_name = "ADDRESS", global = true, hide_short_help = true)]
     pub store: Option<String>,
 
@@ -227,13 +228,26 @@ pub struct StoreArgs {
     /// authority of the server's certificate. The password comes from the address, from BATCHWRIGHT_REDIS_PASSWORD, or from the
     /// file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. While Redis cannot be reached, work continues without it.
     /// [env: BATCHWRIGHT_REDIS] [config: queue.redis, in the settings of the queue's server] [default: none]
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        hide_short_help = true,
-        requires = "store"
-    )]
+    #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
     pub redis: Option<String>,
+
+    /// Where the address of the server comes from.
+    #[arg(skip)]
+    pub source: StoreSource,
+}
+
+/// Who says where the queue is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StoreSource {
+    /// Nobody: it is the file in the data folder.
+    #[default]
+    Default,
+    /// `--store`.
+    Flag,
+    /// BATCHWRIGHT_STORE.
+    Variable,
+    /// `queue.store` in this file of settings.
+    Setting(PathBuf),
 }
 
 impl fmt::Debug for StoreArgs {

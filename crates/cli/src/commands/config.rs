@@ -5,10 +5,13 @@ use batchwright::{Error, Settings, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::config::{ConfigAction, ConfigArgs};
+use crate::args::variables;
 use crate::display;
 use crate::exit::{Exit, Refusal};
+use crate::queue::shown;
 use crate::settings::{Place, place, refused, settings};
 use crate::stdout;
+use crate::store_address;
 use crate::table::{Table, width};
 
 pub fn execute(args: &ConfigArgs) -> Exit {
@@ -21,7 +24,10 @@ pub fn execute(args: &ConfigArgs) -> Exit {
 /// What goes to standard output.
 fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
     match &args.action {
-        ConfigAction::List => list(&settings_of(args)?, args.json),
+        ConfigAction::List => {
+            let local = settings(args.data_dir.as_deref(), None)?;
+            list(&settings_of(args)?, &local, args.json)
+        }
         ConfigAction::Get { key } => {
             known(key)?;
             get(&settings_of(args)?, key, args.json)
@@ -44,11 +50,17 @@ fn known(key: &str) -> Result<&'static SettingKey, Refusal> {
 }
 
 fn settings_of(args: &ConfigArgs) -> Result<Settings, Refusal> {
-    settings(args.data_dir.as_deref(), args.store.store.as_deref())
+    settings(args.data_dir.as_deref(), server(args))
+}
+
+/// The server that has the settings. `queue.store` says where that is, so it is never there.
+fn server(args: &ConfigArgs) -> Option<&str> {
+    let is_local = args.action.key() == Some(store_address::KEY);
+    args.store.store.as_deref().filter(|_| !is_local)
 }
 
 fn stored_at(args: &ConfigArgs) -> Result<Place, Refusal> {
-    let place = place(args.data_dir.as_deref(), args.store.store.as_deref())?;
+    let place = place(args.data_dir.as_deref(), server(args))?;
     place.ok_or_else(|| {
         Refusal::could_not_run(
             "there is no folder for settings: use --data-dir or BATCHWRIGHT_HOME",
@@ -91,6 +103,13 @@ fn changed(args: &ConfigArgs, place: &Place, key: &str) -> Result<String, Refusa
             "but {variable}={value} is set here and overrides it"
         ));
     }
+    let variable = variables::of_environment("BATCHWRIGHT_STORE");
+    if let Some(address) = variable.filter(|_| key == store_address::KEY) {
+        let address = shown(&address);
+        display::say(&format!(
+            "but BATCHWRIGHT_STORE={address} is set here and overrides it"
+        ));
+    }
     Ok(match args.json {
         true => line(&as_json(&setting)),
         false => String::new(),
@@ -115,10 +134,11 @@ fn get(settings: &Settings, key: &str, json: bool) -> Result<String, Refusal> {
     })
 }
 
-fn list(settings: &Settings, json: bool) -> Result<String, Refusal> {
-    let all = SettingKey::all()
-        .iter()
-        .map(|key| settings.explain(key.name()));
+fn list(settings: &Settings, local: &Settings, json: bool) -> Result<String, Refusal> {
+    let all = SettingKey::all().iter().map(|key| match key.name() {
+        store_address::KEY => local.explain(store_address::KEY),
+        name => settings.explain(name),
+    });
     let all: Vec<Setting> = all.collect::<Result<_, _>>().map_err(refused)?;
     let unknown: Vec<&str> = settings.unknown().collect();
     if json {

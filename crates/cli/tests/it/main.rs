@@ -72,6 +72,7 @@ mod queue_move;
 mod queue_server;
 mod queue_server_trouble;
 mod queue_state;
+mod queue_store;
 mod resume;
 mod retry;
 mod reuse;

@@ -36,6 +36,10 @@ impl Server {
         })
     }
 
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     pub fn on(&self, mut command: Command) -> Command {
         command
             .env("BATCHWRIGHT_STORE", &self.address)

@@ -8,6 +8,7 @@ use batchwright::queue::{HealthFinding, ProcessState, Severity};
 use serde_json::json;
 
 use crate::args::doctor::DoctorArgs;
+use crate::args::shared::StoreSource;
 use crate::exit::{Exit, Refusal};
 use crate::provider::own_of_batches;
 use crate::reuse::ReuseStore;
@@ -78,7 +79,10 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         });
         match checked {
             Ok((adopted, more, batches, processes)) => {
-                let seen = args.data.place();
+                let seen = match &args.data.store.source {
+                    StoreSource::Default => args.data.place(),
+                    source => format!("{} (from {source})", args.data.place()),
+                };
                 findings.push(HealthFinding::new("database", Severity::Good, seen, None));
                 findings.extend(more);
                 let mut batches = batches;
@@ -93,7 +97,14 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
             }
             Err(error) => {
                 let seen = error.message().to_owned();
-                findings.push(HealthFinding::new("database", Severity::Bad, seen, None));
+                let advice = match &args.data.store.source {
+                    StoreSource::Setting(_) => Some(
+                        "the address is the setting queue.store; to use the file in the data folder again: \
+                         batchwright config unset queue.store",
+                    ),
+                    _ => None,
+                };
+                findings.push(HealthFinding::new("database", Severity::Bad, seen, advice));
             }
         }
     } else if usable {

@@ -1,0 +1,106 @@
+//! The setting `queue.store`: where commands find the queue without a flag.
+
+#![cfg(feature = "mysql")]
+
+use super::common::{Desk, Ended, Running};
+
+fn run(desk: &Desk, words: &str) -> Ended {
+    Running::start(&mut desk.command(words.split_whitespace())).wait()
+}
+
+#[test]
+fn an_address_with_a_password_is_not_stored() {
+    let desk = Desk::new();
+    let refused = run(&desk, "config set queue.store mysql://me:s3cr3t@db/jobs").expect(2);
+    assert!(!refused.stderr.contains("s3cr3t"), "{}", refused.stderr);
+    refused.says("BATCHWRIGHT_STORE_PASSWORD_FILE");
+    let none = run(&desk, "config get queue.store").expect(0);
+    assert_eq!(none.stdout, "");
+}
+
+#[test]
+fn a_flag_and_the_environment_come_before_the_setting_and_a_way_leads_back() {
+    let desk = Desk::new();
+    let nobody = "mysql://me@127.0.0.1:9/jobs";
+    run(&desk, &format!("config set queue.store {nobody}")).expect(0);
+    let stored = run(&desk, "config get queue.store").expect(0);
+    assert_eq!(stored.stdout.trim(), nobody);
+    // Nobody listens there.
+    let doctor = run(&desk, "doctor").expect(1);
+    let advice = "batchwright config unset queue.store";
+    assert!(doctor.stdout.contains("127.0.0.1:9"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains(advice), "{}", doctor.stdout);
+    // The file in the data folder, three times.
+    run(&desk, "status --store none").expect(0);
+    let mut command = desk.command(["status"]);
+    command.env("BATCHWRIGHT_STORE", "none");
+    Running::start(&mut command).wait().expect(0);
+    desk.prompts("in.jsonl", 1);
+    let submitted = run(&desk, "submit in.jsonl --store none").expect(0);
+    assert!(
+        submitted.stderr.contains("--store none"),
+        "the next command needs it, too: {}",
+        submitted.stderr
+    );
+    let local = run(&desk, "config list --store none").expect(0);
+    assert!(local.stdout.contains(nobody), "{}", local.stdout);
+    run(&desk, "config unset queue.store").expect(0);
+    let status = run(&desk, "status --json").expect(0);
+    assert!(status.stdout.contains("\"pending\":1"), "{}", status.stdout);
+}
+
+#[test]
+fn an_empty_address_and_one_that_is_damaged_are_refused_with_advice() {
+    let desk = Desk::new();
+    run(&desk, "status --store=").expect(2).says("--store none");
+    run(&desk, "config set queue.store mysql://me@db/jobs").expect(0);
+    let file = desk.path("home/config.db");
+    let db = rusqlite::Connection::open(file).unwrap();
+    db.execute("UPDATE settings SET value = 'elsewhere'", [])
+        .unwrap();
+    drop(db);
+    run(&desk, "status").expect(2).says("unset queue.store");
+    let doctor = run(&desk, "doctor").expect(1);
+    assert!(doctor.stdout.contains("queue.store"), "{}", doctor.stdout);
+    run(&desk, "config unset queue.store").expect(0);
+    run(&desk, "status").expect(0);
+}
+
+/// The queue and the settings are on the server; only the address is in the data folder.
+#[cfg(unix)]
+#[test]
+fn the_setting_leads_every_command_to_the_server() {
+    let Some(server) = super::queue_server::Server::new() else {
+        return;
+    };
+    let desk = Desk::new();
+    let run = |words: &str| {
+        let mut command = server.on(desk.command(words.split_whitespace()));
+        Running::start(command.env_remove("BATCHWRIGHT_STORE")).wait()
+    };
+    run(&format!("config set queue.store {}", server.address())).expect(0);
+    desk.prompts("in.jsonl", 2);
+    run("submit in.jsonl -q").expect(0);
+    assert!(!desk.exists("home/llm_jobs.db"));
+    let status = server
+        .run(&desk, "status --json --data-dir elsewhere")
+        .expect(0);
+    assert!(status.stdout.contains("\"pending\":2"), "{}", status.stdout);
+    run("config set llm.model m-1").expect(0).says("mysql://");
+    let model = server
+        .run(&desk, "config get llm.model --data-dir elsewhere")
+        .expect(0);
+    assert_eq!(model.stdout.trim(), "m-1");
+    let local = run("config get llm.model --store none").expect(0);
+    assert_eq!(local.stdout, "");
+    let list = run("config list").expect(0).stdout;
+    let stored = list.lines().find(|line| line.starts_with("queue.store"));
+    assert!(
+        stored.is_some_and(|line| line.contains("mysql://")),
+        "{list}"
+    );
+    let doctor = run("doctor").expect(0).stdout;
+    assert!(doctor.contains("from queue.store in"), "{doctor}");
+    let workers = run("workers").expect(0);
+    workers.says("To start one");
+}
