@@ -5,6 +5,7 @@
 //! intervals instead, and nobody waits for it: two threads of their own talk to it, one that sends
 //! ([`talker`]) and one that listens ([`listener`]).
 
+mod inspect;
 mod listener;
 mod options;
 pub(crate) mod shares;

@@ -365,7 +365,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "to resume, give the same `batchwright run` command again",
     ),
     (
-        &["start", "worker", "workers", "daemon", "consume"],
+        &["start", "worker", "daemon", "consume"],
         "the queue's worker is: batchwright work",
     ),
     (

@@ -33,8 +33,9 @@ pub struct DoctorArgs {
 const HELP: &str = "\
 Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, \
 counters, jobs of workers that died, unfinished submissions), batches that nobody attends or that \
-wait for you, the settings, and which keys are set. Nothing is called over the network unless \
-batches are to be taken over, and no key is shown.
+wait for you, the settings, and which keys are set. If the queue is on a database server: its version, \
+encryption, clock, connections, settings and privileges, replicas that the address names, and Redis. \
+No provider is called unless batches are to be taken over, and no key is shown.
 
   batchwright doctor
   batchwright doctor --adopt-batches

@@ -200,3 +200,55 @@ fn redis_is_only_for_a_queue_on_a_server() {
     let ended = ended.wait().expect(2);
     assert!(ended.stderr.contains("--store"), "{}", ended.stderr);
 }
+
+/// `doctor` looks at the server, and at Redis if there is one; where none answers, it says so.
+#[cfg(feature = "redis")]
+#[test]
+fn doctor_looks_at_the_server_and_at_redis() {
+    let Some(server) = Server::new() else { return };
+    let Ok(redis) = std::env::var("BATCHWRIGHT_TEST_REDIS") else {
+        eprintln!("skipped: BATCHWRIGHT_TEST_REDIS names no server; see scripts/with-servers");
+        return;
+    };
+    let (login, place) = redis.rsplit_once('@').unwrap();
+    let password = login.rsplit_once(':').unwrap().1;
+    let desk = Desk::new();
+    let verdicts = |place: &str| {
+        let mut command = server.on(desk.command(["doctor", "--json"]));
+        command
+            .env("BATCHWRIGHT_REDIS", format!("redis://{place}"))
+            .env("BATCHWRIGHT_REDIS_PASSWORD", password);
+        let ended = Running::start(&mut command).wait();
+        assert!(!ended.stdout.contains(password), "{}", ended.stdout);
+        let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let findings = all["findings"].as_array().unwrap().iter();
+        let verdict = |finding: &Value| {
+            let text = |name: &str| finding[name].as_str().unwrap().to_owned();
+            (text("what"), text("verdict"))
+        };
+        findings
+            .map(verdict)
+            .collect::<std::collections::HashMap<_, _>>()
+    };
+    let found = verdicts(place);
+    for what in [
+        "database",
+        "server",
+        "encryption",
+        "server clock",
+        "connections",
+        "privileges",
+        "redis",
+    ] {
+        assert_eq!(
+            found.get(what).map(String::as_str),
+            Some("good"),
+            "{what}: {found:?}"
+        );
+    }
+    assert_eq!(
+        found["server settings"], "note",
+        "commits of the tests' server may be lost"
+    );
+    assert_eq!(verdicts("127.0.0.1:9")["redis"], "warning");
+}

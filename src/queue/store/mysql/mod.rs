@@ -9,6 +9,7 @@ mod batches;
 mod chores;
 mod claim;
 mod counters;
+mod doctor;
 mod due;
 mod insert;
 mod inspect;

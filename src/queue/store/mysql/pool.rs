@@ -112,6 +112,11 @@ impl Pool {
         Err(first.unwrap_or(Fault::Odd("no server")))
     }
 
+    /// All servers, in the order of the address.
+    pub(super) fn servers(&self) -> &[Opts] {
+        &self.servers
+    }
+
     /// A connection was lost: the others are likely to be lost, too.
     pub(super) fn lost(&self) {
         let idle = {

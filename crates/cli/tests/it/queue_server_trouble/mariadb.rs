@@ -169,7 +169,7 @@ impl MariaDb {
         client.output().unwrap()
     }
 
-    fn sql(&self, sql: &str) -> String {
+    pub fn sql(&self, sql: &str) -> String {
         let done = self.client(sql);
         assert!(done.status.success(), "{done:?}\n{}", self.log());
         String::from_utf8(done.stdout).unwrap()

@@ -319,3 +319,48 @@ fn killed_workers_and_servers_cost_no_job() {
     );
     assert!(stats.paid_twice <= kills * SLOTS + uncertain, "{stats:?}");
 }
+
+/// `doctor` tells the server that takes writes from the one that stands by, and says whether that one can take over.
+#[test]
+fn doctor_looks_at_every_server_of_the_address() {
+    if !wanted() {
+        return;
+    }
+    let primary = MariaDb::primary();
+    let replica = MariaDb::replica(&primary);
+    let desk = Desk::new();
+    let queue = Queue::at(&desk, &[primary.place(), replica.place()]);
+    let seen = || queue.run("doctor --json");
+    let hidden = seen();
+    assert!(hidden.contains("takes writes"), "{hidden}");
+    assert!(
+        hidden.contains("may not see how far it is behind"),
+        "{hidden}"
+    );
+    primary.sql(&format!(
+        "GRANT REPLICA MONITOR ON *.* TO {USER}@'127.0.0.1'"
+    ));
+    assert!(
+        eventually(|| seen().contains("is a replica, 0 s behind")),
+        "{}",
+        seen()
+    );
+    replica.sql("STOP SLAVE");
+    let stopped = Running::start(&mut queue.command("doctor"))
+        .wait()
+        .expect(1);
+    assert!(
+        stopped.stdout.contains("does not replicate"),
+        "{}",
+        stopped.stdout
+    );
+    drop(replica);
+    let gone = Running::start(&mut queue.command("doctor"))
+        .wait()
+        .expect(1);
+    assert!(
+        gone.stdout.contains("nothing takes over"),
+        "{}",
+        gone.stdout
+    );
+}
