@@ -29,9 +29,9 @@ const HELP: &str = "\
   batchwright workers --json | jq '.workers[] | select(.alive | not)'
 
 Columns: `busy` is the number of running jobs and of worker slots. `jobs` are the jobs that the worker holds, \
-`batches` its batches at a provider. `completed` and `failed` count since the worker started. `heartbeat` is the \
-time since the worker renewed its lease on the database server. In a queue in a file the kernel knows whether a \
-worker lives, so there is no heartbeat.
+`batches` its batches at a provider. `done` and `failed` count its jobs since it started. `started` and `heartbeat` are the \
+times since it started, and since it renewed its lease on the database server. In a queue in a file the kernel knows \
+whether a worker lives, so there is no heartbeat.
 
 A worker reports its numbers every 2 s, on a database server every 5 s. The line below a worker says why its jobs do \
 not move, for example a rejected API key or a cooldown. A worker that has crashed is `dead` until another worker takes over its \

@@ -45,23 +45,25 @@ fn once(args: &WorkersArgs, queue: Option<&JobQueue>) -> Result<Exit, Refusal> {
 /// Prints the workers whenever something about them has changed, on a terminal in place.
 fn watch(args: &WorkersArgs, queue: &JobQueue) -> Result<Exit, Refusal> {
     let in_place = terminal().is_terminal() && !args.json;
-    let (mut before, mut seen_version) = (String::new(), None);
+    let (mut before, mut drawn, mut seen_version) = (None, 0, None);
     loop {
-        let mut workers = queue.workers().map_err(failed)?;
-        if !in_place {
-            // Age passes without a change of the worker.
-            let ages = workers.iter_mut();
-            ages.for_each(|worker| worker.heartbeat_age = None);
-        }
-        let text = text(args, &workers);
-        if text != before {
+        let workers = queue.workers().map_err(failed)?;
+        // Time passes without a change of any worker.
+        let timeless = workers.iter().cloned().map(|mut worker| {
+            worker.heartbeat_age = None;
+            worker
+        });
+        let now = Some(timeless.collect::<Vec<_>>());
+        if in_place || now != before {
+            let text = text(args, &workers);
             if in_place {
-                let _ = Term::stdout().clear_last_lines(before.lines().count());
+                let _ = Term::stdout().clear_last_lines(drawn);
+                drawn = text.lines().count();
             }
             if stdout::write(&text).is_err() {
                 return Ok(Exit::StoppedEarly);
             }
-            before = text;
+            before = now;
         }
         queue.wait_for_change(&mut seen_version, POLL_INTERVAL);
     }
@@ -88,7 +90,7 @@ fn table(workers: &[WorkerInfo]) -> String {
         "busy",
         "jobs",
         "batches",
-        "completed",
+        "done",
         "failed",
         "started",
         "heartbeat",
@@ -110,9 +112,9 @@ fn table(workers: &[WorkerInfo]) -> String {
             count(worker.batches),
             count(status.completed),
             count(status.failed),
-            format!("{} ago", age(started)),
+            age(started),
             match worker.heartbeat_age {
-                Some(beat) => format!("{} ago", age(beat)),
+                Some(beat) => age(beat),
                 None => "-".to_owned(),
             },
         ];

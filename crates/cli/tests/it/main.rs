@@ -20,6 +20,7 @@ mod config;
 #[cfg(unix)]
 mod copied_output;
 mod dedupe;
+mod deployments;
 mod disk;
 #[cfg(unix)]
 mod docs;

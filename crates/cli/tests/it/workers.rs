@@ -126,3 +126,29 @@ fn a_worker_of_a_queue_on_a_server_says_why_nothing_moves() {
     };
     a_worker_reports_why_nothing_moves(&Desk::new(), &|command| server.on(command));
 }
+
+/// Each line of `--watch --json` is a change: nothing, a worker, nothing again.
+#[cfg(unix)]
+#[test]
+fn a_watched_queue_shows_workers_come_and_go() {
+    use std::io::{BufRead, BufReader};
+    let desk = Desk::new();
+    submit(&desk, &|command| command, 1);
+    let mut command = desk.command(["workers", "--watch", "--json", "-q"]);
+    let watch = command.stdout(std::process::Stdio::piped()).spawn();
+    let mut watch = watch.unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = || {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        line["workers"].as_array().unwrap().len()
+    };
+    assert_eq!(next(), 0);
+    let sim = simulator(SimConfig::default().latency(Duration::from_secs(60)));
+    let worker = work(&desk, &|command| command, &sim.base_url(), "--grace 0s");
+    assert_eq!(next(), 1);
+    worker.signal("TERM");
+    worker.wait();
+    while next() > 0 {}
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}

@@ -14,7 +14,9 @@ use super::MysqlStore;
 use super::pool::{SILENCE, place};
 use super::writer::{CLOCK, Fault, Tx};
 
-/// Most connections of one process: those of its pool, and one that renews leases while all others are in use.
+/// Connections that a worker has open when it is busy.
+const CONNECTIONS_OF_WORKER: u64 = 4;
+/// The most connections of one process, for example a server with many requests.
 const CONNECTIONS_OF_PROCESS: u64 = 17;
 /// Clocks may differ by this.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
@@ -135,15 +137,15 @@ fn connections(variables: &Variables, status: &Variables, workers: u64) -> Healt
     const WHAT: &str = "connections";
     let most = variables.number("max_connections").unwrap_or(0);
     let used = status.number("threads_connected").unwrap_or(0);
-    // One more for commands such as this one.
-    let wanted = (workers + 1) * CONNECTIONS_OF_PROCESS;
+    let wanted = (workers * CONNECTIONS_OF_WORKER).max(used) + CONNECTIONS_OF_PROCESS;
     let seen = format!("{used} of {most} in use, {workers} workers");
     if wanted <= most {
         return good(WHAT, seen);
     }
     let advice = format!(
-        "a worker opens up to {CONNECTIONS_OF_PROCESS} connections; in the settings of the server: max_connections = \
-         {wanted}"
+        "a worker opens up to {CONNECTIONS_OF_WORKER} connections, `serve` up to {CONNECTIONS_OF_PROCESS}; in the settings \
+         of the server: max_connections = {}",
+        wanted * 2
     );
     wrong(WHAT, Severity::Warning, seen, &advice)
 }

@@ -1,0 +1,76 @@
+//! The examples of deployments: their commands and variables are those of the program. `.ci/run` holds them against the
+//! schemas of Compose and Kubernetes.
+
+use std::path::Path;
+
+use super::common::{Desk, Running};
+
+fn example(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .unwrap();
+    std::fs::read_to_string(root.join("examples").join(name)).unwrap()
+}
+
+/// The words of `command: [a, b]` and of `args:` with an item on each line below.
+fn commands(text: &str) -> Vec<Vec<String>> {
+    let plain = |word: &str| word.trim().trim_matches(['"', '\'']).to_owned();
+    let mut lines = text.lines().map(str::trim).peekable();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some((_, rest)) = line
+            .split_once("command:")
+            .or_else(|| line.split_once("args:"))
+        else {
+            continue;
+        };
+        let listed = rest.trim().strip_prefix('[');
+        let words: Vec<String> = match listed {
+            Some(inner) => inner.trim_end_matches(']').split(',').map(plain).collect(),
+            None => std::iter::from_fn(|| lines.next_if(|line| line.starts_with("- ")))
+                .map(|line| plain(&line[2..]))
+                .collect(),
+        };
+        found.push(words);
+    }
+    // Those of other programs begin with a flag or a shell.
+    found.retain(|words| ["serve", "work"].contains(&words[0].as_str()));
+    found
+}
+
+#[test]
+fn flags_of_the_deployments_are_those_of_the_program() {
+    let desk = Desk::new();
+    for name in ["compose.yaml", "kubernetes.yaml"] {
+        let commands = commands(&example(name));
+        let of = |command: &str| commands.iter().filter(|words| words[0] == command).count();
+        assert_eq!((of("serve"), of("work")), (1, 1), "{name}: {commands:?}");
+        for mut words in commands {
+            words.push("--help".to_owned());
+            Running::start(&mut desk.command(&words)).wait().expect(0);
+        }
+    }
+}
+
+#[test]
+fn variables_of_the_deployments_are_those_of_the_program() {
+    for name in ["compose.yaml", "kubernetes.yaml"] {
+        let text = example(name);
+        let pairs = text.lines().filter_map(|line| {
+            let (variable, value) = line.trim().split_once(": ")?;
+            variable
+                .starts_with("BATCHWRIGHT_")
+                .then_some((variable, value))
+        });
+        let pairs: Vec<_> = pairs.filter(|(_, value)| !value.contains("${")).collect();
+        assert!(pairs.len() >= 6, "{name}: {pairs:?}");
+        let desk = Desk::new();
+        let home = desk.path("home");
+        let mut command = desk.command(["status"]);
+        command.envs(pairs).env("BATCHWRIGHT_HOME", home);
+        let ended = Running::start(command.env("BATCHWRIGHT_STORE", "none")).wait();
+        let ended = ended.expect(0);
+        assert!(!ended.stderr.contains("no meaning"), "{}", ended.stderr);
+    }
+}
