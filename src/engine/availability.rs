@@ -11,7 +11,7 @@ use super::pauses::Pauses;
 use super::quota::QuotaId;
 
 /// What stands in the way of items, and for how long.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Availability {
     pub pauses: Pauses,
     pub(super) exclusions: Exclusions,

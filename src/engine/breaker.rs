@@ -77,10 +77,10 @@ const LONGEST_OUTAGE: Duration = Duration::from_secs(600);
 const NEVER_REACHED: Duration = Duration::from_secs(8);
 
 /// The breakers of the steps that were called.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Breakers(Vec<Breaker>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Breaker {
     step: StepId,
     #[cfg(feature = "redis")]
@@ -104,7 +104,7 @@ struct Breaker {
 }
 
 /// Failures since the last answer.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Failures {
     /// In a row that did not reach it, and that hung.
     unreached: u32,
@@ -117,7 +117,7 @@ struct Failures {
     doubt: Option<Duration>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     Closed,
     Open {

@@ -9,7 +9,7 @@ use crate::base::clock::Time;
 const MOST: usize = 64;
 
 /// Pauses of a quota from start to end, none of which overlap, in their order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct CoolDowns(VecDeque<(Time, Time)>);
 
 impl CoolDowns {

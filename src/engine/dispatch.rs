@@ -27,12 +27,13 @@ use super::route::{RetryPolicy, Tries};
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::time_split::{Limit, Stopwatch, TimeSplit};
 use super::trail::Trails;
-use super::work::{Settled, Take, Ticket, Work};
+use super::work::{SettleEnd, SettleIo, Settled, Take, TakeEnd, TakeIo, Ticket, Work};
 
 mod call_ended;
 mod outage;
 #[cfg(feature = "redis")]
 mod outage_elsewhere;
+mod settle;
 
 /// A call to make, with what was reserved for it.
 #[derive(Debug)]
@@ -57,13 +58,33 @@ pub(crate) struct EndedCall<T, D> {
     pub fatal: bool,
 }
 
+/// What a remote store is asked without the lock: at most one of each is under way.
+pub(crate) enum Io<W: Work> {
+    Settle(SettleIo<W>),
+    Take(TakeIo<W>),
+}
+
+impl<W: Work> Io<W> {
+    /// Carries it out; the event is for the dispatcher.
+    pub(crate) fn run(self) -> Event<W> {
+        match self {
+            Self::Settle(io) => Event::Settled(io()),
+            Self::Take(io) => Event::Taken(io()),
+        }
+    }
+}
+
 /// Something that happened.
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly every event is the end of a call"
 )]
-pub(crate) enum Event<T, D> {
-    CallEnded(EndedCall<T, D>),
+pub(crate) enum Event<W: Work> {
+    CallEnded(EndedCall<W::Task, W::Done>),
+    /// A settling write has ended.
+    Settled(SettleEnd<W>),
+    /// A look for work has ended.
+    Taken(TakeEnd<W>),
     /// The caller took this many outcomes of a work that defers their release.
     Released(usize),
     /// The number of permits changes while the run goes on.
@@ -88,11 +109,6 @@ const LONG_PAUSE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What was given up on has to end first.
 const SOON: Duration = Duration::from_millis(20);
-/// A settling write that failed is tried again after this long.
-const SETTLE_AGAIN: Duration = Duration::from_secs(1);
-/// What ends within this time of each other is settled together where each settling is a transaction.
-const GROUP_DELAY: Duration = Duration::from_micros(300);
-
 pub(crate) struct Options {
     pub concurrency: usize,
     pub retry: RetryPolicy,
@@ -116,6 +132,12 @@ pub(crate) struct Dispatcher<W: Work> {
     options: Options,
     limiter: Arc<Limiter>,
     pending: Vec<Settled<W::Task, W::Done>>,
+    /// What a write that is under way makes durable.
+    settling: Option<Vec<Settled<W::Task, W::Done>>>,
+    /// A look for work is under way.
+    taking: bool,
+    /// What is to be carried out without the lock.
+    io: Vec<Io<W>>,
     settle_at: Option<Time>,
     settle_error: Option<Error>,
     /// The latest failure that is tried again, until something succeeds.
@@ -147,6 +169,9 @@ impl<W: Work> Dispatcher<W> {
             options,
             limiter,
             pending: Vec::new(),
+            settling: None,
+            taking: false,
+            io: Vec::new(),
             settle_at: None,
             settle_error: None,
             last_failure: None,
@@ -212,13 +237,9 @@ impl<W: Work> Dispatcher<W> {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Takes over what could not be settled; only for a run that ends regardless.
-    pub(crate) fn take_unsettled(&mut self) -> Vec<Settled<W::Task, W::Done>> {
-        let lost = std::mem::take(&mut self.pending);
-        let held = lost.iter().filter(|s| holds_permit(s)).count();
-        self.counters.in_flight = self.counters.in_flight.saturating_sub(held);
-        self.settle_at = None;
-        lost
+    /// What is to be carried out without the lock, and comes back as events.
+    pub(crate) fn take_io(&mut self) -> Vec<Io<W>> {
+        std::mem::take(&mut self.io)
     }
 
     /// Changes how patiently failures are tried again, from the next one on.
@@ -228,10 +249,15 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Takes note of what happened; [`turn`](Self::turn) draws the conclusions.
-    pub(crate) fn handle(&mut self, event: Event<W::Task, W::Done>, now: Time) {
+    pub(crate) fn handle(&mut self, event: Event<W>, now: Time) {
         self.check_deadline(now);
         match event {
             Event::CallEnded(ended) => self.on_call_ended(ended, now),
+            Event::Settled(end) => self.on_settled(end, now),
+            Event::Taken(end) => {
+                self.taking = false;
+                end(&mut self.work, now);
+            }
             Event::Released(n) => {
                 self.counters.in_flight = self.counters.in_flight.saturating_sub(n);
             }
@@ -254,7 +280,12 @@ impl<W: Work> Dispatcher<W> {
         let mut limit = None;
         let mut exhausted = false;
         while self.stop.is_none() {
-            if !self.pending.is_empty() {
+            // A remote store is written to while others start, unless it fails.
+            let waits_for_disk = match self.work.is_remote() {
+                true => self.settle_error.is_some(),
+                false => !self.pending.is_empty(),
+            };
+            if waits_for_disk {
                 limit = Some(Limit::Disk);
                 break;
             }
@@ -264,6 +295,11 @@ impl<W: Work> Dispatcher<W> {
                 .saturating_sub(self.counters.in_flight);
             if free == 0 {
                 limit = Some(self.slots_hold());
+                break;
+            }
+            // A write that is under way frees slots soon. Fewer and larger looks cost a server less.
+            if self.settling.is_some() && 2 * free < self.options.concurrency {
+                limit = Some(Limit::Disk);
                 break;
             }
             match self
@@ -322,6 +358,10 @@ impl<W: Work> Dispatcher<W> {
                 }
             }
         }
+        if let Some(io) = self.work.take_io() {
+            self.taking = true;
+            self.io.push(Io::Take(io));
+        }
         let availability = &self.availability;
         // Once the run stops nobody can go elsewhere any more.
         let goes_on = self.stop.is_none();
@@ -332,7 +372,9 @@ impl<W: Work> Dispatcher<W> {
             &mut self.given_up,
         );
         let over = self.stop.is_some() || exhausted;
-        let finished = over && self.counters.in_flight == 0 && self.pending.is_empty();
+        let under_way = self.settling.is_some() || self.taking;
+        let settled = self.pending.is_empty() && !under_way;
+        let finished = over && self.counters.in_flight == 0 && settled;
         // What is left to name: the last calls, or their outcomes.
         let limit = limit.unwrap_or(match self.calls_in_air() {
             0 if finished => Limit::End,
@@ -347,7 +389,9 @@ impl<W: Work> Dispatcher<W> {
         }
         #[cfg(feature = "redis")]
         let wake = self.look_for_end(wake, now);
-        Turn::Wait(earlier(earlier(wake, overdue), self.settle_at))
+        // What comes next is decided when the write that is under way has ended.
+        let settle_at = self.settle_at.filter(|_| self.settling.is_none());
+        Turn::Wait(earlier(earlier(wake, overdue), settle_at))
     }
 
     /// Calls whose end is not known yet; their outcomes may hold slots for longer.
@@ -532,52 +576,6 @@ impl<W: Work> Dispatcher<W> {
             self.stop = Some(reason);
         }
     }
-
-    /// Waits a moment for more ends while calls are out that may bring them.
-    fn delay_for_more(&mut self, now: Time) {
-        if !self.options.durable || self.settle_error.is_some() || self.pending.is_empty() {
-            return;
-        }
-        if self.pending.len() >= self.counters.in_flight {
-            self.settle_at = None;
-        } else if self.settle_at.is_none() {
-            self.settle_at = Some(now.after(GROUP_DELAY));
-        }
-    }
-
-    fn flush(&mut self, now: Time) {
-        if self.pending.is_empty() {
-            return;
-        }
-        if self.settle_at.is_some_and(|at| at > now)
-            && self.pending.iter().all(|s| matches!(s, Settled::Final(..)))
-        {
-            return;
-        }
-        let held = |pending: &[_]| pending.iter().filter(|s| holds_permit(s)).count();
-        let before = held(&self.pending);
-        let result = self.work.settle(&mut self.pending, now);
-        if !self.work.defers_release() {
-            self.counters.in_flight -= before - held(&self.pending);
-        }
-        match result {
-            Ok(()) => {
-                self.settle_at = None;
-                self.settle_error = None;
-            }
-            Err(error) => {
-                self.settle_at = Some(now.after(SETTLE_AGAIN));
-                self.settle_error = Some(error);
-            }
-        }
-        if self.pending.is_empty() {
-            self.settle_at = None;
-        }
-    }
-}
-
-fn holds_permit<T, D>(settled: &Settled<T, D>) -> bool {
-    !matches!(settled, Settled::Later(..))
 }
 
 fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {

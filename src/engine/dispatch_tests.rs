@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::settle::GROUP_DELAY;
 use super::*;
 use crate::base::error::Sent;
 use crate::base::hints::RateWindow;

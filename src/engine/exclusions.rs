@@ -9,14 +9,14 @@ use super::class::{Class, StepId};
 use super::quota::QuotaId;
 
 /// The steps of routes, and the quotas, that are not called.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Exclusions {
     steps: Vec<(StepId, Excluded)>,
     quotas: Vec<(QuotaId, Excluded)>,
 }
 
 /// Why something is not called, and until when; [`Time::FAR`] for the rest of the run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Excluded {
     why: Error,
     until: Time,

@@ -8,7 +8,7 @@ use crate::base::clock::Time;
 use super::quota::QuotaId;
 
 /// By the quota's number.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Pauses(Vec<Time>);
 
 impl Pauses {

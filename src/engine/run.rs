@@ -22,7 +22,7 @@ use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::hints::RateHints;
 
-use super::dispatch::{Call, Dispatcher, EndedCall, Event, StopReason, Turn};
+use super::dispatch::{Call, Dispatcher, EndedCall, Event, Io, StopReason, Turn};
 use super::work::{Settled, Ticket, Work};
 
 /// More threads than this are a slip of the finger, not a plan.
@@ -172,19 +172,25 @@ pub(crate) struct RunSetup<'a> {
 struct State<W: Work> {
     dispatcher: Dispatcher<W>,
     start: Vec<Call<W::Task>>,
-    tasks: Option<Sender<Call<W::Task>>>,
+    tasks: Option<Outgoing<W>>,
     wake_at: Option<Time>,
     /// Everything was tried to settle; what cannot be goes back to the caller.
     giving_up: bool,
     lost: Vec<Settled<W::Task, W::Done>>,
 }
 
-type EventOf<W> = Event<<W as Work>::Task, <W as Work>::Done>;
+/// The ways to the threads; they end when nothing more goes out.
+struct Outgoing<W: Work> {
+    calls: Sender<Call<W::Task>>,
+    /// Each has a thread of its own, where the store is remote.
+    settles: Sender<Io<W>>,
+    takes: Sender<Io<W>>,
+}
 
 struct Shell<'a, W: Work> {
     state: Mutex<State<W>>,
-    post: Sender<EventOf<W>>,
-    inbox: Receiver<EventOf<W>>,
+    post: Sender<Event<W>>,
+    inbox: Receiver<Event<W>>,
     clock: &'a dyn Clock,
     ctx: &'a Context,
     /// What all calls have in common.
@@ -210,9 +216,13 @@ impl<W: Work> Shell<'_, W> {
             .clone()
     }
 
-    fn end_call(&self, event: EventOf<W>) {
+    fn end_io(&self, event: Event<W>) {
         let _ = self.post.send(event);
         self.turn();
+    }
+
+    fn end_call(&self, event: Event<W>) {
+        self.end_io(event);
         if let Some(ended) = &self.ended {
             ended.fetch_add(1, Ordering::SeqCst);
             self.waker.wake();
@@ -272,10 +282,17 @@ impl<W: Work> Shell<'_, W> {
         if let Some(tasks) = &state.tasks {
             for call in state.start.drain(..) {
                 if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-                    tasks.try_send(call)
+                    tasks.calls.try_send(call)
                 {
                     unreachable!("the task channel has room for every permit");
                 }
+            }
+            for io in state.dispatcher.take_io() {
+                // They have no bound, and at most one is in each.
+                let _ = match io {
+                    Io::Settle(_) => tasks.settles.send(io),
+                    Io::Take(_) => tasks.takes.send(io),
+                };
             }
         }
         let busy = state.dispatcher.counters().in_flight;
@@ -319,13 +336,20 @@ where
             .permits
             .map_or(setup.most_threads, |permits| permits.most),
     );
+    let (settles, settle_inbox) = unbounded();
+    let (takes, take_inbox) = unbounded();
+    let is_remote = dispatcher.work.is_remote();
     let (post, events) = unbounded();
     let calls = setup.ctx.for_calls();
     let shell = Shell {
         state: Mutex::new(State {
             dispatcher,
             start: Vec::new(),
-            tasks: Some(tasks),
+            tasks: Some(Outgoing {
+                calls: tasks,
+                settles,
+                takes,
+            }),
             wake_at: None,
             giving_up: false,
             lost: Vec::new(),
@@ -350,8 +374,18 @@ where
                 .spawn_scoped(scope, work)
                 .map(drop)
         };
-        for i in 0..setup.threads {
-            if let Err(error) = start(i) {
+        let start_io = |name: &str, inbox: &Receiver<Io<W>>| {
+            let (shell, calls, inbox) = (&shell, &calls, inbox.clone());
+            thread::Builder::new()
+                .name(format!("batchwright-{name}"))
+                .spawn_scoped(scope, move || carry_out(shell, &inbox, calls))
+                .map(drop)
+        };
+        let ways = [("settle", &settle_inbox), ("claim", &take_inbox)];
+        let remote = ways.into_iter().filter(|_| is_remote);
+        let remote = remote.map(|(name, inbox)| start_io(name, inbox));
+        for (i, started) in (0..setup.threads).map(&start).chain(remote).enumerate() {
+            if let Err(error) = started {
                 shell.state.lock().tasks = None;
                 return Err(Error::new(
                     ErrorKind::Invalid,
@@ -388,6 +422,15 @@ where
         let own = call.may_leave.then(|| shell.context_of(call.number));
         let reply = make_call(runner, &call.ticket, own.as_ref().unwrap_or(ctx));
         shell.end_call(Event::CallEnded(ended(call, reply)));
+    }
+    drop(guard);
+}
+
+/// Reads from and writes to a remote store, without the lock.
+fn carry_out<W: Work>(shell: &Shell<'_, W>, inbox: &Receiver<Io<W>>, ctx: &Context) {
+    let guard = PanicGuard(shell, ctx);
+    for io in inbox {
+        shell.end_io(io.run());
     }
     drop(guard);
 }
@@ -620,3 +663,7 @@ where
         }
     }
 }
+
+#[cfg(test)]
+#[path = "remote_tests.rs"]
+mod tests;

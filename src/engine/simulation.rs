@@ -13,7 +13,9 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::{RateHints, RateWindow};
 
 use super::class::Class;
-use super::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn};
+use super::dispatch::{
+    Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, StopReason, Turn,
+};
 use super::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use super::route::RetryPolicy;
 use super::waiting::Waiting;
@@ -25,7 +27,9 @@ mod checks;
 mod model;
 
 pub(super) use model::Random;
-use model::{HangingModel, Item, LoadingModel, ModelWork, OutageModel, ParallelModel, TimeModel};
+use model::{
+    HangingModel, Item, LoadingModel, Look, ModelWork, OutageModel, ParallelModel, TimeModel,
+};
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Arrival(Reverse<(Time, u64)>);
@@ -45,6 +49,8 @@ struct Scene {
     now: Time,
     arrivals: BinaryHeap<Arrival>,
     in_flight: HashMap<u64, Flying>,
+    /// What a remote store is asked, and when it answers.
+    io: Vec<(Time, Io<ModelWork>)>,
     started: u64,
     concurrency: usize,
     /// The concurrency, or more for as long as calls from before it was lowered hold theirs.
@@ -148,6 +154,8 @@ impl Scene {
             may_give_up: false,
             full_disk: false,
             defers: random.chance(30),
+            is_remote: random.chance(40),
+            look: Look::None,
             unreleased: 0,
         };
         let deadline = random
@@ -189,6 +197,7 @@ impl Scene {
             now: Time::ZERO,
             arrivals: BinaryHeap::new(),
             in_flight: HashMap::new(),
+            io: Vec::new(),
             started: 0,
             concurrency: permits,
             permits,
@@ -524,12 +533,23 @@ impl Scene {
             for call in start {
                 self.start(call);
             }
+            for io in self.dispatcher.take_io() {
+                let takes = Duration::from_millis(self.random.below(40));
+                self.io.push((self.now.after(takes), io));
+            }
+            let of_each = |settle| {
+                let same = |io: &&(Time, Io<_>)| matches!(io.1, Io::Settle(_)) == settle;
+                self.io.iter().filter(same).count()
+            };
+            assert!(of_each(true) <= 1 && of_each(false) <= 1, "two at a time");
             self.check_permits();
             let wake = match turn {
                 Turn::Finished => return self.check_end(),
                 Turn::Wait(wake) => wake,
             };
             let arrival = self.arrivals.peek().map(|Arrival(Reverse((at, _)))| *at);
+            let reply = self.io.iter().map(|(at, _)| *at).min();
+            let arrival = [arrival, reply].into_iter().flatten().min();
             let work = &self.dispatcher.work;
             let by_itself = work.source_open() || work.unreleased > 0;
             assert!(
@@ -554,6 +574,10 @@ impl Scene {
                 let id = *id;
                 self.arrivals.pop();
                 self.arrive(id);
+            }
+            let replies = self.io.extract_if(.., |(at, _)| *at <= self.now);
+            for (_, io) in replies.collect::<Vec<_>>() {
+                self.dispatcher.handle(io.run(), self.now);
             }
             self.disturb();
         }

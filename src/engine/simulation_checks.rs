@@ -18,7 +18,8 @@ impl Scene {
         let stopped = self.dispatcher.stop_reason().is_some();
         let held = self.in_flight.len() + work.unreleased;
         let free = counters.in_flight < self.concurrency;
-        if stopped || work.full_disk || !free || counters.in_flight != held {
+        let asks = !self.io.is_empty();
+        if stopped || work.full_disk || !free || asks || counters.in_flight != held {
             return;
         }
         // The limiter rounds its waits up to 50 microseconds.
@@ -77,7 +78,8 @@ impl Scene {
             held <= in_flight,
             "{held} hold permits, {in_flight} counted"
         );
-        if self.dispatcher.settle_error().is_none() {
+        // What is being written holds its permits, too.
+        if self.dispatcher.settle_error().is_none() && self.io.is_empty() {
             assert_eq!(held, in_flight, "a permit was lost");
         }
         self.permits = self.concurrency.max(in_flight);

@@ -14,7 +14,7 @@ use crate::engine::limiter::QuotaId;
 use crate::engine::loading::MAX_LOADING;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
+use crate::engine::work::{Cost, SettleIo, Settled, Take, TakeIo, Ticket, Work};
 
 pub(crate) struct Random(pub u64);
 
@@ -50,6 +50,15 @@ pub(super) enum Item {
     Unsent,
 }
 
+/// How far a look for items has come, where the store is remote.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Look {
+    None,
+    Asked,
+    UnderWay,
+    Back,
+}
+
 pub(super) struct ModelWork {
     pub items: Vec<Item>,
     pub classes: Vec<Class>,
@@ -67,6 +76,10 @@ pub(super) struct ModelWork {
     pub may_give_up: bool,
     pub full_disk: bool,
     pub defers: bool,
+    /// The store is asked without the lock.
+    pub is_remote: bool,
+    /// A look for items was asked for, or has come back.
+    pub look: Look,
     /// Outcomes that hold their permits until somebody takes them.
     pub unreleased: usize,
 }
@@ -101,12 +114,51 @@ impl Work for ModelWork {
     type Task = u32;
     type Done = ();
 
+    fn is_remote(&self) -> bool {
+        self.is_remote
+    }
+
+    fn keep(&mut self, done: &mut Vec<Settled<u32, ()>>) {
+        if self.is_remote {
+            let (mut kept, left) = done
+                .drain(..)
+                .partition(|settled| matches!(settled, Settled::Later(_, Time::ZERO, None)));
+            *done = left;
+            self.settle(&mut kept, Time::ZERO)
+                .expect("it needs no write");
+        }
+    }
+
+    fn settle_io(&mut self, _: &[Settled<u32, ()>], _: Time) -> Option<SettleIo<Self>> {
+        Some(Box::new(|| {
+            Box::new(|work: &mut Self, done, now| work.settle(done, now))
+        }))
+    }
+
+    fn take_io(&mut self) -> Option<TakeIo<Self>> {
+        (self.look == Look::Asked).then(|| {
+            self.look = Look::UnderWay;
+            let io: TakeIo<Self> = Box::new(|| Box::new(|work, _| work.look = Look::Back));
+            io
+        })
+    }
+
     fn take(
         &mut self,
         max: usize,
         availability: &Availability,
         now: Time,
     ) -> Result<Take<u32>, Error> {
+        if self.is_remote && self.look != Look::Back {
+            if self.look == Look::None {
+                self.look = Look::Asked;
+            }
+            return Ok(Take::Idle {
+                until: None,
+                source_open: true,
+            });
+        }
+        self.look = Look::None;
         assert!(!self.broke, "asked again after the source broke");
         let mut out = Vec::new();
         let readable = self.source_until.min(self.end());
@@ -155,8 +207,8 @@ impl Work for ModelWork {
     }
 
     fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, now: Time) -> Result<(), Error> {
-        // What could not be written was decided on earlier.
-        self.may_give_up |= self.full_disk;
+        // What could not be written at once was decided on earlier.
+        self.may_give_up |= self.full_disk || self.is_remote;
         let mut left = Vec::new();
         for settled in done.drain(..) {
             match settled {

@@ -71,11 +71,51 @@ pub(crate) enum Settled<T, D> {
     Unsent(Ticket<T>, Error),
 }
 
+/// Applies, under the engine's lock, the outcome of a settling write that was made without it. Like
+/// [`settle`](Work::settle), it removes what is durable.
+pub(crate) type SettleEnd<W> = Box<
+    dyn FnOnce(
+            &mut W,
+            &mut Vec<Settled<<W as Work>::Task, <W as Work>::Done>>,
+            Time,
+        ) -> Result<(), Error>
+        + Send,
+>;
+/// A settling write, made without the engine's lock.
+pub(crate) type SettleIo<W> = Box<dyn FnOnce() -> SettleEnd<W> + Send>;
+/// Applies, under the engine's lock, what a look for work brought.
+pub(crate) type TakeEnd<W> = Box<dyn FnOnce(&mut W, Time) + Send>;
+/// A look for work, made without the engine's lock.
+pub(crate) type TakeIo<W> = Box<dyn FnOnce() -> TakeEnd<W> + Send>;
+
 /// A store of work and of what waits. Called under the engine's lock, so it never blocks on
-/// anything but the settling write.
-pub(crate) trait Work {
+/// anything but the settling write. Where even that is slow, the store [is remote](Self::is_remote).
+pub(crate) trait Work: Sized {
     type Task: Send;
     type Done: Send;
+
+    /// True when reads and writes take milliseconds. Then [`settle_io`](Self::settle_io) and
+    /// [`take_io`](Self::take_io) have them made without the engine's lock, one of each at a time.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Takes back those that only wait for room: they need no write.
+    fn keep(&mut self, _done: &mut Vec<Settled<Self::Task, Self::Done>>) {}
+
+    /// The write that makes these ends durable; asked of remote work instead of [`settle`](Self::settle).
+    fn settle_io(
+        &mut self,
+        _done: &[Settled<Self::Task, Self::Done>],
+        _now: Time,
+    ) -> Option<SettleIo<Self>> {
+        None
+    }
+
+    /// The look for work that the last [`take`](Self::take) was missing; what it brings is for the next one.
+    fn take_io(&mut self) -> Option<TakeIo<Self>> {
+        None
+    }
 
     /// Up to `max` due items whose quota is open.
     fn take(

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::base::brief::beginning;
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time, Timestamp};
@@ -21,12 +23,18 @@ use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::params::RequestTask;
 
 use super::batch::BatchOverview;
+use super::claim_plan::{ClaimPlan, Claimed, at_step};
 use super::history::History;
 use super::kind::Kind;
 use super::kinds::{Kinds, Lanes};
 use super::prompts;
-use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
+use super::store::{ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
 use super::task::JobTask;
+
+mod remote;
+
+use remote::Asked;
+pub(crate) use remote::{Remote, Request};
 
 /// How long a store that cannot be used is tried again while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
@@ -53,7 +61,10 @@ pub(crate) struct StoreBacklog {
     last_look: LastLook,
     /// Somebody has told that there may be more to claim.
     pub may_have_jobs: Arc<AtomicBool>,
-    lanes: Lanes,
+    lanes: Arc<Mutex<Lanes>>,
+    /// A kind that nobody here carries out, of which the last claim came across jobs.
+    unknown: Option<String>,
+    pub remote: Remote,
     prefetched: VecDeque<Ticket<JobTask>>,
     /// Nothing could be claimed, and unless something happens nothing can before then.
     quiet_until: Option<Time>,
@@ -100,6 +111,7 @@ impl StoreBacklog {
         clock: Arc<dyn Clock>,
         scope: Scope,
     ) -> Self {
+        let is_remote = store.is_shared();
         Self {
             batch_overview: Arc::default(),
             may_have_jobs: Arc::default(),
@@ -109,7 +121,12 @@ impl StoreBacklog {
             clock,
             scope,
             last_look: LastLook::default(),
-            lanes: Lanes::default(),
+            lanes: Arc::default(),
+            unknown: None,
+            remote: Remote {
+                is_remote,
+                ..Remote::default()
+            },
             prefetched: VecDeque::new(),
             quiet_until: None,
             running: 0,
@@ -125,7 +142,7 @@ impl StoreBacklog {
 
     /// What is to be said of jobs that nobody here carries out.
     pub(crate) fn unknown(&self) -> Option<String> {
-        let kind = self.lanes.unknown.as_deref()?;
+        let kind = self.unknown.as_deref()?;
         let kind = beginning(kind, 60);
         Some(format!(
             "jobs of the kind {kind:?} wait for a worker that knows it"
@@ -144,6 +161,7 @@ impl StoreBacklog {
     /// Jobs that ended, or went back.
     pub(crate) fn settled(&mut self, jobs: usize) {
         self.quiet_until = None;
+        self.remote.is_stale = true;
         self.running = self.running.saturating_sub(jobs);
         self.alone &= self.running > 0;
     }
@@ -156,6 +174,9 @@ impl StoreBacklog {
     /// Of what was prefetched, that which has been there for too long or was claimed for a route that has
     /// been replaced since; or all of it.
     pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
+        if all && let Some(Ok(found)) = self.remote.arrived.take() {
+            self.prefetched.extend(found.tickets);
+        }
         if self.prefetched.is_empty() {
             return Vec::new();
         }
@@ -177,6 +198,23 @@ impl StoreBacklog {
         self.prefetched.remove(at)
     }
 
+    fn plan(&self, most: usize, only: bool, now: Time) -> ClaimPlan {
+        ClaimPlan {
+            store: self.store.clone(),
+            worker: self.worker,
+            kinds: self.kinds.clone(),
+            lanes: self.lanes.clone(),
+            processes: self.scope.processes.clone(),
+            most,
+            idle: self.running == 0,
+            look_again: self.last_look == LastLook::Now,
+            filling: only.then(|| self.filling.clone()),
+            prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
+            now,
+            wall: self.clock.wall(),
+        }
+    }
+
     fn claim(
         &mut self,
         most: usize,
@@ -184,61 +222,26 @@ impl StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Result<FoundLane, Error> {
-        let Self {
-            store,
-            lanes,
-            kinds,
-            filling,
-            prefetched,
-            ..
-        } = self;
+        let claimed = self.plan(most, only, now).run(availability);
+        self.found(claimed, now)
+    }
+
+    fn found(&mut self, claimed: Result<Claimed, Error>, now: Time) -> Result<FoundLane, Error> {
+        let Claimed {
+            jobs,
+            due,
+            opens,
+            known_wait,
+        } = claimed?;
         let wall = self.clock.wall();
-        lanes.refresh(kinds);
-        let (mut known_wait, mut opens) = (false, None::<Time>);
-        let mut open = |lane: &Arc<JobLane>| {
-            let Some(open) = lanes.open(lane, kinds) else {
-                return 0;
-            };
-            known_wait = true;
-            if kinds.is_batched(lane) {
-                return 0;
-            }
-            let step = at_step(lane.step, open.class.steps());
-            let Some(live) = availability.callable_step(&open.class, step) else {
-                return 0;
-            };
-            if only && !filling.contains(lane) || availability.is_paused(&open.class, live, now) {
-                return 0;
-            }
-            let quota = open.class.quota(live);
-            // The limiter knows what no pause does yet; and what was prefetched comes first.
-            if let Some(at) = kinds.limiter.closed_until(quota, now) {
-                opens = Some(opens.map_or(at, |known| known.min(at)));
-                return 0;
-            }
-            if prefetched.iter().any(|ticket| ticket.quota() == quota) {
-                return 0;
-            }
-            match open.pack.inputs {
-                0 | 1 => kinds.limiter.room(quota, now),
-                inputs => kinds.limiter.room(quota, now).saturating_mul(inputs.into()),
-            }
-        };
-        let wanted = ClaimRequest {
-            most,
-            idle: self.running == 0,
-            processes: &self.scope.processes,
-            look_again: self.last_look == LastLook::Now,
-            open: &mut open,
-        };
-        let claims = store.claim(self.worker, wanted, wall)?;
+        self.unknown = self.lanes.lock().unknown.clone();
         let mut found = FoundLane {
-            tickets: Vec::with_capacity(claims.jobs.len()),
-            due: claims.next.map(|due| now.after(due.since(wall))),
+            tickets: Vec::with_capacity(jobs.len()),
+            due,
             opens,
             known_wait,
         };
-        for claimed in claims.jobs {
+        for claimed in jobs {
             self.running += 1;
             self.alone |= claimed.crashes >= SUSPECT_CRASHES;
             if let Some(ticket) = self.ticket(claimed, (now, wall)) {
@@ -253,7 +256,11 @@ impl StoreBacklog {
         claimed: ClaimedJob,
         (now, wall): (Time, Timestamp),
     ) -> Option<Ticket<JobTask>> {
-        let open = self.lanes.open(&claimed.lane, &self.kinds)?.clone();
+        let (open, kinds_version) = {
+            let mut lanes = self.lanes.lock();
+            let open = lanes.open(&claimed.lane, &self.kinds)?.clone();
+            (open, lanes.version())
+        };
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
         // A route may have become shorter since.
@@ -292,7 +299,7 @@ impl StoreBacklog {
                 history,
                 request: OnceLock::new(),
                 waiting_since: None,
-                kinds_version: self.lanes.version(),
+                kinds_version,
             },
         })
     }
@@ -342,6 +349,65 @@ impl StoreBacklog {
         }
     }
 
+    /// Prefetched jobs that can be started.
+    fn prefetched_first(
+        &mut self,
+        max: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Vec<Ticket<JobTask>> {
+        let mut out = Vec::new();
+        while out.len() < max
+            && let Some(ticket) = self.out_of_hand(availability, now)
+        {
+            if ticket.task.kind.pack_limits().inputs > 1 {
+                self.filling.push(ticket.task.claimed.lane.clone());
+            }
+            out.push(ticket);
+        }
+        out
+    }
+
+    /// Nothing is to be claimed at the moment.
+    fn stays_quiet(&mut self, now: Time) -> Option<Take<JobTask>> {
+        if self.remote.is_asked {
+            return Some(not_yet());
+        }
+        let may_have_jobs = self.may_have_jobs.swap(false, Ordering::SeqCst);
+        let quiet_until = self.quiet_until.filter(|until| *until > now);
+        let until = quiet_until.filter(|_| !may_have_jobs)?;
+        Some(Take::Idle {
+            until: Some(until),
+            source_open: true,
+        })
+    }
+
+    /// A claim brought nothing: whether the worker waits, or has done all there was.
+    fn found_nothing(
+        &mut self,
+        max: usize,
+        found: &FoundLane,
+        batches: bool,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<JobTask>, Error> {
+        let until_submitted = self.scope.until_submitted;
+        if self.scope.until_empty || until_submitted {
+            if batches || self.batch_overview.open(until_submitted) {
+                self.last_look = LastLook::NotYet;
+                return Ok(self.idle(Some(found), availability, now));
+            }
+            match self.left_to_do(found) {
+                Ok(None) => return Ok(Take::Done),
+                Ok(Some(Remaining::Jobs)) => {}
+                Ok(Some(Remaining::Chores)) => return Ok(again_in(CHORES_AGAIN, now)),
+                Ok(Some(Remaining::LastLook)) => return self.take(max, availability, now),
+                Err(error) => return self.troubled(error, Vec::new(), now),
+            }
+        }
+        Ok(self.idle(Some(found), availability, now))
+    }
+
     /// What keeps a worker that ends when nothing is left.
     fn left_to_do(&mut self, found: &FoundLane) -> Result<Option<Remaining>, Error> {
         if self.running > 0 || found.known_wait {
@@ -380,6 +446,22 @@ impl StoreBacklog {
     }
 }
 
+/// The store is being asked.
+fn not_yet() -> Take<JobTask> {
+    Take::Idle {
+        until: None,
+        source_open: true,
+    }
+}
+
+fn items_or(items: Vec<Ticket<JobTask>>, otherwise: Take<JobTask>) -> Take<JobTask> {
+    if items.is_empty() {
+        otherwise
+    } else {
+        Take::Items(items)
+    }
+}
+
 fn again_in(wait: Duration, now: Time) -> Take<JobTask> {
     Take::Idle {
         until: Some(now.after(wait)),
@@ -403,10 +485,6 @@ enum LastLook {
     Taken,
 }
 
-fn at_step(step: u8, steps: usize) -> u8 {
-    step.min(u8::try_from(steps.saturating_sub(1)).unwrap_or(u8::MAX))
-}
-
 impl Backlog for StoreBacklog {
     type Task = JobTask;
 
@@ -420,36 +498,34 @@ impl Backlog for StoreBacklog {
             return Ok(Take::Done);
         }
         // Before the claim: what comes back from a batch is there before the batch is gone.
-        let until_submitted = self.scope.until_submitted;
-        let batches = self.batch_overview.open(until_submitted);
+        let batches = self.batch_overview.open(self.scope.until_submitted);
         self.filling.clear();
-        let mut out = Vec::new();
-        while out.len() < max
-            && let Some(ticket) = self.out_of_hand(availability, now)
-        {
-            if ticket.task.kind.pack_limits().inputs > 1 {
-                self.filling.push(ticket.task.claimed.lane.clone());
-            }
-            out.push(ticket);
-        }
-        if out.len() == max || self.alone {
+        let mut out = self.prefetched_first(max, availability, now);
+        // A job that has to be alone arrives alone.
+        if out.len() == max || self.alone && self.remote.arrived.is_none() {
             return Ok(match out.is_empty() {
                 true => self.idle(None, availability, now),
                 false => Take::Items(out),
             });
         }
-        let may_have_jobs = self.may_have_jobs.swap(false, Ordering::SeqCst);
-        if let Some(until) = self
-            .quiet_until
-            .filter(|until| *until > now && !may_have_jobs)
-        {
-            return Ok(Take::Idle {
-                until: Some(until),
-                source_open: true,
-            });
-        }
-        let asked = self.batch(max - out.len());
-        let found = match self.claim(asked, false, availability, now) {
+        let (found, asked) = match self.remote.arrived.take() {
+            Some(arrived) => (arrived, self.remote.asked),
+            None => {
+                if let Some(quiet) = self.stays_quiet(now) {
+                    return Ok(items_or(out, quiet));
+                }
+                let asked = Asked {
+                    jobs: self.batch(max - out.len()),
+                    batches,
+                };
+                if self.remote.is_remote {
+                    self.ask(asked, availability, now);
+                    return Ok(items_or(out, not_yet()));
+                }
+                (self.claim(asked.jobs, false, availability, now), asked)
+            }
+        };
+        let found = match found {
             Ok(found) => found,
             Err(error) => return self.troubled(error, out, now),
         };
@@ -462,32 +538,21 @@ impl Backlog for StoreBacklog {
             (None, Some(_)) => Some(Limit::Backoff),
             (None, None) => None,
         };
-        self.adapt(asked, found.tickets.len());
+        self.adapt(asked.jobs, found.tickets.len());
         if !found.tickets.is_empty() || !out.is_empty() {
             out.extend(found.tickets);
             return Ok(Take::Items(out));
         }
-        if self.scope.until_empty || until_submitted {
-            if batches || self.batch_overview.open(until_submitted) {
-                self.last_look = LastLook::NotYet;
-                return Ok(self.idle(Some(&found), availability, now));
-            }
-            match self.left_to_do(&found) {
-                Ok(None) => return Ok(Take::Done),
-                Ok(Some(Remaining::Jobs)) => {}
-                Ok(Some(Remaining::Chores)) => return Ok(again_in(CHORES_AGAIN, now)),
-                Ok(Some(Remaining::LastLook)) => return self.take(max, availability, now),
-                Err(error) => return self.troubled(error, out, now),
-            }
+        // What has happened since the store was asked may have made others claimable.
+        let is_stale = self.remote.is_stale || self.may_have_jobs.load(Ordering::SeqCst);
+        if self.remote.is_remote && is_stale {
+            return self.take(max, availability, now);
         }
-        Ok(self.idle(Some(&found), availability, now))
+        self.found_nothing(max, &found, asked.batches, availability, now)
     }
 
     fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<JobTask>, Error> {
-        let none = Take::Idle {
-            until: None,
-            source_open: true,
-        };
+        let none = not_yet();
         if let Some(ticket) = self.out_of_hand(availability, now) {
             return Ok(Take::Items(vec![ticket]));
         }

@@ -36,6 +36,7 @@
 mod backlog;
 pub(crate) mod batch;
 pub(crate) mod children;
+mod claim_plan;
 mod consume;
 pub(crate) mod controls;
 mod due_times;

@@ -15,7 +15,7 @@ use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::id::ProcessId;
-use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, Turn};
+use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::pack::Pack;
@@ -94,11 +94,19 @@ type Gather = (String, u64, bool);
 /// A call in flight: when it ends, and what came of it if that is known by then.
 type Flight = (Time, Call<Pack<JobTask>>, Option<Reply<Done>>);
 
+/// The store may have done its part long before the worker hears of it, or only then.
+enum Asked {
+    Waits(Io<StoreWork>),
+    Answered(Box<Event<StoreWork>>),
+}
+
 /// A worker's process.
 struct SimulatedWorker {
     dispatcher: Dispatcher<StoreWork>,
     store: Arc<dyn JobStore>,
     in_flight: Vec<Flight>,
+    /// What the store is asked, or has answered, and when the worker hears of it.
+    io: Vec<(Time, Asked)>,
     asleep_until: Time,
     next_reclaim: Time,
     wake: Option<Time>,
@@ -138,12 +146,14 @@ struct Scene {
     workers: Vec<SimulatedWorker>,
     steps: u8,
     slots: usize,
+    /// The store is asked without the dispatcher's lock.
+    is_remote: bool,
     max_retries: u8,
     /// Until when each step refuses everybody, or cannot be reached.
     out: Vec<(Time, ErrorKind)>,
     /// Answers that were paid for, by item.
     paid: HashMap<String, u32>,
-    /// Prompts in flight when their worker died.
+    /// Prompts in flight, or not yet recorded, when their worker died.
     at_risk: u64,
     errors: HashMap<String, u32>,
 }
@@ -157,6 +167,7 @@ impl Scene {
             workers: Vec::new(),
             steps: 1 + random.below(2) as u8,
             slots: 1 + random.below(6) as usize,
+            is_remote: random.chance(60),
             max_retries: random.below(4) as u8,
             out: vec![(Time::ZERO, ErrorKind::Auth); 2],
             paid: HashMap::new(),
@@ -213,10 +224,13 @@ impl Scene {
             self.clock.clone(),
             Scope::default(),
         );
+        let mut work = StoreWork::new(backlog, None);
+        work.packed.items.remote.is_remote = self.is_remote;
         SimulatedWorker {
-            dispatcher: Dispatcher::new(StoreWork::new(backlog, None), limiter, options),
+            dispatcher: Dispatcher::new(work, limiter, options),
             store,
             in_flight: Vec::new(),
+            io: Vec::new(),
             asleep_until: Time::ZERO,
             next_reclaim: Time::ZERO,
             wake: None,
@@ -249,6 +263,8 @@ impl Scene {
         let mut deaths = self.random.below(6);
         let mut cancels = self.random.chance(30);
         let mut put_back = true;
+        // With a remote store there are more rounds in the same time, and no time would be left without an outage.
+        let mut outages = 50;
         for round in 0.. {
             assert!(round < 20_000, "it does not end: {:?}", self.processes());
             for at in 0..2 {
@@ -272,7 +288,8 @@ impl Scene {
                 self.workers[1].store.cancel(parents, wall).unwrap();
             }
             self.advance();
-            if self.random.chance(3) {
+            if outages > 0 && self.random.chance(3) {
+                outages -= 1;
                 let step = self.random.below(self.steps.into()) as usize;
                 let kind = [ErrorKind::Auth, ErrorKind::Transient][self.random.below(2) as usize];
                 let until = self
@@ -284,8 +301,12 @@ impl Scene {
             if deaths > 0 && self.random.chance(4) {
                 deaths -= 1;
                 let at = self.random.below(2) as usize;
-                let prompts = self.workers[at].in_flight.iter();
-                self.at_risk += prompts.filter(|(_, call, _)| !is_gather(call)).count() as u64;
+                let worker = &self.workers[at];
+                let prompts = worker.in_flight.iter();
+                let prompts = prompts.filter(|(_, call, _)| !is_gather(call)).count();
+                // Answers that are on their way to the store.
+                let held = worker.dispatcher.counters().in_flight;
+                self.at_risk += (prompts + held - worker.in_flight.len()) as u64;
                 // Dropped without a word: its locks go with it, as those of a killed process.
                 self.workers.remove(at);
                 let worker = self.start_worker();
@@ -345,6 +366,14 @@ impl Scene {
                 .handle(Event::CallEnded(ended), now);
         }
         let worker = &mut self.workers[at];
+        let replies = worker.io.extract_if(.., |(at, _)| *at <= now);
+        for (_, asked) in replies.collect::<Vec<_>>() {
+            let event = match asked {
+                Asked::Waits(io) => io.run(),
+                Asked::Answered(event) => *event,
+            };
+            worker.dispatcher.handle(event, now);
+        }
         if worker.next_reclaim <= now {
             worker.next_reclaim = now.after(Duration::from_millis(500));
             worker.store.reclaim(self.clock.wall()).unwrap();
@@ -354,6 +383,14 @@ impl Scene {
         match worker.dispatcher.turn(now, &mut start) {
             Turn::Wait(until) => worker.wake = until,
             Turn::Finished => panic!("stopped: {:?}", worker.dispatcher.stop_reason()),
+        }
+        for io in worker.dispatcher.take_io() {
+            let took = Duration::from_millis(self.random.below(300));
+            let asked = match self.random.chance(50) {
+                true => Asked::Answered(Box::new(io.run())),
+                false => Asked::Waits(io),
+            };
+            worker.io.push((now.after(took), asked));
         }
         for call in start {
             let took = Duration::from_millis(1 + self.random.below(3000));
@@ -428,6 +465,7 @@ impl Scene {
         let mut next = now.after(Duration::from_secs(30));
         for worker in &self.workers {
             let ends = worker.in_flight.iter().map(|(end, ..)| *end);
+            let ends = ends.chain(worker.io.iter().map(|(at, _)| *at));
             let duties = [worker.wake.unwrap_or(Time::FAR), worker.next_reclaim];
             for at in ends.chain(duties) {
                 next = next.min(at.max(worker.asleep_until));

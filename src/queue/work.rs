@@ -15,10 +15,10 @@ use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;
 use crate::engine::time_split::{Limit, TimeSplit};
-use crate::engine::work::{Settled, Take, Ticket, Work};
+use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
 use crate::observe::jobs::{EndedJob, JobObserver};
 
-use super::backlog::StoreBacklog;
+use super::backlog::{Request, StoreBacklog};
 use super::children::{Awaited, Children};
 use super::handler::RunningJob;
 use super::info::ParentJob;
@@ -27,6 +27,10 @@ use super::kind::Kind;
 use super::prompts;
 use super::store::{ClaimOutcome, JobStore, Settlement};
 use super::task::{Done, JobEnd, JobTask};
+
+mod worked_time;
+
+use worked_time::WorkedTime;
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
 
@@ -38,57 +42,13 @@ pub(crate) struct JobTally {
     pub given_back: u64,
 }
 
-/// Where a worker's time has gone, and what of it has been told of each process.
-#[derive(Default)]
-struct WorkedTime {
-    now: TimeSplit,
-    told: HashMap<ProcessId, TimeSplit>,
-}
-
-/// Of more processes at once it is forgotten when they began, and that time counts as one in which nobody worked.
-const MOST_PROCESSES: usize = 10_000;
-
-impl WorkedTime {
-    /// The worker is given jobs of these processes.
-    fn begin(&mut self, processes: impl Iterator<Item = ProcessId>) {
-        for process in processes {
-            if self.told.len() >= MOST_PROCESSES && !self.told.contains_key(&process) {
-                self.told.clear();
-            }
-            self.told.entry(process).or_insert(self.now);
-        }
-    }
-
-    /// Adds to one end of each process where the worker's time went since the last one. Returns whose.
-    fn tell(&self, done: &[SettledPack], ends: &mut [Settlement]) -> Vec<ProcessId> {
-        let jobs = done.iter().flat_map(|settled| match settled {
-            Settled::Final(ticket, _) | Settled::Later(ticket, ..) | Settled::Unsent(ticket, _) => {
-                &ticket.task
-            }
-        });
-        let mut processes: Vec<ProcessId> = Vec::new();
-        for (member, end) in jobs.zip(ends) {
-            let process = member.task.claimed.process_id;
-            if processes.contains(&process) {
-                continue;
-            }
-            if let Some(before) = self.told.get(&process) {
-                end.worked = Some(Box::new(self.now.since(before)));
-                processes.push(process);
-            }
-        }
-        processes
-    }
-
-    /// That is recorded, and the processes are in these states now.
-    fn told(&mut self, processes: Vec<ProcessId>, states: &[ProcessState]) {
-        let now = self.now;
-        self.told
-            .extend(processes.into_iter().map(|process| (process, now)));
-        for state in states.iter().filter(|state| state.is_finished()) {
-            self.told.remove(&state.process_id);
-        }
-    }
+/// Ends as they are about to be recorded.
+struct Prepared {
+    ends: Vec<Settlement>,
+    wall: Timestamp,
+    /// Processes whose time they tell, up to a moment.
+    told: Vec<ProcessId>,
+    until: TimeSplit,
 }
 
 pub(crate) struct StoreWork {
@@ -117,16 +77,47 @@ impl StoreWork {
         if tickets.is_empty() {
             return Ok(());
         }
-        let ends: Vec<Settlement> = tickets.iter().map(|ticket| back(&ticket.task, 0)).collect();
-        let wall = self.packed.items.clock.wall();
-        if let Err(error) = self.packed.items.store.settle(&ends, wall) {
-            for ticket in tickets {
-                self.packed.items.wait(ticket, Time::ZERO);
-            }
-            return Err(error);
+        let (ends, wall) = self.going_back(&tickets);
+        let result = self.packed.items.store.settle(&ends, wall);
+        let error = result.as_ref().err().cloned();
+        self.gave_back(tickets, result);
+        error.map_or(Ok(()), Err)
+    }
+
+    /// The same without the lock, for a store on a server.
+    fn ask_to_release_claims(&mut self, now: Time) {
+        if self.packed.items.remote.is_asked {
+            return;
         }
-        self.packed.items.settled(tickets.len());
-        Ok(())
+        let tickets = self.packed.items.release_claims(false, now);
+        if !tickets.is_empty() {
+            let remote = &mut self.packed.items.remote;
+            remote.request = Some(Request::GiveBack(tickets));
+            remote.is_asked = true;
+        }
+    }
+
+    fn going_back(&self, tickets: &[Ticket<JobTask>]) -> (Vec<Settlement>, Timestamp) {
+        let ends = tickets.iter().map(|ticket| back(&ticket.task, 0)).collect();
+        (ends, self.packed.items.clock.wall())
+    }
+
+    fn gave_back(
+        &mut self,
+        tickets: Vec<Ticket<JobTask>>,
+        result: Result<Vec<ProcessState>, Error>,
+    ) {
+        let items = &mut self.packed.items;
+        items.remote.is_asked = false;
+        match result {
+            Ok(_) => items.settled(tickets.len()),
+            Err(error) => {
+                for ticket in tickets {
+                    items.wait(ticket, Time::ZERO);
+                }
+                items.trouble = Some(error);
+            }
+        }
     }
 
     /// The results among these ends, and the failures that were paid for, as they would be recorded.
@@ -183,7 +174,7 @@ impl StoreWork {
     }
 
     /// Jobs that only waited for room stay prefetched, and cost no write.
-    fn keep(&mut self, done: &mut Vec<SettledPack>) {
+    fn keep_prefetched(&mut self, done: &mut Vec<SettledPack>) {
         let mut i = 0;
         while i < done.len() {
             if !matches!(done[i], Settled::Later(_, Time::ZERO, None)) {
@@ -192,6 +183,63 @@ impl StoreWork {
                 self.packed.wait(ticket, due);
             }
         }
+    }
+
+    fn prepare(&self, done: &[SettledPack], now: Time) -> Prepared {
+        let wall = self.packed.items.clock.wall();
+        let mut ends = Vec::with_capacity(done.len());
+        for settled in done {
+            self.ends(settled, now, wall, &mut ends);
+        }
+        Prepared {
+            told: self.time.tell(done, &mut ends),
+            until: self.time.now,
+            ends,
+            wall,
+        }
+    }
+
+    /// Takes note of ends that are recorded now.
+    fn finish(
+        &mut self,
+        done: &mut Vec<SettledPack>,
+        prepared: Prepared,
+        changed: Result<Vec<ProcessState>, Error>,
+        now: Time,
+    ) -> Result<(), Error> {
+        let changed = changed?;
+        let wall = prepared.wall;
+        self.time.told(prepared.told, prepared.until, &changed);
+        let mut seen = self.changed.lock();
+        seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
+        drop(seen);
+        for settled in done.iter() {
+            self.observe(settled, now, wall);
+        }
+        for settled in done.drain(..) {
+            let (ticket, count) = match &settled {
+                Settled::Final(ticket, Ok(done)) if only_waits(done) => {
+                    self.packed.items.settled(ticket.task.len());
+                    continue;
+                }
+                Settled::Final(ticket, Ok(done)) => {
+                    let failed = done.iter().filter_map(JobEnd::error).count();
+                    self.tally.failed += failed as u64;
+                    self.tally.completed += (done.len() - failed) as u64;
+                    (ticket, None)
+                }
+                Settled::Final(ticket, Err(_)) => (ticket, Some(&mut self.tally.failed)),
+                Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
+                Settled::Later(ticket, ..) => (ticket, None),
+            };
+            let jobs = ticket.task.len();
+            if let Some(count) = count {
+                *count += jobs as u64;
+            }
+            self.packed.items.progressed();
+            self.packed.items.settled(jobs);
+        }
+        Ok(())
     }
 
     fn ends(&self, settled: &SettledPack, now: Time, wall: Timestamp, out: &mut Vec<Settlement>) {
@@ -362,6 +410,14 @@ impl Work for StoreWork {
     type Task = Pack<JobTask>;
     type Done = Done;
 
+    fn is_remote(&self) -> bool {
+        self.packed.items.remote.is_remote
+    }
+
+    fn keep(&mut self, done: &mut Vec<SettledPack>) {
+        self.keep_prefetched(done);
+    }
+
     fn is_answered_elsewhere(&self) -> bool {
         let batch_overview = &self.packed.items.batch_overview;
         batch_overview.completed.load(Ordering::SeqCst) > 0
@@ -373,8 +429,11 @@ impl Work for StoreWork {
         availability: &Availability,
         now: Time,
     ) -> Result<Take<Pack<JobTask>>, Error> {
-        if let Err(error) = self.release_claims(false, now) {
-            self.packed.items.trouble = Some(error);
+        if self.is_remote() {
+            self.ask_to_release_claims(now);
+        } else {
+            // What went wrong is on record as the backlog's trouble.
+            let _ = self.release_claims(false, now);
         }
         let taken = self.packed.take(max, availability, now)?;
         if let Take::Items(tickets) = &taken {
@@ -386,48 +445,39 @@ impl Work for StoreWork {
     }
 
     fn settle(&mut self, done: &mut Vec<SettledPack>, now: Time) -> Result<(), Error> {
-        self.keep(done);
+        self.keep_prefetched(done);
         if done.is_empty() {
             return Ok(());
         }
-        let wall = self.packed.items.clock.wall();
-        let mut ends = Vec::with_capacity(done.len());
-        for settled in done.iter() {
-            self.ends(settled, now, wall, &mut ends);
-        }
-        let told = self.time.tell(done, &mut ends);
-        let changed = self.packed.items.store.settle(&ends, wall)?;
-        self.time.told(told, &changed);
-        let mut seen = self.changed.lock();
-        seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
-        drop(seen);
-        for settled in done.iter() {
-            self.observe(settled, now, wall);
-        }
-        for settled in done.drain(..) {
-            let (ticket, count) = match &settled {
-                Settled::Final(ticket, Ok(done)) if only_waits(done) => {
-                    self.packed.items.settled(ticket.task.len());
-                    continue;
-                }
-                Settled::Final(ticket, Ok(done)) => {
-                    let failed = done.iter().filter_map(JobEnd::error).count();
-                    self.tally.failed += failed as u64;
-                    self.tally.completed += (done.len() - failed) as u64;
-                    (ticket, None)
-                }
-                Settled::Final(ticket, Err(_)) => (ticket, Some(&mut self.tally.failed)),
-                Settled::Unsent(ticket, _) => (ticket, Some(&mut self.tally.given_back)),
-                Settled::Later(ticket, ..) => (ticket, None),
-            };
-            let jobs = ticket.task.len();
-            if let Some(count) = count {
-                *count += jobs as u64;
+        let prepared = self.prepare(done, now);
+        let changed = (self.packed.items.store).settle(&prepared.ends, prepared.wall);
+        self.finish(done, prepared, changed, now)
+    }
+
+    fn settle_io(&mut self, done: &[SettledPack], now: Time) -> Option<SettleIo<Self>> {
+        let prepared = self.prepare(done, now);
+        let store = self.packed.items.store.clone();
+        Some(Box::new(move || {
+            let changed = store.settle(&prepared.ends, prepared.wall);
+            Box::new(move |work, done, now| work.finish(done, prepared, changed, now))
+        }))
+    }
+
+    fn take_io(&mut self) -> Option<TakeIo<Self>> {
+        Some(match self.packed.items.remote.request.take()? {
+            Request::Claim(plan, availability) => Box::new(move || {
+                let claimed = plan.run(&availability);
+                Box::new(move |work, now| work.packed.items.arrive(claimed, now))
+            }),
+            Request::GiveBack(tickets) => {
+                let (ends, wall) = self.going_back(&tickets);
+                let store = self.packed.items.store.clone();
+                Box::new(move || {
+                    let result = store.settle(&ends, wall);
+                    Box::new(move |work, _| work.gave_back(tickets, result))
+                })
             }
-            self.packed.items.progressed();
-            self.packed.items.settled(jobs);
-        }
-        Ok(())
+        })
     }
 
     fn is_answer(&self, done: &Done) -> bool {

@@ -83,8 +83,8 @@ pub(super) struct Machine {
     flights: Vec<Flight>,
     /// Up to which moment its clock has come.
     seen: Time,
-    /// It waits for the database.
-    busy_until: Time,
+    /// What the database has done, and when the machine hears of it.
+    replies: Vec<(Time, Event<StoreWork>)>,
     wake: Option<Time>,
     next_maintenance: Time,
     next_renewal: Time,
@@ -155,7 +155,7 @@ impl Machine {
             dispatcher: Dispatcher::new(StoreWork::new(backlog, None), limiter, options),
             flights: Vec::new(),
             seen: now,
-            busy_until: now,
+            replies: Vec::new(),
             wake: Some(now),
             next_maintenance: now.after(spread),
             next_renewal: now.after(LEASE / 3),
@@ -165,8 +165,9 @@ impl Machine {
         }
     }
 
+    /// Calls in flight, and those whose ends are on their way to the database.
     pub(super) fn in_flight(&self) -> u64 {
-        self.flights.len() as u64
+        self.dispatcher.counters().in_flight as u64
     }
 
     /// Loses its power.
@@ -188,26 +189,21 @@ impl Machine {
             self.wire.set(Gets::Through);
         }
         self.renew_lease(world);
-        if self.busy_until <= now {
-            self.work(world);
-        }
+        self.work(world);
         self.next = self.next_event();
     }
 
     fn next_event(&self) -> Time {
-        let free = self.busy_until;
-        let flights = self.flights.iter().map(|flight| match flight.result {
-            Some(_) => flight.at.max(free),
-            None => flight.at,
-        });
-        let wake = self.wake.unwrap_or(Time::FAR).min(self.next_maintenance);
+        let flights = self.flights.iter().map(|flight| flight.at);
+        let replies = self.replies.iter().map(|(at, _)| *at);
         let share = self.share.as_ref().map_or(self.next_share, |(at, _)| *at);
         let renewal = match self.server {
             Some(_) => self.next_renewal,
             None => Time::FAR,
         };
-        let all = [wake.max(free), share, renewal].into_iter();
-        all.chain(flights).min().unwrap()
+        let wake = self.wake.unwrap_or(Time::FAR);
+        let all = [wake, self.next_maintenance, share, renewal].into_iter();
+        all.chain(flights).chain(replies).min().unwrap()
     }
 
     /// Calls reach the provider.
@@ -268,7 +264,7 @@ impl Machine {
             Duration::from_secs(1)
         };
         self.next_renewal = now.after(again);
-        world.occupy_database(self.wire.take_counts());
+        self.reply_time(world);
     }
 
     /// Records ends, does its maintenance, claims, and starts calls.
@@ -278,12 +274,17 @@ impl Machine {
         let flights = std::mem::take(&mut self.flights);
         let (ended, left): (Vec<_>, Vec<_>) = flights.into_iter().partition(is_over);
         self.flights = left;
+        let replies: Vec<_> = self.replies.extract_if(.., |(at, _)| *at <= now).collect();
         let is_maintained = self.next_maintenance <= now;
-        if ended.is_empty() && !is_maintained && self.wake.is_none_or(|at| at > now) {
+        let is_awake = self.wake.is_some_and(|at| at <= now);
+        if ended.is_empty() && replies.is_empty() && !is_maintained && !is_awake {
             return;
         }
         for flight in ended {
             let event = Event::CallEnded(flight.end());
+            self.dispatcher.handle(event, clock_now);
+        }
+        for (_, event) in replies {
             self.dispatcher.handle(event, clock_now);
         }
         if is_maintained {
@@ -292,24 +293,35 @@ impl Machine {
             if self.store.reclaim(wall).is_ok_and(|taken| taken > 0) {
                 self.dispatcher.handle(Event::Woken, clock_now);
             }
+            self.reply_time(world);
         }
         let mut start = Vec::new();
         let Turn::Wait(until) = self.dispatcher.turn(clock_now, &mut start) else {
             panic!("stopped: {:?}", self.dispatcher.stop_reason());
         };
         self.wake = until.map(|until| now.after(until.since(clock_now)));
-        let sent = self.wire.take_counts();
-        self.busy_until = world.occupy_database(sent);
-        if sent.failures > 0 {
-            self.busy_until = now.after(GIVEN_UP);
+        for io in self.dispatcher.take_io() {
+            let event = io.run();
+            let at = self.reply_time(world);
+            self.replies.push((at, event));
         }
         for call in start {
             let way = Duration::from_micros(world.below(WAY));
             self.flights.push(Flight {
-                at: self.busy_until.after(way),
+                at: now.after(way),
                 call,
                 result: None,
             });
+        }
+    }
+
+    /// When the database's reply to what was sent last arrives.
+    fn reply_time(&self, world: &mut World) -> Time {
+        let sent = self.wire.take_counts();
+        let replied = world.occupy_database(sent);
+        match sent.failures {
+            0 => replied,
+            _ => world.now.after(GIVEN_UP),
         }
     }
 }

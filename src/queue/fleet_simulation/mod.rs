@@ -26,7 +26,7 @@ const PLAN: Plan = Plan {
     seed: 1,
     machines: 50,
     slots: 20,
-    jobs: 4_000,
+    jobs: 2_500,
     per_minute: 6_000.0,
     is_set: true,
     call: Duration::from_secs(1),
@@ -184,7 +184,7 @@ fn on_server() -> Option<Open> {
 }
 
 fn used(figures: &Figures, plan: &Plan) -> f64 {
-    figures.used(plan, Duration::from_secs(10), Duration::from_secs(35))
+    figures.used(plan, Duration::from_secs(5), Duration::from_secs(22))
 }
 
 #[test]

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::queue::job::ProcessState;
+use crate::queue::job::{PRIORITIES, ProcessState};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES,
@@ -326,9 +326,22 @@ impl Picking<'_> {
             "SELECT id FROM #jobs FORCE INDEX (by_status)
              WHERE status = {WAITING} AND visible_at <= {until} {scope}"
         );
+        // One look into the index for each lane, and one for each priority of those that have jobs: grouping the jobs
+        // would read all that wait. The limits keep the server from turning it into that.
+        let first = |of: &str| {
+            format!(
+                "(SELECT 1 FROM #jobs FORCE INDEX (to_claim)
+                  WHERE status = {PENDING} AND lane = l.no {of} {scope} LIMIT 1) IS NOT NULL"
+            )
+        };
+        let priorities = PRIORITIES.map(|priority| format!("SELECT {priority} AS priority"));
+        let priorities: Vec<String> = priorities.collect();
         let groups = format!(
-            "SELECT lane, priority FROM #jobs FORCE INDEX (to_claim)
-             WHERE status = {PENDING} {scope} GROUP BY lane, priority ORDER BY lane, priority"
+            "SELECT l.no, p.priority FROM #lanes l JOIN ({}) p
+             WHERE {} AND {} ORDER BY l.no, p.priority",
+            priorities.join(" UNION ALL "),
+            first(""),
+            first("AND priority = p.priority")
         );
         let first_waiting = format!("{waiting} LIMIT 1");
         let [listed, waits, mut found] = tx.rows_of([&keeping(worker), &first_waiting, &groups])?;

@@ -1,0 +1,98 @@
+//! Ends are made durable: as groups, again after a failure, and of a remote store without the lock.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::error::Error;
+
+use super::super::work::{SettleEnd, Settled, Work};
+use super::{Dispatcher, Io};
+
+/// A settling write that failed is tried again after this long.
+const SETTLE_AGAIN: Duration = Duration::from_secs(1);
+/// What ends within this time of each other is settled together where each settling is a transaction.
+pub(super) const GROUP_DELAY: Duration = Duration::from_micros(300);
+
+impl<W: Work> Dispatcher<W> {
+    /// Takes over what could not be settled; only for a run that ends regardless.
+    pub(crate) fn take_unsettled(&mut self) -> Vec<Settled<W::Task, W::Done>> {
+        let lost = std::mem::take(&mut self.pending);
+        let held = permits_held(&lost);
+        self.counters.in_flight = self.counters.in_flight.saturating_sub(held);
+        self.settle_at = None;
+        lost
+    }
+
+    /// Waits a moment for more ends while calls are out that may bring them.
+    pub(super) fn delay_for_more(&mut self, now: Time) {
+        if !self.options.durable || self.settle_error.is_some() || self.pending.is_empty() {
+            return;
+        }
+        if self.settling.is_some() || self.pending.len() >= self.counters.in_flight {
+            self.settle_at = None;
+        } else if self.settle_at.is_none() {
+            self.settle_at = Some(now.after(GROUP_DELAY));
+        }
+    }
+
+    pub(super) fn flush(&mut self, now: Time) {
+        self.work.keep(&mut self.pending);
+        if self.pending.is_empty() || self.settling.is_some() {
+            return;
+        }
+        let is_remote = self.work.is_remote();
+        // A remote store that fails is asked again when it is time, whatever else ends until then.
+        let may_wait = is_remote && self.settle_error.is_some()
+            || self.pending.iter().all(|s| matches!(s, Settled::Final(..)));
+        if self.settle_at.is_some_and(|at| at > now) && may_wait {
+            return;
+        }
+        if is_remote && let Some(io) = self.work.settle_io(&self.pending, now) {
+            self.settling = Some(std::mem::take(&mut self.pending));
+            self.settle_at = None;
+            self.io.push(Io::Settle(io));
+            return;
+        }
+        let mut done = std::mem::take(&mut self.pending);
+        let before = permits_held(&done);
+        let result = self.work.settle(&mut done, now);
+        self.note_settled(done, before, result, now);
+    }
+
+    pub(super) fn on_settled(&mut self, end: SettleEnd<W>, now: Time) {
+        let Some(mut done) = self.settling.take() else {
+            return;
+        };
+        let before = permits_held(&done);
+        let result = end(&mut self.work, &mut done, now);
+        self.note_settled(done, before, result, now);
+    }
+
+    /// What is left comes before what has ended since.
+    fn note_settled(
+        &mut self,
+        mut left: Vec<Settled<W::Task, W::Done>>,
+        before: usize,
+        result: Result<(), Error>,
+        now: Time,
+    ) {
+        if !self.work.defers_release() {
+            self.counters.in_flight -= before - permits_held(&left);
+        }
+        left.append(&mut self.pending);
+        self.pending = left;
+        self.settle_at = None;
+        self.settle_error = result.err();
+        if self.settle_error.is_some() && !self.pending.is_empty() {
+            self.settle_at = Some(now.after(SETTLE_AGAIN));
+        }
+    }
+}
+
+fn permits_held<T, D>(settled: &[Settled<T, D>]) -> usize {
+    settled.iter().filter(|s| holds_permit(s)).count()
+}
+
+fn holds_permit<T, D>(settled: &Settled<T, D>) -> bool {
+    !matches!(settled, Settled::Later(..))
+}

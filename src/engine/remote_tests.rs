@@ -1,0 +1,198 @@
+//! A store on a server: while it is asked, calls begin and end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::*;
+use crate::base::clock::SystemClock;
+use crate::engine::availability::Availability;
+use crate::engine::class::Class;
+use crate::engine::dispatch::{ErrorPolicy, Options};
+use crate::engine::item_time::ItemTimer;
+use crate::engine::jitter::Jitter;
+use crate::engine::limiter::{Limiter, QuotaId};
+use crate::engine::route::{RetryPolicy, Tries};
+use crate::engine::work::{Cost, SettleIo, Take, TakeIo};
+
+/// A deadlock fails the test after this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Two items, of which the second is found by a second look.
+struct TwoItems {
+    looks: usize,
+    looking: bool,
+    found: Vec<u32>,
+    settled: Vec<u32>,
+    /// The second look waits until the first call has ended, and the first settling write until the second call has begun.
+    begun: Receiver<u32>,
+    ended: Receiver<u32>,
+    /// The first settling write fails.
+    fails: bool,
+    writes: usize,
+}
+
+impl TwoItems {
+    fn new(fails: bool) -> (Self, Sender<u32>, Sender<u32>) {
+        let ((begins, begun), (ends, ended)) = (unbounded(), unbounded());
+        let work = Self {
+            looks: 0,
+            looking: false,
+            found: Vec::new(),
+            settled: Vec::new(),
+            begun,
+            ended,
+            fails,
+            writes: 0,
+        };
+        (work, begins, ends)
+    }
+}
+
+impl Work for TwoItems {
+    type Task = u32;
+    type Done = ();
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn take(&mut self, _: usize, _: &Availability, _: Time) -> Result<Take<u32>, Error> {
+        if self.found.is_empty() && self.looks == 2 && !self.looking {
+            return Ok(Take::Done);
+        }
+        let found = self.found.drain(..).map(|task| Ticket {
+            task,
+            cost: Cost::default(),
+            order: task.into(),
+            class: Class::new([QuotaId::NONE]),
+            tries: Tries::default(),
+            timer: ItemTimer::default(),
+        });
+        let found: Vec<_> = found.collect();
+        Ok(match found.is_empty() {
+            true => Take::Idle {
+                until: None,
+                source_open: true,
+            },
+            false => Take::Items(found),
+        })
+    }
+
+    fn take_io(&mut self) -> Option<TakeIo<Self>> {
+        if self.looking || self.looks == 2 {
+            return None;
+        }
+        self.looking = true;
+        self.looks += 1;
+        let (look, ended) = (self.looks as u32, self.ended.clone());
+        Some(Box::new(move || {
+            if look == 2 {
+                let first = ended.recv_timeout(PATIENCE);
+                assert_eq!(first, Ok(1), "a look kept a call from ending");
+            }
+            Box::new(move |work, _| {
+                work.looking = false;
+                work.found.push(look);
+            })
+        }))
+    }
+
+    fn settle_io(&mut self, _: &[Settled<u32, ()>], _: Time) -> Option<SettleIo<Self>> {
+        self.writes += 1;
+        let (is_first, begun) = (self.writes == 1, self.begun.clone());
+        let fails = is_first && self.fails;
+        Some(Box::new(move || {
+            if is_first && !fails {
+                let mut calls = std::iter::repeat_with(|| begun.recv_timeout(PATIENCE));
+                let second = calls.find(|call| *call != Ok(1));
+                assert_eq!(second, Some(Ok(2)), "a write kept a call from beginning");
+            }
+            Box::new(move |work, done, now| match fails {
+                true => Err(Error::new(ErrorKind::Transient, "the server is away")),
+                false => work.settle(done, now),
+            })
+        }))
+    }
+
+    fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, _: Time) -> Result<(), Error> {
+        for settled in done.drain(..) {
+            let (Settled::Final(ticket, _) | Settled::Unsent(ticket, _)) = settled else {
+                panic!("no item waits");
+            };
+            self.settled.push(ticket.task);
+        }
+        Ok(())
+    }
+}
+
+/// Tells when calls begin and end.
+struct Calls {
+    begins: Sender<u32>,
+    ends: Sender<u32>,
+}
+
+impl Runner<u32, ()> for Calls {
+    fn call(&self, ticket: &Ticket<u32>, _: &Context) -> Reply<()> {
+        let _ = self.begins.send(ticket.task);
+        let _ = self.ends.send(ticket.task);
+        Reply {
+            result: Ok(()),
+            used: None,
+            hints: RateHints::default(),
+            fatal: false,
+        }
+    }
+}
+
+fn carry_out_all(fails: bool) -> TwoItems {
+    let (work, begins, ends) = TwoItems::new(fails);
+    let options = Options {
+        trails: Arc::default(),
+        concurrency: 2,
+        retry: RetryPolicy::default(),
+        on_error: ErrorPolicy::ContinueOnError,
+        deadline: None,
+        jitter: Jitter(1),
+        durable: true,
+        of_many: false,
+        independent: false,
+    };
+    let dispatcher = Dispatcher::new(work, Arc::new(Limiter::new()), options);
+    let (waker, woken) = Waker::new();
+    let setup = RunSetup {
+        ctx: &Context::new(),
+        clock: &SystemClock,
+        threads: 2,
+        most_threads: 2,
+        permits: None,
+        waker,
+        woken,
+        tick: TICK,
+        every_call: false,
+    };
+    let mut observer = Observer {
+        look: &|_: &mut Dispatcher<TwoItems>, _| (),
+        show: &mut |()| (),
+    };
+    let runner = Calls { begins, ends };
+    let finish = run::<_, _, (), _>(dispatcher, &runner, setup, None, &mut observer);
+    let finish = finish.expect("threads can be started");
+    assert!(finish.lost.is_empty());
+    assert_eq!(finish.dispatcher.counters().in_flight, 0);
+    finish.dispatcher.work
+}
+
+#[test]
+fn calls_begin_and_end_while_a_server_is_asked() {
+    let work = carry_out_all(false);
+    assert_eq!((work.settled, work.writes), (vec![1, 2], 2));
+}
+
+#[test]
+fn what_a_server_did_not_write_is_written_again() {
+    let mut work = carry_out_all(true);
+    work.settled.sort();
+    assert_eq!(work.settled, [1, 2]);
+}

@@ -1,0 +1,69 @@
+//! Where a worker's time goes, told to each process with the ends of its jobs.
+
+use std::collections::HashMap;
+
+use crate::base::id::ProcessId;
+use crate::engine::time_split::TimeSplit;
+use crate::engine::work::Settled;
+
+use crate::queue::job::ProcessState;
+use crate::queue::store::Settlement;
+
+use super::SettledPack;
+
+/// Where a worker's time has gone, and what of it has been told of each process.
+#[derive(Default)]
+pub(super) struct WorkedTime {
+    pub now: TimeSplit,
+    told: HashMap<ProcessId, TimeSplit>,
+}
+
+/// Of more processes at once it is forgotten when they began, and that time counts as one in which nobody worked.
+const MOST_PROCESSES: usize = 10_000;
+
+impl WorkedTime {
+    /// The worker is given jobs of these processes.
+    pub(super) fn begin(&mut self, processes: impl Iterator<Item = ProcessId>) {
+        for process in processes {
+            if self.told.len() >= MOST_PROCESSES && !self.told.contains_key(&process) {
+                self.told.clear();
+            }
+            self.told.entry(process).or_insert(self.now);
+        }
+    }
+
+    /// Adds to one end of each process where the worker's time went since the last one. Returns whose.
+    pub(super) fn tell(&self, done: &[SettledPack], ends: &mut [Settlement]) -> Vec<ProcessId> {
+        let jobs = done.iter().flat_map(|settled| match settled {
+            Settled::Final(ticket, _) | Settled::Later(ticket, ..) | Settled::Unsent(ticket, _) => {
+                &ticket.task
+            }
+        });
+        let mut processes: Vec<ProcessId> = Vec::new();
+        for (member, end) in jobs.zip(ends) {
+            let process = member.task.claimed.process_id;
+            if processes.contains(&process) {
+                continue;
+            }
+            if let Some(before) = self.told.get(&process) {
+                end.worked = Some(Box::new(self.now.since(before)));
+                processes.push(process);
+            }
+        }
+        processes
+    }
+
+    /// Their time up to a moment is recorded, and the processes are in these states now.
+    pub(super) fn told(
+        &mut self,
+        processes: Vec<ProcessId>,
+        until: TimeSplit,
+        states: &[ProcessState],
+    ) {
+        self.told
+            .extend(processes.into_iter().map(|process| (process, until)));
+        for state in states.iter().filter(|state| state.is_finished()) {
+            self.told.remove(&state.process_id);
+        }
+    }
+}
