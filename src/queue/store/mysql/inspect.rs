@@ -27,7 +27,7 @@ impl MysqlStore {
             found.extend(far_ahead(tx, &by_whom, now)?);
             Ok((found, by_whom))
         })?;
-        findings.extend(self.look_at_server(now)?);
+        findings.extend(self.look_at_server()?);
         for worker in &alive {
             let seen = format!("process {} on {} works", worker.pid, worker.host);
             findings.push(HealthFinding::new("worker", Severity::Good, seen, None));
