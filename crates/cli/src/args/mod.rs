@@ -38,7 +38,7 @@ use doctor::DoctorArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
 use providers::ProvidersArgs;
-use queue::QueueArgs;
+use queue::{QueueAction, QueueArgs};
 use results::ResultsArgs;
 use retry::RetryArgs;
 use run::RunArgs;
@@ -103,6 +103,7 @@ impl Command {
             Self::Cancel(args) => &mut args.common.data,
             Self::Retry(args) => &mut args.common.data,
             Self::Doctor(args) => &mut args.data,
+            Self::Queue(args) => &mut args.action.common().data,
             _ => return None,
         };
         Some((data.data_dir.as_deref(), &mut data.store))
@@ -117,9 +118,14 @@ impl Command {
             Self::Status(args) => (args.json, args.say.quiet),
             Self::Workers(args) => (args.json, args.say.quiet),
             Self::Results(args) => (false, args.say.quiet),
-            Self::Cancel(args) => (args.common.json, args.common.say.quiet),
-            Self::Retry(args) => (args.common.json, args.common.say.quiet),
+            Self::Cancel(args) => args.common.error_form(),
+            Self::Retry(args) => args.common.error_form(),
             Self::Doctor(args) => (args.json, args.say.quiet),
+            Self::Queue(args) => match &args.action {
+                QueueAction::Export(args) => args.how.common.error_form(),
+                QueueAction::Import(args) => args.how.common.error_form(),
+                QueueAction::Reopen(args) => args.common.error_form(),
+            },
             _ => (false, false),
         }
     }

@@ -34,6 +34,17 @@ pub enum QueueAction {
     Reopen(ReopenQueueArgs),
 }
 
+impl QueueAction {
+    /// What all of them take.
+    pub fn common(&mut self) -> &mut ProcessArgs {
+        match self {
+            Self::Export(args) => &mut args.how.common,
+            Self::Import(args) => &mut args.how.common,
+            Self::Reopen(args) => &mut args.common,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct ExportQueueArgs {
     /// File to write; it must not exist

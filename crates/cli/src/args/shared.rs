@@ -349,3 +349,10 @@ pub struct ProcessArgs {
     #[command(flatten)]
     pub say: SayArgs,
 }
+
+impl ProcessArgs {
+    /// Whether an error is printed as JSON, too, and whether that is all.
+    pub fn error_form(&self) -> (bool, bool) {
+        (self.json, self.say.quiet)
+    }
+}

@@ -30,6 +30,10 @@ fn a_flag_and_the_environment_come_before_the_setting_and_a_way_leads_back() {
     let advice = "batchwright config unset queue.store";
     assert!(doctor.stdout.contains("127.0.0.1:9"), "{}", doctor.stdout);
     assert!(doctor.stdout.contains(advice), "{}", doctor.stdout);
+    // It is that queue which would be moved, and not the file.
+    run(&desk, "queue export moved.bw")
+        .expect(1)
+        .says("127.0.0.1:9");
     // The file in the data folder, three times.
     run(&desk, "status --store none").expect(0);
     let mut command = desk.command(["status"]);
