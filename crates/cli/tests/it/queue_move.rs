@@ -18,7 +18,9 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 use serde_json::value::to_raw_value;
 
-use super::batch::{command, taking};
+use super::batch::command;
+#[cfg(feature = "mysql")]
+use super::batch::taking;
 use super::common::{Desk, PATIENCE, Running, eventually, simulator};
 use super::queue::{database, plain, queue, submit, submitted};
 
