@@ -61,7 +61,7 @@ pub(crate) enum Settled<T, D> {
         Ticket<T>,
         Time,
         #[cfg_attr(
-            not(feature = "queue"),
+            not(any(feature = "queue", test)),
             expect(dead_code, reason = "kept by a job store")
         )]
         Option<Error>,
