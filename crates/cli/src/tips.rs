@@ -373,9 +373,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "to answer over HTTP: batchwright serve",
     ),
     (
-        &[
-            "jobs", "job", "list", "ls", "ps", "show", "progress", "queue",
-        ],
+        &["jobs", "job", "list", "ls", "ps", "show", "progress"],
         "what is on the queue is shown by: batchwright status",
     ),
     (
