@@ -556,7 +556,8 @@ impl Backlog for StoreBacklog {
         if let Some(ticket) = self.out_of_hand(availability, now) {
             return Ok(Take::Items(vec![ticket]));
         }
-        if self.filling.is_empty() || self.alone {
+        // One claim of a worker at a time: two would not tell whose is in doubt after a lost connection.
+        if self.filling.is_empty() || self.alone || self.remote.is_asked {
             return Ok(none);
         }
         let found = match self.claim(MOST_CLAIMED / 10, true, availability, now) {

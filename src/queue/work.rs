@@ -42,6 +42,9 @@ pub(crate) struct JobTally {
     pub given_back: u64,
 }
 
+/// Jobs that could not be given back to a store on a server are given back again after this long.
+const GIVE_BACK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Ends as they are about to be recorded.
 struct Prepared {
     ends: Vec<Settlement>,
@@ -86,7 +89,8 @@ impl StoreWork {
 
     /// The same without the lock, for a store on a server.
     fn ask_to_release_claims(&mut self, now: Time) {
-        if self.packed.items.remote.is_asked {
+        let remote = &self.packed.items.remote;
+        if remote.is_asked || remote.give_back_at > now {
             return;
         }
         let tickets = self.packed.items.release_claims(false, now);
@@ -115,6 +119,8 @@ impl StoreWork {
                 for ticket in tickets {
                     items.wait(ticket, Time::ZERO);
                 }
+                // Claims come in between, so that a store that cannot be used is found out.
+                items.remote.give_back_at = items.clock.now().after(GIVE_BACK_AGAIN);
                 items.trouble = Some(error);
             }
         }

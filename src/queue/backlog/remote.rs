@@ -22,6 +22,8 @@ pub(crate) struct Remote {
     pub request: Option<Request>,
     /// It was asked for something that has not come back.
     pub is_asked: bool,
+    /// A give-back that failed is tried again then.
+    pub give_back_at: Time,
     pub(super) asked: Asked,
     pub(super) arrived: Option<Result<FoundLane, Error>>,
     /// Jobs have ended or gone back since it was asked.

@@ -351,12 +351,15 @@ impl Picking<'_> {
         if !waits.is_empty() {
             let lock = format!("{waiting} FOR UPDATE SKIP LOCKED");
             let ids: Vec<i64> = tx.column(&lock, Vec::new())?;
-            tx.defer(&format!(
-                "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {}) WHERE id IN {}",
-                self.now.0,
-                list(ids)
-            ));
-            [found] = tx.rows_of([&*groups])?;
+            // Others may have them by now.
+            if !ids.is_empty() {
+                tx.defer(&format!(
+                    "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {}) WHERE id IN {}",
+                    self.now.0,
+                    list(ids)
+                ));
+                [found] = tx.rows_of([&*groups])?;
+            }
         }
         let mut known = None;
         for mut row in found {

@@ -313,7 +313,7 @@ fn redis(hub: &crate::hub::RedisHub) -> HealthFinding {
             format!("{shown} cannot be used: {why}"),
             "work continues without it, with polling and a part of each limit per worker; start it, or check its password",
         ),
-        Ok(state) if state.most_memory > 0 && state.eviction.starts_with("allkeys") => wrong(
+        Ok(state) if state.most_memory > 0 && state.eviction != "noeviction" => wrong(
             "redis",
             Severity::Note,
             format!(

@@ -84,6 +84,18 @@ const AT_ONCE: [usize; 14] = [128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1]
 /// Bytes of one statement, unless a single row has more.
 const MOST_BYTES: usize = 4 << 20;
 
+/// Bytes of rows that are written twice.
+const MOST_PADDING: usize = 64 << 10;
+
+/// Bytes that a row takes in a statement, about.
+fn size(row: &Vec<Value>) -> usize {
+    let cells = row.iter().map(|value| match value {
+        Value::Bytes(bytes) => bytes.len() + 9,
+        _ => 9,
+    });
+    cells.sum()
+}
+
 impl<'a> Tx<'a> {
     pub(super) fn new(conn: &'a mut Conn, database: &'a Database) -> Self {
         Self {
@@ -221,15 +233,6 @@ impl Tx<'_> {
         tail: &str,
         rows: Vec<Vec<Value>>,
     ) -> Result<(), Fault> {
-        let size = |row: &Vec<Value>| -> usize {
-            let cells = row.iter();
-            cells
-                .map(|value| match value {
-                    Value::Bytes(bytes) => bytes.len() + 9,
-                    _ => 9,
-                })
-                .sum()
-        };
         let mut rows = rows.into_iter().peekable();
         let mut group: Vec<Vec<Value>> = Vec::new();
         while let Some(row) = rows.next() {
@@ -250,11 +253,13 @@ impl Tx<'_> {
         mut rows: Vec<Vec<Value>>,
     ) -> Result<(), Fault> {
         // A row that overwrites itself changes nothing, and saves a round trip to the server.
+        let full = AT_ONCE.into_iter().rev().find(|full| *full >= rows.len());
         if !tail.is_empty()
-            && let Some(last) = rows.last().cloned()
-            && let Some(full) = AT_ONCE.into_iter().rev().find(|full| *full >= rows.len())
+            && let (Some(full), Some(row)) = (full, rows.iter().min_by_key(|row| size(row)))
+            && (full - rows.len()) * size(row) <= MOST_PADDING
         {
-            rows.resize(full, last);
+            let row = row.clone();
+            rows.resize(full, row);
         }
         for at_once in AT_ONCE {
             while rows.len() >= at_once {
