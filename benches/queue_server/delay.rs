@@ -1,4 +1,4 @@
-//! A path to the server that is as long as a network's: each byte arrives a set time after it was sent.
+//! A proxy that adds the delay of a network: each byte arrives a fixed time after it was sent.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! What the queue on a database server costs, beside plain SQL on the same server and beside SQLite.
+//! Throughput of the queue on a database server, compared with plain SQL on the same server and with SQLite.
 //!
 //! `scripts/with-servers cargo bench --bench queue_server --features mysql`; benches/README.md says more. Workers are
 //! processes of their own. Without a server it measures nothing.
@@ -19,15 +19,15 @@ use batchwright::unstable::{ClaimOutcome, ClaimRequest, JobStore, Settlement};
 use batchwright::{Handler, Job, JobQueue, ProcessId, Worker};
 use serde_json::value::to_raw_value;
 
-/// Jobs of one transaction.
+/// Jobs per transaction.
 const GROUP: usize = 100;
 /// Bytes of a job's payload.
 const PAYLOAD: usize = 200;
-/// Jobs that a worker process carries out at once.
+/// Calls in flight of one worker process.
 const SLOTS: usize = 100;
-/// How long a call takes that is not instant.
+/// Duration of a call that is not instant.
 const CALL: Duration = Duration::from_millis(20);
-/// How often it is looked how many jobs are completed.
+/// Interval at which the benchmark counts completed jobs.
 const LOOK: Duration = Duration::from_millis(20);
 
 fn main() {
@@ -64,7 +64,7 @@ fn main() {
 
 struct Bench {
     address: String,
-    /// How much is measured: 20 for figures, 1 to see that it works.
+    /// Scale of the measurement: 20 for figures, 1 for a smoke test.
     scale: usize,
 }
 
@@ -75,7 +75,7 @@ fn jobs(count: usize) -> Vec<Job> {
         .collect()
 }
 
-/// A store by its place: the address of a server, or the path of a file.
+/// Opens the store at a server address or at the path of a file.
 fn open(place: &str) -> Arc<dyn JobStore> {
     if place.starts_with("mysql://") {
         Arc::new(MysqlStore::open(MysqlOptions::new(place)).expect("the server is there"))
@@ -109,7 +109,7 @@ fn spawn(args: &[&str]) -> Child {
         .expect("it can be started")
 }
 
-/// Jobs a second, from the first that `done` reports to the last of `all`.
+/// Jobs per second, from the first that `done` reports to the last of `all`.
 fn rate(all: u64, done: impl Fn() -> u64) -> f64 {
     let (mut began, mut first) = (None, 0);
     loop {
@@ -133,7 +133,7 @@ fn row(metric: &str, ours: f64, plain: f64) {
 }
 
 impl Bench {
-    /// The address with the network's delay each way, and names of tables that no other measurement has.
+    /// The address of a proxy with this delay, with table names that no other measurement uses.
     fn server(&self, delay: Duration) -> String {
         let (user, rest) = self.address.split_once('@').expect("a user and a host");
         let (host, database) = rest.split_once('/').expect("a host and a database");
@@ -145,7 +145,7 @@ impl Bench {
         format!("{user}@{host}/{database}")
     }
 
-    /// Fewer jobs where each takes longer.
+    /// Number of jobs: fewer if each takes longer.
     fn count(&self, delay: Duration) -> usize {
         let thousands = 2 * self.scale / (1 + 2 * delay.as_millis() as usize);
         thousands.max(1) * 1_000
@@ -223,7 +223,7 @@ impl Bench {
         rate
     }
 
-    /// How long a claim of ten takes in a queue that has so many jobs.
+    /// Measures a claim of 10 jobs in a queue with this many jobs.
     fn claims(&self) {
         let store = open(&self.tables(&self.address));
         let process = ProcessId::new();
@@ -280,7 +280,7 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// The median and the 99th percentile, in milliseconds, of claims that are given back.
+/// Median and 99th percentile, in milliseconds, of claims. Each claim is released afterwards.
 fn claim_times(store: &dyn JobStore, rounds: usize) -> (f64, f64) {
     let worker = store.register_worker(now()).expect("it takes workers");
     let mut times: Vec<f64> = (0..rounds)

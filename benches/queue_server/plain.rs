@@ -1,4 +1,4 @@
-//! The least that a queue in a database does: two tables, groups of 100, one transaction for a group.
+//! A minimal queue in a database: two tables, groups of 100 jobs, one transaction per group.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Value};
@@ -16,7 +16,7 @@ fn values(rows: usize, row: &str) -> String {
     vec![row; rows].join(",")
 }
 
-/// Makes the tables anew.
+/// Creates the tables again.
 pub fn create(address: &str) {
     let mut conn = connect(address);
     for sql in [
@@ -43,7 +43,7 @@ pub fn enqueue(address: &str, jobs: usize) {
     }
 }
 
-/// Takes groups until none is left, and ends each in the transaction that took it.
+/// Takes groups until the queue is empty, and completes each in the transaction that took it.
 pub fn work(address: &str) {
     let mut conn = connect(address);
     loop {
@@ -57,7 +57,7 @@ pub fn work(address: &str) {
     }
 }
 
-/// False when there is none.
+/// Returns false if the queue is empty.
 fn group(conn: &mut Conn) -> Result<bool, mysql::Error> {
     conn.query_drop("BEGIN")?;
     let take = format!(
@@ -87,7 +87,7 @@ fn group(conn: &mut Conn) -> Result<bool, mysql::Error> {
     Ok(true)
 }
 
-/// How many jobs have their result.
+/// Number of jobs with a result.
 pub fn results(address: &str) -> u64 {
     let mut conn = connect(address);
     let count = conn.query_first("SELECT COUNT(*) FROM plain_results");

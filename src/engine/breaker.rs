@@ -85,7 +85,7 @@ struct Breaker {
     step: StepId,
     #[cfg(feature = "redis")]
     quota: QuotaId,
-    /// Another machine opened it.
+    /// Another machine opened this breaker.
     #[cfg(feature = "redis")]
     heard: bool,
     state: State,

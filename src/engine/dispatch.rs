@@ -58,14 +58,14 @@ pub(crate) struct EndedCall<T, D> {
     pub fatal: bool,
 }
 
-/// What a remote store is asked without the lock: at most one of each is under way.
+/// A request to a remote store, sent without the lock. At most one of each kind is in flight.
 pub(crate) enum Io<W: Work> {
     Settle(SettleIo<W>),
     Take(TakeIo<W>),
 }
 
 impl<W: Work> Io<W> {
-    /// Carries it out; the event is for the dispatcher.
+    /// Performs the request. The dispatcher handles the returned event.
     pub(crate) fn run(self) -> Event<W> {
         match self {
             Self::Settle(io) => Event::Settled(io()),
@@ -83,7 +83,7 @@ pub(crate) enum Event<W: Work> {
     CallEnded(EndedCall<W::Task, W::Done>),
     /// A settling write has ended.
     Settled(SettleEnd<W>),
-    /// A look for work has ended.
+    /// A claim has ended.
     Taken(TakeEnd<W>),
     /// The caller took this many outcomes of a work that defers their release.
     Released(usize),
@@ -132,11 +132,11 @@ pub(crate) struct Dispatcher<W: Work> {
     options: Options,
     limiter: Arc<Limiter>,
     pending: Vec<Settled<W::Task, W::Done>>,
-    /// What a write that is under way makes durable.
+    /// The ends that a write in flight makes durable.
     settling: Option<Vec<Settled<W::Task, W::Done>>>,
-    /// A look for work is under way.
+    /// Whether a claim is in flight.
     taking: bool,
-    /// What is to be carried out without the lock.
+    /// Requests to perform without the lock.
     io: Vec<Io<W>>,
     settle_at: Option<Time>,
     settle_error: Option<Error>,
@@ -237,7 +237,7 @@ impl<W: Work> Dispatcher<W> {
         std::mem::take(&mut self.given_up)
     }
 
-    /// What is to be carried out without the lock, and comes back as events.
+    /// Takes the requests to perform without the lock. Their outcomes return as events.
     pub(crate) fn take_io(&mut self) -> Vec<Io<W>> {
         std::mem::take(&mut self.io)
     }
@@ -280,7 +280,7 @@ impl<W: Work> Dispatcher<W> {
         let mut limit = None;
         let mut exhausted = false;
         while self.stop.is_none() {
-            // A remote store is written to while others start, unless it fails.
+            // Calls start during a write to a remote store, unless the store fails.
             let waits_for_disk = match self.work.is_remote() {
                 true => self.settle_error.is_some(),
                 false => !self.pending.is_empty(),
@@ -297,7 +297,7 @@ impl<W: Work> Dispatcher<W> {
                 limit = Some(self.slots_hold());
                 break;
             }
-            // A write that is under way frees slots soon. Fewer and larger looks cost a server less.
+            // A write in flight frees slots soon. Fewer and larger claims are cheaper for a server.
             if self.settling.is_some() && 2 * free < self.options.concurrency {
                 limit = Some(Limit::Disk);
                 break;
@@ -389,7 +389,7 @@ impl<W: Work> Dispatcher<W> {
         }
         #[cfg(feature = "redis")]
         let wake = self.look_for_end(wake, now);
-        // What comes next is decided when the write that is under way has ended.
+        // The end of the write in flight decides the next step.
         let settle_at = self.settle_at.filter(|_| self.settling.is_none());
         Turn::Wait(earlier(earlier(wake, overdue), settle_at))
     }

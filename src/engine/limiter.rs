@@ -41,7 +41,7 @@ struct State {
 /// Limits of every quota of a route, shared by all that use the route.
 pub struct Limiter {
     state: Mutex<State>,
-    /// Other machines have found a provider unavailable.
+    /// Other machines report that a provider is unavailable.
     #[cfg(feature = "redis")]
     outages: AtomicBool,
 }

@@ -234,7 +234,7 @@ impl Quota {
         };
         let out = match self.share.take() {
             None => act(self),
-            // What all machines share is not shared with this one as well.
+            // A quota that all machines share through Redis is not shared through the file as well.
             #[cfg(feature = "redis")]
             Some(mut share) if self.lease.is_some() => {
                 let out = act(self);

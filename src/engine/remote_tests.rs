@@ -1,4 +1,4 @@
-//! A store on a server: while it is asked, calls begin and end.
+//! Calls start and end while a request to a store on a server is in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +16,20 @@ use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::work::{Cost, SettleIo, Take, TakeIo};
 
-/// A deadlock fails the test after this long.
+/// Time after which a deadlock fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Two items, of which the second is found by a second look.
+/// Two items. The second one is found by the second claim.
 struct TwoItems {
     looks: usize,
     looking: bool,
     found: Vec<u32>,
     settled: Vec<u32>,
-    /// The second look waits until the first call has ended, and the first settling write until the second call has begun.
+    /// The second claim waits for the end of the first call. The first settling write waits for the start of the
+    /// second call.
     begun: Receiver<u32>,
     ended: Receiver<u32>,
-    /// The first settling write fails.
+    /// Whether the first settling write fails.
     fails: bool,
     writes: usize,
 }
@@ -90,7 +91,7 @@ impl Work for TwoItems {
         Some(Box::new(move || {
             if look == 2 {
                 let first = ended.recv_timeout(PATIENCE);
-                assert_eq!(first, Ok(1), "a look kept a call from ending");
+                assert_eq!(first, Ok(1), "a claim kept a call from ending");
             }
             Box::new(move |work, _| {
                 work.looking = false;
@@ -127,7 +128,7 @@ impl Work for TwoItems {
     }
 }
 
-/// Tells when calls begin and end.
+/// Reports when calls start and end.
 struct Calls {
     begins: Sender<u32>,
     ends: Sender<u32>,
@@ -185,13 +186,13 @@ fn carry_out_all(fails: bool) -> TwoItems {
 }
 
 #[test]
-fn calls_begin_and_end_while_a_server_is_asked() {
+fn calls_start_and_end_while_a_server_request_is_in_flight() {
     let work = carry_out_all(false);
     assert_eq!((work.settled, work.writes), (vec![1, 2], 2));
 }
 
 #[test]
-fn what_a_server_did_not_write_is_written_again() {
+fn a_failed_write_to_a_server_is_repeated() {
     let mut work = carry_out_all(true);
     work.settled.sort();
     assert_eq!(work.settled, [1, 2]);

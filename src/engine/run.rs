@@ -179,10 +179,10 @@ struct State<W: Work> {
     lost: Vec<Settled<W::Task, W::Done>>,
 }
 
-/// The ways to the threads; they end when nothing more goes out.
+/// Channels to the threads. The threads end when the channels are closed.
 struct Outgoing<W: Work> {
     calls: Sender<Call<W::Task>>,
-    /// Each has a thread of its own, where the store is remote.
+    /// If the store is remote, each channel has a separate thread.
     settles: Sender<Io<W>>,
     takes: Sender<Io<W>>,
 }
@@ -288,7 +288,7 @@ impl<W: Work> Shell<'_, W> {
                 }
             }
             for io in state.dispatcher.take_io() {
-                // They have no bound, and at most one is in each.
+                // The channels are unbounded; each holds at most one request.
                 let _ = match io {
                     Io::Settle(_) => tasks.settles.send(io),
                     Io::Take(_) => tasks.takes.send(io),

@@ -37,7 +37,7 @@ const SUFFIX: &str = ".json";
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often a quota without a known rate is looked up: others may have paused it.
 const REREAD_INTERVAL: Duration = Duration::from_millis(100);
-/// How often it is written down how many calls at once help, where nothing else is.
+/// Interval at which the proven concurrency is saved, if nothing else is saved.
 #[cfg(feature = "redis")]
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A holder needs microseconds; whoever holds it longer is asleep.
@@ -186,8 +186,8 @@ impl Share {
         }
     }
 
-    /// Leaves word for later runs of how many calls at once have proven to help, and of nothing else: what is used of the
-    /// limits, other machines are told in another way.
+    /// Saves only the proven concurrency, for later runs on this machine. Other machines learn the use of the limits
+    /// through Redis.
     #[cfg(feature = "redis")]
     pub(super) fn keep_found(&mut self, calls: Option<u32>, now: Time) {
         let Some(calls) = calls.filter(|_| now >= self.next_look) else {

@@ -49,7 +49,7 @@ struct Scene {
     now: Time,
     arrivals: BinaryHeap<Arrival>,
     in_flight: HashMap<u64, Flying>,
-    /// What a remote store is asked, and when it answers.
+    /// A request to a remote store, and the time of its reply.
     io: Vec<(Time, Io<ModelWork>)>,
     started: u64,
     concurrency: usize,

@@ -78,7 +78,7 @@ impl Scene {
             held <= in_flight,
             "{held} hold permits, {in_flight} counted"
         );
-        // What is being written holds its permits, too.
+        // Ends that are being written still hold their permits.
         if self.dispatcher.settle_error().is_none() && self.io.is_empty() {
             assert_eq!(held, in_flight, "a permit was lost");
         }

@@ -50,7 +50,7 @@ pub(super) enum Item {
     Unsent,
 }
 
-/// How far a look for items has come, where the store is remote.
+/// State of a claim, if the store is remote.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Look {
     None,
@@ -76,9 +76,9 @@ pub(super) struct ModelWork {
     pub may_give_up: bool,
     pub full_disk: bool,
     pub defers: bool,
-    /// The store is asked without the lock.
+    /// Whether requests to the store are sent without the lock.
     pub is_remote: bool,
-    /// A look for items was asked for, or has come back.
+    /// A claim that was requested, or has returned.
     pub look: Look,
     /// Outcomes that hold their permits until somebody takes them.
     pub unreleased: usize,
@@ -207,7 +207,7 @@ impl Work for ModelWork {
     }
 
     fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, now: Time) -> Result<(), Error> {
-        // What could not be written at once was decided on earlier.
+        // Ends that could not be written at once were decided earlier.
         self.may_give_up |= self.full_disk || self.is_remote;
         let mut left = Vec::new();
         for settled in done.drain(..) {

@@ -83,13 +83,13 @@ pub(crate) type SettleEnd<W> = Box<
 >;
 /// A settling write, made without the engine's lock.
 pub(crate) type SettleIo<W> = Box<dyn FnOnce() -> SettleEnd<W> + Send>;
-/// Applies, under the engine's lock, what a look for work brought.
+/// Applies, under the engine's lock, the outcome of a claim.
 pub(crate) type TakeEnd<W> = Box<dyn FnOnce(&mut W, Time) + Send>;
-/// A look for work, made without the engine's lock.
+/// A claim, made without the engine's lock.
 pub(crate) type TakeIo<W> = Box<dyn FnOnce() -> TakeEnd<W> + Send>;
 
 /// A store of work and of what waits. Called under the engine's lock, so it never blocks on
-/// anything but the settling write. Where even that is slow, the store [is remote](Self::is_remote).
+/// anything but the settling write. If even that write is slow, the store [is remote](Self::is_remote).
 pub(crate) trait Work: Sized {
     type Task: Send;
     type Done: Send;
@@ -100,10 +100,10 @@ pub(crate) trait Work: Sized {
         false
     }
 
-    /// Takes back those that only wait for room: they need no write.
+    /// Takes back the items that only wait for capacity: they need no write.
     fn keep(&mut self, _done: &mut Vec<Settled<Self::Task, Self::Done>>) {}
 
-    /// The write that makes these ends durable; asked of remote work instead of [`settle`](Self::settle).
+    /// The write that makes these ends durable. Remote work uses it instead of [`settle`](Self::settle).
     fn settle_io(
         &mut self,
         _done: &[Settled<Self::Task, Self::Done>],
@@ -112,7 +112,7 @@ pub(crate) trait Work: Sized {
         None
     }
 
-    /// The look for work that the last [`take`](Self::take) was missing; what it brings is for the next one.
+    /// The claim that the last [`take`](Self::take) needed. The next one uses its outcome.
     fn take_io(&mut self) -> Option<TakeIo<Self>> {
         None
     }

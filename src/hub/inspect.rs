@@ -1,14 +1,14 @@
-//! Looking at Redis for those who check whether it is fit.
+//! Reads the version and settings of Redis for `doctor`.
 
 use super::{RedisHub, explain, talker};
 
-/// What Redis reports about itself.
+/// Version and settings of Redis.
 pub(crate) struct RedisState {
     /// Its version.
     pub version: String,
     /// Bytes that it may use; 0 for no limit.
     pub most_memory: u64,
-    /// Which keys it evicts when it has no memory left, such as `noeviction`.
+    /// Eviction policy for full memory, for example `noeviction`.
     pub eviction: String,
 }
 

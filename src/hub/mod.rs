@@ -160,7 +160,7 @@ impl RedisHub {
         self.0.shared.share_users()
     }
 
-    /// Whether a limiter waits for a share since this was last asked.
+    /// Whether a limiter has requested a share since the last call of this method.
     pub(crate) fn was_nudged(&self) -> bool {
         std::mem::take(&mut self.0.shared.outbox.lock().is_nudged)
     }

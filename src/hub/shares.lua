@@ -9,7 +9,7 @@
 local AHEAD = 1
 local SEEN = 5000
 local FORGOTTEN = 600000
--- Who probes says so all the time; after so much silence another process may.
+-- The probing process repeats its claim. After this time without one, another process may probe.
 local PROBES = 2000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
@@ -30,7 +30,7 @@ local replied, begins = known[9] == '1' or ARGV[3] == '1', 0
 keep('replied', replied and '1' or '0')
 local first_calls = tonumber(ARGV[4])
 if first_calls > 0 and not replied then
-  -- One more each second: those that were begun may have been lost.
+  -- One more call each second: earlier ones may have been lost.
   local passed = math.max(0, now - (tonumber(known[11]) or now)) / 1000
   local first = math.min(first_calls, (tonumber(known[10]) or first_calls) + passed)
   if first >= 1 then

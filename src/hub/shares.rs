@@ -25,33 +25,33 @@ pub(crate) struct ShareRequest {
     pub pause: Duration,
     /// A call of this process was answered.
     pub has_replied: bool,
-    /// Asks to make one of the first calls of a quota, of which so many are made at once; 0 if it does not.
+    /// Limit of concurrent first calls of the quota, if the process requests one of them; otherwise 0.
     pub first_calls: u32,
     pub outage: Outage,
-    /// Asks to make, or makes, the call that finds out whether the provider is back.
+    /// Whether the process requests the probe, or is making it.
     pub probes: bool,
     pub parts: [Option<PartRequest>; 2],
 }
 
-/// What a process found out of a provider that is unavailable.
+/// A change of an outage that a process reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Outage {
     #[default]
     Unchanged,
-    /// Nobody is to call it for so long.
+    /// No process may call it for this time.
     For(Duration),
-    /// It is back.
+    /// The provider is available again.
     Over,
 }
 
-/// What all processes know of a provider.
+/// State of a provider that all processes share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Standing {
-    /// A call was answered lately.
+    /// Whether a call was answered recently.
     pub has_replied: bool,
-    /// The process may make one of the first calls.
+    /// Whether the process may make one of the first calls.
     pub may_begin: bool,
-    /// It is unavailable, and nobody is to call it for so long. Zero: this process may make the call that finds out.
+    /// Time until the next call, if the provider is unavailable. Zero: this process may probe.
     pub outage: Option<Duration>,
 }
 
@@ -117,7 +117,7 @@ fn keys(request: &ShareRequest) -> [String; 2] {
     [bucket, users]
 }
 
-/// The values that the script expects, in its order.
+/// The values that the script expects, in the order of its arguments.
 fn arguments(me: &str, request: &ShareRequest) -> Vec<String> {
     let pause = request.pause.as_secs_f64() * 1000.0;
     let outage = match request.outage {

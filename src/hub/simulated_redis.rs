@@ -1,4 +1,4 @@
-//! Redis as the script of the shared limits sees it: the real script, on simulated time.
+//! Runs the real script of the shared limits on a simulated Redis with simulated time.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -44,7 +44,7 @@ impl SimulatedRedis {
         Self { lua, script, data }
     }
 
-    /// Loses all that it holds.
+    /// Deletes all keys.
     pub(crate) fn empty(&self) {
         *self.data.borrow_mut() = Data::default();
     }
@@ -62,7 +62,7 @@ impl SimulatedRedis {
     }
 }
 
-/// A value of Lua as Redis answers with it: of a number, the whole part.
+/// Converts a Lua value as Redis does: it truncates numbers to integers.
 fn reply(value: mlua::Result<mlua::Value>) -> Value {
     match value.unwrap() {
         mlua::Value::Integer(number) => Value::Int(number),
@@ -80,7 +80,7 @@ impl Data {
             for (at, text) in texts.into_iter().enumerate() {
                 match text {
                     Some(text) => table.set(at + 1, text)?,
-                    // Redis has false for what is not there.
+                    // Redis returns false for a missing value.
                     None => table.set(at + 1, false)?,
                 }
             }

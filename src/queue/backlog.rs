@@ -62,7 +62,7 @@ pub(crate) struct StoreBacklog {
     /// Somebody has told that there may be more to claim.
     pub may_have_jobs: Arc<AtomicBool>,
     lanes: Arc<Mutex<Lanes>>,
-    /// A kind that nobody here carries out, of which the last claim came across jobs.
+    /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
     pub remote: Remote,
     prefetched: VecDeque<Ticket<JobTask>>,
@@ -349,7 +349,7 @@ impl StoreBacklog {
         }
     }
 
-    /// Prefetched jobs that can be started.
+    /// Number of prefetched jobs that can be started.
     fn prefetched_first(
         &mut self,
         max: usize,
@@ -368,7 +368,7 @@ impl StoreBacklog {
         out
     }
 
-    /// Nothing is to be claimed at the moment.
+    /// Whether there is no reason to claim now.
     fn stays_quiet(&mut self, now: Time) -> Option<Take<JobTask>> {
         if self.remote.is_asked {
             return Some(not_yet());
@@ -382,7 +382,7 @@ impl StoreBacklog {
         })
     }
 
-    /// A claim brought nothing: whether the worker waits, or has done all there was.
+    /// Decides after an empty claim whether the worker waits or has finished.
     fn found_nothing(
         &mut self,
         max: usize,
@@ -446,7 +446,7 @@ impl StoreBacklog {
     }
 }
 
-/// The store is being asked.
+/// A request to the store is in flight.
 fn not_yet() -> Take<JobTask> {
     Take::Idle {
         until: None,
@@ -501,7 +501,7 @@ impl Backlog for StoreBacklog {
         let batches = self.batch_overview.open(self.scope.until_submitted);
         self.filling.clear();
         let mut out = self.prefetched_first(max, availability, now);
-        // A job that has to be alone arrives alone.
+        // A job that must run by itself is claimed by itself.
         if out.len() == max || self.alone && self.remote.arrived.is_none() {
             return Ok(match out.is_empty() {
                 true => self.idle(None, availability, now),
@@ -543,7 +543,7 @@ impl Backlog for StoreBacklog {
             out.extend(found.tickets);
             return Ok(Take::Items(out));
         }
-        // What has happened since the store was asked may have made others claimable.
+        // Events since the request to the store may have made other jobs claimable.
         let is_stale = self.remote.is_stale || self.may_have_jobs.load(Ordering::SeqCst);
         if self.remote.is_remote && is_stale {
             return self.take(max, availability, now);

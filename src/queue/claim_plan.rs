@@ -1,4 +1,4 @@
-//! A claim as it was decided on, with all that it needs: a store on a server is asked without the dispatcher's lock.
+//! A planned claim with all data that it needs, because a store on a server claims without the dispatcher's lock.
 
 use std::sync::Arc;
 
@@ -18,32 +18,32 @@ pub(super) struct ClaimPlan {
     pub worker: WorkerId,
     pub kinds: Arc<Kinds>,
     pub lanes: Arc<Mutex<Lanes>>,
-    /// Of these processes alone; of all when empty.
+    /// Only jobs of these processes; of all processes if empty.
     pub processes: Vec<ProcessId>,
     pub most: usize,
-    /// The worker runs nothing.
+    /// Whether the worker runs no job.
     pub idle: bool,
     pub look_again: bool,
-    /// Of these lanes alone, to fill packs.
+    /// Only jobs of these lanes, to fill packs.
     pub filling: Option<Vec<Arc<JobLane>>>,
-    /// Quotas of prefetched jobs, which come before others of theirs.
+    /// Quotas of prefetched jobs. These jobs come before others of the same quota.
     pub prefetched: Vec<QuotaId>,
     pub now: Time,
     pub wall: Timestamp,
 }
 
-/// What a claim brought.
+/// The outcome of a claim.
 pub(super) struct Claimed {
     pub jobs: Vec<ClaimedJob>,
     pub due: Option<Time>,
-    /// When the limiter has room again for a lane that was passed over.
+    /// When the limiter has capacity again for a skipped lane.
     pub opens: Option<Time>,
-    /// Jobs of a kind that is known here wait, due or not.
+    /// Whether jobs of a supported kind wait, due or not.
     pub known_wait: bool,
 }
 
 impl ClaimPlan {
-    /// Claims what can be started by this availability.
+    /// Claims jobs that this availability allows to start.
     pub(super) fn run(&self, availability: &Availability) -> Result<Claimed, Error> {
         self.lanes.lock().refresh(&self.kinds);
         let (mut known_wait, mut opens) = (false, None::<Time>);
@@ -70,7 +70,7 @@ impl ClaimPlan {
         })
     }
 
-    /// How many jobs of a lane could be started.
+    /// Number of jobs of a lane that can start.
     fn room(
         &self,
         lane: &Arc<JobLane>,
@@ -91,7 +91,7 @@ impl ClaimPlan {
             return 0;
         }
         let quota = open.class.quota(live);
-        // The limiter knows what no pause does yet; and what was prefetched comes first.
+        // The limiter may know of a limit before a pause exists. Prefetched jobs come first.
         if let Some(at) = kinds.limiter.closed_until(quota, now) {
             *opens = Some(opens.map_or(at, |known| known.min(at)));
             return 0;

@@ -53,7 +53,7 @@ pub(crate) struct Controls {
     /// The poller's letter box.
     pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
-    /// What the worker reports about itself.
+    /// The worker's report about itself.
     pub status: Mutex<WorkerStatus>,
     /// Somebody has written to the store since the notifier was last told of every process.
     pub written: AtomicBool,

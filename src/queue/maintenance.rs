@@ -21,7 +21,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const CHECKS_PER_QUIET_LOOK: u32 = 40;
 /// Jobs of dead workers are looked for at every so many checks: twice a second.
 const CHECKS_PER_RECLAIM: u32 = 10;
-/// How often the worker reports about itself if anything has changed: every 2 s.
+/// Interval of the worker's reports about itself, sent if anything has changed: 2 s.
 const CHECKS_PER_REPORT: u32 = 40;
 /// The most chores of the store in a row.
 const MOST_CHORES: usize = 4;

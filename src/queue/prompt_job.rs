@@ -64,7 +64,7 @@ pub(crate) fn embedded(payload: &str) -> Result<Option<String>, Error> {
     }
     let mut request = read(payload, RequestTask::Complete)?;
     request.embed_files()?;
-    // Strings, numbers and maps with strings as keys: none of it can fail.
+    // Serializing strings, numbers and maps with string keys cannot fail.
     Ok(serde_json::to_string(&request).ok())
 }
 

@@ -94,7 +94,7 @@ type Gather = (String, u64, bool);
 /// A call in flight: when it ends, and what came of it if that is known by then.
 type Flight = (Time, Call<Pack<JobTask>>, Option<Reply<Done>>);
 
-/// The store may have done its part long before the worker hears of it, or only then.
+/// The store may have finished its part long before the worker receives the reply, or only then.
 enum Asked {
     Waits(Io<StoreWork>),
     Answered(Box<Event<StoreWork>>),
@@ -105,7 +105,7 @@ struct SimulatedWorker {
     dispatcher: Dispatcher<StoreWork>,
     store: Arc<dyn JobStore>,
     in_flight: Vec<Flight>,
-    /// What the store is asked, or has answered, and when the worker hears of it.
+    /// A request to the store or its reply, and the time at which the worker receives it.
     io: Vec<(Time, Asked)>,
     asleep_until: Time,
     next_reclaim: Time,
@@ -146,14 +146,14 @@ struct Scene {
     workers: Vec<SimulatedWorker>,
     steps: u8,
     slots: usize,
-    /// The store is asked without the dispatcher's lock.
+    /// Whether requests to the store are made without the dispatcher's lock.
     is_remote: bool,
     max_retries: u8,
     /// Until when each step refuses everybody, or cannot be reached.
     out: Vec<(Time, ErrorKind)>,
     /// Answers that were paid for, by item.
     paid: HashMap<String, u32>,
-    /// Prompts in flight, or not yet recorded, when their worker died.
+    /// Prompts in flight, or not yet recorded, when their worker crashed.
     at_risk: u64,
     errors: HashMap<String, u32>,
 }
@@ -304,7 +304,7 @@ impl Scene {
                 let worker = &self.workers[at];
                 let prompts = worker.in_flight.iter();
                 let prompts = prompts.filter(|(_, call, _)| !is_gather(call)).count();
-                // Answers that are on their way to the store.
+                // Answers that are not yet recorded in the store.
                 let held = worker.dispatcher.counters().in_flight;
                 self.at_risk += (prompts + held - worker.in_flight.len()) as u64;
                 // Dropped without a word: its locks go with it, as those of a killed process.

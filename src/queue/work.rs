@@ -49,7 +49,7 @@ const GIVE_BACK_AGAIN: Duration = Duration::from_secs(1);
 struct Prepared {
     ends: Vec<Settlement>,
     wall: Timestamp,
-    /// Processes whose time they tell, up to a moment.
+    /// Processes whose worked time they report, up to a moment.
     told: Vec<ProcessId>,
     until: TimeSplit,
 }
@@ -205,7 +205,7 @@ impl StoreWork {
         }
     }
 
-    /// Takes note of ends that are recorded now.
+    /// Updates the state for ends that are recorded now.
     fn finish(
         &mut self,
         done: &mut Vec<SettledPack>,
@@ -438,7 +438,7 @@ impl Work for StoreWork {
         if self.is_remote() {
             self.ask_to_release_claims(now);
         } else {
-            // What went wrong is on record as the backlog's trouble.
+            // The backlog's trouble contains the error.
             let _ = self.release_claims(false, now);
         }
         let taken = self.packed.take(max, availability, now)?;

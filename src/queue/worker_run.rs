@@ -336,7 +336,7 @@ impl WorkerRun {
     }
 }
 
-/// What the worker reports about itself to those who look at the queue.
+/// The worker's report about itself, for `batchwright workers`.
 fn status(
     dispatcher: &Dispatcher<StoreWork>,
     controls: &Controls,

@@ -111,7 +111,7 @@ impl DataArgs {
             let folder = quoted(&folder.to_string_lossy());
             command = format!("{command} --data-dir {folder}");
         }
-        // What the environment or the settings name is found there by the next command, too.
+        // The next command reads the same environment and settings, so it needs no flag for them.
         if self.store.source == StoreSource::Flag {
             let address = self.store.store.as_deref().map(shown);
             let address = address.unwrap_or_else(|| "none".to_owned());

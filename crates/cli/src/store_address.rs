@@ -1,5 +1,5 @@
-//! Where a command finds the queue: on the server that a flag, the environment or the settings of the data folder name, else
-//! in the file of the data folder.
+//! Where a command finds the queue. A flag, the environment or the settings of the data folder name a server. If none
+//! of them does, the queue is the file in the data folder.
 
 use std::fmt;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub const KEY: &str = "queue.store";
 
 /// Completes the arguments of a command that uses the queue.
 pub fn find(command: &mut Command) -> Result<(), Refusal> {
-    // Its own settings are what these two are about, so they also work with settings that cannot be read.
+    // These two commands repair settings, so they also work if the settings cannot be read.
     let tolerant = match command {
         Command::Doctor(_) => true,
         Command::Config(args) => args.action.key() == Some(KEY),
@@ -84,7 +84,7 @@ fn stored(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Who names the address, for people.
+/// The source of the address, for messages.
 impl fmt::Display for StoreSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -40,7 +40,7 @@ impl Table {
         self.rows.push((cells, one_line(note)));
     }
 
-    /// Adds lines below the last row.
+    /// Adds lines after the last row.
     pub fn below(&mut self, text: &str) {
         self.rows.push((Vec::new(), one_line(text)));
     }

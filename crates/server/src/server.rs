@@ -58,8 +58,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the file `server.db` in a folder, with tables for the server's records, unless it is there: a queue that moves
-    /// into the folder brings records with it. Returns its path.
+    /// Creates the file `server.db` in a folder, with tables for the server's records, and returns its path. Keeps an
+    /// existing file. A queue that moves into the folder needs it for its records.
     ///
     /// # Errors
     /// When it cannot be opened.

@@ -1,4 +1,4 @@
-//! Breakers of a provider whose quota all machines share: what the others hear of one, and what it hears of theirs.
+//! Circuit breakers of a shared quota: a machine publishes its open breakers and applies those of other machines.
 
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
@@ -7,16 +7,16 @@ use super::super::class::StepId;
 use super::super::quota::QuotaId;
 use super::{Breaker, Breakers, State};
 
-/// An open breaker, as others see it.
+/// An open breaker, as published to other machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Opened {
-    /// `None` while a call may probe, or does.
+    /// `None` if a probe is allowed or in flight.
     pub until: Option<Time>,
     /// The provider sent no reply: the network of this machine may be the cause.
     pub is_ours: bool,
 }
 
-/// What changed by what others said.
+/// Change that a report of another machine caused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Heard {
     Nothing,
@@ -42,7 +42,7 @@ impl Breakers {
         }
     }
 
-    /// Whether a breaker is open that others may close.
+    /// Whether a breaker is open that other machines may close.
     pub(in crate::engine) fn any_shared(&self) -> bool {
         self.0.iter().any(Breaker::is_shared)
     }
@@ -76,7 +76,7 @@ impl Breakers {
 }
 
 impl Breaker {
-    /// Others know that it is open: a reply of the provider opened it, or they did.
+    /// Whether other machines know that it is open: a reply of the provider opened it, or another machine did.
     fn is_shared(&self) -> bool {
         match &self.state {
             State::Closed => false,

@@ -1,4 +1,4 @@
-//! Outages that other machines have found, and what they hear of those found here.
+//! Applies outages that other machines have found, and publishes those found here.
 
 use crate::base::clock::Time;
 
@@ -10,7 +10,7 @@ use super::super::work::Work;
 use super::{Dispatcher, earlier};
 
 impl<W: Work> Dispatcher<W> {
-    /// Opens and closes breakers as other machines have.
+    /// Opens and closes breakers to match those of other machines.
     pub(super) fn hear_outages(&mut self, now: Time) {
         let breakers = &mut self.availability.breakers;
         if !self.limiter.knows_outages() && !breakers.any_shared() {
@@ -28,7 +28,7 @@ impl<W: Work> Dispatcher<W> {
         self.availability.pauses.forget();
     }
 
-    /// When to look whether others have ended an outage, or earlier.
+    /// Time of the next check whether other machines have ended an outage; it may be earlier than necessary.
     pub(super) fn look_for_end(&self, wake: Option<Time>, now: Time) -> Option<Time> {
         match self.availability.breakers.any_shared() {
             true => earlier(wake, Some(now.after(LOOK_FOR_END))),
@@ -36,7 +36,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Has others hear of a breaker that is no more as it was.
+    /// Publishes a breaker whose state has changed.
     pub(super) fn tell_outage(
         &self,
         (step, quota): (StepId, QuotaId),

@@ -1,4 +1,4 @@
-//! Ends are made durable: as groups, again after a failure, and of a remote store without the lock.
+//! Makes ends durable: in groups, with retries after a failure, and without the lock if the store is remote.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::base::error::Error;
 use super::super::work::{SettleEnd, Settled, Work};
 use super::{Dispatcher, Io};
 
-/// A settling write that failed is tried again after this long.
+/// Time until a failed settling write is retried.
 const SETTLE_AGAIN: Duration = Duration::from_secs(1);
-/// What ends within this time of each other is settled together where each settling is a transaction.
+/// If each settling is a transaction, ends within this time of each other share one.
 pub(super) const GROUP_DELAY: Duration = Duration::from_micros(300);
 
 impl<W: Work> Dispatcher<W> {
-    /// Takes over what could not be settled; only for a run that ends regardless.
+    /// Takes over the ends that could not be settled. Only for a run that ends anyway.
     pub(crate) fn take_unsettled(&mut self) -> Vec<Settled<W::Task, W::Done>> {
         let lost = std::mem::take(&mut self.pending);
         let held = permits_held(&lost);
@@ -23,7 +23,7 @@ impl<W: Work> Dispatcher<W> {
         lost
     }
 
-    /// Waits a moment for more ends while calls are out that may bring them.
+    /// Waits a moment for more ends while calls are in flight.
     pub(super) fn delay_for_more(&mut self, now: Time) {
         if !self.options.durable || self.settle_error.is_some() || self.pending.is_empty() {
             return;
@@ -41,7 +41,7 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         let is_remote = self.work.is_remote();
-        // A remote store that fails is asked again when it is time, whatever else ends until then.
+        // A failed write to a remote store is retried when it is due, even if more items end before.
         let may_wait = is_remote && self.settle_error.is_some()
             || self.pending.iter().all(|s| matches!(s, Settled::Final(..)));
         if self.settle_at.is_some_and(|at| at > now) && may_wait {
@@ -68,7 +68,7 @@ impl<W: Work> Dispatcher<W> {
         self.note_settled(done, before, result, now);
     }
 
-    /// What is left comes before what has ended since.
+    /// Unwritten ends come before later ones.
     fn note_settled(
         &mut self,
         mut left: Vec<Settled<W::Task, W::Done>>,

@@ -34,7 +34,7 @@ impl Process {
             .try_acquire(self.quota, 1, Some(0), SystemClock.now())
     }
 
-    /// No more may be in flight.
+    /// The most calls in flight.
     fn is_full(&self) -> bool {
         let mut state = self.limiter.state.lock();
         state.get(self.quota).unwrap().is_busy()
@@ -46,7 +46,7 @@ impl Process {
         }
     }
 
-    /// Starts a call as soon as one may.
+    /// Starts a call as soon as the limiter allows one.
     fn begin(&self) -> Gate {
         let began = Instant::now();
         loop {
@@ -60,7 +60,7 @@ impl Process {
         }
     }
 
-    /// Starts a call as soon as one may, and ends it.
+    /// Starts a call as soon as the limiter allows one, and ends it.
     fn call(&self) {
         self.end(self.begin(), CallEnd::Replied(None), &RateHints::default());
     }
@@ -239,7 +239,7 @@ fn a_machine_without_network_pauses_itself_alone() {
     assert!(asked_pause().is_zero(), "it is told once");
 }
 
-/// Asks until something is so.
+/// Repeats a check until it is true.
 fn until(what: impl Fn() -> bool) {
     let began = Instant::now();
     while !what() {
@@ -272,7 +272,7 @@ fn before_the_first_reply_machines_together_make_few_calls() {
     assert!(gates.len() <= allowed, "{} calls", gates.len());
     let (at, gate) = gates.pop().unwrap();
     processes[at].end(gate, CallEnd::Replied(None), &RateHints::default());
-    // No reply reports a limit: all go on as they are used to.
+    // No reply reports a limit: all machines continue without one.
     for process in &processes {
         (0..5).for_each(|_| until(|| matches!(process.go(), Gate::Go(_)) || process.is_full()));
         assert!(process.is_full() || process.limiter.in_flight(process.quota) >= 5);
@@ -301,7 +301,7 @@ fn one_call_of_all_machines_probes_a_provider_that_one_of_them_finds_unavailable
         false,
     );
     until(|| processes.iter().all(hears));
-    // When it has lasted for that long, one of them may call, and no other one while it does.
+    // After that time one machine may call. No other one may call until this call ends.
     let mut probe = None;
     until_some(&mut probe, || {
         let gate = |at: usize| (at, processes[at].go());
@@ -311,7 +311,7 @@ fn one_call_of_all_machines_probes_a_provider_that_one_of_them_finds_unavailable
     });
     let (prober, gate) = probe.unwrap();
     let began = Instant::now();
-    // Longer than one machine is waited for that says nothing; only time can show that nothing starts in it.
+    // Longer than the machines wait for a silent one. The test has to wait to see that no call starts.
     while began.elapsed() < Duration::from_millis(2_500) {
         for process in &processes {
             assert!(matches!(process.go(), Gate::NotUntil(_)));
@@ -323,7 +323,7 @@ fn one_call_of_all_machines_probes_a_provider_that_one_of_them_finds_unavailable
     note(prober, None, false);
     until(|| !processes.iter().any(hears));
     processes.iter().for_each(Process::call);
-    // What may be the fault of one machine concerns no other.
+    // An outage that may be the fault of one machine does not affect the others.
     note(&processes[1], Some(now().after(PATIENCE)), true);
     processes.iter().for_each(Process::call);
     assert!(!processes.iter().any(hears));
@@ -338,9 +338,9 @@ fn until_some<T>(found: &mut Option<T>, mut look: impl FnMut() -> Option<T>) {
     }
 }
 
-/// For later runs of this machine it is kept how many calls at once have proven to help, and nothing else.
+/// The quota file of this machine keeps only the proven number of concurrent calls for later runs.
 #[test]
-fn what_a_run_found_is_kept_on_its_machine_although_limits_are_shared() {
+fn the_proven_concurrency_is_kept_on_its_machine_although_limits_are_shared() {
     let Some(redis) = address() else { return };
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().self_tuned(5, 256).known();

@@ -96,7 +96,7 @@ impl Lease {
         self.is_lost
     }
 
-    /// Has the next exchange made soon. Returns when to look whether an answer has come.
+    /// Requests an early exchange. Returns when to check for its answer.
     pub(super) fn look(&mut self, now: Time) -> Time {
         self.last_use = Some(now);
         self.hub.nudge();

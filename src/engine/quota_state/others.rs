@@ -1,9 +1,9 @@
-//! What all machines know of a provider, next to its limits: whether any call was answered yet, and whether it is
-//! unavailable.
+//! State of a provider that all machines share in addition to its limits: whether any call was answered yet, and
+//! whether the provider is unavailable.
 //!
 //! Until a call of a quota without known limits has ended, all machines together make few calls: the first reply may
 //! report a limit. While a provider is unavailable on one machine, the others do not call it either, and one call of
-//! all machines finds out whether it is back.
+//! all machines probes it.
 
 use std::time::Duration;
 
@@ -12,28 +12,28 @@ use crate::hub::shares::{Outage, Standing};
 
 use super::{LOOK_AGAIN, Quota};
 
-/// An outage that others may have ended is looked at again so soon.
+/// Interval of checks whether other machines have ended an outage.
 pub(in crate::engine) const LOOK_FOR_END: Duration = Duration::from_millis(250);
-/// No machine is told to wait for longer.
+/// Longest wait that a machine requests from others.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// What is known through Redis, and what others are to hear.
+/// State read from Redis, and changes to publish.
 #[derive(Default)]
 pub(super) struct Others {
-    /// A call of another machine was answered.
+    /// Whether a call of another machine was answered.
     replied: bool,
-    /// Calls that may be made before any was answered.
+    /// Number of calls allowed before the first reply.
     first_calls: u32,
     wants_first: bool,
-    /// The provider is unavailable, and nobody calls it before then.
+    /// End of the outage, if the provider is unavailable: no machine calls it earlier.
     outage: Option<Time>,
     probe: Probe,
-    /// The last exchange asked for the probe.
+    /// Whether the last exchange requested the probe.
     asked: bool,
     news: Outage,
 }
 
-/// The one call that finds out whether a provider is back.
+/// The probe: the one call that checks whether the provider is available again.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 enum Probe {
     #[default]
@@ -44,7 +44,7 @@ enum Probe {
 }
 
 impl Others {
-    /// What is asked for and said with the next exchange; whether there is anything.
+    /// Adds requests and reports to the next exchange. Returns whether there are any.
     pub(super) fn ask(&mut self) -> (Outage, bool, bool) {
         let first = std::mem::take(&mut self.wants_first);
         self.asked = self.probe != Probe::None;
@@ -73,7 +73,7 @@ impl Others {
         }
     }
 
-    /// Redis is away: nobody knows what others find.
+    /// Redis cannot be reached, so the state of other machines is unknown.
     pub(super) fn lose(&mut self) {
         *self = Self::default();
     }
@@ -88,7 +88,7 @@ impl Others {
 }
 
 impl Quota {
-    /// When to look again, if this machine may not start a call because of what others know.
+    /// When to check again, if the shared state forbids this machine to start a call.
     pub(super) fn await_others(&mut self, now: Time) -> Option<Time> {
         let is_unknown = !self.has_replied && self.requests.is_none() && self.tokens.is_none();
         let lease = self.lease.as_mut().filter(|lease| !lease.is_lost())?;
@@ -111,8 +111,8 @@ impl Quota {
         }
     }
 
-    /// The provider is unavailable until then, or is available again. Others hear of it, unless `is_ours`: then the
-    /// network of this machine may be the cause.
+    /// Records that the provider is unavailable until then, or is available again. Publishes this unless `is_ours`:
+    /// then the network of this machine may be the cause.
     pub(in crate::engine) fn note_outage(&mut self, until: Option<Time>, is_ours: bool, now: Time) {
         let Some(lease) = &mut self.lease else { return };
         let others = &mut lease.others;
@@ -125,11 +125,11 @@ impl Quota {
         lease.hub.nudge();
     }
 
-    /// Until when nobody calls the provider; `None` if it is available; nothing if only this machine knows.
+    /// End of the outage; the inner `None` if the provider is available. The outer `None` if only this machine knows.
     pub(in crate::engine) fn outage(&mut self, waits: bool, now: Time) -> Option<Option<Time>> {
         let lease = self.lease.as_mut().filter(|lease| !lease.is_lost())?;
         if waits {
-            // It hears of the end.
+            // This machine will read the end of the outage.
             lease.last_use = Some(now);
         }
         Some(lease.others.outage)

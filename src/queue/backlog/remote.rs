@@ -1,4 +1,4 @@
-//! A store on a server is asked without the dispatcher's lock; what it brings is for the next look.
+//! Requests to a store on a server run without the dispatcher's lock. The next `take` uses their outcome.
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -9,37 +9,37 @@ use crate::queue::task::JobTask;
 
 use super::{FoundLane, StoreBacklog};
 
-/// What is asked of a store on a server, without the dispatcher's lock; one thing at a time.
+/// A request to a store on a server, made without the dispatcher's lock. One is in flight at a time.
 pub(crate) enum Request {
     Claim(Box<ClaimPlan>, Availability),
     GiveBack(Vec<Ticket<JobTask>>),
 }
 
-/// How claims of a store on a server come about.
+/// State of the claims from a store on a server.
 #[derive(Default)]
 pub(crate) struct Remote {
     pub is_remote: bool,
     pub request: Option<Request>,
-    /// It was asked for something that has not come back.
+    /// Whether a request is in flight.
     pub is_asked: bool,
     /// A give-back that failed is tried again then.
     pub give_back_at: Time,
     pub(super) asked: Asked,
     pub(super) arrived: Option<Result<FoundLane, Error>>,
-    /// Jobs have ended or gone back since it was asked.
+    /// Whether jobs have ended or were released since the request.
     pub(super) is_stale: bool,
 }
 
-/// What holds of a claim from before it.
+/// State from before the claim that its outcome is judged by.
 #[derive(Default, Clone, Copy)]
 pub(super) struct Asked {
     pub jobs: usize,
-    /// Batches were open.
+    /// Whether batches were open.
     pub batches: bool,
 }
 
 impl StoreBacklog {
-    /// Has a store on a server asked for jobs, unless it is being asked already.
+    /// Requests a claim from a store on a server, unless a request is already in flight.
     pub(super) fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
         let plan = Box::new(self.plan(asked.jobs, false, now));
         self.remote.request = Some(Request::Claim(plan, availability.clone()));
@@ -49,7 +49,7 @@ impl StoreBacklog {
         self.quiet_until = None;
     }
 
-    /// What a store on a server was asked for is here.
+    /// Applies the outcome of a request to a store on a server.
     pub(crate) fn arrive(&mut self, claimed: Result<Claimed, Error>, now: Time) {
         self.remote.is_asked = false;
         let found = self.found(claimed, now);

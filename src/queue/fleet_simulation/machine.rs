@@ -35,12 +35,12 @@ use crate::testing::ManualClock;
 
 use super::world::World;
 
-/// Never called: the simulation answers.
+/// Never called: the simulation replies.
 struct Provider;
 
 impl LlmClient for Provider {
     fn complete(&self, _: &Request, _: &crate::Context) -> Result<Response, Error> {
-        unreachable!("the simulation answers")
+        unreachable!("the simulation replies")
     }
 
     fn quota(&self, _: &Request) -> QuotaKey {
@@ -48,15 +48,15 @@ impl LlmClient for Provider {
     }
 }
 
-/// How often a worker looks for jobs of dead ones and for chores.
+/// Interval at which a worker checks for dead workers and for chores.
 const MAINTENANCE: Duration = Duration::from_secs(2);
 pub(super) const LEASE: Duration = Duration::from_secs(15);
-/// How long an operation takes that cannot reach the database.
+/// Duration of an operation that cannot reach the database.
 const GIVEN_UP: Duration = Duration::from_secs(5);
-/// A call takes at most this long to the provider, in microseconds.
+/// Longest way of a call to the provider, in microseconds.
 const WAY: u64 = 20_000;
 
-/// A store of a machine; of one on a server, also as such.
+/// The store of a machine, and its `MysqlStore` if it is on a server.
 pub(super) type Opened = (Arc<dyn JobStore>, Option<Arc<MysqlStore>>);
 
 /// A call on its way to the provider, or back.
@@ -73,7 +73,7 @@ pub(super) struct Machine {
     /// The store on a server.
     pub server: Option<Arc<MysqlStore>>,
     pub clock: Arc<ManualClock>,
-    /// When something happens next.
+    /// Time of the next event.
     pub next: Time,
     pub cut_until: Time,
     pub cut_from_redis_until: Time,
@@ -81,16 +81,16 @@ pub(super) struct Machine {
     hub: RedisHub,
     dispatcher: Dispatcher<StoreWork>,
     flights: Vec<Flight>,
-    /// Up to which moment its clock has come.
+    /// Current time of its clock.
     seen: Time,
-    /// What the database has done, and when the machine hears of it.
+    /// Outcomes of the database, with the time at which the machine receives them.
     replies: Vec<(Time, Event<StoreWork>)>,
     wake: Option<Time>,
     next_maintenance: Time,
     next_renewal: Time,
     next_share: Time,
     last_share: Time,
-    /// What Redis has answered arrives then.
+    /// Time at which the reply of Redis arrives.
     share: Option<(Time, Vec<Share>)>,
 }
 
@@ -177,7 +177,7 @@ impl Machine {
         }
     }
 
-    /// Does what is due.
+    /// Performs the steps that are due.
     pub(super) fn step(&mut self, world: &mut World) {
         let now = world.now;
         self.clock.advance(now.since(self.seen));
@@ -219,7 +219,7 @@ impl Machine {
         }
     }
 
-    /// What the thread of the hub does.
+    /// Does the work of the hub's thread.
     fn exchange_shares(&mut self, world: &mut World) {
         let now = world.now;
         if let Some((_, shares)) = self.share.take_if(|(arrives, _)| *arrives <= now) {
@@ -251,7 +251,7 @@ impl Machine {
         }
     }
 
-    /// What the thread of the leases does.
+    /// Does the work of the lease thread.
     fn renew_lease(&mut self, world: &mut World) {
         let now = world.now;
         let Some(server) = self.server.as_ref().filter(|_| self.next_renewal <= now) else {
@@ -315,7 +315,7 @@ impl Machine {
         }
     }
 
-    /// When the database's reply to what was sent last arrives.
+    /// Arrival time of the database's reply to the last request.
     fn reply_time(&self, world: &mut World) -> Time {
         let sent = self.wire.take_counts();
         let replied = world.occupy_database(sent);

@@ -1,8 +1,9 @@
 //! Fifty machines on simulated time: the real dispatcher, claims, leases and limiter with the real script of the shared
-//! limits, on a real database that is given the time of the simulation. What is modelled: the provider, how long the
-//! database takes, clocks that differ, machines that die, and ways that are cut.
+//! limits, on a real database that uses the time of the simulation. The simulation models the provider, the latency of
+//! the database, clocks that differ, machine crashes and lost connections.
 //!
-//! Without a server the jobs are in SQLite, where a machine can die but not be cut off from the database.
+//! Without a server the jobs are in SQLite. Then a machine can crash, but it cannot lose its connection to the
+//! database.
 
 mod machine;
 mod world;
@@ -67,7 +68,7 @@ impl Fleet {
         Machine::start(self.started, &mut self.world, &self.open)
     }
 
-    /// Carries out all jobs. Returns the figures, after what holds in every run was checked.
+    /// Runs all jobs, checks the invariants of every run, and returns the figures.
     fn run(mut self) -> Figures {
         let plan = self.world.plan;
         let process = ProcessId::new();
@@ -76,7 +77,7 @@ impl Fleet {
             Job::from(Request::new(&*name).with_id(name))
         };
         let jobs = (0..plan.jobs).map(job).collect();
-        // A machine that does nothing else, so that it always sees the state.
+        // A machine that only observes, so it can always read the state.
         let observer = self.start();
         let wall = observer.clock.wall();
         let ids = observer.store.insert(process, jobs, true, wall).unwrap();
@@ -125,7 +126,7 @@ impl Fleet {
         figures
     }
 
-    /// Something goes wrong.
+    /// Injects a fault.
     fn trouble(&mut self) {
         let at = self.world.below(self.machines.len() as u64) as usize;
         let kinds = if self.machines[at].server.is_some() {
@@ -146,7 +147,7 @@ impl Fleet {
             1 => self.world.redis.empty(),
             2 => self.machines[at].cut_from_redis_until = until,
             kind => {
-                // What it claimed and has not reported passes on when its lease ends.
+                // Other machines take over its unfinished jobs when its lease ends.
                 self.world.figures.at_risk += in_flight + self.world.plan.slots as u64;
                 let machine = &mut self.machines[at];
                 machine.cut_until = until;
@@ -168,7 +169,7 @@ fn in_sqlite() -> Open {
     })
 }
 
-/// In tables of its own on the server that `scripts/with-servers` brings; `None`, and a line that says so, without one.
+/// In separate tables on the server that `scripts/with-servers` starts. Without a server: `None`, with a printed note.
 fn on_server() -> Option<Open> {
     let Ok(address) = std::env::var("BATCHWRIGHT_TEST_MYSQL") else {
         eprintln!("skipped: BATCHWRIGHT_TEST_MYSQL names no server; see scripts/with-servers");
@@ -243,7 +244,7 @@ fn fifty_machines_lose_nothing_to_ways_that_are_cut() {
     assert!(figures.took < Duration::from_secs(120), "{figures:?}");
 }
 
-/// How much a database carries: machines, jobs per second, and the part of its time that it is busy.
+/// Throughput of one database: machines, jobs per second, and its utilization.
 #[test]
 #[ignore = "prints a table, for docs/many-machines.md"]
 fn what_a_database_carries() {

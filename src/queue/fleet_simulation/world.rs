@@ -1,4 +1,4 @@
-//! What all machines have in common: the time, the provider, Redis, and how long the database takes.
+//! State that all machines share: the time, the provider, Redis, and the latency of the database.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::hub::shares::simulated_redis::SimulatedRedis;
 use crate::queue::store::mysql::wire::Counts;
 use crate::testing::ManualClock;
 
-/// What is simulated.
+/// Parameters of a simulation.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub seed: u64,
@@ -21,38 +21,38 @@ pub(super) struct Plan {
     pub jobs: usize,
     /// Requests per minute that the provider accepts; no limit at 0.
     pub per_minute: f64,
-    /// The workers are given the limit; else replies report it.
+    /// Whether the limit is configured in the workers; otherwise replies report it.
     pub is_set: bool,
     /// The duration of a call is between this and three times as long.
     pub call: Duration,
-    /// The way to the database and back.
+    /// Round-trip time to the database.
     pub way: Duration,
-    /// How long the database is busy with one statement, and with how many at once.
+    /// Time of the database per statement, and the number of statements that it runs in parallel.
     pub service: Duration,
     pub parallel: usize,
-    /// How long a commit takes longer, for the disk.
+    /// Additional time of a commit, for the disk.
     pub commit: Duration,
-    /// Machines die, are cut off, and have clocks that differ; Redis is away and emptied.
+    /// Whether to inject faults: crashes, lost connections, clocks that differ, an unreachable or emptied Redis.
     pub is_troubled: bool,
 }
 
 /// The clock of the database is ahead of the simulation's.
 const DATABASE_AHEAD: Duration = Duration::from_secs(600);
 
-/// What a run came to.
+/// Figures of a run.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     pub calls: u64,
     pub refused: u64,
     /// Accepted calls by item.
     pub paid: HashMap<String, u32>,
-    /// Calls in flight at deaths and cuts.
+    /// Calls in flight at crashes and lost connections.
     pub at_risk: u64,
-    /// When calls were accepted.
+    /// Times of accepted calls.
     pub accepted: Vec<Time>,
     pub round_trips: u64,
     pub database_busy: Duration,
-    /// For how long the row of the process was locked.
+    /// Time for which the row of the process was locked.
     pub locked: Duration,
     pub took: Duration,
 }
@@ -66,7 +66,7 @@ impl Figures {
         self.refused as f64 / self.calls.max(1) as f64
     }
 
-    /// The most that was accepted in any minute.
+    /// The most calls accepted in any minute.
     pub(super) fn busiest_minute(&self) -> usize {
         let minute = Duration::from_secs(60);
         let mut first = 0;
@@ -88,7 +88,7 @@ impl Figures {
     }
 }
 
-/// When a simulation begins.
+/// Start time of a simulation.
 pub(super) const START: Time = Time::from_nanos(1_000_000_000);
 
 pub(super) struct World {
@@ -97,11 +97,11 @@ pub(super) struct World {
     pub redis: SimulatedRedis,
     pub figures: Figures,
     random: Jitter,
-    /// When each part of the database is free.
+    /// Time from which each part of the database is free.
     database: Vec<Time>,
-    /// When the row of the process is free, whose counters all machines change.
+    /// Time from which the row of the process is free. All machines change its counters.
     process_row: Time,
-    /// What the provider would accept at once, and when that was so.
+    /// Calls that the provider accepts at once, and the time of this value.
     bucket: (f64, Time),
 }
 
@@ -123,13 +123,13 @@ impl World {
         ((self.random.next() * n as f64) as u64).min(n - 1)
     }
 
-    /// What time it is for the database.
+    /// Current time of the database's clock.
     pub(super) fn database_time(&self) -> Timestamp {
         let passed = self.now.since(Time::ZERO);
         ManualClock::new().wall().after(passed + DATABASE_AHEAD)
     }
 
-    /// The database does what was sent, one thing after the other. Returns when the last reply arrives.
+    /// Runs the sent statements one after the other. Returns when the last reply arrives.
     pub(super) fn occupy_database(&mut self, sent: Counts) -> Time {
         let plan = self.plan;
         self.figures.round_trips += u64::from(sent.round_trips);

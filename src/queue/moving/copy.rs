@@ -14,16 +14,16 @@ use super::{MoveProgress, MoveReport};
 /// Rows of one transaction.
 const MOST_ROWS: usize = 2_000;
 
-/// States of jobs in rows: from here on they have ended, and those from the second on may be put back.
+/// Job states in rows: jobs have ended from the first value on, and can be requeued from the second on.
 const COMPLETED: i64 = 4;
 const FAILED: i64 = 5;
 
-/// What becomes of local files that prompts name.
+/// Handling of local files that prompts name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LocalFiles {
-    /// Their bytes are put into the jobs.
+    /// Jobs receive the bytes of the files.
     Embed,
-    /// The jobs go on naming them.
+    /// Jobs keep the paths.
     Keep,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// Copies what is not there yet, then the queue's identity. Checks that all of it is there.
+    /// Copies the missing rows, then the queue's identity. Checks that the copy is complete.
     pub fn run(mut self) -> Result<MoveReport, Error> {
         let total = self.from.count_rows(MovedTable::named("jobs"))?;
         let mut jobs = 0;
@@ -74,7 +74,7 @@ impl<'a> Copy<'a> {
                     tell(MoveProgress { jobs, total });
                 }
             }
-            // Their number depends on the place.
+            // The number of these rows depends on the kind of store.
             if table.name == PIECES {
                 continue;
             }
@@ -98,14 +98,14 @@ impl<'a> Copy<'a> {
         })
     }
 
-    /// Puts the files that a prompt names into its job, where that is wanted.
+    /// Embeds the files that a prompt names into its job, if requested.
     fn settle_files(&mut self, payload: &mut [Value]) -> Result<(), Error> {
         let (Some(Value::Integer(job)), Some(Value::Text(body))) =
             (payload.first(), payload.get(3))
         else {
             return Ok(());
         };
-        // What was looked at has a hash; nothing else is parsed.
+        // A checked payload has a hash, and only such a payload is parsed.
         if !body.contains("\"sha256\"") {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl<'a> Copy<'a> {
         match embedded(body) {
             Ok(Some(body)) => payload[3] = Value::Text(body),
             Ok(None) => {}
-            // It has ended; only if somebody puts it back does it need the file.
+            // The job has ended. It needs the file only if it is requeued.
             Err(_) if status >= FAILED => self.by_path += 1,
             Err(error) => {
                 let name = match &payload[1] {
@@ -171,7 +171,7 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// What a queue holds.
+/// Counts of the queue's contents.
 pub(super) fn report_of(store: &dyn MovableStore) -> Result<MoveReport, Error> {
     let count = |name| store.count_rows(MovedTable::named(name));
     let (jobs, results) = (count("jobs")?, count("results")?);

@@ -1,4 +1,4 @@
-//! The queue into a file.
+//! Exports the queue to a file.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,7 +22,7 @@ fn part_of(file: &Path, attempt: &str) -> PathBuf {
     name.into()
 }
 
-/// Removes an unfinished file with what SQLite puts beside it.
+/// Removes an unfinished file and the files that SQLite creates next to it.
 fn remove_part(file: &Path, attempt: &str) {
     let part = part_of(file, attempt);
     for suffix in ["", "-wal", "-shm", "-journal"] {
@@ -37,7 +37,7 @@ fn remove_part(file: &Path, attempt: &str) {
     }
 }
 
-/// What an export file says of itself; `None` if there is no such file.
+/// The mark of an export file; `None` if the file does not exist.
 pub(super) fn mark_of(file: &Path) -> Result<Option<(SqliteStore, MoveMark)>, Error> {
     if !file.exists() {
         return Ok(None);
@@ -50,7 +50,7 @@ pub(super) fn mark_of(file: &Path) -> Result<Option<(SqliteStore, MoveMark)>, Er
 impl JobQueue {
     /// Moves the queue into a file, from which [`import_from`](Self::import_from) brings it into another store: all
     /// processes, jobs of every state, results that were not taken yet, and batches with their ids at the provider.
-    /// The queue is closed here from then on: to open it fails until it is [reopened](Self::reopen). Ids of processes and
+    /// The export closes this queue: opening it fails until it is [reopened](Self::reopen). Ids of processes and
     /// jobs stay valid. The file holds prompts and results, and is for its owner only.
     ///
     /// A call that is interrupted leaves the queue closed, and goes on when it is made again with the same file; the
@@ -76,7 +76,8 @@ impl JobQueue {
     /// ```
     ///
     /// # Errors
-    /// When somebody uses the queue, the file exists, a local file of a prompt cannot be read, or something cannot be read or written.
+    /// When a worker or server uses the queue, the file exists, a local file of a prompt cannot be read, or something
+    /// cannot be read or written.
     pub fn export_to(
         &self,
         file: impl AsRef<Path>,
@@ -98,7 +99,7 @@ impl JobQueue {
         match self.write_file(store, (&file, &mark), options) {
             Ok(report) => self.complete(store, &mark, &file).map(|()| report),
             Err(error) => {
-                // Nothing of it can be imported, so the queue may be used as before.
+                // The file cannot be imported, so the queue may be used as before.
                 discard(&file, &mark);
                 match store.set_mark(Some(&mark), None)? {
                     true => Err(error),
@@ -108,7 +109,7 @@ impl JobQueue {
         }
     }
 
-    /// Goes on with an export whose file has its name. `None` if there is no such file.
+    /// Resumes an export whose file has its final name. `None` if there is no such file.
     fn finish_export(
         &self,
         store: &dyn MovableStore,
@@ -181,7 +182,7 @@ impl JobQueue {
         let part = part_of(file, attempt_of(mark));
         let to = SqliteStore::open(&part, SqliteOptions::default())?;
         to.prepare_file(mark)?;
-        // Jobs of a store for many machines have their files with them.
+        // Jobs of a store for many machines already contain their files.
         let files = match options.keep_paths || self.store.is_shared() {
             true => LocalFiles::Keep,
             false => LocalFiles::Embed,
@@ -192,7 +193,7 @@ impl JobQueue {
         if self.store.is_shared() {
             report.by_path = 0;
         }
-        // The last connection puts the log into the file.
+        // The last connection to close writes the log into the file.
         drop(to);
         publish(&part, file).map_err(|error| {
             invalid(format!("{} could not be written: {error}", file.display()))
@@ -200,7 +201,7 @@ impl JobQueue {
         Ok(report)
     }
 
-    /// Has a file that has its name be imported: first the queue here is marked as moved, then the file.
+    /// Allows the import of a file that has its final name: marks first this queue as moved, then the file.
     fn complete(
         &self,
         store: &dyn MovableStore,
@@ -245,7 +246,7 @@ fn attempt_of(mark: &MoveMark) -> &str {
     }
 }
 
-/// Removes what an attempt has written, as long as it cannot be imported.
+/// Removes the file of an attempt if it cannot be imported yet.
 pub(super) fn discard(file: &Path, mark: &MoveMark) {
     remove_part(file, attempt_of(mark));
     if let Ok(Some((store, there))) = mark_of(file)
@@ -256,13 +257,13 @@ pub(super) fn discard(file: &Path, mark: &MoveMark) {
     }
 }
 
-/// Gives the file its name, unless another one has it.
+/// Gives the file its final name, unless another file has that name.
 fn publish(part: &Path, file: &Path) -> io::Result<()> {
     File::open(part)?.sync_all()?;
     match fs::hard_link(part, file) {
         Ok(()) => fs::remove_file(part)?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-        // A file system without links.
+        // The file system does not support links.
         Err(_) => fs::rename(part, file)?,
     }
     sync_folder(folder_of(file))

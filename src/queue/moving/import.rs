@@ -1,4 +1,4 @@
-//! The queue out of a file.
+//! Imports a queue from a file.
 
 use std::path::Path;
 
@@ -53,7 +53,7 @@ impl Source {
         Ok(())
     }
 
-    /// Refuses a file whose queue was at the same place, and is not there any more.
+    /// Refuses a file that was imported into this place before, if that queue no longer exists.
     fn check_lost(&self, file: &Path, again: bool) -> Result<(), Error> {
         match &self.state {
             FileState::Imported { to } if !again => Err(invalid(format!(
@@ -65,7 +65,7 @@ impl Source {
         }
     }
 
-    /// Refuses a file whose queue is elsewhere, or may be.
+    /// Refuses a file that was, or may have been, imported into another place.
     fn check(&self, file: &Path, to: &str, again: bool) -> Result<(), Error> {
         let file = file.display();
         match &self.state {
@@ -95,7 +95,7 @@ impl JobQueue {
     /// again; the queue has to be opened with [`SqliteOptions::allow_closed`](crate::queue::SqliteOptions::allow_closed)
     /// for that. A file is imported once.
     ///
-    /// Batches that are at a provider go on here: a worker with the same API key takes them over, and fetches their
+    /// Batches at a provider continue here: a worker with the same API key takes them over and fetches their
     /// results.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl JobQueue {
         let found = store.mark()?;
         let begun = match &found {
             None if self.is_there(store, &source, &place)? => {
-                // Only the mark of the file was not written any more, if that.
+                // At most the mark of the file is missing.
                 source.set_state(FileState::Imported { to: place })?;
                 return Err(invalid(format!(
                     "{} was imported into {} already",
@@ -145,7 +145,7 @@ impl JobQueue {
             Some(other) => return Err(other.refusal(&place)),
         };
         source.store.check_file()?;
-        // This queue first: if it is refused, the file can still go elsewhere.
+        // Mark this queue first: if that is refused, the file can still be imported elsewhere.
         if found.is_none() && !store.set_mark(None, Some(&begun))? {
             return Err(changed_meanwhile(&place));
         }
@@ -169,7 +169,7 @@ impl JobQueue {
         Ok(report)
     }
 
-    /// Whether the queue of the file is here already.
+    /// Whether the queue of the file was already imported here.
     fn is_there(
         &self,
         store: &dyn MovableStore,

@@ -2,8 +2,8 @@
 //!
 //! An export closes its queue and copies all rows to a file, which is a closed queue itself. An import copies the rows of
 //! that file into an empty queue, which is closed until all are there. At each moment at most one of the three is open, so
-//! no job can be carried out, and paid for, at two places. Marks in all three say where a move stands; whatever is
-//! interrupted goes on with the same command.
+//! no job can be run, and billed, at two places. Marks in all three record the state of a move. The same command
+//! resumes an interrupted move.
 
 mod copy;
 mod export;
@@ -19,20 +19,20 @@ use crate::base::error::{Error, ErrorKind};
 use super::host::JobQueue;
 use super::store::moving::MovableStore;
 
-/// How often somebody who waits for the queue's users looks again.
+/// Interval of the checks whether workers and servers still use the queue.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
-/// How far a move is.
+/// Progress of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MoveProgress {
     /// Jobs that were copied with their payloads.
     pub jobs: u64,
-    /// Jobs in all.
+    /// Total number of jobs.
     pub total: u64,
 }
 
-/// What a move has copied.
+/// Counts of the rows that a move has copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MoveReport {
@@ -42,9 +42,9 @@ pub struct MoveReport {
     pub jobs: u64,
     /// Jobs that wait to be started.
     pub waiting: u64,
-    /// Results that were not taken yet, those of failed and cancelled jobs included.
+    /// Results that were not taken yet, including those of failed and cancelled jobs.
     pub results: u64,
-    /// Batches that are at a provider, or on their way there.
+    /// Batches that are at a provider, or are being submitted.
     pub batches: u64,
     /// Idempotency keys of the HTTP server.
     pub keys: u64,
@@ -54,7 +54,7 @@ pub struct MoveReport {
     pub files: u64,
 }
 
-/// How a queue moves. The default waits for nobody and puts local files of prompts into the jobs.
+/// Options of a move. The default does not wait for workers, and embeds local files of prompts into the jobs.
 #[derive(Default)]
 pub struct MoveOptions<'a> {
     wait: bool,
@@ -109,14 +109,14 @@ impl<'a> MoveOptions<'a> {
         self
     }
 
-    /// Called whenever some more jobs were copied.
+    /// Called after each group of copied jobs.
     pub fn on_progress(mut self, tell: impl FnMut(MoveProgress) + 'a) -> Self {
         self.on_progress = Some(Box::new(tell));
         self
     }
 }
 
-/// A refusal.
+/// The error of a refused move.
 fn invalid(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, why).with_storage()
 }
@@ -151,7 +151,7 @@ impl JobQueue {
         self.store.movable().ok_or_else(cannot)
     }
 
-    /// Waits until nobody uses the queue, or refuses.
+    /// Waits until no worker or server uses the queue, or refuses.
     fn await_users(&self, wait: bool) -> Result<(), Error> {
         let mut seen = None;
         loop {

@@ -1,4 +1,4 @@
-//! The queue at its old place again.
+//! Reopens an exported queue at its old place.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ impl JobQueue {
                 if !store.set_mark(Some(&mark), None)? {
                     return Err(changed_meanwhile(&place));
                 }
-                // An export that still runs finds the mark gone, and gives up.
+                // A running export finds that the mark is missing, and stops.
                 discard(Path::new(file), &mark);
                 return Ok(true);
             }
@@ -49,10 +49,10 @@ impl JobQueue {
     }
 }
 
-/// Has a file never be imported.
+/// Marks a file so that it can never be imported.
 fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
     let found = match force {
-        // A file that cannot be read must not stop who knows better.
+        // With `force`, an unreadable file does not stop the reopening.
         true => mark_of(Path::new(file)).unwrap_or(None),
         false => mark_of(Path::new(file))?,
     };

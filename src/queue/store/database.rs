@@ -63,7 +63,7 @@ pub trait StoreDatabase: Send + Sync {
     /// gives room back. True when more is left to do.
     fn maintain(&self, now: Timestamp) -> Result<bool, Error>;
 
-    /// The store as one whose queue can move, which only this library's stores are. Default: it cannot.
+    /// The store as one whose queue can move. Only this library's stores support that. Default: `None`.
     #[doc(hidden)]
     fn movable(&self) -> Option<&dyn MovableStore> {
         None

@@ -1,4 +1,4 @@
-//! What a store offers so that its queue can move to another one: its tables as rows, and a mark that closes it.
+//! Interface of a store whose queue can move: its tables as rows, and a mark that closes the queue.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 
-/// Added to the schema's version of a closed queue, so that programs that know no marks refuse it as too new.
+/// Added to the schema version of a closed queue. Programs without support for marks then refuse it as too new.
 pub const CLOSED: i64 = 1_000_000;
 
 /// Why a queue is closed. It is stored in the queue itself.
@@ -44,7 +44,7 @@ pub enum MoveMark {
     },
 }
 
-/// What became of the file of an export.
+/// State of the file of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum FileState {
@@ -64,7 +64,7 @@ fn day(at: i64) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
-/// What a store says of a mark that it cannot read.
+/// Error text for a mark that cannot be read.
 pub(super) const ODD_MARK: &str = "a mark of a move that cannot be read";
 
 impl MoveMark {
@@ -108,7 +108,7 @@ pub(super) fn moved_meanwhile(place: &str) -> Error {
     Error::new(ErrorKind::Invalid, why).with_storage()
 }
 
-/// What a column holds.
+/// Type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnKind {
     Int,
@@ -121,11 +121,11 @@ pub enum ColumnKind {
 #[derive(Debug)]
 pub struct MovedTable {
     pub name: &'static str,
-    /// It belongs to the HTTP server, not to the queue.
+    /// Whether it belongs to the HTTP server, not to the queue.
     pub of_server: bool,
     /// The key columns come first.
     pub columns: &'static [(&'static str, ColumnKind)],
-    /// How many of them are the key.
+    /// Number of key columns.
     pub keys: usize,
     /// The columns that may be long.
     pub long: &'static [&'static str],
@@ -133,7 +133,7 @@ pub struct MovedTable {
 
 use ColumnKind::{Bytes, Int, Real, Text};
 
-/// In the order in which they are copied.
+/// All tables, in the order in which they are copied.
 pub static MOVED_TABLES: [MovedTable; 14] = [
     queue_table(
         "lanes",
@@ -315,13 +315,13 @@ pub static MOVED_TABLES: [MovedTable; 14] = [
     ),
 ];
 
-/// The bytes of the HTTP server's files. Next to a queue in SQLite they are files.
+/// The bytes of the HTTP server's files. For a queue in SQLite they are separate files.
 pub const PIECES: &str = "pieces";
 
-/// The tables whose numbers are given once.
+/// The tables whose numbers are never reused.
 pub const NUMBERED: [&str; 3] = ["lanes", "processes", "batches"];
 
-/// The most bytes of the rows of one piece, unless a single row has more.
+/// Limit of the bytes of one piece, unless a single row has more.
 pub(super) const PIECE_BYTES: usize = 4 << 20;
 
 const fn queue_table(
@@ -393,7 +393,7 @@ impl MovedTable {
     }
 }
 
-/// The bytes of a row, about.
+/// Approximate size of a row in bytes.
 pub(super) fn row_bytes(row: &[Value]) -> usize {
     let cells = row.iter().map(|cell| match cell {
         Value::Text(text) => text.len() + 9,
@@ -403,7 +403,7 @@ pub(super) fn row_bytes(row: &[Value]) -> usize {
     cells.sum()
 }
 
-/// What tells a queue apart from all others, and is a part of the ids of its jobs.
+/// The unique identity of a queue. The ids of its jobs contain it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueIdentity {
     pub id: String,
@@ -412,7 +412,7 @@ pub struct QueueIdentity {
 
 /// A store whose queue can move. Its methods work on a closed queue; all others of the store refuse to write to one.
 pub trait MovableStore: Send + Sync {
-    /// Has the records of the HTTP server in this file move too. A store that holds them itself does nothing.
+    /// Includes the records of the HTTP server in this file in the move. A store that holds them itself does nothing.
     fn attach_records(&self, path: &Path) -> Result<(), Error>;
 
     /// Why the queue is closed; `None` if it is open.
@@ -422,19 +422,19 @@ pub trait MovableStore: Send + Sync {
     /// queue is closed only if no worker is on its list, and for an import only if it holds nothing.
     fn set_mark(&self, before: Option<&MoveMark>, after: Option<&MoveMark>) -> Result<bool, Error>;
 
-    /// The programs that use the queue now, in words. Takes dead workers off the list before.
+    /// Descriptions of the programs that use the queue now. Removes dead workers from the list first.
     fn users(&self, now: Timestamp) -> Result<Vec<String>, Error>;
 
-    /// What tells the queue apart.
+    /// The identity of the queue.
     fn identity(&self) -> Result<QueueIdentity, Error>;
 
-    /// Takes the place of the queue that was there.
+    /// Replaces the identity of the queue.
     fn set_identity(&self, identity: &QueueIdentity) -> Result<(), Error>;
 
-    /// The last number that was given in a table of [`NUMBERED`].
+    /// The last number that was assigned in a table of [`NUMBERED`].
     fn last_number(&self, table: &str) -> Result<i64, Error>;
 
-    /// Gives greater numbers only.
+    /// Assigns only greater numbers from now on.
     fn set_last_number(&self, table: &str, last: i64) -> Result<(), Error>;
 
     /// The next rows behind a key, in the order of their keys: at most so many, of a few megabytes together.

@@ -1,4 +1,4 @@
-//! What people see of a worker: where it runs, whether it lives, what it holds.
+//! Public information about a worker: its machine, whether it is alive, and the jobs that it holds.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::base::clock::Timestamp;
 
 use super::WorkerId;
 
-/// Characters of a trouble that are stored.
+/// Limit of the stored characters of a trouble.
 const MOST_TROUBLE: usize = 500;
 
-/// What a worker reports about itself. The store keeps the last report.
+/// A worker's report about itself. The store keeps the last one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -26,7 +26,8 @@ pub struct WorkerStatus {
     pub completed: u64,
     /// Jobs that have failed permanently with it since it started.
     pub failed: u64,
-    /// Why nothing moves, for example a rejected API key, a cooldown, or an open circuit breaker. `None` if calls succeed.
+    /// Why the worker's jobs do not progress, for example a rejected API key, a cooldown, or an open circuit breaker.
+    /// `None` if calls succeed.
     pub trouble: Option<String>,
 }
 
@@ -44,8 +45,8 @@ pub struct WorkerInfo {
     pub started_at: Timestamp,
     /// False after a crash, until another worker takes over its jobs. In a database on a server: its lease has ended.
     pub is_alive: bool,
-    /// Time since it renewed its lease, by the clock of the database server. `None` for a queue in a file: there the kernel
-    /// knows whether a worker lives, and for a worker whose lease was ended.
+    /// Time since it renewed its lease, by the clock of the database server. `None` for a worker whose lease was
+    /// ended, and for a queue in a file: there a file lock shows whether a worker is alive.
     pub heartbeat_age: Option<Duration>,
     /// Jobs that it holds: those that run, and those that it has claimed and not started.
     pub jobs: u64,
@@ -82,7 +83,7 @@ impl WorkerStatus {
         }
     }
 
-    /// As a store writes it.
+    /// Serializes the report for a store.
     pub(super) fn to_json(&self) -> String {
         let mut short = self.clone();
         short.trouble = self
@@ -92,7 +93,7 @@ impl WorkerStatus {
         serde_json::to_string(&short).unwrap_or_default()
     }
 
-    /// As a store reads it. A report that another version wrote in another form counts as none.
+    /// Reads a stored report. A report in the format of another version counts as missing.
     pub(super) fn from_json(text: Option<String>) -> Self {
         text.and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Where a worker's time goes, told to each process with the ends of its jobs.
+//! Measures a worker's time, and reports it to each process with the ends of its jobs.
 
 use std::collections::HashMap;
 
@@ -11,18 +11,18 @@ use crate::queue::store::Settlement;
 
 use super::SettledPack;
 
-/// Where a worker's time has gone, and what of it has been told of each process.
+/// The worker's measured time, and the part that was reported to each process.
 #[derive(Default)]
 pub(super) struct WorkedTime {
     pub now: TimeSplit,
     told: HashMap<ProcessId, TimeSplit>,
 }
 
-/// Of more processes at once it is forgotten when they began, and that time counts as one in which nobody worked.
+/// Limit of tracked processes. Beyond it, a process loses its start time, and that time counts as idle.
 const MOST_PROCESSES: usize = 10_000;
 
 impl WorkedTime {
-    /// The worker is given jobs of these processes.
+    /// Records that the worker receives jobs of these processes.
     pub(super) fn begin(&mut self, processes: impl Iterator<Item = ProcessId>) {
         for process in processes {
             if self.told.len() >= MOST_PROCESSES && !self.told.contains_key(&process) {
@@ -32,7 +32,7 @@ impl WorkedTime {
         }
     }
 
-    /// Adds to one end of each process where the worker's time went since the last one. Returns whose.
+    /// Adds the worker's time since the last report to one end of each process. Returns these processes.
     pub(super) fn tell(&self, done: &[SettledPack], ends: &mut [Settlement]) -> Vec<ProcessId> {
         let jobs = done.iter().flat_map(|settled| match settled {
             Settled::Final(ticket, _) | Settled::Later(ticket, ..) | Settled::Unsent(ticket, _) => {
@@ -53,7 +53,7 @@ impl WorkedTime {
         processes
     }
 
-    /// Their time up to a moment is recorded, and the processes are in these states now.
+    /// Notes that the time of these processes is recorded up to a moment, with the current states of the processes.
     pub(super) fn told(
         &mut self,
         processes: Vec<ProcessId>,

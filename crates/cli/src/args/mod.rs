@@ -84,7 +84,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Of a command that uses the queue: the data folder that it was given, and where the queue is.
+    /// Data folder and store arguments of a command that uses the queue.
     pub fn queue(&mut self) -> Option<(Option<&Path>, &mut StoreArgs)> {
         let data = match self {
             Self::Work(args) => {

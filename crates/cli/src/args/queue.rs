@@ -35,7 +35,7 @@ pub enum QueueAction {
 }
 
 impl QueueAction {
-    /// What all of them take.
+    /// Arguments of every `queue` command.
     pub fn common(&mut self) -> &mut ProcessArgs {
         match self {
             Self::Export(args) => &mut args.how.common,
@@ -69,7 +69,7 @@ pub struct ImportQueueArgs {
     pub how: MoveArgs,
 }
 
-/// What an export and an import take.
+/// Arguments of an export and of an import.
 #[derive(Debug, Args)]
 pub struct MoveArgs {
     /// Wait until no worker and no server uses the queue

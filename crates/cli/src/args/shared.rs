@@ -236,10 +236,10 @@ pub struct StoreArgs {
     pub source: StoreSource,
 }
 
-/// Who says where the queue is.
+/// The source of the queue's address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum StoreSource {
-    /// Nobody: it is the file in the data folder.
+    /// The default: the file in the data folder.
     #[default]
     Default,
     /// `--store`.

@@ -53,7 +53,7 @@ fn settings_of(args: &ConfigArgs) -> Result<Settings, Refusal> {
     settings(args.data_dir.as_deref(), server(args))
 }
 
-/// The server that has the settings. `queue.store` says where that is, so it is never there.
+/// The server that stores the settings. `queue.store` is the address of that server, so it is never stored there.
 fn server(args: &ConfigArgs) -> Option<&str> {
     let is_local = args.action.key() == Some(store_address::KEY);
     args.store.store.as_deref().filter(|_| !is_local)

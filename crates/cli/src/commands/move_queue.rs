@@ -29,7 +29,7 @@ pub fn execute(args: &QueueArgs) -> Exit {
     }
 }
 
-/// Opens the queue, also a closed one.
+/// Opens the queue, even if it is closed.
 fn open(data: &DataArgs) -> Result<JobQueue, Refusal> {
     match &data.store.store {
         Some(address) => on_server(address, &data.folder()?),
@@ -51,7 +51,7 @@ fn on_server(_address: &str, _folder: &Path) -> Result<JobQueue, batchwright::Er
     Err(crate::queue::knows_no_server())
 }
 
-/// The queue of an export, which has to be there.
+/// The queue of an export; it must exist.
 fn existing(data: &DataArgs) -> Result<JobQueue, Refusal> {
     if data.store.store.is_none() && !data.database()?.exists() {
         let why = format!("there is no queue: no {}", data.place());
@@ -113,7 +113,7 @@ fn import(args: &ImportQueueArgs) -> Result<(String, Value), Refusal> {
     let mut line = format!("imported into {}: {}", data.place(), contents(&report));
     if report.by_path > 0 {
         line.push_str(&format!(
-            "\n  the prompts of {} jobs name local files, which they need where they run",
+            "\n  the prompts of {} jobs name local files; these jobs need the files on the machine where they run",
             count(report.by_path)
         ));
     }
@@ -149,12 +149,12 @@ fn contents(report: &MoveReport) -> String {
     )
 }
 
-/// What else stays where it was.
+/// The data that the export did not include.
 fn left(report: &MoveReport) -> String {
     let mut left = String::new();
     if report.by_path > 0 {
         left.push_str(&format!(
-            "; the prompts of {} jobs name local files, which they need where they run",
+            "; the prompts of {} jobs name local files; these jobs need the files on the machine where they run",
             count(report.by_path)
         ));
     }

@@ -1,4 +1,4 @@
-//! `batchwright workers`: which workers the queue has, and what they do.
+//! `batchwright workers`: lists the workers of the queue and their state.
 
 use std::io::{IsTerminal, stdout as terminal};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::sanitize;
 use crate::stdout;
 use crate::table::{Table, width};
 
-/// How often a watched queue is read.
+/// Interval at which `--watch` reads the queue.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn execute(args: &WorkersArgs) -> Exit {
@@ -42,7 +42,7 @@ fn once(args: &WorkersArgs, queue: Option<&JobQueue>) -> Result<Exit, Refusal> {
     Ok(stdout::print(&text(args, &workers), Exit::Success))
 }
 
-/// Prints the workers whenever something about them has changed, on a terminal in place.
+/// Prints the workers after every change. On a terminal it overwrites the previous output.
 fn watch(args: &WorkersArgs, queue: &JobQueue) -> Result<Exit, Refusal> {
     let in_place = terminal().is_terminal() && !args.json;
     let (mut before, mut drawn, mut seen_version) = (None, 0, None);

@@ -1,4 +1,4 @@
-//! The examples of deployments: their commands and variables are those of the program. `.ci/run` holds them against the
+//! The deployment examples use only commands and variables that the program has. `.ci/run` validates them with the
 //! schemas of Compose and Kubernetes.
 
 use std::path::Path;
@@ -34,13 +34,13 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         };
         found.push(words);
     }
-    // Those of other programs begin with a flag or a shell.
+    // Commands of other programs begin with a flag or a shell.
     found.retain(|words| ["serve", "work"].contains(&words[0].as_str()));
     found
 }
 
 #[test]
-fn flags_of_the_deployments_are_those_of_the_program() {
+fn the_program_accepts_all_flags_of_the_deployments() {
     let desk = Desk::new();
     for name in ["compose.yaml", "kubernetes.yaml"] {
         let commands = commands(&example(name));
@@ -54,7 +54,7 @@ fn flags_of_the_deployments_are_those_of_the_program() {
 }
 
 #[test]
-fn variables_of_the_deployments_are_those_of_the_program() {
+fn the_program_knows_all_variables_of_the_deployments() {
     for name in ["compose.yaml", "kubernetes.yaml"] {
         let text = example(name);
         let pairs = text.lines().filter_map(|line| {

@@ -1,5 +1,5 @@
 //! `queue export`, `queue import` and `queue reopen`: every job is at one place, and is paid for once. The tests with a
-//! database server need `scripts/with-servers`; without one they say that they were skipped.
+//! database server need `scripts/with-servers`; without a server they print that they were skipped.
 
 #![cfg(unix)]
 
@@ -24,7 +24,7 @@ use super::batch::taking;
 use super::common::{Desk, PATIENCE, Running, eventually, simulator};
 use super::queue::{database, plain, queue, submit, submitted};
 
-/// All rows of an exported file, without what belongs to the file alone.
+/// All rows of an exported file, without the rows that only a file has.
 fn rows(path: &Path) -> Vec<(String, Vec<Vec<Cell>>)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
     let conn = Connection::open_with_flags(path, flags).unwrap();
@@ -133,7 +133,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
         "{}",
         ended.stderr
     );
-    // Whoever opens it hears where it went, and how that is undone.
+    // Every command reports where the queue was moved to, and how to undo the move.
     desk.prompts("in.jsonl", 1);
     for words in [
         "work --until-empty --provider local --model m",
@@ -167,7 +167,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
         ),
         before
     );
-    // One file, one queue.
+    // A file can be imported only once.
     let second = import("third").expect(1);
     assert!(second.error().contains("already"), "{}", second.stderr);
     let reopened = plain(&desk, "queue reopen").expect(1);
@@ -178,7 +178,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
     );
     let old = plain(&desk, "queue import q.bw").expect(1);
     assert!(old.error().contains("already"), "{}", old.stderr);
-    // A second queue does not fit in.
+    // The target must be empty.
     let other = desk.path("third/llm_jobs.db");
     JobQueue::open(&other)
         .unwrap()
@@ -194,7 +194,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
     assert!(lost.error().contains("--again"), "{}", lost.stderr);
 }
 
-/// Whatever an export was killed between: the mark of the file, or that of the queue, was not written any more.
+/// The export was killed before it wrote the mark of the file, or the mark of the queue.
 #[test]
 fn an_export_that_was_killed_at_its_end_is_finished_by_the_same_command() {
     let desk = Desk::new();
@@ -222,7 +222,7 @@ fn an_export_that_was_killed_at_its_end_is_finished_by_the_same_command() {
         assert!(early.error().contains("has not ended"), "{}", early.stderr);
         plain(&desk, "queue export q.bw").expect(0);
     }
-    // Reopened in that moment, the file is gone.
+    // If the queue is reopened at that moment, the file is missing.
     set(&desk.path("q.bw"), &mark);
     set(&database(&desk), &mark);
     plain(&desk, "queue reopen").expect(0);
@@ -239,7 +239,7 @@ fn an_exported_file_is_worth_nothing_once_its_queue_is_reopened() {
     let (process, _) = mixed(&desk);
     let open = queue(&desk);
     plain(&desk, "queue export q.bw").expect(0);
-    // A program that had the queue open all the time is kept out, too.
+    // A program that had opened the queue before cannot write either.
     let job = || [Job::from(Request::new("late"))];
     let late = open.enqueue(process, job()).unwrap_err();
     assert!(late.message().contains("closed for a move"), "{late}");
@@ -277,7 +277,7 @@ fn a_queue_in_use_is_not_exported() {
         &desk,
         "queue export q.bw --wait",
     ));
-    // Its jobs are given back by whoever looks next.
+    // The next command requeues its jobs.
     drop(worker);
     waits.wait().expect(0);
     let moved = rows(&desk.path("q.bw"));
@@ -312,7 +312,7 @@ fn files_of_prompts_are_in_the_exported_jobs_or_are_missed_before_anything_is_mo
     assert!(payloads.contains("iVBORw0KGgpyZXN0"), "{payloads}");
 }
 
-/// Killed in the middle, an export and an import go on when they are called again. Meanwhile no place is open.
+/// An export or an import that was killed resumes with the same command. Until it ends, no place is open.
 #[test]
 fn a_killed_move_goes_on_and_loses_nothing() {
     const JOBS: usize = 20_000;
@@ -385,8 +385,8 @@ mod on_a_server {
     use super::super::servers::{got, upload};
     use super::*;
 
-    /// To a database server and back: what had ended stays ended, what waits is carried out once, and the batch that is
-    /// at the provider all the time is fetched there, not bought again.
+    /// To a database server and back: finished jobs stay finished, and waiting jobs run once. The batch that stays at
+    /// the provider is fetched there and not submitted again.
     #[test]
     fn a_queue_moves_to_a_server_and_back_with_a_batch_under_way() {
         let Some(server) = Server::new() else { return };
@@ -416,7 +416,7 @@ mod on_a_server {
             .expect(1);
         assert!(refused.error().contains("already"), "{}", refused.stderr);
 
-        // The same rows come back that went there.
+        // The export from the server has the same rows as the first export.
         server
             .run(&desk, "queue export two.bw --data-dir far")
             .expect(0);
@@ -425,7 +425,7 @@ mod on_a_server {
         assert_eq!(rows(&desk.path("one.bw")), rows(&desk.path("two.bw")));
         server.run(&desk, "queue reopen --data-dir far").expect(0);
 
-        // Some of it is carried out there, the rest after the way back.
+        // Some jobs run on the server, the rest after the move back.
         let there = server.queue(&desk.path("far"));
         assert_eq!(states(&there, &ids), before);
         let work = format!("work --until-empty --processes {process} -q");
@@ -467,7 +467,7 @@ mod on_a_server {
         assert!(batch.contains("\"completed\":5"), "{batch}");
     }
 
-    /// The HTTP server on a queue, and where it listens.
+    /// The HTTP server on a queue, and its address.
     fn serve(command: &mut std::process::Command) -> (Running, String) {
         let running = Running::start(command);
         running.hears("OpenAI clients http://");
@@ -476,10 +476,10 @@ mod on_a_server {
         (running, address.split("/v1").next().unwrap().to_owned())
     }
 
-    /// A key that made a job at the old place makes none at the new one; a batch of `/v1` goes on there, and its files are
-    /// there.
+    /// An idempotency key that created a job at the old place creates no second one at the new place. A batch of
+    /// `/v1` continues there with its files.
     #[test]
-    fn what_the_http_server_stores_moves_with_the_queue() {
+    fn records_of_the_http_server_move_with_the_queue() {
         let Some(server) = Server::new() else { return };
         const LINES: usize = 120;
         let (desk, sim) = (Desk::new(), super::super::common::good());
@@ -526,7 +526,7 @@ mod on_a_server {
         assert_eq!(results.lines().count(), LINES);
         running.signal("TERM");
         running.wait();
-        // At most the calls that were under way when it was killed, and the job of the key.
+        // At most the calls in flight at the kill, and the job of the key.
         let calls = sim.stats().calls;
         assert!(calls <= LINES as u64 + 5, "{calls}");
 
@@ -542,7 +542,7 @@ mod on_a_server {
         assert_eq!(sim.stats().calls, calls);
     }
 
-    /// An import into a server that is killed goes on, and no place is open meanwhile.
+    /// A killed import into a server resumes with the same command. Until it ends, no place is open.
     #[test]
     fn a_killed_import_into_a_server_goes_on() {
         let Some(server) = Server::new() else { return };

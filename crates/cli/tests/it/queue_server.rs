@@ -201,7 +201,7 @@ fn redis_is_only_for_a_queue_on_a_server() {
     assert!(ended.stderr.contains("--store"), "{}", ended.stderr);
 }
 
-/// `doctor` looks at the server, and at Redis if there is one; where none answers, it says so.
+/// `doctor` checks the server, and Redis if it is configured. It reports a Redis that does not answer.
 #[cfg(feature = "redis")]
 #[test]
 fn doctor_looks_at_the_server_and_at_redis() {

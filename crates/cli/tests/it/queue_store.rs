@@ -19,22 +19,22 @@ fn an_address_with_a_password_is_not_stored() {
 }
 
 #[test]
-fn a_flag_and_the_environment_come_before_the_setting_and_a_way_leads_back() {
+fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_unset_it() {
     let desk = Desk::new();
     let nobody = "mysql://me@127.0.0.1:9/jobs";
     run(&desk, &format!("config set queue.store {nobody}")).expect(0);
     let stored = run(&desk, "config get queue.store").expect(0);
     assert_eq!(stored.stdout.trim(), nobody);
-    // Nobody listens there.
+    // No server listens at this address.
     let doctor = run(&desk, "doctor").expect(1);
     let advice = "batchwright config unset queue.store";
     assert!(doctor.stdout.contains("127.0.0.1:9"), "{}", doctor.stdout);
     assert!(doctor.stdout.contains(advice), "{}", doctor.stdout);
-    // It is that queue which would be moved, and not the file.
+    // The export is for the queue on the server, not for the file.
     run(&desk, "queue export moved.bw")
         .expect(1)
         .says("127.0.0.1:9");
-    // The file in the data folder, three times.
+    // Three commands with the file in the data folder.
     run(&desk, "status --store none").expect(0);
     let mut command = desk.command(["status"]);
     command.env("BATCHWRIGHT_STORE", "none");
@@ -54,7 +54,7 @@ fn a_flag_and_the_environment_come_before_the_setting_and_a_way_leads_back() {
 }
 
 #[test]
-fn an_empty_address_and_one_that_is_damaged_are_refused_with_advice() {
+fn empty_and_damaged_addresses_are_refused_with_advice() {
     let desk = Desk::new();
     run(&desk, "status --store=").expect(2).says("--store none");
     run(&desk, "config set queue.store mysql://me@db/jobs").expect(0);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::common::{Desk, PATIENCE, Running, eventually, simulator};
 
-/// How a command finds the queue.
+/// Where the queue is.
 type On<'a> = &'a dyn Fn(Command) -> Command;
 
 fn listed(desk: &Desk, on: On<'_>) -> Vec<Value> {
@@ -33,7 +33,8 @@ fn work(desk: &Desk, on: On<'_>, url: &str, more: &str) -> Running {
     Running::start(&mut on(desk.command(words.split_whitespace())))
 }
 
-/// A worker appears with what it holds, is dead after `kill -9` with the same jobs, and goes with the next worker.
+/// `workers` lists a worker with its jobs. After `kill -9` it shows the worker as dead with the same jobs, until the
+/// next worker takes them over.
 #[cfg(unix)]
 fn a_worker_is_shown_alive_and_dead(desk: &Desk, on: On<'_>) {
     assert_eq!(listed(desk, on), [] as [Value; 0]);
@@ -75,7 +76,7 @@ fn a_worker_is_shown_alive_and_dead(desk: &Desk, on: On<'_>) {
     assert_eq!(listed(desk, on), [] as [Value; 0]);
 }
 
-/// A rejected API key is the trouble of the worker whose jobs do not move.
+/// A worker whose API key is rejected reports that as its trouble.
 #[cfg(unix)]
 fn a_worker_reports_why_nothing_moves(desk: &Desk, on: On<'_>) {
     submit(desk, on, 3);

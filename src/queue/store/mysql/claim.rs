@@ -311,8 +311,8 @@ fn whole(ids: &[i64]) -> String {
 }
 
 impl Picking<'_> {
-    /// Finds the groups, and asks of each lane once how many of it may be given. Makes those claimable that have waited for
-    /// others long enough, or all.
+    /// Finds the groups, and determines once per lane how many of its jobs may be claimed. Makes jobs claimable that
+    /// have waited for others long enough, or all.
     fn look(
         &mut self,
         tx: &mut Tx<'_>,
@@ -326,8 +326,8 @@ impl Picking<'_> {
             "SELECT id FROM #jobs FORCE INDEX (by_status)
              WHERE status = {WAITING} AND visible_at <= {until} {scope}"
         );
-        // One look into the index for each lane, and one for each priority of those that have jobs: grouping the jobs
-        // would read all that wait. The limits keep the server from turning it into that.
+        // One index lookup for each lane, and one for each priority of the lanes with jobs: grouping would read all
+        // waiting jobs. The limits prevent the server from rewriting the query into a grouping.
         let first = |of: &str| {
             format!(
                 "(SELECT 1 FROM #jobs FORCE INDEX (to_claim)
@@ -409,7 +409,7 @@ impl Picking<'_> {
                     group.no, group.priority
                 )
             });
-            // With each job, what is to become of its process.
+            // Each job, with the change of its process.
             let sql = format!(
                 "SELECT h.place, h.visible_at, h.id, h.crashes, p.id, p.chore FROM ({}) h
                  LEFT JOIN #processes p ON p.no = h.id DIV 4294967296",
@@ -468,7 +468,8 @@ impl Picking<'_> {
         self.give(tx, worker, picked, most)
     }
 
-    /// Locks those of the picked jobs that nobody else has, and their processes. Returns whether it got all of them.
+    /// Locks the picked jobs that no other worker has locked, and their processes. Returns whether it locked all of
+    /// them.
     fn take(&mut self, tx: &mut Tx<'_>, picks: Picks, picked: &mut Picked) -> Result<bool, Fault> {
         let given: Vec<i64> = picks.given.iter().map(|(id, _)| *id).collect();
         let wanted: Vec<i64> = given.iter().chain(&picks.stopped).copied().collect();
@@ -505,7 +506,7 @@ impl Picking<'_> {
                     .jobs
                     .push(job.ok_or(Fault::Odd("a job without a payload"))?);
             } else {
-                // Somebody else has it: another one of its lane may be given.
+                // Another worker has it: a different job of its lane may be claimed.
                 self.lanes[lane].left = self.lanes[lane].left.saturating_add(1);
             }
         }
@@ -581,7 +582,7 @@ impl Picking<'_> {
             job.receipt.claim += 1;
             changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
         }
-        // A process that is put back meanwhile keeps them.
+        // A process that is requeued meanwhile keeps them.
         let is_stopped = |id: &i64| {
             let process = processes.get(&process_of(*id));
             process.is_none_or(Standing::stops_starting)
@@ -608,7 +609,7 @@ impl Picking<'_> {
         let [changed, mut look, any, releasing] =
             tx.rows_of([&*changed, &next_look, &any, &releasing])?;
         let counted = changes.count(tx, changed, self.now)?;
-        // A process may have been cancelled since its jobs were picked: they have to be put away.
+        // A process may have been cancelled since its jobs were picked: these jobs must be removed.
         let may_start = |job: &ClaimedJob| counted.startable.contains(&process_of(job.receipt.job));
         if !jobs.iter().all(may_start) {
             return Err(Fault::Overtaken);

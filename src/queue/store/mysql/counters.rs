@@ -12,7 +12,7 @@ use super::lineage;
 use super::rows::{self, CANCELLING, DELETING, PROCESS_COLUMNS, bounded};
 use super::writer::{Cells, Fault, Tx, list};
 
-/// The most tokens that are counted: two such numbers can be added.
+/// Limit of counted tokens: the sum of two such numbers does not overflow.
 const MOST_TOKENS: i64 = i64::MAX / 2;
 
 /// What of a process decides what may be done to its jobs.
@@ -29,7 +29,7 @@ pub(super) struct Standing {
     pub open: i64,
 }
 
-/// Whether a chore has jobs not started any more.
+/// Whether a chore prevents the start of jobs.
 pub(super) fn stops_starting(chore: i64) -> bool {
     chore == CANCELLING || chore == DELETING
 }
@@ -70,7 +70,7 @@ pub(super) fn lock(
     standings(rows)
 }
 
-/// Where processes stand that a [`locking`] query has found.
+/// State of the processes that a [`locking`] query has found.
 pub(super) fn standings(rows: Vec<Cells>) -> Result<BTreeMap<i64, Standing>, Fault> {
     let mut found = BTreeMap::new();
     for mut row in rows {
@@ -90,12 +90,12 @@ pub(super) fn standings(rows: Vec<Cells>) -> Result<BTreeMap<i64, Standing>, Fau
     Ok(found)
 }
 
-/// What came of changes to counters.
+/// Outcome of changes to counters.
 #[derive(Default)]
 pub(in crate::queue::store::mysql) struct Counted {
     /// Jobs that waited for a process can be claimed again.
     pub woken: bool,
-    /// Those of which jobs may be started.
+    /// Processes whose jobs may start.
     pub startable: BTreeSet<i64>,
     /// The processes that changed, as they are now, without those that are being deleted.
     pub states: Vec<ProcessState>,
@@ -134,7 +134,7 @@ impl CounterChanges {
         )
     }
 
-    /// Does what follows from counters that have been written.
+    /// Applies the consequences of written counters.
     pub(in crate::queue::store::mysql) fn count(
         &self,
         tx: &mut Tx<'_>,

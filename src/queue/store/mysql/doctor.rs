@@ -14,17 +14,17 @@ use super::MysqlStore;
 use super::pool::{SILENCE, place};
 use super::writer::{CLOCK, Fault, Tx};
 
-/// Connections that a worker has open when it is busy.
+/// Open connections of a busy worker.
 const CONNECTIONS_OF_WORKER: u64 = 4;
-/// The most connections of one process, for example a server with many requests.
+/// Limit of connections of one OS process, for example a server with many requests.
 const CONNECTIONS_OF_PROCESS: u64 = 17;
-/// Clocks may differ by this.
+/// Tolerated difference of clocks.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
-/// A job with its files, or a result, is one packet.
+/// Required packet size: a job with its files, or a result, is one packet.
 const LEAST_PACKET: u64 = 16 << 20;
-/// A replica may be behind by this many seconds.
+/// Tolerated lag of a replica, in seconds.
 const MOST_BEHIND: u64 = 10;
-/// What the queue does with its tables.
+/// Privileges that the queue needs on its tables.
 const PRIVILEGES: [&str; 7] = [
     "SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "INDEX",
 ];
@@ -64,7 +64,7 @@ fn wrong(what: &str, verdict: Severity, seen: impl Into<String>, advice: &str) -
 }
 
 impl MysqlStore {
-    /// Looks at the server that takes the writes, at those that stand by, and at Redis.
+    /// Checks the server that takes writes, the standby servers, and Redis.
     pub(super) fn look_at_server(&self) -> Result<Vec<HealthFinding>, Error> {
         let workers = self.listed()?.len() as u64;
         let is_local = self
@@ -114,7 +114,7 @@ fn encryption(status: &Variables, is_local: bool) -> HealthFinding {
 /// Jobs come due by the clocks of the machines, leases end by that of the server.
 fn clock(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
     const WHAT: &str = "server clock";
-    // The clock of a queue may be another one, in tests.
+    // Tests may replace the clock of a queue.
     let now = Timestamp::from(SystemTime::now());
     let server = Timestamp(tx.one(&format!("SELECT {CLOCK}"), Vec::new())?.unwrap_or(0));
     let apart = server.since(now).max(now.since(server));
@@ -210,7 +210,7 @@ fn settings(variables: &Variables) -> Vec<HealthFinding> {
     found
 }
 
-/// What the user may do with the tables, as far as its grants say so.
+/// Checks the user's privileges on the tables, as far as its grants list them.
 fn privileges(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
     const WHAT: &str = "privileges";
     let database: String = tx.one("SELECT DATABASE()", Vec::new())?.unwrap_or_default();

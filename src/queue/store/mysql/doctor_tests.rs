@@ -1,4 +1,4 @@
-//! What is found of grants and settings, without a server.
+//! Findings about grants and settings, tested without a server.
 
 use super::*;
 

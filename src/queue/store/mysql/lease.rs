@@ -67,7 +67,7 @@ impl Heartbeat {
         }))
     }
 
-    /// How long a lease lasts.
+    /// Duration of a lease.
     pub(super) fn lease(&self) -> Duration {
         self.0.lease
     }

@@ -64,9 +64,9 @@ struct Database {
     tables: String,
     /// Without any credential.
     location: String,
-    /// The least number in the table of versions when this was opened; a move changes it.
+    /// The lowest number in the table of versions when this store opened the queue. A move changes it.
     first_slot: AtomicI64,
-    /// In a simulation.
+    /// Set in a simulation only.
     #[cfg(test)]
     wire: Option<Arc<wire::Wire>>,
 }
@@ -80,7 +80,7 @@ pub struct MysqlStore {
     database: Arc<Database>,
     id: String,
     salt: u16,
-    /// It was closed when this store opened it.
+    /// Whether the queue was closed when this store opened it.
     is_closed: bool,
     folder: PathBuf,
     heartbeat: Heartbeat,
@@ -99,7 +99,7 @@ pub struct MysqlStore {
 }
 
 impl Database {
-    /// For how long no connection was lost.
+    /// Time since the last lost connection.
     fn steady_for(&self) -> std::time::Duration {
         #[cfg(test)]
         if let Some(wire) = &self.wire {
@@ -151,7 +151,7 @@ impl MysqlStore {
         self.heartbeat.renew()
     }
 
-    /// Forgets its workers, as if the machine had lost its power: nothing ends their leases early.
+    /// Forgets its workers, like a machine that loses power: their leases do not end early.
     pub(crate) fn die(&self) {
         self.heartbeat.forget();
     }

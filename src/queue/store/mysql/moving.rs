@@ -1,7 +1,7 @@
 //! A queue that moves out of this database or into it: its rows, and the mark that closes it.
 //!
-//! Every transaction that writes counts up a row of the table of versions. Closing the queue gives these rows other
-//! numbers, so a program that opened the queue before finds none of them, and what it wrote is rolled back.
+//! Every transaction that writes increments a row of the table of versions. Closing the queue gives these rows other
+//! numbers. A program that opened the queue before does not find its row, and its transaction is rolled back.
 
 use std::path::Path;
 
@@ -99,7 +99,7 @@ fn cells(table: &MovedTable, mut row: Cells, count: usize) -> Result<Vec<Value>,
         .collect()
 }
 
-/// The columns that a row has here and nowhere else.
+/// The columns that only rows of this database have.
 fn extra(table: &MovedTable, row: &[Value]) -> Option<mysql::Value> {
     let text = |at: usize| match row.get(at) {
         Some(Value::Text(text)) => Some(text.clone()),
@@ -181,11 +181,11 @@ impl MovableStore for MysqlStore {
 
     fn set_mark(&self, before: Option<&MoveMark>, after: Option<&MoveMark>) -> Result<bool, Error> {
         let done = self.database.write_closed(|tx| {
-            // Whoever writes meanwhile has one of these rows until the end.
+            // A concurrent writer holds one of these rows until its transaction ends.
             tx.rows("SELECT slot FROM #versions ORDER BY slot FOR UPDATE", Vec::new())?;
             let found = mark(tx)?;
             if found.as_ref() != before {
-                // A commit of which nobody knew whether it took place has done this.
+                // An earlier commit with an unknown outcome was successful.
                 return Ok(found.as_ref() == after);
             }
             if before.is_none() && after.is_some() {
@@ -263,7 +263,7 @@ impl MovableStore for MysqlStore {
     }
 
     fn last_number(&self, table: &str) -> Result<i64, Error> {
-        // What the server says of its next number may be a day old: a row gets that number.
+        // The server's next number may be a day out of date, so a temporary row sets it.
         let (columns, values) = dummy(table);
         self.database.write_closed(|tx| {
             let add = format!(
@@ -323,7 +323,7 @@ impl MovableStore for MysqlStore {
                 place(table),
                 table.order("ASC")
             );
-            // Bound values have the server answer with typed ones.
+            // With bound values the server returns typed values.
             let sql = format!("{sql} OFFSET ?");
             by.push(Value::Integer(0));
             let rows = tx.rows(&sql, bound(by))?.into_iter();
@@ -346,7 +346,7 @@ impl MovableStore for MysqlStore {
             row
         });
         let rows: Vec<Vec<mysql::Value>> = rows.collect();
-        // Carried out again after a lost answer, they change nothing.
+        // If these statements run again after a lost reply, they change nothing.
         let key = table.columns[0].0;
         let tail = format!("ON DUPLICATE KEY UPDATE `{key}` = VALUES(`{key}`)");
         self.database
@@ -376,7 +376,7 @@ fn marks(count: usize) -> String {
     format!("({})", vec!["?"; count].join(", "))
 }
 
-/// The columns and the values of a row that means nothing, and is deleted at once.
+/// The columns and values of a temporary row that is deleted at once.
 fn dummy(table: &str) -> (&'static str, Vec<mysql::Value>) {
     let unique = uuid::Uuid::now_v7().as_bytes().to_vec();
     match table {

@@ -53,7 +53,7 @@ pub struct MysqlOptions {
     allows_closed: bool,
     #[cfg(test)]
     pub(super) chunk: i64,
-    /// Of a simulation.
+    /// Set in a simulation only.
     #[cfg(test)]
     wire: Option<Arc<super::wire::Wire>>,
 }
@@ -140,15 +140,15 @@ impl MysqlOptions {
         self
     }
 
-    /// Has a simulation decide what time it is for the server, and what gets lost.
+    /// Lets a simulation set the time of the server and lose messages.
     #[cfg(test)]
     pub(crate) fn wire(mut self, wire: Arc<super::wire::Wire>) -> Self {
         self.wire = Some(wire);
         self
     }
 
-    /// Opens a queue also if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to go on with the move.
-    /// Such a queue takes no jobs and gives none out. Default: a closed queue is not opened.
+    /// Opens a queue even if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to resume the move.
+    /// A closed queue accepts no jobs, and workers cannot claim any. Default: a closed queue is not opened.
     pub fn allow_closed(mut self) -> Self {
         self.allows_closed = true;
         self
@@ -320,7 +320,7 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
     Ok(database)
 }
 
-/// The least number in the table of versions, which is complete afterwards.
+/// Completes the table of versions. Returns its lowest number.
 fn first_slot(tx: &mut Tx<'_>) -> Result<i64, Fault> {
     let mut found = tx.rows("SELECT MIN(slot), COUNT(*) FROM #versions", Vec::new())?;
     let mut counted = found.pop().ok_or(Fault::Odd("no versions"))?;

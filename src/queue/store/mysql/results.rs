@@ -180,7 +180,8 @@ impl MysqlStore {
                LEFT JOIN #histories h ON h.job = j.id AND j.has_history <> 0
              WHERE j.id = ? AND p.chore <> {DELETING}"
         );
-        // One statement sees one moment, and many clients ask for states all the time: a transaction would be four more.
+        // One statement reads a consistent state. Clients poll states often, and a transaction would add four
+        // statements.
         self.database.read(|tx| {
             let Some(mut row) = tx.first(&sql, by![id, id])? else {
                 return Ok(None);
@@ -192,7 +193,7 @@ impl MysqlStore {
     }
 
     fn state(&self, tx: &mut Tx<'_>, row: &mut Cells, id: i64) -> Result<JobState, Fault> {
-        // First come the sums of the jobs that it has others carry out.
+        // The sums of its child jobs come first.
         let children = sums(row)?;
         let lane = self.lane(tx, row.at(10)?)?;
         let written: i64 = row.at(11)?;

@@ -50,7 +50,7 @@ fn rows(tx: &mut Tx<'_>, ids: BTreeSet<i64>) -> Result<(BTreeMap<i64, Row>, bool
         "SELECT {COLUMNS} FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} ORDER BY id FOR UPDATE",
         list(ids)
     );
-    // Locked first: by then a job has all the children that it will have.
+    // Lock the job first: after that it gets no more children.
     let [jobs, any] = tx.rows_of([&sql, lineage::ANY])?;
     let families = !any.is_empty();
     let mut found = BTreeMap::new();
@@ -77,7 +77,7 @@ fn rows(tx: &mut Tx<'_>, ids: BTreeSet<i64>) -> Result<(BTreeMap<i64, Row>, bool
     Ok((found, families))
 }
 
-/// Jobs of one statement, which holds some hundred bytes for each.
+/// Jobs per statement. Each job takes a few hundred bytes of it.
 const MOST_ROWS: usize = 1_000;
 
 fn write_rows(tx: &mut Tx<'_>, rows: BTreeMap<i64, Row>) {
@@ -181,8 +181,8 @@ impl MysqlStore {
                 heirs.insert(end.receipt.job, left);
             }
         }
-        // The row of a process is what all machines wait for. Where only jobs end, it is locked as late as can be: by the
-        // change of its counters.
+        // All machines wait for the row of a process. If jobs only end, the change of its counters locks the row, as
+        // late as possible.
         let only_ends = ends.iter().all(|end| {
             matches!(
                 end.outcome,
@@ -250,7 +250,7 @@ impl MysqlStore {
                 lineage::job_ended(tx, heirs, now)?;
             }
         }
-        // What children had used is counted with their parents.
+        // The use of child jobs is counted with their parents.
         if !heirs.is_empty() {
             states = changes.states(tx)?;
         }

@@ -1,5 +1,5 @@
-//! The way to a server in a simulation: the server has the time of the simulation, and transactions or their replies get
-//! lost. Every statement goes to a real server.
+//! The simulated connection to a server: it sets the server's time, and loses transactions or their replies. Every
+//! statement goes to a real server.
 
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
@@ -13,18 +13,18 @@ use crate::base::error::{Error, ErrorKind};
 
 use super::writer::Fault;
 
-/// What gets through.
+/// Which messages arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Gets {
     Through,
-    /// The server hears nothing.
+    /// The request is lost.
     Lost,
-    /// The server does its work, and its reply is lost.
+    /// The server performs the request, and its reply is lost.
     Unanswered,
 }
 
-/// Of one machine.
+/// The simulated connection of one machine.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     /// Milliseconds by the clock of the server.
@@ -34,13 +34,13 @@ pub(crate) struct Wire {
     counts: Mutex<Counts>,
 }
 
-/// What was sent.
+/// Counts of sent statements.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) round_trips: u32,
     /// Transactions that changed something.
     pub(crate) commits: u32,
-    /// Round trips while the row of a process was locked, for which other machines wait.
+    /// Round trips while the row of a process was locked and other machines waited for it.
     pub(crate) locked: u32,
     pub(crate) failures: u32,
     has_lock: bool,
@@ -55,7 +55,7 @@ impl Wire {
         self.gets.store(gets as u8, Ordering::SeqCst);
     }
 
-    /// What was sent since this was last asked.
+    /// Takes the counts since the last call of this method.
     pub(crate) fn take_counts(&self) -> Counts {
         std::mem::take(&mut self.counts.lock())
     }
@@ -96,7 +96,7 @@ impl Wire {
         Fault::Refused(error.with_storage())
     }
 
-    /// For how long nothing was lost.
+    /// Time since the last lost message.
     pub(super) fn steady_for(&self) -> Duration {
         let steady = self.now.load(Ordering::SeqCst) - self.lost_at.load(Ordering::SeqCst);
         Duration::from_millis(u64::try_from(steady).unwrap_or(0))

@@ -56,7 +56,8 @@ impl MysqlStore {
         }
     }
 
-    /// Lists a worker again that others took for dead while it could not reach the database. Its old jobs have passed on.
+    /// Lists a worker again that others considered dead while it could not reach the database. Others have its old
+    /// jobs.
     ///
     /// # Errors
     /// When the worker does not belong to this store, or has ended.

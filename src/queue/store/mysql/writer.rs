@@ -204,8 +204,8 @@ pub(super) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
 /// Rows whose sum tells whether anybody has written.
 pub(super) const VERSION_SLOTS: u64 = 64;
 
-/// Fails, with that error, if the statement before found no row: then nothing behind it is carried out, not even a commit
-/// that was sent together with it.
+/// Fails with that error if the previous statement found no row. Then the server skips all later statements, including
+/// a commit that was sent together with it.
 const FAILS_UNLESS_FOUND: &str = "SELECT IF(ROW_COUNT() > 0, 1, (SELECT 1 UNION ALL SELECT 2))";
 const NOT_FOUND: u16 = 1242;
 
@@ -240,7 +240,7 @@ impl Database {
         self.run(Mode::Write, again, work)
     }
 
-    /// Runs one transaction on a closed queue, again if nobody knows whether it was carried out.
+    /// Runs one transaction on a closed queue. Repeats it if its outcome is unknown.
     pub(super) fn write_closed<T>(
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
@@ -349,7 +349,7 @@ impl Database {
             }
         }
         let done = work(&mut tx).and_then(|done| {
-            // A worker that finds nothing to claim must wake nobody, who would find nothing either.
+            // A worker that finds no job must not wake others: they would find none either.
             if mode == Mode::Write && tx.wrote {
                 let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
                 let slot = self.first_slot.load(Ordering::Relaxed) + slot.cast_signed();
@@ -390,7 +390,7 @@ impl Database {
         }
     }
 
-    /// Hears the reply, which a simulation may lose.
+    /// Receives the reply. A simulation may lose it.
     fn hear(&self) -> Result<(), Fault> {
         #[cfg(test)]
         if let Some(wire) = &self.wire {

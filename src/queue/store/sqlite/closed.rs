@@ -1,8 +1,8 @@
-//! Whether a move has closed the queue, as every transaction asks.
+//! Every transaction checks here whether a move has closed the queue.
 
 use rusqlite::{Connection, OptionalExtension};
 
-/// How often the queue was closed.
+/// Number of times that the queue was closed.
 pub(super) fn moves(conn: &Connection) -> rusqlite::Result<i64> {
     let moves = conn
         .prepare_cached("SELECT value FROM meta WHERE key = 'moves'")?

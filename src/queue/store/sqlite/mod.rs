@@ -87,8 +87,8 @@ impl SqliteOptions {
         self
     }
 
-    /// Opens a queue also if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to go on with the move.
-    /// Such a queue takes no jobs and gives none out. Default: a closed queue is not opened.
+    /// Opens a queue even if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to resume the move.
+    /// A closed queue accepts no jobs, and workers cannot claim any. Default: a closed queue is not opened.
     pub fn allow_closed(mut self) -> Self {
         self.allows_closed = true;
         self
@@ -113,7 +113,7 @@ pub struct SqliteStore {
     file: Option<Identity>,
     durability: Durability,
     salt: u16,
-    /// How often the queue had been closed when this store opened it; `None` if it was closed then.
+    /// Number of times that the queue had been closed when this store opened it; `None` if it was closed then.
     moves: Option<i64>,
     readers: Readers,
     watcher: Mutex<Connection>,

@@ -29,7 +29,7 @@ fn mark(conn: &Connection) -> Result<Option<MoveMark>, Fault> {
     mark.transpose().map_err(Fault::Odd)
 }
 
-/// Says whether the queue is closed to programs that know no marks, too.
+/// Shows whether the queue is closed, also to programs without support for marks.
 fn shift_version(conn: &Connection, by: i64) -> Result<(), Fault> {
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     conn.pragma_update(None, "user_version", version + by)?;
@@ -71,7 +71,7 @@ fn uploads(path: &Path) -> Uploads {
 }
 
 impl SqliteStore {
-    /// The files of the HTTP server, if it is their table that is meant and they are not in it.
+    /// The files of the HTTP server, if this is their table and it does not contain the bytes.
     fn uploads_of(&self, table: &MovedTable) -> Option<Arc<Uploads>> {
         match table.name {
             PIECES => self.uploads.lock().clone(),
@@ -92,7 +92,7 @@ impl SqliteStore {
         work(&writer.conn).map_err(|fault| fault.explain(&self.path))
     }
 
-    /// Makes this the file of an export: with tables for the records of the HTTP server.
+    /// Makes this the file of an export, with tables for the records of the HTTP server.
     pub(crate) fn prepare_file(&self, mark: &MoveMark) -> Result<(), Error> {
         for table in MOVED_TABLES.iter().filter(|table| table.of_server) {
             let keys: Vec<_> = table.columns[..table.keys]

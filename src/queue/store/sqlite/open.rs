@@ -110,7 +110,7 @@ fn connect(
     let write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let mut conn = Connection::open_with_flags(name, write).map_err(|error| fail(error.into()))?;
     set_up(&mut conn, &path, in_memory).map_err(fail)?;
-    // In this order: who is closed in between has the old number.
+    // In this order: if the queue is closed in between, this store has the old number.
     let moves = closed::moves(&conn).map_err(|error| fail(error.into()))?;
     let moves = match closed::mark(&conn).map_err(|error| fail(error.into()))? {
         Some(text) => {

@@ -30,7 +30,7 @@ impl Drop for HeldLock {
 }
 
 impl SqliteStore {
-    /// Those who take results now, in words.
+    /// Descriptions of the programs that take results now.
     pub(super) fn takers(&self) -> Vec<String> {
         let files = fs::read_dir(self.beside(".workers")).into_iter().flatten();
         let paths = files.flatten().map(|file| file.path());

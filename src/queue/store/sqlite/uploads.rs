@@ -1,5 +1,5 @@
-//! The bytes of the HTTP server's `/v1/files`, which are files in a folder next to its records: as pieces, which is what
-//! they are in a database.
+//! The bytes of the HTTP server's `/v1/files`. They are files in a folder next to its records. This module reads and
+//! writes them in pieces, the form that they have in a database.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -45,7 +45,7 @@ impl Uploads {
         Ok(names)
     }
 
-    /// The next pieces behind one.
+    /// The next pieces after the given one.
     pub fn rows(&self, after: Option<&[Value]>, most: usize) -> io::Result<Vec<Vec<Value>>> {
         let (from, mut seq) = match after {
             Some([Value::Text(file), Value::Integer(seq)]) => (file.clone(), seq + 1),
@@ -85,7 +85,7 @@ impl Uploads {
         Ok(rows)
     }
 
-    /// Adds pieces in the order of their files and numbers. A file begins anew with its first piece.
+    /// Adds pieces in the order of their files and numbers. The first piece of a file replaces an existing file.
     pub fn add(&self, rows: Vec<Vec<Value>>) -> io::Result<()> {
         private::make_folder(&self.folder)?;
         let mut last = self.last.lock();
@@ -100,7 +100,7 @@ impl Uploads {
             else {
                 return Err(io::ErrorKind::InvalidData.into());
             };
-            // An upload that was cut off; and names are made by the server, never by clients.
+            // The file of an interrupted upload. The server creates all names; clients never do.
             if !owner.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
                 continue;
             }

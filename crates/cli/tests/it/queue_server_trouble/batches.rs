@@ -1,4 +1,4 @@
-//! Batches of a queue on a database server, made and looked for by workers on several machines.
+//! Batches of a queue on a database server that workers on several machines create and reconcile.
 
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig, Simulator};
 
@@ -9,7 +9,7 @@ use super::super::common::{Desk, PATIENCE, Running, simulator};
 use super::mariadb::MariaDb;
 use super::{Queue, all_completed, prompts, wanted};
 
-/// A provider, and a queue in tables of its own.
+/// A provider, and a queue in separate tables.
 struct Site<'a> {
     at: &'static Dialect,
     sim: Simulator,
@@ -52,7 +52,7 @@ impl<'a> Site<'a> {
         Running::start(&mut command)
     }
 
-    /// All requests of these batches were paid for once.
+    /// The provider billed each request of these batches once.
     fn bought_once(&self, batches: u64, items: u64) {
         let (stats, name) = (self.sim.batch_stats(), self.at.name);
         assert_eq!(stats.bought_twice, 0, "{name} {stats:?}");
@@ -61,8 +61,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// The worker dies when its batch has been created and nobody has told it so. A worker on another machine finds the batch
-/// at the provider.
+/// A worker crashes after the provider created its batch and before the reply arrived. A worker on another machine
+/// finds the batch at the provider.
 #[test]
 #[ignore = "takes half a minute"]
 fn a_batch_whose_worker_died_unaware_of_it_is_found_by_another_machine() {
@@ -82,7 +82,7 @@ fn a_batch_whose_worker_died_unaware_of_it_is_found_by_another_machine() {
             drop(killed);
             drop(pause);
             let other = site.work("", "two");
-            // First the lease of the other one has to end.
+            // The lease of the crashed worker must end first.
             site.queue.finished(&process, items as u64);
             other.signal("TERM");
             other.wait().expect(0);
@@ -92,8 +92,8 @@ fn a_batch_whose_worker_died_unaware_of_it_is_found_by_another_machine() {
     );
 }
 
-/// Batches that can be told apart only by when they were created and how large they are: two machines create them one
-/// after the other. The replies to the first two do not arrive.
+/// Two machines create batches one after the other. The batches differ only in time of creation and size. The replies
+/// to the first two do not arrive.
 #[test]
 #[ignore = "takes half a minute"]
 fn two_machines_create_batches_that_look_alike_one_after_the_other() {
@@ -110,7 +110,7 @@ fn two_machines_create_batches_that_look_alike_one_after_the_other() {
     for process in processes {
         all_completed(&site.queue.outcomes(&process, items));
     }
-    // The batches have the same prompts, so each prompt is bought once for each.
+    // The batches have the same prompts, so each batch is billed once for each prompt.
     let stats = site.sim.batch_stats();
     assert_eq!(stats.started, batches, "{stats:?}");
     assert_eq!(stats.items_finished, batches * items as u64, "{stats:?}");

@@ -1,4 +1,4 @@
-//! The limit of a provider that workers on several machines share through Redis, whatever becomes of Redis.
+//! Workers on several machines share the limit of a provider through Redis, also while Redis fails.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::mariadb::MariaDb;
 use super::redis::Redis;
 use super::{Queue, SLOTS, all_completed, prompts, wanted};
 
-/// The workers of a queue, each with a data folder of its own, as on so many machines.
+/// The workers of a queue, each with a separate data folder, like workers on several machines.
 pub fn machines(queue: &Queue, sim: &Simulator, number: usize, words: &str) -> Vec<Running> {
     let work = |nth| {
         let words = format!("--until-empty --data-dir machine{nth} {words}");
@@ -18,8 +18,8 @@ pub fn machines(queue: &Queue, sim: &Simulator, number: usize, words: &str) -> V
     (0..number).map(work).collect()
 }
 
-/// So many calls more than the rate allows may be made when Redis dies, comes back or is emptied: what workers were
-/// given ahead, and what one second brings.
+/// Number of calls by which workers may exceed the rate when Redis crashes, restarts or is emptied: the calls that were
+/// granted in advance, and those of one second.
 const EXTRA: f64 = 110.0;
 
 #[test]
@@ -30,7 +30,7 @@ fn no_limit_is_exceeded_when_redis_is_emptied_or_starts_again() {
     let (desk, jobs) = (Desk::new(), 1_200);
     let (server, mut redis) = (MariaDb::primary(), Redis::new());
     let queue = Queue::at(&desk, &[server.place()]).with(&redis);
-    // The provider refuses nothing: it counts.
+    // The provider only counts calls and rejects none.
     let sim = simulator(SimConfig::default());
     prompts(&desk, jobs);
     let process = queue.submit();
@@ -44,7 +44,7 @@ fn no_limit_is_exceeded_when_redis_is_emptied_or_starts_again() {
         (sim.stats().calls, Instant::now())
     };
     let mut since = calls(0);
-    // Calls that were made since the last event, and what was allowed.
+    // Calls since the last event, and the number that the limit allows.
     let mut check = |event: &str, until: u64| {
         let now = calls(until);
         let made = (now.0 - since.0) as f64;
@@ -67,7 +67,7 @@ fn no_limit_is_exceeded_when_redis_is_emptied_or_starts_again() {
     all_completed(&queue.outcomes(&process, jobs));
 }
 
-/// Eight workers that know no limit learn it from replies, and few calls are refused until then.
+/// Eight workers detect an unknown limit from replies. Until then the provider rejects few calls.
 #[test]
 #[ignore = "takes a minute"]
 fn a_limit_that_replies_report_is_used_by_all_and_few_calls_are_refused() {
@@ -98,8 +98,8 @@ fn a_limit_that_replies_report_is_used_by_all_and_few_calls_are_refused() {
     assert!(stats.refused <= jobs as u64 / 200, "{stats:?}");
 }
 
-/// A provider fails all calls of eight workers. At most two calls of each slot are made until all workers have heard of it;
-/// then one call of all workers probes, after 1, 2, 4 and then every 8 seconds.
+/// A provider fails all calls of eight workers. Each slot makes at most two calls until all workers know of the outage.
+/// Then one call of all workers probes, after 1, 2, 4 and then every 8 seconds.
 #[test]
 #[ignore = "takes half a minute"]
 fn one_call_of_all_machines_probes_a_provider_that_is_down() {
@@ -119,7 +119,7 @@ fn one_call_of_all_machines_probes_a_provider_that_is_down() {
     let process = queue.submit();
     let workers = machines(&queue, &sim, number, "");
     assert!(sim.wait_until(|stats| stats.calls > 0, PATIENCE));
-    // Only time can show how few calls are made in it.
+    // The test has to wait: it counts the calls of a fixed time.
     std::thread::sleep(Duration::from_secs(14));
     let stats = sim.stats();
     let (calls, port) = (stats.calls, sim.addr().port());

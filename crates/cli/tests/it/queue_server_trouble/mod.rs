@@ -320,7 +320,7 @@ fn killed_workers_and_servers_cost_no_job() {
     assert!(stats.paid_twice <= kills * SLOTS + uncertain, "{stats:?}");
 }
 
-/// `doctor` tells the server that takes writes from the one that stands by, and says whether that one can take over.
+/// `doctor` distinguishes the server that takes writes from the standby, and reports whether the standby can take over.
 #[test]
 fn doctor_looks_at_every_server_of_the_address() {
     if !wanted() {

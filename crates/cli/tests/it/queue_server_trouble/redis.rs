@@ -10,11 +10,11 @@ use tempfile::TempDir;
 use super::super::common::{Desk, Running, eventually, good};
 use super::{MariaDb, Queue, prompts, wanted};
 
-/// A server on loopback that keeps nothing on the disk.
+/// A server on loopback that does not write to the disk.
 pub struct Redis {
     folder: TempDir,
     port: u16,
-    /// Where it listens for encrypted connections.
+    /// Its port for encrypted connections.
     tls: Option<u16>,
     process: Option<Child>,
 }
@@ -93,7 +93,7 @@ impl Redis {
         assert!(eventually(answers), "Redis does not start");
     }
 
-    /// Ends it without a word.
+    /// Kills it.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -101,12 +101,12 @@ impl Redis {
         }
     }
 
-    /// Removes all that is in it.
+    /// Deletes all of its keys.
     pub fn empty(&self) {
         assert_eq!(self.ask("FLUSHALL").unwrap(), "+OK\r\n");
     }
 
-    /// The beginning of the answer to a command whose arguments have no blanks.
+    /// The first bytes of the reply to a command. The arguments must not contain spaces.
     fn ask(&self, command: &str) -> std::io::Result<String> {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
         write!(connection, "{command}\r\n")?;
@@ -127,7 +127,7 @@ impl Drop for Redis {
     }
 }
 
-/// An encrypted connection is made if the server's certificate is from the authority that the address names, and else not.
+/// A worker connects only if the authority in the address has issued the server's certificate.
 #[test]
 fn redis_is_reached_over_tls_by_its_authority() {
     if !wanted() {
@@ -156,7 +156,7 @@ fn redis_is_reached_over_tls_by_its_authority() {
         } else {
             worker.hears("cannot be used");
         }
-        // Work goes on either way.
+        // The worker runs jobs in both cases.
         let process = queue.submit();
         queue.finished(&process, 1);
         worker.signal("TERM");

@@ -1,4 +1,5 @@
-//! Statements of a transaction: those that bind no values travel together, which saves round trips to the server.
+//! Statements of a transaction. Statements without bound values are sent together, which saves round trips to the
+//! server.
 
 use mysql::prelude::{FromValue, Queryable};
 use mysql::{Conn, Row, Value};
@@ -11,7 +12,7 @@ use super::{Database, Fault};
 pub(in crate::queue::store::mysql) struct Tx<'a> {
     conn: &'a mut Conn,
     database: &'a Database,
-    /// It has changed rows.
+    /// Whether it has changed rows.
     pub(super) wrote: bool,
     /// Statements that are sent together with the next one: a server is a millisecond away.
     pub(super) deferred: Vec<String>,
@@ -29,12 +30,12 @@ impl Cells {
         Self { row, first: 0 }
     }
 
-    /// The columns behind the first ones.
+    /// The columns after the first ones.
     pub(in crate::queue::store::mysql) fn behind(self, first: usize) -> Self {
         Self { first, ..self }
     }
 
-    /// All of them, as the driver has them.
+    /// All columns, as the driver returns them.
     pub(in crate::queue::store::mysql) fn values(self) -> Vec<Value> {
         self.row.unwrap()
     }
@@ -45,7 +46,7 @@ impl Cells {
     ) -> Result<T, Fault> {
         match self.row.take_opt(self.first + at) {
             Some(Ok(value)) => Ok(value),
-            // Neither the value nor its text is repeated.
+            // The error contains neither the value nor its text.
             _ => Err(Fault::Odd("a column of another type")),
         }
     }
@@ -77,8 +78,8 @@ macro_rules! by {
 }
 pub(in crate::queue::store::mysql) use by;
 
-/// Rows of one statement: so many that few different statements are prepared, and so close to each other that rows which
-/// may be written twice fill one up.
+/// Numbers of rows per statement. There are few of them, so few different statements are prepared. They are close to
+/// each other, so rows that may be written twice fill up a statement.
 const AT_ONCE: [usize; 14] = [128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1];
 
 /// Bytes of one statement, unless a single row has more.
@@ -108,7 +109,7 @@ impl<'a> Tx<'a> {
 }
 
 impl Tx<'_> {
-    /// All rows that a query has. Values that are bound are prepared; a query without any goes out as it is.
+    /// All rows of a query. A query with bound values is prepared, and a query without any is sent as text.
     pub(in crate::queue::store::mysql) fn rows(
         &mut self,
         sql: &str,
