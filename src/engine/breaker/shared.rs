@@ -100,7 +100,7 @@ impl Breaker {
             }
             State::Closed => {
                 self.heard = true;
-                let why = "another worker finds that the provider is unavailable";
+                let why = "another worker reports that the provider is unavailable";
                 (Error::new(ErrorKind::Transient, why), told)
             }
         };

@@ -20,7 +20,7 @@ impl<W: Work> Dispatcher<W> {
         match breakers.hear(|quota, waits| limiter.outage(quota, waits, now), now) {
             Heard::Nothing => return,
             Heard::Opened => log::warn!(
-                "another worker finds that the provider is unavailable: it is not called until one call of all \
+                "another worker reports that the provider is unavailable: it is not called until one call of all \
                  workers is answered"
             ),
             Heard::Closed => log::warn!("the provider answers another worker, and is called again"),

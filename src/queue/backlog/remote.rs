@@ -30,7 +30,7 @@ pub(crate) struct Remote {
     pub(super) is_stale: bool,
 }
 
-/// State from before the claim that its outcome is judged by.
+/// State before the claim, for comparison with the state after it.
 #[derive(Default, Clone, Copy)]
 pub(super) struct Asked {
     pub jobs: usize,

@@ -57,7 +57,7 @@ impl Source {
     fn check_lost(&self, file: &Path, again: bool) -> Result<(), Error> {
         match &self.state {
             FileState::Imported { to } if !again => Err(invalid(format!(
-                "{} was imported into {to} before, and that queue is not there any more. --again imports it once more: \
+                "{} was imported into {to} before, and that queue no longer exists. --again imports it once more: \
                  jobs that were carried out there are paid for again",
                 file.display()
             ))),

@@ -67,7 +67,7 @@ fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
         return match force {
             true => Ok(()),
             false => Err(invalid(format!(
-                "{file} is not there any more, so nobody can tell whether it was imported. Put it back and run the \
+                "{file} no longer exists, so batchwright cannot tell if it was imported. Put it back and run the \
                  command again. If you know that it is imported nowhere, add --force"
             ))),
         };

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::shared::{MORE, ProcessArgs};
 
-/// Move the whole queue to another place: into a file, and out of it
+/// Move the complete queue to another place through a file
 ///
 /// From SQLite to MySQL or MariaDB, back, or from one machine to another, with jobs of every state,
 /// results not taken yet, and batches that are at a provider.
@@ -61,7 +61,7 @@ pub struct ImportQueueArgs {
 
     /// Import a file whose import into another place was begun
     ///
-    /// If that place is ever used, jobs are paid for twice.
+    /// If that place is ever used, jobs are billed twice.
     #[arg(long)]
     pub again: bool,
 
@@ -91,7 +91,7 @@ pub struct MoveArgs {
 pub struct ReopenQueueArgs {
     /// Reopen even if the file is gone, or was imported
     ///
-    /// If the queue of the file is ever used, jobs are paid for twice.
+    /// If the queue of the file is ever used, jobs are billed twice.
     #[arg(long)]
     pub force: bool,
 

@@ -216,7 +216,7 @@ pub struct StoreArgs {
     /// The queue and its settings are in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share them. The password comes from the
     /// address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that BATCHWRIGHT_STORE_PASSWORD_FILE names. The connection
     /// is encrypted unless the server is on loopback: ?tls=off switches that off, ?ca=FILE names the authority of the server's
-    /// certificate, ?tables=NAME the tables. `none` stands for the file in the data folder, whatever the settings say.
+    /// certificate, ?tables=NAME the tables. `none` selects the file in the data folder, regardless of the settings.
     /// [env: BATCHWRIGHT_STORE] [config: queue.store, in the data folder] [default: the file `llm_jobs.db` in the data folder]
     #[arg(long, value_name = "ADDRESS", global = true, hide_short_help = true)]
     pub store: Option<String>,

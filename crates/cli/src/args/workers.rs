@@ -12,7 +12,7 @@ pub struct WorkersArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Show every change until it is interrupted
+    /// Print every change; stop with Ctrl-C
     #[arg(short, long)]
     pub watch: bool,
 
