@@ -370,11 +370,11 @@ impl Quota {
         }
         let number = self.pace.take(now);
         self.in_flight += 1;
+        self.reserved.0 += 1.0;
         #[cfg(feature = "redis")]
         if let Some(lease) = &mut self.lease {
-            lease.others.begin();
+            lease.others.begin(self.reserved.0 as u64);
         }
-        self.reserved.0 += 1.0;
         self.reserved.1 += need;
         Gate::Go(Permit {
             quota,
@@ -391,6 +391,8 @@ impl Quota {
     pub(super) fn settle(&mut self, permit: Permit, ended: CallEnd, hints: &RateHints, now: Time) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.last_end = now;
+        #[cfg(feature = "redis")]
+        self.end_probe(permit.reserved.0 as u64, ended, now);
         let used = match ended {
             CallEnd::Replied(used) | CallEnd::Troubled(used) => used,
             _ => None,

@@ -121,5 +121,8 @@ impl ShareUser for User {
 }
 
 #[cfg(test)]
+#[path = "shared_probe_tests.rs"]
+mod probe_tests;
+#[cfg(test)]
 #[path = "shares_tests.rs"]
 mod tests;

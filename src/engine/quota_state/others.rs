@@ -10,11 +10,14 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::hub::shares::{Outage, Standing};
 
+use super::super::quota::CallEnd;
 use super::{LOOK_AGAIN, Quota};
 
 /// Interval of checks whether other machines have ended an outage.
 pub(in crate::engine) const LOOK_FOR_END: Duration = Duration::from_millis(250);
-/// Longest wait that a machine requests from others.
+/// After a probe that failed, where no breaker has a longer wait.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
+/// No machine is told to wait for longer.
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// State read from Redis, and changes to publish.
@@ -40,12 +43,14 @@ enum Probe {
     None,
     Wanted,
     Granted,
-    Out,
+    /// The call of this number makes it.
+    Out(u64),
 }
 
 impl Others {
-    /// Adds requests and reports to the next exchange. Returns whether there are any.
-    pub(super) fn ask(&mut self) -> (Outage, bool, bool) {
+    /// What is asked for and said with the next exchange; whether there is anything.
+    pub(super) fn ask(&mut self, in_flight: u32) -> (Outage, bool, bool) {
+        self.drop_probe(in_flight);
         let first = std::mem::take(&mut self.wants_first);
         self.asked = self.probe != Probe::None;
         (std::mem::take(&mut self.news), first, self.asked)
@@ -78,11 +83,18 @@ impl Others {
         *self = Self::default();
     }
 
-    /// A call starts.
-    pub(super) fn begin(&mut self) {
+    /// The call of this number starts.
+    pub(super) fn begin(&mut self, number: u64) {
         self.first_calls = self.first_calls.saturating_sub(1);
         if self.probe == Probe::Granted {
-            self.probe = Probe::Out;
+            self.probe = Probe::Out(number);
+        }
+    }
+
+    /// A call that probed and left no trace is no longer waited for.
+    fn drop_probe(&mut self, in_flight: u32) {
+        if in_flight == 0 && matches!(self.probe, Probe::Out(_)) {
+            self.probe = Probe::None;
         }
     }
 }
@@ -93,6 +105,7 @@ impl Quota {
         let is_unknown = !self.has_replied && self.requests.is_none() && self.tokens.is_none();
         let lease = self.lease.as_mut().filter(|lease| !lease.is_lost())?;
         let others = &mut lease.others;
+        others.drop_probe(self.in_flight);
         if is_unknown && !others.replied && others.first_calls == 0 {
             others.wants_first = true;
             return Some(lease.look(now));
@@ -103,7 +116,7 @@ impl Quota {
         }
         match others.probe {
             Probe::Granted => None,
-            Probe::Out => Some(now.after(LOOK_AGAIN)),
+            Probe::Out(_) => Some(now.after(LOOK_AGAIN)),
             Probe::None | Probe::Wanted => {
                 others.probe = Probe::Wanted;
                 Some(lease.look(now))
@@ -125,7 +138,24 @@ impl Quota {
         lease.hub.nudge();
     }
 
-    /// End of the outage; the inner `None` if the provider is available. The outer `None` if only this machine knows.
+    /// The call of this number has ended. If it probed, and no breaker has noted its end, the others hear of it here: this
+    /// process may have no breaker that is open.
+    pub(super) fn end_probe(&mut self, number: u64, ended: CallEnd, now: Time) {
+        let Some(lease) = &mut self.lease else { return };
+        if lease.others.probe != Probe::Out(number) {
+            return;
+        }
+        match ended {
+            CallEnd::Replied(_) | CallEnd::RateLimited(_) | CallEnd::NotReady(_) => {
+                self.note_outage(None, false, now);
+            }
+            CallEnd::Troubled(_) => self.note_outage(Some(now.after(PROBE_AGAIN)), false, now),
+            // It shows nothing of the provider.
+            CallEnd::Unreachable | CallEnd::Failed => lease.others.probe = Probe::None,
+        }
+    }
+
+    /// Until when nobody calls the provider; `None` if it is available; nothing if only this machine knows.
     pub(in crate::engine) fn outage(&mut self, waits: bool, now: Time) -> Option<Option<Time>> {
         let lease = self.lease.as_mut().filter(|lease| !lease.is_lost())?;
         if waits {
