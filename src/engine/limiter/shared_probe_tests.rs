@@ -194,3 +194,37 @@ fn a_probe_whose_end_was_lost_is_made_again() {
     world.machines[0].limiter.give_back(probe);
     world.begin(0);
 }
+
+#[test]
+fn a_machine_that_makes_no_call_leaves_the_probe_to_others() {
+    let world = World::new(2);
+    // It is busy with other calls, so it exchanges all the time.
+    let _other = world.begin(0);
+    world.open(1, OUTAGE);
+    world.exchange(1);
+    world.exchange(0);
+    world.clock.advance(OUTAGE);
+    // It wants the probe and is given it, and has no slot for it afterwards.
+    assert!(matches!(world.go(0), Gate::NotUntil(_)));
+    world.exchange(0);
+    world.begin(1);
+}
+
+#[test]
+fn a_probe_that_was_given_long_ago_is_asked_for_again() {
+    let world = World::after_an_outage(2);
+    world.clock.advance(OUTAGE);
+    world.exchange(0);
+    assert!(matches!(world.go(0), Gate::NotUntil(_)));
+    world.exchange(0);
+    // Nothing is exchanged for longer than the script waits for a machine.
+    world.clock.advance(Duration::from_secs(3));
+    let _probe = world.begin_within(1, Duration::ZERO).unwrap_or_else(|| {
+        world.exchange(1);
+        let Gate::Go(permit) = world.go(1) else {
+            panic!("it may probe");
+        };
+        permit
+    });
+    assert!(matches!(world.go(0), Gate::NotUntil(_)));
+}

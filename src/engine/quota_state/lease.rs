@@ -279,7 +279,7 @@ impl Quota {
         if !is_active && !is_new_pause && !lease.others.has_news() {
             return None;
         }
-        let (outage, begins, probes) = lease.others.ask(in_flight);
+        let (outage, begins, probes) = lease.others.ask(in_flight, now);
         Some(ShareRequest {
             quota: lease.key.0,
             pause,

@@ -17,6 +17,8 @@ use super::{LOOK_AGAIN, Quota};
 pub(in crate::engine) const LOOK_FOR_END: Duration = Duration::from_millis(250);
 /// After a probe that failed, where no breaker has a longer wait.
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
+/// The probe is left to others if no call has asked to make it for so long.
+const WANTED_FOR: Duration = Duration::from_millis(500);
 /// No machine is told to wait for longer.
 const LONGEST: Duration = Duration::from_secs(120);
 
@@ -31,7 +33,9 @@ pub(super) struct Others {
     /// End of the outage, if the provider is unavailable: no machine calls it earlier.
     outage: Option<Time>,
     probe: Probe,
-    /// Whether the last exchange requested the probe.
+    /// When a call last waited for the probe, or could have made it.
+    wanted: Time,
+    /// The last exchange asked for the probe.
     asked: bool,
     news: Outage,
 }
@@ -49,8 +53,8 @@ enum Probe {
 
 impl Others {
     /// What is asked for and said with the next exchange; whether there is anything.
-    pub(super) fn ask(&mut self, in_flight: u32) -> (Outage, bool, bool) {
-        self.drop_probe(in_flight);
+    pub(super) fn ask(&mut self, in_flight: u32, now: Time) -> (Outage, bool, bool) {
+        self.drop_probe(in_flight, now);
         let first = std::mem::take(&mut self.wants_first);
         self.asked = self.probe != Probe::None;
         (std::mem::take(&mut self.news), first, self.asked)
@@ -91,9 +95,13 @@ impl Others {
         }
     }
 
-    /// A call that probed and left no trace is no longer waited for.
-    fn drop_probe(&mut self, in_flight: u32) {
-        if in_flight == 0 && matches!(self.probe, Probe::Out(_)) {
+    /// Leaves the probe to others if its call left no trace, or if no call is there to make it.
+    fn drop_probe(&mut self, in_flight: u32, now: Time) {
+        let is_of_use = match self.probe {
+            Probe::Out(_) => in_flight > 0,
+            _ => now.since(self.wanted) < WANTED_FOR,
+        };
+        if !is_of_use {
             self.probe = Probe::None;
         }
     }
@@ -105,7 +113,7 @@ impl Quota {
         let is_unknown = !self.has_replied && self.requests.is_none() && self.tokens.is_none();
         let lease = self.lease.as_mut().filter(|lease| !lease.is_lost())?;
         let others = &mut lease.others;
-        others.drop_probe(self.in_flight);
+        others.drop_probe(self.in_flight, now);
         if is_unknown && !others.replied && others.first_calls == 0 {
             others.wants_first = true;
             return Some(lease.look(now));
@@ -115,10 +123,13 @@ impl Quota {
             return Some(until.min(now.after(LOOK_FOR_END)));
         }
         match others.probe {
-            Probe::Granted => None,
+            Probe::Granted => {
+                others.wanted = now;
+                None
+            }
             Probe::Out(_) => Some(now.after(LOOK_AGAIN)),
             Probe::None | Probe::Wanted => {
-                others.probe = Probe::Wanted;
+                (others.probe, others.wanted) = (Probe::Wanted, now);
                 Some(lease.look(now))
             }
         }
