@@ -288,7 +288,7 @@ impl<W: Work> Dispatcher<W> {
         let was = self.availability.breakers.opened(step);
         let changed = self.availability.breakers.note(ended, result, now);
         #[cfg(feature = "redis")]
-        self.tell_outage((step, quota), was, now);
+        self.tell_outage((step, quota), was);
         if !changed {
             return;
         }

@@ -36,18 +36,13 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Publishes a breaker whose state has changed.
-    pub(super) fn tell_outage(
-        &self,
-        (step, quota): (StepId, QuotaId),
-        was: Option<Opened>,
-        now: Time,
-    ) {
+    /// Has others hear of a breaker that is no more as it was.
+    pub(super) fn tell_outage(&self, (step, quota): (StepId, QuotaId), was: Option<Opened>) {
         let is = self.availability.breakers.opened(step);
         if is != was {
             let until = is.and_then(|opened| opened.until);
             let is_ours = is.is_some_and(|opened| opened.is_ours);
-            self.limiter.note_outage(quota, until, is_ours, now);
+            self.limiter.note_outage(quota, until, is_ours);
         }
     }
 }

@@ -69,6 +69,14 @@ impl World {
         }
     }
 
+    /// Redis does not get what the machine sends.
+    fn fail_exchange(&self, at: usize) {
+        for user in self.machines[at].hub.users() {
+            user.ask();
+            user.lose(self.machines.len());
+        }
+    }
+
     fn tick(&self) {
         self.clock.advance(TICK);
         (0..self.machines.len()).for_each(|at| self.exchange(at));
@@ -99,7 +107,7 @@ impl World {
     /// A breaker of the machine opens for so long.
     fn open(&self, at: usize, time: Duration) {
         let (machine, now) = (&self.machines[at], self.clock.now());
-        (machine.limiter).note_outage(machine.quota, Some(now.after(time)), false, now);
+        (machine.limiter).note_outage(machine.quota, Some(now.after(time)), false);
     }
 
     fn outage(&self, at: usize) -> Option<Option<Time>> {
@@ -227,4 +235,51 @@ fn a_probe_that_was_given_long_ago_is_asked_for_again() {
         permit
     });
     assert!(matches!(world.go(0), Gate::NotUntil(_)));
+}
+
+#[test]
+fn an_outage_found_while_redis_is_away_is_told_when_it_is_back() {
+    let world = World::new(2);
+    let _calls = [world.begin(0), world.begin(1)];
+    world.exchange(1);
+    world.open(0, Duration::from_secs(10));
+    world.fail_exchange(0);
+    world.exchange(0);
+    // Its own breaker stays open.
+    assert!(world.outage(0).flatten().is_some());
+    world.exchange(1);
+    assert!(world.outage(1).flatten().is_some());
+    // Once more, if Redis has forgotten what it was told.
+    world.redis.empty();
+    world.fail_exchange(0);
+    world.exchange(0);
+    assert!(world.outage(0).flatten().is_some());
+}
+
+#[test]
+fn an_end_found_while_redis_is_away_is_told_when_it_is_back() {
+    let world = World::new(2);
+    let _calls = [world.begin(0), world.begin(1)];
+    world.open(0, Duration::from_secs(10));
+    world.tick();
+    assert!(world.outage(1).flatten().is_some());
+    let machine = &world.machines[0];
+    (machine.limiter).note_outage(machine.quota, None, false);
+    world.fail_exchange(0);
+    world.exchange(0);
+    world.exchange(1);
+    assert_eq!(world.outage(1), Some(None));
+}
+
+#[test]
+fn only_an_outage_that_redis_has_shown_can_be_over() {
+    let world = World::new(2);
+    let _calls = [world.begin(0), world.begin(1)];
+    world.open(0, Duration::from_secs(10));
+    world.tick();
+    assert!(world.outage(1).flatten().is_some());
+    world.redis.empty();
+    world.fail_exchange(1);
+    world.exchange(1);
+    assert_eq!(world.outage(1), None);
 }

@@ -56,11 +56,10 @@ impl Limiter {
         quota: QuotaId,
         until: Option<Time>,
         is_ours: bool,
-        now: Time,
     ) {
         let mut state = self.state.lock();
         if let Some(quota) = state.get(quota) {
-            quota.note_outage(until, is_ours, now);
+            quota.note_outage(until, is_ours);
         }
     }
 

@@ -289,7 +289,7 @@ fn one_call_of_all_machines_probes_a_provider_that_one_of_them_finds_unavailable
     processes.iter().for_each(Process::call);
     let now = || SystemClock.now();
     let note = |process: &Process, until, is_ours| {
-        (process.limiter).note_outage(process.quota, until, is_ours, now());
+        (process.limiter).note_outage(process.quota, until, is_ours);
     };
     let hears = |process: &Process| {
         let outage = process.limiter.outage(process.quota, true, now());

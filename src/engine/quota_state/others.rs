@@ -37,7 +37,14 @@ pub(super) struct Others {
     wanted: Time,
     /// The last exchange asked for the probe.
     asked: bool,
-    news: Outage,
+    /// Redis has not confirmed yet what was found here of the outage.
+    has_news: bool,
+    /// The last exchange said that.
+    is_sent: bool,
+    /// The outage was found here: Redis hears of it again if it was away.
+    is_found_here: bool,
+    /// Redis has shown an outage since it was last away: it can show the end of one.
+    is_shown: bool,
 }
 
 /// The probe: the one call that checks whether the provider is available again.
@@ -57,23 +64,34 @@ impl Others {
         self.drop_probe(in_flight, now);
         let first = std::mem::take(&mut self.wants_first);
         self.asked = self.probe != Probe::None;
-        (std::mem::take(&mut self.news), first, self.asked)
+        self.is_sent = self.has_news;
+        let news = match self.outage {
+            _ if !self.has_news => Outage::Unchanged,
+            Some(until) => Outage::For(until.since(now)),
+            None => Outage::Over,
+        };
+        (news, first, self.asked)
     }
 
     pub(super) fn has_news(&self) -> bool {
-        self.news != Outage::Unchanged
+        self.has_news
     }
 
     pub(super) fn hear(&mut self, standing: Standing, now: Time) {
         self.first_calls += u32::from(standing.may_begin);
         self.replied = standing.has_replied;
-        if self.has_news() {
+        if self.has_news && !self.is_sent {
             // It does not know that yet.
             return;
         }
+        self.has_news = false;
         match standing.outage {
-            None => (self.outage, self.probe) = (None, Probe::None),
+            None => {
+                (self.outage, self.probe) = (None, Probe::None);
+                self.is_found_here = false;
+            }
             Some(wait) => {
+                self.is_shown = true;
                 self.outage = Some(now.after(wait.min(LONGEST)));
                 if wait.is_zero() && self.asked && self.probe == Probe::Wanted {
                     self.probe = Probe::Granted;
@@ -82,9 +100,15 @@ impl Others {
         }
     }
 
-    /// Redis cannot be reached, so the state of other machines is unknown.
+    /// Redis is away: nobody knows what others find. It may forget what was found here.
     pub(super) fn lose(&mut self) {
-        *self = Self::default();
+        let has_news = self.has_news || self.is_found_here;
+        *self = Self {
+            outage: self.outage.filter(|_| has_news),
+            has_news,
+            is_found_here: self.is_found_here,
+            ..Self::default()
+        };
     }
 
     /// The call of this number starts.
@@ -135,17 +159,17 @@ impl Quota {
         }
     }
 
-    /// Records that the provider is unavailable until then, or is available again. Publishes this unless `is_ours`:
-    /// then the network of this machine may be the cause.
-    pub(in crate::engine) fn note_outage(&mut self, until: Option<Time>, is_ours: bool, now: Time) {
+    /// The provider is unavailable until then, or is available again. Others hear of it, unless `is_ours`: then the
+    /// network of this machine may be the cause.
+    pub(in crate::engine) fn note_outage(&mut self, until: Option<Time>, is_ours: bool) {
         let Some(lease) = &mut self.lease else { return };
         let others = &mut lease.others;
         others.probe = Probe::None;
         if is_ours {
             return;
         }
-        others.outage = until;
-        others.news = until.map_or(Outage::Over, |until| Outage::For(until.since(now)));
+        (others.outage, others.is_found_here) = (until, until.is_some());
+        (others.has_news, others.is_sent) = (true, false);
         lease.hub.nudge();
     }
 
@@ -158,22 +182,24 @@ impl Quota {
         }
         match ended {
             CallEnd::Replied(_) | CallEnd::RateLimited(_) | CallEnd::NotReady(_) => {
-                self.note_outage(None, false, now);
+                self.note_outage(None, false);
             }
-            CallEnd::Troubled(_) => self.note_outage(Some(now.after(PROBE_AGAIN)), false, now),
+            CallEnd::Troubled(_) => self.note_outage(Some(now.after(PROBE_AGAIN)), false),
             // It shows nothing of the provider.
             CallEnd::Unreachable | CallEnd::Failed => lease.others.probe = Probe::None,
         }
     }
 
-    /// Until when nobody calls the provider; `None` if it is available; nothing if only this machine knows.
+    /// Until when nobody calls the provider; `None` if it is available; nothing if Redis is away or
+    /// has shown no outage since.
     pub(in crate::engine) fn outage(&mut self, waits: bool, now: Time) -> Option<Option<Time>> {
         let lease = self.lease.as_mut().filter(|lease| !lease.is_lost())?;
         if waits {
             // This machine will read the end of the outage.
             lease.last_use = Some(now);
         }
-        Some(lease.others.outage)
+        let others = &lease.others;
+        (others.outage.is_some() || others.is_shown).then_some(others.outage)
     }
 
     /// Whether the provider is known to be unavailable.
