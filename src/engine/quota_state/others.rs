@@ -19,7 +19,7 @@ pub(in crate::engine) const LOOK_FOR_END: Duration = Duration::from_millis(250);
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
 /// The probe is left to others if no call has asked to make it for so long.
 const WANTED_FOR: Duration = Duration::from_millis(500);
-/// No machine is told to wait for longer.
+/// Longest wait that a machine requests from others.
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// State read from Redis, and changes to publish.
