@@ -7,7 +7,9 @@ use rusqlite::types::Value;
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::prompt_job::embedded;
-use crate::queue::store::moving::{MOVED_TABLES, MovableStore, MovedTable, NUMBERED, PIECES};
+use crate::queue::store::moving::{
+    MOVED_TABLES, MovableStore, MovedTable, NUMBERED, PIECE_BYTES, PIECES, row_bytes,
+};
 
 use super::{MoveProgress, MoveReport};
 
@@ -60,17 +62,21 @@ impl<'a> Copy<'a> {
                 jobs = self.to.count_rows(table)?;
             }
             loop {
-                let mut rows = self.from.rows(table, after.as_deref(), MOST_ROWS)?;
+                let rows = self.from.rows(table, after.as_deref(), MOST_ROWS)?;
                 let Some(last) = rows.last() else { break };
                 after = Some(last[..table.keys].to_vec());
-                if table.name == "payloads" {
-                    rows.iter_mut().try_for_each(|row| self.settle_files(row))?;
-                    jobs += rows.len() as u64;
+                if table.name != "payloads" {
+                    self.to.add_rows(table, rows)?;
+                    continue;
                 }
-                self.to.add_rows(table, rows)?;
-                if table.name == "payloads"
-                    && let Some(tell) = &mut self.tell
-                {
+                let to = self.to;
+                jobs += rows.len() as u64;
+                in_pieces(
+                    rows,
+                    |row| self.settle_files(row),
+                    |piece| to.add_rows(table, piece),
+                )?;
+                if let Some(tell) = &mut self.tell {
                     tell(MoveProgress { jobs, total });
                 }
             }
@@ -171,7 +177,30 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// Counts of the queue's contents.
+/// Settles rows one by one, which may enlarge them, and adds them in pieces of at most [`PIECE_BYTES`], or of one row.
+fn in_pieces(
+    rows: Vec<Vec<Value>>,
+    mut settle: impl FnMut(&mut [Value]) -> Result<(), Error>,
+    mut add: impl FnMut(Vec<Vec<Value>>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    for mut row in rows {
+        settle(&mut row)?;
+        let more = row_bytes(&row);
+        if !piece.is_empty() && bytes + more > PIECE_BYTES {
+            add(std::mem::take(&mut piece))?;
+            bytes = 0;
+        }
+        bytes += more;
+        piece.push(row);
+    }
+    if piece.is_empty() {
+        return Ok(());
+    }
+    add(piece)
+}
+
+/// What a queue holds.
 pub(super) fn report_of(store: &dyn MovableStore) -> Result<MoveReport, Error> {
     let count = |name| store.count_rows(MovedTable::named(name));
     let (jobs, results) = (count("jobs")?, count("results")?);
@@ -185,4 +214,31 @@ pub(super) fn report_of(store: &dyn MovableStore) -> Result<MoveReport, Error> {
         by_path: 0,
         files: count("files")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_by_the_bytes_of_settled_rows() {
+        let rows = (0..10).map(|job| vec![Value::Integer(job), Value::Null]);
+        let (mut pieces, mut added) = (Vec::new(), Vec::new());
+        let grow = |row: &mut [Value]| {
+            row[1] = Value::Blob(vec![0; PIECE_BYTES / 3]);
+            Ok(())
+        };
+        let add = |piece: Vec<Vec<Value>>| {
+            pieces.push(piece.iter().map(|row| row_bytes(row)).sum::<usize>());
+            added.extend(piece.into_iter().map(|row| row[0].clone()));
+            Ok(())
+        };
+        in_pieces(rows.collect(), grow, add).unwrap();
+        assert!(
+            pieces.iter().all(|bytes| *bytes <= PIECE_BYTES),
+            "{pieces:?}"
+        );
+        assert_eq!(pieces.len(), 5);
+        assert_eq!(added, (0..10).map(Value::Integer).collect::<Vec<_>>());
+    }
 }

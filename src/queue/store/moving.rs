@@ -321,8 +321,8 @@ pub const PIECES: &str = "pieces";
 /// The tables whose numbers are never reused.
 pub const NUMBERED: [&str; 3] = ["lanes", "processes", "batches"];
 
-/// Limit of the bytes of one piece, unless a single row has more.
-pub(super) const PIECE_BYTES: usize = 4 << 20;
+/// The most bytes of the rows of one piece, unless a single row has more.
+pub const PIECE_BYTES: usize = 4 << 20;
 
 const fn queue_table(
     name: &'static str,
@@ -393,8 +393,8 @@ impl MovedTable {
     }
 }
 
-/// Approximate size of a row in bytes.
-pub(super) fn row_bytes(row: &[Value]) -> usize {
+/// The bytes of a row, about.
+pub fn row_bytes(row: &[Value]) -> usize {
     let cells = row.iter().map(|cell| match cell {
         Value::Text(text) => text.len() + 9,
         Value::Blob(bytes) => bytes.len() + 9,
