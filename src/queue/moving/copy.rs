@@ -8,7 +8,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::prompt_job::embedded;
 use crate::queue::store::moving::{
-    MOVED_TABLES, MovableStore, MovedTable, NUMBERED, PIECE_BYTES, PIECES, row_bytes,
+    MOVED_TABLES, MovableStore, MoveMark, MovedTable, NUMBERED, PIECE_BYTES, PIECES, row_bytes,
 };
 
 use super::{MoveProgress, MoveReport};
@@ -33,6 +33,8 @@ pub(super) enum LocalFiles {
 pub(super) struct Copy<'a> {
     pub from: &'a dyn MovableStore,
     pub to: &'a dyn MovableStore,
+    /// The mark of the store that is written: once another attempt replaces it, the copy fails.
+    pub own: &'a MoveMark,
     pub files: LocalFiles,
     pub tell: Option<Box<dyn FnMut(MoveProgress) + 'a>>,
     /// The kinds of lanes.
@@ -41,10 +43,15 @@ pub(super) struct Copy<'a> {
 }
 
 impl<'a> Copy<'a> {
-    pub fn new(from: &'a dyn MovableStore, to: &'a dyn MovableStore, files: LocalFiles) -> Self {
+    pub fn new(
+        from: &'a dyn MovableStore,
+        (to, own): (&'a dyn MovableStore, &'a MoveMark),
+        files: LocalFiles,
+    ) -> Self {
         Self {
             from,
             to,
+            own,
             files,
             tell: None,
             kinds: HashMap::new(),
@@ -66,15 +73,15 @@ impl<'a> Copy<'a> {
                 let Some(last) = rows.last() else { break };
                 after = Some(last[..table.keys].to_vec());
                 if table.name != "payloads" {
-                    self.to.add_rows(table, rows)?;
+                    self.to.add_rows(table, rows, self.own)?;
                     continue;
                 }
-                let to = self.to;
+                let (to, own) = (self.to, self.own);
                 jobs += rows.len() as u64;
                 in_pieces(
                     rows,
                     |row| self.settle_files(row),
-                    |piece| to.add_rows(table, piece),
+                    |piece| to.add_rows(table, piece, own),
                 )?;
                 if let Some(tell) = &mut self.tell {
                     tell(MoveProgress { jobs, total });
@@ -93,10 +100,10 @@ impl<'a> Copy<'a> {
                 return Err(Error::new(ErrorKind::Transient, why).with_storage());
             }
         }
-        self.to.set_identity(&self.from.identity()?)?;
+        self.to.set_identity(&self.from.identity()?, self.own)?;
         for table in NUMBERED {
             self.to
-                .set_last_number(table, self.from.last_number(table)?)?;
+                .set_last_number(table, self.from.last_number(table)?, self.own)?;
         }
         Ok(MoveReport {
             by_path: self.by_path,

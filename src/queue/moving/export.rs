@@ -187,7 +187,7 @@ impl JobQueue {
             true => LocalFiles::Keep,
             false => LocalFiles::Embed,
         };
-        let mut copy = Copy::new(store, &to, files);
+        let mut copy = Copy::new(store, (&to, mark), files);
         copy.tell = options.on_progress;
         let mut report = copy.run()?;
         if self.store.is_shared() {

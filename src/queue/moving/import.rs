@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use uuid::Uuid;
+
 use crate::base::error::Error;
 use crate::queue::host::JobQueue;
 use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
@@ -129,13 +131,19 @@ impl JobQueue {
                 self.await_users(options.wait)?;
                 MoveMark::Importing {
                     export: source.export.clone(),
+                    attempt: Uuid::now_v7().to_string(),
                     file: file.to_string_lossy().into_owned(),
                     at: self.clock.wall().0,
                 }
             }
-            Some(mark @ MoveMark::Importing { export, .. }) if *export == source.export => {
-                mark.clone()
-            }
+            Some(MoveMark::Importing {
+                export, file, at, ..
+            }) if *export == source.export => MoveMark::Importing {
+                export: export.clone(),
+                attempt: Uuid::now_v7().to_string(),
+                file: file.clone(),
+                at: *at,
+            },
             Some(MoveMark::Exported { file: old, .. }) => {
                 return Err(invalid(format!(
                     "{place} holds the closed queue that was moved to {old}. Import into another place (--data-dir, or \
@@ -145,8 +153,8 @@ impl JobQueue {
             Some(other) => return Err(other.refusal(&place)),
         };
         source.store.check_file()?;
-        // Mark this queue first: if that is refused, the file can still be imported elsewhere.
-        if found.is_none() && !store.set_mark(None, Some(&begun))? {
+        // This queue first: if it is refused, the file can still go elsewhere.
+        if !store.set_mark(found.as_ref(), Some(&begun))? {
             return Err(changed_meanwhile(&place));
         }
         if let Err(error) = source.set_state(FileState::Importing { to: place.clone() }) {
@@ -159,7 +167,7 @@ impl JobQueue {
             true => LocalFiles::Keep,
             false => LocalFiles::Embed,
         };
-        let mut copy = Copy::new(&source.store, store, files);
+        let mut copy = Copy::new(&source.store, (store, &begun), files);
         copy.tell = options.on_progress;
         let report = copy.run()?;
         if !store.set_mark(Some(&begun), None)? {

@@ -32,6 +32,9 @@ pub enum MoveMark {
     /// An import into this queue has begun, and is not complete.
     Importing {
         export: String,
+        /// Differs each time that the import goes on: only the newest attempt may write.
+        #[serde(default)]
+        attempt: String,
         file: String,
         at: i64,
     },
@@ -108,7 +111,16 @@ pub(super) fn moved_meanwhile(place: &str) -> Error {
     Error::new(ErrorKind::Invalid, why).with_storage()
 }
 
-/// Type of a column.
+/// The refusal of an import whose mark was replaced.
+pub(super) fn taken_over(place: &str) -> Error {
+    let why = format!(
+        "another import took over {place}; this one has stopped and writes nothing more. Wait until the other one has \
+         ended"
+    );
+    Error::new(ErrorKind::Invalid, why).with_storage()
+}
+
+/// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnKind {
     Int,
@@ -418,7 +430,7 @@ pub trait MovableStore: Send + Sync {
     /// Why the queue is closed; `None` if it is open.
     fn mark(&self) -> Result<Option<MoveMark>, Error>;
 
-    /// Replaces the mark if it is still `before`; false if it is not. The first mark closes the queue, none opens it. A
+    /// Replaces the mark if it is still exactly `before`; false if it is not. The first mark closes the queue, none opens it. A
     /// queue is closed only if no worker is on its list, and for an import only if it holds nothing.
     fn set_mark(&self, before: Option<&MoveMark>, after: Option<&MoveMark>) -> Result<bool, Error>;
 
@@ -428,14 +440,14 @@ pub trait MovableStore: Send + Sync {
     /// The identity of the queue.
     fn identity(&self) -> Result<QueueIdentity, Error>;
 
-    /// Replaces the identity of the queue.
-    fn set_identity(&self, identity: &QueueIdentity) -> Result<(), Error>;
+    /// Takes the place of the queue that was there. Fails if the mark is not `own`.
+    fn set_identity(&self, identity: &QueueIdentity, own: &MoveMark) -> Result<(), Error>;
 
     /// The last number that was assigned in a table of [`NUMBERED`].
     fn last_number(&self, table: &str) -> Result<i64, Error>;
 
-    /// Assigns only greater numbers from now on.
-    fn set_last_number(&self, table: &str, last: i64) -> Result<(), Error>;
+    /// Gives greater numbers only. Fails if the mark is not `own`.
+    fn set_last_number(&self, table: &str, last: i64, own: &MoveMark) -> Result<(), Error>;
 
     /// The next rows behind a key, in the order of their keys: at most so many, of a few megabytes together.
     fn rows(
@@ -445,8 +457,13 @@ pub trait MovableStore: Send + Sync {
         most: usize,
     ) -> Result<Vec<Vec<Value>>, Error>;
 
-    /// Adds rows in one transaction.
-    fn add_rows(&self, table: &MovedTable, rows: Vec<Vec<Value>>) -> Result<(), Error>;
+    /// Adds rows in one transaction, which fails if the mark is not `own`.
+    fn add_rows(
+        &self,
+        table: &MovedTable,
+        rows: Vec<Vec<Value>>,
+        own: &MoveMark,
+    ) -> Result<(), Error>;
 
     /// The greatest key of a table.
     fn last_key(&self, table: &MovedTable) -> Result<Option<Vec<Value>>, Error>;

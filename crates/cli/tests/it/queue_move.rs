@@ -378,6 +378,28 @@ fn a_killed_move_goes_on_and_loses_nothing() {
     assert_eq!(pending, JOBS as i64, "{id}");
 }
 
+/// While an import runs, the same command begins again, takes over and opens the queue. The first one must not write to it.
+fn stops_when_another_one_takes_over(desk: &Desk, open: &dyn Fn() -> JobQueue) {
+    mixed(desk);
+    plain(desk, "queue export q.bw").expect(0);
+    let mut others = Vec::new();
+    let again = |_| others.push(open().import_from(desk.path("q.bw"), MoveOptions::new()));
+    let first = open().import_from(desk.path("q.bw"), MoveOptions::new().on_progress(again));
+    let error = first.unwrap_err();
+    assert!(error.message().contains("took over"), "{error}");
+    assert_eq!(others.len(), 1);
+    others.remove(0).unwrap();
+}
+
+#[test]
+fn an_import_stops_when_another_one_takes_over() {
+    let desk = Desk::new();
+    let options = || SqliteOptions::default().allow_closed();
+    let open = || JobQueue::open_with(desk.path("new.db"), options()).unwrap();
+    stops_when_another_one_takes_over(&desk, &open);
+    JobQueue::open(desk.path("new.db")).unwrap();
+}
+
 #[cfg(feature = "mysql")]
 mod on_a_server {
     use super::super::queue_server::Server;
@@ -542,7 +564,16 @@ mod on_a_server {
         assert_eq!(sim.stats().calls, calls);
     }
 
-    /// A killed import into a server resumes with the same command. Until it ends, no place is open.
+    #[test]
+    fn an_import_into_a_server_stops_when_another_one_takes_over() {
+        let Some(server) = Server::new() else { return };
+        let desk = Desk::new();
+        let far = desk.path("far");
+        stops_when_another_one_takes_over(&desk, &|| server.closed_queue(&far));
+        server.queue(&far);
+    }
+
+    /// An import into a server that is killed goes on, and no place is open meanwhile.
     #[test]
     fn a_killed_import_into_a_server_goes_on() {
         let Some(server) = Server::new() else { return };

@@ -12,7 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::JobLane;
 use crate::queue::store::moving::{
     CLOSED, ColumnKind, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES,
-    QueueIdentity,
+    QueueIdentity, taken_over,
 };
 
 use super::MysqlStore;
@@ -24,10 +24,12 @@ const MARK_BYTES: usize = 30;
 
 /// Why the queue is closed: a text in hexadecimal digits, in pieces.
 pub(super) fn mark(tx: &mut Tx<'_>) -> Result<Option<MoveMark>, Fault> {
-    let pieces: Vec<String> = tx.column(
-        "SELECT value FROM #meta WHERE name LIKE 'move\\_%' ORDER BY name",
-        Vec::new(),
-    )?;
+    find_mark(tx, "")
+}
+
+fn find_mark(tx: &mut Tx<'_>, lock: &str) -> Result<Option<MoveMark>, Fault> {
+    let find = format!("SELECT value FROM #meta WHERE name LIKE 'move\\_%' ORDER BY name {lock}");
+    let pieces: Vec<String> = tx.column(&find, Vec::new())?;
     if pieces.is_empty() {
         return Ok(None);
     }
@@ -156,6 +158,14 @@ impl MysqlStore {
         tx.exists(&format!("SELECT 1 FROM {place} LIMIT 1"), Vec::new())
     }
 
+    /// Fails if another attempt has replaced the mark, which nobody can do until the transaction ends.
+    fn check_own(&self, tx: &mut Tx<'_>, own: &MoveMark) -> Result<(), Fault> {
+        if find_mark(tx, "LOCK IN SHARE MODE")?.as_ref() == Some(own) {
+            return Ok(());
+        }
+        Err(taken_over(&self.database.location).into())
+    }
+
     fn refuse_what_is_there(&self, tx: &mut Tx<'_>) -> Result<(), Fault> {
         for table in MOVED_TABLES.iter().filter(|table| table.name != "lanes") {
             if Self::has_rows(tx, &place(table))? {
@@ -180,13 +190,14 @@ impl MovableStore for MysqlStore {
     }
 
     fn set_mark(&self, before: Option<&MoveMark>, after: Option<&MoveMark>) -> Result<bool, Error> {
+        let mut wrote = false;
         let done = self.database.write_closed(|tx| {
             // A concurrent writer holds one of these rows until its transaction ends.
             tx.rows("SELECT slot FROM #versions ORDER BY slot FOR UPDATE", Vec::new())?;
             let found = mark(tx)?;
             if found.as_ref() != before {
-                // An earlier commit with an unknown outcome was successful.
-                return Ok(found.as_ref() == after);
+                // The reply to a commit of this call was lost. An open queue alone does not show that.
+                return Ok((after.is_some() || wrote) && found.as_ref() == after);
             }
             if before.is_none() && after.is_some() {
                 if Self::has_rows(tx, "#workers")? {
@@ -200,7 +211,7 @@ impl MovableStore for MysqlStore {
                 tx.run("UPDATE #schema SET value = value + ? WHERE name = 'version'",
  by![CLOSED])?;
             }
-            if matches!(after, Some(MoveMark::Importing { .. })) {
+            if before.is_none() && matches!(after, Some(MoveMark::Importing { .. })) {
                 self.refuse_what_is_there(tx)?;
             }
             if after.is_none() {
@@ -208,6 +219,7 @@ impl MovableStore for MysqlStore {
  by![CLOSED])?;
             }
             write_mark(tx, after)?;
+            wrote = true;
             Ok(true)
         })?;
         self.news.tell_change();
@@ -247,8 +259,9 @@ impl MovableStore for MysqlStore {
         })
     }
 
-    fn set_identity(&self, identity: &QueueIdentity) -> Result<(), Error> {
+    fn set_identity(&self, identity: &QueueIdentity, own: &MoveMark) -> Result<(), Error> {
         self.database.write_closed(|tx| {
+            self.check_own(tx, own)?;
             for (name, value) in [
                 ("id", identity.id.clone()),
                 ("salt", identity.salt.to_string()),
@@ -277,13 +290,14 @@ impl MovableStore for MysqlStore {
         })
     }
 
-    fn set_last_number(&self, table: &str, last: i64) -> Result<(), Error> {
+    fn set_last_number(&self, table: &str, last: i64, own: &MoveMark) -> Result<(), Error> {
         if last < 1 {
             return Ok(());
         }
         let (columns, mut values) = dummy(table);
         values.push(last.into());
         self.database.write_closed(|tx| {
+            self.check_own(tx, own)?;
             if tx.exists(
                 &format!("SELECT 1 FROM #{table} WHERE no >= ? LIMIT 1"),
                 by![last],
@@ -332,7 +346,12 @@ impl MovableStore for MysqlStore {
         })
     }
 
-    fn add_rows(&self, table: &MovedTable, rows: Vec<Vec<Value>>) -> Result<(), Error> {
+    fn add_rows(
+        &self,
+        table: &MovedTable,
+        rows: Vec<Vec<Value>>,
+        own: &MoveMark,
+    ) -> Result<(), Error> {
         let hash = if table.name == "lanes" { ", hash" } else { "" };
         let head = format!(
             "INSERT INTO {} ({}{hash}) VALUES",
@@ -349,8 +368,10 @@ impl MovableStore for MysqlStore {
         // If these statements run again after a lost reply, they change nothing.
         let key = table.columns[0].0;
         let tail = format!("ON DUPLICATE KEY UPDATE `{key}` = VALUES(`{key}`)");
-        self.database
-            .write_closed(|tx| tx.insert(&head, &tail, rows.clone()))
+        self.database.write_closed(|tx| {
+            self.check_own(tx, own)?;
+            tx.insert(&head, &tail, rows.clone())
+        })
     }
 
     fn last_key(&self, table: &MovedTable) -> Result<Option<Vec<Value>>, Error> {

@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::moving::{
     CLOSED, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES, PIECES,
-    QueueIdentity, row_bytes,
+    QueueIdentity, row_bytes, taken_over,
 };
 
 use super::SqliteStore;
@@ -92,7 +92,15 @@ impl SqliteStore {
         work(&writer.conn).map_err(|fault| fault.explain(&self.path))
     }
 
-    /// Makes this the file of an export, with tables for the records of the HTTP server.
+    /// Fails if another attempt has replaced the mark.
+    fn check_own(&self, conn: &Connection, own: &MoveMark) -> Result<(), Fault> {
+        if mark(conn)?.as_ref() == Some(own) {
+            return Ok(());
+        }
+        Err(taken_over(&self.path.to_string_lossy()).into())
+    }
+
+    /// Makes this the file of an export: with tables for the records of the HTTP server.
     pub(crate) fn prepare_file(&self, mark: &MoveMark) -> Result<(), Error> {
         for table in MOVED_TABLES.iter().filter(|table| table.of_server) {
             let keys: Vec<_> = table.columns[..table.keys]
@@ -150,7 +158,7 @@ impl MovableStore for SqliteStore {
                 conn.execute(set, [closed::moves(conn)? + 1])?;
                 shift_version(conn, CLOSED)?;
             }
-            if matches!(after, Some(MoveMark::Importing { .. })) {
+            if before.is_none() && matches!(after, Some(MoveMark::Importing { .. })) {
                 for table in MOVED_TABLES.iter().filter(|table| table.name != "lanes") {
                     if let Some(place) = place(conn, table)?
                         && has_rows(conn, &place)?
@@ -199,8 +207,9 @@ impl MovableStore for SqliteStore {
         })
     }
 
-    fn set_identity(&self, identity: &QueueIdentity) -> Result<(), Error> {
+    fn set_identity(&self, identity: &QueueIdentity, own: &MoveMark) -> Result<(), Error> {
         self.transact(self.writer.lock(), true, |conn| {
+            self.check_own(conn, own)?;
             conn.execute(
                 "UPDATE meta SET value = ?1 WHERE key = 'id'",
                 [&identity.id],
@@ -221,8 +230,9 @@ impl MovableStore for SqliteStore {
         })
     }
 
-    fn set_last_number(&self, table: &str, last: i64) -> Result<(), Error> {
+    fn set_last_number(&self, table: &str, last: i64, own: &MoveMark) -> Result<(), Error> {
         self.transact(self.writer.lock(), true, |conn| {
+            self.check_own(conn, own)?;
             let raise = "UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1";
             if conn.execute(raise, (table, last))? == 0 {
                 conn.execute(
@@ -270,11 +280,18 @@ impl MovableStore for SqliteStore {
         })
     }
 
-    fn add_rows(&self, table: &MovedTable, rows: Vec<Vec<Value>>) -> Result<(), Error> {
+    fn add_rows(
+        &self,
+        table: &MovedTable,
+        rows: Vec<Vec<Value>>,
+        own: &MoveMark,
+    ) -> Result<(), Error> {
         if let Some(uploads) = self.uploads_of(table) {
+            self.moving(|conn| self.check_own(conn, own))?;
             return uploads.add(rows).map_err(|error| self.not_moved(&error));
         }
         self.transact(self.writer.lock(), false, |conn| {
+            self.check_own(conn, own)?;
             let place = place(conn, table)?.ok_or_else(|| {
                 refused(format!(
                     "{} has no place for records of the HTTP server",
