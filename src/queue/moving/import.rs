@@ -48,7 +48,10 @@ impl Source {
         if let MoveMark::File { state: present, .. } = &mut mark {
             *present = state;
         }
-        if !self.store.set_mark(Some(&self.mark), Some(&mark))? {
+        // Another attempt to import it into the same queue may have set the same state.
+        if !self.store.set_mark(Some(&self.mark), Some(&mark))?
+            && self.store.mark()?.as_ref() != Some(&mark)
+        {
             return Err(changed_meanwhile("the file"));
         }
         self.mark = mark;
@@ -58,8 +61,8 @@ impl Source {
     /// Refuses a file that was imported into this place before, if that queue no longer exists.
     fn check_lost(&self, file: &Path, again: bool) -> Result<(), Error> {
         match &self.state {
-            FileState::Imported { to } if !again => Err(invalid(format!(
-                "{} was imported into {to} before, and that queue no longer exists. --again imports it once more: \
+            FileState::Imported { to, .. } if !again => Err(invalid(format!(
+                "{} was imported into {to} before, and that queue is not there any more. --again imports it once more: \
                  jobs that were carried out there are paid for again",
                 file.display()
             ))),
@@ -67,22 +70,30 @@ impl Source {
         }
     }
 
-    /// Refuses a file that was, or may have been, imported into another place.
-    fn check(&self, file: &Path, to: &str, again: bool) -> Result<(), Error> {
+    /// Refuses a file whose queue is elsewhere, or may be. `own` is the target in the mark of the queue at `place`.
+    fn check(
+        &self,
+        file: &Path,
+        (place, own): (&str, Option<&str>),
+        again: bool,
+    ) -> Result<(), Error> {
         let file = file.display();
         match &self.state {
             FileState::Ready => Ok(()),
-            FileState::Importing { to: other } | FileState::Imported { to: other }
-                if other == to || again =>
+            FileState::Importing { target, .. } | FileState::Imported { target, .. }
+                if own == Some(target) || again =>
             {
                 Ok(())
             }
-            FileState::Imported { to } => Err(invalid(format!(
+            // It is there already, or was deleted.
+            FileState::Imported { to, .. } if own.is_none() && to == place => Ok(()),
+            FileState::Imported { to, .. } => Err(invalid(format!(
                 "{file} was imported into {to} already: the queue is there, and a second one would pay for its jobs again"
             ))),
-            FileState::Importing { to } => Err(invalid(format!(
-                "an import of {file} into {to} has begun. To finish it, run the command again with that place. If that \
-                 place is never used, import it here with --again"
+            FileState::Importing { to, .. } => Err(invalid(format!(
+                "an import of {file} into {to} has begun, and {place} is not that queue, even if its path is the same. \
+                 To finish the import, run the command again where it began. If that queue was deleted or is never \
+                 used, import the file here with --again"
             ))),
             FileState::Void => Err(invalid(format!(
                 "{file} cannot be imported: the queue was reopened where it came from. Export it again"
@@ -111,15 +122,18 @@ impl JobQueue {
         let file = absolute(file.as_ref())?;
         let (store, place) = (self.movable()?, self.location());
         let mut source = Source::open(&file)?;
-        source.check(&file, &place, options.again)?;
         if let Some(records) = &options.records {
             store.attach_records(records)?;
         }
         let found = store.mark()?;
+        let own = match &found {
+            Some(MoveMark::Importing { target, .. }) => Some(target.as_str()),
+            _ => None,
+        };
+        source.check(&file, (&place, own), options.again)?;
+        let target = own.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
         let begun = match &found {
             None if self.is_there(store, &source, &place)? => {
-                // At most the mark of the file is missing.
-                source.set_state(FileState::Imported { to: place })?;
                 return Err(invalid(format!(
                     "{} was imported into {} already",
                     file.display(),
@@ -131,6 +145,7 @@ impl JobQueue {
                 self.await_users(options.wait)?;
                 MoveMark::Importing {
                     export: source.export.clone(),
+                    target: target.clone(),
                     attempt: Uuid::now_v7().to_string(),
                     file: file.to_string_lossy().into_owned(),
                     at: self.clock.wall().0,
@@ -140,6 +155,7 @@ impl JobQueue {
                 export, file, at, ..
             }) if *export == source.export => MoveMark::Importing {
                 export: export.clone(),
+                target: target.clone(),
                 attempt: Uuid::now_v7().to_string(),
                 file: file.clone(),
                 at: *at,
@@ -157,7 +173,15 @@ impl JobQueue {
         if !store.set_mark(found.as_ref(), Some(&begun))? {
             return Err(changed_meanwhile(&place));
         }
-        if let Err(error) = source.set_state(FileState::Importing { to: place.clone() }) {
+        let (to, id) = (place.clone(), target.clone());
+        let imported = FileState::Imported {
+            to: place.clone(),
+            target,
+        };
+        // An import that was interrupted at its very end has only to be opened.
+        if source.state != imported
+            && let Err(error) = source.set_state(FileState::Importing { to, target: id })
+        {
             if found.is_none() {
                 store.set_mark(Some(&begun), None)?;
             }
@@ -170,10 +194,11 @@ impl JobQueue {
         let mut copy = Copy::new(&source.store, (store, &begun), files);
         copy.tell = options.on_progress;
         let report = copy.run()?;
+        // The file first: from here on no other queue can be opened from it.
+        source.set_state(imported)?;
         if !store.set_mark(Some(&begun), None)? {
             return Err(changed_meanwhile(&place));
         }
-        source.set_state(FileState::Imported { to: place })?;
         Ok(report)
     }
 
@@ -184,10 +209,7 @@ impl JobQueue {
         source: &Source,
         place: &str,
     ) -> Result<bool, Error> {
-        let was_begun = match &source.state {
-            FileState::Importing { to } | FileState::Imported { to } => to == place,
-            _ => false,
-        };
-        Ok(was_begun && store.identity()? == source.store.identity()?)
+        let was_here = matches!(&source.state, FileState::Imported { to, .. } if to == place);
+        Ok(was_here && store.identity()? == source.store.identity()?)
     }
 }

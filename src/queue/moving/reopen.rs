@@ -73,7 +73,7 @@ fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
         };
     };
     if let MoveMark::File { state, .. } = &mark
-        && let FileState::Importing { to } | FileState::Imported { to } = state
+        && let FileState::Importing { to, .. } | FileState::Imported { to, .. } = state
         && !force
     {
         return Err(invalid(format!(

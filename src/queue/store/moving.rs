@@ -32,6 +32,9 @@ pub enum MoveMark {
     /// An import into this queue has begun, and is not complete.
     Importing {
         export: String,
+        /// Made for this import into this queue. Another queue at the same path has another one.
+        #[serde(default)]
+        target: String,
         /// Differs each time that the import goes on: only the newest attempt may write.
         #[serde(default)]
         attempt: String,
@@ -54,9 +57,18 @@ pub enum FileState {
     /// It can be imported.
     Ready,
     /// An import has begun.
-    Importing { to: String },
-    /// The queue is at its new place.
-    Imported { to: String },
+    Importing {
+        to: String,
+        /// That in the mark of the queue there.
+        #[serde(default)]
+        target: String,
+    },
+    /// All of it is at its new place, which is opened next.
+    Imported {
+        to: String,
+        #[serde(default)]
+        target: String,
+    },
     /// The source was reopened.
     Void,
 }

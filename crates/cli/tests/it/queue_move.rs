@@ -368,6 +368,21 @@ fn a_killed_move_goes_on_and_loses_nothing() {
         elsewhere.stderr
     );
     plain(&desk, "queue reopen").expect(1);
+    // Another queue at the same path, as in another container.
+    std::fs::rename(desk.path("new"), desk.path("begun")).unwrap();
+    let same_path = import().wait().expect(1);
+    assert!(
+        same_path.error().contains("--again"),
+        "{}",
+        same_path.stderr
+    );
+    std::fs::remove_dir_all(desk.path("new")).unwrap();
+    std::fs::rename(desk.path("begun"), desk.path("new")).unwrap();
+    // An import that is killed before it opens the queue has marked the file.
+    let file = Connection::open(desk.path("q.bw")).unwrap();
+    let mark = "UPDATE meta SET value = replace(value, '\"importing\"', '\"imported\"') WHERE key = 'move'";
+    assert_eq!(file.execute(mark, []).unwrap(), 1);
+    drop(file);
     import().wait().expect(0);
     new("queue export back.bw").expect(0);
     assert_eq!(rows(&desk.path("q.bw")), rows(&desk.path("back.bw")));
