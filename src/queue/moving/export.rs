@@ -193,8 +193,9 @@ impl JobQueue {
         if self.store.is_shared() {
             report.by_path = 0;
         }
-        // The last connection to close writes the log into the file.
+        to.complete_file()?;
         drop(to);
+        check_log(&part)?;
         publish(&part, file).map_err(|error| {
             invalid(format!("{} could not be written: {error}", file.display()))
         })?;
@@ -257,7 +258,20 @@ pub(super) fn discard(file: &Path, mark: &MoveMark) {
     }
 }
 
-/// Gives the file its final name, unless another file has that name.
+/// Refuses a file without a part of its rows, as on a full disk.
+fn check_log(part: &Path) -> Result<(), Error> {
+    let mut log = part.as_os_str().to_owned();
+    log.push("-wal");
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(invalid(format!(
+            "{} is not complete: SQLite's log could not be put into it. Free disk space and run the command again",
+            part.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Gives the file its name, unless another one has it.
 fn publish(part: &Path, file: &Path) -> io::Result<()> {
     File::open(part)?.sync_all()?;
     match fs::hard_link(part, file) {
@@ -267,4 +281,32 @@ fn publish(part: &Path, file: &Path) -> io::Result<()> {
         Err(_) => fs::rename(part, file)?,
     }
     sync_folder(folder_of(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_whose_log_holds_rows_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join("q.bw.a.part");
+        fs::write(&part, "file").unwrap();
+        fs::write(folder.path().join("q.bw.a.part-wal"), "").unwrap();
+        check_log(&part).unwrap();
+        fs::write(folder.path().join("q.bw.a.part-wal"), "rows").unwrap();
+        let error = check_log(&part).unwrap_err();
+        assert!(error.message().contains("not complete"), "{error}");
+    }
+
+    #[test]
+    fn all_rows_are_in_the_file_itself_once_it_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = folder.path().join("part");
+        let store = SqliteStore::open(&part, SqliteOptions::default()).unwrap();
+        let log = folder.path().join("part-wal");
+        assert!(fs::metadata(&log).unwrap().len() > 0);
+        store.complete_file().unwrap();
+        assert_eq!(fs::metadata(&log).unwrap().len(), 0);
+    }
 }

@@ -118,6 +118,22 @@ impl SqliteStore {
         self.set_mark(None, Some(mark)).map(drop)
     }
 
+    /// Puts the log into the file, and reads all of it.
+    pub(crate) fn complete_file(&self) -> Result<(), Error> {
+        self.moving(|conn| {
+            let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let busy: i64 = conn.query_row(checkpoint, [], |row| row.get(0))?;
+            if busy == 0 {
+                return Ok(());
+            }
+            Err(refused(format!(
+                "{} is not complete: another program reads it, so SQLite's log stays out of it. Run the command again",
+                self.path.display()
+            )))
+        })?;
+        self.check_file()
+    }
+
     /// Whether all of the file can be read.
     pub(crate) fn check_file(&self) -> Result<(), Error> {
         self.moving(|conn| {
