@@ -12,7 +12,7 @@ mod reopen;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, ErrorKind};
 
@@ -22,7 +22,11 @@ use super::store::moving::MovableStore;
 /// Interval of the checks whether workers and servers still use the queue.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
-/// Progress of a move.
+/// For how long after a lease a worker whose lease has ended may still be on the list: a program trusts an ended lease
+/// only after it has been connected for a while.
+const AFTER_LEASE: Duration = Duration::from_secs(10);
+
+/// How far a move is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MoveProgress {
@@ -151,15 +155,19 @@ impl JobQueue {
         self.store.movable().ok_or_else(cannot)
     }
 
-    /// Waits until no worker or server uses the queue, or refuses.
+    /// Waits until nobody uses the queue, or refuses. Waits in any case for the jobs of killed workers to be given back.
     fn await_users(&self, wait: bool) -> Result<(), Error> {
-        let mut seen = None;
+        let store = self.movable()?;
+        let (mut seen, began) = (None, Instant::now());
         loop {
-            let users = self.movable()?.users(self.clock.wall())?;
+            let users = store.users(self.clock.wall())?;
             if users.is_empty() {
                 return Ok(());
             }
-            if !wait {
+            let are_killed = users.iter().all(|user| user.lease_ended)
+                && began.elapsed() < store.lease() + AFTER_LEASE;
+            if !wait && !are_killed {
+                let users: Vec<_> = users.into_iter().map(|user| user.name).collect();
                 return Err(invalid(format!(
                     "{} is in use by {}. Stop them and run the command again, or let it wait for them (--wait). A worker \
                      on a database server that was killed counts as alive for up to 15 s",

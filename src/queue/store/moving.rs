@@ -1,6 +1,7 @@
 //! Interface of a store whose queue can move: its tables as rows, and a mark that closes the queue.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
@@ -74,7 +75,7 @@ pub enum FileState {
 }
 
 fn day(at: i64) -> String {
-    let since = std::time::Duration::from_millis(u64::try_from(at).unwrap_or(0));
+    let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
     let at = std::time::UNIX_EPOCH + since;
     humantime::format_rfc3339_seconds(at).to_string()
 }
@@ -427,7 +428,15 @@ pub fn row_bytes(row: &[Value]) -> usize {
     cells.sum()
 }
 
-/// The unique identity of a queue. The ids of its jobs contain it.
+/// A program that uses a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueUser {
+    pub name: String,
+    /// It is a worker whose lease has ended. It was killed, or cannot reach the database.
+    pub lease_ended: bool,
+}
+
+/// What tells a queue apart from all others, and is a part of the ids of its jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueIdentity {
     pub id: String,
@@ -446,8 +455,13 @@ pub trait MovableStore: Send + Sync {
     /// queue is closed only if no worker is on its list, and for an import only if it holds nothing.
     fn set_mark(&self, before: Option<&MoveMark>, after: Option<&MoveMark>) -> Result<bool, Error>;
 
-    /// Descriptions of the programs that use the queue now. Removes dead workers from the list first.
-    fn users(&self, now: Timestamp) -> Result<Vec<String>, Error>;
+    /// The programs that use the queue now. Takes dead workers off the list before.
+    fn users(&self, now: Timestamp) -> Result<Vec<QueueUser>, Error>;
+
+    /// How long the lease of a worker lasts. 0 if the store finds out at once that a worker is dead.
+    fn lease(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The identity of the queue.
     fn identity(&self) -> Result<QueueIdentity, Error>;

@@ -588,6 +588,24 @@ mod on_a_server {
         server.queue(&far);
     }
 
+    /// Its lease ends after 15 s. An export from then on takes it off the list; each export is a new process.
+    #[test]
+    fn a_queue_whose_worker_was_killed_is_exported_without_wait() {
+        let Some(server) = Server::new() else { return };
+        let desk = Desk::new();
+        let sim = simulator(SimConfig::default().latency(Duration::from_secs(60)));
+        desk.prompts("in.jsonl", 5);
+        server.run(&desk, "submit in.jsonl").expect(0);
+        let worker = Running::start(&mut server.on(command(&desk, &sim, "work -q")));
+        assert!(sim.wait_until(|stats| stats.calls > 0, PATIENCE));
+        let refused = server.run(&desk, "queue export q.bw").expect(1);
+        assert!(refused.error().contains("in use"), "{}", refused.stderr);
+        drop(worker);
+        assert!(eventually(|| {
+            server.run(&desk, "queue export q.bw").status.success()
+        }));
+    }
+
     /// An import into a server that is killed goes on, and no place is open meanwhile.
     #[test]
     fn a_killed_import_into_a_server_goes_on() {

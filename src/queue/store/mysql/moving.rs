@@ -4,6 +4,7 @@
 //! numbers. A program that opened the queue before does not find its row, and its transaction is rolled back.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::types::Value;
 
@@ -12,7 +13,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::JobLane;
 use crate::queue::store::moving::{
     CLOSED, ColumnKind, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES,
-    QueueIdentity, taken_over,
+    QueueIdentity, QueueUser, taken_over,
 };
 
 use super::MysqlStore;
@@ -226,23 +227,33 @@ impl MovableStore for MysqlStore {
         Ok(done)
     }
 
-    fn users(&self, now: Timestamp) -> Result<Vec<String>, Error> {
+    fn users(&self, now: Timestamp) -> Result<Vec<QueueUser>, Error> {
         if self.mark()?.is_none() {
             self.reclaim_jobs(now)?;
         }
-        let alive = self.listed()?.into_iter();
-        let alive =
-            alive.map(|worker| format!("a worker (process {} on {})", worker.pid, worker.host));
-        let mut users: Vec<String> = alive.collect();
+        let workers = self.listed()?.into_iter().map(|worker| QueueUser {
+            name: format!("a worker (process {} on {})", worker.pid, worker.host),
+            lease_ended: worker.lease_ended,
+        });
+        let mut users: Vec<QueueUser> = workers.collect();
+        let other = |name| QueueUser {
+            name,
+            lease_ended: false,
+        };
         self.read(|tx| {
             let servers = format!("SELECT COUNT(*) FROM #owners WHERE lease_until > {CLOCK}");
             let servers: i64 = tx.one(&servers, Vec::new())?.unwrap_or(0);
-            users.extend((servers > 0).then(|| format!("{servers} HTTP servers")));
+            users.extend((servers > 0).then(|| other(format!("{servers} HTTP servers"))));
             let takers = format!("SELECT who FROM #takers WHERE lease_until > {CLOCK}");
-            users.extend(tx.column::<String>(&takers, Vec::new())?);
+            let takers = tx.column::<String>(&takers, Vec::new())?;
+            users.extend(takers.into_iter().map(other));
             Ok(())
         })?;
         Ok(users)
+    }
+
+    fn lease(&self) -> Duration {
+        self.heartbeat.lease()
     }
 
     fn identity(&self) -> Result<QueueIdentity, Error> {

@@ -19,6 +19,8 @@ pub(super) struct ListedWorker {
     pub no: i64,
     pub pid: i64,
     pub host: String,
+    /// By the clock of the database.
+    pub lease_ended: bool,
     pub is_dead: bool,
 }
 
@@ -254,11 +256,13 @@ impl MysqlStore {
                 Vec::new(),
             )?;
             let worker = |mut row: super::writer::Cells| -> Result<(ListedWorker, bool), Fault> {
+                let lease_ended = row.at(3)?;
                 let worker = ListedWorker {
                     no: row.at(0)?,
                     pid: row.at(1)?,
                     host: row.at(2)?,
-                    is_dead: row.at(3)?,
+                    lease_ended,
+                    is_dead: lease_ended,
                 };
                 Ok((worker, row.at::<i64>(4)? == 0))
             };

@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::moving::{
     CLOSED, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES, PIECES,
-    QueueIdentity, row_bytes, taken_over,
+    QueueIdentity, QueueUser, row_bytes, taken_over,
 };
 
 use super::SqliteStore;
@@ -204,7 +204,7 @@ impl MovableStore for SqliteStore {
         })
     }
 
-    fn users(&self, now: Timestamp) -> Result<Vec<String>, Error> {
+    fn users(&self, now: Timestamp) -> Result<Vec<QueueUser>, Error> {
         if self.mark()?.is_none() {
             self.reclaim_jobs(now)?;
         }
@@ -212,7 +212,11 @@ impl MovableStore for SqliteStore {
         let alive = listed.filter(|worker| !matches!(self.pulse(worker), Pulse::Dead(_)));
         let alive =
             alive.map(|worker| format!("a worker (process {} on {})", worker.pid, worker.host));
-        Ok(alive.chain(self.takers()).collect())
+        let users = alive.chain(self.takers()).map(|name| QueueUser {
+            name,
+            lease_ended: false,
+        });
+        Ok(users.collect())
     }
 
     fn identity(&self) -> Result<QueueIdentity, Error> {
