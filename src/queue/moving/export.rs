@@ -129,12 +129,20 @@ impl JobQueue {
             false => None,
         };
         match (found, there) {
-            (Some(mark), Some((to, MoveMark::Exporting { export, .. })))
-                if ours == Some(&export) =>
-            {
+            (
+                Some(mark),
+                Some((
+                    to,
+                    MoveMark::Exporting {
+                        export, attempt, ..
+                    },
+                )),
+            ) if ours == Some(&export) => {
                 let report = report_of(&to)?;
                 drop(to);
                 self.complete(store, mark, file)?;
+                // The first name of the same file, if the export was killed before it removed that.
+                remove_part(file, &attempt);
                 Ok(Some(report))
             }
             (Some(mark @ MoveMark::Exported { .. }), _) => Err(mark.refusal(&self.location())),
@@ -219,13 +227,15 @@ impl JobQueue {
                 file: file.to_string_lossy().into_owned(),
                 at,
             };
-            if !store.set_mark(Some(mark), Some(&moved))? {
+            if !store.set_mark(Some(mark), Some(&moved))?
+                && !is_exported(store.mark()?.as_ref(), &export)
+            {
                 discard(file, mark);
                 return Err(changed_meanwhile(&self.location()));
             }
         }
         let ready = MoveMark::File {
-            export,
+            export: export.clone(),
             source: self.location(),
             at,
             state: FileState::Ready,
@@ -233,10 +243,23 @@ impl JobQueue {
         let shown = file.display().to_string();
         let (to, unfinished) = mark_of(file)?.ok_or_else(|| changed_meanwhile(&shown))?;
         let is_unfinished = matches!(unfinished, MoveMark::Exporting { .. });
-        match is_unfinished && to.set_mark(Some(&unfinished), Some(&ready))? {
-            true => Ok(()),
-            false => Err(changed_meanwhile(&shown)),
+        if is_unfinished && to.set_mark(Some(&unfinished), Some(&ready))?
+            || is_exported(to.mark()?.as_ref(), &export)
+        {
+            return Ok(());
         }
+        Err(changed_meanwhile(&shown))
+    }
+}
+
+/// Whether the same command, run meanwhile, has completed this export.
+fn is_exported(mark: Option<&MoveMark>, export: &str) -> bool {
+    match mark {
+        Some(MoveMark::Exported { export: id, .. }) => id == export,
+        Some(MoveMark::File {
+            export: id, state, ..
+        }) => id == export && *state != FileState::Void,
+        _ => false,
     }
 }
 

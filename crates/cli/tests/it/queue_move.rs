@@ -220,7 +220,9 @@ fn an_export_that_was_killed_at_its_end_is_finished_by_the_same_command() {
         let early = ["queue", "import", "q.bw", "--data-dir", "new"];
         let early = Running::start(&mut desk.command(early)).wait().expect(1);
         assert!(early.error().contains("has not ended"), "{}", early.stderr);
+        std::fs::hard_link(desk.path("q.bw"), desk.path("q.bw.a.part")).unwrap();
         plain(&desk, "queue export q.bw").expect(0);
+        assert!(!desk.exists("q.bw.a.part"));
     }
     // If the queue is reopened at that moment, the file is missing.
     set(&desk.path("q.bw"), &mark);
