@@ -163,7 +163,8 @@ impl JobQueue {
             Some(MoveMark::Exported { file: old, .. }) => {
                 return Err(invalid(format!(
                     "{place} holds the closed queue that was moved to {old}. Import into another place (--data-dir, or \
-                     ?tables=NAME in the address), or delete the old database first"
+                     ?tables=NAME in the address), or delete the old queue first: its tables, or in a data folder \
+                     llm_jobs.db, server.db and files/"
                 )));
             }
             Some(other) => return Err(other.refusal(&place)),
