@@ -105,7 +105,8 @@ From this machine to a database server:
   batchwright queue import queue.bw --store mysql://USER@HOST/DATABASE
 And back:
   batchwright queue export back.bw --store mysql://USER@HOST/DATABASE --wait
-  batchwright queue import back.bw --data-dir ./queue
+  batchwright queue import back.bw --store none --data-dir ./queue
+To another machine: move the file and delete it here before you import it there. Jobs of two copies are paid for twice.
 
 Ids of processes and jobs stay valid. What `batchwright serve` stores moves too: idempotency keys, webhooks, files and \
 batches. Settings do not move.

@@ -88,7 +88,8 @@ fn export(args: &ExportQueueArgs) -> Result<(String, Value), Refusal> {
     let file = quoted(&args.file.to_string_lossy());
     let line = format!(
         "exported to {file}: {}\n  {} is closed now. Settings were not exported{}\n  to use the queue at its new place: \
-         batchwright queue import {file} --store ADDRESS (or --data-dir DIR)\n  to use it here again instead: {}",
+         batchwright queue import {file} --store ADDRESS (or --data-dir DIR)\n  to another machine: move the file and delete it here before you import it there. Jobs of two copies are paid for \
+         twice\n  to use it here again instead: {}",
         contents(&report),
         data.place(),
         left(&report),
@@ -130,7 +131,8 @@ fn reopen(args: &ReopenQueueArgs) -> Result<(String, Value), Refusal> {
     let reopened = existing(data)?.reopen(args.force).map_err(failed)?;
     let line = match reopened {
         true => format!(
-            "{} is open again; the exported file can no longer be imported\n  to carry the jobs out: {}",
+            "{} is open again; the exported file can no longer be imported\n  if a copy of that file was imported elsewhere, \
+             its jobs are paid for twice: use only one of the 2 queues\n  to carry the jobs out: {}",
             data.place(),
             data.command("work")
         ),

@@ -245,7 +245,9 @@ fn an_exported_file_is_worth_nothing_once_its_queue_is_reopened() {
     let job = || [Job::from(Request::new("late"))];
     let late = open.enqueue(process, job()).unwrap_err();
     assert!(late.message().contains("closed for a move"), "{late}");
-    plain(&desk, "queue reopen").expect(0);
+    plain(&desk, "queue reopen")
+        .expect(0)
+        .says("if a copy of that file was imported elsewhere");
     assert!(
         open.cancel(process).is_err(),
         "it has to open the queue again"
