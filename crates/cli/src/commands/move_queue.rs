@@ -142,12 +142,16 @@ fn reopen(args: &ReopenQueueArgs) -> Result<(String, Value), Refusal> {
 }
 
 fn contents(report: &MoveReport) -> String {
+    let of = |number: u64, one: &str, many: &str| {
+        let name = if number == 1 { one } else { many };
+        format!("{} {name}", count(number))
+    };
     format!(
-        "{} processes, {} jobs ({} with results or failures), {} batches",
-        count(report.processes),
-        count(report.jobs),
+        "{}, {} ({} with results or failures), {}",
+        of(report.processes, "process", "processes"),
+        of(report.jobs, "job", "jobs"),
         count(report.results),
-        count(report.batches)
+        of(report.batches, "batch", "batches")
     )
 }
 

@@ -129,7 +129,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
     );
     let ended = plain(&desk, "queue export q.bw").expect(0);
     assert!(
-        ended.stderr.contains("1 processes, 10 jobs (2 with"),
+        ended.stderr.contains("1 process, 10 jobs (2 with"),
         "{}",
         ended.stderr
     );
