@@ -132,7 +132,7 @@ impl JobQueue {
         };
         source.check(&file, (&place, own), options.again)?;
         let target = own.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-        let begun = match &found {
+        match &found {
             None if self.is_there(store, &source, &place)? => {
                 return Err(invalid(format!(
                     "{} was imported into {} already",
@@ -143,23 +143,8 @@ impl JobQueue {
             None => {
                 source.check_lost(&file, options.again)?;
                 self.await_users(options.wait)?;
-                MoveMark::Importing {
-                    export: source.export.clone(),
-                    target: target.clone(),
-                    attempt: Uuid::now_v7().to_string(),
-                    file: file.to_string_lossy().into_owned(),
-                    at: self.clock.wall().0,
-                }
             }
-            Some(MoveMark::Importing {
-                export, file, at, ..
-            }) if *export == source.export => MoveMark::Importing {
-                export: export.clone(),
-                target: target.clone(),
-                attempt: Uuid::now_v7().to_string(),
-                file: file.clone(),
-                at: *at,
-            },
+            Some(MoveMark::Importing { export, .. }) if *export == source.export => {}
             Some(MoveMark::Exported { file: old, .. }) => {
                 return Err(invalid(format!(
                     "{place} holds the closed queue that was moved to {old}. Import into another place (--data-dir, or \
@@ -168,6 +153,13 @@ impl JobQueue {
                 )));
             }
             Some(other) => return Err(other.refusal(&place)),
+        }
+        let begun = MoveMark::Importing {
+            export: source.export.clone(),
+            target: target.clone(),
+            attempt: Uuid::now_v7().to_string(),
+            file: file.to_string_lossy().into_owned(),
+            at: self.clock.wall().0,
         };
         source.store.check_file()?;
         // This queue first: if it is refused, the file can still go elsewhere.
