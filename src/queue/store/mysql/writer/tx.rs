@@ -89,7 +89,7 @@ const MOST_BYTES: usize = 4 << 20;
 const MOST_PADDING: usize = 64 << 10;
 
 /// Bytes that a row takes in a statement, about.
-fn size(row: &Vec<Value>) -> usize {
+fn size(row: &[Value]) -> usize {
     let cells = row.iter().map(|value| match value {
         Value::Bytes(bytes) => bytes.len() + 9,
         _ => 9,
@@ -238,8 +238,8 @@ impl Tx<'_> {
         let mut group: Vec<Vec<Value>> = Vec::new();
         while let Some(row) = rows.next() {
             group.push(row);
-            let next = rows.peek().map(size);
-            let bytes: usize = group.iter().map(size).sum();
+            let next = rows.peek().map(|row| size(row));
+            let bytes: usize = group.iter().map(|row| size(row)).sum();
             if group.len() == AT_ONCE[0] || next.is_none_or(|next| bytes + next > MOST_BYTES) {
                 self.insert_group(head, tail, std::mem::take(&mut group))?;
             }
