@@ -11,6 +11,8 @@ local SEEN = 5000
 local FORGOTTEN = 600000
 -- The probing process repeats its claim. After this time without one, another process may probe.
 local PROBES = 2000
+-- Between two probes, unless the process that makes them waits for longer.
+local LONGEST_WAIT = 8000
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local me = ARGV[1]
@@ -18,7 +20,7 @@ redis.call('ZADD', KEYS[2], now, me)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - SEEN)
 redis.call('PEXPIRE', KEYS[2], FORGOTTEN)
 local known = redis.call('HMGET', KEYS[1], 'paused', 'at', 'level1', 'rate1', 'told1', 'level2', 'rate2', 'told2',
-  'replied', 'first', 'first_at', 'down', 'prober', 'probed')
+  'replied', 'first', 'first_at', 'down', 'prober', 'probed', 'waited')
 local paused = math.max(tonumber(known[1]) or 0, now + tonumber(ARGV[2]))
 local set = { 'paused', string.format('%.3f', paused), 'at', string.format('%.3f', now) }
 local function keep(name, value)
@@ -42,9 +44,15 @@ end
 
 local down, prober, probed = tonumber(known[12]) or 0, known[13] or '', tonumber(known[14]) or 0
 local news, probes = tonumber(ARGV[5]), ARGV[6] == '1'
+-- A probe that failed has all wait for twice as long as before, whichever process made it.
+local waited = tonumber(known[15]) or 0
 if news == 0 then
-  down, prober = 0, ''
+  down, prober, waited = 0, '', 0
 elseif news > 0 then
+  if down > 0 and down <= now and prober == me then
+    news = math.max(news, math.min(2 * waited, LONGEST_WAIT))
+  end
+  waited = math.max(waited, news)
   down, prober = math.max(down, now + news), ''
 end
 local outage = -1
@@ -63,6 +71,7 @@ end
 keep('down', down)
 keep('prober', prober)
 keep('probed', probed)
+keep('waited', waited)
 
 local passed = math.max(0, now - (tonumber(known[2]) or now)) / 1000
 local parts = {}

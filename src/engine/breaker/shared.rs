@@ -48,7 +48,7 @@ impl Breakers {
     }
 
     /// Takes over what `outage` knows of a quota: until when nobody calls it, if it is unavailable; nothing, if others are
-    /// not heard of. It is told whether the breaker waits for the end.
+    /// not heard of. Its second argument: whether the breaker waits for the end.
     pub(in crate::engine) fn hear(
         &mut self,
         outage: impl Fn(QuotaId, bool) -> Option<Option<Time>>,

@@ -283,3 +283,19 @@ fn only_an_outage_that_redis_has_shown_can_be_over() {
     world.exchange(1);
     assert_eq!(world.outage(1), None);
 }
+
+#[test]
+fn waits_between_probes_double_whichever_machine_makes_them() {
+    let world = World::after_an_outage(5);
+    world.clock.advance(OUTAGE);
+    let waits = (0..5).map(|at| {
+        let probe = world.begin(at);
+        world.end(at, probe, CallEnd::Troubled(None));
+        world.exchange(at);
+        let now = world.clock.now();
+        let wait = world.outage(at).flatten().unwrap().since(now);
+        world.clock.advance(wait);
+        wait.as_secs_f64().round()
+    });
+    assert_eq!(waits.collect::<Vec<_>>(), [1.0, 2.0, 4.0, 8.0, 8.0]);
+}
