@@ -475,7 +475,7 @@ pub trait MovableStore: Send + Sync {
     /// Gives greater numbers only. Fails if the mark is not `own`.
     fn set_last_number(&self, table: &str, last: i64, own: &MoveMark) -> Result<(), Error>;
 
-    /// The next rows behind a key, in the order of their keys: at most so many, of a few megabytes together.
+    /// The next rows behind a key, in the order of their keys, up to a number of rows and a few megabytes.
     fn rows(
         &self,
         table: &MovedTable,

@@ -210,7 +210,7 @@ fn settings(variables: &Variables) -> Vec<HealthFinding> {
     found
 }
 
-/// Checks the user's privileges on the tables, as far as its grants list them.
+/// Checks the user's privileges on the tables that its grants list.
 fn privileges(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
     const WHAT: &str = "privileges";
     let database: String = tx.one("SELECT DATABASE()", Vec::new())?.unwrap_or_default();

@@ -171,7 +171,7 @@ impl MysqlStore {
         for table in MOVED_TABLES.iter().filter(|table| table.name != "lanes") {
             if Self::has_rows(tx, &place(table))? {
                 return Err(refused(format!(
-                    "{} is not empty: it has {}. A queue is imported only where there is none; name other tables \
+                    "{} is not empty: it has {}. A queue can be imported only into an empty database; name other tables \
                      (?tables=NAME) or another database",
                     self.database.location, table.name
                 )));

@@ -180,7 +180,7 @@ impl MovableStore for SqliteStore {
                         && has_rows(conn, &place)?
                     {
                         return Err(refused(format!(
-                            "{} is not empty: it has {}. A queue is imported only where there is none; name another \
+                            "{} is not empty: it has {}. A queue can be imported only into an empty database; name another \
                              place (--data-dir or --store)",
                             self.path.display(),
                             table.name
