@@ -128,9 +128,10 @@ fn measure(
 
 fn main() {
     // `cargo test --benches` only looks whether it runs.
-    let (rounds, jobs) = match std::env::args().any(|arg| arg == "--bench") {
-        true => (200, BUSY),
-        false => (2, 1_000),
+    let (rounds, jobs) = if std::env::args().any(|arg| arg == "--bench") {
+        (200, BUSY)
+    } else {
+        (2, 1_000)
     };
     let folder = tempfile::tempdir().expect("a folder");
     let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).expect("a queue");

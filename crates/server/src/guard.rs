@@ -93,9 +93,10 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
     // A link to the dashboard on another page is fine; what is not a page, is not.
     let site = head.header("sec-fetch-site").unwrap_or("none");
     let other = !["same-origin", "none"].contains(&site.to_ascii_lowercase().as_str());
-    match other && head.path != "/" {
-        true => refused("pages of other sites may not ask here".to_owned()),
-        false => Ok(()),
+    if other && head.path != "/" {
+        refused("pages of other sites may not ask here".to_owned())
+    } else {
+        Ok(())
     }
 }
 

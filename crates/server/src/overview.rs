@@ -247,9 +247,10 @@ impl Last {
         let (since, before) = self.ended[0];
         self.ended.push_back((now, ended));
         let seconds = (now - since).as_secs_f64();
-        match seconds > 0.0 {
-            true => (ended - before) as f64 / seconds,
-            false => 0.0,
+        if seconds > 0.0 {
+            (ended - before) as f64 / seconds
+        } else {
+            0.0
         }
     }
 }

@@ -92,9 +92,10 @@ impl Problem {
 
     /// The answer, in the words of those who ask for this path.
     pub fn response(self, path: &str) -> Response {
-        let (kind, body) = match path == "/v1" || path.starts_with("/v1/") {
-            true => ("application/json", self.as_openai()),
-            false => ("application/problem+json", self.as_details()),
+        let (kind, body) = if path == "/v1" || path.starts_with("/v1/") {
+            ("application/json", self.as_openai())
+        } else {
+            ("application/problem+json", self.as_details())
         };
         let body = serde_json::to_vec(&body).expect("a problem has a form in JSON");
         let mut response = Response::full(self.status, kind, body);
@@ -182,13 +183,14 @@ impl From<io::Error> for Problem {
             }
             None => {
                 log::warn!("a request failed: {error}");
-                match is_of_the_disk(error.kind()) {
-                    true => Self::storage(),
-                    false => Self::new(
+                if is_of_the_disk(error.kind()) {
+                    Self::storage()
+                } else {
+                    Self::new(
                         500,
                         "internal_error",
                         format!("the server could not do it: {error}"),
-                    ),
+                    )
                 }
             }
         }

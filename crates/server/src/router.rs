@@ -64,11 +64,10 @@ pub(crate) fn route(
         allowed.push(route.method);
     }
     if allowed.is_empty() {
-        let there_is = match head.path.starts_with("/v1/") {
-            true => {
-                "of OpenAI's API there are files, batches, chat/completions, embeddings and models"
-            }
-            false => "GET /api/v1/openapi.json tells what there is",
+        let there_is = if head.path.starts_with("/v1/") {
+            "of OpenAI's API there are files, batches, chat/completions, embeddings and models"
+        } else {
+            "GET /api/v1/openapi.json tells what there is"
         };
         let why = format!("there is nothing at {}; {there_is}", head.path);
         return Err(Problem::not_found(why));

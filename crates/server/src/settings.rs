@@ -151,9 +151,10 @@ impl LiveSettings {
 
 impl Watched {
     fn look(&mut self, records: &Records, events: &Events) -> Result<(), Error> {
-        match self.watch.refresh()? {
-            true => self.note(None, records, events),
-            false => Ok(()),
+        if self.watch.refresh()? {
+            self.note(None, records, events)
+        } else {
+            Ok(())
         }
     }
 

@@ -171,9 +171,10 @@ fn text(object: &Object<'_>, name: &str) -> Result<String, Fault> {
     };
     let value = object.get(name).ok_or_else(|| object.missing(name))?;
     if let Value::String(text) = value {
-        return match text.is_empty() {
-            true => Err(empty(object.at(name))),
-            false => Ok(text.clone()),
+        return if text.is_empty() {
+            Err(empty(object.at(name)))
+        } else {
+            Ok(text.clone())
         };
     }
     let blocks = object.objects(name)?.unwrap_or_default();

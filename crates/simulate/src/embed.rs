@@ -187,9 +187,10 @@ fn dimensions(wanted: Option<u64>, at: impl FnOnce() -> String) -> Result<usize,
 pub(super) fn write_openai(out: &mut Vec<u8>, pack: &Pack) {
     let vector = |(index, (text, dimensions)): (usize, &(String, usize))| {
         let vector = embedding(text, *dimensions);
-        let embedding = match pack.base64 {
-            true => base64(&vector).into(),
-            false => json!(vector),
+        let embedding = if pack.base64 {
+            base64(&vector).into()
+        } else {
+            json!(vector)
         };
         json!({"object": "embedding", "index": index, "embedding": embedding})
     };
@@ -205,9 +206,10 @@ pub(super) fn write_gemini(out: &mut Vec<u8>, pack: &Pack) {
     let vector =
         |(text, dimensions): &(String, usize)| json!({"values": embedding(text, *dimensions)});
     let vectors: Vec<_> = pack.inputs.iter().map(vector).collect();
-    let body = match vectors.is_empty() {
-        true => json!({}),
-        false => json!({"embeddings": vectors}),
+    let body = if vectors.is_empty() {
+        json!({})
+    } else {
+        json!({"embeddings": vectors})
     };
     let _ = serde_json::to_writer(out, &body);
 }

@@ -281,13 +281,12 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
         None => below_v1(path),
     };
     let unversioned: String;
-    let query = match versioned {
-        true => {
-            let rest = query.split('&').filter(|pair| Some(*pair) != version);
-            unversioned = rest.collect::<Vec<_>>().join("&");
-            &unversioned
-        }
-        false => query,
+    let query = if versioned {
+        let rest = query.split('&').filter(|pair| Some(*pair) != version);
+        unversioned = rest.collect::<Vec<_>>().join("&");
+        &unversioned
+    } else {
+        query
     };
     let mut head = Head {
         size,

@@ -15,27 +15,30 @@ pub(super) fn check(media: &str, base64: &str) -> Result<(), String> {
         "audio/mp3" | "audio/mpeg" => begins(b"ID3") || begins(b"\xff"),
         _ => true,
     };
-    match right {
-        true => Ok(()),
-        false => Err(format!("the file is not {media}, as it is said to be")),
+    if right {
+        Ok(())
+    } else {
+        Err(format!("the file is not {media}, as it is said to be"))
     }
 }
 
 /// The same for an address with the data in it; other addresses are taken as they are.
 pub(super) fn check_url(url: &str, takes: &[&str]) -> Result<(), String> {
     let Some(data) = url.strip_prefix("data:") else {
-        return match url.starts_with("http://") || url.starts_with("https://") {
-            true => Ok(()),
-            false => Err("expected an address or a data URL".to_owned()),
+        return if url.starts_with("http://") || url.starts_with("https://") {
+            Ok(())
+        } else {
+            Err("expected an address or a data URL".to_owned())
         };
     };
     let (media, base64) = data.split_once(";base64,").ok_or("not a data URL")?;
-    match takes.contains(&media) {
-        true => check(media, base64),
-        false => Err(format!(
+    if takes.contains(&media) {
+        check(media, base64)
+    } else {
+        Err(format!(
             "unsupported MIME type '{media}'; supported are: {}",
             takes.join(", ")
-        )),
+        ))
     }
 }
 

@@ -30,13 +30,12 @@ pub(super) fn read(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
             }
         };
         tool.only(&known)?;
-        let parameters = match custom {
-            true => Value::Null,
-            false => {
-                tool.object("parameters")?;
-                let parameters = tool.get("parameters").cloned();
-                parameters.unwrap_or_else(|| json!({"type": "object"}))
-            }
+        let parameters = if custom {
+            Value::Null
+        } else {
+            tool.object("parameters")?;
+            let parameters = tool.get("parameters").cloned();
+            parameters.unwrap_or_else(|| json!({"type": "object"}))
         };
         tools.functions.push(Function {
             name: named(&tool, 64, b"")?,
@@ -101,11 +100,12 @@ pub(super) fn calls(answer: &Answer<'_>) -> Vec<Value> {
     let calls = answer.calls.iter().zip(1..);
     let calls = calls.map(|(call, number): (_, u32)| {
         let id = format!("call_sim_{}_{number}", answer.call);
-        match call.custom {
-            true => json!({"type": "custom_tool_call", "id": format!("ctc_{id}"), "call_id": id,
-                "name": call.name, "input": call.arguments, "status": "completed"}),
-            false => json!({"type": "function_call", "id": format!("fc_{id}"), "call_id": id,
-                "name": call.name, "arguments": call.arguments.to_string(), "status": "completed"}),
+        if call.custom {
+            json!({"type": "custom_tool_call", "id": format!("ctc_{id}"), "call_id": id,
+        "name": call.name, "input": call.arguments, "status": "completed"})
+        } else {
+            json!({"type": "function_call", "id": format!("fc_{id}"), "call_id": id,
+        "name": call.name, "arguments": call.arguments.to_string(), "status": "completed"})
         }
     });
     calls.collect()

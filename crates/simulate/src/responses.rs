@@ -196,9 +196,10 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
                 "start_index": 0, "end_index": end}),
             );
         }
-        let logprobs = match answer.logprobs {
-            true => openai::logprobs(answer.text)["content"].take(),
-            false => json!([]),
+        let logprobs = if answer.logprobs {
+            openai::logprobs(answer.text)["content"].take()
+        } else {
+            json!([])
         };
         let part = match answer.finish {
             Finish::Refused => json!({"type": "refusal", "refusal": answer.text}),

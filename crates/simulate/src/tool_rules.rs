@@ -19,14 +19,15 @@ pub(super) fn named(object: &Object<'_>, longest: usize, more: &[u8]) -> Result<
     let name = object.text("name")?.ok_or_else(|| object.missing("name"))?;
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || more.contains(&byte);
-    match !name.is_empty() && name.len() <= longest && name.bytes().all(plain) {
-        true => Ok(name.to_owned()),
-        false => Err(invalid(
+    if !name.is_empty() && name.len() <= longest && name.bytes().all(plain) {
+        Ok(name.to_owned())
+    } else {
+        Err(invalid(
             object.at("name"),
             format!(
                 "Invalid name: expected 1 to {longest} of the characters a-z, A-Z, 0-9, _ and -."
             ),
-        )),
+        ))
     }
 }
 
@@ -53,11 +54,12 @@ pub(super) type IdCheck = fn(&str) -> Result<(), String>;
 
 /// Mistral's.
 pub(super) fn nine_characters(id: &str) -> Result<(), String> {
-    match id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        true => Ok(()),
-        false => Err(format!(
+    if id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        Ok(())
+    } else {
+        Err(format!(
             "Tool call id was {id} but must be a-z, A-Z, 0-9, with a length of 9."
-        )),
+        ))
     }
 }
 

@@ -56,9 +56,10 @@ impl Tools {
         let functions = self.functions.iter().filter(called).take(most);
         let call = |function: &Function| Call {
             name: function.name.clone(),
-            arguments: match function.custom {
-                true => text.into(),
-                false => Shape::Schema(function.parameters.clone()).instance(text),
+            arguments: if function.custom {
+                text.into()
+            } else {
+                Shape::Schema(function.parameters.clone()).instance(text)
             },
             custom: function.custom,
         };

@@ -14,9 +14,12 @@ use crate::problem::Problem;
 pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     // One look by an index, however long the queue is.
     let look = app.queue.process(ProcessId::from_bytes([0; 16]));
-    look.map_err(|error| match error.is_storage() {
-        true => Problem::from(error),
-        false => Problem::new(503, "unavailable", error.message()),
+    look.map_err(|error| {
+        if error.is_storage() {
+            Problem::from(error)
+        } else {
+            Problem::new(503, "unavailable", error.message())
+        }
     })?;
     Ok(Response::json(200, &json!({"status": "ok"})))
 }

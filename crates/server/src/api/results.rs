@@ -45,9 +45,10 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let write = move |out: &mut dyn Write| {
         while left > 0 {
             let most = CHUNK.min(left);
-            let chunk = match skips {
-                true => queue.peek_after(process, after, most),
-                false => without_gap(&queue, process, after, most),
+            let chunk = if skips {
+                queue.peek_after(process, after, most)
+            } else {
+                without_gap(&queue, process, after, most)
             };
             let chunk = chunk.map_err(io::Error::other)?;
             let Some(last) = chunk.last() else { break };

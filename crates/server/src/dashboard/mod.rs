@@ -36,9 +36,10 @@ fn page(_: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         .split(',')
         .map(|tag| tag.trim().trim_start_matches("W/"))
         .any(|tag| tag == FACTS.etag || tag == "*");
-    let response = match same {
-        true => Response::empty(304),
-        false => Response::full(200, "text/html; charset=utf-8", PAGE.as_bytes()),
+    let response = if same {
+        Response::empty(304)
+    } else {
+        Response::full(200, "text/html; charset=utf-8", PAGE.as_bytes())
     };
     Ok(response
         .header("cache-control", "no-cache")

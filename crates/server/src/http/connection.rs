@@ -387,9 +387,10 @@ impl Read for Wire<'_> {
                     self.open.set_receiving(false);
                     filled.map_err(|error| {
                         self.body_ended = true;
-                        match is_timeout(&error) {
-                            true => too_slow().into(),
-                            false => error,
+                        if is_timeout(&error) {
+                            too_slow().into()
+                        } else {
+                            error
                         }
                     })?;
                     let came = self.http.remaining_input().len().saturating_sub(buffered);

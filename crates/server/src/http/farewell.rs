@@ -106,9 +106,10 @@ fn see_all_off(arrivals: &Receiver<TcpStream>) {
     let mut end = None;
     let mut round = Instant::now();
     loop {
-        let arrived = match leaving.is_empty() {
-            true => arrivals.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            false => arrivals.recv_deadline(round),
+        let arrived = if leaving.is_empty() {
+            arrivals.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            arrivals.recv_deadline(round)
         };
         match arrived {
             Ok(stream) => {

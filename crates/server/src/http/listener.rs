@@ -118,9 +118,10 @@ impl Listener {
     fn wake_acceptors(&self) {
         let mut address = self.address;
         if address.ip().is_unspecified() {
-            address.set_ip(match address.is_ipv4() {
-                true => std::net::Ipv4Addr::LOCALHOST.into(),
-                false => std::net::Ipv6Addr::LOCALHOST.into(),
+            address.set_ip(if address.is_ipv4() {
+                std::net::Ipv4Addr::LOCALHOST.into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
             });
         }
         while !self.accepting.iter().all(JoinHandle::is_finished) {

@@ -149,9 +149,10 @@ impl BodyMemory {
         let deadline = Instant::now() + self.patience;
         let ticket = state.tickets;
         state.tickets += 1;
-        match has_some {
-            true => state.stuck.push((ticket, bytes)),
-            false => state.line.push_back(ticket),
+        if has_some {
+            state.stuck.push((ticket, bytes))
+        } else {
+            state.line.push_back(ticket)
         }
         let found = loop {
             let is_next =
@@ -233,9 +234,10 @@ impl Room<'_> {
 
     /// Bytes of the body that have to come a second so that the room may be kept: some while others wait for it.
     pub fn pace(&self) -> u64 {
-        match self.bytes > 0 && self.memory.state.lock().is_crowded() {
-            true => self.bytes / COPIES / LEASE,
-            false => 0,
+        if self.bytes > 0 && self.memory.state.lock().is_crowded() {
+            self.bytes / COPIES / LEASE
+        } else {
+            0
         }
     }
 }
@@ -257,9 +259,10 @@ const SHORT: usize = 4 << 10;
 /// What a body of JSON takes with all that is made of it: little ones of many empty maps take a hundred times their
 /// length.
 pub(crate) fn weight(json: &[u8]) -> u64 {
-    match json.len() <= SHORT {
-        true => json.len() as u64 * COPIES,
-        false => weight_of_each(json),
+    if json.len() <= SHORT {
+        json.len() as u64 * COPIES
+    } else {
+        weight_of_each(json)
     }
 }
 

@@ -48,9 +48,10 @@ fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Value> {
     };
     let details = answer.details();
     let silent = answer.text.is_empty() && !details.tool_calls.is_empty();
-    let content = match silent {
-        true => Value::Null,
-        false => answer.text.as_str().into(),
+    let content = if silent {
+        Value::Null
+    } else {
+        answer.text.as_str().into()
     };
     message.insert("content".to_owned(), content);
     message.insert("refusal".to_owned(), Value::Null);
@@ -223,12 +224,11 @@ fn vectors(model: &str, answers: Vec<Answer>, as_base64: bool) -> Vectors {
     let model = named.unwrap_or(model).to_owned();
     let data = answers.into_iter().enumerate().map(|(index, answer)| {
         let numbers = answer.embedding.unwrap_or_default();
-        let embedding = match as_base64 {
-            true => {
-                let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-                Numbers::Packed(STANDARD.encode(bytes))
-            }
-            false => Numbers::Plain(numbers),
+        let embedding = if as_base64 {
+            let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+            Numbers::Packed(STANDARD.encode(bytes))
+        } else {
+            Numbers::Plain(numbers)
         };
         let object = "embedding";
         Vector {

@@ -115,9 +115,10 @@ fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
     let fits = |(key, value): (&String, &String)| {
         key.chars().count() <= 64 && value.chars().count() <= 512
     };
-    match pairs.len() <= 16 && pairs.iter().all(fits) {
-        true => Ok(to_raw_value(&pairs).expect("texts have a form in JSON")),
-        false => Err(refused()),
+    if pairs.len() <= 16 && pairs.iter().all(fits) {
+        Ok(to_raw_value(&pairs).expect("texts have a form in JSON"))
+    } else {
+        Err(refused())
     }
 }
 

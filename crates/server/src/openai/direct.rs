@@ -95,11 +95,7 @@ fn results(
     call.body.release();
     let mut asked = Instant::now();
     let (mut stuck, mut given_up) = (None, None);
-    let ask = match app.records.is_shared() {
-        // It may well be another server's worker that carries them out.
-        true => LOOK,
-        false => ASK,
-    };
+    let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
         let told = waiter.wait(LOOK);
         let stops = app.events.is_closed();
@@ -118,17 +114,18 @@ fn results(
                 }
             }
             let idle = state.counts.in_progress == 0;
-            let trouble = match idle {
-                true => trouble(app, process, like)?,
-                false => None,
+            let trouble = if idle {
+                trouble(app, process, like)?
+            } else {
+                None
             };
             stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
             let why = match &stuck {
                 // No worker begins anything any more.
-                _ if stops && idle => Some(match done {
-                    // What was answered would be bought again by a client that asks again by itself.
-                    true => stopping().header("x-should-retry", "false"),
-                    false => stopping(),
+                _ if stops && idle => Some(if done {
+                    stopping().header("x-should-retry", "false")
+                } else {
+                    stopping()
                 }),
                 Some((since, why)) if since.elapsed() >= PATIENCE => Some(unavailable(why)),
                 _ => None,
@@ -157,10 +154,10 @@ fn results(
             | batchwright::queue::ConsumeError::Queue(error) => error,
         })?;
     DirectCalls::delete(&app.records, process)?;
-    match results.len() == count {
-        true => Ok(results),
-        // Some of them went elsewhere.
-        false => Err(deleted()),
+    if results.len() == count {
+        Ok(results)
+    } else {
+        Err(deleted())
     }
 }
 

@@ -87,9 +87,10 @@ impl Rounds<'_> {
                 open |= left;
                 tidy_at = Instant::now() + if left { LOOK } else { TIDY };
             }
-            let idle = match self.app.records.is_shared() {
-                true => LOOK_SHARED,
-                false => TIDY,
+            let idle = if self.app.records.is_shared() {
+                LOOK_SHARED
+            } else {
+                TIDY
             };
             if self.app.openai.rest(if open { LOOK } else { idle }) {
                 // Somebody may have made room, or left.
@@ -112,9 +113,10 @@ impl Rounds<'_> {
             if let Err(error) = self.settle_calls() {
                 warn!("what nobody needs any more stays for now: {error}");
             }
-            self.app.openai.rest(match self.app.records.is_shared() {
-                true => LOOK_SHARED,
-                false => AGAIN,
+            self.app.openai.rest(if self.app.records.is_shared() {
+                LOOK_SHARED
+            } else {
+                AGAIN
             });
         }
         self.app.records.leave_role(ROLE);
@@ -139,9 +141,12 @@ impl Rounds<'_> {
                 continue;
             }
             let brought = self.app.records.has_role(ROLE).map_err(Problem::from);
-            let brought = brought.and_then(|has_role| match has_role {
-                true => self.bring_on(batch),
-                false => Ok(()),
+            let brought = brought.and_then(|has_role| {
+                if has_role {
+                    self.bring_on(batch)
+                } else {
+                    Ok(())
+                }
             });
             match brought {
                 Ok(()) => {
@@ -369,9 +374,10 @@ impl Rounds<'_> {
         })?;
         let mut files = ResultFiles::resume(&app.openai.storage, &batch)?;
         let moved = app.queue.consume_as(batch.process, &batch.id, |results| {
-            match app.openai.is_stopped() {
-                true => Err(Problem::new(503, "stopping", "the server stops")),
-                false => files.write(results),
+            if app.openai.is_stopped() {
+                Err(Problem::new(503, "stopping", "the server stops"))
+            } else {
+                files.write(results)
             }
         });
         moved.map_err(|error| match error {

@@ -95,9 +95,10 @@ impl<'s> ResultFiles<'s> {
             written: HashSet::new(),
             endpoint: batch.endpoint.clone(),
             model: batch.model.clone().unwrap_or_default(),
-            cancelled: match batch.cancelling_at.is_none() && batch.expired_at.is_some() {
-                true => "batch_expired",
-                false => "batch_cancelled",
+            cancelled: if batch.cancelling_at.is_none() && batch.expired_at.is_some() {
+                "batch_expired"
+            } else {
+                "batch_cancelled"
             },
         };
         storage.sync()?;
@@ -112,9 +113,10 @@ impl<'s> ResultFiles<'s> {
     /// Reads what is there, and cuts off a line that was not written to its end.
     fn read_back(&mut self) -> io::Result<()> {
         for is_output in [true, false] {
-            let side = match is_output {
-                true => &mut self.output,
-                false => &mut self.errors,
+            let side = if is_output {
+                &mut self.output
+            } else {
+                &mut self.errors
             };
             let bytes = side.bytes;
             let mut reader = BufReader::with_capacity(256 << 10, side.reader()?);
@@ -134,9 +136,10 @@ impl<'s> ResultFiles<'s> {
                 // Cancelled requests have none.
                 if let Some(replied) = said.response {
                     let totals = &mut self.totals;
-                    match is_output {
-                        true => totals.completed += 1,
-                        false => totals.failed += 1,
+                    if is_output {
+                        totals.completed += 1
+                    } else {
+                        totals.failed += 1
                     }
                     totals.add(replied.body.usage.unwrap_or_default());
                 }

@@ -48,9 +48,10 @@ impl Storage {
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
                 let is_partial = entry.file_name().to_string_lossy().ends_with(PARTIAL);
-                match alone && is_partial {
-                    true => fs::remove_file(entry.path())?,
-                    false => used += entry.metadata()?.len(),
+                if alone && is_partial {
+                    fs::remove_file(entry.path())?
+                } else {
+                    used += entry.metadata()?.len()
                 }
             }
             Ok(used)
@@ -112,9 +113,10 @@ impl Storage {
             *self.used.lock() = Pieces::all_bytes(records)?;
         }
         let used = *self.used.lock();
-        match used.saturating_add(bytes) > self.most {
-            true => Err(self.full(used)),
-            false => Ok(()),
+        if used.saturating_add(bytes) > self.most {
+            Err(self.full(used))
+        } else {
+            Ok(())
         }
     }
 

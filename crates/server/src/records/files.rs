@@ -117,9 +117,10 @@ impl FileRecord {
         query: &FileQuery<'_>,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
-        let (than, order) = match query.ascending {
-            true => (">", "ASC"),
-            false => ("<", "DESC"),
+        let (than, order) = if query.ascending {
+            (">", "ASC")
+        } else {
+            ("<", "DESC")
         };
         let sql = format!(
             "SELECT {COLUMNS} FROM #files

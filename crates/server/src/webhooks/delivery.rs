@@ -131,11 +131,7 @@ fn waits_to_be_alone(app: &App) -> bool {
         let _ = app
             .webhooks
             .heard
-            .recv_timeout(match app.records.is_shared() {
-                // A balancer sends whoever asks for one to any of them.
-                true => LOOK,
-                false => REST,
-            });
+            .recv_timeout(if app.records.is_shared() { LOOK } else { REST });
     }
     app.records.leave_role(ROLE);
     false

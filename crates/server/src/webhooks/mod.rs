@@ -84,9 +84,10 @@ fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 /// `DELETE …/webhook`: nobody is told.
 fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let process = call.param("process_id")?;
-    match Webhook::delete(&mut app.records.single(), process)? {
-        true => Ok(Response::empty(204)),
-        false => Err(none(process)),
+    if Webhook::delete(&mut app.records.single(), process)? {
+        Ok(Response::empty(204))
+    } else {
+        Err(none(process))
     }
 }
 

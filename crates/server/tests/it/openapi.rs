@@ -56,9 +56,10 @@ impl Document {
         let kind = kind.split(';').next().unwrap().replace('/', "~1");
         let schema = self.schema(&format!("{place}/content/{kind}/schema"));
         let schema = schema.unwrap_or_else(|| panic!("{place} says nothing of {kind}"));
-        let value = match kind.ends_with("json") {
-            true => answer.json(),
-            false => json!(answer.text),
+        let value = if kind.ends_with("json") {
+            answer.json()
+        } else {
+            json!(answer.text)
         };
         let faults: Vec<String> = schema
             .iter_errors(&value)

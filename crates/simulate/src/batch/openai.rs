@@ -168,9 +168,10 @@ pub(super) fn metadata(root: &Object<'_>, longest: usize) -> Result<(), Fault> {
         let value = value.as_str().map(|text| text.chars().count());
         (1..=longest).contains(&key.chars().count()) && value.is_some_and(|size| size <= 512)
     };
-    match pairs.iter().all(fits) {
-        true => Ok(()),
-        false => Err(bad("'metadata' takes short strings only.")),
+    if pairs.iter().all(fits) {
+        Ok(())
+    } else {
+        Err(bad("'metadata' takes short strings only."))
     }
 }
 
@@ -245,9 +246,10 @@ fn list(desk: &Desk<'_>) -> Outcome {
     } else {
         &["after", "limit"]
     })?;
-    let limit = match groq {
-        true => 20,
-        false => query.whole("limit", 1..=100, 20)?,
+    let limit = if groq {
+        20
+    } else {
+        query.whole("limit", 1..=100, 20)?
     };
     desk.with(|inner, now| {
         inner.counts.lists += 1;

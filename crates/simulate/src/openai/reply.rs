@@ -49,13 +49,12 @@ const THOUGHTS: &str = "The simulator thinks of an answer.";
 fn content(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
     let reasons = answer.tokens.reasoning > 0;
     if !answer.calls.is_empty() {
-        match reasons && vendor == Some(Vendor::Mistral) {
-            true => {
-                let thoughts = json!([{"type": "text", "text": THOUGHTS}]);
-                let content = json!([{"type": "thinking", "thinking": thoughts}]);
-                put(out, format_args!("{content}"));
-            }
-            false => out.extend_from_slice(b"null"),
+        if reasons && vendor == Some(Vendor::Mistral) {
+            let thoughts = json!([{"type": "text", "text": THOUGHTS}]);
+            let content = json!([{"type": "thinking", "thinking": thoughts}]);
+            put(out, format_args!("{content}"));
+        } else {
+            out.extend_from_slice(b"null")
         }
         out.extend_from_slice(br#","refusal":null,"tool_calls":"#);
         put(out, format_args!("{}", calls(answer, vendor)));
@@ -113,11 +112,12 @@ fn calls(answer: &Answer<'_>, vendor: Option<Vendor>) -> Value {
                 Some(Vendor::Mistral) => format!("{:07}{number:02}", answer.call % 10_000_000),
                 _ => format!("call_sim_{}_{number}", answer.call),
             };
-            match call.custom {
-                true => json!({"id": id, "type": "custom",
-                "custom": {"name": call.name, "input": call.arguments}}),
-                false => json!({"id": id, "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments.to_string()}}),
+            if call.custom {
+                json!({"id": id, "type": "custom",
+            "custom": {"name": call.name, "input": call.arguments}})
+            } else {
+                json!({"id": id, "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments.to_string()}})
             }
         });
     calls.collect()

@@ -152,14 +152,15 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
         None => None,
     };
     // Few speak of them, and these are read once more.
-    let tools = match read.tools
+    let tools = if read.tools
         || messages
             .fields
             .iter()
             .any(|(_, fields)| fields.has("tool_calls") || fields.has("tool_call_id"))
     {
-        true => tools(body, vendor)?,
-        false => None,
+        tools(body, vendor)?
+    } else {
+        None
     };
     Ok(Prompt {
         tools,
