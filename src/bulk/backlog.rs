@@ -18,13 +18,28 @@ use super::options::FileRunOptions;
 use super::shared::{Again, FileTask, Group, SharedFile};
 use crate::engine::pack::Backlog;
 
+/// Items that share calls, or could.
+struct ItemKind {
+    /// The place of its class among the cursors.
+    cursor: usize,
+    /// Whether its items share calls.
+    packs: bool,
+}
+
+/// How far the items of one class were taken.
+struct Cursor {
+    class: Class,
+    /// The first item that may not have been taken yet.
+    next: usize,
+}
+
 /// What is still to be sent of a file.
 pub(crate) struct FileBacklog {
     shared: Arc<SharedFile>,
-    classes: Vec<Class>,
-    /// For each class, the first item that may not have been taken yet: a closed quota's items
-    /// are stepped over without being touched.
-    next: Vec<usize>,
+    /// What the items of each kind are like, by the number that the index keeps.
+    kinds: Vec<ItemKind>,
+    /// One for each class: a closed quota's items are stepped over without being touched.
+    cursors: Vec<Cursor>,
     options: FileRunOptions,
     /// Items that may still be taken for the first time.
     allowance: usize,
@@ -36,16 +51,26 @@ pub(crate) struct FileBacklog {
 impl FileBacklog {
     pub(crate) fn new(
         shared: Arc<SharedFile>,
-        classes: Vec<Class>,
+        kinds: impl IntoIterator<Item = (Class, bool)>,
         options: FileRunOptions,
         output_cap: Option<u32>,
         limits: PackLimits,
     ) -> Self {
+        // Kinds are as many as there are sets of fields; classes only as many as there are models.
+        let mut cursors: Vec<Cursor> = Vec::new();
+        let kinds = kinds.into_iter().map(|(class, packs)| {
+            let known = cursors.iter().rposition(|cursor| cursor.class == class);
+            let cursor = known.unwrap_or_else(|| {
+                cursors.push(Cursor { class, next: 0 });
+                cursors.len() - 1
+            });
+            ItemKind { cursor, packs }
+        });
         Self {
-            next: vec![0; classes.len()],
+            kinds: kinds.collect(),
+            cursors,
             allowance: options.max_items.unwrap_or(usize::MAX),
             shared,
-            classes,
             options,
             output_cap,
             limits,
@@ -59,33 +84,33 @@ impl FileBacklog {
             return None;
         }
         let mut best: Option<(usize, usize)> = None;
-        for class in 0..self.classes.len() {
-            if availability.is_paused(&self.classes[class], 0, now) {
+        for cursor in 0..self.cursors.len() {
+            if availability.is_paused(&self.cursors[cursor].class, 0, now) {
                 continue;
             }
-            let at = self.advance(class);
+            let at = self.advance(cursor);
             if at < self.index().len() && best.is_none_or(|(first, _)| at < first) {
-                best = Some((at, class));
+                best = Some((at, cursor));
             }
         }
-        let (at, class) = best?;
-        self.next[class] = at + 1;
+        let (at, cursor) = best?;
+        self.cursors[cursor].next = at + 1;
         self.allowance -= 1;
         Some(at)
     }
 
-    fn advance(&mut self, class: usize) -> usize {
-        let mut at = self.next[class];
-        while at < self.index().len() && !self.wanted(at, class) {
+    fn advance(&mut self, cursor: usize) -> usize {
+        let mut at = self.cursors[cursor].next;
+        while at < self.index().len() && !self.wanted(at, cursor) {
             at += 1;
         }
-        self.next[class] = at;
+        self.cursors[cursor].next = at;
         at
     }
 
-    fn wanted(&self, at: usize, class: usize) -> bool {
+    fn wanted(&self, at: usize, cursor: usize) -> bool {
         let index = self.index();
-        usize::from(index.class(at)) == class
+        self.kinds[usize::from(index.class(at))].cursor == cursor
             && !index.is_bad(at)
             && self.options.want(index.state(at))
             && !self.shared.equals.is_spared(at)
@@ -129,7 +154,8 @@ impl FileBacklog {
     }
 
     fn class(&self, item: u32) -> &Class {
-        &self.classes[usize::from(self.index().class(item as usize))]
+        let kind = usize::from(self.index().class(item as usize));
+        &self.cursors[self.kinds[kind].cursor].class
     }
 
     /// What is left of a group: an answer for more of its items, which needs no call, or an item that is asked after
@@ -160,7 +186,7 @@ impl FileBacklog {
     /// True when nothing is left that was never taken.
     fn exhausted(&mut self) -> bool {
         self.allowance == 0
-            || (0..self.classes.len()).all(|class| self.advance(class) >= self.index().len())
+            || (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
     }
 }
 
@@ -237,8 +263,11 @@ impl Backlog for FileBacklog {
     }
 
     fn alike(&self, a: &FileTask, b: &FileTask) -> bool {
-        let class = |task: &FileTask| self.index().class(task.index as usize);
-        class(a) == class(b) && a.needs_call() && b.needs_call()
+        let kind = |task: &FileTask| self.index().class(task.index as usize);
+        kind(a) == kind(b)
+            && self.kinds[usize::from(kind(a))].packs
+            && a.needs_call()
+            && b.needs_call()
     }
 }
 
@@ -247,8 +276,10 @@ mod tests {
     use super::*;
     use crate::base::error::ErrorKind;
     use crate::bulk::equals::Equals;
-    use crate::bulk::equals::tests::checked;
+    use crate::bulk::equals::tests::{checked, checked_file};
+    use crate::bulk::prompts::{MOST_PACKED, PromptSettings};
     use crate::engine::limiter::QuotaId;
+    use crate::llm::params::RequestTask;
 
     const NOW: Time = Time::from_nanos(1_000);
 
@@ -256,10 +287,10 @@ mod tests {
     fn backlog() -> FileBacklog {
         let file = checked(&["p"; 10]);
         let index = Arc::new(file.items.finish());
-        let classes = vec![Class::new([QuotaId(1), QuotaId(2)])];
+        let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true)];
         FileBacklog::new(
             Arc::new(SharedFile::new(file.input, index, Equals::default())),
-            classes,
+            kinds,
             FileRunOptions::default(),
             None,
             PackLimits::ONE,
@@ -281,7 +312,7 @@ mod tests {
             let taken = backlog.take(4, &availability, NOW);
             assert!(matches!(taken, Ok(Take::Idle { until: None, .. })));
         }
-        assert_eq!((backlog.next[0], backlog.waiting.len()), (0, 0));
+        assert_eq!((backlog.cursors[0].next, backlog.waiting.len()), (0, 0));
     }
 
     #[test]
@@ -307,5 +338,37 @@ mod tests {
             _ => Vec::new(),
         };
         assert_eq!((taken(1), taken(5)), (vec![7], Vec::new()));
+    }
+
+    #[test]
+    fn texts_with_other_fields_are_taken_in_one_pass_and_share_no_call() {
+        let texts = PromptSettings::new().task(RequestTask::Embed);
+        let rows = MOST_PACKED + 3;
+        let text: String = (0..rows)
+            .map(|i| format!("{{\"prompt\": \"p\", \"extra\": {{\"user\": \"{i}\"}}}}\n"))
+            .collect();
+        let file = checked_file("in.jsonl", &text, &texts);
+        let packs: Vec<bool> = file.kinds.iter().map(|kind| kind.packs).collect();
+        assert_eq!(packs.len(), MOST_PACKED + 1, "the last three are of one");
+        assert!(!packs[MOST_PACKED] && packs[..MOST_PACKED].iter().all(|packs| *packs));
+        let class = Class::new([QuotaId(1)]);
+        let mut backlog = FileBacklog::new(
+            Arc::new(SharedFile::new(
+                file.input,
+                Arc::new(file.items.finish()),
+                Equals::default(),
+            )),
+            packs.into_iter().map(|packs| (class.clone(), packs)),
+            FileRunOptions::default(),
+            None,
+            PackLimits::ONE,
+        );
+        assert_eq!(backlog.cursors.len(), 1);
+        let Ok(Take::Items(items)) = backlog.take(rows + 1, &Availability::default(), NOW) else {
+            panic!("nothing could run");
+        };
+        assert_eq!(items.len(), rows);
+        let alike = |a: usize, b: usize| backlog.alike(&items[a].task, &items[b].task);
+        assert!(!alike(0, 1) && !alike(rows - 2, rows - 1) && alike(0, 0));
     }
 }

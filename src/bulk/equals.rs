@@ -136,11 +136,19 @@ pub(super) mod tests {
 
     /// A file with these prompts.
     pub(in crate::bulk) fn checked(prompts: &[&str]) -> CheckedFile {
+        checked_file("in.txt", &prompts.join("\n"), &PromptSettings::new())
+    }
+
+    /// A file of this name with this text.
+    pub(in crate::bulk) fn checked_file(
+        name: &str,
+        text: &str,
+        settings: &PromptSettings,
+    ) -> CheckedFile {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("in.txt");
-        std::fs::write(&path, prompts.join("\n")).unwrap();
-        let settings = PromptSettings::new();
-        let prompts = Prompts::open(&path, &settings, &Context::new(), &|_, _| {}).unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let prompts = Prompts::open(&path, settings, &Context::new(), &|_, _| {}).unwrap();
         match prompts.source {
             PromptSource::File(file) => file,
             PromptSource::Stream { .. } => unreachable!("a file was opened"),

@@ -373,16 +373,13 @@ impl<'a> FileRun<'a> {
                         answered::find(&index, &kinds, output, &self.options, embeds, plan)?;
                 }
                 let mut last = None;
-                let classes = kinds
-                    .iter()
-                    .map(|kind| {
-                        let request = Request {
-                            model: kind.model.clone(),
-                            ..Request::default()
-                        };
-                        route.class(&request, &mut last)
-                    })
-                    .collect();
+                let classes = kinds.iter().map(|kind| {
+                    let request = Request {
+                        model: kind.model.clone(),
+                        ..Request::default()
+                    };
+                    (route.class(&request, &mut last), kind.packs)
+                });
                 let options = &self.options;
                 let started = route.clock_ref().now();
                 let mut tally = Tally::new(self.plan.total, started)

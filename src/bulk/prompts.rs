@@ -379,6 +379,8 @@ pub(crate) struct RequestKind {
     pub model: Option<String>,
     /// The same request has the same answer.
     pub repeatable: bool,
+    /// Whether requests of this class share calls, if the model takes several of them by one.
+    pub packs: bool,
 }
 
 /// Two copies of a file would be paid for twice where its items have no ids.
@@ -403,7 +405,11 @@ fn shared_fields(request: &Request) -> Option<String> {
 }
 
 /// A class is kept in 16 bits.
-const MOST_MODELS: usize = u16::MAX as usize;
+const MOST_CLASSES: usize = u16::MAX as usize;
+
+/// So many classes may differ by the fields of their vectors. Texts with further sets of fields share no calls, and are
+/// of one class for each model.
+pub(super) const MOST_PACKED: usize = MOST_CLASSES / 2;
 
 impl Prompts {
     /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or a
@@ -470,18 +476,26 @@ impl Prompts {
         let known = Mutex::new((HashMap::new(), Vec::new()));
         let classify = |request: &Request| {
             let repeatable = is_repeatable(request);
-            let kind = (request.model.clone(), repeatable, shared_fields(request));
+            let fields = shared_fields(request);
+            let mut kind = (request.model.clone(), repeatable, Some(fields));
             let mut known = known.lock();
             if let Some(class) = known.0.get(&kind) {
                 return *class;
             }
-            let class = u16::try_from(known.1.len().min(MOST_MODELS)).unwrap_or(u16::MAX);
-            if usize::from(class) < MOST_MODELS {
-                known.0.insert(kind, class);
+            if known.1.len() >= MOST_PACKED && kind.2.as_ref().is_some_and(Option::is_some) {
+                kind.2 = None;
+                if let Some(class) = known.0.get(&kind) {
+                    return *class;
+                }
+            }
+            let class = u16::try_from(known.1.len().min(MOST_CLASSES)).unwrap_or(u16::MAX);
+            if usize::from(class) < MOST_CLASSES {
                 known.1.push(RequestKind {
                     model: request.model.clone(),
                     repeatable,
+                    packs: kind.2.is_some(),
                 });
+                known.0.insert(kind, class);
             }
             class
         };
@@ -491,14 +505,10 @@ impl Prompts {
             progress: &|done| on_progress(done, total),
         })?;
         let kinds: Vec<RequestKind> = known.into_inner().1;
-        if kinds.len() >= MOST_MODELS {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "{}: more than {MOST_MODELS} different models, or kinds of vectors",
-                    names.join(", ")
-                ),
-            ));
+        if kinds.len() >= MOST_CLASSES {
+            let names = names.join(", ");
+            let why = format!("{names}: more than {MOST_PACKED} different models");
+            return Err(Error::new(ErrorKind::Invalid, why));
         }
         Ok(Self {
             source: PromptSource::File(CheckedFile {
