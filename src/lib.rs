@@ -49,10 +49,6 @@
     feature = "queue",
     doc = "| [`queue`] | processes, jobs and results of the durable queue; SQLite |"
 )]
-#![cfg_attr(
-    feature = "jobs",
-    doc = "| [`jobs`] | types of jobs that services have in common: summaries, the texts of articles |"
-)]
 //! | [`batch`] | Batch APIs, and batches that are under way |
 //! | [`config`] | settings, where their values come from, and where they are kept |
 //! | [`plan`] | from settings to work: providers, strategy, routes, workers |
@@ -82,7 +78,6 @@
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
 //! | `commands` | no | commands in parallel, each in a sandbox |
 //! | `metrics` | no | counts and times in the text format of Prometheus |
-//! | `jobs` | no | types of jobs that services have in common, see `jobs` |
 //! | `mysql` | no | the queue in MySQL or MariaDB, for workers on many machines |
 //! | `redis` | no | wake-ups and shared limits of such workers, through Redis or Valkey |
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
@@ -92,7 +87,7 @@
 //! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
 //!
 //! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate
-//! `batchwright-simulate`; the program `batchwright` is the crate `batchwright-cli`.
+//! `batchwright-simulate`; types of jobs that services have in common are `batchwright-jobs`; the program `batchwright` is the crate `batchwright-cli`.
 //!
 //! # Logging
 //!
@@ -113,8 +108,6 @@ mod export;
 pub mod files;
 #[cfg(feature = "redis")]
 mod hub;
-#[cfg(feature = "jobs")]
-pub mod jobs;
 mod llm;
 mod manager;
 mod observe;
@@ -171,10 +164,6 @@ pub use queue::worker::{RunningWorker, Worker};
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/queue.md")]
 pub mod queue_guide {}
-
-#[cfg(feature = "jobs")]
-#[doc = include_str!("../docs/jobs.md")]
-pub mod jobs_guide {}
 
 #[cfg(feature = "queue")]
 #[doc = include_str!("../docs/batch.md")]

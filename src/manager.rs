@@ -16,8 +16,6 @@ use crate::config::settings::Settings;
 use crate::config::watch::SettingsWatch;
 use crate::engine::dispatch::StopReason;
 use crate::engine::route::RetryPolicy;
-#[cfg(feature = "jobs")]
-use crate::jobs::JobTypes;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::outcome::Outcome;
 use crate::llm::providers::batch::BatchApi;
@@ -27,6 +25,10 @@ use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::calls::CallObserver;
 use crate::observe::progress::ProgressNotifier;
+#[cfg(feature = "queue")]
+use crate::queue::job_kinds::JobKinds;
+#[cfg(feature = "queue")]
+use crate::queue::model_call::ModelCall;
 
 mod choice;
 #[cfg(feature = "queue")]
@@ -163,8 +165,8 @@ pub struct LlmManager {
     /// What held last, for whoever has this manager or a copy of it.
     latest: Arc<Mutex<Option<(Settings, ProviderChoice, SettingsWatch)>>>,
     listener: Option<Listener>,
-    #[cfg(feature = "jobs")]
-    job_types: Option<JobTypes>,
+    #[cfg(feature = "queue")]
+    job_types: Option<JobKinds>,
 }
 
 /// What no setting says.
@@ -236,7 +238,7 @@ impl LlmManager {
             watch: None,
             latest: Arc::default(),
             listener: None,
-            #[cfg(feature = "jobs")]
+            #[cfg(feature = "queue")]
             job_types: None,
         })
     }
@@ -386,10 +388,10 @@ impl LlmManager {
     /// a model go to the first provider, and then to those of `llm.fallback`. If `llm.fallback` is not set and
     /// `llm.fallback_enabled` is not off, they go to Groq and Anthropic, if their keys and their models in
     /// `jobs.models` are set, and then to `extract`. A call of theirs may take
-    /// [30 s](crate::jobs::CALL_TIMEOUT) unless `llm.request_timeout` is set. Default: none.
-    #[cfg(feature = "jobs")]
-    pub fn job_types(mut self, types: JobTypes) -> Self {
-        self.job_types = Some(types);
+    /// [30 s](crate::queue::ModelCall::DEFAULT_TIMEOUT) unless `llm.request_timeout` is set. Default: none.
+    #[cfg(feature = "queue")]
+    pub fn job_types(mut self, types: impl Into<JobKinds>) -> Self {
+        self.job_types = Some(types.into());
         self
     }
 
@@ -398,18 +400,18 @@ impl LlmManager {
     ///
     /// # Errors
     /// When a setting cannot be used.
-    #[cfg(feature = "jobs")]
+    #[cfg(feature = "queue")]
     pub fn providers_of_job_types(&self) -> Result<ProviderChoice, Error> {
         self.choice.for_job_types(&self.settings)
     }
 
     /// What the route of the [types](Self::job_types) that ask a model is made of.
-    #[cfg(feature = "jobs")]
+    #[cfg(feature = "queue")]
     fn plan_of_model_calls(&self, caller: Caller) -> Result<Option<RoutePlan>, Error> {
         if self.job_types.is_none() {
             return Ok(None);
         }
-        let calls = CallSettings::of(&self.settings)?.within(crate::jobs::CALL_TIMEOUT);
+        let calls = CallSettings::of(&self.settings)?.within(ModelCall::DEFAULT_TIMEOUT);
         let choice = self.providers_of_job_types()?;
         choice.check(&self.settings)?;
         let (retry, folder) = (self.retry()?, self.options.data_dir.as_deref());
@@ -419,11 +421,6 @@ impl LlmManager {
         };
         let plan = calls.route_plan(&choice, config, caller, retry, folder);
         Ok(Some(plan))
-    }
-
-    #[cfg(all(feature = "queue", not(feature = "jobs")))]
-    fn plan_of_model_calls(&self, _: Caller) -> Result<Option<RoutePlan>, Error> {
-        Ok(None)
     }
 
     fn plan(&self, caller: Caller) -> Result<RoutePlan, Error> {

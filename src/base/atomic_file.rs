@@ -13,17 +13,20 @@ use super::private;
 const PREFIX: &str = ".batchwright-";
 const SUFFIX: &str = ".tmp";
 
-/// A new file beside the one that it is to be, which goes when it is dropped before that.
+/// A new file beside the one that it is to become. It is deleted if it is dropped before that.
 #[derive(Debug)]
-pub(crate) struct AtomicFile {
+pub struct AtomicFile {
     target: PathBuf,
     path: PathBuf,
     file: File,
 }
 
 impl AtomicFile {
-    /// Makes the file, empty and locked, to be opened with these options.
-    pub(crate) fn create(target: &Path, options: &mut OpenOptions) -> io::Result<Self> {
+    /// Makes the file, empty and locked, opened with these options. Deletes what killed programs left in the folder.
+    ///
+    /// # Errors
+    /// If it cannot be made or locked.
+    pub fn create(target: &Path, options: &mut OpenOptions) -> io::Result<Self> {
         // The target of a link is replaced, not the link.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
         sweep(folder_of(&target));
@@ -48,29 +51,33 @@ impl AtomicFile {
         }
     }
 
-    pub(crate) fn file(&self) -> &File {
+    /// The file, to be written to.
+    pub fn file(&self) -> &File {
         &self.file
     }
 
     /// Where it is until it has its name.
     #[cfg(any(feature = "queue", feature = "excel", test))]
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Puts it in the place of what has its name, with the rights of that.
-    pub(crate) fn replace(self) -> io::Result<File> {
+    /// Syncs it and puts it in the place of the file that has its name, with the permissions of that.
+    ///
+    /// # Errors
+    /// If it cannot be synced or renamed.
+    pub fn replace(self) -> io::Result<File> {
         if let Ok(metadata) = fs::metadata(&self.target) {
             self.file.set_permissions(metadata.permissions())?;
         }
         self.place_by(|path, target| fs::rename(path, target))
     }
 
-    /// Gives it its name.
+    /// Syncs it and gives it its name.
     ///
     /// # Errors
-    /// Of the kind `AlreadyExists` when something else has got that name meanwhile.
-    pub(crate) fn place(self) -> io::Result<File> {
+    /// Of the kind `AlreadyExists` if another file has got that name meanwhile.
+    pub fn place(self) -> io::Result<File> {
         self.place_by(|path, target| match fs::hard_link(path, target) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 // Not every file system has links.

@@ -4,8 +4,11 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Makes a folder, and those above it that are not there. One that is there stays as it is.
-pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+/// Makes a folder that only this user may read, and those above it that are missing. An existing folder stays as it is.
+///
+/// # Errors
+/// Those of [`DirBuilder::create`].
+pub fn make_folder(folder: &Path) -> io::Result<()> {
     let mut make = DirBuilder::new();
     make.recursive(true);
     #[cfg(unix)]

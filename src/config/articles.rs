@@ -2,12 +2,8 @@
 
 use std::path::PathBuf;
 
-/// Stands for the id in a URL.
-pub(crate) const ARTICLE_ID: &str = "{article_id}";
-
 /// Where the text of an article is found by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ArticleSource {
     /// A folder that holds `ID.txt`, `ID.md` or `ID.html` for each article.
     Folder(PathBuf),
@@ -26,6 +22,9 @@ pub(super) const ACCEPTED: &str = "a folder, `sqlite:FILE?SELECT text FROM artic
      `https://HOST/articles/{article_id}`";
 
 impl ArticleSource {
+    /// Stands for the id in a [`Url`](Self::Url).
+    pub const ID: &str = "{article_id}";
+
     /// None for a text that is none of the forms.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix("sqlite:") {
@@ -46,7 +45,7 @@ impl ArticleSource {
         let sound = matches!(scheme, "https" | "http")
             && !host.is_empty()
             && !host.contains(['{', '@'])
-            && rest.contains(ARTICLE_ID);
+            && rest.contains(Self::ID);
         sound.then(|| Self::Url(text.to_owned()))
     }
 }

@@ -6,7 +6,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::settings::Settings;
 use crate::llm::providers::headers::CallHeader;
-#[cfg(feature = "jobs")]
+#[cfg(feature = "queue")]
 use crate::llm::providers::survey::api_keys_set;
 use crate::llm::providers::survey::{ProviderStatus, inspect, inspect_with, survey};
 use crate::llm::route::SkippedStep;
@@ -151,7 +151,7 @@ impl ProviderChoice {
     /// The providers for job types that ask a model. Unless `llm.fallback` is set, Groq and Anthropic follow the
     /// first provider, if their keys and their models in `jobs.models` are set, and `extract` comes last. A provider
     /// that has a key and no model is skipped, unless it is the only one.
-    #[cfg(feature = "jobs")]
+    #[cfg(feature = "queue")]
     pub(super) fn for_job_types(&self, settings: &Settings) -> Result<Self, Error> {
         let models = settings.job_models()?;
         let model_of = |name: &str| {
@@ -187,7 +187,7 @@ impl ProviderChoice {
 
     /// The providers that job types skip by these settings, without asking a server on this machine; none if a setting
     /// cannot be used.
-    #[cfg(feature = "jobs")]
+    #[cfg(feature = "queue")]
     pub fn skipped_by_job_types(settings: &Settings) -> Vec<SkippedStep> {
         let skipped = || -> Result<Vec<SkippedStep>, Error> {
             let with_key = || {
@@ -257,7 +257,7 @@ impl ProviderChoice {
     }
 }
 
-#[cfg(feature = "jobs")]
+#[cfg(feature = "queue")]
 fn without_model(provider: &'static str) -> SkippedStep {
     let reason = format!(
         "no model is named: batchwright config set jobs.models {provider}=MODEL, or llm.model"

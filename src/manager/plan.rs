@@ -170,7 +170,7 @@ impl CallSettings {
     }
 
     /// The same with this time for each call where none is set.
-    #[cfg(feature = "jobs")]
+    #[cfg(feature = "queue")]
     pub(super) fn within(mut self, time: Duration) -> Self {
         self.timeout.get_or_insert(time);
         self

@@ -143,9 +143,8 @@ impl LlmManager {
         if let Some(embeddings) = &plan.embeddings {
             worker = worker.embeddings(self.made(embeddings)?);
         }
-        #[cfg(feature = "jobs")]
         if let (Some(types), Some(calls)) = (&self.job_types, &plan.model_calls) {
-            worker = worker.job_types(types, self.made(calls)?);
+            worker = worker.job_types(types.clone(), self.made(calls)?);
         }
         if let Some(config) = &plan.batches {
             worker = worker.batches(config.batch_client()?);

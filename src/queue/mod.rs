@@ -17,6 +17,7 @@
 //! | see which workers there are, and what they hold | [`WorkerInfo`], [`WorkerStatus`] |
 //! | see what the providers of a running worker allow | [`WorkerLimits`] |
 //! | have each job of a kind be one call of a model | [`ModelCall`] |
+//! | give a worker several kinds of jobs together | [`JobKinds`] |
 //! | have a job wait for others that it makes | [`Children`]; the process of these names its [`ParentJob`] |
 //! | know what shares a quota | [`JobLane`] |
 //! | know the kinds of prompts, and the priorities that jobs may have | [`COMPLETION_KIND`], [`DIRECT_COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
@@ -47,6 +48,7 @@ mod history;
 pub(crate) mod host;
 pub(crate) mod info;
 pub(crate) mod job;
+pub(crate) mod job_kinds;
 mod kind;
 mod kinds;
 mod live;
@@ -81,6 +83,7 @@ pub use job::{
     AttemptError, COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND, JobCounts, JobResult,
     JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals, Spent,
 };
+pub use job_kinds::JobKinds;
 pub use model_call::ModelCall;
 pub use moving::{MoveOptions, MoveProgress, MoveReport};
 pub use process_time::ProcessTime;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -45,6 +46,10 @@ pub struct ModelCall {
 }
 
 impl ModelCall {
+    /// How long a call of a [manager's](crate::LlmManager::job_types) job types may take unless the settings say otherwise:
+    /// 30 s.
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
     /// `ask` makes the request of a job's payload, on the thread that makes the call; what it fails with
     /// counts as a failed call. `make` makes the job's result of the answer; what it fails with as
     /// [`ErrorKind::Malformed`] is asked for again, as an answer that cannot be used.

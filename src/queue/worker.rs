@@ -25,6 +25,7 @@ use super::controls::{Change, Controls, FixedOptions, Follower, MOST_SLOTS};
 use super::handler::Handler;
 use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
+use super::job_kinds::JobKinds;
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::model_call::ModelCall;
@@ -172,6 +173,19 @@ impl Worker {
         let calls = calls.into_iter().map(|(kind, call)| (kind.into(), call));
         self.model_calls = Some((route.into(), calls.collect()));
         self
+    }
+
+    /// Carries out the jobs of these kinds; those that ask a model go through this route, whose calls may take as long as
+    /// it is set to. It takes the place of [`model_calls`](Self::model_calls). Default: jobs of kinds that no worker knows
+    /// wait.
+    pub fn job_types(
+        mut self,
+        kinds: impl Into<JobKinds>,
+        route: impl Into<Route<'static>>,
+    ) -> Self {
+        let JobKinds { calls, handlers } = kinds.into();
+        self.handlers.extend(handlers);
+        self.model_calls(route, calls)
     }
 
     /// The kinds of jobs that it carries out as it was made, by their names; a worker that follows settings may come

@@ -93,7 +93,7 @@ fn in_the_program_arguments_and_helpers_import_no_command() {
 }
 
 /// The floors of the library, the lowest first. A folder imports from those on lower floors alone.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 10] = [
     &["base"],
     &["hub"],
     &["config", "engine"],
@@ -103,7 +103,6 @@ const FLOORS: [&[&str]; 11] = [
     &["bulk"],
     &["export", "processing"],
     &["queue"],
-    &["jobs"],
     &["queue_run", "manager"],
 ];
 
@@ -129,7 +128,12 @@ fn no_folder_of_the_library_imports_one_above_it() {
 
 #[test]
 fn no_files_import_each_other_around_any_corner() {
-    for sources in ["src", "crates/cli/src", "crates/simulate/src"] {
+    for sources in [
+        "src",
+        "crates/cli/src",
+        "crates/jobs/src",
+        "crates/simulate/src",
+    ] {
         let mut graph = imports(&root().join(sources));
         // Whoever imports nothing that is left is in no circle.
         loop {

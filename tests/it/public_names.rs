@@ -4,13 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files that hold nothing but public names, with the features that their module needs.
-const MODULES: [(&str, &str, &str); 15] = [
+const MODULES: [(&str, &str, &str); 14] = [
     ("batch", "src/batch.rs", ""),
     ("client", "src/client.rs", ""),
     ("commands", "src/commands/mod.rs", "commands"),
     ("config", "src/config/mod.rs", ""),
     ("files", "src/files.rs", ""),
-    ("jobs", "src/jobs/mod.rs", "jobs"),
     ("plan", "src/plan.rs", ""),
     ("processing", "src/processing/mod.rs", "files"),
     ("progress", "src/progress.rs", ""),

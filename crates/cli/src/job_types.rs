@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use batchwright::config::SettingsWatch;
-use batchwright::jobs::JobTypes;
+use batchwright_jobs::JobTypes;
 
 /// Those that are built in, with the articles that the settings name. A user of the command line may read the files
 /// that payloads name.

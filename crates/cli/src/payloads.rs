@@ -7,8 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use batchwright::jobs::{JobType, PayloadError};
 use batchwright::{Context, Error, ErrorKind, Job};
+use batchwright_jobs::{JobType, PayloadError};
 use serde_json::Value;
 
 use super::args::input::{Format, InputArgs};

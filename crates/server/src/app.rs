@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use batchwright::JobQueue;
-use batchwright::jobs::JobTypes;
 use batchwright::progress::Metrics;
 use batchwright::queue::WorkerLimits;
+use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
 use crate::events::Events;

@@ -9,12 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::config::{ConfigStore, SettingsWatch};
-use batchwright::jobs::JobTypes;
 use batchwright::progress::Metrics;
 use batchwright::queue::{COMPLETION_KIND, Durability, EMBEDDING_KIND, WorkerReport};
 use batchwright::{
     Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
 };
+use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
 use crate::api;

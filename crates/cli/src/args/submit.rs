@@ -1,8 +1,8 @@
 //! The arguments of `batchwright submit`.
 
 use batchwright::ProcessId;
-use batchwright::jobs::JobTypes;
 use batchwright::queue::PRIORITIES;
+use batchwright_jobs::JobTypes;
 use clap::{Arg, Args};
 
 use super::input::{BadRows, Format, InputArgs, NullsArg};

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::jobs::PayloadError;
 use batchwright::queue::{JobState, JobStatus, JobSummary, PRIORITIES};
 use batchwright::{Job, JobId, JobQueue, ProcessId};
+use batchwright_jobs::PayloadError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

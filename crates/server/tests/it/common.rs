@@ -84,7 +84,7 @@ impl Desk {
         let manager = LlmManager::with(watch.settings().clone(), choice)
             .unwrap()
             .data_dir(self.folder.path())
-            .job_types(batchwright::jobs::JobTypes::new())
+            .job_types(batchwright_jobs::JobTypes::new())
             .follow(watch);
         let worker = manager
             .worker(&queue)

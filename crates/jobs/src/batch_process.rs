@@ -5,21 +5,22 @@ use std::collections::HashSet;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::queue::children::Children;
-use crate::queue::handler::{Handler, RunningJob};
-use crate::queue::job::{Job, PRIORITIES};
+use batchwright::Context;
+use batchwright::Error;
+use batchwright::Job;
+use batchwright::queue::Children;
+use batchwright::queue::PRIORITIES;
+use batchwright::{Handler, RunningJob};
 
 use super::fields::{Fields, PayloadError};
 use super::job_type::JobType;
 
-pub(super) const NAME: &str = "batch_process";
+pub(crate) const NAME: &str = "batch_process";
 /// Their results come back in one.
 const MOST_JOBS: usize = 10_000;
 
 /// `others` are the types of which there may be jobs in it.
-pub(super) fn job_type(
+pub(crate) fn job_type(
     others: impl Fn() -> Vec<JobType> + Clone + Send + Sync + 'static,
 ) -> JobType {
     let (checks, prepares) = (others.clone(), others.clone());
@@ -118,7 +119,7 @@ fn process(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::JobTypes;
+    use crate::JobTypes;
 
     #[test]
     fn what_is_wrong_with_a_job_of_many_is_said_of_it() {

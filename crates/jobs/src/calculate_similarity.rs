@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::JobId;
-use crate::llm::request::Request;
-use crate::queue::children::Children;
-use crate::queue::handler::{Handler, RunningJob};
-use crate::queue::job::{EMBEDDING_KIND, Job, JobState};
+use batchwright::Context;
+use batchwright::Job;
+use batchwright::JobId;
+use batchwright::Request;
+use batchwright::queue::Children;
+use batchwright::queue::{EMBEDDING_KIND, JobState};
+use batchwright::{Error, ErrorKind};
+use batchwright::{Handler, RunningJob};
 
 use super::fields::{Fields, PayloadError};
 use super::job_type::JobType;
@@ -23,7 +24,7 @@ const MOST_ITEMS: usize = 10_000;
 /// Each is compared with each other one.
 const MOST_PAIRED: usize = 1_000;
 
-pub(super) fn job_type() -> JobType {
+pub(crate) fn job_type() -> JobType {
     JobType::handled("calculate_similarity", Handler::with_children(calculate))
         .about("How much texts are alike: the nearest to one of them, or the nearest pairs")
         .priority(PRIORITY)

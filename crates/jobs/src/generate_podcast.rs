@@ -6,18 +6,17 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, SystemClock};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::JobId;
-use crate::llm::hash::hex;
-use crate::llm::params::ResponseFormat;
-use crate::llm::request::Request;
-use crate::llm::response::Response;
-use crate::queue::children::Children;
-use crate::queue::handler::{Handler, RunningJob};
-use crate::queue::job::Job;
-use crate::queue::model_call::ModelCall;
+use batchwright::Context;
+use batchwright::Job;
+use batchwright::JobId;
+use batchwright::Request;
+use batchwright::Response;
+use batchwright::ResponseFormat;
+use batchwright::queue::Children;
+use batchwright::queue::ModelCall;
+use batchwright::unstable::{Clock, SystemClock};
+use batchwright::{Error, ErrorKind};
+use batchwright::{Handler, RunningJob};
 
 use super::audio::AudioFolder;
 use super::fields::{Fields, Length, PayloadError, language, length};
@@ -52,7 +51,7 @@ const MOST_NAME: usize = 100;
 /// Who speaks where only voices are named.
 const SPEAKERS: [&str; MOST_VOICES] = ["Host", "Guest", "Expert", "Critic", "Reporter", "Listener"];
 
-pub(super) fn job_type(host: &Host) -> JobType {
+pub(crate) fn job_type(host: &Host) -> JobType {
     let finder = host.clone();
     let about =
         "An article as a conversation that can be heard: a script, and its speech in one file";
@@ -83,7 +82,7 @@ fn no_content() -> PayloadError {
 }
 
 /// The models' parts: the script, and the speech of a piece of it.
-pub(super) fn calls(host: &Host) -> Vec<(&'static str, ModelCall)> {
+pub(crate) fn calls(host: &Host) -> Vec<(&'static str, ModelCall)> {
     let Some(folder) = host.audio_folder.clone() else {
         return Vec::new();
     };
@@ -359,7 +358,11 @@ impl Piece {
     fn name(&self) -> String {
         let (instructions, speed) = (&self.instructions, self.speed);
         let all = json!([self.model, self.voice, self.text, instructions, speed]);
-        hex(&Sha256::digest(all.to_string())[..16])
+        let digest = Sha256::digest(all.to_string());
+        digest[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
@@ -461,7 +464,7 @@ fn script_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::JobTypes;
+    use crate::JobTypes;
 
     #[test]
     fn bad_payloads_are_refused_by_their_field() {

@@ -12,13 +12,13 @@ use ureq::Agent;
 use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ureq::unversioned::transport::DefaultConnector;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::redacted_url;
-use crate::config::articles::{ARTICLE_ID, ArticleSource};
-use crate::config::settings::Settings;
-use crate::config::watch::SettingsWatch;
-use crate::llm::transport::PublicResolver;
+use batchwright::Context;
+use batchwright::Settings;
+use batchwright::config::ArticleSource;
+use batchwright::config::SettingsWatch;
+use batchwright::provider::redacted_url;
+use batchwright::unstable::PublicResolver;
+use batchwright::{Error, ErrorKind};
 
 use super::extract_content::{article_text, decoded};
 use super::job_type::Articles;
@@ -32,7 +32,7 @@ const MOST_REDIRECTS: u32 = 5;
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finds the texts of articles where `jobs.articles` says, which may change meanwhile.
-pub(super) struct FollowedArticles {
+pub(crate) struct FollowedArticles {
     state: Mutex<State>,
 }
 
@@ -274,7 +274,7 @@ fn at_url(
     if id == "." || id == ".." {
         return Err(invalid("the id would change the path of jobs.articles"));
     }
-    let url = template.replace(ARTICLE_ID, &percent_encoded(id));
+    let url = template.replace(ArticleSource::ID, &percent_encoded(id));
     let place = redacted_url(&url);
     let timeout = ctx
         .remaining()

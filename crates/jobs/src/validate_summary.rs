@@ -4,18 +4,18 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::llm::params::ResponseFormat;
-use crate::llm::request::Request;
-use crate::llm::response::Response;
-use crate::queue::children::Children;
-use crate::queue::handler::{Handler, RunningJob};
-use crate::queue::job::Job;
-use crate::queue::model_call::ModelCall;
+use batchwright::Context;
+use batchwright::Job;
+use batchwright::Request;
+use batchwright::Response;
+use batchwright::ResponseFormat;
+use batchwright::queue::Children;
+use batchwright::queue::ModelCall;
+use batchwright::{Error, ErrorKind};
+use batchwright::{Handler, RunningJob};
 
 use super::fields::{Fields, PayloadError, language};
-use super::job_type::{CALL_TIMEOUT, JobType};
+use super::job_type::JobType;
 use super::text;
 
 const FIELDS: [&str; 7] = [
@@ -35,15 +35,15 @@ const MOST_CHARS: usize = 10_000_000;
 /// Small models find no end of a list that has none.
 const MOST_PROBLEMS: usize = 10;
 
-pub(super) fn job_type() -> JobType {
-    let handler = Handler::with_children(validate).within(CALL_TIMEOUT);
+pub(crate) fn job_type() -> JobType {
+    let handler = Handler::with_children(validate).within(ModelCall::DEFAULT_TIMEOUT);
     JobType::handled("validate_summary", handler)
         .about("Whether a summary keeps to its source: length, copies, numbers, names, language")
         .check(|payload| Payload::read(payload).map(drop))
 }
 
 /// The model's part: whether the summary says what the source says.
-pub(super) fn judge() -> (&'static str, ModelCall) {
+pub(crate) fn judge() -> (&'static str, ModelCall) {
     let ask = |job: &RunningJob, _: &Context| {
         let [summary, source]: [String; 2] = job.parse()?;
         let question = format!("<source>\n{source}\n</source>\n\n<summary>\n{summary}\n</summary>");

@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-use crate::llm::request::Request;
-use crate::queue::job::{COMPLETION_KIND, EMBEDDING_KIND};
+use batchwright::Request;
+use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
 
 use super::fields::Fields;
 use super::job_type::JobType;
 
 const MOST_TOKENS: usize = u32::MAX as usize;
 
-pub(super) fn completion() -> JobType {
+pub(crate) fn completion() -> JobType {
     JobType::prompt(COMPLETION_KIND, |payload| {
         let names = ["prompt", "system", "model", "max_tokens", "temperature"];
         let fields = Fields::of(payload, &names)?;
@@ -33,7 +33,7 @@ pub(super) fn completion() -> JobType {
     .about("A prompt; files of nothing but prompts need no --type")
 }
 
-pub(super) fn embedding() -> JobType {
+pub(crate) fn embedding() -> JobType {
     JobType::prompt(EMBEDDING_KIND, |payload| {
         let fields = Fields::of(payload, &["text", "model"])?;
         let request = Request::embedding(fields.required_text("text")?);

@@ -3,29 +3,29 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::base::error::{Error, ErrorKind};
-use crate::llm::response::Response;
+use batchwright::Response;
+use batchwright::{Error, ErrorKind};
 
 /// Nearly two hours of speech.
-pub(super) const MOST_CHARS: usize = 100_000;
-pub(super) const MOST_TURNS: usize = 2_000;
+pub(crate) const MOST_CHARS: usize = 100_000;
+pub(crate) const MOST_TURNS: usize = 2_000;
 
 /// What is said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Script {
+pub(crate) struct Script {
     pub title: String,
     pub turns: Vec<Turn>,
 }
 
 /// What somebody says at a time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     pub speaker: String,
     pub text: String,
 }
 
 /// The JSON Schema of a script. Small models find no end of a list that has none.
-pub(super) fn schema(speakers: &[&str], most_turns: usize) -> Value {
+pub(crate) fn schema(speakers: &[&str], most_turns: usize) -> Value {
     json!({
         "type": "object",
         "properties": {
@@ -56,13 +56,13 @@ impl Script {
     /// # Errors
     /// [`ErrorKind::Malformed`] when somebody speaks who was not asked for, or nobody says anything;
     /// [`ErrorKind::Invalid`] when it is longer than was asked for by far.
-    pub(super) fn of_answer(answer: &Response, speakers: &[&str]) -> Result<Self, Error> {
+    pub(crate) fn of_answer(answer: &Response, speakers: &[&str]) -> Result<Self, Error> {
         let script: Self = answer.parse()?;
         script.spoken(speakers)
     }
 
     /// The same in words that can be spoken, by these speakers.
-    pub(super) fn spoken(self, speakers: &[&str]) -> Result<Self, Error> {
+    pub(crate) fn spoken(self, speakers: &[&str]) -> Result<Self, Error> {
         let malformed = |why: String| Error::new(ErrorKind::Malformed, why);
         let mut turns: Vec<Turn> = Vec::with_capacity(self.turns.len());
         for turn in self.turns {

@@ -3,7 +3,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::*;
-use crate::config::store::{ConfigStore, MemoryConfig};
+use batchwright::config::{ConfigStore, MemoryConfig};
 
 fn finder(setting: &str, private: bool) -> Finder {
     let settings = Settings::new()
@@ -192,7 +192,7 @@ fn a_change_of_the_setting_counts_for_the_next_job() {
     std::fs::write(desk.path().join("a.txt"), "It rained.").unwrap();
     let store = Arc::new(MemoryConfig::new());
     let watch = SettingsWatch::new(Settings::new(), store.clone()).unwrap();
-    let types = crate::jobs::JobTypes::new().follow(watch);
+    let types = crate::JobTypes::new().follow(watch);
     let payload = serde_json::json!({"article_id": "a"});
     let refused = types.job("summarize", payload.clone()).unwrap_err();
     assert_eq!(refused.field, "content");

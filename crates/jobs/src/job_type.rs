@@ -2,24 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::llm::request::Request;
-use crate::queue::handler::Handler;
-use crate::queue::job::{Job, PRIORITIES};
-use crate::queue::model_call::ModelCall;
+use batchwright::Context;
+use batchwright::Error;
+use batchwright::Handler;
+use batchwright::Job;
+use batchwright::Request;
+use batchwright::queue::ModelCall;
+use batchwright::queue::PRIORITIES;
 
 use super::audio::AudioFolder;
 use super::fields::PayloadError;
-
-/// How long a call of these types may take, unless the settings say otherwise.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Check = dyn Fn(&Value) -> Result<(), PayloadError> + Send + Sync;
 type Prepare = dyn Fn(Value) -> Result<Value, PayloadError> + Send + Sync;
@@ -29,19 +26,19 @@ type Priority = dyn Fn(&Value) -> u8 + Send + Sync;
 /// A type of jobs.
 #[derive(Clone)]
 pub struct JobType {
-    pub(super) name: String,
+    pub(crate) name: String,
     about: String,
     /// The field of the payload that names the item.
     id_field: Option<&'static str>,
     prepare: Option<Arc<Prepare>>,
     check: Arc<Check>,
     priority: Arc<Priority>,
-    pub(super) work: JobWork,
+    pub(crate) work: JobWork,
 }
 
 /// How the jobs of a type are carried out.
 #[derive(Clone)]
-pub(super) enum JobWork {
+pub(crate) enum JobWork {
     ModelCall(ModelCall),
     Handler(Handler),
     /// The worker's own route of prompts; the payload is made into one.
@@ -62,7 +59,7 @@ impl JobType {
     }
 
     /// A type whose jobs are prompts, which the worker knows without it.
-    pub(super) fn prompt(
+    pub(crate) fn prompt(
         name: impl Into<String>,
         make: impl Fn(&Value) -> Result<Request, PayloadError> + Send + Sync + 'static,
     ) -> Self {
@@ -70,7 +67,7 @@ impl JobType {
     }
 
     /// A type whose jobs are checked here and carried out by other workers.
-    pub(super) fn elsewhere(name: impl Into<String>) -> Self {
+    pub(crate) fn elsewhere(name: impl Into<String>) -> Self {
         Self::new(name.into(), JobWork::Elsewhere)
     }
 
@@ -114,13 +111,13 @@ impl JobType {
     }
 
     /// The field of the payload that names the item.
-    pub(super) fn named_by(mut self, field: &'static str) -> Self {
+    pub(crate) fn named_by(mut self, field: &'static str) -> Self {
         self.id_field = Some(field);
         self
     }
 
     /// Makes another payload of the one that was handed in, before it is checked.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         mut self,
         prepare: impl Fn(Value) -> Result<Value, PayloadError> + Send + Sync + 'static,
     ) -> Self {
@@ -147,7 +144,7 @@ impl JobType {
     }
 
     /// The payload as it is enqueued.
-    pub(super) fn prepared(&self, payload: Value) -> Result<Value, PayloadError> {
+    pub(crate) fn prepared(&self, payload: Value) -> Result<Value, PayloadError> {
         match &self.prepare {
             Some(prepare) => prepare(payload),
             None => Ok(payload),
@@ -155,7 +152,7 @@ impl JobType {
     }
 
     /// A job of a payload that is prepared.
-    pub(super) fn checked(&self, payload: &Value) -> Result<Job, PayloadError> {
+    pub(crate) fn checked(&self, payload: &Value) -> Result<Job, PayloadError> {
         (self.check)(payload)?;
         let priority = (self.priority)(payload);
         let priority = priority.clamp(*PRIORITIES.start(), *PRIORITIES.end());
@@ -189,7 +186,7 @@ impl fmt::Debug for JobType {
 type Resolve = dyn Fn(&str, &Context) -> Result<String, Error> + Send + Sync;
 
 /// Finds the texts of articles.
-pub(super) trait Articles: Send + Sync {
+pub(crate) trait Articles: Send + Sync {
     /// Whether texts can be found at present.
     fn is_set(&self) -> bool {
         true
@@ -214,7 +211,7 @@ impl Host {
 
 /// What only the host can do for the types that are built in.
 #[derive(Clone, Default)]
-pub(super) struct Host {
+pub(crate) struct Host {
     /// The text of an article by its id.
     pub articles: Option<Arc<dyn Articles>>,
     /// The page at an address, as HTML.

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::config::watch::SettingsWatch;
-use crate::llm::route::Route;
-use crate::queue::job::Job;
-use crate::queue::worker::Worker;
+use batchwright::Context;
+use batchwright::Error;
+use batchwright::Job;
+use batchwright::config::SettingsWatch;
+use batchwright::queue::JobKinds;
 
 use super::articles::FollowedArticles;
 use super::audio::AudioFolder;
@@ -47,7 +46,7 @@ impl JobTypes {
     }
 
     /// Finds the text of an article by its `article_id` where the setting `jobs.articles` says, see
-    /// [`ArticleSource`](crate::config::ArticleSource). A change of the setting counts for the next job. While it is
+    /// [`ArticleSource`](batchwright::config::ArticleSource). A change of the setting counts for the next job. While it is
     /// not set, jobs that bring no text are refused. It takes the place of [`articles`](Self::articles).
     pub fn follow(mut self, watch: SettingsWatch) -> Self {
         self.host.articles = Some(Arc::new(FollowedArticles::new(watch)));
@@ -148,22 +147,28 @@ impl fmt::Debug for JobTypes {
     }
 }
 
-impl Worker {
-    /// Carries out the jobs of these types; those that ask a model go through this route. Its clients wait
-    /// for as long as they are set to: [`CALL_TIMEOUT`](super::CALL_TIMEOUT) is what these types are made for. Default: jobs of
-    /// kinds that no worker knows wait.
-    pub fn job_types(mut self, types: &JobTypes, route: impl Into<Route<'static>>) -> Self {
+/// All types, for a worker: each with the code that carries it out.
+impl From<&JobTypes> for JobKinds {
+    fn from(types: &JobTypes) -> Self {
         let parts = generate_podcast::calls(&types.host).into_iter();
         let parts = parts.chain([validate_summary::judge()]);
-        let mut calls: Vec<_> = parts.map(|(name, call)| (name.to_owned(), call)).collect();
+        let mut kinds = parts.fold(Self::new(), |kinds, (name, call)| {
+            kinds.model_call(name, call)
+        });
         for one in types.all() {
             match one.work {
-                JobWork::ModelCall(call) => calls.push((one.name, call)),
-                JobWork::Handler(handler) => self = self.handle(one.name, handler),
+                JobWork::ModelCall(call) => kinds = kinds.model_call(one.name, call),
+                JobWork::Handler(handler) => kinds = kinds.handler(one.name, handler),
                 JobWork::Prompt(_) | JobWork::Elsewhere => {}
             }
         }
-        self.model_calls(route, calls)
+        kinds
+    }
+}
+
+impl From<JobTypes> for JobKinds {
+    fn from(types: JobTypes) -> Self {
+        Self::from(&types)
     }
 }
 
@@ -172,7 +177,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::queue::handler::Handler;
+    use batchwright::Handler;
 
     #[test]
     fn a_type_of_the_hosts_takes_the_place_of_one_that_is_built_in() {

@@ -1,13 +1,13 @@
 //! Texts cut for a speech endpoint, and the sound that comes back put into one file.
 
-use crate::base::error::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind};
 
 /// What the endpoint takes at once, in characters.
-pub(super) const MOST_CHARS: usize = 4096;
+pub(crate) const MOST_CHARS: usize = 4096;
 
 /// The text in pieces of at most `most` characters, in its order and without a word lost: cut behind the end of a
 /// sentence where there is one, else at a blank, else within the word.
-pub(super) fn chunks(text: &str, most: usize) -> Vec<&str> {
+pub(crate) fn chunks(text: &str, most: usize) -> Vec<&str> {
     let mut chunks = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -48,13 +48,13 @@ fn cut(text: &str, end: usize) -> usize {
 
 /// PCM sound of a WAV file.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Wav {
+pub(crate) struct Wav {
     pub format: Format,
     pub samples: Vec<u8>,
 }
 
 /// What stands in front of the samples in files that are written here.
-pub(super) const HEADER_BYTES: u64 = 44;
+pub(crate) const HEADER_BYTES: u64 = 44;
 /// Servers that send sound while it is made write this much, or more, for a size that they do not know.
 const UNKNOWN: u32 = 0x7fff_0000;
 
@@ -64,7 +64,7 @@ impl Wav {
     /// # Errors
     /// [`ErrorKind::Malformed`] when the sound is cut off or there is none, which may be another time;
     /// [`ErrorKind::Invalid`] when it is of another kind.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Error> {
         let error = |kind, why: &str| Error::new(kind, format!("the sound {why}"));
         let invalid = |why| error(ErrorKind::Invalid, why);
         let malformed = |why| error(ErrorKind::Malformed, why);
@@ -102,12 +102,12 @@ impl Wav {
     }
 
     /// The format that the beginning of a file tells.
-    pub(super) fn format(head: &[u8]) -> Option<Format> {
+    pub(crate) fn format(head: &[u8]) -> Option<Format> {
         let begins = has(head, 0, b"RIFF") && has(head, 8, b"WAVEfmt ");
         begins.then(|| format_at(head, 20)).flatten()
     }
 
-    pub(super) fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         let (channels, rate, bits) = self.format;
         let bytes = f64::from(rate) * f64::from(channels) * f64::from(bits / 8);
         self.samples.len() as f64 / bytes
@@ -115,7 +115,7 @@ impl Wav {
 }
 
 /// Channels, samples a second and bits a sample, which must be the same to be joined.
-pub(super) type Format = (u16, u32, u16);
+pub(crate) type Format = (u16, u32, u16);
 
 fn has(bytes: &[u8], at: usize, text: &[u8]) -> bool {
     bytes.get(at..).is_some_and(|bytes| bytes.starts_with(text))
@@ -145,7 +145,7 @@ fn format_at(bytes: &[u8], at: usize) -> Option<Format> {
 }
 
 /// What stands in front of so many bytes of samples. With more of them than the format can say it says the most.
-pub(super) fn header((channels, rate, bits): Format, size: u32) -> [u8; HEADER_BYTES as usize] {
+pub(crate) fn header((channels, rate, bits): Format, size: u32) -> [u8; HEADER_BYTES as usize] {
     let frame = channels * (bits / 8);
     let mut out = [0; HEADER_BYTES as usize];
     let fields: [&[u8]; 12] = [

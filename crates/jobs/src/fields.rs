@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::base::error::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind};
 
 /// Why a payload is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl PayloadError {
     }
 
     /// The same, of a payload that is a part of another one.
-    pub(super) fn within(mut self, path: &str) -> Self {
+    pub(crate) fn within(mut self, path: &str) -> Self {
         self.field = joined(path, &self.field);
         self
     }
@@ -50,19 +50,19 @@ impl From<PayloadError> for Error {
 }
 
 /// The fields of an object within a payload.
-pub(super) struct Fields<'v> {
+pub(crate) struct Fields<'v> {
     path: String,
     map: &'v Map<String, Value>,
 }
 
 impl<'v> Fields<'v> {
     /// The fields of a payload, none but these.
-    pub(super) fn of(payload: &'v Value, names: &[&str]) -> Result<Self, PayloadError> {
+    pub(crate) fn of(payload: &'v Value, names: &[&str]) -> Result<Self, PayloadError> {
         Self::at(String::new(), payload, names)
     }
 
     /// The fields of what stands at a path, none but these. One that is null counts as left out.
-    pub(super) fn at(path: String, value: &'v Value, names: &[&str]) -> Result<Self, PayloadError> {
+    pub(crate) fn at(path: String, value: &'v Value, names: &[&str]) -> Result<Self, PayloadError> {
         let Value::Object(map) = value else {
             let why = format!("write an object, and not {}", kind(value));
             return Err(PayloadError::new(path, why));
@@ -77,7 +77,7 @@ impl<'v> Fields<'v> {
     }
 
     /// What is wrong with a field.
-    pub(super) fn bad(&self, name: &str, why: impl Into<String>) -> PayloadError {
+    pub(crate) fn bad(&self, name: &str, why: impl Into<String>) -> PayloadError {
         PayloadError::new(joined(&self.path, name), why)
     }
 
@@ -85,16 +85,16 @@ impl<'v> Fields<'v> {
         self.bad(name, format!("write {wanted}, and not {}", kind(value)))
     }
 
-    pub(super) fn missing(&self, name: &str) -> PayloadError {
+    pub(crate) fn missing(&self, name: &str) -> PayloadError {
         self.bad(name, "it is missing")
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&'v Value> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'v Value> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
     /// A text, if the field is there; it may not be blank.
-    pub(super) fn text(&self, name: &str) -> Result<Option<&'v str>, PayloadError> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'v str>, PayloadError> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) if text.trim().is_empty() => {
@@ -105,11 +105,11 @@ impl<'v> Fields<'v> {
         }
     }
 
-    pub(super) fn required_text(&self, name: &str) -> Result<&'v str, PayloadError> {
+    pub(crate) fn required_text(&self, name: &str) -> Result<&'v str, PayloadError> {
         self.text(name)?.ok_or_else(|| self.missing(name))
     }
 
-    pub(super) fn flag(&self, name: &str) -> Result<bool, PayloadError> {
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, PayloadError> {
         match self.get(name) {
             None => Ok(false),
             Some(Value::Bool(yes)) => Ok(*yes),
@@ -118,7 +118,7 @@ impl<'v> Fields<'v> {
     }
 
     /// A whole number of this range, if it is there.
-    pub(super) fn whole(
+    pub(crate) fn whole(
         &self,
         name: &str,
         range: std::ops::RangeInclusive<usize>,
@@ -137,7 +137,7 @@ impl<'v> Fields<'v> {
     }
 
     /// The members of a list, each with its path; at least one and at most so many.
-    pub(super) fn list(
+    pub(crate) fn list(
         &self,
         name: &str,
         most: usize,
@@ -157,7 +157,7 @@ impl<'v> Fields<'v> {
     }
 
     /// An object with no other fields than these, if it is there.
-    pub(super) fn object(
+    pub(crate) fn object(
         &self,
         name: &str,
         names: &[&str],
@@ -190,13 +190,13 @@ fn kind(value: &Value) -> &'static str {
 
 /// How much of an article is told.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Length {
+pub(crate) enum Length {
     Short,
     Medium,
     Long,
 }
 
-pub(super) fn length(wanted: &Fields<'_>) -> Result<Length, PayloadError> {
+pub(crate) fn length(wanted: &Fields<'_>) -> Result<Length, PayloadError> {
     match wanted.text("length")? {
         None | Some("medium") => Ok(Length::Medium),
         Some("short") => Ok(Length::Short),
@@ -209,7 +209,7 @@ pub(super) fn length(wanted: &Fields<'_>) -> Result<Length, PayloadError> {
 }
 
 /// A language as `ja`, `en-GB` or `zh-Hant`.
-pub(super) fn language<'v>(
+pub(crate) fn language<'v>(
     fields: &Fields<'v>,
     name: &str,
 ) -> Result<Option<&'v str>, PayloadError> {

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, SystemClock};
-use crate::base::error::{Error, ErrorKind};
-use crate::llm::request::Request;
-use crate::llm::response::Response;
-use crate::queue::handler::RunningJob;
-use crate::queue::model_call::ModelCall;
+use batchwright::Context;
+use batchwright::Request;
+use batchwright::Response;
+use batchwright::RunningJob;
+use batchwright::queue::ModelCall;
+use batchwright::unstable::{Clock, SystemClock};
+use batchwright::{Error, ErrorKind};
 
 use super::fields::{Fields, Length, PayloadError, language, length};
 use super::job_type::{Host, JobType};
@@ -17,7 +17,7 @@ use super::time::rfc3339;
 /// Ahead of what nobody waits for.
 const PRIORITY: u8 = 7;
 
-pub(super) fn job_type(host: &Host) -> JobType {
+pub(crate) fn job_type(host: &Host) -> JobType {
     let articles = host.articles.clone();
     let host = host.clone();
     let ask = move |job: &RunningJob, ctx: &Context| {
@@ -109,7 +109,7 @@ impl<'v> Payload<'v> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::JobTypes;
+    use crate::JobTypes;
 
     #[test]
     fn a_payload_without_its_text_needs_somebody_who_finds_it() {

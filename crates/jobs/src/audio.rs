@@ -5,11 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::atomic_file::AtomicFile;
-use crate::base::disk::room;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::JobId;
-use crate::base::private::make_folder;
+use batchwright::JobId;
+use batchwright::unstable::AtomicFile;
+use batchwright::unstable::disk_space;
+use batchwright::unstable::make_private_folder;
+use batchwright::{Error, ErrorKind};
 
 use super::script::Script;
 use super::speech::{HEADER_BYTES, Wav, header};
@@ -20,11 +20,11 @@ const SCRIPT: &str = "script.json";
 
 /// The folder.
 #[derive(Debug, Clone)]
-pub(super) struct AudioFolder(PathBuf);
+pub(crate) struct AudioFolder(PathBuf);
 
 /// A file that is finished.
 #[derive(Debug, PartialEq)]
-pub(super) struct Finished {
+pub(crate) struct Finished {
     /// Its name in the folder.
     pub name: String,
     pub seconds: f64,
@@ -32,7 +32,7 @@ pub(super) struct Finished {
 }
 
 impl AudioFolder {
-    pub(super) fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self(std::path::absolute(&folder).unwrap_or(folder))
     }
 
@@ -41,12 +41,12 @@ impl AudioFolder {
         self.0.join(format!(".{job}.parts"))
     }
 
-    pub(super) fn part(&self, job: JobId, name: &str) -> PathBuf {
+    pub(crate) fn part(&self, job: JobId, name: &str) -> PathBuf {
         self.parts(job).join(format!("{name}.wav"))
     }
 
     /// The file of a podcast that people call so.
-    pub(super) fn target(&self, job: JobId, name: &str) -> PathBuf {
+    pub(crate) fn target(&self, job: JobId, name: &str) -> PathBuf {
         let plain = |c: char| match c.is_ascii_alphanumeric() || "-_.".contains(c) {
             true => c,
             false => '-',
@@ -60,10 +60,11 @@ impl AudioFolder {
     ///
     /// # Errors
     /// One that all jobs share.
-    pub(super) fn prepare(&self, job: JobId) -> Result<(), Error> {
+    pub(crate) fn prepare(&self, job: JobId) -> Result<(), Error> {
         let folder = self.parts(job);
-        make_folder(&folder).map_err(|error| unwritten(ErrorKind::Transient, &folder, &error))?;
-        match room(&folder) {
+        make_private_folder(&folder)
+            .map_err(|error| unwritten(ErrorKind::Transient, &folder, &error))?;
+        match disk_space(&folder) {
             Some((free, _)) if free < LEAST_ROOM => {
                 let why = "the disk is nearly full, and nothing is asked for that might be lost";
                 let why = format!("the folder for sound: {why}");
@@ -74,12 +75,12 @@ impl AudioFolder {
     }
 
     /// The script that was kept, if there is one.
-    pub(super) fn script(&self, job: JobId) -> Option<Script> {
+    pub(crate) fn script(&self, job: JobId) -> Option<Script> {
         let text = fs::read(self.parts(job).join(SCRIPT)).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
-    pub(super) fn keep_script(&self, job: JobId, script: &Script) -> Result<(), Error> {
+    pub(crate) fn keep_script(&self, job: JobId, script: &Script) -> Result<(), Error> {
         let text = serde_json::to_vec(script).unwrap_or_default();
         let path = self.parts(job).join(SCRIPT);
         write(&path, |file| file.write_all(&text))
@@ -90,7 +91,7 @@ impl AudioFolder {
     ///
     /// # Errors
     /// One that is final: the sound is paid for, and would be bought again.
-    pub(super) fn keep_part(&self, job: JobId, name: &str, sound: &Wav) -> Result<(), Error> {
+    pub(crate) fn keep_part(&self, job: JobId, name: &str, sound: &Wav) -> Result<(), Error> {
         let path = self.part(job, name);
         let size = u32::try_from(sound.samples.len());
         let size =
@@ -103,7 +104,7 @@ impl AudioFolder {
     }
 
     /// Joins parts to the file, which is there whole or not at all.
-    pub(super) fn join(&self, target: &Path, parts: &[PathBuf]) -> Result<(), Error> {
+    pub(crate) fn join(&self, target: &Path, parts: &[PathBuf]) -> Result<(), Error> {
         let unread = |path: &Path, error: &io::Error| {
             let why = format!("{}: cannot be read: {error}", name(path));
             Error::new(ErrorKind::Transient, why)
@@ -138,7 +139,7 @@ impl AudioFolder {
     }
 
     /// What a finished file holds.
-    pub(super) fn finished(&self, target: PathBuf) -> Result<Finished, Error> {
+    pub(crate) fn finished(&self, target: PathBuf) -> Result<Finished, Error> {
         let found = described(&target).map_err(|error| {
             let why = format!("{}: cannot be read: {error}", name(&target));
             Error::new(ErrorKind::Transient, why)
@@ -153,7 +154,7 @@ impl AudioFolder {
     }
 
     /// Deletes the parts.
-    pub(super) fn forget(&self, job: JobId) {
+    pub(crate) fn forget(&self, job: JobId) {
         let folder = self.parts(job);
         if let Err(error) = fs::remove_dir_all(&folder)
             && error.kind() != io::ErrorKind::NotFound
@@ -194,8 +195,8 @@ fn name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::script::Turn;
     use super::*;
+    use crate::script::Turn;
 
     #[test]
     fn a_folder_that_cannot_be_made_is_everybodys_trouble_and_nothing_is_asked_for() {

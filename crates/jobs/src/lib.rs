@@ -1,25 +1,25 @@
-//! Types of jobs that services around models have in common, for the [queue](crate::queue).
+//! Types of jobs that services around models have in common, for the [queue](batchwright::queue) of batchwright.
 //!
-//! A type says what a payload may hold, how urgent it is unless somebody says otherwise, and how it is
-//! carried out: by code, or by a call of a model with the quota, fallback and retries of its route.
-//! [`JobTypes`] has those that are built in and takes a host's own; whoever enqueues and whoever works
-//! use the same. The [recipes](crate::jobs_guide) have a payload and a result of each.
+//! A type says what a payload may hold, how urgent its jobs are by default, and how they are carried out: by code, or by a
+//! call of a model with the quota, fallback and retries of its route. [`JobTypes`] has the built-in types and takes a
+//! host's own; those who enqueue jobs and those who work on them use the same. The [recipes](guide) show a payload and a
+//! result of each.
 //!
 //! ```
-//! use batchwright::jobs::JobTypes;
 //! use batchwright::{Extract, JobQueue, ProcessId, Route, Worker};
+//! use batchwright_jobs::JobTypes;
 //! use serde_json::{Value, json};
 //! let types = JobTypes::new();
 //! let queue = JobQueue::in_memory()?;
 //! let process = ProcessId::new();
 //! let article = json!({"article_id": "a-1", "content": "It rained all day. Nobody went out."});
 //! queue.enqueue(process, [types.job("summarize", article)?])?;
-//! // `LlmManager::job_types` has the route of your settings instead.
+//! // `LlmManager::job_types` uses the route of your settings instead.
 //! Worker::new(&queue).job_types(&types, Route::new(Extract)).until_empty(true).run()?;
 //! for result in queue.get_results(process) {
 //!     println!("{}", result?.parse::<Value>()?["summary"]);
 //! }
-//! // What is no payload is refused before it is on the queue, with its field named.
+//! // A wrong payload is refused before it is on the queue, with its field named.
 //! let error = types.job("summarize", json!({"article_id": 7})).unwrap_err();
 //! assert_eq!(error.field, "article_id");
 //! # Ok::<(), batchwright::Error>(())
@@ -29,7 +29,6 @@
 //! |---|---|
 //! | have all types, and add your own | [`JobTypes`], [`JobType`] |
 //! | know why a payload is refused | [`PayloadError`] |
-//! | know how long the calls of these types may take | [`CALL_TIMEOUT`] |
 
 mod articles;
 mod audio;
@@ -49,5 +48,8 @@ mod types;
 mod validate_summary;
 
 pub use fields::PayloadError;
-pub use job_type::{CALL_TIMEOUT, JobType};
+pub use job_type::JobType;
 pub use types::JobTypes;
+
+#[doc = include_str!("../../../docs/jobs.md")]
+pub mod guide {}

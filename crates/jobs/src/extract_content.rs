@@ -11,12 +11,13 @@ use html5ever::tree_builder::{Tracer, TreeBuilderOpts};
 use html5ever::{ParseOpts, parse_document};
 use serde_json::{Value, json};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::queue::handler::{Handler, RunningJob};
+use batchwright::Context;
+use batchwright::queue::ModelCall;
+use batchwright::{Error, ErrorKind};
+use batchwright::{Handler, RunningJob};
 
 use super::fields::{Fields, PayloadError};
-use super::job_type::{CALL_TIMEOUT, Host, JobType};
+use super::job_type::{Host, JobType};
 
 const FIELDS: [&str; 2] = ["html", "url"];
 /// Larger pages are no articles, and would keep a thread busy for long.
@@ -33,7 +34,7 @@ const PIECE: usize = 4096;
 /// The declaration of a page's encoding stands in its first bytes, says the standard.
 const DECLARED_WITHIN: usize = 1024;
 
-pub(super) fn job_type(host: &Host) -> JobType {
+pub(crate) fn job_type(host: &Host) -> JobType {
     let pages = host.pages.clone();
     let (fetches, local_files) = (pages.is_some(), host.local_files);
     let handler = Handler::new(move |job: &RunningJob, ctx: &Context| {
@@ -45,19 +46,22 @@ pub(super) fn job_type(host: &Host) -> JobType {
             (None, ..) => Err(no_page(fetches, local_files).into()),
         }
     });
-    JobType::handled("extract_content", handler.within(CALL_TIMEOUT))
-        .about("The text of the article in a page of HTML")
-        .prepare(move |payload| match local_files {
-            true => with_file(payload),
-            false => Ok(payload),
-        })
-        .check(move |payload| {
-            let payload = Payload::read(payload)?;
-            match payload.html.is_some() || (payload.url.is_some() && fetches) {
-                true => Ok(()),
-                false => Err(no_page(fetches, local_files)),
-            }
-        })
+    JobType::handled(
+        "extract_content",
+        handler.within(ModelCall::DEFAULT_TIMEOUT),
+    )
+    .about("The text of the article in a page of HTML")
+    .prepare(move |payload| match local_files {
+        true => with_file(payload),
+        false => Ok(payload),
+    })
+    .check(move |payload| {
+        let payload = Payload::read(payload)?;
+        match payload.html.is_some() || (payload.url.is_some() && fetches) {
+            true => Ok(()),
+            false => Err(no_page(fetches, local_files)),
+        }
+    })
 }
 
 fn no_page(fetches: bool, local_files: bool) -> PayloadError {
@@ -113,7 +117,7 @@ fn with_file(mut payload: Value) -> Result<Value, PayloadError> {
 }
 
 /// The text of a page, in the encoding that its mark or its declaration names.
-pub(super) fn decoded(bytes: &[u8]) -> String {
+pub(crate) fn decoded(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(DECLARED_WITHIN)];
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let declared = head.split_once("charset=").and_then(|(_, rest)| {
@@ -210,7 +214,7 @@ fn nested_too_deep() -> Error {
 }
 
 /// The text of the article in a page.
-pub(super) fn article_text(html: &str) -> Result<String, Error> {
+pub(crate) fn article_text(html: &str) -> Result<String, Error> {
     let found = article(html, None)?;
     Ok(found["text"].as_str().unwrap_or_default().to_owned())
 }
@@ -253,7 +257,7 @@ fn article(html: &str, url: Option<&str>) -> Result<Value, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jobs::JobTypes;
+    use crate::JobTypes;
 
     fn page(paragraphs: &str) -> String {
         format!(

@@ -17,7 +17,7 @@ struct Word<'t> {
 
 /// The longest run of words that two texts share.
 #[derive(Debug, PartialEq)]
-pub(super) struct Copied {
+pub(crate) struct Copied {
     /// So many words of the summary, or characters where there are no blanks between words.
     pub words: usize,
     /// As it stands in the summary.
@@ -25,7 +25,7 @@ pub(super) struct Copied {
 }
 
 /// The longest run of words of `summary` that stands in `source` as well, whatever the case and punctuation.
-pub(super) fn longest_copied(summary: &str, source: &str) -> Copied {
+pub(crate) fn longest_copied(summary: &str, source: &str) -> Copied {
     let words = words(summary);
     let mut numbers = HashMap::new();
     let mut numbered = |text: &str| {
@@ -95,14 +95,14 @@ fn rolled(all: &[u64], length: usize, base: u64) -> impl Iterator<Item = u64> {
 
 /// Numbers of the summary that the source does not have, each once. `1,200` and `1200` are the same, and so are digits of
 /// any script.
-pub(super) fn foreign_numbers(summary: &str, source: &str) -> Vec<String> {
+pub(crate) fn foreign_numbers(summary: &str, source: &str) -> Vec<String> {
     let known: HashSet<String> = numbers(source).into_iter().collect();
     once(numbers(summary), |number| !known.contains(number))
 }
 
 /// Words of the summary that begin with a capital within a sentence and do not occur in the source, each once. In
 /// German every noun would be one, and in scripts without capitals nothing is: none are told there.
-pub(super) fn foreign_names(summary: &str, source: &str) -> Vec<String> {
+pub(crate) fn foreign_names(summary: &str, source: &str) -> Vec<String> {
     if detect(summary).is_some_and(|found| found.lang() == Lang::Deu) {
         return Vec::new();
     }
@@ -122,14 +122,14 @@ pub(super) fn foreign_names(summary: &str, source: &str) -> Vec<String> {
 }
 
 /// The language of a text, if it is long and plain enough to tell: its ISO 639-1 code, else its ISO 639-3 code.
-pub(super) fn language_of(text: &str) -> Option<&'static str> {
+pub(crate) fn language_of(text: &str) -> Option<&'static str> {
     let found = detect(text).filter(whatlang::Info::is_reliable)?;
     Some(code(found.lang()))
 }
 
 /// Whether two texts are in two languages, as far as that can be told. What is too short for a language still has a
 /// script; Chinese characters alone are those of several languages.
-pub(super) fn two_languages(a: &str, b: &str) -> bool {
+pub(crate) fn two_languages(a: &str, b: &str) -> bool {
     let script = |text| detect_script(text).map(kin);
     match (script(a), script(b)) {
         (Some(a), Some(b)) if a != b => true,
@@ -149,7 +149,7 @@ fn kin(script: Script) -> Script {
 }
 
 /// Whether both are the same language, by their first parts. Norwegian has two.
-pub(super) fn same_language(found: &str, tag: &str) -> bool {
+pub(crate) fn same_language(found: &str, tag: &str) -> bool {
     let first = tag.split('-').next().unwrap_or_default();
     let first = first.to_ascii_lowercase();
     let first = match &*first {
@@ -161,7 +161,7 @@ pub(super) fn same_language(found: &str, tag: &str) -> bool {
 }
 
 /// Whether it is a language that can be told.
-pub(super) fn is_known_language(tag: &str) -> bool {
+pub(crate) fn is_known_language(tag: &str) -> bool {
     Lang::all()
         .iter()
         .any(|lang| same_language(code(*lang), tag))

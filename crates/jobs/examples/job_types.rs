@@ -1,16 +1,16 @@
 //! A service with job types: those that are built in, with a resolver for its articles, and two of its own.
 //!
-//! `cargo run --features jobs --example job_types`. `BATCHWRIGHT_PROVIDER` and `BATCHWRIGHT_MODEL` name who
+//! `cargo run -p batchwright-jobs --example job_types`. `BATCHWRIGHT_PROVIDER` and `BATCHWRIGHT_MODEL` name who
 //! answers, by default nobody but `extract`.
 
 use std::collections::HashMap;
 use std::error::Error;
 
-use batchwright::jobs::{JobType, JobTypes, PayloadError};
 use batchwright::queue::ModelCall;
 use batchwright::{
     Context, ErrorKind, Handler, JobQueue, LlmManager, ProcessId, Request, RunningJob, Settings,
 };
+use batchwright_jobs::{JobType, JobTypes, PayloadError};
 use serde_json::{Value, json};
 
 /// The host's own database of articles.
