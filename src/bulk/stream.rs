@@ -11,7 +11,7 @@ use crate::base::thread::spawn;
 use crate::engine::feeder::Feeder;
 use crate::llm::request::Request;
 
-use super::input::{EarlierResult, StreamLines, StreamedItem, hash_prefix, renamed};
+use super::input::{EarlierResult, StreamLines, StreamedItem, hash_prefix, old_id, renamed};
 use super::lines::{Identified, Named};
 use super::list::Item;
 use super::options::FileRunOptions;
@@ -124,13 +124,13 @@ impl Previous {
         self.lines.dedup_by_key(|line| (line.key, line.request));
     }
 
-    /// Takes note of an item of the stream, which may have had another id. Returns whether there is a line of it by
-    /// its own, and the best end of those that answer the same request.
+    /// Records an item of the stream. Its fingerprint had the second form in earlier versions, and its line may have one of
+    /// the other ids. Returns whether a line has its own id, and the best result of those that answer the same request.
     fn meet(
         &mut self,
         id: &str,
-        renamed: Option<&str>,
-        request: Option<u64>,
+        others: &[String],
+        requests: [u64; 2],
     ) -> (bool, Option<EarlierResult>) {
         let key = key(id);
         let start = self.lines.partition_point(|line| line.key < key);
@@ -140,15 +140,18 @@ impl Previous {
             any = true;
             line.standing = ItemState::Superseded;
         }
-        let own = request.and_then(|request| self.place(id, request));
-        let other = renamed.and_then(|renamed| self.place(renamed, request?));
+        let place = |id: &str| requests.map(|request| self.place(id, request));
+        let own = place(id).into_iter().flatten();
         // Met before, it is the line of an item that has this id of its own.
-        let other = other.filter(|at| self.lines[*at].standing == ItemState::Unmet);
-        if let Some(at) = other {
+        let unmet = |at: &usize| self.lines[*at].standing == ItemState::Unmet;
+        let others = others.iter().flat_map(|other| place(other)).flatten();
+        let others: Vec<usize> = others.filter(unmet).collect();
+        // Of equals the one that has its id.
+        let lines: Vec<usize> = others.iter().copied().chain(own).collect();
+        for at in others {
             self.lines[at].standing = ItemState::Superseded;
         }
-        // Of equals the one that has its id.
-        let lines = other.into_iter().chain(own);
+        let lines = lines.into_iter();
         let best = lines.max_by_key(|at| self.lines[*at].ended);
         let best = best.map(|at| &mut self.lines[at]);
         let ended = best.map(|line| {
@@ -224,15 +227,26 @@ struct Lines<R> {
 impl<R: Read> Lines<R> {
     fn next(&mut self) -> Result<Option<StreamItem>, Error> {
         while self.left > 0 {
-            let Some(StreamedItem { item, unsent }) = self.stream.next()? else {
+            let Some(StreamedItem {
+                item,
+                order,
+                unsent,
+            }) = self.stream.next()?
+            else {
                 return Ok(None);
             };
             let id = item.request.id.clone().unwrap_or_default();
             let mut seen = self.seen.lock();
-            let request = hash_prefix(&item.request_hash);
+            let request = hash_prefix(&item.request_hash).unwrap_or(0);
             // The first sample of an item is the item itself, as it was called without samples.
-            let renamed = renamed(&id, item.request.sample);
-            let (supersedes, same) = seen.previous.meet(&id, renamed.as_deref(), request);
+            let mut others = Vec::from_iter(renamed(&id, item.request.sample));
+            if order != 0 {
+                let ids = others.iter().chain([&id]);
+                let old: Vec<String> = ids.filter_map(|id| old_id(id, order)).collect();
+                others.extend(old);
+            }
+            let requests = [request, request ^ order];
+            let (supersedes, same) = seen.previous.meet(&id, &others, requests);
             if self.options.ordered {
                 seen.order.push(key(&id));
             }
@@ -372,7 +386,7 @@ mod tests {
                     let mut previous = Previous::new(false);
                     lines.iter().for_each(|line| previous.add(line));
                     previous.seal();
-                    let met = previous.meet(id, Some(renamed), Some(7));
+                    let met = previous.meet(id, &[renamed.to_owned()], [7; 2]);
                     assert_eq!(met, (true, Some(ended)), "{first} {id}");
                     let marked = lines
                         .each_ref()
@@ -390,8 +404,11 @@ mod tests {
         previous.add(&numbered);
         previous.seal();
         let success = Some(EarlierResult::Success);
-        assert_eq!(previous.meet("a#1", None, Some(7)), (true, success));
-        assert_eq!(previous.meet("a", Some("a#1"), Some(7)), (false, None));
+        assert_eq!(previous.meet("a#1", &[], [7; 2]), (true, success));
+        assert_eq!(
+            previous.meet("a", &["a#1".to_owned()], [7; 2]),
+            (false, None)
+        );
         assert!(!previous.find(&numbered).unwrap().should_be_marked());
     }
 }

@@ -3,6 +3,11 @@
 //! SHA-256 over canonical JSON (RFC 8785) of the rendered request, without provider, key, URL,
 //! timeouts and retries. One difference from the RFC: integers beyond 2^53 keep their digits
 //! instead of being rounded to a double, so that two seeds never look alike.
+//!
+//! Canonical JSON sorts the fields of an object. In a schema, a tool or another value that a request takes along, the
+//! order of the fields is sent to the model and changes its answers. So the first 8 bytes of the fingerprint are also
+//! changed by a hash of that order. Earlier versions left this step out: their fingerprint is this one with the step
+//! undone, by which answers that they wrote are recognized.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -27,9 +32,75 @@ pub fn request_hash(request: &Request) -> String {
 }
 
 pub(crate) fn digest(request: &Request) -> [u8; 32] {
+    fingerprint(request).0
+}
+
+/// The fingerprint, and the [order mask](order_mask) that is part of it.
+pub(crate) fn fingerprint(request: &Request) -> ([u8; 32], u64) {
     let mut text = Vec::with_capacity(256 + request.text_bytes());
     write_request(request, &mut text);
-    of_sample(Sha256::digest(&text).into(), request.sample)
+    let order = order_mask(request);
+    let digest = masked(Sha256::digest(&text).into(), order);
+    (of_sample(digest, request.sample), order)
+}
+
+/// By what the first 8 bytes of a fingerprint differ from those by the rule of earlier versions, which left out the order
+/// of fields: a hash of that order. 0 if no value of the request has two fields.
+fn order_mask(request: &Request) -> u64 {
+    let mut order = Order::default();
+    if let Some(native) = &request.native {
+        native.body().values().for_each(|value| order.add(value));
+    }
+    request.extra.values().for_each(|value| order.add(value));
+    if let Some(ResponseFormat::JsonSchema { schema, .. }) = &request.params.response_format {
+        order.add(schema);
+    }
+    order.mask()
+}
+
+/// The order of the fields in all objects.
+#[derive(Default)]
+struct Order {
+    names: Vec<u8>,
+    /// Some object has two fields.
+    is_ordered: bool,
+}
+
+impl Order {
+    fn add(&mut self, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                self.is_ordered |= fields.len() > 1;
+                self.names.push(b'{');
+                for (name, value) in fields {
+                    write_string(name, &mut self.names);
+                    self.add(value);
+                }
+                self.names.push(b'}');
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
+            _ => {}
+        }
+    }
+
+    fn mask(&self) -> u64 {
+        if !self.is_ordered {
+            return 0;
+        }
+        let digest = Sha256::digest(&self.names);
+        let first = digest.first_chunk().copied().unwrap_or_default();
+        // 0 stands for no order.
+        u64::from_be_bytes(first).max(1)
+    }
+}
+
+/// A fingerprint whose first 8 bytes are changed by a mask; the same mask changes it back.
+pub(crate) fn masked(mut digest: [u8; 32], mask: u64) -> [u8; 32] {
+    digest
+        .iter_mut()
+        .zip(mask.to_be_bytes())
+        .for_each(|(byte, mask)| *byte ^= mask);
+    digest
 }
 
 /// Whether equal requests may be asked once by default: vectors, and answers without randomness.
@@ -39,13 +110,8 @@ pub(crate) fn is_repeatable(request: &Request) -> bool {
 
 /// The fingerprint of a further sample of what has this one: its first bytes are changed by the number. An index that keeps
 /// no more than these bytes finds the way back to the first sample.
-pub(crate) fn of_sample(mut digest: [u8; 32], sample: u32) -> [u8; 32] {
-    let mask = sample_mask(sample).to_be_bytes();
-    digest
-        .iter_mut()
-        .zip(mask)
-        .for_each(|(byte, mask)| *byte ^= mask);
-    digest
+pub(crate) fn of_sample(digest: [u8; 32], sample: u32) -> [u8; 32] {
+    masked(digest, sample_mask(sample))
 }
 
 /// By what the first 8 bytes of a sample's fingerprint differ from those of the first sample: its number, mixed (SplitMix64).
@@ -309,6 +375,46 @@ mod tests {
             assert!(!seen.contains(&hash), "{request:?}");
             seen.push(hash);
         }
+    }
+
+    #[test]
+    fn the_order_of_fields_that_a_model_sees_changes_the_hash() {
+        let with_schema = |schema: &str| Request {
+            params: super::super::params::Params {
+                response_format: Some(ResponseFormat::JsonSchema {
+                    name: "answer".to_owned(),
+                    schema: serde_json::from_str(schema).unwrap(),
+                    strict: false,
+                }),
+                ..Default::default()
+            },
+            ..Request::new("q")
+        };
+        let tool = |schema: &str| {
+            let schema: Value = serde_json::from_str(schema).unwrap();
+            let tools = json!([{"type": "function", "function": {"parameters": schema}}]);
+            Request::new("q").with_extra("tools", tools)
+        };
+        let (ab, ba) = (
+            r#"{"properties": {"a": {}, "b": {}}}"#,
+            r#"{"properties": {"b": {}, "a": {}}}"#,
+        );
+        for request in [&with_schema as &dyn Fn(&str) -> Request, &tool] {
+            let ((first, order), (second, other)) =
+                (fingerprint(&request(ab)), fingerprint(&request(ba)));
+            assert_ne!(first, second);
+            assert_eq!(first, fingerprint(&request(ab)).0);
+            // By the rule of earlier versions they are equal, and unlike each of the new ones.
+            let old = masked(first, order);
+            assert_eq!(old, masked(second, other));
+            assert!(old != first && old != second);
+        }
+        // Fields of the request itself are names of parameters.
+        let extra = |names: [&str; 2]| {
+            let request = Request::new("q").with_extra(names[0], 1.into());
+            request_hash(&request.with_extra(names[1], 1.into()))
+        };
+        assert_eq!(extra(["a", "b"]), extra(["b", "a"]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! record is parsed and hashed on all cores while the next chunk is being read.
 
 use std::io;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
@@ -14,6 +15,7 @@ use super::file::{InputFile, Part};
 use super::id::{IdHash, ItemId, id_hash, prefix};
 use super::index::{Matching, Totals};
 use super::keep::MissingFields;
+use super::orders::Orders;
 use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
@@ -37,6 +39,7 @@ pub(crate) struct Hooks<'a> {
 
 struct Checked {
     entry: Entry,
+    order: u64,
     samples: u32,
     tokens: u32,
     unnamed: bool,
@@ -90,6 +93,7 @@ impl InputFile {
             all,
             totals,
             attached,
+            orders,
             faults,
         } = entries(self, settings, hash, hooks)?;
         // Items of a list are told by their number, which is not known where some are left out.
@@ -100,6 +104,7 @@ impl InputFile {
         };
         let mut index = Matching::new(all, hash, totals);
         index.attached = attached;
+        index.orders = Arc::new(orders);
         if settings.skip_bad_rows && faults.is_none() {
             let repeats = duplicates::repeats(self, &index)?;
             index = index.set_aside(repeats);
@@ -118,6 +123,7 @@ struct Entries {
     all: Vec<Entry>,
     totals: Totals,
     attached: AttachedFiles,
+    orders: Orders,
     faults: Option<InputErrors>,
 }
 
@@ -134,6 +140,7 @@ fn entries(
     };
     let mut entries = Vec::new();
     let mut attached = AttachedFiles::default();
+    let mut orders = Orders::default();
     let mut faults = Faults::default();
     let missing = Mutex::new(MissingFields::new(&settings.keep));
     for part in input.parts() {
@@ -144,7 +151,14 @@ fn entries(
             hash,
             hooks,
         };
-        one.check(&mut entries, &mut totals, &mut attached, &mut faults)?;
+        let found = Found {
+            entries: &mut entries,
+            totals: &mut totals,
+            attached: &mut attached,
+            orders: &mut orders,
+            faults: &mut faults,
+        };
+        one.check(found)?;
     }
     if let Some(fault) = missing.into_inner().fault() {
         let mut lines = input.parts().iter().filter(|part| part.header.is_none());
@@ -157,8 +171,18 @@ fn entries(
         all: entries,
         totals,
         attached,
+        orders,
         faults,
     })
+}
+
+/// What the check of one file adds to.
+struct Found<'f> {
+    entries: &'f mut Vec<Entry>,
+    totals: &'f mut Totals,
+    attached: &'f mut AttachedFiles,
+    orders: &'f mut Orders,
+    faults: &'f mut Faults,
 }
 
 /// The check of one file.
@@ -172,13 +196,14 @@ struct FileCheck<'c> {
 }
 
 impl FileCheck<'_> {
-    fn check(
-        &self,
-        entries: &mut Vec<Entry>,
-        totals: &mut Totals,
-        attached: &mut AttachedFiles,
-        faults: &mut Faults,
-    ) -> Result<(), InputErrors> {
+    fn check(&self, found: Found<'_>) -> Result<(), InputErrors> {
+        let Found {
+            entries,
+            totals,
+            attached,
+            orders,
+            faults,
+        } = found;
         let (part, source) = (self.part, &self.part.source);
         let failed = |error: io::Error| InputErrors::from(part.unreadable(&error));
         let (mut offset, line) = part.body;
@@ -226,6 +251,7 @@ impl FileCheck<'_> {
                         if let Some(files) = &checked.files {
                             attached.add(files, &part.name, part.place(line));
                         }
+                        orders.add(checked.order);
                         let items = u64::from(checked.samples);
                         totals.items += items;
                         totals.tokens += items * u64::from(checked.tokens);
@@ -313,6 +339,7 @@ impl FileCheck<'_> {
         Ok(Some(match request {
             Some(request) => Checked {
                 entry,
+                order: parsed.order,
                 samples,
                 tokens: request.estimated_tokens(),
                 unnamed: request.model.is_none(),
@@ -320,6 +347,7 @@ impl FileCheck<'_> {
             },
             None => Checked {
                 entry: entry.bad(),
+                order: 0,
                 samples,
                 tokens: 0,
                 unnamed: false,

@@ -4,12 +4,14 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::attached::AttachedFiles;
 use super::entry::{Entry, IdKey, State, auto_key, sample_key};
 use super::id::{IdHash, ItemId, RecordId};
+use super::orders::Orders;
 use crate::bulk::input::EarlierResult;
 use crate::llm::hash::sample_mask;
 
@@ -87,6 +89,8 @@ pub(crate) struct Matching {
     totals: Totals,
     /// What of them is to be sent along.
     pub(crate) attached: AttachedFiles,
+    /// How earlier versions called the same requests.
+    pub(super) orders: Arc<Orders>,
     pub(super) unknown_lines: u64,
     /// Offsets have given way to positions.
     by_position: bool,
@@ -121,6 +125,7 @@ impl Matching {
             repeats: Box::default(),
             totals,
             attached: AttachedFiles::default(),
+            orders: Arc::default(),
             unknown_lines: 0,
             by_position: false,
             is_renamed: false,
@@ -152,6 +157,7 @@ impl Matching {
         totals.items = entries.len() as u64;
         Self {
             attached: self.attached,
+            orders: self.orders,
             repeats: Box::new(Repeats(repeats)),
             ..Self::new(entries, self.hash, totals)
         }
@@ -191,11 +197,19 @@ impl Matching {
         if let Some(at) = self.find(id) {
             return Some((at, None));
         }
-        let mut others = ItemId::readings(id).filter_map(ItemId::renamed);
-        others.find_map(|other| {
+        let samples = ItemId::readings(id).filter_map(ItemId::renamed);
+        let old = ItemId::readings(id).chain(ItemId::readings(id).filter_map(ItemId::renamed));
+        let old = old.flat_map(|item| self.orders.items_of_old(item));
+        samples.chain(old).find_map(|other| {
             let at = self.at(other)?;
-            (self.entries[at].request == request).then(|| (at, Some(other.to_string())))
+            let is_same = self.is_same(&self.entries[at], request);
+            is_same.then(|| (at, Some(other.to_string())))
         })
+    }
+
+    /// Whether the item asks what has this fingerprint.
+    pub(super) fn is_same(&self, entry: &Entry, request_hash_prefix: u64) -> bool {
+        self.orders.is_same(entry.request, request_hash_prefix)
     }
 
     fn at(&self, item: ItemId<'_>) -> Option<usize> {
@@ -244,7 +258,7 @@ impl Matching {
     ) -> Option<(u64, Option<String>)> {
         let (at, renamed) = self.find_same(id, request_hash_prefix)?;
         let entry = &self.entries[at];
-        (entry.request == request_hash_prefix).then(|| (entry.offset(), renamed))
+        (self.is_same(entry, request_hash_prefix)).then(|| (entry.offset(), renamed))
     }
 
     /// True when an earlier line was one of an item that has another id by now.
@@ -265,9 +279,10 @@ impl Matching {
             return Match::Unknown;
         };
         self.is_renamed |= renamed.is_some();
+        let is_same = self.is_same(&self.entries[at], request_hash_prefix);
         let entry = &mut self.entries[at];
         let (state, found) = match ended {
-            _ if entry.request != request_hash_prefix => match entry.state() {
+            _ if !is_same => match entry.state() {
                 State::New => (State::Changed, Match::Changed),
                 state => (state, Match::Changed),
             },
@@ -290,7 +305,9 @@ impl Matching {
         let found = self.find_same(id, request_hash_prefix);
         let entry = found.map(|(at, _)| &self.entries[at]);
         entry.is_some_and(|entry| {
-            entry.request == request_hash_prefix && !entry.is_bad() && entry.state() != State::Done
+            self.is_same(entry, request_hash_prefix)
+                && !entry.is_bad()
+                && entry.state() != State::Done
         })
     }
 
@@ -311,7 +328,7 @@ impl Matching {
             offset: entry.offset(),
             sample: u16::try_from(sample).unwrap_or(u16::MAX),
             makes_prompt: !entry.is_bad(),
-            is_same: entry.is_auto() || entry.request ^ mask == request_hash_prefix,
+            is_same: entry.is_auto() || self.is_same(entry, request_hash_prefix ^ mask),
         })
     }
 
@@ -351,6 +368,7 @@ impl Matching {
             hash: self.hash,
             collisions: self.collisions,
             repeats: self.repeats,
+            orders: self.orders,
             totals: self.totals,
             tally,
         }
@@ -364,6 +382,7 @@ pub(crate) struct FileIndex {
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
     repeats: Box<Repeats>,
+    orders: Arc<Orders>,
     pub(super) totals: Totals,
     pub(super) tally: MatchCounts,
 }
@@ -463,6 +482,7 @@ impl FileIndex {
         let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
         by_id.set_collisions(self.collisions);
         by_id.repeats = self.repeats;
+        by_id.orders = self.orders;
         by_id.unknown_lines = self.tally.unknown_lines;
         by_id
     }
@@ -477,6 +497,7 @@ impl FileIndex {
         entries.for_each(|(i, entry)| entry.set_offset(i as u64));
         let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
         by_id.set_collisions(self.collisions);
+        by_id.orders = self.orders;
         by_id.by_position = true;
         Positions(by_id)
     }

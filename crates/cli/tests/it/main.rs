@@ -36,6 +36,7 @@ mod exec;
 mod exec_long;
 mod export;
 mod fallback;
+mod field_order;
 #[cfg(unix)]
 mod files_in_prompts;
 mod first;
