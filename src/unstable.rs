@@ -6,6 +6,7 @@
 //! | [`PublicResolver`] | how a name is looked up where only public addresses may be called | [`is_public_address`] |
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
 //! | [`AtomicFile`] | how a file is written whole or not at all | [`make_private_folder`], [`disk_space`] |
+//! | [`UniqueJson`] | how strictly JSON is read | |
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
@@ -20,6 +21,7 @@ pub use crate::base::atomic_file::AtomicFile;
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
 pub use crate::base::private::make_folder as make_private_folder;
+pub use crate::base::unique_json::UniqueJson;
 pub use crate::llm::batch::{
     BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchLineResult,
     BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,

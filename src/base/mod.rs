@@ -22,6 +22,7 @@ pub(crate) mod rescue;
 pub mod secret;
 pub mod sidecar_path;
 pub(crate) mod thread;
+pub(crate) mod unique_json;
 pub mod usage;
 #[cfg(feature = "queue")]
 pub(crate) mod warn_once;

@@ -17,7 +17,9 @@ pub enum SymlinkPolicy {
     /// They are left out, with a reason.
     #[default]
     Skip,
-    /// They are followed; one to a folder that it is in is left out, with a reason.
+    /// They are followed. Each folder and file, by its device and inode, is visited once. Of several paths to it the one
+    /// without a link is used, else the first one by name. A link to a folder that it is in, and every further path, are left
+    /// out, with a reason.
     Follow,
 }
 

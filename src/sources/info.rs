@@ -149,6 +149,8 @@ pub enum SkipReason {
     SymbolicLink,
     /// A symbolic link to a folder that it is in.
     Loop,
+    /// Links are followed, and another path leads to the same folder or file.
+    Repeated,
     /// A pipe, a socket or a device.
     NotAFile,
     /// An ignore file such as `.gitignore` leaves it out.
@@ -184,6 +186,7 @@ impl SkipReason {
             Self::Unreadable(_) => "unreadable",
             Self::SymbolicLink => "symbolic_link",
             Self::Loop => "loop",
+            Self::Repeated => "repeated",
             Self::NotAFile => "not_a_file",
             Self::Ignored => "ignored",
             Self::Empty => "empty",
@@ -206,6 +209,7 @@ impl fmt::Display for SkipReason {
             Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
             Self::SymbolicLink => f.write_str("a symbolic link, which is not followed"),
             Self::Loop => f.write_str("a symbolic link to a folder that it is in"),
+            Self::Repeated => f.write_str("the same as one that is found by another path"),
             Self::NotAFile => f.write_str("no file, but a pipe, socket or device"),
             Self::Ignored => f.write_str("left out by an ignore file, such as .gitignore"),
             Self::Empty => f.write_str("empty"),

@@ -25,6 +25,7 @@
 
 mod definitions;
 mod filter;
+mod follow;
 mod globs;
 mod info;
 mod language;

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::filter::{FileFilter, SymlinkPolicy};
+use super::follow::{self, Found};
 use super::globs::globs;
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
@@ -141,29 +142,22 @@ impl FileScanner {
         check_folder(folder)?;
         let patterns = self.patterns_below(folder)?;
         let wanted = Wanted {
-            patterns: patterns.clone(),
+            patterns: Arc::clone(&patterns),
             types: self.chosen_types()?,
         };
         let mut walk = WalkBuilder::new(folder);
         walk.standard_filters(self.ignore_files)
             .hidden(!self.hidden)
-            .follow_links(self.filter.follows())
             .threads(self.threads);
         if patterns.num_ignores() > 0 {
-            let patterns = patterns.clone();
-            walk.filter_entry(move |entry| {
-                !(is_folder(entry) && patterns.matched(entry.path(), true).is_ignore())
-            });
+            let wanted = wanted.clone();
+            walk.filter_entry(move |entry| wanted.enters(entry));
         }
-        let found = Mutex::new(Vec::new());
-        walk.build_parallel().visit(&mut Visitors {
-            filter: &self.filter,
-            wanted: &wanted,
-            ctx,
-            found: &found,
-        });
+        let mut files = match self.filter.follows() {
+            true => self.walk_links(&walk, &wanted, ctx)?,
+            false => self.walk(&walk, &wanted, ctx),
+        };
         ctx.check()?;
-        let mut files: Vec<FileInfo> = found.into_inner().into_iter().flatten().collect();
         for file in &self.without {
             if let Ok(file) = file.canonicalize() {
                 files.retain(|found| {
@@ -180,6 +174,41 @@ impl FileScanner {
         Ok(files)
     }
 
+    fn walk(&self, walk: &WalkBuilder, wanted: &Wanted, ctx: &Context) -> Vec<FileInfo> {
+        let found = Mutex::new(Vec::new());
+        walk.build_parallel().visit(&mut Visitors {
+            filter: &self.filter,
+            wanted,
+            ctx,
+            found: &found,
+        });
+        found.into_inner().into_iter().flatten().collect()
+    }
+
+    fn walk_links(
+        &self,
+        walk: &WalkBuilder,
+        wanted: &Wanted,
+        ctx: &Context,
+    ) -> Result<Vec<FileInfo>, Error> {
+        let Found { files, skipped } = follow::walk(walk, wanted, ctx);
+        let mut judged = self.judge(files, ctx)?;
+        judged.extend(skipped);
+        Ok(judged)
+    }
+
+    fn judge(&self, files: Vec<PathBuf>, ctx: &Context) -> Result<Vec<FileInfo>, Error> {
+        on_threads(self.threads, || {
+            files
+                .into_par_iter()
+                .map(|path| {
+                    ctx.check()?;
+                    Ok(self.filter.judge(path))
+                })
+                .collect()
+        })?
+    }
+
     /// The same judgement of files that are named, in their order. [Ignore files](Self::ignore_files) count;
     /// patterns, types and dots at the beginning of names do not.
     ///
@@ -190,18 +219,7 @@ impl FileScanner {
         files: impl IntoIterator<Item = P>,
         ctx: &Context,
     ) -> Result<Vec<FileInfo>, Error> {
-        let files: Vec<PathBuf> = files.into_iter().map(Into::into).collect();
-        let judged = |path: PathBuf| {
-            ctx.check()?;
-            Ok(self.filter.judge(path))
-        };
-        let judge = || {
-            files
-                .into_par_iter()
-                .map(judged)
-                .collect::<Result<_, Error>>()
-        };
-        let mut judged: Vec<FileInfo> = on_threads(self.threads, judge)??;
+        let mut judged = self.judge(files.into_iter().map(Into::into).collect(), ctx)?;
         if self.ignore_files {
             let usable = judged.iter_mut().filter(|file| file.is_valid);
             leave_out_ignored(usable.collect());
@@ -333,21 +351,33 @@ fn check_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
-fn is_folder(entry: &DirEntry) -> bool {
+pub(super) fn is_folder(entry: &DirEntry) -> bool {
     entry.file_type().is_some_and(|kind| kind.is_dir())
 }
 
 /// Which files are asked for by their names. The types are no matter of the walk, which would bring back hidden files of
 /// them.
-struct Wanted {
+#[derive(Clone)]
+pub(super) struct Wanted {
     patterns: Arc<Override>,
     types: Types,
 }
 
 impl Wanted {
-    fn takes(&self, path: &Path) -> bool {
+    pub(super) fn takes(&self, path: &Path) -> bool {
         !self.patterns.matched(path, false).is_ignore()
             && !self.types.matched(path, false).is_ignore()
+    }
+
+    /// False for a folder that a pattern leaves out.
+    pub(super) fn enters(&self, entry: &DirEntry) -> bool {
+        let leaves_out = self.patterns.num_ignores() > 0;
+        !(leaves_out && is_folder(entry) && self.patterns.matched(entry.path(), true).is_ignore())
+    }
+
+    /// A dangling link with a name that was not asked for; a folder that cannot be read may hold any.
+    pub(super) fn is_other_link(&self, path: &Path) -> bool {
+        path.is_symlink() && !path.is_dir() && !self.takes(path)
     }
 }
 
@@ -391,17 +421,10 @@ impl ParallelVisitor for Visitor<'_> {
             Err(error) => {
                 let place = not_walked(&error, None);
                 self.found
-                    .extend(place.filter(|place| !self.is_other_link(&place.path)));
+                    .extend(place.filter(|place| !self.wanted.is_other_link(&place.path)));
             }
         }
         WalkState::Continue
-    }
-}
-
-impl Visitor<'_> {
-    /// A dangling link with a name that was not asked for; a folder that cannot be read may hold any.
-    fn is_other_link(&self, path: &Path) -> bool {
-        path.is_symlink() && !path.is_dir() && !self.wanted.takes(path)
     }
 }
 
@@ -412,7 +435,7 @@ impl Drop for Visitor<'_> {
 }
 
 /// What stands for a place that could not be looked at; none for a faulty line of an ignore file.
-fn not_walked(error: &ignore::Error, at: Option<&Path>) -> Option<FileInfo> {
+pub(super) fn not_walked(error: &ignore::Error, at: Option<&Path>) -> Option<FileInfo> {
     use ignore::Error::{Io, Loop, WithDepth, WithPath};
     match error {
         WithDepth { err, .. } => not_walked(err, at),

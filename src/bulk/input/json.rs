@@ -16,6 +16,7 @@ use super::names::{hint, listed};
 use super::said::Parsed;
 use super::template::{RenderError, Template};
 use super::{Nulls, Settings};
+use crate::base::unique_json::UniqueJson;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::{Request, Role};
@@ -154,17 +155,22 @@ fn leave_out(fields: &mut Map<String, Value>, name: &str) {
 fn object(text: &str) -> Result<Map<String, Value>, Fault> {
     const EXPECTED: &str = "one JSON object per line";
     match serde_json::from_str(text) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(other) => Err(Fault::new(described(&other), EXPECTED)),
+        Ok(UniqueJson(Value::Object(fields))) => Ok(fields),
+        Ok(UniqueJson(other)) => Err(Fault::new(described(&other), EXPECTED)),
         Err(_) if text.trim_start().starts_with('[') => {
             Err(Fault::new("the start of a JSON list", EXPECTED))
         }
         Err(error) => {
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
+            let (found, expected) = match error.is_data() {
+                true => ("a field twice", "each field once"),
+                false => ("invalid JSON", EXPECTED),
+            };
+            let place = error.column();
             Err(Fault::new(
-                format!("invalid JSON ({message} at column {})", error.column()),
-                EXPECTED,
+                format!("{found} ({message} at column {place})"),
+                expected,
             ))
         }
     }

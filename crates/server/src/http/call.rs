@@ -5,8 +5,9 @@ use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
 use std::str::FromStr;
 
+use batchwright::unstable::UniqueJson;
 use http_net::RequestHead;
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::memory::{COPIES, FREE, weight};
@@ -218,11 +219,12 @@ impl Call<'_> {
     pub fn object(&mut self, most: u64) -> Result<Map<String, Value>, Problem> {
         let body = self.bytes(most)?;
         self.body.hold(weight(&body))?;
-        let mut json = serde_json::Deserializer::from_slice(&body);
-        let object = json.deserialize_map(UniqueKeys);
-        object
-            .and_then(|object| json.end().map(|()| object))
-            .map_err(|error| Problem::invalid(format!("the body is no JSON object: {error}")))
+        let invalid = |why: String| Problem::invalid(format!("the body is no JSON object{why}"));
+        match serde_json::from_slice(&body) {
+            Ok(UniqueJson(Value::Object(object))) => Ok(object),
+            Ok(_) => Err(invalid(String::new())),
+            Err(error) => Err(invalid(format!(": {error}"))),
+        }
     }
 
     /// The body as JSON of this shape.
@@ -264,28 +266,6 @@ pub(super) fn is_gone(client: &TcpStream) -> bool {
     match peek() {
         Ok(came) => came == 0,
         Err(error) => error.kind() != ErrorKind::WouldBlock,
-    }
-}
-
-/// Reads an object whose keys are there once each.
-struct UniqueKeys;
-
-impl<'de> Visitor<'de> for UniqueKeys {
-    type Value = Map<String, Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut object = Map::new();
-        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
-            if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("{key:?} is there twice")));
-            }
-            object.insert(key, value);
-        }
-        Ok(object)
     }
 }
 
