@@ -28,6 +28,10 @@ const FRESH: Duration = Duration::from_millis(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The part of the room that a batch's items may fill; the rest is for what is made of them.
 const BATCH_PART: u64 = 2;
+/// Prompts up to so many bytes need no room of their own.
+const SMALL_PROMPT: u64 = 256 << 10;
+/// What a prompt takes while it is read and sent: its record, the request, and the body of the call.
+const PROMPT_COPIES: u64 = 3;
 
 /// Keeps a process below a ceiling of memory: batches shrink and readers wait as it comes near. Clones
 /// share one account.
@@ -181,6 +185,28 @@ impl MemoryManager {
         })
     }
 
+    /// Waits until there is room to read and send prompts whose records have so many bytes together; none is needed for
+    /// small ones, or without a ceiling.
+    ///
+    /// # Errors
+    /// As [`wait_for_memory`](Self::wait_for_memory).
+    pub(crate) fn wait_for_prompts(
+        &self,
+        bytes: u64,
+        ctx: &Context,
+    ) -> Result<Option<MemoryHold>, Error> {
+        if bytes <= SMALL_PROMPT || self.ceiling() == u64::MAX {
+            return Ok(None);
+        }
+        let bytes = bytes.saturating_mul(PROMPT_COPIES);
+        self.wait_for_memory(bytes, ctx).map(Some)
+    }
+
+    /// The most bytes that the record of one prompt may have under the ceiling.
+    pub(crate) fn largest_prompt(&self) -> u64 {
+        (self.ceiling() / PROMPT_COPIES).max(SMALL_PROMPT)
+    }
+
     fn wait(&self, bytes: u64, ctx: &Context) -> Result<(), Error> {
         // Under the lock: who is about to wait has looked at the context, and must not miss it.
         let inner = self.0.clone();
@@ -273,7 +299,19 @@ impl MemoryHold {
     /// Tells that what the room is for has been read: it is measured from here on, and counts as promised no
     /// more.
     pub fn filled(&mut self) {
-        self.memory.0.state.lock().promised -= std::mem::take(&mut self.promised);
+        self.still_needs(0);
+    }
+
+    /// Tells that all but so many bytes have been read.
+    fn still_needs(&mut self, bytes: u64) {
+        let needed = bytes.min(self.promised);
+        let filled = self.promised - std::mem::replace(&mut self.promised, needed);
+        self.memory.0.state.lock().promised -= filled;
+    }
+
+    /// Tells that prompts have been read, and the body of their call not yet been made.
+    pub(crate) fn holds_requests(&mut self) {
+        self.still_needs(self.bytes / PROMPT_COPIES);
     }
 }
 

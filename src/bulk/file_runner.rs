@@ -2,6 +2,7 @@
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
+use crate::base::memory::MemoryManager;
 use crate::engine::pack::Pack;
 use crate::engine::run::{Reply, Runner};
 use crate::engine::work::Ticket;
@@ -52,6 +53,14 @@ pub(super) fn file_runner<'r>(
             });
             Ok(request)
         };
+        let bytes = tasks
+            .iter()
+            .map(|task| input.record_bytes(task.index as usize, index));
+        // Given back when the call has ended.
+        let mut room = match MemoryManager::of_process().wait_for_prompts(bytes.sum(), ctx) {
+            Ok(room) => room,
+            Err(error) => return error.into(),
+        };
         let requests: Vec<Request> = match tasks.iter().copied().map(read).collect() {
             Ok(requests) => requests,
             Err((fatal, error)) => {
@@ -62,6 +71,9 @@ pub(super) fn file_runner<'r>(
                 };
             }
         };
+        if let Some(room) = &mut room {
+            room.holds_requests();
+        }
         let requests: Vec<_> = requests.iter().collect();
         call_for_lines(
             route,

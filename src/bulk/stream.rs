@@ -6,7 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+use crate::base::cancel::Context;
 use crate::base::error::Error;
+use crate::base::memory::{MemoryHold, MemoryManager};
 use crate::base::thread::spawn;
 use crate::engine::feeder::Feeder;
 use crate::llm::request::Request;
@@ -26,6 +28,8 @@ pub(crate) struct StreamItem {
     /// Why it is not sent.
     pub unsent: Option<Error>,
     supersedes: bool,
+    /// In memory, for a large line.
+    _room: Option<MemoryHold>,
 }
 
 impl std::borrow::Borrow<Request> for StreamItem {
@@ -229,6 +233,7 @@ impl<R: Read> Lines<R> {
         while self.left > 0 {
             let Some(StreamedItem {
                 item,
+                bytes,
                 order,
                 unsent,
             }) = self.stream.next()?
@@ -267,6 +272,11 @@ impl<R: Read> Lines<R> {
                 _ => {}
             }
             self.left -= 1;
+            drop(seen);
+            let mut room = MemoryManager::of_process().wait_for_prompts(bytes, &Context::new())?;
+            if let Some(room) = &mut room {
+                room.holds_requests();
+            }
             let request = item.request;
             return Ok(Some(StreamItem {
                 named: Named {
@@ -278,6 +288,7 @@ impl<R: Read> Lines<R> {
                 request,
                 unsent,
                 supersedes,
+                _room: room,
             }));
         }
         Ok(None)

@@ -7,6 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::base::cancel::Context;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::error::{Error, ErrorKind};
+use crate::base::memory::MemoryManager;
 use crate::base::usage::Paid;
 use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::route::{First, Tries};
@@ -49,6 +50,13 @@ pub(crate) fn call(
         first: First::default(),
         ..*tries
     };
+    let bytes = pack
+        .iter()
+        .map(|task| task.claimed.payload.get().len() as u64);
+    let mut room = match MemoryManager::of_process().wait_for_prompts(bytes.sum(), ctx) {
+        Ok(room) => room,
+        Err(error) => return error.into(),
+    };
     let requests = pack.iter().map(|task| {
         let request = task
             .request
@@ -59,6 +67,9 @@ pub(crate) fn call(
         Ok(requests) => requests,
         Err(error) => return error.into(),
     };
+    if let Some(room) = &mut room {
+        room.holds_requests();
+    }
     if let ([request], [task]) = (&requests[..], pack)
         && kind == RequestTask::Complete
         && task.history.paid().is_known()

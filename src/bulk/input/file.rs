@@ -249,6 +249,12 @@ impl InputFile {
         }
     }
 
+    /// How long the record of item `i` is, with blank lines behind it.
+    pub(crate) fn record_bytes(&self, i: usize, index: &FileIndex) -> u64 {
+        let offset = index.offset(i);
+        index.end(i).min(self.part_of(offset).end()) - offset
+    }
+
     fn reparsed(&self, i: usize, index: &FileIndex) -> Result<(&Part, ReadRecord), InputError> {
         let offset = index.offset(i);
         let part = self.part_of(offset);

@@ -12,6 +12,7 @@ use super::rows::without_bom;
 use super::said::Parsed;
 use super::table::CsvHeader;
 use super::{Form, Settings, delimiter};
+use crate::base::memory::MemoryManager;
 use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
@@ -32,6 +33,15 @@ pub(crate) fn parse_record(
     settings: &Settings,
     root: &Root,
 ) -> Result<Asked, Fault> {
+    let most = MemoryManager::of_process().largest_prompt();
+    if bytes.len() as u64 > most {
+        return Err(Fault::new(
+            format!("a prompt of {} bytes", bytes.len()),
+            format!(
+                "at most {most}, a third of the memory that the program may have (--max-memory SIZE)"
+            ),
+        ));
+    }
     // A file that was joined to another brings its mark along.
     let text = utf8(without_bom(bytes))?;
     // JSON has no place for one and says so itself.

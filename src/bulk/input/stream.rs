@@ -127,6 +127,7 @@ impl StreamChecker {
         });
         Ok(Samples {
             request,
+            bytes: bytes.len() as u64,
             digest,
             order,
             samples,
@@ -188,6 +189,7 @@ fn sample_id(record: &str, sample: u32) -> String {
 #[derive(Debug)]
 pub(crate) struct Samples {
     request: Request,
+    bytes: u64,
     digest: [u8; 32],
     order: u64,
     samples: u32,
@@ -199,6 +201,8 @@ pub(crate) struct Samples {
 #[derive(Debug)]
 pub(crate) struct StreamedItem {
     pub(crate) item: Item,
+    /// How long its line is.
+    pub(crate) bytes: u64,
     /// By what its fingerprint differs from that of earlier versions.
     pub(crate) order: u64,
     /// Why it is not sent: it fails alone, and the stream goes on.
@@ -228,6 +232,7 @@ impl Iterator for Samples {
                 request,
                 request_hash: hex(&digest),
             },
+            bytes: self.bytes,
             order: self.order,
             unsent: self.unsent.clone(),
         })

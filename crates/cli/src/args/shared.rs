@@ -179,9 +179,9 @@ pub struct MetricsArgs {
 pub struct MemoryArgs {
     /// Memory that the program may have, as 500M or 2G
     ///
-    /// It is measured. While there is no room for them, files that go out with prompts wait for others, and replies of
-    /// more than 256K are set aside in temporary files; one at a time goes on whatever there is, and a warning
-    /// says so. Small prompts and their answers never wait.
+    /// It is measured. While there is no room, prompts of more than 256K and files that go out with prompts wait, and
+    /// replies of more than 256K are set aside in temporary files. One at a time goes on in any case, with a warning. A
+    /// prompt of more than a third of SIZE is refused with its line number. Small prompts and their answers never wait.
     #[arg(help_heading = "Pace", long, value_name = "SIZE", value_parser = bytes,
         default_value = "500M", hide_short_help = true)]
     pub max_memory: u64,

@@ -2,12 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
+use batchwright_simulate::SimConfig;
 use serde_json::json;
 
-use super::common::{Desk, Running, all_ids, eventually};
+use super::common::{Desk, Running, all_ids, eventually, good, simulator};
 
 /// Calls whose replies are large.
 const CALLS: usize = 24;
@@ -140,4 +143,89 @@ fn large_replies_that_cannot_be_set_aside_wait_and_all_are_saved() {
 #[test]
 fn large_replies_go_one_at_a_time_through_a_program_that_may_have_no_more_memory() {
     take_turns(None, Limit::Program);
+}
+
+/// Prompts that are large themselves.
+const PROMPTS: usize = 20;
+
+fn large_prompts(number: usize) -> String {
+    let line = |i| {
+        let text = format!("large {i} ").repeat((1 << 20) / 8);
+        format!("{{\"id\":\"i-{i}\",\"prompt\":\"{text}\"}}\n")
+    };
+    (0..number).map(line).collect()
+}
+
+/// The most memory that a program had, in KiB, when it has ended.
+fn peak(mut running: Running, input: Option<&str>) -> usize {
+    if let Some(input) = input {
+        running.feed(input);
+    }
+    drop(running.child.stdin.take());
+    let path = format!("/proc/{}/status", running.child.id());
+    let mut peak = 0;
+    while running.child.try_wait().unwrap().is_none() {
+        let status = std::fs::read_to_string(&path).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        thread::sleep(Duration::from_millis(5));
+    }
+    running.wait().expect(0);
+    peak
+}
+
+#[test]
+fn large_prompts_wait_until_there_is_memory_for_them() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(200)));
+    let input = large_prompts(PROMPTS);
+    desk.write("in.jsonl", &input);
+    for (source, output) in [("in.jsonl", "file.jsonl"), ("-", "stream.jsonl")] {
+        let words = format!("{source} -o {output} -j {PROMPTS} --max-memory 40M");
+        let mut command = desk.against(&sim, &words);
+        command.env("MALLOC_MMAP_THRESHOLD_", "131072");
+        command.stdin(Stdio::piped());
+        let input = (source == "-").then_some(&*input);
+        let kib = peak(Running::start(&mut command), input);
+        assert_eq!(desk.ids(output), all_ids(PROMPTS));
+        assert!(kib / 1024 < 75, "{source}: {kib} KiB");
+    }
+}
+
+#[test]
+fn large_jobs_go_one_at_a_time_through_a_worker_that_may_have_no_more_memory() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.jsonl", large_prompts(5));
+    desk.plain("submit in.jsonl").expect(0);
+    let url = sim.base_url();
+    let words = format!(
+        "work --until-empty --provider local --base-url {url} --model sim-1 -j 5 --max-memory 1M"
+    );
+    desk.plain(&words)
+        .expect(0)
+        .says("raise the ceiling of memory");
+    assert_eq!(sim.stats().calls, 5);
+}
+
+#[test]
+fn a_prompt_for_which_there_is_never_enough_memory_is_refused_with_its_line() {
+    let (desk, sim) = (Desk::new(), good());
+    let large = format!("{{\"id\":\"b\",\"prompt\":\"{}\"}}\n", "x".repeat(2 << 20));
+    desk.write(
+        "in.jsonl",
+        format!("{{\"id\":\"a\",\"prompt\":\"x\"}}\n{large}"),
+    );
+    let run = "in.jsonl -o out.jsonl --max-memory 3M";
+    desk.run(&sim, run)
+        .expect(2)
+        .says("in.jsonl:2: found a prompt of 2097")
+        .says(
+            "at most 1048576, a third of the memory that the program may have (--max-memory SIZE)",
+        );
+    desk.run(&sim, &format!("{run} --bad-rows skip")).expect(3);
+    assert_eq!(sim.stats().calls, 1);
+    desk.run(&sim, "in.jsonl -o out.jsonl --max-memory 10M")
+        .expect(0);
+    assert_eq!(sim.stats().calls, 2);
 }

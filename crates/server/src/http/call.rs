@@ -1,6 +1,5 @@
 //! A request as a handler sees it.
 
-use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
 use std::str::FromStr;
@@ -219,12 +218,14 @@ impl Call<'_> {
     pub fn object(&mut self, most: u64) -> Result<Map<String, Value>, Problem> {
         let body = self.bytes(most)?;
         self.body.hold(weight(&body))?;
-        let invalid = |why: String| Problem::invalid(format!("the body is no JSON object{why}"));
-        match serde_json::from_slice(&body) {
-            Ok(UniqueJson(Value::Object(object))) => Ok(object),
-            Ok(_) => Err(invalid(String::new())),
-            Err(error) => Err(invalid(format!(": {error}"))),
-        }
+        let why = match serde_json::from_slice(&body) {
+            Ok(UniqueJson(Value::Object(object))) => return Ok(object),
+            Ok(_) => "expected an object".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(Problem::invalid(format!(
+            "the body is no JSON object: {why}"
+        )))
     }
 
     /// The body as JSON of this shape.
