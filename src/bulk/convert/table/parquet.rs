@@ -21,6 +21,12 @@ use super::time::{date, time, timestamp};
 use super::{Rows, is_nothing};
 use crate::base::error::Error;
 
+mod footer;
+mod pages;
+mod thrift;
+
+use pages::Refused;
+
 /// Writes all rows; the first is number 1.
 pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
     // The reader panics at some of what it does not know.
@@ -33,7 +39,14 @@ pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
 
 fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
     let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
+    // The reader trusts what a file declares: a small one could take all memory, or end the process.
+    footer::check(&file).map_err(|error| rows.unreadable(&error))?;
+    let pages = file.try_clone().map_err(|error| rows.unreadable(&error))?;
     let reader = SerializedFileReader::new(file).map_err(|error| rows.unreadable(&error))?;
+    pages::check(&pages, reader.metadata(), rows.ctx).map_err(|refused| match refused {
+        Refused::Cancelled(error) => error,
+        Refused::Damaged(error) => rows.unreadable(&error),
+    })?;
     let schema = reader
         .metadata()
         .file_metadata()

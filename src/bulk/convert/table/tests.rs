@@ -435,3 +435,6 @@ mod of_parquet {
         }
     }
 }
+
+#[cfg(feature = "parquet")]
+mod parquet_limits;

@@ -1,0 +1,258 @@
+//! Parquet files that declare more than they hold. Before it was checked, most of them ended the process.
+
+use std::io::Write;
+
+use super::*;
+
+type Field = (u8, u8, Vec<u8>);
+
+fn varint(mut n: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while n >= 0x80 {
+        bytes.push(n as u8 | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n as u8);
+    bytes
+}
+
+fn int(id: u8, n: i64) -> Field {
+    (id, 5, varint((n << 1 ^ n >> 63) as u64))
+}
+
+fn long(id: u8, n: i64) -> Field {
+    (id, 6, int(id, n).2)
+}
+
+fn text(id: u8, text: &[u8]) -> Field {
+    (id, 8, [varint(text.len() as u64), text.to_vec()].concat())
+}
+
+fn list(id: u8, kind: u8, elements: &[Vec<u8>]) -> Field {
+    let head = [vec![0xf0 | kind], varint(elements.len() as u64)].concat();
+    (id, 9, [head, elements.concat()].concat())
+}
+
+fn structure(fields: &[Field]) -> Vec<u8> {
+    let mut last = 0;
+    let mut bytes = Vec::new();
+    for (id, kind, value) in fields {
+        bytes.push((id - last) << 4 | kind);
+        bytes.extend_from_slice(value);
+        last = *id;
+    }
+    bytes.push(0);
+    bytes
+}
+
+/// A node of the schema.
+fn node(name: &[u8], children: i64) -> Vec<u8> {
+    match children {
+        0 => structure(&[int(1, 1), int(3, 0), text(4, name)]),
+        n => structure(&[int(3, 0), text(4, name), int(5, n)]),
+    }
+}
+
+fn of_parts(data: &[u8], schema: &[Vec<u8>], groups: &[Vec<u8>]) -> Vec<u8> {
+    let footer = structure(&[
+        int(1, 1),
+        list(2, 12, schema),
+        long(3, 1),
+        list(4, 12, groups),
+    ]);
+    let len = (footer.len() as u32).to_le_bytes();
+    [b"PAR1", data, &footer, &len, b"PAR1"].concat()
+}
+
+/// A column of integers at a place in the file.
+fn column(codec: i64, (start, end): (i64, i64)) -> Vec<u8> {
+    let meta = structure(&[
+        int(1, 1),
+        list(2, 5, &[vec![0]]),
+        list(3, 8, &[text(0, b"n").2]),
+        int(4, codec),
+        long(5, 1),
+        long(6, end - start),
+        long(7, end - start),
+        long(9, start),
+    ]);
+    structure(&[long(2, start), (3, 12, meta)])
+}
+
+fn group(columns: &[Vec<u8>], rows: i64) -> Vec<u8> {
+    structure(&[list(1, 12, columns), long(2, 8), long(3, rows)])
+}
+
+/// A file with one column of these pages.
+fn of_pages(codec: i64, pages: &[u8]) -> Vec<u8> {
+    let place = (4, 4 + pages.len() as i64);
+    let groups = [group(&[column(codec, place)], 1)];
+    of_parts(pages, &[node(b"", 1), node(b"n", 0)], &groups)
+}
+
+/// A page of values, with what its header declares.
+fn page(unpacked: i64, packed: i64, values: i64, data: &[u8]) -> Vec<u8> {
+    let of_data = structure(&[int(1, values), int(2, 0), int(3, 3), int(4, 3)]);
+    let sizes = [
+        int(1, 0),
+        int(2, unpacked),
+        int(3, packed),
+        (5, 12, of_data),
+    ];
+    [structure(&sizes), data.to_vec()].concat()
+}
+
+fn dictionary(unpacked: i64, values: i64, data: &[u8]) -> Vec<u8> {
+    let of_dictionary = structure(&[int(1, values), int(2, 0)]);
+    let packed = data.len() as i64;
+    let sizes = [
+        int(1, 2),
+        int(2, unpacked),
+        int(3, packed),
+        (7, 12, of_dictionary),
+    ];
+    [structure(&sizes), data.to_vec()].concat()
+}
+
+fn found(bytes: &[u8]) -> Result<Vec<String>, String> {
+    let (_folder, path) = place();
+    let path = path.with_extension("parquet");
+    std::fs::write(&path, bytes).unwrap();
+    lines(&path, &Settings::default()).map(|(lines, _)| lines)
+}
+
+const GZIP: i64 = 2;
+
+#[test]
+fn a_footer_is_checked_before_it_is_decoded() {
+    let nested = |levels: usize| {
+        let mut schema = vec![node(b"g", 1); levels];
+        schema.push(node(b"n", 0));
+        of_parts(b"", &schema, &[])
+    };
+    assert_eq!(found(&nested(64)).unwrap(), [r#"["g"]"#]);
+    let many = 40_000;
+    let long = [
+        vec![node(b"", 1), node(&[b'x'; 1 << 20], 9999)],
+        vec![node(b"n", 0); 9999],
+    ];
+    for (file, said) in [
+        (
+            nested(many),
+            "its schema has 40001 columns and groups; expected at most 16384",
+        ),
+        (nested(65), "its schema is nested more than 64 levels deep"),
+        (
+            of_parts(b"", &[node(b"", i64::from(i32::MAX)), node(b"n", 0)], &[]),
+            "its schema has more columns, or longer names, than the footer has room for",
+        ),
+        (
+            of_parts(b"", &long.concat(), &[]),
+            "its schema has more columns, or longer names, than the footer has room for",
+        ),
+        (
+            of_parts(b"", &[node(b"", -1)], &[]),
+            "its schema has a negative count",
+        ),
+        (
+            of_parts(b"", &[node(b"", 2), node(b"n", 0)], &[]),
+            "its schema has groups without their columns",
+        ),
+        (
+            of_parts(b"", &[node(b"", 1), node(b"n", 0)], &vec![vec![0]; 9]),
+            "its footer has 9 elements in too few bytes",
+        ),
+    ] {
+        let why = found(&file).unwrap_err();
+        assert!(
+            why.ends_with(&format!("in.parquet: cannot be read: {said}")),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn a_footer_of_nested_values_is_refused() {
+    let lists = [vec![0x19; 300_000], vec![0x05, 0]].concat();
+    let footer = [&b"\x15\x02\x79"[..], &lists].concat();
+    let file = [
+        b"PAR1",
+        &footer[..],
+        &(footer.len() as u32).to_le_bytes(),
+        b"PAR1",
+    ]
+    .concat();
+    let why = found(&file).unwrap_err();
+    assert!(why.contains("nested more than 32 levels deep"), "{why}");
+}
+
+#[test]
+fn sizes_of_pages_are_checked_before_memory_is_allocated() {
+    let one = 7_i32.to_le_bytes();
+    assert_eq!(
+        found(&of_pages(0, &page(4, 4, 1, &one))).unwrap(),
+        [r#"["n"]"#, "[7]"]
+    );
+    // Stored as it is, and more than a page of the largest size could be packed to.
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    bomb.write_all(&vec![0; 300_000]).unwrap();
+    let bomb = bomb.finish().unwrap();
+    let most = i64::from(i32::MAX);
+    let shared = column(0, (4, 4 + page(4, 4, 1, &one).len() as i64));
+    let schema = [node(b"", 2), node(b"n", 0), node(b"m", 0)];
+    for (file, said) in [
+        (
+            of_pages(GZIP, &page(most, 4, 1, &one)),
+            "a page has 2047 MiB when unpacked; expected at most 256",
+        ),
+        (
+            of_pages(0, &page(4, most, 1, &one)),
+            "a page is longer than its column",
+        ),
+        (
+            of_pages(0, &page(-4, 4, 1, &one)),
+            "a page has a negative size",
+        ),
+        (
+            of_pages(0, &page(4, 4, 0, &one)),
+            "a column has fewer values than the table has rows",
+        ),
+        (
+            of_pages(GZIP, &page(4, bomb.len() as i64, 1, &bomb)),
+            "a page is larger than it declares",
+        ),
+        (
+            of_pages(0, &dictionary(4, most, &one)),
+            "a dictionary is too short for its values",
+        ),
+        (
+            of_pages(
+                GZIP,
+                &[dictionary(200 << 20, 50 << 20, &one), page(4, 4, 1, &one)].concat(),
+            ),
+            "one page of each column takes 1800 MiB of memory; expected at most 512",
+        ),
+        (
+            of_parts(
+                &page(4, 4, 1, &one),
+                &schema,
+                &[group(&[shared.clone(), shared], 1)],
+            ),
+            "its columns overlap",
+        ),
+        (
+            of_parts(
+                b"",
+                &[node(b"", 1), node(b"n", 0)],
+                &[group(&[column(0, (4, i64::MAX))], 1)],
+            ),
+            "it has a column outside of the file",
+        ),
+    ] {
+        let why = found(&file).unwrap_err();
+        assert!(
+            why.ends_with(&format!("in.parquet: cannot be read: {said}")),
+            "{why}"
+        );
+    }
+}
