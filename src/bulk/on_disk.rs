@@ -63,7 +63,7 @@ impl Prompts {
         settings: &PromptSettings,
         ctx: &Context,
     ) -> Result<Self, Error> {
-        let mut spool = SpoolFile::new(folder, name)?;
+        let mut spool = SpoolFile::new(folder, name, settings.0.most_unpacked(u64::MAX))?;
         let mut start = Vec::new();
         copy(text, &mut spool, name, ctx, &mut |piece| {
             if start.trim_ascii_start().is_empty() {

@@ -56,6 +56,7 @@ impl fmt::Debug for PromptSettings {
             )
             .field_if("input_format", set.form)
             .field_if("delimiter", set.delimiter.map(char::from))
+            .field_if("max_unpacked", set.max_unpacked)
             .field_if("encoding", set.encoding.map(Encoding::name))
             .field_if("id_column", set.id_column.as_deref().map(Name))
             .field_if("without_ids", set.without_ids.then_some(true))
@@ -272,6 +273,13 @@ impl PromptSettings {
     /// the table.
     pub fn query(mut self, select: impl Into<String>) -> Self {
         self.0.query = Some(select.into());
+        self
+    }
+
+    /// The most bytes that an input becomes when it is unpacked or converted; a larger one is refused. Default: 4 GiB, or
+    /// 64 times the size of the input file if that is more. Standard input is limited only if this is set.
+    pub fn max_unpacked(mut self, bytes: u64) -> Self {
+        self.0.max_unpacked = Some(bytes);
         self
     }
 

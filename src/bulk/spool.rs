@@ -53,14 +53,16 @@ pub(super) struct SpoolFile {
     name: String,
     file: BufWriter<File>,
     written: u64,
+    /// The most bytes to write.
+    most: u64,
     looked: u64,
     /// What a disk has free, and has in all.
     room: fn(&Path) -> Option<(u64, u64)>,
 }
 
 impl SpoolFile {
-    /// Makes the file, and the folder if need be.
-    pub(super) fn new(folder: &Path, name: &str) -> Result<Self, Error> {
+    /// Makes the file, and the folder if need be. It takes at most so many bytes.
+    pub(super) fn new(folder: &Path, name: &str, most: u64) -> Result<Self, Error> {
         let unwritable = |error| unwritable(folder, &error);
         private::make_folder(folder).map_err(unwritable)?;
         sweep(folder);
@@ -75,6 +77,7 @@ impl SpoolFile {
             name: name.to_owned(),
             file: BufWriter::with_capacity(CHUNK_BYTES, file),
             written: 0,
+            most,
             looked: 0,
             room,
         })
@@ -84,21 +87,35 @@ impl SpoolFile {
     /// any disk holds.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.written += bytes.len() as u64;
+        if self.written > self.most {
+            return Err(self.refused(&format!(
+                "unpacked or converted it has more than {}, the limit of --max-unpacked",
+                shown(self.most)
+            )));
+        }
         if self.written - self.looked >= LOOK_BYTES {
             self.looked = self.written;
             if (self.room)(&self.folder).is_some_and(|(free, _)| free < LEFT_FREE) {
-                let why = format!(
-                    "{}: it needs more than {} MiB of room in {}, whose disk is nearly full; nothing was \
-                     sent",
-                    self.name,
+                return Err(self.refused(&format!(
+                    "it needs more than {} MiB of room in {}, whose disk is nearly full",
                     self.written >> 20,
                     self.folder.display()
-                );
-                return Err(Error::new(ErrorKind::Invalid, why));
+                )));
             }
         }
         let written = self.file.write_all(bytes);
         written.map_err(|error| unwritable(&self.folder, &error))
+    }
+
+    /// The most bytes that it takes.
+    #[cfg(feature = "excel")]
+    pub(super) fn most(&self) -> u64 {
+        self.most
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        let why = format!("{}: {why}; nothing was sent", self.name);
+        Error::new(ErrorKind::Invalid, why)
     }
 
     /// What was written, to be read: by this handle, since somebody may have swept its name away before it was locked.
@@ -109,6 +126,14 @@ impl SpoolFile {
             .and_then(|()| self.file.get_ref().try_clone());
         let read = file.and_then(Source::of);
         read.map_err(|error| unwritable(&self.folder, &error))
+    }
+}
+
+/// A size for people.
+fn shown(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{bytes} bytes"),
+        mib => format!("{mib} MiB"),
     }
 }
 
@@ -183,7 +208,7 @@ mod tests {
     #[test]
     fn what_somebody_else_has_swept_is_read_all_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let mut spool = SpoolFile::new(folder.path(), "in.csv.gz").unwrap();
+        let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", u64::MAX).unwrap();
         fs::remove_file(&spool.path).unwrap();
         spool.write(b"text").unwrap();
         let source = spool.into_source().unwrap();
@@ -195,7 +220,7 @@ mod tests {
     #[test]
     fn what_would_fill_the_disk_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
-        let mut spool = SpoolFile::new(folder.path(), "in.csv.gz").unwrap();
+        let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", u64::MAX).unwrap();
         spool.room = |_| Some((LEFT_FREE - 1, 1 << 40));
         let endless = io::repeat(b'x').take(1 << 30);
         let full = copy(
@@ -210,5 +235,29 @@ mod tests {
         assert!(full.message().starts_with(said), "{full}");
         drop(spool);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_becomes_larger_than_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (most, said) in [(9, "9 bytes"), (3 << 20, "3 MiB")] {
+            let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", most).unwrap();
+            let text = |len| io::repeat(b'x').take(len);
+            let mut write = |len| {
+                copy(
+                    text(len),
+                    &mut spool,
+                    "in.csv.gz",
+                    &Context::new(),
+                    &mut |_| {},
+                )
+            };
+            write(most).unwrap();
+            let expected = format!(
+                "in.csv.gz: unpacked or converted it has more than {said}, the limit of --max-unpacked; \
+                 nothing was sent"
+            );
+            assert_eq!(write(1).unwrap_err().message(), expected);
+        }
     }
 }

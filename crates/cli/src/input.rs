@@ -153,6 +153,9 @@ impl ReadingArgs {
         if let Some(query) = &self.query {
             settings = settings.query(query);
         }
+        if let Some(bytes) = self.max_unpacked {
+            settings = settings.max_unpacked(bytes);
+        }
         if let Some(encoding) = &self.encoding {
             let named = settings.encoding(encoding);
             settings = named.map_err(|error| Refusal::usage(error.message()))?;

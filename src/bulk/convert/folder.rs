@@ -46,7 +46,7 @@ pub(super) fn open(
         scanner = scanner.without(results);
     }
     let split = settings.split.unwrap_or_default();
-    let mut spool = SpoolFile::new(spool_folder, &name)?;
+    let mut spool = SpoolFile::new(spool_folder, &name, settings.most_unpacked(u64::MAX))?;
     let mut header = serde_json::json!(COLUMNS).to_string();
     header.push('\n');
     spool.write(header.as_bytes())?;

@@ -62,7 +62,7 @@ pub(super) fn open(
     if found.is_none() && settings.encoding.is_none() {
         return Ok(NamedFile::new(name, form, source));
     }
-    let mut spool = SpoolFile::new(folder, &name)?;
+    let mut spool = SpoolFile::new(folder, &name, settings.most_unpacked(source.len()))?;
     let text = plain_text(source.reader(), settings.encoding);
     copy(text, &mut spool, &name, ctx, &mut |_| {})?;
     made_from(Origin::Open(source), name, form, spool)

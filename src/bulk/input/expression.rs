@@ -1,15 +1,13 @@
 //! Templates that do more than put fields in: conditions, loops, filters. Numbers and booleans are values there, and
 //! every comparison is checked.
 
-use std::io;
-
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::cells::Field;
 use super::expression_compare as compare;
 use super::expression_rewrite::{Binding, Rewritten};
-use super::rows::MAX_RECORD_BYTES;
+use super::rows::Bounded;
 
 /// The name of the only template of an environment. Without an extension nothing is escaped.
 const NAME: &str = "template";
@@ -103,28 +101,13 @@ impl Expression {
             .environment
             .get_template(NAME)
             .map_err(|error| shown(&error))?;
-        let mut prompt = Bounded(Vec::new());
+        let mut text = Vec::new();
+        // A loop can make a prompt of any length.
+        let mut prompt = Bounded(&mut text);
         template
             .render_captured_to(values, &mut prompt)
             .map_err(|error| shown(&error))?;
-        String::from_utf8(prompt.0).map_err(|error| error.to_string())
-    }
-}
-
-/// A prompt may be as long as a record, since a loop can make one of any length.
-struct Bounded(Vec<u8>);
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_RECORD_BYTES {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        String::from_utf8(text).map_err(|error| error.to_string())
     }
 }
 

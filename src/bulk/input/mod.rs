@@ -69,6 +69,7 @@ pub(crate) use orders::old_id;
 pub(crate) use parse::parse_alone;
 #[cfg(feature = "queue")]
 pub(crate) use queued::Fit;
+pub(crate) use rows::{Bounded, MAX_RECORD_BYTES};
 pub(crate) use source::{Origin, Source};
 pub(crate) use stream::{StreamLines, StreamedItem, first_checked};
 pub(crate) use template::Template;
@@ -213,6 +214,8 @@ pub(crate) struct Settings {
     pub(crate) sheet: Option<String>,
     /// What is read of an SQLite file.
     pub(crate) query: Option<String>,
+    /// The most bytes that an input becomes when it is unpacked or converted.
+    pub(crate) max_unpacked: Option<u64>,
     /// Which files of folders are taken.
     /// The file that results go to: no part of a folder that holds it.
     #[cfg(feature = "files")]
@@ -226,10 +229,20 @@ pub(crate) struct Settings {
     pub(crate) for_joining: bool,
 }
 
+/// What any input may become, and what a large one may become for each of its bytes.
+const UNPACKED_ANYWAY: u64 = 4 << 30;
+const UNPACKED_PER_BYTE: u64 = 64;
+
 impl Settings {
     /// Whether rows that make no prompt stand in nobody's way.
     pub(crate) fn takes_bad_rows(&self) -> bool {
         self.skip_bad_rows || self.for_joining
+    }
+
+    /// The most bytes that an input of so many bytes may become when it is unpacked or converted.
+    pub(crate) fn most_unpacked(&self, input: u64) -> u64 {
+        let usual = input.saturating_mul(UNPACKED_PER_BYTE).max(UNPACKED_ANYWAY);
+        self.max_unpacked.unwrap_or(usual)
     }
 
     /// The form of a stream that begins like this.

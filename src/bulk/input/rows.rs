@@ -1,11 +1,30 @@
 //! Where a record ends: at a line end, or for tables at the line end that is not inside quotes.
 
+use std::io;
+
 use memchr::{memchr, memchr2};
 
 use super::cells::fields;
 
 /// The longest record.
-pub(super) const MAX_RECORD_BYTES: usize = 64 << 20;
+pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
+
+/// Takes at most as many bytes as a record may have.
+pub(crate) struct Bounded<'b>(pub(crate) &'b mut Vec<u8>);
+
+impl io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_RECORD_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A record in a chunk of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use batchwright::sources::Split;
 use clap::{Args, ValueEnum};
 
 use super::folder::FolderArgs;
-use super::values::{delimiter, name, split, text_or_file};
+use super::values::{bytes, delimiter, name, split, text_or_file};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
@@ -84,6 +84,11 @@ pub struct ReadingArgs {
     #[arg(help_heading = "Prompts", long, value_name = "SELECT", value_parser = text_or_file,
         hide_short_help = true)]
     pub query: Option<String>,
+
+    /// Maximum size of an input after it is unpacked (.gz, .zst) or converted (Parquet, Excel, SQLite), for example 500M
+    /// or 10G [default: 4G, or 64 times the size of the file if that is more]
+    #[arg(help_heading = "Prompts", long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
+    pub max_unpacked: Option<u64>,
 
     /// Column of a table, or field of a line, that holds the id of each item; then all must have one
     /// [default: id or custom_id, where there is one]; `none` makes each id from the request

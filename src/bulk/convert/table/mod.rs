@@ -19,7 +19,9 @@ use serde_json::Value;
 use super::made_from;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
-use crate::bulk::input::{Form, InputError, NamedFile, Origin, Settings};
+use crate::bulk::input::{
+    Bounded, Form, InputError, MAX_RECORD_BYTES, NamedFile, Origin, Settings,
+};
 use crate::bulk::spool::SpoolFile;
 
 /// A kind of table that is no text.
@@ -130,9 +132,11 @@ impl Kind {
         ctx: &Context,
     ) -> Result<NamedFile, Error> {
         let name = path.display().to_string();
+        let len = std::fs::metadata(path).map_or(0, |found| found.len());
         let mut rows = Rows {
-            spool: SpoolFile::new(folder, &name)?,
+            spool: SpoolFile::new(folder, &name, settings.most_unpacked(len))?,
             line: Vec::new(),
+            before: 0,
             name: &name,
             written: 0,
             dates: Vec::new(),
@@ -184,6 +188,8 @@ struct Rows<'r> {
     /// The input's name.
     name: &'r str,
     written: u64,
+    /// Rows above the first one, the header included.
+    before: u64,
     /// The columns that are dates, which are texts in the rows.
     dates: Vec<usize>,
     ctx: &'r Context,
@@ -194,9 +200,6 @@ struct Rows<'r> {
 fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
-
-/// Rows between two looks at whether to go on.
-const ROWS_BETWEEN_LOOKS: u64 = 1000;
 
 #[cfg_attr(
     not(any(feature = "parquet", feature = "queue", feature = "excel")),
@@ -229,17 +232,36 @@ impl Rows<'_> {
     }
 
     fn line<V: Serialize>(&mut self, values: &[V]) -> Result<(), Error> {
-        if self.written.is_multiple_of(ROWS_BETWEEN_LOOKS) {
-            self.ctx.check()?;
-        }
+        self.ctx.check()?;
         self.line.clear();
         if !values.is_empty() {
-            let written = serde_json::to_writer(&mut self.line, values);
-            written.map_err(|error| self.refused(error.to_string()))?;
+            let written = serde_json::to_writer(Bounded(&mut self.line), values);
+            written.map_err(|error| match error.is_io() {
+                true => self.too_large(),
+                false => self.refused(error.to_string()),
+            })?;
         }
         self.line.push(b'\n');
         self.written += 1;
         self.spool.write(&self.line)
+    }
+
+    /// The error of a row, the next one, that no record has room for.
+    fn too_large(&self) -> Error {
+        let most = MAX_RECORD_BYTES >> 20;
+        let row = match self.before + self.written {
+            0 => "a header".to_owned(),
+            row => format!("row {row}"),
+        };
+        self.refused(format!(
+            "{row} has more than {most} MiB; expected at most {most} MiB"
+        ))
+    }
+
+    /// Why a reader gave up: because the work was cancelled, or for this reason.
+    fn gave_up(&self, why: &dyn fmt::Display) -> Error {
+        let cancelled = self.ctx.check().err();
+        cancelled.unwrap_or_else(|| self.unreadable(why))
     }
 
     /// An error of the input as a whole.
