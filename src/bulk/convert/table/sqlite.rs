@@ -3,12 +3,19 @@
 use std::path::Path;
 
 use base64::Engine;
+use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde_json::Value;
 
 use super::Rows;
 use crate::base::error::Error;
+use crate::bulk::input::MAX_RECORD_BYTES;
+
+/// How deep an expression may be nested: SQLite's own default, which a system's library may lift.
+const MOST_DEPTH: i32 = 1000;
+/// Steps of a query between two looks at whether to go on: well below a millisecond.
+const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -28,7 +35,14 @@ pub(super) fn is_database(path: &Path) -> bool {
 
 /// Writes what the query finds; the first row is number 1.
 pub(super) fn write(path: &Path, query: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
-    let database = open(path).map_err(|error| rows.unreadable(&error))?;
+    let mut database = open(path).map_err(|error| rows.unreadable(&error))?;
+    let ctx = rows.ctx.clone();
+    let stops = move || ctx.check().is_err();
+    let limited = database
+        .progress_handler(STEPS_BETWEEN_LOOKS, Some(stops))
+        .and_then(|()| database.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_RECORD_BYTES as i32))
+        .and_then(|_| database.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, MOST_DEPTH));
+    limited.map_err(|error| rows.unreadable(&error))?;
     // Somebody else may have made the file: what its views call must do no harm.
     let careful =
         "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA query_only = ON";
@@ -51,7 +65,12 @@ pub(super) fn write(path: &Path, query: Option<&str>, rows: &mut Rows<'_>) -> Re
     let mut values = Vec::new();
     loop {
         let row = found.next();
-        let Some(row) = row.map_err(|error| rows.refused(format!("--query: {error}")))? else {
+        let row = row.map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::TooBig) => rows.too_large(),
+            _ if rows.ctx.check().is_err() => rows.gave_up(&error),
+            _ => rows.refused(format!("--query: {error}")),
+        })?;
+        let Some(row) = row else {
             return Ok(1);
         };
         values.clear();

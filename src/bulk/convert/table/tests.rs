@@ -28,7 +28,10 @@ fn place() -> (tempfile::TempDir, PathBuf) {
 
 #[cfg(feature = "queue")]
 mod of_sqlite {
+    use std::time::Duration;
+
     use super::*;
+    use crate::base::error::ErrorKind;
 
     fn database() -> (tempfile::TempDir, PathBuf) {
         let (folder, path) = place();
@@ -107,6 +110,43 @@ mod of_sqlite {
         );
         let count = found(&path, Some("SELECT count(*) FROM \"my mails\"")).unwrap();
         assert_eq!(count.0[1], "[2]");
+    }
+
+    #[test]
+    fn a_value_or_row_that_no_record_has_room_for_is_refused() {
+        let (_folder, path) = database();
+        for query in [
+            "SELECT zeroblob(67108865)",
+            "SELECT zeroblob(30000000), zeroblob(30000000)",
+        ] {
+            let why = found(&path, Some(query)).unwrap_err();
+            let said = "row 1 has more than 64 MiB; expected at most 64 MiB";
+            assert!(why.ends_with(said), "{why}");
+        }
+        let deep = format!("SELECT {}1", "1+".repeat(1001));
+        let why = found(&path, Some(&deep)).unwrap_err();
+        assert!(why.contains("Expression tree is too large"), "{why}");
+    }
+
+    #[test]
+    fn a_query_without_an_end_can_be_stopped() {
+        const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) ";
+        let (folder, path) = database();
+        for select in ["SELECT count(*) FROM n", "SELECT i FROM n"] {
+            let settings = Settings {
+                query: Some(format!("{ENDLESS}{select}")),
+                ..Settings::default()
+            };
+            let ctx = Context::new().with_timeout(Duration::from_millis(50));
+            let late = super::super::super::open(&path, &settings, folder.path(), &ctx);
+            assert_eq!(late.err().unwrap().kind(), ErrorKind::DeadlineExceeded);
+            let ctx = Context::new();
+            let cancelled = std::thread::scope(|scope| {
+                scope.spawn(|| ctx.cancel());
+                super::super::super::open(&path, &settings, folder.path(), &ctx)
+            });
+            assert_eq!(cancelled.err().unwrap().kind(), ErrorKind::Cancelled);
+        }
     }
 }
 
@@ -438,3 +478,6 @@ mod of_parquet {
 
 #[cfg(feature = "parquet")]
 mod parquet_limits;
+
+#[cfg(feature = "excel")]
+mod xlsx_limits;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use calamine::{Cell, DataRef, ExcelDateTime, Reader, Xlsx};
@@ -10,7 +11,14 @@ use serde_json::Value;
 
 use super::time::{time, timestamp};
 use super::{Rows, is_nothing};
+use crate::base::cancel::Context;
 use crate::base::error::Error;
+use crate::bulk::input::MAX_RECORD_BYTES;
+
+mod parts;
+mod xml;
+
+use parts::Refused;
 
 /// Up to here each integer has a floating point number of its own.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -22,9 +30,22 @@ const MOST_COLUMNS: u32 = 16_384;
 /// Writes the rows below the header of a worksheet, the first one unless it is named; returns the number of the
 /// first row as the worksheet counts.
 pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
-    let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
-    let book = Xlsx::new(BufReader::new(file));
-    let mut book = book.map_err(|error| rows.unreadable(&error))?;
+    // The reader panics at some numbers that are out of range.
+    let written = catch_unwind(AssertUnwindSafe(|| write_rows(path, sheet, rows)));
+    written.unwrap_or_else(|_| Err(rows.unreadable(&"it is damaged")))
+}
+
+fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
+    let unreadable = |error: io::Error| rows.unreadable(&error);
+    let file = File::open(path).map_err(unreadable)?;
+    let len = file.metadata().map_err(unreadable)?.len();
+    parts::check(&file, len, rows.spool.most(), rows.ctx).map_err(|refused| match refused {
+        Refused::Stopped(error) => error,
+        Refused::Because(why) => rows.unreadable(&why),
+    })?;
+    let ctx = rows.ctx.clone();
+    let book = Xlsx::new(BufReader::new(Stoppable { file, ctx }));
+    let mut book = book.map_err(|error| rows.gave_up(&error))?;
     let sheet = chosen(book.sheet_names(), sheet).map_err(|why| rows.refused(why))?;
     let Some(columns) = columns(&mut book, &sheet, rows)? else {
         let why = format!(
@@ -34,8 +55,10 @@ pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Re
     };
     rows.names(&columns.names)?;
     rows.dates.clone_from(&columns.dates);
+    rows.before = u64::from(columns.header) + 1;
     let mut line: Vec<Value> = vec![Value::Null; columns.names.len()];
     let mut at = columns.header + 1;
+    let mut size = 0;
     each_cell(&mut book, &sheet, rows, &mut |rows, row, column, cell| {
         if row <= columns.header {
             return Ok(());
@@ -44,6 +67,12 @@ pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Re
             rows.row(&line)?;
             line.fill(Value::Null);
             at += 1;
+            size = 0;
+        }
+        // Many cells may share one long text, which is copied for each.
+        size += text_len(cell);
+        if size > MAX_RECORD_BYTES {
+            return Err(rows.too_large());
         }
         if let Some(place) = columns.places.get(column).copied().flatten() {
             line[place] = json(cell);
@@ -53,6 +82,27 @@ pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Re
     rows.row(&line)?;
     Ok(u64::from(columns.header) + 2)
 }
+
+/// A file that cannot be read further once the work was cancelled: there may be no cell for a long time.
+struct Stoppable {
+    file: File,
+    ctx: Context,
+}
+
+impl Read for Stoppable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.ctx.check().map_err(io::Error::other)?;
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for Stoppable {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+type Book = Xlsx<BufReader<Stoppable>>;
 
 fn chosen(sheets: Vec<String>, wanted: Option<&str>) -> Result<String, String> {
     let Some(wanted) = wanted else {
@@ -83,15 +133,12 @@ struct Columns {
 
 /// The columns that have a name or a cell below the header: one without a name is called as the sheet calls it,
 /// by its letters.
-fn columns(
-    book: &mut Xlsx<BufReader<File>>,
-    sheet: &str,
-    rows: &mut Rows<'_>,
-) -> Result<Option<Columns>, Error> {
+fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<Columns>, Error> {
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
     let mut dated = BTreeSet::new();
-    each_cell(book, sheet, rows, &mut |_, row, column, cell| {
+    let mut size = 0;
+    each_cell(book, sheet, rows, &mut |rows, row, column, cell| {
         let value = json(cell);
         if is_nothing(&value) {
             return Ok(());
@@ -100,6 +147,10 @@ fn columns(
             named.resize(column + 1, None);
         }
         if row == *header.get_or_insert(row) {
+            size += text_len(cell);
+            if size > MAX_RECORD_BYTES {
+                return Err(rows.too_large());
+            }
             let name = value
                 .as_str()
                 .map_or_else(|| value.to_string(), |name| name.trim().to_owned());
@@ -132,18 +183,16 @@ fn columns(
 type Visit<'v> = dyn FnMut(&mut Rows<'_>, u32, usize, &Cell<DataRef<'_>>) -> Result<(), Error> + 'v;
 
 fn each_cell(
-    book: &mut Xlsx<BufReader<File>>,
+    book: &mut Book,
     sheet: &str,
     rows: &mut Rows<'_>,
     visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let reader = book.worksheet_cells_reader(sheet);
-    let mut reader = reader.map_err(|error| rows.unreadable(&error))?;
+    let mut reader = reader.map_err(|error| rows.gave_up(&error))?;
     let mut last = (0, None);
     loop {
-        let cell = reader
-            .next_cell()
-            .map_err(|error| rows.unreadable(&error))?;
+        let cell = reader.next_cell().map_err(|error| rows.gave_up(&error))?;
         let Some(cell) = cell else {
             return Ok(());
         };
@@ -160,6 +209,17 @@ fn each_cell(
         }
         last = (row, Some(column));
         visit(rows, row, column as usize, &cell)?;
+    }
+}
+
+/// The bytes of a text.
+fn text_len(cell: &Cell<DataRef<'_>>) -> usize {
+    match cell.get_value() {
+        DataRef::SharedString(text) => text.len(),
+        DataRef::String(text) | DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => {
+            text.len()
+        }
+        _ => 0,
     }
 }
 

@@ -1,0 +1,89 @@
+//! The parts of a workbook, checked before they are read: the reader holds all shared strings, one cell and one tag in
+//! memory, whatever their size. Each part is unpacked once and kept nowhere.
+
+use std::io::{self, BufReader, Read, Seek};
+
+use zip::ZipArchive;
+
+use super::xml::{Bounds, Scan};
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::bulk::input::MAX_RECORD_BYTES;
+
+/// The most parts. Excel itself writes one for each sheet, drawing and picture.
+const MOST_PARTS: usize = 65_536;
+/// Memory for shared strings, styles and names of sheets: for any file, and more for each byte of a large one.
+const HELD_ANYWAY: u64 = 256 << 20;
+const HELD_PER_BYTE: u64 = 16;
+
+/// Why a workbook is refused.
+pub(super) enum Refused {
+    Stopped(Error),
+    Because(String),
+}
+
+/// Checks all parts of a workbook of so many bytes, which may have at most so many bytes when it is unpacked.
+pub(super) fn check(
+    file: impl Read + Seek,
+    len: u64,
+    most_unpacked: u64,
+    ctx: &Context,
+) -> Result<(), Refused> {
+    let refused = |why: String| Err(Refused::Because(why));
+    let broken = |error: zip::result::ZipError| Refused::Because(error.to_string());
+    let mut archive = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
+    if archive.len() > MOST_PARTS {
+        let parts = archive.len();
+        return refused(format!(
+            "it has {parts} parts; expected at most {MOST_PARTS}"
+        ));
+    }
+    if archive.has_duplicate_names() {
+        return refused("several of its parts have the same name".to_owned());
+    }
+    // Otherwise a few bytes could be unpacked as any number of parts.
+    if archive.has_overlapping_files().map_err(broken)? {
+        return refused("its parts overlap".to_owned());
+    }
+    let held = HELD_ANYWAY.saturating_add(len.saturating_mul(HELD_PER_BYTE));
+    let mut bounds = Bounds::new(MAX_RECORD_BYTES as u64, held);
+    let mut unpacked = 0_u64;
+    let mut piece = vec![0; 1 << 16];
+    for i in 0..archive.len() {
+        // What cannot be read here cannot be read later either.
+        let Ok(mut part) = archive.by_index(i) else {
+            continue;
+        };
+        let name = part
+            .name()
+            .map(|name| name.into_owned())
+            .unwrap_or_default();
+        let mut scan = Scan::new(&mut bounds, names_are_copied(&name));
+        loop {
+            ctx.check().map_err(Refused::Stopped)?;
+            let n = match part.read(&mut piece) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            unpacked += n as u64;
+            if unpacked > most_unpacked {
+                return refused(format!(
+                    "unpacked it has more than {} MiB, the limit of --max-unpacked",
+                    most_unpacked >> 20
+                ));
+            }
+            if let Err(why) = scan.feed(&piece[..n]) {
+                return refused(format!("its part {name} has {why}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the reader copies names of this part, into each style or sheet that refers to them.
+fn names_are_copied(part: &str) -> bool {
+    let part = part.to_ascii_lowercase();
+    part.ends_with(".rels") || part.ends_with("styles.xml")
+}
