@@ -22,9 +22,12 @@ use super::{Rows, is_nothing};
 use crate::base::error::Error;
 
 mod footer;
+mod guard;
+mod levels;
 mod pages;
 mod thrift;
 
+use guard::Guarded;
 use pages::Refused;
 
 /// Writes all rows; the first is number 1.
@@ -47,6 +50,7 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
         Refused::Cancelled(error) => error,
         Refused::Damaged(error) => rows.unreadable(&error),
     })?;
+    let reader = Guarded(reader);
     let schema = reader
         .metadata()
         .file_metadata()
@@ -63,7 +67,8 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
     rows.dates = dates.collect();
     let mut exact = Int96Column::all(&reader).map_err(|why| rows.refused(why))?;
     let mut values = Vec::new();
-    for row in RowIter::from_file(None, &reader).map_err(|error| rows.unreadable(&error))? {
+    let all = RowIter::from_file(None, &reader).map_err(|error| rows.unreadable(&error))?;
+    for row in all.with_batch_size(reader.batch_size()) {
         let row = row.map_err(|error| rows.unreadable(&error))?;
         values.clear();
         let cells = row.into_columns().into_iter().zip(schema.get_fields());

@@ -49,7 +49,7 @@ impl<R: Read> Compact<R> {
         Err(damaged("it has a number of more than 64 bits"))
     }
 
-    fn zigzag(&mut self) -> io::Result<i64> {
+    pub(super) fn zigzag(&mut self) -> io::Result<i64> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }

@@ -65,10 +65,14 @@ fn of_parts(data: &[u8], schema: &[Vec<u8>], groups: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// A column of integers at a place in the file.
-fn column(codec: i64, (start, end): (i64, i64)) -> Vec<u8> {
+fn column(codec: i64, place: (i64, i64)) -> Vec<u8> {
+    column_of(1, codec, place)
+}
+
+fn column_of(kind: i64, codec: i64, (start, end): (i64, i64)) -> Vec<u8> {
     let meta = structure(&[
-        int(1, 1),
-        list(2, 5, &[vec![0]]),
+        int(1, kind),
+        list(2, 5, &[int(0, DELTA_BYTE_ARRAY).2]),
         list(3, 8, &[text(0, b"n").2]),
         int(4, codec),
         long(5, 1),
@@ -78,6 +82,11 @@ fn column(codec: i64, (start, end): (i64, i64)) -> Vec<u8> {
     ]);
     structure(&[long(2, start), (3, 12, meta)])
 }
+
+/// The encodings of values.
+const DICTIONARY: i64 = 8;
+const DELTA_LENGTH_BYTE_ARRAY: i64 = 6;
+const DELTA_BYTE_ARRAY: i64 = 7;
 
 fn group(columns: &[Vec<u8>], rows: i64) -> Vec<u8> {
     structure(&[list(1, 12, columns), long(2, 8), long(3, rows)])
@@ -92,7 +101,11 @@ fn of_pages(codec: i64, pages: &[u8]) -> Vec<u8> {
 
 /// A page of values, with what its header declares.
 fn page(unpacked: i64, packed: i64, values: i64, data: &[u8]) -> Vec<u8> {
-    let of_data = structure(&[int(1, values), int(2, 0), int(3, 3), int(4, 3)]);
+    page_of(0, unpacked, packed, values, data)
+}
+
+fn page_of(encoding: i64, unpacked: i64, packed: i64, values: i64, data: &[u8]) -> Vec<u8> {
+    let of_data = structure(&[int(1, values), int(2, encoding), int(3, 3), int(4, 3)]);
     let sizes = [
         int(1, 0),
         int(2, unpacked),
@@ -254,5 +267,148 @@ fn sizes_of_pages_are_checked_before_memory_is_allocated() {
             why.ends_with(&format!("in.parquet: cannot be read: {said}")),
             "{why}"
         );
+    }
+}
+
+/// A file with one column of texts, required or repeated, and these pages.
+fn of_texts(repetition: i64, pages: &[u8]) -> Vec<u8> {
+    let place = (4, 4 + pages.len() as i64);
+    let leaf = structure(&[int(1, 6), int(3, repetition), text(4, b"n")]);
+    let groups = [group(&[column_of(6, 0, place)], 1)];
+    of_parts(pages, &[node(b"", 1), leaf], &groups)
+}
+
+/// Runs of levels or indexes, each with its number, with their length in front.
+fn runs(runs: &[(u64, u8)]) -> Vec<u8> {
+    let runs = runs
+        .iter()
+        .map(|(count, level)| [varint(count << 1), vec![*level]].concat());
+    let bytes = runs.collect::<Vec<_>>().concat();
+    [(bytes.len() as u32).to_le_bytes().to_vec(), bytes].concat()
+}
+
+#[test]
+fn what_a_row_may_take_is_checked_before_it_is_decoded() {
+    let delta = |count: u64| [varint(128), varint(4), varint(count), varint(0)].concat();
+    let lengths = |encoding: i64, data: &[u8]| {
+        let size = data.len() as i64;
+        of_texts(0, &page_of(encoding, size, size, 1, data))
+    };
+    // One row with so many references to the first text of the dictionary.
+    let references = |count: u64, first: &[u8]| {
+        let first = [&(first.len() as u32).to_le_bytes(), first].concat();
+        let levels = [runs(&[(1, 0), (count - 1, 1)]), runs(&[(count, 1)])].concat();
+        let data = [levels, vec![1], varint(count << 1), vec![0]].concat();
+        let size = data.len() as i64;
+        let page = page_of(DICTIONARY, size, size, count as i64, &data);
+        let dictionary = dictionary(first.len() as i64, 1, &first);
+        of_texts(2, &[dictionary, page].concat())
+    };
+    assert_eq!(
+        found(&references(3, b"a")).unwrap(),
+        [r#"["n"]"#, r#"[["a","a","a"]]"#]
+    );
+    for (file, said) in [
+        (
+            lengths(DELTA_LENGTH_BYTE_ARRAY, &delta(1 << 40)),
+            "a page has a wrong number of lengths",
+        ),
+        (
+            lengths(DELTA_BYTE_ARRAY, &delta(1 << 31)),
+            "a page has a wrong number of lengths",
+        ),
+        (
+            lengths(DELTA_BYTE_ARRAY, &[delta(1), delta(1 << 40)].concat()),
+            "a page has a wrong number of lengths",
+        ),
+        (
+            references(200_000_000, b"a"),
+            "a row has lists of more than 2097152 values; expected at most 2097152",
+        ),
+        (
+            references(1000, &[b'x'; 1 << 20]),
+            "the lists of a row may have more than 256 MiB of text; expected at most 256 MiB",
+        ),
+    ] {
+        let why = found(&file).unwrap_err();
+        assert!(
+            why.ends_with(&format!("cannot be read: Parquet error: {said}")),
+            "{why}"
+        );
+    }
+}
+
+#[test]
+fn texts_and_lists_in_all_encodings_are_read() {
+    use ::parquet::basic::Encoding;
+    use ::parquet::data_type::{ByteArray, ByteArrayType};
+    use ::parquet::file::properties::{WriterProperties, WriterVersion};
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+
+    const ROWS: usize = 3000;
+    let schema = "message schema {
+        REQUIRED BYTE_ARRAY text (UTF8);
+        OPTIONAL GROUP tags (LIST) { REPEATED GROUP list { OPTIONAL BYTE_ARRAY element (UTF8); } }
+    }";
+    let texts: Vec<String> = (0..ROWS)
+        .map(|i| format!("text {} of {i}", "x".repeat(i % 200)))
+        .collect();
+    let value = |text: &String| ByteArray::from(text.as_bytes().to_vec());
+    for encoding in [
+        None,
+        Some(Encoding::PLAIN),
+        Some(Encoding::DELTA_LENGTH_BYTE_ARRAY),
+        Some(Encoding::DELTA_BYTE_ARRAY),
+    ] {
+        for version in [WriterVersion::PARQUET_1_0, WriterVersion::PARQUET_2_0] {
+            let properties = WriterProperties::builder()
+                .set_writer_version(version)
+                .set_data_page_row_count_limit(700);
+            let properties = match encoding {
+                Some(encoding) => properties
+                    .set_dictionary_enabled(false)
+                    .set_encoding(encoding),
+                None => properties,
+            };
+            let (_folder, path) = place();
+            let path = path.with_extension("parquet");
+            let schema = std::sync::Arc::new(parse_message_type(schema).unwrap());
+            let file = std::fs::File::create(&path).unwrap();
+            let properties = std::sync::Arc::new(properties.build());
+            let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
+            let mut group = writer.next_row_group().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            let values: Vec<ByteArray> = texts.iter().map(value).collect();
+            column
+                .typed::<ByteArrayType>()
+                .write_batch(&values, None, None)
+                .unwrap();
+            column.close().unwrap();
+            // Each row has as many tags as the rest of its number by 4, and none is null.
+            let tags: Vec<&String> = (0..ROWS).flat_map(|i| vec![&texts[i]; i % 4]).collect();
+            let tags: Vec<ByteArray> = tags.into_iter().map(value).collect();
+            let (mut definitions, mut repetitions) = (Vec::new(), Vec::new());
+            for i in 0..ROWS {
+                for tag in 0..(i % 4).max(1) {
+                    definitions.push(if i % 4 == 0 { 1 } else { 3 });
+                    repetitions.push(i16::from(tag > 0));
+                }
+            }
+            let mut column = group.next_column().unwrap().unwrap();
+            let typed = column.typed::<ByteArrayType>();
+            typed
+                .write_batch(&tags, Some(&definitions), Some(&repetitions))
+                .unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+            writer.close().unwrap();
+            let (rows, _) = lines(&path, &Settings::default()).unwrap();
+            assert_eq!(rows.len(), ROWS + 1);
+            for (i, row) in rows[1..].iter().enumerate() {
+                let expected = serde_json::json!([texts[i], vec![&texts[i]; i % 4]]);
+                assert_eq!(*row, expected.to_string(), "{encoding:?}");
+            }
+        }
     }
 }
