@@ -6,6 +6,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::cells::Field;
 use super::expression_compare as compare;
+use super::expression_filters as filters;
 use super::expression_rewrite::{Binding, Rewritten};
 use super::rows::Bounded;
 
@@ -56,6 +57,7 @@ impl Expression {
         written.map(drop).map_err(|error| shown(&error))?;
         let rewritten = Rewritten::of(text);
         compare::add(&mut environment, rewritten.operands.clone());
+        filters::add(&mut environment);
         let added = environment.add_template_owned(NAME, rewritten.text.clone());
         added.map_err(|error| shown(&error))?;
         let template = environment
@@ -295,6 +297,39 @@ mod tests {
             error.contains("found a prompt of more than 64 MiB"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_filter_with_a_result_that_no_record_has_room_for_is_refused() {
+        assert_eq!(
+            render("{{ content|indent(stars, true) }}").unwrap(),
+            "    a <b> & {{c}}"
+        );
+        assert_eq!(
+            render("{{ content|replace('a', stars)|indent(width=2) }}").unwrap(),
+            "4 <b> & {{c}}"
+        );
+        assert_eq!(
+            render("{{ '%05.1f of 123456789'|format(price) }}{# {{lines}} #}").unwrap(),
+            "001.1 of 123456789"
+        );
+        assert_eq!(
+            render("{{ [1, stars, 9]|batch(2)|list|length }}").unwrap(),
+            "2"
+        );
+        for template in [
+            "{{ content|indent(large|int) }}",
+            "{{ content|indent(width=99999999999) }}",
+            "{{ content|split|batch(99999999999)|list }}",
+            "{{ content|split|slice(99999999999)|list }}",
+            "{{ '%99999999999d'|format(stars) }}",
+            "{{ ('a' * 9000000)|replace('a', content)|length }}",
+        ] {
+            let error = render(template).unwrap_err();
+            let said =
+                "with a result that is too large (the template's line 1); expected a smaller one";
+            assert!(error.contains(said), "{template}: {error}");
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod expression;
 #[cfg(feature = "templates")]
 mod expression_compare;
 #[cfg(feature = "templates")]
+mod expression_filters;
+#[cfg(feature = "templates")]
 mod expression_rewrite;
 mod fault;
 mod fields;
