@@ -14,7 +14,7 @@ use super::levels::{Levels, delta};
 
 /// The most values in the lists of a row, all columns together, and the most bytes of their texts.
 const MOST_VALUES: u64 = 2 << 20;
-const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES: u64 = 128 << 20;
 /// What each column may have anyway.
 const LEAST_VALUES: u64 = 1 << 10;
 const LEAST_BYTES: u64 = 1 << 20;

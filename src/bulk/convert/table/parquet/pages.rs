@@ -12,11 +12,9 @@ use super::thrift::{Compact, I32, STRUCT, damaged};
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 
-/// The most bytes of a page, as it is in the file and unpacked.
-const MOST_PAGE: u64 = 256 << 20;
 /// What the pages that are open at once may need: one of each column and its dictionary. A large file may have many
-/// columns with large pages, so it may need more.
-const MOST_OPEN: u64 = 512 << 20;
+/// columns with large pages, so it may need more. A text as long as its page is in memory 3 times.
+const MOST_OPEN: u64 = 128 << 20;
 const MOST_OPEN_PER_BYTE: u64 = 16;
 /// What one value of a dictionary takes in memory.
 const DICTIONARY_VALUE: u64 = 32;
@@ -53,7 +51,13 @@ pub(super) fn check(file: &File, metadata: &ParquetMetaData, ctx: &Context) -> R
     for group in metadata.row_groups() {
         let mut open = 0_u64;
         for (column, place) in group.columns().iter().zip(places.by_ref()) {
-            let (bytes, values) = Chunk { file, column, ctx }.check(*place)?;
+            let (bytes, values) = Chunk {
+                file,
+                column,
+                most,
+                ctx,
+            }
+            .check(*place)?;
             if values < group.num_rows() {
                 return Err(damaged("a column has fewer values than the table has rows").into());
             }
@@ -90,6 +94,8 @@ fn place(column: &ColumnChunkMetaData, len: u64) -> io::Result<(u64, u64)> {
 struct Chunk<'c> {
     file: &'c File,
     column: &'c ColumnChunkMetaData,
+    /// The most bytes of a page, as it is in the file and unpacked.
+    most: u64,
     ctx: &'c Context,
 }
 
@@ -119,11 +125,11 @@ impl Chunk<'_> {
                 return Err(damaged("a page is longer than its column").into());
             }
             for (size, is) in [(header.packed, ""), (header.unpacked, " when unpacked")] {
-                if size > MOST_PAGE {
+                if size > self.most {
                     return Err(damaged(format!(
                         "a page has {} MiB{is}; expected at most {}",
                         size >> 20,
-                        MOST_PAGE >> 20
+                        self.most >> 20
                     ))
                     .into());
                 }
@@ -172,7 +178,7 @@ impl Chunk<'_> {
             Compression::LZ4 => 255,
             _ => return true,
         };
-        header.packed <= MOST_PAGE / most_ratio
+        header.packed <= self.most / most_ratio
     }
 
     /// Unpacks a page, and keeps none of it, to find whether it has the size that is declared.

@@ -216,7 +216,7 @@ fn sizes_of_pages_are_checked_before_memory_is_allocated() {
     for (file, said) in [
         (
             of_pages(GZIP, &page(most, 4, 1, &one)),
-            "a page has 2047 MiB when unpacked; expected at most 256",
+            "a page has 2047 MiB when unpacked; expected at most 128",
         ),
         (
             of_pages(0, &page(4, most, 1, &one)),
@@ -241,9 +241,9 @@ fn sizes_of_pages_are_checked_before_memory_is_allocated() {
         (
             of_pages(
                 GZIP,
-                &[dictionary(200 << 20, 50 << 20, &one), page(4, 4, 1, &one)].concat(),
+                &[dictionary(100 << 20, 25 << 20, &one), page(4, 4, 1, &one)].concat(),
             ),
-            "one page of each column takes 1800 MiB of memory; expected at most 512",
+            "one page of each column takes 900 MiB of memory; expected at most 128",
         ),
         (
             of_parts(
@@ -327,7 +327,7 @@ fn what_a_row_may_take_is_checked_before_it_is_decoded() {
         ),
         (
             references(1000, &[b'x'; 1 << 20]),
-            "the lists of a row may have more than 256 MiB of text; expected at most 256 MiB",
+            "the lists of a row may have more than 128 MiB of text; expected at most 128 MiB",
         ),
     ] {
         let why = found(&file).unwrap_err();
