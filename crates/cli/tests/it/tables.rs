@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use super::common::{Desk, Ended, Running, good, id, results};
+use super::common::{Desk, Ended, HOME, Running, eventually, good, id, results};
 use batchwright_simulate::Simulator;
 
 fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &[u8]) -> Ended {
@@ -450,4 +450,52 @@ fn templates_compare_numbers_and_refuse_to_compare_a_text_with_one() {
         .says("write a name with blanks or hyphens as {{row[\"Review Text\"]}}");
     let ended = run("in.csv -j 1", "{{row['Review Text']}}").expect(0);
     assert_eq!(results(&ended.stdout)[0]["text"], "echo: fine");
+}
+
+/// Whether the program has begun to convert an input.
+#[cfg(unix)]
+fn is_converting(desk: &Desk) -> bool {
+    let named = |entry: &std::path::Path| {
+        let name = entry.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with("batchwright-input-")
+    };
+    let entries = |folder: std::path::PathBuf| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path())
+    };
+    let mut all = entries(desk.path(HOME)).flat_map(|path| entries(path.clone()).chain([path]));
+    all.any(|path| named(&path))
+}
+
+#[cfg(unix)]
+#[test]
+fn a_query_without_an_end_is_stopped_by_a_signal() {
+    let (desk, sim) = (Desk::new(), good());
+    let database = rusqlite::Connection::open(desk.path("in.db")).unwrap();
+    database.execute_batch("CREATE TABLE t (n)").unwrap();
+    let query =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let mut command = desk.against(&sim, "in.db -o out.jsonl --template {{i}}");
+        let running = Running::start(command.args(["--query", query]));
+        assert!(eventually(|| is_converting(&desk)));
+        running.signal(name);
+        running.wait().expect(code);
+    }
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn what_an_input_unpacks_to_is_limited() {
+    let (desk, sim) = (Desk::new(), good());
+    let text = format!("id,prompt\na,{}\n", "x".repeat(2000));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut gzip, text.as_bytes()).unwrap();
+    desk.write("in.csv.gz", gzip.finish().unwrap());
+    desk.run(&sim, "in.csv.gz -o out.jsonl --max-unpacked 2000")
+        .expect(2)
+        .says("in.csv.gz: unpacked or converted it has more than 2000 bytes, the limit of --max-unpacked");
+    assert_eq!(sim.stats().calls, 0);
+    desk.run(&sim, "in.csv.gz -o out.jsonl --max-unpacked 2K")
+        .expect(0);
 }
