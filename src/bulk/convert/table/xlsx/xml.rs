@@ -6,9 +6,10 @@ use memchr::memchr;
 const MOST_DEPTH: u64 = 256;
 /// What of a tag is looked at.
 const TAG_START: usize = 1 << 12;
-/// What an element takes in memory next to its text: a string, or a style.
+/// What an element takes in memory next to its text: a string, a style, or another one, such as a color.
 const STRING: u64 = 64;
 const STYLE: u64 = 512;
+const OTHER: u64 = 16;
 /// What is reserved for each shared string that is declared.
 const DECLARED: u64 = 24;
 
@@ -63,6 +64,8 @@ enum At {
 pub(super) struct Scan<'b> {
     bounds: &'b mut Bounds,
     copies_names: bool,
+    /// The first bytes.
+    start: Vec<u8>,
     at: At,
     /// The bytes of the text or tag so far.
     length: u64,
@@ -83,6 +86,7 @@ impl<'b> Scan<'b> {
         Self {
             bounds,
             copies_names,
+            start: Vec::new(),
             at: At::Text,
             length: 0,
             tag: Vec::new(),
@@ -95,6 +99,15 @@ impl<'b> Scan<'b> {
 
     /// Goes on with these bytes; the error is what the part has too much of.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), String> {
+        if self.start.len() < 2 {
+            self.start.extend(bytes.iter().take(2));
+            // The reader would decode it, and its tags would not be found here.
+            if let [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, b'<', ..] | [b'<', 0, ..] =
+                self.start[..]
+            {
+                return Err("a text in UTF-16; expected UTF-8".to_owned());
+            }
+        }
         while let Some(&byte) = bytes.first() {
             match self.at {
                 At::Text => {
@@ -203,7 +216,9 @@ impl<'b> Scan<'b> {
                 (false, STYLE + length)
             }
             b"font" | b"fill" | b"border" | b"numFmt" | b"Relationship" => (false, STYLE + length),
-            _ => (false, 0),
+            // These are read one cell at a time.
+            b"row" | b"v" | b"f" | b"is" | b"t" => (false, 0),
+            _ => (false, OTHER),
         };
         if holds_text {
             self.cell = Some(0).filter(|_| !is_empty);
@@ -267,8 +282,7 @@ mod tests {
 
     #[test]
     fn texts_that_stay_in_memory_are_counted() {
-        let sheet =
-            b"<?xml?><sheetData><row><c r='A>1' t=\"is\"><is>text</is></c></row></sheetData>";
+        let sheet = b"<?xml?><row><c r='A>1' t=\"is\"><is>text</is></c></row>";
         assert_eq!(scanned(&[sheet]), Ok(0));
         let strings = b"<x:sst uniqueCount=\"2\"><x:si><t>one</t></x:si>\n<si/></x:sst>";
         let expected = 2 * STRING + "><t>one</t></x:si".len() as u64;
@@ -276,7 +290,7 @@ mod tests {
         let bytes: Vec<&[u8]> = strings.chunks(1).collect();
         assert_eq!(scanned(&bytes), Ok(expected));
         let comment = b"<a><!-- <si> --><![CDATA[<si>]]><?x <si> ?></a>";
-        assert_eq!(scanned(&[comment]), Ok(0));
+        assert_eq!(scanned(&[comment]), Ok(OTHER));
     }
 
     #[test]
@@ -330,6 +344,7 @@ mod tests {
                 "<sst uniqueCount='99999999999999999999999'>",
                 "a number of shared strings above",
             ),
+            ("<\0a\0>\0", "a text in UTF-16; expected UTF-8"),
             (
                 &styles,
                 "texts and styles that take more memory than this file may use, 1024 MiB",
