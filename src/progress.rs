@@ -9,6 +9,7 @@
 //! | be called at the end of each item | [`EveryItem`] |
 //! | see where the time of a run went, and that of an item | [`TimeSplit`], [`ItemTime`] |
 //! | see what providers allow at a moment: limits, what is left of them, pauses | [`ProviderLimits`], with the [`QuotaStatus`] and [`RateStatus`] of each |
+//! | see which learned limit slows a run | [`LearnedLimit`], with its [`LimitSource`] |
 //! | see why items of a run failed | [`FailureCause`], in [`Summary::causes`](crate::Summary::causes) |
 //! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
 //! | hear of every call | [`CallObserver`], which is told the [`ObservedCall`] and its [`CallResult`] |
@@ -20,7 +21,7 @@
 pub use crate::base::clock::Timestamp;
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};
 pub use crate::engine::item_time::ItemTime;
-pub use crate::engine::quota_status::{QuotaStatus, RateStatus};
+pub use crate::engine::quota_status::{LearnedLimit, LimitSource, QuotaStatus, RateStatus};
 pub use crate::engine::time_split::TimeSplit;
 pub use crate::llm::provider_limits::ProviderLimits;
 pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};

@@ -16,6 +16,8 @@ pub struct RateWindow {
     pub remaining: Option<u64>,
     /// Time until the server's allowance is full again, if told.
     pub reset: Option<Duration>,
+    /// The header that reported it, if it was one.
+    pub header: Option<&'static str>,
 }
 
 /// The limits named by one reply. Empty when it named none.

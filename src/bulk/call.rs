@@ -61,6 +61,7 @@ where
     Progress {
         phase: Phase::Finished,
         limited_by: None,
+        learned_limit: None,
         trouble: None,
         trouble_kind: None,
         resumes_in: None,
@@ -82,9 +83,9 @@ where
     let trouble = trouble.cloned();
     let (loading, counters) = (dispatcher.loading_since(), dispatcher.counters());
     let resumes_in = dispatcher.resumes_at().map(|at| at.since(now));
-    let split = dispatcher.time_split(now);
+    let (split, learned) = (dispatcher.time_split(now), dispatcher.learned_limit(now));
     let tally = &mut dispatcher.work.tally;
-    tally.lately.note(split);
+    tally.lately.note(split, learned);
     let progress = tally.progress(&counters, now, phase, trouble, loading);
     Progress {
         // The pace so far says nothing of a run that waits.

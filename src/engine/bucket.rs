@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::hints::RateWindow;
 
+use super::learned::Learned;
 use super::quota_status::RateStatus;
 
 /// A continuously refilled allowance. It may go into debt: a call larger than the whole
@@ -16,8 +17,8 @@ pub(super) struct Bucket {
     pub per_second: f64,
     pub capacity: f64,
     pub level: f64,
-    /// Told by the provider's replies.
-    pub learned: bool,
+    /// What it was learned from, if nobody set it.
+    pub learned: Option<Learned>,
     /// The part of the rate with which it fills: less than all where others are given some of it.
     pub supply: f64,
     /// What the provider counts as used beyond what is missing here: others use the same allowance, and it keeps more
@@ -32,7 +33,7 @@ impl Bucket {
             per_second: limit / 60.0,
             capacity,
             level: capacity,
-            learned: false,
+            learned: None,
             supply: 1.0,
             elsewhere: 0.0,
             at: now,
@@ -47,10 +48,10 @@ impl Bucket {
         }
     }
 
-    /// A bucket whose rate another process knows: one at a time until a reply says more.
-    pub(super) fn adopted(per_second: f64, now: Time) -> Self {
+    /// A bucket whose rate was reported to another process so long ago: one at a time until a reply says more.
+    pub(super) fn adopted(per_second: f64, age: Duration, now: Time) -> Self {
         Self {
-            learned: true,
+            learned: Some(Learned::elsewhere(age, now)),
             ..Self::per_minute(per_second * 60.0, 1.0, now)
         }
     }
@@ -160,7 +161,8 @@ pub(super) fn learn_window(
         bucket.get_or_insert_with(|| Bucket::per_minute(per_minute, capacity(per_minute), now));
     bucket.refill(now);
     bucket.per_second = per_minute / 60.0;
-    bucket.learned = true;
+    let learned = bucket.learned.take();
+    bucket.learned = Some(Learned::reported(learned, window.header, now));
     bucket.capacity = capacity(per_minute);
     if let Some(remaining) = window.remaining {
         let left = remaining as f64 - unseen;

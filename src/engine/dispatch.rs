@@ -22,6 +22,7 @@ use super::jitter::Jitter;
 use super::limiter::{Gate, Limiter, Permit};
 use super::loading::Loading;
 use super::quota::QuotaId;
+use super::quota_status::LearnedLimit;
 use super::refusals::{self, Refusals};
 use super::route::{RetryPolicy, Tries};
 pub use super::stop::{ErrorPolicy, StopReason};
@@ -425,6 +426,12 @@ impl<W: Work> Dispatcher<W> {
             true => Limit::Quota,
             false => Limit::Cooldown,
         }
+    }
+
+    /// The learned limit that holds calls back now.
+    pub(crate) fn learned_limit(&self, now: Time) -> Option<LearnedLimit> {
+        let mut paused = self.availability.pauses.paused(now);
+        paused.find_map(|quota| self.limiter.learned_limit(quota, now))
     }
 
     fn check_deadline(&mut self, now: Time) {

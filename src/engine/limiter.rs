@@ -21,7 +21,7 @@ pub(super) use super::quota_state::LOADING_AGAIN;
 pub(super) use super::quota_state::LOOK_FOR_END;
 use super::quota_state::{BUSY_FOR, Quota};
 pub use super::quota_state::{Gate, Permit};
-use super::quota_status::QuotaStatus;
+use super::quota_status::{LearnedLimit, QuotaStatus};
 use super::shared_quota::{self, Share, WallClock, system_wall};
 #[cfg(feature = "redis")]
 use shares::Shares;
@@ -153,6 +153,11 @@ impl Limiter {
         let mut state = self.state.lock();
         let quota = state.get(quota);
         quota.map_or_else(QuotaStatus::default, |quota| quota.status(now))
+    }
+
+    /// The limit that was learned and holds back the next call of a quota, if one does.
+    pub(crate) fn learned_limit(&self, quota: QuotaId, now: Time) -> Option<LearnedLimit> {
+        self.state.lock().get(quota)?.learned_limit(now)
     }
 
     /// Calls under way, of all quotas.

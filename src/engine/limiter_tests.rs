@@ -15,6 +15,7 @@ fn at(ms: u64) -> Time {
 fn hints(limit: u64, remaining: u64, period: Duration) -> RateHints {
     RateHints {
         requests: Some(RateWindow {
+            header: None,
             limit,
             period,
             remaining: Some(remaining),
@@ -270,6 +271,7 @@ fn tokens_reply(limiter: &Limiter, permit: Permit, remaining: u64, now: Time) {
     let hints = RateHints {
         requests: None,
         tokens: Some(RateWindow {
+            header: None,
             limit: 6000,
             period: MINUTE,
             remaining: Some(remaining),
@@ -399,6 +401,7 @@ fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that
     ));
     let hints = RateHints {
         requests: Some(RateWindow {
+            header: None,
             limit: 6000,
             period: Duration::from_secs(60),
             remaining: Some(6000),

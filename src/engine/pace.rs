@@ -95,6 +95,7 @@ pub(super) struct Pace {
     paused: bool,
     last_answer: Time,
     last_call: Time,
+    last_refusal: Time,
     /// Seconds that a call takes.
     latency: f64,
     rate: Option<Rate>,
@@ -171,6 +172,7 @@ impl Pace {
 
     /// A call was refused for its rate.
     pub(super) fn refused(&mut self, call: Begun, now: Time) {
+        self.last_refusal = now;
         let accepted = self.accepted(call);
         let begun = self.so_far(now);
         match &mut self.rate {
@@ -299,6 +301,13 @@ impl Pace {
             rate.bucket.refill(now);
             rate.bucket.wait_for(1.0)
         })
+    }
+
+    /// Calls per minute at this pace, and how long ago a call was last refused for it.
+    pub(super) fn inferred(&self, now: Time) -> Option<(u64, Duration)> {
+        let rate = self.rate.as_ref()?;
+        let per_minute = rate.bucket.minute().round().max(1.0) as u64;
+        Some((per_minute, now.since(self.last_refusal)))
     }
 
     /// A call begins.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::hints::RateHints;
 
-use super::bucket::{Bucket, OutputSizes, is_minute, learn_window, token_capacity};
+use super::bucket::{Bucket, OutputSizes, token_capacity};
 use super::cool_downs::CoolDowns;
 use super::pace::{Begun, Pace};
 use super::quota::{CallEnd, Limits, QuotaId};
@@ -21,6 +21,7 @@ use super::quota_status::QuotaStatus;
 use super::shared_quota::{Share, Shared};
 use super::window::{Answer, Epoch, Window};
 
+mod learn;
 #[cfg(feature = "redis")]
 mod lease;
 #[cfg(feature = "redis")]
@@ -83,6 +84,8 @@ pub(super) struct Quota {
     pub(super) given: Limits,
     pub(super) requests: Option<Bucket>,
     pub(super) tokens: Option<Bucket>,
+    /// When a learned limit of requests, and one of tokens, was last dropped.
+    dropped: [Option<Time>; 2],
     outputs: OutputSizes,
     pub(super) in_flight: u32,
     /// Requests and tokens reserved so far.
@@ -154,6 +157,7 @@ impl Quota {
             given,
             requests,
             tokens,
+            dropped: [None; 2],
             outputs: OutputSizes::default(),
             in_flight: 0,
             reserved: (0.0, 0.0),
@@ -196,7 +200,7 @@ impl Quota {
             (&mut self.tokens, fresh.tokens, given.tokens_per_minute),
         ] {
             *bucket = match (*bucket, fresh) {
-                (Some(old), _) if old.learned && is_given.is_none() => Some(old),
+                (Some(old), _) if old.learned.is_some() && is_given.is_none() => Some(old),
                 (Some(old), Some(new)) => Some(new.at_most(old.level)),
                 (_, new) => new,
             };
@@ -214,6 +218,7 @@ impl Quota {
         Shared {
             requests: &mut self.requests,
             tokens: &mut self.tokens,
+            dropped: self.dropped,
             paused_until: &mut self.paused_until,
             found: self.window.found(),
         }
@@ -428,6 +433,7 @@ impl Quota {
                 if accepted {
                     self.pace.answered(now.since(permit.began.0), now);
                     self.search_rate(now);
+                    self.drop_unreported(hints, now);
                     self.window.replied(Answer {
                         began: permit.began.1,
                         took: now.since(permit.began.0),
@@ -435,7 +441,10 @@ impl Quota {
                     });
                 }
             }
-            CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
+            CallEnd::RateLimited(wait) => {
+                self.confirm_doubted(now);
+                self.refused(permit, wait, used_up(hints), now);
+            }
             CallEnd::NotReady(wait) => self.unready(permit, wait, now),
             CallEnd::Unreachable if permit.generation == self.generation => {
                 let pause = self.next_pause().min(LONGEST_UNREACHED);
@@ -473,46 +482,6 @@ impl Quota {
         self.answered_since_cut = false;
         self.fine = 0;
         self.waits_for_reply = false;
-    }
-
-    fn learn(&mut self, permit: Permit, hints: &RateHints, now: Time) {
-        // What the server had left when it let this call in does not count the calls that were
-        // started after it. A first reply may have overtaken earlier calls too.
-        let later = (
-            self.reserved.0 - permit.reserved.0,
-            self.reserved.1 - permit.reserved.1,
-        );
-        let in_flight = f64::from(self.in_flight);
-        let burst = f64::from(self.given.burst);
-        if hints.requests.is_some_and(|window| is_minute(&window)) {
-            self.pace.forget();
-        }
-        if let (None, Some(window)) = (self.given.requests_per_minute, hints.requests) {
-            let unseen = if self.requests.is_some() {
-                later.0
-            } else {
-                in_flight
-            };
-            learn_window(&mut self.requests, window, unseen, now, |limit| {
-                burst.min(limit.max(1.0))
-            });
-        }
-        if let (None, Some(window)) = (self.given.tokens_per_minute, hints.tokens) {
-            let unseen = if self.tokens.is_some() {
-                later.1
-            } else {
-                in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS)
-            };
-            learn_window(&mut self.tokens, window, unseen, now, token_capacity);
-        }
-        // Whatever pace was set, an allowance the server calls empty is waited for.
-        for window in [hints.requests, hints.tokens].into_iter().flatten() {
-            if let (Some(0), Some(reset)) = (window.remaining, window.reset)
-                && !is_minute(&window)
-            {
-                self.paused_until = self.paused_until.max(now.after(reset));
-            }
-        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// What a quota allows at a moment, as far as its limiter knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -44,4 +46,33 @@ impl RateStatus {
             },
         }
     }
+}
+
+/// A limit that nobody set, while it holds calls back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LearnedLimit {
+    /// What it limits: `"requests"`, or `"tokens"` of input and output together.
+    pub unit: &'static str,
+    /// How much it allows a minute.
+    pub per_minute: u64,
+    /// Where it was learned.
+    pub source: LimitSource,
+    /// How long ago it was last reported, or inferred.
+    pub age: Duration,
+}
+
+/// Where a limit was learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LimitSource {
+    /// This header of a reply reported it.
+    Header(&'static str),
+    /// A reply reported it.
+    Reply,
+    /// It was reported to another run or worker that shares the limit.
+    OtherRun,
+    /// Inferred from refused calls, since no reply reports a limit.
+    Refusals,
 }

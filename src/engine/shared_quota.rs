@@ -20,6 +20,7 @@ use crate::base::clock::Time;
 use crate::base::private;
 
 use super::bucket::Bucket;
+use super::learned::adopt_limit;
 
 /// Nanoseconds of the calendar: the one clock that processes share.
 pub(super) type WallClock = fn(Time) -> u64;
@@ -43,8 +44,6 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A holder needs microseconds; whoever holds it longer is asleep.
 const TRIES: u32 = 40;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
-/// A rate that a provider told somebody is believed for this long.
-const STILL_TRUE: Duration = Duration::from_secs(60);
 /// How many calls at once helped is taken over for so long; later only as a hint.
 const FRESH: Duration = Duration::from_secs(3600);
 /// A pause of another process is believed for an hour at most: clocks jump.
@@ -57,6 +56,9 @@ struct Level {
     at: u64,
     /// Told by the provider, not set by the user of one process.
     learned: bool,
+    /// When a reply last reported it; earlier versions have none.
+    #[serde(default)]
+    reported: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -89,6 +91,8 @@ pub(super) enum Remembered {
 pub(super) struct Shared<'q> {
     pub requests: &'q mut Option<Bucket>,
     pub tokens: &'q mut Option<Bucket>,
+    /// When learned limits were last dropped: they are not taken over again.
+    pub dropped: [Option<Time>; 2],
     pub paused_until: &'q mut Time,
     /// How many calls at once have proven to help.
     pub found: Option<u32>,
@@ -167,7 +171,10 @@ impl Share {
                 per_second: bucket.per_second,
                 level: bucket.level,
                 at: wall,
-                learned: bucket.learned,
+                learned: bucket.learned.is_some(),
+                reported: bucket
+                    .learned
+                    .map(|learned| wall.saturating_sub(learned.age(now).as_nanos() as u64)),
             })
         };
         let pause = quota.paused_until.since(now);
@@ -298,14 +305,14 @@ fn is_unused(file: &Metadata, now: SystemTime) -> bool {
 
 impl Record {
     fn apply(&self, quota: Shared<'_>, now: Time, wall: u64) {
-        let adopt = |bucket: &mut Option<Bucket>, level: Option<Level>| {
+        let adopt = |bucket: &mut Option<Bucket>, level: Option<Level>, dropped: Option<Time>| {
             let Some(level) = level.filter(|l| l.per_second > 0.0 && l.level.is_finite()) else {
                 return;
             };
             let passed = Duration::from_nanos(wall.saturating_sub(level.at));
-            // What another process has just learned is worth knowing from the start.
-            if bucket.is_none() && level.learned && passed < STILL_TRUE {
-                *bucket = Some(Bucket::adopted(level.per_second, now));
+            let age = level.reported.and_then(|at| wall.checked_sub(at));
+            if let Some(age) = age.map(Duration::from_nanos) {
+                adopt_limit(bucket, level.per_second, age, dropped, now);
             }
             let Some(bucket) = bucket else { return };
             bucket.refill(now);
@@ -314,8 +321,9 @@ impl Record {
             let level = level.level.max(-bucket.minute());
             bucket.level = (level + gained).min(bucket.capacity);
         };
-        adopt(quota.requests, self.requests);
-        adopt(quota.tokens, self.tokens);
+        let [requests, tokens] = quota.dropped;
+        adopt(quota.requests, self.requests, requests);
+        adopt(quota.tokens, self.tokens, tokens);
         let pause = Duration::from_nanos(self.paused_until.saturating_sub(wall));
         if !pause.is_zero() {
             let until = now.after(pause.min(LONGEST_PAUSE));
@@ -400,6 +408,7 @@ mod tests {
         };
         let hints = RateHints {
             requests: Some(crate::base::hints::RateWindow {
+                header: None,
                 limit: 60,
                 period: Duration::from_secs(60),
                 remaining: Some(0),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 
+use super::quota_status::LearnedLimit;
+
 /// Where the wall time of a run went. At each moment exactly one thing keeps a run from going faster, so
 /// the parts add up to its time from start to end ([`Summary::elapsed`](crate::Summary::elapsed)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -219,16 +221,20 @@ const LATELY: Duration = Duration::from_secs(1);
 pub(crate) struct Lately {
     before: TimeSplit,
     pub limited_by: Option<&'static str>,
+    /// The learned limit that held calls back when last looked, while `limited_by` is the quota.
+    pub learned_limit: Option<LearnedLimit>,
 }
 
 impl Lately {
     /// Takes note of where the time has gone up to now.
-    pub(crate) fn note(&mut self, split: TimeSplit) {
+    pub(crate) fn note(&mut self, split: TimeSplit, learned_limit: Option<LearnedLimit>) {
         let lately = split.since(&self.before);
         if lately.total() >= LATELY {
             self.before = split;
             self.limited_by = Some(lately.longest());
         }
+        let is_quota = self.limited_by == Some("quota");
+        self.learned_limit = learned_limit.or(self.learned_limit).filter(|_| is_quota);
     }
 }
 

@@ -4,7 +4,7 @@
 -- KEYS: the bucket, those who use it.
 -- ARGV: who asks, a pause in ms, whether a call was answered, how many first calls there are at once if one is wanted, an
 -- outage in ms (0: it is over, -1: nothing new), whether the call that probes is wanted or made, and for requests and for
--- tokens each: rate per second or 0, whether a reply told it, capacity, what is wanted, what comes back, what there is at
+-- tokens each: rate per second or 0, how many ms ago a reply reported it or -1, capacity, what is wanted, what comes back, what there is at
 -- first, and what the provider has left or -1.
 local AHEAD = 1
 local SEEN = 5000
@@ -19,7 +19,7 @@ local me = ARGV[1]
 redis.call('ZADD', KEYS[2], now, me)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - SEEN)
 redis.call('PEXPIRE', KEYS[2], FORGOTTEN)
-local known = redis.call('HMGET', KEYS[1], 'paused', 'at', 'level1', 'rate1', 'told1', 'level2', 'rate2', 'told2',
+local known = redis.call('HMGET', KEYS[1], 'paused', 'at', 'level1', 'rate1', 'reported1', 'level2', 'rate2', 'reported2',
   'replied', 'first', 'first_at', 'down', 'prober', 'probed', 'waited')
 local paused = math.max(tonumber(known[1]) or 0, now + tonumber(ARGV[2]))
 local set = { 'paused', string.format('%.3f', paused), 'at', string.format('%.3f', now) }
@@ -77,7 +77,7 @@ local passed = math.max(0, now - (tonumber(known[2]) or now)) / 1000
 local parts = {}
 for part = 1, 2 do
   local at = 7 + (part - 1) * 7
-  local rate, told, capacity = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
+  local rate, age, capacity = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local wanted, back = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local begin, left = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local place = 3 + (part - 1) * 3
@@ -101,10 +101,11 @@ for part = 1, 2 do
     end
     keep('level' .. part, tostring(level))
     keep('rate' .. part, tostring(rate))
-    keep('told' .. part, told)
+    keep('reported' .. part, age >= 0 and now - age or 0)
   end
-  local rate_of_others, told_to_others = known[place + 1] or '0', known[place + 2] or '0'
-  table.insert(parts, { tostring(granted), tostring(wait), rate_of_others, told_to_others })
+  local reported = tonumber(known[place + 2]) or 0
+  local age_of_others = reported > 0 and now - reported or -1
+  table.insert(parts, { tostring(granted), tostring(wait), known[place + 1] or '0', tostring(age_of_others) })
 end
 redis.call('HSET', KEYS[1], unpack(set))
 redis.call('PEXPIRE', KEYS[1], FORGOTTEN)

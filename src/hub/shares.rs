@@ -59,8 +59,8 @@ pub(crate) struct Standing {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct PartRequest {
     pub per_second: f64,
-    /// A reply of the provider told it.
-    pub is_learned: bool,
+    /// How long ago a reply of the provider reported it, if one did.
+    pub reported: Option<Duration>,
     /// What may be used at once after a while without any use.
     pub capacity: f64,
     pub wanted: f64,
@@ -89,8 +89,8 @@ pub(crate) struct PartShare {
     pub granted: f64,
     /// How soon that may be used; or, if nothing was given, how soon it is worthwhile to ask again.
     pub wait: Duration,
-    /// The rate per second that a provider's reply told another process.
-    pub learned: Option<f64>,
+    /// The rate per second that a provider's reply reported to another process, and how long ago.
+    pub learned: Option<(f64, Duration)>,
 }
 
 const SCRIPT: &str = include_str!("shares.lua");
@@ -138,7 +138,8 @@ fn arguments(me: &str, request: &ShareRequest) -> Vec<String> {
         let of = |get: fn(PartRequest) -> f64| part.map_or(0.0, get);
         let values = [
             of(|part| part.per_second),
-            of(|part| f64::from(u8::from(part.is_learned))),
+            part.and_then(|part| part.reported)
+                .map_or(-1.0, |age| age.as_secs_f64() * 1000.0),
             of(|part| part.capacity),
             of(|part| part.wanted),
             of(|part| part.back),
@@ -151,15 +152,15 @@ fn arguments(me: &str, request: &ShareRequest) -> Vec<String> {
 }
 
 fn share(answer: Value) -> RedisResult<Share> {
-    type Part = (f64, f64, f64, u8);
+    type Part = (f64, f64, f64, f64);
     type Answer = (u32, f64, u8, u8, f64, (Part, Part));
     let (processes, pause, replied, begins, outage, (a, b)): Answer =
         FromRedisValue::from_redis_value(answer)?;
     let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
-    let part = |(granted, wait, rate, told): Part| PartShare {
+    let part = |(granted, wait, rate, age): Part| PartShare {
         granted,
         wait: seconds(wait),
-        learned: (told == 1 && rate > 0.0).then_some(rate),
+        learned: (age >= 0.0 && rate > 0.0).then(|| (rate, seconds(age / 1000.0))),
     };
     Ok(Share {
         processes,
@@ -176,3 +177,6 @@ fn share(answer: Value) -> RedisResult<Share> {
 #[cfg(test)]
 #[path = "simulated_redis.rs"]
 pub(crate) mod simulated_redis;
+#[cfg(test)]
+#[path = "shares_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::base::error::ErrorKind;
 use crate::base::id::ProcessId;
+use crate::engine::quota_status::LearnedLimit;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -70,6 +71,8 @@ pub struct Progress {
     /// [`TimeSplit`](crate::progress::TimeSplit), or `"concurrency"` where more calls at once would help. `None` where
     /// that is not known.
     pub limited_by: Option<&'static str>,
+    /// The limit that was learned and slows the run, while `limited_by` is `"quota"` and nobody set that limit.
+    pub learned_limit: Option<LearnedLimit>,
     /// Time until the next call can start, while nothing can start because a provider pauses after a refusal or a
     /// failure (`limited_by` is `"cooldown"`) or because every item left waits for its retry (`"backoff"`).
     pub resumes_in: Option<Duration>,

@@ -301,6 +301,7 @@ impl Tally {
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),
             limited_by: self.lately.limited_by,
+            learned_limit: self.lately.learned_limit,
             trouble: trouble.as_ref().map(|error| error.message().to_owned()),
             trouble_kind: trouble.as_ref().map(Error::kind),
             loading: loading_since.map(|since| now.since(since)),

@@ -249,6 +249,7 @@ impl<'a> Pool<'a> {
         self.tell(&Progress {
             phase: Phase::Finished,
             limited_by: None,
+            learned_limit: None,
             trouble: None,
             trouble_kind: None,
             ..progress(&mut dispatcher, now)

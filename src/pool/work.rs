@@ -214,6 +214,6 @@ pub(super) fn progress<T: Send, D: Send>(
     let counters = dispatcher.counters();
     let split = dispatcher.time_split(now);
     let tally = &mut dispatcher.work.tally;
-    tally.lately.note(split);
+    tally.lately.note(split, None);
     tally.progress(&counters, now, phase, trouble, None)
 }

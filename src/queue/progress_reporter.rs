@@ -9,6 +9,7 @@ use crate::base::clock::{Time, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::base::warn_once::WarnOnce;
+use crate::engine::quota_status::LearnedLimit;
 use crate::engine::time_split::{Lately, TimeSplit};
 use crate::observe::progress::{Phase, ProgressNotifier};
 
@@ -39,6 +40,8 @@ pub(crate) struct Snapshot {
     pub loading: Option<Duration>,
     /// Where the worker's time has gone up to now.
     pub time: TimeSplit,
+    /// The learned limit that holds calls back.
+    pub learned_limit: Option<LearnedLimit>,
     /// Slots in use, and how many there are.
     pub slots: (usize, usize),
     pub stopping: bool,
@@ -88,6 +91,7 @@ impl ProgressReporter {
             trouble_kind: None,
             loading: None,
             time: TimeSplit::default(),
+            learned_limit: None,
             slots: (0, 0),
             stopping: false,
         });
@@ -104,7 +108,7 @@ impl ProgressReporter {
         let Some(notifier) = self.notifier.clone() else {
             return;
         };
-        self.lately.note(snapshot.time);
+        self.lately.note(snapshot.time, snapshot.learned_limit);
         self.look_at_processes(&mut snapshot);
         self.look_at_batches(&mut snapshot);
         let obstacle = (
@@ -141,6 +145,7 @@ impl ProgressReporter {
                 progress.trouble_kind = snapshot.trouble_kind;
                 progress.loading = snapshot.loading;
                 progress.limited_by = self.lately.limited_by;
+                progress.learned_limit = self.lately.learned_limit;
             }
             if snapshot.stopping && progress.phase == Phase::Running {
                 progress.phase = Phase::Stopping;

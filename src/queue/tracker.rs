@@ -81,6 +81,7 @@ impl ProcessTracker {
             output_tokens: process.spent.output_tokens,
             cost_usd: process.spent.cost_usd,
             limited_by: None,
+            learned_limit: None,
             trouble: None,
             trouble_kind: None,
             loading: None,

@@ -383,6 +383,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
         trouble: trouble_text,
         loading: dispatcher.loading_since().map(|since| now.since(since)),
         time: dispatcher.time_split(now),
+        learned_limit: dispatcher.learned_limit(now),
         slots: (in_flight, permits),
         stopping: dispatcher.stop_reason().is_some(),
     }

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use batchwright::progress::Phase;
+use batchwright::progress::{LearnedLimit, LimitSource, Phase};
 use batchwright::{Progress, ProgressNotifier};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -241,6 +241,30 @@ fn lever(limit: &str) -> &'static str {
     }
 }
 
+/// The flag that overrides a learned limit.
+fn flag_for(limit: &LearnedLimit) -> &'static str {
+    match limit.unit {
+        "tokens" => " (--tpm)",
+        _ => " (--rpm)",
+    }
+}
+
+/// A learned limit and where it comes from.
+fn source(limit: &LearnedLimit) -> String {
+    let ago = format!("{} s ago", limit.age.as_secs());
+    let source = match limit.source {
+        LimitSource::Header(name) => format!("reported {ago} in {name}"),
+        LimitSource::OtherRun => format!("reported to another run {ago}"),
+        LimitSource::Refusals => format!("inferred from refused calls, the last one {ago}"),
+        _ => format!("reported {ago}"),
+    };
+    format!(
+        "{} {} per minute, {source}",
+        count(limit.per_minute),
+        limit.unit
+    )
+}
+
 /// One line of progress.
 pub fn line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
@@ -283,11 +307,15 @@ pub fn line(progress: &Progress, room: usize) -> String {
         parts.push(Part::new(6, format!("{} tokens", count(tokens))));
     }
     if let Some(limit) = progress.limited_by.filter(|_| paced) {
-        let mut text = format!("limited by {limit}{}", lever(limit));
+        let learned = progress.learned_limit.as_ref();
+        let lever = learned.map_or(lever(limit), flag_for);
+        let mut text = format!("limited by {limit}{lever}");
         if let Some(wait) = progress.resumes_in {
             text.push_str(&format!(" until {}", time_of_day(wait)));
         }
-        parts.push(Part::new(5, text));
+        // A limit that nobody set may be wrong: it is shown before most of the rest.
+        parts.push(Part::new(if learned.is_some() { 1 } else { 5 }, text));
+        parts.extend(learned.map(|limit| Part::new(2, source(limit))));
     }
     if progress.phase == Phase::Stopping {
         parts.push(Part::new(0, "stopping"));

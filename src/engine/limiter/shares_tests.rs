@@ -179,6 +179,7 @@ fn a_pause_and_a_learned_limit_reach_the_other_machines() {
     let (first, other) = (a.begin(), b.begin());
     let hints = RateHints {
         requests: Some(RateWindow {
+            header: None,
             limit: 60,
             period: Duration::from_secs(60),
             remaining: Some(50),

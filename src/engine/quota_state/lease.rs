@@ -12,6 +12,7 @@ use crate::hub::RedisHub;
 use crate::hub::shares::{PartRequest, Share, ShareRequest};
 
 use super::super::bucket::{Bucket, is_minute};
+use super::super::learned::adopt_limit;
 use super::super::quota::{CallEnd, QuotaKey};
 use super::Quota;
 use super::others::Others;
@@ -266,7 +267,7 @@ impl Quota {
             bucket.level -= back;
             parts[at] = Some(PartRequest {
                 per_second: bucket.per_second,
-                is_learned: bucket.learned,
+                reported: bucket.learned.map(|learned| learned.age(now)),
                 capacity: bucket.capacity,
                 wanted,
                 back,
@@ -316,11 +317,13 @@ impl Quota {
             self.paused_until = self.paused_until.max(until);
         }
         let learned = share.parts.map(|part| part.learned);
-        for (bucket, learned) in self.buckets().into_iter().zip(learned) {
-            if let (None, Some(rate)) = (&bucket, learned) {
-                *bucket = Some(Bucket::adopted(rate, now).at_most(0.0));
+        let (dropped, before) = (self.dropped, self.levels());
+        for (part, bucket) in self.buckets().into_iter().enumerate() {
+            if let Some((rate, age)) = learned[part] {
+                adopt_limit(bucket, rate, age, dropped[part], now);
             }
         }
+        self.hold_levels(before);
         self.take_shares(now);
     }
 

@@ -56,20 +56,25 @@ const CEREBRAS_TOKENS: Names = [
     "x-ratelimit-reset-tokens-minute",
 ];
 
+/// The headers of a limit and of what is left of it, for each scope of [`GATEWAY_REQUESTS`].
+macro_rules! gateway_names {
+    ($unit:literal) => {
+        gateway_names!($unit: "api_key", "model_per_key", "user", "end_user", "team", "team_member", "model_per_team",
+            "organization", "project")
+    };
+    ($unit:literal: $($scope:literal),*) => {
+        [$([
+            concat!("x-ratelimit-", $scope, "-limit-", $unit),
+            concat!("x-ratelimit-", $scope, "-remaining-", $unit),
+        ]),*]
+    };
+}
+
 /// LiteLLM's limits, each for whom it holds: `x-ratelimit-api_key-limit-requests`,
 /// `x-ratelimit-team-remaining-tokens`. They hold for its window, a minute unless its operator
 /// chose another, and it names no reset.
-const GATEWAY_SCOPES: [&str; 9] = [
-    "api_key",
-    "model_per_key",
-    "user",
-    "end_user",
-    "team",
-    "team_member",
-    "model_per_team",
-    "organization",
-    "project",
-];
+const GATEWAY_REQUESTS: [[&str; 2]; 9] = gateway_names!("requests");
+const GATEWAY_TOKENS: [[&str; 2]; 9] = gateway_names!("tokens");
 /// What LiteLLM puts before the headers of whoever it has passed a call on to.
 const PASSED_ON: &str = "llm_provider-";
 
@@ -93,6 +98,7 @@ pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders, now: SystemT
             period: Duration::from_secs(period),
             remaining: header(remaining).and_then(left_in),
             reset: header(reset).and_then(|text| duration(text).or_else(|| until(text, now))),
+            header: Some(limit),
         })
     };
     let gateway = gateway_hints(headers);
@@ -126,22 +132,22 @@ fn left_in(text: &str) -> Option<u64> {
 
 /// The limits of a gateway on the way.
 fn gateway_hints(headers: &HttpHeaders) -> RateHints {
-    let of = |unit: &str| {
-        let windows = GATEWAY_SCOPES.iter().filter_map(|scope| {
-            let header = |what: &str| headers.get(&format!("x-ratelimit-{scope}-{what}-{unit}"));
+    let of = |names: [[&'static str; 2]; 9]| {
+        let windows = names.into_iter().filter_map(|[limit, remaining]| {
             Some(RateWindow {
-                limit: limit_in(header("limit")?)?,
+                limit: limit_in(headers.get(limit)?)?,
                 period: Duration::from_secs(MINUTE),
-                remaining: header("remaining").and_then(left_in),
+                remaining: headers.get(remaining).and_then(left_in),
                 reset: None,
+                header: Some(limit),
             })
         });
         windows.map(Some).fold(None, tighter)
     };
     match headers.names_any("x-ratelimit-") {
         true => RateHints {
-            requests: of("requests"),
-            tokens: of("tokens"),
+            requests: of(GATEWAY_REQUESTS),
+            tokens: of(GATEWAY_TOKENS),
         },
         false => RateHints::default(),
     }

@@ -159,6 +159,7 @@ impl World {
         let is_accepted = rate == 0.0 || level >= 1.0;
         self.bucket = (level - f64::from(u8::from(is_accepted)), now);
         let window = RateWindow {
+            header: None,
             limit: self.plan.per_minute as u64,
             period: Duration::from_secs(60),
             remaining: None,

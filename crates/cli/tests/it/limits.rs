@@ -220,3 +220,30 @@ fn a_run_is_told_of_the_limit_that_held_it_whoever_gave_it() {
         .says("limited by the quota")
         .says("with --rpm ");
 }
+
+/// A limit that nobody set is shown with its source and the flag that overrides it.
+#[test]
+fn progress_names_the_learned_limit_that_slows_a_run() {
+    let slow = || SimConfig::default().rpm(60).burst(1);
+    let (desk, sim) = (Desk::new(), simulator(slow()));
+    let words = "in.jsonl -o out.jsonl --progress always";
+    desk.prompts("in.jsonl", 5);
+    let ended = desk.run(&sim, words).expect(0);
+    ended
+        .says("limited by quota (--rpm) · 60 requests per minute, reported ")
+        .says(" s ago in x-ratelimit-limit-requests");
+
+    let (desk, sim) = (Desk::new(), simulator(slow()));
+    desk.prompts("in.jsonl", 5);
+    let ended = desk.run(&sim, &format!("{words} --rpm 60")).expect(0);
+    let ended = ended.says("limited by quota (--rpm, --tpm)");
+    assert!(!ended.stderr.contains("reported"), "{}", ended.stderr);
+
+    let silent = SimConfig::default().rpm(120).burst(1).tell_limits(false);
+    let (desk, sim) = (Desk::new(), simulator(silent));
+    desk.prompts("in.jsonl", 15);
+    let ended = desk.run(&sim, words).expect(0);
+    ended
+        .says("limited by quota (--rpm) · ")
+        .says(" requests per minute, inferred from refused calls, the last one ");
+}

@@ -1,0 +1,171 @@
+//! Limits that are reported once, always, or with refusals only.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::hints::{RateHints, RateWindow};
+
+use super::*;
+use crate::engine::limiter::{CallEnd, Gate, Limiter, Limits, QuotaId, QuotaKey};
+use crate::engine::quota_status::LimitSource;
+
+const HEADER: &str = "x-ratelimit-limit-requests";
+
+fn at(ms: u64) -> Time {
+    Time::from_nanos(ms * 1_000_000)
+}
+
+fn wall(now: Time) -> u64 {
+    1_000_000_000_000_000_000 + now.as_nanos()
+}
+
+fn report(limit: u64) -> RateHints {
+    RateHints {
+        requests: Some(RateWindow {
+            limit,
+            period: Duration::from_secs(60),
+            remaining: Some(0),
+            reset: None,
+            header: Some(HEADER),
+        }),
+        tokens: None,
+    }
+}
+
+fn open(limiter: Limiter, now: Time) -> (Limiter, QuotaId) {
+    let limits = Limits::default().burst(1);
+    let quota = limiter.quota(QuotaKey::new(&["p"]), limits, 0, now);
+    (limiter, quota)
+}
+
+const TAKES: Duration = Duration::from_millis(100);
+
+/// Makes a call as soon as one may start; `reply` tells how it ends. Returns when that is.
+fn call(
+    (limiter, quota): &(Limiter, QuotaId),
+    mut now: Time,
+    reply: impl FnOnce(Time) -> (CallEnd, RateHints),
+) -> Time {
+    loop {
+        match limiter.try_acquire(*quota, 1, Some(0), now) {
+            Gate::Go(permit) => {
+                let (ended, hints) = reply(now);
+                now = now.after(TAKES);
+                limiter.settle(permit, ended, &hints, now);
+                return now;
+            }
+            Gate::NotUntil(later) => now = later,
+        }
+    }
+}
+
+fn answer(hints: RateHints) -> impl Fn(Time) -> (CallEnd, RateHints) {
+    move |_| (CallEnd::Replied(None), hints)
+}
+
+#[test]
+fn a_limit_that_was_reported_once_is_doubted_after_a_minute_and_dropped_after_three() {
+    let quota = open(Limiter::new(), at(0));
+    call(&quota, at(0), answer(report(1)));
+    let limit = quota.0.learned_limit(quota.1, at(30_100)).unwrap();
+    assert_eq!((limit.unit, limit.per_minute), ("requests", 1));
+    assert_eq!(limit.source, LimitSource::Header(HEADER));
+    assert_eq!(limit.age, Duration::from_secs(30));
+    let (mut now, mut calls) = (at(0), Vec::new());
+    for _ in 0..100 {
+        now = call(&quota, now, answer(RateHints::default()));
+        calls.push(now.as_nanos() / 1_000_000_000);
+    }
+    assert_eq!(calls[..5], [60, 90, 120, 150, 180]);
+    assert!(calls[99] <= 190, "nothing holds calls back any more");
+    assert_eq!(quota.0.learned_limit(quota.1, now), None);
+    // Another report counts again.
+    call(&quota, now, answer(report(1)));
+    assert!(call(&quota, now, answer(RateHints::default())) > now.after(TRUSTED / 2));
+}
+
+#[test]
+fn a_limit_that_every_reply_reports_is_kept() {
+    let quota = open(Limiter::new(), at(0));
+    let mut now = at(0);
+    for _ in 0..600 {
+        now = call(&quota, now, answer(report(60)));
+    }
+    assert!(now >= at(599_000 - 1), "{now:?}");
+}
+
+#[test]
+fn an_hour_without_calls_is_no_reason_to_drop_a_limit() {
+    let quota = open(Limiter::new(), at(0));
+    call(&quota, at(0), answer(report(60)));
+    let failed = |_| (CallEnd::Failed, RateHints::default());
+    let now = call(&quota, at(3_600_000), failed);
+    let next = call(&quota, now, answer(report(60)));
+    assert!(next > now.after(Duration::from_millis(900)), "{next:?}");
+}
+
+/// A provider that reports its limit with refusals only: the search for a higher one costs few of them.
+#[test]
+fn a_limit_that_refusals_confirm_is_doubted_less_and_less_often() {
+    let quota = open(Limiter::new(), at(0));
+    let (mut allowance, mut last, mut now) = (1.0_f64, at(0), at(0));
+    let (mut calls, mut refused, mut late) = (0, 0, 0);
+    while now < at(4 * 3_600_000) {
+        now = call(&quota, now, |now| {
+            allowance = (allowance + now.since(last).as_secs_f64()).min(1.0);
+            last = now;
+            calls += 1;
+            if allowance < 0.999 {
+                refused += 1;
+                late += u32::from(now > at(2 * 3_600_000));
+                return (CallEnd::RateLimited(None), report(60));
+            }
+            allowance -= 1.0;
+            (CallEnd::Replied(None), RateHints::default())
+        });
+    }
+    assert!(calls > 4 * 3_500, "{calls} calls");
+    assert!(refused * 200 < calls, "{refused} of {calls} refused");
+    assert!(late <= 6, "{late} refused late");
+}
+
+#[test]
+fn the_next_run_takes_a_limit_as_a_guess_and_takes_it_over_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |now| open(Limiter::shared_with(folder.path(), wall), now);
+    let source = |run: &(Limiter, QuotaId), now| {
+        let limit = run.0.learned_limit(run.1, now);
+        limit.map(|limit| (limit.source, limit.age.as_secs()))
+    };
+    let none = || answer(RateHints::default());
+    let failed = |_: Time| (CallEnd::Failed, RateHints::default());
+    let first = run(at(0));
+    call(&first, at(1_000), answer(report(6)));
+    let second = run(at(12_000));
+    let now = call(&second, at(12_000), failed);
+    let gate = second.0.try_acquire(second.1, 1, Some(0), now);
+    assert!(matches!(gate, Gate::NotUntil(_)));
+    assert_eq!(source(&second, now), Some((LimitSource::OtherRun, 11)));
+    // The first answer shows that it was none.
+    let mut now = call(&second, now, none());
+    let freed = now;
+    for _ in 0..20 {
+        now = call(&second, now, none());
+    }
+    assert_eq!(now, freed.after(20 * TAKES));
+    // The first run still has it, and writes so: that is no news.
+    let _ = first.0.try_acquire(first.1, 1, Some(0), now);
+    for _ in 0..5 {
+        now = call(&second, now, none());
+    }
+    assert_eq!(now, freed.after(25 * TAKES));
+    // After a minute it is not even a guess, however lately it was written.
+    let now = at(90_000);
+    let _ = first.0.try_acquire(first.1, 1, Some(0), now);
+    let third = run(now);
+    let mut end = now;
+    for _ in 0..5 {
+        end = call(&third, end, failed);
+    }
+    assert_eq!(end, now.after(5 * TAKES));
+}

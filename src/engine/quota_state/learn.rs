@@ -1,0 +1,127 @@
+//! What replies and refusals teach a quota of its limits, and when that is dropped.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::hints::RateHints;
+
+use super::super::bucket::{Bucket, is_minute, learn_window, token_capacity};
+use super::super::quota_status::{LearnedLimit, LimitSource};
+use super::{FIRST_OUTPUT_GUESS, Permit, Quota};
+
+impl Quota {
+    pub(super) fn learn(&mut self, permit: Permit, hints: &RateHints, now: Time) {
+        // What the server had left when it let this call in does not count the calls that were
+        // started after it. A first reply may have overtaken earlier calls too.
+        let later = (
+            self.reserved.0 - permit.reserved.0,
+            self.reserved.1 - permit.reserved.1,
+        );
+        let in_flight = f64::from(self.in_flight);
+        let burst = f64::from(self.given.burst);
+        if hints.requests.is_some_and(|window| is_minute(&window)) {
+            self.pace.forget();
+        }
+        if let (None, Some(window)) = (self.given.requests_per_minute, hints.requests) {
+            let unseen = if self.requests.is_some() {
+                later.0
+            } else {
+                in_flight
+            };
+            learn_window(&mut self.requests, window, unseen, now, |limit| {
+                burst.min(limit.max(1.0))
+            });
+        }
+        if let (None, Some(window)) = (self.given.tokens_per_minute, hints.tokens) {
+            let unseen = if self.tokens.is_some() {
+                later.1
+            } else {
+                in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS)
+            };
+            learn_window(&mut self.tokens, window, unseen, now, token_capacity);
+        }
+        // Whatever pace was set, an allowance the server calls empty is waited for.
+        for window in [hints.requests, hints.tokens].into_iter().flatten() {
+            if let (Some(0), Some(reset)) = (window.remaining, window.reset)
+                && !is_minute(&window)
+            {
+                self.paused_until = self.paused_until.max(now.after(reset));
+            }
+        }
+    }
+
+    /// A call was answered: limits that its reply does not report are doubted, and dropped in the end.
+    pub(super) fn drop_unreported(&mut self, hints: &RateHints, now: Time) {
+        let assumed = self.given.assumed_rpm;
+        let burst = f64::from(self.given.burst);
+        let assumed = assumed.map(|rpm| Bucket::per_minute(rpm, burst, now));
+        let limits = [
+            ("requests", &mut self.requests, hints.requests, assumed),
+            ("tokens", &mut self.tokens, hints.tokens, None),
+        ];
+        for (part, (unit, bucket, window, otherwise)) in limits.into_iter().enumerate() {
+            let is_reported = window.is_some_and(|window| is_minute(&window));
+            if let Some(dropped) = bucket
+                && !is_reported
+                && dropped.is_unreported(now)
+            {
+                log::info!(
+                    "replies no longer report a limit of {:.0} {unit} per minute: it is dropped",
+                    dropped.minute()
+                );
+                *bucket = otherwise;
+                self.dropped[part] = Some(now);
+            }
+        }
+    }
+
+    /// A call was refused: limits that were doubted hold.
+    pub(super) fn confirm_doubted(&mut self, now: Time) {
+        for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
+            if bucket.is_doubted() {
+                bucket.confirm(Duration::ZERO, now);
+            }
+        }
+    }
+
+    /// The limit that was learned and holds back the next call, if one does.
+    pub(in crate::engine) fn learned_limit(&mut self, now: Time) -> Option<LearnedLimit> {
+        if self.paused_until > now {
+            return None;
+        }
+        let bucket = |unit, bucket: Bucket| {
+            let learned = bucket.learned?;
+            Some(LearnedLimit {
+                unit,
+                per_minute: bucket.minute().round().max(1.0) as u64,
+                source: match (learned.header, learned.is_elsewhere) {
+                    (Some(header), false) => LimitSource::Header(header),
+                    (None, false) => LimitSource::Reply,
+                    _ => LimitSource::OtherRun,
+                },
+                age: learned.age(now),
+            })
+        };
+        match &mut self.requests {
+            Some(requests) => {
+                requests.refill(now);
+                if !requests.wait_for(1.0).is_zero() {
+                    return bucket("requests", *requests);
+                }
+            }
+            None => {
+                if !self.pace.wait(now).is_zero()
+                    && let Some((per_minute, age)) = self.pace.inferred(now)
+                {
+                    return Some(LearnedLimit {
+                        unit: "requests",
+                        per_minute,
+                        source: LimitSource::Refusals,
+                        age,
+                    });
+                }
+            }
+        }
+        bucket("tokens", self.tokens?)
+    }
+}
