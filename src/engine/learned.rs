@@ -17,6 +17,8 @@ const TRUSTED: Duration = Duration::from_secs(60);
 const LONGEST_TRUSTED: Duration = Duration::from_secs(3600);
 /// It is dropped after so many times as long.
 const DROPPED: u32 = 3;
+/// No reply reports a lower limit than one per minute.
+const LEAST: f64 = 0.999 / 60.0;
 /// How much faster calls go out meanwhile.
 const FASTER: f64 = 2.0;
 
@@ -79,6 +81,9 @@ pub(super) fn adopt_limit(
     dropped: Option<Time>,
     now: Time,
 ) {
+    if per_second < LEAST || !per_second.is_finite() {
+        return;
+    }
     match bucket {
         Some(bucket) => bucket.confirm(age, now),
         None if age < TRUSTED && dropped.is_none_or(|at| age < now.since(at)) => {

@@ -46,8 +46,8 @@ const TRIES: u32 = 40;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
 /// How many calls at once helped is taken over for so long; later only as a hint.
 const FRESH: Duration = Duration::from_secs(3600);
-/// A pause of another process is believed for an hour at most: clocks jump.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// A longer pause of another process is not believed: no run waits for longer by default, and clocks jump.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Level {
@@ -66,6 +66,9 @@ struct Record {
     requests: Option<Level>,
     tokens: Option<Level>,
     paused_until: u64,
+    /// When all of this was written; earlier versions have none.
+    #[serde(default)]
+    written: u64,
     /// Earlier versions have none.
     #[serde(default)]
     found: Option<Found>,
@@ -183,6 +186,7 @@ impl Share {
             found: found.or(self.found),
             requests: level(quota.requests),
             tokens: level(quota.tokens),
+            written: wall,
             paused_until: match pause {
                 Duration::ZERO => 0,
                 pause => wall.saturating_add(pause.as_nanos() as u64),
@@ -305,6 +309,10 @@ fn is_unused(file: &Metadata, now: SystemTime) -> bool {
 
 impl Record {
     fn apply(&self, quota: Shared<'_>, now: Time, wall: u64) {
+        // It was written before the clock was set back: none of its times can be compared with the present.
+        if self.written > wall {
+            return;
+        }
         let adopt = |bucket: &mut Option<Bucket>, level: Option<Level>, dropped: Option<Time>| {
             let Some(level) = level.filter(|l| l.per_second > 0.0 && l.level.is_finite()) else {
                 return;
@@ -325,203 +333,12 @@ impl Record {
         adopt(quota.requests, self.requests, requests);
         adopt(quota.tokens, self.tokens, tokens);
         let pause = Duration::from_nanos(self.paused_until.saturating_sub(wall));
-        if !pause.is_zero() {
-            let until = now.after(pause.min(LONGEST_PAUSE));
-            *quota.paused_until = (*quota.paused_until).max(until);
+        if pause <= LONGEST_PAUSE {
+            *quota.paused_until = (*quota.paused_until).max(now.after(pause));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::hints::RateHints;
-    use crate::engine::limiter::{CallEnd, Gate, Limiter, Limits, QuotaId, QuotaKey};
-
-    fn virtual_wall(now: Time) -> u64 {
-        1_000_000_000_000_000_000 + now.as_nanos()
-    }
-
-    fn at(ms: u64) -> Time {
-        Time::from_nanos(ms * 1_000_000)
-    }
-
-    fn process(folder: &Path, limits: Limits) -> (Limiter, QuotaId) {
-        let limiter = Limiter::shared_with(folder, virtual_wall);
-        let quota = limiter.quota(QuotaKey::new(&["p", "key", "m"]), limits, 0, at(0));
-        (limiter, quota)
-    }
-
-    #[test]
-    fn processes_together_stay_within_one_rate() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = Limits::default().requests_per_minute(600.0).burst(10);
-        let processes: Vec<_> = (0..4).map(|_| process(folder.path(), limits)).collect();
-        let mut started = [0_u32; 4];
-        for ms in 0..60_000 {
-            for (i, (limiter, quota)) in processes.iter().enumerate() {
-                if let Gate::Go(permit) = limiter.try_acquire(*quota, 1, Some(0), at(ms)) {
-                    started[i] += 1;
-                    let ended = CallEnd::Replied(None);
-                    limiter.settle(permit, ended, &RateHints::default(), at(ms));
-                }
-            }
-            let total: u32 = started.iter().sum();
-            assert!(
-                f64::from(total) <= 10.0 + ms as f64 / 100.0 + 0.01,
-                "{ms} ms"
-            );
-        }
-        let total: u32 = started.iter().sum();
-        assert!(total >= 605, "only {total} of 610 used");
-    }
-
-    #[test]
-    fn a_pause_of_one_process_is_everybodys() {
-        let folder = tempfile::tempdir().unwrap();
-        let (a, in_a) = process(folder.path(), Limits::default());
-        let (b, in_b) = process(folder.path(), Limits::default());
-        let go = |limiter: &Limiter, quota, now| limiter.try_acquire(quota, 1, Some(0), now);
-        let Gate::Go(permit) = go(&a, in_a, at(1)) else {
-            panic!("a is free to go");
-        };
-        assert!(matches!(go(&b, in_b, at(1)), Gate::Go(_)));
-        let refused = CallEnd::RateLimited(Some(Duration::from_secs(5)));
-        a.settle(permit, refused, &RateHints::default(), at(10));
-        assert_eq!(go(&b, in_b, at(200)), Gate::NotUntil(at(5010)));
-        assert!(matches!(go(&b, in_b, at(5010)), Gate::Go(_)));
-    }
-
-    #[test]
-    fn a_learned_rate_is_passed_on_and_a_given_one_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let given = Limits::default().requests_per_minute(60.0).burst(1);
-        let (a, in_a) = process(folder.path(), given);
-        let (b, in_b) = process(folder.path(), Limits::default());
-        let go = |limiter: &Limiter, quota, now| limiter.try_acquire(quota, 1, Some(0), now);
-        assert!(matches!(go(&a, in_a, at(1)), Gate::Go(_)));
-        assert!((0..5).all(|_| matches!(go(&b, in_b, at(1)), Gate::Go(_))));
-
-        let (c, in_c) = process(folder.path(), Limits::default());
-        let Gate::Go(permit) = go(&c, in_c, at(200)) else {
-            panic!("c is free to go");
-        };
-        let hints = RateHints {
-            requests: Some(crate::base::hints::RateWindow {
-                header: None,
-                limit: 60,
-                period: Duration::from_secs(60),
-                remaining: Some(0),
-                reset: None,
-            }),
-            tokens: None,
-        };
-        c.settle(permit, CallEnd::Replied(None), &hints, at(300));
-        assert!(matches!(go(&c, in_c, at(301)), Gate::NotUntil(_)));
-        let (d, in_d) = process(folder.path(), Limits::default());
-        assert!(matches!(go(&d, in_d, at(302)), Gate::NotUntil(_)));
-    }
-
-    #[test]
-    fn a_file_of_nonsense_and_a_held_lock_stop_nobody() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = Limits::default().requests_per_minute(600.0).burst(10);
-        let (limiter, quota) = process(folder.path(), limits);
-        let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap();
-        let path = file.unwrap().path();
-        for nonsense in [
-            "",
-            "{",
-            "[1,2]",
-            r#"{"requests":{"per_second":-1,"level":1e999,"at":1}}"#,
-        ] {
-            std::fs::write(&path, nonsense).unwrap();
-            let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
-            assert!(matches!(gate, Gate::Go(_)), "{nonsense}");
-        }
-        let holder = File::open(&path).unwrap();
-        holder.lock().unwrap();
-        let gate = limiter.try_acquire(quota, 1, Some(0), at(2));
-        assert!(matches!(gate, Gate::Go(_)));
-    }
-
-    #[test]
-    fn how_many_calls_at_once_helped_is_remembered_and_with_its_age_only_half_of_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = Limits::default().self_tuned(5, 256);
-        // A server that answers all at once, in 100 ms.
-        let grow = |limiter: &Limiter, quota: QuotaId, from: u64, rounds: u64| {
-            let mut most = 0;
-            for round in 0..rounds {
-                let now = at(from + 100 * round);
-                let started: Vec<_> =
-                    std::iter::from_fn(|| match limiter.try_acquire(quota, 1, Some(0), now) {
-                        Gate::Go(permit) => Some(permit),
-                        Gate::NotUntil(_) => None,
-                    })
-                    .collect();
-                most = started.len();
-                for permit in started {
-                    let ended = CallEnd::Replied(None);
-                    limiter.settle(permit, ended, &RateHints::default(), now.after(MS_100));
-                }
-            }
-            most
-        };
-        const MS_100: Duration = Duration::from_millis(100);
-        let first = |from: u64| {
-            let limiter = Limiter::shared_with(folder.path(), virtual_wall);
-            let quota = limiter.quota(QuotaKey::new(&["p", "key", "m"]), limits, 0, at(from));
-            grow(&limiter, quota, from, 1);
-            grow(&limiter, quota, from + 100, 1)
-        };
-        assert_eq!(first(0), 5, "nothing is known yet");
-        let (limiter, quota) = process(folder.path(), limits);
-        let found = grow(&limiter, quota, 1000, 40);
-        assert!(found >= 80, "{found}");
-        let again = first(10_000);
-        assert!(again * 2 > found, "{again} of {found} a few seconds later");
-        let hours = 3 * 3600 * 1000;
-        let later = first(hours);
-        assert!(
-            (6..=again / 2).contains(&later),
-            "{later} three hours later"
-        );
-        let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
-        fs::write(file.unwrap().path(), r#"{"found":{"calls":-7}}"#).unwrap();
-        assert_eq!(first(hours), 5, "nonsense is forgotten");
-    }
-
-    #[test]
-    fn what_nobody_has_used_for_a_week_is_removed_and_missed_by_nobody() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = Limits::default().requests_per_minute(60.0).burst(3);
-        let (a, in_a) = process(folder.path(), limits);
-        let (b, in_b) = process(folder.path(), limits);
-        let go = |limiter: &Limiter, quota| {
-            let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
-            matches!(gate, Gate::Go(_))
-        };
-        assert!(go(&b, in_b) && go(&a, in_a));
-        let files = || fs::read_dir(folder.path()).unwrap();
-        let path = files().next().unwrap().unwrap().path();
-        fs::write(folder.path().join("quota-of-mine"), "").unwrap();
-        let now = SystemTime::now();
-        remove_unused(folder.path(), now);
-        assert_eq!(files().count(), 2);
-        let opened = open(&path).unwrap();
-        opened.lock().unwrap();
-        remove_unused(folder.path(), now + 2 * UNUSED_FOR);
-        assert!(path.exists(), "somebody uses it");
-        opened.unlock().unwrap();
-        remove_unused(folder.path(), now + 2 * UNUSED_FOR);
-        assert!(!path.exists());
-        assert_eq!(files().count(), 1);
-        if cfg!(unix) {
-            assert!(!is_there(&opened.metadata().unwrap()));
-        }
-        assert!(go(&a, in_a), "what it knew it still knows");
-        assert!(!go(&a, in_a) && !go(&b, in_b), "and tells the others");
-        assert!(path.exists());
-    }
-}
+#[path = "shared_quota_tests.rs"]
+mod tests;

@@ -13,15 +13,35 @@ local FORGOTTEN = 600000
 local PROBES = 2000
 -- Between two probes, unless the process that makes them waits for longer.
 local LONGEST_WAIT = 8000
+-- Times further ahead were not written by a process, or by another clock.
+local LONGEST_PAUSE = 3600000
+-- The clock of Redis may be corrected by so much without any consequence.
+local TOLERANCE = 1000
+-- What a bucket owes at most, in seconds.
+local LONGEST_DEBT = 60
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local me = ARGV[1]
+local known = redis.call('HMGET', KEYS[1], 'paused', 'at', 'level1', 'rate1', 'reported1', 'level2', 'rate2', 'reported2',
+  'replied', 'first', 'first_at', 'down', 'prober', 'probed', 'waited')
+local function number(text)
+  local value = tonumber(text)
+  if value and value - value == 0 then
+    return value
+  end
+end
+local is_set_back = (number(known[2]) or 0) > now + TOLERANCE
+local function moment(text, longest)
+  local value = number(text) or 0
+  return not is_set_back and value <= now + longest and value or 0
+end
+if is_set_back then
+  redis.call('DEL', KEYS[2])
+end
 redis.call('ZADD', KEYS[2], now, me)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - SEEN)
 redis.call('PEXPIRE', KEYS[2], FORGOTTEN)
-local known = redis.call('HMGET', KEYS[1], 'paused', 'at', 'level1', 'rate1', 'reported1', 'level2', 'rate2', 'reported2',
-  'replied', 'first', 'first_at', 'down', 'prober', 'probed', 'waited')
-local paused = math.max(tonumber(known[1]) or 0, now + tonumber(ARGV[2]))
+local paused = math.max(moment(known[1], LONGEST_PAUSE), now + tonumber(ARGV[2]))
 local set = { 'paused', string.format('%.3f', paused), 'at', string.format('%.3f', now) }
 local function keep(name, value)
   table.insert(set, name)
@@ -33,8 +53,8 @@ keep('replied', replied and '1' or '0')
 local first_calls = tonumber(ARGV[4])
 if first_calls > 0 and not replied then
   -- One more call each second: earlier ones may have been lost.
-  local passed = math.max(0, now - (tonumber(known[11]) or now)) / 1000
-  local first = math.min(first_calls, (tonumber(known[10]) or first_calls) + passed)
+  local passed = math.max(0, now - (number(known[11]) or now)) / 1000
+  local first = math.min(first_calls, (number(known[10]) or first_calls) + passed)
   if first >= 1 then
     begins, first = 1, first - 1
   end
@@ -42,10 +62,10 @@ if first_calls > 0 and not replied then
   keep('first_at', now)
 end
 
-local down, prober, probed = tonumber(known[12]) or 0, known[13] or '', tonumber(known[14]) or 0
+local down, prober, probed = moment(known[12], LONGEST_PAUSE), known[13] or '', moment(known[14], PROBES)
 local news, probes = tonumber(ARGV[5]), ARGV[6] == '1'
 -- A probe that failed has all wait for twice as long as before, whichever process made it.
-local waited = tonumber(known[15]) or 0
+local waited = number(known[15]) or 0
 if news == 0 then
   down, prober, waited = 0, '', 0
 elseif news > 0 then
@@ -73,7 +93,7 @@ keep('prober', prober)
 keep('probed', probed)
 keep('waited', waited)
 
-local passed = math.max(0, now - (tonumber(known[2]) or now)) / 1000
+local passed = math.max(0, now - (number(known[2]) or now)) / 1000
 local parts = {}
 for part = 1, 2 do
   local at = 7 + (part - 1) * 7
@@ -81,11 +101,12 @@ for part = 1, 2 do
   local wanted, back = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   local begin, left = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local place = 3 + (part - 1) * 3
-  local level, before = tonumber(known[place]), tonumber(known[place + 1])
+  local level, before = number(known[place]), number(known[place + 1])
   local granted, wait = 0, 0
   if rate > 0 then
     if level then
       level = math.min(capacity, level + passed * (before or rate) + back)
+      level = math.max(level, -LONGEST_DEBT * rate)
     else
       level = begin
     end
@@ -103,9 +124,9 @@ for part = 1, 2 do
     keep('rate' .. part, tostring(rate))
     keep('reported' .. part, age >= 0 and now - age or 0)
   end
-  local reported = tonumber(known[place + 2]) or 0
+  local reported = moment(known[place + 2], 0)
   local age_of_others = reported > 0 and now - reported or -1
-  table.insert(parts, { tostring(granted), tostring(wait), known[place + 1] or '0', tostring(age_of_others) })
+  table.insert(parts, { tostring(granted), tostring(wait), tostring(before or 0), tostring(age_of_others) })
 end
 redis.call('HSET', KEYS[1], unpack(set))
 redis.call('PEXPIRE', KEYS[1], FORGOTTEN)

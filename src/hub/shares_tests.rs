@@ -57,3 +57,77 @@ fn others_hear_how_long_ago_a_limit_was_reported() {
     redis.exchange("a", &[request(None)], at(1_053_000));
     assert_eq!(learned(at(1_053_000)), None);
 }
+
+/// What a process that was told to wait tells the others.
+fn paused(pause: Duration) -> ShareRequest {
+    ShareRequest {
+        pause,
+        outage: Outage::For(pause),
+        ..request(None)
+    }
+}
+
+#[test]
+fn a_clock_of_redis_that_is_set_back_delays_nobody() {
+    let redis = SimulatedRedis::new();
+    let minutes = |n: u64| at(n * 60_000);
+    redis.exchange("a", &[paused(Duration::from_secs(5))], minutes(1_000));
+    assert_eq!(heard(&redis, minutes(1_000)).pause.as_secs(), 5);
+    for back in [minutes(990), minutes(10)] {
+        redis.exchange("a", &[paused(Duration::from_secs(5))], minutes(1_000));
+        let share = heard(&redis, back);
+        assert_eq!(share.pause, Duration::ZERO);
+        assert_eq!(share.standing.outage, None);
+        assert_eq!(
+            share.processes, 1,
+            "the others are counted when they ask again"
+        );
+        redis.exchange("a", &[paused(Duration::from_secs(3))], back);
+        assert_eq!(
+            heard(&redis, back).pause.as_secs(),
+            3,
+            "by the clock as it is now"
+        );
+    }
+}
+
+#[test]
+fn values_that_no_process_wrote_stop_nobody() {
+    let now = at(1_000_000);
+    let far = (now.as_nanos() / 1_000_000 + 86_400_000).to_string();
+    for value in [&far, "nan", "inf", "-inf", "1e300", "-1e300", "", "words"] {
+        let fields = [
+            "paused",
+            "at",
+            "level1",
+            "rate1",
+            "reported1",
+            "first",
+            "first_at",
+            "down",
+            "prober",
+            "probed",
+            "waited",
+            "replied",
+        ];
+        for field in fields {
+            let redis = SimulatedRedis::new();
+            redis.exchange("a", &[request(Some(Duration::ZERO))], now);
+            redis.set(field, value);
+            let hears = heard(&redis, now);
+            let what = format!("{field} = {value}: {hears:?}");
+            assert!(
+                hears.pause.is_zero() && hears.standing.outage.is_none(),
+                "{what}"
+            );
+            let asks = request(Some(Duration::ZERO));
+            let share = redis.exchange("a", &[asks], now)[0];
+            let what = format!("{what} {share:?}");
+            assert!(
+                share.pause.is_zero() && share.standing.outage.is_none(),
+                "{what}"
+            );
+            assert!(share.parts[0].wait <= Duration::from_secs(60), "{what}");
+        }
+    }
+}

@@ -44,6 +44,13 @@ impl SimulatedRedis {
         Self { lua, script, data }
     }
 
+    /// Changes a field of the only hash.
+    pub(crate) fn set(&self, field: &str, value: &str) {
+        let mut data = self.data.borrow_mut();
+        let hash = data.hashes.values_mut().next().unwrap();
+        hash.insert(field.to_owned(), value.to_owned());
+    }
+
     /// Deletes all keys.
     pub(crate) fn empty(&self) {
         *self.data.borrow_mut() = Data::default();
@@ -126,6 +133,10 @@ impl Data {
                 1
             }
             "ZCARD" => self.sorted.entry(key).or_default().len() as i64,
+            "DEL" => {
+                self.sorted.remove(&key);
+                1
+            }
             "PEXPIRE" => 1,
             other => panic!("the script calls {other}, which is not simulated"),
         };

@@ -14,6 +14,7 @@ use crate::hub::shares::{PartRequest, Share, ShareRequest};
 use super::super::bucket::{Bucket, is_minute};
 use super::super::learned::adopt_limit;
 use super::super::quota::{CallEnd, QuotaKey};
+use super::super::shared_quota::LONGEST_PAUSE;
 use super::Quota;
 use super::others::Others;
 
@@ -27,8 +28,6 @@ const MEASURED: Duration = Duration::from_millis(80);
 const LOOK: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(50));
 /// A quota hears of pauses, and counts as used, for so long after its last call.
 const ACTIVE: Duration = Duration::from_secs(2);
-/// A pause of another process is believed for an hour at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// A pause that ends so little later is the one that was heard of.
 const SAME: Duration = Duration::from_millis(5);
 
@@ -311,8 +310,8 @@ impl Quota {
                 part.not_before = now.after(given.wait);
             }
         }
-        if !share.pause.is_zero() {
-            let until = now.after(share.pause.min(LONGEST_PAUSE));
+        if !share.pause.is_zero() && share.pause <= LONGEST_PAUSE {
+            let until = now.after(share.pause);
             lease.known_pause = lease.known_pause.max(until);
             self.paused_until = self.paused_until.max(until);
         }

@@ -134,13 +134,13 @@ pub(super) fn halfway(processes: i64, by_whom: &str) -> Option<HealthFinding> {
     (processes > 0).then(|| HealthFinding::new("halfway", Severity::Note, seen, Some(&advice)))
 }
 
-/// Jobs that come due later than any wait lasts.
-pub(super) fn far_ahead(jobs: u64, longest: Duration, by_whom: &str) -> Option<HealthFinding> {
+/// Jobs that come due later than any wait lasts, the last of them after `ahead`.
+pub(super) fn far_ahead(jobs: u64, ahead: Duration, by_whom: &str) -> Option<HealthFinding> {
     let seen = format!(
-        "{jobs} jobs come due in more than {} minutes, or were enqueued at a time that is still to come",
-        longest.as_secs() / 60
+        "{jobs} jobs have due times up to {} ahead, which no wait explains: the clock was wrong when they were written",
+        humantime::format_duration(Duration::from_secs(ahead.as_secs().div_ceil(60) * 60))
     );
-    let advice = format!("if the clock was wrong, any worker sets them right: {by_whom}");
+    let advice = format!("if the clock is right now, any worker makes them due at once: {by_whom}");
     (jobs > 0).then(|| HealthFinding::new("due times", Severity::Warning, seen, Some(&advice)))
 }
 

@@ -187,11 +187,15 @@ impl Data {
         };
         let mut pulled = 0;
         for row in self.jobs.values_mut() {
-            let early = row.created_at > now && row.history.is_none();
+            let early = row.created_at > now && row.due_at >= row.created_at;
             let far = back > 0 || row.due_at > now.after(longest) || early;
             if row.place.waits() && row.due_at > now && far {
-                let sooner = Timestamp(row.due_at.0 - back).min(now.after(longest));
-                row.due_at = if early { now } else { sooner.max(now) };
+                let sooner = Timestamp(row.due_at.0 - back).max(now);
+                let at_once = early && (back == 0 || row.history.is_none());
+                row.due_at = match at_once || sooner > now.after(longest) {
+                    true => now,
+                    false => sooner,
+                };
                 pulled += 1;
             }
         }

@@ -16,16 +16,26 @@ pub(super) const LONGEST: Duration = Duration::from_secs(75 * 60);
 /// What is due within this time can wait for it.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Jobs due later than after any wait, those that wait although they were enqueued in a time to come, and those that
-/// look again later than after any wait.
-pub(super) fn far_ahead(tx: &mut Tx<'_>, longest: Duration, now: Timestamp) -> Result<u64, Fault> {
+/// Jobs due later than after any wait, those that were enqueued, and put off if they were, at a time that is still to
+/// come, and those that look again later than after any wait: how many there are, and the last due time.
+pub(super) fn far_ahead(
+    tx: &mut Tx<'_>,
+    longest: Duration,
+    now: Timestamp,
+) -> Result<(u64, Timestamp), Fault> {
     let (far, soon) = (now.after(longest).0, now.after(SOON).0);
     let sql = format!(
-        "SELECT (SELECT COUNT(*) FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} AND visible_at > {soon}
-           AND (visible_at > {far} OR created_at > {soon} AND has_history = 0))
-         + (SELECT COUNT(*) FROM #jobs FORCE INDEX (to_claim) WHERE status = {WAITING} AND visible_at > {far})"
+        "SELECT CAST(SUM(jobs) AS SIGNED), IFNULL(MAX(last), 0) FROM (
+           SELECT COUNT(*) AS jobs, MAX(visible_at) AS last FROM #jobs FORCE INDEX (to_claim)
+             WHERE status = {PENDING} AND visible_at > {soon}
+               AND (visible_at > {far} OR created_at > {soon} AND visible_at >= created_at)
+           UNION ALL SELECT COUNT(*), MAX(visible_at) FROM #jobs FORCE INDEX (to_claim)
+             WHERE status = {WAITING} AND visible_at > {far}) AS found"
     );
-    Ok(count(tx.one(&sql, Vec::new())?.unwrap_or(0)))
+    let Some(mut found) = tx.first(&sql, Vec::new())? else {
+        return Ok((0, now));
+    };
+    Ok((count(found.at(0)?), Timestamp(found.at(1)?)))
 }
 
 impl MysqlStore {
@@ -36,7 +46,7 @@ impl MysqlStore {
         longest: Duration,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        if back.is_zero() && self.read(|tx| far_ahead(tx, longest, now))? == 0 {
+        if back.is_zero() && self.read(|tx| far_ahead(tx, longest, now))?.0 == 0 {
             return Ok(0);
         }
         let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
@@ -46,10 +56,12 @@ impl MysqlStore {
             let back = if older { 0 } else { back };
             tx.run(
                 &format!(
-                    "UPDATE #jobs SET visible_at = CASE WHEN created_at > {now} AND has_history = 0 THEN {now}
-                       ELSE GREATEST({now}, LEAST(visible_at - {back}, {far})) END
+                    "UPDATE #jobs SET visible_at = CASE
+                       WHEN created_at > {now} AND visible_at >= created_at AND ({back} = 0 OR has_history = 0) THEN {now}
+                       WHEN visible_at - {back} > {far} THEN {now}
+                       ELSE GREATEST({now}, visible_at - {back}) END
                      WHERE status IN ({WAITING}, {PENDING}, {HELD}) AND visible_at > {now}
-                       AND ({back} > 0 OR visible_at > {far} OR created_at > {now} AND has_history = 0)"
+                       AND ({back} > 0 OR visible_at > {far} OR created_at > {now} AND visible_at >= created_at)"
                 ),
                 Vec::new(),
             )

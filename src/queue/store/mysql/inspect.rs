@@ -164,6 +164,6 @@ fn far_ahead(
     by_whom: &str,
     now: Timestamp,
 ) -> Result<Option<HealthFinding>, Fault> {
-    let jobs = due::far_ahead(tx, due::LONGEST, now)?;
-    Ok(health::far_ahead(jobs, due::LONGEST, by_whom))
+    let (jobs, last) = due::far_ahead(tx, due::LONGEST, now)?;
+    Ok(health::far_ahead(jobs, last.since(now), by_whom))
 }

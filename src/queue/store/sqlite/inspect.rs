@@ -194,6 +194,6 @@ fn halfway(conn: &Connection) -> Result<Option<HealthFinding>, Fault> {
 }
 
 fn far_ahead(conn: &Connection, now: Timestamp) -> Result<Option<HealthFinding>, Fault> {
-    let jobs = due::far_ahead(conn, due::LONGEST, now)?;
-    Ok(health::far_ahead(jobs, due::LONGEST, &by_whom(conn)?))
+    let (jobs, last) = due::far_ahead(conn, due::LONGEST, now)?;
+    Ok(health::far_ahead(jobs, last.since(now), &by_whom(conn)?))
 }
