@@ -84,7 +84,22 @@ const DAY: u64 = 24 * 60 * MINUTE;
 /// Whatever a reply asks for, no wait is longer: about four months.
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
 
+/// Clocks that differ by less are taken as equal: a reply takes time, and its date is in whole seconds.
+const SAME_TIME: Duration = Duration::from_secs(5);
+
+/// The present by the clock of the sender, since its times are meant by that one. The clock here may be wrong.
+fn now_of_sender(headers: &HttpHeaders, now: SystemTime) -> SystemTime {
+    let date = headers.get("date");
+    let date = date.and_then(|text| httpdate::parse_http_date(text.trim()).ok());
+    let apart = |date: &SystemTime| match date.duration_since(now) {
+        Ok(ahead) => ahead,
+        Err(behind) => behind.duration(),
+    };
+    date.filter(|date| apart(date) > SAME_TIME).unwrap_or(now)
+}
+
 pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders, now: SystemTime) -> RateHints {
+    let now = now_of_sender(headers, now);
     let (requests, tokens, request_period) = match tells {
         RateHeaders::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
         RateHeaders::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
@@ -97,7 +112,7 @@ pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders, now: SystemT
             limit: limit_in(header(limit)?)?,
             period: Duration::from_secs(period),
             remaining: header(remaining).and_then(left_in),
-            reset: header(reset).and_then(|text| duration(text).or_else(|| until(text, now))),
+            reset: header(reset).and_then(|text| reset_in(text, period, now)),
             header: Some(limit),
         })
     };
@@ -185,6 +200,7 @@ pub(super) fn retry_after(
     headers: &HttpHeaders,
     now: SystemTime,
 ) -> Option<Duration> {
+    let now = now_of_sender(headers, now);
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
     let header = |name| own_or_passed_on(headers, name);
     if let Some(wait) = header("retry-after-ms").and_then(|t| number(t, 1e-3)) {
@@ -196,7 +212,7 @@ pub(super) fn retry_after(
         return None;
     }
     if let Some(text) = header("retry-after") {
-        return number(text, 1.0).or_else(|| {
+        return moment(text, now).or_else(|| number(text, 1.0)).or_else(|| {
             let date = httpdate::parse_http_date(text.trim()).ok()?;
             Some(time_to(date, now))
         });
@@ -208,6 +224,30 @@ pub(super) fn retry_after(
         .filter(|window| window.remaining == Some(0))
         .filter_map(|window| window.reset)
         .max()
+}
+
+/// Bare numbers from here on are moments, in seconds since 1970; from a thousand times as much on, in milliseconds.
+const MOMENTS: f64 = 1e9;
+/// A bare number of so many periods is in milliseconds.
+const PERIODS: f64 = 10.0;
+
+/// The time until a moment that is written as a number.
+fn moment(text: &str, now: SystemTime) -> Option<Duration> {
+    let seconds = number(text).filter(|number| *number >= MOMENTS)?;
+    let scale = if seconds < 1e3 * MOMENTS { 1.0 } else { 1e-3 };
+    let since = Duration::try_from_secs_f64(seconds * scale).ok()?;
+    Some(time_to(SystemTime::UNIX_EPOCH.checked_add(since)?, now))
+}
+
+/// When a limit for so many seconds is whole again. Some gateways write milliseconds or moments where seconds are meant.
+fn reset_in(text: &str, period: u64, now: SystemTime) -> Option<Duration> {
+    if let Some(left) = moment(text, now) {
+        return Some(left);
+    }
+    match number(text).filter(|number| *number > PERIODS * period as f64) {
+        Some(millis) => wait(millis * 1e-3),
+        None => duration(text).or_else(|| until(text, now)),
+    }
 }
 
 /// The time until a moment written as RFC 3339 has it.

@@ -230,3 +230,69 @@ fn a_vendor_without_limit_headers_teaches_nothing() {
     let hints = rate_hints(vendor("gemini").tells, &headers, SystemTime::now());
     assert!(hints.is_empty());
 }
+
+#[test]
+fn dates_are_read_by_the_clock_of_whoever_wrote_them() {
+    let day = Duration::from_secs(86_400);
+    let there = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
+    let headers: HttpHeaders = [
+        ("date", "Fri, 20 Nov 2026 08:00:00 GMT"),
+        ("retry-after", "Fri, 20 Nov 2026 08:00:30 GMT"),
+        ("anthropic-ratelimit-requests-limit", "50"),
+        ("anthropic-ratelimit-requests-reset", "2026-11-20T08:00:42Z"),
+    ]
+    .into_iter()
+    .collect();
+    let tells = vendor("anthropic").tells;
+    for here in [there, there - day, there + day] {
+        let reset = rate_hints(tells, &headers, here).requests.unwrap().reset;
+        assert_eq!(reset, Some(Duration::from_secs(42)), "{here:?}");
+        let wait = retry_after(tells, &headers, here);
+        assert_eq!(wait, Some(Duration::from_secs(30)), "{here:?}");
+    }
+    // A reply is read a little later than it is written.
+    let here = there + Duration::from_millis(1_500);
+    let wait = retry_after(tells, &headers, here);
+    assert_eq!(wait, Some(Duration::from_millis(28_500)));
+}
+
+#[test]
+fn a_reset_in_milliseconds_or_as_a_moment_is_no_wait_of_months() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
+    let read = |name: &str, text: &str| {
+        let headers = [
+            ("x-ratelimit-limit-requests", "60"),
+            ("x-ratelimit-remaining-requests", "0"),
+            (name, text),
+        ];
+        let headers: HttpHeaders = headers.into_iter().collect();
+        retry_after(vendor("openai").tells, &headers, now).map(|wait| wait.as_secs_f64())
+    };
+    for (text, seconds) in [
+        ("42", 42.0),
+        ("6m0s", 360.0),
+        ("600", 600.0),
+        ("30000", 30.0),
+        ("1795000030", 30.0),
+        ("1795000030000", 30.0),
+        ("1794999970", 0.0),
+        ("1e300", LONGEST_WAIT.as_secs_f64()),
+    ] {
+        let wait = read("x-ratelimit-reset-requests", text);
+        assert_eq!(
+            wait.unwrap_or(LONGEST_WAIT.as_secs_f64()),
+            seconds,
+            "{text}"
+        );
+    }
+    assert_eq!(read("retry-after", "1795000030"), Some(30.0));
+    assert_eq!(
+        read("retry-after", "31536000"),
+        Some(LONGEST_WAIT.as_secs_f64())
+    );
+    assert_eq!(read("retry-after", "-5"), None);
+    assert_eq!(
+        read("retry-after", "Fri, 20 Nov 2015 08:00:00 GMT"),
+        Some(0.0)
+    );
+}
