@@ -129,14 +129,14 @@ impl JobQueue {
     /// release.
     pub fn on(store: Arc<dyn JobStore>) -> Self {
         Self {
+            clock: store.clock().unwrap_or_else(|| Arc::new(SystemClock)),
             store,
-            clock: Arc::new(SystemClock),
             info: None,
             guard: None,
         }
     }
 
-    /// Sets the clock, also that of workers; for tests. Default: the system's.
+    /// Sets the clock, also that of workers; for tests. Default: the store's, else the system's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self

@@ -1,9 +1,9 @@
 //! What a store is, whatever it stores.
 
 use std::path::PathBuf;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Error;
 
 use super::HealthFinding;
@@ -29,6 +29,12 @@ pub trait StoreDatabase: Send + Sync {
     /// Default: no.
     fn is_shared(&self) -> bool {
         false
+    }
+
+    /// The clock by whose time of day jobs come due, if machines share the store and theirs may differ. Default: that of the
+    /// machine.
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        None
     }
 
     /// A number that differs from the last one when anybody else has written in between.

@@ -111,7 +111,7 @@ fn encryption(status: &Variables, is_local: bool) -> HealthFinding {
     }
 }
 
-/// Jobs come due by the clocks of the machines, leases end by that of the server.
+/// Jobs come due, and leases end, by the clock of the server.
 fn clock(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
     const WHAT: &str = "server clock";
     // Tests may replace the clock of a queue.
@@ -130,7 +130,7 @@ fn clock(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
                 "the clock of the server differs from that of this machine by {}",
                 humantime::format_duration(Duration::from_secs(apart.as_secs()))
             ),
-            "synchronize both with NTP: retries that another machine has scheduled start too early or too late",
+            "synchronize both with NTP: jobs come due by the clock of the server, but dates in logs and ages of jobs are wrong",
         ),
     })
 }

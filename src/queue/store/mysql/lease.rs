@@ -289,6 +289,7 @@ impl Shared {
         };
         let until = self.until();
         self.database.aside(|tx| {
+            self.database.offset.read(tx)?;
             for (no, report) in &workers {
                 let renew =
                     format!("UPDATE #workers SET lease_until = {until}, status = ? WHERE no = ?");

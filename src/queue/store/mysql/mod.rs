@@ -8,6 +8,7 @@
 mod batches;
 mod chores;
 mod claim;
+mod clock;
 mod counters;
 mod doctor;
 mod due;
@@ -43,12 +44,13 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::clock::Timestamp;
+use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Error;
 
 use super::group_commit::GroupCommit;
 use super::moving::MovableStore;
 use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
+use clock::{Offset, ServerClock};
 use lease::Heartbeat;
 use news::{News, Wakes};
 use pool::Pool;
@@ -66,6 +68,8 @@ struct Database {
     location: String,
     /// The lowest number in the table of versions when this store opened the queue. A move changes it.
     first_slot: AtomicI64,
+    /// How the time of the server differs.
+    offset: Offset,
     /// Set in a simulation only.
     #[cfg(test)]
     wire: Option<Arc<wire::Wire>>,
@@ -176,6 +180,10 @@ impl StoreDatabase for MysqlStore {
 
     fn version(&self) -> Result<u64, Error> {
         self.news.version(|| self.read_version())
+    }
+
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        Some(Arc::new(ServerClock(self.database.clone())))
     }
 
     fn hears_others(&self) -> bool {

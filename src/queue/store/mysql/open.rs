@@ -16,6 +16,7 @@ use crate::base::password;
 use crate::base::secret::Secret;
 use crate::queue::store::moving::CLOSED;
 
+use super::clock::Offset;
 use super::lease::Heartbeat;
 use super::moving;
 use super::news::News;
@@ -310,10 +311,12 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
         tables: target.tables,
         location: target.location,
         first_slot: AtomicI64::new(0),
+        offset: Offset::default(),
         #[cfg(test)]
         wire: options.wire.clone(),
     });
     database.read(refuse_the_old)?;
+    database.read(|tx| database.offset.read(tx))?;
     migrate(&database)?;
     let first = database.read(first_slot)?;
     database.first_slot.store(first, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use crate::queue::store::{
 };
 use crate::testing::job_store::{self, TestDatabase};
 
-use super::writer::{Again, Fault, by};
+use super::writer::{Again, Fault, Tx, by};
 use super::*;
 
 #[cfg(feature = "redis")]
@@ -603,4 +603,36 @@ fn whoever_finds_nothing_to_claim_has_written_nothing() {
     assert_eq!(claim(&one, worker, 5).len(), 1);
     assert_ne!(other.version().unwrap(), written);
     one.unregister_worker(worker, T).unwrap();
+}
+
+/// What time it is, the server says: at once, and again with each renewal of leases.
+#[test]
+fn jobs_come_due_by_the_clock_of_the_server() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let queue = crate::JobQueue::on(Arc::new(tables.open()));
+    let store = tables.open();
+    let clock = store.clock().unwrap();
+    let server = |store: &MysqlStore| -> i64 {
+        let read = |tx: &mut Tx<'_>| tx.one(&format!("SELECT {}", writer::CLOCK), Vec::new());
+        store.database.read(read).unwrap().unwrap()
+    };
+    let apart = || clock.wall().0.abs_diff(server(&store));
+    assert!(apart() < 5_000, "{} ms", apart());
+    let process = ProcessId::new();
+    queue
+        .enqueue(process, [Job::new("k", "x").unwrap()])
+        .unwrap();
+    let created = queue.process(process).unwrap().unwrap().created_at;
+    assert!(created.0.abs_diff(server(&store)) < 60_000);
+    // It was read a while ago, and differs since.
+    store.database.offset.shift(86_400_000);
+    assert!(apart() > 80_000_000);
+    let worker = store.register_worker(clock.wall()).unwrap();
+    let began = Instant::now();
+    while apart() > 5_000 {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    store.unregister_worker(worker, clock.wall()).unwrap();
 }

@@ -1,0 +1,53 @@
+//! The time of day of the database, by which jobs come due on all machines.
+//!
+//! It is read when the database is opened and with each renewal of leases. In between it goes on with the monotonic clock of this
+//! machine, so that a clock that is set here changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::base::clock::{Clock, SystemClock, Time, Timestamp};
+
+use super::Database;
+use super::writer::{CLOCK, Fault, Tx};
+
+/// The time of the server, less the time since the origin of this process, in milliseconds.
+#[derive(Default)]
+pub(super) struct Offset(AtomicI64);
+
+impl Offset {
+    /// Reads the clock of the server.
+    pub(super) fn read(&self, tx: &mut Tx<'_>) -> Result<(), Fault> {
+        let began = SystemClock.now();
+        let server: i64 = tx.one(&format!("SELECT {CLOCK}"), Vec::new())?.unwrap_or(0);
+        let way = SystemClock.now().since(began) / 2;
+        let offset = server - millis(began.after(way));
+        self.0.store(offset, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn millis(time: Time) -> i64 {
+    i64::try_from(time.as_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+/// Time passes as on this machine; what time of day it is, the server says.
+pub(super) struct ServerClock(pub(super) Arc<Database>);
+
+impl Clock for ServerClock {
+    fn now(&self) -> Time {
+        SystemClock.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp(millis(self.now()) + self.0.offset.0.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+impl Offset {
+    /// As if the clock of the server differed by so much.
+    pub(super) fn shift(&self, millis: i64) {
+        self.0.fetch_add(millis, Ordering::Relaxed);
+    }
+}
