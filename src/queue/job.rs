@@ -22,6 +22,10 @@ pub const COMPLETION_KIND: &str = "completion";
 pub const DIRECT_COMPLETION_KIND: &str = "completion_direct";
 /// The kind of jobs that ask for the vector of a text.
 pub const EMBEDDING_KIND: &str = "embedding";
+/// The kinds of prompts, as a list in SQL: no handler decides how long they wait.
+pub(crate) const PROMPT_KINDS: &str = const_format::formatcp!(
+    "('{COMPLETION_KIND}', '{DIRECT_COMPLETION_KIND}', '{EMBEDDING_KIND}')"
+);
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only
 /// the handler understands. Its `Debug` shows nothing of the payload.

@@ -60,8 +60,8 @@ pub trait ClaimStore: Send + Sync {
 
     /// Pulls due times nearer that lie ahead because the clock was set back, by `back` while this worker
     /// watched. What was never put off, and has been enqueued at a time that is still to come, is due now.
-    /// What was put off comes due `back` sooner; now, if even that is later than after `longest`, the longest wait, or if
-    /// it was enqueued and put off at times that are still to come, while nobody watched. Of all workers on the
+    /// What was put off comes due `back` sooner, and after `longest` at the latest; a prompt that would come due later
+    /// than that, and what was enqueued and put off at times that are still to come while nobody watched, is due now. Of all workers on the
     /// list the oldest alone takes `back` into account: once is enough. Returns how many were changed.
     fn pull_due_times(
         &self,

@@ -65,7 +65,9 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::{Job, JobCounts, JobStatus, ProcessState, QueueTotals, Spent};
+use crate::queue::job::{
+    COMPLETION_KIND, Job, JobCounts, JobStatus, ProcessState, QueueTotals, Spent,
+};
 use crate::queue::store::*;
 
 #[doc(inline)]

@@ -418,19 +418,27 @@ pub(super) fn due_times_follow_a_clock_that_is_set_back(open: Open<'_>) {
     let pull = |worker: &Hand<'_>, back| db.two.pull_due_times(worker.id, back, longest, T);
     assert_eq!(pull(&worker, back).unwrap(), 5);
     assert_eq!(due(ids[0]), Some(at(5_000)));
-    assert_eq!(due(ids[1]), Some(T), "no wait is that long");
+    assert_eq!(due(ids[1]), Some(T.after(longest)));
     assert_eq!((due(new[0]), due(new[1])), (Some(T), Some(T)));
     assert_eq!(due(held[0]), Some(T));
     assert!(!far(&db));
     // The younger worker has noticed it too.
     assert_eq!(pull(&later, back).unwrap(), 0);
     assert_eq!(due(ids[0]), Some(at(5_000)));
-    assert_eq!(named(&worker.claim(9, T)), ["b", "c", "d"]);
+    assert_eq!(named(&worker.claim(9, T)), ["c", "d"]);
     // Nobody watched.
     let again = worker.claim(1, at(5_000)).remove(0);
     worker.settle(again.receipt, retry(soon, 0));
     assert_eq!(pull(&later, Duration::ZERO).unwrap(), 1);
-    assert_eq!(due(ids[0]), Some(T));
+    assert_eq!(due(ids[0]), Some(T.after(longest)));
+    // No prompt waits for that long; a handler may have asked for it.
+    let prompt = Job::raw(COMPLETION_KIND, json("{}")).item_id("p");
+    let prompt = db.store().insert(process, vec![prompt], true, T).unwrap()[0];
+    let claimed = worker.claim(1, T).remove(0);
+    worker.settle(claimed.receipt, retry(T.after(2 * longest), 0));
+    assert_eq!(pull(&later, Duration::ZERO).unwrap(), 1);
+    assert_eq!(due(prompt), Some(T));
+    assert_eq!(named(&worker.claim(1, T)), ["p"]);
     // Nobody watched, and the clock was ahead by less than a wait may last.
     let ahead = T.after(HOUR / 2);
     let id = db.store().insert(process, jobs(&["f"]), true, ahead);

@@ -7,12 +7,17 @@ use std::time::Duration;
 
 use batchwright::Error;
 use batchwright::progress::Timestamp;
-use batchwright::queue::{JobLane, JobStatus, ProcessState};
+use batchwright::queue::{
+    COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND, JobLane, JobStatus, ProcessState,
+};
 use batchwright::unstable::{
     ClaimOutcome, ClaimReply, ClaimRequest, SUSPECT_CRASHES, Settlement, WorkerId,
 };
 
 use super::data::{Data, Place, is_among};
+
+/// No handler decides how long they wait.
+const PROMPT_KINDS: [&str; 3] = [COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND];
 
 impl Data {
     pub fn claim(
@@ -191,10 +196,12 @@ impl Data {
             let far = back > 0 || row.due_at > now.after(longest) || early;
             if row.place.waits() && row.due_at > now && far {
                 let sooner = Timestamp(row.due_at.0 - back).max(now);
+                let latest = now.after(longest);
                 let at_once = early && (back == 0 || row.history.is_none());
-                row.due_at = match at_once || sooner > now.after(longest) {
+                let is_prompt = PROMPT_KINDS.contains(&row.parts.kind.as_str());
+                row.due_at = match at_once || sooner > latest && is_prompt {
                     true => now,
-                    false => sooner,
+                    false => sooner.min(latest),
                 };
                 pulled += 1;
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
+use crate::queue::job::PROMPT_KINDS;
 use crate::queue::store::WorkerId;
 
 use super::MysqlStore;
@@ -58,8 +59,8 @@ impl MysqlStore {
                 &format!(
                     "UPDATE #jobs SET visible_at = CASE
                        WHEN created_at > {now} AND visible_at >= created_at AND ({back} = 0 OR has_history = 0) THEN {now}
-                       WHEN visible_at - {back} > {far} THEN {now}
-                       ELSE GREATEST({now}, visible_at - {back}) END
+                       WHEN visible_at - {back} > {far} AND lane IN (SELECT no FROM #lanes WHERE kind IN {PROMPT_KINDS}) THEN {now}
+                       ELSE GREATEST({now}, LEAST(visible_at - {back}, {far})) END
                      WHERE status IN ({WAITING}, {PENDING}, {HELD}) AND visible_at > {now}
                        AND ({back} > 0 OR visible_at > {far} OR created_at > {now} AND visible_at >= created_at)"
                 ),

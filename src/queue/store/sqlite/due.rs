@@ -7,6 +7,7 @@ use rusqlite::{Connection, params};
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
+use crate::queue::job::PROMPT_KINDS;
 use crate::queue::store::WorkerId;
 
 use super::SqliteStore;
@@ -63,8 +64,8 @@ impl SqliteStore {
             let mut pull = conn.prepare_cached(formatcp!(
                 "UPDATE jobs SET visible_at = CASE
                    WHEN created_at > ?3 AND visible_at >= created_at AND (?1 = 0 OR has_history = 0) THEN ?3
-                   WHEN visible_at - ?1 > ?2 THEN ?3
-                   ELSE max(?3, visible_at - ?1) END
+                   WHEN visible_at - ?1 > ?2 AND lane IN (SELECT no FROM lanes WHERE kind IN {PROMPT_KINDS}) THEN ?3
+                   ELSE max(?3, min(visible_at - ?1, ?2)) END
                  WHERE status IN ({WAITING}, {PENDING}, {HELD}) AND visible_at > ?3
                    AND (?1 > 0 OR visible_at > ?2 OR created_at > ?3 AND visible_at >= created_at)"
             ))?;
