@@ -142,7 +142,7 @@ impl StoreDatabase for MemoryStore {
             find("batches", Severity::Note, "nobody has some".to_owned());
         }
         let far = |row: &Row| {
-            let early = row.created_at > now && row.history.is_none();
+            let early = row.created_at > now && row.due_at >= row.created_at;
             row.place == Place::Waiting
                 && row.due_at > now
                 && (early || row.due_at > now.after(LONGEST))
