@@ -17,6 +17,8 @@ const TRUSTED: Duration = Duration::from_secs(60);
 const LONGEST_TRUSTED: Duration = Duration::from_secs(3600);
 /// It is dropped after so many times as long.
 const DROPPED: u32 = 3;
+/// A report of another process that is later by less is the one that is known: clocks do not run alike.
+const SAME: Duration = Duration::from_secs(1);
 /// No reply reports a lower limit than one per minute.
 const LEAST: f64 = 0.999 / 60.0;
 /// How much faster calls go out meanwhile.
@@ -85,7 +87,7 @@ pub(super) fn adopt_limit(
         return;
     }
     match bucket {
-        Some(bucket) => bucket.confirm(age, now),
+        Some(bucket) => bucket.hear(age, now),
         None if age < TRUSTED && dropped.is_none_or(|at| age < now.since(at)) => {
             *bucket = Some(Bucket::adopted(per_second, age, now));
         }
@@ -98,18 +100,23 @@ impl Bucket {
         self.learned.is_some_and(|learned| learned.is_doubted)
     }
 
-    /// A limit that was doubted is one: a call was refused, or it was reported to another process so long ago.
+    /// It was reported to another process so long ago.
+    fn hear(&mut self, age: Duration, now: Time) {
+        let known = self.learned.map(|learned| learned.age(now));
+        if known.is_some_and(|known| age.saturating_add(SAME) < known) {
+            self.confirm(age, now);
+        }
+    }
+
+    /// What was doubted is a limit, so long ago or, if a call was refused, now.
     pub(super) fn confirm(&mut self, age: Duration, now: Time) {
-        let Some(mut learned) = self.learned else {
-            return;
-        };
-        if age < learned.age(now) {
-            if learned.is_doubted {
+        let is_doubted = self.is_doubted();
+        if let Some(learned) = &mut self.learned {
+            learned.confirm(age, now);
+            if is_doubted {
                 self.refill(now);
                 self.per_second /= FASTER;
             }
-            learned.confirm(age, now);
-            self.learned = Some(learned);
         }
     }
 

@@ -169,3 +169,19 @@ fn the_next_run_takes_a_limit_as_a_guess_and_takes_it_over_once() {
     }
     assert_eq!(end, now.after(5 * TAKES));
 }
+
+/// What a process wrote itself, and reads by a clock that runs slower, is no report of another one.
+#[test]
+fn a_limit_is_not_confirmed_by_its_own_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let slower = |now: Time| wall(now) - now.as_nanos() / 10_000;
+    let quota = open(Limiter::shared_with(folder.path(), slower), at(0));
+    let (mut now, mut calls) = (at(0), Vec::new());
+    now = call(&quota, now, answer(report(1)));
+    for _ in 0..10 {
+        now = call(&quota, now, answer(RateHints::default()));
+        calls.push(now.as_nanos() / 1_000_000_000);
+    }
+    assert_eq!(calls[..5], [60, 90, 120, 150, 180]);
+    assert!(calls[9] <= 181);
+}
