@@ -314,7 +314,9 @@ impl Record {
             return;
         }
         let adopt = |bucket: &mut Option<Bucket>, level: Option<Level>, dropped: Option<Time>| {
-            let Some(level) = level.filter(|l| l.per_second > 0.0 && l.level.is_finite()) else {
+            let is_plausible =
+                |l: &Level| l.per_second > 0.0 && l.level.is_finite() && l.at <= wall;
+            let Some(level) = level.filter(is_plausible) else {
                 return;
             };
             let passed = Duration::from_nanos(wall.saturating_sub(level.at));

@@ -248,3 +248,25 @@ fn what_nobody_has_used_for_a_week_is_removed_and_missed_by_nobody() {
     assert!(!go(&a, in_a) && !go(&b, in_b), "and tells the others");
     assert!(path.exists());
 }
+
+#[test]
+fn values_that_no_process_wrote_stop_nobody() {
+    let wall = virtual_wall(at(0));
+    for requests in [
+        r#"{"per_second":1e-12,"level":0,"at":WALL,"learned":true,"reported":WALL}"#,
+        r#"{"per_second":0.5,"level":-1e308,"at":18446744073709551615,"learned":true,"reported":WALL}"#,
+        r#"{"per_second":0.5,"level":-1,"at":WALL,"learned":true,"reported":18446744073709551615}"#,
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (limiter, quota) = process(folder.path(), Limits::default());
+        let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
+        let text = format!(r#"{{"requests":{requests},"paused_until":0,"written":WALL}}"#);
+        fs::write(
+            file.unwrap().path(),
+            text.replace("WALL", &wall.to_string()),
+        )
+        .unwrap();
+        let gate = limiter.try_acquire(quota, 1, Some(0), at(1));
+        assert!(matches!(gate, Gate::Go(_)), "{requests}: {gate:?}");
+    }
+}
