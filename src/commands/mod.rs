@@ -13,7 +13,7 @@
 //! | write records to a file | [`RecordFile`] |
 //! | look at a run while it goes on | [`Monitor`], [`JobCounts`] |
 //! | say what they may do: programs, environment, files, network, limits | [`Sandbox`], [`SandboxMode`], [`Limits`] |
-//! | confine commands of your own | [`Prepared`], [`Confined`] |
+//! | confine commands of your own | [`Prepared`], [`Confined`], [`Containment`] |
 //! | let a program be its own helper | [`confine_main`] |
 
 mod job;
@@ -48,7 +48,7 @@ pub use record_file::RecordFile;
 pub use runner::{CommandReport, CommandRunner, OnStop};
 pub use sandbox::confined::Confined;
 pub use sandbox::limits::Limits;
-pub use sandbox::prepared::Prepared;
+pub use sandbox::prepared::{Containment, Prepared};
 pub use sandbox::{Sandbox, SandboxMode, confine_main};
 pub use script::{Commands, Jobs};
 pub use submit::SubmittedJobs;

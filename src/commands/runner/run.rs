@@ -62,6 +62,12 @@ impl<'a> Run<'a> {
                 missing.join("; ")
             );
         }
+        if let Some(sandbox) = &sandbox {
+            log::info!(
+                "the processes of a command are held together by: {}",
+                sandbox.containment()
+            );
+        }
         let folder = match &runner.folder {
             Some(folder) => std::path::absolute(folder),
             None => std::env::current_dir(),

@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 use std::collections::BTreeSet;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
@@ -14,9 +16,10 @@ use super::limits::Limits;
 use super::programs::refused;
 #[cfg(target_os = "linux")]
 use super::{
+    cgroup,
     processes::{self, Process},
     run::Run,
-    watchdog::COMMAND,
+    watchdog::{COMMAND, News, uses_too_much_memory},
 };
 use crate::base::error::Error;
 
@@ -39,6 +42,9 @@ pub struct Confined {
     pub(super) group: Option<u32>,
     #[cfg(target_os = "linux")]
     pub(super) run: Option<Arc<Run>>,
+    /// Its cgroup, if it gets one.
+    #[cfg(target_os = "linux")]
+    pub(super) cgroup: Option<PathBuf>,
 }
 
 /// What a sandbox did to a command, in words.
@@ -61,6 +67,8 @@ impl Confined {
             group: None,
             #[cfg(target_os = "linux")]
             run: None,
+            #[cfg(target_os = "linux")]
+            cgroup: None,
         }
     }
 
@@ -80,25 +88,47 @@ impl Confined {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
         #[cfg(target_os = "linux")]
-        let starting = STARTING.read();
-        let child = self.command.spawn()?;
-        self.group = Some(child.id());
-        #[cfg(target_os = "linux")]
+        return self.spawn_watched();
+        #[cfg(not(target_os = "linux"))]
         {
-            LEADERS.lock().insert(child.id());
-            drop(starting);
+            let child = self.command.spawn()?;
+            self.group = Some(child.id());
+            Ok(child)
         }
-        #[cfg(target_os = "linux")]
-        if let Some(run) = &self.run
-            && let Err(error) = run.announce(self.number, child.id())
-        {
-            let mut child = child;
+    }
+
+    #[cfg(target_os = "linux")]
+    fn spawn_watched(&mut self) -> io::Result<Child> {
+        self.announce(News::Starting(self.number))?;
+        let starting = STARTING.read();
+        let spawned = self.command.spawn();
+        if let Ok(child) = &spawned {
+            self.group = Some(child.id());
+            LEADERS.lock().insert(child.id());
+        }
+        drop(starting);
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                self.announce(News::NotStarted(self.number))?;
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.announce(News::Started(self.number, child.id())) {
             let _ = child.kill().and_then(|()| child.wait());
-            return Err(io::Error::other(format!(
-                "nobody watches the limits of commands any more: {error}"
-            )));
+            return Err(error);
         }
         Ok(child)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn announce(&self, news: News) -> io::Result<()> {
+        let told = self.run.as_ref().map_or(Ok(()), |run| run.announce(news));
+        told.map_err(|error| {
+            io::Error::other(format!(
+                "nobody watches the limits of commands any more: {error}"
+            ))
+        })
     }
 
     /// Why it ended, if that was the sandbox's doing and not its own: it could not be started, or used too
@@ -160,7 +190,8 @@ impl Confined {
     fn watchdogs_reason(&self, signal: rustix::process::Signal) -> Option<String> {
         #[cfg(target_os = "linux")]
         if signal == rustix::process::Signal::KILL {
-            return self.run.as_ref()?.reason(self.number);
+            let reported = self.run.as_ref()?.reason(self.number);
+            return reported.or_else(|| self.out_of_memory());
         }
         let _ = (signal, self.number);
         None
@@ -168,8 +199,22 @@ impl Confined {
 }
 
 #[cfg(target_os = "linux")]
+impl Confined {
+    /// The limit of memory, if the kernel ended the command for it between two looks of the watchdog.
+    fn out_of_memory(&self) -> Option<String> {
+        let limit = self.limits.memory?;
+        cgroup::ran_out_of_memory(self.cgroup.as_ref()?).then(|| uses_too_much_memory(limit))
+    }
+}
+
+#[cfg(target_os = "linux")]
 impl Drop for Confined {
     fn drop(&mut self) {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.group.is_some())
+            && let Err(error) = cgroup::end(cgroup)
+        {
+            log::warn!("{error}");
+        }
         let group = self.group.map(u32::cast_signed);
         let group = group.and_then(rustix::process::Pid::from_raw);
         if let (Some(group), Some(run)) = (group, &self.run) {

@@ -85,7 +85,13 @@ fn become_command(
 /// Gives up all that the policy says; what the kernel could not take away is returned.
 fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     #[cfg(target_os = "linux")]
-    follow_parent(policy)?;
+    {
+        follow_parent(policy)?;
+        if let Some(cgroup) = &policy.cgroup {
+            super::cgroup::enter(cgroup, &policy.limits)
+                .map_err(|error| format!("cannot enter {}: {error}", cgroup.display()))?;
+        }
+    }
     begin_session();
     let path = &policy.folder.path;
     let nowhere = |why: io::Error| format!("cannot work in {}: {why}", path.display());

@@ -8,6 +8,8 @@ pub(super) mod limits;
 pub(super) mod prepared;
 
 #[cfg(target_os = "linux")]
+mod cgroup;
+#[cfg(target_os = "linux")]
 mod confine;
 mod environment;
 #[cfg(unix)]
@@ -262,12 +264,19 @@ impl Sandbox {
         };
         #[cfg(target_os = "linux")]
         {
-            let run = run::Run::start(&helper, &self.limits, self.owns_children)?;
+            let run = run::Run::start(&helper, &self.limits, self.owns_children, needed)?;
             prepared.run = Some(std::sync::Arc::new(run));
         }
         if needed {
-            let policy = self.policy(&mut prepared)?;
-            prepared.not_in_force = self.try_out(&helper, &policy)?;
+            let mut policy = self.policy(&mut prepared)?;
+            let mut tried = self.try_out(&helper, &policy);
+            if let Err(error) = &tried
+                && policy.cgroup.take().is_some()
+            {
+                log::debug!("commands get no cgroup: {}", error.message());
+                tried = self.try_out(&helper, &policy);
+            }
+            prepared.not_in_force = tried?;
             prepared.confinement = Some(prepared::Confinement { helper, policy });
         }
         Ok(prepared)
@@ -304,6 +313,8 @@ impl Sandbox {
         };
         #[cfg(target_os = "linux")]
         if let Some(run) = &prepared.run {
+            let cgroups = run.cgroups.as_ref();
+            policy.cgroup = cgroups.map(|tree| tree.path().to_owned());
             let named = |wish: &Variable| match wish {
                 Variable::Passed(name) | Variable::Set(name, _) => name == "TMPDIR",
             };
@@ -338,7 +349,8 @@ impl Sandbox {
     ) -> Result<Vec<String>, Error> {
         let root = place::Held::new(std::path::Path::new("/"))
             .map_err(|error| programs::refused(format!("cannot open /: {error}")))?;
-        let mut policy = policy.of_command(root.place.clone());
+        // Commands are numbered from one.
+        let mut policy = policy.of_command(0, root.place.clone());
         policy.strict = false;
         let output = std::process::Command::new(helper)
             .arg(helper::CONFINE)
@@ -348,6 +360,10 @@ impl Sandbox {
             .map_err(|error| {
                 programs::refused(format!("cannot start {}: {error}", helper.display()))
             })?;
+        #[cfg(target_os = "linux")]
+        if let Some(cgroup) = &policy.cgroup {
+            let _ = cgroup::end(cgroup);
+        }
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if !output.status.success() {
             let why = said(&output.stderr);

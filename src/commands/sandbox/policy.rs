@@ -12,7 +12,7 @@ use super::place::Place;
 pub const VARIABLE: &str = "BATCHWRIGHT_CONFINE";
 
 /// Changes with the fields below: a helper of another version refuses to work.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// What one command is confined to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,15 +32,19 @@ pub struct Policy {
     /// Where commands may write besides.
     pub writable: Vec<Place>,
     pub limits: Limits,
+    /// The cgroup that the command enters; in the policy of a run, the one that holds those of its commands.
+    pub cgroup: Option<PathBuf>,
     /// Variables of the command that would have the helper load code before it is confined.
     pub late_variables: Vec<(OsString, OsString)>,
 }
 
 impl Policy {
     /// That of one command of the run, which works in `folder`.
-    pub fn of_command(&self, folder: Place) -> Self {
+    pub fn of_command(&self, number: u64, folder: Place) -> Self {
+        let cgroup = self.cgroup.as_ref();
         Self {
             folder,
+            cgroup: cgroup.map(|of_run| of_run.join(number.to_string())),
             ..self.clone()
         }
     }
@@ -63,6 +67,7 @@ impl Policy {
         ] {
             fields.put(limit.map_or_else(String::new, |limit| limit.to_string()));
         }
+        fields.put(self.cgroup.as_deref().unwrap_or("".as_ref()));
         fields.put(self.writable.len().to_string());
         for place in &self.writable {
             fields.put_place(place);
@@ -95,6 +100,7 @@ impl Policy {
             file_size: limit()?,
             processes: limit()?,
         };
+        let cgroup = Some(fields.path()?).filter(|path| !path.as_os_str().is_empty());
         let places: usize = fields.text()?.parse().ok()?;
         let writable = (0..places).map(|_| fields.place()).collect::<Option<_>>()?;
         let mut late_variables = Vec::new();
@@ -112,6 +118,7 @@ impl Policy {
             local_sockets,
             writable,
             limits,
+            cgroup,
             late_variables,
         })
     }
@@ -186,6 +193,7 @@ mod tests {
                 cpu_seconds: Some(3),
                 ..Limits::default()
             },
+            cgroup: Some(odd.clone().into()),
             late_variables: vec![("LD_PRELOAD".into(), odd), ("A".into(), "".into())],
             ..Policy::default()
         };

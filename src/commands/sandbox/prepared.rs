@@ -1,6 +1,7 @@
 //! A sandbox that stands: finds programs, and makes the process of each command.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 #[cfg(target_os = "linux")]
@@ -32,6 +33,28 @@ const LOADED_EARLY: [&[u8]; 2] = [b"LD_", b"GLIBC_TUNABLES"];
 pub(super) fn is_loaded_early(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     LOADED_EARLY.iter().any(|early| name.starts_with(early))
+}
+
+/// What holds the processes of a command together, so that all of them are counted and killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Containment {
+    /// A cgroup of the kernel: no process leaves it.
+    Cgroup,
+    /// Processes are looked at ten times a second. They are known by their descent, group, session and environment.
+    ProcessTracking,
+    /// Their group: a process that leaves it is out of reach.
+    ProcessGroup,
+}
+
+impl fmt::Display for Containment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cgroup => "cgroup",
+            Self::ProcessTracking => "process tracking",
+            Self::ProcessGroup => "process group",
+        })
+    }
 }
 
 /// A [`Sandbox`](super::Sandbox) for the commands of one run. What was started for it ends when it is dropped.
@@ -68,6 +91,17 @@ impl Prepared {
         &self.not_in_force
     }
 
+    /// What holds the processes of a command together.
+    pub fn containment(&self) -> Containment {
+        #[cfg(target_os = "linux")]
+        return match &self.confinement {
+            Some(confinement) if confinement.policy.cgroup.is_some() => Containment::Cgroup,
+            _ => Containment::ProcessTracking,
+        };
+        #[cfg(not(target_os = "linux"))]
+        Containment::ProcessGroup
+    }
+
     /// The file that `program` means to a command in `folder`: a name is looked up in the `PATH` of commands, a
     /// path is taken from `folder`.
     ///
@@ -89,10 +123,15 @@ impl Prepared {
     /// A command that runs `program`, as [`resolve`](Self::resolve) found it, in `folder`, and may write there.
     pub fn command(&self, program: &Path, arguments: &[OsString], folder: &Path) -> Confined {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        #[cfg(target_os = "linux")]
+        let mut cgroup = None;
         #[cfg(unix)]
         let (mut command, token) = match &self.confinement {
             Some(confinement) => {
-                let policy = confinement.policy.of_command(self.place_of(folder));
+                let place = self.place_of(folder);
+                let policy = confinement.policy.of_command(number, place);
+                #[cfg(target_os = "linux")]
+                cgroup.clone_from(&policy.cgroup);
                 let mut command = Command::new(&confinement.helper);
                 command.arg(helper::CONFINE).arg(program);
                 command.env_clear();
@@ -117,6 +156,8 @@ impl Prepared {
             group: None,
             #[cfg(target_os = "linux")]
             run: self.run.clone(),
+            #[cfg(target_os = "linux")]
+            cgroup,
         }
     }
 

@@ -40,14 +40,27 @@ pub struct Process {
 
 impl Process {
     pub fn of(pid: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let process = Self::read(&format!("/proc/{pid}/stat"))?;
+        if !process.ended || process.threads < 2 {
+            return Some(process);
+        }
+        // Its first thread has ended, but others have not: these know of its memory.
+        Some(live_thread(pid).map_or(process, |(_, thread)| Self {
+            resident: thread.resident,
+            ended: false,
+            ..process
+        }))
+    }
+
+    fn read(path: &str) -> Option<Self> {
+        let text = fs::read_to_string(path).ok()?;
         // The name before it may hold anything.
         let (_, rest) = text.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse().ok();
         Some(Self {
             identity: Identity {
-                pid,
+                pid: text.split_once(' ')?.0.parse().ok()?,
                 started: fields.get(22 - 3)?.parse().ok()?,
             },
             parent: number(4)?,
@@ -60,9 +73,26 @@ impl Process {
     }
 }
 
+/// A thread of the process that has not ended, by its number.
+fn live_thread(pid: i32) -> Option<(i32, Process)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let mut threads = threads.filter_map(|thread| {
+        let thread: i32 = thread.ok()?.file_name().to_str()?.parse().ok()?;
+        Some((
+            thread,
+            Process::read(&format!("/proc/{pid}/task/{thread}/stat"))?,
+        ))
+    });
+    threads.find(|(_, thread)| !thread.ended)
+}
+
 /// The memory of a process in bytes, each page that it shares in equal parts with those it shares it with.
 pub fn proportional_memory(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let rollup = |pid: i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
+        text.ok().filter(|text| !text.is_empty())
+    };
+    let text = rollup(pid).or_else(|| rollup(live_thread(pid)?.0))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kib: u64 = line.split_ascii_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)

@@ -1,24 +1,28 @@
 //! What a run keeps beside its commands: a folder, the watchdog, and the inheritance of orphans.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::process::set_child_subreaper;
 use uuid::Uuid;
 
+use super::cgroup::Tree;
 use super::limits::Limits;
 use super::processes::{self, Process};
 use super::programs::refused;
-use super::watchdog::{LAST_LOOKS, Orders, WATCH};
+use super::watchdog::{LAST_LOOKS, News, Orders, WATCH};
 use crate::base::error::Error;
 use crate::base::private;
 
-/// How many runs of this process want to inherit the orphans of commands.
-static INHERITING: Mutex<usize> = Mutex::new(0);
+/// The runs of this process, which inherits the orphans of their commands, each by the input of its watchdog.
+static RUNS: Mutex<Vec<Arc<File>>> = Mutex::new(Vec::new());
 
 /// Lives as long as the last command of it.
 #[derive(Debug)]
@@ -28,7 +32,10 @@ pub struct Run {
     pub folder: PathBuf,
     /// This process starts nothing but commands.
     pub owns_children: bool,
+    /// The cgroup that holds those of the commands, if there can be one.
+    pub cgroups: Option<Tree>,
     watchdog: Child,
+    input: Option<Arc<File>>,
     reports: Mutex<Reports>,
 }
 
@@ -41,21 +48,44 @@ struct Reports {
 }
 
 impl Run {
-    /// Starts the watchdog.
-    pub fn start(helper: &Path, limits: &Limits, owns_children: bool) -> Result<Self, Error> {
+    /// Starts the watchdog. With `contain` each command shall get a cgroup.
+    pub fn start(
+        helper: &Path,
+        limits: &Limits,
+        owns_children: bool,
+        contain: bool,
+    ) -> Result<Self, Error> {
         let id = Uuid::now_v7().simple().to_string();
         let folder = std::env::temp_dir().join(format!("batchwright-{id}"));
         private::make_folder(&folder)
             .map_err(|error| refused(format!("cannot make {}: {error}", folder.display())))?;
-        let started = start_watchdog(&id, helper, limits, &folder);
-        let (watchdog, output) = started.map_err(|error| {
+        let cgroups = contain.then(|| Tree::new(&id)).and_then(|made| {
+            made.inspect_err(|error| log::debug!("no cgroup can be made: {error}"))
+                .ok()
+        });
+        let mut runs = RUNS.lock();
+        for other in runs.iter() {
+            // Children that its watchdog does not know may be this run's from now on.
+            let _ = other.as_ref().write_all(&News::NotAlone.line());
+        }
+        let orders = Orders {
+            run: id.clone(),
+            batchwright: std::process::id().cast_signed(),
+            folder: folder.clone(),
+            memory: limits.memory,
+            processes: limits.processes,
+            owns_children: owns_children && runs.is_empty(),
+            cgroups: cgroups.as_ref().map(|tree| tree.path().to_owned()),
+        };
+        let started = start_watchdog(helper, &orders);
+        let (watchdog, input, output) = started.map_err(|error| {
             let _ = std::fs::remove_dir_all(&folder);
             let helper = helper.display();
             refused(format!("cannot start {helper} to watch commands: {error}"))
         })?;
-        let mut inheriting = INHERITING.lock();
-        *inheriting += 1;
-        if *inheriting == 1 {
+        let input = Arc::new(input);
+        runs.push(input.clone());
+        if runs.len() == 1 {
             // Without it, what a command leaves behind is found by the watchdog alone.
             let _ = set_child_subreaper(Some(rustix::process::getpid()));
         }
@@ -63,7 +93,9 @@ impl Run {
             id,
             folder,
             owns_children,
+            cgroups,
             watchdog,
+            input: Some(input),
             reports: Mutex::new(Reports {
                 output,
                 unread: Vec::new(),
@@ -77,14 +109,12 @@ impl Run {
         self.folder.join("tmp")
     }
 
-    /// Tells the watchdog which process a command is, by a pipe that no command can reach: it kills what it
-    /// is told to watch.
-    pub fn announce(&self, number: u64, pid: u32) -> std::io::Result<()> {
-        let line = format!("{number} {pid}\n");
-        let input = self.watchdog.stdin.as_ref();
+    /// Tells the watchdog of a command, by a pipe that no command can reach: it kills what it is told to watch.
+    pub fn announce(&self, news: News) -> std::io::Result<()> {
+        let input = self.input.as_deref();
         let mut input = input.ok_or(std::io::ErrorKind::BrokenPipe)?;
         // Short lines of several threads go into a pipe whole.
-        input.write_all(line.as_bytes())
+        input.write_all(&news.line())
     }
 
     /// Why the watchdog killed this command, if it did.
@@ -114,14 +144,12 @@ impl Run {
 }
 
 fn start_watchdog(
-    id: &str,
     helper: &Path,
-    limits: &Limits,
-    folder: &Path,
-) -> std::io::Result<(Child, BufReader<ChildStdout>)> {
+    orders: &Orders,
+) -> std::io::Result<(Child, File, BufReader<ChildStdout>)> {
     use std::os::unix::process::CommandExt;
 
-    private::make_folder(&folder.join("tmp"))?;
+    private::make_folder(&orders.folder.join("tmp"))?;
     let mut watchdog = Command::new(helper)
         .arg(WATCH)
         .stdin(Stdio::piped())
@@ -130,11 +158,12 @@ fn start_watchdog(
         // A Ctrl-C at the terminal is not for it: it has to see the end.
         .process_group(0)
         .spawn()?;
-    let (Some(input), Some(output)) = (&mut watchdog.stdin, watchdog.stdout.take()) else {
+    let (Some(input), Some(output)) = (watchdog.stdin.take(), watchdog.stdout.take()) else {
         return Err(std::io::ErrorKind::BrokenPipe.into());
     };
+    let mut input = File::from(OwnedFd::from(input));
     // Another program may have ended already; that it does not answer says enough.
-    let _ = input.write_all(&Orders::new(id, folder, limits).encode());
+    let _ = input.write_all(&orders.encode());
     let mut output = BufReader::new(output);
     let mut ready = String::new();
     output.read_line(&mut ready)?;
@@ -145,17 +174,20 @@ fn start_watchdog(
         ));
     }
     rustix::fs::fcntl_setfl(output.get_ref(), OFlags::NONBLOCK)?;
-    Ok((watchdog, output))
+    Ok((watchdog, input, output))
 }
 
 impl Drop for Run {
     fn drop(&mut self) {
         // The end of its input is its sign to end all that is left.
-        drop(self.watchdog.stdin.take());
+        let mut runs = RUNS.lock();
+        if let Some(input) = self.input.take() {
+            runs.retain(|of_run| !Arc::ptr_eq(of_run, &input));
+        }
+        drop(runs);
         let _ = self.watchdog.wait();
-        let mut inheriting = INHERITING.lock();
-        *inheriting -= 1;
-        if *inheriting == 0 {
+        let runs = RUNS.lock();
+        if runs.is_empty() {
             if self.owns_children {
                 end_children();
             }

@@ -22,8 +22,28 @@ pub fn restrict(policy: &Policy) -> Result<(), Error> {
         std::env::consts::ARCH.try_into()?,
     )?;
     let program: BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&program)?;
+    let program: BpfProgram = without_clone3()?.try_into()?;
     seccompiler::apply_filter(&program)
 }
+
+/// A process can be started in another cgroup by `clone3`, which hides that from a filter in a structure. The answer
+/// is that of a kernel that does not know it, so that the C library uses `clone`.
+fn without_clone3() -> Result<SeccompFilter, Error> {
+    let mut absent = BTreeMap::from([(libc::SYS_clone3, vec![])]);
+    #[cfg(target_arch = "x86_64")]
+    absent.insert(libc::SYS_clone3 | X32, vec![]);
+    Ok(SeccompFilter::new(
+        absent,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
+        std::env::consts::ARCH.try_into()?,
+    )?)
+}
+
+/// Marks the numbers of the x32 convention, which x86-64 kernels may offer too.
+#[cfg(target_arch = "x86_64")]
+const X32: i64 = 0x4000_0000;
 
 /// For each call the cases in which it is refused; without any, it always is.
 fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
@@ -89,8 +109,7 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     refused.insert(libc::SYS_ioctl, typing);
     #[cfg(target_arch = "x86_64")]
     {
-        // The same calls under the numbers of the x32 convention, which x86-64 kernels may offer too.
-        const X32: i64 = 0x4000_0000;
+        // The same calls under the numbers of the x32 convention.
         const X32_IOCTL: i64 = X32 + 514;
         let mut also: BTreeMap<_, _> = refused
             .iter()

@@ -2,19 +2,20 @@
 //! together, kills those that use too much, and kills all of them when batchwright is gone, however it ended.
 //!
 //! A process of its own, because a thread does not outlive `kill -9`. It knows a command by the process that
-//! was announced to it, and what belongs to it by descent and process group. What has left both is known by
-//! a variable of its environment, or because it was seen before.
+//! was announced to it, and what belongs to it by cgroup, descent and process group. What has left all of these is
+//! known by a variable of its environment, or because it was seen before. What is known by none of these belongs to no
+//! command that runs, and is killed.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, getppid, kill_process_group};
 
-use super::limits::Limits;
+use super::cgroup;
 use super::processes::{self, Identity, Process, variable};
 
 /// What the watchdog is started with as its first argument.
@@ -39,34 +40,70 @@ pub struct Orders {
     pub folder: PathBuf,
     pub memory: Option<u64>,
     pub processes: Option<u64>,
+    /// All children of batchwright but this one are commands, or were left behind by some.
+    pub owns_children: bool,
+    /// The cgroup that holds those of the commands.
+    pub cgroups: Option<PathBuf>,
+}
+
+/// What it is told of commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// The command of this number is going to be started.
+    Starting(u64),
+    /// This is its first process.
+    Started(u64, u32),
+    /// It could not be started.
+    NotStarted(u64),
+    /// Batchwright begins to start processes that are not announced here.
+    NotAlone,
+}
+
+impl News {
+    /// A line of text.
+    pub fn line(self) -> Vec<u8> {
+        match self {
+            Self::Starting(number) => format!("{number} starting\n"),
+            Self::Started(number, pid) => format!("{number} {pid}\n"),
+            Self::NotStarted(number) => format!("{number} not\n"),
+            Self::NotAlone => "not alone\n".to_owned(),
+        }
+        .into_bytes()
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let (number, what) = line.split_once(' ')?;
+        let number = number.parse();
+        Some(match what {
+            "alone" => Self::NotAlone,
+            "starting" => Self::Starting(number.ok()?),
+            "not" => Self::NotStarted(number.ok()?),
+            pid => Self::Started(number.ok()?, pid.parse().ok()?),
+        })
+    }
 }
 
 impl Orders {
-    pub fn new(run: &str, folder: &Path, limits: &Limits) -> Self {
-        Self {
-            run: run.to_owned(),
-            batchwright: std::process::id().cast_signed(),
-            folder: folder.to_owned(),
-            memory: limits.memory,
-            processes: limits.processes,
-        }
-    }
-
     pub fn encode(&self) -> Vec<u8> {
         use std::os::unix::ffi::OsStrExt;
 
         let limit = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());
         let head = format!(
-            "{}\n{}\n{}\n{}\n",
+            "{}\n{}\n{}\n{}\n{}\n",
             self.run,
             self.batchwright,
             limit(self.memory),
-            limit(self.processes)
+            limit(self.processes),
+            u8::from(self.owns_children)
         );
-        let folder = self.folder.as_os_str().as_bytes();
-        // Its length, since a path may hold line ends.
-        let mut orders = format!("{head}{}\n", folder.len()).into_bytes();
-        orders.extend(folder);
+        let mut orders = head.into_bytes();
+        let cgroups = self.cgroups.as_deref().unwrap_or("".as_ref());
+        for path in [&*self.folder, cgroups] {
+            let path = path.as_os_str().as_bytes();
+            // Its length, since a path may hold line ends.
+            orders.extend(format!("{}\n", path.len()).into_bytes());
+            orders.extend(path);
+        }
         orders
     }
 
@@ -84,14 +121,22 @@ impl Orders {
         };
         let (run, batchwright) = (line()?, line()?.parse().ok()?);
         let (memory, processes) = (limit(line()?)?, limit(line()?)?);
-        let mut folder = vec![0; line()?.parse().ok()?];
-        input.read_exact(&mut folder).ok()?;
+        let owns_children = line()? == "1";
+        let mut path = || {
+            let mut length = String::new();
+            input.read_line(&mut length).ok()?;
+            let mut path = vec![0; length.strip_suffix('\n')?.parse().ok()?];
+            input.read_exact(&mut path).ok()?;
+            Some(PathBuf::from(std::ffi::OsString::from_vec(path)))
+        };
         Some(Self {
             run,
             batchwright,
-            folder: std::ffi::OsString::from_vec(folder).into(),
+            folder: path()?,
             memory,
             processes,
+            owns_children,
+            cgroups: Some(path()?).filter(|path| !path.as_os_str().is_empty()),
         })
     }
 }
@@ -104,29 +149,16 @@ pub fn main() -> ! {
         std::process::exit(super::helper::FAILED);
     };
     drop(input);
-    // Says that commands can be announced now.
+    // Says that commands can be announced now, and that nothing else comes before them.
     println!("ready");
-    let (tell, announced) = unbounded();
-    // Its end, and with it that of the channel, is the end of batchwright or of the run.
-    let reading = thread::Builder::new().spawn(move || {
-        for line in io::stdin().lock().lines().map_while(Result::ok) {
-            let command = line
-                .split_once(' ')
-                .and_then(|(number, pid)| Some((number.parse().ok()?, pid.parse().ok()?)));
-            if let Some(command) = command
-                && tell.send(command).is_err()
-            {
-                return;
-            }
-        }
-    });
     let mut watchdog = Watchdog {
         orders,
         commands: HashMap::new(),
+        starting: HashSet::new(),
+        strays: HashMap::new(),
+        unread: Vec::new(),
     };
-    if reading.is_ok() {
-        watchdog.watch(&announced);
-    }
+    watchdog.watch();
     watchdog.end();
     std::process::exit(0);
 }
@@ -134,6 +166,12 @@ pub fn main() -> ! {
 struct Watchdog {
     orders: Orders,
     commands: HashMap<u64, Command>,
+    /// Commands that are being started.
+    starting: HashSet<u64>,
+    /// Children of batchwright that belong to no command, each with the commands that it may be the first process of.
+    strays: HashMap<Identity, HashSet<u64>>,
+    /// The beginning of a line of news.
+    unread: Vec<u8>,
 }
 
 struct Command {
@@ -157,17 +195,10 @@ impl Command {
 }
 
 impl Watchdog {
-    /// Looks at the announced commands again and again, until no more can be announced.
-    fn watch(&mut self, announced: &Receiver<(u64, i32)>) {
+    /// Looks at the announced commands again and again. The end of its input is the end of batchwright or of the run.
+    fn watch(&mut self) {
         let mut next = Instant::now() + EVERY;
-        loop {
-            match announced.recv_deadline(next) {
-                Ok((number, leader)) => {
-                    self.commands.insert(number, Command::new(leader));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+        while self.hear(next.saturating_duration_since(Instant::now())) {
             if Instant::now() >= next {
                 self.look();
                 next = Instant::now() + EVERY;
@@ -175,12 +206,63 @@ impl Watchdog {
         }
     }
 
+    /// Takes what it is told within this time. False if there will be nothing more.
+    fn hear(&mut self, longest: Duration) -> bool {
+        let stdin = io::stdin();
+        let timeout = Timespec::try_from(longest).ok();
+        let mut input = [PollFd::new(&stdin, PollFlags::IN)];
+        if !poll(&mut input, timeout.as_ref()).is_ok_and(|ready| ready > 0) {
+            return true;
+        }
+        let mut buffer = [0; 4096];
+        match rustix::io::read(&stdin, &mut buffer) {
+            Ok(0) => return false,
+            Ok(read) => self.unread.extend(&buffer[..read]),
+            Err(error) => return error == rustix::io::Errno::INTR,
+        }
+        let end = self.unread.iter().rposition(|&byte| byte == b'\n');
+        let lines: Vec<u8> = self.unread.drain(..end.map_or(0, |end| end + 1)).collect();
+        for line in String::from_utf8_lossy(&lines).lines() {
+            match News::read(line) {
+                Some(News::Starting(number)) => {
+                    self.starting.insert(number);
+                }
+                Some(News::Started(number, leader)) => {
+                    self.starting.remove(&number);
+                    let leader = leader.cast_signed();
+                    self.commands.insert(number, Command::new(leader));
+                }
+                Some(News::NotStarted(number)) => {
+                    self.starting.remove(&number);
+                }
+                Some(News::NotAlone) => self.orders.owns_children = false,
+                None => {}
+            }
+        }
+        true
+    }
+
+    /// Takes all that it was told until now.
+    fn catch_up(&mut self) {
+        let stdin = io::stdin();
+        let waiting = || {
+            let mut input = [PollFd::new(&stdin, PollFlags::IN)];
+            let ready = poll(&mut input, Some(&Timespec::default()));
+            ready.is_ok_and(|ready| ready > 0)
+        };
+        while waiting() && self.hear(Duration::ZERO) {}
+    }
+
     /// Counts what each command uses, and kills those that use too much or that ended without their children.
     fn look(&mut self) {
-        if self.commands.is_empty() {
+        if self.commands.is_empty() && !self.orders.owns_children {
             return;
         }
-        let processes = self.assign(processes::descendants(self.orders.batchwright));
+        let descendants = processes::descendants(self.orders.batchwright);
+        // Before a command is started, it is announced: so what is not known now is none.
+        self.catch_up();
+        self.end_strays(&descendants);
+        let processes = self.assign(descendants);
         let mut by_command: HashMap<u64, Vec<Process>> = HashMap::new();
         for (number, process) in processes {
             by_command.entry(number).or_default().push(process);
@@ -207,9 +289,60 @@ impl Watchdog {
             .retain(|_, command| command.without_leader <= 2 || !command.members.is_empty());
     }
 
-    /// Which command each process belongs to. Parents come before their children.
-    fn assign(&self, processes: Vec<Process>) -> Vec<(u64, Process)> {
+    /// Kills what was left behind by a command that has ended, or hides from the one that runs.
+    fn end_strays(&mut self, descendants: &[Process]) {
+        if !self.orders.owns_children {
+            return;
+        }
+        let known: HashSet<i32> = self
+            .assign(descendants.to_vec())
+            .into_iter()
+            .map(|(_, process)| process.identity.pid)
+            .collect();
+        let own = std::process::id().cast_signed();
+        let mut before = std::mem::take(&mut self.strays);
+        for process in descendants {
+            let identity = process.identity;
+            if process.parent != self.orders.batchwright
+                || process.ended
+                || identity.pid == own
+                || known.contains(&identity.pid)
+            {
+                continue;
+            }
+            let starting = before.remove(&identity);
+            let mut starting = starting.unwrap_or_else(|| self.starting.clone());
+            starting.retain(|number| self.starting.contains(number));
+            match starting.is_empty() {
+                true => processes::kill_tree(identity),
+                false => drop(self.strays.insert(identity, starting)),
+            }
+        }
+    }
+
+    /// All processes that may belong to commands.
+    fn processes(&self) -> Vec<(u64, Process)> {
+        self.assign(processes::descendants(self.orders.batchwright))
+    }
+
+    /// Which command each process belongs to: those in the cgroups of commands, and of these descendants the others.
+    /// Parents come before their children.
+    fn assign(&self, descendants: Vec<Process>) -> Vec<(u64, Process)> {
         let mut of_pid: HashMap<i32, u64> = HashMap::new();
+        let mut processes = Vec::new();
+        for (number, command) in &self.commands {
+            of_pid.insert(command.leader, *number);
+            let Some(cgroups) = &self.orders.cgroups else {
+                continue;
+            };
+            for pid in cgroup::members(&cgroups.join(number.to_string())) {
+                of_pid.insert(pid, *number);
+                processes.extend(Process::of(pid));
+            }
+        }
+        let members: HashSet<i32> = processes.iter().map(|member| member.identity.pid).collect();
+        let others = descendants.into_iter();
+        processes.extend(others.filter(|process| !members.contains(&process.identity.pid)));
         let mut groups: HashMap<i32, u64> = HashMap::new();
         let mut seen: HashMap<Identity, u64> = HashMap::new();
         for (number, command) in &self.commands {
@@ -220,6 +353,7 @@ impl Watchdog {
         for process in processes {
             let known = groups
                 .get(&process.group)
+                .or_else(|| of_pid.get(&process.identity.pid))
                 .or_else(|| of_pid.get(&process.parent))
                 .or_else(|| seen.get(&process.identity))
                 .copied();
@@ -258,11 +392,14 @@ impl Watchdog {
         }
         // What it starts meanwhile, too: a process that has a signal to die of starts no other.
         for _ in 0..LAST_LOOKS {
+            if let Some(cgroups) = &self.orders.cgroups {
+                cgroup::kill(&cgroups.join(number.to_string()));
+            }
             if let Some(leader) = Pid::from_raw(self.commands[&number].leader) {
                 let _ = kill_process_group(leader, Signal::KILL);
             }
-            let processes = self.assign(processes::descendants(self.orders.batchwright));
-            let left: Vec<_> = processes
+            let left: Vec<_> = self
+                .processes()
                 .into_iter()
                 .filter(|(of, process)| *of == number && !process.ended)
                 .map(|(_, process)| process.identity)
@@ -298,6 +435,9 @@ impl Watchdog {
         let ours = format!("{}.", self.orders.run).into_bytes();
         let mut quiet = 0;
         for _ in 0..LAST_LOOKS {
+            if let Some(cgroups) = &self.orders.cgroups {
+                cgroup::kill(cgroups);
+            }
             let mut parents: HashSet<i32> = known.iter().map(|process| process.pid).collect();
             let mut left = 0;
             for process in self.candidates() {
@@ -322,6 +462,11 @@ impl Watchdog {
                 thread::sleep(LAST_WAIT);
             }
         }
+        if let Some(cgroups) = &self.orders.cgroups
+            && let Err(error) = cgroup::end(cgroups)
+        {
+            log::warn!("{error}");
+        }
         if let Err(error) = std::fs::remove_dir_all(&self.orders.folder) {
             log::warn!("cannot remove {}: {error}", self.orders.folder.display());
         }
@@ -345,9 +490,12 @@ fn excess(orders: &Orders, processes: &[Process]) -> Option<String> {
     if resident <= limit {
         return None;
     }
-    uses_more(processes, limit).then(|| {
-        format!("it used more than {limit} bytes of memory; --max-memory SIZE allows more")
-    })
+    uses_more(processes, limit).then(|| uses_too_much_memory(limit))
+}
+
+/// Why a command was killed that used more memory than it may.
+pub fn uses_too_much_memory(limit: u64) -> String {
+    format!("it used more than {limit} bytes of memory; --max-memory SIZE allows more")
 }
 
 /// How often memory is counted anew because processes ended meanwhile.
@@ -390,10 +538,33 @@ mod tests {
 
     #[test]
     fn the_watchdog_understands_its_orders() {
-        let limits = Limits::default();
-        let orders = Orders::new("r", Path::new("/tmp/a\nb"), &limits);
-        let encoded = orders.encode();
-        assert_eq!(Orders::read(&mut encoded.as_slice()), Some(orders));
+        let orders = Orders {
+            run: "r".to_owned(),
+            batchwright: 7,
+            folder: "/tmp/a\nb".into(),
+            memory: None,
+            processes: Some(512),
+            owns_children: true,
+            cgroups: None,
+        };
+        let contained = Orders {
+            cgroups: Some("/c\nd".into()),
+            owns_children: false,
+            ..orders.clone()
+        };
+        for orders in [orders, contained] {
+            let encoded = orders.encode();
+            assert_eq!(Orders::read(&mut encoded.as_slice()), Some(orders));
+        }
         assert_eq!(Orders::read(&mut "r\n1\n\n".as_bytes()), None);
+        for news in [
+            News::Starting(1),
+            News::Started(2, 3),
+            News::NotStarted(4),
+            News::NotAlone,
+        ] {
+            let line = String::from_utf8(news.line()).unwrap();
+            assert_eq!(News::read(line.trim_end()), Some(news));
+        }
     }
 }

@@ -17,6 +17,8 @@ mod children;
 #[path = "../../../../tests/it/common.rs"]
 mod common;
 mod config;
+#[cfg(target_os = "linux")]
+mod contained;
 #[cfg(unix)]
 mod copied_output;
 mod dedupe;

@@ -17,12 +17,12 @@ use super::common::{Desk, Running, eventually, results};
 const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
 const ESCAPES: &str = include_str!("sandbox_escapes.py");
 
-fn sandbox() -> Sandbox {
+pub fn sandbox() -> Sandbox {
     Sandbox::new(SandboxMode::On).helper(HELPER)
 }
 
 /// None if this kernel lacks what a sandbox needs.
-fn prepare(sandbox: &Sandbox) -> Option<Prepared> {
+pub fn prepare(sandbox: &Sandbox) -> Option<Prepared> {
     match sandbox.prepare() {
         Ok(prepared) => Some(prepared),
         Err(error) if error.message().contains("cannot enforce") => {
@@ -76,7 +76,7 @@ fn has_ended(pid: u32) -> bool {
 }
 
 /// That of the system, since what stands before it in `PATH` may be a script that needs more.
-fn python() -> &'static str {
+pub fn python() -> &'static str {
     match Path::new("/usr/bin/python3").exists() {
         true => "/usr/bin/python3",
         false => "python3",

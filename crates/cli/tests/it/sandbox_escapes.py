@@ -7,13 +7,15 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
 import time
 
 outside, victim = sys.argv[1], int(sys.argv[2])
 tcp, udp, tcp6 = map(int, sys.argv[3:6])
 kept, new = outside + "/kept", outside + "/new"
-IO_URING_SETUP = 425
+IO_URING_SETUP, CLONE3 = 425, 435
+CLONE_INTO_CGROUP = 0x200000000
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -29,13 +31,29 @@ def attempt(name, act):
 
 
 def call(function, *arguments):
-    if function(*arguments) < 0:
+    got = function(*arguments)
+    if got < 0:
         raise OSError(ctypes.get_errno(), "")
+    return got
 
 
 def datagram(family, address):
     with socket.socket(family, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", address)
+
+
+def start_in_cgroup(path):
+    cgroup = os.open(path, os.O_RDONLY)
+    arguments = struct.pack("11Q", CLONE_INTO_CGROUP, *[0] * 3, signal.SIGCHLD, *[0] * 5, cgroup)
+    try:
+        if call(libc.syscall, CLONE3, ctypes.create_string_buffer(arguments), len(arguments)) == 0:
+            os._exit(0)
+    finally:
+        os.close(cgroup)
+
+
+def move_to_cgroup(path):
+    open(path + "/cgroup.procs", "w").write("0")
 
 
 def fresh(name):
@@ -73,6 +91,10 @@ attempt("other_pair", lambda: socket.socketpair(socket.AF_TIPC, socket.SOCK_SEQP
 attempt("group_of_parent", lambda: os.setpgid(0, os.getpgid(os.getppid())))
 attempt("terminal", lambda: os.open("/dev/tty", os.O_RDONLY))
 attempt("io_uring", lambda: call(libc.syscall, IO_URING_SETUP, 4, ctypes.create_string_buffer(256)))
+attempt("move_to_cgroup", lambda: move_to_cgroup("/sys/fs/cgroup/unified"))
+attempt("move_to_only_cgroup", lambda: move_to_cgroup("/sys/fs/cgroup"))
+attempt("start_in_cgroup", lambda: start_in_cgroup("/sys/fs/cgroup/unified"))
+attempt("start_in_only_cgroup", lambda: start_in_cgroup("/sys/fs/cgroup"))
 attempt("environment", lambda: open(f"/proc/{victim}/environ").read())
 attempt("environment_of_parent", lambda: open(f"/proc/{os.getppid()}/environ").read())
 attempt("memory", lambda: open(f"/proc/{victim}/mem", "rb"))

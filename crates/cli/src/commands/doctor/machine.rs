@@ -1,10 +1,11 @@
-//! What the queue needs of the machine: a folder, room on its disk, and a clock.
+//! What the queue needs of the machine: a folder, room on its disk, and a clock. What commands need: a sandbox.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use batchwright::commands::{Sandbox, SandboxMode};
 use batchwright::queue::{HealthFinding, Severity};
 
 use crate::format::span;
@@ -119,6 +120,32 @@ fn free_bytes(folder: &Path) -> Option<u64> {
 #[cfg(not(unix))]
 fn free_bytes(_: &Path) -> Option<u64> {
     None
+}
+
+/// What commands of `exec` are confined and held together by, found out by one that is prepared and not started.
+pub fn sandbox() -> HealthFinding {
+    const WHAT: &str = "sandbox";
+    match Sandbox::new(SandboxMode::BestEffort).prepare() {
+        Ok(prepared) => {
+            let held = format!(
+                "processes of a command are held together by: {}",
+                prepared.containment()
+            );
+            match prepared.not_in_force() {
+                [] => HealthFinding::new(WHAT, Severity::Good, held, None),
+                missing => {
+                    let seen = format!("{held}; not in force: {}", missing.join("; "));
+                    let advice = "exec needs --sandbox best-effort or --sandbox off here";
+                    HealthFinding::new(WHAT, Severity::Note, seen, Some(advice))
+                }
+            }
+        }
+        Err(error) => {
+            let advice = "exec needs --sandbox off here";
+            let seen = error.message().to_owned();
+            HealthFinding::new(WHAT, Severity::Note, seen, Some(advice))
+        }
+    }
 }
 
 /// The first second of 2026: this program is no older.

@@ -18,7 +18,7 @@ use crate::stdout;
 use crate::table::width;
 use crate::wrap::wrapped;
 use batches::{adopt, batch_finding};
-use machine::{clock, open_to_others, room, writable};
+use machine::{clock, open_to_others, room, sandbox, writable};
 
 mod batches;
 mod machine;
@@ -63,6 +63,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         findings.extend(room(&folder));
     }
     findings.push(clock(&database));
+    findings.push(sandbox());
     let is_there = args.data.store.store.is_some() || database.exists();
     if is_there {
         let checked = args.data.connect(&folder, &database).and_then(|queue| {
