@@ -29,6 +29,8 @@ mod process;
 #[cfg(not(unix))]
 #[path = "process_elsewhere.rs"]
 mod process;
+#[cfg(unix)]
+mod reap;
 mod record;
 mod record_file;
 mod runner;

@@ -22,11 +22,14 @@ use rustix::process::{
 use crate::base::clock::{Clock, SystemClock};
 
 use super::output::{Capture, Output, OutputSettings};
+use super::reap;
 use super::record::CommandResult;
 use super::sandbox::confined::{Confined, Intervention};
 
 /// What a process group that outlives its command has to say is awaited this long.
 const STRAGGLERS: Duration = Duration::from_millis(200);
+/// A killed command is read from this long, and then only waited for.
+const DEAD: Duration = Duration::from_secs(1);
 /// How often the end of a process is looked for where no event tells it.
 const LOOK: Duration = Duration::from_millis(5);
 /// What is read at once; a pipe holds no more.
@@ -91,6 +94,8 @@ pub(super) struct Ended {
     pub stopped: bool,
     /// Why not all of its output is where it should be.
     pub output_error: Option<io::Error>,
+    /// It was killed and does not end: it is left alone, with this number.
+    pub left: Option<i32>,
     /// What its sandbox did to it.
     pub intervention: Option<Intervention>,
 }
@@ -158,15 +163,19 @@ pub(super) fn run(
     let _ = kill_process_group(group, Signal::KILL);
     // What has left the group may print on and on.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
-    let status = child.wait()?;
+    let ended = reap::child(&mut child)?;
+    let left = ended.is_none().then(|| group.as_raw_nonzero().get());
+    let code = ended.and_then(|status| status.code());
+    let signal = ended.and_then(|status| status.signal());
     let (stdout, out_error) = watched.stdout.end();
     let (stderr, err_error) = watched.stderr.end();
-    let intervention = command.intervention(status.code(), status.signal(), stderr.head());
+    let intervention = command.intervention(code, signal, stderr.head());
     Ok(Ended {
         intervention,
+        left,
         result: CommandResult {
-            exit_code: status.code(),
-            signal: status.signal(),
+            exit_code: code,
+            signal,
             start,
             duration,
             stdout,
@@ -217,6 +226,9 @@ impl Killing {
         if due(self.kill_at) {
             self.kill_at = None;
             self.signal(Signal::KILL);
+            // Its tracer could keep it from ending, and the kernel, too.
+            reap::end_tracer(self.group);
+            self.give_up_at = now.checked_add(DEAD);
         }
         due(self.give_up_at)
     }

@@ -30,6 +30,7 @@ pub(super) struct Ended {
     pub timed_out: bool,
     pub stopped: bool,
     pub output_error: Option<io::Error>,
+    pub left: Option<i32>,
     pub intervention: Option<Intervention>,
 }
 

@@ -239,6 +239,11 @@ impl<'a> Run<'a> {
                 FailureKind::Timeout,
                 format!("killed after {}", humantime::format_duration(limit)),
             ))
+        } else if let Some(pid) = ended.left {
+            Some(JobError::new(
+                FailureKind::Signal,
+                crate::commands::reap::never_ends(pid),
+            ))
         } else if result.exit_code == Some(0) {
             None
         } else if ended.stopped {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::time::Instant;
 
 #[cfg(target_os = "linux")]
 use parking_lot::{Mutex, RwLock};
@@ -17,11 +19,14 @@ use super::programs::refused;
 #[cfg(target_os = "linux")]
 use super::{
     cgroup,
+    orders::News,
     processes::{self, Process},
     run::Run,
-    watchdog::{COMMAND, News, uses_too_much_memory},
+    watchdog::{COMMAND, uses_too_much_memory},
 };
 use crate::base::error::Error;
+#[cfg(target_os = "linux")]
+use crate::commands::reap;
 
 /// The first processes of commands that were not dropped yet, whoever waits for them.
 #[cfg(target_os = "linux")]
@@ -115,7 +120,7 @@ impl Confined {
             }
         };
         if let Err(error) = self.announce(News::Started(self.number, child.id())) {
-            let _ = child.kill().and_then(|()| child.wait());
+            let _ = child.kill().and_then(|()| reap::child(&mut child));
             return Err(error);
         }
         Ok(child)
@@ -235,6 +240,7 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
     let own = format!("{}.{number}", run.id).into_bytes();
     let first = std::process::id().cast_signed();
     let session = Process::of(first).map(|own| own.session);
+    let until = Instant::now() + reap::AFTER_KILL;
     for pid in processes::children(first, Some(first)) {
         let Some(process) = Process::of(pid) else {
             continue;
@@ -249,14 +255,17 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
         if !stray {
             continue;
         }
-        let options = match process.ended {
-            true => WaitOptions::NOHANG,
-            false => {
-                processes::kill_tree(process.identity);
-                WaitOptions::empty()
-            }
+        let Some(pid) = Pid::from_raw(pid) else {
+            continue;
         };
-        let _ = waitpid(Pid::from_raw(pid), options);
+        if !process.ended {
+            processes::kill_tree(process.identity);
+            reap::stray(pid, until);
+        } else if let Ok(None) = waitpid(Some(pid), WaitOptions::NOHANG)
+            && reap::end_tracer(pid)
+        {
+            reap::stray(pid, until);
+        }
     }
     // Nobody else asks how the rest of the group ended.
     while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}

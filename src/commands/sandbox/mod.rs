@@ -14,13 +14,17 @@ mod confine;
 mod environment;
 #[cfg(unix)]
 mod helper;
+#[cfg(target_os = "linux")]
+mod orders;
 #[cfg(unix)]
 mod place;
 #[cfg(unix)]
 mod policy;
 #[cfg(target_os = "linux")]
-mod processes;
+pub(super) mod processes;
 pub(super) mod programs;
+#[cfg(target_os = "linux")]
+mod remove;
 #[cfg(target_os = "linux")]
 mod run;
 #[cfg(target_os = "linux")]
@@ -37,6 +41,8 @@ use limits::Limits;
 use prepared::Prepared;
 use programs::Programs;
 
+#[cfg(unix)]
+use super::reap;
 use crate::base::error::Error;
 
 /// Lets this program be the helper of its own sandboxes: to be called first in `main`.
@@ -352,14 +358,12 @@ impl Sandbox {
         // Commands are numbered from one.
         let mut policy = policy.of_command(0, root.place.clone());
         policy.strict = false;
-        let output = std::process::Command::new(helper)
-            .arg(helper::CONFINE)
-            .env_clear()
-            .env(policy::VARIABLE, policy.encode())
-            .output()
-            .map_err(|error| {
-                programs::refused(format!("cannot start {}: {error}", helper.display()))
-            })?;
+        let mut command = std::process::Command::new(helper);
+        command.arg(helper::CONFINE).env_clear();
+        command.env(policy::VARIABLE, policy.encode());
+        let output = reap::output(command).map_err(|error| {
+            programs::refused(format!("cannot start {}: {error}", helper.display()))
+        })?;
         #[cfg(target_os = "linux")]
         if let Some(cgroup) = &policy.cgroup {
             let _ = cgroup::end(cgroup);

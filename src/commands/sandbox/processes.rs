@@ -160,6 +160,20 @@ pub fn descendants(ancestor: i32) -> Vec<Process> {
     found
 }
 
+/// What traces a process, if it descends from this one.
+pub fn tracer(pid: i32) -> Option<Identity> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))?;
+    let tracer: i32 = line.trim().parse().ok().filter(|&tracer| tracer != 0)?;
+    let descends = descendants(std::process::id().cast_signed());
+    let tracer = descends
+        .into_iter()
+        .find(|process| process.identity.pid == tracer);
+    tracer.map(|tracer| tracer.identity)
+}
+
 /// Kills a process and all that descends from it, also what it starts meanwhile.
 pub fn kill_tree(root: Identity) {
     let mut killed = HashSet::new();

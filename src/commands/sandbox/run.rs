@@ -1,28 +1,36 @@
 //! What a run keeps beside its commands: a folder, the watchdog, and the inheritance of orphans.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::process::set_child_subreaper;
 use uuid::Uuid;
 
 use super::cgroup::Tree;
 use super::limits::Limits;
+use super::orders::{News, Orders};
 use super::processes::{self, Process};
 use super::programs::refused;
-use super::watchdog::{LAST_LOOKS, News, Orders, WATCH};
+use super::remove;
+use super::watchdog::{LAST_LOOKS, WATCH};
 use crate::base::error::Error;
 use crate::base::private;
+use crate::commands::reap;
 
 /// The runs of this process, which inherits the orphans of their commands, each by the input of its watchdog.
 static RUNS: Mutex<Vec<Arc<File>>> = Mutex::new(Vec::new());
+
+/// The watchdog may take so long to remove what commands left in their temporary folder.
+const LAST_WORK: Duration = Duration::from_secs(300);
 
 /// Lives as long as the last command of it.
 #[derive(Debug)]
@@ -164,11 +172,15 @@ fn start_watchdog(
     let mut input = File::from(OwnedFd::from(input));
     // Another program may have ended already; that it does not answer says enough.
     let _ = input.write_all(&orders.encode());
-    let mut output = BufReader::new(output);
     let mut ready = String::new();
-    output.read_line(&mut ready)?;
+    let timeout = Timespec::try_from(reap::ANSWER).ok();
+    let answers = poll(&mut [PollFd::new(&output, PollFlags::IN)], timeout.as_ref());
+    let mut output = BufReader::new(output);
+    if answers.is_ok_and(|answers| answers > 0) {
+        output.read_line(&mut ready)?;
+    }
     if ready != "ready\n" {
-        let _ = watchdog.kill().and_then(|()| watchdog.wait());
+        let _ = watchdog.kill().and_then(|()| reap::child(&mut watchdog));
         return Err(std::io::Error::other(
             "it is no batchwright of this version, or does not call commands::confine_main",
         ));
@@ -185,7 +197,7 @@ impl Drop for Run {
             runs.retain(|of_run| !Arc::ptr_eq(of_run, &input));
         }
         drop(runs);
-        let _ = self.watchdog.wait();
+        self.end_watchdog();
         let runs = RUNS.lock();
         if runs.is_empty() {
             if self.owns_children {
@@ -196,14 +208,40 @@ impl Drop for Run {
     }
 }
 
+impl Run {
+    /// Waits until the watchdog has ended and removed all, and does what it could not.
+    fn end_watchdog(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.watchdog);
+        let ended = reap::reap(pid, LAST_WORK, || self.watchdog.try_wait());
+        if !matches!(ended, Ok(Some(_))) {
+            // A command without a sandbox may have stopped it.
+            let _ = self.watchdog.kill();
+            let _ = reap::child(&mut self.watchdog);
+        }
+        let left = match ended {
+            Ok(Some(status)) if status.success() => self.reason(0),
+            _ => remove::tree(&self.folder)
+                .err()
+                .map(|left| left.to_string()),
+        };
+        if let Some(left) = left {
+            log::warn!("commands left something behind: {left}");
+        }
+    }
+}
+
 /// Kills what commands left behind so well hidden that it could not be told from children of others.
 fn end_children() {
-    use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+    use rustix::process::{Pid, getpid};
 
     let own = getpid().as_raw_nonzero().get();
+    let until = Instant::now() + reap::AFTER_KILL;
+    let mut done = HashSet::new();
     // What its parents leave on their way out is inherited in turn.
     for _ in 0..LAST_LOOKS {
-        let children = processes::children(own, None);
+        let mut children = processes::children(own, None);
+        // One that is given up stays.
+        children.retain(|&pid| done.insert(pid));
         if children.is_empty() {
             return;
         }
@@ -211,7 +249,9 @@ fn end_children() {
             if let Some(process) = Process::of(pid) {
                 processes::kill_tree(process.identity);
             }
-            let _ = waitpid(Pid::from_raw(pid), WaitOptions::empty());
+            if let Some(pid) = Pid::from_raw(pid) {
+                reap::stray(pid, until);
+            }
         }
     }
 }

@@ -151,6 +151,152 @@ fn a_process_whose_first_thread_has_ended_is_measured() {
     }
 }
 
+/// Starts a hidden process that traces a process of the command and never asks for its end.
+const TRACE: &str = r#"
+import os, signal, sys, time
+code = """if 1:
+    import ctypes, os, sys, time
+    traced = ctypes.CDLL(None, use_errno=True).ptrace(0x4206, int(sys.argv[1]), 0, 0) == 0
+    os.write(int(sys.argv[2]), b"yes" if traced else b"no")
+    for opened in (int(sys.argv[2]), 1, 2): os.close(opened)
+    time.sleep(600)
+"""
+traced = os.getpid()
+if sys.argv[1] == "stray":
+    traced = os.fork()
+    if traced == 0:
+        os.setsid()
+        for opened in (1, 2): os.close(opened)
+        time.sleep(600)
+def trace():
+    came, tell = os.pipe()
+    os.set_inheritable(tell, True)
+    middle = os.fork()
+    if middle == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.setsid()
+            os.execve(sys.executable, [sys.executable, "-S", "-c", code, str(traced), str(tell)], {})
+        os._exit(0)
+    os.close(tell)
+    os.waitpid(middle, 0)
+    return os.read(came, 3)
+# The watchdog may find the hidden process before it has traced the other.
+while (answer := trace()) == b"":
+    pass
+if answer != b"yes":
+    sys.exit("it cannot be traced")
+if sys.argv[1] == "first":
+    os.kill(os.getpid(), signal.SIGUSR1)
+"#;
+
+/// The kernel reports the end of a traced process to its tracer only.
+#[test]
+fn a_traced_process_is_not_waited_for_without_end() {
+    for by in BOTH.into_iter().filter(|by| by.is_there()) {
+        let desk = Desk::new();
+        desk.write("trace.py", TRACE);
+        let job = format!("{0} trace.py stray\n{0} trace.py first\n", python());
+        let records = by.exec(&desk, "-j 1 --timeout 3s", &job);
+        assert_eq!(records[0]["status"], "completed", "{by:?}: {}", records[0]);
+        // Its tracer holds its signal back until the time is over, unless the watchdog has found the tracer before.
+        assert_eq!(records[1]["status"], "failed", "{by:?}: {}", records[1]);
+    }
+}
+
+/// Nobody can end a process that is traced from outside, as by a debugger; the run goes on without it.
+#[test]
+fn a_process_that_never_ends_is_given_up_and_named() {
+    let Some(_) = prepare(&sandbox()) else { return };
+    let desk = Desk::new();
+    desk.write(
+        "job.txt",
+        "echo $$ > pid; while ! [ -e traced ]; do sleep 0.01; done\necho next\n",
+    );
+    let words = "exec job.txt --shell -j 1 --timeout 3s".split(' ');
+    let batchwright = Running::start(&mut desk.command(words));
+    let pid = || {
+        fs::read_to_string(desk.path("pid"))
+            .ok()?
+            .trim()
+            .parse::<u32>()
+            .ok()
+    };
+    assert!(super::common::eventually(|| pid().is_some()));
+    let pid = pid().unwrap();
+    let code = "import ctypes, sys\n\
+                if ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), 0, 0): sys.exit('refused')\n\
+                open('traced', 'w').close()\nsys.stdin.read()";
+    let mut debugger = Command::new(python())
+        .args(["-c", code, &pid.to_string()])
+        .current_dir(desk.path(""))
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let traced = super::common::eventually(|| {
+        desk.exists("traced") || debugger.try_wait().unwrap().is_some()
+    });
+    if traced && !desk.exists("traced") {
+        eprintln!("SKIPPED: no process can be traced here");
+        desk.write("traced", "");
+        batchwright.wait().expect(0);
+        return;
+    }
+    let ended = batchwright.wait().expect(3);
+    drop(debugger.stdin.take());
+    debugger.wait().unwrap();
+    assert_eq!(ended.stdout, "next\n");
+    let named = format!("does not report the end of process {pid}");
+    assert!(ended.stderr.contains(&named), "{}", ended.stderr);
+}
+
+#[test]
+fn what_commands_leave_in_their_temporary_folder_goes_however_deep_it_is() {
+    let Some(_) = prepare(&sandbox()) else { return };
+    let desk = Desk::new();
+    let code = "import os\nprint(os.environ['TMPDIR'])\nos.chdir(os.environ['TMPDIR'])\n\
+                for _ in range(5000):\n    os.mkdir('deep')\n    os.chdir('deep')\n\
+                open('odd\\n name', 'w').close()\nos.chmod('.', 0)\n";
+    desk.write("deep.py", code);
+    desk.write("job.txt", format!("{} deep.py\n", python()));
+    let few = "ulimit -n 100 && exec \"$0\" exec job.txt";
+    let mut command = desk.other("sh", ["-c", few, HELPER]);
+    let ended = Running::start(&mut command).wait().expect(0);
+    let folder = std::path::Path::new(ended.stdout.trim());
+    assert!(
+        folder.is_absolute() && !folder.parent().unwrap().exists(),
+        "{folder:?}"
+    );
+    assert!(!ended.stderr.contains("left something"), "{}", ended.stderr);
+}
+
+#[test]
+fn what_cannot_be_removed_is_said_with_its_place() {
+    let Some(_) = prepare(&sandbox()) else { return };
+    let desk = Desk::new();
+    let job = "touch $TMPDIR/kept && echo $TMPDIR > tmp; while ! [ -e go ]; do sleep 0.01; done";
+    desk.write("job.txt", job);
+    let words = "exec job.txt --shell".split(' ');
+    let batchwright = Running::start(&mut desk.command(words));
+    let folder = || fs::read_to_string(desk.path("tmp")).unwrap_or_default();
+    assert!(super::common::eventually(|| folder().ends_with('\n')));
+    let kept = format!("{}/kept", folder().trim());
+    let fix = |how: &str| Command::new("chattr").args([how, &kept]).status();
+    let fixed = fix("+i").is_ok_and(|status| status.success());
+    desk.write("go", "");
+    let ended = batchwright.wait().expect(0);
+    if !fixed {
+        eprintln!("SKIPPED: no file can be made immutable here");
+        return;
+    }
+    fix("-i").unwrap();
+    let warning = format!("cannot remove {kept:?}");
+    let warnings = ended.stderr.matches(&warning).count();
+    assert_eq!(warnings, 1, "{}", ended.stderr);
+    let run = std::path::Path::new(&kept).ancestors().nth(2).unwrap();
+    fs::remove_dir_all(run).unwrap();
+}
+
 #[test]
 fn which_mechanism_holds_processes_together_is_said() {
     for (by, name) in [(By::Cgroup, "cgroup"), (By::Tracking, "process tracking")] {
