@@ -1,8 +1,8 @@
 //! One command from its start to its end, in a process group of its own.
 //!
 //! One loop waits for everything at once: the end of the process (a pidfd where the system has them), its two
-//! pipes, the call to stop, and the next deadline. No thread is started, and nothing is polled by the clock
-//! where there are pidfds. As soon as the command itself has ended, what is left of its group is killed: at
+//! pipes, the call to stop, and the next deadline. No thread is started, and nothing of the command is polled by
+//! the clock where there are pidfds. As soon as the command itself has ended, what is left of its group is killed: at
 //! once if nobody holds its pipes any more, else after a moment in which the last output is read. The process
 //! is reaped after that, so its number cannot belong to somebody else when the group is killed.
 
@@ -30,6 +30,8 @@ use super::sandbox::confined::{Confined, Intervention};
 const STRAGGLERS: Duration = Duration::from_millis(200);
 /// A killed command is read from this long, and then only waited for.
 const DEAD: Duration = Duration::from_secs(1);
+/// How often orphans are asked how they ended, of which no event of the command tells.
+const REAP: Duration = Duration::from_secs(1);
 /// How often the end of a process is looked for where no event tells it.
 const LOOK: Duration = Duration::from_millis(5);
 /// What is read at once; a pipe holds no more.
@@ -141,9 +143,15 @@ pub(super) fn run(
         stopped: false,
     };
     let mut buffer = Vec::new();
+    let mut reap_at = began + REAP;
     loop {
-        let events = watched.wait(killing.next(), &mut buffer);
+        let next = killing.next().map_or(reap_at, |at| at.min(reap_at));
+        let events = watched.wait(Some(next), &mut buffer);
         let now = Instant::now();
+        if reap_at <= now {
+            command.reap_orphans();
+            reap_at = now + REAP;
+        }
         if events.ended {
             killing.give_up_at = Some(now + STRAGGLERS);
         }

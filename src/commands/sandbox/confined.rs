@@ -136,6 +136,15 @@ impl Confined {
         })
     }
 
+    /// To be called every second while it runs: asks how processes ended that commands left behind meanwhile.
+    #[cfg(unix)]
+    pub(in crate::commands) fn reap_orphans(&self) {
+        #[cfg(target_os = "linux")]
+        if let Some(run) = &self.run {
+            reap_orphans(run);
+        }
+    }
+
     /// Why it ended, if that was the sandbox's doing and not its own: it could not be started, or used too
     /// much. `stderr` is what it wrote to standard error, or the beginning of it.
     pub fn failure(&self, status: ExitStatus, stderr: &[u8]) -> Option<Error> {
@@ -235,35 +244,27 @@ impl Drop for Confined {
 /// are children of the first thread, which others are started from that is no command's.
 #[cfg(target_os = "linux")]
 fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
-    use rustix::process::{Pid, WaitOptions, waitpgid, waitpid};
+    use rustix::process::{Pid, WaitOptions, waitpgid};
 
     let own = format!("{}.{number}", run.id).into_bytes();
     let first = std::process::id().cast_signed();
     let session = Process::of(first).map(|own| own.session);
     let until = Instant::now() + reap::AFTER_KILL;
     for pid in processes::children(first, Some(first)) {
-        let Some(process) = Process::of(pid) else {
+        let Some((process, pid)) = Process::of(pid).zip(Pid::from_raw(pid)) else {
             continue;
         };
         let in_group = process.group == group.as_raw_nonzero().get();
-        // Of what has ended there is no environment any more to know it by.
-        let stray = in_group
-            || match process.ended {
-                true => run.owns_children && Some(process.session) != session && is_orphan(pid),
-                false => processes::variable(pid, COMMAND).is_some_and(|value| value == own),
-            };
-        if !stray {
-            continue;
-        }
-        let Some(pid) = Pid::from_raw(pid) else {
-            continue;
-        };
-        if !process.ended {
-            processes::kill_tree(process.identity);
-            reap::stray(pid, until);
-        } else if let Ok(None) = waitpid(Some(pid), WaitOptions::NOHANG)
-            && reap::end_tracer(pid)
+        if process.ended {
+            let left = in_group || (run.owns_children && Some(process.session) != session);
+            // Only its tracer keeps an orphan.
+            if left && !reap_orphan(pid) && reap::end_tracer(pid) {
+                reap::stray(pid, until);
+            }
+        } else if in_group
+            || processes::variable(process.identity.pid, COMMAND).is_some_and(|value| value == own)
         {
+            processes::kill_tree(process.identity);
             reap::stray(pid, until);
         }
     }
@@ -271,9 +272,35 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
     while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
 }
 
-/// Whether no command waits for this child, so that it was left behind by one.
+/// Asks how the processes ended that commands left behind: until then each of them takes a number.
 #[cfg(target_os = "linux")]
-fn is_orphan(pid: i32) -> bool {
+fn reap_orphans(run: &Run) {
+    if !run.owns_children {
+        return;
+    }
+    let first = std::process::id().cast_signed();
+    // The watchdog is in that of this process.
+    let session = Process::of(first).map(|own| own.session);
+    for pid in processes::children(first, Some(first)) {
+        let process = Process::of(pid).filter(|process| process.ended);
+        if process.is_some_and(|process| Some(process.session) != session)
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            reap_orphan(pid);
+        }
+    }
+}
+
+/// Asks how a child ended, unless a command waits for it. False if its tracer keeps that.
+#[cfg(target_os = "linux")]
+fn reap_orphan(pid: rustix::process::Pid) -> bool {
+    // No new command may get the number of one that is gone meanwhile.
     let _none = STARTING.write();
-    !LEADERS.lock().contains(&pid.cast_unsigned())
+    LEADERS
+        .lock()
+        .contains(&pid.as_raw_nonzero().get().cast_unsigned())
+        || !matches!(
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG),
+            Ok(None)
+        )
 }

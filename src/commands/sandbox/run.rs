@@ -212,9 +212,12 @@ impl Run {
     /// Waits until the watchdog has ended and removed all, and does what it could not.
     fn end_watchdog(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.watchdog);
-        let ended = reap::reap(pid, LAST_WORK, || self.watchdog.try_wait());
-        if !matches!(ended, Ok(Some(_))) {
+        let ended = reap::reap(pid, LAST_WORK, || {
             // A command without a sandbox may have stopped it.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
+            self.watchdog.try_wait()
+        });
+        if !matches!(ended, Ok(Some(_))) {
             let _ = self.watchdog.kill();
             let _ = reap::child(&mut self.watchdog);
         }

@@ -148,11 +148,12 @@ impl Watchdog {
         if self.commands.is_empty() && !self.orders.owns_children {
             return;
         }
+        self.end_crowds();
         let descendants = processes::descendants(self.orders.batchwright);
         // Before a command is started, it is announced: so what is not known now is none.
         self.catch_up();
-        self.end_strays(&descendants);
-        let processes = self.assign(descendants);
+        let processes = self.assign(&descendants);
+        self.end_strays(&descendants, &processes);
         let mut by_command: HashMap<u64, Vec<Process>> = HashMap::new();
         for (number, process) in processes {
             by_command.entry(number).or_default().push(process);
@@ -166,7 +167,11 @@ impl Watchdog {
                 .any(|process| process.identity.pid == command.leader);
             command.without_leader = if led { 0 } else { command.without_leader + 1 };
             command.members = alive.clone().map(|process| process.identity).collect();
-            if let Some(reason) = excess(&self.orders, &alive.copied().collect::<Vec<_>>()) {
+            // One that has ended takes a number as long as its parent does not ask how. Batchwright does.
+            let counted =
+                |process: &&Process| !process.ended || process.parent != self.orders.batchwright;
+            let counted: Vec<_> = of_it.iter().filter(counted).copied().collect();
+            if let Some(reason) = excess(&self.orders, &counted) {
                 doomed.push((*number, Some(reason)));
             } else if command.without_leader > 2 && !command.members.is_empty() {
                 doomed.push((*number, None));
@@ -179,16 +184,26 @@ impl Watchdog {
             .retain(|_, command| command.without_leader <= 2 || !command.members.is_empty());
     }
 
+    /// Kills commands whose cgroups hold too many processes. A fork bomb grows too fast to look at each process first.
+    fn end_crowds(&mut self) {
+        let Some((cgroups, limit)) = self.orders.cgroups.as_ref().zip(self.orders.processes) else {
+            return;
+        };
+        let crowded =
+            |number: &u64| cgroup::members(&cgroups.join(number.to_string())).len() as u64 > limit;
+        let crowded: Vec<u64> = self.commands.keys().copied().filter(crowded).collect();
+        for number in crowded {
+            self.kill(number, Some(has_too_many(limit)));
+        }
+    }
+
     /// Kills what was left behind by a command that has ended, or hides from the one that runs.
-    fn end_strays(&mut self, descendants: &[Process]) {
+    fn end_strays(&mut self, descendants: &[Process], assigned: &[(u64, Process)]) {
         if !self.orders.owns_children {
             return;
         }
-        let known: HashSet<i32> = self
-            .assign(descendants.to_vec())
-            .into_iter()
-            .map(|(_, process)| process.identity.pid)
-            .collect();
+        let assigned = assigned.iter();
+        let known: HashSet<i32> = assigned.map(|(_, process)| process.identity.pid).collect();
         let own = std::process::id().cast_signed();
         let mut before = std::mem::take(&mut self.strays);
         for process in descendants {
@@ -212,13 +227,17 @@ impl Watchdog {
 
     /// All processes that may belong to commands.
     fn processes(&self) -> Vec<(u64, Process)> {
-        self.assign(processes::descendants(self.orders.batchwright))
+        self.assign(&processes::descendants(self.orders.batchwright))
     }
 
     /// Which command each process belongs to: those in the cgroups of commands, and of these descendants the others.
     /// Parents come before their children.
-    fn assign(&self, descendants: Vec<Process>) -> Vec<(u64, Process)> {
+    fn assign(&self, descendants: &[Process]) -> Vec<(u64, Process)> {
         let mut of_pid: HashMap<i32, u64> = HashMap::new();
+        let found: HashSet<i32> = descendants
+            .iter()
+            .map(|process| process.identity.pid)
+            .collect();
         let mut processes = Vec::new();
         for (number, command) in &self.commands {
             of_pid.insert(command.leader, *number);
@@ -227,12 +246,12 @@ impl Watchdog {
             };
             for pid in cgroup::members(&cgroups.join(number.to_string())) {
                 of_pid.insert(pid, *number);
-                processes.extend(Process::of(pid));
+                if !found.contains(&pid) {
+                    processes.extend(Process::of(pid));
+                }
             }
         }
-        let members: HashSet<i32> = processes.iter().map(|member| member.identity.pid).collect();
-        let others = descendants.into_iter();
-        processes.extend(others.filter(|process| !members.contains(&process.identity.pid)));
+        processes.extend(descendants);
         let mut groups: HashMap<i32, u64> = HashMap::new();
         let mut seen: HashMap<Identity, u64> = HashMap::new();
         for (number, command) in &self.commands {
@@ -248,7 +267,7 @@ impl Watchdog {
                 .or_else(|| seen.get(&process.identity))
                 .copied();
             let number = known.or_else(|| {
-                (process.parent == self.orders.batchwright)
+                (process.parent == self.orders.batchwright && !process.ended)
                     .then(|| self.by_variable(process.identity.pid))?
             });
             if let Some(number) = number {
@@ -369,9 +388,7 @@ impl Watchdog {
 fn excess(orders: &Orders, processes: &[Process]) -> Option<String> {
     let threads: u64 = processes.iter().map(|process| process.threads).sum();
     if let Some(limit) = orders.processes.filter(|limit| threads > *limit) {
-        return Some(format!(
-            "it had more than {limit} processes and threads; --max-procs N allows more"
-        ));
+        return Some(has_too_many(limit));
     }
     let limit = orders.memory?;
     let page = rustix::param::page_size() as u64;
@@ -383,6 +400,10 @@ fn excess(orders: &Orders, processes: &[Process]) -> Option<String> {
         return None;
     }
     uses_more(processes, limit).then(|| uses_too_much_memory(limit))
+}
+
+fn has_too_many(limit: u64) -> String {
+    format!("it had more than {limit} processes and threads; --max-procs N allows more")
 }
 
 /// Why a command was killed that used more memory than it may.

@@ -297,6 +297,50 @@ fn what_cannot_be_removed_is_said_with_its_place() {
     fs::remove_dir_all(run).unwrap();
 }
 
+/// Each of them takes one of the numbers that all processes of the machine share.
+#[test]
+fn ended_processes_that_nobody_asks_count_too() {
+    for by in BOTH.into_iter().filter(|by| by.is_there()) {
+        let desk = Desk::new();
+        let code = "import os, time\nfor _ in range(60):\n    if os.fork() == 0: os._exit(0)\ntime.sleep(20)\n";
+        desk.write("zombies.py", code);
+        let job = format!("{} zombies.py\n", python());
+        let record = by.exec(&desk, "--max-procs 20", &job).swap_remove(0);
+        assert_eq!(record["error"]["kind"], "limit", "{by:?}: {record}");
+    }
+}
+
+/// Batchwright inherits them while their command runs.
+#[test]
+fn orphans_are_reaped_while_their_command_runs() {
+    for by in BOTH.into_iter().filter(|by| by.is_there()) {
+        let desk = Desk::new();
+        let code = "import os, sys, time\ncame, tell = os.pipe()\nif os.fork() == 0:\n    \
+                    orphan = os.fork()\n    if orphan == 0: os._exit(0)\n    \
+                    os.write(tell, b'%d' % orphan)\n    os._exit(0)\nos.wait()\n\
+                    orphan = os.read(came, 20).decode()\nfor _ in range(600):\n    \
+                    if not os.path.exists('/proc/' + orphan): sys.exit(0)\n    time.sleep(0.05)\nsys.exit(1)\n";
+        desk.write("orphan.py", code);
+        let job = format!("{} orphan.py\n", python());
+        let record = by.exec(&desk, "", &job).swap_remove(0);
+        assert_eq!(record["status"], "completed", "{by:?}: {record}");
+    }
+}
+
+#[test]
+fn a_stopped_watchdog_does_not_hold_up_the_end() {
+    let desk = Desk::new();
+    let code = "import os, signal\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n    \
+                try:\n        words = open(f'/proc/{pid}/cmdline').read()\n        \
+                parent = open(f'/proc/{pid}/stat').read().rsplit(')')[-1].split()[1]\n    \
+                except OSError: continue\n    \
+                if '__watch' in words and parent == str(os.getppid()): os.kill(int(pid), signal.SIGSTOP)\n";
+    desk.write("stop.py", code);
+    desk.write("job.txt", format!("{} stop.py\n", python()));
+    let words = "exec job.txt --sandbox off --max-procs 20".split(' ');
+    Running::start(&mut desk.command(words)).wait().expect(0);
+}
+
 #[test]
 fn which_mechanism_holds_processes_together_is_said() {
     for (by, name) in [(By::Cgroup, "cgroup"), (By::Tracking, "process tracking")] {
