@@ -45,6 +45,10 @@ use programs::Programs;
 use super::reap;
 use crate::base::error::Error;
 
+/// The number of the helper that runs no command. Commands are numbered from one.
+#[cfg(unix)]
+const TRIAL: u64 = 0;
+
 /// Lets this program be the helper of its own sandboxes: to be called first in `main`.
 ///
 /// A command is confined by a process that confines itself and then becomes the command. That process is
@@ -275,6 +279,11 @@ impl Sandbox {
         }
         if needed {
             let mut policy = self.policy(&mut prepared)?;
+            // The watchdog kills children that it was not told of.
+            #[cfg(target_os = "linux")]
+            let tell = |news| prepared.run.as_ref().map(|run| run.announce(news));
+            #[cfg(target_os = "linux")]
+            let _ = tell(orders::News::Starting(TRIAL));
             let mut tried = self.try_out(&helper, &policy);
             if let Err(error) = &tried
                 && policy.cgroup.take().is_some()
@@ -282,6 +291,8 @@ impl Sandbox {
                 log::debug!("commands get no cgroup: {}", error.message());
                 tried = self.try_out(&helper, &policy);
             }
+            #[cfg(target_os = "linux")]
+            let _ = tell(orders::News::NotStarted(TRIAL));
             prepared.not_in_force = tried?;
             prepared.confinement = Some(prepared::Confinement { helper, policy });
         }
@@ -355,8 +366,7 @@ impl Sandbox {
     ) -> Result<Vec<String>, Error> {
         let root = place::Held::new(std::path::Path::new("/"))
             .map_err(|error| programs::refused(format!("cannot open /: {error}")))?;
-        // Commands are numbered from one.
-        let mut policy = policy.of_command(0, root.place.clone());
+        let mut policy = policy.of_command(TRIAL, root.place.clone());
         policy.strict = false;
         let mut command = std::process::Command::new(helper);
         command.arg(helper::CONFINE).env_clear();
