@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::common::{Desk, Running, results};
-use super::sandbox::{prepare, python, sandbox};
+use super::sandbox::{has_ended, prepare, python, sandbox};
 
 const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
 
@@ -362,7 +362,9 @@ fn no_cgroup_is_left_behind_however_batchwright_ends() {
         return;
     }
     let desk = Desk::new();
-    desk.write("job.txt", "cat /proc/self/cgroup > own; exec sleep 1000");
+    let job = "setsid env -i sh -c 'echo $$ > hidden; exec sleep 1000' > /dev/null 2>&1 & \
+               while ! [ -s hidden ]; do :; done; cat /proc/self/cgroup > own; exec sleep 1000";
+    desk.write("job.txt", job);
     let words = ["exec", "job.txt", "--shell"];
     let mut batchwright = Running::start(&mut desk.command(words));
     let path = || {
@@ -384,5 +386,7 @@ fn no_cgroup_is_left_behind_however_batchwright_ends() {
     assert!(there());
     batchwright.child.kill().unwrap();
     assert!(super::common::eventually(|| !there()));
+    let hidden = desk.read("hidden").trim().parse().unwrap();
+    assert!(super::common::eventually(|| has_ended(hidden)));
     batchwright.child.wait().unwrap();
 }

@@ -70,7 +70,7 @@ fn run(prepared: &Prepared, folder: &Path, words: &[&str]) -> Ran {
 }
 
 /// Also one that nobody has asked how it ended.
-fn has_ended(pid: u32) -> bool {
+pub fn has_ended(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.map_or(true, |stat| stat.contains(") Z "))
 }
