@@ -10,7 +10,7 @@ use ignore::WalkBuilder;
 use parking_lot::Mutex;
 
 use super::info::{FileInfo, SkipReason};
-use super::scan::{Wanted, is_folder, not_walked};
+use super::wanted::{Wanted, is_folder, not_walked};
 use crate::base::cancel::Context;
 
 /// What a walk found.

@@ -37,6 +37,7 @@ mod split;
 mod text;
 mod unit;
 mod units;
+mod wanted;
 
 pub use filter::SymlinkPolicy;
 pub use info::{FileInfo, SkipReason, shown_path};

@@ -19,6 +19,7 @@ use super::follow::{self, Found};
 use super::globs::globs;
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
+use super::wanted::{Wanted, is_folder, not_walked};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 
@@ -351,36 +352,6 @@ fn check_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
-pub(super) fn is_folder(entry: &DirEntry) -> bool {
-    entry.file_type().is_some_and(|kind| kind.is_dir())
-}
-
-/// Which files are asked for by their names. The types are no matter of the walk, which would bring back hidden files of
-/// them.
-#[derive(Clone)]
-pub(super) struct Wanted {
-    patterns: Arc<Override>,
-    types: Types,
-}
-
-impl Wanted {
-    pub(super) fn takes(&self, path: &Path) -> bool {
-        !self.patterns.matched(path, false).is_ignore()
-            && !self.types.matched(path, false).is_ignore()
-    }
-
-    /// False for a folder that a pattern leaves out.
-    pub(super) fn enters(&self, entry: &DirEntry) -> bool {
-        let leaves_out = self.patterns.num_ignores() > 0;
-        !(leaves_out && is_folder(entry) && self.patterns.matched(entry.path(), true).is_ignore())
-    }
-
-    /// A dangling link with a name that was not asked for; a folder that cannot be read may hold any.
-    pub(super) fn is_other_link(&self, path: &Path) -> bool {
-        path.is_symlink() && !path.is_dir() && !self.takes(path)
-    }
-}
-
 struct Visitors<'s> {
     filter: &'s FileFilter,
     wanted: &'s Wanted,
@@ -431,21 +402,6 @@ impl ParallelVisitor for Visitor<'_> {
 impl Drop for Visitor<'_> {
     fn drop(&mut self) {
         self.all.lock().push(std::mem::take(&mut self.found));
-    }
-}
-
-/// What stands for a place that could not be looked at; none for a faulty line of an ignore file.
-pub(super) fn not_walked(error: &ignore::Error, at: Option<&Path>) -> Option<FileInfo> {
-    use ignore::Error::{Io, Loop, WithDepth, WithPath};
-    match error {
-        WithDepth { err, .. } => not_walked(err, at),
-        WithPath { path, err } => not_walked(err, Some(path)),
-        Loop { child, .. } => Some(FileInfo::new(child.clone()).skipped(SkipReason::Loop)),
-        Io(error) => {
-            let reason = SkipReason::Unreadable(error.to_string());
-            Some(FileInfo::new(at?.to_owned()).skipped(reason))
-        }
-        _ => None,
     }
 }
 
