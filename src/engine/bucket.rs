@@ -7,8 +7,11 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::hints::RateWindow;
 
-use super::learned::Learned;
 use super::quota_status::RateStatus;
+
+mod learned;
+
+pub(super) use learned::{Learned, adopt_limit};
 
 /// A continuously refilled allowance. It may go into debt: a call larger than the whole
 /// allowance is let through alone and paid off afterwards.

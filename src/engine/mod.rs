@@ -18,7 +18,6 @@ pub(crate) mod feeder;
 mod first_replies;
 pub mod item_time;
 pub(crate) mod jitter;
-mod learned;
 pub mod limiter;
 pub(crate) mod loading;
 mod pace;

@@ -19,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Time;
 use crate::base::private;
 
-use super::bucket::Bucket;
-use super::learned::adopt_limit;
+use super::bucket::{Bucket, adopt_limit};
 
 /// Nanoseconds of the calendar: the one clock that processes share.
 pub(super) type WallClock = fn(Time) -> u64;

@@ -11,8 +11,7 @@ use crate::base::hints::RateHints;
 use crate::hub::RedisHub;
 use crate::hub::shares::{PartRequest, Share, ShareRequest};
 
-use super::super::bucket::{Bucket, is_minute};
-use super::super::learned::adopt_limit;
+use super::super::bucket::{Bucket, adopt_limit, is_minute};
 use super::super::quota::{CallEnd, QuotaKey};
 use super::super::shared_quota::LONGEST_PAUSE;
 use super::Quota;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::base::clock::Time;
 
-use super::bucket::Bucket;
+use super::Bucket;
 
 /// A limit is doubted when it was not reported for so long, at first.
 const TRUSTED: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const FASTER: f64 = 2.0;
 
 /// When and how a limit was learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Learned {
+pub(in crate::engine) struct Learned {
     at: Time,
     /// How long ago that was then: other processes learn earlier than one begins.
     before: Duration,
@@ -39,7 +39,7 @@ pub(super) struct Learned {
 
 impl Learned {
     /// Reported to another process so long ago.
-    pub(super) fn elsewhere(age: Duration, now: Time) -> Self {
+    pub(in crate::engine) fn elsewhere(age: Duration, now: Time) -> Self {
         Self {
             at: now,
             before: age,
@@ -51,7 +51,11 @@ impl Learned {
     }
 
     /// Reported by a reply now; what was known of it before has been right or wrong.
-    pub(super) fn reported(before: Option<Self>, header: Option<&'static str>, now: Time) -> Self {
+    pub(in crate::engine) fn reported(
+        before: Option<Self>,
+        header: Option<&'static str>,
+        now: Time,
+    ) -> Self {
         let mut learned = before.unwrap_or(Self::elsewhere(Duration::ZERO, now));
         learned.confirm(Duration::ZERO, now);
         Self {
@@ -62,7 +66,7 @@ impl Learned {
     }
 
     /// How long ago it was last reported.
-    pub(super) fn age(&self, now: Time) -> Duration {
+    pub(in crate::engine) fn age(&self, now: Time) -> Duration {
         self.before.saturating_add(now.since(self.at))
     }
 
@@ -76,7 +80,7 @@ impl Learned {
 
 /// Takes over a limit that was reported to another process so long ago: what somebody has just learned is worth
 /// knowing from the start. A limit that was dropped since is not taken over.
-pub(super) fn adopt_limit(
+pub(in crate::engine) fn adopt_limit(
     bucket: &mut Option<Bucket>,
     per_second: f64,
     age: Duration,
@@ -96,7 +100,7 @@ pub(super) fn adopt_limit(
 }
 
 impl Bucket {
-    pub(super) fn is_doubted(&self) -> bool {
+    pub(in crate::engine) fn is_doubted(&self) -> bool {
         self.learned.is_some_and(|learned| learned.is_doubted)
     }
 
@@ -109,7 +113,7 @@ impl Bucket {
     }
 
     /// What was doubted is a limit, so long ago or, if a call was refused, now.
-    pub(super) fn confirm(&mut self, age: Duration, now: Time) {
+    pub(in crate::engine) fn confirm(&mut self, age: Duration, now: Time) {
         let is_doubted = self.is_doubted();
         if let Some(learned) = &mut self.learned {
             learned.confirm(age, now);
@@ -121,7 +125,7 @@ impl Bucket {
     }
 
     /// A call was answered, and the reply does not report the limit. Returns whether it is dropped.
-    pub(super) fn is_unreported(&mut self, now: Time) -> bool {
+    pub(in crate::engine) fn is_unreported(&mut self, now: Time) -> bool {
         let Some(mut learned) = self.learned else {
             return false;
         };
