@@ -227,12 +227,11 @@ fn json(cell: &Cell<DataRef<'_>>) -> Value {
     match cell.get_value() {
         DataRef::Empty => Value::Null,
         DataRef::Int(n) => (*n).into(),
-        // A worksheet knows no integers.
-        DataRef::Float(x) if x.fract() == 0.0 && x.abs() <= EXACT => (*x as i64).into(),
-        DataRef::Float(x) => (*x).into(),
+        DataRef::Float(x) => number(*x),
         DataRef::String(text) => text.as_str().into(),
         DataRef::SharedString(text) => (*text).into(),
         DataRef::Bool(yes) => (*yes).into(),
+        DataRef::DateTime(when) if !is_moment(when) => number(when.as_f64()),
         DataRef::DateTime(when) => moment(when).into(),
         DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.as_str().into(),
         DataRef::Error(error) => error.to_string().into(),
@@ -242,9 +241,26 @@ fn json(cell: &Cell<DataRef<'_>>) -> Value {
 /// Whether a cell is a date, with or without a time.
 fn is_date(cell: &Cell<DataRef<'_>>) -> bool {
     match cell.get_value() {
-        DataRef::DateTime(when) => !is_time(when),
+        DataRef::DateTime(when) => is_moment(when) && !is_time(when),
         DataRef::DateTimeIso(_) => true,
         _ => false,
+    }
+}
+
+/// A number. A worksheet knows no integers.
+fn number(x: f64) -> Value {
+    match x.fract() == 0.0 && x.abs() <= EXACT {
+        true => (x as i64).into(),
+        false => x.into(),
+    }
+}
+
+/// Whether Excel shows a date or a time for it, up to the year 9999; it shows `####` for any other number.
+fn is_moment(when: &ExcelDateTime) -> bool {
+    const DAYS: f64 = 2_958_466.0;
+    match when.is_duration() {
+        true => when.as_f64().abs() < DAYS,
+        false => (0.0..DAYS).contains(&when.as_f64()),
     }
 }
 

@@ -166,3 +166,32 @@ fn the_directory_of_the_archive_is_checked() {
     let why = found(&overlapping).unwrap_err();
     assert!(why.contains("its parts overlap"), "{why}");
 }
+
+#[test]
+fn a_number_that_is_no_date_stays_a_number() {
+    let book_of_dates = |numbers: &[&str]| {
+        let rows: String = numbers
+            .iter()
+            .map(|number| format!("<row><c s=\"1\"><v>{number}</v></c></row>"))
+            .collect();
+        let sheet = format!("<sheetData><row><c><v>1</v></c></row>{rows}</sheetData>");
+        let mut zip = ZipWriter::new_append(Cursor::new(book("<sst/>", &sheet))).unwrap();
+        zip.start_file("xl/styles.xml", SimpleFileOptions::default())
+            .unwrap();
+        let styles =
+            "<styleSheet><cellXfs><xf numFmtId=\"0\"/><xf numFmtId=\"14\"/></cellXfs></styleSheet>";
+        zip.write_all(styles.as_bytes()).unwrap();
+        found(&zip.finish().unwrap().into_inner()).unwrap()
+    };
+    let lines = book_of_dates(&["45413", "2958466", "1e308", "-5", "NaN", "2958465"]);
+    let expected = [
+        "[\"1\"]",
+        "[\"2024-05-01\"]",
+        "[2958466]",
+        "[1e+308]",
+        "[-5]",
+        "",
+        "[\"9999-12-31\"]",
+    ];
+    assert_eq!(lines, expected);
+}

@@ -101,7 +101,7 @@ impl<'b> Scan<'b> {
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         if self.start.len() < 2 {
             self.start.extend(bytes.iter().take(2));
-            // The reader would decode it, and its tags would not be found here.
+            // Its tags would not be found here.
             if let [0xfe, 0xff, ..] | [0xff, 0xfe, ..] | [0, b'<', ..] | [b'<', 0, ..] =
                 self.start[..]
             {
