@@ -249,20 +249,20 @@ fn flag_for(limit: &LearnedLimit) -> &'static str {
     }
 }
 
-/// A learned limit and where it comes from.
+/// A learned limit, where it comes from, and its age once it is not fresh any more.
 fn source(limit: &LearnedLimit) -> String {
-    let ago = format!("{} s ago", limit.age.as_secs());
     let source = match limit.source {
-        LimitSource::Header(name) => format!("reported {ago} in {name}"),
-        LimitSource::OtherRun => format!("reported to another run {ago}"),
-        LimitSource::Refusals => format!("inferred from refused calls, the last one {ago}"),
-        _ => format!("reported {ago}"),
+        LimitSource::Header(name) => format!("by {name}"),
+        LimitSource::OtherRun => "from another run".to_owned(),
+        LimitSource::Refusals => "inferred from refused calls".to_owned(),
+        _ => "from a reply".to_owned(),
     };
-    format!(
-        "{} {} per minute, {source}",
-        count(limit.per_minute),
-        limit.unit
-    )
+    let age = match limit.age.as_secs() {
+        0..10 => String::new(),
+        age => format!(" {age} s ago"),
+    };
+    let (rate, unit) = (count(limit.per_minute), limit.unit);
+    format!("{rate} {unit}/min {source}{age}")
 }
 
 /// One line of progress.

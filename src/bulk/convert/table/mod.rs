@@ -259,6 +259,7 @@ impl Rows<'_> {
     }
 
     /// Why a reader gave up: because the work was cancelled, or for this reason.
+    #[cfg(any(feature = "queue", feature = "excel"))]
     fn gave_up(&self, why: &dyn fmt::Display) -> Error {
         let cancelled = self.ctx.check().err();
         cancelled.unwrap_or_else(|| self.unreadable(why))
