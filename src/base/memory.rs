@@ -304,8 +304,8 @@ impl MemoryHold {
 
     /// Tells that all but so many bytes have been read.
     fn still_needs(&mut self, bytes: u64) {
-        let needed = bytes.min(self.promised);
-        let filled = self.promised - std::mem::replace(&mut self.promised, needed);
+        let filled = self.promised.saturating_sub(bytes);
+        self.promised -= filled;
         self.memory.0.state.lock().promised -= filled;
     }
 
