@@ -45,13 +45,23 @@ pub(crate) fn fingerprint(request: &Request) -> ([u8; 32], u64) {
 }
 
 /// By what the first 8 bytes of a fingerprint differ from those by the rule of earlier versions, which left out the order
-/// of fields: a hash of that order. 0 if no value of the request has two fields.
+/// of fields: a hash of that order. 0 if no value of the request has two fields. The order of the request's own fields,
+/// and of those of its messages, does not count: no model sees it.
 fn order_mask(request: &Request) -> u64 {
+    const MESSAGES: [&str; 4] = ["contents", "input", "messages", "system"];
     let mut order = Order::default();
+    let mut add = |fields: &Map<String, Value>| {
+        let mut fields: Vec<_> = fields.iter().collect();
+        fields.sort_unstable_by_key(|(name, _)| *name);
+        let seen = fields
+            .into_iter()
+            .filter(|(name, _)| !MESSAGES.contains(&name.as_str()));
+        seen.for_each(|(_, value)| order.add(value));
+    };
     if let Some(native) = &request.native {
-        native.body().values().for_each(|value| order.add(value));
+        add(native.body());
     }
-    request.extra.values().for_each(|value| order.add(value));
+    add(&request.extra);
     if let Some(ResponseFormat::JsonSchema { schema, .. }) = &request.params.response_format {
         order.add(schema);
     }
@@ -411,8 +421,9 @@ mod tests {
         }
         // Fields of the request itself are names of parameters.
         let extra = |names: [&str; 2]| {
-            let request = Request::new("q").with_extra(names[0], 1.into());
-            request_hash(&request.with_extra(names[1], 1.into()))
+            let value = || json!({"x": 1, "y": 2});
+            let request = Request::new("q").with_extra(names[0], value());
+            request_hash(&request.with_extra(names[1], value()))
         };
         assert_eq!(extra(["a", "b"]), extra(["b", "a"]));
     }

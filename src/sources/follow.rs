@@ -104,7 +104,8 @@ type Identity = PathBuf;
 fn identity(path: &Path) -> Option<Identity> {
     use std::os::unix::fs::MetadataExt;
     let found = path.metadata().ok()?;
-    Some((found.dev(), found.ino()))
+    // Some network file systems give no numbers.
+    (found.ino() != 0).then(|| (found.dev(), found.ino()))
 }
 
 #[cfg(not(unix))]

@@ -160,6 +160,7 @@ fn entries(
         };
         one.check(found)?;
     }
+    orders.seal();
     if let Some(fault) = missing.into_inner().fault() {
         let mut lines = input.parts().iter().filter(|part| part.header.is_none());
         let name = lines.next().map_or("", |part| &part.name);
@@ -251,7 +252,9 @@ impl FileCheck<'_> {
                         if let Some(files) = &checked.files {
                             attached.add(files, &part.name, part.place(line));
                         }
-                        orders.add(checked.order);
+                        let entry = &checked.entry;
+                        let automatic = entry.is_auto().then(|| entry.first_request());
+                        orders.add(checked.order, automatic);
                         let items = u64::from(checked.samples);
                         totals.items += items;
                         totals.tokens += items * u64::from(checked.tokens);

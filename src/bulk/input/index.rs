@@ -321,8 +321,9 @@ impl Matching {
             let sample = item.sample.unwrap_or(1);
             Some((at, sample, sample_mask(sample)))
         };
-        let (at, sample, mask) =
-            found.or_else(|| ItemId::readings(id).find_map(of_other_sample))?;
+        let old = ItemId::readings(id).flat_map(|item| self.orders.items_of_old(item));
+        let mut others = ItemId::readings(id).chain(old);
+        let (at, sample, mask) = found.or_else(|| others.find_map(of_other_sample))?;
         let entry = &self.entries[at];
         Some(RecordOf {
             offset: entry.offset(),

@@ -1,29 +1,44 @@
 //! Recognizes fingerprints of earlier versions, which left out the order of the fields in schemas and tools. Such a
-//! fingerprint differs from today's by a mask. An input has few masks: one for each order of a schema.
+//! fingerprint differs from today's by a mask, one for each order. Most inputs have one mask, that of their schema.
 
 use std::collections::HashSet;
 
 use super::id::{ItemId, RecordId};
 
-/// Ids of earlier versions are looked up under at most this many masks.
-const MOST_TRIED: usize = 1_000;
-
 /// The masks of an input.
 #[derive(Debug, Default)]
-pub(crate) struct Orders(HashSet<u64>);
+pub(crate) struct Orders {
+    first: Option<u64>,
+    masks: HashSet<u64>,
+    /// Of items without ids of their own and with another mask than the first: their fingerprints by the earlier rule, and
+    /// by that of today.
+    others: Vec<(u64, u64)>,
+}
 
 impl Orders {
-    /// Adds the mask of a request; 0 is none.
-    pub(super) fn add(&mut self, mask: u64) {
-        if mask != 0 {
-            self.0.insert(mask);
+    /// Adds the mask of a request, 0 if it has none, and its fingerprint if its id is made from that.
+    pub(super) fn add(&mut self, mask: u64, automatic: Option<u64>) {
+        if mask == 0 {
+            return;
         }
+        self.masks.insert(mask);
+        if *self.first.get_or_insert(mask) != mask {
+            self.others
+                .extend(automatic.map(|request| (request ^ mask, request)));
+        }
+    }
+
+    /// All have been added.
+    pub(super) fn seal(&mut self) {
+        self.others.sort_unstable();
+        self.others.dedup();
+        self.others.shrink_to_fit();
     }
 
     /// Whether an item asks what has this fingerprint, by the rule of today or of earlier versions. Both are given by their
     /// first 8 bytes.
     pub(super) fn is_same(&self, item: u64, other: u64) -> bool {
-        item == other || self.0.contains(&(item ^ other))
+        item == other || self.masks.contains(&(item ^ other))
     }
 
     /// The items of today that one without an id of its own may be, which an earlier version called by this id.
@@ -32,13 +47,14 @@ impl Orders {
             RecordId::Auto { request, ordinal } => Some((request, ordinal)),
             RecordId::Own(_) => None,
         };
-        made.into_iter().flat_map(move |(request, ordinal)| {
-            let tried = self.0.iter().take(MOST_TRIED);
-            tried.map(move |mask| ItemId {
-                record: RecordId::Auto {
-                    request: request ^ mask,
-                    ordinal,
-                },
+        made.into_iter().flat_map(move |(old, ordinal)| {
+            let start = self.others.partition_point(|(other, _)| *other < old);
+            let others = self.others[start..].iter();
+            let others = others.take_while(move |(other, _)| *other == old);
+            let first = self.first.map(|mask| old ^ mask);
+            let requests = first.into_iter().chain(others.map(|(_, new)| *new));
+            requests.map(move |request| ItemId {
+                record: RecordId::Auto { request, ordinal },
                 ..item
             })
         })

@@ -140,7 +140,9 @@ mod tests {
         let entries = vec![own("o", 1 ^ ORDER, 0), auto(5 ^ ORDER, 10)];
         let mut index = Matching::new(entries, id_hash, Totals::default());
         let mut orders = Orders::default();
-        orders.add(ORDER);
+        orders.add(0xf0, None);
+        orders.add(ORDER, Some(5 ^ ORDER));
+        orders.seal();
         index.orders = Arc::new(orders);
         let is_same = |id: &str, request| matches!(index.fit(id, request), Fit::Same { .. });
         for request in [1, 1 ^ ORDER] {

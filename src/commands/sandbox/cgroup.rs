@@ -48,6 +48,8 @@ impl Tree {
                 }
                 return Ok(Self { path, _lock: lock });
             }
+            // Another run may be looking at it.
+            thread::sleep(Duration::from_millis(2));
         }
         make_locked(&path).map(|lock| Self { path, _lock: lock })
     }

@@ -174,7 +174,8 @@ fn clear(
                 continue;
             }
             match unlink(folder, name) {
-                Ok(()) | Err(Errno::NOENT) => gone = true,
+                Ok(()) => gone = true,
+                Err(Errno::NOENT) => {}
                 // The file system did not tell its type.
                 Err(Errno::ISDIR) => folders.push(name.to_owned()),
                 Err(why) => refused.push((name.to_owned(), why)),

@@ -118,3 +118,15 @@ fn a_request_that_differs_from_an_earlier_version_s_is_sent() {
         .expect(0);
     assert_eq!(sim.stats().calls, 1);
 }
+
+#[test]
+fn results_of_an_earlier_version_are_exported_with_their_rows() {
+    let (desk, _sim) = desk();
+    desk.write("out.jsonl", old_output());
+    let words =
+        "export out.jsonl --input in.jsonl --model sim-1 --json-schema schema.json -o t.csv";
+    let ended = desk.plain(words).expect(0);
+    let table = desk.read("t.csv");
+    let answered = table.lines().filter(|line| line.contains("true")).count();
+    assert_eq!(answered, 5, "{table}{}", ended.stderr);
+}

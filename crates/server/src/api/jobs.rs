@@ -24,6 +24,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
 /// Jobs that one request for some of them looks at.
 const MOST_LOOKED_AT: usize = 20_000;
+/// The clock of a database server, by which jobs are dated, may be behind that of this machine by so much.
+const CLOCKS: Duration = Duration::from_secs(10);
 
 /// What is posted.
 #[derive(Deserialize)]
@@ -103,7 +105,8 @@ fn create_once(
                 let answer = || once::job_answer(known.job_id, held.process).to_string();
                 let fits = || -> Result<bool, Problem> {
                     let state = app.queue.job(known.job_id)?;
-                    let after = state.is_some_and(|state| state.created_at >= held.since);
+                    let after =
+                        state.is_some_and(|state| state.created_at.after(CLOCKS) >= held.since);
                     Ok(after && !app.records.is_answer(&answer())?)
                 };
                 if !is_named || (like && fits()?) {

@@ -12,9 +12,10 @@ use parquet::schema::types::Type as SchemaType;
 
 use super::levels::{Levels, delta};
 
-/// The most values in the lists of a row, all columns together, and the most bytes of their texts.
+/// The most values in the lists of a row, all columns together, and the most bytes of their texts. The longest text of a
+/// dictionary stands for each, so a row with a few long texts and many short ones needs more than it has.
 const MOST_VALUES: u64 = 2 << 20;
-const MOST_BYTES: u64 = 128 << 20;
+const MOST_BYTES: u64 = 512 << 20;
 /// What each column may have anyway.
 const LEAST_VALUES: u64 = 1 << 10;
 const LEAST_BYTES: u64 = 1 << 20;

@@ -327,7 +327,7 @@ fn what_a_row_may_take_is_checked_before_it_is_decoded() {
         ),
         (
             references(1000, &[b'x'; 1 << 20]),
-            "the lists of a row may have more than 128 MiB of text; expected at most 128 MiB",
+            "the lists of a row may have more than 512 MiB of text; expected at most 512 MiB",
         ),
     ] {
         let why = found(&file).unwrap_err();

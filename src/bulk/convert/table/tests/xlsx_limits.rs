@@ -168,6 +168,36 @@ fn the_directory_of_the_archive_is_checked() {
 }
 
 #[test]
+fn pictures_are_no_xml_unless_the_workbook_names_one_as_its_sheet() {
+    let evil = format!("<!x>{}", "<\u{1}>".repeat(400));
+    let plain = book("<sst><si><t>a</t></si></sst>", &references(1, 1));
+    let mut zip = ZipWriter::new_append(Cursor::new(plain)).unwrap();
+    zip.start_file("xl/media/Image1.PNG", SimpleFileOptions::default())
+        .unwrap();
+    zip.write_all(evil.as_bytes()).unwrap();
+    let with_picture = zip.finish().unwrap().into_inner();
+    assert_eq!(found(&with_picture).unwrap(), ["[\"1\"]", "[\"a\"]"]);
+
+    for target in ["media/image1.png", "media/image1.p&#110;g"] {
+        let named = archive(&[
+            (
+                "xl/_rels/workbook.xml.rels",
+                &format!(
+                    "<Relationships><Relationship Id=\"r1\" Target=\"{target}\"/></Relationships>"
+                ),
+            ),
+            (
+                "xl/workbook.xml",
+                "<workbook><sheets><sheet name=\"S\" sheetId=\"1\" r:id=\"r1\"/></sheets></workbook>",
+            ),
+            ("xl/media/image1.png", &evil),
+        ]);
+        let why = found(&named).unwrap_err();
+        assert!(why.contains("its part xl/media/image1.png has"), "{why}");
+    }
+}
+
+#[test]
 fn a_number_that_is_no_date_stays_a_number() {
     let book_of_dates = |numbers: &[&str]| {
         let rows: String = numbers

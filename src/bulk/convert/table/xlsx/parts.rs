@@ -1,6 +1,7 @@
 //! The parts of a workbook, checked before they are read: the reader holds all shared strings, one cell and one tag in
 //! memory, whatever their size. Each part is unpacked once and kept nowhere.
 
+use std::borrow::Cow;
 use std::io::{self, BufReader, Read, Seek};
 
 use zip::ZipArchive;
@@ -15,6 +16,19 @@ const MOST_PARTS: usize = 65_536;
 /// Memory for shared strings, styles and names of sheets: for any file, and more for each byte of a large one.
 const HELD_ANYWAY: u64 = 256 << 20;
 const HELD_PER_BYTE: u64 = 16;
+
+/// Names of parts that hold no XML: pictures, films, sounds, macros, other documents.
+const BINARY: [&str; 16] = [
+    ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".emf", ".wmf", ".wdp", ".ico",
+    ".webp", ".mp4", ".wav", ".bin", ".xlsx",
+];
+/// Where the workbook names the parts that are read.
+const RELATIONS: &str = "xl/_rels/workbook.xml.rels";
+/// The one of these that a workbook names itself.
+const MACROS: &str = "vbaproject.bin";
+
+/// A workbook has one relation for each sheet.
+const MOST_RELATIONS: u64 = 16 << 20;
 
 /// Why a workbook is refused.
 pub(super) enum Refused {
@@ -49,6 +63,7 @@ pub(super) fn check(
     let mut bounds = Bounds::new(MAX_RECORD_BYTES as u64, held);
     let mut unpacked = 0_u64;
     let mut piece = vec![0; 1 << 16];
+    let reads_binary = may_read_binary(&mut archive);
     for i in 0..archive.len() {
         // What cannot be read here cannot be read later either.
         let Ok(mut part) = archive.by_index(i) else {
@@ -58,6 +73,7 @@ pub(super) fn check(
             .name()
             .map(|name| name.into_owned())
             .unwrap_or_default();
+        let is_scanned = reads_binary || !is_binary(&name);
         let mut scan = Scan::new(&mut bounds, names_are_copied(&name));
         loop {
             ctx.check().map_err(Refused::Stopped)?;
@@ -74,12 +90,38 @@ pub(super) fn check(
                     most_unpacked >> 20
                 ));
             }
-            if let Err(why) = scan.feed(&piece[..n]) {
+            if is_scanned && let Err(why) = scan.feed(&piece[..n]) {
                 return refused(format!("its part {name} has {why}"));
             }
         }
     }
     Ok(())
+}
+
+fn is_binary(part: &str) -> bool {
+    let part = part.to_ascii_lowercase();
+    BINARY.iter().any(|end| part.ends_with(end))
+}
+
+/// Whether a part may be read as XML although its name says that it holds none: the workbook may name any as a sheet.
+fn may_read_binary(archive: &mut ZipArchive<impl Read + Seek>) -> bool {
+    let named = archive
+        .file_names()
+        .flatten()
+        .find(|name| name.eq_ignore_ascii_case(RELATIONS))
+        .map(Cow::into_owned);
+    let Some(name) = named else {
+        return true;
+    };
+    let mut text = Vec::new();
+    let read = archive
+        .by_name(&name)
+        .map(|part| part.take(MOST_RELATIONS).read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text).to_ascii_lowercase();
+    // Escaped, a name could look like another one.
+    let hides = text.contains('&') || text.len() as u64 >= MOST_RELATIONS;
+    let text = text.replace(MACROS, "");
+    !matches!(read, Ok(Ok(_))) || hides || BINARY.iter().any(|end| text.contains(end))
 }
 
 /// Whether the reader copies names of this part, into each style or sheet that refers to them.
