@@ -38,9 +38,10 @@ pub(super) fn write(path: &Path, query: Option<&str>, rows: &mut Rows<'_>) -> Re
     let mut database = open(path).map_err(|error| rows.unreadable(&error))?;
     let ctx = rows.ctx.clone();
     let stops = move || ctx.check().is_err();
+    // It returns nothing in older versions of rusqlite, and fails only for a connection that belongs to others.
+    let _ = database.progress_handler(STEPS_BETWEEN_LOOKS, Some(stops));
     let limited = database
-        .progress_handler(STEPS_BETWEEN_LOOKS, Some(stops))
-        .and_then(|()| database.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_RECORD_BYTES as i32))
+        .set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_RECORD_BYTES as i32)
         .and_then(|_| database.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, MOST_DEPTH));
     limited.map_err(|error| rows.unreadable(&error))?;
     // Somebody else may have made the file: what its views call must do no harm.
