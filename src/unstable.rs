@@ -20,8 +20,8 @@
 pub use crate::base::atomic_file::AtomicFile;
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
+pub use crate::base::json_value::UniqueJson;
 pub use crate::base::private::make_folder as make_private_folder;
-pub use crate::base::unique_json::UniqueJson;
 pub use crate::llm::batch::{
     BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchLineResult,
     BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,

@@ -28,7 +28,7 @@ const FRESH: Duration = Duration::from_millis(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The part of the room that a batch's items may fill; the rest is for what is made of them.
 const BATCH_PART: u64 = 2;
-/// Prompts up to so many bytes need no room of their own.
+/// Prompts up to this size, in bytes, need no room of their own.
 const SMALL_PROMPT: u64 = 256 << 10;
 /// What a prompt takes while it is read and sent: its record, the request, and the body of the call.
 const PROMPT_COPIES: u64 = 3;
@@ -185,7 +185,7 @@ impl MemoryManager {
         })
     }
 
-    /// Waits until there is room to read and send prompts whose records have so many bytes together; none is needed for
+    /// Waits until there is room to read and send prompts whose records have `bytes` bytes together. No room is needed for
     /// small ones, or without a ceiling.
     ///
     /// # Errors
@@ -302,7 +302,7 @@ impl MemoryHold {
         self.still_needs(0);
     }
 
-    /// Tells that all but so many bytes have been read.
+    /// Reports that all but `bytes` bytes have been read.
     fn still_needs(&mut self, bytes: u64) {
         let filled = self.promised.saturating_sub(bytes);
         self.promised -= filled;

@@ -13,6 +13,7 @@ pub mod hints;
 #[cfg(feature = "queue")]
 pub(crate) mod host;
 pub mod id;
+pub(crate) mod json_value;
 pub mod memory;
 pub mod names;
 #[cfg(feature = "mysql")]
@@ -22,7 +23,6 @@ pub(crate) mod rescue;
 pub mod secret;
 pub mod sidecar_path;
 pub(crate) mod thread;
-pub(crate) mod unique_json;
 pub mod usage;
 #[cfg(feature = "queue")]
 pub(crate) mod warn_once;

@@ -61,7 +61,7 @@ pub(super) struct SpoolFile {
 }
 
 impl SpoolFile {
-    /// Makes the file, and the folder if need be. It takes at most so many bytes.
+    /// Makes the file, and the folder if need be. It takes at most `most` bytes.
     pub(super) fn new(folder: &Path, name: &str, most: u64) -> Result<Self, Error> {
         let unwritable = |error| unwritable(folder, &error);
         private::make_folder(folder).map_err(unwritable)?;

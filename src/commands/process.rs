@@ -30,7 +30,7 @@ use super::sandbox::confined::{Confined, Intervention};
 const STRAGGLERS: Duration = Duration::from_millis(200);
 /// A killed command is read from this long, and then only waited for.
 const DEAD: Duration = Duration::from_secs(1);
-/// How often orphans are asked how they ended, of which no event of the command tells.
+/// How often orphans are reaped. No event of the command reports their end.
 const REAP: Duration = Duration::from_secs(1);
 /// How often the end of a process is looked for where no event tells it.
 const LOOK: Duration = Duration::from_millis(5);

@@ -53,7 +53,7 @@ pub fn never_ends(pid: i32) -> String {
     )
 }
 
-/// Asks for the end of a process until it is told. None if that takes too long.
+/// Asks for the end of a process until the system reports it. None if that takes too long.
 pub fn reap<T>(
     pid: Pid,
     longest: Duration,

@@ -44,7 +44,7 @@ fn text(args: &[Value], at: usize) -> &str {
     args.get(at).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The number behind the value, with or without its name; 0 where there is none.
+/// The number behind the value, with or without its name; 0 if it is missing.
 fn number(args: &[Value], name: &str) -> usize {
     let named = args.iter().find_map(|value| match value.is_kwargs() {
         true => value.get_attr(name).ok(),

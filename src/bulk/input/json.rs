@@ -16,7 +16,7 @@ use super::names::{hint, listed};
 use super::said::Parsed;
 use super::template::{RenderError, Template};
 use super::{Nulls, Settings};
-use crate::base::unique_json::UniqueJson;
+use crate::base::json_value::UniqueJson;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::{Request, Role};

@@ -241,7 +241,7 @@ impl Settings {
         self.skip_bad_rows || self.for_joining
     }
 
-    /// The most bytes that an input of so many bytes may become when it is unpacked or converted.
+    /// The most bytes that an input of `input` bytes may become when it is unpacked or converted.
     pub(crate) fn most_unpacked(&self, input: u64) -> u64 {
         let usual = input.saturating_mul(UNPACKED_PER_BYTE).max(UNPACKED_ANYWAY);
         self.max_unpacked.unwrap_or(usual)

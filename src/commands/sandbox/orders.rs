@@ -1,9 +1,9 @@
-//! What the watchdog of a run is told on its standard input: its orders, and then of commands.
+//! What the watchdog of a run reads from its standard input: its orders, then news of commands.
 
 use std::io::BufRead;
 use std::path::PathBuf;
 
-/// What it is told first.
+/// What it reads first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
     pub run: String,
@@ -19,7 +19,7 @@ pub struct Orders {
     pub cgroups: Option<PathBuf>,
 }
 
-/// What it is told of commands.
+/// News of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
     /// The command of this number is going to be started.

@@ -101,7 +101,7 @@ fn remove(path: &Path, left: &mut Option<Left>) -> io::Result<()> {
         let up = openat(&folder, c"..", FOLDER, Mode::empty())?;
         let about = fstat(&up)?;
         if (about.st_dev, about.st_ino) != above.place {
-            // Somebody moved it meanwhile: what is there now is none of ours.
+            // Somebody moved it meanwhile: the folder there now is not ours.
             return Err(Errno::STALE);
         }
         folder = up;

@@ -150,7 +150,7 @@ impl Watchdog {
         }
         self.end_crowds();
         let descendants = processes::descendants(self.orders.batchwright);
-        // Before a command is started, it is announced: so what is not known now is none.
+        // A command is announced before it starts, so an unknown process belongs to no command.
         self.catch_up();
         let processes = self.assign(&descendants);
         self.end_strays(&descendants, &processes);

@@ -15,7 +15,7 @@ use super::Bucket;
 const TRUSTED: Duration = Duration::from_secs(60);
 /// The same at most, for limits that refusals confirmed.
 const LONGEST_TRUSTED: Duration = Duration::from_secs(3600);
-/// It is dropped after so many times as long.
+/// It is dropped after this multiple of that time.
 const DROPPED: u32 = 3;
 /// A report of another process that is later by less is the one that is known: clocks do not run alike.
 const SAME: Duration = Duration::from_secs(1);

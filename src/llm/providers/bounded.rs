@@ -7,9 +7,11 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+
+use crate::base::json_value::ValueReader;
 
 /// The most values in one field, lists and objects included: far beyond any answer.
 pub(super) const MOST_NODES: usize = 50_000;
@@ -17,14 +19,14 @@ pub(super) const MOST_NODES: usize = 50_000;
 /// Reads a text of JSON that holds no more values than are left of so many, and takes them off.
 pub(super) fn value(json: &[u8], left: &Cell<usize>) -> serde_json::Result<Value> {
     let mut from = serde_json::Deserializer::from_slice(json);
-    let value = Bounded(left).deserialize(&mut from)?;
+    let value = bounded(left).deserialize(&mut from)?;
     from.end().map(|()| value)
 }
 
 /// A field that may be missing.
 pub(super) fn field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
     let left = Cell::new(MOST_NODES);
-    let value = Bounded(&left).deserialize(from)?;
+    let value = bounded(&left).deserialize(from)?;
     Ok(Some(value).filter(|value| !value.is_null()))
 }
 
@@ -51,6 +53,14 @@ pub(super) fn is_object(json: &RawValue) -> bool {
     json.get().starts_with('{')
 }
 
+/// Reads a value that takes off what is left.
+fn bounded(left: &Cell<usize>) -> ValueReader<'_> {
+    ValueReader {
+        left: Some(left),
+        unique: false,
+    }
+}
+
 struct Items;
 
 impl<'de> Visitor<'de> for Items {
@@ -63,83 +73,10 @@ impl<'de> Visitor<'de> for Items {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let (mut items, left) = (Vec::new(), Cell::new(MOST_NODES));
         while let Some(item) = list.next_element()? {
-            Bounded(&left).count()?;
+            bounded(&left).count()?;
             items.push(item);
         }
         Ok(items)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Bounded<'c>(&'c Cell<usize>);
-
-impl Bounded<'_> {
-    fn count<E: Error>(self) -> Result<(), E> {
-        let left = self.0.get().checked_sub(1);
-        let left = left.ok_or_else(|| E::custom("a field of more values than any answer has"))?;
-        self.0.set(left);
-        Ok(())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
-        self.count()?;
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(self)? {
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
-        let mut fields = Map::new();
-        while let Some(name) = object.next_key::<String>()? {
-            fields.insert(name, object.next_value_seed(self)?);
-        }
-        Ok(Value::Object(fields))
     }
 }
 

@@ -228,7 +228,7 @@ pub(super) fn retry_after(
 
 /// Bare numbers from here on are moments, in seconds since 1970; from a thousand times as much on, in milliseconds.
 const MOMENTS: f64 = 1e9;
-/// A bare number of so many periods is in milliseconds.
+/// A bare number that exceeds this number of periods is in milliseconds.
 const PERIODS: f64 = 10.0;
 
 /// The time until a moment that is written as a number.
@@ -239,7 +239,7 @@ fn moment(text: &str, now: SystemTime) -> Option<Duration> {
     Some(time_to(SystemTime::UNIX_EPOCH.checked_add(since)?, now))
 }
 
-/// When a limit for so many seconds is whole again. Some gateways write milliseconds or moments where seconds are meant.
+/// When a limit per `period` (seconds) is full again. Some gateways write milliseconds or moments where seconds are meant.
 fn reset_in(text: &str, period: u64, now: SystemTime) -> Option<Duration> {
     if let Some(left) = moment(text, now) {
         return Some(left);

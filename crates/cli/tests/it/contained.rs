@@ -11,7 +11,7 @@ use super::sandbox::{has_ended, prepare, python, sandbox};
 
 const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
 
-/// Starts processes with another group, session, parent and environment, each with so many megabytes, and waits
+/// Starts processes with another group, session, parent and environment, each using the given megabytes, and waits
 /// until most of them were killed.
 const HIDE: &str = r#"
 import os, sys, time

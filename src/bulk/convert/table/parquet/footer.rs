@@ -57,7 +57,7 @@ fn check_bytes(footer: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Goes through a list whose elements have at least so many bytes on average.
+/// Goes through a list whose elements have at least this number of bytes on average.
 fn elements(walk: &mut Compact<&[u8]>, least: u64) -> io::Result<()> {
     let (kind, count) = walk.list()?;
     let start = walk.read;

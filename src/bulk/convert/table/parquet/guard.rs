@@ -171,7 +171,7 @@ impl Pages {
         parts.count.min(most)
     }
 
-    /// Checks how many values each row has, of which one may have so many bytes.
+    /// Checks how many values each row has. Each may have `longest` bytes.
     fn check_rows(&mut self, mut levels: Levels<'_>, longest: u64) -> Result<()> {
         let most = (MOST_VALUES / self.lists).max(LEAST_VALUES);
         let most_bytes = (MOST_BYTES / self.lists).max(LEAST_BYTES);

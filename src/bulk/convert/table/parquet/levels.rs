@@ -1,4 +1,4 @@
-//! Numbers in Parquet's pages, as far as they tell how many values a row has and how long texts are.
+//! Reads the numbers in Parquet's pages that say how many values a row has and how long texts are.
 
 use std::io;
 
@@ -97,7 +97,7 @@ fn bits(bytes: &[u8], at: usize, width: usize) -> u64 {
     u64::from_le_bytes(eight) >> (at % 8) & ((1 << width) - 1)
 }
 
-/// The largest of at most so many lengths that are packed as differences, and where they end.
+/// The largest of at most `most` lengths that are packed as differences, and where they end.
 pub(super) fn delta(bytes: &[u8], most: u64) -> Result<(u64, usize), String> {
     lengths(bytes, most).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {

@@ -181,7 +181,7 @@ impl Chunk<'_> {
         header.packed <= self.most / most_ratio
     }
 
-    /// Unpacks a page, and keeps none of it, to find whether it has the size that is declared.
+    /// Unpacks a page without keeping it, to find whether it has the declared size.
     fn unpack(&self, reader: &mut BufReader<&File>, header: &Header) -> Result<(), Refused> {
         let mut page = reader.by_ref().take(header.packed);
         if self.column.compression() == Compression::LZ4 {

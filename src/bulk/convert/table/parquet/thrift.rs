@@ -1,4 +1,4 @@
-//! The compact protocol of Thrift, as far as sizes must be known before the Parquet reader allocates memory for them.
+//! The part of Thrift's compact protocol that gives sizes, which are checked before the Parquet reader allocates memory.
 //! It is stricter than that reader: what the two could understand differently is refused.
 
 use std::io::{self, Read};

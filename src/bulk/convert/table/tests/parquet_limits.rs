@@ -294,7 +294,7 @@ fn what_a_row_may_take_is_checked_before_it_is_decoded() {
         let size = data.len() as i64;
         of_texts(0, &page_of(encoding, size, size, 1, data))
     };
-    // One row with so many references to the first text of the dictionary.
+    // One row with `count` references to the first text of the dictionary.
     let references = |count: u64, first: &[u8]| {
         let first = [&(first.len() as u32).to_le_bytes(), first].concat();
         let levels = [runs(&[(1, 0), (count - 1, 1)]), runs(&[(count, 1)])].concat();

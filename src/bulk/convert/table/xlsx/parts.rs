@@ -36,7 +36,7 @@ pub(super) enum Refused {
     Because(String),
 }
 
-/// Checks all parts of a workbook of so many bytes, which may have at most so many bytes when it is unpacked.
+/// Checks all parts of a workbook of `len` bytes, which may become `most_unpacked` bytes when it is unpacked.
 pub(super) fn check(
     file: impl Read + Seek,
     len: u64,

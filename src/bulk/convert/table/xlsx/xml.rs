@@ -1,4 +1,4 @@
-//! How long the texts and tags of XML are, found in one pass that keeps none of it.
+//! Measures the texts and tags of XML in one pass, without keeping them.
 
 use memchr::memchr;
 
@@ -231,7 +231,7 @@ impl<'b> Scan<'b> {
         self.bounds.check()
     }
 
-    /// The reader reserves memory for as many strings as are declared. A number that is none of theirs, such as a year in
+    /// The reader reserves memory for as many strings as are declared. Another number, such as a year in
     /// an address, is no larger.
     fn shared_strings(&self) -> Result<(), String> {
         let numbers = self.tag.split(|byte| !byte.is_ascii_digit());
