@@ -5,8 +5,8 @@
 //!
 //! The file holds levels and a pause, not claims: nothing has to be given back when a process
 //! dies. It is open for that moment only, since there may be more quotas than files may be open, and
-//! it goes when nobody has used it for a week. Whoever finds the lock held for longer than a moment (its holder may be suspended), or
-//! the file unusable, decides alone.
+//! it goes when nobody has used it for a week. A process that finds the lock held for longer than a moment (its holder
+//! may be suspended) decides alone for a while, and so does one that cannot use the file.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -107,6 +107,8 @@ pub(super) struct Share {
     held: Option<File>,
     wall: WallClock,
     next_look: Time,
+    /// The lock is not tried before: each try waits, and the limiter is locked meanwhile.
+    alone_until: Time,
     found: Option<Found>,
 }
 
@@ -120,6 +122,7 @@ impl Share {
             held: None,
             wall,
             next_look: Time::ZERO,
+            alone_until: Time::ZERO,
             found: None,
         })
     }
@@ -139,13 +142,17 @@ impl Share {
     /// now and [`end`](Self::end) must follow.
     pub(super) fn begin(&mut self, quota: Shared<'_>, has_new_limits: bool, now: Time) -> bool {
         let paced = quota.requests.is_some() || quota.tokens.is_some();
-        if !paced && !has_new_limits && now < self.next_look {
+        let is_due = paced || has_new_limits || now >= self.next_look;
+        if !is_due || now < self.alone_until {
             return false;
         }
         self.next_look = now.after(REREAD_INTERVAL);
         let file = match lock(&self.path) {
             Ok(Some(file)) => file,
-            Ok(None) => return false,
+            Ok(None) => {
+                self.alone_until = self.next_look;
+                return false;
+            }
             Err(error) => {
                 log::debug!("a quota file cannot be opened: {error}");
                 return false;

@@ -111,6 +111,28 @@ fn a_file_of_nonsense_and_a_held_lock_stop_nobody() {
     assert!(matches!(gate, Gate::Go(_)));
 }
 
+/// A process that is suspended with the lock delays the others' calls once in a while, not at each call.
+#[test]
+fn a_lock_that_was_held_for_long_is_not_tried_again_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits::default().requests_per_minute(60.0).burst(10);
+    let (a, in_a) = process(folder.path(), limits);
+    let (b, in_b) = process(folder.path(), limits);
+    let goes = |limiter: &Limiter, quota, now| {
+        matches!(limiter.try_acquire(quota, 1, Some(0), now), Gate::Go(_))
+    };
+    let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
+    let holder = File::open(file.unwrap().path()).unwrap();
+    holder.lock().unwrap();
+    assert!(goes(&a, in_a, at(1)));
+    holder.unlock().unwrap();
+    for _ in 0..10 {
+        assert!(goes(&b, in_b, at(2)));
+    }
+    assert!(goes(&a, in_a, at(50)), "a decides alone for now");
+    assert!(!goes(&a, in_a, at(150)), "a sees what b has used");
+}
+
 /// The clock of processes that wrote before it was set back by a day.
 fn wall_of_tomorrow(now: Time) -> u64 {
     virtual_wall(now) + 86_400_000_000_000
