@@ -13,6 +13,10 @@ use super::policy::{Policy, VARIABLE};
 /// What the helper is started with as its first argument.
 pub const CONFINE: &str = "__confine";
 
+/// With this first argument it says which version it is.
+#[cfg(target_os = "linux")]
+pub const IDENTIFY: &str = "__identify";
+
 /// The exit code of a helper that did not become the command. Beside it stands a line on standard error
 /// that begins with the token of the policy.
 pub const FAILED: i32 = 125;
@@ -30,6 +34,11 @@ pub fn main() {
     let mut arguments = env::args_os().skip(1);
     match arguments.next() {
         Some(first) if first == CONFINE => {}
+        #[cfg(target_os = "linux")]
+        Some(first) if first == IDENTIFY => {
+            print!("{}", identity());
+            std::process::exit(0);
+        }
         #[cfg(target_os = "linux")]
         Some(first) if first == super::watchdog::WATCH => super::watchdog::main(),
         _ => return,
@@ -56,6 +65,12 @@ pub fn main() {
     };
     let _ = writeln!(io::stderr(), "{} {why}", policy.token);
     std::process::exit(FAILED);
+}
+
+/// The version, and that of what the helper is told.
+#[cfg(target_os = "linux")]
+pub fn identity() -> String {
+    format!("{} {}", env!("CARGO_PKG_VERSION"), super::policy::FORMAT)
 }
 
 /// Returns only if it fails, with the reason.

@@ -14,6 +14,8 @@ mod confine;
 mod environment;
 #[cfg(unix)]
 mod helper;
+#[cfg(unix)]
+mod helper_program;
 #[cfg(target_os = "linux")]
 mod orders;
 #[cfg(unix)]
@@ -37,6 +39,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use environment::{Variable, environment};
+#[cfg(unix)]
+use helper_program::HelperProgram;
 use limits::Limits;
 use prepared::Prepared;
 use programs::Programs;
@@ -261,7 +265,7 @@ impl Sandbox {
             run: None,
         };
         let needed = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
-        let helper = match self.helper_program() {
+        let helper = match HelperProgram::find(self.helper.as_deref()) {
             Some(helper) => helper,
             None if !needed => return Ok(prepared),
             None => {
@@ -297,20 +301,6 @@ impl Sandbox {
             prepared.confinement = Some(prepared::Confinement { helper, policy });
         }
         Ok(prepared)
-    }
-
-    #[cfg(unix)]
-    fn helper_program(&self) -> Option<PathBuf> {
-        let itself = || {
-            // By this name it is the running program even if another one is installed meanwhile.
-            let name = if cfg!(target_os = "linux") {
-                Some("/proc/self/exe".into())
-            } else {
-                std::env::current_exe().ok()
-            };
-            name.filter(|_| helper::can_help())
-        };
-        self.helper.clone().or_else(itself)
     }
 
     /// What holds for all commands of a run; files that they may need for a moment go into its folder.
@@ -361,19 +351,18 @@ impl Sandbox {
     #[cfg(unix)]
     fn try_out(
         &self,
-        helper: &std::path::Path,
+        helper: &HelperProgram,
         policy: &policy::Policy,
     ) -> Result<Vec<String>, Error> {
         let root = place::Held::new(std::path::Path::new("/"))
             .map_err(|error| programs::refused(format!("cannot open /: {error}")))?;
         let mut policy = policy.of_command(TRIAL, root.place.clone());
         policy.strict = false;
-        let mut command = std::process::Command::new(helper);
+        let mut command = helper.command();
         command.arg(helper::CONFINE).env_clear();
         command.env(policy::VARIABLE, policy.encode());
-        let output = reap::output(command).map_err(|error| {
-            programs::refused(format!("cannot start {}: {error}", helper.display()))
-        })?;
+        let output = reap::output(command)
+            .map_err(|error| programs::refused(format!("cannot start {helper}: {error}")))?;
         #[cfg(target_os = "linux")]
         if let Some(cgroup) = &policy.cgroup {
             let _ = cgroup::end(cgroup);
@@ -383,8 +372,7 @@ impl Sandbox {
             let why = said(&output.stderr);
             let why = why.strip_prefix(&policy.token).unwrap_or(&why);
             return Err(programs::refused(format!(
-                "{} cannot confine commands: {}",
-                helper.display(),
+                "{helper} cannot confine commands: {}",
                 why.trim()
             )));
         }

@@ -12,7 +12,7 @@ use super::place::Place;
 pub const VARIABLE: &str = "BATCHWRIGHT_CONFINE";
 
 /// Changes with the fields below: a helper of another version refuses to work.
-const FORMAT: &str = "3";
+pub const FORMAT: &str = "3";
 
 /// What one command is confined to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

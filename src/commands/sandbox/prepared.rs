@@ -17,6 +17,7 @@ use super::programs::{Programs, Unusable};
 #[cfg(unix)]
 use super::{
     helper,
+    helper_program::HelperProgram,
     place::{Held, Place},
     policy,
 };
@@ -79,7 +80,7 @@ pub struct Prepared {
 #[cfg(unix)]
 #[derive(Debug)]
 pub struct Confinement {
-    pub helper: PathBuf,
+    pub helper: HelperProgram,
     /// Of every command, apart from its number and folder.
     pub policy: policy::Policy,
 }
@@ -132,7 +133,7 @@ impl Prepared {
                 let policy = confinement.policy.of_command(number, place);
                 #[cfg(target_os = "linux")]
                 cgroup.clone_from(&policy.cgroup);
-                let mut command = Command::new(&confinement.helper);
+                let mut command = confinement.helper.command();
                 command.arg(helper::CONFINE).arg(program);
                 command.env_clear();
                 command.envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use rustix::process::set_child_subreaper;
 use uuid::Uuid;
 
 use super::cgroup::Tree;
+use super::helper_program::HelperProgram;
 use super::limits::Limits;
 use super::orders::{News, Orders};
 use super::processes::{self, Process};
@@ -58,7 +59,7 @@ struct Reports {
 impl Run {
     /// Starts the watchdog. With `contain` each command shall get a cgroup.
     pub fn start(
-        helper: &Path,
+        helper: &HelperProgram,
         limits: &Limits,
         owns_children: bool,
         contain: bool,
@@ -88,7 +89,6 @@ impl Run {
         let started = start_watchdog(helper, &orders);
         let (watchdog, input, output) = started.map_err(|error| {
             let _ = std::fs::remove_dir_all(&folder);
-            let helper = helper.display();
             refused(format!("cannot start {helper} to watch commands: {error}"))
         })?;
         let input = Arc::new(input);
@@ -152,13 +152,14 @@ impl Run {
 }
 
 fn start_watchdog(
-    helper: &Path,
+    helper: &HelperProgram,
     orders: &Orders,
 ) -> std::io::Result<(Child, File, BufReader<ChildStdout>)> {
     use std::os::unix::process::CommandExt;
 
     private::make_folder(&orders.folder.join("tmp"))?;
-    let mut watchdog = Command::new(helper)
+    let mut watchdog = helper
+        .command()
         .arg(WATCH)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,0 +1,10 @@
+//! The program `batchwright-sandbox`: `batchwright exec` starts it to confine a command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Does not return if batchwright has started it.
+    batchwright::commands::confine_main();
+    eprintln!("batchwright exec starts this program to confine commands; it does nothing else");
+    ExitCode::from(2)
+}

@@ -1,0 +1,90 @@
+//! The program that is started as the helper.
+
+use std::fmt;
+#[cfg(target_os = "linux")]
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::helper;
+#[cfg(target_os = "linux")]
+use super::place;
+#[cfg(target_os = "linux")]
+use crate::commands::reap;
+
+/// A program that does nothing but confine commands. It is much smaller than `batchwright`, so the system starts it in
+/// a fraction of the time.
+#[cfg(target_os = "linux")]
+const SMALL: &str = "batchwright-sandbox";
+
+/// The program that confines commands.
+#[derive(Debug)]
+pub struct HelperProgram {
+    name: PathBuf,
+    /// Leads to the same file for as long as this lives, even if another version is installed meanwhile.
+    path: PathBuf,
+    #[cfg(target_os = "linux")]
+    _opened: Option<File>,
+}
+
+impl HelperProgram {
+    /// The one that was named, else the small one beside the running program, else the running program itself.
+    pub fn find(named: Option<&Path>) -> Option<Self> {
+        if let Some(path) = named {
+            return Some(Self::at(path.to_owned()));
+        }
+        #[cfg(target_os = "linux")]
+        if let Some(small) = Self::small() {
+            return Some(small);
+        }
+        let itself = match cfg!(target_os = "linux") {
+            true => Some("/proc/self/exe".into()),
+            false => std::env::current_exe().ok(),
+        };
+        itself.filter(|_| helper::can_help()).map(Self::at)
+    }
+
+    fn at(path: PathBuf) -> Self {
+        Self {
+            name: path.clone(),
+            path,
+            #[cfg(target_os = "linux")]
+            _opened: None,
+        }
+    }
+
+    /// The small one, if it is of this version.
+    #[cfg(target_os = "linux")]
+    fn small() -> Option<Self> {
+        use std::os::fd::AsRawFd;
+
+        let name = std::env::current_exe().ok()?.with_file_name(SMALL);
+        let opened = place::open(&name).ok()?;
+        let small = Self {
+            path: format!("/proc/self/fd/{}", opened.as_raw_fd()).into(),
+            name,
+            _opened: Some(opened),
+        };
+        let mut command = small.command();
+        command.arg(helper::IDENTIFY).env_clear();
+        let said = reap::output(command).ok()?.stdout;
+        if said != helper::identity().as_bytes() {
+            log::debug!("{small} is of another version, so batchwright itself confines commands");
+            return None;
+        }
+        Some(small)
+    }
+
+    /// A command that starts it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        std::os::unix::process::CommandExt::arg0(&mut command, &self.name);
+        command
+    }
+}
+
+impl fmt::Display for HelperProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.display().fmt(f)
+    }
+}
