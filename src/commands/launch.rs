@@ -49,7 +49,7 @@ impl Launcher {
         match self {
             Self::Confining { folder, sandbox } => {
                 let program = find(sandbox.find(job.program(), folder))?;
-                Ok(sandbox.command(&program, arguments, folder))
+                Ok(sandbox.piped_command(&program, arguments, folder))
             }
             Self::Plain { folder, programs } => {
                 let program = find(programs.resolve(job.program(), folder))?;

@@ -9,7 +9,6 @@
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -113,14 +112,9 @@ pub(super) fn run(
     output: &OutputSettings,
     stop: &StopCall,
 ) -> io::Result<Ended> {
-    command
-        .command()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
     let start = SystemClock.wall();
     let began = Instant::now();
-    let mut child = command.spawn()?;
+    let mut child = command.start_piped()?;
     let group = Pid::from_child(&child);
     let mut watched = Watched {
         exit: ExitWatch::new(group),

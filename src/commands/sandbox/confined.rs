@@ -22,6 +22,7 @@ use super::{
     orders::News,
     processes::{self, Process},
     run::Run,
+    waiting::{Starter, Waiting},
     watchdog::{COMMAND, uses_too_much_memory},
 };
 use crate::base::error::Error;
@@ -50,6 +51,12 @@ pub struct Confined {
     /// Its cgroup, if it gets one.
     #[cfg(target_os = "linux")]
     pub(super) cgroup: Option<PathBuf>,
+    /// Starts the helper of the next command, if helpers are started in advance.
+    #[cfg(target_os = "linux")]
+    pub(super) starter: Option<Arc<Starter>>,
+    /// The helper that waits for this command, and what it is to be told.
+    #[cfg(target_os = "linux")]
+    pub(super) waiting: Option<Box<(Waiting, Vec<u8>)>>,
 }
 
 /// What a sandbox did to a command, in words.
@@ -74,6 +81,10 @@ impl Confined {
             run: None,
             #[cfg(target_os = "linux")]
             cgroup: None,
+            #[cfg(target_os = "linux")]
+            starter: None,
+            #[cfg(target_os = "linux")]
+            waiting: None,
         }
     }
 
@@ -100,6 +111,49 @@ impl Confined {
             self.group = Some(child.id());
             Ok(child)
         }
+    }
+
+    /// Starts it without input, and with pipes for its outputs.
+    #[cfg(unix)]
+    pub(in crate::commands) fn start_piped(&mut self) -> io::Result<Child> {
+        #[cfg(target_os = "linux")]
+        if let Some(starter) = self.starter.take() {
+            let child = match self.assign() {
+                Some(child) => child,
+                None => self.spawn_piped()?,
+            };
+            starter.start_next();
+            return Ok(child);
+        }
+        self.spawn_piped()
+    }
+
+    #[cfg(unix)]
+    fn spawn_piped(&mut self) -> io::Result<Child> {
+        use std::process::Stdio;
+
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        self.spawn()
+    }
+
+    /// Lets the waiting helper become the command, if there is one that can.
+    #[cfg(target_os = "linux")]
+    fn assign(&mut self) -> Option<Child> {
+        let (waiting, assignment) = *self.waiting.take()?;
+        let child = waiting.assign(&assignment);
+        let child = child.inspect_err(|error| log::debug!("a waiting helper is not used: {error}"));
+        let child = child.ok()?;
+        self.group = Some(child.id());
+        Some(child)
+    }
+
+    /// Leaves the process, its group and its cgroup to the one that has its number now.
+    #[cfg(target_os = "linux")]
+    pub(super) fn leave_to_successor(&mut self) {
+        self.group = None;
     }
 
     #[cfg(target_os = "linux")]

@@ -2,16 +2,23 @@
 //! command.
 
 use std::env;
-use std::ffi::OsString;
+#[cfg(target_os = "linux")]
+use std::io::Read;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(target_os = "linux")]
+use super::assignment::Assignment;
 use super::policy::{Policy, VARIABLE};
 
 /// What the helper is started with as its first argument.
 pub const CONFINE: &str = "__confine";
+
+/// With this first argument it enters its cgroup, and waits for an [`Assignment`] on its standard input.
+#[cfg(target_os = "linux")]
+pub const WAIT: &str = "__wait";
 
 /// With this first argument it says which version it is.
 #[cfg(target_os = "linux")]
@@ -32,8 +39,11 @@ pub fn can_help() -> bool {
 pub fn main() {
     CAN_HELP.store(true, Ordering::Relaxed);
     let mut arguments = env::args_os().skip(1);
-    match arguments.next() {
+    let first = arguments.next();
+    match &first {
         Some(first) if first == CONFINE => {}
+        #[cfg(target_os = "linux")]
+        Some(first) if first == WAIT => {}
         #[cfg(target_os = "linux")]
         Some(first) if first == IDENTIFY => {
             print!("{}", identity());
@@ -53,8 +63,16 @@ pub fn main() {
         );
         std::process::exit(FAILED);
     };
+    #[cfg(target_os = "linux")]
+    if first.is_some_and(|first| first == WAIT) {
+        fail(&policy, &wait(&policy));
+    }
     let why = match arguments.next() {
-        Some(program) => become_command(&policy, program, arguments),
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.args(arguments).env_remove(VARIABLE);
+            become_command(&policy, command)
+        }
         None => match confine(&policy) {
             Ok(missing) => {
                 println!("{}", missing.join("\n"));
@@ -63,8 +81,39 @@ pub fn main() {
             Err(why) => why,
         },
     };
+    fail(&policy, &why);
+}
+
+fn fail(policy: &Policy, why: &str) -> ! {
     let _ = writeln!(io::stderr(), "{} {why}", policy.token);
     std::process::exit(FAILED);
+}
+
+/// Does what takes long, and then becomes the command that it is assigned. Returns only if it fails, with the reason.
+#[cfg(target_os = "linux")]
+fn wait(policy: &Policy) -> String {
+    if let Err(why) = enter_cgroup(policy) {
+        return why;
+    }
+    let mut assignment = Vec::new();
+    if let Err(error) = io::stdin().lock().read_to_end(&mut assignment) {
+        return format!("cannot read its command: {error}");
+    }
+    if assignment.is_empty() {
+        // There is no further command.
+        std::process::exit(0);
+    }
+    let Some(assignment) = Assignment::decode(&assignment) else {
+        return "its command is not whole".to_owned();
+    };
+    let nothing = std::fs::File::open("/dev/null");
+    if let Err(error) = nothing.and_then(|file| Ok(rustix::stdio::dup2_stdin(file)?)) {
+        return format!("cannot open /dev/null: {error}");
+    }
+    let mut command = Command::new(&assignment.program);
+    command.args(&assignment.arguments).env_clear();
+    command.envs(assignment.environment);
+    become_command(&assignment.policy, command)
 }
 
 /// The version, and that of what the helper is told.
@@ -74,13 +123,7 @@ pub fn identity() -> String {
 }
 
 /// Returns only if it fails, with the reason.
-fn become_command(
-    policy: &Policy,
-    program: OsString,
-    arguments: impl Iterator<Item = OsString>,
-) -> String {
-    let mut command = Command::new(&program);
-    command.args(arguments).env_remove(VARIABLE);
+fn become_command(policy: &Policy, mut command: Command) -> String {
     for (name, value) in &policy.late_variables {
         command.env(name, value);
     }
@@ -94,19 +137,14 @@ fn become_command(
         }
         _ => "",
     };
-    format!("cannot start {}: {error}{hint}", program.display())
+    let program = command.get_program().display();
+    format!("cannot start {program}: {error}{hint}")
 }
 
 /// Gives up all that the policy says; what the kernel could not take away is returned.
 fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     #[cfg(target_os = "linux")]
-    {
-        follow_parent(policy)?;
-        if let Some(cgroup) = &policy.cgroup {
-            super::cgroup::enter(cgroup, &policy.limits)
-                .map_err(|error| format!("cannot enter {}: {error}", cgroup.display()))?;
-        }
-    }
+    enter_cgroup(policy)?;
     begin_session();
     let path = &policy.folder.path;
     let nowhere = |why: io::Error| format!("cannot work in {}: {why}", path.display());
@@ -132,6 +170,16 @@ fn confine(policy: &Policy) -> Result<Vec<String>, String> {
         .apply()
         .map_err(|(what, error)| format!("cannot limit {what}: {error}"))?;
     Ok(missing)
+}
+
+#[cfg(target_os = "linux")]
+fn enter_cgroup(policy: &Policy) -> Result<(), String> {
+    follow_parent(policy)?;
+    let Some(cgroup) = &policy.cgroup else {
+        return Ok(());
+    };
+    super::cgroup::enter(cgroup, &policy.limits)
+        .map_err(|error| format!("cannot enter {}: {error}", cgroup.display()))
 }
 
 /// Ends with the process that started it, however that ends.

@@ -8,6 +8,8 @@ pub(super) mod limits;
 pub(super) mod prepared;
 
 #[cfg(target_os = "linux")]
+mod assignment;
+#[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod confine;
@@ -31,6 +33,8 @@ mod remove;
 mod run;
 #[cfg(target_os = "linux")]
 mod system_calls;
+#[cfg(target_os = "linux")]
+mod waiting;
 #[cfg(target_os = "linux")]
 mod watchdog;
 
@@ -243,7 +247,7 @@ impl Sandbox {
             environment,
             not_in_force: missing,
             limits: self.limits,
-            next: std::sync::atomic::AtomicU64::new(1),
+            next: std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1)),
         })
     }
 
@@ -258,11 +262,13 @@ impl Sandbox {
             environment,
             not_in_force: Vec::new(),
             limits: self.limits,
-            next: std::sync::atomic::AtomicU64::new(1),
+            next: std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1)),
             places: parking_lot::Mutex::default(),
             confinement: None,
             #[cfg(target_os = "linux")]
             run: None,
+            #[cfg(target_os = "linux")]
+            starter: None,
         };
         let needed = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
         let helper = match HelperProgram::find(self.helper.as_deref()) {
@@ -298,7 +304,7 @@ impl Sandbox {
             #[cfg(target_os = "linux")]
             let _ = tell(orders::News::NotStarted(TRIAL));
             prepared.not_in_force = tried?;
-            prepared.confinement = Some(prepared::Confinement { helper, policy });
+            prepared.confine_by(prepared::Confinement { helper, policy });
         }
         Ok(prepared)
     }

@@ -12,7 +12,7 @@ use super::place::Place;
 pub const VARIABLE: &str = "BATCHWRIGHT_CONFINE";
 
 /// Changes with the fields below: a helper of another version refuses to work.
-pub const FORMAT: &str = "3";
+pub const FORMAT: &str = "4";
 
 /// What one command is confined to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,10 +126,10 @@ impl Policy {
 
 /// Bytes after their count: `3:abc`.
 #[derive(Default)]
-struct Fields(Vec<u8>);
+pub struct Fields(pub Vec<u8>);
 
 impl Fields {
-    fn put(&mut self, field: impl AsRef<OsStr>) {
+    pub fn put(&mut self, field: impl AsRef<OsStr>) {
         let bytes = field.as_ref().as_bytes();
         self.0.extend(format!("{}:", bytes.len()).into_bytes());
         self.0.extend(bytes);
@@ -142,10 +142,10 @@ impl Fields {
     }
 }
 
-struct Reading<'a>(&'a [u8]);
+pub struct Reading<'a>(pub &'a [u8]);
 
 impl<'a> Reading<'a> {
-    fn next(&mut self) -> Option<&'a [u8]> {
+    pub fn next(&mut self) -> Option<&'a [u8]> {
         let colon = self.0.iter().position(|&byte| byte == b':')?;
         let length: usize = std::str::from_utf8(&self.0[..colon]).ok()?.parse().ok()?;
         let (field, rest) = self.0[colon + 1..].split_at_checked(length)?;
@@ -153,11 +153,11 @@ impl<'a> Reading<'a> {
         Some(field)
     }
 
-    fn text(&mut self) -> Option<&'a str> {
+    pub fn text(&mut self) -> Option<&'a str> {
         std::str::from_utf8(self.next()?).ok()
     }
 
-    fn path(&mut self) -> Option<PathBuf> {
+    pub fn path(&mut self) -> Option<PathBuf> {
         Some(OsStr::from_bytes(self.next()?).into())
     }
 

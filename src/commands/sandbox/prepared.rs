@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-#[cfg(target_os = "linux")]
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +13,8 @@ use parking_lot::Mutex;
 use super::confined::Confined;
 use super::limits::Limits;
 use super::programs::{Programs, Unusable};
+#[cfg(target_os = "linux")]
+use super::{assignment::Assignment, run::Run, waiting::Starter, watchdog::COMMAND};
 #[cfg(unix)]
 use super::{
     helper,
@@ -21,8 +22,6 @@ use super::{
     place::{Held, Place},
     policy,
 };
-#[cfg(target_os = "linux")]
-use super::{run::Run, watchdog::COMMAND};
 use crate::base::error::Error;
 
 /// Variables by which the helper itself would load code before it is confined.
@@ -65,15 +64,18 @@ pub struct Prepared {
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) not_in_force: Vec<String>,
     pub(super) limits: Limits,
-    pub(super) next: AtomicU64,
+    pub(super) next: Arc<AtomicU64>,
     /// What commands work in and write to, held open for as long as the run lasts.
     #[cfg(unix)]
     pub(super) places: Mutex<Vec<Held>>,
     /// How commands are started through the helper, if they are.
     #[cfg(unix)]
-    pub(super) confinement: Option<Confinement>,
+    pub(super) confinement: Option<Arc<Confinement>>,
     #[cfg(target_os = "linux")]
     pub(super) run: Option<Arc<Run>>,
+    /// Starts helpers in advance, if each command gets a cgroup.
+    #[cfg(target_os = "linux")]
+    pub(super) starter: Option<Arc<Starter>>,
 }
 
 /// What all commands of a run are confined by.
@@ -123,7 +125,18 @@ impl Prepared {
 
     /// A command that runs `program`, as [`resolve`](Self::resolve) found it, in `folder`, and may write there.
     pub fn command(&self, program: &Path, arguments: &[OsString], folder: &Path) -> Confined {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.numbered(None, program, arguments, folder)
+    }
+
+    /// The number is that of its helper, if that has one.
+    fn numbered(
+        &self,
+        number: Option<u64>,
+        program: &Path,
+        arguments: &[OsString],
+        folder: &Path,
+    ) -> Confined {
+        let number = number.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
         #[cfg(target_os = "linux")]
         let mut cgroup = None;
         #[cfg(unix)]
@@ -159,7 +172,61 @@ impl Prepared {
             run: self.run.clone(),
             #[cfg(target_os = "linux")]
             cgroup,
+            #[cfg(target_os = "linux")]
+            starter: None,
+            #[cfg(target_os = "linux")]
+            waiting: None,
         }
+    }
+
+    /// The same for `Confined::start_piped`, which may find its helper waiting.
+    pub(in crate::commands) fn piped_command(
+        &self,
+        program: &Path,
+        arguments: &[OsString],
+        folder: &Path,
+    ) -> Confined {
+        #[cfg(target_os = "linux")]
+        if let Some(starter) = &self.starter {
+            let waiting = starter.take();
+            let number = waiting.as_ref().map(|waiting| waiting.number);
+            let mut confined = self.numbered(number, program, arguments, folder);
+            confined.waiting = waiting.map(|waiting| {
+                let variables = confined.command.get_envs();
+                let variables = variables.filter(|(name, _)| *name != policy::VARIABLE);
+                let variables = variables.filter_map(|(name, value)| Some((name, value?)));
+                let policy = policy::Policy {
+                    // The helper is in it already.
+                    cgroup: None,
+                    folder: self.place_of(folder),
+                    ..starter.confinement.policy.clone()
+                };
+                let assignment = Assignment::encode(&policy, program, arguments, variables);
+                Box::new((waiting, assignment))
+            });
+            confined.starter = Some(starter.clone());
+            return confined;
+        }
+        self.command(program, arguments, folder)
+    }
+
+    #[cfg(unix)]
+    pub(super) fn confine_by(&mut self, confinement: Confinement) {
+        let confinement = Arc::new(confinement);
+        #[cfg(target_os = "linux")]
+        if let Some(run) = self
+            .run
+            .as_ref()
+            .filter(|_| confinement.policy.cgroup.is_some())
+        {
+            self.starter = Some(Arc::new(Starter {
+                confinement: confinement.clone(),
+                run: run.clone(),
+                next: self.next.clone(),
+                waiting: Mutex::default(),
+            }));
+        }
+        self.confinement = Some(confinement);
     }
 
     /// The folder as it was when the first command was to work there.

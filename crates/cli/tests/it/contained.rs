@@ -42,7 +42,7 @@ sys.exit(f"{sum(map(lives, hidden))} of {processes} live on")
 "#;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum By {
+pub enum By {
     Cgroup,
     Tracking,
 }
@@ -51,7 +51,7 @@ const BOTH: [By; 2] = [By::Cgroup, By::Tracking];
 
 impl By {
     /// Says so if it cannot be had here.
-    fn is_there(self) -> bool {
+    pub fn is_there(self) -> bool {
         let Some(prepared) = prepare(&sandbox()) else {
             return false;
         };

@@ -1,0 +1,107 @@
+//! Helpers that are started before their command is known. The kernel may take more than ten milliseconds to move a
+//! process into a cgroup; a waiting helper has moved while the command before its own was running.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
+
+use parking_lot::Mutex;
+
+use super::confined::Confined;
+use super::helper;
+use super::place::Place;
+use super::policy;
+use super::prepared::Confinement;
+use super::run::Run;
+use crate::commands::reap;
+
+/// What a pipe takes at once, so that writing does not wait for the helper.
+const MOST: usize = 60 * 1024;
+
+/// Starts helpers in advance, one for each thread that starts commands: a helper ends with its thread.
+#[derive(Debug)]
+pub struct Starter {
+    pub confinement: Arc<Confinement>,
+    pub run: Arc<Run>,
+    pub next: Arc<AtomicU64>,
+    pub waiting: Mutex<HashMap<ThreadId, Waiting>>,
+}
+
+impl Starter {
+    /// The helper that waits for a command of this thread.
+    pub fn take(&self) -> Option<Waiting> {
+        self.waiting.lock().remove(&thread::current().id())
+    }
+
+    /// Starts a helper for the next command of this thread, if none waits.
+    pub fn start_next(&self) {
+        let thread = thread::current().id();
+        if self.waiting.lock().contains_key(&thread) {
+            return;
+        }
+        match self.start() {
+            Ok(waiting) => drop(self.waiting.lock().insert(thread, waiting)),
+            // The next command starts a helper of its own, and reports what is wrong.
+            Err(error) => log::debug!("no helper can be started in advance: {error}"),
+        }
+    }
+
+    fn start(&self) -> io::Result<Waiting> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let policy = self.confinement.policy.of_command(number, Place::default());
+        let mut command = self.confinement.helper.command();
+        command.arg(helper::WAIT).env_clear();
+        command.env(policy::VARIABLE, policy.encode());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut confined = Confined::unconfined(command);
+        confined.run = Some(self.run.clone());
+        confined.cgroup = policy.cgroup;
+        confined.number = number;
+        let mut child = confined.spawn()?;
+        let input = child.stdin.take();
+        Ok(Waiting {
+            number,
+            confined,
+            input,
+            child: Some(child),
+        })
+    }
+}
+
+/// A helper in its cgroup, which waits for its command.
+#[derive(Debug)]
+pub struct Waiting {
+    pub number: u64,
+    /// Ends what is left of it.
+    confined: Confined,
+    input: Option<ChildStdin>,
+    child: Option<Child>,
+}
+
+impl Waiting {
+    /// Lets it become this command, whose end somebody else looks after from then on.
+    pub fn assign(mut self, assignment: &[u8]) -> io::Result<Child> {
+        let input = self.input.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        if assignment.len() > MOST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        (&input).write_all(assignment)?;
+        let child = self.child.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        self.confined.leave_to_successor();
+        Ok(child)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill().and_then(|()| reap::child(&mut child));
+        }
+    }
+}
