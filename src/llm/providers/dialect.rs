@@ -4,7 +4,6 @@
 //! threads, retries, limits or sockets.
 
 use std::borrow::Cow;
-use std::time::SystemTime;
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::Paid;
@@ -70,7 +69,7 @@ pub(super) fn encode(
 /// Whatever the reply says went wrong; [`Malformed`](crate::ErrorKind::Malformed) when it says
 /// nothing sensible.
 pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Error> {
-    let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
+    let hints = rate_hints(vendor.tells, &reply.headers);
     if !(200..300).contains(&reply.status) {
         let error = failure(vendor, reply).with_request_id(request_id(reply));
         return Err(error.with_rate_hints(hints));

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -96,7 +95,7 @@ pub(super) fn decode(
     reply: &HttpReply,
     requests: &[&Request],
 ) -> Result<Vec<Result<Response, Error>>, Error> {
-    let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
+    let hints = rate_hints(vendor.tells, &reply.headers);
     if !(200..300).contains(&reply.status) {
         let error = failure(vendor, reply).with_request_id(request_id(reply));
         let error = error.with_rate_hints(hints);

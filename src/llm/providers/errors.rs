@@ -1,7 +1,5 @@
 //! From a reply that is no success to the failure it is.
 
-use std::time::SystemTime;
-
 use serde_json::Value;
 
 use crate::base::error::{Error, ErrorKind, Sent};
@@ -33,7 +31,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         Some("false") if kind == ErrorKind::Transient => kind = ErrorKind::Invalid,
         _ => {}
     }
-    let wait = retry_after(vendor.tells, &reply.headers, SystemTime::now())
+    let wait = retry_after(vendor.tells, &reply.headers)
         .or(error_body.wait)
         .or(rule.default_wait);
     let error = Error::new(kind, error_body.text(vendor.name, status))

@@ -88,7 +88,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
 const SAME_TIME: Duration = Duration::from_secs(5);
 
 /// The present by the clock of the sender, since its times are meant by that one. The clock here may be wrong.
-fn now_of_sender(headers: &HttpHeaders, now: SystemTime) -> SystemTime {
+fn now_of_sender(headers: &HttpHeaders) -> SystemTime {
+    let now = headers.received();
     let date = headers.get("date");
     let date = date.and_then(|text| httpdate::parse_http_date(text.trim()).ok());
     let apart = |date: &SystemTime| match date.duration_since(now) {
@@ -98,8 +99,8 @@ fn now_of_sender(headers: &HttpHeaders, now: SystemTime) -> SystemTime {
     date.filter(|date| apart(date) > SAME_TIME).unwrap_or(now)
 }
 
-pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders, now: SystemTime) -> RateHints {
-    let now = now_of_sender(headers, now);
+pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders) -> RateHints {
+    let now = now_of_sender(headers);
     let (requests, tokens, request_period) = match tells {
         RateHeaders::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
         RateHeaders::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
@@ -195,12 +196,8 @@ fn tighter(one: Option<RateWindow>, other: Option<RateWindow>) -> Option<RateWin
 
 /// How long the server asks to wait: `retry-after-ms`, else `retry-after` in seconds or as a
 /// date, else, for an allowance it calls empty, the time until that is full again.
-pub(super) fn retry_after(
-    tells: RateHeaders,
-    headers: &HttpHeaders,
-    now: SystemTime,
-) -> Option<Duration> {
-    let now = now_of_sender(headers, now);
+pub(super) fn retry_after(tells: RateHeaders, headers: &HttpHeaders) -> Option<Duration> {
+    let now = now_of_sender(headers);
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
     let header = |name| own_or_passed_on(headers, name);
     if let Some(wait) = header("retry-after-ms").and_then(|t| number(t, 1e-3)) {
@@ -217,7 +214,7 @@ pub(super) fn retry_after(
             Some(time_to(date, now))
         });
     }
-    let hints = rate_hints(tells, headers, now);
+    let hints = rate_hints(tells, headers);
     [hints.requests, hints.tokens]
         .into_iter()
         .flatten()

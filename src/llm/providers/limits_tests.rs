@@ -112,11 +112,8 @@ fn a_place_among_parallel_calls_is_not_waited_for_a_whole_minute() {
 fn waits_are_read_in_every_form() {
     let now = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
     let wait = |headers: &[(&str, &str)]| {
-        retry_after(
-            vendor("openai").tells,
-            &headers.iter().copied().collect(),
-            now,
-        )
+        let headers: HttpHeaders = headers.iter().copied().collect();
+        retry_after(vendor("openai").tells, &headers.received_at(now))
     };
     let seconds = |s| Some(Duration::from_secs_f64(s));
     assert_eq!(wait(&[("retry-after", "2")]), seconds(2.0));
@@ -167,8 +164,8 @@ fn no_wait_is_longer_than_the_longest() {
         ("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"),
         ("retry-after-ms", "1e300"),
     ] {
-        let headers = [(name, value)].into_iter().collect();
-        let wait = retry_after(vendor("openai").tells, &headers, now);
+        let headers: HttpHeaders = [(name, value)].into_iter().collect();
+        let wait = retry_after(vendor("openai").tells, &headers.received_at(now));
         assert_eq!(wait, Some(LONGEST_WAIT), "{name}: {value}");
     }
     assert_eq!(until("9999-12-31T23:59:59Z", now), Some(LONGEST_WAIT));
@@ -182,7 +179,7 @@ fn what_is_no_amount_teaches_nothing() {
             ("x-ratelimit-remaining-tokens", remaining),
         ];
         let headers = headers.into_iter().collect();
-        rate_hints(vendor("openai").tells, &headers, SystemTime::now())
+        rate_hints(vendor("openai").tells, &headers)
     };
     for bad in ["NaN", "inf", "-1", "1e400", "", "many"] {
         assert!(hints(bad, "5").is_empty(), "{bad}");
@@ -207,9 +204,15 @@ fn times_of_day_are_read_as_waits() {
         ]
     };
     let read = |reset| {
-        let headers = headers(reset).into_iter().collect();
-        let hints = rate_hints(vendor("anthropic").tells, &headers, now);
-        (hints, retry_after(vendor("anthropic").tells, &headers, now))
+        let mut reply = reply(
+            200,
+            &headers(reset),
+            r#"{"type":"message","content":[{"type":"text","text":"x"}],"stop_reason":"end_turn"}"#,
+        );
+        reply.headers = reply.headers.received_at(now);
+        let tells = vendor("anthropic").tells;
+        let hints = decode(vendor("anthropic"), &reply).unwrap().rate_hints();
+        (hints, retry_after(tells, &reply.headers))
     };
     let (hints, wait) = read("2026-11-20T08:00:42Z");
     let requests = hints.requests.unwrap();
@@ -227,7 +230,7 @@ fn times_of_day_are_read_as_waits() {
 #[test]
 fn a_vendor_without_limit_headers_teaches_nothing() {
     let headers = [("x-ratelimit-limit-requests", "1")].into_iter().collect();
-    let hints = rate_hints(vendor("gemini").tells, &headers, SystemTime::now());
+    let hints = rate_hints(vendor("gemini").tells, &headers);
     assert!(hints.is_empty());
 }
 
@@ -245,14 +248,15 @@ fn dates_are_read_by_the_clock_of_whoever_wrote_them() {
     .collect();
     let tells = vendor("anthropic").tells;
     for here in [there, there - day, there + day] {
-        let reset = rate_hints(tells, &headers, here).requests.unwrap().reset;
+        let headers = headers.clone().received_at(here);
+        let reset = rate_hints(tells, &headers).requests.unwrap().reset;
         assert_eq!(reset, Some(Duration::from_secs(42)), "{here:?}");
-        let wait = retry_after(tells, &headers, here);
+        let wait = retry_after(tells, &headers);
         assert_eq!(wait, Some(Duration::from_secs(30)), "{here:?}");
     }
     // A reply is read a little later than it is written.
     let here = there + Duration::from_millis(1_500);
-    let wait = retry_after(tells, &headers, here);
+    let wait = retry_after(tells, &headers.received_at(here));
     assert_eq!(wait, Some(Duration::from_millis(28_500)));
 }
 
@@ -266,7 +270,8 @@ fn a_reset_in_milliseconds_or_as_a_moment_is_no_wait_of_months() {
             (name, text),
         ];
         let headers: HttpHeaders = headers.into_iter().collect();
-        retry_after(vendor("openai").tells, &headers, now).map(|wait| wait.as_secs_f64())
+        let wait = retry_after(vendor("openai").tells, &headers.received_at(now));
+        wait.map(|wait| wait.as_secs_f64())
     };
     for (text, seconds) in [
         ("42", 42.0),

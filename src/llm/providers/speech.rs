@@ -1,7 +1,6 @@
 //! Speech: a text to one body, one reply to the sound of it.
 
 use std::borrow::Cow;
-use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -86,7 +85,7 @@ pub(super) fn decode(
     reply: HttpReply,
     request: &Request,
 ) -> Result<Response, Error> {
-    let hints = rate_hints(vendor.tells, &reply.headers, SystemTime::now());
+    let hints = rate_hints(vendor.tells, &reply.headers);
     if !(200..300).contains(&reply.status) {
         let error = failure(vendor, &reply).with_request_id(request_id(&reply));
         return Err(error.with_rate_hints(hints));

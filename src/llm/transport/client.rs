@@ -235,7 +235,7 @@ impl Head {
         Self {
             status: head.status.as_u16(),
             whole: large.as_ref().is_none_or(|large| large.whole),
-            headers: HttpHeaders(large.map_or(head.headers, |large| large.headers)),
+            headers: HttpHeaders::new(large.map_or(head.headers, |large| large.headers)),
         }
     }
 }

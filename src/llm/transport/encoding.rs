@@ -42,7 +42,7 @@ impl Encoding {
     /// known: then the body is used as it is.
     pub fn of(headers: &HttpHeaders) -> Option<Self> {
         let mut layers = Vec::new();
-        for value in headers.0.get_all("content-encoding") {
+        for value in headers.fields.get_all("content-encoding") {
             for name in value.to_str().ok()?.split(',') {
                 layers.push(match name.trim().to_ascii_lowercase().as_str() {
                     "" | "identity" => continue,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ureq::http;
 
@@ -45,13 +45,16 @@ impl fmt::Debug for HttpRequest<'_> {
 }
 
 /// Header fields of a reply; names are compared without case.
-#[derive(Clone, Default)]
-pub struct HttpHeaders(pub(super) http::HeaderMap);
+#[derive(Clone)]
+pub struct HttpHeaders {
+    pub(super) fields: http::HeaderMap,
+    received: SystemTime,
+}
 
 impl fmt::Debug for HttpHeaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("HttpHeaders")
-            .field(&Many(self.0.len()))
+            .field(&Many(self.fields.len()))
             .finish()
     }
 }
@@ -66,15 +69,42 @@ impl fmt::Debug for HttpReply {
     }
 }
 
+impl Default for HttpHeaders {
+    fn default() -> Self {
+        Self::new(http::HeaderMap::new())
+    }
+}
+
 impl HttpHeaders {
+    /// They have just been received.
+    pub(super) fn new(fields: http::HeaderMap) -> Self {
+        Self {
+            fields,
+            received: SystemTime::now(),
+        }
+    }
+
+    /// When they were received, by the clock of this machine.
+    pub(crate) fn received(&self) -> SystemTime {
+        self.received
+    }
+
+    /// The same headers, received at this time.
+    #[cfg(test)]
+    pub(crate) fn received_at(self, received: SystemTime) -> Self {
+        Self { received, ..self }
+    }
+
     /// Whether any name begins so.
     pub(crate) fn names_any(&self, prefix: &str) -> bool {
-        self.0.keys().any(|name| name.as_str().starts_with(prefix))
+        self.fields
+            .keys()
+            .any(|name| name.as_str().starts_with(prefix))
     }
 
     /// The first value of that name, if it is text.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.to_str().ok()
+        self.fields.get(name)?.to_str().ok()
     }
 }
 
@@ -84,7 +114,7 @@ impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
             let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
             Some((name, http::HeaderValue::from_str(value).ok()?))
         });
-        Self(pairs.collect())
+        Self::new(pairs.collect())
     }
 }
 

@@ -238,6 +238,11 @@ fn in_batch(asked: &AskedProvider, now: Timestamp) -> ItemTime {
 
 /// An answer that was to be JSON, held against its shape.
 fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> {
+    // A request without these words has no shape, and most need not be parsed.
+    let payload = claimed.payload.get();
+    if !payload.contains("\"response_format\"") && !payload.contains("\"native\"") {
+        return Ok(response);
+    }
     let request = request(claimed)?;
     match &request.params.response_format {
         Some(format) => structured_output::fitting(format, response),

@@ -292,7 +292,7 @@ pub(super) fn unusable(what: impl std::fmt::Display, reply: &HttpReply) -> Error
 
 /// When the server wants to be asked again.
 pub(super) fn poll_after(reply: &HttpReply) -> Option<Duration> {
-    retry_after(RateHeaders::Nothing, &reply.headers, SystemTime::now())
+    retry_after(RateHeaders::Nothing, &reply.headers)
 }
 
 /// The server's clock.
