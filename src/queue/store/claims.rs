@@ -259,6 +259,18 @@ pub struct Settlement {
     pub worked: Option<Box<TimeSplit>>,
 }
 
+impl ClaimOutcome {
+    /// What its calls used, as far as that is told.
+    pub(crate) fn spent(&self) -> Option<&Spent> {
+        match self {
+            Self::Completed { spent, .. }
+            | Self::Failed { spent, .. }
+            | Self::Retry { spent, .. } => spent.as_ref(),
+            Self::Snooze { .. } | Self::Wait { .. } => None,
+        }
+    }
+}
+
 /// What came of a claim on a job; not every one is the end of the job. Its `Debug` shows no result.
 #[derive(Clone)]
 pub enum ClaimOutcome {

@@ -213,6 +213,38 @@ pub(super) fn what_was_spent_adds_up(open: Open<'_>) {
     );
 }
 
+pub(super) fn what_a_late_end_has_cost_is_counted_once(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a"]));
+    let (slow, quick) = (db.worker(), Hand::new(&*db.two));
+    let spent = Some(Spent {
+        input_tokens: 1,
+        output_tokens: 2,
+        cost_usd: Some(0.25),
+    });
+    let failed = || ClaimOutcome::Failed {
+        error: Error::new(ErrorKind::Invalid, "no"),
+        result: None,
+        spent,
+    };
+    let completed = || ClaimOutcome::Completed {
+        result: json("1"),
+        spent,
+    };
+    let cost = || db.two.process(process).unwrap().unwrap().spent.cost_usd;
+    let old = slow.one();
+    slow.settle(old.receipt, PLACE);
+    let new = quick.one();
+    slow.settle(old.receipt, failed());
+    assert_eq!(cost(), Some(0.25), "the job runs elsewhere");
+    quick.settle(new.receipt, completed());
+    slow.settle(old.receipt, completed());
+    assert_eq!(cost(), Some(0.75), "the job has its result");
+    quick.settle(new.receipt, completed());
+    assert_eq!(cost(), Some(0.75), "the same end once more");
+    db.sound();
+}
+
 pub(super) fn the_time_of_a_process_is_told_by_ends_and_stands_still_after_them(open: Open<'_>) {
     let db = open();
     let process = enqueue(db.store(), jobs(&["a", "b"]));

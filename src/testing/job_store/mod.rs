@@ -387,6 +387,7 @@ macro_rules! job_store_suite {
             outcomes_are_read_in_order_and_deleted_when_acknowledged
             an_unsealed_process_outlives_its_outcomes
             what_was_spent_adds_up
+            what_a_late_end_has_cost_is_counted_once
             who_waits_for_work_is_woken
             the_version_tells_of_others_writes
             a_hundred_threads_enqueue_and_each_gets_its_own

@@ -260,55 +260,63 @@ impl MysqlStore {
 
 impl Settling<'_> {
     fn end(&mut self, tx: &mut Tx<'_>, end: &Settlement, all_open: bool) -> Result<(), Fault> {
+        let counts = self.apply(tx, end, all_open)?;
+        if let Some(spent) = end.outcome.spent()
+            && (counts || self.is_another_call(end))
+        {
+            self.changes.spent(end.receipt.job, spent);
+        }
+        Ok(())
+    }
+
+    /// Changes the job. False if this end is too late for that.
+    fn apply(&mut self, tx: &mut Tx<'_>, end: &Settlement, all_open: bool) -> Result<bool, Fault> {
         let id = end.receipt.job;
         match &end.outcome {
-            ClaimOutcome::Completed { result, spent } => {
+            ClaimOutcome::Completed { result, .. } => {
                 let Some(from) = self.complete(end) else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 self.changes.moved(id, from, COMPLETED);
                 self.ended.push(id);
                 self.outcomes
                     .insert(id, (None, Some(result.get().to_owned())));
-                if let Some(spent) = spent {
-                    self.changes.spent(id, spent);
-                }
             }
-            ClaimOutcome::Failed {
-                error,
-                result,
-                spent,
-            } => {
+            ClaimOutcome::Failed { error, result, .. } => {
                 let failed = |row: &mut Row| {
                     (row.lost, row.in_doubt) = (0, 0);
                 };
                 let Some(from) = self.update(end, FAILED, failed) else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 self.changes.moved(id, from, FAILED);
                 self.ended.push(id);
                 let result = result.as_ref().map(|result| result.get().to_owned());
                 self.outcomes.insert(id, (Some(error.clone()), result));
-                if let Some(spent) = spent {
-                    self.changes.spent(id, spent);
-                }
             }
             ClaimOutcome::Retry { .. }
             | ClaimOutcome::Snooze { .. }
             | ClaimOutcome::Wait { .. } => {
                 let process = self.processes.get(&process_of(id));
-                if process.is_none_or(Standing::stops_trying) {
-                    if let Some(from) = self.update(end, CANCELLED, |_| ()) {
-                        self.changes.moved(id, from, CANCELLED);
-                        self.book_retry(end);
-                    }
-                } else if let Some(from) = self.put_back(tx, end, all_open)? {
-                    self.changes.moved(id, from, PENDING);
-                    self.book_retry(end);
-                }
+                let (from, to) = if process.is_none_or(Standing::stops_trying) {
+                    (self.update(end, CANCELLED, |_| ()), CANCELLED)
+                } else {
+                    (self.put_back(tx, end, all_open)?, PENDING)
+                };
+                let Some(from) = from else {
+                    return Ok(false);
+                };
+                self.changes.moved(id, from, to);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether an end that changes nothing reports a call that no other end reports: somebody has claimed the job since,
+    /// or cancelled it. A batch whose results are read again reports its ends once more.
+    fn is_another_call(&self, end: &Settlement) -> bool {
+        let row = self.rows.get(&end.receipt.job);
+        row.is_some_and(|row| row.claim > end.receipt.claim || row.status == CANCELLED)
     }
 
     /// The status that the job had, if it had no outcome.
@@ -392,16 +400,6 @@ impl Settling<'_> {
         change(row);
         row.is_changed = true;
         Some(from)
-    }
-
-    /// A failed call may have been paid for, whatever becomes of its job.
-    fn book_retry(&mut self, end: &Settlement) {
-        if let ClaimOutcome::Retry {
-            spent: Some(spent), ..
-        } = &end.outcome
-        {
-            self.changes.spent(end.receipt.job, spent);
-        }
     }
 }
 

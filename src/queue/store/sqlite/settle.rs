@@ -108,45 +108,61 @@ impl SqliteStore {
 
 impl Settling<'_> {
     fn end(&mut self, end: &Settlement) -> Result<(), Fault> {
+        let counts = self.apply(end)?;
+        if let Some(spent) = end.outcome.spent()
+            && (counts || self.is_another_call(end)?)
+        {
+            self.changes.spent(end.receipt.job, spent);
+        }
+        Ok(())
+    }
+
+    /// Changes the job. False if this end is too late for that.
+    fn apply(&mut self, end: &Settlement) -> Result<bool, Fault> {
         let id = end.receipt.job;
         match &end.outcome {
-            ClaimOutcome::Completed { result, spent } => {
+            ClaimOutcome::Completed { result, .. } => {
                 let Some(from) = self.complete(end)? else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 self.changes.moved(id, from, COMPLETED);
                 self.ended.push((id, Ended::ForGood));
                 self.save(id, None, Some(result.get()))?;
-                if let Some(spent) = spent {
-                    self.changes.spent(id, spent);
-                }
             }
-            ClaimOutcome::Failed {
-                error,
-                result,
-                spent,
-            } => {
+            ClaimOutcome::Failed { error, result, .. } => {
                 let Some(from) = self.update(&FAIL, end, &[])? else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 self.changes.moved(id, from, FAILED);
                 self.ended.push((id, Ended::MayBeRetried));
                 self.save(id, Some(error), result.as_ref().map(|result| result.get()))?;
-                if let Some(spent) = spent {
-                    self.changes.spent(id, spent);
-                }
             }
             ClaimOutcome::Retry { .. }
             | ClaimOutcome::Snooze { .. }
             | ClaimOutcome::Wait { .. } => {
-                if self.cancelled(process_of(id))? {
-                    self.cancel(end)?;
+                let (from, to) = if self.cancelled(process_of(id))? {
+                    (self.update(&CANCEL, end, &[])?, CANCELLED)
                 } else {
-                    self.put_back(end)?;
-                }
+                    (self.put_back(end)?, PENDING)
+                };
+                let Some(from) = from else {
+                    return Ok(false);
+                };
+                self.changes.moved(id, from, to);
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether an end that changes nothing reports a call that no other end reports: somebody has claimed the job since,
+    /// or cancelled it. A batch whose results are read again reports its ends once more.
+    fn is_another_call(&self, end: &Settlement) -> Result<bool, Fault> {
+        let mut find = self.conn.prepare_cached(formatcp!(
+            "SELECT claim > ?2 OR status = {CANCELLED} FROM jobs WHERE id = ?1"
+        ))?;
+        let claimed = [end.receipt.job, end.receipt.claim];
+        let found = find.query_row(claimed, |row| row.get(0)).optional()?;
+        Ok(found.unwrap_or(false))
     }
 
     /// The status that the job had, if it had no outcome.
@@ -175,9 +191,9 @@ impl Settling<'_> {
         save_outcome(self.conn, id, error, result)
     }
 
-    /// Back to waiting.
-    fn put_back(&mut self, end: &Settlement) -> Result<(), Fault> {
-        let from = match &end.outcome {
+    /// Back to waiting. Returns the status that the job had, if the end's claim is the last one.
+    fn put_back(&mut self, end: &Settlement) -> Result<Option<i64>, Fault> {
+        Ok(match &end.outcome {
             ClaimOutcome::Retry {
                 due_at,
                 step,
@@ -187,7 +203,7 @@ impl Settling<'_> {
                 history,
             } => {
                 let Some(lane) = self.lane_of(end)? else {
-                    return Ok(());
+                    return Ok(None);
                 };
                 let lane = at_step(self.store, self.conn, lane, *step)?;
                 let from = self.update(&RETRY, end, params![due_at.0, lane, attempt, in_doubt])?;
@@ -212,12 +228,7 @@ impl Settling<'_> {
                 }
             }
             ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. } => None,
-        };
-        if let Some(from) = from {
-            self.changes.moved(end.receipt.job, from, PENDING);
-            self.book_retry(end);
-        }
-        Ok(())
+        })
     }
 
     /// Changes the job if the end's claim is the last one. Returns the status that it had.
@@ -247,24 +258,6 @@ impl Settling<'_> {
         )?;
         let held = [end.receipt.job, end.receipt.claim];
         Ok(find.query_row(held, |row| row.get(0)).optional()?)
-    }
-
-    fn cancel(&mut self, end: &Settlement) -> Result<(), Fault> {
-        if let Some(from) = self.update(&CANCEL, end, &[])? {
-            self.changes.moved(end.receipt.job, from, CANCELLED);
-            self.book_retry(end);
-        }
-        Ok(())
-    }
-
-    /// A failed call may have been paid for, whatever becomes of its job.
-    fn book_retry(&mut self, end: &Settlement) {
-        if let ClaimOutcome::Retry {
-            spent: Some(spent), ..
-        } = &end.outcome
-        {
-            self.changes.spent(end.receipt.job, spent);
-        }
     }
 
     fn cancelled(&mut self, process: i64) -> Result<bool, Fault> {
