@@ -12,9 +12,8 @@ use super::values::{at_least_one, seconds, words_for};
 
 /// Run prompts to completion; run the same command again to resume
 ///
-/// INPUT is checked whole before anything is sent. Results are written as they come, one JSON line
-/// an item; the output file is the checkpoint: a second run skips what is finished and runs what
-/// failed, changed or was never sent.
+/// INPUT is checked completely before anything is sent. Each result is written when it arrives, as one JSON line.
+/// The output file is the checkpoint: a second run skips finished items and sends failed, changed and new ones.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct RunArgs {
@@ -23,7 +22,7 @@ pub struct RunArgs {
 
     /// File for the results; run the same again to resume
     ///
-    /// Without it they go to standard output, which cannot be resumed from.
+    /// Without it, results go to standard output, and the run cannot be resumed.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
@@ -32,8 +31,8 @@ pub struct RunArgs {
 
     /// sync, or batch: half the price, within a day
     ///
-    /// How prompts are carried out: `sync`, each a call of its own, or `batch`, handed over to the
-    /// provider's Batch API, at half the price within a day; a provider without one runs `sync` [env:
+    /// How to send prompts. `sync` sends each as an individual call. `batch` submits them to the provider's Batch
+    /// API, at half the price within a day; if the provider has none, `sync` is used [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
     #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
@@ -41,11 +40,12 @@ pub struct RunArgs {
     #[command(flatten)]
     pub prompt: PromptArgs,
 
-    /// Ask equal prompts once, whatever their temperature
+    /// Send identical requests once, at any temperature
     ///
-    /// Each gets the answer in a line of its own, which names the item that was asked under `answered_by`; answers that the
-    /// output has already are used too. Standard input is read to its end first; --dry-run says how many calls are saved. Without the flag it is done for prompts of temperature 0 and for vectors. Samples of a prompt are never equal
-    /// [env: BATCHWRIGHT_DEDUPE] [config: llm.dedupe] [default: auto]
+    /// Each item gets a result line with the answer; `answered_by` names the item that was sent. Answers that are
+    /// already in the output are used too. Standard input is read to its end first; --dry-run reports how many
+    /// calls are saved. Without this flag, only requests with temperature 0 and embeddings are deduplicated.
+    /// Samples of a prompt are never deduplicated [env: BATCHWRIGHT_DEDUPE] [config: llm.dedupe] [default: auto]
     #[arg(
         help_heading = "Prompts",
         long,
@@ -54,7 +54,7 @@ pub struct RunArgs {
     )]
     pub dedupe: bool,
 
-    /// Ask each prompt, also where an equal one has an answer
+    /// Send every prompt, even if an identical request has an answer
     #[arg(
         help_heading = "Prompts",
         long,
@@ -63,11 +63,11 @@ pub struct RunArgs {
     )]
     pub no_dedupe: bool,
 
-    /// Take answers of earlier runs, and keep those of this one for later ones
+    /// Use answers of earlier runs, and store those of this run for later ones
     ///
-    /// Whatever their outputs: answers to the same request, of the same provider and model. They are kept in the file reuse.db of
-    /// the data folder, up to 1 GiB [config: reuse.max_mib]; lines that are taken from there say "reused": true. As without the flag,
-    /// prompts share answers where their temperature is 0, with --dedupe all do
+    /// Answers are reused from runs with any output if the request, the provider and the model are the same. They
+    /// are stored in the file reuse.db of the data folder, up to 1 GiB [config: reuse.max_mib]; reused lines have
+    /// "reused": true. As for deduplication, this applies to requests with temperature 0, and with --dedupe to all
     #[arg(
         help_heading = "Prompts",
         long,
@@ -79,31 +79,31 @@ pub struct RunArgs {
     #[command(flatten)]
     pub pace: PaceArgs,
 
-    /// Send nothing; say what would be done
+    /// Send nothing; print what would be done
     ///
     /// The input is checked as before a real run. No key is needed.
     #[arg(help_heading = "Results", long)]
     pub dry_run: bool,
 
-    /// With --dry-run: print this many complete requests
+    /// With --dry-run: print the first N requests
     ///
-    /// Each is a line of JSON on standard output, with its id, URL and body; with --json they are in `requests`. No key is
-    /// printed
+    /// Each is one line of JSON on standard output, with its id, URL and body; with --json they are in `requests`.
+    /// Keys are not printed
     #[arg(help_heading = "Results", long = "show", value_name = "N", requires = "dry_run",
         value_parser = at_least_one, hide_short_help = true)]
     pub shown_requests: Option<usize>,
 
     /// Send at most this many items in this run
     ///
-    /// If they succeed the exit code is 0, whatever is left.
+    /// If they all succeed, the exit code is 0 even if other items remain.
     #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one)]
     pub max_items: Option<usize>,
 
     /// continue, stop, or stop-critical (the default)
     ///
-    /// What a failed item means for the others: `stop-critical` stops for errors that all share
-    /// (a refused key, an empty account, an unknown model, a wrong address); whatever the policy, a
-    /// provider that refuses the key is not called again.
+    /// What to do when an item fails. `stop-critical` stops only on errors that affect every item: a rejected key,
+    /// no credit, an unknown model, a wrong address. Under every policy, a provider that rejects the key is not
+    /// called again.
     #[arg(help_heading = "Results", long, value_name = "POLICY", value_enum,
         default_value_t = OnError::StopCritical, hide_default_value = true,
         hide_possible_values = true)]
@@ -116,41 +116,41 @@ pub struct RunArgs {
     #[arg(help_heading = "Results", long, requires = "output")]
     pub json: bool,
 
-    /// Keep the failed items of earlier runs as they are instead of trying them again
+    /// Do not send failed items of earlier runs again
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub keep_failed: bool,
 
-    /// Pay again where a reply could not be used
+    /// Send items with an unusable reply again
     ///
-    /// Send items again that earlier runs got a reply for that was paid for and cannot be used, such as
-    /// a picture without a text; each is paid for again
+    /// Earlier runs received and paid for a reply without a usable answer, for example an image without text. Each
+    /// of these items is billed again
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub ask_again: bool,
 
     /// Delete answers that new ones replace
     ///
-    /// Delete the earlier answers of items whose request changed, once new ones are there. Without the flag they
-    /// are moved to OUTPUT.superseded.jsonl, with the time and the reason
+    /// When the new answers are there, delete the earlier answers of items whose request changed. Without this flag
+    /// they are moved to OUTPUT.superseded.jsonl, with the time and the reason
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub drop_superseded: bool,
 
-    /// Buy changed items again without asking
+    /// Send changed items again without confirmation
     ///
-    /// On a terminal, a run asks before it buys more than 20 answers again because their requests changed. Without a
-    /// terminal it does not ask
+    /// On a terminal, a run asks for confirmation before it sends more than 20 answered items again because their
+    /// requests changed. Each is billed again. Without a terminal it does not ask
     #[arg(help_heading = "Results", long, short = 'y', hide_short_help = true)]
     pub yes: bool,
 
-    /// With `--strategy batch`: end as soon as all is handed over; the same command collects the results
-    /// later
+    /// With `--strategy batch`: exit when everything is submitted; run the same command later to collect the
+    /// results
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub no_wait: bool,
 
-    /// Put the results into the order of the input when all is done
+    /// Sort the results into the order of the input at the end
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub ordered: bool,
 
-    /// Sync every write to the disk, so that finished results survive a power loss too
+    /// Sync every write to the disk, so that finished results survive a power failure
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub fsync: bool,
 
@@ -169,47 +169,46 @@ Input lines (.jsonl; the forms may be mixed):
   {\"id\": \"a-1\", \"prompt\": \"Name a prime.\"}
   {\"id\": \"a-2\", \"messages\": [{\"role\": \"user\", \"content\": \"Name a prime.\"}]}
   {\"custom_id\": \"a-3\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {…}}
-A .json file holds one list of such objects, a .txt file one prompt a line. A .csv or .tsv file makes
-one prompt a row:
+A .json file has one list of such objects, a .txt file one prompt per line. A .csv or .tsv file has
+one prompt per row:
   batchwright run mails.csv --template 'Is this spam? {{subject}} {{text}}' -o out.jsonl
-The vector of each text instead of an answer (also from batch lines for /v1/embeddings):
+Embeddings instead of answers (also from batch lines for /v1/embeddings):
   batchwright run texts.txt --task embed --model text-embedding-3-small -o vectors.jsonl
 
 At half the price, within a day:
   batchwright run prompts.jsonl -o out.jsonl --strategy batch
-It waits, and may be stopped or killed: what is handed over goes on at the provider. The same command
-attaches to it again, from any folder and also when INPUT was edited: only what is new or changed is
-submitted. With --no-wait it ends once all is handed over. The prompts wait in the queue of the data
-folder meanwhile; `batchwright status` shows them, `batchwright cancel ID` gives them up.
+The command waits for the results. You can stop or kill it: submitted batches continue at the
+provider. The same command reattaches to them, from any folder, and submits only new and changed
+items if you edited INPUT. With --no-wait it exits when everything is submitted. Meanwhile the prompts
+are in the queue of the data folder; `batchwright status` shows them, `batchwright cancel ID` cancels them.
 
 Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
 
 Exit codes:
   0 all succeeded            3 finished, some items failed
   1 could not run            4 stopped early, can be resumed
-  2 bad usage or input       130, 143 interrupted, what finished is saved";
+  2 bad usage or input       130, 143 interrupted, finished results are saved";
 
 /// How fast, and how patiently.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub struct PaceArgs {
-    /// Calls in flight; auto finds how many help
+    /// Maximum calls in flight, or auto
     ///
-    /// It begins with 5, and makes up to 256 as long as they bring more answers and are not refused [env:
-    /// BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default: a local server's slots or
-    /// 1, else auto]
+    /// `auto` starts at 5 and increases up to 256 while throughput grows and the provider does not reject calls
+    /// [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default: a local server's slots or 1,
+    /// else auto]
     #[arg(short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
     pub concurrency: Option<String>,
 
     /// Requests per minute
     ///
-    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
-    /// [default: learned from the provider's replies]
+    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute] [default: detected from the
+    /// provider's replies]
     #[arg(long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
     pub rpm: Option<String>,
 
-    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute]
-    /// [default: learned]
+    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute] [default: detected]
     #[arg(long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"),
         hide_short_help = true)]
     pub tpm: Option<String>,
@@ -218,19 +217,17 @@ pub struct PaceArgs {
     #[arg(long, value_name = "N", default_value_t = 3, hide_short_help = true)]
     pub max_retries: u8,
 
-    /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout]
-    /// [default: 600s]
+    /// Time limit of one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout] [default: 600s]
     #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"),
         hide_short_help = true)]
     pub timeout: Option<String>,
 
-    /// Folder for what several runs share: settings (see `batchwright config`), and the limits and
-    /// pauses of the same provider, key and model, which hold for all of them together [env:
-    /// BATCHWRIGHT_HOME] [default: the platform's data folder]
+    /// Folder for data that runs share: settings (see `batchwright config`), and the limits and cooldowns per
+    /// provider, key and model [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// How long calls in flight may go on after Ctrl-C
+    /// Time that calls in flight have to finish after Ctrl-C
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds,
         hide_short_help = true)]
     pub grace: Duration,

@@ -9,13 +9,13 @@ use clap::{Args, ValueEnum};
 use super::values::{bytes, name, temperature, text_or_file};
 
 /// What ends the short help.
-pub const MORE: &str = "Rare flags, examples and exit codes are shown by --help.";
+pub const MORE: &str = "--help also shows rare flags, examples and exit codes.";
 
 /// Where prompts go.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Provider")]
 pub struct ProviderArgs {
-    /// Who is asked; `batchwright providers` lists them
+    /// Provider to use; `batchwright providers` lists them
     ///
     /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider] [default: the first usable one]
     #[arg(long, value_name = "NAME", value_parser = name)]
@@ -23,8 +23,8 @@ pub struct ProviderArgs {
 
     /// Model for prompts that name none
     ///
-    /// Part of what makes two requests the same: naming another one runs them again.
-    /// BATCHWRIGHT_MODEL and the setting llm.model are a default instead, which reruns nothing.
+    /// It is part of the request hash: with another model, items run again. BATCHWRIGHT_MODEL and the setting
+    /// llm.model set a default instead; changing it runs nothing again.
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
@@ -34,22 +34,22 @@ pub struct ProviderArgs {
 
     /// Header for every call, as 'Name: value'
     ///
-    /// May be repeated. Sent with calls, uploads and downloads of the provider that is named, and to no fallback. @FILE
-    /// reads one a line, so that no other user of the machine sees it. One that says who pays
-    /// (authorization, x-api-key, api-key) takes the place of the key in the environment. Values of 8
-    /// characters and more are shown nowhere.
+    /// Repeatable. Sent with calls, uploads and downloads of the named provider, but not to a fallback. @FILE reads
+    /// one header per line, so that other users of the machine do not see it. An authentication header
+    /// (authorization, x-api-key, api-key) replaces the key of the environment. Values of 8 or more characters are
+    /// never displayed.
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
 
-    /// Who takes over what failed, as groq:MODEL,extract
+    /// Next providers for failed items: groq:MODEL,extract
     ///
-    /// Providers that take over what the first one finally failed, separated by commas, each with
-    /// a model of its own: groq:MODEL,extract; a blocked or refused answer does not move on, unless
-    /// --fallback-blocked [env: BATCHWRIGHT_FALLBACK] [config: llm.fallback] [default: none]
+    /// Providers to try when the first one fails an item permanently, separated by commas, each with its model:
+    /// groq:MODEL,extract. Blocked prompts and refused answers do not fail over unless --fallback-blocked is set
+    /// [env: BATCHWRIGHT_FALLBACK] [config: llm.fallback] [default: none]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub fallback: Option<Vec<String>>,
 
-    /// Ask the next provider of --fallback also where one blocked the prompt or refused to answer
+    /// Also try the next provider of --fallback if one blocked the prompt or refused to answer
     #[arg(long, hide_short_help = true)]
     pub fallback_blocked: bool,
 }
@@ -58,12 +58,12 @@ pub struct ProviderArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Prompts")]
 pub struct PromptArgs {
-    /// Makes a prompt of a row: 'Is this spam? {{text}}'
+    /// Prompt for each row: 'Is this spam? {{text}}'
     ///
-    /// {{column}} stands for a field of the row or line, {{file:column}} for the file whose path it holds;
-    /// @FILE reads the template from a file. Blocks, comments and filters are those of Jinja:
-    /// {% if lines > 40 %}Briefly: {% endif %}{{content|trim}}. Fields of CSV are texts there: stars|int > 3. A name with
-    /// blanks is written {{row["Review Text"]}}
+    /// {{column}} inserts a field of the row or line, {{file:column}} the file whose path is in that field; @FILE
+    /// reads the template from a file. Conditions, loops and filters are those of Jinja: {% if lines > 40
+    /// %}Briefly: {% endif %}{{content|trim}}. Fields of CSV are strings there: stars|int > 3. Write a name with
+    /// blanks as {{row["Review Text"]}}
     #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
     pub template: Option<String>,
 
@@ -73,36 +73,35 @@ pub struct PromptArgs {
     #[arg(long, value_name = "TEXT", value_parser = text_or_file)]
     pub system: Option<String>,
 
-    /// Ask for answers that fit a JSON Schema
+    /// Request answers that fit a JSON Schema
     ///
-    /// FILE, @FILE, or the schema itself, which begins with `{`. An answer that does not fit is
-    /// asked for again once, with what is wrong, and then fails. Lines that bring a
-    /// `response_format` keep theirs.
+    /// FILE, @FILE, or the schema itself, which begins with `{`. If an answer does not fit, it is requested once
+    /// more with a description of the error, and then fails. Lines with a `response_format` keep theirs.
     #[arg(long, value_name = "FILE", conflicts_with = "json_mode")]
     pub json_schema: Option<PathBuf>,
 
-    /// The most tokens to answer with
+    /// Maximum number of tokens of an answer
     ///
-    /// [default: the provider's; 4096 for Anthropic, which must be told one]
+    /// [default: the provider's; 4096 for Anthropic, which requires one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: Option<u32>,
 
-    /// complete (the default), or embed for vectors
+    /// complete (the default), or embed
     ///
-    /// What is asked for: `complete`, an answer to each prompt, or `embed`, its vector; many vectors
-    /// share a call.
+    /// What to request: `complete`, an answer to each prompt, or `embed`, its embedding; many embeddings share a
+    /// call.
     #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
         hide_default_value = true, hide_possible_values = true)]
     pub task: TaskArg,
 
-    /// Ask for answers that are JSON objects, in the system text too where a prompt does not say so.
-    /// Anything else is asked for again once and then fails
+    /// Request answers that are JSON objects, also in the system text if the prompt does not mention JSON. Any
+    /// other answer is requested once more and then fails
     #[arg(long, hide_short_help = true)]
     pub json_mode: bool,
 
-    /// Keep the provider's whole reply in each result, as `reply`
+    /// Add the provider's whole reply to each result, as `reply`
     ///
-    /// Whatever it holds beside what a result has a field for. What is finished does not run again for it.
+    /// This includes data that has no field of its own in a result. Finished items do not run again for it.
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub keep_reply: bool,
 
@@ -112,19 +111,19 @@ pub struct PromptArgs {
 
     /// Further fields of every request, as a JSON object
     ///
-    /// Beneath those that a line brings itself; @FILE reads them from a file. Part of what makes two requests
-    /// the same. What the provider has no place for is left out, with a warning.
+    /// Fields in an input line take precedence. @FILE reads the object from a file. The fields are part of the
+    /// request hash. Fields that the provider does not support are omitted with a warning.
     #[arg(long, value_name = "JSON", value_parser = text_or_file, hide_short_help = true)]
     pub extra: Option<String>,
 
-    /// Tier of the provider's service, such as flex or priority
+    /// Service tier of the provider, for example flex or priority
     ///
-    /// The field `service_tier` of every request, in the words of the provider; one that it is known not to have
-    /// is refused. What it costs is the provider's matter.
+    /// The field `service_tier` of every request, as the provider calls it. A tier that the provider is known not
+    /// to have is rejected. The provider sets the price of a tier.
     #[arg(long, value_name = "TIER", value_parser = name, hide_short_help = true)]
     pub service_tier: Option<String>,
 
-    /// Numbers in a vector, with --task embed [default: the model's own]
+    /// Dimensions of an embedding, with --task embed [default: the model's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
         hide_short_help = true)]
     pub dimensions: Option<u32>,
@@ -144,8 +143,7 @@ pub struct ShowArgs {
     #[command(flatten)]
     pub say: SayArgs,
 
-    /// Progress on standard error: `auto` shows a bar on a terminal and a line now and then
-    /// elsewhere
+    /// Progress on standard error: `auto` shows a bar on a terminal, and otherwise a line from time to time
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto,
         hide_short_help = true)]
     pub progress: When,
@@ -163,8 +161,8 @@ pub enum When {
 pub struct MetricsArgs {
     /// Write counts and times to this file, for Prometheus
     ///
-    /// Every five seconds and at the end, as a whole: named so, `metrics.prom` in the folder of node-exporter's textfile
-    /// collector is scraped with the rest of the machine.
+    /// The file is replaced atomically every 5 seconds and at the end. If it is named `metrics.prom` in the folder
+    /// of node-exporter's textfile collector, Prometheus scrapes it with the other metrics of the machine.
     #[arg(
         help_heading = "Display",
         long,
@@ -177,11 +175,11 @@ pub struct MetricsArgs {
 /// What the program may have.
 #[derive(Debug, Args)]
 pub struct MemoryArgs {
-    /// Memory that the program may have, as 500M or 2G
+    /// Memory limit of the program, for example 500M or 2G
     ///
-    /// It is measured. While there is no room, prompts of more than 256K and files that go out with prompts wait, and
-    /// replies of more than 256K are set aside in temporary files. One at a time goes on in any case, with a warning. A
-    /// prompt of more than a third of SIZE is refused with its line number. Small prompts and their answers never wait.
+    /// At the limit, prompts of more than 256K and attached files wait, and replies of more than 256K spill to
+    /// temporary files. One of them is always processed, even above the limit, with a warning. A prompt of more
+    /// than a third of SIZE is rejected with its line number. Small prompts and their answers never wait.
     #[arg(help_heading = "Pace", long, value_name = "SIZE", value_parser = bytes,
         default_value = "500M", hide_short_help = true)]
     pub max_memory: u64,
@@ -199,8 +197,7 @@ impl MemoryArgs {
 pub struct DataArgs {
     /// Folder of the queue
     ///
-    /// The queue is the file `llm_jobs.db` in it [env: BATCHWRIGHT_HOME] [default: the platform's
-    /// data folder]
+    /// The queue is the file `llm_jobs.db` in it [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -213,21 +210,23 @@ pub struct DataArgs {
 pub struct StoreArgs {
     /// Database server of the queue, for example mysql://USER@HOST/DATABASE
     ///
-    /// The queue and its settings are in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share them. The password comes from the
-    /// address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that BATCHWRIGHT_STORE_PASSWORD_FILE names. The connection
-    /// is encrypted unless the server is on loopback: ?tls=off switches that off, ?ca=FILE names the authority of the server's
-    /// certificate, ?tables=NAME the tables. `none` selects the file in the data folder, regardless of the settings.
-    /// [env: BATCHWRIGHT_STORE] [config: queue.store, in the data folder] [default: the file `llm_jobs.db` in the data folder]
+    /// The queue and its settings are then in MySQL 8, MariaDB 10.6 or newer, and workers on many machines share
+    /// them. The password comes from the address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that
+    /// BATCHWRIGHT_STORE_PASSWORD_FILE names. The connection is encrypted unless the server is on loopback:
+    /// ?tls=off disables this, ?ca=FILE names the authority of the server's certificate, ?tables=NAME the tables.
+    /// `none` selects the file in the data folder, regardless of the settings. [env: BATCHWRIGHT_STORE] [config:
+    /// queue.store, in the data folder] [default: the file `llm_jobs.db` in the data folder]
     #[arg(long, value_name = "ADDRESS", global = true, hide_short_help = true)]
     pub store: Option<String>,
 
-    /// Redis or Valkey beside --store, for example redis://HOST:6379
+    /// Redis or Valkey in addition to --store, for example redis://HOST:6379
     ///
-    /// Commands on any machine wake idle workers through it within milliseconds, and the workers share one rate limit per provider, API
-    /// key and model. Give it to every command that uses the queue. rediss:// encrypts the connection; ?ca=FILE names the
-    /// authority of the server's certificate. The password comes from the address, from BATCHWRIGHT_REDIS_PASSWORD, or from the
-    /// file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. While Redis cannot be reached, work continues without it.
-    /// [env: BATCHWRIGHT_REDIS] [config: queue.redis, in the settings of the queue's server] [default: none]
+    /// Commands on any machine wake idle workers through it within milliseconds, and the workers share one rate
+    /// limit per provider, API key and model. Set it for every command that uses the queue. rediss:// encrypts the
+    /// connection; ?ca=FILE names the authority of the server's certificate. The password comes from the address,
+    /// from BATCHWRIGHT_REDIS_PASSWORD, or from the file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. If Redis is
+    /// unreachable, work continues without it. [env: BATCHWRIGHT_REDIS] [config: queue.redis, in the settings of
+    /// the queue's server] [default: none]
     #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
     pub redis: Option<String>,
 
@@ -263,22 +262,22 @@ impl fmt::Debug for StoreArgs {
 /// How the provider of batches is reached, where that is in no variable.
 #[derive(Debug, Args)]
 pub struct BatchProviderArgs {
-    /// Provider that --base-url and --header are for
+    /// Provider for --base-url and --header
     ///
     /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider]
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub provider: Option<String>,
 
-    /// Address of its API, if the run named one
+    /// Address of its API, if the run set one
     ///
-    /// Batches belong to the address that they were made at.
+    /// A batch belongs to the address that created it.
     #[arg(long, value_name = "URL", value_parser = name)]
     pub base_url: Option<String>,
 
     /// Header for every call, as 'Name: value'
     ///
-    /// Of that provider, as with run and work: may be repeated, and @FILE reads one a line. Needed where a header says who
-    /// pays, since batches are those of its account.
+    /// For this provider, as with run and work: repeatable, and @FILE reads one per line. Needed if a header
+    /// authenticates, because batches belong to its account.
     #[arg(long, value_name = "HEADER")]
     pub header: Vec<String>,
 }
@@ -293,17 +292,17 @@ impl BatchProviderArgs {
 /// How much is said.
 #[derive(Debug, Args)]
 pub struct SayArgs {
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// Say more; -vv says much more
+    /// Print more detail; -vv prints the most
     ///
     /// Bodies and keys are never logged.
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// Log events of this level and worse; more than -q and -v, and than RUST_LOG
+    /// Minimum log level; overrides -q, -v and RUST_LOG
     #[arg(
         long,
         value_name = "LEVEL",
@@ -313,10 +312,10 @@ pub struct SayArgs {
     )]
     pub log_level: Option<LogLevel>,
 
-    /// How standard error is written: for people, or with one JSON object a line
+    /// Format of standard error: text, or one JSON object per line
     ///
-    /// JSON has the fields `timestamp`, `level`, `target` and `message`, and those of the event, under the names of
-    /// OpenTelemetry where they have one there, such as `gen_ai.provider.name`.
+    /// JSON has the fields `timestamp`, `level`, `target` and `message`, and the fields of the event, for example
+    /// `gen_ai.provider.name`. Names follow OpenTelemetry where it defines them.
     #[arg(long, value_name = "FORM", value_enum, default_value_t = LogFormat::Text, hide_short_help = true)]
     pub log_format: LogFormat,
 }
