@@ -1,4 +1,4 @@
-//! Takes thousands of LLM prompts to completion, loses none, and pays for each once.
+//! Runs thousands of LLM prompts, resumes after a crash, and pays for each answer once.
 //!
 //! Blocking threads, no async runtime. One failure costs one item; retries, rate limits and
 //! fallback are the engine's business; a run can be cancelled down to connections blocked in a

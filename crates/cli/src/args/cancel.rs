@@ -7,22 +7,22 @@ use clap::Args;
 use super::shared::{BatchProviderArgs, ProcessArgs};
 use super::values::seconds;
 
-/// Cancel what waits of a process; what runs keeps its result
+/// Cancel the waiting jobs of a process; running jobs finish
 ///
-/// What runs ends by itself.
+/// Running jobs keep their results.
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct CancelArgs {
-    /// Id of the process, its beginning or end
+    /// Id of the process, or its first or last characters
     pub process: String,
 
-    /// Delete it with all its jobs and results
+    /// Delete the process with all its jobs and results
     ///
-    /// Whatever their state.
+    /// In any state.
     #[arg(long)]
     pub delete: bool,
 
-    /// How long to wait for its batches to end
+    /// Time to wait for its batches to end
     ///
     /// They are cancelled at the provider.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
@@ -36,13 +36,13 @@ pub struct CancelArgs {
 }
 
 const HELP: &str = "\
-What was paid for is kept: results that are there stay until they are taken by `batchwright \
-results`, and a call that is in flight ends and is kept. Cancelled jobs can be put back:
+Billed results are kept: existing results stay until `batchwright results` fetches them, and a call \
+in flight finishes and keeps its result. To requeue cancelled jobs, use `retry`:
   batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab
   batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab
-Its batches are cancelled at the provider, by the worker that attends them or else by this command, \
-which needs their key for that; what they had finished is kept. Of \
-a batch whose results are known to be missing (`batchwright status`) they are asked for once more, and \
-then given up, although they were paid for.
-To give up a process with its results:
+The batches of the process are cancelled at the provider. If a worker owns a batch, that worker cancels \
+it; otherwise this command does, with the API key of the batch. Finished results are kept. If results of a \
+batch are known to be missing (`batchwright status`), they are requested once more and then abandoned, \
+although they were billed.
+To delete a process with its results:
   batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab --delete";

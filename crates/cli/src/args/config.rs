@@ -9,9 +9,9 @@ use super::shared::{MORE, StoreArgs};
 
 /// Show and change stored settings: provider, model, limits and more
 ///
-/// What is stored holds for every run and worker of this data folder, unless the environment or a
-/// flag says otherwise. With --store or queue.store it holds for all workers and servers of the queue on that server.
-/// queue.store itself is always in the data folder.
+/// Stored settings apply to every run and worker of this data folder, unless the environment or a flag overrides
+/// them. With --store or queue.store they apply to all workers and servers of the queue on that server. queue.store
+/// itself is always in the data folder.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = help(), arg_required_else_help = true)]
 pub struct ConfigArgs {
@@ -46,24 +46,24 @@ impl ConfigAction {
 pub enum ConfigAction {
     /// Show every setting: its value, and where that comes from
     ///
-    /// And what it overrides.
+    /// Also shows the values that it overrides.
     List,
-    /// Print the value that holds
+    /// Print the value in effect
     Get {
-        /// Its name, such as llm.model
+        /// Name of the setting, for example llm.model
         key: String,
     },
     /// Store a value
     Set {
-        /// Its name, such as llm.model; `batchwright config --help` lists them all
+        /// Name of the setting, for example llm.model; `batchwright config --help` lists all
         key: String,
         /// The value
         #[arg(allow_hyphen_values = true)]
         value: String,
     },
-    /// Forget a stored value
+    /// Delete a stored value
     Unset {
-        /// Its name, such as llm.model
+        /// Name of the setting, for example llm.model
         key: String,
     },
 }
@@ -72,19 +72,19 @@ pub enum ConfigAction {
 fn help() -> String {
     let mut out = String::from(
         "Examples:
-  batchwright config list                               what holds, and why
+  batchwright config list                               values and their sources
   batchwright config set llm.provider openai            from now on, for every run
   batchwright config set llm.model gpt-x
   batchwright config set llm.fallback groq:MODEL,extract
-  batchwright config get llm.model                      the value alone, for scripts
+  batchwright config get llm.model                      only the value, for scripts
   batchwright config unset llm.model                    back to the default
   batchwright config set queue.store mysql://me@db/jobs  the queue is on this server
   batchwright config --store none list                  the settings of the data folder
 
 A flag overrides the environment, which overrides what is stored here, which overrides the default.
-A change reaches running workers within a second, runs when they start. If the queue is on a server, its settings
-are there, too: those of `run` and the setting queue.store stay in the data folder, which --store none selects. API keys are never stored:
-they stay in the environment.
+A change reaches running workers within a second, and runs when they start. If the queue is on a server, its settings
+are there too; those of `run` and the setting queue.store stay in the data folder, which --store none selects. API keys
+are never stored; they stay in the environment.
 
 Settings:
 ",

@@ -4,15 +4,15 @@ use clap::Args;
 
 use super::shared::{BatchProviderArgs, DataArgs, SayArgs};
 
-/// Check the queue and what it needs, and say what to do
+/// Check the queue and its environment, and say what to do
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct DoctorArgs {
-    /// Take over batches of a former key with the present one
+    /// Adopt batches of an earlier API key
     ///
-    /// Such as after a key was rotated. The provider is asked whether it shows them under the key that is
-    /// set now, at the address that they were made at; one that it does not show stays as it is, with the
-    /// reason.
+    /// For example after you rotated a key. The provider is asked whether it shows the batches with the current
+    /// key, at the address that created them. A batch that it does not show stays unchanged, and the reason is
+    /// printed.
     #[arg(long)]
     pub adopt_batches: bool,
 
@@ -31,14 +31,14 @@ pub struct DoctorArgs {
 }
 
 const HELP: &str = "\
-Looked at: the data folder, room on the disk, the clock, the database (integrity, schema, \
-counters, jobs of workers that died, unfinished submissions), batches that nobody attends or that \
-wait for you, the settings, and which keys are set. If the queue is on a database server: its version, \
+Checks: the data folder, free disk space, the clock, the database (integrity, schema, \
+counters, jobs of crashed workers, unfinished submissions), batches without an active worker or that \
+wait for your decision, the settings, and which keys are set. If the queue is on a database server: its version, \
 encryption, clock, connections, settings and privileges, replicas that the address names, and Redis. \
-No provider is called unless batches are to be taken over, and no key is shown.
+No provider is called without --adopt-batches, and no key is shown.
 
   batchwright doctor
   batchwright doctor --adopt-batches
   batchwright doctor --json | jq '.findings[] | select(.verdict == \"bad\")'
 
-Exit codes: 0 nothing is worse than a note; 1 something is";
+Exit codes: 0 no finding is worse than a note; 1 at least one is";

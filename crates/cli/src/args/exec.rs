@@ -11,12 +11,12 @@ use super::sandbox::SandboxArgs;
 use super::shared::{MORE, ShowArgs};
 use super::values::{seconds, size, words_for};
 
-/// Run commands in parallel: paced, retried, resumable
+/// Run commands in parallel, with rate limit, retries and resume
 ///
-/// FILE has a command a line; blank lines and comments (#) are skipped, a backslash at the end of a line continues
-/// it. No shell reads them, unless --shell is given: what only a shell could carry out, such as a pipe, a variable or
-/// `cd`, is refused before anything runs. With a COMMAND after `--`, each line is an argument for it instead. Without FILE, lines come from standard
-/// input.
+/// FILE has one command per line; blank lines and comments (#) are skipped, and a backslash at the end of a line
+/// continues it. No shell reads them unless you add --shell: syntax that needs a shell, such as a pipe, a variable
+/// or `cd`, is rejected before anything runs. With a COMMAND after `--`, each line is an argument for it instead.
+/// Without FILE, lines come from standard input.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct ExecArgs {
@@ -24,10 +24,10 @@ pub struct ExecArgs {
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Run this for each line; {} stands for the line
+    /// Run this for each line; {} is replaced by the line
     ///
-    /// Also {.} without its extension, {/} without its folder, {//} its folder, {/.} both without, {#} its number.
-    /// Without any of them the line comes last. After `:::` the arguments themselves may follow.
+    /// Also {.} without its extension, {/} without its folder, {//} its folder, {/.} without both, {#} its number.
+    /// Without any of them, the line is appended. After `:::` you can write the arguments directly.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 
@@ -43,18 +43,18 @@ pub struct ExecArgs {
     #[command(flatten)]
     pub sandbox: SandboxArgs,
 
-    /// Let `sh -c` run each line, or COMMAND
+    /// Run each line, or COMMAND, with `sh -c`
     ///
-    /// For pipes, redirections, variables and patterns. What stands for {} is still one argument, whatever it
-    /// holds; where a shell would take it apart, as in backticks and here-documents, {} is refused.
+    /// For pipes, redirections, variables and patterns. The value of {} is still one argument, whatever it
+    /// contains. If a shell would split it, as in backticks and here-documents, {} is rejected.
     #[arg(help_heading = "Commands", long)]
     pub shell: bool,
 
-    /// Lines end with NUL bytes, as of find -print0
+    /// Lines end with NUL bytes, as from find -print0
     #[arg(help_heading = "Commands", short = '0', long)]
     pub null: bool,
 
-    /// Folder that commands run in [default: this one]
+    /// Working folder of the commands [default: this one]
     #[arg(
         help_heading = "Commands",
         long,
@@ -78,15 +78,15 @@ pub struct ExecPaceArgs {
     #[arg(short = 'j', long, value_name = "N", value_parser = words_for("exec.concurrency"))]
     pub concurrency: Option<String>,
 
-    /// Starts in a time, as 5/s, 0.5/s or 30/m
+    /// Maximum start rate: 5/s, 0.5/s or 30/m
     ///
-    /// Evenly spaced, without bursts; tries again count [config: exec.rate] [default: as fast as slots come free]
+    /// Starts are evenly spaced, without bursts; retries count [config: exec.rate] [default: no limit]
     #[arg(long, value_name = "RATE", value_parser = words_for("exec.rate"))]
     pub rate: Option<String>,
 
-    /// The longest that a command may run
+    /// Time limit of a command
     ///
-    /// Then its process group is sent SIGTERM, and SIGKILL two seconds later [default: no limit]
+    /// At the limit its process group gets SIGTERM, and SIGKILL two seconds later [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub timeout: Option<Duration>,
 
@@ -95,7 +95,7 @@ pub struct ExecPaceArgs {
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub data_dir: Option<PathBuf>,
 
-    /// How long running commands may go on after Ctrl-C, unless --on-stop kill
+    /// Time that running commands have to finish after Ctrl-C, unless --on-stop kill
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds, hide_short_help = true)]
     pub grace: Duration,
 }
@@ -104,29 +104,29 @@ pub struct ExecPaceArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Failures")]
 pub struct FailureArgs {
-    /// Tries again after a failure or a time-out
+    /// Retries after a failure or a time-out
     ///
-    /// After an exit code other than 0, those of --critical-exit included, a signal, or a time-out. What cannot be
-    /// started, goes above a limit of the sandbox or has no room on the disk is not tried again.
+    /// After an exit code other than 0 (also one of --critical-exit), a signal, or a time-out. A command that
+    /// cannot be started, exceeds a limit of the sandbox or fills the disk is not retried.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub retries: u8,
 
-    /// Wait before the first retry; each further one doubles, up to a minute
+    /// Wait before the first retry; it doubles with each further one, up to a minute
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = seconds, hide_short_help = true)]
     pub retry_delay: Duration,
 
     /// continue (the default), stop, or stop-critical
     ///
-    /// What a failed command means for the others. `stop-critical` stops for a program that is not found, not
-    /// allowed, cannot be confined or started, for death by a signal, more use of something than the sandbox lets it,
-    /// a full disk, and the codes of --critical-exit, each after the last try [config: exec.on_error]
+    /// What to do when a command fails. `stop-critical` stops only for a program that is not found, not allowed, or
+    /// cannot be confined or started, a command that a signal ended or that exceeded a limit of the sandbox, a full
+    /// disk, and the codes of --critical-exit, each after the last retry [config: exec.on_error]
     #[arg(long, value_name = "POLICY", value_enum, hide_possible_values = true)]
     pub on_error: Option<OnError>,
 
-    /// finish (the default) or kill what still runs
+    /// finish (the default) or kill running commands
     ///
-    /// What becomes of running commands when the run stops, by its policy or the first Ctrl-C. The second one
-    /// kills them in any case.
+    /// What to do with running commands when the run stops (through --on-error or the first Ctrl-C). The second
+    /// Ctrl-C always kills them.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnStopArg::Finish,
         hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
     pub on_stop: OnStopArg,
@@ -145,11 +145,11 @@ pub struct FailureArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
 pub struct ExecResultArgs {
-    /// File for results, a line of JSON a command
+    /// File for results, one JSON line per command
     ///
-    /// What commands print is in them then, and not on standard output; what of it is longer than 64 KiB, in the
-    /// folder FILE.outputs. `-` is standard output. Without this, what a command printed comes to standard output
-    /// and standard error as a whole when it ends.
+    /// The output of the commands is then in the results instead of on standard output; outputs above 64 KiB are in
+    /// the folder FILE.outputs. `-` is standard output. Without this flag, the output of each command goes to
+    /// standard output and standard error when the command ends.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
@@ -157,20 +157,19 @@ pub struct ExecResultArgs {
     #[arg(long, value_name = "FILE")]
     pub joblog: Option<PathBuf>,
 
-    /// Skip what --joblog has already
+    /// Skip the commands in --joblog
     ///
-    /// Commands are known by their text: lines may be inserted, removed and reordered, and a changed command
-    /// runs.
+    /// Commands are identified by their text: you can insert, remove and reorder lines, and a changed command runs.
     #[arg(long, requires = "joblog")]
     pub resume: bool,
 
-    /// The same, but run what failed again
+    /// Like --resume, but run failed commands again
     #[arg(long, requires = "joblog")]
     pub resume_failed: bool,
 
     /// Print results in the order of the input
     ///
-    /// FILE of -o and the job log have them as commands end, each at once; `seq` is there to sort by.
+    /// FILE of -o and the job log are written as commands end; `seq` is there to sort by.
     #[arg(short, long)]
     pub keep_order: bool,
 
@@ -180,11 +179,12 @@ pub struct ExecResultArgs {
 
     /// Print the summary, or the error, as JSON
     ///
-    /// One JSON object on standard output, at the end. Without -o, what commands print comes to standard error then.
+    /// One JSON object on standard output, at the end. Without -o, the output of the commands then goes to standard
+    /// error.
     #[arg(long)]
     pub json: bool,
 
-    /// The most that is kept of each output of a command, as 64K, 10M or 2G; what is beyond is read and dropped
+    /// Maximum size of each output of a command, for example 64K, 10M or 2G; output above it is dropped
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size, hide_short_help = true)]
     pub max_output: u64,
 }
@@ -196,7 +196,7 @@ pub enum OnStopArg {
 }
 
 const HELP: &str = "\
-Commands of a file, ten at once, with a log to go on from:
+Commands of a file, ten at once, with a log to resume from:
   batchwright exec jobs.txt -j 10 --joblog jobs.log
   batchwright exec jobs.txt -j 10 --joblog jobs.log --resume
 A command for each line of a list, as with GNU parallel and xargs:
@@ -205,18 +205,18 @@ A command for each line of a list, as with GNU parallel and xargs:
   batchwright exec -- ping -c 1 {} ::: host-a host-b host-c
 The results as a table:
   batchwright exec jobs.txt -o jobs.jsonl && batchwright export jobs.jsonl -o jobs.xlsx
-Not more than one start in two seconds, each tried up to three times more:
+At most one start in two seconds, with up to three retries:
   batchwright exec calls.txt --rate 0.5/s --retries 3
 A pipe for each file, which needs a shell:
   ls *.sql | batchwright exec --shell -- 'grep -v ^-- {} | gzip > {}.gz'
 
-One that needs the network, a variable and a folder besides its own:
+Commands that need the network, a variable and another folder:
   batchwright exec calls.txt --net --env API_TOKEN --write /var/cache/api
 
 A command reads nothing (its standard input is /dev/null), writes only below its folder,
-and uses no network unless --net. What it left in the background is killed when it ends.
+and uses no network unless --net. Its background processes are killed when it ends.
 
 Exit codes:
   0 all succeeded            3 finished, some commands failed
   1 could not run            4 stopped early, can be resumed
-  2 bad usage or input       130, 143 interrupted; with --joblog, --resume goes on";
+  2 bad usage or input       130, 143 interrupted; with --joblog, --resume continues";

@@ -10,67 +10,67 @@ use super::values::{delimiter, name, temperature, text_or_file};
 
 /// Make a table of results: CSV, Excel, Parquet, SQLite
 ///
-/// A row an item: the columns of the row that was asked about, the answer, and what it took. Of several
-/// lines of one id the last counts. The table appears when it is whole.
+/// Writes one row per item: the input columns, the answer, and tokens, cost and latency. If an id has several
+/// lines, the last one is used. The output file appears only when it is complete.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct ExportArgs {
     /// Files of results
     ///
-    /// As `batchwright run` and `batchwright results` write them; they are read more than once. Of an id that
-    /// is in several of them the last file counts.
+    /// From `batchwright run` and `batchwright results`; they are read more than once. If an id is in several
+    /// files, the last file counts.
     #[arg(value_name = "RESULTS", required = true)]
     pub results: Vec<PathBuf>,
 
     /// File for the table: .csv, .xlsx, .parquet, .sqlite …
     ///
-    /// Its extension says what is written: .csv, .tsv, .jsonl, .xlsx, .sqlite, .db or .parquet. `-` is standard output, which gets CSV, or what
-    /// --output-format says.
+    /// The extension selects the format: .csv, .tsv, .jsonl, .xlsx, .sqlite, .db or .parquet. `-` is standard
+    /// output, as CSV or in the format of --output-format.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
     /// Make a column of each property of this JSON Schema
     ///
-    /// FILE, @FILE, or the schema itself, which begins with `{`. Properties that only answers have come
-    /// behind its own. Lists and objects are JSON, and an answer that is no JSON object stays text.
+    /// FILE, @FILE, or the schema itself, which begins with `{`. Properties that only the answers have follow.
+    /// Lists and objects are JSON, and an answer that is not a JSON object stays text.
     #[arg(long, value_name = "FILE")]
     pub json_schema: Option<PathBuf>,
 
     /// Make a column of each property that any answer has
     ///
-    /// For answers that are JSON objects, in the order in which the properties come.
+    /// For answers that are JSON objects, in the order of first appearance.
     #[arg(long)]
     pub json_mode: bool,
 
     /// Columns of the table, in this order [default: all]
     ///
-    /// By the names that the whole table has: `--columns id,text,cost_usd`.
+    /// Use the names of the complete table: `--columns id,text,cost_usd`.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name)]
     pub columns: Vec<String>,
 
-    /// Write the ids and the answers only
+    /// Write only the ids and the answers
     ///
-    /// The columns are `id` and `text`, or the properties of --json-schema or --json-mode, or `embedding`. A failed item
-    /// has a row without an answer.
+    /// The columns are `id` and `text`, or the properties of --json-schema or --json-mode, or `embedding`. A failed
+    /// item has a row without an answer.
     #[arg(long, conflicts_with = "columns")]
     pub only_answers: bool,
 
-    /// Replace a file that is there
+    /// Replace an existing file
     ///
-    /// The whole file: of SQLite all its tables.
+    /// The whole file: all tables of an SQLite file.
     #[arg(long)]
     pub overwrite: bool,
 
-    /// Begin CSV and TSV with a byte order mark, which tells Excel that they are UTF-8
+    /// Begin CSV and TSV with a byte order mark, by which Excel detects UTF-8
     #[arg(long, hide_short_help = true)]
     pub bom: bool,
 
-    /// Leave cells of CSV and TSV alone that a spreadsheet takes for formulas. Without it a text that
+    /// Leave cells of CSV and TSV unchanged that a spreadsheet reads as formulas. Without this flag, a text that
     /// begins with = + - @, a tab or a line end gets an apostrophe in front; numbers stay numbers
     #[arg(long, hide_short_help = true)]
     pub raw: bool,
 
-    /// csv, tsv, jsonl, xlsx, sqlite or parquet, whatever the name
+    /// Format of the table: csv, tsv, jsonl, xlsx, sqlite or parquet; overrides the extension
     #[arg(
         long,
         value_name = "FORMAT",
@@ -80,11 +80,11 @@ pub struct ExportArgs {
     )]
     pub output_format: Option<TableFormat>,
 
-    /// What separates the columns of CSV: one character, or `tab` [default: a comma]
+    /// Delimiter of CSV: one character, or `tab` [default: a comma]
     #[arg(long, value_name = "CHAR", value_parser = delimiter, hide_short_help = true)]
     pub output_delimiter: Option<u8>,
 
-    /// Print what was written, or the error, as JSON
+    /// Print the summary, or the error, as JSON
     #[arg(long)]
     pub json: bool,
 
@@ -101,16 +101,15 @@ pub struct ExportArgs {
 pub struct RowsArgs {
     /// Join the rows of this input, by id
     ///
-    /// What `run` reads. Rows without ids of their own are found by what was asked, so they need the
-    /// flags that the run had, among those below; whether it asked for JSON is found out. Several times
-    /// for several files.
+    /// Any input of `run`. Rows without ids are matched by request hash and need the flags of the run that are
+    /// listed below; whether the run requested JSON is detected. Repeatable, for several files.
     #[arg(long, value_name = "FILE")]
     pub input: Vec<PathBuf>,
 
     /// Keep the order of the results
     ///
-    /// With --input the table has the order of the input, unless this flag is given. Without --input the order of the
-    /// input is not known: the table has the order of the results, which `run --ordered` writes in that of its input.
+    /// Without this flag, a table with --input has the order of the input. Without --input, the table has the order
+    /// of the results; `run --ordered` writes them in the order of its input.
     #[arg(long)]
     pub unordered: bool,
 
@@ -121,46 +120,46 @@ pub struct RowsArgs {
     #[command(flatten)]
     pub reading: ReadingArgs,
 
-    /// How to handle rows of the input that repeat an id: `fail` refuses them, `skip` joins the first row of an id with the
-    /// result of that id, and the others with their failures. As the run had it
+    /// How to handle rows of the input that repeat an id, as in the run: `fail` rejects them, `skip` joins the
+    /// first row of an id with the result of that id, and the others with their failures
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = BadRows::Fail, hide_short_help = true)]
     pub bad_rows: BadRows,
 
-    /// The template that the run had
+    /// The template of the run
     #[arg(long, value_name = "TEXT", value_parser = text_or_file, hide_short_help = true)]
     pub template: Option<String>,
 
-    /// The system text that the run had
+    /// The system text of the run
     #[arg(long, value_name = "TEXT", value_parser = text_or_file, hide_short_help = true)]
     pub system: Option<String>,
 
-    /// The --model that the run had
+    /// The --model of the run
     #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub model: Option<String>,
 
-    /// The --max-tokens that the run had
+    /// The --max-tokens of the run
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
         hide_short_help = true)]
     pub max_tokens: Option<u32>,
 
-    /// The --temperature that the run had
+    /// The --temperature of the run
     #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
     pub temperature: Option<f64>,
 
-    /// The --extra that the run had
+    /// The --extra of the run
     #[arg(long, value_name = "JSON", value_parser = text_or_file, hide_short_help = true)]
     pub extra: Option<String>,
 
-    /// The --service-tier that the run had
+    /// The --service-tier of the run
     #[arg(long, value_name = "TIER", value_parser = name, hide_short_help = true)]
     pub service_tier: Option<String>,
 
-    /// The --task that the run had
+    /// The --task of the run
     #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
         hide_default_value = true, hide_short_help = true)]
     pub task: TaskArg,
 
-    /// The --dimensions that the run had
+    /// The --dimensions of the run
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
         hide_short_help = true)]
     pub dimensions: Option<u32>,
@@ -180,16 +179,16 @@ const HELP: &str = "\
 The rows with their answers, for a spreadsheet:
   batchwright run mails.csv --template 'Is this spam? {{text}}' --keep all -o out.jsonl
   batchwright export out.jsonl -o out.xlsx
-The same where nothing was kept, in the order of the rows:
+The same without --keep, in the order of the rows:
   batchwright export out.jsonl --input mails.csv -o out.xlsx
-The answers alone:
+Only the answers:
   batchwright export out.jsonl --only-answers -o answers.csv
 A column for each property of the answers:
   batchwright export out.jsonl -o out.parquet --json-schema schema.json
 
 Exit codes:
-  0 the table is written, whatever its items came to
+  0 the table is written, also if items failed
   1 the table could not be written
   2 bad usage, or a file that cannot be read
-  3 the input has the row of no item; no file was written
+  3 no row of the input belongs to an item; no file was written
   130, 143 interrupted; no file was written";

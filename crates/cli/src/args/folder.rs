@@ -11,27 +11,27 @@ const HEADING: &str = "Files of a folder";
 /// Which files of a folder are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct FolderArgs {
-    /// Files of this type alone, by ripgrep's names: py, rust, js, ts, go, md …
+    /// Only files of this type, by ripgrep's names: py, rust, js, ts, go, md …
     #[arg(help_heading = HEADING, long = "type", value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub types: Vec<String>,
 
-    /// Look at hidden files and folders too
+    /// Include hidden files and folders
     #[arg(help_heading = HEADING, long, hide_short_help = true)]
     pub hidden: bool,
 
-    /// Look at files too that .gitignore, .ignore or git's other lists leave out
+    /// Include files that .gitignore, .ignore or git's other lists exclude
     #[arg(help_heading = HEADING, long, hide_short_help = true)]
     pub no_ignore: bool,
 
-    /// Follow symbolic links below the folder; they are left out otherwise
+    /// Follow symbolic links below the folder; without this flag they are skipped
     #[arg(help_heading = HEADING, long, hide_short_help = true)]
     pub follow: bool,
 
-    /// The largest file, as 500K, 10M or 1G; larger ones are left out unread [default: 10M]
+    /// Maximum size of a file, for example 500K, 10M or 1G; larger ones are skipped [default: 10M]
     #[arg(help_heading = HEADING, long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
     pub max_size: Option<u64>,
 
-    /// Threads that look for files, read and split them [default: one a processor]
+    /// Threads that find, read and split files [default: one per processor]
     #[arg(help_heading = HEADING, long, value_name = "N", value_parser = threads, hide_short_help = true)]
     pub threads: Option<NonZeroUsize>,
 }

@@ -52,7 +52,7 @@ use submit::SubmitArgs;
 use work::WorkArgs;
 use workers::WorkersArgs;
 
-/// Takes thousands of LLM prompts to completion, loses none, and pays for each once
+/// Runs thousands of LLM prompts, resumes after a crash, and pays for each answer once
 #[derive(Debug, Parser)]
 #[command(name = "batchwright", version, arg_required_else_help = true)]
 pub struct Cli {

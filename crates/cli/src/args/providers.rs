@@ -19,7 +19,7 @@ pub struct ProvidersArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Folder whose settings are looked at
+    /// Folder of the settings
     ///
     /// [env: BATCHWRIGHT_HOME] [default: the platform's data folder]
     #[arg(long, value_name = "DIR")]

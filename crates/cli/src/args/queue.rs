@@ -8,8 +8,8 @@ use super::shared::{MORE, ProcessArgs};
 
 /// Move the complete queue to another place through a file
 ///
-/// From SQLite to MySQL or MariaDB, back, or from one machine to another, with jobs of every state,
-/// results not taken yet, and batches that are at a provider.
+/// From SQLite to MySQL or MariaDB, back, or from one machine to another, with jobs of every state, results that
+/// are not fetched yet, and batches at a provider.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP, arg_required_else_help = true)]
 pub struct QueueArgs {
@@ -21,8 +21,7 @@ pub struct QueueArgs {
 pub enum QueueAction {
     /// Write the queue to a file and close it here
     ///
-    /// A closed queue refuses every other command. If the export is interrupted, run the same command
-    /// again.
+    /// A closed queue rejects every other command. If the export is interrupted, run the same command again.
     Export(ExportQueueArgs),
     /// Read the queue from a file into an empty place
     ///
@@ -76,10 +75,10 @@ pub struct MoveArgs {
     #[arg(long)]
     pub wait: bool,
 
-    /// Leave local files that prompts name out of the jobs
+    /// Do not copy local files that prompts name
     ///
-    /// These jobs need the files, at the same paths, on the machine where they run. Without this flag the jobs hold the
-    /// bytes of the files after an export, and after an import into a database server.
+    /// These jobs need the files, at the same paths, on the machine where they run. Without this flag, the jobs
+    /// contain the bytes of the files after an export, and after an import into a database server.
     #[arg(long)]
     pub keep_paths: bool,
 
@@ -106,9 +105,9 @@ From this machine to a database server:
 And back:
   batchwright queue export back.bw --store mysql://USER@HOST/DATABASE --wait
   batchwright queue import back.bw --store none --data-dir ./queue
-To another machine: move the file and delete it here before you import it there. Jobs of two copies are paid for twice.
+To another machine: move the file and delete it here before you import it there. If both copies are used, their jobs are billed twice.
 
 Ids of processes and jobs stay valid. What `batchwright serve` stores moves too: idempotency keys, webhooks, files and \
 batches. Settings do not move.
 
-Exit codes: 0 done; 1 it could not be done, with the reason; 2 bad usage";
+Exit codes: 0 done; 1 failed, with the reason; 2 bad usage";

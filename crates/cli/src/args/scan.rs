@@ -8,10 +8,10 @@ use clap::Args;
 use super::folder::FolderArgs;
 use super::values::{name, split};
 
-/// Show which files of a folder are taken, and why others are not
+/// List the files that run would read, and why it skips others
 ///
-/// What is hidden, ignored by git or not asked for by a pattern is not mentioned. What remains and cannot be used is:
-/// too large, binary, not UTF-8, unreadable, a symbolic link.
+/// Files that are hidden, ignored by git or excluded by a pattern are not listed. Reasons to skip a file: too
+/// large, binary, not UTF-8, unreadable, a symbolic link.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct ScanArgs {
@@ -19,23 +19,23 @@ pub struct ScanArgs {
     #[arg(value_name = "DIR", default_value = ".")]
     pub folder: PathBuf,
 
-    /// Files to take: '**/*.py'; '!vendor' leaves out
+    /// Files to read: '**/*.py'; '!vendor' excludes
     ///
-    /// Written as in .gitignore, and about the path below the folder: *.py is one in any folder, /*.py one in the folder
-    /// itself. Several times for several. Hidden and ignored files are left out first.
+    /// Syntax of .gitignore, for the path below the folder: *.py matches in any folder, /*.py only in the folder
+    /// itself. Repeatable. Hidden and ignored files are skipped first.
     #[arg(long, value_name = "GLOB", value_parser = name)]
     pub pattern: Vec<String>,
 
     #[command(flatten)]
     pub files: FolderArgs,
 
-    /// Names and sizes alone: no file is opened
+    /// Check only names and sizes; open no file
     #[arg(long, conflicts_with_all = ["split", "units"])]
     pub no_check: bool,
 
-    /// Count what `run` would ask about: function, lines:N …
+    /// Count the prompts of `run`: function, lines:N …
     ///
-    /// file, function, class, lines:N or tokens:N. Files that cannot be split so are left out, with the reason.
+    /// file, function, class, lines:N or tokens:N. Files that cannot be split are skipped, with the reason.
     #[arg(long, value_name = "PART", value_parser = split)]
     pub split: Option<Split>,
 
@@ -43,7 +43,7 @@ pub struct ScanArgs {
     #[arg(long, conflicts_with_all = ["json", "skipped"])]
     pub units: bool,
 
-    /// Show only what is left out
+    /// Show only skipped files
     #[arg(long)]
     pub skipped: bool,
 
@@ -55,6 +55,6 @@ pub struct ScanArgs {
 const HELP: &str = "\
 The Python files of a project:
   batchwright scan src --pattern '**/*.py'
-How many prompts a run would ask, one for each of their functions:
+The number of prompts of a run, one for each function:
   batchwright scan src --pattern '**/*.py' --split function
   batchwright run src --pattern '**/*.py' --split function --template 'Explain: {{content}}' -o out.jsonl";

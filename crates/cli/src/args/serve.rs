@@ -8,12 +8,12 @@ use clap::Args;
 use super::shared::{MORE, ShowArgs};
 use super::worker::WorkerArgs;
 
-/// Serve the queue over HTTP, with its worker and a dashboard
+/// Serve the queue over HTTP, with a worker and a dashboard
 ///
-/// Programs create jobs and fetch results at /api/v1, or at /v1 in the shapes of OpenAI's Batch API: an
-/// OpenAI client whose base URL is changed to this server works, whatever the provider behind it. The
-/// dashboard is at /. A worker runs beside it, as with `batchwright work`. Ctrl-C or SIGTERM stops it:
-/// jobs under way may end, the others stay on the queue.
+/// Programs create jobs and fetch results at /api/v1, or at /v1 in the format of OpenAI's Batch API: an OpenAI
+/// client works with this server if you change its base URL, with any provider. The dashboard is at /. The server
+/// also runs a worker, as `batchwright work` does. Ctrl-C or SIGTERM stops it: running jobs may finish, the others
+/// stay on the queue.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct ServeArgs {
@@ -25,45 +25,45 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT", default_value_t = batchwright_server::Server::DEFAULT_PORT)]
     pub port: u16,
 
-    /// File with the token that every client has to send
+    /// File with the token that every client must send
     ///
-    /// As `Authorization: Bearer TOKEN`; OpenAI's clients send their API key so [env: BATCHWRIGHT_TOKEN]
-    /// [default: none, on the loopback interface only]
+    /// As `Authorization: Bearer TOKEN`, which OpenAI's clients use for their API key [env: BATCHWRIGHT_TOKEN]
+    /// [default: none, only on the loopback interface]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
-    /// A name of this server, as in the URLs of its clients
+    /// Host name under which clients reach this server
     ///
-    /// Behind a proxy, or in a network with names. Requests for other names are refused, so that a page
-    /// of another site cannot reach this server by a name of its own. May be repeated.
+    /// Needed behind a proxy or if clients use a DNS name. The server rejects requests for other names, which
+    /// prevents DNS rebinding. Repeatable.
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
 
-    /// Connections open at once; an idle one makes room
+    /// Maximum open connections; at the limit, idle ones are closed
     #[arg(long, value_name = "N", default_value_t = batchwright_server::Server::DEFAULT_CONNECTIONS,
         hide_short_help = true)]
     pub max_connections: usize,
 
-    /// Most that uploaded files and their results take up
+    /// Disk space for uploaded files and their results
     ///
     /// In bytes, with K, M, G or T for powers of 1024.
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = super::values::bytes,
         hide_short_help = true)]
     pub max_uploads: u64,
 
-    /// Memory that the bodies of all requests may take
+    /// Memory limit for the bodies of all requests
     ///
-    /// With what is made of them, about six times their length. A large request that finds no room waits up
-    /// to 30 s and is then told to come again; small ones, up to some 80 KiB of plain text, always have room. In bytes, with
-    /// K, M or G for powers of 1024.
+    /// It includes their decoded form, about six times their length. At the limit, a large request waits up to 30 s
+    /// and is then asked to retry later; small ones, up to about 80 KiB of plain text, are always accepted. In
+    /// bytes, with K, M or G for powers of 1024.
     #[arg(long, value_name = "BYTES", default_value = "512M", value_parser = super::values::bytes,
         hide_short_help = true)]
     pub max_body_memory: u64,
 
-    /// Send webhooks to addresses that are not public, too
+    /// Also send webhooks to addresses that are not public
     ///
-    /// This machine's among them, and unencrypted. Clients choose where webhooks go: only where each
-    /// of them may reach all that this machine reaches.
+    /// This includes this machine, and unencrypted connections. Clients choose the addresses of webhooks: use this
+    /// flag only if every client may reach everything that this machine can reach.
     #[arg(long, hide_short_help = true)]
     pub allow_private_webhooks: bool,
 
@@ -86,7 +86,7 @@ For other machines:
   openssl rand -hex 32 > token
   batchwright serve --host 0.0.0.0 --token-file token --allow-host ai.example.com
 
-Settings (`batchwright config list`, or the dashboard) that change are followed at once.
+The server applies changed settings (`batchwright config list`, or the dashboard) at once.
 
 Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
 

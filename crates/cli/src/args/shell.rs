@@ -9,23 +9,23 @@ use clap_complete::Shell;
 #[derive(Debug, Args)]
 #[command(after_help = COMPLETIONS_HELP)]
 pub struct CompletionsArgs {
-    /// Whose script
+    /// Shell name
     pub shell: Shell,
 }
 
 const COMPLETIONS_HELP: &str = "\
-Where the script goes:
+Place for the script:
   bash  ~/.local/share/bash-completion/completions/batchwright
   zsh   _batchwright in a folder of $fpath, such as ~/.zfunc
   fish  ~/.config/fish/completions/batchwright.fish
 For example:
   batchwright completions fish > ~/.config/fish/completions/batchwright.fish";
 
-/// Print the manual page, or write a page a command to a folder
+/// Print the manual page, or write one page per command to a folder
 #[derive(Debug, Args)]
 #[command(after_help = MAN_HELP)]
 pub struct ManArgs {
-    /// Folder for the pages of all commands, made if needed
+    /// Folder for the pages of all commands; created if missing
     pub dir: Option<PathBuf>,
 }
 

@@ -8,22 +8,22 @@ use super::shared::{DataArgs, SayArgs};
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct StatusArgs {
-    /// Id of a process, its beginning or end [default: all of them]
+    /// Id of a process, or its first or last characters [default: all]
     pub process: Option<String>,
 
-    /// Print JSON, also an error; with --watch a line a change
+    /// Print JSON, errors too; with --watch a line per change
     #[arg(long)]
     pub json: bool,
 
-    /// Show where the time went and what holds it up
+    /// Show where the time went and what limits progress
     ///
-    /// The parts add up to its time from its first job to its last outcome, or to now.
+    /// The parts add up to the time from the first job of the process to its last outcome, or to now.
     #[arg(long, conflicts_with = "watch")]
     pub why: bool,
 
-    /// Go on until all is finished
+    /// Continue until everything is finished
     ///
-    /// Redrawn on a terminal, elsewhere a line a change.
+    /// On a terminal the view is redrawn; otherwise each change is one line.
     #[arg(short, long)]
     pub watch: bool,
 
@@ -39,7 +39,7 @@ const HELP: &str = "\
   batchwright status 019aa0f4-5b7c-7d1e-8f00-0123456789ab --watch
   batchwright status --why
   batchwright status --json | jq '.processes[] | {process_id, pending, failed}'
-In JSON always: total = pending + in_progress + at_provider + completed + failed + cancelled.
+In JSON, always: total = pending + in_progress + at_provider + completed + failed + cancelled.
 
-A process is shown until all its results have been taken. It is `unsealed` while it is \
-being submitted, or when that was interrupted: none of its jobs is started then.";
+A process is shown until all its results are fetched. It is `unsealed` while its submission \
+is running or if that was interrupted; its jobs do not start until then.";

@@ -9,10 +9,10 @@ use super::input::{BadRows, Format, InputArgs, NullsArg};
 use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs, TaskArg};
 use super::values::name;
 
-/// Put prompts on the queue; prints the id of their process
+/// Put prompts on the queue; print the id of their process
 ///
-/// INPUT is checked whole before anything is queued, as `run` does. Nothing is sent: `batchwright
-/// work` does that, now or later, here or in another terminal. All prompts are queued or none.
+/// INPUT is checked completely before anything is queued, as with `run`. Nothing is sent: `batchwright work` does
+/// that, now or later, here or in another terminal. Either all prompts are queued or none.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP, mut_arg("types", type_flag))]
 pub struct SubmitArgs {
@@ -21,17 +21,17 @@ pub struct SubmitArgs {
 
     /// Model for prompts that name none
     ///
-    /// [default: that of the worker]
+    /// [default: the worker's]
     #[arg(long, value_name = "NAME", value_parser = name)]
     pub model: Option<String>,
 
     #[command(flatten)]
     pub prompt: PromptArgs,
 
-    /// Which jobs go first, 1 to 10
+    /// Priority of the jobs, 1 to 10
     ///
-    /// Also by name: critical (10), high (7 to 9), normal (4 to 6), low (1 to 3)
-    /// [default: 5, or that of the --type]
+    /// Higher ones start first. Also by name: critical (10), high (7 to 9), normal (4 to 6), low (1 to 3) [default:
+    /// 5, or that of the --type]
     #[arg(help_heading = "Queue", long, value_name = "N", value_parser = priority)]
     pub priority: Option<u8>,
 
@@ -39,13 +39,13 @@ pub struct SubmitArgs {
     #[arg(help_heading = "Queue", long, value_name = "N", hide_short_help = true)]
     pub max_retries: Option<u8>,
 
-    /// Name that people know it by [default: the input's]
+    /// Display name of the process [default: the input's]
     ///
-    /// The process is shown by it, in `batchwright status` for one.
+    /// For example in `batchwright status`.
     #[arg(help_heading = "Queue", long, value_name = "NAME", value_parser = name)]
     pub name: Option<String>,
 
-    /// Id of the process, a UUID of your own that is not in the queue yet: to submit at most once
+    /// Id of the process, to submit at most once: a UUID that you generate and that is not in the queue yet
     /// [default: a new one]
     #[arg(
         help_heading = "Queue",
@@ -139,12 +139,12 @@ fn type_flag(flag: Arg) -> Arg {
     let lines = JobTypes::new().all().into_iter();
     let lines = lines.map(|one| format!("\n  {}: {}", one.name(), one.description()));
     let long = format!(
-        "Jobs of another type than prompts\n\nEach line of INPUT is a JSON object then, the payload of a job; an `id` in \
-         it names the job. docs/jobs.md describes the payloads of these types:{}\n\nOf a folder, files of this type alone, \
+        "Type of the jobs, if they are not prompts\n\nEach line of INPUT is then a JSON object, the payload of a job; an `id` in \
+         it names the job. docs/jobs.md describes the payloads of these types:{}\n\nFor a folder: only files of this type, \
          by ripgrep's names: py, rust, js, ts, go, md …",
         lines.collect::<String>()
     );
-    flag.help("Jobs of another type than prompts")
+    flag.help("Type of the jobs, if they are not prompts")
         .long_help(long)
         .help_heading("Queue")
         .value_name("TYPE")
@@ -166,17 +166,17 @@ fn priority(text: &str) -> Result<u8, String> {
 }
 
 const HELP: &str = "\
-The id is all that is printed on standard output:
+Standard output has only the id:
   id=$(batchwright submit prompts.jsonl --model gpt-5-mini)
   batchwright work --until-empty
   batchwright results $id -o results.jsonl
 
-What makes a prompt, in which files, is told by: batchwright run --help
-Jobs of another type than prompts, checked line by line:
+For the formats of INPUT, see: batchwright run --help
+Jobs of another type, checked line by line:
   batchwright submit --type summarize articles.jsonl
-Urgent ones, ahead of all that waits:
+Urgent jobs, before all waiting ones:
   batchwright submit urgent.txt --priority 10
 
 Exit codes:
-  0 all is queued             2 bad usage or input, nothing is queued
+  0 all jobs are queued       2 bad usage or input, nothing is queued
   1 could not be queued       130, 143 interrupted, nothing is queued";

@@ -7,23 +7,23 @@ use super::worker::WorkerArgs;
 
 /// Run the queue's worker
 ///
-/// It carries out the jobs that `batchwright submit` and other programs put on the queue, until it is
-/// stopped: Ctrl-C lets the calls in flight end. Any number of workers share a queue; when one dies the
-/// others take over its jobs at once. A provider that refuses the key or cannot be reached fails no
-/// job: they wait, and it is asked again. (A local server must answer when the worker starts.)
+/// It carries out the jobs that `batchwright submit` and other programs put on the queue, until you stop it. Ctrl-C
+/// lets the calls in flight finish. Any number of workers share a queue; if one crashes, the others take over its
+/// jobs at once. If a provider rejects the key or is unreachable, no job fails: the jobs wait, and the worker calls
+/// the provider again. (A local server must answer when the worker starts.)
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct WorkArgs {
-    /// End when nothing is left to do, for cron and scripts
+    /// Exit when the queue is empty, for cron and scripts
     ///
-    /// End early, too, when the provider refuses everybody or cannot be reached.
+    /// Also exit early if the provider rejects every call or is unreachable.
     #[arg(long)]
     pub until_empty: bool,
 
-    /// End once all batches are handed over
+    /// Exit when all batches are submitted
     ///
-    /// All prompts are handed over to the provider, without waiting for their batches; what is no
-    /// batch is carried out. For cron: in the evening this, in the morning --until-empty.
+    /// Submit all prompts in batches and exit without waiting for the results. Run all other jobs directly. With
+    /// cron: use this flag in the evening and --until-empty in the morning.
     #[arg(long, conflicts_with = "until_empty")]
     pub until_submitted: bool,
 
@@ -34,7 +34,7 @@ pub struct WorkArgs {
     #[command(flatten)]
     pub worker: WorkerArgs,
 
-    /// Print what was done, or the error, as JSON
+    /// Print the summary, or the error, as JSON
     ///
     /// One JSON object on standard output, at the end.
     #[arg(help_heading = "Queue", long)]
@@ -54,13 +54,13 @@ In another:
   id=$(batchwright submit prompts.jsonl)
   batchwright status $id --watch
   batchwright results $id -o results.jsonl
-From cron, doing what is there and no more:
+With cron, to carry out the jobs in the queue and exit:
   batchwright work --until-empty --quiet
-At half the price: handed over in the evening, collected in the morning:
+At half the price: submit in the evening, collect in the morning:
   batchwright work --strategy batch --until-submitted
   batchwright work --strategy batch --until-empty
 
-Settings (`batchwright config list`) that change are followed at once, without a restart.
+The worker applies changed settings (`batchwright config list`) at once, without a restart.
 
 Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
 
@@ -69,8 +69,8 @@ Exit codes:
   1 could not run, or could not record
   2 bad usage
   3 nothing left, some jobs failed (--until-empty)
-  4 ended early; or a batch is held until you decide, or does not give out results that were paid \
-for: the jobs stay on the queue, and the next worker asks at once
+  4 ended early; or a batch is on hold until you decide, or the provider does not return billed \
+results: the jobs stay on the queue, and the next worker tries at once
   130, 143 interrupted (--until-empty)";
 
 impl WorkArgs {

@@ -15,40 +15,38 @@ pub struct WorkerArgs {
 
     /// sync, or batch: half the price, within a day
     ///
-    /// How prompts are carried out: `sync`, each a call of its own, or `batch`, handed over to the
-    /// provider's Batch API, at half the price within a day; a provider without one runs `sync` [env:
+    /// How to send prompts. `sync` sends each as an individual call. `batch` submits them to the provider's Batch
+    /// API, at half the price within a day; if the provider has none, `sync` is used [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
     #[arg(long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
 
-    /// Jobs at once, exactly
+    /// Number of jobs at once
     ///
-    /// [default: as the machine's load allows from queue.min_workers to
-    /// queue.max_workers, of one provider at most llm.sync_concurrency]
+    /// [default: from queue.min_workers to queue.max_workers, depending on the load of the machine, and at most
+    /// llm.sync_concurrency per provider]
     #[arg(help_heading = "Pace", short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
     pub concurrency: Option<String>,
 
     /// Requests per minute
     ///
-    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute]
-    /// [default: learned from the provider's replies, 100 until then]
+    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute] [default: detected from the
+    /// provider's replies, 100 until then]
     #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
     pub rpm: Option<String>,
 
-    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute]
-    /// [default: learned]
+    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute] [default: detected]
     #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"),
         hide_short_help = true)]
     pub tpm: Option<String>,
 
-    /// Retries of a job at each provider, unless it brings a number of its own [env:
-    /// JOB_QUEUE_MAX_RETRIES] [config: queue.max_retries] [default: 3]
+    /// Retries of a job at each provider, unless the job sets its own number [env: JOB_QUEUE_MAX_RETRIES] [config:
+    /// queue.max_retries] [default: 3]
     #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("queue.max_retries"),
         hide_short_help = true)]
     pub max_retries: Option<String>,
 
-    /// The longest wait for one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout]
-    /// [default: 600s]
+    /// Time limit of one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout] [default: 600s]
     #[arg(help_heading = "Pace", long, value_name = "TIME", value_parser = words_for("llm.request_timeout"),
         hide_short_help = true)]
     pub timeout: Option<String>,
@@ -62,9 +60,10 @@ pub struct WorkerArgs {
     #[command(flatten, next_help_heading = "Queue")]
     pub store: StoreArgs,
 
-    /// Folder that podcasts are written to, the same for all workers of a queue
+    /// Folder for podcasts, the same for all workers of a queue
     ///
-    /// For jobs of the type generate_podcast; their results name the file [default: audio, in the folder of the queue]
+    /// For jobs of the type generate_podcast; their results name the file [default: audio, in the folder of the
+    /// queue]
     #[arg(
         help_heading = "Queue",
         long,
@@ -73,12 +72,12 @@ pub struct WorkerArgs {
     )]
     pub audio_dir: Option<PathBuf>,
 
-    /// How long calls in flight may go on after Ctrl-C
+    /// Time that calls in flight have to finish after Ctrl-C
     #[arg(help_heading = "Queue", long, value_name = "TIME", default_value = "30s", value_parser = seconds,
         hide_short_help = true)]
     pub grace: Duration,
 
-    /// Sync every result to the disk, so that it survives a power loss too
+    /// Sync every result to the disk, so that it survives a power failure
     #[arg(help_heading = "Queue", long, hide_short_help = true)]
     pub fsync: bool,
 

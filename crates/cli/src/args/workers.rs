@@ -30,8 +30,8 @@ const HELP: &str = "\
 
 Columns: `busy` is the number of running jobs and of worker slots. `jobs` are the jobs that the worker holds, \
 `batches` its batches at a provider. `done` and `failed` count its jobs since it started. `started` and `heartbeat` are the \
-times since it started, and since it renewed its lease on the database server. In a queue in a file the kernel knows \
-whether a worker lives, so there is no heartbeat.
+times since it started, and since it renewed its lease on the database server. For a queue in a file, the kernel reports \
+whether a worker is alive, so there is no heartbeat.
 
 A worker reports its numbers every 2 s, on a database server every 5 s. The line below a worker says why its jobs do \
 not move, for example a rejected API key or a cooldown. A worker that has crashed is `dead` until another worker takes over its \

@@ -50,7 +50,8 @@ fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
     }
     let help = Desk::new().plain("run --help").expect(0).stdout;
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words = "a blocked or refused answer does not move on, unless --fallback-blocked";
+    let words =
+        "Blocked prompts and refused answers do not fail over unless --fallback-blocked is set";
     assert!(help.contains(words), "{help}");
 }
 
