@@ -44,7 +44,9 @@ pub(super) fn log(event: &SettingsEvent<'_>) {
             );
         }
         SettingsEvent::Applied(_) => {}
-        SettingsEvent::Refused(error) => log::warn!("the old settings hold: {}", error.message()),
+        SettingsEvent::Refused(error) => {
+            log::warn!("the old settings still apply: {}", error.message())
+        }
     }
 }
 

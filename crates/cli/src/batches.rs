@@ -50,18 +50,18 @@ pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     let what = batch.uncollected.as_ref()?;
     let (now, provider) = (SystemClock.wall(), &batch.provider);
     let mut line = format!(
-        "{} results that were paid for are missing for {}",
+        "{} billed results are missing for {}",
         count(what.requests),
         span(now.since(what.since))
     );
     line.push_str(&match what.kept_until.map(|until| until.since(now)) {
-        None => format!("; {provider} names no end to how long it keeps them"),
+        None => format!("; {provider} does not report how long it keeps them"),
         Some(Duration::ZERO) => format!("; {provider} may have removed them by now"),
         Some(left) => format!("; {provider} keeps them for about {} more", span(left)),
     });
     if batch.attended {
         let next = span(what.next_at.since(now));
-        line.push_str(&format!("; they are asked for again in {next}"));
+        line.push_str(&format!("; they are requested again in {next}"));
     }
     Some(line)
 }
@@ -71,15 +71,15 @@ pub fn missing_results(batch: &BatchInfo) -> Option<String> {
 pub fn missing_advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> String) -> String {
     if let Some(back) = back {
         return format!(
-            "to do without results that were paid for and are missing: {}, after which the run's own \
-             command buys them again; to ask for them now, that command (a worker that runs already asks \
-             when it is restarted): {back}",
+            "to abandon missing results that were billed: {}, after which the run's own \
+             command sends their prompts again, at full cost; to request the results now, use that command (a \
+             running worker requests them when it is restarted): {back}",
             command(&format!("cancel {id}"))
         );
     }
     format!(
-        "to ask for missing results now: {} (a worker that runs already asks when it is restarted); to \
-         do without what was paid for: {}, after which {} buys it again",
+        "to request missing results now: {} (a running worker requests them when it is restarted); to \
+         abandon them although they were billed: {}, after which {} sends their prompts again, at full cost",
         command("work --strategy batch --until-empty"),
         command(&format!("cancel {id}")),
         command(&format!("retry {id}"))
@@ -95,7 +95,7 @@ pub fn lacks_its_key(batch: &BatchInfo) -> bool {
 /// How to take over batches whose API key was replaced.
 pub fn adoption_advice(command: impl Fn(&str) -> String) -> String {
     format!(
-        "if the key was rotated, to take them over with the present one: {}",
+        "if the key was rotated, to adopt them with the current one: {}",
         command("doctor --adopt-batches")
     )
 }

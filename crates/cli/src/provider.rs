@@ -52,7 +52,8 @@ impl Beside {
     }
 }
 
-const NO_MODEL: &str = "extract is no model: each answer is the first 300 characters of its text";
+const NO_MODEL: &str =
+    "extract is a placeholder without a model: each answer is the first 300 characters of its text";
 /// What to do if no provider can be used.
 const A_MODEL: &str = "use one of these:\n  a key and a model: set OPENAI_API_KEY or another provider's key, and add --model NAME\
                        \n  a local model: start llama.cpp, Ollama or LM Studio, or add --base-url URL";
@@ -81,7 +82,7 @@ impl Chosen {
     pub fn for_json(mut self, say: &dyn Fn(String)) -> Result<Self, Refusal> {
         if !self.asks_a_model() {
             return Err(Refusal::could_not_run(
-                "extract is no model and cannot answer in JSON: name another provider",
+                "extract has no model and cannot answer in JSON: name another provider",
             ));
         }
         let before = self.choice.fallbacks.len();
@@ -89,7 +90,7 @@ impl Chosen {
             .fallbacks
             .retain(|status| status.provider != "extract");
         if self.choice.fallbacks.len() < before {
-            say("extract cannot answer in JSON: left out of the fallbacks".to_owned());
+            say("extract cannot answer in JSON: removed from the fallbacks".to_owned());
         }
         Ok(self)
     }
@@ -106,7 +107,7 @@ impl Chosen {
         let mut steps = Vec::from([&self.choice.first]);
         for status in &self.choice.fallbacks {
             if steps.iter().any(|step| step.provider == "extract") {
-                say("extract answers everything: what stands after it is never asked".to_owned());
+                say("extract answers everything: providers after it are never called".to_owned());
                 return;
             }
             let same = |step: &&ProviderStatus| {
@@ -346,7 +347,7 @@ fn bad_header(why: &str) -> Refusal {
 }
 
 fn headers_of_nobody() -> Refusal {
-    bad_header("it goes to one provider alone: name that with --provider")
+    bad_header("it applies to one provider only: add --provider NAME")
 }
 
 /// Why no provider was chosen, for people.
@@ -489,7 +490,7 @@ impl Chosen {
             .default_model()
             .map_or_else(String::new, |name| format!("/{name}"));
         Err(Refusal::usage(format!(
-            "{} holds vectors by {by}/{model}, and this run's would be by {provider}{now}; vectors of \
+            "{} has embeddings of {by}/{model}, but this run uses {provider}{now}; embeddings of \
              two models cannot be compared: name a new output, or use the same model",
             output.display()
         ))

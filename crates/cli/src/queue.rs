@@ -83,7 +83,7 @@ impl DataArgs {
         let unknown = || {
             Refusal::usage(format!(
                 "there is no process {named} in {}; it may have been deleted, or all its results \
-                 taken. To see those there are: {}",
+                 fetched. To list the processes: {}",
                 self.place(),
                 self.command("status")
             ))
@@ -93,7 +93,7 @@ impl DataArgs {
             let path = self.database().unwrap_or_default();
             let path = path.display();
             Refusal::usage(format!(
-                "there is no process {named}, nor any queue: no {path}"
+                "process {named} not found: the queue {path} does not exist"
             ))
             .about(About::Queue)
         })?;
@@ -253,7 +253,7 @@ fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessSt
     let digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
     if text.len() < LEAST && digits {
         return Err(Refusal::usage(format!(
-            "{text:?} may be part of many ids: write at least {LEAST} characters of its beginning or end"
+            "{text:?} is too short for a process id: give at least its first or last {LEAST} characters"
         )));
     }
     if !digits {
@@ -268,7 +268,7 @@ fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessSt
         return Ok(fitting.pop());
     }
     let mut why = format!(
-        "{} processes have an id that begins or ends with {text}; write more of the one that is meant:",
+        "{} processes have an id that begins or ends with {text}; give more characters of one of them:",
         fitting.len()
     );
     for process in fitting.iter().take(LISTED) {

@@ -47,7 +47,7 @@ fn choose(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
     match store.store.as_deref().map(str::trim) {
         Some("") => {
             return Err(Refusal::usage(
-                "--store names no address; for the queue in the data folder: --store none",
+                "--store has no address; for the queue in the data folder: --store none",
             ));
         }
         Some(NONE) => store.store = None,
@@ -75,7 +75,7 @@ fn stored(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
     let settings = settings.map_err(|error| Refusal::could_not_run(error.message()))?;
     let address = settings.queue_store().map_err(|error| {
         let message = format!("{} in {}", error.message(), config.path().display());
-        Refusal::usage(message).hint(format!("to forget it: batchwright config unset {KEY}"))
+        Refusal::usage(message).hint(format!("to delete it: batchwright config unset {KEY}"))
     })?;
     if address.is_some() {
         store.source = StoreSource::Setting(config.path().to_owned());

@@ -49,7 +49,9 @@ impl RunStrategy {
         let effective = match (asked, chosen) {
             (Strategy::Batch, _) if args.prompt.task == TaskArg::Embed => Self {
                 strategy: Strategy::Sync,
-                fallback_reason: Some("vectors are not made in batches: runs sync".to_owned()),
+                fallback_reason: Some(
+                    "embeddings are not made in batches: uses strategy sync".to_owned(),
+                ),
             },
             (_, Some(chosen)) => {
                 let effective = chosen.effective(asked);
@@ -84,7 +86,7 @@ impl RunStrategy {
     pub fn check_error_policy(&self, args: &RunArgs) -> Result<(), Refusal> {
         match args.on_error {
             OnError::Stop => Err(Refusal::usage(
-                "--on-error stop does not go with batches, whose items are handed over together: use \
+                "--on-error stop cannot be used with batches, because their items are submitted together: use \
                  stop-critical, or --strategy sync",
             )),
             OnError::Continue | OnError::StopCritical => Ok(()),

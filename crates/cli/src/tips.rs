@@ -143,7 +143,7 @@ const FLAGS: &[FlagTip] = &[
             "jobs",
         ],
         "concurrency",
-        Some("how many are carried out at once is set by '-j N' ('--concurrency N')"),
+        Some("'-j N' ('--concurrency N') sets how many run at once"),
     ),
     (
         &[
@@ -156,7 +156,7 @@ const FLAGS: &[FlagTip] = &[
             "dest",
         ],
         "output",
-        Some("the file for the results is named by '-o FILE' ('--output FILE')"),
+        Some("'-o FILE' ('--output FILE') names the file for the results"),
     ),
     (
         &[
@@ -181,8 +181,8 @@ const FLAGS: &[FlagTip] = &[
         ],
         "provider",
         Some(
-            "keys are read from the environment alone, such as OPENAI_API_KEY: what stands on a \
-             command line is seen by every user of the machine",
+            "keys are read only from the environment, for example OPENAI_API_KEY: every user of the \
+             machine can see a command line",
         ),
     ),
     (
@@ -199,8 +199,8 @@ const FLAGS: &[FlagTip] = &[
         &["overwrite", "force", "clobber", "replace"],
         "output",
         Some(
-            "nothing is overwritten: what is finished in the output stays, and the rest is added. \
-             To begin again, name another file by '-o'",
+            "nothing is overwritten: finished results in the output stay, and the others are added. \
+             To start over, name another file with '-o'",
         ),
     ),
     (
@@ -222,7 +222,7 @@ const FLAGS: &[FlagTip] = &[
             "data",
         ],
         "template",
-        Some("the input is named without a flag: batchwright run INPUT -o OUTPUT"),
+        Some("name the input without a flag: batchwright run INPUT -o OUTPUT"),
     ),
     (
         &["system-prompt", "system-message", "instructions"],
@@ -255,7 +255,7 @@ const FLAGS: &[FlagTip] = &[
     (
         &["rate", "rate-limit", "requests-per-minute", "rps", "qps"],
         "rpm",
-        Some("requests per minute are set by '--rpm N'"),
+        Some("'--rpm N' sets requests per minute"),
     ),
     (&["tokens-per-minute"], "tpm", None),
     (
@@ -279,7 +279,7 @@ const FLAGS: &[FlagTip] = &[
     (
         &["embed", "embeddings", "embedding", "vectors"],
         "task",
-        Some("vectors are asked for by '--task embed'"),
+        Some("'--task embed' requests embeddings"),
     ),
     (
         &["dry", "check", "preview", "plan", "estimate"],
@@ -289,13 +289,13 @@ const FLAGS: &[FlagTip] = &[
     (
         &["no-progress"],
         "progress",
-        Some("the bar is turned off by '--progress never'"),
+        Some("'--progress never' turns the bar off"),
     ),
     (&["silent"], "quiet", None),
     (
         &["debug", "trace"],
         "verbose",
-        Some("'-v' says more, '-vv' much more"),
+        Some("'-v' prints more, '-vv' prints the most"),
     ),
     (&["request-timeout", "timeout-seconds"], "timeout", None),
     (
@@ -306,35 +306,35 @@ const FLAGS: &[FlagTip] = &[
     (
         &["p"],
         "joblog",
-        Some("how many are carried out at once is set by '-j N' ('--concurrency N')"),
+        Some("'-j N' ('--concurrency N') sets how many run at once"),
     ),
     (
         &["n", "l", "max-args", "max-lines"],
         "joblog",
-        Some("there is a command for each line, as with 'xargs -n 1'"),
+        Some("the command runs once for each line, as with 'xargs -n 1'"),
     ),
     (
         &["a", "arg-file"],
         "joblog",
-        Some("the list is named without a flag: batchwright exec LIST -- COMMAND"),
+        Some("name the list without a flag: batchwright exec LIST -- COMMAND"),
     ),
     (
         &["i"],
         "joblog",
-        Some("{} stands for the line: batchwright exec LIST -- COMMAND {}"),
+        Some("{} is replaced by the line: batchwright exec LIST -- COMMAND {}"),
     ),
     (
         &["halt", "halt-on-error"],
         "on-stop",
         Some(
-            "'--on-error stop' starts no more after a failure; '--on-stop kill' kills what still \
-             runs then",
+            "'--on-error stop' starts no further command after a failure; '--on-stop kill' kills \
+             running ones",
         ),
     ),
     (
         &["delay"],
         "joblog",
-        Some("starts are spaced by '--rate': '--rate 5/s' is one in 0.2 s"),
+        Some("'--rate' spaces starts: '--rate 5/s' is one in 0.2 s"),
     ),
     (&["follow", "live"], "watch", None),
     (
@@ -358,15 +358,15 @@ const COMMANDS: &[(&[&str], &str)] = &[
         &[
             "prompt", "ask", "chat", "complete", "generate", "process", "execute",
         ],
-        "prompts are carried out by: batchwright run INPUT -o OUTPUT",
+        "to run prompts: batchwright run INPUT -o OUTPUT",
     ),
     (
         &["resume", "continue", "restart"],
-        "to resume, give the same `batchwright run` command again",
+        "to resume, run the same `batchwright run` command again",
     ),
     (
         &["start", "worker", "daemon", "consume"],
-        "the queue's worker is: batchwright work",
+        "to start a worker of the queue: batchwright work",
     ),
     (
         &["server", "http", "api", "dashboard"],
@@ -374,43 +374,43 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["jobs", "job", "list", "ls", "ps", "show", "progress"],
-        "what is on the queue is shown by: batchwright status",
+        "to show the queue: batchwright status",
     ),
     (
         &["enqueue", "add", "push", "send", "create"],
-        "prompts are put on the queue by: batchwright submit INPUT",
+        "to queue prompts: batchwright submit INPUT",
     ),
     (
         &["get", "fetch", "collect", "download", "output"],
-        "results are taken from the queue by: batchwright results PROCESS -o FILE",
+        "to fetch results from the queue: batchwright results PROCESS -o FILE",
     ),
     (
         &["stop", "kill", "abort", "delete", "remove", "rm"],
-        "a process is given up by: batchwright cancel PROCESS",
+        "to cancel a process: batchwright cancel PROCESS",
     ),
     (
         &["set", "settings", "configure", "setup", "init"],
-        "settings are stored by: batchwright config set SETTING VALUE",
+        "to store a setting: batchwright config set SETTING VALUE",
     ),
     (
         &["models", "vendors"],
-        "who can be asked is shown by: batchwright providers",
+        "to list the providers: batchwright providers",
     ),
     (
         &["check", "health", "diagnose"],
-        "the queue is checked by: batchwright doctor",
+        "to check the queue: batchwright doctor",
     ),
     (
         &["completion", "autocomplete", "shell"],
-        "a script for the shell is printed by: batchwright completions SHELL",
+        "to print a script for the shell: batchwright completions SHELL",
     ),
     (
         &["manual", "manpage", "manpages"],
-        "the manual page is printed by: batchwright man",
+        "to print the manual page: batchwright man",
     ),
     (
         &["mock", "fake", "sim"],
-        "a simulated provider is: batchwright simulate",
+        "to run a simulated provider: batchwright simulate",
     ),
 ];
 

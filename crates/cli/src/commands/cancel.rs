@@ -46,8 +46,8 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     if !process.sealed {
         // If it were cancelled and put back later, this part would pass for all of it.
         return Err(Refusal::usage(format!(
-            "process {id} was never submitted to its end, or is being submitted just now: none of its \
-             {} jobs runs. To get rid of it: {}",
+            "process {id} is incomplete: its submission was interrupted or is still running, so none of its \
+             {} jobs runs. To delete it: {}",
             count(process.counts.total),
             data.command(&format!("cancel {id} --delete"))
         )));
@@ -68,14 +68,14 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     if batches.any && came > 0 {
         let came = count(came);
         line.push_str(&format!(
-            "; {came} came in from its batches meanwhile, and are paid for"
+            "; meanwhile {came} results arrived from its batches and are billed"
         ));
     }
     let running = now.counts.in_progress;
     if running > 0 {
         let running = count(running);
         line.push_str(&format!(
-            "; {running} are running: they end by themselves and are not tried again"
+            "; {running} are running: they finish and are not retried"
         ));
     }
     line.push_str(&batches.lines(data, id, false));
@@ -83,7 +83,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     if results > 0 {
         let take = match run_process::collect_command(&process_info) {
             Some(back) if now.counts.cancelled > 0 => {
-                format!("{back}   (which sends what was cancelled again)")
+                format!("{back}   (which sends cancelled items again)")
             }
             Some(back) => back,
             None => data.command(&format!("results {id} -o FILE")),
@@ -164,16 +164,19 @@ impl CancelledBatches {
         let mut out = String::new();
         for batch in &self.given_up {
             let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-            let why = batch.problem.as_deref().unwrap_or("they were not there");
+            let why = batch
+                .problem
+                .as_deref()
+                .unwrap_or("the provider did not have them");
             out.push_str(&format!(
-                "\n  batch {name} at {}: the results that were still missing are given up, although \
-                 they were paid for: {why}",
+                "\n  batch {name} at {}: its missing results are abandoned, although \
+                 they were billed: {why}",
                 batch.provider
             ));
         }
         if !attended.is_empty() {
             out.push_str(&format!(
-                "\n  {} batches are with a worker that runs: it cancels them at the provider",
+                "\n  {} batches are owned by a running worker: it cancels them at the provider",
                 count(attended.len() as u64)
             ));
         }
@@ -186,7 +189,7 @@ impl CancelledBatches {
             }
             let collects = match deleted {
                 true => "any worker with its key ends it",
-                false => "any worker with its key collects what it has finished",
+                false => "any worker with its key collects its finished results",
             };
             out.push_str(&format!(
                 "\n  batch {name} at {}, {}, is not over yet{why}; {collects}: {}",
@@ -201,7 +204,7 @@ impl CancelledBatches {
                 let (provider, url) = (quoted(&batch.provider), quoted(&batch.base_url));
                 let delete = if deleted { " --delete" } else { "" };
                 out.push_str(&format!(
-                    "; it was made at {url}; if the key is right and that address is not set: {}; {}",
+                    "; it was created at {url}; if the key is right but that address is not set: {}; {}",
                     data.command(&format!(
                         "cancel {id}{delete} --provider {provider} --base-url {url}"
                     )),

@@ -19,9 +19,9 @@ fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
     let id = process.process_id;
     let retried = queue.retry_failed(id).map_err(failed)?;
     let mut line = match retried {
-        0 => "no job has failed or was cancelled: nothing to put back".to_owned(),
+        0 => "no job has failed or was cancelled: nothing to requeue".to_owned(),
         _ => format!(
-            "{} jobs put back: each is sent again, and paid for as a new one\n  to carry them out: {}",
+            "{} jobs requeued: each is sent and billed again\n  to run them: {}",
             count(retried),
             match run_process::collect_command(&process.info) {
                 Some(back) => back,
@@ -37,7 +37,7 @@ fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
         if let Some(waiting) = batches::missing_results(&batch) {
             let (provider, give_up) = (&batch.provider, data.command(&format!("cancel {id}")));
             line.push_str(&format!(
-                "\n  not put back is what is at {provider}: {waiting}; to give it up first: {give_up}"
+                "\n  not requeued: {waiting}, at {provider}; to abandon them first: {give_up}"
             ));
         }
     }

@@ -39,7 +39,7 @@ fn scan(args: &ScanArgs) -> Result<Exit, Refusal> {
     Ok(stdout::print(&text, Exit::Success))
 }
 
-const NOTHING: &str = "no file is asked for: hidden and ignored ones are left out first, see --hidden and --no-ignore, and \
+const NOTHING: &str = "no file matches: hidden and ignored files are skipped first, see --hidden and --no-ignore, and \
                        --pattern is about the path below the folder";
 
 fn refused(error: &Error) -> Refusal {

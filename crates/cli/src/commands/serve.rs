@@ -160,7 +160,7 @@ fn tell(event: &SettingsEvent<'_>, say: &dyn Fn(String)) {
             }
         }
         SettingsEvent::Refused(error) => {
-            say(format!("the old settings hold: {}", error.message()));
+            say(format!("the old settings still apply: {}", error.message()));
         }
         _ => {}
     }

@@ -36,7 +36,7 @@ fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
     let one = types.get(name);
     let one = one.map_err(|error| Refusal::usage(format!("--type {name}: {}", error.message)))?;
     if let Some(flag) = args.prompt_flag() {
-        let why = format!("{flag} says something of prompts, and --type {name} takes none");
+        let why = format!("{flag} applies to prompts, and --type {name} has none");
         return Err(Refusal::usage(why).into());
     }
     if let Some(flag) = args.other_input_flag() {
@@ -52,7 +52,7 @@ fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
 }
 
 fn start(args: &SubmitArgs) -> Result<Session, Refusal> {
-    let stopping = "stopping: nothing will be left in the queue; once more to end now";
+    let stopping = "stopping: nothing will stay in the queue; once more to end now";
     Session::start(&args.show, Context::new(), stopping.to_owned())
 }
 
@@ -72,7 +72,7 @@ fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
     let left_out = prompts.bad_rows().unwrap_or(0) + prompts.null_rows().unwrap_or(0);
     if left_out > 0 {
         display::say(&format!(
-            "rows that make no prompt are left out: {} (invalid, or with a null in a column of the prompt)",
+            "skipped {} rows (invalid, or with a null in a column of the prompt)",
             count(left_out)
         ));
     }
@@ -114,8 +114,8 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
     let what = match known.sealed {
         true => format!("the queue has process {id} already, with {total} jobs"),
         false => format!(
-            "process {id} is being submitted, or that was interrupted: {total} jobs are there. To \
-             begin again: {}",
+            "process {id} is incomplete ({total} jobs so far): its submission is still running or was \
+             interrupted. To start over: {}",
             args.data.command(&format!("cancel {id} --delete"))
         ),
     };
@@ -156,11 +156,11 @@ fn take_back(
     let left = match queue.delete(process) {
         Ok(0) => "nothing was queued".to_owned(),
         Ok(jobs) => format!(
-            "the {} jobs that were queued so far are deleted again, nothing is left",
+            "the {} jobs that were queued so far are deleted",
             count(jobs)
         ),
         Err(error) => format!(
-            "what was queued so far could not be deleted ({}); none of it will be started. Later: {}",
+            "the jobs queued so far could not be deleted ({}); none of them will start. To delete them later: {}",
             error.message(),
             args.data.command(&format!("cancel {process} --delete"))
         ),
@@ -206,7 +206,7 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
             },
         );
         display::say(&format!(
-            "{} jobs are queued{by}\n  to carry them out:   {}\n  to see how it goes:  {}\n  to take the \
+            "{} jobs are queued{by}\n  to run them:          {}\n  to see the progress:  {}\n  to fetch the \
              results: {}",
             count(total),
             command("work".to_owned()),

@@ -199,7 +199,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let named = format!("batch {remote} at openai: ");
     assert!(shown.stdout.contains(&named), "{}", shown.stdout);
     assert!(shown.stdout.contains(", unattended"), "{}", shown.stdout);
-    shown.says("nobody attends batches; to collect them: batchwright work --strategy batch --data-dir data");
+    shown.says("batches have no active worker; to collect them: batchwright work --strategy batch --data-dir data");
     let healthy = run(&desk, &sim, "doctor").expect(0).stdout;
     assert!(
         healthy.contains("1 belong to nobody at present"),
@@ -208,10 +208,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let mut keyless = command(&desk, &sim, "doctor");
     keyless.env_remove("OPENAI_API_KEY");
     let ill = Running::start(&mut keyless).wait().expect(1).stdout;
-    assert!(
-        ill.contains("the key it was made with is not here"),
-        "{ill}"
-    );
+    assert!(ill.contains("the key that created it is not set"), "{ill}");
     let partial = run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     partial.says("5 jobs are still open");
 
@@ -253,7 +250,9 @@ fn batches_whose_key_is_not_here_are_not_taken_for_done() {
     let mut stranger = command(&desk, &sim, "work --strategy batch --until-empty");
     stranger.env("OPENAI_API_KEY", "another");
     let ended = Running::start(&mut stranger).wait().expect(4);
-    ended.says("batches at openai that were made with another key or address: 1, with 2 requests");
+    ended.says(
+        "batches at openai that were created with another key or address: 1, with 2 requests",
+    );
     assert_eq!(sim.batch_stats().downloads, 0);
     run(&desk, &sim, "work --until-empty")
         .expect(0)
@@ -286,7 +285,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
 
     // The worker that has the batch is the one to cancel it.
     let cancelled = run(&desk, &sim, &format!("cancel {old}")).expect(0);
-    cancelled.says("1 batches are with a worker that runs: it cancels them at the provider");
+    cancelled.says("1 batches are owned by a running worker: it cancels them at the provider");
     assert!(sim.wait_for_batches(|stats| stats.cancelled == 1, PATIENCE));
     let over = || {
         let process = status(&desk, &sim, old);
@@ -395,7 +394,7 @@ fn cancel_that_may_not_wait_says_what_remains() {
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
     let words = format!("cancel {id} --wait 400ms");
     let ended = run(&desk, &sim, &words).expect(0);
-    ended.says("any worker with its key collects what it has finished");
+    ended.says("any worker with its key collects its finished results");
     // The cancel has gone out all the same.
     assert_eq!(sim.batch_stats().cancels, 1);
     run(&desk, &sim, "work --until-empty").expect(0);

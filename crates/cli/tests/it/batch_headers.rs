@@ -60,7 +60,7 @@ fn a_batch_of_a_header_is_cancelled_with_that_header_and_not_without() {
     assert_eq!(site.sim.batch_stats().cancels, 0);
     let unnamed = keyless(&site, &["cancel", &id, "--header", HEADER]);
     let unnamed = end(unnamed).expect(2);
-    unnamed.says("--header: it goes to one provider alone");
+    unnamed.says("--header: it applies to one provider only");
     let named = ["cancel", &id, "--provider", "openai", "--header", HEADER];
     let cancelled = end(keyless(&site, &named)).expect(0);
     assert!(
@@ -104,7 +104,7 @@ fn a_batch_is_taken_over_with_the_key_in_a_header() {
     let words = ["doctor", "--adopt-batches"];
     let refused = end(keyless(&site, &words)).expect(1);
     assert!(
-        refused.stdout.contains("not taken over: no key for"),
+        refused.stdout.contains("not adopted: no key for"),
         "{}",
         refused.stdout
     );
@@ -115,7 +115,7 @@ fn a_batch_is_taken_over_with_the_key_in_a_header() {
         .says("--adopt-batches");
     let adopted = end(keyless(&site, &[&words[..], &named].concat()));
     assert!(
-        adopted.stdout.contains("taken over with the key"),
+        adopted.stdout.contains("adopted with the current key"),
         "{}",
         adopted.stdout
     );

@@ -36,8 +36,8 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
                 (&report["failed"], &report["calls"]),
                 (&0.into(), &0.into())
             );
-            let ended = ended.says("24 results that were paid for are missing for");
-            let ended = ended.says("to ask for missing results now: `batchwright work");
+            let ended = ended.says("24 billed results are missing for");
+            let ended = ended.says("to request missing results now: `batchwright work");
             ended.says(&format!("batchwright cancel {}", site.process));
             let counts = site.counts();
             assert_eq!(counts.at_provider, ITEMS as u64, "{} {counts:?}", at.name);
@@ -54,16 +54,14 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
         let batch = &json["processes"][0]["batches"][0];
         assert_eq!(batch["uncollected"]["requests"], 24, "{batch}");
         let doctor = site.desk.plain("doctor").expect(1);
-        let seen = "24 results that were paid for are missing for";
+        let seen = "24 billed results are missing for";
         assert!(doctor.stdout.contains(seen), "{}", doctor.stdout);
         // Nothing is put back by the way.
         let retry = site
             .desk
             .plain(&format!("retry {}", site.process))
             .expect(0);
-        retry
-            .says("not put back is what is at")
-            .says("to give it up first");
+        retry.says("not requeued: ").says("to abandon them first");
         assert_eq!(site.counts().at_provider, ITEMS as u64);
 
         site.queue.cancel(site.process).unwrap();
@@ -77,7 +75,7 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
             .desk
             .plain(&format!("retry {}", site.process))
             .expect(0);
-        retry.says("24 jobs put back: each is sent again, and paid for");
+        retry.says("24 jobs requeued: each is sent and billed again");
         let mut sync = site.command("work --until-empty");
         sync.env("BATCHWRIGHT_BULK_STRATEGY", "sync");
         Running::start(&mut sync).wait().expect(0);
@@ -98,7 +96,7 @@ fn a_run_stores_what_it_gets_and_the_same_command_comes_back_for_the_rest() {
     };
     let ended = run("1ms").expect(4);
     let ended = ended.says("are incomplete: 20 of 30 can be read");
-    let ended = ended.says("10 results that were paid for are missing for");
+    let ended = ended.says("10 billed results are missing for");
     ended.says("the same command comes back to it");
     assert_eq!(desk.ids("out.jsonl").len(), 20);
     run("20s").expect(0);
@@ -123,7 +121,7 @@ fn cancel_asks_once_more_and_says_what_it_gives_up() {
         .env("OPENAI_BASE_URL", sim.base_url());
     let cancelled = Running::start(&mut cancel).wait().expect(0);
     let cancelled = cancelled.says("10 jobs cancelled");
-    cancelled.says("still missing are given up, although they were paid for");
+    cancelled.says("missing results are abandoned, although they were billed");
     assert!(queue(&desk).batches(None).unwrap().is_empty());
     assert_eq!(sim.batch_stats().files_left, 0);
 }

@@ -60,10 +60,13 @@ fn batches_of_a_key_that_was_rotated_are_taken_over_by_the_new_one() {
             elsewhere
         });
         let refused = elsewhere.expect(1).stdout;
-        assert!(refused.contains("not taken over: no key for"), "{refused}");
+        assert!(refused.contains("not adopted: no key for"), "{refused}");
 
         let adopted = doctor("doctor --adopt-batches").stdout;
-        assert!(adopted.contains("taken over with the key"), "{adopted}");
+        assert!(
+            adopted.contains("adopted with the current key"),
+            "{adopted}"
+        );
         work().expect(0);
         site.bought_once();
         site.took(1);

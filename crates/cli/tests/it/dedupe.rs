@@ -248,7 +248,7 @@ fn vectors_of_another_model_answer_nobody() {
     let before = desk.read("out.jsonl");
     let refused = run("b").expect(2);
     assert!(
-        refused.error().contains("holds vectors by local/a"),
+        refused.error().contains("has embeddings of local/a"),
         "{}",
         refused.error()
     );

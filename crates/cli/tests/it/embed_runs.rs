@@ -196,7 +196,7 @@ fn vectors_of_two_models_do_not_come_into_one_file() {
         let ended = run(provider, model, words).expect(2);
         let error = ended.error();
         let says = format!(
-            "out.jsonl holds vectors by local/a, and this run's would be by {now}; vectors of two \
+            "out.jsonl has embeddings of local/a, but this run uses {now}; embeddings of two \
              models cannot be compared: name a new output, or use the same model"
         );
         assert!(error.contains(&says), "{error}");

@@ -321,13 +321,13 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
     ended
         .says("3 commands: 3 finished before (1 of them failed), 0 to run")
         .says("3 finished before (1 of them failed), 0 completed, 0 failed")
-        .says("to run what failed again, add --resume-failed");
+        .says("to run failed commands again, add --resume-failed");
     // Inserted, reordered, changed.
     desk.write("jobs.txt", "echo new\necho 'b c'\nfalse\necho A\n");
     let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
     assert_eq!(sorted(&ended.stdout), ["A", "new"]);
     ended.says(
-        "4 commands: 2 finished before (1 of them failed), 2 to run; the log has 1 that are not among them",
+        "4 commands: 2 finished before (1 of them failed), 2 to run; 1 commands of the log are not in the input",
     );
     let ended = desk
         .plain("exec jobs.txt --joblog log --resume-failed")
@@ -425,7 +425,7 @@ fn a_reader_that_goes_away_ends_the_run_quietly() {
     running
         .wait()
         .expect(4)
-        .says("the reader of the output went away");
+        .says("the reader closed the output");
 }
 
 #[test]

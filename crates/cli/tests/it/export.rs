@@ -97,9 +97,9 @@ fn what_is_told_of_a_table_is_there_for_scripts_too() {
     let ended = ended
         .says("2 rows of ")
         .says("1 of them without success")
-        .says("2 lines left out, of which later ones")
+        .says("2 lines skipped, because later lines")
         .says("the answers are JSON objects: --json-mode")
-        .says("r.jsonl: its last line is torn");
+        .says("r.jsonl: skipped the incomplete last line");
     let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(told["rows"], 2);
     assert_eq!(told["replaced_lines"], 2);
@@ -136,7 +136,7 @@ fn answers_to_an_earlier_form_of_a_prompt_are_told_apart() {
     drop(fewer);
     desk.plain("export out.jsonl -o out.csv")
         .expect(0)
-        .says("2 answer an earlier form of their prompt: the column superseded says which");
+        .says("2 answers are outdated (column superseded): run again to update them");
     let table = desk.read("out.csv");
     let rows = table.lines().filter(|row| row.ends_with(",true"));
     assert_eq!(rows.count(), 2, "{table}");
@@ -199,8 +199,8 @@ fn rows_are_joined_where_nothing_was_kept() {
         .plain("export auto.jsonl --input rows.csv -o no.csv")
         .expect(3);
     ended
-        .says("nothing was written: the input has the row of none of the 3 items")
-        .says("name the column of their ids by --id-column");
+        .says("nothing was written: no row of the input belongs to any of the 3 items")
+        .says("name the column of their ids with --id-column");
     assert!(!desk.exists("no.csv"));
     let ended = desk
         .plain("export auto.jsonl --input rows.csv -o -")
@@ -214,7 +214,7 @@ fn rows_are_joined_where_nothing_was_kept() {
     let words = "export out.jsonl --input rows.csv --id-column nr --template {{city}} --model sim-1 -o t2.csv";
     desk.plain(words)
         .expect(0)
-        .says("1 answer an earlier form of their prompt: the column superseded says which");
+        .says("1 answers are outdated (column superseded): run again to update them");
     let marked = |line: &&str| line.ends_with(",true");
     assert_eq!(desk.read("t2.csv").lines().filter(marked).count(), 1);
     desk.plain("export out.jsonl --ordered -o t3.csv")
@@ -325,7 +325,7 @@ fn what_is_in_the_way_says_so() {
     desk.plain("export - -o out.csv")
         .expect(2)
         .says("read more than once")
-        .says("save them as a file first");
+        .says("save them to a file first");
     desk.plain("export r.jsonl -o none/out.csv")
         .expect(1)
         .says("none/out.csv: cannot be written");

@@ -261,12 +261,12 @@ fn a_fallback_that_adds_nothing_is_told_of() {
         ("custom:small,extract", None),
         (
             "extract,xai:small",
-            Some("extract answers everything: what stands after it is never asked"),
+            Some("extract answers everything: providers after it are never called"),
         ),
     ] {
         let (desk, first, second) = (Desk::new(), good(), good());
         let ended = nine(&desk, &first, &second, &format!("--fallback {fallback}")).expect(0);
-        let found = ["twice", "never asked"]
+        let found = ["twice", "never called"]
             .iter()
             .any(|w| ended.stderr.contains(w));
         assert_eq!(found, said.is_some(), "{fallback}: {}", ended.stderr);
@@ -277,5 +277,5 @@ fn a_fallback_that_adds_nothing_is_told_of() {
     let (desk, first, second) = (Desk::new(), good(), good());
     let words = "--fallback extract,xai:small --json-mode";
     let json = nine(&desk, &first, &second, words);
-    assert!(!json.stderr.contains("never asked"), "{}", json.stderr);
+    assert!(!json.stderr.contains("never called"), "{}", json.stderr);
 }

@@ -375,9 +375,7 @@ fn what_is_submitted_is_read_the_same_way() {
         Running::start(&mut desk.command(format!("submit {words}").split_whitespace())).wait()
     };
     let ended = submit(&format!("a.csv b.json {flags}")).expect(0);
-    let ended = ended
-        .says("rows that make no prompt are left out: 1")
-        .says("3 jobs are queued");
+    let ended = ended.says("skipped 1 rows").says("3 jobs are queued");
     let process = ended.stdout.trim().to_owned();
     let url = sim.base_url();
     let work = format!("work --until-empty --provider local --model sim-1 --base-url {url}");

@@ -189,7 +189,7 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
         (
             vec![],
             2,
-            "it goes to one provider alone: name that with --provider",
+            "it applies to one provider only: add --provider NAME",
         ),
         (
             vec!["--provider", "local"],

@@ -255,7 +255,10 @@ fn a_bad_line_of_standard_input_takes_all_of_it_back() {
     assert_eq!(ended.stdout, "");
     let told = jobs_told(&ended.stderr);
     assert!((there..=GROUP as u64).contains(&told), "{told}, {there}");
-    ended.says(":1001:").says("line 8").says("nothing is left");
+    ended
+        .says(":1001:")
+        .says("line 8")
+        .says("queued so far are deleted");
     assert!(queue(&desk).open_processes().unwrap().is_empty());
 }
 
@@ -275,7 +278,7 @@ fn a_signal_takes_back_what_was_queued() {
         // A busy machine may have written more since.
         let told = jobs_told(&ended.stderr);
         assert!((there..=GROUP as u64).contains(&told), "{told}, {there}");
-        ended.says("interrupted").says("nothing is left");
+        ended.says("interrupted").says("queued so far are deleted");
         assert!(queue(&desk).open_processes().unwrap().is_empty());
     }
 }

@@ -75,7 +75,7 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
         .says("one.jsonl, 1 jobs, ");
     plain(&desk, &format!("status {}", &id[..3]))
         .expect(2)
-        .says("at least 4 characters");
+        .says("at least its first or last 4 characters");
     // Its beginning is the time at which it was made, which processes of one minute share.
     let end = &id[id.len() - 8..];
     assert_eq!(status(&desk, &format!("…{end}")).len(), 1);
@@ -131,7 +131,7 @@ fn cancel_and_retry_say_what_happened() {
     work(&desk);
     let retried = plain(&desk, &format!("retry {id} --json"))
         .expect(0)
-        .says("1 jobs put back");
+        .says("1 jobs requeued");
     let facts: Value = serde_json::from_str(&retried.stdout).unwrap();
     assert_eq!(facts, json!({"process_id": id, "retried": 1}));
     let cancelled = plain(&desk, &format!("cancel {id} --json"))
@@ -153,13 +153,13 @@ fn cancel_and_retry_say_what_happened() {
     );
     plain(&desk, &format!("retry {id}"))
         .expect(0)
-        .says("1 jobs put back");
+        .says("1 jobs requeued");
     let client = Arc::new(ScriptedClient::new());
     worker(&desk, &client).run().unwrap();
     assert_eq!(client.calls(), ["prompt 1"]);
     plain(&desk, &format!("retry {id}"))
         .expect(0)
-        .says("nothing to put back");
+        .says("nothing to requeue");
     plain(&desk, &format!("cancel {id} --delete"))
         .expect(0)
         .says("deleted with 3 jobs");
@@ -175,7 +175,7 @@ fn looking_makes_no_database() {
         .says("nothing is queued");
     plain(&desk, &format!("status {}", ProcessId::new()))
         .expect(2)
-        .says("there is no process");
+        .says("not found: the queue");
     let doctor = plain(&desk, "doctor").expect(0);
     assert!(
         doctor.stdout.contains("note     database"),

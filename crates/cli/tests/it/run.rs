@@ -206,7 +206,9 @@ fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
     ended.says("nothing could be sent: no provider can be used");
 
     let ended = desk.plain("run in.txt -o out.jsonl --provider extract");
-    ended.expect(0).says("extract is no model");
+    ended
+        .expect(0)
+        .says("extract is a placeholder without a model");
     let lines = desk.results("out.jsonl");
     assert!(lines.iter().all(|line| line["provider"] == "extract"));
     assert!(lines.iter().all(|line| line.get("degraded").is_none()));

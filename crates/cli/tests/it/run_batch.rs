@@ -254,12 +254,12 @@ fn vectors_are_made_by_calls_also_under_batch() {
     let ended = run(&desk, &sim, "in.txt -o out.jsonl --task embed --json").expect(0);
     assert_eq!(
         summary(&ended)["fallback_reason"],
-        "vectors are not made in batches: runs sync"
+        "embeddings are not made in batches: uses strategy sync"
     );
     assert_eq!(
         ended
             .stderr
-            .matches("strategy: vectors are not made")
+            .matches("strategy: embeddings are not made")
             .count(),
         1
     );
@@ -294,7 +294,7 @@ fn a_policy_that_stops_at_the_first_failure_is_refused() {
     assert!(
         ended
             .error()
-            .contains("--on-error stop does not go with batches")
+            .contains("--on-error stop cannot be used with batches")
     );
     assert!(!desk.exists("out.jsonl"));
 }

@@ -403,12 +403,12 @@ fn extract_is_not_asked_for_json_and_its_text_never_passes_for_it() {
         ));
         ended
             .expect(1)
-            .says("extract is no model and cannot answer in JSON");
+            .says("extract has no model and cannot answer in JSON");
     }
     let ended = desk
         .run(&sim, &format!("{RUN} --fallback extract"))
         .expect(3);
-    ended.says("extract cannot answer in JSON: left out of the fallbacks");
+    ended.says("extract cannot answer in JSON: removed from the fallbacks");
     let error = desk.results("out.jsonl")[0]["error"].take();
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("the answer does not fit the schema"));

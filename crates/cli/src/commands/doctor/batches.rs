@@ -28,14 +28,14 @@ pub fn adopt(
         let batch_is = |what: &str| format!("{name} at {provider}, {total} requests: {what}");
         let finding = match adoption.refused {
             None => {
-                let seen = batch_is("taken over with the key that is here");
+                let seen = batch_is("adopted with the current key");
                 let back = run_process::collect_command_of(queue, batch.process_id);
                 let collect = back.unwrap_or_else(|| data.command("work --strategy batch"));
                 let advice = format!("to collect it: {collect}");
                 HealthFinding::new(BATCH, Severity::Good, seen, Some(&advice))
             }
             Some(why) => {
-                let seen = batch_is(&format!("not taken over: {why}"));
+                let seen = batch_is(&format!("not adopted: {why}"));
                 let advice = set_that_key(run_process::collect_command_of(queue, batch.process_id));
                 HealthFinding::new(BATCH, Severity::Warning, seen, Some(&advice))
             }
@@ -49,7 +49,7 @@ pub fn adopt(
 fn set_that_key(back: Option<String>) -> String {
     let back = back.unwrap_or_else(|| "batchwright work".to_owned());
     format!(
-        "set the key that it was made with, and the provider's base URL if it was another one than usual, \
+        "set the key that created it, and the provider's base URL if it was not the default, \
          and run: {back}"
     )
 }
@@ -101,7 +101,7 @@ pub fn batch_finding(
     if batches::lacks_its_key(batch) {
         let url = &batch.base_url;
         let seen = batch_is(&format!(
-            "the key it was made with is not here, or not for {url}"
+            "the key that created it is not set, or not for {url}"
         ));
         let rotated = batches::adoption_advice(|words| data.command(words));
         let advice = format!("{rotated}; otherwise {}", set_that_key(back));

@@ -18,7 +18,7 @@ pub fn writable(folder: &Path) -> HealthFinding {
     let whole = whole.as_deref().unwrap_or(folder);
     let bad = |why: String| {
         let seen = format!("{why}: no job can be queued, and no setting or result stored");
-        let advice = "let this user write there, or name another folder by --data-dir or \
+        let advice = "let this user write there, or set another folder with --data-dir or \
                       BATCHWRIGHT_HOME";
         HealthFinding::new(WHAT, Severity::Bad, seen, Some(advice))
     };
@@ -32,13 +32,13 @@ pub fn writable(folder: &Path) -> HealthFinding {
         Some((path, Err(error))) => {
             return bad(format!("{} cannot be looked into: {error}", path.display()));
         }
-        None => return bad(format!("{shown} is in no folder that is there")),
+        None => return bad(format!("no parent folder of {shown} exists")),
     };
     if !looked.is_dir() {
         let file = there.display();
         return bad(match there == whole {
-            true => format!("{shown} is a file and no folder"),
-            false => format!("{shown} cannot be made, since {file} is a file and no folder"),
+            true => format!("{shown} is a file, not a folder"),
+            false => format!("{shown} cannot be created, because {file} is a file"),
         });
     }
     let probe = there.join(format!(".batchwright-doctor-{}", std::process::id()));
@@ -50,14 +50,14 @@ pub fn writable(folder: &Path) -> HealthFinding {
         }
         (Ok(()), false) => {
             let seen = format!("{shown} is not there yet");
-            let advice = "it is made when it is first needed";
+            let advice = "it is created when it is first needed";
             HealthFinding::new(WHAT, Severity::Note, seen, Some(advice))
         }
         (Err(error), true) => bad(format!("{shown} cannot be written to: {error}")),
         (Err(error), false) => {
             let there = there.display();
             bad(format!(
-                "{shown} is not there and cannot be made in {there}: {error}"
+                "{shown} does not exist and cannot be created in {there}: {error}"
             ))
         }
     }
@@ -104,8 +104,8 @@ pub fn room(folder: &Path) -> Option<HealthFinding> {
         true => Severity::Bad,
         false => Severity::Warning,
     };
-    let advice = "free some room: what arrives and cannot be stored waits, and new jobs are refused; \
-                  finished results leave the queue by: batchwright results PROCESS -o FILE";
+    let advice = "free disk space: results that cannot be stored wait, and new jobs are rejected; \
+                  to move finished results out of the queue: batchwright results PROCESS -o FILE";
     Some(HealthFinding::new("disk", verdict, seen, Some(advice)))
 }
 
@@ -156,7 +156,7 @@ const TOLERANCE: Duration = Duration::from_secs(60);
 pub fn clock(database: &Path) -> HealthFinding {
     let now = SystemTime::now();
     let bad = |seen: String| {
-        let advice = "set the clock: retries and waits are kept by it";
+        let advice = "set the clock: retries and waits depend on it";
         HealthFinding::new("clock", Severity::Warning, seen, Some(advice))
     };
     if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {

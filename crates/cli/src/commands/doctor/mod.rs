@@ -50,7 +50,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         false if args.adopt_batches => own_of_batches(&args.at, &args.data)?,
         false => {
             return Err(Refusal::usage(
-                "--base-url and --header go with --adopt-batches alone",
+                "--base-url and --header apply only with --adopt-batches",
             ));
         }
     };
@@ -129,7 +129,7 @@ fn run_finding(process: &ProcessState) -> Option<HealthFinding> {
     let info = &process.info;
     let output = info.output.as_ref()?;
     let back = format!(
-        "its results come there by: {}",
+        "to collect its results there: {}",
         run_process::collect_command(info)?
     );
     let input = info.name.as_deref().or(info.input.as_deref());
@@ -169,7 +169,7 @@ fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
         Ok(found) => HealthFinding::new("reuse", Severity::Good, found?.line(), None),
         Err(error) => {
             let advice =
-                "run --reuse sets a damaged one aside and begins another; it may be deleted";
+                "run --reuse moves a damaged file aside and starts a new one; you can delete it";
             let seen = error.message().to_owned();
             HealthFinding::new("reuse", Severity::Warning, seen, Some(advice))
         }
@@ -196,7 +196,7 @@ fn settings_findings(args: &DoctorArgs) -> Vec<HealthFinding> {
     let problems = keys.filter_map(|setting| setting.problem);
     let bad = problems.map(|problem| HealthFinding::new(WHAT, Severity::Bad, problem, None));
     let unknown = settings.unknown().map(|name| {
-        let seen = format!("{name} is stored, and this version knows no such key");
+        let seen = format!("{name} is stored, but this version has no such setting");
         HealthFinding::new(WHAT, Severity::Note, seen, None)
     });
     let found: Vec<HealthFinding> = bad.chain(unknown).collect();

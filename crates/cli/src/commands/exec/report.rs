@@ -68,7 +68,9 @@ pub fn plan_line(plan: &Plan) -> Option<String> {
     );
     if plan.foreign > 0 {
         let foreign = count(plan.foreign);
-        line.push_str(&format!("; the log has {foreign} that are not among them"));
+        line.push_str(&format!(
+            "; {foreign} commands of the log are not in the input"
+        ));
     }
     Some(line)
 }
@@ -174,7 +176,7 @@ fn exit_of(ended: &Ended, session: &Session) -> Exit {
 fn print(args: &ExecArgs, ended: &Ended) {
     let report = &ended.report;
     match (&ended.trouble, &report.stop) {
-        (Some(Trouble::Gone), _) => display::say("the reader of the output went away"),
+        (Some(Trouble::Gone), _) => display::say("the reader closed the output"),
         (Some(Trouble::Unwritten(_)), _) | (_, None) => {}
         (_, Some(StopReason::Cancelled)) => display::say("interrupted"),
         (_, Some(stop)) => display::say(&format!("stopped: {stop}")),
@@ -223,9 +225,9 @@ fn how_to_go_on(args: &ExecArgs, ended: &Ended) -> Option<String> {
     let failed = ended.report.failed + ended.failed_before;
     match (&args.results.joblog, left) {
         (Some(_), true) if resumes => Some(format!("to go on:\n    {}", command_line())),
-        (Some(_), true) => Some("to go on, add --resume to the same command".to_owned()),
+        (Some(_), true) => Some("to resume, add --resume to the same command".to_owned()),
         (Some(_), false) if failed > 0 && !args.results.resume_failed => {
-            Some("to run what failed again, add --resume-failed to the same command".to_owned())
+            Some("to run failed commands again, add --resume-failed to the same command".to_owned())
         }
         _ => None,
     }

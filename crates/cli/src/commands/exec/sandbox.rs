@@ -66,7 +66,7 @@ fn limits(mode: SandboxMode, args: &SandboxArgs) -> Limits {
 /// `NAME=VALUE`, or names with commas between them.
 fn add_variables(sandbox: Sandbox, wish: &OsStr) -> Result<Sandbox, Refusal> {
     let text = wish.to_str().ok_or_else(|| {
-        Refusal::usage("--env: only variables that are UTF-8 can be named; `*` hands on all")
+        Refusal::usage("--env: only variables that are UTF-8 can be named; `*` passes all")
     })?;
     if let Some((name, value)) = text.split_once('=') {
         return match name {
@@ -99,7 +99,7 @@ pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
         let path = path.canonicalize().ok()?;
         let (_, what) = places.iter().find(|(place, _)| place.starts_with(&path))?;
         Some(format!(
-            "commands may write to all of {}, {what} included; --workdir DIR is a folder of their own",
+            "commands may write to all of {}, including {what}; use --workdir DIR for a separate folder",
             path.display()
         ))
     })

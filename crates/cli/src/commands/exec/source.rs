@@ -47,7 +47,7 @@ impl Source {
     pub fn open(args: &ExecArgs) -> Result<Self, Refusal> {
         if args.command.is_empty() && args.files.iter().any(|file| separates(file.as_os_str())) {
             return Err(Refusal::usage(
-                "arguments follow a command, and that follows `--`: batchwright exec -- COMMAND ::: ARGUMENTS",
+                "arguments follow a command, which follows `--`: batchwright exec -- COMMAND ::: ARGUMENTS",
             ));
         }
         let (template, list) = divide(&args.command);

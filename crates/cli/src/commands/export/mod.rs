@@ -25,11 +25,11 @@ pub fn execute(args: &ExportArgs) -> Exit {
 fn export(args: &ExportArgs) -> Result<Exit, Early> {
     let to_stdout = stdout::is_named(Some(&args.output));
     if args.json && to_stdout {
-        let why = "--json goes with -o FILE: the table itself is on standard output";
+        let why = "--json needs -o FILE, because the table is on standard output";
         return Err(Refusal::usage(why).into());
     }
     if args.results.iter().any(|path| path == Path::new("-")) {
-        let why = "results are read more than once, and standard input cannot be: save them as a file first";
+        let why = "results are read more than once, which standard input does not allow: save them to a file first";
         return Err(Refusal::usage(why).into());
     }
     let ctx = Context::new();

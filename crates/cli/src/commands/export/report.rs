@@ -22,7 +22,7 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     let mut lines = vec![match report.joined_none {
         false => format!("{rows} rows of {columns} columns written{place}{failed}"),
         true => format!(
-            "nothing was written: the input has the row of none of the {} items",
+            "nothing was written: no row of the input belongs to any of the {} items",
             count(report.without_row)
         ),
     }];
@@ -33,7 +33,7 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     };
     add(
         report.replaced,
-        "lines left out, of which later ones of the same id take the place",
+        "lines skipped, because later lines have the same id",
     );
     add(
         report.in_several_files,
@@ -41,11 +41,11 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     );
     add(
         report.cut_cells,
-        "cells do not fit .xlsx, which takes 32,767 characters: they are cut, and end with where the whole is",
+        "cells do not fit .xlsx, which takes 32,767 characters: they are cut, and end with the name of the file that has all of it",
     );
     add(
         report.superseded,
-        "answer an earlier form of their prompt: the column superseded says which; run again to have them answered",
+        "answers are outdated (column superseded): run again to update them",
     );
     add(
         report.without_result,
@@ -54,8 +54,8 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     match report.without_row {
         0 => {}
         _ if report.joined_none => lines.push(
-            "  name the column of their ids by --id-column; rows without \
-             ids are found by the --template, --model, --json-schema and so on that the run had"
+            "  name the column of their ids with --id-column; for rows without \
+             ids, add the --template, --model, --json-schema and so on of the run"
                 .to_owned(),
         ),
         n if n == report.rows => lines.push(
@@ -67,8 +67,8 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
             lines.push(format!("  {} items have no columns of their row", count(n)));
         }
         n => lines.push(format!(
-            "  {} items were not found in the input: name the column of their ids by --id-column; rows without ids are \
-             found by the --template, --model and so on that the run had",
+            "  {} items were not found in the input: name the column of their ids with --id-column; for rows without ids, \
+             add the --template, --model and so on of the run",
             count(n)
         )),
     }
@@ -87,7 +87,7 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     }
     for path in &report.torn {
         lines.push(format!(
-            "  {}: its last line is torn, and left out: whoever wrote it was killed, or is writing",
+            "  {}: skipped the incomplete last line (the writer crashed or is still writing)",
             name(path)
         ));
     }

@@ -13,7 +13,7 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     let say = |line: String| args.say.say(&line);
     if rows.is_empty() {
         say(match only {
-            Some(_) => "all its results have been taken".to_owned(),
+            Some(_) => "all its results have been fetched".to_owned(),
             None => "nothing is queued; to begin: batchwright submit INPUT".to_owned(),
         });
         return;
@@ -33,7 +33,7 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     let waiting = free(&|row| row.process.sealed && row.process.counts.pending > 0);
     if !waiting.is_empty() && !any(&|row| row.process.counts.in_progress > 0) {
         say(format!(
-            "to carry out what waits: {}",
+            "to run the waiting jobs: {}",
             command(run_process::work_command(&waiting, beside_runs))
         ));
     }
@@ -42,13 +42,13 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     if !alone.is_empty() {
         let words = run_process::work_command(&alone, beside_runs);
         say(format!(
-            "nobody attends batches; to collect them: {}",
+            "batches have no active worker; to collect them: {}",
             command(format!("{words} --strategy batch"))
         ));
     }
     if batch(&batches::lacks_its_key) {
         say(format!(
-            "the key, or the address, of batches is not here; {}",
+            "the API key or the address of batches is not set; {}",
             batches::adoption_advice(|words| command(words.to_owned()))
         ));
     }
@@ -68,7 +68,7 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     }
     if batch(&|batch| batch.state == "held") {
         say(format!(
-            "held batches wait for you; to send them again: {}; to give them up: {}",
+            "held batches wait for your decision; to send them again: {}; to cancel them: {}",
             command("config set batch.on_unknown resubmit".to_owned()),
             command(format!("cancel {id}"))
         ));
@@ -81,7 +81,7 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     }
     if !free(&|row| row.process.counts.failed > 0).is_empty() {
         say(format!(
-            "to try the failed ones again: {}",
+            "to retry the failed jobs: {}",
             command(format!("retry {id}"))
         ));
     }
@@ -94,7 +94,7 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
             _ => "PROCESS".to_owned(),
         };
         say(format!(
-            "to take the results: {}",
+            "to fetch the results: {}",
             command(format!("results {id} -o FILE"))
         ));
     }
@@ -103,7 +103,7 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
         .for_each(say);
     if any(&|row| !row.process.sealed) {
         say(format!(
-            "unsealed: it is being submitted, or that was interrupted; to give it up: {}",
+            "unsealed: the submission is still running or was interrupted; to delete it: {}",
             command(format!("cancel {id} --delete"))
         ));
     }

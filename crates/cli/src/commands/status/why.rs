@@ -8,12 +8,12 @@ use crate::sanitize::harmless;
 fn meaning(part: &str) -> &'static str {
     match part {
         "queued" => "no worker had any of its jobs",
-        "quota" => "the limits let in no more: requests or tokens per minute, calls at once",
-        "cooldown" => "a pause after a refusal, or after a provider could not be reached",
-        "backoff" => "all that was left waited to be tried again",
-        "provider" => "calls were out, or batches were at the provider",
+        "quota" => "the limits were reached: requests or tokens per minute, calls at once",
+        "cooldown" => "a provider had rejected calls or was unreachable",
+        "backoff" => "all remaining jobs waited for a retry",
+        "provider" => "calls were in flight, or batches were at the provider",
         "disk" => "outcomes were being written",
-        "source" => "its worker had nothing that it could start",
+        "source" => "its worker had no job that it could start",
         _ => "",
     }
 }
@@ -70,7 +70,7 @@ fn now(row: &Row, limited_by: &str) -> String {
             counts.pending,
             match row.process.sealed {
                 true => "waiting",
-                false => "waiting, of which none starts before all are submitted",
+                false => "waiting until all jobs are submitted",
             },
         ));
     }

@@ -108,7 +108,10 @@ fn tell_changes(
             }
         }
         SettingsEvent::Refused(error) => {
-            progress.say(&format!("the old settings hold: {}", error.message()));
+            progress.say(&format!(
+                "the old settings still apply: {}",
+                error.message()
+            ));
         }
         _ => {}
     }

@@ -144,7 +144,7 @@ fn finished(progress: &Progress, collect_command: Option<&str>) -> String {
     }
     if let Some(collect_command) = collect_command {
         return line
-            + &format!("; its results come to the output of its run by:\n  {collect_command}");
+            + &format!("; to write its results to the output of its run:\n  {collect_command}");
     }
     line.push_str(&format!("; batchwright results {id} -o FILE"));
     if progress.failed > 0 {

@@ -104,11 +104,11 @@ impl Remaining {
                 if waited {
                     let (batches, requests) = (count(batches), count(requests));
                     let who = match of_run {
-                        true => "their run's own command, told below,".to_owned(),
+                        true => "their run's own command (see below)".to_owned(),
                         false => format!("`batchwright work{dir}`"),
                     };
                     return format!(
-                        "batches at {provider} that were made with another key or address: {batches}, \
+                        "batches at {provider} that were created with another key or address: {batches}, \
                          with {requests} requests; {who} with that key and address collects them; {}",
                         batches::adoption_advice(|words| format!("`batchwright {words}{dir}`"))
                     );
@@ -116,7 +116,7 @@ impl Remaining {
                 let s = if batches == 1 { "" } else { "es" };
                 let on = if batches == 1 { "goes" } else { "go" };
                 let who = match of_run {
-                    true => "their run's own command, told below,".to_owned(),
+                    true => "their run's own command (see below)".to_owned(),
                     false => format!("`batchwright work --strategy batch{dir}`"),
                 };
                 format!(
@@ -131,11 +131,11 @@ impl Remaining {
         lines.extend(unsubmitted.iter().map(|batch| {
             let (provider, total) = (&batch.provider, count(batch.total));
             let who = match run_command(batch) {
-                Some(_) => "its run's own command, told above,".to_owned(),
+                Some(_) => "its run's own command (see above)".to_owned(),
                 None => format!("`batchwright work --strategy batch{dir}`"),
             };
             format!(
-                "a batch of {total} requests is not handed over to {provider} yet; {who} goes on with it"
+                "a batch of {total} requests is not submitted to {provider} yet; {who} resumes it"
             )
         }));
         lines.extend(missing.iter().map(|batch| batches::line(batch)));
@@ -183,7 +183,7 @@ impl EmbeddingsNote {
             self.noted_embeddings = true;
             let waiting = count(waiting);
             say(format!(
-                "{waiting} embeddings wait: they are not made in batches, but by calls of their own"
+                "{waiting} embeddings wait: they are not made in batches, but by individual calls"
             ));
         }
     }
@@ -194,8 +194,8 @@ impl EmbeddingsNote {
         if open > 0 && !self.noted_price {
             self.noted_price = true;
             say(
-                "strategy sync: batches are collected, and what comes back from them unanswered is \
-                 asked for by calls, at the full price; to keep to batches: --strategy batch"
+                "strategy sync: batches are collected, and their unanswered requests are \
+                 sent as calls, at the full price; to use only batches: --strategy batch"
                     .to_owned(),
             );
         }
