@@ -210,7 +210,7 @@ pub struct DataArgs {
 pub struct StoreArgs {
     /// Database server of the queue, for example mysql://USER@HOST/DATABASE
     ///
-    /// The queue and its settings are then in MySQL 8, MariaDB 10.6 or newer, and workers on many machines share
+    /// The queue and its settings are then in MySQL 8 or MariaDB 10.6 and newer, and workers on many machines share
     /// them. The password comes from the address, from BATCHWRIGHT_STORE_PASSWORD, or from the file that
     /// BATCHWRIGHT_STORE_PASSWORD_FILE names. The connection is encrypted unless the server is on loopback:
     /// ?tls=off disables this, ?ca=FILE names the authority of the server's certificate, ?tables=NAME the tables.

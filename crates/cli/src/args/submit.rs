@@ -41,7 +41,7 @@ pub struct SubmitArgs {
 
     /// Display name of the process [default: the input's]
     ///
-    /// For example in `batchwright status`.
+    /// Shown for example in `batchwright status`.
     #[arg(help_heading = "Queue", long, value_name = "NAME", value_parser = name)]
     pub name: Option<String>,
 
