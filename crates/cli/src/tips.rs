@@ -352,7 +352,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["embed", "embeddings", "embedding"],
-        "vectors are a task: batchwright run INPUT -o OUTPUT --task embed",
+        "embeddings are a task: batchwright run INPUT -o OUTPUT --task embed",
     ),
     (
         &[
