@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::grammar;
 use super::http::{Request, Shown, Version};
 use super::media;
+use super::problems::dotted;
 use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
 use super::shape::Shape;
 use super::tool_rules;
@@ -291,47 +292,6 @@ fn shape(root: &Object<'_>) -> Result<Option<Shape>, Fault> {
     Ok(Some(Shape::Schema(schema.clone())))
 }
 
-/// Appends an error body and returns its status.
-pub(super) fn problem(out: &mut Vec<u8>, problem: &Problem<'_>, call: u64) -> u16 {
-    let (status, kind) = match problem {
-        Problem::NoKey | Problem::WrongKey => (401, "authentication_error"),
-        Problem::Fault(_) | Problem::BadPrompt { .. } => (400, "invalid_request_error"),
-        Problem::NoModel(_) => (404, "not_found_error"),
-        Problem::Limited { .. } | Problem::RateLimit { .. } | Problem::NoCredit => {
-            (429, "rate_limit_error")
-        }
-        Problem::ServerError => (500, "api_error"),
-        Problem::Loading | Problem::Unavailable { .. } => (503, "api_error"),
-        Problem::Overloaded => (529, "overloaded_error"),
-    };
-    let message = match problem {
-        Problem::NoKey => "x-api-key header is required".to_owned(),
-        Problem::WrongKey => "invalid x-api-key".to_owned(),
-        Problem::NoModel(model) => format!("model: {model}"),
-        Problem::Overloaded => "Overloaded".to_owned(),
-        Problem::Fault(fault) => match fault {
-            Fault::NotJson => "The request body is not valid JSON".to_owned(),
-            Fault::Unknown(at) => format!("{}: Extra inputs are not permitted", dotted(at)),
-            Fault::Missing(at) => format!("{}: Field required", dotted(at)),
-            Fault::Invalid { message, .. } => message.clone(),
-        },
-        problem => problem.message().into_owned(),
-    };
-    let mut error = json!({"type": kind, "message": message});
-    if let Problem::NoCredit = problem {
-        error["details"] = json!({"error_code": "enforced_spend_limit_reached"});
-    }
-    let body = json!({"type": "error", "error": error, "request_id": format!("req_sim_{call}")});
-    // Writing into memory does not fail.
-    let _ = serde_json::to_writer(out, &body);
-    status
-}
-
-/// `messages[0].content` as `messages.0.content`.
-fn dotted(at: &str) -> String {
-    at.replace('[', ".").replace(']', "")
-}
-
 /// Appends a message.
 pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     let tokens = answer.tokens;
@@ -398,11 +358,13 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problems;
 
     fn fault(body: &Value, version: Version) -> String {
         let fault = parse(body.to_string().as_bytes(), version).unwrap_err();
         let mut out = Vec::new();
-        assert_eq!(problem(&mut out, &Problem::Fault(fault), 1), 400);
+        let problem = Problem::Fault(fault);
+        assert_eq!(problems::write(&mut out, &problem, "anthropic", 1), 400);
         let body: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(body["error"]["type"], "invalid_request_error");
         body["error"]["message"].as_str().unwrap().to_owned()

@@ -5,7 +5,7 @@ use super::embed::{self, Pack};
 use super::http::{Endpoint, Request};
 use super::prompt::{Answer, Fault, Problem, Prompt};
 use super::speech::Speech;
-use super::{SimConfig, Vendor, anthropic, gemini, openai, responses};
+use super::{SimConfig, Vendor, anthropic, gemini, openai, problems, responses};
 
 /// One of the protocols spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,16 @@ impl Dialect {
         }
     }
 
+    /// Whose words errors are told in.
+    pub(super) fn vendor_name(self) -> &'static str {
+        match self {
+            Dialect::OpenAi(Some(vendor)) => vendor.name(),
+            Dialect::OpenAi(None) | Dialect::Responses => "openai",
+            Dialect::Anthropic => "anthropic",
+            Dialect::Gemini => "gemini",
+        }
+    }
+
     pub(super) fn has_embeddings(self) -> bool {
         !matches!(self, Dialect::OpenAi(Some(vendor)) if !vendor.has_embeddings())
     }
@@ -81,12 +91,7 @@ impl Dialect {
 
     /// Appends an error body and returns its status.
     pub(super) fn problem(self, out: &mut Vec<u8>, problem: &Problem<'_>, call: u64) -> u16 {
-        match self {
-            Dialect::OpenAi(vendor) => openai::problem(out, problem, vendor),
-            Dialect::Responses => openai::problem(out, problem, None),
-            Dialect::Anthropic => anthropic::problem(out, problem, call),
-            Dialect::Gemini => gemini::problem(out, problem),
-        }
+        problems::write(out, problem, self.vendor_name(), call)
     }
 
     /// Appends the body of an answer.

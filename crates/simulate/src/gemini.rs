@@ -1,8 +1,6 @@
 //! Google's Gemini API: protocol buffers written as JSON, so fields may be spelt in two ways and what
 //! is zero is left out.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::http::{Request, Shown};
@@ -283,89 +281,6 @@ fn plain(schema: &Value) -> Value {
     }
 }
 
-/// Appends an error body and returns its status.
-pub(super) fn problem(out: &mut Vec<u8>, problem: &Problem<'_>) -> u16 {
-    let (code, status) = match problem {
-        Problem::NoKey => (403, "PERMISSION_DENIED"),
-        Problem::WrongKey | Problem::Fault(_) | Problem::BadPrompt { .. } => {
-            (400, "INVALID_ARGUMENT")
-        }
-        Problem::NoModel(_) => (404, "NOT_FOUND"),
-        Problem::Limited { .. } | Problem::RateLimit { .. } => (429, "RESOURCE_EXHAUSTED"),
-        Problem::NoCredit => (402, "RESOURCE_EXHAUSTED"),
-        Problem::ServerError => (500, "INTERNAL"),
-        Problem::Loading | Problem::Unavailable { .. } | Problem::Overloaded => {
-            (503, "UNAVAILABLE")
-        }
-    };
-    let message = match problem {
-        Problem::WrongKey => "API key not valid. Please pass a valid API key.".to_owned(),
-        Problem::NoModel(model) => format!(
-            "models/{model} is not found for API version v1beta, or is not supported for \
-             generateContent. Call ListModels to see the list of available models."
-        ),
-        Problem::Fault(fault) => describe(fault),
-        problem => problem.message().into_owned(),
-    };
-    let mut error = json!({"code": code, "message": message, "status": status});
-    let details = details(problem);
-    if !details.is_empty() {
-        error["details"] = details.into();
-    }
-    // Writing into memory does not fail.
-    let _ = serde_json::to_writer(out, &json!({"error": error}));
-    code
-}
-
-fn describe(fault: &Fault) -> String {
-    let unread = "Invalid JSON payload received.";
-    match fault {
-        Fault::NotJson => format!("{unread} Unexpected end of string."),
-        Fault::Unknown(at) => match at.rsplit_once('.') {
-            Some((place, name)) => {
-                let place = snake(place);
-                format!("{unread} Unknown name \"{name}\" at '{place}': Cannot find field.")
-            }
-            None => format!("{unread} Unknown name \"{at}\": Cannot find field."),
-        },
-        Fault::Missing(at) => format!("* {}: must be specified\n", snake(at)),
-        Fault::Invalid { message, .. } => message.clone(),
-    }
-}
-
-fn details(problem: &Problem<'_>) -> Vec<Value> {
-    let kind = |name: &str| format!("type.googleapis.com/google.rpc.{name}");
-    let (bucket, wait) = match problem {
-        Problem::WrongKey => {
-            return vec![
-                json!({"@type": kind("ErrorInfo"), "reason": "API_KEY_INVALID",
-                "domain": "googleapis.com",
-                "metadata": {"service": "generativelanguage.googleapis.com"}}),
-            ];
-        }
-        Problem::Limited { denial, wait, .. } => (denial.bucket, wait),
-        Problem::RateLimit { wait } => ("requests", wait),
-        _ => return Vec::new(),
-    };
-    let id = match bucket {
-        "tokens" => "GenerateContentInputTokensPerModelPerMinute",
-        _ => "GenerateRequestsPerMinutePerProjectPerModel",
-    };
-    let mut details = vec![json!({"@type": kind("QuotaFailure"), "violations": [
-        {"quotaMetric": format!("generativelanguage.googleapis.com/generate_content_{bucket}"),
-            "quotaId": id}]})];
-    if let Some(wait) = wait {
-        details.push(json!({"@type": kind("RetryInfo"), "retryDelay": delay(*wait)}));
-    }
-    details
-}
-
-/// Decimal seconds, as protocol buffers write a duration.
-fn delay(wait: Duration) -> String {
-    let text = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
-    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
 /// Appends an answer.
 pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
     let tokens = answer.tokens;
@@ -434,6 +349,7 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problems;
 
     fn with(name: &str, value: Value) -> Value {
         let mut body = json!({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]});
@@ -443,6 +359,14 @@ mod tests {
 
     fn config(config: Value) -> Value {
         with("generationConfig", config)
+    }
+
+    fn describe(fault: &Fault) -> String {
+        let mut out = Vec::new();
+        let problem = Problem::Fault(fault.clone());
+        assert_eq!(problems::write(&mut out, &problem, "gemini", 0), 400);
+        let body: Value = serde_json::from_slice(&out).unwrap();
+        body["error"]["message"].as_str().unwrap().to_owned()
     }
 
     fn read(body: &Value) -> Result<Prompt<'_>, Fault> {
@@ -534,18 +458,6 @@ mod tests {
         for (body, wanted) in cases {
             let message = describe(&read(&body).unwrap_err());
             assert!(message.starts_with(wanted), "{message}");
-        }
-    }
-
-    #[test]
-    fn delays_are_decimal_seconds() {
-        for (millis, text) in [
-            (0, "0s"),
-            (1_500, "1.5s"),
-            (10_000, "10s"),
-            (57_238, "57.238s"),
-        ] {
-            assert_eq!(delay(Duration::from_millis(millis)), text);
         }
     }
 }

@@ -69,16 +69,19 @@ mod listen;
 mod media;
 mod memory;
 mod openai;
+mod problems;
 mod prompt;
 mod recorder;
 mod reply;
 mod response_tools;
 mod responses;
+mod rules;
 mod script;
 mod serve;
 mod shape;
 mod speech;
 mod stats;
+mod template;
 mod tool_rules;
 mod tools;
 mod tree;
@@ -145,6 +148,7 @@ impl Simulator {
     /// if the port is taken.
     pub fn start(config: SimConfig) -> io::Result<Simulator> {
         config.check()?;
+        rules::check().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let port = config.port;
         let listener = bind(port)?;
         let shared = Arc::new(Shared {

@@ -171,38 +171,6 @@ impl Problem<'_> {
             _ => None,
         }
     }
-
-    /// What to tell a person, where a dialect has no words of its own.
-    pub(super) fn message(&self) -> Cow<'static, str> {
-        match self {
-            Problem::Loading => "Loading model".into(),
-            Problem::NoKey => "You didn't provide an API key.".into(),
-            // The key is not repeated, unlike by OpenAI: it would end up in logs.
-            Problem::WrongKey => {
-                "Incorrect API key provided. Send the simulator's key as a bearer token.".into()
-            }
-            Problem::Fault(fault) => format!("Invalid request at '{}'.", fault.at()).into(),
-            Problem::NoModel(model) => {
-                format!("The model `{model}` does not exist or you do not have access to it.")
-                    .into()
-            }
-            Problem::Limited {
-                denial,
-                model,
-                wait: _,
-            } => denial.message(model).into(),
-            Problem::RateLimit { .. } => "Rate limit reached. Please try again later.".into(),
-            Problem::NoCredit => {
-                "You exceeded your current quota, please check your plan and billing details."
-                    .into()
-            }
-            Problem::BadPrompt { .. } => "The simulator refuses this prompt.".into(),
-            Problem::ServerError => "The server had an error. Sorry.".into(),
-            Problem::Unavailable { .. } | Problem::Overloaded => {
-                "The server is overloaded. Please try again later.".into()
-            }
-        }
-    }
 }
 
 #[cfg(test)]

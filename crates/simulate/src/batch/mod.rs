@@ -35,7 +35,7 @@ mod xai_tests;
 use std::io::Write;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use config::BatchConfig;
 pub use pause::{BatchPoint, Pause};
@@ -51,6 +51,7 @@ use store::{Inner, Spoiled};
 
 use super::dialect::Dialect;
 use super::http::{Address, Method, Request, Target, Version};
+use super::problems;
 use super::prompt::{Fault, Problem};
 use super::serve::{Connection, Next, Shared, is_in_its_place};
 use super::{SimConfig, Vendor};
@@ -415,7 +416,8 @@ impl Connection<'_> {
                 if malformed {
                     shared.ledger.malformed();
                 }
-                let _ = serde_json::to_writer(&mut self.body, &error(family, status, &message));
+                let vendor = family.dialect(&shared.config).vendor_name();
+                problems::write_batch(&mut self.body, vendor, status, &message);
                 (status, None)
             }
         };
@@ -438,43 +440,5 @@ impl Connection<'_> {
             return Next::Close;
         }
         Next::Keep
-    }
-}
-
-/// An error body for what only files and batches have.
-fn error(family: Family, status: u16, message: &str) -> Value {
-    match family {
-        Family::OpenAi | Family::Groq => json!({"error": {"message": message,
-            "type": "invalid_request_error", "param": null, "code": null}}),
-        Family::Together => json!({"error": message}),
-        Family::Xai => {
-            let code = match status {
-                404 => "Some requested entity was not found",
-                429 => "Some resource has been exhausted",
-                _ => "Client specified an invalid argument",
-            };
-            json!({"code": code, "error": message})
-        }
-        Family::Mistral => json!({"object": "error", "message": message,
-            "type": "invalid_request_error", "param": null, "code": null}),
-        Family::Anthropic => {
-            let kind = match status {
-                404 => "not_found_error",
-                413 => "request_too_large",
-                429 => "rate_limit_error",
-                _ => "invalid_request_error",
-            };
-            json!({"type": "error", "error": {"type": kind, "message": message},
-                "request_id": "req_sim_batch"})
-        }
-        Family::Gemini => {
-            let name = match status {
-                404 => "NOT_FOUND",
-                409 => "ALREADY_EXISTS",
-                429 => "RESOURCE_EXHAUSTED",
-                _ => "INVALID_ARGUMENT",
-            };
-            json!({"error": {"code": status, "message": message, "status": name}})
-        }
     }
 }

@@ -4,11 +4,9 @@ mod fields;
 mod format;
 mod messages;
 mod parts;
-mod problem;
 mod reply;
 mod request;
 
-pub(super) use problem::write as problem;
 pub(super) use reply::{logprobs, write as answer};
 pub(super) use request::parse;
 

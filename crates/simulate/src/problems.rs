@@ -1,0 +1,342 @@
+//! Error bodies and their statuses, as `rules/problems.json` has them for each vendor.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::prompt::{Fault, Problem};
+use super::rules;
+use super::template::Facts;
+use super::tree::snake;
+
+/// What the table can tell apart. A problem has several of these names, from the one it shares with
+/// others to its own; where a vendor says something of both, its own name counts.
+const KINDS: &[&str] = &[
+    "any",
+    "loading",
+    "key",
+    "no_key",
+    "wrong_key",
+    "fault",
+    "not_json",
+    "unknown",
+    "unknown_inside",
+    "missing",
+    "missing_model",
+    "invalid",
+    "no_model",
+    "rate",
+    "limited",
+    "limited_requests",
+    "limited_tokens",
+    "rate_limit",
+    "no_credit",
+    "bad_prompt",
+    "server_error",
+    "overload",
+    "unavailable",
+    "overloaded",
+    "batch",
+    "batch_404",
+    "batch_409",
+    "batch_413",
+    "batch_429",
+];
+
+/// The vendors by name.
+#[derive(Debug, Deserialize)]
+pub(super) struct Table(BTreeMap<String, Words>);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Words {
+    /// Who has all that is not said here.
+    like: Option<String>,
+    /// The body of a problem that has none of its own.
+    body: Option<Value>,
+    #[serde(default)]
+    problems: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    status: Option<u16>,
+    message: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    code: Option<String>,
+    body: Option<Value>,
+}
+
+impl Table {
+    /// Says what is wrong with the table.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (name, vendor) in &self.0 {
+            if let Some(like) = vendor
+                .like
+                .as_ref()
+                .filter(|like| !self.0.contains_key(*like))
+            {
+                return Err(format!("{name} is like {like}, which is not there"));
+            }
+            if self.chain(name).count() > self.0.len() {
+                return Err(format!("{name} is like itself"));
+            }
+            let mut kinds = vendor.problems.keys();
+            if let Some(kind) = kinds.find(|kind| !KINDS.contains(&kind.as_str())) {
+                return Err(format!("{name} speaks of {kind}, which is no problem"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A vendor and those it is like; one more than there are if that has no end.
+    fn chain<'t>(&'t self, name: &str) -> impl Iterator<Item = &'t Words> {
+        let like = |vendor: &&Words| self.0.get(vendor.like.as_deref()?);
+        std::iter::successors(self.0.get(name), like).take(self.0.len() + 1)
+    }
+
+    /// What the nearest vendor says of the nearest kind.
+    fn find<'t, T>(
+        &'t self,
+        name: &str,
+        kinds: &[&str],
+        get: impl Fn(&'t Entry) -> Option<T>,
+    ) -> Option<T> {
+        self.chain(name).find_map(|vendor| {
+            let kinds = kinds.iter().rev();
+            kinds
+                .filter_map(|kind| vendor.problems.get(*kind))
+                .find_map(&get)
+        })
+    }
+
+    fn write(
+        &self,
+        out: &mut Vec<u8>,
+        name: &str,
+        kinds: &[&str],
+        mut facts: Facts,
+        status: u16,
+    ) -> u16 {
+        let status = self
+            .find(name, kinds, |entry| entry.status)
+            .unwrap_or(status);
+        facts.set("status", status);
+        facts.set("reason", super::reply::reason(status));
+        let texts: [(_, fn(&Entry) -> Option<&String>); 3] = [
+            ("code", |entry| entry.code.as_ref()),
+            ("type", |entry| entry.kind.as_ref()),
+            ("message", |entry| entry.message.as_ref()),
+        ];
+        for (field, get) in texts {
+            let text = self.find(name, kinds, get).map(|text| facts.text(text));
+            facts.set(field, text);
+        }
+        let body = self.find(name, kinds, |entry| entry.body.as_ref());
+        let body = body.or_else(|| self.chain(name).find_map(|vendor| vendor.body.as_ref()));
+        // Writing into memory does not fail.
+        let _ = serde_json::to_writer(out, &facts.fill(body.unwrap_or(&Value::Null)));
+        status
+    }
+}
+
+/// Appends the error body of a vendor and returns its status.
+pub(super) fn write(out: &mut Vec<u8>, problem: &Problem<'_>, vendor: &str, call: u64) -> u16 {
+    let mut facts = Facts::default();
+    facts.set("call", call);
+    let wait = problem.wait().map(delay);
+    facts.set("delay", wait);
+    let kinds: &[&str] = match problem {
+        Problem::Loading => &["any", "loading"],
+        Problem::NoKey => &["any", "key", "no_key"],
+        Problem::WrongKey => &["any", "key", "wrong_key"],
+        Problem::Fault(fault) => {
+            place(&mut facts, fault.at());
+            match fault {
+                Fault::NotJson => &["any", "fault", "not_json"],
+                Fault::Unknown(at) if at.contains('.') => {
+                    &["any", "fault", "unknown", "unknown_inside"]
+                }
+                Fault::Unknown(_) => &["any", "fault", "unknown"],
+                Fault::Missing(at) if at == "model" => {
+                    &["any", "fault", "missing", "missing_model"]
+                }
+                Fault::Missing(_) => &["any", "fault", "missing"],
+                Fault::Invalid { code, message, .. } => {
+                    facts.set("code", *code);
+                    facts.set("message", message.as_str());
+                    &["any", "fault", "invalid"]
+                }
+            }
+        }
+        Problem::NoModel(model) => {
+            facts.set("model", *model);
+            &["any", "no_model"]
+        }
+        Problem::Limited { denial, model, .. } => {
+            facts.set("bucket", denial.bucket);
+            facts.set("message", denial.message(model));
+            match denial.bucket {
+                "tokens" => &["any", "rate", "limited", "limited_tokens"],
+                _ => &["any", "rate", "limited", "limited_requests"],
+            }
+        }
+        Problem::RateLimit { .. } => {
+            facts.set("bucket", "requests");
+            &["any", "rate", "rate_limit"]
+        }
+        Problem::NoCredit => &["any", "no_credit"],
+        Problem::BadPrompt { at } => {
+            facts.set("param", *at);
+            &["any", "bad_prompt"]
+        }
+        Problem::ServerError => &["any", "server_error"],
+        Problem::Unavailable { .. } => &["any", "overload", "unavailable"],
+        Problem::Overloaded => &["any", "overload", "overloaded"],
+    };
+    rules::all().problems.write(out, vendor, kinds, facts, 400)
+}
+
+/// Appends the error body for what only files and batches have.
+pub(super) fn write_batch(out: &mut Vec<u8>, vendor: &str, status: u16, message: &str) {
+    let mut facts = Facts::default();
+    facts.set("message", message);
+    let own = format!("batch_{status}");
+    let table = &rules::all().problems;
+    table.write(out, vendor, &["batch", &own], facts, status);
+}
+
+/// The place of a fault, as the vendors spell it.
+fn place(facts: &mut Facts, at: &str) {
+    if !at.is_empty() {
+        facts.set("param", at);
+    }
+    facts.set("at", at);
+    // `messages[0].content` as `messages.0.content`.
+    facts.set("dotted", dotted(at));
+    facts.set("snake", snake(at));
+    let (parent, name) = at.rsplit_once('.').unwrap_or(("", at));
+    facts.set("parent", snake(parent));
+    facts.set("name", name);
+    let parts = at.split(['.', '[', ']']).filter(|part| !part.is_empty());
+    let part = |part: &str| {
+        part.parse::<u64>()
+            .map_or_else(|_| part.into(), Value::from)
+    };
+    let parts = std::iter::once("body".into()).chain(parts.map(part));
+    facts.set("place", parts.collect::<Value>());
+}
+
+/// `messages[0].content` as `messages.0.content`.
+pub(super) fn dotted(at: &str) -> String {
+    at.replace('[', ".").replace(']', "")
+}
+
+/// Decimal seconds, as protocol buffers write a duration.
+fn delay(wait: Duration) -> String {
+    let text = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
+    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Vendor;
+    use serde_json::json;
+
+    fn body(problem: &Problem<'_>, vendor: Option<Vendor>) -> (u16, Value) {
+        let mut out = Vec::new();
+        let status = write(&mut out, problem, vendor.map_or("openai", Vendor::name), 0);
+        (status, serde_json::from_slice(&out).unwrap())
+    }
+
+    #[test]
+    fn an_error_body_has_all_four_fields() {
+        let fault = Problem::Fault(Fault::NotJson);
+        let message = "We could not parse the JSON body of your request.";
+        let wanted = json!({"error": {"message": message, "type": "invalid_request_error",
+            "param": null, "code": null}});
+        assert_eq!(body(&fault, None), (400, wanted));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_in_each_vendors_words() {
+        let fault = Problem::Fault(Fault::Unknown("messages[2].x".to_owned()));
+        let message = "Unknown parameter: 'messages[2].x'.";
+        let bad = "invalid_request_error";
+        let cases = [
+            (
+                Vendor::OpenAi,
+                400,
+                json!({"error": {"message": message, "type": bad,
+                "param": "messages[2].x", "code": "unknown_parameter"}}),
+            ),
+            (
+                Vendor::Groq,
+                400,
+                json!({"error": {"message": message, "type": bad,
+                "code": "unknown_parameter"}}),
+            ),
+            (
+                Vendor::Xai,
+                400,
+                json!({"code": "Client specified an invalid argument",
+                "error": message}),
+            ),
+            (
+                Vendor::Mistral,
+                422,
+                json!({"detail": [{"loc": ["body", "messages", 2, "x"],
+                "msg": "Extra inputs are not permitted", "type": "extra_forbidden"}]}),
+            ),
+            (
+                Vendor::Local,
+                400,
+                json!({"error": {"code": 400, "message": message,
+                "type": bad}}),
+            ),
+        ];
+        for (vendor, status, wanted) in cases {
+            assert_eq!(body(&fault, Some(vendor)), (status, wanted), "{vendor}");
+        }
+    }
+
+    #[test]
+    fn delays_are_decimal_seconds() {
+        for (millis, text) in [
+            (0, "0s"),
+            (1_500, "1.5s"),
+            (10_000, "10s"),
+            (57_238, "57.238s"),
+        ] {
+            assert_eq!(delay(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn a_table_that_speaks_of_what_is_not_there_is_refused() {
+        for (table, wanted) in [
+            (
+                json!({"a": {"like": "b"}}),
+                "a is like b, which is not there",
+            ),
+            (
+                json!({"a": {"like": "b"}, "b": {"like": "a"}}),
+                "a is like itself",
+            ),
+            (
+                json!({"a": {"problems": {"keys": {}}}}),
+                "a speaks of keys, which is no problem",
+            ),
+        ] {
+            let table: Table = serde_json::from_value(table).unwrap();
+            assert_eq!(table.check(), Err(wanted.to_owned()));
+        }
+        let entry = json!({"a": {"problems": {"key": {"statuss": 401}}}});
+        assert!(serde_json::from_value::<Table>(entry).is_err());
+    }
+}

@@ -1,0 +1,50 @@
+//! What the vendors' documentation says, as tables: they are read once, and a table that cannot be
+//! read keeps the simulator from starting.
+
+use std::sync::LazyLock;
+
+use serde::de::DeserializeOwned;
+
+use super::problems;
+
+/// All tables.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub(super) problems: problems::Table,
+}
+
+static RULES: LazyLock<Result<Rules, String>> = LazyLock::new(load);
+
+fn load() -> Result<Rules, String> {
+    let problems: problems::Table = read("problems", include_str!("../rules/problems.json"))?;
+    problems
+        .check()
+        .map_err(|error| format!("rules/problems.json: {error}"))?;
+    Ok(Rules { problems })
+}
+
+fn read<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| format!("rules/{name}.json: {error}"))
+}
+
+/// Says what is wrong with the tables.
+pub(super) fn check() -> Result<(), String> {
+    RULES.as_ref().map(drop).map_err(Clone::clone)
+}
+
+/// The tables, which were found in order at the start.
+pub(super) fn all() -> &'static Rules {
+    RULES
+        .as_ref()
+        .expect("tables that were checked at the start")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_tables_are_in_order() {
+        assert_eq!(check(), Ok(()));
+    }
+}

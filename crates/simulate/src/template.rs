@@ -1,0 +1,92 @@
+//! Templates of JSON: what the tables say a body looks like, with the names of what goes in.
+//!
+//! A string that is `$name` as a whole stands for a value of any type; `{name}` inside of a string
+//! stands for text. A key that ends in `?` is left out where its value is null, and so is an object
+//! whose `if` is null from the list that it stands in.
+
+use serde_json::{Map, Value};
+
+/// What a template's names stand for.
+#[derive(Debug, Default)]
+pub(super) struct Facts(Vec<(&'static str, Value)>);
+
+impl Facts {
+    pub(super) fn set(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.0.push((name, value.into()));
+    }
+
+    /// The last one of that name; null if there is none.
+    fn get(&self, name: &str) -> Value {
+        let found = self.0.iter().rev().find(|(known, _)| *known == name);
+        found.map_or(Value::Null, |(_, value)| value.clone())
+    }
+
+    /// A text with all names in it replaced.
+    pub(super) fn text(&self, template: &str) -> String {
+        let mut parts = template.split('{');
+        let mut out = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            match part.split_once('}') {
+                Some((name, rest)) => {
+                    match self.get(name) {
+                        Value::String(text) => out += &text,
+                        Value::Null => {}
+                        other => out += &other.to_string(),
+                    }
+                    out += rest;
+                }
+                None => out = out + "{" + part,
+            }
+        }
+        out
+    }
+
+    /// A value with all names in it replaced.
+    pub(super) fn fill(&self, template: &Value) -> Value {
+        match template {
+            Value::String(text) => match text.strip_prefix('$') {
+                Some(name) => self.get(name),
+                None => self.text(text).into(),
+            },
+            Value::Array(list) => {
+                let list = list.iter().filter(|item| self.is_shown(item));
+                list.map(|item| self.fill(item)).collect()
+            }
+            Value::Object(fields) => Value::Object(self.object(fields)),
+            other => other.clone(),
+        }
+    }
+
+    fn object(&self, fields: &Map<String, Value>) -> Map<String, Value> {
+        let fields = fields.iter().filter(|(name, _)| *name != "if");
+        let filled = fields.map(|(name, value)| (name, self.fill(value)));
+        filled
+            .filter_map(|(name, value)| match name.strip_suffix('?') {
+                Some(name) => (!value.is_null()).then(|| (name.to_owned(), value)),
+                None => Some((name.clone(), value)),
+            })
+            .collect()
+    }
+
+    fn is_shown(&self, item: &Value) -> bool {
+        let condition = item.get("if");
+        condition.is_none_or(|condition| !self.fill(condition).is_null())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_stand_for_values_and_for_text() {
+        let mut facts = Facts::default();
+        facts.set("n", 7);
+        facts.set("text", "a{b");
+        let template = json!({"n": "$n", "m": "{n} of {text}{none}", "gone?": "$none", "null": "$none",
+            "list": [{"if": "$n", "x": 1}, {"if": "$none", "x": 2}, "}{"]});
+        let wanted = json!({"n": 7, "m": "7 of a{b", "null": null, "list": [{"x": 1}, "}{"]});
+        assert_eq!(facts.fill(&template), wanted);
+    }
+}
