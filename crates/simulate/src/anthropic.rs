@@ -1,39 +1,14 @@
 //! Anthropic's Messages API.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::grammar;
 use super::http::{Request, Shown, Version};
-use super::media;
-use super::problems::dotted;
+use super::objects;
 use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
 use super::shape::Shape;
 use super::tool_rules;
 use super::tree::{Object, Spelling};
-
-const FIELDS: [&str; 21] = [
-    "model",
-    "messages",
-    "max_tokens",
-    "system",
-    "stop_sequences",
-    "output_config",
-    "metadata",
-    "stream",
-    "thinking",
-    "tools",
-    "tool_choice",
-    "service_tier",
-    "container",
-    "context_management",
-    "inference_geo",
-    "cache_control",
-    "speed",
-    "store",
-    "mcp_servers",
-    "cache_hint",
-    "previous_thread_event_id",
-];
 
 /// Gone with version 2026-10-21.
 const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];
@@ -61,73 +36,50 @@ pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
 /// Reads a request's body.
 pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
-    let root = Object::new(&value, "", Spelling::Exact)?;
-    match version {
-        Version::New => root.only(&FIELDS)?,
-        _ => root.only(&[&FIELDS[..], &SAMPLING].concat())?,
+    let mut names = value.as_object().into_iter().flat_map(Map::keys);
+    if let Some(gone) = names.find(|name| SAMPLING.contains(&name.as_str()))
+        && version == Version::New
+    {
+        return Err(Fault::Unknown(gone.clone()));
     }
-    let model = root.text("model")?.ok_or_else(|| root.missing("model"))?;
-    let cap = root.whole("max_tokens", 1)?;
-    let cap = cap.ok_or_else(|| root.missing("max_tokens"))?;
-    for name in ["temperature", "top_p"] {
-        root.number(name, 0.0..=1.0)?;
-    }
-    if root.flag("stream")? == Some(true) {
-        let message = "stream: the simulator does not stream";
-        return Err(Fault::invalid("stream", "", message));
-    }
+    let root = objects::request(&value, Spelling::Exact, "anthropic", "request")?;
     for stop in root.list("stop_sequences")?.into_iter().flatten() {
-        if !stop.is_string() {
-            let message = "stop_sequences: Input should be a list of strings";
-            return Err(Fault::invalid("stop_sequences", "", message));
-        }
-        if stop.as_str().is_some_and(|stop| stop.trim().is_empty()) {
-            let message = "stop_sequences: each stop sequence must contain non-whitespace";
-            return Err(Fault::invalid("stop_sequences", "", message));
-        }
-    }
-    settings(&root, cap)?;
-    let system = match root.get("system") {
-        Some(_) => text(&root, "system")?,
-        None => String::new(),
-    };
-    let mut bytes = system.len();
-    let messages = root.objects("messages")?;
-    let messages = messages.ok_or_else(|| root.missing("messages"))?;
-    if messages.is_empty() {
-        let message = "messages: at least one message is required";
-        return Err(Fault::invalid("messages", "", message));
-    }
-    let (mut last, mut last_user) = (String::new(), None);
-    for message in &messages {
-        message.only(&["role", "content"])?;
-        let role = message
-            .text("role")?
-            .ok_or_else(|| message.missing("role"))?;
-        let said = text(message, "content")?;
-        bytes += said.len();
-        match role {
-            // What came of tools has no text of the user's.
-            "user" if said.is_empty() && last_user.is_some() => {}
-            "user" => last_user = Some(said),
-            "assistant" => last = said,
-            _ => {
-                let at = message.at("role");
-                let message = format!(
-                    "messages: Unexpected role \"{role}\". The Messages API accepts \"user\" and \
-                     \"assistant\"; a system prompt goes into the top-level field \"system\"."
-                );
-                return Err(Fault::invalid(at, "", message));
+        let message = match stop.as_str() {
+            None => "stop_sequences: Input should be a list of strings",
+            Some(stop) if stop.trim().is_empty() => {
+                "stop_sequences: each stop sequence must contain non-whitespace"
             }
+            Some(_) => continue,
+        };
+        return Err(Fault::invalid("stop_sequences", "", message));
+    }
+    let cap = root.whole("max_tokens", 1)?;
+    let budget = root.object("thinking")?;
+    let budget = budget.map(|thinking| thinking.whole("budget_tokens", 0));
+    if budget.transpose()?.flatten() >= cap {
+        let message = "`max_tokens` must be greater than `thinking.budget_tokens`.";
+        return Err(Fault::invalid("max_tokens", "", message));
+    }
+    let system = text(&root, "system")?;
+    let mut bytes = system.len();
+    let (mut last, mut last_user) = (String::new(), None);
+    for message in root.objects("messages")?.unwrap_or_default() {
+        let said = text(&message, "content")?;
+        bytes += said.len();
+        match message.text("role")? {
+            // What came of tools has no text of the user's.
+            Some("user") if said.is_empty() && last_user.is_some() => {}
+            Some("user") => last_user = Some(said),
+            _ => last = said,
         }
     }
     Ok(Prompt {
         tools: tool_rules::anthropic(&root)?.map(Box::new),
         logprobs: false,
-        model: model.to_owned().into(),
+        model: root.text("model")?.unwrap_or_default().to_owned().into(),
         text: last_user.unwrap_or(last).into(),
         tokens: (bytes as u64).div_ceil(4),
-        cap: Some(cap),
+        cap,
         shape: shape(&root)?.or_else(|| told(&system)),
     })
 }
@@ -140,151 +92,29 @@ fn told(system: &str) -> Option<Shape> {
     schema.map(Shape::Schema).or_else(object)
 }
 
-/// Refuses what other APIs have under the same names.
-fn settings(root: &Object<'_>, cap: u64) -> Result<(), Fault> {
-    let fault = |at: &str, message: String| Err(Fault::invalid(at, "", message));
-    if let Some(metadata) = root.object("metadata")? {
-        metadata.only(&["user_id"])?;
-        metadata.text("user_id")?;
-    }
-    if let Some(tier) = root.text("service_tier")?
-        && !["auto", "standard_only"].contains(&tier)
-    {
-        let message = "service_tier: Input should be 'auto' or 'standard_only'";
-        return fault("service_tier", message.to_owned());
-    }
-    let thinking = root.object("thinking")?;
-    let budget = thinking.map(|thinking| thinking.whole("budget_tokens", 1024));
-    if let Some(budget) = budget.transpose()?.flatten()
-        && budget >= cap
-    {
-        let message = "`max_tokens` must be greater than `thinking.budget_tokens`.".to_owned();
-        return fault("max_tokens", message);
-    }
-    Ok(())
-}
-
-/// The text of a string or of a list of blocks.
+/// The text of a string or of a list of blocks; none of what is not there.
 fn text(object: &Object<'_>, name: &str) -> Result<String, Fault> {
-    let empty = |at: String| {
-        let message = format!("{}: text content must be non-empty", dotted(&at));
-        Fault::invalid(at, "", message)
-    };
-    let value = object.get(name).ok_or_else(|| object.missing(name))?;
-    if let Value::String(text) = value {
-        return if text.is_empty() {
-            Err(empty(object.at(name)))
-        } else {
-            Ok(text.clone())
-        };
+    if let Some(Value::String(text)) = object.get(name) {
+        return Ok(text.clone());
     }
     let blocks = object.objects(name)?.unwrap_or_default();
-    if blocks.is_empty() {
-        return Err(empty(object.at(name)));
-    }
-    let mut all = String::new();
-    for block in blocks {
-        let kind = block.text("type")?.ok_or_else(|| block.missing("type"))?;
-        if kind == "text" {
-            block.only(&["type", "text", "cache_control", "citations"])?;
-            let text = block.text("text")?.ok_or_else(|| block.missing("text"))?;
-            if text.is_empty() {
-                return Err(empty(block.at("text")));
-            }
-            all += text;
-        }
-        if let "image" | "document" = kind {
-            attached(&block, kind)?;
-        }
-    }
-    Ok(all)
-}
-
-/// The largest picture, as base64.
-const LARGEST_IMAGE: usize = 10 << 20;
-
-/// Refuses a picture or document that the API would refuse.
-fn attached(block: &Object<'_>, kind: &str) -> Result<(), Fault> {
-    let known = [
-        "type",
-        "source",
-        "cache_control",
-        "title",
-        "context",
-        "citations",
-    ];
-    block.only(if kind == "image" { &known[..3] } else { &known })?;
-    let source = block.object("source")?;
-    let source = source.ok_or_else(|| block.missing("source"))?;
-    let text = |name: &str| source.text(name)?.ok_or_else(|| source.missing(name));
-    let fault = |name: &str, why: String| {
-        let at = source.at(name);
-        let message = format!("{}: {why}", dotted(&at));
-        Err(Fault::invalid(at, "", message))
-    };
-    match (kind, text("type")?) {
-        (_, "url") => source.only(&["type", "url"]),
-        (_, "file") => source.only(&["type", "file_id"]),
-        ("document", "content") => source.only(&["type", "content"]),
-        ("document", "text") => {
-            source.only(&["type", "media_type", "data"])?;
-            text("data")?;
-            match text("media_type")? {
-                "text/plain" => Ok(()),
-                _ => fault("media_type", "Input should be 'text/plain'".to_owned()),
-            }
-        }
-        (kind, "base64") => {
-            source.only(&["type", "media_type", "data"])?;
-            let takes: &[&str] = match kind {
-                "image" => &["image/jpeg", "image/png", "image/gif", "image/webp"],
-                _ => &["application/pdf"],
-            };
-            let (media, data) = (text("media_type")?, text("data")?);
-            if !takes.contains(&media) {
-                let takes = takes.join("', '");
-                return fault("media_type", format!("Input should be '{takes}'"));
-            }
-            if kind == "image" && data.len() > LARGEST_IMAGE {
-                let length = data.len();
-                let why =
-                    format!("image exceeds 10 MB maximum: {length} bytes > {LARGEST_IMAGE} bytes");
-                return fault("data", why);
-            }
-            media::check(media, data).or_else(|why| fault("data", why))
-        }
-        (_, other) => fault(
-            "type",
-            format!("Input tag '{other}' does not match any of the expected tags"),
-        ),
-    }
+    let texts = blocks
+        .iter()
+        .filter(|block| block.text("type") == Ok(Some("text")));
+    texts
+        .map(|block| Ok(block.text("text")?.unwrap_or_default()))
+        .collect()
 }
 
 fn shape(root: &Object<'_>) -> Result<Option<Shape>, Fault> {
     let Some(output) = root.object("output_config")? else {
         return Ok(None);
     };
-    output.only(&["format", "effort"])?;
-    if let Some(effort) = output.text("effort")?
-        && !["low", "medium", "high", "xhigh", "max"].contains(&effort)
-    {
-        let message = format!("output_config.effort: unexpected value '{effort}'");
-        return Err(Fault::invalid("output_config.effort", "", message));
-    }
     let Some(format) = output.object("format")? else {
         return Ok(None);
     };
-    format.only(&["type", "schema"])?;
-    let kind = format.text("type")?.ok_or_else(|| format.missing("type"))?;
-    if kind != "json_schema" {
-        let message = "output_config.format.type: Input should be 'json_schema'";
-        return Err(Fault::invalid(format.at("type"), "", message));
-    }
-    let schema = format
-        .get("schema")
-        .ok_or_else(|| format.missing("schema"))?;
+    let schema = format.get("schema").unwrap_or(&Value::Null);
     let at = format.at("schema");
-    Object::new(schema, at.as_str(), Spelling::Exact)?;
     grammar::check(schema).map_err(|problem| {
         let message = format!("{at}: {problem}");
         Fault::invalid(at, "", message)

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Vendor;
 use super::gemini;
+use super::objects;
 use super::prompt::Fault;
 use super::script::{prompt_key, unit};
 use super::tree::{Object, Spelling};
@@ -72,43 +73,22 @@ impl Pack {
 pub(super) fn parse_openai(body: &[u8], vendor: Option<Vendor>) -> Result<Pack, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let root = Object::new(&value, "", Spelling::Exact)?;
-    match vendor {
-        Some(Vendor::Local | Vendor::OpenRouter | Vendor::Nvidia) => {}
-        Some(Vendor::Mistral) => root.only(&[
-            "model",
-            "input",
-            "output_dimension",
-            "output_dtype",
-            "encoding_format",
-            "metadata",
-        ])?,
-        Some(_) => root.only(&["model", "input", "dimensions", "encoding_format", "user"])?,
-        None => root.only(&[
-            "model",
-            "input",
-            "dimensions",
-            "output_dimension",
-            "output_dtype",
-            "encoding_format",
-            "user",
-            "metadata",
-        ])?,
-    }
-    let model = root.text("model")?.ok_or_else(|| root.missing("model"))?;
+    let known = match vendor {
+        Some(Vendor::Local | Vendor::OpenRouter | Vendor::Nvidia) => None,
+        Some(Vendor::Mistral) => Some("embeddings_mistral"),
+        Some(_) => Some("embeddings_openai"),
+        None => Some("embeddings_known"),
+    };
+    known.map_or(Ok(()), |known| objects::check(&root, "openai", known))?;
+    objects::check(&root, "openai", "embeddings_any")?;
+    let model = root.text("model")?.unwrap_or_default();
     let wanted = match root.whole("dimensions", 1)? {
         Some(wanted) => Some(wanted),
         None => root.whole("output_dimension", 1)?,
     };
     let dimensions = dimensions(wanted, || root.at("dimensions"))?;
-    let base64 = match root.text("encoding_format")? {
-        None | Some("float") => false,
-        Some("base64") => true,
-        Some(other) => {
-            let message = format!("Invalid encoding_format '{other}': float or base64.");
-            return Err(Fault::invalid("encoding_format", "invalid_value", message));
-        }
-    };
-    let input = root.get("input").ok_or_else(|| root.missing("input"))?;
+    let base64 = root.text("encoding_format")? == Some("base64");
+    let input = root.get("input").unwrap_or(&Value::Null);
     let texts = match input {
         Value::Array(texts) => texts.as_slice(),
         one => std::slice::from_ref(one),
@@ -134,8 +114,7 @@ pub(super) fn parse_openai(body: &[u8], vendor: Option<Vendor>) -> Result<Pack, 
 /// Reads a request in Google's form, made to `model`.
 pub(super) fn parse_gemini(body: &[u8], model: &str) -> Result<Pack, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
-    let root = Object::new(&value, "", Spelling::Protobuf)?;
-    root.only(&["requests"])?;
+    let root = objects::request(&value, Spelling::Protobuf, "gemini", "embeddings")?;
     let requests = root.objects("requests")?.unwrap_or_default();
     if requests.is_empty() || requests.len() > GEMINI_INPUTS {
         let message = "* BatchEmbedContentsRequest.requests: at least one and at most 100 requests \
@@ -144,13 +123,6 @@ pub(super) fn parse_gemini(body: &[u8], model: &str) -> Result<Pack, Fault> {
     }
     let mut inputs = Vec::with_capacity(requests.len());
     for request in &requests {
-        request.only(&[
-            "model",
-            "content",
-            "taskType",
-            "title",
-            "outputDimensionality",
-        ])?;
         if request
             .text("model")?
             .and_then(|name| name.strip_prefix("models/"))

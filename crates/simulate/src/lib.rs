@@ -68,6 +68,7 @@ mod limits;
 mod listen;
 mod media;
 mod memory;
+mod objects;
 mod openai;
 mod problems;
 mod prompt;

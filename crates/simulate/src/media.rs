@@ -23,7 +23,7 @@ pub(super) fn check(media: &str, base64: &str) -> Result<(), String> {
 }
 
 /// The same for an address with the data in it; other addresses are taken as they are.
-pub(super) fn check_url(url: &str, takes: &[&str]) -> Result<(), String> {
+pub(super) fn check_url<S: AsRef<str>>(url: &str, takes: &[S]) -> Result<(), String> {
     let Some(data) = url.strip_prefix("data:") else {
         return if url.starts_with("http://") || url.starts_with("https://") {
             Ok(())
@@ -32,12 +32,16 @@ pub(super) fn check_url(url: &str, takes: &[&str]) -> Result<(), String> {
         };
     };
     let (media, base64) = data.split_once(";base64,").ok_or("not a data URL")?;
-    if takes.contains(&media) {
+    if takes.iter().any(|takes| takes.as_ref() == media) {
         check(media, base64)
     } else {
         Err(format!(
             "unsupported MIME type '{media}'; supported are: {}",
-            takes.join(", ")
+            takes
+                .iter()
+                .map(AsRef::as_ref)
+                .collect::<Vec<_>>()
+                .join(", ")
         ))
     }
 }

@@ -127,13 +127,11 @@ impl Table {
             .unwrap_or(status);
         facts.set("status", status);
         facts.set("reason", super::reply::reason(status));
-        let texts: [(_, fn(&Entry) -> Option<&String>); 3] = [
-            ("code", |entry| entry.code.as_ref()),
-            ("type", |entry| entry.kind.as_ref()),
-            ("message", |entry| entry.message.as_ref()),
-        ];
-        for (field, get) in texts {
-            let text = self.find(name, kinds, get).map(|text| facts.text(text));
+        let code = self.find(name, kinds, |entry| entry.code.as_ref());
+        let kind = self.find(name, kinds, |entry| entry.kind.as_ref());
+        let message = self.find(name, kinds, |entry| entry.message.as_ref());
+        for (field, text) in [("code", code), ("type", kind), ("message", message)] {
+            let text = text.map(|text| facts.text(text));
             facts.set(field, text);
         }
         let body = self.find(name, kinds, |entry| entry.body.as_ref());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::objects;
 use super::prompt::{Answer, Fault};
 use super::tool_rules::{checked, named};
 use super::tools::{Choice, Function, Tools};
@@ -14,32 +15,22 @@ use super::tree::Object;
 pub(super) fn read(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
     let mut tools = Tools::default();
     for tool in root.objects("tools")?.unwrap_or_default() {
-        let kind = tool.text("type")?.ok_or_else(|| tool.missing("type"))?;
-        let (custom, known) = match kind {
-            "function" => (
-                false,
-                ["type", "name", "description", "parameters", "strict"],
-            ),
-            "custom" => (
-                true,
-                ["type", "name", "description", "format", "defer_loading"],
-            ),
-            _ => {
+        objects::check(&tool, "openai", "response_tool")?;
+        let custom = match tool.text("type")?.unwrap_or_default() {
+            "function" => false,
+            "custom" => true,
+            kind => {
                 tools.search |= kind.starts_with("web_search");
                 continue;
             }
         };
-        tool.only(&known)?;
-        let parameters = if custom {
-            Value::Null
-        } else {
-            tool.object("parameters")?;
-            let parameters = tool.get("parameters").cloned();
-            parameters.unwrap_or_else(|| json!({"type": "object"}))
-        };
+        let parameters = tool.get("parameters").cloned();
         tools.functions.push(Function {
-            name: named(&tool, 64, b"")?,
-            parameters,
+            name: tool.text("name")?.unwrap_or_default().to_owned(),
+            parameters: match custom {
+                true => Value::Null,
+                false => parameters.unwrap_or_else(|| json!({"type": "object"})),
+            },
             custom,
         });
     }
@@ -59,7 +50,7 @@ pub(super) fn read(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
             let choice = root.object("tool_choice")?;
             let choice = choice.ok_or_else(|| root.missing("tool_choice"))?;
             match choice.text("type")? {
-                Some("function" | "custom") => Choice::One(named(&choice, 64, b"")?),
+                Some("function" | "custom") => Choice::One(named(&choice, 64, "")?),
                 _ => Choice::Auto,
             }
         }

@@ -2,43 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::media;
+use super::objects;
 use super::openai;
 use super::prompt::{Answer, Fault, Finish, Prompt};
 use super::response_tools;
 use super::shape::Shape;
 use super::tree::{Object, Spelling};
-
-const FIELDS: [&str; 28] = [
-    "model",
-    "input",
-    "instructions",
-    "max_output_tokens",
-    "max_tool_calls",
-    "temperature",
-    "top_p",
-    "top_logprobs",
-    "text",
-    "reasoning",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "previous_response_id",
-    "conversation",
-    "include",
-    "metadata",
-    "store",
-    "stream",
-    "background",
-    "truncation",
-    "service_tier",
-    "user",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "prompt",
-    "moderation",
-];
 
 /// What is asked for in `include` to be told the probabilities of tokens.
 const LOGPROBS: &str = "message.output_text.logprobs";
@@ -46,17 +15,7 @@ const LOGPROBS: &str = "message.output_text.logprobs";
 /// Reads a request's body.
 pub(super) fn parse(body: &[u8]) -> Result<Prompt<'static>, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
-    let root = Object::new(&value, "", Spelling::Exact)?;
-    root.only(&FIELDS)?;
-    let model = root.text("model")?.ok_or_else(|| root.missing("model"))?;
-    for asked in ["stream", "background"] {
-        if root.flag(asked)? == Some(true) {
-            let message = format!("Unsupported value: '{asked}' must be false.");
-            return Err(Fault::invalid(asked, "unsupported_value", message));
-        }
-    }
-    root.number("temperature", 0.0..=2.0)?;
-    root.number("top_p", 0.0..=1.0)?;
+    let root = objects::request(&value, Spelling::Exact, "openai", "response")?;
     let cap = root.whole("max_output_tokens", 16)?;
     let mut bytes = root.text("instructions")?.unwrap_or_default().len();
     let (mut last, mut last_user) = (String::new(), None);
@@ -71,25 +30,18 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt<'static>, Fault> {
                 bytes += said.len();
                 match item.text("role")? {
                     Some("user") => last_user = Some(said),
-                    Some("system" | "developer" | "assistant") | None => last = said,
-                    Some(role) => {
-                        let message = format!("Invalid value: '{role}'.");
-                        return Err(Fault::invalid(item.at("role"), "invalid_value", message));
-                    }
+                    _ => last = said,
                 }
             }
         }
         _ => return Err(root.missing("input")),
-    }
-    if let Some(reasoning) = root.object("reasoning")? {
-        reasoning.only(&["effort", "summary", "generate_summary"])?;
     }
     let mut included = root.list("include")?.into_iter().flatten();
     let logprobs = included.any(|part| part == LOGPROBS);
     Ok(Prompt {
         tools: response_tools::read(&root)?.map(Box::new),
         logprobs,
-        model: model.to_owned().into(),
+        model: root.text("model")?.unwrap_or_default().to_owned().into(),
         text: last_user.unwrap_or(last).into(),
         tokens: (bytes as u64).div_ceil(4),
         cap,
@@ -98,79 +50,42 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt<'static>, Fault> {
 }
 
 fn item_text(item: &Object<'_>) -> Result<String, Fault> {
-    match item.text("type")? {
-        None | Some("message") => {}
-        Some("function_call") => {
-            item.only(&["type", "id", "call_id", "name", "arguments", "status"])?;
-            return Ok(String::new());
-        }
-        Some("function_call_output") => {
-            item.only(&["type", "id", "call_id", "output", "status"])?;
-            return Ok(String::new());
-        }
+    let rule = match item.text("type")? {
+        None | Some("message") => "item_message",
+        Some("function_call") => "item_function_call",
+        Some("function_call_output") => "item_function_call_output",
         Some(_) => return Ok(String::new()),
+    };
+    objects::check(item, "openai", rule)?;
+    if rule != "item_message" {
+        return Ok(String::new());
     }
-    item.only(&["type", "role", "content", "id", "status"])?;
     if let Some(Value::String(text)) = item.get("content") {
         return Ok(text.clone());
     }
-    let parts = item.objects("content")?;
-    let mut all = String::new();
-    for part in parts.ok_or_else(|| item.missing("content"))? {
-        let fault = |name: &str, why: String| Fault::invalid(part.at(name), "invalid_value", why);
-        match part.text("type")?.unwrap_or_default() {
-            "input_text" | "output_text" => all += part.text("text")?.unwrap_or_default(),
-            "input_image" => {
-                part.only(&["type", "image_url", "file_id", "detail"])?;
-                if let Some(url) = part.text("image_url")? {
-                    let takes = ["image/png", "image/jpeg", "image/gif", "image/webp"];
-                    media::check_url(url, &takes).map_err(|why| fault("image_url", why))?;
-                }
-            }
-            "input_file" => {
-                part.only(&[
-                    "type",
-                    "file_id",
-                    "filename",
-                    "file_data",
-                    "file_url",
-                    "detail",
-                ])?;
-                if let Some(data) = part.text("file_data")? {
-                    media::check_url(data, &["application/pdf"])
-                        .map_err(|why| fault("file_data", why))?;
-                }
-            }
-            "refusal" => {}
-            other => return Err(fault("type", format!("Invalid value: '{other}'."))),
-        }
-    }
-    Ok(all)
+    let parts = item.objects("content")?.unwrap_or_default();
+    let texts = parts.iter().map(|part| match part.text("type")? {
+        Some("input_text" | "output_text") => part.text("text"),
+        _ => Ok(None),
+    });
+    texts.map(|text| Ok(text?.unwrap_or_default())).collect()
 }
 
 fn shape(root: &Object<'_>) -> Result<Option<Shape>, Fault> {
     let Some(text) = root.object("text")? else {
         return Ok(None);
     };
-    text.only(&["format", "verbosity"])?;
+    objects::check(&text, "openai", "response_text")?;
     let Some(format) = text.object("format")? else {
         return Ok(None);
     };
     match format.text("type")? {
-        Some("text") => Ok(None),
         Some("json_object") => Ok(Some(Shape::Object)),
         Some("json_schema") => {
-            format.only(&["type", "name", "schema", "strict", "description"])?;
-            format.text("name")?.ok_or_else(|| format.missing("name"))?;
-            let schema = format
-                .get("schema")
-                .ok_or_else(|| format.missing("schema"))?;
-            Ok(Some(Shape::Schema(schema.clone())))
+            objects::check(&format, "openai", "response_schema")?;
+            Ok(format.get("schema").cloned().map(Shape::Schema))
         }
-        _ => {
-            let message = "Invalid value for 'text.format.type'.";
-            Err(Fault::invalid("text.format.type", "invalid_value", message))
-        }
+        _ => Ok(None),
     }
 }
 

@@ -1,16 +1,19 @@
 //! What the vendors' documentation says, as tables: they are read once, and a table that cannot be
 //! read keeps the simulator from starting.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 
-use super::problems;
+use super::{objects, problems};
 
 /// All tables.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) problems: problems::Table,
+    /// The objects of requests, API by API.
+    pub(super) objects: BTreeMap<&'static str, objects::Api>,
 }
 
 static RULES: LazyLock<Result<Rules, String>> = LazyLock::new(load);
@@ -20,7 +23,18 @@ fn load() -> Result<Rules, String> {
     problems
         .check()
         .map_err(|error| format!("rules/problems.json: {error}"))?;
-    Ok(Rules { problems })
+    let mut objects = BTreeMap::new();
+    for (name, text) in [
+        ("openai", include_str!("../rules/openai.json")),
+        ("anthropic", include_str!("../rules/anthropic.json")),
+        ("gemini", include_str!("../rules/gemini.json")),
+    ] {
+        let api: objects::Api = read(name, text)?;
+        api.check_table()
+            .map_err(|error| format!("rules/{name}.json: {error}"))?;
+        objects.insert(name, api);
+    }
+    Ok(Rules { problems, objects })
 }
 
 fn read<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, String> {

@@ -55,7 +55,7 @@ impl Speech {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
         let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
         let root = Object::new(&value, "", Spelling::Exact)?;
-        root.only(&[
+        root.only([
             "model",
             "input",
             "voice",

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::grammar;
+use super::objects;
 use super::prompt::Fault;
 use super::tools::{Choice, Function, Tools};
 use super::tree::Object;
@@ -14,21 +15,11 @@ fn invalid(at: impl Into<String>, message: impl Into<String>) -> Fault {
     Fault::invalid(at, "invalid_value", message)
 }
 
-/// Refuses a name that is no tool's.
-pub(super) fn named(object: &Object<'_>, longest: usize, more: &[u8]) -> Result<String, Fault> {
+/// The name of a tool, which must be one.
+pub(super) fn named(object: &Object<'_>, longest: usize, more: &str) -> Result<String, Fault> {
     let name = object.text("name")?.ok_or_else(|| object.missing("name"))?;
-    let plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte) || more.contains(&byte);
-    if !name.is_empty() && name.len() <= longest && name.bytes().all(plain) {
-        Ok(name.to_owned())
-    } else {
-        Err(invalid(
-            object.at("name"),
-            format!(
-                "Invalid name: expected 1 to {longest} of the characters a-z, A-Z, 0-9, _ and -."
-            ),
-        ))
-    }
+    objects::is_name(object, "name", longest, more)?;
+    Ok(name.to_owned())
 }
 
 /// No tool twice, and none chosen that is not there.
@@ -92,9 +83,9 @@ pub(super) fn openai(
         if kind == "custom" && customs {
             let custom = tool.object("custom")?;
             let custom = custom.ok_or_else(|| tool.missing("custom"))?;
-            custom.only(&["name", "description", "format"])?;
+            objects::check(&custom, "openai", "custom")?;
             tools.functions.push(Function {
-                name: named(&custom, 64, b"")?,
+                name: named(&custom, 64, "")?,
                 parameters: Value::Null,
                 custom: true,
             });
@@ -106,9 +97,8 @@ pub(super) fn openai(
         }
         let function = tool.object("function")?;
         let function = function.ok_or_else(|| tool.missing("function"))?;
-        function.only(&["name", "description", "parameters", "strict"])?;
-        function.text("description")?;
-        let name = named(&function, 64, b"")?;
+        objects::check(&function, "openai", "function")?;
+        let name = named(&function, 64, "")?;
         if let Some(parameters) = function.object("parameters")?
             && parameters
                 .text("type")?
@@ -146,7 +136,7 @@ pub(super) fn openai(
             let choice = choice.ok_or_else(|| root.missing("tool_choice"))?;
             let kind = choice.text("type")?.ok_or_else(|| choice.missing("type"))?;
             let chosen = choice.object(kind)?.ok_or_else(|| choice.missing(kind))?;
-            Choice::One(named(&chosen, 64, b"")?)
+            Choice::One(named(&chosen, 64, "")?)
         }
     };
     tools.answered = openai_calls(root, ids)?;
@@ -176,19 +166,17 @@ fn openai_calls(root: &Object<'_>, ids: Option<IdCheck>) -> Result<bool, Fault> 
             return Err(invalid(message.at("role"), why));
         }
         for call in message.objects("tool_calls")?.unwrap_or_default() {
-            call.only(&["id", "type", "function", "custom", "index", "extra_content"])?;
-            let id = call.text("id")?.ok_or_else(|| call.missing("id"))?;
+            objects::check(&call, "openai", "tool_call")?;
+            let id = call.text("id")?.unwrap_or_default();
             ids.map_or(Ok(()), |check| check(id))
                 .map_err(|why| invalid(call.at("id"), why))?;
-            let kind = call.text("type")?.ok_or_else(|| call.missing("type"))?;
+            let kind = call.text("type")?.unwrap_or_default();
             let said = call.object(kind)?.ok_or_else(|| call.missing(kind))?;
-            let given = match kind {
-                "custom" => "input",
-                _ => "arguments",
+            let rule = match kind {
+                "custom" => "called_custom",
+                _ => "called_function",
             };
-            said.only(&["name", given])?;
-            said.text("name")?.ok_or_else(|| said.missing("name"))?;
-            said.text(given)?.ok_or_else(|| said.missing(given))?;
+            objects::check(&said, "openai", rule)?;
             open.insert(id.to_owned());
         }
     }
@@ -214,23 +202,8 @@ pub(super) fn anthropic(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
                 return fault(tool.at("type"), &message);
             }
         }
-        tool.only(&[
-            "type",
-            "name",
-            "description",
-            "input_schema",
-            "strict",
-            "cache_control",
-            "defer_loading",
-            "input_examples",
-        ])?;
-        let name = named(tool, 128, b"")?;
-        let schema = tool.object("input_schema")?;
-        let schema = schema.ok_or_else(|| tool.missing("input_schema"))?;
-        if schema.text("type")? != Some("object") {
-            let message = "tools: input_schema.type: Input should be 'object'";
-            return fault(schema.at("type"), message);
-        }
+        objects::check(tool, "anthropic", "tool")?;
+        let name = named(tool, 128, "")?;
         let parameters = tool.get("input_schema").cloned().unwrap_or_default();
         if tool.flag("strict")? == Some(true) {
             grammar::check(&parameters).map_err(|problem| {
@@ -245,25 +218,18 @@ pub(super) fn anthropic(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
         });
     }
     if let Some(choice) = root.object("tool_choice")? {
-        choice.only(&["type", "name", "disable_parallel_tool_use"])?;
+        objects::check(&choice, "anthropic", "tool_choice")?;
         if listed.is_empty() {
             let message = "tool_choice: may only be specified while providing tools";
             return fault("tool_choice".to_owned(), message);
         }
         tools.single = choice.flag("disable_parallel_tool_use")? == Some(true);
-        let kind = choice.text("type")?.ok_or_else(|| choice.missing("type"))?;
-        tools.choice = match kind {
+        tools.choice = match choice.text("type")?.unwrap_or_default() {
             "auto" => Choice::Auto,
             "any" => Choice::Any,
             "none" if choice.get("disable_parallel_tool_use").is_none() => Choice::Never,
             "none" => return Err(Fault::Unknown(choice.at("disable_parallel_tool_use"))),
-            "tool" => Choice::One(named(&choice, 128, b"")?),
-            _ => {
-                return fault(
-                    choice.at("type"),
-                    "tool_choice.type: Input tag does not match",
-                );
-            }
+            _ => Choice::One(named(&choice, 128, "")?),
         };
     }
     tools.answered = anthropic_calls(root, !listed.is_empty())?;
@@ -289,15 +255,13 @@ fn anthropic_calls(root: &Object<'_>, tools: bool) -> Result<bool, Fault> {
         };
         let mut spoken = false;
         for block in blocks {
-            let text = |name: &str| block.text(name)?.ok_or_else(|| block.missing(name));
             let fault = |message: String| Err(Fault::invalid(block.at("type"), "", message));
-            match text("type")? {
+            if !(spoken && block.text("type")? == Some("thinking")) {
+                objects::check(&block, "anthropic", "tool_block")?;
+            }
+            match block.text("type")?.unwrap_or_default() {
                 "tool_use" => {
-                    block.only(&["type", "id", "name", "input", "cache_control", "caller"])?;
-                    text("name")?;
-                    let input = block.object("input")?;
-                    input.ok_or_else(|| block.missing("input"))?;
-                    let id = text("id")?;
+                    let id = block.text("id")?.unwrap_or_default();
                     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
                     if id.is_empty() || !id.bytes().all(plain) {
                         let why = "tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'";
@@ -306,14 +270,7 @@ fn anthropic_calls(root: &Object<'_>, tools: bool) -> Result<bool, Fault> {
                     made.insert(id.to_owned());
                 }
                 "tool_result" => {
-                    block.only(&[
-                        "type",
-                        "tool_use_id",
-                        "content",
-                        "is_error",
-                        "cache_control",
-                    ])?;
-                    let id = text("tool_use_id")?;
+                    let id = block.text("tool_use_id")?.unwrap_or_default();
                     answered = true;
                     if !open.remove(id) {
                         return fault(format!(
@@ -324,15 +281,7 @@ fn anthropic_calls(root: &Object<'_>, tools: bool) -> Result<bool, Fault> {
                 "thinking" if spoken => {
                     return fault("Expected `thinking` blocks before all others".to_owned());
                 }
-                "thinking" => {
-                    block.only(&["type", "thinking", "signature"])?;
-                    text("signature")?;
-                    continue;
-                }
-                "redacted_thinking" => {
-                    block.only(&["type", "data"])?;
-                    continue;
-                }
+                "thinking" | "redacted_thinking" => continue,
                 _ => {}
             }
             spoken = true;
@@ -357,23 +306,14 @@ pub(super) fn gemini(root: &Object<'_>, model: &str) -> Result<Option<Tools>, Fa
     for tool in root.objects("tools")?.unwrap_or_default() {
         tools.search |= tool.get("googleSearch").is_some();
         for function in tool.objects("functionDeclarations")?.unwrap_or_default() {
-            function.only(&[
-                "name",
-                "description",
-                "parameters",
-                "parametersJsonSchema",
-                "response",
-                "responseJsonSchema",
-                "behavior",
-            ])?;
-            let name = named(&function, 64, b".:")?;
+            objects::check(&function, "gemini", "function")?;
+            let name = named(&function, 64, ".:")?;
             if function.get("parameters").is_some()
                 && function.get("parametersJsonSchema").is_some()
             {
                 let message = "only one of parameters and parameters_json_schema may be set";
                 return Err(invalid(function.at("parametersJsonSchema"), message));
             }
-            function.object("parametersJsonSchema")?;
             let parameters = function.get("parametersJsonSchema").cloned();
             tools.functions.push(Function {
                 name,
@@ -384,11 +324,10 @@ pub(super) fn gemini(root: &Object<'_>, model: &str) -> Result<Option<Tools>, Fa
     }
     let config = root.object("toolConfig")?;
     if let Some(config) = &config {
-        config.only(&["functionCallingConfig", "retrievalConfig"])?;
+        objects::check(config, "gemini", "tool_config")?;
     }
     let config = config.map(|config| config.object("functionCallingConfig"));
     if let Some(config) = config.transpose()?.flatten() {
-        config.only(&["mode", "allowedFunctionNames"])?;
         let allowed = config.list("allowedFunctionNames")?;
         let mode = config.text("mode")?.unwrap_or("AUTO");
         let forced = ["ANY", "VALIDATED"].contains(&mode);
@@ -424,8 +363,7 @@ fn gemini_calls(root: &Object<'_>, model: &str) -> Result<bool, Fault> {
         let (mut made, mut answered) = (Vec::new(), Vec::new());
         for part in content.objects("parts")?.unwrap_or_default() {
             if let Some(call) = part.object("functionCall")? {
-                call.only(&["id", "name", "args"])?;
-                call.object("args")?;
+                objects::check(&call, "gemini", "call")?;
                 if made.is_empty()
                     && model.contains("gemini-3")
                     && part.get("thoughtSignature").is_none()
@@ -434,20 +372,11 @@ fn gemini_calls(root: &Object<'_>, model: &str) -> Result<bool, Fault> {
                         "Function call is missing a thought_signature in functionCall parts.";
                     return Err(invalid(part.at("functionCall"), message));
                 }
-                made.push(named(&call, 64, b".:")?);
+                made.push(named(&call, 64, ".:")?);
             }
             if let Some(result) = part.object("functionResponse")? {
-                result.only(&[
-                    "id",
-                    "name",
-                    "response",
-                    "parts",
-                    "willContinue",
-                    "scheduling",
-                ])?;
-                let response = result.object("response")?;
-                response.ok_or_else(|| result.missing("response"))?;
-                answered.push(named(&result, 64, b".:")?);
+                objects::check(&result, "gemini", "result")?;
+                answered.push(named(&result, 64, ".:")?);
             }
         }
         if answered != open {

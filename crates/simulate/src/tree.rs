@@ -49,7 +49,8 @@ impl<'v> Object<'v> {
     }
 
     /// Refuses fields that are not `known`.
-    pub(super) fn only(&self, known: &[&str]) -> Result<(), Fault> {
+    pub(super) fn only<'k>(&self, known: impl IntoIterator<Item = &'k str>) -> Result<(), Fault> {
+        let known: Vec<&str> = known.into_iter().collect();
         let is_known = |name: &String| {
             known.contains(&name.as_str())
                 || self.spelling == Spelling::Protobuf
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(list[1].text("a"), Ok(Some("x")));
         assert_eq!(list[1].text("b"), Ok(None));
         assert_eq!(
-            list[1].only(&["a"]),
+            list[1].only(["a"]),
             Err(Fault::Unknown("list[1].b".to_owned()))
         );
         assert_eq!(root.whole("c", 0).unwrap_err().at(), "c");
@@ -212,7 +213,7 @@ mod tests {
         assert_eq!(root.number("topP", 0.0..=1.0), Ok(Some(0.5)));
         assert_eq!(root.whole("maxOutputTokens", 1), Ok(Some(3)));
         assert_eq!(
-            root.only(&["topP", "maxOutputTokens", "seed"]),
+            root.only(["topP", "maxOutputTokens", "seed"]),
             Err(Fault::Unknown("Seed".to_owned()))
         );
     }

@@ -13,9 +13,10 @@ use super::results::Which;
 use super::send::Reply;
 use super::store::{File, Inner, Session};
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, names, openai};
+use crate::objects;
 use crate::prompt::Fault;
 use crate::reply::Rfc3339;
-use crate::tree::{Object, Spelling};
+use crate::tree::Spelling;
 
 const STATUS: &str = "x-goog-upload-status";
 
@@ -99,12 +100,10 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
         return Err(Refusal::bad(413, "The file is too large."));
     }
     let value = desk.json(body)?;
-    let root = Object::new(&value, "", Spelling::Protobuf)?;
-    root.only(&["file"])?;
+    let root = objects::request(&value, Spelling::Protobuf, "gemini", "upload")?;
     let file = root.object("file")?;
     let (mut name, mut display_name) = (None, String::new());
     if let Some(file) = &file {
-        file.only(&["name", "displayName", "mimeType"])?;
         display_name = file.text("displayName")?.unwrap_or_default().to_owned();
         name = file.text("name")?;
         if name.is_some_and(|name| !is_name(name)) {
@@ -322,17 +321,13 @@ fn create(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
     desk.pass(BatchPoint::CreateArrived);
     desk.query(&[])?;
     let value = desk.json(body)?;
-    let root = Object::new(&value, "", Spelling::Protobuf)?;
-    root.only(&["batch"])?;
+    let root = objects::request(&value, Spelling::Protobuf, "gemini", "create")?;
     let batch = root.object("batch")?.ok_or_else(|| root.missing("batch"))?;
-    batch.only(&["displayName", "inputConfig", "priority", "model", "name"])?;
-    let name = batch.text("displayName")?;
-    let name = name.ok_or_else(|| batch.missing("displayName"))?;
-    let config = batch.object("inputConfig")?;
-    let config = config.ok_or_else(|| batch.missing("inputConfig"))?;
-    config.only(&["fileName"])?;
-    let input = config.text("fileName")?;
-    let input = input.ok_or_else(|| config.missing("fileName"))?;
+    let name = batch.text("displayName")?.unwrap_or_default();
+    let config = batch
+        .object("inputConfig")?
+        .ok_or_else(|| batch.missing("inputConfig"))?;
+    let input = config.text("fileName")?.unwrap_or_default();
     if !desk.config().knows_model(model) {
         return Err(Refusal::missing("model", model));
     }

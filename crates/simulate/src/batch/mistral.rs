@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::intake::{CHAT, hours};
+use super::intake::hours;
 use super::life::{Batch, Phase, Plan};
 use super::send::Reply;
 use super::{BatchPoint, Desk, Outcome, Refusal, files, openai, store};
+use crate::objects;
 use crate::prompt::{Fault, Problem};
 use crate::reply::Rfc3339;
-use crate::tree::{Object, Spelling};
+use crate::tree::Spelling;
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(2).collect();
@@ -36,27 +37,15 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     desk.pass(BatchPoint::CreateArrived);
     desk.query(&[])?;
     let value = desk.json(body)?;
-    let root = Object::new(&value, "", Spelling::Exact)?;
-    root.only(&[
-        "endpoint",
-        "model",
-        "input_files",
-        "metadata",
-        "timeout_hours",
-    ])?;
-    let text = |name| root.text(name)?.ok_or_else(|| root.missing(name));
+    let root = objects::request(&value, Spelling::Exact, "openai", "batch_mistral")?;
+    let text = |name| root.text(name).map(Option::unwrap_or_default);
     let endpoint = text("endpoint")?;
-    if endpoint != CHAT {
-        let message = format!("Input should be '{CHAT}'");
-        return Err(Fault::invalid("endpoint", "enum", message).into());
-    }
     let model = text("model")?;
     if !desk.config().knows_model(model) {
         return Err(Refusal::told(400, format!("Invalid model: {model}")));
     }
     let inputs = root.list("input_files")?;
-    let inputs = inputs.ok_or_else(|| root.missing("input_files"))?;
-    let [Value::String(input)] = inputs.as_slice() else {
+    let Some([Value::String(input)]) = inputs.map(Vec::as_slice) else {
         let message = "The simulator takes one input file to a job.";
         return Err(Fault::invalid("input_files", "too_long", message).into());
     };

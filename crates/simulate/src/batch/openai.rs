@@ -9,6 +9,7 @@ use super::intake::{CHAT, CHAT_AT_AZURE, Intake, RESPONSES, hours};
 use super::life::{Batch, Failure, Phase, Plan};
 use super::send::Reply;
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, files, store};
+use crate::objects;
 use crate::prompt::Fault;
 use crate::reply::Rfc3339;
 use crate::tree::{Object, Spelling};
@@ -37,13 +38,12 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     desk.pass(BatchPoint::CreateArrived);
     desk.query(&[])?;
     let value = desk.json(body)?;
-    let root = Object::new(&value, "", Spelling::Exact)?;
-    let mut known = vec!["input_file_id", "endpoint", "completion_window", "metadata"];
-    if desk.family == Family::OpenAi {
-        known.push("output_expires_after");
-    }
-    root.only(&known)?;
-    let text = |name| root.text(name)?.ok_or_else(|| root.missing(name));
+    let rule = match desk.family {
+        Family::OpenAi => "batch_openai",
+        _ => "batch_groq",
+    };
+    let root = objects::request(&value, Spelling::Exact, "openai", rule)?;
+    let text = |name| root.text(name).map(Option::unwrap_or_default);
     let input = text("input_file_id")?;
     let endpoint = text("endpoint")?;
     let newer = endpoint == RESPONSES && desk.family == Family::OpenAi && !desk.is_azure();
@@ -54,10 +54,6 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     }
     let window = window(desk.family, text("completion_window")?)?;
     metadata(&root, 64)?;
-    if let Some(expires) = root.object("output_expires_after")? {
-        expires.only(&["anchor", "seconds"])?;
-        expires.whole("seconds", 3_600)?;
-    }
     if desk.is_azure() && !desk.with(|inner, _| inner.was_looked_at(input)) {
         let message = "The input file has not been processed yet: look at its status first.";
         return Err(Refusal::bad(400, message));

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::intake::{CHAT, hours};
+use super::intake::hours;
 use super::life::{Batch, Phase, Plan};
 use super::send::Reply;
 use super::{BatchPoint, Desk, Outcome, files, openai};
-use crate::prompt::Fault;
+use crate::objects;
 use crate::reply::Rfc3339;
-use crate::tree::{Object, Spelling};
+use crate::tree::Spelling;
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(2).collect();
@@ -38,27 +38,9 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     desk.with(|inner, _| inner.counts.creates += 1);
     desk.pass(BatchPoint::CreateArrived);
     let value = desk.json(body)?;
-    let root = Object::new(&value, "", Spelling::Exact)?;
-    root.only(&[
-        "endpoint",
-        "input_file_id",
-        "completion_window",
-        "priority",
-        "model_id",
-    ])?;
-    let text = |name| root.text(name)?.ok_or_else(|| root.missing(name));
+    let root = objects::request(&value, Spelling::Exact, "openai", "batch_together")?;
+    let text = |name| root.text(name).map(Option::unwrap_or_default);
     let (input, endpoint) = (text("input_file_id")?, text("endpoint")?);
-    if endpoint != CHAT {
-        let message = format!("the simulator runs batches for '{CHAT}' alone");
-        return Err(Fault::invalid("endpoint", "invalid_value", message).into());
-    }
-    if root
-        .text("completion_window")?
-        .is_some_and(|text| text != "24h")
-    {
-        let message = "completion_window cannot be changed";
-        return Err(Fault::invalid("completion_window", "invalid_value", message).into());
-    }
     let read = openai::read(desk, input, "");
     let plan = Plan {
         family: desk.family,

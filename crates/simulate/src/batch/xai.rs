@@ -14,9 +14,10 @@ use super::results::{Results, Which};
 use super::send::{Reply, Source};
 use super::store::Spoiled;
 use super::{BatchPoint, Desk, Outcome, Refusal, files, openai};
+use crate::objects;
 use crate::prompt::Fault;
 use crate::reply::Rfc3339;
-use crate::tree::{Object, Spelling};
+use crate::tree::Spelling;
 
 /// The most bytes of one call that adds requests.
 const ADDED: usize = 25_000_000;
@@ -48,9 +49,8 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     desk.pass(BatchPoint::CreateArrived);
     desk.query(&[])?;
     let value = desk.json(body)?;
-    let root = Object::new(&value, "", Spelling::Exact)?;
-    root.only(&["name", "input_file_id"])?;
-    let name = root.text("name")?.ok_or_else(|| root.missing("name"))?;
+    let root = objects::request(&value, Spelling::Exact, "openai", "batch_xai")?;
+    let name = root.text("name")?.unwrap_or_default();
     let mut plan = Plan {
         family: desk.family,
         version: desk.version,

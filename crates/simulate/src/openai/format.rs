@@ -38,7 +38,7 @@ pub(super) fn read(
             return Err(Fault::invalid(format.at("type"), "invalid_value", message));
         }
     };
-    format.only(known)?;
+    format.only(known.iter().copied())?;
     match kind {
         "text" => Ok(None),
         "json_object" => {
@@ -64,7 +64,7 @@ fn schema(format: &Object<'_>, vendor: Option<Vendor>) -> Result<Shape, Fault> {
     let wanted = format.object("json_schema")?;
     let wanted = wanted.ok_or_else(|| format.missing("json_schema"))?;
     if vendor != Some(Vendor::Local) {
-        wanted.only(&["name", "description", "schema", "strict"])?;
+        wanted.only(["name", "description", "schema", "strict"])?;
     }
     let name = wanted.text("name")?.ok_or_else(|| wanted.missing("name"))?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';

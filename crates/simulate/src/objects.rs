@@ -1,0 +1,272 @@
+//! Checks the objects of a request against the tables in `rules/`: which fields there are, what they
+//! take, and what is said of one that takes something else.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::media;
+use super::problems::dotted;
+use super::prompt::Fault;
+use super::rules;
+use super::template::Facts;
+use super::tree::{Object, Spelling, snake};
+
+/// The objects of one API by name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Api {
+    /// The code of faults that have none of their own.
+    code: String,
+    objects: BTreeMap<String, Rule>,
+}
+
+/// What an object may have.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    /// In the order in which they are looked at; none is known where this is left out.
+    #[serde(default)]
+    fields: Fields,
+    /// Fields that are not named are taken too.
+    #[serde(default)]
+    open: bool,
+    /// The field whose value decides which rule counts.
+    by: Option<String>,
+    /// The rule for each value of that field; others are taken unless `other` has a message.
+    #[serde(default)]
+    kinds: BTreeMap<String, String>,
+    /// What is said of a value that is none of the kinds.
+    other: Option<String>,
+    /// What is said where that field is missing, in place of the usual words.
+    absent: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+struct Fields(Vec<(String, Field)>);
+
+impl TryFrom<Map<String, Value>> for Fields {
+    type Error = String;
+
+    fn try_from(fields: Map<String, Value>) -> Result<Fields, String> {
+        let read = fields.into_iter().map(|(name, field)| {
+            let field = serde_json::from_value(field).map_err(|e| format!("{name}: {e}"))?;
+            Ok((name, field))
+        });
+        read.collect::<Result<_, String>>().map(Fields)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Field {
+    /// `string`, `boolean`, `integer`, `number`, `array`, `object`, `name`, an object by its name, a
+    /// list of such as `NAME[]`, or `string or NAME[]`. Everything is taken where this is left out.
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    required: bool,
+    /// The bounds of a number.
+    from: Option<f64>,
+    to: Option<f64>,
+    /// The values that are taken.
+    words: Option<Vec<Value>>,
+    /// The most bytes of a string, and what is said of one with more.
+    longest: Option<usize>,
+    too_long: Option<String>,
+    /// What a name may have beside letters, digits, `_` and `-`.
+    #[serde(default)]
+    characters: String,
+    /// The field beside it that says what the base64 in this one is.
+    media: Option<String>,
+    /// The media types that a data URL may have.
+    url: Option<Vec<String>>,
+    code: Option<String>,
+    /// What is said of a value that is not taken, in place of the usual words.
+    message: Option<String>,
+    /// What is said of one that is empty; nothing where that is taken.
+    empty: Option<String>,
+    /// What is said where it is missing; nothing where it need not be there.
+    absent: Option<String>,
+}
+
+/// Refuses an object that breaks a rule of an API.
+pub(super) fn check(object: &Object<'_>, api: &str, rule: &str) -> Result<(), Fault> {
+    rules::all().objects[api].check(object, rule)
+}
+
+impl Api {
+    /// Says what is wrong with the table.
+    pub(super) fn check_table(&self) -> Result<(), String> {
+        for (name, rule) in &self.objects {
+            let fields = rule.fields.0.iter().map(|(_, field)| field.kind.as_str());
+            for kind in fields.chain(rule.kinds.values().map(String::as_str)) {
+                let kind = kind.strip_prefix("string or ").unwrap_or(kind);
+                let object = kind.strip_suffix("[]").unwrap_or(kind);
+                let plain = [
+                    "", "string", "boolean", "integer", "number", "array", "object", "name",
+                ];
+                if !plain.contains(&kind) && !self.objects.contains_key(object) {
+                    return Err(format!("{name} has {kind}, which is not there"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&'static self, object: &Object<'_>, name: &str) -> Result<(), Fault> {
+        let rule = &self.objects[name];
+        if let Some(by) = &rule.by {
+            let Some(value) = object.text(by)? else {
+                return Err(self.absent(object, by, rule.absent.as_ref()));
+            };
+            return match (rule.kinds.get(value), &rule.other) {
+                (Some(kind), _) => self.check(object, kind),
+                (None, None) => Ok(()),
+                (None, Some(message)) => {
+                    let facts = facts(object.at(by), &value.into());
+                    Err(Fault::invalid(
+                        object.at(by),
+                        &self.code,
+                        facts.text(message),
+                    ))
+                }
+            };
+        }
+        if !rule.open {
+            object.only(rule.fields.0.iter().map(|(name, _)| name.as_str()))?;
+        }
+        let mut fields = rule.fields.0.iter();
+        fields.try_for_each(|(name, field)| self.field(object, name, field))
+    }
+
+    fn absent(&'static self, object: &Object<'_>, name: &str, message: Option<&String>) -> Fault {
+        let Some(message) = message else {
+            return object.missing(name);
+        };
+        let facts = facts(object.at(name), &Value::Null);
+        Fault::invalid(object.at(name), &self.code, facts.text(message))
+    }
+
+    fn field(
+        &'static self,
+        object: &Object<'_>,
+        name: &str,
+        field: &'static Field,
+    ) -> Result<(), Fault> {
+        let Some(value) = object.get(name) else {
+            return if field.required || field.absent.is_some() {
+                Err(self.absent(object, name, field.absent.as_ref()))
+            } else {
+                Ok(())
+            };
+        };
+        let fault = |mut facts: Facts, message: &str, why: Option<String>| {
+            facts.set("why", why);
+            let words = field.words.iter().flatten().filter_map(Value::as_str);
+            facts.set("words", words.collect::<Vec<_>>().join("', '"));
+            let code = field.code.as_ref().unwrap_or(&self.code);
+            Err(Fault::invalid(object.at(name), code, facts.text(message)))
+        };
+        let fault = |message: &str, why| fault(facts(object.at(name), value), message, why);
+        let kind = match field.kind.strip_prefix("string or ") {
+            Some(_) if value.is_string() => "string",
+            Some(other) => other,
+            None => &field.kind,
+        };
+        match kind {
+            "" => {}
+            "string" | "name" => drop(object.text(name)?),
+            "boolean" => drop(object.flag(name)?),
+            "array" => drop(object.list(name)?),
+            "object" => drop(object.object(name)?),
+            "integer" => drop(object.whole(name, field.from.unwrap_or(0.0) as u64)?),
+            "number" => {
+                let bounds = (field.from.unwrap_or(f64::MIN), field.to.unwrap_or(f64::MAX));
+                object.number(name, bounds.0..=bounds.1)?;
+            }
+            kind => match kind.strip_suffix("[]") {
+                Some(kind) => {
+                    let mut list = object.objects(name)?.unwrap_or_default().into_iter();
+                    list.try_for_each(|item| self.check(&item, kind))?;
+                }
+                None => {
+                    if let Some(inner) = object.object(name)? {
+                        self.check(&inner, kind)?;
+                    }
+                }
+            },
+        }
+        let text = value.as_str().unwrap_or_default();
+        let is_empty = match value {
+            Value::Array(list) => list.is_empty(),
+            value => value.is_string() && text.is_empty(),
+        };
+        if let (true, Some(message)) = (is_empty, &field.empty) {
+            return fault(message, None);
+        }
+        let message = |usual: &'static str| field.message.as_deref().unwrap_or(usual);
+        if kind == "name" {
+            is_name(object, name, field.longest.unwrap_or(64), &field.characters)?;
+        } else if field.longest.is_some_and(|longest| text.len() > longest) {
+            return fault(field.too_long.as_deref().unwrap_or("too long"), None);
+        }
+        if field
+            .words
+            .as_ref()
+            .is_some_and(|words| !words.contains(value))
+        {
+            return fault(message("Invalid value: '{value}'."), None);
+        }
+        let media = match (&field.media, &field.url) {
+            (Some(media), _) => media::check(object.text(media)?.unwrap_or_default(), text),
+            (None, Some(takes)) => media::check_url(text, takes),
+            (None, None) => Ok(()),
+        };
+        media.or_else(|why| fault(message("{why}"), Some(why)))
+    }
+}
+
+/// What messages speak of.
+fn facts(at: String, value: &Value) -> Facts {
+    let mut facts = Facts::default();
+    facts.set("dotted", dotted(&at));
+    facts.set("snake", snake(&at));
+    facts.set("at", at);
+    facts.set("length", value.as_str().map(str::len));
+    facts.set("value", value.clone());
+    facts
+}
+
+/// Refuses a name that is no tool's.
+pub(super) fn is_name(
+    object: &Object<'_>,
+    field: &str,
+    longest: usize,
+    more: &str,
+) -> Result<(), Fault> {
+    let name = object.text(field)?.unwrap_or_default();
+    let plain = |letter: char| {
+        letter.is_ascii_alphanumeric() || "_-".contains(letter) || more.contains(letter)
+    };
+    if !name.is_empty() && name.len() <= longest && name.chars().all(plain) {
+        return Ok(());
+    }
+    let message =
+        format!("Invalid name: expected 1 to {longest} of the characters a-z, A-Z, 0-9, _ and -.");
+    Err(Fault::invalid(object.at(field), "invalid_value", message))
+}
+
+/// Reads a body as an object and checks it; the value must be kept for what is read of it.
+pub(super) fn request<'v>(
+    value: &'v Value,
+    spelling: Spelling,
+    api: &str,
+    rule: &str,
+) -> Result<Object<'v>, Fault> {
+    let root = Object::new(value, "", spelling)?;
+    check(&root, api, rule)?;
+    Ok(root)
+}
