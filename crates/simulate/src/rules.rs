@@ -6,12 +6,14 @@ use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 
-use super::{objects, problems};
+use super::{objects, openai, problems};
 
 /// All tables.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) problems: problems::Table,
+    /// The fields of chat requests, vendor by vendor.
+    pub(super) chat: openai::Table,
     /// The objects of requests, API by API.
     pub(super) objects: BTreeMap<&'static str, objects::Api>,
 }
@@ -34,7 +36,11 @@ fn load() -> Result<Rules, String> {
             .map_err(|error| format!("rules/{name}.json: {error}"))?;
         objects.insert(name, api);
     }
-    Ok(Rules { problems, objects })
+    Ok(Rules {
+        problems,
+        chat: read("chat", include_str!("../rules/chat.json"))?,
+        objects,
+    })
 }
 
 fn read<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, String> {

@@ -3,196 +3,145 @@
 
 use std::borrow::Cow;
 
-use crate::Vendor;
+use serde::Deserialize;
+use serde_json::Value;
 
-const OPENAI: u16 = 1;
-const XAI: u16 = 1 << 1;
-const GROQ: u16 = 1 << 2;
-const MISTRAL: u16 = 1 << 3;
-/// No vendor refuses it, or only servers on one's own machine have it.
-const LOCAL: u16 = 1 << 4;
-const DEEPSEEK: u16 = 1 << 5;
-const TOGETHER: u16 = 1 << 6;
-const FIREWORKS: u16 = 1 << 7;
-const DEEPINFRA: u16 = 1 << 8;
-const CEREBRAS: u16 = 1 << 9;
-/// Those who host open models and tell what they take.
-const HOSTS: u16 = DEEPSEEK | TOGETHER | FIREWORKS | DEEPINFRA | CEREBRAS;
-const HOSTED: u16 = OPENAI | XAI | GROQ | MISTRAL | HOSTS;
+use crate::prompt::Fault;
+use crate::rules;
+use crate::tree::in_range;
+use crate::{UnknownVendor, Vendor};
 
-/// The most frequent ones come first.
-const FIELDS: [(&str, u16); 108] = [
-    ("model", HOSTED),
-    ("messages", HOSTED),
-    (
-        "max_completion_tokens",
-        OPENAI | XAI | GROQ | FIREWORKS | CEREBRAS,
-    ),
-    ("max_tokens", HOSTED),
-    ("temperature", HOSTED),
-    ("response_format", HOSTED),
-    (
-        "seed",
-        OPENAI | XAI | GROQ | TOGETHER | FIREWORKS | DEEPINFRA | CEREBRAS,
-    ),
-    ("random_seed", MISTRAL),
-    ("stop", HOSTED),
-    ("top_p", HOSTED),
-    ("stream", HOSTED),
-    (
-        "stream_options",
-        OPENAI | XAI | GROQ | DEEPSEEK | FIREWORKS | DEEPINFRA | CEREBRAS,
-    ),
-    (
-        "n",
-        OPENAI | XAI | GROQ | MISTRAL | TOGETHER | FIREWORKS | DEEPINFRA | CEREBRAS,
-    ),
-    (
-        "user",
-        OPENAI | XAI | GROQ | FIREWORKS | DEEPINFRA | CEREBRAS,
-    ),
-    ("reasoning_effort", HOSTED),
-    (
-        "presence_penalty",
-        OPENAI | MISTRAL | DEEPSEEK | TOGETHER | FIREWORKS | DEEPINFRA,
-    ),
-    (
-        "frequency_penalty",
-        OPENAI | MISTRAL | DEEPSEEK | TOGETHER | FIREWORKS | DEEPINFRA,
-    ),
-    (
-        "logprobs",
-        OPENAI | XAI | DEEPSEEK | TOGETHER | FIREWORKS | DEEPINFRA | CEREBRAS,
-    ),
-    (
-        "top_logprobs",
-        OPENAI | XAI | DEEPSEEK | FIREWORKS | CEREBRAS,
-    ),
-    ("logit_bias", OPENAI | TOGETHER | FIREWORKS),
-    ("tools", HOSTED),
-    ("tool_choice", HOSTED),
-    (
-        "parallel_tool_calls",
-        OPENAI | XAI | GROQ | MISTRAL | FIREWORKS | CEREBRAS,
-    ),
-    ("functions", OPENAI | GROQ | FIREWORKS),
-    ("function_call", OPENAI | GROQ | TOGETHER | FIREWORKS),
-    (
-        "service_tier",
-        OPENAI | XAI | GROQ | FIREWORKS | DEEPINFRA | CEREBRAS,
-    ),
-    ("metadata", OPENAI | MISTRAL | FIREWORKS),
-    ("store", OPENAI),
-    ("verbosity", OPENAI),
-    ("safety_identifier", OPENAI),
-    ("prompt_cache_key", OPENAI | MISTRAL | FIREWORKS | DEEPINFRA),
-    ("prompt_cache_retention", OPENAI),
-    ("prediction", OPENAI | MISTRAL | FIREWORKS | CEREBRAS),
-    ("modalities", OPENAI),
-    ("audio", OPENAI),
-    ("web_search_options", OPENAI | XAI),
-    ("moderation", OPENAI),
-    ("search_parameters", XAI),
-    ("deferred", XAI),
-    ("reasoning_format", GROQ | CEREBRAS),
-    ("include_reasoning", GROQ),
-    ("citation_options", GROQ),
-    ("compound_custom", GROQ),
-    ("disable_tool_validation", GROQ),
-    ("documents", GROQ),
-    ("exclude_domains", GROQ),
-    ("include_domains", GROQ),
-    ("search_settings", GROQ),
-    ("safe_prompt", MISTRAL),
-    ("prompt_mode", MISTRAL),
-    ("guardrails", MISTRAL),
-    ("top_k", TOGETHER | FIREWORKS | DEEPINFRA | LOCAL),
-    ("min_p", TOGETHER | FIREWORKS | DEEPINFRA | LOCAL),
-    ("typical_p", FIREWORKS | LOCAL),
-    ("top_a", LOCAL),
-    ("repeat_penalty", LOCAL),
-    ("repeat_last_n", LOCAL),
-    (
-        "repetition_penalty",
-        TOGETHER | FIREWORKS | DEEPINFRA | LOCAL,
-    ),
-    ("mirostat", LOCAL),
-    ("mirostat_tau", LOCAL),
-    ("mirostat_eta", LOCAL),
-    ("dry_multiplier", LOCAL),
-    ("xtc_probability", LOCAL),
-    ("samplers", LOCAL),
-    ("grammar", LOCAL),
-    ("json_schema", LOCAL),
-    ("guided_json", LOCAL),
-    ("guided_regex", LOCAL),
-    ("guided_choice", LOCAL),
-    ("structured_outputs", LOCAL),
-    ("n_predict", LOCAL),
-    ("n_probs", LOCAL),
-    ("min_tokens", CEREBRAS | LOCAL),
-    ("ignore_eos", FIREWORKS | LOCAL),
-    ("stop_token_ids", LOCAL),
-    ("skip_special_tokens", LOCAL),
-    ("truncate_prompt_tokens", LOCAL),
-    ("best_of", LOCAL),
-    ("length_penalty", LOCAL),
-    ("use_beam_search", LOCAL),
-    ("cache_prompt", LOCAL),
-    ("id_slot", LOCAL),
-    ("priority", LOCAL),
-    ("chat_template_kwargs", TOGETHER | DEEPINFRA | LOCAL),
-    ("reasoning", TOGETHER | DEEPINFRA | LOCAL),
-    ("think", LOCAL),
-    ("keep_alive", LOCAL),
-    ("options", LOCAL),
-    ("thinking", DEEPSEEK | FIREWORKS),
-    ("user_id", DEEPSEEK),
-    ("context_length_exceeded_behavior", TOGETHER | FIREWORKS),
-    ("echo", TOGETHER | FIREWORKS),
-    ("compliance", TOGETHER),
-    ("safety_model", TOGETHER),
-    ("echo_last", FIREWORKS),
-    ("mirostat_lr", FIREWORKS),
-    ("mirostat_target", FIREWORKS),
-    ("perf_metrics_in_response", FIREWORKS),
-    ("prompt_cache_isolation_key", FIREWORKS),
-    ("prompt_truncate_len", FIREWORKS),
-    ("raw_output", FIREWORKS),
-    ("reasoning_history", FIREWORKS),
-    ("return_token_ids", FIREWORKS),
-    ("safe_tokenization", FIREWORKS),
-    ("speculation", FIREWORKS),
-    ("min_completion_tokens", CEREBRAS),
-    ("clear_thinking", CEREBRAS),
-    ("disable_reasoning", CEREBRAS),
-];
+/// Which vendor takes which field, and which values: `rules/chat.json`.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Written")]
+pub(crate) struct Table {
+    /// The most frequent ones come first.
+    fields: Vec<(String, Vendors)>,
+    message_fields: Vec<(String, Vendors)>,
+    pub(super) values: Vec<ValueRule>,
+    /// The vendors that pass over what they do not know.
+    pass_over: Vendors,
+}
 
-const OF_MESSAGES: [(&str, u16); 12] = [
-    ("role", HOSTED),
-    ("content", HOSTED),
-    (
-        "name",
-        OPENAI | XAI | DEEPSEEK | TOGETHER | DEEPINFRA | CEREBRAS,
-    ),
-    ("tool_calls", HOSTED),
-    ("tool_call_id", HOSTED),
-    ("refusal", OPENAI),
-    ("annotations", OPENAI),
-    ("audio", OPENAI),
-    ("function_call", OPENAI | TOGETHER),
-    ("prefix", MISTRAL | DEEPSEEK),
-    ("reasoning", CEREBRAS | LOCAL),
-    (
-        "reasoning_content",
-        XAI | DEEPSEEK | FIREWORKS | DEEPINFRA | LOCAL,
-    ),
-];
+/// A set of vendors, one bit each.
+type Vendors = u16;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    /// Those who host models and tell what they take; `every` stands for them in the lists.
+    every: String,
+    pass_over: String,
+    fields: Vec<(String, String)>,
+    message_fields: Vec<(String, String)>,
+    values: Vec<ValueRule>,
+}
+
+/// What a field takes at some vendors, or at all of them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ValueRule {
+    pub(super) field: String,
+    vendors: Option<String>,
+    words: Option<Vec<Value>>,
+    /// No fractions.
+    #[serde(default)]
+    whole: bool,
+    from: Option<f64>,
+    to: Option<f64>,
+    code: Option<String>,
+    message: Option<String>,
+}
+
+fn bit(vendor: Vendor) -> Vendors {
+    1 << Vendor::ALL
+        .iter()
+        .position(|known| *known == vendor)
+        .unwrap_or_default()
+}
+
+fn bits(names: &str, every: &str) -> Result<Vendors, String> {
+    let mut names = names.split(' ').map(|name| match name {
+        "every" => bits(every, ""),
+        name => name
+            .parse()
+            .map(bit)
+            .map_err(|error: UnknownVendor| error.to_string()),
+    });
+    names.try_fold(0, |all, one| Ok(all | one?))
+}
+
+impl TryFrom<Written> for Table {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Table, String> {
+        let every = &written.every;
+        let known = |fields: Vec<(String, String)>| {
+            let mut read: Vec<(String, Vendors)> = Vec::with_capacity(fields.len());
+            for (name, vendors) in fields {
+                if read.len() == 128 || read.iter().any(|(known, _)| *known == name) {
+                    return Err(format!("{name} is listed twice, or is the 129th"));
+                }
+                read.push((name, bits(&vendors, every)?));
+            }
+            Ok(read)
+        };
+        let table = Table {
+            fields: known(written.fields)?,
+            message_fields: known(written.message_fields)?,
+            pass_over: bits(&written.pass_over, every)?,
+            values: written.values,
+        };
+        for rule in &table.values {
+            bits(rule.vendors.as_deref().unwrap_or("every"), every)?;
+            if !table.fields.iter().any(|(name, _)| *name == rule.field) {
+                return Err(format!("{} has values, but is no field", rule.field));
+            }
+        }
+        Ok(table)
+    }
+}
+
+impl ValueRule {
+    /// Refuses a value that the vendor does not take.
+    pub(super) fn check(&'static self, value: &Value, vendor: Option<Vendor>) -> Result<(), Fault> {
+        let named = self.vendors.as_ref().is_none_or(|names| {
+            vendor.is_some_and(|vendor| names.split(' ').any(|name| name == vendor.name()))
+        });
+        if !named {
+            return Ok(());
+        }
+        let number = value.as_f64().filter(|_| !self.whole || value.is_u64());
+        let words = self.words.as_deref();
+        let bounds = (self.from.unwrap_or(f64::MIN), self.to.unwrap_or(f64::MAX));
+        let taken = match words {
+            Some(words) => words.contains(value),
+            None => number.is_some_and(|number| (bounds.0..=bounds.1).contains(&number)),
+        };
+        if taken {
+            return Ok(());
+        }
+        let code = self.code.as_deref().unwrap_or("invalid_value");
+        let message = match (&self.message, words) {
+            (Some(message), _) => message.clone(),
+            (None, Some(words)) => {
+                let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
+                let (value, words) = (value.as_str().unwrap_or_default(), words.join("', '"));
+                format!("Invalid value: '{value}'. Supported values are: '{words}'.")
+            }
+            (None, None) => {
+                let number = number.unwrap_or_default();
+                return in_range(self.field.as_str(), number, bounds.0..=bounds.1).map(drop);
+            }
+        };
+        Err(Fault::invalid(self.field.as_str(), code, message))
+    }
+}
 
 /// The fields of one object.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
-    table: &'static [(&'static str, u16)],
+    table: &'static [(String, Vendors)],
     seen: u128,
     /// The first one in no vendor's list.
     unknown: Option<Cow<'a, str>>,
@@ -201,7 +150,7 @@ pub(super) struct Fields<'a> {
 impl Default for Fields<'_> {
     fn default() -> Self {
         Self {
-            table: &FIELDS,
+            table: &rules::all().chat.fields,
             seen: 0,
             unknown: None,
         }
@@ -211,7 +160,7 @@ impl Default for Fields<'_> {
 impl<'a> Fields<'a> {
     pub(super) fn of_message() -> Self {
         Self {
-            table: &OF_MESSAGES,
+            table: &rules::all().chat.message_fields,
             ..Self::default()
         }
     }
@@ -236,20 +185,13 @@ impl<'a> Fields<'a> {
     /// A field that `vendor` refuses; without a vendor, that all of them do.
     pub(super) fn foreign_to(&self, vendor: Option<Vendor>) -> Option<&str> {
         let vendor = match vendor {
-            // The servers that people run themselves pass over what they do not know; OpenRouter says
-            // so of itself, and of NVIDIA's nothing is said.
-            Some(Vendor::Local | Vendor::OpenRouter | Vendor::Nvidia) => return None,
-            None => HOSTED | LOCAL,
-            Some(Vendor::OpenAi | Vendor::Azure) => OPENAI,
-            Some(Vendor::Xai) => XAI,
-            Some(Vendor::Groq) => GROQ,
-            Some(Vendor::Mistral) => MISTRAL,
-            Some(Vendor::DeepSeek) => DEEPSEEK,
-            Some(Vendor::Together) => TOGETHER,
-            Some(Vendor::Fireworks) => FIREWORKS,
-            Some(Vendor::DeepInfra) => DEEPINFRA,
-            Some(Vendor::Cerebras) => CEREBRAS,
+            None => Vendors::MAX,
+            Some(Vendor::Azure) => bit(Vendor::OpenAi),
+            Some(vendor) => bit(vendor),
         };
+        if vendor != Vendors::MAX && rules::all().chat.pass_over & vendor != 0 {
+            return None;
+        }
         let foreign = self
             .table
             .iter()
@@ -260,36 +202,6 @@ impl<'a> Fields<'a> {
             None => self.unknown.as_deref(),
         }
     }
-}
-
-/// The words that a vendor takes in a field; nothing if it takes any.
-pub(super) fn words(field: &str, vendor: Option<Vendor>) -> Option<&'static [&'static str]> {
-    Some(match (field, vendor?) {
-        ("reasoning_effort", Vendor::OpenAi | Vendor::Azure) => {
-            &["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-        }
-        ("reasoning_effort", Vendor::Xai) => &["none", "low", "medium", "high"],
-        ("reasoning_effort", Vendor::Groq) => &["none", "default", "low", "medium", "high"],
-        ("reasoning_effort", Vendor::Mistral) => &["none", "high"],
-        ("reasoning_effort", Vendor::DeepSeek) => &["low", "medium", "high", "xhigh", "max"],
-        ("reasoning_effort", Vendor::Together | Vendor::Cerebras) => &["low", "medium", "high"],
-        ("reasoning_effort", Vendor::Fireworks | Vendor::DeepInfra) => {
-            &["none", "low", "medium", "high"]
-        }
-        ("service_tier", Vendor::OpenRouter) => {
-            &["auto", "default", "fast", "flex", "priority", "scale"]
-        }
-        ("service_tier", Vendor::Fireworks | Vendor::Cerebras) => {
-            &["auto", "default", "flex", "priority"]
-        }
-        ("service_tier", Vendor::DeepInfra) => &["priority"],
-        ("service_tier", Vendor::OpenAi) => {
-            &["auto", "default", "flex", "scale", "priority", "fast"]
-        }
-        ("service_tier", Vendor::Xai) => &["default", "priority"],
-        ("service_tier", Vendor::Groq) => &["auto", "on_demand", "flex", "performance"],
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -348,7 +260,8 @@ mod tests {
 
     #[test]
     fn no_field_is_listed_twice() {
-        for table in [&FIELDS[..], &OF_MESSAGES] {
+        let chat = &rules::all().chat;
+        for table in [&chat.fields, &chat.message_fields] {
             for (place, (name, _)) in table.iter().enumerate() {
                 let before = &table[..place];
                 assert!(!before.iter().any(|(other, _)| other == name), "{name}");

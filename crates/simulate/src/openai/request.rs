@@ -10,15 +10,16 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::fields::{Fields, words};
+use super::fields::Fields;
 use super::format;
 use super::messages::{Messages, ROLES};
 use super::parts::Word;
 use crate::Vendor;
 use crate::prompt::{Fault, Prompt};
+use crate::rules;
 use crate::tool_rules::{self, IdCheck, SchemaCheck};
 use crate::tools::Tools;
-use crate::tree::{Object, Spelling, in_range};
+use crate::tree::{Object, Spelling};
 
 #[derive(Default)]
 struct Body<'a> {
@@ -42,22 +43,49 @@ struct Body<'a> {
     format: Option<&'a RawValue>,
 }
 
+impl Body<'_> {
+    /// The value of a field that a rule may speak of.
+    fn value(&self, field: &str) -> Option<Value> {
+        match field {
+            "max_completion_tokens" => self.max_completion_tokens.map(Value::from),
+            "max_tokens" => self.max_tokens.map(Value::from),
+            "temperature" => self.temperature.map(Value::from),
+            "top_p" => self.top_p.map(Value::from),
+            "n" => self.n.map(Value::from),
+            "seed" => self.seed.map(Value::from),
+            "random_seed" => self.random_seed.map(Value::from),
+            "reasoning_effort" => self
+                .reasoning_effort
+                .as_ref()
+                .map(|Word(word)| (&**word).into()),
+            "service_tier" => self
+                .service_tier
+                .as_ref()
+                .map(|Word(word)| (&**word).into()),
+            "stop" => Some(self.stops.into()),
+            "logprobs" => self.logprobs.clone(),
+            "stream" => self.stream.map(Value::from),
+            _ => None,
+        }
+    }
+}
+
 /// How many strings `stop` has.
 struct Stops(usize);
 
 /// Reads a request's body as `vendor` does; without one everything is taken that any of them takes.
 pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, Fault> {
-    let read = match serde_json::from_slice::<Body<'_>>(body) {
+    let mut read = match serde_json::from_slice::<Body<'_>>(body) {
         Ok(read) => read,
         Err(error) => return Err(explain(body, &error.to_string())),
     };
     if let Some(name) = read.fields.foreign_to(vendor) {
         return Err(Fault::Unknown(name.to_owned()));
     }
-    let Some(model) = read.model else {
+    let Some(model) = read.model.take() else {
         return Err(Fault::Missing("model".to_owned()));
     };
-    let Some(messages) = read.messages else {
+    let Some(messages) = read.messages.take() else {
         return Err(Fault::Missing("messages".to_owned()));
     };
     for (place, fields) in &messages.fields {
@@ -71,80 +99,9 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
             return Err(Fault::invalid(at, "invalid_value", message));
         }
     }
-    for (at, said) in [
-        ("reasoning_effort", &read.reasoning_effort),
-        ("service_tier", &read.service_tier),
-    ] {
-        if let (Some(Word(said)), Some(known)) = (said, words(at, vendor))
-            && !known.contains(&&**said)
-        {
-            let known = known.join("', '");
-            let message = format!("Invalid value: '{said}'. Supported values are: '{known}'.");
-            return Err(Fault::invalid(at, "invalid_value", message));
-        }
-    }
-    if vendor == Some(Vendor::Together)
-        && read
-            .logprobs
-            .as_ref()
-            .is_some_and(|number| !number.is_u64())
-    {
-        let message = "Invalid value: 'logprobs' must be a number.";
-        return Err(Fault::invalid("logprobs", "invalid_type", message));
-    }
-    if vendor == Some(Vendor::Mistral) && read.random_seed.is_some_and(|seed| seed < 0) {
-        let message = "Invalid value: 'random_seed' must be at least 0.";
-        return Err(Fault::invalid(
-            "random_seed",
-            "integer_below_min_value",
-            message,
-        ));
-    }
-    if vendor == Some(Vendor::DeepInfra) && read.seed.is_some_and(|seed| seed < 0) {
-        let message = "Input should be greater than or equal to 0";
-        return Err(Fault::invalid("seed", "greater_than_equal", message));
-    }
-    let unsupported =
-        |at: &str, message: &str| Err(Fault::invalid(at, "unsupported_value", message));
-    if read.stream == Some(true) {
-        return unsupported("stream", "Unsupported value: 'stream' must be false.");
-    }
-    if vendor == Some(Vendor::Groq) && read.n.is_some_and(|n| n != 1) {
-        return unsupported("n", "Unsupported value: 'n' must be 1.");
-    }
-    let four = matches!(
-        vendor,
-        Some(
-            Vendor::OpenAi
-                | Vendor::Azure
-                | Vendor::Groq
-                | Vendor::OpenRouter
-                | Vendor::DeepInfra
-                | Vendor::Cerebras
-        )
-    );
-    if four && read.stops > 4 {
-        return unsupported("stop", "Unsupported value: 'stop' takes up to 4 strings.");
-    }
-    let hottest = match vendor {
-        Some(Vendor::Mistral | Vendor::Cerebras) => 1.5,
-        _ => 2.0,
-    };
-    for (at, number, most) in [
-        ("temperature", read.temperature, hottest),
-        ("top_p", read.top_p, 1.0),
-    ] {
-        if let Some(number) = number {
-            in_range(at, number, 0.0..=most)?;
-        }
-    }
-    for (at, cap) in [
-        ("max_completion_tokens", read.max_completion_tokens),
-        ("max_tokens", read.max_tokens),
-    ] {
-        if cap == Some(0) {
-            let message = "Invalid value: the output cap must be at least 1.";
-            return Err(Fault::invalid(at, "integer_below_min_value", message));
+    for rule in &rules::all().chat.values {
+        if let Some(value) = read.value(&rule.field) {
+            rule.check(&value, vendor)?;
         }
     }
     let shape = match read.format {
