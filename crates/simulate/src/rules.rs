@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 
+use super::batch::Wire;
 use super::{objects, openai, problems};
 
 /// All tables.
@@ -14,6 +15,8 @@ pub(super) struct Rules {
     pub(super) problems: problems::Table,
     /// The fields of chat requests, vendor by vendor.
     pub(super) chat: openai::Table,
+    /// How files and batches look on the wire, API by API.
+    pub(super) batches: BTreeMap<String, Wire>,
     /// The objects of requests, API by API.
     pub(super) objects: BTreeMap<&'static str, objects::Api>,
 }
@@ -36,9 +39,15 @@ fn load() -> Result<Rules, String> {
             .map_err(|error| format!("rules/{name}.json: {error}"))?;
         objects.insert(name, api);
     }
+    let batches: BTreeMap<String, Wire> = read("batches", include_str!("../rules/batches.json"))?;
+    for (name, wire) in &batches {
+        let found = wire.check();
+        found.map_err(|error| format!("rules/batches.json: {name}: {error}"))?;
+    }
     Ok(Rules {
         problems,
         chat: read("chat", include_str!("../rules/chat.json"))?,
+        batches,
         objects,
     })
 }

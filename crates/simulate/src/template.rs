@@ -1,10 +1,16 @@
 //! Templates of JSON: what the tables say a body looks like, with the names of what goes in.
 //!
 //! A string that is `$name` as a whole stands for a value of any type; `{name}` inside of a string
-//! stands for text. A key that ends in `?` is left out where its value is null, and so is an object
-//! whose `if` is null from the list that it stands in.
+//! stands for text. A key that ends in `?` is left out where its value is null. An object whose `if`
+//! is null is null itself, and left out of a list; else its `then` takes its place, if it has one.
+//!
+//! `$name|shape` puts a value into a shape: a time, which is known in milliseconds, as `unix`
+//! seconds, as `rfc3339`, so with `millis`, or as its `day`; a number as `text`; and `some` makes
+//! null of what is zero or empty.
 
 use serde_json::{Map, Value};
+
+use super::reply::Rfc3339;
 
 /// What a template's names stand for.
 #[derive(Debug, Default)]
@@ -45,14 +51,22 @@ impl Facts {
     pub(super) fn fill(&self, template: &Value) -> Value {
         match template {
             Value::String(text) => match text.strip_prefix('$') {
-                Some(name) => self.get(name),
+                Some(name) => {
+                    let mut steps = name.split('|');
+                    let value = self.get(steps.next().unwrap_or_default());
+                    steps.fold(value, shaped)
+                }
                 None => self.text(text).into(),
             },
             Value::Array(list) => {
                 let list = list.iter().filter(|item| self.is_shown(item));
                 list.map(|item| self.fill(item)).collect()
             }
-            Value::Object(fields) => Value::Object(self.object(fields)),
+            Value::Object(_) if !self.is_shown(template) => Value::Null,
+            Value::Object(fields) => match fields.get("then") {
+                Some(then) if fields.contains_key("if") => self.fill(then),
+                _ => Value::Object(self.object(fields)),
+            },
             other => other.clone(),
         }
     }
@@ -74,6 +88,22 @@ impl Facts {
     }
 }
 
+/// A value in the shape of that name; null stays null.
+fn shaped(value: Value, shape: &str) -> Value {
+    let millis = value.as_u64().unwrap_or_default();
+    let time = || Rfc3339(millis / 1_000).to_string();
+    match shape {
+        _ if value.is_null() => Value::Null,
+        "unix" => (millis / 1_000).into(),
+        "rfc3339" => time().into(),
+        "millis" => format!("{}.{:03}Z", time().trim_end_matches('Z'), millis % 1_000).into(),
+        "day" => time()[..10].into(),
+        "text" => value.to_string().into(),
+        "some" if value == 0 || value == "" => Value::Null,
+        _ => value,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +117,19 @@ mod tests {
         let template = json!({"n": "$n", "m": "{n} of {text}{none}", "gone?": "$none", "null": "$none",
             "list": [{"if": "$n", "x": 1}, {"if": "$none", "x": 2}, "}{"]});
         let wanted = json!({"n": 7, "m": "7 of a{b", "null": null, "list": [{"x": 1}, "}{"]});
+        assert_eq!(facts.fill(&template), wanted);
+    }
+
+    #[test]
+    fn values_are_put_into_shapes() {
+        let mut facts = Facts::default();
+        facts.set("time", 951_782_399_007_u64);
+        facts.set("zero", 0);
+        let template = json!({"list": ["$time|unix", "$time|rfc3339", "$time|millis", "$time|day",
+            "$zero|text", "$none|day"], "none?": "$zero|some|text", "if?": {"if": "$none"},
+            "then": {"if": "$zero", "then": "{zero}"}});
+        let wanted = json!({"list": [951_782_399, "2000-02-28T23:59:59Z",
+            "2000-02-28T23:59:59.007Z", "2000-02-28", "0", null], "then": "0"});
         assert_eq!(facts.fill(&template), wanted);
     }
 }

@@ -2,23 +2,21 @@
 //! they have ended.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::intake::{Intake, hours};
-use super::life::{Batch, Blob, Phase, Plan};
+use super::life::{Batch, Blob, Plan};
 use super::results::Which;
 use super::send::Reply;
-use super::{BatchPoint, Desk, Outcome, Refusal, form};
+use super::{BatchPoint, Desk, Outcome, Refusal, show};
 use crate::prompt::Fault;
-use crate::reply::Rfc3339;
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(4).collect();
-    let show = |batch: &Batch, now| show(desk, batch, now);
+    let show = |batch: &Batch, now| show::batch(desk, batch, now, true);
     if !matches!((desk.method, path.as_slice()), ("GET", [])) {
         desk.query(&[])?;
     }
@@ -74,34 +72,7 @@ fn create(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         failures: Vec::new(),
         tokens: intake.tokens,
     };
-    desk.create(plan, |batch, now| show(desk, batch, now))
-}
-
-fn show(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Value {
-    let phase = batch.phase(now, desk.batches());
-    let ended = batch.ended(now, desk.batches());
-    let status = match phase {
-        Phase::Cancelling => "canceling",
-        _ if ended.is_some() => "ended",
-        _ => "in_progress",
-    };
-    let time = |time: Duration| Rfc3339(desk.unix(time)).to_string();
-    let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
-    let host = form::header(desk.address, "host").unwrap_or_default();
-    let url = format!("http://{host}/v1/messages/batches/{}/results", batch.id);
-    let left = |wanted| if phase == wanted { batch.waiting() } else { 0 };
-    let over = |count| if ended.is_some() { count } else { 0 };
-    let processing = if ended.is_some() { 0 } else { batch.total() };
-    json!({
-        "id": batch.id, "type": "message_batch", "processing_status": status,
-        "request_counts": {
-            "processing": processing, "succeeded": over(batch.done),
-            "errored": over(batch.failed), "canceled": left(Phase::Cancelled),
-            "expired": left(Phase::Expired)},
-        "created_at": time(batch.created), "expires_at": time(batch.created + batch.plan.window),
-        "ended_at": ended.map(time), "cancel_initiated_at": batch.cancelled.map(time),
-        "archived_at": ended.filter(|_| !kept).map(time),
-        "results_url": kept.then_some(url)})
+    desk.create(plan, |batch, now| show::batch(desk, batch, now, true))
 }
 
 fn list(desk: &Desk<'_>) -> Outcome {
@@ -136,7 +107,10 @@ fn list(desk: &Desk<'_>) -> Outcome {
                 more
             }
         };
-        let data: Vec<_> = batches.iter().map(|batch| show(desk, batch, now)).collect();
+        let data: Vec<_> = batches
+            .iter()
+            .map(|batch| show::batch(desk, batch, now, true))
+            .collect();
         let id = |batch: Option<&&Batch>| batch.map(|batch| batch.id.clone());
         Ok(Reply::Json(json!({"data": data, "has_more": more,
             "first_id": id(batches.first()), "last_id": id(batches.last())})))

@@ -10,7 +10,7 @@ use super::life::{Batch, Blob};
 use super::results::{Results, Which};
 use super::send::{Reply, Source};
 use super::store::{File, Inner, Spoiled};
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, names};
+use super::{BatchPoint, Desk, Family, Outcome, Refusal, names, show};
 use crate::prompt::Fault;
 
 const FORM: [&str; 4] = [
@@ -104,7 +104,7 @@ fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
             blob: Arc::new(Blob { bytes: body, range }),
             looked_at: false,
         });
-        show(desk, &inner.files[inner.files.len() - 1])
+        show::file(desk, &inner.files[inner.files.len() - 1])
     });
     desk.pass(BatchPoint::UploadDone);
     Ok(Reply::Json(shown))
@@ -129,26 +129,6 @@ fn expiry(form: &form::Form) -> Result<Option<u64>, Fault> {
             Err(Fault::invalid(anchor, "invalid_value", message))
         }
     }
-}
-
-fn show(desk: &Desk<'_>, file: &File) -> Value {
-    let created = desk.unix(file.created);
-    let mut shown = json!({"id": file.id, "object": "file", "bytes": file.blob.range.len(),
-        "created_at": created, "filename": file.name, "purpose": file.purpose});
-    match desk.family {
-        Family::OpenAi => {
-            let looked_at = file.looked_at || !desk.is_azure();
-            shown["status"] = if looked_at { "processed" } else { "pending" }.into();
-            let days_30 = 2_592_000;
-            shown["expires_at"] = (created + file.expires.unwrap_or(days_30)).into();
-        }
-        Family::Mistral => {
-            shown["sample_type"] = "batch_request".into();
-            shown["source"] = "upload".into();
-        }
-        _ => {}
-    }
-    shown
 }
 
 /// The result files of a batch that there are: id, which results, end of the batch.
@@ -190,7 +170,9 @@ pub(super) fn ids(desk: &Desk<'_>, batch: &Batch, now: Duration) -> [Option<Stri
 /// Every file, the newest first.
 fn show_all(desk: &Desk<'_>, inner: &Inner, now: Duration) -> Vec<Value> {
     let files = inner.files.iter().filter(|file| file.family == desk.family);
-    let mut shown: Vec<_> = files.map(|file| (file.created, show(desk, file))).collect();
+    let mut shown: Vec<_> = files
+        .map(|file| (file.created, show::file(desk, file)))
+        .collect();
     for batch in &inner.batches {
         for (id, which, kind, ended) in of_batch(desk, batch, now) {
             let size = batch.sizes[usize::from(which == Which::Errors)].get_or_init(|| {

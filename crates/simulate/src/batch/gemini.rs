@@ -8,14 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::form::{self, Query, header};
 use super::intake::hours;
-use super::life::{Batch, Blob, Phase, Plan};
+use super::life::{Blob, Phase, Plan};
 use super::results::Which;
 use super::send::Reply;
 use super::store::{File, Inner, Session};
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, names, openai};
+use super::{BatchPoint, Desk, Family, Outcome, Refusal, names, openai, show};
 use crate::objects;
 use crate::prompt::Fault;
-use crate::reply::Rfc3339;
 use crate::tree::Spelling;
 
 const STATUS: &str = "x-goog-upload-status";
@@ -49,13 +48,13 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         ("GET", None) if path == "files" => list_files(desk),
         ("GET", None) if path == "batches" => list(desk),
         ("GET", Some(("files", _))) => {
-            let file = desk.with(|inner, _| inner.file(path).map(|file| show_file(desk, file)));
+            let file = desk.with(|inner, _| inner.file(path).map(|file| show::file(desk, file)));
             file.map(Reply::Json)
                 .ok_or_else(|| Refusal::missing("file", path))
         }
         ("DELETE", Some(("files", _))) => delete_file(desk, path),
         ("GET", Some(("batches", _))) => {
-            desk.status(path, |batch, now| show(desk, batch, now, true))
+            desk.status(path, |batch, now| show::batch(desk, batch, now, true))
         }
         ("DELETE", Some(("batches", _))) => delete(desk, path),
         ("POST", Some(("batches", _))) => match path.strip_suffix(":cancel") {
@@ -203,7 +202,7 @@ fn receive(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
             blob: Arc::new(Blob::whole(session.bytes)),
             looked_at: false,
         });
-        Ok(inner.files.last().map(|file| show_file(desk, file)))
+        Ok(inner.files.last().map(|file| show::file(desk, file)))
     })?;
     let Some(shown) = shown else {
         return Ok(Reply::Headed((STATUS, "active".to_owned()), None));
@@ -211,29 +210,6 @@ fn receive(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
     desk.pass(BatchPoint::UploadDone);
     let shown = json!({"file": shown});
     Ok(Reply::Headed((STATUS, "final".to_owned()), Some(shown)))
-}
-
-fn time(desk: &Desk<'_>, time: Duration) -> String {
-    let whole = Rfc3339(desk.unix(time)).to_string();
-    format!(
-        "{}.{:03}Z",
-        whole.trim_end_matches('Z'),
-        time.subsec_millis()
-    )
-}
-
-fn show_file(desk: &Desk<'_>, file: &File) -> Value {
-    let created = time(desk, file.created);
-    let host = form::header(desk.address, "host").unwrap_or_default();
-    let mut shown = json!({"name": file.id, "mimeType": "application/jsonl",
-        "sizeBytes": file.blob.range.len().to_string(), "createTime": created,
-        "updateTime": created, "expirationTime": time(desk, file.created + hours(48)),
-        "uri": format!("http://{host}/v1beta/{}", file.id), "state": "ACTIVE",
-        "source": "UPLOADED"});
-    if !file.name.is_empty() {
-        shown["displayName"] = file.name.as_str().into();
-    }
-    shown
 }
 
 /// Where a page begins and ends among so many things, and what asks for the next one.
@@ -269,7 +245,7 @@ fn list_files(desk: &Desk<'_>) -> Outcome {
         let files = inner.files.iter().rev();
         let files: Vec<_> = files.filter(|file| file.family == Family::Gemini).collect();
         let (start, end, next) = page(&query, 100, files.len())?;
-        let shown = files[start..end].iter().map(|file| show_file(desk, file));
+        let shown = files[start..end].iter().map(|file| show::file(desk, file));
         Ok(paged("files", shown.collect(), next))
     })
 }
@@ -348,64 +324,7 @@ fn create(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
         failures: read.failures,
         tokens: read.tokens,
     };
-    desk.create(plan, |batch, now| show(desk, batch, now, true))
-}
-
-/// The operation that a batch is; lists leave out its results.
-fn show(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -> Value {
-    const KIND: &str = "type.googleapis.com/google.ai.generativelanguage.v1main.";
-    let phase = batch.phase(now, desk.batches());
-    let ended = batch.ended(now, desk.batches());
-    let state = match phase {
-        Phase::Validating => "PENDING",
-        Phase::Running | Phase::Finalizing | Phase::Cancelling => "RUNNING",
-        Phase::Ended => "SUCCEEDED",
-        Phase::Failed => "FAILED",
-        Phase::Expired => "EXPIRED",
-        Phase::Cancelled => "CANCELLED",
-    };
-    let mut stats = Map::new();
-    for (name, count) in [
-        ("requestCount", batch.total()),
-        ("pendingRequestCount", batch.waiting()),
-        ("successfulRequestCount", batch.done),
-        ("failedRequestCount", batch.failed),
-    ] {
-        if count > 0 {
-            stats.insert(name.to_owned(), count.to_string().into());
-        }
-    }
-    let mut metadata = json!({
-        "@type": format!("{KIND}GenerateContentBatch"), "name": batch.id,
-        "model": format!("models/{}", batch.plan.model), "displayName": batch.plan.label,
-        "inputConfig": {"fileName": batch.plan.input},
-        "createTime": time(desk, batch.created),
-        "updateTime": time(desk, ended.unwrap_or(now)),
-        "state": format!("BATCH_STATE_{state}"), "batchStats": stats});
-    let mut shown = json!({"name": batch.id});
-    if let Some(ended) = ended {
-        metadata["endTime"] = time(desk, ended).into();
-        shown["done"] = true.into();
-        let error = match phase {
-            Phase::Failed => {
-                let failure = batch.plan.failures.first();
-                Some((3, failure.map_or("", |failure| failure.message.as_str())))
-            }
-            Phase::Cancelled => Some((1, "The batch was cancelled.")),
-            Phase::Expired => Some((4, "The batch expired before it was finished.")),
-            _ => None,
-        };
-        if let Some((code, message)) = error {
-            shown["error"] = json!({"code": code, "message": message});
-        } else if full {
-            let file = names::results(Family::Gemini, &batch.id, "");
-            metadata["output"] = json!({"responsesFile": file});
-            shown["response"] = json!({"@type": format!("{KIND}GenerateContentBatchOutput"),
-                "responsesFile": file});
-        }
-    }
-    shown["metadata"] = metadata;
-    shown
+    desk.create(plan, |batch, now| show::batch(desk, batch, now, true))
 }
 
 fn list(desk: &Desk<'_>) -> Outcome {
@@ -416,7 +335,7 @@ fn list(desk: &Desk<'_>) -> Outcome {
         let batches = inner.listed(desk.family, now, desk.batches());
         let (start, end, next) = page(&query, 100, batches.len())?;
         let shown = batches[start..end].iter();
-        let shown = shown.map(|batch| show(desk, batch, now, false));
+        let shown = shown.map(|batch| show::batch(desk, batch, now, false));
         Ok(paged("operations", shown.collect(), next))
     })
 }

@@ -137,6 +137,17 @@ pub(super) enum Phase {
 }
 
 impl Phase {
+    pub(super) const ALL: [Phase; 8] = [
+        Phase::Validating,
+        Phase::Failed,
+        Phase::Running,
+        Phase::Finalizing,
+        Phase::Expired,
+        Phase::Cancelling,
+        Phase::Cancelled,
+        Phase::Ended,
+    ];
+
     pub(super) fn is_over(self) -> bool {
         !matches!(
             self,

@@ -1,13 +1,11 @@
 //! Batch jobs as Mistral has them: one model to a job, and lines of a form of their own.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::intake::hours;
-use super::life::{Batch, Phase, Plan};
+use super::life::{Batch, Plan};
 use super::send::Reply;
-use super::{BatchPoint, Desk, Outcome, Refusal, files, openai, store};
+use super::{BatchPoint, Desk, Outcome, Refusal, files, openai, show, store};
 use crate::objects;
 use crate::prompt::{Fault, Problem};
 use crate::reply::Rfc3339;
@@ -15,7 +13,7 @@ use crate::tree::Spelling;
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(2).collect();
-    let show = |batch: &Batch, now| show(desk, batch, now);
+    let show = |batch: &Batch, now| show::batch(desk, batch, now, true);
     match (desk.method, path.as_slice()) {
         (_, ["files", rest @ ..]) => files::serve(desk, rest, body),
         ("POST", ["batch", "jobs"]) => create(desk, &body),
@@ -76,52 +74,7 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
         failures: read.failures,
         tokens: read.tokens,
     };
-    desk.create(plan, |batch, now| show(desk, batch, now))
-}
-
-fn status(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Validating => "QUEUED",
-        Phase::Running | Phase::Finalizing => "RUNNING",
-        Phase::Ended => "SUCCESS",
-        Phase::Failed => "FAILED",
-        Phase::Expired => "TIMEOUT_EXCEEDED",
-        Phase::Cancelling => "CANCELLATION_REQUESTED",
-        Phase::Cancelled => "CANCELLED",
-    }
-}
-
-fn show(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Value {
-    let config = desk.batches();
-    let phase = batch.phase(now, config);
-    let [output, error] = files::ids(desk, batch, now);
-    let mut errors: Vec<Value> = Vec::new();
-    for failure in batch
-        .plan
-        .failures
-        .iter()
-        .filter(|_| phase == Phase::Failed)
-    {
-        // Lines are counted, not named.
-        match errors
-            .iter_mut()
-            .find(|error| error["message"] == failure.message)
-        {
-            Some(error) => error["count"] = (error["count"].as_u64().unwrap_or(0) + 1).into(),
-            None => errors.push(json!({"message": failure.message, "count": 1})),
-        }
-    }
-    let began = batch.began(config);
-    let started = (now >= began && !batch.has_failed()).then(|| desk.unix(began));
-    json!({
-        "id": batch.id, "object": "batch", "input_files": [batch.plan.input],
-        "endpoint": batch.plan.endpoint, "model": batch.plan.model, "agent_id": null,
-        "metadata": batch.plan.label, "errors": errors, "status": status(phase),
-        "created_at": desk.unix(batch.created), "started_at": started,
-        "completed_at": batch.ended(now, config).map(|ended| desk.unix(ended)),
-        "total_requests": batch.total(), "completed_requests": batch.done + batch.failed,
-        "succeeded_requests": batch.done, "failed_requests": batch.failed,
-        "output_file": output, "error_file": error, "outputs": null})
+    desk.create(plan, |batch, now| show::batch(desk, batch, now, true))
 }
 
 fn list(desk: &Desk<'_>) -> Outcome {
@@ -143,7 +96,7 @@ fn list(desk: &Desk<'_>) -> Outcome {
         inner.counts.lists += 1;
         let mut batches = inner.listed(desk.family, now, desk.batches());
         batches.retain(|batch| {
-            let state = status(batch.phase(now, desk.batches()));
+            let state = desk.wire().state(batch.phase(now, desk.batches()));
             query
                 .get("model")
                 .is_none_or(|model| batch.plan.model == model)
@@ -159,7 +112,9 @@ fn list(desk: &Desk<'_>) -> Outcome {
             }
         }
         let shown = batches.iter().skip(page * size).take(size);
-        let data: Vec<_> = shown.map(|batch| show(desk, batch, now)).collect();
+        let data: Vec<_> = shown
+            .map(|batch| show::batch(desk, batch, now, true))
+            .collect();
         Ok(Reply::Json(
             json!({"object": "list", "data": data, "total": batches.len()}),
         ))

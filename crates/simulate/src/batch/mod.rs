@@ -14,6 +14,7 @@ mod openai;
 mod pause;
 mod results;
 mod send;
+mod show;
 mod stats;
 mod store;
 mod xai;
@@ -39,6 +40,7 @@ use serde_json::Value;
 
 pub use config::BatchConfig;
 pub use pause::{BatchPoint, Pause};
+pub(super) use show::Wire;
 pub use stats::{BatchSeen, BatchStats};
 pub(super) use store::Store;
 
@@ -53,6 +55,7 @@ use super::dialect::Dialect;
 use super::http::{Address, Method, Request, Target, Version};
 use super::problems;
 use super::prompt::{Fault, Problem};
+use super::rules;
 use super::serve::{Connection, Next, Shared, is_in_its_place};
 use super::{SimConfig, Vendor};
 
@@ -129,23 +132,27 @@ impl Family {
         }
     }
 
+    /// Its name in the tables.
+    fn name(self) -> &'static str {
+        match self {
+            Family::OpenAi => "openai",
+            Family::Groq => "groq",
+            Family::Together => "together",
+            Family::Xai => "xai",
+            Family::Mistral => "mistral",
+            Family::Anthropic => "anthropic",
+            Family::Gemini => "gemini",
+        }
+    }
+
     fn max_requests(self, config: &BatchConfig) -> u64 {
-        config.max_requests.unwrap_or(match self {
-            Family::OpenAi | Family::Groq | Family::Together | Family::Xai => 50_000,
-            Family::Anthropic => 100_000,
-            Family::Mistral => 1_000_000,
-            Family::Gemini => u64::MAX,
-        })
+        let usual = rules::all().batches[self.name()].max_requests;
+        config.max_requests.or(usual).unwrap_or(u64::MAX)
     }
 
     fn max_bytes(self, config: &BatchConfig) -> u64 {
-        config.max_bytes.unwrap_or(match self {
-            Family::OpenAi | Family::Groq | Family::Xai => 200_000_000,
-            Family::Together => 100_000_000,
-            Family::Anthropic => 256_000_000,
-            Family::Mistral => 512_000_000,
-            Family::Gemini => 2_000_000_000,
-        })
+        let usual = rules::all().batches[self.name()].max_bytes;
+        config.max_bytes.unwrap_or(usual)
     }
 }
 
@@ -226,6 +233,20 @@ impl Desk<'_> {
 
     fn with<R>(&self, work: impl FnOnce(&mut Inner, Duration) -> R) -> R {
         self.shared.batches.with(self.shared, work)
+    }
+
+    /// How this API shows batches.
+    fn wire(&self) -> &'static Wire {
+        let name = match self.family {
+            Family::OpenAi if self.is_azure() => "azure",
+            family => family.name(),
+        };
+        &rules::all().batches[name]
+    }
+
+    /// Milliseconds since the epoch.
+    fn millis(&self, time: Duration) -> u64 {
+        self.shared.epoch * 1_000 + time.as_millis() as u64
     }
 
     /// Seconds since the epoch.

@@ -6,17 +6,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::intake::{CHAT, CHAT_AT_AZURE, Intake, RESPONSES, hours};
-use super::life::{Batch, Failure, Phase, Plan};
+use super::life::{Batch, Failure, Plan};
 use super::send::Reply;
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, files, store};
+use super::{BatchPoint, Desk, Family, Outcome, Refusal, files, show, store};
 use crate::objects;
 use crate::prompt::Fault;
-use crate::reply::Rfc3339;
 use crate::tree::{Object, Spelling};
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(2).collect();
-    let show = |batch: &Batch, now| show(desk, batch, now);
+    let show = |batch: &Batch, now| show::batch(desk, batch, now, true);
     match (desk.method, path.as_slice()) {
         (_, ["files", rest @ ..]) => files::serve(desk, rest, body),
         ("POST", ["batches"]) => create(desk, &body),
@@ -72,7 +71,7 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
         failures: intake.failures,
         tokens: intake.tokens,
     };
-    desk.create(plan, |batch, now| show(desk, batch, now))
+    desk.create(plan, |batch, now| show::batch(desk, batch, now, true))
 }
 
 /// What an input file holds.
@@ -171,69 +170,6 @@ pub(super) fn metadata(root: &Object<'_>, longest: usize) -> Result<(), Fault> {
     }
 }
 
-fn show(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Value {
-    let config = desk.batches();
-    let phase = batch.phase(now, config);
-    let status = match phase {
-        Phase::Validating if desk.is_azure() => "Validating",
-        Phase::Running => "in_progress",
-        Phase::Ended => "completed",
-        phase => phase.name(),
-    };
-    let time = |time: Option<Duration>| time.map(|time| desk.unix(time));
-    let began = batch.began(config);
-    let runs = now >= began && !batch.has_failed();
-    let ended = batch.ended(now, config);
-    let at = |wanted| time(ended.filter(|_| phase == wanted));
-    let counted = if phase == Phase::Validating || phase == Phase::Failed {
-        0
-    } else {
-        batch.total()
-    };
-    let [output, error] = files::ids(desk, batch, now);
-    let errors = match phase {
-        Phase::Failed => errors(desk, batch),
-        _ => Value::Null,
-    };
-    let mut shown = json!({
-        "id": batch.id, "object": "batch", "endpoint": batch.plan.endpoint,
-        "errors": errors, "input_file_id": batch.plan.input,
-        "completion_window": format!("{}h", batch.plan.window.as_secs() / 3_600),
-        "status": status, "output_file_id": output, "error_file_id": error,
-        "created_at": desk.unix(batch.created), "in_progress_at": time(runs.then_some(began)),
-        "expires_at": desk.unix(batch.created + batch.plan.window),
-        "finalizing_at": at(Phase::Ended), "completed_at": at(Phase::Ended),
-        "failed_at": at(Phase::Failed), "expired_at": at(Phase::Expired),
-        "cancelling_at": time(batch.cancelled), "cancelled_at": at(Phase::Cancelled),
-        "request_counts": {"total": counted, "completed": batch.done, "failed": batch.failed},
-        "metadata": batch.plan.label});
-    if desk.is_azure() {
-        // There is an error file, be it none, and times are told in words.
-        if ended.is_some() && shown["error_file_id"].is_null() {
-            shown["error_file_id"] = "".into();
-        }
-        shown["created_at"] = Rfc3339(desk.unix(batch.created)).to_string().into();
-    } else if desk.family == Family::OpenAi {
-        shown["model"] = batch.plan.model.as_str().into();
-    }
-    shown
-}
-
-/// Groq's are a bare array.
-fn errors(desk: &Desk<'_>, batch: &Batch) -> Value {
-    let failures = batch.plan.failures.iter();
-    let data: Vec<_> = failures
-        .map(|failure| {
-            json!({"code": failure.code, "line": failure.line, "message": failure.message,
-                "param": null})
-        })
-        .collect();
-    match desk.family {
-        Family::Groq => data.into(),
-        _ => json!({"object": "list", "data": data}),
-    }
-}
-
 fn list(desk: &Desk<'_>) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
     let groq = desk.family == Family::Groq;
@@ -264,7 +200,10 @@ fn list(desk: &Desk<'_>) -> Outcome {
         }
         let more = batches.len() > limit;
         batches.truncate(limit);
-        let data: Vec<_> = batches.iter().map(|batch| show(desk, batch, now)).collect();
+        let data: Vec<_> = batches
+            .iter()
+            .map(|batch| show::batch(desk, batch, now, true))
+            .collect();
         let first = batches.first().map(|batch| batch.id.as_str());
         let last = batches.last().map(|batch| batch.id.as_str());
         Ok(Reply::Json(if groq {

@@ -2,21 +2,19 @@
 //! state nothing tells but its counts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::intake::{Intake, hours, split};
-use super::life::{Batch, Blob, Fate, Phase, Plan};
+use super::life::{Batch, Blob, Fate, Plan};
 use super::results::{Results, Which};
 use super::send::{Reply, Source};
 use super::store::Spoiled;
-use super::{BatchPoint, Desk, Outcome, Refusal, files, openai};
+use super::{BatchPoint, Desk, Outcome, Refusal, files, openai, show};
 use crate::objects;
 use crate::prompt::Fault;
-use crate::reply::Rfc3339;
 use crate::tree::Spelling;
 
 /// The most bytes of one call that adds requests.
@@ -24,7 +22,7 @@ const ADDED: usize = 25_000_000;
 
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(2).collect();
-    let show = |batch: &Batch, now| show(desk, batch, now);
+    let show = |batch: &Batch, now| show::batch(desk, batch, now, true);
     match (desk.method, path.as_slice()) {
         (_, ["files", rest @ ..]) => files::serve(desk, rest, body),
         ("POST", ["batches"]) => create(desk, &body),
@@ -80,7 +78,7 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
         plan.failures = read.failures;
         plan.tokens = read.tokens;
     }
-    desk.create(plan, |batch, now| show(desk, batch, now))
+    desk.create(plan, |batch, now| show::batch(desk, batch, now, true))
 }
 
 #[derive(Deserialize)]
@@ -153,44 +151,6 @@ fn ids(batch: &Batch) -> Vec<String> {
         .collect()
 }
 
-fn show(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Value {
-    let config = desk.batches();
-    let phase = batch.phase(now, config);
-    let date = |time| {
-        // What the API shows of a time is its day.
-        Rfc3339(desk.unix(time)).to_string()[..10].to_owned()
-    };
-    let failed = phase == Phase::Failed;
-    let counted = !failed && phase != Phase::Validating;
-    let stopped = matches!(phase, Phase::Cancelled | Phase::Expired);
-    let waiting = batch.waiting();
-    let count = |count, shown: bool| if shown { count } else { 0 };
-    let cancelled = batch.cancelled.or_else(|| {
-        let over = failed || phase == Phase::Expired;
-        batch.ended(now, config).filter(|_| over)
-    });
-    let message = batch.plan.failures.first().filter(|_| failed);
-    let mut state = json!({});
-    for (name, count) in [
-        ("num_requests", count(batch.total(), counted)),
-        // A request that goes missing is not pending once its batch is over.
-        ("num_pending", count(waiting, counted && !stopped)),
-        ("num_success", count(batch.done, counted)),
-        ("num_error", count(batch.failed, counted)),
-        ("num_cancelled", count(waiting, counted && stopped)),
-    ] {
-        if count > 0 {
-            state[name] = count.into();
-        }
-    }
-    json!({
-        "batch_id": batch.id, "name": batch.plan.label, "create_time": date(batch.created),
-        "expire_time": date(batch.created + batch.plan.window), "create_api_key_id": "key_sim",
-        "cancel_time": cancelled.map(date),
-        "cancel_by_xai_message": message.map(|failure| failure.message.as_str()),
-        "input_file_id": batch.plan.input, "state": state})
-}
-
 fn list(desk: &Desk<'_>) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
     let query = desk.query(&["limit", "pagination_token"])?;
@@ -204,7 +164,9 @@ fn list(desk: &Desk<'_>) -> Outcome {
         }
         let next = batches.get(limit).map(|batch| batch.id.clone());
         let shown = batches.iter().take(limit);
-        let shown: Vec<_> = shown.map(|batch| show(desk, batch, now)).collect();
+        let shown: Vec<_> = shown
+            .map(|batch| show::batch(desk, batch, now, true))
+            .collect();
         Ok(Reply::Json(
             json!({"batches": shown, "pagination_token": next}),
         ))

@@ -1,0 +1,198 @@
+//! Batches and files as each API shows them, by the templates in `rules/batches.json`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::intake::hours;
+use super::life::{Batch, Phase};
+use super::store::File;
+use super::{Desk, Family, files, form, names};
+use crate::template::Facts;
+
+/// How one API shows batches, and how large they may be.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wire {
+    pub(super) max_requests: Option<u64>,
+    pub(super) max_bytes: u64,
+    /// The words for the phases; there are none where counts tell all.
+    #[serde(default)]
+    states: BTreeMap<String, String>,
+    /// What is told of a batch that ended in such a way, beside its state.
+    #[serde(default)]
+    errors: BTreeMap<String, Value>,
+    batch: Value,
+    #[serde(default)]
+    file: Value,
+    /// How long a file is kept whose expiry was not asked for.
+    file_hours: Option<u64>,
+}
+
+impl Wire {
+    /// Says what is wrong with the table.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let phases = Phase::ALL.map(Phase::name);
+        let mut named = self.states.keys().chain(self.errors.keys());
+        if let Some(name) = named.find(|name| !phases.contains(&name.as_str())) {
+            return Err(format!("there is no state {name}"));
+        }
+        if !self.states.is_empty() && self.states.len() < phases.len() {
+            return Err("a state is missing".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The API's word for a phase.
+    pub(super) fn state(&self, phase: Phase) -> &str {
+        self.states.get(phase.name()).map_or("", String::as_str)
+    }
+}
+
+/// A batch; lists leave out some of what is `full`.
+pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -> Value {
+    let (config, wire) = (desk.batches(), desk.wire());
+    let phase = batch.phase(now, config);
+    let ended = batch.ended(now, config);
+    let began = batch.began(config);
+    let host = form::header(desk.address, "host").unwrap_or_default();
+    let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
+    let [output, error_file] = files::ids(desk, batch, now);
+    let mut facts = Facts::default();
+    facts.set("id", batch.id.as_str());
+    facts.set("host", host);
+    facts.set("endpoint", batch.plan.endpoint.as_str());
+    facts.set("input", batch.plan.input.as_deref());
+    facts.set("label", batch.plan.label.clone());
+    facts.set("model", batch.plan.model.as_str());
+    facts.set("hours", batch.plan.window.as_secs() / 3_600);
+    facts.set("state", wire.state(phase));
+    facts.set("over", ended.map(|_| true));
+    facts.set("kept", kept.then_some(true));
+    let ended_so = |so: Phase| ended.filter(|_| phase == so);
+    let failed = phase == Phase::Failed;
+    for (name, time) in [
+        ("created", Some(batch.created)),
+        (
+            "began",
+            Some(began).filter(|began| now >= *began && !batch.has_failed()),
+        ),
+        ("expires", Some(batch.created + batch.plan.window)),
+        ("updated", Some(ended.unwrap_or(now))),
+        ("ended", ended),
+        ("ended_well", ended_so(Phase::Ended)),
+        ("ended_failed", ended_so(Phase::Failed)),
+        ("ended_expired", ended_so(Phase::Expired)),
+        ("ended_cancelled", ended_so(Phase::Cancelled)),
+        ("archived", ended.filter(|_| !kept)),
+        ("cancelled", batch.cancelled),
+        (
+            "stopped",
+            batch
+                .cancelled
+                .or(ended_so(Phase::Failed))
+                .or(ended_so(Phase::Expired)),
+        ),
+    ] {
+        facts.set(name, time.map(|time| desk.millis(time)));
+    }
+    let (total, waiting) = (batch.total(), batch.waiting());
+    let accepted = !failed && phase != Phase::Validating;
+    let stopped = matches!(phase, Phase::Cancelled | Phase::Expired);
+    for (name, count, counts) in [
+        ("total", total, true),
+        ("waiting", waiting, true),
+        ("done", batch.done, true),
+        ("failed", batch.failed, true),
+        ("worked", batch.done + batch.failed, true),
+        ("accepted", total, accepted),
+        ("accepted_done", batch.done, accepted),
+        ("accepted_failed", batch.failed, accepted),
+        // A request that goes missing is not pending once its batch is over.
+        ("pending", waiting, accepted && !stopped),
+        ("left_over", waiting, accepted && stopped),
+        ("left_cancelled", waiting, phase == Phase::Cancelled),
+        ("left_expired", waiting, phase == Phase::Expired),
+        ("processing", total, ended.is_none()),
+        ("ended_done", batch.done, ended.is_some()),
+        ("ended_errors", batch.failed, ended.is_some()),
+    ] {
+        facts.set(name, if counts { count } else { 0 });
+    }
+    let worked = (batch.done + batch.failed) as f64 / total.max(1) as f64;
+    facts.set("percent", worked * 100.0);
+    // Azure tells of an error file once a batch has ended, be it none.
+    let none = ended.map(|_| String::new());
+    facts.set("error_file_at_azure", error_file.clone().or(none));
+    facts.set("output", output);
+    facts.set("error_file", error_file);
+    if failed {
+        failures(&mut facts, batch);
+    } else {
+        facts.set("failure_counts", json!([]));
+    }
+    let error = wire.errors.get(phase.name()).map(|error| facts.fill(error));
+    if ended.is_some() && error.is_none() && full {
+        facts.set("results", names::results(Family::Gemini, &batch.id, ""));
+    }
+    facts.set("error", error);
+    facts.fill(&wire.batch)
+}
+
+/// Why validation failed, in the forms that the APIs have for it.
+fn failures(facts: &mut Facts, batch: &Batch) {
+    let failures = &batch.plan.failures;
+    let first = failures.first();
+    facts.set("failure", first.map(|failure| failure.message.as_str()));
+    let each = failures.iter().map(|failure| {
+        json!({"code": failure.code, "line": failure.line, "message": failure.message,
+            "param": null})
+    });
+    facts.set("failures", each.collect::<Value>());
+    let texts = failures.iter().map(|failure| match failure.line {
+        Some(line) => format!("line {line}: {}", failure.message),
+        None => failure.message.clone(),
+    });
+    facts.set("failure_text", texts.collect::<Vec<_>>().join("; "));
+    // Lines are counted there, not named.
+    let mut counts: Vec<(&str, u64)> = Vec::new();
+    for failure in failures {
+        match counts
+            .iter_mut()
+            .find(|(message, _)| *message == failure.message)
+        {
+            Some((_, count)) => *count += 1,
+            None => counts.push((&failure.message, 1)),
+        }
+    }
+    let counts = counts.into_iter();
+    let counts = counts.map(|(message, count)| json!({"message": message, "count": count}));
+    facts.set("failure_counts", counts.collect::<Value>());
+}
+
+/// An input file.
+pub(super) fn file(desk: &Desk<'_>, file: &File) -> Value {
+    let wire = desk.wire();
+    let kept = file.expires.map(Duration::from_secs);
+    let kept = kept.unwrap_or(hours(wire.file_hours.unwrap_or(0)));
+    let looked_at = if file.looked_at {
+        "processed"
+    } else {
+        "pending"
+    };
+    let mut facts = Facts::default();
+    facts.set(
+        "host",
+        form::header(desk.address, "host").unwrap_or_default(),
+    );
+    facts.set("id", file.id.as_str());
+    facts.set("name", file.name.as_str());
+    facts.set("purpose", file.purpose.as_str());
+    facts.set("bytes", file.blob.range.len());
+    facts.set("created", desk.millis(file.created));
+    facts.set("expires", desk.millis(file.created + kept));
+    facts.set("processed", looked_at);
+    facts.fill(&wire.file)
+}
