@@ -145,8 +145,9 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts listening. Fails with [`io::ErrorKind::InvalidInput`] on a setting that cannot be, and
-    /// if the port is taken.
+    /// Starts listening. Fails with [`io::ErrorKind::InvalidInput`] on a setting that cannot be, with
+    /// [`io::ErrorKind::InvalidData`] if a table of the vendors' rules is malformed, and if the port
+    /// is taken.
     pub fn start(config: SimConfig) -> io::Result<Simulator> {
         config.check()?;
         rules::check().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;

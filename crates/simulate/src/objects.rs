@@ -270,3 +270,84 @@ pub(super) fn request<'v>(
     check(&root, api, rule)?;
     Ok(root)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn table(objects: &Value) -> Result<&'static Api, String> {
+        let api = json!({"code": "c", "objects": objects});
+        let api: Api = serde_json::from_value(api).map_err(|error| error.to_string())?;
+        api.check_table()?;
+        Ok(Box::leak(Box::new(api)))
+    }
+
+    #[test]
+    fn a_rule_says_what_is_wrong_with_an_object() {
+        let api = table(&json!({
+            "root": {"fields": {
+                "a": {"type": "string", "required": true, "words": ["x", "y"], "message": "{at}: {value}, not {words}"},
+                "b": {"type": "inner[]", "empty": "{dotted} is empty", "code": "d"},
+                "n": {"type": "name", "longest": 3, "characters": ":"},
+                "s": {"type": "string or inner[]", "longest": 2, "too_long": "{length} bytes"}}},
+            "inner": {"by": "type", "kinds": {"one": "one"}, "other": "no {value}", "absent": "none"},
+            "one": {"open": true, "fields": {"i": {"type": "integer", "from": 2}}}}))
+        .unwrap();
+        let said = |more: Value| {
+            let mut body = json!({"a": "x"});
+            for (name, value) in more.as_object().unwrap() {
+                body[name] = value.clone();
+            }
+            let root = Object::new(&body, "", Spelling::Exact).unwrap();
+            match api.check(&root, "root") {
+                Ok(()) => "good".to_owned(),
+                Err(Fault::Invalid { at, code, message }) => format!("{at} {code} {message}"),
+                Err(fault) => format!("{fault:?}"),
+            }
+        };
+        let one = json!({"type": "one", "i": 2, "more": 1});
+        for (more, wanted) in [
+            (json!({"b": [one], "n": "a:b", "s": "xy"}), "good"),
+            (json!({"s": [one]}), "good"),
+            (json!({"z": 1}), "Unknown(\"z\")"),
+            (json!({"a": null}), "Missing(\"a\")"),
+            (json!({"a": "z"}), "a c a: z, not x', 'y"),
+            (json!({"b": []}), "b d b is empty"),
+            (json!({"b": [one, {"type": "two"}]}), "b[1].type c no two"),
+            (json!({"b": [{}]}), "b[0].type c none"),
+            (
+                json!({"b": [{"type": "one", "i": 1}]}),
+                "b[0].i integer_below_min_value 'b[0].i' must be at least 2.",
+            ),
+            (json!({"s": "xyz"}), "s c 3 bytes"),
+            (
+                json!({"n": "a b"}),
+                "n invalid_value Invalid name: expected 1 to 3 of the characters a-z, A-Z, 0-9, _ and -.",
+            ),
+        ] {
+            assert_eq!(said(more.clone()), wanted, "{more}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_meant_is_refused() {
+        for (objects, wanted) in [
+            (
+                json!({"a": {"fields": {"x": {"type": "strings"}}}}),
+                "a has strings, which is not there",
+            ),
+            (
+                json!({"a": {"by": "x", "kinds": {"y": "b"}}}),
+                "a has b, which is not there",
+            ),
+            (
+                json!({"a": {"fields": {"x": {"least": 1}}}}),
+                "x: unknown field `least`",
+            ),
+        ] {
+            let error = table(&objects).unwrap_err();
+            assert!(error.starts_with(wanted), "{error}");
+        }
+    }
+}
