@@ -145,13 +145,17 @@ impl Family {
         }
     }
 
+    fn wire(self) -> &'static Wire {
+        &rules::all().batches[self.name()]
+    }
+
     fn max_requests(self, config: &BatchConfig) -> u64 {
-        let usual = rules::all().batches[self.name()].max_requests;
+        let usual = self.wire().max_requests;
         config.max_requests.or(usual).unwrap_or(u64::MAX)
     }
 
     fn max_bytes(self, config: &BatchConfig) -> u64 {
-        let usual = rules::all().batches[self.name()].max_bytes;
+        let usual = self.wire().max_bytes;
         config.max_bytes.unwrap_or(usual)
     }
 }
@@ -237,11 +241,10 @@ impl Desk<'_> {
 
     /// How this API shows batches.
     fn wire(&self) -> &'static Wire {
-        let name = match self.family {
-            Family::OpenAi if self.is_azure() => "azure",
-            family => family.name(),
-        };
-        &rules::all().batches[name]
+        match self.family {
+            Family::OpenAi if self.is_azure() => &rules::all().batches["azure"],
+            family => family.wire(),
+        }
     }
 
     /// Milliseconds since the epoch.

@@ -2,25 +2,21 @@
 
 use super::Family;
 use crate::script::{mix, prompt_key};
+use crate::template::Facts;
 
 pub(super) fn batch(family: Family, number: u64) -> String {
-    match family {
-        Family::OpenAi | Family::Groq | Family::Xai => format!("batch_{number:016x}"),
-        Family::Mistral | Family::Together => uuid(number),
-        Family::Anthropic => format!("msgbatch_{number:016x}"),
-        Family::Gemini => format!("batches/{number:016x}"),
-    }
+    form(&family.wire().batch_id, number)
 }
 
 pub(super) fn file(family: Family, number: u64) -> String {
-    match family {
-        Family::Groq => format!("file_{number:016x}"),
-        Family::Mistral => uuid(number),
-        Family::Gemini => format!("files/{number:016x}"),
-        Family::OpenAi | Family::Together | Family::Xai | Family::Anthropic => {
-            format!("file-{number:016x}")
-        }
-    }
+    form(&family.wire().file_id, number)
+}
+
+fn form(template: &str, number: u64) -> String {
+    let mut facts = Facts::default();
+    facts.set("hex", format!("{number:016x}"));
+    facts.set("uuid", uuid(number));
+    facts.text(template)
 }
 
 /// The result file of a batch; `kind` tells its files apart.

@@ -1,7 +1,7 @@
 //! The results of a batch, made line by line while they are sent: what a call for the same body would
 //! answer, wrapped as each API wraps it.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Family;
 use super::intake::{CHAT, CHAT_AT_AZURE, RESPONSES, Reading, split, spoken_at};
@@ -10,7 +10,7 @@ use crate::answer::{self, Place};
 use crate::dialect::Dialect;
 use crate::http::Version;
 use crate::prompt::Problem;
-use crate::reply::{put, quote};
+use crate::template::Facts;
 use crate::{SimConfig, Trouble};
 
 /// Which results to show.
@@ -153,77 +153,21 @@ impl Results {
         fate: &Fate,
         body: &str,
     ) {
+        let wire = self.family.wire();
+        let mut facts = Facts::default();
+        facts.set("id", id);
+        facts.set("number", number);
         if *fate == Fate::Waiting {
-            return self.left_over(out, number, id);
+            facts.set("left_over", self.left_over);
+            return wire.left_line(out, &facts);
         }
         let mut result = Vec::new();
         let status = self.result(&mut result, config, number, *fate, body);
-        match self.family {
-            Family::OpenAi | Family::Groq | Family::Together | Family::Mistral => {
-                put(
-                    out,
-                    format_args!(r#"{{"id":"batch_req_{number}","custom_id":"#),
-                );
-                quote(out, id);
-                put(out, format_args!(r#","response":{{"status_code":{status}"#));
-                if self.family != Family::Mistral {
-                    put(out, format_args!(r#","request_id":"req_{number}""#));
-                }
-                out.extend_from_slice(br#","body":"#);
-                out.extend_from_slice(&result);
-                out.extend_from_slice(br#"},"error":null}"#);
-            }
-            Family::Anthropic => {
-                out.extend_from_slice(br#"{"custom_id":"#);
-                quote(out, id);
-                let (kind, field) = match status {
-                    200 => ("succeeded", "message"),
-                    _ => ("errored", "error"),
-                };
-                put(
-                    out,
-                    format_args!(r#","result":{{"type":"{kind}","{field}":"#),
-                );
-                out.extend_from_slice(&result);
-                out.extend_from_slice(b"}}");
-            }
-            Family::Gemini => {
-                out.extend_from_slice(br#"{"key":"#);
-                quote(out, id);
-                if status == 200 {
-                    out.extend_from_slice(br#","response":"#);
-                    out.extend_from_slice(&result);
-                } else {
-                    let error = json!({"code": status, "message": message(&result)});
-                    put(out, format_args!(r#","error":{error}"#));
-                }
-                out.push(b'}');
-            }
-            Family::Xai => {
-                out.extend_from_slice(br#"{"batch_request_id":"#);
-                quote(out, id);
-                out.extend_from_slice(br#","batch_result":{"#);
-                if status == 200 {
-                    out.extend_from_slice(br#""response":{"chat_get_completion":"#);
-                    out.extend_from_slice(&result);
-                    out.push(b'}');
-                } else {
-                    let error = json!({"code": rpc(status), "message": message(&result)});
-                    put(out, format_args!(r#""error":{error}"#));
-                }
-                out.extend_from_slice(b"}}");
-            }
+        if status != 200 {
+            facts.set("rpc", rpc(status));
+            facts.set("message", message(&result));
         }
-    }
-
-    fn left_over(&self, out: &mut Vec<u8>, number: usize, id: &str) {
-        let line = match self.family {
-            Family::Anthropic => json!({"custom_id": id, "result": {"type": self.left_over}}),
-            _ => json!({"id": format!("batch_req_{number}"), "custom_id": id, "response": null,
-                "error": {"code": "batch_expired", "message": "This request could not be executed \
-                    before the completion window expired."}}),
-        };
-        put(out, format_args!("{line}"));
+        wire.line(out, facts, status, &result);
     }
 
     /// Appends the body that a call would get, and returns its status.

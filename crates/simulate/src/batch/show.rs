@@ -24,11 +24,18 @@ pub(crate) struct Wire {
     /// What is told of a batch that ended in such a way, beside its state.
     #[serde(default)]
     errors: BTreeMap<String, Value>,
+    /// The forms of ids, made of `hex` or `uuid`.
+    pub(super) batch_id: String,
+    pub(super) file_id: String,
     batch: Value,
     #[serde(default)]
     file: Value,
     /// How long a file is kept whose expiry was not asked for.
     file_hours: Option<u64>,
+    /// A result, where that is an error, and where nothing was done before the end.
+    line: Value,
+    failed_line: Option<Value>,
+    left_line: Value,
 }
 
 impl Wire {
@@ -43,6 +50,28 @@ impl Wire {
             return Err("a state is missing".to_owned());
         }
         Ok(())
+    }
+
+    /// Appends the line of a result: its `body` as a call would get it, and the status.
+    pub(super) fn line(&self, out: &mut Vec<u8>, mut facts: Facts, status: u16, body: &[u8]) {
+        facts.set("status", status);
+        // Stands for the body, which is not read: nothing else has this character.
+        facts.set("body", "\0");
+        let failed = self.failed_line.as_ref().filter(|_| status != 200);
+        let line = facts.fill(failed.unwrap_or(&self.line)).to_string();
+        match line.split_once(r#""\u0000""#) {
+            Some((before, behind)) => {
+                out.extend_from_slice(before.as_bytes());
+                out.extend_from_slice(body);
+                out.extend_from_slice(behind.as_bytes());
+            }
+            None => out.extend_from_slice(line.as_bytes()),
+        }
+    }
+
+    /// Appends the line of a request that was not come to.
+    pub(super) fn left_line(&self, out: &mut Vec<u8>, facts: &Facts) {
+        out.extend_from_slice(facts.fill(&self.left_line).to_string().as_bytes());
     }
 
     /// The API's word for a phase.
