@@ -18,7 +18,7 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(4).collect();
     let show = |batch: &Batch, now| show::batch(desk, batch, now, true);
     if !matches!((desk.method, path.as_slice()), ("GET", [])) {
-        desk.query(&[])?;
+        desk.query("")?;
     }
     match (desk.method, path.as_slice()) {
         ("POST", []) => create(desk, body),
@@ -77,7 +77,7 @@ fn create(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
 
 fn list(desk: &Desk<'_>) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
-    let query = desk.query(&["limit", "after_id", "before_id"])?;
+    let query = desk.query("batches")?;
     let limit = query.whole("limit", 1..=1_000, 20)?;
     desk.with(|inner, now| {
         inner.counts.lists += 1;

@@ -28,7 +28,7 @@ pub(super) fn serve(desk: &Desk<'_>, path: &[&str], body: Vec<u8>) -> Outcome {
         ("POST", []) if desk.family != Family::Together => upload(desk, body),
         ("GET", []) => list(desk),
         ("GET", [id]) => {
-            desk.query(&[])?;
+            desk.query("")?;
             desk.with(|inner, now| {
                 let shown = show_all(desk, inner, now).into_iter();
                 let mut found = shown.filter(|file| file["id"] == *id);
@@ -41,7 +41,7 @@ pub(super) fn serve(desk: &Desk<'_>, path: &[&str], body: Vec<u8>) -> Outcome {
             })
         }
         ("GET", [id, "content"]) => {
-            desk.query(&[])?;
+            desk.query("")?;
             desk.with(|inner, now| content(desk, inner, id, now))
         }
         ("DELETE", [id]) => delete(desk, id),
@@ -50,7 +50,7 @@ pub(super) fn serve(desk: &Desk<'_>, path: &[&str], body: Vec<u8>) -> Outcome {
 }
 
 fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
-    desk.query(&[])?;
+    desk.query("")?;
     let known: &[&str] = match desk.family {
         Family::Together => &["purpose", "file", "file_name", "file_type"],
         _ => &FORM,
@@ -208,7 +208,7 @@ fn content(desk: &Desk<'_>, inner: &mut Inner, id: &str, now: Duration) -> Outco
 }
 
 fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
-    desk.query(&[])?;
+    desk.query("")?;
     desk.pass(BatchPoint::DeleteArrived);
     let deleted = desk.with(|inner, now| {
         if inner
@@ -237,15 +237,7 @@ fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
 
 fn list(desk: &Desk<'_>) -> Outcome {
     if desk.family == Family::Mistral {
-        let known = [
-            "page",
-            "page_size",
-            "purpose",
-            "sample_type",
-            "source",
-            "search",
-        ];
-        let query = desk.query(&known)?;
+        let query = desk.query("files")?;
         let (page, size) = page(&query)?;
         let files = listed(desk, &query)?;
         let total = files.len();
@@ -254,7 +246,7 @@ fn list(desk: &Desk<'_>) -> Outcome {
             json!({"data": shown, "object": "list", "total": total}),
         ));
     }
-    let query = desk.query(&["purpose", "limit", "order", "after"])?;
+    let query = desk.query("files")?;
     let limit = query.whole("limit", 1..=10_000, 10_000)?;
     let mut files = listed(desk, &query)?;
     match query.get("order") {

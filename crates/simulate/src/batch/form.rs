@@ -14,18 +14,14 @@ pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Reads a query whose names are all `known`.
-    pub(super) fn read(query: &str, known: &[&str]) -> Result<Query, Fault> {
+    pub(super) fn read(query: &str, known: &[String]) -> Result<Query, Fault> {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let decoded = pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(name), decode(value))
         });
         let query = Query(decoded.collect());
-        match query
-            .0
-            .iter()
-            .find(|(name, _)| !known.contains(&name.as_str()))
-        {
+        match query.0.iter().find(|(name, _)| !known.contains(name)) {
             Some((name, _)) => Err(Fault::Unknown(name.clone())),
             None => Ok(query),
         }

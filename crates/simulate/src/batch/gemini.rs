@@ -42,7 +42,7 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         };
     }
     if !["batches", "files"].contains(&path) {
-        desk.query(&[])?;
+        desk.query("")?;
     }
     match (desk.method, path.split_once('/')) {
         ("GET", None) if path == "files" => list_files(desk),
@@ -66,7 +66,7 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
 }
 
 fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
-    let query = desk.query(&["upload_id", "upload_protocol"])?;
+    let query = desk.query("upload")?;
     match query.get("upload_id") {
         None => start(desk, &body),
         Some(id) => receive(desk, id, body),
@@ -240,7 +240,7 @@ fn paged(name: &str, list: Vec<Value>, next: Option<String>) -> Reply {
 }
 
 fn list_files(desk: &Desk<'_>) -> Outcome {
-    let query = desk.query(&["pageSize", "pageToken"])?;
+    let query = desk.query("files")?;
     desk.with(|inner, _| {
         let files = inner.files.iter().rev();
         let files: Vec<_> = files.filter(|file| file.family == Family::Gemini).collect();
@@ -281,7 +281,7 @@ fn delete_file(desk: &Desk<'_>, name: &str) -> Outcome {
 }
 
 fn download(desk: &Desk<'_>, file: &str) -> Outcome {
-    let query = desk.query(&["alt"])?;
+    let query = desk.query("download")?;
     if query.get("alt") != Some("media") {
         return Err(Refusal::bad(400, "A download is asked for with alt=media."));
     }
@@ -295,7 +295,7 @@ fn download(desk: &Desk<'_>, file: &str) -> Outcome {
 fn create(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
     desk.with(|inner, _| inner.counts.creates += 1);
     desk.pass(BatchPoint::CreateArrived);
-    desk.query(&[])?;
+    desk.query("")?;
     let value = desk.json(body)?;
     let root = objects::request(&value, Spelling::Protobuf, "gemini", "create")?;
     let batch = root.object("batch")?.ok_or_else(|| root.missing("batch"))?;
@@ -329,7 +329,7 @@ fn create(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
 
 fn list(desk: &Desk<'_>) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
-    let query = desk.query(&["pageSize", "pageToken"])?;
+    let query = desk.query("batches")?;
     desk.with(|inner, now| {
         inner.counts.lists += 1;
         let batches = inner.listed(desk.family, now, desk.batches());

@@ -19,11 +19,11 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         ("POST", ["batch", "jobs"]) => create(desk, &body),
         ("GET", ["batch", "jobs"]) => list(desk),
         ("GET", ["batch", "jobs", id]) => {
-            desk.query(&["inline"])?;
+            desk.query("batch")?;
             desk.status(id, show)
         }
         ("POST", ["batch", "jobs", id, "cancel"]) => {
-            desk.query(&[])?;
+            desk.query("")?;
             desk.cancel(id, show)
         }
         _ => Err(Refusal::Nowhere),
@@ -33,7 +33,7 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
 fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     desk.with(|inner, _| inner.counts.creates += 1);
     desk.pass(BatchPoint::CreateArrived);
-    desk.query(&[])?;
+    desk.query("")?;
     let value = desk.json(body)?;
     let root = objects::request(&value, Spelling::Exact, "openai", "batch_mistral")?;
     let text = |name| root.text(name).map(Option::unwrap_or_default);
@@ -79,16 +79,7 @@ fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
 
 fn list(desk: &Desk<'_>) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
-    let query = desk.query(&[
-        "page",
-        "page_size",
-        "model",
-        "metadata",
-        "created_after",
-        "created_by_me",
-        "status",
-        "order_by",
-    ])?;
+    let query = desk.query("batches")?;
     let (page, size) = files::page(&query)?;
     let after = query.get("created_after").map(seconds).transpose()?;
     let states: Vec<_> = query.all("status").collect();

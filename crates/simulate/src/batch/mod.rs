@@ -257,7 +257,9 @@ impl Desk<'_> {
         self.shared.epoch + time.as_secs()
     }
 
-    fn query(&self, known: &[&str]) -> Result<Query, Refusal> {
+    /// The query of a request for what the table names so; where it names nothing, there is none.
+    fn query(&self, of: &str) -> Result<Query, Refusal> {
+        let known = self.wire().queries.get(of).map_or(&[][..], Vec::as_slice);
         Ok(Query::read(&self.address.query, known)?)
     }
 

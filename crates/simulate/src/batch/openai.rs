@@ -21,11 +21,11 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         ("POST", ["batches"]) => create(desk, &body),
         ("GET", ["batches"]) => list(desk),
         ("GET", ["batches", id]) => {
-            desk.query(&[])?;
+            desk.query("")?;
             desk.status(id, show)
         }
         ("POST", ["batches", id, "cancel"]) => {
-            desk.query(&[])?;
+            desk.query("")?;
             desk.cancel(id, show)
         }
         _ => Err(Refusal::Nowhere),
@@ -35,7 +35,7 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
 fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     desk.with(|inner, _| inner.counts.creates += 1);
     desk.pass(BatchPoint::CreateArrived);
-    desk.query(&[])?;
+    desk.query("")?;
     let value = desk.json(body)?;
     let rule = match desk.family {
         Family::OpenAi => "batch_openai",
@@ -173,11 +173,7 @@ pub(super) fn metadata(root: &Object<'_>, longest: usize) -> Result<(), Fault> {
 fn list(desk: &Desk<'_>) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
     let groq = desk.family == Family::Groq;
-    let query = desk.query(if groq {
-        &["cursor", "id"]
-    } else {
-        &["after", "limit"]
-    })?;
+    let query = desk.query("batches")?;
     let limit = if groq {
         20
     } else {

@@ -18,6 +18,9 @@ use crate::template::Facts;
 pub(crate) struct Wire {
     pub(super) max_requests: Option<u64>,
     pub(super) max_bytes: u64,
+    /// The fields of each query.
+    #[serde(default)]
+    pub(super) queries: BTreeMap<String, Vec<String>>,
     /// The words for the phases; there are none where counts tell all.
     #[serde(default)]
     states: BTreeMap<String, String>,

@@ -12,7 +12,7 @@ use crate::tree::Spelling;
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let path: Vec<_> = desk.address.path.split('/').skip(2).collect();
     let show = |batch: &Batch, now| show::batch(desk, batch, now, true);
-    desk.query(&[])?;
+    desk.query("")?;
     match (desk.method, path.as_slice()) {
         (_, ["files", rest @ ..]) => files::serve(desk, rest, body),
         ("POST", ["batches"]) => create(desk, &body),

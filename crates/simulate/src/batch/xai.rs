@@ -28,7 +28,7 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         ("POST", ["batches"]) => create(desk, &body),
         ("GET", ["batches"]) => list(desk),
         ("GET", ["batches", id]) => {
-            desk.query(&[])?;
+            desk.query("")?;
             desk.status(id, show)
         }
         ("POST", ["batches", id]) => match id.strip_suffix(":cancel") {
@@ -45,7 +45,7 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
 fn create(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     desk.with(|inner, _| inner.counts.creates += 1);
     desk.pass(BatchPoint::CreateArrived);
-    desk.query(&[])?;
+    desk.query("")?;
     let value = desk.json(body)?;
     let root = objects::request(&value, Spelling::Exact, "openai", "batch_xai")?;
     let name = root.text("name")?.unwrap_or_default();
@@ -89,7 +89,7 @@ struct Added<'a> {
 }
 
 fn add(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
-    desk.query(&[])?;
+    desk.query("")?;
     if body.len() > ADDED {
         return Err(Refusal::bad(
             413,
@@ -153,7 +153,7 @@ fn ids(batch: &Batch) -> Vec<String> {
 
 fn list(desk: &Desk<'_>) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
-    let query = desk.query(&["limit", "pagination_token"])?;
+    let query = desk.query("batches")?;
     let limit = query.whole("limit", 1..=100, 100)?;
     desk.with(|inner, now| {
         inner.counts.lists += 1;
@@ -193,7 +193,7 @@ fn page(token: Option<&str>, limit: usize, all: usize) -> Result<(usize, Option<
 }
 
 fn requests(desk: &Desk<'_>, id: &str) -> Outcome {
-    let query = desk.query(&["limit", "pagination_token"])?;
+    let query = desk.query("requests")?;
     let limit = query.whole("limit", 1..=1_000, 100)?;
     desk.with(|inner, now| {
         let place = inner.batch(desk.family, id);
@@ -227,7 +227,7 @@ fn requests(desk: &Desk<'_>, id: &str) -> Outcome {
 }
 
 fn results(desk: &Desk<'_>, id: &str) -> Outcome {
-    let query = desk.query(&["limit", "pagination_token"])?;
+    let query = desk.query("results")?;
     let limit = query.whole("limit", 1..=1_000, 100)?;
     desk.with(|inner, now| {
         let place = inner.batch(desk.family, id);
