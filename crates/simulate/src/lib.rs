@@ -88,6 +88,7 @@ mod tools;
 mod tree;
 mod trouble;
 mod vendor;
+mod words;
 
 #[cfg(test)]
 mod dialects_tests;
@@ -150,7 +151,7 @@ impl Simulator {
     /// is taken.
     pub fn start(config: SimConfig) -> io::Result<Simulator> {
         config.check()?;
-        rules::check().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        check_rules().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let port = config.port;
         let listener = bind(port)?;
         let shared = Arc::new(Shared {
@@ -247,9 +248,25 @@ impl Simulator {
     }
 }
 
+/// Says what is wrong with the first table of the vendors' rules that is not in order.
+fn check_rules() -> Result<(), String> {
+    rules::check(&problems::TABLE)?;
+    rules::check(&objects::TABLES)?;
+    rules::check(&openai::TABLE)?;
+    rules::check(&batch::TABLE)
+}
+
 fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
         let message = format!("cannot listen on 127.0.0.1:{port}: {error}");
         io::Error::new(error.kind(), message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn all_tables_are_in_order() {
+        assert_eq!(super::check_rules(), Ok(()));
+    }
 }

@@ -9,9 +9,20 @@ use serde_json::{Map, Value};
 use super::media;
 use super::problems::dotted;
 use super::prompt::Fault;
-use super::rules;
+use super::rules::{self, Rules};
 use super::template::Facts;
 use super::tree::{Object, Spelling, snake};
+
+/// The objects of requests, API by API.
+pub(super) static TABLES: Rules<BTreeMap<&str, Api>> = Rules::new(|| {
+    let tables = [
+        ("openai", include_str!("../rules/openai.json")),
+        ("anthropic", include_str!("../rules/anthropic.json")),
+        ("gemini", include_str!("../rules/gemini.json")),
+    ];
+    let read = |(name, text)| Ok((name, rules::read(name, text, Api::check_table)?));
+    tables.into_iter().map(read).collect()
+});
 
 /// The objects of one API by name.
 #[derive(Debug, Deserialize)]
@@ -94,12 +105,12 @@ struct Field {
 
 /// Refuses an object that breaks a rule of an API.
 pub(super) fn check(object: &Object<'_>, api: &str, rule: &str) -> Result<(), Fault> {
-    rules::all().objects[api].check(object, rule)
+    rules::get(&TABLES)[api].check(object, rule)
 }
 
 impl Api {
     /// Says what is wrong with the table.
-    pub(super) fn check_table(&self) -> Result<(), String> {
+    fn check_table(&self) -> Result<(), String> {
         for (name, rule) in &self.objects {
             let fields = rule.fields.0.iter().map(|(_, field)| field.kind.as_str());
             for kind in fields.chain(rule.kinds.values().map(String::as_str)) {

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::prompt::{Fault, Problem};
-use super::rules;
+use super::rules::{self, Rules};
 use super::template::Facts;
 use super::tree::snake;
+use super::words::reason;
 
 /// What the table can tell apart. A problem has several of these names, from the one it shares with
 /// others to its own; where a vendor says something of both, its own name counts.
@@ -45,6 +46,12 @@ const KINDS: &[&str] = &[
     "batch_429",
 ];
 
+/// Each vendor's errors.
+pub(super) static TABLE: Rules<Table> = Rules::new(|| {
+    let text = include_str!("../rules/problems.json");
+    rules::read("problems", text, Table::check)
+});
+
 /// The vendors by name.
 #[derive(Debug, Deserialize)]
 pub(super) struct Table(BTreeMap<String, Words>);
@@ -73,7 +80,7 @@ struct Entry {
 
 impl Table {
     /// Says what is wrong with the table.
-    pub(super) fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         for (name, vendor) in &self.0 {
             if let Some(like) = vendor
                 .like
@@ -126,7 +133,7 @@ impl Table {
             .find(name, kinds, |entry| entry.status)
             .unwrap_or(status);
         facts.set("status", status);
-        facts.set("reason", super::reply::reason(status));
+        facts.set("reason", reason(status));
         let code = self.find(name, kinds, |entry| entry.code.as_ref());
         let kind = self.find(name, kinds, |entry| entry.kind.as_ref());
         let message = self.find(name, kinds, |entry| entry.message.as_ref());
@@ -196,7 +203,7 @@ pub(super) fn write(out: &mut Vec<u8>, problem: &Problem<'_>, vendor: &str, call
         Problem::Unavailable { .. } => &["any", "overload", "unavailable"],
         Problem::Overloaded => &["any", "overload", "overloaded"],
     };
-    rules::all().problems.write(out, vendor, kinds, facts, 400)
+    rules::get(&TABLE).write(out, vendor, kinds, facts, 400)
 }
 
 /// Appends the error body for what only files and batches have.
@@ -204,8 +211,7 @@ pub(super) fn write_batch(out: &mut Vec<u8>, vendor: &str, status: u16, message:
     let mut facts = Facts::default();
     facts.set("message", message);
     let own = format!("batch_{status}");
-    let table = &rules::all().problems;
-    table.write(out, vendor, &["batch", &own], facts, status);
+    rules::get(&TABLE).write(out, vendor, &["batch", &own], facts, status);
 }
 
 /// The place of a fault, as the vendors spell it.

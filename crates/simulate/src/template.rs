@@ -10,7 +10,7 @@
 
 use serde_json::{Map, Value};
 
-use super::reply::Rfc3339;
+use super::words::Rfc3339;
 
 /// What a template's names stand for.
 #[derive(Debug, Default)]

@@ -157,16 +157,6 @@ fn of_batch(
     files.filter(|(id, ..)| !deleted.contains(id)).collect()
 }
 
-/// The ids of the output file and the error file of a batch, once it has ended.
-pub(super) fn ids(desk: &Desk<'_>, batch: &Batch, now: Duration) -> [Option<String>; 2] {
-    if batch.ended(now, desk.batches()).is_none() {
-        return [None, None];
-    }
-    let there = batch.has_results();
-    let id = |kind, there: bool| there.then(|| names::results(desk.family, &batch.id, kind));
-    [id("output", there[0]), id("error", there[1])]
-}
-
 /// Every file, the newest first.
 fn show_all(desk: &Desk<'_>, inner: &Inner, now: Duration) -> Vec<Value> {
     let files = inner.files.iter().filter(|file| file.family == desk.family);

@@ -17,6 +17,7 @@ mod send;
 mod show;
 mod stats;
 mod store;
+mod wire;
 mod xai;
 
 #[cfg(test)]
@@ -40,9 +41,9 @@ use serde_json::Value;
 
 pub use config::BatchConfig;
 pub use pause::{BatchPoint, Pause};
-pub(super) use show::Wire;
 pub use stats::{BatchSeen, BatchStats};
 pub(super) use store::Store;
+pub(super) use wire::TABLE;
 
 use form::Query;
 use intake::{Intake, Reading};
@@ -50,6 +51,7 @@ use life::{Batch, Blob, Item};
 use results::{Results, Which};
 use send::{Reply, Source};
 use store::{Inner, Spoiled};
+use wire::Wire;
 
 use super::dialect::Dialect;
 use super::http::{Address, Method, Request, Target, Version};
@@ -146,7 +148,7 @@ impl Family {
     }
 
     fn wire(self) -> &'static Wire {
-        &rules::all().batches[self.name()]
+        &rules::get(&TABLE)[self.name()]
     }
 
     fn max_requests(self, config: &BatchConfig) -> u64 {
@@ -242,7 +244,7 @@ impl Desk<'_> {
     /// How this API shows batches.
     fn wire(&self) -> &'static Wire {
         match self.family {
-            Family::OpenAi if self.is_azure() => &rules::all().batches["azure"],
+            Family::OpenAi if self.is_azure() => &rules::get(&TABLE)["azure"],
             family => family.wire(),
         }
     }

@@ -1,87 +1,14 @@
 //! Batches and files as each API shows them, by the templates in `rules/batches.json`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::intake::hours;
 use super::life::{Batch, Phase};
 use super::store::File;
-use super::{Desk, Family, files, form, names};
+use super::{Desk, Family, form, names};
 use crate::template::Facts;
-
-/// How one API shows batches, and how large they may be.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Wire {
-    pub(super) max_requests: Option<u64>,
-    pub(super) max_bytes: u64,
-    /// The fields of each query.
-    #[serde(default)]
-    pub(super) queries: BTreeMap<String, Vec<String>>,
-    /// The words for the phases; there are none where counts tell all.
-    #[serde(default)]
-    states: BTreeMap<String, String>,
-    /// What is told of a batch that ended in such a way, beside its state.
-    #[serde(default)]
-    errors: BTreeMap<String, Value>,
-    /// The forms of ids, made of `hex` or `uuid`.
-    pub(super) batch_id: String,
-    pub(super) file_id: String,
-    batch: Value,
-    #[serde(default)]
-    file: Value,
-    /// How long a file is kept whose expiry was not asked for.
-    file_hours: Option<u64>,
-    /// A result, where that is an error, and where nothing was done before the end.
-    line: Value,
-    failed_line: Option<Value>,
-    left_line: Value,
-}
-
-impl Wire {
-    /// Says what is wrong with the table.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let phases = Phase::ALL.map(Phase::name);
-        let mut named = self.states.keys().chain(self.errors.keys());
-        if let Some(name) = named.find(|name| !phases.contains(&name.as_str())) {
-            return Err(format!("there is no state {name}"));
-        }
-        if !self.states.is_empty() && self.states.len() < phases.len() {
-            return Err("a state is missing".to_owned());
-        }
-        Ok(())
-    }
-
-    /// Appends the line of a result: its `body` as a call would get it, and the status.
-    pub(super) fn line(&self, out: &mut Vec<u8>, mut facts: Facts, status: u16, body: &[u8]) {
-        facts.set("status", status);
-        // Stands for the body, which is not read: nothing else has this character.
-        facts.set("body", "\0");
-        let failed = self.failed_line.as_ref().filter(|_| status != 200);
-        let line = facts.fill(failed.unwrap_or(&self.line)).to_string();
-        match line.split_once(r#""\u0000""#) {
-            Some((before, behind)) => {
-                out.extend_from_slice(before.as_bytes());
-                out.extend_from_slice(body);
-                out.extend_from_slice(behind.as_bytes());
-            }
-            None => out.extend_from_slice(line.as_bytes()),
-        }
-    }
-
-    /// Appends the line of a request that was not come to.
-    pub(super) fn left_line(&self, out: &mut Vec<u8>, facts: &Facts) {
-        out.extend_from_slice(facts.fill(&self.left_line).to_string().as_bytes());
-    }
-
-    /// The API's word for a phase.
-    pub(super) fn state(&self, phase: Phase) -> &str {
-        self.states.get(phase.name()).map_or("", String::as_str)
-    }
-}
 
 /// A batch; lists leave out some of what is `full`.
 pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -> Value {
@@ -91,7 +18,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     let began = batch.began(config);
     let host = form::header(desk.address, "host").unwrap_or_default();
     let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
-    let [output, error_file] = files::ids(desk, batch, now);
+    let [output, error_file] = ids(desk, batch, now);
     let mut facts = Facts::default();
     facts.set("id", batch.id.as_str());
     facts.set("host", host);
@@ -227,4 +154,14 @@ pub(super) fn file(desk: &Desk<'_>, file: &File) -> Value {
     facts.set("expires", desk.millis(file.created + kept));
     facts.set("processed", looked_at);
     facts.fill(&wire.file)
+}
+
+/// The ids of the output file and the error file of a batch, once it has ended.
+fn ids(desk: &Desk<'_>, batch: &Batch, now: Duration) -> [Option<String>; 2] {
+    if batch.ended(now, desk.batches()).is_none() {
+        return [None, None];
+    }
+    let there = batch.has_results();
+    let id = |kind, there: bool| there.then(|| names::results(desk.family, &batch.id, kind));
+    [id("output", there[0]), id("error", there[1])]
 }

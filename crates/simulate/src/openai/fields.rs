@@ -7,9 +7,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::prompt::Fault;
-use crate::rules;
+use crate::rules::{self, Rules};
 use crate::tree::in_range;
 use crate::{UnknownVendor, Vendor};
+
+/// The fields of chat requests.
+pub(crate) static TABLE: Rules<Table> = Rules::new(|| {
+    let text = include_str!("../../rules/chat.json");
+    rules::read("chat", text, |_| Ok(()))
+});
 
 /// Which vendor takes which field, and which values: `rules/chat.json`.
 #[derive(Debug, Deserialize)]
@@ -150,7 +156,7 @@ pub(super) struct Fields<'a> {
 impl Default for Fields<'_> {
     fn default() -> Self {
         Self {
-            table: &rules::all().chat.fields,
+            table: &rules::get(&TABLE).fields,
             seen: 0,
             unknown: None,
         }
@@ -160,7 +166,7 @@ impl Default for Fields<'_> {
 impl<'a> Fields<'a> {
     pub(super) fn of_message() -> Self {
         Self {
-            table: &rules::all().chat.message_fields,
+            table: &rules::get(&TABLE).message_fields,
             ..Self::default()
         }
     }
@@ -189,7 +195,7 @@ impl<'a> Fields<'a> {
             Some(Vendor::Azure) => bit(Vendor::OpenAi),
             Some(vendor) => bit(vendor),
         };
-        if vendor != Vendors::MAX && rules::all().chat.pass_over & vendor != 0 {
+        if vendor != Vendors::MAX && rules::get(&TABLE).pass_over & vendor != 0 {
             return None;
         }
         let foreign = self
@@ -260,7 +266,7 @@ mod tests {
 
     #[test]
     fn no_field_is_listed_twice() {
-        let chat = &rules::all().chat;
+        let chat = rules::get(&TABLE);
         for table in [&chat.fields, &chat.message_fields] {
             for (place, (name, _)) in table.iter().enumerate() {
                 let before = &table[..place];

@@ -7,7 +7,7 @@ mod parts;
 mod reply;
 mod request;
 
-pub(super) use fields::Table;
+pub(super) use fields::TABLE;
 pub(super) use reply::{logprobs, write as answer};
 pub(super) use request::parse;
 

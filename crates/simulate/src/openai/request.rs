@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::fields::Fields;
+use super::fields::{Fields, TABLE};
 use super::format;
 use super::messages::{Messages, ROLES};
 use super::parts::Word;
@@ -99,7 +99,7 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt<'_>, F
             return Err(Fault::invalid(at, "invalid_value", message));
         }
     }
-    for rule in &rules::all().chat.values {
+    for rule in &rules::get(&TABLE).values {
         if let Some(value) = read.value(&rule.field) {
             rule.check(&value, vendor)?;
         }

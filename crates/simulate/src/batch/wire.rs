@@ -1,0 +1,118 @@
+//! The wire formats of files and batches, as `rules/batches.json` has them for each API.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::life::Phase;
+use crate::rules::{self, Rules};
+use crate::template::Facts;
+
+/// The APIs by name.
+pub(crate) static TABLE: Rules<BTreeMap<String, Wire>> = Rules::new(|| {
+    let text = include_str!("../../rules/batches.json");
+    rules::read("batches", text, |wires: &BTreeMap<String, Wire>| {
+        let mut wires = wires.iter();
+        wires.try_for_each(|(name, wire)| wire.check().map_err(|error| format!("{name}: {error}")))
+    })
+});
+
+/// How one API shows batches, and how large they may be.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wire {
+    pub(super) max_requests: Option<u64>,
+    pub(super) max_bytes: u64,
+    /// The fields of each query.
+    #[serde(default)]
+    pub(super) queries: BTreeMap<String, Vec<String>>,
+    /// The words for the phases; there are none where counts tell all.
+    #[serde(default)]
+    states: BTreeMap<String, String>,
+    /// What is told of a batch that ended in such a way, beside its state.
+    #[serde(default)]
+    pub(super) errors: BTreeMap<String, Value>,
+    /// The forms of ids, made of `hex` or `uuid`.
+    pub(super) batch_id: String,
+    pub(super) file_id: String,
+    pub(super) batch: Value,
+    #[serde(default)]
+    pub(super) file: Value,
+    /// How long a file is kept whose expiry was not asked for.
+    pub(super) file_hours: Option<u64>,
+    /// A result, where that is an error, and where nothing was done before the end.
+    line: Value,
+    failed_line: Option<Value>,
+    left_line: Value,
+}
+
+impl Wire {
+    /// Says what is wrong with the table.
+    fn check(&self) -> Result<(), String> {
+        let phases = Phase::ALL.map(Phase::name);
+        let mut named = self.states.keys().chain(self.errors.keys());
+        if let Some(name) = named.find(|name| !phases.contains(&name.as_str())) {
+            return Err(format!("there is no state {name}"));
+        }
+        if !self.states.is_empty() && self.states.len() < phases.len() {
+            return Err("a state is missing".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Appends the line of a result: its `body` as a call would get it, and the status.
+    pub(super) fn line(&self, out: &mut Vec<u8>, mut facts: Facts, status: u16, body: &[u8]) {
+        facts.set("status", status);
+        // Stands for the body, which is not read: nothing else has this character.
+        facts.set("body", "\0");
+        let failed = self.failed_line.as_ref().filter(|_| status != 200);
+        let line = facts.fill(failed.unwrap_or(&self.line)).to_string();
+        match line.split_once(r#""\u0000""#) {
+            Some((before, behind)) => {
+                out.extend_from_slice(before.as_bytes());
+                out.extend_from_slice(body);
+                out.extend_from_slice(behind.as_bytes());
+            }
+            None => out.extend_from_slice(line.as_bytes()),
+        }
+    }
+
+    /// Appends the line of a request that was not come to.
+    pub(super) fn left_line(&self, out: &mut Vec<u8>, facts: &Facts) {
+        out.extend_from_slice(facts.fill(&self.left_line).to_string().as_bytes());
+    }
+
+    /// The API's word for a phase.
+    pub(super) fn state(&self, phase: Phase) -> &str {
+        self.states.get(phase.name()).map_or("", String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_table_that_speaks_of_other_states_is_refused() {
+        let check = |more: Value| {
+            let mut wire = json!({"max_bytes": 1, "batch_id": "", "file_id": "", "batch": {},
+                "line": {}, "left_line": {}});
+            for (name, value) in more.as_object().unwrap() {
+                wire[name] = value.clone();
+            }
+            let wire: Wire = serde_json::from_value(wire).map_err(|error| error.to_string())?;
+            wire.check()
+        };
+        assert_eq!(check(json!({})), Ok(()));
+        for (more, wanted) in [
+            (json!({"states": {"done": "x"}}), "there is no state done"),
+            (json!({"errors": {"done": {}}}), "there is no state done"),
+            (json!({"states": {"ended": "x"}}), "a state is missing"),
+            (json!({"max_byte": 1}), "unknown field `max_byte`"),
+        ] {
+            assert!(check(more).unwrap_err().starts_with(wanted), "{wanted}");
+        }
+    }
+}
