@@ -186,10 +186,11 @@ enum State {
 
 impl State {
     fn of(db: &Connection) -> rusqlite::Result<Self> {
-        let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-        let (application, version) = (number("application_id")?, number("user_version")?);
-        let tables: i64 =
-            db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+        // One statement, since another process may be making the file.
+        let about = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
+                     FROM pragma_application_id, pragma_user_version";
+        let (application, version, tables): (i32, i32, i64) =
+            db.query_row(about, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         Ok(match (application, version, tables) {
             (0, 0, 0) => Self::Empty,
             (APPLICATION_ID, SCHEMA_VERSION, _) => Self::Ours,
