@@ -9,6 +9,7 @@ use std::process::Command;
 use super::helper;
 #[cfg(target_os = "linux")]
 use super::place;
+use super::policy::Policy;
 #[cfg(target_os = "linux")]
 use crate::commands::reap;
 
@@ -25,6 +26,14 @@ pub struct HelperProgram {
     path: PathBuf,
     #[cfg(target_os = "linux")]
     _opened: Option<File>,
+}
+
+/// What all commands of a run are confined by.
+#[derive(Debug)]
+pub struct Confinement {
+    pub helper: HelperProgram,
+    /// Of every command, apart from its number and folder.
+    pub policy: Policy,
 }
 
 impl HelperProgram {

@@ -37,6 +37,8 @@ mod system_calls;
 mod waiting;
 #[cfg(target_os = "linux")]
 mod watchdog;
+#[cfg(target_os = "linux")]
+mod watched;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -44,7 +46,7 @@ use std::path::PathBuf;
 
 use environment::{Variable, environment};
 #[cfg(unix)]
-use helper_program::HelperProgram;
+use helper_program::{Confinement, HelperProgram};
 use limits::Limits;
 use prepared::Prepared;
 use programs::Programs;
@@ -304,7 +306,7 @@ impl Sandbox {
             #[cfg(target_os = "linux")]
             let _ = tell(orders::News::NotStarted(TRIAL));
             prepared.not_in_force = tried?;
-            prepared.confine_by(prepared::Confinement { helper, policy });
+            prepared.confine_by(Confinement { helper, policy });
         }
         Ok(prepared)
     }

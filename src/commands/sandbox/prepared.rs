@@ -14,11 +14,17 @@ use super::confined::Confined;
 use super::limits::Limits;
 use super::programs::{Programs, Unusable};
 #[cfg(target_os = "linux")]
-use super::{assignment::Assignment, run::Run, waiting::Starter, watchdog::COMMAND};
+use super::{
+    assignment::Assignment,
+    run::Run,
+    waiting::{Starter, Waiting},
+    watchdog::COMMAND,
+    watched::Watched,
+};
 #[cfg(unix)]
 use super::{
     helper,
-    helper_program::HelperProgram,
+    helper_program::Confinement,
     place::{Held, Place},
     policy,
 };
@@ -76,15 +82,6 @@ pub struct Prepared {
     /// Starts helpers in advance, if each command gets a cgroup.
     #[cfg(target_os = "linux")]
     pub(super) starter: Option<Arc<Starter>>,
-}
-
-/// What all commands of a run are confined by.
-#[cfg(unix)]
-#[derive(Debug)]
-pub struct Confinement {
-    pub helper: HelperProgram,
-    /// Of every command, apart from its number and folder.
-    pub policy: policy::Policy,
 }
 
 impl Prepared {
@@ -164,14 +161,10 @@ impl Prepared {
         }
         Confined {
             command,
-            number,
             token,
             limits: self.limits,
-            group: None,
             #[cfg(target_os = "linux")]
-            run: self.run.clone(),
-            #[cfg(target_os = "linux")]
-            cgroup,
+            watched: Watched::new(number, self.run.clone(), cgroup),
             #[cfg(target_os = "linux")]
             starter: None,
             #[cfg(target_os = "linux")]
@@ -189,7 +182,7 @@ impl Prepared {
         #[cfg(target_os = "linux")]
         if let Some(starter) = &self.starter {
             let waiting = starter.take();
-            let number = waiting.as_ref().map(|waiting| waiting.number);
+            let number = waiting.as_ref().map(Waiting::number);
             let mut confined = self.numbered(number, program, arguments, folder);
             confined.waiting = waiting.map(|waiting| {
                 let variables = confined.command.get_envs();

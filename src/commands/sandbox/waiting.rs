@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::mem;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +11,12 @@ use std::thread::{self, ThreadId};
 
 use parking_lot::Mutex;
 
-use super::confined::Confined;
 use super::helper;
+use super::helper_program::Confinement;
 use super::place::Place;
 use super::policy;
-use super::prepared::Confinement;
 use super::run::Run;
+use super::watched::Watched;
 use crate::commands::reap;
 
 /// What a pipe takes at once, so that writing does not wait for the helper.
@@ -59,15 +60,13 @@ impl Starter {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut confined = Confined::unconfined(command);
-        confined.run = Some(self.run.clone());
-        confined.cgroup = policy.cgroup;
-        confined.number = number;
-        let mut child = confined.spawn()?;
+        // It is killed as a group from the beginning.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut watched = Watched::new(number, Some(self.run.clone()), policy.cgroup);
+        let mut child = watched.spawn(&mut command)?;
         let input = child.stdin.take();
         Ok(Waiting {
-            number,
-            confined,
+            watched,
             input,
             child: Some(child),
         })
@@ -77,24 +76,26 @@ impl Starter {
 /// A helper in its cgroup, which waits for its command.
 #[derive(Debug)]
 pub struct Waiting {
-    pub number: u64,
-    /// Ends what is left of it.
-    confined: Confined,
+    watched: Watched,
     input: Option<ChildStdin>,
     child: Option<Child>,
 }
 
 impl Waiting {
-    /// Lets it become this command, whose end somebody else looks after from then on.
-    pub fn assign(mut self, assignment: &[u8]) -> io::Result<Child> {
+    /// The number of its command.
+    pub fn number(&self) -> u64 {
+        self.watched.number
+    }
+
+    /// Lets it become this command.
+    pub fn assign(mut self, assignment: &[u8]) -> io::Result<(Child, Watched)> {
         let input = self.input.take().ok_or(io::ErrorKind::BrokenPipe)?;
         if assignment.len() > MOST {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         (&input).write_all(assignment)?;
         let child = self.child.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        self.confined.leave_to_successor();
-        Ok(child)
+        Ok((child, mem::take(&mut self.watched)))
     }
 }
 
