@@ -9,6 +9,7 @@ use batchwright::Error;
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
     COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND, JobLane, JobStatus, ProcessState,
+    Spent,
 };
 use batchwright::unstable::{
     ClaimOutcome, ClaimReply, ClaimRequest, SUSPECT_CRASHES, Settlement, WorkerId,
@@ -108,6 +109,15 @@ impl Data {
             let holds = is_out && row.claim == end.receipt.claim;
             let is_success = matches!(end.outcome, ClaimOutcome::Completed { .. });
             if row.place.has_ended() || !holds && !is_success {
+                // Another call of the job was paid for, too.
+                let is_cancelled = matches!(row.place, Place::Ended(JobStatus::Cancelled));
+                if let (true, Some(spent), Some(process)) = (
+                    row.claim > end.receipt.claim || is_cancelled,
+                    spent(&end.outcome),
+                    self.processes.get_mut(&no),
+                ) {
+                    process.spend(spent);
+                }
                 continue;
             }
             // A success overrules whoever has the job by now.
@@ -207,5 +217,14 @@ impl Data {
             }
         }
         Ok(pulled)
+    }
+}
+
+fn spent(outcome: &ClaimOutcome) -> Option<&Spent> {
+    match outcome {
+        ClaimOutcome::Completed { spent, .. }
+        | ClaimOutcome::Failed { spent, .. }
+        | ClaimOutcome::Retry { spent, .. } => spent.as_ref(),
+        ClaimOutcome::Snooze { .. } | ClaimOutcome::Wait { .. } => None,
     }
 }
