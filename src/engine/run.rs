@@ -537,10 +537,9 @@ fn wait_out<W: Work, O, S>(
             .map(|ended| ended.load(Ordering::SeqCst))
     };
     let mut seen = ended();
-    let mut any_ended = false;
     loop {
         let now = clock.now();
-        any_ended |= std::mem::replace(&mut seen, ended()) != seen;
+        let any_ended = std::mem::replace(&mut seen, ended()) != seen;
         if let Some(wanted) = setup.permits.map(|permits| pool.follow(permits))
             && permits.replace(wanted) != Some(wanted)
         {
@@ -564,16 +563,12 @@ fn wait_out<W: Work, O, S>(
         shell.turn();
         // The lock may be held by a worker in the middle of its turn; then it wakes us if need be.
         let (wake_at, picture) = {
-            // A worker may hold the lock while its database is locked by another process: deadlines and calls to stop
-            // do not wait for that.
-            let Some(mut state) = shell.state.try_lock_for(TICK) else {
-                continue;
-            };
+            let mut state = shell.state.lock();
             if state.tasks.is_none() {
                 return;
             }
             let mut picture = None;
-            if now >= next_tick || std::mem::take(&mut any_ended) {
+            if now >= next_tick || any_ended {
                 next_tick = now.after(setup.tick);
                 picture = Some((observer.look)(&mut state.dispatcher, now));
             }

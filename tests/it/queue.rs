@@ -11,7 +11,7 @@ use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, Handler, Job, JobQueue, Limits, Outcome, ProcessId,
-    Progress, Request, Response, RetryPolicy, Route, RunningJob, StopReason, Worker, client_fn,
+    Progress, Request, RetryPolicy, Route, RunningJob, StopReason, Worker,
 };
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
@@ -675,46 +675,4 @@ fn jobs_nobody_here_knows_wait_for_another_worker() {
         .unwrap();
     let job = queue.job(ids[0]).unwrap().unwrap();
     assert_eq!(job.result.unwrap().get(), "100");
-}
-
-/// A worker waits for a database that another program has locked; what else runs ends at its deadline all the same.
-#[test]
-fn a_locked_database_delays_no_deadline() {
-    let (folder, queue) = queue();
-    queue
-        .enqueue(ProcessId::new(), prompts(&["quick", "slow"]))
-        .unwrap();
-    let database = folder.path().join("llm_jobs.db");
-    let (slow_runs, slow_is_there) = crossbeam_channel::bounded(1);
-    let (lock_it, locker_waits) = crossbeam_channel::bounded(0);
-    let (aborted, came) = crossbeam_channel::bounded(1);
-    let client = client_fn(move |request: &Request, ctx: &Context| {
-        if request.id.as_deref() == Some("quick") {
-            slow_is_there.recv().unwrap();
-            lock_it.send(()).unwrap();
-            return Ok(Response::new("m-1", "done"));
-        }
-        slow_runs.send(()).unwrap();
-        eventually(|| ctx.is_aborted());
-        aborted.send(()).unwrap();
-        Err(Error::new(ErrorKind::Cancelled, "aborted"))
-    });
-    let locker = std::thread::spawn(move || {
-        let other = rusqlite::Connection::open(database).unwrap();
-        locker_waits.recv().unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        // Less than the time that the worker waits for the lock.
-        came.recv_timeout(Duration::from_secs(8))
-    });
-    let worker = worker(&queue).scale(WorkerScale::fixed(2));
-    let report = worker
-        .completions(Route::new(client))
-        .context(&Context::new().with_timeout(Duration::from_secs(1)))
-        .run()
-        .unwrap();
-    assert!(
-        matches!(report.stop, Some(StopReason::DeadlineExceeded)),
-        "{report:?}"
-    );
-    assert_eq!(locker.join().unwrap(), Ok(()), "the call was not aborted");
 }
