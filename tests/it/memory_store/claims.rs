@@ -110,9 +110,8 @@ impl Data {
             let is_success = matches!(end.outcome, ClaimOutcome::Completed { .. });
             if row.place.has_ended() || !holds && !is_success {
                 // Another call of the job was paid for, too.
-                let is_cancelled = matches!(row.place, Place::Ended(JobStatus::Cancelled));
                 if let (true, Some(spent), Some(process)) = (
-                    row.claim > end.receipt.claim || is_cancelled,
+                    row.claim > end.receipt.claim,
                     spent(&end.outcome),
                     self.processes.get_mut(&no),
                 ) {

@@ -312,11 +312,11 @@ impl Settling<'_> {
         Ok(true)
     }
 
-    /// Whether an end that changes nothing reports a call that no other end reports: somebody has claimed the job since,
-    /// or cancelled it. A batch whose results are read again reports its ends once more.
+    /// Whether an end that changes nothing reports a call that no other end reports: somebody has claimed the job since.
+    /// A batch whose results are read again, and a transaction that is repeated, report an end once more.
     fn is_another_call(&self, end: &Settlement) -> bool {
         let row = self.rows.get(&end.receipt.job);
-        row.is_some_and(|row| row.claim > end.receipt.claim || row.status == CANCELLED)
+        row.is_some_and(|row| row.claim > end.receipt.claim)
     }
 
     /// The status that the job had, if it had no outcome.

@@ -154,12 +154,12 @@ impl Settling<'_> {
         Ok(true)
     }
 
-    /// Whether an end that changes nothing reports a call that no other end reports: somebody has claimed the job since,
-    /// or cancelled it. A batch whose results are read again reports its ends once more.
+    /// Whether an end that changes nothing reports a call that no other end reports: somebody has claimed the job since.
+    /// A batch whose results are read again, and a transaction that is repeated, report an end once more.
     fn is_another_call(&self, end: &Settlement) -> Result<bool, Fault> {
-        let mut find = self.conn.prepare_cached(formatcp!(
-            "SELECT claim > ?2 OR status = {CANCELLED} FROM jobs WHERE id = ?1"
-        ))?;
+        let mut find = self
+            .conn
+            .prepare_cached("SELECT claim > ?2 FROM jobs WHERE id = ?1")?;
         let claimed = [end.receipt.job, end.receipt.claim];
         let found = find.query_row(claimed, |row| row.get(0)).optional()?;
         Ok(found.unwrap_or(false))
