@@ -92,7 +92,7 @@ fn told(system: &str) -> Option<Shape> {
     schema.map(Shape::Schema).or_else(object)
 }
 
-/// The text of a string or of a list of blocks; none of what is not there.
+/// The text of a string or of a list of blocks; empty if the field is missing.
 fn text(object: &Object<'_>, name: &str) -> Result<String, Fault> {
     if let Some(Value::String(text)) = object.get(name) {
         return Ok(text.clone());

@@ -28,7 +28,7 @@ pub(super) static TABLES: Rules<BTreeMap<&str, Api>> = Rules::new(|| {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Api {
-    /// The code of faults that have none of their own.
+    /// The error code of rules without a code.
     code: String,
     objects: BTreeMap<String, Rule>,
 }
@@ -48,7 +48,7 @@ struct Rule {
     /// The rule for each value of that field; others are taken unless `other` has a message.
     #[serde(default)]
     kinds: BTreeMap<String, String>,
-    /// What is said of a value that is none of the kinds.
+    /// The message for a value of another type.
     other: Option<String>,
     /// What is said where that field is missing, in place of the usual words.
     absent: Option<String>,

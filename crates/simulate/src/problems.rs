@@ -61,7 +61,7 @@ pub(super) struct Table(BTreeMap<String, Words>);
 struct Words {
     /// Who has all that is not said here.
     like: Option<String>,
-    /// The body of a problem that has none of its own.
+    /// The body of a problem without a body.
     body: Option<Value>,
     #[serde(default)]
     problems: BTreeMap<String, Entry>,

@@ -21,7 +21,7 @@ impl Facts {
         self.0.push((name, value.into()));
     }
 
-    /// The last one of that name; null if there is none.
+    /// The last value of this name, or null.
     fn get(&self, name: &str) -> Value {
         let found = self.0.iter().rev().find(|(known, _)| *known == name);
         found.map_or(Value::Null, |(_, value)| value.clone())

@@ -116,7 +116,7 @@ fn wait(policy: &Policy) -> String {
     become_command(&assignment.policy, command)
 }
 
-/// The version, and that of what the helper is told.
+/// The version of the program and of the format of its policy.
 #[cfg(target_os = "linux")]
 pub fn identity() -> String {
     format!("{} {}", env!("CARGO_PKG_VERSION"), super::policy::FORMAT)

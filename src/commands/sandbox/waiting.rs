@@ -93,8 +93,12 @@ impl Waiting {
         if assignment.len() > MOST {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        (&input).write_all(assignment)?;
         let child = self.child.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let told = self.watched.announce_start(&child);
+        if let Err(error) = told.and_then(|()| (&input).write_all(assignment)) {
+            self.child = Some(child);
+            return Err(error);
+        }
         Ok((child, mem::take(&mut self.watched)))
     }
 }

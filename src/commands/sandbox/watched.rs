@@ -60,11 +60,16 @@ impl Watched {
                 return Err(error);
             }
         };
-        if let Err(error) = self.announce(News::Started(self.number, child.id())) {
+        if let Err(error) = self.announce_start(&child) {
             let _ = child.kill().and_then(|()| reap::child(&mut child));
             return Err(error);
         }
         Ok(child)
+    }
+
+    /// Fails if the watchdog has ended: then nobody would enforce the limits of the command.
+    pub fn announce_start(&self, child: &Child) -> io::Result<()> {
+        self.announce(News::Started(self.number, child.id()))
     }
 
     fn announce(&self, news: News) -> io::Result<()> {

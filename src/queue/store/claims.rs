@@ -260,7 +260,7 @@ pub struct Settlement {
 }
 
 impl ClaimOutcome {
-    /// What its calls used, as far as that is told.
+    /// What its calls used, if that is known.
     pub(crate) fn spent(&self) -> Option<&Spent> {
         match self {
             Self::Completed { spent, .. }

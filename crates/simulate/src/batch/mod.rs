@@ -259,7 +259,7 @@ impl Desk<'_> {
         self.shared.epoch + time.as_secs()
     }
 
-    /// The query of a request for what the table names so; where it names nothing, there is none.
+    /// The query fields of this kind of request; no fields if the table does not list the kind.
     fn query(&self, of: &str) -> Result<Query, Refusal> {
         let known = self.wire().queries.get(of).map_or(&[][..], Vec::as_slice);
         Ok(Query::read(&self.address.query, known)?)

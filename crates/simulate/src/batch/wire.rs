@@ -30,7 +30,7 @@ pub(crate) struct Wire {
     /// The words for the phases; there are none where counts tell all.
     #[serde(default)]
     states: BTreeMap<String, String>,
-    /// What is told of a batch that ended in such a way, beside its state.
+    /// Further fields of a batch in this final state.
     #[serde(default)]
     pub(super) errors: BTreeMap<String, Value>,
     /// The forms of ids, made of `hex` or `uuid`.

@@ -35,7 +35,7 @@ type Vendors = u16;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    /// Those who host models and tell what they take; `every` stands for them in the lists.
+    /// Vendors that host models and document their fields; lists call them `every`.
     every: String,
     pass_over: String,
     fields: Vec<(String, String)>,
