@@ -14,15 +14,14 @@
 //! | know what a run will do, did, or why it could not begin | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
 //! | add results of a queue to a file, each once | [`ResultsAppender`] |
-//! | find the file that says which queue has items of an output | [`sidecar_path`] |
+//! | find the store of an earlier run of an output | [`store_path`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| keep such answers in a file | [`SqliteAnswers`] |
-| read that file | [`Sidecar`], [`TakenResults`], [`file_id`] |
-| run a file through a queue, as batches want it | [`QueueRun`], [`QueueRunReport`] |"
+| run a file through a queue, as batches want it | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |"
 )]
 
-pub use crate::base::sidecar_path::sidecar_path;
+pub use crate::base::store_path::store_path;
 pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
 pub use crate::bulk::prompts::{InputFormat, Nulls, PromptSettings};
@@ -33,4 +32,4 @@ pub use crate::bulk::reuse_db::SqliteAnswers;
 pub use crate::config::choices::Dedupe;
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
-pub use crate::queue_run::{QueueRun, QueueRunReport, Sidecar, TakenResults, file_id};
+pub use crate::queue_run::{QueueRun, QueueRunReport, RunStore};

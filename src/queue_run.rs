@@ -1,14 +1,12 @@
 //! A run from prompts to result lines through a queue, which outlives the program.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
-use crate::base::sidecar_path::resolved;
 use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
@@ -28,27 +26,27 @@ use crate::queue::worker_run::WorkerReport;
 
 mod attach;
 mod execution;
-mod keeper;
 #[cfg(test)]
 mod lost_tests;
-mod sidecar;
-mod taken;
+mod record;
+mod store;
 
 use attach::Attached;
 use execution::Execution;
-use keeper::{KnownState, SidecarKeeper};
-use sidecar::JobSettings;
-pub use sidecar::{Sidecar, TakenResults, file_id};
+use record::{JobSettings, Note, Record};
+pub use store::RunStore;
+use store::{OpenStore, refuse_another_output};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
 /// are handed over to a provider in batches. The same run attaches to them again after it was stopped or
 /// killed, by id and fingerprint: what is under way is not sent again, however long ago that was.
 ///
-/// As with [`FileRun`], the output is the checkpoint. Results leave the queue once they are in it.
+/// As with [`FileRun`], the output is the checkpoint. Results leave the queue once they are in it. The run owns its
+/// queue, a [store](RunStore::Beside) beside the output: to move or copy a run, move or copy both files.
 pub struct QueueRun {
+    /// Closed before the lock of the output is given back.
+    store: OpenStore,
     run: FileRun<'static>,
-    queue: JobQueue,
-    process: ProcessId,
     ctx: Context,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     until_submitted: bool,
@@ -56,7 +54,6 @@ pub struct QueueRun {
     info: Option<ProcessInfo>,
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
-    taken: Vec<TakenResults>,
     settings: RunSettings,
 }
 
@@ -84,73 +81,48 @@ pub struct QueueRunReport {
 }
 
 impl QueueRun {
-    /// The id of the process that belongs to an output file: the one that its [`Sidecar`] names, else one
-    /// that is made of its path; links and relative paths are resolved. The file itself need not be there
-    /// yet.
+    /// Opens the output and compares it, and what is in the store, with the prompts, which must not be a stream: see
+    /// [`Prompts::spool`]. Nothing is changed yet; but a store of the run's own is made, which goes when this is dropped.
     ///
     /// # Errors
-    /// When its folder is not there, or its sidecar cannot be read.
-    pub fn process_of(output: impl AsRef<Path>) -> io::Result<ProcessId> {
-        let output = output.as_ref();
-        if let Some((sidecar, _)) = Sidecar::find(output, None).map_err(io::Error::other)? {
-            return Ok(sidecar.process_id);
-        }
-        let path = resolved(output, 0)?;
-        Ok(ProcessId::named(path.as_os_str().as_encoded_bytes()))
-    }
-
-    /// Opens the output and compares it, and what the process has on the queue, with the prompts, which
-    /// must not be a stream: see [`Prompts::spool`]. Nothing is changed yet.
-    ///
-    /// # Errors
-    /// When the output cannot be written, belongs to another run, or is no results file; when the queue
-    /// cannot be read.
+    /// When the output cannot be written, belongs to another run or to another store, or is no results file; when the
+    /// store cannot be used.
     pub fn prepare(
         prompts: Prompts,
         output: RunOutput,
         options: FileRunOptions,
-        queue: &JobQueue,
-        process: ProcessId,
+        store: RunStore,
     ) -> Result<Self, FileRunError> {
+        let usage = |why: &str| FileRunError::Usage(Error::new(ErrorKind::Invalid, why));
         if prompts.items().is_none() {
-            let why = "a stream cannot be compared with a queue: spool it";
-            return Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)));
+            return Err(usage("a stream cannot be compared with a queue: spool it"));
+        }
+        let path = output.regular_file().map(ToOwned::to_owned);
+        if matches!((&store, &path), (RunStore::Beside(_), None)) {
+            return Err(usage("nothing can lie beside an output that is not a file"));
         }
         // What is saved is deleted from the queue: after a power loss it must not be in neither.
         // Each of its jobs is a prompt of its own.
         let options = options.fsync(true).dedupe(Dedupe::Never);
-        let path = output.regular_file().map(Path::to_owned);
-        let mut known = KnownState::default();
-        let mut broken = None;
-        let mut ended = 0;
         let settings = prompts.run_settings();
-        let mut attached = Attached::default();
+        let (mut attached, mut known, mut opened) = (Attached::default(), None, None);
+        // The output is locked by now: an earlier run has ended.
         let mut run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
-            attached = attach::compare(queue, process, index, false)?;
-            ended = attached.ended;
-            if let Some(path) = &path {
-                known = keeper::known(path, queue, process)?;
-            }
-            match taken::hold(&known.taken, index) {
-                Ok(held) => {
-                    ended += held.now;
-                    known.lost = held.short.or(known.lost.take());
-                }
-                Err(error) => broken = Some(error.message().to_owned()),
-            }
+            let store = opened.insert(OpenStore::open(&store, path.as_deref(), &options)?);
+            attached = attach::compare(store.queue(), store.process(), index, false)?;
+            known = store.queue().process(store.process())?;
             Ok(())
         })?;
-        // Where nothing is sent nothing is bought again.
-        let sends = run.plan().to_send.is_some_and(|items| items > 0);
-        if let (Some(path), Some(why)) = (&path, broken.or(known.lost.filter(|_| sends))) {
-            let state = queue.process(process).map_err(FileRunError::Output)?;
-            let refused = keeper::unsent(path, state.as_ref(), &why);
-            return Err(FileRunError::Usage(refused));
+        let store = opened.ok_or_else(|| usage("the input was not compared with the queue"))?;
+        if let Some(path) = &path {
+            refuse_another_output(path, known.as_ref()).map_err(FileRunError::Usage)?;
         }
-        run.set_to_collect(ended);
+        run.set_to_collect(attached.ended);
+        let known = known.map(|known| Note::of(&known.info).settings);
+        let known = known.unwrap_or_default();
         let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
         let reason = |job: &JobId| {
-            let asked = JobSettings::of(&known.settings, *job).map(RunSettings::as_str);
+            let asked = JobSettings::of(&known, *job).map(RunSettings::as_str);
             settings.changed_since(asked)
         };
         let unnamed = attached.unnamed.iter().map(reason);
@@ -160,18 +132,26 @@ impl QueueRun {
         }
         run.set_under_way_superseded(attached.superseded, reasons.into_iter().collect());
         Ok(Self {
+            store,
             run,
-            queue: queue.clone(),
-            process,
             ctx: Context::new(),
             notifier: None,
             until_submitted: false,
             on_error: ErrorPolicy::StopOnCriticalError,
             info: None,
             output: path,
-            taken: known.taken,
             settings,
         })
+    }
+
+    /// The queue that its items wait in.
+    pub fn queue(&self) -> &JobQueue {
+        self.store.queue()
+    }
+
+    /// The process of its items on that queue.
+    pub fn process(&self) -> ProcessId {
+        self.store.process()
     }
 
     /// What is to be done.
@@ -229,26 +209,25 @@ impl QueueRun {
         self
     }
 
-    /// Puts what is new on the queue and has it carried out by workers of this making, which are told
+    /// Puts what is new on the queue and has it carried out by workers of this making on that queue, which are told
     /// which process is theirs, and when to end. Others may take part.
     ///
     /// # Errors
     /// Only when the run could not begin; how it ended is in the report.
     pub fn run(
         self,
-        mut worker: impl FnMut() -> Result<Worker, Error>,
+        mut worker: impl FnMut(&JobQueue) -> Result<Worker, Error>,
     ) -> Result<QueueRunReport, Error> {
         let checkpoint = Checkpoint::open(self.run)?;
         let checkpoint =
             checkpoint.ok_or_else(|| Error::new(ErrorKind::Invalid, "the input is a stream"))?;
-        let mut keeper = SidecarKeeper::new(&self.queue, self.process, self.info, self.output)?;
-        keeper.begin(checkpoint.plan().to_send.unwrap_or(0))?;
+        let (store, output) = (self.store, self.output);
+        let (queue, process) = (store.queue(), store.process());
         let mut execution = Execution {
             checkpoint,
-            queue: keeper.described(),
-            keeper,
-            taken: self.taken,
-            process: self.process,
+            queue: queue.clone(),
+            record: Record::begin(queue, process, self.info, output)?,
+            process,
             ctx: self.ctx,
             notifier: self.notifier,
             until_submitted: self.until_submitted,
@@ -259,7 +238,7 @@ impl QueueRun {
             unwanted: Vec::new(),
             sum: WorkerReport::default(),
         };
-        let mut stop = execution.carry_out(&mut worker).err();
+        let mut stop = execution.carry_out(&mut || worker(store.queue())).err();
         // Nobody could come back to what never began.
         if !execution.checkpoint.plan().resumable
             && execution.submitted == 0
@@ -302,10 +281,8 @@ impl QueueRun {
         let foreign = execution.checkpoint.foreign();
         let superseded = execution.checkpoint.superseded();
         let (mut report, locked) = execution.checkpoint.finish(stop, counters);
-        // The next run of the output begins after this: its sidecar is not removed.
-        if let Err(error) = execution.keeper.end(!is_over) {
-            log::warn!("{error}");
-        }
+        // The next run of the output begins after this, and its store is not removed.
+        drop((execution.queue, execution.record, store));
         drop(locked);
         if let Some(notifier) = &execution.notifier {
             notifier.on_progress(&progress);

@@ -21,7 +21,7 @@ pub(crate) mod password;
 pub mod private;
 pub(crate) mod rescue;
 pub mod secret;
-pub mod sidecar_path;
+pub mod store_path;
 pub(crate) mod thread;
 pub mod usage;
 #[cfg(feature = "queue")]

@@ -246,6 +246,11 @@ impl FileRunOptions {
         self
     }
 
+    /// Whether nothing is sent.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Whether answers of `extract` in the output are replaced: they stand in for a model's.
     /// Default: they count as finished.
     pub fn redo_extracts(mut self, yes: bool) -> Self {

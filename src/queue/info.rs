@@ -17,8 +17,9 @@ pub struct ProcessInfo {
     pub input: Option<String>,
     /// The file that its results belong to, as an absolute path; `None` where they may go anywhere.
     pub output: Option<String>,
-    /// Which file that is, whatever its name: what the host knows it by.
-    pub output_file: Option<String>,
+    /// What the host itself needs when it comes back to the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The provider that its prompts are meant for.
     pub provider: Option<String>,
     /// The command that comes back to it, as a shell takes it.
@@ -62,9 +63,9 @@ impl ProcessInfo {
         self
     }
 
-    /// Which file that is, whatever its name. Default: not known.
-    pub fn output_file(mut self, file: impl Into<String>) -> Self {
-        self.output_file = Some(file.into());
+    /// What the host itself needs when it comes back to the process. Default: nothing.
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
         self
     }
 

@@ -20,10 +20,8 @@ use crate::queue::store::DeliveredResult;
 use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
-use super::attach::Attached;
-use super::keeper::SidecarKeeper;
-use super::sidecar::TakenResults;
-use super::{attach, taken};
+use super::attach::{self, Attached};
+use super::record::Record;
 
 /// Results that are saved at once.
 const CHUNK: usize = 500;
@@ -34,9 +32,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Execution {
     pub checkpoint: Checkpoint,
     pub queue: JobQueue,
-    pub keeper: SidecarKeeper,
-    /// Results that lie elsewhere and come back from there.
-    pub taken: Vec<TakenResults>,
+    pub record: Record,
     pub process: ProcessId,
     pub ctx: Context,
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -56,7 +52,6 @@ pub(super) type MakeWorker<'h> = dyn FnMut() -> Result<Worker, Error> + 'h;
 
 impl Execution {
     pub(super) fn carry_out(&mut self, make_worker: &mut MakeWorker<'_>) -> Result<(), StopReason> {
-        self.take_in().map_err(StopReason::Fatal)?;
         // First what has ended: it may be all, and a process that was cancelled takes no more.
         self.collect_all()?;
         let before = self
@@ -74,9 +69,7 @@ impl Execution {
             attached = self.attach().map_err(StopReason::Fatal)?;
         }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
-        let more = self.checkpoint.plan().to_send.unwrap_or(0);
-        let noted = self.keeper.submits(more, attached.last, &self.settings);
-        noted.map_err(StopReason::Fatal)?;
+        self.record.submits(attached.last, &self.settings);
         self.submit()?;
         self.checkpoint.will_take(self.attached + self.submitted);
         self.work(make_worker)
@@ -84,33 +77,6 @@ impl Execution {
 
     fn attach(&mut self) -> Result<Attached, Error> {
         attach::compare(&self.queue, self.process, self.checkpoint.by_id(), true)
-    }
-
-    /// Saves what was taken elsewhere and is wanted here.
-    fn take_in(&mut self) -> Result<(), Error> {
-        let taken = std::mem::take(&mut self.taken);
-        if taken.is_empty() {
-            return Ok(());
-        }
-        let mut chunk = Vec::new();
-        let checkpoint = &mut self.checkpoint;
-        let mut save = |mut lines: Vec<Line>| {
-            let index = checkpoint.by_id();
-            lines.retain(|line| taken::is_wanted(index, line));
-            checkpoint.save(lines).map_err(|unsaved| match unsaved {
-                Unsaved::Now(error) | Unsaved::Ever(error) => error,
-                Unsaved::ReaderGone => Error::new(ErrorKind::Invalid, "the output takes no more"),
-            })
-        };
-        taken::each(&taken, &mut |line| {
-            chunk.push(line);
-            match chunk.len() >= CHUNK {
-                true => save(std::mem::take(&mut chunk)),
-                false => Ok(()),
-            }
-        })?;
-        save(chunk)?;
-        self.keeper.has_taken_in()
     }
 
     /// Puts what nobody has in hand on the queue. None of it starts before all is there.
@@ -123,7 +89,8 @@ impl Execution {
                 true => Err(Error::cancelled()),
                 false => request.map(|request| Job::from(&request)),
             });
-        let submitted = self.queue.try_enqueue_iter(self.process, jobs);
+        let queue = self.record.described();
+        let submitted = queue.try_enqueue_iter(self.process, jobs);
         self.submitted = submitted.map_err(|error| match error {
             EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
                 StopReason::Cancelled
@@ -242,9 +209,6 @@ impl Execution {
                 recv(woken) -> _ => {}
                 default(STATUS_INTERVAL) => {}
             }
-            if let Err(error) = self.keeper.refresh() {
-                log::debug!("{error}");
-            }
             match self.release().and_then(|()| self.collect(true)) {
                 Ok(()) => trouble.clear(),
                 Err(Trouble::Passing(error)) => trouble.warn(waiting(&error)),
@@ -311,9 +275,13 @@ impl Execution {
             if chunk.is_empty() {
                 return Ok(());
             }
-            let line = |delivery| line(delivery, &self.keeper);
-            let lines = chunk.iter().filter_map(line).collect();
+            let line = |delivery| line(delivery, &self.record);
+            let lines: Vec<Line> = chunk.iter().filter_map(line).collect();
+            let last = lines.last().map(|line| line.id.clone());
             self.checkpoint.save(lines)?;
+            if let Some(id) = last {
+                self.record.saved(id)?;
+            }
             let receipts: Vec<_> = chunk.iter().map(|delivery| delivery.receipt).collect();
             self.queue.ack(&receipts)?;
         }
@@ -321,14 +289,14 @@ impl Execution {
 }
 
 /// The result line of a job; none of a cancelled one, which was never sent.
-fn line(delivery: &DeliveredResult, keeper: &SidecarKeeper) -> Option<Line> {
+fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
     let result = &delivery.result;
     (result.status != JobStatus::Cancelled).then(|| Line {
         id: result.item_id.clone().unwrap_or_default(),
         request_hash: result.request_hash.clone(),
         success: result.is_success(),
         text: result.line(),
-        settings: keeper.settings_of(result.job_id).cloned(),
+        settings: record.settings_of(result.job_id).cloned(),
     })
 }
 

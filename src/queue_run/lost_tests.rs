@@ -15,10 +15,10 @@ use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
-use crate::queue::host::JobQueue;
+use crate::queue::store::sqlite::SqliteOptions;
 use crate::queue::worker::Worker;
 
-use super::QueueRun;
+use super::{QueueRun, RunStore};
 
 /// Answers, and from then on the database is of no use.
 struct Last(PathBuf, Context);
@@ -39,20 +39,19 @@ fn what_could_not_be_recorded_is_in_the_report_though_the_queue_cannot_be_read()
     let (input, output, database) = (
         place.path().join("in.jsonl"),
         place.path().join("out.jsonl"),
-        place.path().join("jobs.db"),
+        place.path().join("out.jsonl.batchwright"),
     );
     fs::write(&input, "{\"id\":\"a\",\"prompt\":\"p\"}\n").unwrap();
-    let queue = JobQueue::open(&database).unwrap();
     let prompts =
         Prompts::open(&input, &PromptSettings::new(), &Context::new(), &|_, _| ()).unwrap();
-    let process = QueueRun::process_of(&output).unwrap();
     let options = FileRunOptions::new();
-    let run = QueueRun::prepare(prompts, RunOutput::file(&output), options, &queue, process);
+    let store = RunStore::Beside(SqliteOptions::default());
+    let run = QueueRun::prepare(prompts, RunOutput::file(&output), options, store);
     let ctx = Context::new().with_grace(Duration::from_millis(500));
     let run = run.ok().unwrap().context(&ctx);
-    let report = run.run(|| {
+    let report = run.run(|queue| {
         let client = Last(database.clone(), ctx.clone());
-        Ok(Worker::new(&queue).completions(Route::new(client)))
+        Ok(Worker::new(queue).completions(Route::new(client)))
     });
     let report = report.unwrap().report;
     assert!(report.stop.is_some());
@@ -64,6 +63,5 @@ fn what_could_not_be_recorded_is_in_the_report_though_the_queue_cannot_be_read()
         (&line["id"], &line["text"]),
         (&"a".into(), &"an answer".into())
     );
-    let sidecar = place.path().join("out.jsonl.batchwright");
-    assert!(sidecar.exists(), "nobody finds the queue again");
+    assert!(database.exists(), "nobody finds the queue again");
 }

@@ -23,6 +23,7 @@ mod reference;
 mod reuse;
 mod routes;
 mod run_process;
+mod runs;
 mod sanitize;
 mod session;
 mod settings;

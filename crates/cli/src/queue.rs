@@ -30,7 +30,10 @@ impl DataArgs {
 
     /// The database, which may not be there yet.
     pub fn database(&self) -> Result<PathBuf, Refusal> {
-        Ok(self.folder()?.join("llm_jobs.db"))
+        match &self.queue {
+            Some(file) => existing_file(file).map(Path::to_owned),
+            None => Ok(self.folder()?.join("llm_jobs.db")),
+        }
     }
 
     /// The settings beside the queue.
@@ -51,15 +54,21 @@ impl DataArgs {
 
     /// Opens the queue on the server, or else in this file.
     pub fn connect(&self, folder: &Path, database: &Path) -> Result<JobQueue, Error> {
-        match &self.store.store {
+        match self.server() {
             Some(address) => on_server(&self.store, address, folder),
             None => JobQueue::open(database),
         }
     }
 
+    /// The address of the queue's server, if the queue is on one.
+    pub fn server(&self) -> Option<&str> {
+        let address = self.store.store.as_deref();
+        address.filter(|_| self.queue.is_none())
+    }
+
     /// Where the queue is, for people.
     pub fn place(&self) -> String {
-        match &self.store.store {
+        match self.server() {
             Some(address) => shown(address),
             None => self.database().unwrap_or_default().display().to_string(),
         }
@@ -67,7 +76,7 @@ impl DataArgs {
 
     /// Opens the queue if there is one.
     pub fn existing(&self) -> Result<Option<JobQueue>, Refusal> {
-        if self.store.store.is_some() {
+        if self.server().is_some() {
             return self.open().map(Some);
         }
         let path = self.database()?;
@@ -78,8 +87,11 @@ impl DataArgs {
     }
 
     /// Opens the queue and finds the process that is meant: by its id, or by the beginning or the end of
-    /// one.
-    pub fn process(&self, named: &str) -> Result<(JobQueue, ProcessState), Refusal> {
+    /// one. Without a name it is the only process of a run's store.
+    pub fn process(&self, named: Option<&str>) -> Result<(JobQueue, ProcessState), Refusal> {
+        let Some(named) = named else {
+            return self.only_process();
+        };
         let unknown = || {
             Refusal::usage(format!(
                 "there is no process {named} in {}; it may have been deleted, or all its results \
@@ -104,12 +116,32 @@ impl DataArgs {
         Ok((queue, process.ok_or_else(unknown)?))
     }
 
+    fn only_process(&self) -> Result<(JobQueue, ProcessState), Refusal> {
+        let queue = self.open()?;
+        let mut processes = queue.open_processes().map_err(failed)?;
+        match (processes.pop(), processes.is_empty()) {
+            (Some(only), true) => Ok((queue, only)),
+            (found, _) => {
+                let n = match found {
+                    Some(_) => "several processes: name one",
+                    None => "no process",
+                };
+                let why = format!("there is {n} in {}", self.place());
+                Err(Refusal::usage(why).about(About::Queue))
+            }
+        }
+    }
+
     /// A command on this queue, ready to be pasted into a shell.
     pub fn command(&self, words: &str) -> String {
         let mut command = format!("batchwright {words}");
         if let Some(folder) = &self.data_dir {
             let folder = quoted(&folder.to_string_lossy());
             command = format!("{command} --data-dir {folder}");
+        }
+        if let Some(file) = &self.queue {
+            let file = quoted(&file.to_string_lossy());
+            return format!("{command} --queue {file}");
         }
         // The next command reads the same environment and settings, so it needs no flag for them.
         if self.store.source == StoreSource::Flag {
@@ -140,6 +172,18 @@ impl ProcessArgs {
             }
             Err(refusal) => refusal.end(self.json, self.say.quiet),
         }
+    }
+}
+
+/// The file of a queue, which must be there.
+pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
+    match file.is_file() {
+        true => Ok(file),
+        false => Err(Refusal::usage(format!(
+            "--queue {}: there is no such file; the queue of a run is removed once all is in its output",
+            file.display()
+        ))
+        .about(About::Queue)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What `work` and `serve` make a worker of: the folder, the queue in it or on a server, and the settings beside the queue.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use batchwright::config::{ConfigStore, SettingsWatch};
@@ -12,6 +12,7 @@ use super::args::worker::WorkerArgs;
 use super::data_dir::data_dir;
 use super::exit::Refusal;
 use super::provider;
+use super::queue::existing_file;
 use super::settings::{in_folder, refused};
 
 /// Where a worker has its queue and its settings.
@@ -55,17 +56,21 @@ impl Home {
         Err(super::queue::knows_no_server())
     }
 
-    /// The queue, made if there is none.
-    pub fn queue(&self, args: &WorkerArgs) -> Result<JobQueue, Refusal> {
+    /// The queue, made if there is none, or the one in this file.
+    pub fn queue(&self, args: &WorkerArgs, file: Option<&Path>) -> Result<JobQueue, Refusal> {
         #[cfg(feature = "mysql")]
-        if let Some(server) = &self.server {
+        if let Some(server) = self.server.as_ref().filter(|_| file.is_none()) {
             return Ok(JobQueue::on(server.clone()));
         }
+        let path = match file {
+            Some(file) => existing_file(file)?.to_owned(),
+            None => self.folder.join("llm_jobs.db"),
+        };
         let options = SqliteOptions::default().durability(match args.fsync {
             true => Durability::Full,
             false => Durability::Normal,
         });
-        JobQueue::open_with(&self.folder.join("llm_jobs.db"), options).map_err(could_not)
+        JobQueue::open_with(&path, options).map_err(could_not)
     }
 
     /// The settings of this place and environment beneath the flags, and their later changes.

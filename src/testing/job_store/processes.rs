@@ -274,7 +274,7 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
         .name("May")
         .input("/in.jsonl")
         .output("/out.jsonl")
-        .output_file("1:2")
+        .note("1:2")
         .provider("p")
         .command("run 'a b' -o \"c\"\n--more");
     assert!(!db.store().describe(process, &first, T).unwrap());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::shared::{BatchProviderArgs, ProcessArgs};
+use super::shared::{BatchProviderArgs, ProcessArgs, QueueFileArg};
 use super::values::seconds;
 
 /// Cancel the waiting jobs of a process; running jobs finish
@@ -14,7 +14,10 @@ use super::values::seconds;
 #[command(after_long_help = HELP)]
 pub struct CancelArgs {
     /// Id of the process, or its first or last characters
-    pub process: String,
+    ///
+    /// [default: the only one in the file of --queue]
+    #[arg(required_unless_present = "queue")]
+    pub process: Option<String>,
 
     /// Delete the process with all its jobs and results
     ///
@@ -30,6 +33,9 @@ pub struct CancelArgs {
 
     #[command(flatten)]
     pub at: BatchProviderArgs,
+
+    #[command(flatten)]
+    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub common: ProcessArgs,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{BatchProviderArgs, DataArgs, SayArgs};
+use super::shared::{BatchProviderArgs, DataArgs, QueueFileArg, SayArgs};
 
 /// Check the queue and its environment, and say what to do
 #[derive(Debug, Args)]
@@ -22,6 +22,9 @@ pub struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub data: DataArgs,

@@ -86,6 +86,16 @@ pub enum Command {
 impl Command {
     /// Data folder and store arguments of a command that uses the queue.
     pub fn queue(&mut self) -> Option<(Option<&Path>, &mut StoreArgs)> {
+        match self {
+            Self::Status(args) => args.data.queue.clone_from(&args.file.queue),
+            Self::Results(args) => args.data.queue.clone_from(&args.file.queue),
+            Self::Doctor(args) => args.data.queue.clone_from(&args.file.queue),
+            Self::Cancel(CancelArgs { common, file, .. })
+            | Self::Retry(RetryArgs { common, file, .. }) => {
+                common.data.queue.clone_from(&file.queue);
+            }
+            _ => {}
+        }
         let data = match self {
             Self::Work(args) => {
                 let args = &mut args.worker;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::{DataArgs, MORE, SayArgs};
+use super::shared::{DataArgs, MORE, QueueFileArg, SayArgs};
 
 /// Move the results of a process from the queue to a file
 ///
@@ -15,7 +15,10 @@ use super::shared::{DataArgs, MORE, SayArgs};
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct ResultsArgs {
     /// Id of the process, or its first or last characters
-    pub process: String,
+    ///
+    /// [default: the only one in the file of --queue]
+    #[arg(required_unless_present = "queue")]
+    pub process: Option<String>,
 
     /// File to append the results to, each once
     ///
@@ -30,10 +33,12 @@ pub struct ResultsArgs {
 
     /// Also delete results written to a pipe or terminal
     ///
-    /// They are deleted from the queue even if nothing read them. For the process of a run, this fetches the
-    /// results that belong to that run's output; the next such run collects them from the file named here.
+    /// They are deleted from the queue even if nothing read them.
     #[arg(long)]
     pub take: bool,
+
+    #[command(flatten)]
+    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub data: DataArgs,
@@ -47,6 +52,9 @@ One JSON line per job, as `batchwright run` writes them, in the order of the inp
   batchwright results 019aa0f4-5b7c-7d1e-8f00-0123456789ab -o results.jsonl
 To see the failures so far without changing the queue:
   batchwright results 019aa0f4 --keep | jq 'select(.success | not) | .error.message'
+
+Results of a run belong to its output: its own command takes them, and this one shows them:
+  batchwright results --queue out.jsonl.batchwright --keep
 
 Exit codes:
   0 all of them succeeded

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::ProcessArgs;
+use super::shared::{ProcessArgs, QueueFileArg};
 
 /// Requeue the failed and cancelled jobs of a process
 ///
@@ -11,7 +11,13 @@ use super::shared::ProcessArgs;
 #[command(after_long_help = HELP)]
 pub struct RetryArgs {
     /// Id of the process, or its first or last characters
-    pub process: String,
+    ///
+    /// [default: the only one in the file of --queue]
+    #[arg(required_unless_present = "queue")]
+    pub process: Option<String>,
+
+    #[command(flatten)]
+    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub common: ProcessArgs,

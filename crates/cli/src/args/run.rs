@@ -180,7 +180,9 @@ At half the price, within a day:
 The command waits for the results. You can stop or kill it: submitted batches continue at the
 provider. The same command reattaches to them, from any folder, and submits only new and changed
 items if you edited INPUT. With --no-wait it exits when everything is submitted. Meanwhile the prompts
-are in the queue of the data folder; `batchwright status` shows them, `batchwright cancel ID` cancels them.
+are in out.jsonl.batchwright beside the output: move both files to move the run. `batchwright status`
+shows the run, and this command cancels it:
+  batchwright cancel --queue out.jsonl.batchwright
 
 Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
 

@@ -203,6 +203,20 @@ pub struct DataArgs {
 
     #[command(flatten)]
     pub store: StoreArgs,
+
+    /// The file of `--queue`, with commands that have the flag.
+    #[arg(skip)]
+    pub queue: Option<PathBuf>,
+}
+
+/// A queue in a file of its own.
+#[derive(Debug, Args)]
+pub struct QueueFileArg {
+    /// File of the queue, such as OUTPUT.batchwright of a run
+    ///
+    /// It takes the place of the queue in the data folder. `run --strategy batch` keeps its items in such a file beside its output.
+    #[arg(long, value_name = "FILE", conflicts_with = "store")]
+    pub queue: Option<PathBuf>,
 }
 
 /// The queue on a server, and the settings beside it.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{DataArgs, SayArgs};
+use super::shared::{DataArgs, QueueFileArg, SayArgs};
 
 /// Show what is queued, running, done and failed
 #[derive(Debug, Args)]
@@ -26,6 +26,9 @@ pub struct StatusArgs {
     /// On a terminal the view is redrawn; otherwise each change is one line.
     #[arg(short, long)]
     pub watch: bool,
+
+    #[command(flatten)]
+    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub data: DataArgs,

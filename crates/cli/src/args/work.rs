@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::shared::{MORE, MetricsArgs, ShowArgs};
+use super::shared::{MORE, MetricsArgs, QueueFileArg, ShowArgs};
 use super::worker::WorkerArgs;
 
 /// Run the queue's worker
@@ -30,6 +30,9 @@ pub struct WorkArgs {
     /// Only these processes, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     pub processes: Vec<String>,
+
+    #[command(flatten, next_help_heading = "Queue")]
+    pub file: QueueFileArg,
 
     #[command(flatten)]
     pub worker: WorkerArgs,

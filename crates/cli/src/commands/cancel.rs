@@ -1,9 +1,7 @@
 //! `batchwright cancel`: gives up what waits of a process, and its batches at their provider.
 
-use std::path::Path;
-
 use batchwright::batch::{BatchInfo, clients_by_account};
-use batchwright::files::Sidecar;
+use batchwright::files::RunStore;
 use batchwright::queue::JobCounts;
 use batchwright::{Context, JobQueue, LlmConfig, ProcessId, Worker};
 use serde_json::{Value, json};
@@ -18,6 +16,7 @@ use crate::format::{count, span};
 use crate::provider::own_of_batches;
 use crate::queue::failed;
 use crate::run_process;
+use crate::runs;
 use crate::settings::refused;
 
 pub fn execute(args: &CancelArgs) -> Exit {
@@ -27,16 +26,16 @@ pub fn execute(args: &CancelArgs) -> Exit {
 fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let data = &args.common.data;
     let own = own_of_batches(&args.at, data)?;
-    let (queue, process) = data.process(&args.process)?;
+    let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;
     if args.delete {
         // Its batches are cancelled first: without the process nobody would collect their results.
         queue.cancel(id).map_err(failed)?;
         let batches = cancel_batches(args, &queue, id, own)?;
         let deleted = queue.delete(id).map_err(failed)?;
-        if let Some(output) = &process.info.output {
-            let forgotten = Sidecar::discard(Path::new(output), id);
-            forgotten.map_err(failed)?;
+        drop(queue);
+        if let Some(output) = data.queue.as_deref().and_then(runs::output_of) {
+            RunStore::tidy(&output);
         }
         let line = format!("process {id} is deleted with {} jobs", count(deleted));
         let left = batches.left.len();

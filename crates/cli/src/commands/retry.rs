@@ -15,7 +15,7 @@ pub fn execute(args: &RetryArgs) -> Exit {
 
 fn try_retry(args: &RetryArgs) -> Result<(String, Value), Refusal> {
     let data = &args.common.data;
-    let (queue, process) = data.process(&args.process)?;
+    let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;
     let retried = queue.retry_failed(id).map_err(failed)?;
     let mut line = match retried {

@@ -53,7 +53,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
-    let queue = home.queue(&args.worker)?;
+    let queue = home.queue(&args.worker, None)?;
     say(routes::line(&manager)?);
     let metrics = Metrics::new();
     let audio = args.worker.audio_dir.as_deref();

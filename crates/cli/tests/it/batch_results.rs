@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::BatchConfig;
 use serde_json::Value;
 
-use super::batch_runs::{SHORT, WORDS, batch, clean, queue, with};
+use super::batch_runs::{SHORT, STORE, WORDS, batch, clean, queue, with};
 use super::batch_site::{ALL, Site, each};
 use super::common::{Desk, Running, all_ids};
 
@@ -114,8 +114,7 @@ fn cancel_asks_once_more_and_says_what_it_gives_up() {
     let mut run = batch(&desk, &sim, WORDS);
     run.env(IMPATIENT.0, "1ms");
     Running::start(&mut run).wait().expect(4);
-    let id = queue(&desk).open_processes().unwrap()[0].process_id;
-    let mut cancel = desk.command(["cancel", &id.to_string()]);
+    let mut cancel = desk.command(["cancel", "--queue", STORE]);
     cancel
         .env("OPENAI_API_KEY", "k")
         .env("OPENAI_BASE_URL", sim.base_url());

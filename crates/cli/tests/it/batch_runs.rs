@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use batchwright::files::QueueRun;
 use batchwright::{JobQueue, ProcessId};
 use batchwright_simulate::{BatchConfig, BatchStats, SimConfig, Simulator};
 use serde_json::Value;
@@ -58,15 +57,26 @@ pub fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 
 pub const WORDS: &str = "in.jsonl -o out.jsonl";
 
+/// The store of the run to `out.jsonl`, once that is there.
+#[track_caller]
 pub fn queue(desk: &Desk) -> JobQueue {
+    assert!(eventually(|| desk.exists(STORE)));
+    JobQueue::open(&desk.path(STORE)).unwrap()
+}
+
+/// The queue in the data folder.
+pub fn home_queue(desk: &Desk) -> JobQueue {
     JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap()
 }
 
 /// Nothing is left behind.
 #[track_caller]
 pub fn clean(desk: &Desk) {
-    assert!(queue(desk).open_processes().unwrap().is_empty());
-    assert!(queue(desk).batches(None).unwrap().is_empty());
+    assert_eq!(stores(desk), Vec::<PathBuf>::new());
+    if desk.path(HOME).join("llm_jobs.db").exists() {
+        assert!(home_queue(desk).open_processes().unwrap().is_empty());
+        assert!(home_queue(desk).batches(None).unwrap().is_empty());
+    }
 }
 
 /// Waits until so many requests are at the provider for good.
@@ -113,7 +123,7 @@ pub fn summary(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-pub const SIDECAR: &str = "out.jsonl.batchwright";
+pub const STORE: &str = "out.jsonl.batchwright";
 
 pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
     let command = desk.command(words.split_whitespace());
@@ -123,7 +133,7 @@ pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 /// So many items are at the provider, and nobody waits for them.
 pub fn left_alone(items: usize) -> (Desk, Simulator) {
     // Not over before whoever hands it over has left.
-    let (desk, sim) = (Desk::new(), taking(Duration::from_millis(400)));
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
     desk.prompts("in.jsonl", items);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     submitted(&desk, items as u64);
@@ -145,10 +155,11 @@ pub fn bought(sim: &Simulator, items: u64) {
 pub fn whole(desk: &Desk, sim: &Simulator, output: &str, items: usize) {
     assert_eq!(desk.ids(output), all_ids(items));
     bought(sim, items as u64);
-    assert_eq!(sidecars(desk), Vec::<PathBuf>::new());
+    assert_eq!(stores(desk), Vec::<PathBuf>::new());
 }
 
-pub fn sidecars(desk: &Desk) -> Vec<PathBuf> {
+/// The stores of runs, and what lies beside them.
+pub fn stores(desk: &Desk) -> Vec<PathBuf> {
     let entries = fs::read_dir(desk.path("")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     let named = |path: &PathBuf| path.to_string_lossy().contains(".batchwright");
@@ -163,16 +174,17 @@ pub fn only_process(desk: &Desk) -> ProcessId {
 /// The items are collected into the queue.
 pub fn worked(desk: &Desk, sim: &Simulator) -> (ProcessId, Ended) {
     let id = only_process(desk);
-    let ended = other(desk, sim, "work --strategy batch --until-empty").expect(0);
+    let words = format!("work --strategy batch --until-empty --queue {STORE}");
+    let ended = other(desk, sim, &words).expect(0);
     (id, ended)
 }
 
 /// Renames the output, and what is named with it.
-pub fn renamed(desk: &Desk, to: &str, with_sidecar: bool) {
+pub fn renamed(desk: &Desk, to: &str, with_store: bool) {
     fs::rename(desk.path("out.jsonl"), desk.path(to)).unwrap();
-    if with_sidecar {
+    if with_store {
         let beside = desk.path(&format!("{to}.batchwright"));
-        fs::rename(desk.path(SIDECAR), beside).unwrap();
+        fs::rename(desk.path(STORE), beside).unwrap();
     }
 }
 
@@ -183,10 +195,10 @@ pub fn sealed(desk: &Desk, sim: &Simulator) -> Running {
         .env("OPENAI_BASE_URL", super::common::NOBODY)
         .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "1s");
     let running = Running::start(&mut refused);
-    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let queue = queue(desk);
     let is_sealed = || {
-        let now = queue(desk).process(id).unwrap();
-        now.is_some_and(|now| now.sealed)
+        let now = queue.open_processes().unwrap();
+        now.first().is_some_and(|now| now.sealed)
     };
     assert!(eventually(is_sealed));
     running

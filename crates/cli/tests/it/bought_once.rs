@@ -1,5 +1,5 @@
 //! A batch is bought once, whatever is done between two runs of its output: by what `status` advises, a
-//! rename, another path, another data folder, another provider, or a kill.
+//! rename, another path, another data folder, another provider, another output in its place, or a kill.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use batchwright::JobQueue;
-use batchwright::files::{QueueRun, Sidecar, file_id};
-use batchwright::queue::ProcessInfo;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 
 use super::batch_runs::{
-    LONG, SHORT, SIDECAR, WORDS, batch, bought, clean, command, left_alone, only_process, other,
-    queue, run, sidecars, submitted, taking, whole, worked,
+    LONG, SHORT, STORE, WORDS, batch, bought, clean, command, left_alone, only_process, other,
+    renamed, run, stores, submitted, taking, whole, worked,
 };
 use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
 
@@ -23,9 +21,8 @@ fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let id = only_process(&desk);
-    other(&desk, &sim, &format!("cancel {id}")).expect(0);
-    let retried = other(&desk, &sim, &format!("retry {id}")).expect(0);
+    other(&desk, &sim, &format!("cancel --queue {STORE}")).expect(0);
+    let retried = other(&desk, &sim, &format!("retry --queue {STORE}")).expect(0);
     let told = |ended: &Ended, said: &str| {
         assert!(!said.contains("batchwright work"), "{said}");
         assert!(
@@ -37,7 +34,7 @@ fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
     told(&retried, &retried.stderr);
     let status = other(&desk, &sim, "status");
     told(&status, &status.stderr);
-    let doctor = other(&desk, &sim, "doctor");
+    let doctor = other(&desk, &sim, &format!("doctor --queue {STORE}"));
     told(&doctor, &doctor.stdout);
     // Beside it, only what belongs to no run is named for a worker.
     let free = other(&desk, &sim, "submit in.jsonl").expect(0);
@@ -67,7 +64,7 @@ fn whatever_status_advises_the_batch_is_bought_once() {
     let told = &told["processes"][0];
     assert_eq!(told["name"], "in.jsonl");
     assert!(told["output"].as_str().unwrap().ends_with("/out.jsonl"));
-    let doctor = other(&desk, &sim, "doctor");
+    let doctor = other(&desk, &sim, &format!("doctor --queue {STORE}"));
     assert!(
         doctor.stdout.contains("belongs to a run of"),
         "{}",
@@ -78,7 +75,7 @@ fn whatever_status_advises_the_batch_is_bought_once() {
         "{}",
         doctor.stdout
     );
-    let (id, ended) = worked(&desk, &sim);
+    let (_, ended) = worked(&desk, &sim);
     assert!(
         !ended.stderr.contains("batchwright results"),
         "{}",
@@ -91,43 +88,56 @@ fn whatever_status_advises_the_batch_is_bought_once() {
         "{}",
         ended.stderr
     );
-    belongs(other(&desk, &sim, &format!("results {id} -o else.jsonl")).expect(2))
-        .says("nothing was taken");
+    for words in ["-o else.jsonl", "--take", "-o out.jsonl"] {
+        let words = format!("results --queue {STORE} {words}");
+        belongs(other(&desk, &sim, &words).expect(2)).says("nothing was taken");
+    }
     assert!(!desk.exists("else.jsonl"));
-    let shown = other(&desk, &sim, &format!("results {id}")).expect(0);
+    let shown = other(&desk, &sim, &format!("results --queue {STORE}")).expect(0);
     assert_eq!(shown.stdout.lines().count(), 5);
     shown
         .says("and come there by: ")
         .says("the queue keeps them");
-    other(&desk, &sim, &format!("results {id} -o copy.jsonl --keep")).expect(0);
+    other(
+        &desk,
+        &sim,
+        &format!("results --queue {STORE} -o copy.jsonl --keep"),
+    )
+    .expect(0);
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 5);
     clean(&desk);
 }
 
 #[test]
-fn a_queue_that_was_put_back_from_before_does_not_pass_for_an_empty_one() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
-    drop(queue(&desk));
-    fs::create_dir(desk.path("copy")).unwrap();
-    let database = |folder: &str| desk.path(folder).join("llm_jobs.db");
-    fs::copy(database(HOME), database("copy")).unwrap();
-    // Known with its batch.
-    let mut running = Running::start(&mut batch(&desk, &sim, &format!("{WORDS} --no-wait")));
-    running.child.wait().unwrap();
-    let remote = sim.batch_stats().batches[0].id.clone();
-    assert!(desk.read(SIDECAR).contains(&remote));
-    fs::remove_dir_all(desk.path(HOME)).unwrap();
-    fs::create_dir(desk.path(HOME)).unwrap();
-    fs::copy(database("copy"), database(HOME)).unwrap();
-    for dry in ["", "--dry-run"] {
-        let ended = run(&desk, &sim, &format!("{WORDS} {dry}")).expect(2);
-        ended.says(&remote).says("older copy").says("rm ");
-    }
-    let mut sync = command(&desk, &sim, WORDS);
-    Running::start(&mut sync).wait().expect(2).says(&remote);
-    bought(&sim, 3);
+fn an_output_that_lacks_what_was_saved_is_refused() {
+    let (desk, sim) = left_alone(3);
+    worked(&desk, &sim);
+    desk.prompts("in.jsonl", 4);
+    // The three are saved, and the fourth is under way.
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let saved = desk.read("out.jsonl");
+    assert_eq!(saved.lines().count(), 3);
+    let refused = || {
+        for words in [WORDS, "in.jsonl -o out.jsonl --dry-run"] {
+            let ended = run(&desk, &sim, words).expect(2);
+            ended
+                .says("belongs to another output")
+                .says("nothing was sent");
+        }
+        let mut sync = command(&desk, &sim, WORDS);
+        Running::start(&mut sync).wait().expect(2);
+        bought(&sim, 4);
+    };
+    desk.write("out.jsonl", "");
+    refused();
+    desk.write("out.jsonl", saved.replace("\"i-", "\"other-"));
+    refused();
+    fs::remove_file(desk.path("out.jsonl")).unwrap();
+    refused();
+    desk.write("out.jsonl", &saved);
+    run(&desk, &sim, WORDS).expect(0);
+    whole(&desk, &sim, "out.jsonl", 4);
 }
 
 #[test]
@@ -137,88 +147,54 @@ fn a_dry_run_leaves_every_file_as_it_is() {
     // Killed while it wrote a line.
     desk.write("out.jsonl", "{\"id\":\"i-");
     written(&desk);
-    let before = desk.read(SIDECAR);
     let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
     Running::start(&mut dry).wait().expect(0);
     assert_eq!(desk.read("out.jsonl"), "{\"id\":\"i-");
-    assert_eq!(desk.read(SIDECAR), before);
+    assert!(desk.exists(STORE));
     fs::remove_file(desk.path("out.jsonl")).unwrap();
     let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
     Running::start(&mut dry).wait().expect(0);
-    assert!(!desk.exists("out.jsonl") && desk.read(SIDECAR) == before);
+    assert!(!desk.exists("out.jsonl") && desk.exists(STORE));
 }
 
 #[test]
-fn another_data_folder_is_gone_back_to() {
+fn the_data_folder_does_not_matter() {
     let (desk, sim) = left_alone(4);
+    fs::remove_dir_all(desk.path(HOME)).unwrap();
     let words = format!("{WORDS} --data-dir elsewhere");
     let ended = run(&desk, &sim, &format!("{words} --no-wait")).expect(0);
-    ended.says("an earlier run of this output used the data folder ");
+    ended.says("4 under way");
     assert!(!desk.exists("elsewhere/llm_jobs.db"));
-    run(&desk, &sim, &words).expect(0);
+    run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 4);
     clean(&desk);
 }
 
 #[test]
-fn a_data_folder_that_was_moved_is_found_where_it_is_now() {
-    let (desk, sim) = left_alone(4);
-    fs::rename(desk.path(HOME), desk.path("moved")).unwrap();
-    run(&desk, &sim, WORDS).expect(2).says("--data-dir FOLDER");
-    run(&desk, &sim, &format!("{WORDS} --data-dir moved")).expect(0);
-    whole(&desk, &sim, "out.jsonl", 4);
-}
-
-#[test]
-fn without_its_data_folder_nothing_is_bought_again_by_itself() {
-    let (desk, sim) = left_alone(4);
-    let id = only_process(&desk).to_string();
-    let remote = sim.batch_stats().batches[0].id.clone();
-    fs::remove_dir_all(desk.path(HOME)).unwrap();
-    let refused = |ended: Ended| {
-        let ended = ended.expect(2).says("would be bought again");
-        let folder = desk.path(HOME).canonicalize();
-        let folder = folder.unwrap_or_else(|_| desk.path("").canonicalize().unwrap().join(HOME));
-        let ended = ended.says(&folder.to_string_lossy()).says(&id);
-        ended.says(&format!("{remote} at openai")).says("rm ")
-    };
-    refused(run(&desk, &sim, WORDS));
-    refused(run(&desk, &sim, &format!("{WORDS} --dry-run")));
-    refused(Running::start(&mut command(&desk, &sim, WORDS)).wait());
-    // Another queue in its place is not that one.
-    drop(queue(&desk));
-    refused(run(&desk, &sim, WORDS));
-    bought(&sim, 4);
-    let ended = refused(run(&desk, &sim, WORDS));
-    let (_, rm) = ended.stderr.split_once("rm ").unwrap();
-    let (path, _) = rm.split_once(',').unwrap();
-    fs::remove_file(path).unwrap();
-    run(&desk, &sim, WORDS).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(4));
-    bought(&sim, 8);
-}
-
-#[test]
 fn an_output_that_was_renamed_keeps_its_batch() {
-    let moved = |to: &str, with_sidecar: bool, words: &str| {
+    for (to, with_store, words) in [
+        ("new.jsonl", true, ""),
+        ("there/new.jsonl", true, ""),
+        ("new.jsonl", false, ""),
+        ("new.jsonl", false, "--data-dir elsewhere"),
+        // Found by the list in the data folder.
+        ("there/new.jsonl", false, ""),
+    ] {
         let (desk, sim) = left_alone(3);
         fs::create_dir(desk.path("there")).unwrap();
-        fs::rename(desk.path("out.jsonl"), desk.path(to)).unwrap();
-        if with_sidecar {
-            let to = format!("{to}.batchwright");
-            fs::rename(desk.path(SIDECAR), desk.path(&to)).unwrap();
+        renamed(&desk, to, with_store);
+        let words = format!("in.jsonl -o {to} {words}");
+        if !with_store {
+            run(&desk, &sim, &words)
+                .expect(2)
+                .says("move its store with it");
+            bought(&sim, 3);
+            fs::rename(desk.path(STORE), desk.path(&format!("{to}.batchwright"))).unwrap();
         }
-        let ended = run(&desk, &sim, &format!("in.jsonl -o {to} {words}")).expect(0);
+        run(&desk, &sim, &words).expect(0);
         whole(&desk, &sim, to, 3);
         assert!(!desk.exists("there/new.jsonl.batchwright"));
-        clean(&desk);
-        ended
-    };
-    moved("new.jsonl", true, "");
-    moved("there/new.jsonl", true, "");
-    moved("new.jsonl", false, "").says("this output was ");
-    moved("new.jsonl", false, "--data-dir elsewhere").says("used the data folder");
-    moved("there/new.jsonl", false, "").says("this output was ");
+    }
 }
 
 #[test]
@@ -246,38 +222,33 @@ fn an_output_that_is_gone_is_asked_for_before_its_items_are_bought_again() {
     let ended = run(&desk, &sim, "in.jsonl -o new.jsonl").expect(2);
     ended
         .says("no longer there")
-        .says(&format!("batchwright cancel {id} --delete"));
+        .says(&format!("batchwright cancel {id} --delete --queue "));
     bought(&sim, 3);
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
 }
 
 #[test]
-fn another_output_in_the_place_of_a_renamed_one_has_a_process_of_its_own() {
+fn another_output_in_the_place_of_a_renamed_one_has_a_store_of_its_own() {
     let (desk, sim) = left_alone(3);
     desk.write("more.jsonl", "{\"id\":\"i-3\",\"prompt\":\"more\"}\n");
     fs::rename(desk.path("out.jsonl"), desk.path("may.jsonl")).unwrap();
-    // The sidecar has stayed behind, and would be taken for this output's.
+    // The store has stayed behind, and would be taken for this output's.
     let ended = run(&desk, &sim, "more.jsonl -o out.jsonl").expect(2);
-    ended.says("rename this file with it");
-    fs::rename(desk.path(SIDECAR), desk.path("may.jsonl.batchwright")).unwrap();
+    ended.says("move its store with it");
+    fs::rename(desk.path(STORE), desk.path("may.jsonl.batchwright")).unwrap();
     run(&desk, &sim, "more.jsonl -o out.jsonl").expect(0);
     assert_eq!(desk.ids("out.jsonl"), ["i-3"]);
     run(&desk, &sim, "in.jsonl -o may.jsonl").expect(0);
     assert_eq!(desk.ids("may.jsonl"), all_ids(3));
     bought(&sim, 4);
-    assert_eq!(sidecars(&desk), Vec::<PathBuf>::new());
+    assert_eq!(stores(&desk), Vec::<PathBuf>::new());
     clean(&desk);
 }
 
-/// The sidecar that a run writes first.
+/// The store that a run makes first.
 fn written(desk: &Desk) {
-    let output = desk.path("out.jsonl");
-    let id = QueueRun::process_of(&output).unwrap();
-    let info = ProcessInfo::new().output(output.canonicalize().unwrap().to_string_lossy());
-    let info = info.output_file(file_id(&output).unwrap());
-    let sidecar = Sidecar::new(&queue(desk), id, info).unwrap();
-    sidecar.write(&output).unwrap();
+    drop(JobQueue::open(desk.path(STORE)).unwrap());
 }
 
 #[test]
@@ -289,12 +260,11 @@ fn a_run_that_was_killed_before_it_submitted_is_run() {
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
 
-    // Nothing is left of what that run would have handed over; calls need no queue.
     desk.write("out.jsonl", "");
     written(&desk);
-    let mut sync = command(&desk, &sim, &format!("{WORDS} --on-error stop"));
+    let mut sync = command(&desk, &sim, WORDS);
     Running::start(&mut sync).wait().expect(0);
-    assert_eq!((sidecars(&desk), sim.stats().calls), (Vec::new(), 3));
+    assert_eq!((stores(&desk), sim.stats().calls), (Vec::new(), 3));
 }
 
 #[test]
@@ -312,10 +282,7 @@ fn a_run_that_is_killed_leaves_what_another_data_folder_finds() {
     desk.prompts("in.jsonl", 3);
     let mut running = Running::start(&mut batch(&desk, &sim, WORDS));
     submitted(&desk, 3);
-    assert!(
-        desk.exists(SIDECAR),
-        "there before anything was handed over"
-    );
+    assert!(desk.exists(STORE), "there before anything was handed over");
     running.child.kill().unwrap();
     running.child.wait().unwrap();
     run(&desk, &sim, &format!("{WORDS} --data-dir elsewhere")).expect(0);
@@ -323,61 +290,55 @@ fn a_run_that_is_killed_leaves_what_another_data_folder_finds() {
 }
 
 #[test]
-fn a_sidecar_that_is_none_of_ours_stops_the_run() {
+fn a_store_that_is_none_of_ours_stops_the_run() {
     let (desk, sim) = left_alone(2);
-    let text = desk.read(SIDECAR);
-    let version = text.replace("\"version\": 1", "\"version\": 7");
-    for (written, says) in [
-        (&text[..text.len() / 2], "cannot be understood"),
-        ("", "cannot be understood"),
-        ("dear diary", "cannot be understood"),
-        (&version, "a newer batchwright"),
-    ] {
-        desk.write(SIDECAR, written);
-        run(&desk, &sim, WORDS).expect(2).says(says);
-        Running::start(&mut command(&desk, &sim, WORDS))
-            .wait()
-            .expect(2)
-            .says(says);
-        assert_eq!(desk.read(SIDECAR), written);
+    let own = fs::read(desk.path(STORE)).unwrap();
+    let diary = "dear diary".repeat(1000);
+    for written in [&diary.as_bytes()[..], &own[..own.len() / 2]] {
+        fs::write(desk.path(STORE), written).unwrap();
+        run(&desk, &sim, WORDS).expect(1).says(STORE);
+        let mut sync = command(&desk, &sim, WORDS);
+        Running::start(&mut sync).wait().expect(1).says(STORE);
     }
     bought(&sim, 2);
-    // What the queue has of the output is found without it.
-    fs::remove_file(desk.path(SIDECAR)).unwrap();
+    for log in ["-wal", "-shm"] {
+        let _ = fs::remove_file(desk.path(&format!("{STORE}{log}")));
+    }
+    fs::write(desk.path(STORE), own).unwrap();
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 2);
 }
 
 #[test]
-fn nothing_is_bought_where_no_sidecar_can_be_written() {
+fn whoever_has_the_output_next_finds_no_store_that_is_about_to_go() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 2);
-    // Its folder cannot be written to: not by the user that tests run as, and not by any.
-    fs::create_dir(desk.path(&format!("{SIDECAR}.new"))).unwrap();
-    let ended = run(&desk, &sim, WORDS).expect(1);
-    ended.says("name an output in a folder that can be written to");
-    bought(&sim, 0);
-    clean(&desk);
+    desk.prompts("in.jsonl", 3);
+    let running = Running::start(&mut batch(&desk, &sim, WORDS));
+    submitted(&desk, 3);
+    let output = fs::File::open(desk.path("out.jsonl")).unwrap();
+    while output.try_lock().is_err() {}
+    assert!(!desk.exists(STORE));
+    drop(output);
+    running.wait().expect(0);
 }
 
 #[test]
-fn calls_and_pipes_have_no_sidecar() {
+fn calls_and_pipes_have_no_store() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 2);
     run(&desk, &sim, "in.jsonl -o - --no-wait").expect(0);
     let mut sync = command(&desk, &sim, WORDS);
     sync.env("BATCHWRIGHT_HOME", desk.path("unused"));
     Running::start(&mut sync).wait().expect(0);
-    assert_eq!(sidecars(&desk), Vec::<PathBuf>::new());
+    assert_eq!(stores(&desk), Vec::<PathBuf>::new());
     assert!(!Path::new(&desk.path("unused/llm_jobs.db")).exists());
 }
 
 #[test]
-fn giving_a_process_up_removes_its_sidecar() {
+fn giving_a_run_up_removes_its_store() {
     let (desk, sim) = left_alone(2);
-    let id = only_process(&desk);
-    other(&desk, &sim, &format!("cancel {id} --delete")).expect(0);
-    assert_eq!(sidecars(&desk), Vec::<PathBuf>::new());
+    other(&desk, &sim, &format!("cancel --queue {STORE} --delete")).expect(0);
+    assert_eq!(stores(&desk), Vec::<PathBuf>::new());
 }
 
 fn xai() -> Simulator {
@@ -411,7 +372,10 @@ fn another_provider_is_told_where_the_items_are() {
             "{}",
             ended.stderr
         );
-        ended.says(&format!("batchwright cancel {id}, then this command again"))
+        ended.says(&format!(
+            "batchwright cancel {id} --queue {}, then this command again",
+            desk.path("").canonicalize().unwrap().join(STORE).display()
+        ))
     };
     for words in ["--dry-run", "--no-wait", ""] {
         let words = format!("{WORDS} {words}");
@@ -426,27 +390,11 @@ fn what_is_cancelled_goes_to_the_other_provider() {
     let (desk, openai, xai) = (Desk::new(), taking(LONG), xai());
     desk.prompts("in.jsonl", 4);
     run(&desk, &openai, &format!("{WORDS} --no-wait")).expect(0);
-    let id = only_process(&desk);
-    other(&desk, &openai, &format!("cancel {id}")).expect(0);
+    other(&desk, &openai, &format!("cancel --queue {STORE}")).expect(0);
     Running::start(&mut with_xai(&desk, &openai, &xai, WORDS))
         .wait()
         .expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(4));
     assert_eq!(desk.results("out.jsonl")[0]["provider"], "xai");
     clean(&desk);
-}
-
-#[test]
-fn a_library_finds_a_renamed_outputs_process() {
-    let (desk, _sim) = left_alone(1);
-    let id = only_process(&desk);
-    for (from, to) in [
-        ("out.jsonl", "new.jsonl"),
-        (SIDECAR, "new.jsonl.batchwright"),
-    ] {
-        fs::rename(desk.path(from), desk.path(to)).unwrap();
-    }
-    assert_eq!(QueueRun::process_of(&desk.path("new.jsonl")).unwrap(), id);
-    let queue = JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap();
-    assert!(queue.process(id).unwrap().is_some());
 }

@@ -1,54 +1,71 @@
-//! A batch is bought once, too, where an output was copied with its sidecar, or has taken the place of one
-//! that moved away.
+//! A run is two files: whoever moves or copies both moves or copies the run, and nothing is bought twice.
 
 use std::fs;
 
-use super::batch_runs::{WORDS, run};
-use super::batch_runs::{bought, left_alone};
+use serde_json::Value;
 
-const SIDECAR: &str = "out.jsonl.batchwright";
+use super::batch_runs::{
+    STORE, WORDS, bought, left_alone, only_process, other, run, stores, whole,
+};
+use super::common::{HOME, all_ids};
 
 #[test]
-fn a_copy_of_an_output_and_its_sidecar_takes_nothing_over() {
+fn a_copy_of_both_files_buys_nothing_again() {
     let (desk, sim) = left_alone(5);
     fs::create_dir(desk.path("bak")).unwrap();
-    for file in ["out.jsonl", SIDECAR] {
+    for file in ["out.jsonl", STORE] {
         fs::copy(desk.path(file), desk.path(&format!("bak/{file}"))).unwrap();
     }
-    let words = WORDS.replace("-o out.jsonl", "-o bak/out.jsonl");
-    assert_ne!(words, WORDS);
-    let refused = || {
-        run(&desk, &sim, &words)
-            .expect(2)
-            .says("looks like a copy of")
-            .says("nothing was sent");
-        assert!(desk.exists(&format!("bak/{SIDECAR}")));
-    };
-    refused();
+    run(&desk, &sim, "in.jsonl -o bak/out.jsonl").expect(0);
+    assert_eq!(desk.ids("bak/out.jsonl"), all_ids(5));
     run(&desk, &sim, WORDS).expect(0);
-    // What the original has by now is not bought for the copy.
-    refused();
-    bought(&sim, 5);
+    whole(&desk, &sim, "out.jsonl", 5);
 }
 
 #[test]
-fn a_queue_with_a_process_of_the_same_id_is_not_taken_for_the_recorded_one() {
+fn both_files_moved_make_room_for_another_run() {
     let (desk, sim) = left_alone(5);
     fs::create_dir(desk.path("arch")).unwrap();
-    for file in ["out.jsonl", SIDECAR] {
+    for file in ["out.jsonl", STORE] {
         fs::rename(desk.path(file), desk.path(&format!("arch/{file}"))).unwrap();
     }
-    // Another output in its place, in another data folder: a process of the same id.
-    let elsewhere = format!("{WORDS} --no-wait --data-dir other");
-    run(&desk, &sim, &elsewhere).expect(0);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     bought(&sim, 10);
-    run(&desk, &sim, WORDS)
-        .expect(0)
-        .says("used the data folder")
-        .says("this run goes on there");
-    let archived = WORDS.replace("-o out.jsonl", "-o arch/out.jsonl");
-    run(&desk, &sim, &archived).expect(0);
+    run(&desk, &sim, WORDS).expect(0);
+    run(&desk, &sim, "in.jsonl -o arch/out.jsonl").expect(0);
     bought(&sim, 10);
     assert_eq!(desk.ids("out.jsonl"), desk.ids("arch/out.jsonl"));
-    assert!(!desk.exists(SIDECAR) && !desk.exists(&format!("arch/{SIDECAR}")));
+    assert!(stores(&desk).is_empty() && !desk.exists(&format!("arch/{STORE}")));
+}
+
+#[test]
+fn status_shows_a_run_whose_store_the_data_folder_has_heard_of() {
+    let (desk, sim) = left_alone(2);
+    let store = desk.path("").canonicalize().unwrap().join(STORE);
+    let id = only_process(&desk).to_string();
+    let shown = |words: &str| {
+        let ended = other(&desk, &sim, &format!("status --json {words}")).expect(0);
+        let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+        told["processes"].as_array().unwrap().clone()
+    };
+    for words in ["", &id, &id[28..], &format!("--queue {STORE}")] {
+        let [row] = shown(words).try_into().unwrap();
+        assert_eq!(row["process_id"], *id, "{words}");
+        assert_eq!(row["at_provider"], 2);
+        let named = words.is_empty().then(|| store.to_str().unwrap());
+        assert!(named.is_none_or(|named| row["queue"] == named));
+    }
+    let list = desk.path(HOME).join("runs.txt");
+    let line = format!("{}\n", store.display());
+    assert_eq!(fs::read_to_string(&list).unwrap(), line);
+    run(&desk, &sim, WORDS).expect(0);
+    // What is gone is dropped.
+    assert!(shown("").is_empty());
+    assert_eq!(fs::read_to_string(&list).unwrap(), "");
+    for words in ["cancel", "retry", "results", "status", "work"] {
+        let ended = other(&desk, &sim, &format!("{words} --queue {STORE}"));
+        let ended = ended.says("there is no such file");
+        assert!([1, 2].contains(&ended.status.code().unwrap()));
+    }
+    assert!(!desk.exists(STORE));
 }

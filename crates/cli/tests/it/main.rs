@@ -113,7 +113,6 @@ mod stdin;
 mod stop;
 mod superseded;
 mod tables;
-mod taken_results;
 mod terminal;
 #[cfg(unix)]
 mod tools;

@@ -7,10 +7,12 @@ use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, clean, command, items, kill, queue, run, sealed, start,
-    submitted, summary, taking, with, without_latency,
+    LONG, SHORT, WORDS, accepted, batch, clean, command, home_queue, items, kill, run, sealed,
+    start, submitted, summary, taking, with, without_latency,
 };
-use super::common::{Desk, HOME, Running, all_ids, ids_in_order, prompt_lines, simulator};
+use super::common::{
+    Desk, HOME, Running, all_ids, eventually, ids_in_order, prompt_lines, simulator,
+};
 
 #[test]
 fn the_lines_are_those_of_sync_but_for_their_time() {
@@ -134,11 +136,14 @@ fn standard_output_gets_the_lines_and_the_process_is_named() {
     let sim = taking(LONG);
     let running = start(&desk, &sim, "in.jsonl");
     accepted(&sim, 4);
-    submitted(&desk, 4);
+    assert!(eventually(|| {
+        let batches = home_queue(&desk).batches(None).unwrap();
+        batches.iter().any(|batch| batch.remote_id.is_some())
+    }));
     running.signal("INT");
     let ended = running.wait().expect(130);
     assert_eq!(ended.stdout, "");
-    let id: ProcessId = queue(&desk).open_processes().unwrap()[0].process_id;
+    let id: ProcessId = home_queue(&desk).open_processes().unwrap()[0].process_id;
     ended.says(&format!("batchwright results {id} -o FILE"));
 }
 

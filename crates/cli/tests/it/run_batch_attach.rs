@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use batchwright::files::QueueRun;
+use batchwright::JobQueue;
 use batchwright_simulate::BatchConfig;
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, WORDS, accepted, batch, by_id, clean, command, items, kill, queue, run, sealed,
-    start, submitted, summary, taking, with, with_provider,
+    LONG, SHORT, STORE, WORDS, accepted, batch, by_id, clean, command, items, kill, only_process,
+    queue, run, sealed, start, submitted, summary, taking, with, with_provider,
 };
 use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, prompt_lines};
 
@@ -22,12 +22,16 @@ fn what_is_interrupted_goes_on_and_the_same_command_attaches_from_another_folder
     submitted(&desk, 5);
     running.signal("INT");
     let ended = running.wait().expect(130);
-    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
+    let store = desk.path("").canonicalize().unwrap().join(STORE);
     let remote = sim.batch_stats().batches[0].id.clone();
     let ended = ended.says("stopping: batches that are at their provider go on there");
     let ended = ended.says(&format!("batch {remote} (5 requests) goes on at openai"));
     let ended = ended.says("the same command comes back to it, from any folder");
-    ended.says(&format!("to give it up:  batchwright cancel {id}"));
+    ended.says(&format!(
+        "to give it up:  batchwright cancel {} --queue {}",
+        only_process(&desk),
+        store.display()
+    ));
 
     let mut again = batch(&desk, &sim, "../in.jsonl -o ../out.jsonl --json");
     let ended = Running::start(again.current_dir(desk.path("elsewhere")))
@@ -69,7 +73,11 @@ fn a_process_says_which_run_it_belongs_to() {
     let secret = sim.base_url().replace("http://", "http://me:secret@");
     let words = format!("{WORDS}2 --no-wait --base-url {secret}");
     run(&desk, &sim, &words).expect(0);
-    let [process] = queue(&desk).open_processes().unwrap().try_into().unwrap();
+    let [process] = JobQueue::open(desk.path("out.jsonl2.batchwright"))
+        .and_then(|queue| queue.open_processes())
+        .unwrap()
+        .try_into()
+        .unwrap();
     assert!(!process.info.command.unwrap().contains("secret"));
 }
 
@@ -234,7 +242,7 @@ fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let mut worker = desk.command(["work", "--until-empty"]);
+    let mut worker = desk.command(["work", "--until-empty", "--queue", STORE]);
     worker
         .env("OPENAI_API_KEY", "k")
         .env("OPENAI_BASE_URL", sim.base_url());
@@ -261,8 +269,7 @@ fn a_cancelled_process_keeps_what_it_had_and_can_be_run_again() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
     desk.prompts("in.jsonl", 8);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
-    let mut cancel = desk.command(["cancel", &id.to_string()]);
+    let mut cancel = desk.command(["cancel", "--queue", STORE]);
     cancel
         .env("OPENAI_API_KEY", "k")
         .env("OPENAI_BASE_URL", sim.base_url())
@@ -280,6 +287,7 @@ fn what_has_its_outcome_is_not_called_under_way() {
     desk.prompts("in.jsonl", 6);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let mut work = desk.command(["work", "--strategy", "batch", "--until-empty"]);
+    work.args(["--queue", STORE]);
     work.env("BATCHWRIGHT_PROVIDER", "openai")
         .env("BATCHWRIGHT_MODEL", "m")
         .env("OPENAI_API_KEY", "k")
@@ -307,7 +315,7 @@ fn a_dry_run_tells_what_is_under_way_and_changes_nothing() {
     run(&desk, &sim, &format!("{WORDS} --dry-run"))
         .expect(0)
         .says("in batches; nothing was sent");
-    assert!(!desk.path(HOME).join("llm_jobs.db").exists());
+    assert!(!desk.path(HOME).join("llm_jobs.db").exists() && !desk.exists(STORE));
     assert!(!desk.exists("out.jsonl"));
     run(&desk, &sim, &format!("{WORDS} --no-wait --max-items 2")).expect(0);
     let ended = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);

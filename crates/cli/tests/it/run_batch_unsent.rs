@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use batchwright::files::QueueRun;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 
 use super::batch_runs::{
-    SHORT, WORDS, batch, bought, clean, left_alone, only_process, queue, run, summary, taking,
-    whole, with_provider,
+    SHORT, STORE, WORDS, batch, bought, clean, left_alone, queue, run, summary, taking, whole,
+    with_provider,
 };
 use super::common::{Desk, Ended, NOBODY, Running, eventually, simulator};
 
@@ -90,9 +89,7 @@ fn a_batch_that_is_being_cancelled_is_said_to_be() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(600)));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let id = QueueRun::process_of(desk.path("out.jsonl")).unwrap();
-    assert_eq!(only_process(&desk), id);
-    let cancel = desk.command(["cancel", &id.to_string()]);
+    let cancel = desk.command(["cancel", "--queue", STORE]);
     let cancel = Running::start(&mut with_provider(cancel, &sim));
     assert!(eventually(
         || queue(&desk).batches(None).unwrap()[0].cancel_asked

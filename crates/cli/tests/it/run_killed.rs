@@ -1,6 +1,5 @@
 //! Runs in batches that are killed: whoever comes next goes on, and nothing is bought twice.
 
-use batchwright::files::QueueRun;
 use batchwright_simulate::BatchPoint;
 
 use super::batch_runs::*;
@@ -11,14 +10,16 @@ fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {
     const N: usize = 6000;
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", N);
-    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
-    queue(&desk);
     let running = start(&desk, &sim, WORDS);
-    let queue = queue(&desk);
-    let halfway = || queue.process(id).unwrap().is_some_and(|now| !now.sealed);
+    let store = queue(&desk);
+    let halfway = || {
+        let now = store.open_processes().unwrap();
+        now.first().is_some_and(|now| !now.sealed)
+    };
     assert!(eventually(halfway));
     kill(running);
-    let there = queue.process(id).unwrap().unwrap();
+    let there = store.process(only_process(&desk)).unwrap().unwrap();
+    drop(store);
     assert!(!there.sealed && there.counts.total >= 1000, "{there:?}");
     desk.write(
         "in.jsonl",
@@ -74,8 +75,8 @@ fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let id = QueueRun::process_of(&desk.path("out.jsonl")).unwrap();
-    let mut worker = desk.command(["work", "--until-empty"]);
+    let id = only_process(&desk);
+    let mut worker = desk.command(["work", "--until-empty", "--queue", STORE]);
     worker
         .env("OPENAI_API_KEY", "k")
         .env("OPENAI_BASE_URL", sim.base_url());
@@ -84,7 +85,7 @@ fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
         .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
     Running::start(&mut worker).wait().expect(0);
     // The file has them, and the queue has not heard of it.
-    desk.plain(&format!("results {id} --keep -o out.jsonl"))
+    desk.plain(&format!("results --queue {STORE} --keep -o out.jsonl"))
         .expect(0);
     let saved = desk.read("out.jsonl");
     assert_eq!(

@@ -19,7 +19,7 @@ pub struct AlreadySubmitted<'a> {
     pub at_provider: u64,
     pub plan: &'a RunPlan,
     /// The flag that names this queue in a command, with a space before it; empty for the default queue.
-    pub data_dir: &'a str,
+    pub queue_flag: &'a str,
 }
 
 impl AlreadySubmitted<'_> {
@@ -49,7 +49,7 @@ impl AlreadySubmitted<'_> {
         let stale = self.at_provider.saturating_sub(asked);
         let stale = stale.min(self.at_provider.saturating_sub(waiting));
         if stale > 0 {
-            let (id, dir) = (self.process, self.data_dir);
+            let (id, dir) = (self.process, self.queue_flag);
             let others = match asked {
                 0 => "",
                 _ => " (and all else in its batches, which this command sends again)",
@@ -62,7 +62,7 @@ impl AlreadySubmitted<'_> {
         }
         let elsewhere = places.keys().find(|(_, others)| *others);
         if let Some((provider, _)) = elsewhere {
-            let (asked, id, dir) = (self.asked.0, self.process, self.data_dir);
+            let (asked, id, dir) = (self.asked.0, self.process, self.queue_flag);
             lines.push(format!(
                 "to wait for them: this command, with the key of {provider} that made them (the earlier one, if it \
                  was changed since); to send them to {asked} instead: batchwright cancel {id}{dir}, then this command again"

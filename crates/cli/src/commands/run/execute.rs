@@ -24,7 +24,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
     let provider = prepared.provider;
     let queue = match &prepared.run {
         PreparedRun::Direct(_) => None,
-        PreparedRun::ViaQueue(run) => Some((&run.queue.queue, Served::ThisRun)),
+        PreparedRun::ViaQueue(run) => Some((run.queue(), Served::ThisRun)),
     };
     let listeners = args.metrics.listeners(session.display.clone(), queue)?;
     let (report, queue) = match prepared.run {

@@ -7,7 +7,6 @@
 mod advice;
 mod already_submitted;
 mod confirm;
-mod earlier_run;
 mod execute;
 mod plan;
 mod prepare;

@@ -46,8 +46,6 @@ pub enum PreparedRun {
 
 pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<Prepared, Early> {
     let queue = resolved.queue;
-    let found = queue.iter().flat_map(RunQueue::found);
-    found.for_each(|line| session.say(line));
     let prompts = read_stream(args, resolved.prompts, queue.as_ref(), session)?;
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.provider.as_ref().is_ok_and(Chosen::asks_a_model);
@@ -92,9 +90,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
             display::say(&format!("strategy: {why}"));
         }
         if let PreparedRun::ViaQueue(run) = &run {
-            let lines = run
-                .queue
-                .lines(&chosen, run.plan(), setup.strategy.strategy)?;
+            let lines = run.lines(&chosen, setup.strategy.strategy)?;
             lines.iter().for_each(|line| session.say(line));
         }
         chosen.warn_of_extract(&|line| session.say(line));
@@ -199,8 +195,13 @@ fn compare(
         .drop_superseded(args.drop_superseded)
         .dry_run(args.dry_run);
     let run = match queue {
-        Some(queue) => ViaQueue::prepare(queue, prompts, output(args), options)
-            .map(|run| PreparedRun::ViaQueue(Box::new(run))),
+        Some(queue) => {
+            let run = ViaQueue::prepare(queue, prompts, output(args), options);
+            if let Ok(run) = &run {
+                run.refuse_another_input(args)?;
+            }
+            run.map(|run| PreparedRun::ViaQueue(Box::new(run)))
+        }
         None => FileRun::prepare(prompts, output(args), options)
             .map(|run| PreparedRun::Direct(Box::new(run))),
     };
@@ -240,7 +241,7 @@ impl PreparedRun {
     fn has_items_in_queue(&self) -> Result<bool, Refusal> {
         match self {
             Self::Direct(_) => Ok(false),
-            Self::ViaQueue(run) => run.queue.has_items(),
+            Self::ViaQueue(run) => run.has_items(),
         }
     }
 }

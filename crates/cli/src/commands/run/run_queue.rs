@@ -1,17 +1,16 @@
-//! The queue that a run's items wait in: where it is, what it has of an earlier run, and the lines about it
-//! at the beginning and the end.
+//! The queue that a run's items wait in: its own store beside the output, and the lines about it at the beginning and
+//! the end.
 
 use std::path::{Path, PathBuf};
 
 use batchwright::batch::BatchInfo;
-use batchwright::files::{QueueRun, QueueRunReport, RunPlan};
+use batchwright::files::{QueueRun, QueueRunReport, RunStore, store_path};
 use batchwright::provider::redacted_url;
 use batchwright::queue::{Durability, ProcessInfo, SqliteOptions};
 use batchwright::unstable::BatchClient;
 use batchwright::{JobQueue, ProcessId, Strategy};
 
 use super::already_submitted::AlreadySubmitted;
-use super::earlier_run::{EarlierRun, EarlierRunSearch};
 use crate::args::run::RunArgs;
 use crate::args::shared::{ProviderArgs, TaskArg};
 use crate::batches;
@@ -19,100 +18,79 @@ use crate::command_line::{command_line_from_anywhere, quoted};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::count;
-use crate::input::whole;
 use crate::provider::Chosen;
 use crate::queue::failed;
+use crate::runs;
 use crate::settings::refused;
 use crate::strategy::RunStrategy;
 
 /// Where the items of a run wait.
 pub struct RunQueue {
-    pub queue: JobQueue,
-    pub process: ProcessId,
+    pub store: RunStore,
     /// The data folder in use.
     folder: PathBuf,
-    /// The queue's folder, where commands have to name it.
-    data_dir: Option<PathBuf>,
-    /// Lines on where it was found.
-    found: Vec<String>,
-    /// The process belongs to an output that a later run can attach to.
-    is_attachable: bool,
+    /// The flag by which a command finds the queue, with a space before it; empty for the default queue.
+    queue_flag: String,
+    /// The output, if a later run can attach to it.
+    output: Option<PathBuf>,
     /// The flags by which a command reaches the provider where this one names its address, with a space before each.
     provider_flags: String,
 }
 
 impl RunQueue {
-    /// The queue of a run that goes through one: because of its strategy, or because an earlier run of
-    /// the same output still has items there.
+    /// The queue of a run that goes through one: because of its strategy, or because an earlier run of the same output
+    /// has left its store.
     pub fn find(args: &RunArgs, strategy: &RunStrategy) -> Result<Option<Self>, Refusal> {
         let batch = strategy.strategy == Strategy::Batch;
+        if args.prompt.task == TaskArg::Embed {
+            return Ok(None);
+        }
         let output = args.output.as_deref().filter(|path| is_regular(path));
-        let folder = data_dir(args.pace.data_dir.as_deref());
-        let named = folder.clone().unwrap_or_default();
-        let database = named.join("llm_jobs.db");
+        let folder = data_dir(args.pace.data_dir.as_deref()).unwrap_or_default();
+        let store = output.and_then(|path| store_path(path).ok());
+        let is_there = store.as_ref().is_some_and(|store| store.exists());
+        if let Some(output) = output.filter(|_| !is_there) {
+            refuse_orphans(args, output, &folder)?;
+        }
+        if !is_there && (!batch || args.dry_run) {
+            return Ok(None);
+        }
+        strategy.check_error_policy(args)?;
         let options = SqliteOptions::default().durability(match args.fsync {
             true => Durability::Full,
             false => Durability::Normal,
         });
-        let earlier = match output {
-            Some(output) if args.prompt.task != TaskArg::Embed => EarlierRunSearch {
-                output,
-                input: (!args.input.is_stream()).then(|| args.input.whole()),
-                database: &database,
-                submits: batch,
-                dry_run: args.dry_run,
-                options: options.clone(),
+        let (store, queue_flag) = match (output, store) {
+            (Some(_), Some(store)) => (
+                RunStore::Beside(options),
+                format!(" --queue {}", quoted(&store.to_string_lossy())),
+            ),
+            (Some(output), None) => {
+                let why = format!(
+                    "{}: cannot open the output: its folder is not there",
+                    output.display()
+                );
+                return Err(Refusal::could_not_run(why).about(About::Output));
             }
-            .find()?,
-            _ => None,
-        };
-        let is_attachable = output.is_some();
-        let place = |queue, process, found| Self {
-            queue,
-            process,
-            folder: named.clone(),
-            data_dir: args.pace.data_dir.clone(),
-            found,
-            is_attachable,
-            provider_flags: provider_flags(&args.provider),
-        };
-        if let Some(EarlierRun {
-            process,
-            elsewhere: Some((queue, folder)),
-            lines,
-        }) = earlier
-        {
-            strategy.check_error_policy(args)?;
-            return Ok(Some(Self {
-                data_dir: Some(folder),
-                ..place(queue, process, lines)
-            }));
-        }
-        let (process, lines) = match (earlier, output) {
-            (Some(earlier), _) => (earlier.process, earlier.lines),
-            (None, _) if !batch || (args.dry_run && !database.exists()) => return Ok(None),
-            (None, None) => (ProcessId::new(), Vec::new()),
-            (None, Some(path)) => match QueueRun::process_of(path) {
-                Ok(process) => (process, Vec::new()),
-                Err(error) => {
-                    let path = path.display();
-                    let why = format!("{path}: cannot open the output: {error}");
-                    return Err(Refusal::could_not_run(why).about(About::Output));
+            (None, _) => {
+                if folder == Path::new("") {
+                    let why = "there is no place for the queue: name one with --data-dir";
+                    return Err(Refusal::could_not_run(why));
                 }
-            },
+                let queue = JobQueue::open_with(folder.join("llm_jobs.db"), options);
+                let named = args.pace.data_dir.as_deref().map(Path::to_string_lossy);
+                let flag = named.map(|folder| format!(" --data-dir {}", quoted(&folder)));
+                let store = RunStore::On(queue.map_err(failed)?, ProcessId::new());
+                (store, flag.unwrap_or_default())
+            }
         };
-        if folder.is_none() {
-            let why = "there is no place for the queue: name one with --data-dir";
-            return Err(Refusal::could_not_run(why));
-        }
-        strategy.check_error_policy(args)?;
-        let queue = JobQueue::open_with(&database, options).map_err(failed)?;
-        Ok(Some(place(queue, process, lines)))
-    }
-
-    /// Lines on where the queue is, and on results that lie elsewhere.
-    pub fn found(&self) -> &[String] {
-        &self.found
+        Ok(Some(Self {
+            store,
+            folder,
+            queue_flag,
+            output: output.map(Path::to_owned),
+            provider_flags: provider_flags(&args.provider),
+        }))
     }
 
     /// The data folder in use.
@@ -120,22 +98,24 @@ impl RunQueue {
         &self.folder
     }
 
-    /// True when the queue has something of this output.
-    pub fn has_items(&self) -> Result<bool, Refusal> {
-        Ok(self.queue.process(self.process).map_err(failed)?.is_some())
+    /// Adds the store of the run to those that `status` looks at.
+    pub fn note_store(&self) {
+        if let Some(output) = &self.output {
+            runs::note(&self.folder, output);
+        }
     }
 
     /// Lines on the strategy and on batches of earlier runs, said before the run begins.
     pub fn lines(
         &self,
         chosen: &Chosen,
-        plan: &RunPlan,
+        run: &QueueRun,
         strategy: Strategy,
     ) -> Result<Vec<String>, Refusal> {
-        let (id, name) = (self.process, chosen.name());
+        let (queue, id, plan, name) = (run.queue(), run.process(), run.plan(), chosen.name());
         let mut lines = Vec::new();
-        let known = self.queue.process(id).map_err(failed)?;
-        let batches = self.queue.batches(Some(id)).map_err(failed)?;
+        let known = queue.process(id).map_err(failed)?;
+        let batches = queue.batches(Some(id)).map_err(failed)?;
         let account = match strategy {
             Strategy::Batch => chosen.manager()?.batches().map_err(refused)?,
             Strategy::Sync => None,
@@ -146,7 +126,7 @@ impl RunQueue {
             asked: (name, account.map(|api| api.account())),
             at_provider: known.as_ref().map_or(0, |known| known.counts.at_provider),
             plan,
-            data_dir: &self.data_dir_flag(),
+            queue_flag: &self.queue_flag,
         };
         lines.extend(submitted.lines());
         let cancelled = known
@@ -178,27 +158,17 @@ impl RunQueue {
         if !args.input.is_stream() {
             info = info.input(args.input.whole());
         }
-        let output = args.output.as_deref().filter(|_| self.is_attachable);
-        match output {
-            Some(output) => info
-                .output(whole(output))
-                .command(command_line_from_anywhere()),
+        match self.output {
+            Some(_) => info.command(command_line_from_anywhere()),
             None => info,
         }
-    }
-
-    /// The flag that names the queue's folder in a command, with a space before it; empty where none is needed.
-    fn data_dir_flag(&self) -> String {
-        let folder = self.data_dir.as_deref().map(Path::to_string_lossy);
-        folder.map_or_else(String::new, |folder| {
-            format!(" --data-dir {}", quoted(&folder))
-        })
     }
 
     /// Lines on what remains, and how to come back or give up.
     pub fn remaining(
         &self,
         ended: &QueueRunReport,
+        id: ProcessId,
         lacks_its_key: &dyn Fn(&BatchInfo) -> bool,
     ) -> Vec<String> {
         let mut lines = Vec::new();
@@ -233,41 +203,79 @@ impl RunQueue {
                 (None, state) => format!("batch {name} ({requests} requests) for {at}: {state}"),
             });
         }
-        let dir = self.data_dir_flag();
+        let at_queue = &self.queue_flag;
         if ended.batches.iter().any(lacks_its_key) {
             lines.push(batches::adoption_advice(|words| {
-                format!("batchwright {words}{dir}")
+                format!("batchwright {words}{at_queue}")
             }));
         }
         let waiting = process.counts.pending;
         if waiting > 0 {
             lines.push(format!("{} items wait in the queue", count(waiting)));
         }
-        let id = self.process;
-        if self.is_attachable {
+        if self.output.is_some() {
             lines.push("the same command comes back to it, from any folder".to_owned());
         } else {
             lines.push(format!(
-                "to collect:  batchwright work --strategy batch --processes {id} --until-empty{dir} \
-                 && batchwright results {id}{dir} -o FILE"
+                "to collect:  batchwright work --strategy batch --processes {id} --until-empty{at_queue} \
+                 && batchwright results {id}{at_queue} -o FILE"
             ));
         }
         let at = &self.provider_flags;
-        lines.push(format!("to give it up:  batchwright cancel {id}{at}{dir}"));
+        lines.push(format!(
+            "to give it up:  batchwright cancel {id}{at}{at_queue}"
+        ));
         lines
     }
 
     /// A line for an output that no later run can attach to.
-    pub fn note(&self) -> Option<String> {
-        let dir = self.data_dir_flag();
-        let id = self.process;
-        (!self.is_attachable).then(|| {
+    pub fn note(&self, id: ProcessId) -> Option<String> {
+        let at_queue = &self.queue_flag;
+        self.output.is_none().then(|| {
             format!(
                 "the output cannot be attached to again: if this ends early, process {id} has the \
-                 rest; batchwright results {id}{dir} -o FILE"
+                 rest; batchwright results {id}{at_queue} -o FILE"
             )
         })
     }
+}
+
+/// Refuses a new output for an input of which another run has something under way whose output is gone: it may have been
+/// renamed without its store.
+fn refuse_orphans(args: &RunArgs, output: &Path, folder: &Path) -> Result<(), Refusal> {
+    if args.input.is_stream() {
+        return Ok(());
+    }
+    let input = args.input.whole();
+    for store in runs::without_output(folder, output) {
+        // What is no queue, or of somebody else, is none of ours.
+        let Ok(processes) = JobQueue::open(&store).and_then(|queue| queue.open_processes()) else {
+            continue;
+        };
+        let Some(known) = processes
+            .iter()
+            .find(|known| known.info.input.as_ref() == Some(&input))
+        else {
+            continue;
+        };
+        let was = runs::output_of(&store).unwrap_or_default();
+        let own = store_path(output).unwrap_or_default();
+        let text = |path: &Path| quoted(&path.to_string_lossy());
+        return Err(Refusal::usage(format!(
+            "{} has items of this input that are under way, and its output {} is no longer there: they would be bought \
+             again; nothing was sent. If {} is that output, move its store with it: mv {} {}\n  If that output is lost, \
+             go on with -o {}. To give them up: batchwright cancel {} --delete --queue {}",
+            store.display(),
+            was.display(),
+            output.display(),
+            text(&store),
+            text(&own),
+            text(&was),
+            known.process_id,
+            text(&store),
+        )));
+    }
+    Ok(())
 }
 
 fn provider_flags(args: &ProviderArgs) -> String {

@@ -1,12 +1,18 @@
 //! A run whose items go through the queue: those of the batch strategy, and what an earlier run put there.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use batchwright::batch::{BatchAccount, BatchInfo};
-use batchwright::files::{FileRunError, QueueRun, QueueRunReport, RunOutput, RunPlan, RunReport};
+use batchwright::files::{
+    FileRunError, QueueRun, QueueRunReport, RunOutput, RunPlan, RunReport, store_path,
+};
 use batchwright::progress::CallObserver;
+use batchwright::queue::ProcessState;
 use batchwright::unstable::BatchClient;
-use batchwright::{Error, ErrorKind, FileRunOptions, Prompts, Request, Worker};
+use batchwright::{
+    Error, ErrorKind, FileRunOptions, JobQueue, ProcessId, Prompts, Request, Strategy, Worker,
+};
 
 use super::run_queue::RunQueue;
 use super::summary::QueueFacts;
@@ -21,7 +27,7 @@ use crate::settings::refused;
 
 /// A run that is compared with what is on the queue.
 pub struct ViaQueue {
-    pub queue: RunQueue,
+    queue: RunQueue,
     run: QueueRun,
 }
 
@@ -33,12 +39,56 @@ impl ViaQueue {
         output: RunOutput,
         options: FileRunOptions,
     ) -> Result<Self, FileRunError> {
-        let run = QueueRun::prepare(prompts, output, options, &queue.queue, queue.process)?;
+        let run = QueueRun::prepare(prompts, output, options, queue.store.clone())?;
         Ok(Self { queue, run })
     }
 
     pub fn plan(&self) -> &RunPlan {
         self.run.plan()
+    }
+
+    /// Refuses an empty output that took the place of one which was renamed without its store: what is under way would
+    /// come to this one. An earlier run of this output with another input looks the same.
+    pub fn refuse_another_input(&self, args: &RunArgs) -> Result<(), Refusal> {
+        let Some(known) = self.process_state()? else {
+            return Ok(());
+        };
+        let is_empty = |path: &PathBuf| path.metadata().map_or(true, |found| found.len() == 0);
+        let (Some(input), Some(output)) = (known.info.input, args.output.as_ref()) else {
+            return Ok(());
+        };
+        let is_new = known.counts.consumed == 0 && is_empty(output);
+        if args.input.is_stream() || input == args.input.whole() || !is_new {
+            return Ok(());
+        }
+        let store = store_path(output).unwrap_or_default();
+        let (store, output) = (store.display(), output.display());
+        Err(Refusal::usage(format!(
+            "{store} has items of another input, {input}, that are under way, and {output} is empty; nothing was sent. If \
+             their output was renamed, move its store with it. If not, run {input} to its end first, or give it up: \
+             batchwright cancel {} --delete --queue {store}",
+            known.process_id
+        )))
+    }
+
+    fn process_state(&self) -> Result<Option<ProcessState>, Refusal> {
+        let found = self.run.queue().process(self.run.process());
+        found.map_err(failed)
+    }
+
+    /// The queue that the items wait in.
+    pub fn queue(&self) -> &JobQueue {
+        self.run.queue()
+    }
+
+    /// True when the queue has something of this output.
+    pub fn has_items(&self) -> Result<bool, Refusal> {
+        Ok(self.process_state()?.is_some())
+    }
+
+    /// Lines on the strategy and on batches of earlier runs.
+    pub fn lines(&self, chosen: &Chosen, strategy: Strategy) -> Result<Vec<String>, Refusal> {
+        self.queue.lines(chosen, &self.run, strategy)
     }
 
     pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
@@ -66,15 +116,20 @@ impl QueuedRunner<'_> {
         session: &Session,
     ) -> Result<(RunReport, QueueFacts), Refusal> {
         let ViaQueue { queue, run } = via_queue;
-        queue.note().iter().for_each(|line| session.say(line));
+        let process = run.process();
+        queue.note_store();
+        queue
+            .note(process)
+            .iter()
+            .for_each(|line| session.say(line));
         let run = run
             .context(&session.ctx)
             .notifier(listeners.notifier)
             .until_submitted(self.args.no_wait)
             .on_error(self.args.on_error.policy())
             .described(queue.info(self.args, self.chosen));
-        let make_worker = || {
-            let made = self.make_worker(&queue, listeners.observer.as_ref());
+        let make_worker = |queue: &JobQueue| {
+            let made = self.make_worker(queue, listeners.observer.as_ref());
             let worker = made.map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))?;
             Ok(match &listeners.jobs {
                 Some(observer) => worker.observer(observer.clone()),
@@ -86,8 +141,8 @@ impl QueuedRunner<'_> {
         let ended = ended.map_err(failed)?;
         let facts = QueueFacts {
             batches: batches_line(&ended),
-            remaining: queue.remaining(&ended, &self.lacks_its_key()),
-            json: json(&queue, &ended),
+            remaining: queue.remaining(&ended, process, &self.lacks_its_key()),
+            json: json(process, &ended),
             has_remaining: ended.left.is_some(),
             has_held: ended.batches.iter().any(|batch| batch.state == "held"),
         };
@@ -109,7 +164,7 @@ impl QueuedRunner<'_> {
 
     fn make_worker(
         &self,
-        queue: &RunQueue,
+        queue: &JobQueue,
         observer: Option<&Arc<dyn CallObserver>>,
     ) -> Result<Worker, Refusal> {
         let chosen = self.chosen.ok_or_else(|| {
@@ -119,14 +174,14 @@ impl QueuedRunner<'_> {
         if let Some(observer) = observer {
             manager = manager.observer(observer.clone());
         }
-        manager.run_worker(&queue.queue).map_err(refused)
+        manager.run_worker(queue).map_err(refused)
     }
 }
 
 /// What the queue adds to the JSON of a run.
-fn json(queue: &RunQueue, ended: &QueueRunReport) -> Vec<(&'static str, serde_json::Value)> {
+fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_json::Value)> {
     vec![
-        ("process_id", serde_json::json!(queue.process)),
+        ("process_id", serde_json::json!(process)),
         ("submitted", ended.submitted.into()),
         ("attached", ended.attached.into()),
         ("superseded_answers", ended.superseded.into()),

@@ -37,7 +37,10 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
             command(run_process::work_command(&waiting, beside_runs))
         ));
     }
-    let batch = |which: &dyn Fn(&BatchInfo) -> bool| any(&|row| row.batches.iter().any(which));
+    let with_batch = |which: &dyn Fn(&BatchInfo) -> bool| {
+        let mut rows = rows.iter();
+        rows.find(|row| row.batches.iter().any(which))
+    };
     let alone = free(&|row| row.batches.iter().any(|batch| !batch.attended));
     if !alone.is_empty() {
         let words = run_process::work_command(&alone, beside_runs);
@@ -46,10 +49,10 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
             command(format!("{words} --strategy batch"))
         ));
     }
-    if batch(&batches::lacks_its_key) {
+    if let Some(row) = with_batch(&batches::lacks_its_key) {
         say(format!(
             "the API key or the address of batches is not set; {}",
-            batches::adoption_advice(|words| command(words.to_owned()))
+            batches::adoption_advice(|words| row.command(&args.data, words))
         ));
     }
     let misses = |row: &Row| row.batches.iter().any(|batch| batch.uncollected.is_some());
@@ -62,15 +65,15 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
         if let Some(back) = run_process::collect_command(&row.process.info) {
             let (id, back) = (row.id().to_string(), Some(back.as_str()));
             say(batches::missing_advice(&id, back, |words| {
-                command(words.to_owned())
+                row.command(&args.data, words)
             }));
         }
     }
-    if batch(&|batch| batch.state == "held") {
+    if let Some(row) = with_batch(&|batch| batch.state == "held") {
         say(format!(
             "held batches wait for your decision; to send them again: {}; to cancel them: {}",
             command("config set batch.on_unknown resubmit".to_owned()),
-            command(format!("cancel {id}"))
+            row.command(&args.data, &format!("cancel {id}"))
         ));
     }
     if let Some(reason) = rows
@@ -101,10 +104,10 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     rows.iter()
         .filter_map(|row| run_process::line(&row.process))
         .for_each(say);
-    if any(&|row| !row.process.sealed) {
+    if let Some(row) = rows.iter().find(|row| !row.process.sealed) {
         say(format!(
             "unsealed: the submission is still running or was interrupted; to delete it: {}",
-            command(format!("cancel {id} --delete"))
+            row.command(&args.data, &format!("cancel {id} --delete"))
         ));
     }
 }

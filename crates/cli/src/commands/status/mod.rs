@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::format::count;
 use crate::queue::failed;
 use crate::reuse::ReuseStore;
 use crate::routes;
+use crate::runs;
 use crate::sanitize::{self, shortened};
 use crate::table::width;
 use crate::wrap::wrapped;
@@ -78,9 +80,29 @@ fn effective(
     EffectiveStrategy::expected(settings)
 }
 
+/// A queue to look at.
+struct Place {
+    queue: JobQueue,
+    /// Its file, for the store of a run.
+    store: Option<PathBuf>,
+}
+
+impl Place {
+    /// Whether this names a process of it: its id, or the beginning or the end of that.
+    fn has(&self, named: &str) -> bool {
+        let part = named.trim().trim_start_matches('…').to_ascii_lowercase();
+        let is_it = |process: &ProcessState| {
+            let id = process.process_id.to_string();
+            part.len() >= 4 && (id.starts_with(&part) || id.ends_with(&part))
+        };
+        let processes = self.queue.open_processes().unwrap_or_default();
+        processes.iter().any(is_it)
+    }
+}
+
 /// Reads again and again where the same processes stand.
 struct StatusReader {
-    queue: Option<JobQueue>,
+    queues: Vec<Place>,
     only: Option<ProcessId>,
     tracker: ProcessTracker,
     settings: Settings,
@@ -89,15 +111,33 @@ struct StatusReader {
 
 impl StatusReader {
     fn new(args: &StatusArgs) -> Result<Self, Refusal> {
-        let (queue, only) = match &args.process {
-            Some(named) => {
-                let (queue, process) = args.data.process(named)?;
-                (Some(queue), Some(process.process_id))
+        let stores = match args.data.queue {
+            Some(_) => Vec::new(),
+            None => args.data.folder().map(|folder| runs::known(&folder))?,
+        };
+        // What cannot be opened there is reported by the command of its run.
+        let opened = stores.into_iter().filter_map(|store| {
+            let queue = JobQueue::open(&store).ok()?;
+            let store = Some(store);
+            Some(Place { queue, store })
+        });
+        let mut runs = opened.collect::<Vec<_>>();
+        let store = args.data.queue.clone();
+        let (queues, only) = match &args.process {
+            Some(named) => match runs.iter().position(|place| place.has(named)) {
+                Some(at) => (vec![runs.swap_remove(at)], None),
+                None => {
+                    let (queue, process) = args.data.process(Some(named))?;
+                    (vec![Place { queue, store }], Some(process.process_id))
+                }
+            },
+            None => {
+                let own = args.data.existing()?.map(|queue| Place { queue, store });
+                (own.into_iter().chain(runs).collect(), None)
             }
-            None => (args.data.existing()?, None),
         };
         Ok(Self {
-            queue,
+            queues,
             only,
             tracker: ProcessTracker::new(),
             known_models: KnownModels::default(),
@@ -112,9 +152,20 @@ impl StatusReader {
     }
 
     fn read(&mut self) -> Result<Vec<Row>, Refusal> {
-        let Some(queue) = &self.queue else {
-            return Ok(Vec::new());
-        };
+        // A run that has ended meanwhile has removed its store.
+        let is_there = |place: &Place| place.store.as_ref().is_none_or(|store| store.exists());
+        self.queues.retain(is_there);
+        let queues = std::mem::take(&mut self.queues);
+        let mut rows = Vec::new();
+        let read = queues
+            .iter()
+            .try_for_each(|place| self.read_from(place, &mut rows));
+        self.queues = queues;
+        read.map(|()| rows)
+    }
+
+    fn read_from(&mut self, place: &Place, rows: &mut Vec<Row>) -> Result<(), Refusal> {
+        let queue = &place.queue;
         let processes = match self.only {
             Some(id) => queue.process(id).map(|found| found.into_iter().collect()),
             None => queue.open_processes(),
@@ -136,9 +187,11 @@ impl StatusReader {
                 batches,
                 models,
                 providers,
+                store: place.store.clone(),
             }
         };
-        Ok(processes.into_iter().map(row).collect())
+        rows.extend(processes.into_iter().map(row));
+        Ok(())
     }
 }
 
@@ -219,9 +272,9 @@ fn watch(args: &StatusArgs) -> Result<(), Failure> {
             }
             return Ok(());
         }
-        match &reader.queue {
-            Some(queue) => queue.wait_for_change(&mut seen_version, POLL_INTERVAL),
-            None => thread::sleep(POLL_INTERVAL),
+        match &reader.queues[..] {
+            [only] => only.queue.wait_for_change(&mut seen_version, POLL_INTERVAL),
+            _ => thread::sleep(POLL_INTERVAL),
         }
     }
 }

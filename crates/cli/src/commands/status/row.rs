@@ -1,5 +1,6 @@
 //! What `batchwright status` knows of a process.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
@@ -10,7 +11,9 @@ use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{ProcessId, Progress};
 use serde_json::{Map, Value, json};
 
+use crate::args::shared::DataArgs;
 use crate::batches;
+use crate::command_line::quoted;
 use crate::format::count;
 
 /// A process and how fast it goes.
@@ -23,11 +26,24 @@ pub struct Row {
     pub models: Vec<String>,
     /// Who has its batches, or has answered, as far as that is known.
     pub providers: Vec<String>,
+    /// The file of its queue, where that is not the queue in use.
+    pub store: Option<PathBuf>,
 }
 
 impl Row {
     pub fn id(&self) -> ProcessId {
         self.process.process_id
+    }
+
+    /// A command on its queue, ready to be pasted into a shell.
+    pub fn command(&self, data: &DataArgs, words: &str) -> String {
+        match &self.store {
+            Some(store) => format!(
+                "batchwright {words} --queue {}",
+                quoted(&store.to_string_lossy())
+            ),
+            None => data.command(words),
+        }
     }
 
     /// Whether all of its jobs have ended.
@@ -45,6 +61,7 @@ impl Row {
             "input": self.process.info.input,
             "output": self.process.info.output,
             "command": self.process.info.command,
+            "queue": self.store,
             "strategy": self.effective.strategy,
             "fallback_reason": self.effective.fallback_reason,
             "total": counts.total,

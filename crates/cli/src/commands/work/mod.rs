@@ -45,7 +45,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
     let failed = |error: Error| Refusal::could_not_run(error.message());
-    let queue = home.queue(&args.worker)?;
+    let queue = home.queue(&args.worker, args.file.queue.as_deref())?;
     let processes = all_of(&queue, &args.processes)?;
     say(routes::line(&manager)?);
     let mut note = EmbeddingsNote::default();

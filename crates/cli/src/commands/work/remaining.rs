@@ -2,6 +2,7 @@
 //! batches.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use batchwright::batch::BatchInfo;
 use batchwright::queue::{EMBEDDING_KIND, ProcessState};
@@ -9,6 +10,7 @@ use batchwright::{Error, JobQueue, LlmManager, ProcessId, Strategy};
 
 use crate::args::work::WorkArgs;
 use crate::batches;
+use crate::command_line::quoted;
 use crate::format::count;
 use crate::run_process;
 
@@ -48,14 +50,12 @@ impl Remaining {
         }
         let mut seen = HashSet::new();
         batches.retain(|batch| !batch.attended && seen.insert(batch.label.clone()));
-        let data_dir = args
-            .worker
-            .data_dir
-            .as_deref()
-            .map_or_else(String::new, |folder| {
-                let folder = crate::command_line::quoted(&folder.to_string_lossy());
-                format!(" --data-dir {folder}")
-            });
+        let flag = |name, path: &Path| format!(" {name} {}", quoted(&path.to_string_lossy()));
+        let data_dir = match (&args.file.queue, &args.worker.data_dir) {
+            (Some(file), _) => flag("--queue", file),
+            (None, Some(folder)) => flag("--data-dir", folder),
+            (None, None) => String::new(),
+        };
         Ok(Self {
             batches,
             run_lines,

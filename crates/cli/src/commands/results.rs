@@ -4,22 +4,17 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
-use batchwright::files::{FileRunError, ResultsAppender, Sidecar, file_id};
+use batchwright::files::{FileRunError, ResultsAppender};
 use batchwright::queue::{ConsumeError, JobResult, ProcessState};
 use batchwright::{Context, JobQueue, ProcessId};
 
 use crate::args::results::ResultsArgs;
-use crate::command_line::quoted;
 use crate::exit::{Exit, Refusal};
 use crate::format::count;
-use crate::input::whole;
 use crate::queue::failed;
 use crate::run_process;
 use crate::signals::Signals;
 use crate::stdout;
-use taken_elsewhere::TakenElsewhere;
-
-mod taken_elsewhere;
 
 pub fn execute(args: &ResultsArgs) -> Exit {
     args.say.start_log();
@@ -30,7 +25,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new();
     let stopping = "stopping once what is being written is written; once more to end now";
     let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
-    let (queue, process) = args.data.process(&args.process)?;
+    let (queue, process) = args.data.process(args.process.as_deref())?;
     let id = process.process_id;
     let keeps = args.keep || !(args.take || saves(args));
     if let Some(parent) = process.info.parent.filter(|_| !keeps) {
@@ -41,13 +36,11 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
             parent.job_id, parent.process_id
         )));
     }
-    let found = Sidecar::output_of(&process);
-    let own_output = found
-        .as_deref()
-        .or(process.info.output.as_deref().map(Path::new));
-    let bypassed = own_output.filter(|output| !keeps && !is_same(args.output.as_deref(), output));
-    if bypassed.is_some() && !args.take {
-        return Err(refused(args, &process));
+    if let Some(line) = run_process::line(&process).filter(|_| !keeps) {
+        let look = args.data.command(&format!("results {id} --keep"));
+        return Err(Refusal::usage(format!(
+            "{line}\nnothing was taken. To look at them: {look}"
+        )));
     }
     if args.take && stdout::is_named(args.output.as_deref()) && stdout::is_closed() {
         return Err(Refusal::could_not_run(
@@ -55,18 +48,8 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         ));
     }
     let target = target(args.output.as_deref())?;
-    let taken_elsewhere = match bypassed {
-        Some(_) => Some(TakenElsewhere::begin(
-            found.as_deref(),
-            args,
-            &queue,
-            &process,
-        )?),
-        None => None,
-    };
     let mut saved = Saved {
         target,
-        taken_elsewhere,
         ctx,
         safe: 0,
         written: 0,
@@ -85,15 +68,6 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
             let open = queue.process(id).map_err(failed)?;
             let open = open.map_or(0, |now| now.counts.total - now.counts.finished());
             args.say.say(&summary(args, &process, keeps, &saved, open));
-            let gone = queue.process(id).map_err(failed)?.is_none();
-            if let Some(taken_elsewhere) = saved.taken_elsewhere.as_mut() {
-                taken_elsewhere.end(gone).map_err(failed)?;
-            } else if let Some(output) = own_output {
-                // The results went to their own output: nothing has to be noted beside it.
-                if let Some(Err(error)) = gone.then(|| Sidecar::remove(output, id)) {
-                    log::warn!("{error}");
-                }
-            }
             Ok(match saved.failed {
                 0 => Exit::Success,
                 _ => Exit::SomeFailed,
@@ -248,8 +222,6 @@ enum Stop {
 /// Where results are written, and how many were.
 struct Saved {
     target: Target,
-    /// The note beside the output of a run whose results go elsewhere.
-    taken_elsewhere: Option<TakenElsewhere>,
     ctx: Context,
     /// Results that are saved, including those that were there before.
     safe: u64,
@@ -273,10 +245,6 @@ impl Saved {
                 lines.len() as u64
             }
         };
-        if let Some(taken_elsewhere) = &mut self.taken_elsewhere {
-            let marked = taken_elsewhere.add(results.len() as u64);
-            marked.map_err(|error| Stop::Failed(error.message().to_owned()))?;
-        }
         self.written += written;
         self.safe += results.len() as u64;
         self.failed += results.iter().filter(|r| !r.is_success()).count() as u64;
@@ -297,30 +265,6 @@ fn write(stream: &mut dyn Write, lines: &[String]) -> Result<(), Stop> {
             io::ErrorKind::BrokenPipe => Stop::ReaderGone,
             _ => Stop::Failed(format!("cannot write the results: {error}")),
         })
-}
-
-/// Whether both are the same file, under any names.
-fn is_same(named: Option<&Path>, output: &Path) -> bool {
-    let Some(named) = named else {
-        return false;
-    };
-    let id = file_id(named);
-    whole(named) == output.to_string_lossy() || (id.is_some() && id == file_id(output))
-}
-
-fn refused(args: &ResultsArgs, process: &ProcessState) -> Refusal {
-    let id = process.process_id;
-    let line = run_process::line(process).unwrap_or_default();
-    let words = args.output.as_ref().map_or_else(String::new, |path| {
-        format!(" -o {}", quoted(&path.to_string_lossy()))
-    });
-    let command = |flag| args.data.command(&format!("results {id}{words} {flag}"));
-    Refusal::usage(format!(
-        "{line}\nnothing was taken. To look at them: {}\nTo take them elsewhere all the same, from where \
-         the next such run takes them in: {}",
-        command("--keep"),
-        command("--take")
-    ))
 }
 
 /// Results that are written at once.

@@ -1,15 +1,15 @@
-//! Where it is kept that items of an output are on a queue; a program without the queue asks as well.
+//! Where the store of a run is: beside its output. A program without the queue asks as well.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where the sidecar of an output is, whatever link or relative path leads to that: the file beside it
-/// with `.batchwright` behind its name.
+/// Where the store of a run with this output is, whatever link or relative path leads to the output: the file beside
+/// it with `.batchwright` behind its name. An earlier run has left something if and only if that file exists.
 ///
 /// # Errors
 /// When the output's folder is not there.
-pub fn sidecar_path(output: impl AsRef<Path>) -> io::Result<PathBuf> {
+pub fn store_path(output: impl AsRef<Path>) -> io::Result<PathBuf> {
     let output = output.as_ref();
     let mut name = resolved(output, 0)?.into_os_string();
     name.push(".batchwright");
@@ -46,12 +46,12 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_to_what_is_not_there_leads_to_the_sidecar_of_what_will_be() {
+    fn a_link_to_what_is_not_there_leads_to_the_store_of_what_will_be() {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("link.jsonl");
         std::os::unix::fs::symlink("out.jsonl", &link).unwrap();
         let beside = folder.path().canonicalize().unwrap();
         let beside = beside.join("out.jsonl.batchwright");
-        assert_eq!(sidecar_path(&link).unwrap(), beside);
+        assert_eq!(store_path(&link).unwrap(), beside);
     }
 }

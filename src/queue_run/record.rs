@@ -1,0 +1,122 @@
+//! What a run's process is described with: what people are told, and what the run needs when it comes back.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+use crate::base::store_path::resolved;
+use crate::bulk::run_settings::RunSettings;
+use crate::queue::host::JobQueue;
+use crate::queue::info::ProcessInfo;
+
+/// What a run notes in its store for the next one.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Note {
+    /// The settings of its jobs, those of the latest last.
+    pub settings: Vec<JobSettings>,
+    /// The item whose result was saved last, before it left the store.
+    pub saved: Option<String>,
+}
+
+impl Note {
+    pub(super) fn of(info: &ProcessInfo) -> Self {
+        let text = info.note.as_deref().unwrap_or("{}");
+        serde_json::from_str(text).unwrap_or_default()
+    }
+}
+
+/// The settings that a run submitted its jobs with.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JobSettings {
+    /// They are those of the jobs behind this one; `None` for all.
+    after: Option<JobId>,
+    settings: RunSettings,
+}
+
+impl JobSettings {
+    /// The settings of a job; `None` where they are not known.
+    pub(super) fn of(known: &[Self], job: JobId) -> Option<&RunSettings> {
+        let mut latest = known.iter().rev();
+        let found = latest.find(|known| known.after.is_none_or(|after| after < job));
+        found.map(|known| &known.settings)
+    }
+}
+
+/// The description of a run's process.
+pub(super) struct Record {
+    queue: JobQueue,
+    process: ProcessId,
+    info: ProcessInfo,
+    note: Note,
+}
+
+impl Record {
+    /// Describes the process, if it is there already, as this run has it.
+    pub(super) fn begin(
+        queue: &JobQueue,
+        process: ProcessId,
+        info: Option<ProcessInfo>,
+        output: Option<PathBuf>,
+    ) -> Result<Self, Error> {
+        let known = queue.process(process)?.map(|known| known.info);
+        let note = known.as_ref().map(Note::of).unwrap_or_default();
+        let mut info = info.or(known).unwrap_or_default();
+        if let Some(output) = output {
+            let whole = resolved(&output, 0).unwrap_or(output);
+            info.output = Some(whole.to_string_lossy().into_owned());
+        }
+        let record = Self {
+            queue: queue.clone(),
+            process,
+            info,
+            note,
+        };
+        record.write()?;
+        Ok(record)
+    }
+
+    /// The queue, on which jobs of this process are described.
+    pub(super) fn described(&self) -> JobQueue {
+        self.queue.described(self.now())
+    }
+
+    fn now(&self) -> ProcessInfo {
+        let note = serde_json::to_string(&self.note).unwrap_or_default();
+        self.info.clone().note(note)
+    }
+
+    fn write(&self) -> Result<(), Error> {
+        self.queue.describe(self.process, &self.now()).map(drop)
+    }
+
+    /// Notes the settings of the items that are put on the queue behind this job.
+    pub(super) fn submits(&mut self, last: Option<JobId>, settings: &RunSettings) {
+        let known = &mut self.note.settings;
+        if last.is_none() {
+            known.clear();
+        }
+        if known
+            .last()
+            .is_none_or(|latest| latest.settings != *settings)
+        {
+            known.push(JobSettings {
+                after: last,
+                settings: settings.clone(),
+            });
+        }
+    }
+
+    /// Notes that the result of this item is in the output, before it leaves the queue.
+    pub(super) fn saved(&mut self, id: String) -> Result<(), Error> {
+        self.note.saved = Some(id);
+        self.write()
+    }
+
+    /// The settings that a job was submitted with; `None` where they are not known.
+    pub(super) fn settings_of(&self, job: JobId) -> Option<&RunSettings> {
+        JobSettings::of(&self.note.settings, job)
+    }
+}

@@ -1,0 +1,193 @@
+//! The store of a run: a queue of its own in a file beside the output.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
+use crate::base::store_path::store_path;
+use crate::bulk::appender::ResultsAppender;
+use crate::bulk::options::FileRunOptions;
+use crate::queue::host::JobQueue;
+use crate::queue::job::ProcessState;
+use crate::queue::store::sqlite::SqliteOptions;
+
+use super::record::Note;
+
+/// Where the items of a run wait.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum RunStore {
+    /// In a store of the run's own, beside its output: at [`store_path`](crate::files::store_path). It is made if there
+    /// is none, and removed when nothing is left of the run.
+    Beside(SqliteOptions),
+    /// On this queue, as this process: for an output that is not a file.
+    On(JobQueue, ProcessId),
+}
+
+impl RunStore {
+    /// Removes the store beside this output if nothing is left in it, unless a run has the output just now.
+    pub fn tidy(output: impl AsRef<Path>) {
+        let output = output.as_ref();
+        let lock = output.exists().then(|| ResultsAppender::open(output));
+        if store_path(output).is_ok_and(|store| store.exists()) && !matches!(lock, Some(Err(_))) {
+            let beside = Self::Beside(SqliteOptions::default());
+            drop(OpenStore::open(
+                &beside,
+                Some(output),
+                &FileRunOptions::new(),
+            ));
+        }
+    }
+}
+
+/// The store of a run, open. A file of the run's own is removed in the end if nothing is left of the run.
+pub(super) struct OpenStore {
+    /// `None` once it is closed.
+    queue: Option<JobQueue>,
+    process: ProcessId,
+    /// The file, of which the run disposes.
+    file: Option<PathBuf>,
+}
+
+impl OpenStore {
+    /// Opens what the run was given. The lock of the output is held, so that nobody else opens its store for a run. A
+    /// dry run makes none.
+    pub(super) fn open(
+        store: &RunStore,
+        output: Option<&Path>,
+        options: &FileRunOptions,
+    ) -> Result<Self, Error> {
+        let (queue, process, file) = match (store, output) {
+            (RunStore::On(queue, process), _) => (queue.clone(), *process, None),
+            (RunStore::Beside(sqlite), output) => {
+                let output = output.unwrap_or(Path::new(""));
+                let file = store_path(output).map_err(|error| {
+                    let why = format!("{}: its folder cannot be used: {error}", output.display());
+                    Error::new(ErrorKind::Invalid, why)
+                })?;
+                // A pipe would be waited for.
+                if file.exists() && !file.is_file() {
+                    let why = format!("{}: it is not a file; move it away", file.display());
+                    return Err(Error::new(ErrorKind::Invalid, why));
+                }
+                let queue = match options.is_dry_run() && !file.exists() {
+                    true => JobQueue::in_memory()?,
+                    false => JobQueue::open_with(&file, sqlite.clone())?,
+                };
+                // The process belongs to the store, wherever that is moved.
+                let process = ProcessId::named(queue.id()?.as_bytes());
+                (queue, process, Some(file).filter(|_| !options.is_dry_run()))
+            }
+        };
+        Ok(Self {
+            queue: Some(queue),
+            process,
+            file,
+        })
+    }
+
+    pub(super) fn queue(&self) -> &JobQueue {
+        self.queue.as_ref().expect("it is open until it is dropped")
+    }
+
+    pub(super) fn process(&self) -> ProcessId {
+        self.process
+    }
+
+    fn is_over(&self) -> Result<bool, Error> {
+        let queue = self.queue();
+        Ok(queue.open_processes()?.is_empty() && queue.batches(None)?.is_empty())
+    }
+}
+
+impl Drop for OpenStore {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else {
+            return;
+        };
+        let is_over = self.is_over().unwrap_or_else(|error| {
+            log::warn!("{error}");
+            false
+        });
+        // Closed first: SQLite puts its log away.
+        self.queue = None;
+        match is_over {
+            true => remove(&file),
+            // Whoever moves the run moves two files: empty folders need not stay behind.
+            false => FOLDERS.iter().for_each(|folder| {
+                let _ = fs::remove_dir(beside(&file, folder));
+            }),
+        }
+    }
+}
+
+/// What lies beside a store: locks of workers, and the input and results of batches on their way.
+const FOLDERS: [&str; 2] = [".batches", ".workers"];
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Removes a store with all that lies beside it, the log first: a new database must not find an old log.
+fn remove(file: &Path) {
+    for name in ["-wal", "-shm", ""] {
+        let path = beside(file, name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                log::warn!("{}: cannot be removed: {error}", path.display());
+                return;
+            }
+            _ => {}
+        }
+    }
+    for folder in FOLDERS {
+        let _ = fs::remove_dir_all(beside(file, folder));
+    }
+}
+
+/// Refuses an output that lacks what left the store for it.
+pub(super) fn refuse_another_output(
+    output: &Path,
+    process: Option<&ProcessState>,
+) -> Result<(), Error> {
+    let Some(process) = process else {
+        return Ok(());
+    };
+    let Some(saved) = Note::of(&process.info).saved else {
+        return Ok(());
+    };
+    if has_line(output, &saved).unwrap_or(false) {
+        return Ok(());
+    }
+    let store = store_path(output).unwrap_or_default();
+    let why = format!(
+        "{}: {} belongs to another output: this one lacks the result of {saved:?}, which a run has saved; nothing was \
+         sent. Put that output back beside its store; or, to give up what is under way, remove the store",
+        output.display(),
+        store.display(),
+    );
+    Err(Error::new(ErrorKind::Invalid, why))
+}
+
+/// Whether a results file has a line of this item. The first of several samples may have got or lost its number since.
+fn has_line(output: &Path, id: &str) -> std::io::Result<bool> {
+    let plain = id.strip_suffix("#1").unwrap_or(id);
+    let start = |id: &str| format!("{{\"id\":{},", serde_json::json!(id));
+    let starts = [start(plain), start(&format!("{plain}#1"))];
+    let mut file = BufReader::with_capacity(1 << 18, File::open(output)?);
+    let mut line = Vec::new();
+    while file.read_until(b'\n', &mut line)? > 0 {
+        if starts
+            .iter()
+            .any(|start| line.starts_with(start.as_bytes()))
+        {
+            return Ok(true);
+        }
+        line.clear();
+    }
+    Ok(false)
+}
