@@ -36,7 +36,7 @@ fn prompt(text: &str) -> Job {
 /// What is told of the process whose jobs are in a batch.
 fn info() -> ProcessInfo {
     let info = ProcessInfo::new().name("reviews").input("/in.jsonl");
-    let info = info.output("/out.jsonl").output_file("1:2");
+    let info = info.output("/out.jsonl");
     info.provider("openai")
         .command("batchwright run in.jsonl -o out.jsonl")
 }

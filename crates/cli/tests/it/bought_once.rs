@@ -294,7 +294,7 @@ fn a_store_that_is_none_of_ours_stops_the_run() {
     let (desk, sim) = left_alone(2);
     let own = fs::read(desk.path(STORE)).unwrap();
     let diary = "dear diary".repeat(1000);
-    for written in [&diary.as_bytes()[..], &own[..own.len() / 2]] {
+    for written in [diary.as_bytes(), &own[..own.len() / 2]] {
         fs::write(desk.path(STORE), written).unwrap();
         run(&desk, &sim, WORDS).expect(1).says(STORE);
         let mut sync = command(&desk, &sim, WORDS);
