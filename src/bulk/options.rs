@@ -247,6 +247,7 @@ impl FileRunOptions {
     }
 
     /// Whether nothing is sent.
+    #[cfg(feature = "queue")]
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run
     }

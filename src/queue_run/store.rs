@@ -191,3 +191,46 @@ fn has_line(output: &Path, id: &str) -> std::io::Result<bool> {
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_found_by_its_whole_id_and_as_the_first_of_its_samples() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.jsonl");
+        let lines =
+            "{\"id\":\"a\",\"x\":1}\n{\"id\":\"b#1\",\"x\":1}\n{\"id\":\"q\\\"\",\"x\":\"torn";
+        fs::write(&output, lines).unwrap();
+        for id in ["a", "a#1", "b", "b#1", "q\""] {
+            assert!(has_line(&output, id).unwrap(), "{id}");
+        }
+        for id in ["", "a#2", "b#2", "x", "q"] {
+            assert!(!has_line(&output, id).unwrap(), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_store_goes_with_its_last_item_and_stays_while_its_output_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.jsonl");
+        fs::write(&output, "").unwrap();
+        let path = store_path(&output).unwrap();
+        let queue = JobQueue::open(&path).unwrap();
+        let process = ProcessId::new();
+        let job = crate::queue::job::Job::from(&crate::llm::request::Request::new("p"));
+        queue.enqueue(process, [job]).unwrap();
+        RunStore::tidy(&output);
+        assert!(path.exists(), "it holds an item");
+        queue.delete(process).unwrap();
+        drop(queue);
+        let in_use = ResultsAppender::open(&output).ok().unwrap();
+        RunStore::tidy(&output);
+        assert!(path.exists(), "a run has the output");
+        drop(in_use);
+        RunStore::tidy(&output);
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+}
