@@ -265,6 +265,23 @@ fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
 }
 
 #[test]
+fn a_worker_of_a_runs_store_ends_with_the_run() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in.jsonl", 3);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let worker = desk.command(["work", "--queue", STORE]);
+    let worker = Running::start(&mut with_provider(worker, &sim));
+    let store = queue(&desk);
+    assert!(eventually(|| store.batches(None).unwrap()[0].attended));
+    drop(store);
+    run(&desk, &sim, WORDS).expect(0);
+    worker.wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
+    assert_eq!(sim.batch_stats().items_accepted, 3);
+    clean(&desk);
+}
+
+#[test]
 fn a_cancelled_process_keeps_what_it_had_and_can_be_run_again() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
     desk.prompts("in.jsonl", 8);

@@ -97,12 +97,19 @@ fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
     stdout::json(&line, exit)
 }
 
+fn is_gone(args: &WorkArgs) -> bool {
+    let file = args.file.queue.as_ref();
+    file.is_some_and(|file| !file.exists())
+}
+
 fn exit(args: &WorkArgs, report: &WorkerReport, remaining: &Remaining, signals: &Signals) -> Exit {
     match &report.stop {
         _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
         // A worker that runs until it is stopped has ended as it should.
         Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
+        // The run that owned the queue has ended, and removed it.
+        Some(StopReason::Fatal(_)) if is_gone(args) => Exit::Success,
         Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
         // Batches remain that waiting longer would not have ended.
