@@ -324,9 +324,10 @@ impl LlmManager {
     /// # Errors
     /// As [`LlmConfig::batch_client`], and when a setting cannot be used.
     pub fn batch_client(&self) -> Result<Option<BatchApi>, Error> {
-        match self.provider().batch_api {
-            true => self.batch_config()?.batch_client().map(Some),
-            false => Ok(None),
+        if self.provider().batch_api {
+            self.batch_config()?.batch_client().map(Some)
+        } else {
+            Ok(None)
         }
     }
 
@@ -415,9 +416,10 @@ impl LlmManager {
         let choice = self.providers_of_job_types()?;
         choice.check(&self.settings)?;
         let (retry, folder) = (self.retry()?, self.options.data_dir.as_deref());
-        let config = match choice.first.provider == self.provider().provider {
-            true => self.with_key(choice.first.config()),
-            false => choice.first.config(),
+        let config = if choice.first.provider == self.provider().provider {
+            self.with_key(choice.first.config())
+        } else {
+            choice.first.config()
         };
         let plan = calls.route_plan(&choice, config, caller, retry, folder);
         Ok(Some(plan))

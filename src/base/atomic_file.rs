@@ -33,10 +33,11 @@ impl AtomicFile {
         options.create_new(true);
         loop {
             let path = target.with_file_name(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7()));
-            let file = match target.exists() {
-                // It will have the rights of the other, and none before that.
-                true => private::open(options, &path)?,
-                false => options.open(&path)?,
+            // It will have the rights of the other, and none before that.
+            let file = if target.exists() {
+                private::open(options, &path)?
+            } else {
+                options.open(&path)?
             };
             let made = Self {
                 target: target.clone(),

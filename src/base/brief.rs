@@ -49,9 +49,10 @@ impl fmt::Debug for Cut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = beginning(self.0, self.1);
         fmt::Debug::fmt(shown, f)?;
-        match shown.len() < self.0.len() {
-            true => write!(f, "… ({} bytes)", self.0.len()),
-            false => Ok(()),
+        if shown.len() < self.0.len() {
+            write!(f, "… ({} bytes)", self.0.len())
+        } else {
+            Ok(())
         }
     }
 }

@@ -11,9 +11,10 @@ pub(crate) fn is_regular(path: &Path) -> bool {
 
 /// Makes a rename or a new name durable, where folders can be synced.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    match cfg!(unix) {
-        true => fs::File::open(folder_of(path))?.sync_all(),
-        false => Ok(()),
+    if cfg!(unix) {
+        fs::File::open(folder_of(path))?.sync_all()
+    } else {
+        Ok(())
     }
 }
 

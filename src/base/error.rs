@@ -434,9 +434,10 @@ impl Error {
 
     /// The coarse class: that of its kind, unless asking again would buy a reply twice.
     fn class(&self) -> &'static str {
-        match self.0.unusable_reply {
-            true => "non_retryable",
-            false => self.0.kind.class(),
+        if self.0.unusable_reply {
+            "non_retryable"
+        } else {
+            self.0.kind.class()
         }
     }
 

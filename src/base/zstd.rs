@@ -56,12 +56,13 @@ impl<R: BufRead> Frames<R> {
             self.decoder.get_checksum_from_data(),
             self.decoder.get_calculated_checksum(),
         );
-        match told.is_none() || told == found {
-            true => Ok(()),
-            false => Err(io::Error::new(
+        if told.is_none() || told == found {
+            Ok(())
+        } else {
+            Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "its checksum differs",
-            )),
+            ))
         }
     }
 }
@@ -123,17 +124,14 @@ impl Header {
         let rest = bytes.len();
         bytes.resize(rest + of_window + of_dictionary + of_content, 0);
         reader.read_exact(&mut bytes[rest..])?;
-        let window = match has_one_segment {
-            true => {
-                let mut content = [0; 8];
-                content[..of_content].copy_from_slice(&bytes[rest + of_dictionary..]);
-                u64::from_le_bytes(content)
-            }
-            false => {
-                let (exponent, mantissa) = (bytes[rest] >> 3, bytes[rest] & 7);
-                let base = 1 << (10 + exponent);
-                base + base / 8 * u64::from(mantissa)
-            }
+        let window = if has_one_segment {
+            let mut content = [0; 8];
+            content[..of_content].copy_from_slice(&bytes[rest + of_dictionary..]);
+            u64::from_le_bytes(content)
+        } else {
+            let (exponent, mantissa) = (bytes[rest] >> 3, bytes[rest] & 7);
+            let base = 1 << (10 + exponent);
+            base + base / 8 * u64::from(mantissa)
         };
         Ok(Self::Data { bytes, window })
     }

@@ -124,9 +124,10 @@ impl Answered {
         let (to_send, equal) = equals.to_ask(index, options);
         (plan.to_send, plan.equal) = (Some(to_send), equal);
         for (places, earlier) in &self.0 {
-            *match earlier.unusable {
-                true => &mut plan.unusable_equal,
-                false => &mut plan.answered,
+            *if earlier.unusable {
+                &mut plan.unusable_equal
+            } else {
+                &mut plan.answered
             } += places.len() as u64;
         }
     }

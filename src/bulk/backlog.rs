@@ -256,9 +256,10 @@ impl Backlog for FileBacklog {
     }
 
     fn limits(&self, task: &FileTask) -> PackLimits {
-        match task.needs_call() {
-            true => self.limits,
-            false => PackLimits::ONE,
+        if task.needs_call() {
+            self.limits
+        } else {
+            PackLimits::ONE
         }
     }
 

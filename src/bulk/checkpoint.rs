@@ -305,13 +305,17 @@ impl Checkpoint {
                 Err(lost) => stop = Some(StopReason::OutputLost(lost)),
                 Ok(()) if untidy || is_kept_otherwise => {
                     let index = into_order(self.items);
-                    let index = match is_kept_otherwise {
-                        true => kept::update(file, &self.input, index),
-                        false => Ok(index),
+                    let index = if is_kept_otherwise {
+                        kept::update(file, &self.input, index)
+                    } else {
+                        Ok(index)
                     };
-                    compaction = index.and_then(|index| match untidy {
-                        true => compact(file, index, ordered),
-                        false => Ok(()),
+                    compaction = index.and_then(|index| {
+                        if untidy {
+                            compact(file, index, ordered)
+                        } else {
+                            Ok(())
+                        }
                     });
                 }
                 Ok(()) => {}

@@ -35,9 +35,10 @@ impl Equals {
         let start = self.order.partition_point(|item| prefix(item) < request);
         let rest = &self.order[start..];
         // A group may be the whole file, and is looked for with each of its results.
-        let len = match rest.first().is_some_and(|item| prefix(item) == request) {
-            true => rest.partition_point(|item| prefix(item) == request),
-            false => 0,
+        let len = if rest.first().is_some_and(|item| prefix(item) == request) {
+            rest.partition_point(|item| prefix(item) == request)
+        } else {
+            0
         };
         start as u32..(start + len) as u32
     }
@@ -121,9 +122,10 @@ impl Equals {
             return 0..0;
         }
         let group = self.group(index, index.request_prefix(item));
-        match group.is_empty() || self.item(group.start) != item {
-            true => 0..0,
-            false => group.start + 1..group.end,
+        if group.is_empty() || self.item(group.start) != item {
+            0..0
+        } else {
+            group.start + 1..group.end
         }
     }
 }

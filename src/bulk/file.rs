@@ -424,9 +424,10 @@ impl<'a> FileRun<'a> {
                     if is_kept_otherwise {
                         index = kept::update(file, &input, index)?;
                     }
-                    match untidy {
-                        true => compact(file, index, ordered),
-                        false => Ok(()),
+                    if untidy {
+                        compact(file, index, ordered)
+                    } else {
+                        Ok(())
                     }
                 });
                 Ok(ended.report)

@@ -143,12 +143,11 @@ fn no_order(options: &FileRunOptions) -> Result<(), FileRunError> {
 
 /// Refuses an output that is the input, by whatever name.
 pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
-    match is_same_file(output, input) {
-        false => Ok(()),
-        true => {
-            let why = format!("{}: it is the input; name another output", output.display());
-            Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
-        }
+    if !is_same_file(output, input) {
+        Ok(())
+    } else {
+        let why = format!("{}: it is the input; name another output", output.display());
+        Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
     }
 }
 

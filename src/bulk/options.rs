@@ -67,10 +67,11 @@ impl RunPlan {
     ) {
         let left = |state, items| if options.want(state) { 0 } else { items };
         let unusable = left(State::Unusable, self.unusable_before);
-        let failed = match options.want(State::Failed) {
-            // What makes no prompt fails whatever is wanted.
-            true => self.bad_rows - index.tally().bad_untold,
-            false => self.failed_before,
+        // What makes no prompt fails whatever is wanted.
+        let failed = if options.want(State::Failed) {
+            self.bad_rows - index.tally().bad_untold
+        } else {
+            self.failed_before
         } + unusable;
         tally.count_before(self.done, failed);
         tally.count_unusable_before(unusable);

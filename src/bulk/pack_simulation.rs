@@ -346,9 +346,10 @@ impl Scene {
         let work = &mut self.dispatcher.work;
         let sizes = &mut work.backlog.items;
         sizes.readable = (sizes.readable + more).min(sizes.items.len());
-        work.sink.full = match work.sink.full {
-            true => self.random.chance(80),
-            false => self.random.chance(2),
+        work.sink.full = if work.sink.full {
+            self.random.chance(80)
+        } else {
+            self.random.chance(2)
         };
         let taken = self.random.below(work.sink.unreleased as u64 + 1) as usize;
         if taken > 0 {

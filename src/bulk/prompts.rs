@@ -453,9 +453,10 @@ impl Prompts {
         let folder = settings.spool_folder_or_default();
         let open = |path: &&Path| {
             let file = convert::open(path, &settings.0, &folder, ctx)?;
-            let folder = match path.is_dir() {
-                true => path,
-                false => path.parent().unwrap_or(path),
+            let folder = if path.is_dir() {
+                path
+            } else {
+                path.parent().unwrap_or(path)
             };
             Ok(NamedFile {
                 folder: folder.to_owned(),

@@ -142,9 +142,10 @@ mod tests {
                 "finish_reason": null, "usage": null, "attempts": 1, "latency_ms": 5,
                 "cost_usd": null, "request_hash": "01", "error": unusable(reply),
             });
-            match marked {
-                true => line.to_string(),
-                false => line.to_string().replace(",\"unusable_reply\":true", ""),
+            if marked {
+                line.to_string()
+            } else {
+                line.to_string().replace(",\"unusable_reply\":true", "")
             }
         };
         let large = "x".repeat(RAW_LIMIT + 1);

@@ -87,9 +87,10 @@ impl PreviousLine {
     pub(crate) fn prefix(&self, redo_extracts: bool) -> u64 {
         let prefix = self.request_hash.as_deref().and_then(hash_prefix);
         let prefix = prefix.unwrap_or(0);
-        match redo_extracts && self.provider.as_deref() == Some("extract") {
-            true => !prefix,
-            false => prefix,
+        if redo_extracts && self.provider.as_deref() == Some("extract") {
+            !prefix
+        } else {
+            prefix
         }
     }
 }
@@ -193,9 +194,8 @@ impl ResultsFile {
     /// Hands lines to `visit` as they stand there, as long as it wants more.
     fn lines_while(&self, visit: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Error> {
         let enough = Error::cancelled;
-        let lines = each_line(&self.file, &mut |line, _, _, _| match visit(line) {
-            true => Ok(()),
-            false => Err(enough()),
+        let lines = each_line(&self.file, &mut |line, _, _, _| {
+            if visit(line) { Ok(()) } else { Err(enough()) }
         });
         match lines {
             Ok(()) | Err(Ok(_)) => Ok(()),
@@ -207,13 +207,14 @@ impl ResultsFile {
         let path = &self.path;
         let refused = |(number, why): &(u64, String), is_output: bool| {
             let shown = path.display();
-            let advice = match is_output {
-                // Another output would buy again what stands in the others.
-                true => format!(
+            // Another output would buy again what stands in the others.
+            let advice = if is_output {
+                format!(
                     "take that line out, by sed -i {number}d {shown}, and the same command keeps the \
-                     other results and sends again what is missing"
-                ),
-                false => "name another output".to_owned(),
+                 other results and sends again what is missing"
+                )
+            } else {
+                "name another output".to_owned()
             };
             let why = format!("not a result line ({why}); the file is left untouched: {advice}");
             Error::new(ErrorKind::Invalid, format!("{shown}:{number}: {why}"))
@@ -317,9 +318,12 @@ impl ResultsFile {
             self.dirty = false;
         }
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let written = write_pieces(&mut self.file, pieces).and_then(|()| match self.fsync {
-            true => self.file.sync_data(),
-            false => Ok(()),
+        let written = write_pieces(&mut self.file, pieces).and_then(|()| {
+            if self.fsync {
+                self.file.sync_data()
+            } else {
+                Ok(())
+            }
         });
         match written {
             Ok(()) => {

@@ -178,10 +178,7 @@ impl SqliteAnswers {
             }
             let trimmed = look && trim(&change, max_bytes)?;
             change.commit()?;
-            match trimmed {
-                true => db.execute_batch("PRAGMA incremental_vacuum"),
-                false => Ok(()),
-            }
+            if trimmed { db.execute_batch("PRAGMA incremental_vacuum") } else { Ok(()) }
         });
     }
 }

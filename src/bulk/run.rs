@@ -361,9 +361,10 @@ impl<'a> Bulk<'a> {
                     broken = sink(outcome).is_break();
                 }
             }
-            match broken && !before {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            if broken && !before {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         };
         let outlet = Outlet {

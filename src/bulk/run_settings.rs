@@ -89,9 +89,10 @@ impl RunSettings {
                 names.push(name);
             }
         }
-        match names.is_empty() {
-            true => ROW.to_owned(),
-            false => names.join(", "),
+        if names.is_empty() {
+            ROW.to_owned()
+        } else {
+            names.join(", ")
         }
     }
 

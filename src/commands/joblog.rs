@@ -102,16 +102,18 @@ impl JobLog {
                     0 => HEADER.starts_with(line),
                     _ => begins_as_line(line),
                 };
-                return match torn {
-                    true => Ok(Tail::Torn),
-                    false => Err(no_log(path, lines + 1)),
+                return if torn {
+                    Ok(Tail::Torn)
+                } else {
+                    Err(no_log(path, lines + 1))
                 };
             }
             lines += 1;
             if lines == 1 {
-                return match line == HEADER {
-                    true => Ok(Tail::Line),
-                    false => Err(no_log(path, 1)),
+                return if line == HEADER {
+                    Ok(Tail::Line)
+                } else {
+                    Err(no_log(path, 1))
                 };
             }
             let (seq, succeeded, command) = parse(line).ok_or_else(|| no_log(path, lines))?;

@@ -285,11 +285,10 @@ impl Reader {
             }
             None => return Ok(()),
         };
-        Err(match self.nul {
-            true => more,
-            false => {
-                format!("{more}: put it into a script, or separate commands by NUL bytes (-0)")
-            }
+        Err(if self.nul {
+            more
+        } else {
+            format!("{more}: put it into a script, or separate commands by NUL bytes (-0)")
         })
     }
 
@@ -426,13 +425,13 @@ impl Lines {
     }
 
     fn fault(&self, line: u64, why: &str) -> Error {
-        let place = self
-            .name
-            .as_deref()
-            .map(|name| match name == Path::new("-") {
-                true => format!("standard input, line {line}"),
-                false => format!("{}, line {line}", name.display()),
-            });
+        let place = self.name.as_deref().map(|name| {
+            if name == Path::new("-") {
+                format!("standard input, line {line}")
+            } else {
+                format!("{}, line {line}", name.display())
+            }
+        });
         invalid(match place {
             Some(place) => format!("{place}: {why}"),
             None => format!("argument {line}: {why}"),

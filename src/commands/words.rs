@@ -224,9 +224,10 @@ pub(super) fn is_plain(word: &[u8]) -> bool {
 
 /// A word as a shell takes it: one argument, whatever it holds.
 pub(super) fn quote(word: &[u8]) -> Vec<u8> {
-    match is_plain(word) && !word.is_empty() {
-        true => word.to_vec(),
-        false => single_quote(word),
+    if is_plain(word) && !word.is_empty() {
+        word.to_vec()
+    } else {
+        single_quote(word)
     }
 }
 

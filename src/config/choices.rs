@@ -187,9 +187,10 @@ impl Choices {
     /// # Errors
     /// What is accepted instead.
     pub fn check(&self, name: &str) -> Result<(), String> {
-        match self.all.contains(&name) {
-            true => Ok(()),
-            false => Err(self.unknown(name)),
+        if self.all.contains(&name) {
+            Ok(())
+        } else {
+            Err(self.unknown(name))
         }
     }
 

@@ -494,9 +494,10 @@ fn unknown(name: &str) -> String {
     }
     let shown = credential::shown(name);
     let near = near(name);
-    let meant = match near.is_empty() {
-        true => String::new(),
-        false => format!("did you mean {}? ", near.join(" or ")),
+    let meant = if near.is_empty() {
+        String::new()
+    } else {
+        format!("did you mean {}? ", near.join(" or "))
     };
     let all: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
     format!(
@@ -518,9 +519,10 @@ fn near(name: &str) -> Vec<&'static str> {
     }
     let own = name.rsplit('.').next().unwrap_or_default();
     let last = |key: &SettingKey| key.name.rsplit('.').next().unwrap_or_default();
-    let slip = match KEYS.iter().any(|key| last(key) == own) {
-        true => Some(own),
-        false => closest(own, KEYS.iter().map(last)),
+    let slip = if KEYS.iter().any(|key| last(key) == own) {
+        Some(own)
+    } else {
+        closest(own, KEYS.iter().map(last))
     };
     let part = |key: &&SettingKey| match slip {
         Some(meant) => last(key) == meant,

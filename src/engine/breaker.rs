@@ -473,9 +473,10 @@ impl Breaker {
         }
         self.open_since = None;
         let failures = &mut self.since_answer;
-        match answered || was_open {
-            true => *failures = Failures::default(),
-            false => (failures.unreached, failures.hung, failures.doubt) = (0, 0, None),
+        if answered || was_open {
+            *failures = Failures::default();
+        } else {
+            (failures.unreached, failures.hung, failures.doubt) = (0, 0, None);
         }
         was_open
     }

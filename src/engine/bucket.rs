@@ -76,9 +76,10 @@ impl Bucket {
         let limit = self.minute().round().max(1.0);
         let used = (self.capacity - self.level).max(0.0) + self.elsewhere;
         // The same hair of tolerance as for those who wait.
-        let left = match self.level + 1e-6 < 1.0 {
-            true => 0.0,
-            false => (limit - used + 1e-6).max(0.0),
+        let left = if self.level + 1e-6 < 1.0 {
+            0.0
+        } else {
+            (limit - used + 1e-6).max(0.0)
         };
         RateStatus {
             limit: limit as u64,

@@ -282,9 +282,10 @@ impl<W: Work> Dispatcher<W> {
         let mut exhausted = false;
         while self.stop.is_none() {
             // Calls start during a write to a remote store, unless the store fails.
-            let waits_for_disk = match self.work.is_remote() {
-                true => self.settle_error.is_some(),
-                false => !self.pending.is_empty(),
+            let waits_for_disk = if self.work.is_remote() {
+                self.settle_error.is_some()
+            } else {
+                !self.pending.is_empty()
             };
             if waits_for_disk {
                 limit = Some(Limit::Disk);
@@ -422,9 +423,10 @@ impl<W: Work> Dispatcher<W> {
             return Limit::Slots;
         }
         let mut paused = availability.pauses.paused(now);
-        match paused.any(|quota| !self.limiter.cools_down(quota, now)) {
-            true => Limit::Quota,
-            false => Limit::Cooldown,
+        if paused.any(|quota| !self.limiter.cools_down(quota, now)) {
+            Limit::Quota
+        } else {
+            Limit::Cooldown
         }
     }
 

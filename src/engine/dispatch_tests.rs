@@ -445,20 +445,20 @@ fn work_that_waits_in_a_queue_stops_like_any_other_unless_it_comes_from_many() {
             (order.len(), run.stop_reason().cloned())
         };
         let (calls, stop) = drive(&unusable);
-        match of_many {
-            true => assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}"),
-            false => {
-                assert!((10..=12).contains(&calls), "{calls}");
-                assert!(matches!(stop, Some(StopReason::AllAlike(_))), "{stop:?}");
-            }
+        if of_many {
+            assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}")
+        } else {
+            assert!((10..=12).contains(&calls), "{calls}");
+            assert!(matches!(stop, Some(StopReason::AllAlike(_))), "{stop:?}");
         }
         let (calls, stop) = drive(&nameless);
-        match of_many {
-            true => assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}"),
-            false => assert!(
+        if of_many {
+            assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}")
+        } else {
+            assert!(
                 calls <= 2 && matches!(stop, Some(StopReason::Critical(_))),
                 "{calls} {stop:?}"
-            ),
+            )
         }
         let (calls, stop) = drive(&refused);
         assert!(matches!(stop, Some(StopReason::Critical(_))), "{stop:?}");

@@ -189,9 +189,10 @@ impl Limiter {
         let mut state = self.state.lock();
         let quota = state.get(quota)?;
         let until = quota.closed_until(now)?;
-        Some(match quota.is_busy() {
-            true => until.max(now.after(BUSY_FOR)),
-            false => until,
+        Some(if quota.is_busy() {
+            until.max(now.after(BUSY_FOR))
+        } else {
+            until
         })
     }
 

@@ -199,9 +199,10 @@ impl Pace {
     /// being counted.
     pub(super) fn mark(&mut self, call: Begun) {
         let accepted = self.accepted(call);
-        match self.mark.is_none() || accepted.is_some_and(|accepted| accepted.calls >= TELLING) {
-            true => (self.mark, self.refusals, self.paused) = (Some(call), 0, false),
-            false => self.refusals += 1,
+        if self.mark.is_none() || accepted.is_some_and(|accepted| accepted.calls >= TELLING) {
+            (self.mark, self.refusals, self.paused) = (Some(call), 0, false);
+        } else {
+            self.refusals += 1;
         }
     }
 

@@ -100,9 +100,10 @@ impl Provider {
     /// How much longer than its latency a call takes.
     fn stretch(&self, random: &mut Random) -> f64 {
         let unit = unit(random);
-        match self.varied {
-            true => 0.5 - 0.6 * unit.ln(),
-            false => 1.0 + 0.2 * unit,
+        if self.varied {
+            0.5 - 0.6 * unit.ln()
+        } else {
+            1.0 + 0.2 * unit
         }
     }
 }
@@ -234,9 +235,10 @@ impl Server {
     /// A call has arrived.
     fn decide(&mut self, call: usize, provider: &Provider, random: &mut Random) {
         let stretch = provider.stretch(random);
-        let output = match provider.varied {
-            true => OUTPUT * stretch / MEAN,
-            false => OUTPUT,
+        let output = if provider.varied {
+            OUTPUT * stretch / MEAN
+        } else {
+            OUTPUT
         };
         let cost = INPUT as f64 + output;
         let stray = provider.stray > 0.0 && unit(random) <= provider.stray;

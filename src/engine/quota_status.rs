@@ -37,13 +37,14 @@ pub struct RateStatus {
 impl RateStatus {
     /// The same while nothing may start for so long.
     pub(super) fn paused(self, pause: Duration) -> Self {
-        match pause.is_zero() {
-            true => self,
-            false => Self {
+        if pause.is_zero() {
+            self
+        } else {
+            Self {
                 remaining: 0,
                 reset_after: self.reset_after.max(pause),
                 ..self
-            },
+            }
         }
     }
 }

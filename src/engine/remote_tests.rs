@@ -72,12 +72,13 @@ impl Work for TwoItems {
             timer: ItemTimer::default(),
         });
         let found: Vec<_> = found.collect();
-        Ok(match found.is_empty() {
-            true => Take::Idle {
+        Ok(if found.is_empty() {
+            Take::Idle {
                 until: None,
                 source_open: true,
-            },
-            false => Take::Items(found),
+            }
+        } else {
+            Take::Items(found)
         })
     }
 
@@ -110,9 +111,12 @@ impl Work for TwoItems {
                 let second = calls.find(|call| *call != Ok(1));
                 assert_eq!(second, Some(Ok(2)), "a write kept a call from beginning");
             }
-            Box::new(move |work, done, now| match fails {
-                true => Err(Error::new(ErrorKind::Transient, "the server is away")),
-                false => work.settle(done, now),
+            Box::new(move |work, done, now| {
+                if fails {
+                    Err(Error::new(ErrorKind::Transient, "the server is away"))
+                } else {
+                    work.settle(done, now)
+                }
             })
         }))
     }

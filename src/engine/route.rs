@@ -222,10 +222,11 @@ pub fn decide(
 ) -> Next {
     let elsewhere = more_steps && may_fall_back(policy, error);
     if may_retry(policy, tries, error) && !(elsewhere && policy.asks_too_much(error)) {
-        let own = match error.is_misfit() {
-            // The server is in no trouble.
-            true => Duration::ZERO,
-            false => policy.backoff(tries.attempt),
+        // After a misfit the server is in no trouble.
+        let own = if error.is_misfit() {
+            Duration::ZERO
+        } else {
+            policy.backoff(tries.attempt)
         };
         let own = own.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
         let asked = policy.asked(error);

@@ -60,9 +60,10 @@ impl CallsAtOnce {
     /// Items that are read before there is a call for them.
     pub(crate) fn read_ahead(self) -> usize {
         let ahead = self.most.clamp(1, MOST_THREADS) * 2;
-        match self.threads == self.most {
-            true => ahead,
-            false => ahead.min(MOST_AHEAD),
+        if self.threads == self.most {
+            ahead
+        } else {
+            ahead.min(MOST_AHEAD)
         }
     }
 }

@@ -132,9 +132,10 @@ impl Share {
         let file = lock(&self.path).ok().flatten()?;
         let Found { calls, at } = read(&file).ok()?.found.filter(|found| found.calls > 0)?;
         let age = (self.wall)(now).checked_sub(at).map(Duration::from_nanos);
-        Some(match age.is_some_and(|age| age < FRESH) {
-            true => Remembered::Fresh(calls),
-            false => Remembered::Old(calls),
+        Some(if age.is_some_and(|age| age < FRESH) {
+            Remembered::Fresh(calls)
+        } else {
+            Remembered::Old(calls)
         })
     }
 
@@ -234,9 +235,10 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).write(true).create(true).truncate(false);
     let file = private::open(&mut options, path)?;
     // A pipe in its place would be read for ever.
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("the place of a quota's file is taken")),
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("the place of a quota's file is taken"))
     }
 }
 

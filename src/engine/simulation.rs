@@ -352,9 +352,10 @@ impl Scene {
 
     /// How a call ends whose context was ended.
     fn ended(&mut self, kind: ErrorKind) -> Error {
-        let sent = match self.random.chance(50) {
-            true => Sent::Maybe,
-            false => Sent::No,
+        let sent = if self.random.chance(50) {
+            Sent::Maybe
+        } else {
+            Sent::No
         };
         Error::new(kind, "ended by us").with_sent(sent)
     }
@@ -506,9 +507,10 @@ impl Scene {
         }
         if !self.stopped_by_us && self.random.below(self.stop_share) == 0 {
             self.stopped_by_us = true;
-            let reason = match self.dispatcher.work.defers && self.random.chance(50) {
-                true => StopReason::SinkClosed,
-                false => StopReason::Cancelled,
+            let reason = if self.dispatcher.work.defers && self.random.chance(50) {
+                StopReason::SinkClosed
+            } else {
+                StopReason::Cancelled
             };
             self.dispatcher.handle(Event::Stop(reason), self.now);
         }

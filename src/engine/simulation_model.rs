@@ -429,13 +429,15 @@ pub(super) struct HangingModel {
 impl HangingModel {
     pub(super) fn new(random: &mut Random) -> Self {
         let millis = |ms| Duration::from_millis(ms);
-        let from = match random.chance(50) {
-            true => Time::ZERO,
-            false => Time::ZERO.after(millis(random.below(5000))),
+        let from = if random.chance(50) {
+            Time::ZERO
+        } else {
+            Time::ZERO.after(millis(random.below(5000)))
         };
-        let lasts = match random.chance(25) {
-            true => 1000 + random.below(40_000),
-            false => 0,
+        let lasts = if random.chance(25) {
+            1000 + random.below(40_000)
+        } else {
+            0
         };
         Self {
             from,
@@ -492,9 +494,10 @@ pub(super) struct ParallelModel {
 impl ParallelModel {
     pub(super) fn new(random: &mut Random) -> Self {
         Self {
-            every: match random.chance(30) {
-                true => 1 + random.below(2) as u32,
-                false => 0,
+            every: if random.chance(30) {
+                1 + random.below(2) as u32
+            } else {
+                0
             },
             most: 1 + random.below(6) as usize,
         }

@@ -57,9 +57,10 @@ impl SlotCost {
 impl Cost {
     /// How many times as much this is; 1 where the two cannot be compared.
     pub(super) fn times(self, other: Cost) -> f64 {
-        match self.by_tokens == other.by_tokens {
-            true => self.seconds / other.seconds,
-            false => 1.0,
+        if self.by_tokens == other.by_tokens {
+            self.seconds / other.seconds
+        } else {
+            1.0
         }
     }
 }

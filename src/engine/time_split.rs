@@ -93,9 +93,10 @@ impl TimeSplit {
     #[cfg(feature = "queue")]
     pub(crate) fn filling(&self, wall: Duration) -> Self {
         let told = self.total();
-        let scale = match told > wall {
-            true => wall.as_secs_f64() / told.as_secs_f64(),
-            false => 1.0,
+        let scale = if told > wall {
+            wall.as_secs_f64() / told.as_secs_f64()
+        } else {
+            1.0
         };
         let whole = |time: Duration| Duration::from_millis(time.as_millis() as u64);
         let mut filling = Self {

@@ -481,9 +481,12 @@ fn items_that_cause_their_failures_fail_after_their_tries() {
     // Among others, and as the last of a run.
     for concurrency in [1, 4, 32] {
         for poison in [0..3, 50..62, 90..100] {
-            let provider = |_, item| match poison.contains(&item) {
-                true => status(500),
-                false => answers(ms(300)),
+            let provider = |_, item| {
+                if poison.contains(&item) {
+                    status(500)
+                } else {
+                    answers(ms(300))
+                }
             };
             let mut run = start(100, concurrency);
             let ended = turn_to_end(&mut run, &provider);
@@ -525,9 +528,12 @@ fn what_concerns_one_item_stops_no_other_while_these_are_answered() {
         for concurrency in [1, 4, 32] {
             // Among the first calls there must be another one that may be answered.
             for odd in [usize::from(concurrency == 1), 30, 99] {
-                let provider = |_, item| match item == odd {
-                    true => trouble(),
-                    false => answers(ms(300)),
+                let provider = |_, item| {
+                    if item == odd {
+                        trouble()
+                    } else {
+                        answers(ms(300))
+                    }
                 };
                 let mut run = start(100, concurrency);
                 let ended = turn_to_end(&mut run, &provider);
@@ -542,12 +548,13 @@ fn what_concerns_one_item_stops_no_other_while_these_are_answered() {
 #[test]
 fn work_that_can_wait_fails_after_its_tries_where_only_one_job_is_refused() {
     for (status, items, odd, calls) in [(403, 40, 0, 4), (403, 40, 39, 4)] {
-        let provider = |_, item| match item == odd {
-            true => {
+        let provider = |_, item| {
+            if item == odd {
                 let error = Error::new(ErrorKind::Auth, "not this one").with_status(status);
                 (ms(20), Err(error.with_sent(Sent::Answered)))
+            } else {
+                answers(ms(300))
             }
-            false => answers(ms(300)),
         };
         let mut run = start(items, 4);
         run.options.durable = true;
@@ -567,9 +574,12 @@ fn what_concerns_all_ends_the_run_after_the_calls_in_flight() {
     for trouble in troubles {
         for concurrency in [1, 2, 8, 64] {
             for since in [0, 5] {
-                let provider = |now: Time, _| match now >= secs(since) {
-                    true => trouble(),
-                    false => answers(ms(300)),
+                let provider = |now: Time, _| {
+                    if now >= secs(since) {
+                        trouble()
+                    } else {
+                        answers(ms(300))
+                    }
                 };
                 let mut run = start(2_800, concurrency);
                 run.options.on_error = ErrorPolicy::StopOnCriticalError;

@@ -325,18 +325,20 @@ impl Window {
         self.since_cut = self.since_cut.saturating_add(1);
         let Some(size) = self.size else { return };
         if let Phase::Return { threshold } = self.phase {
-            match size + 1 < threshold {
-                true => self.size = Some(size + 1),
-                false => self.settle_at(threshold, None),
+            if size + 1 < threshold {
+                self.size = Some(size + 1)
+            } else {
+                self.settle_at(threshold, None)
             }
             return;
         }
         if size < self.target {
             // One more for each answer: a wave of calls would be a wave of refusals.
             let (target, phase) = (self.target, self.phase);
-            match size + 1 < target {
-                true => self.size = Some(size + 1),
-                false => self.resize(target, phase),
+            if size + 1 < target {
+                self.size = Some(size + 1)
+            } else {
+                self.resize(target, phase)
             }
             return;
         }
@@ -373,9 +375,10 @@ impl Window {
     }
 
     fn telling(&self) -> f64 {
-        match self.was_cut {
-            true => TELLING_IF_CUT,
-            false => TELLING,
+        if self.was_cut {
+            TELLING_IF_CUT
+        } else {
+            TELLING
         }
     }
 
@@ -427,9 +430,10 @@ impl Window {
                 let ratio = f64::from(now.size) / f64::from(from.size);
                 // The next trial is of more again, and soon.
                 let rest = std::mem::replace(&mut self.rest, FIRST_REST);
-                match now.gain(from) >= 1.0 - WORTHWHILE * (1.0 - ratio) {
-                    true => self.settle_at(now.size, Some(now.cost)),
-                    false => self.settle_at(from.size, Some(from.cost)),
+                if now.gain(from) >= 1.0 - WORTHWHILE * (1.0 - ratio) {
+                    self.settle_at(now.size, Some(now.cost))
+                } else {
+                    self.settle_at(from.size, Some(from.cost))
                 }
                 self.rest = rest;
             }

@@ -189,15 +189,16 @@ impl ColumnsSeen {
             self.id_column = self.id_column.max(IdColumn::of(row));
         }
         let columns = self.input.list.len() + self.answer.list.len();
-        match columns + self.usage.list.len() + self.fields.list.len() > MOST_COLUMNS {
-            false => Ok(()),
-            true => Err(Error::new(
+        if columns + self.usage.list.len() + self.fields.list.len() <= MOST_COLUMNS {
+            Ok(())
+        } else {
+            Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
                     "more than {MOST_COLUMNS} columns: the rows, or answers that are JSON objects, \
-                     have data where names ought to be"
+                 have data where names ought to be"
                 ),
-            )),
+            ))
         }
     }
 
@@ -215,9 +216,10 @@ impl ColumnsSeen {
         for (i, (name, kind)) in self.input.list.iter().enumerate() {
             let repeats = is_id(name) && self.id_column != IdColumn::Other;
             has_id |= repeats;
-            match repeats && self.id_column == IdColumn::Extended {
-                true => layout.push(Input, name, ColumnType::Text, CellSource::Id, i),
-                false => layout.push(Input, name, *kind, CellSource::Input(name.clone()), i),
+            if repeats && self.id_column == IdColumn::Extended {
+                layout.push(Input, name, ColumnType::Text, CellSource::Id, i)
+            } else {
+                layout.push(Input, name, *kind, CellSource::Input(name.clone()), i)
             }
         }
         if !has_id {

@@ -64,14 +64,15 @@ impl ExportFormat {
             Self::Sqlite => (cfg!(feature = "queue"), "queue"),
             Self::Parquet => (cfg!(feature = "parquet"), "parquet"),
         };
-        match built {
-            true => Ok(()),
-            false => Err(Error::new(
+        if built {
+            Ok(())
+        } else {
+            Err(Error::new(
                 ErrorKind::Invalid,
                 format!(
                     "this program was built without the feature `{feature}`; .csv is always there"
                 ),
-            )),
+            ))
         }
     }
 }

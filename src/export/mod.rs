@@ -169,9 +169,10 @@ impl Export {
     /// `embedding`. Items without success have a row without an answer. Takes the place of
     /// [`columns`](Self::columns). Default: no.
     pub fn only_answers(mut self, yes: bool) -> Self {
-        self.selection = match yes {
-            true => Selection::Answers,
-            false => Selection::All,
+        self.selection = if yes {
+            Selection::Answers
+        } else {
+            Selection::All
         };
         self
     }
@@ -292,9 +293,10 @@ impl Export {
             return invalid("--raw, --bom and --output-delimiter are for .csv and .tsv");
         }
         let fits = |by: u8| by.is_ascii() && !matches!(by, b'"' | b'\r' | b'\n');
-        match self.delimiter.is_none_or(fits) {
-            true => Ok(()),
-            false => invalid("a delimiter is one ASCII character that is no quote and no line end"),
+        if self.delimiter.is_none_or(fits) {
+            Ok(())
+        } else {
+            invalid("a delimiter is one ASCII character that is no quote and no line end")
         }
     }
 

@@ -60,9 +60,10 @@ impl<'p> NewFile<'p> {
     /// Puts it in its place, unless that was cancelled.
     pub(super) fn finish(self, ctx: &Context) -> Result<(), Error> {
         ctx.check()?;
-        let placed = match self.overwrite {
-            true => self.new.replace(),
-            false => self.new.place(),
+        let placed = if self.overwrite {
+            self.new.replace()
+        } else {
+            self.new.place()
         };
         placed.map(drop).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => refused(self.path, TAKEN),

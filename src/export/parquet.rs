@@ -86,9 +86,10 @@ impl Sink for ParquetTable {
             self.bytes += column.push(cell);
         }
         self.rows += 1;
-        match self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES {
-            true => self.write_group().map_err(|error| failed(&error)),
-            false => Ok(()),
+        if self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES {
+            self.write_group().map_err(|error| failed(&error))
+        } else {
+            Ok(())
         }
     }
 

@@ -117,9 +117,10 @@ fn nothing_and_what_cannot_be_written_leave_no_file() {
     let mut out = Vec::new();
     let sqlite = place.export().format(ExportFormat::Sqlite);
     let refused = sqlite.to_writer(&mut out, &Context::new()).unwrap_err();
-    let said = match cfg!(feature = "queue") {
-        true => "name a file",
-        false => "feature",
+    let said = if cfg!(feature = "queue") {
+        "name a file"
+    } else {
+        "feature"
     };
     assert!(refused.message().contains(said), "{refused}");
     let tabs = place.export().format(ExportFormat::Tsv).bom(true);

@@ -45,9 +45,10 @@ impl<W: Write> Delimited<W> {
                 self.out.write_all(&[self.style.delimiter])?;
             }
             if let Some(text) = field {
-                let harmless = match self.style.raw {
-                    true => text,
-                    false => neutralized(text),
+                let harmless = if self.style.raw {
+                    text
+                } else {
+                    neutralized(text)
                 };
                 self.field(&harmless)?;
             }
@@ -94,9 +95,10 @@ fn neutralized(text: Cow<'_, str>) -> Cow<'_, str> {
             '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠'
         )
     };
-    match text.starts_with(dangerous) && !is_number(&text) {
-        true => Cow::Owned(format!("'{text}")),
-        false => text,
+    if text.starts_with(dangerous) && !is_number(&text) {
+        Cow::Owned(format!("'{text}"))
+    } else {
+        text
     }
 }
 

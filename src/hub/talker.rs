@@ -57,9 +57,10 @@ impl Talker<'_> {
             });
             let (often, soon) = BETWEEN_SHARES;
             let between = if outbox.is_nudged { soon } else { often };
-            let shares = match self.shared.has_share_users() {
-                true => Some(after(self.shares_asked, between).unwrap_or(now)),
-                false => None,
+            let shares = if self.shared.has_share_users() {
+                Some(after(self.shares_asked, between).unwrap_or(now))
+            } else {
+                None
             };
             let asks = shares.is_some_and(|due| due <= now);
             let due = [news, shares].into_iter().flatten().min();
@@ -70,9 +71,10 @@ impl Talker<'_> {
                         outbox.is_nudged = false;
                     }
                     let is_due = outbox.ends || news.is_some_and(|due| due <= now);
-                    let news = match is_due {
-                        true => std::mem::take(&mut outbox.news),
-                        false => BTreeMap::new(),
+                    let news = if is_due {
+                        std::mem::take(&mut outbox.news)
+                    } else {
+                        BTreeMap::new()
                     };
                     return Some((news, asks));
                 }
@@ -85,11 +87,11 @@ impl Talker<'_> {
     }
 
     fn send(&mut self, news: BTreeMap<String, News>, asks: bool) {
-        let published = match news.is_empty() {
-            true => Ok(()),
-            false => self
-                .publish(&news)
-                .map(|()| self.changes_sent = Some(Instant::now())),
+        let published = if news.is_empty() {
+            Ok(())
+        } else {
+            self.publish(&news)
+                .map(|()| self.changes_sent = Some(Instant::now()))
         };
         if published.is_err() {
             let mut outbox = self.shared.outbox.lock();
@@ -99,10 +101,7 @@ impl Talker<'_> {
             }
         }
         // A limiter that waits for a share is also notified if there is none.
-        let shared = match asks {
-            true => self.ask(),
-            false => Ok(()),
-        };
+        let shared = if asks { self.ask() } else { Ok(()) };
         match published.and(shared) {
             Ok(()) if self.connection.is_some() => {
                 self.shared.note_back();

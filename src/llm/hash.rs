@@ -225,9 +225,10 @@ fn write_parts(parts: &[Value], out: &mut Vec<u8>) {
         if i > 0 {
             out.push(b',');
         }
-        match attachment::is_local(part) {
-            true => write_value(&attachment::fingerprint(part), out),
-            false => write_value(part, out),
+        if attachment::is_local(part) {
+            write_value(&attachment::fingerprint(part), out)
+        } else {
+            write_value(part, out)
         }
     }
     out.push(b']');

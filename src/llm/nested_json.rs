@@ -8,9 +8,10 @@ const DEEPEST: usize = 64;
 
 /// The value, or its JSON as a string where it is nested too deep.
 pub(crate) fn shallow(value: Value) -> Value {
-    match is_deeper(&value, DEEPEST) {
-        true => Value::String(value.to_string()),
-        false => value,
+    if is_deeper(&value, DEEPEST) {
+        Value::String(value.to_string())
+    } else {
+        value
     }
 }
 

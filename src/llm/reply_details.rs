@@ -215,12 +215,11 @@ fn compact(json: &str) -> String {
     while let Some(at) = rest.find(['"', ' ', '\n', '\r', '\t']) {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let end = match rest.starts_with('"') {
-            true => string_end(rest),
-            false => {
-                rest = &rest[1..];
-                continue;
-            }
+        let end = if rest.starts_with('"') {
+            string_end(rest)
+        } else {
+            rest = &rest[1..];
+            continue;
         };
         out.push_str(&rest[..end]);
         rest = &rest[end..];

@@ -260,9 +260,10 @@ impl<'a> Route<'a> {
 
     /// The error of an item that is not called again after all, with what its calls have cost.
     pub(crate) fn dropped(&self, request: &Request, tries: &Tries, error: Error) -> Error {
-        match error.paid().is_known() {
-            true => error,
-            false => error.with_paid(self.carried.take_paid(request, tries)),
+        if error.paid().is_known() {
+            error
+        } else {
+            error.with_paid(self.carried.take_paid(request, tries))
         }
     }
 
@@ -340,13 +341,14 @@ impl<'a> Route<'a> {
         };
         let used = Usage::sum(vectors.iter().filter_map(usage));
         let hints = vectors.iter().flatten().next().map(Response::rate_hints);
-        let result = match vectors.len() == requests.len() {
-            true => Ok(vectors),
-            false => Err(Error::new(
+        let result = if vectors.len() == requests.len() {
+            Ok(vectors)
+        } else {
+            Err(Error::new(
                 ErrorKind::Malformed,
                 format!("{} vectors for {} texts", vectors.len(), requests.len()),
             )
-            .with_sent(Sent::Maybe)),
+            .with_sent(Sent::Maybe))
         };
         Reply {
             result,

@@ -83,13 +83,14 @@ pub(crate) fn read(given: Value) -> Result<Given, String> {
     let Value::Object(fields) = given else {
         return Err("a JSON Schema is an object".to_owned());
     };
-    let given = match is_wrapping(&fields) {
-        true => unwrapped(fields)?,
-        false => Given {
+    let given = if is_wrapping(&fields) {
+        unwrapped(fields)?
+    } else {
+        Given {
             name: None,
             strict: None,
             schema: Value::Object(fields),
-        },
+        }
     };
     let Some(schema) = given.schema.as_object() else {
         return Err("a JSON Schema is an object".to_owned());
@@ -97,9 +98,10 @@ pub(crate) fn read(given: Value) -> Result<Given, String> {
     if is_example(schema) {
         return Err(format!("{UNRESTRICTED}; is it an example of one?"));
     }
-    match is_demanding(schema) {
-        true => Ok(given),
-        false => Err(UNRESTRICTED.to_owned()),
+    if is_demanding(schema) {
+        Ok(given)
+    } else {
+        Err(UNRESTRICTED.to_owned())
     }
 }
 

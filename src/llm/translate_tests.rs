@@ -219,13 +219,17 @@ fn results_belong_to_the_calls_that_they_name() {
     assert_eq!(ids, ["o", "r"]);
     assert_eq!(results, [r#""r" "{\"c\":20}""#, r#""o" "{\"c\":3}""#]);
     for results_name_them in [true, false] {
-        let id = |id: &str| match results_name_them {
-            true => json!(id),
-            false => Value::Null,
+        let id = |id: &str| {
+            if results_name_them {
+                json!(id)
+            } else {
+                Value::Null
+            }
         };
-        let calls = match results_name_them {
-            true => [call(none.clone(), "Oslo"), call(none.clone(), "Rome")],
-            false => [call(json!("call_0"), "Oslo"), call(json!("call_1"), "Rome")],
+        let calls = if results_name_them {
+            [call(none.clone(), "Oslo"), call(none.clone(), "Rome")]
+        } else {
+            [call(json!("call_0"), "Oslo"), call(json!("call_1"), "Rome")]
         };
         let (ids, results) = conversation(calls, [result(id("x"), 3), result(id("y"), 20)]);
         assert_eq!(ids, ["call_0", "call_1"]);

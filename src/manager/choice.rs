@@ -85,9 +85,10 @@ impl ProviderQuery {
         if self.embeddings {
             first.check_embeddings()?;
         }
-        let fallbacks = match self.embeddings {
-            true => Vec::new(),
-            false => fallbacks(settings)?,
+        let fallbacks = if self.embeddings {
+            Vec::new()
+        } else {
+            fallbacks(settings)?
         };
         Ok(ProviderChoice {
             first,
@@ -246,9 +247,10 @@ impl ProviderChoice {
             log::info!("{name}: the server is still loading its model; waiting");
             *status = status.clone().once_loaded(ctx)?;
             if status.is_loading() || !status.usable {
-                let why = match status.is_loading() {
-                    true => "the server is still loading its model",
-                    false => status.reason.as_str(),
+                let why = if status.is_loading() {
+                    "the server is still loading its model"
+                } else {
+                    status.reason.as_str()
                 };
                 return Err(Error::new(ErrorKind::Invalid, format!("{name}: {why}")));
             }
@@ -268,13 +270,12 @@ fn without_model(provider: &'static str) -> SkippedStep {
 /// A server that has loaded its model and lists none is asked for none.
 fn check_model(fallback: &ProviderStatus, by: &str) -> Result<(), ProviderChoiceError> {
     let status = fallback;
-    match status.provider == "extract" || status.model.is_some() || status.is_loading() {
-        true => Ok(()),
-        false => {
-            let name = status.provider;
-            let why = format!("{by} {name}: name its model: {name}:MODEL");
-            Err(ProviderChoiceError::Fallback(why))
-        }
+    if status.provider == "extract" || status.model.is_some() || status.is_loading() {
+        Ok(())
+    } else {
+        let name = status.provider;
+        let why = format!("{by} {name}: name its model: {name}:MODEL");
+        Err(ProviderChoiceError::Fallback(why))
     }
 }
 

@@ -85,12 +85,13 @@ fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<
     } else if queue.process(process)?.is_some_and(|found| !found.sealed) {
         queue.seal(process)?;
     }
-    match missing.is_empty() {
-        true => Ok(jobs.into_iter().flatten().collect()),
-        false => Err(Error::new(
+    if missing.is_empty() {
+        Ok(jobs.into_iter().flatten().collect())
+    } else {
+        Err(Error::new(
             ErrorKind::Invalid,
             format!("somebody else takes the results of process {process}"),
-        )),
+        ))
     }
 }
 

@@ -121,9 +121,12 @@ impl LlmManager {
             return (now, Ok(()));
         };
         let changed = watch.refresh();
-        let next = changed.and_then(|changed| match changed {
-            true => now.with_settings(watch.settings()).map(Some),
-            false => Ok(None),
+        let next = changed.and_then(|changed| {
+            if changed {
+                now.with_settings(watch.settings()).map(Some)
+            } else {
+                Ok(None)
+            }
         });
         let result = next.map(|next| {
             if let Some(next) = next {
@@ -153,9 +156,10 @@ impl LlmManager {
             let by = (settings.provider()?, settings.model()?);
             Ok::<_, Error>((by, settings.fallback()?))
         };
-        let choice = match names(settings)? == names(&self.settings)? {
-            true => self.choice.clone(),
-            false => self.choice.again(settings)?,
+        let choice = if names(settings)? == names(&self.settings)? {
+            self.choice.clone()
+        } else {
+            self.choice.again(settings)?
         };
         Ok(Self {
             asked: settings.bulk_strategy()?,

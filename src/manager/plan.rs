@@ -288,9 +288,10 @@ fn whole(calls: usize) -> u32 {
 }
 
 fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
-    match has_allowance(status.provider) {
-        true => limits.assume_requests_per_minute(ASSUMED_RPM),
-        false => limits,
+    if has_allowance(status.provider) {
+        limits.assume_requests_per_minute(ASSUMED_RPM)
+    } else {
+        limits
     }
 }
 

@@ -121,9 +121,10 @@ impl LlmManager {
         let settings = settings
             .retry(self.retry()?)
             .max_retries(self.max_retries_now()?);
-        Ok(match fixed_slots {
-            true => settings.scale(WorkerScale::fixed(self.concurrency()?.start())),
-            false => settings,
+        Ok(if fixed_slots {
+            settings.scale(WorkerScale::fixed(self.concurrency()?.start()))
+        } else {
+            settings
         })
     }
 

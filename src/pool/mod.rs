@@ -207,9 +207,10 @@ impl<'a> Pool<'a> {
         let mut hand_out = |end: TaskEnd<T, D>| {
             let broke = sink(end).is_break() && !closed;
             closed |= broke;
-            match broke {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            if broke {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         };
         let outlet = Outlet {

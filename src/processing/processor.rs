@@ -120,16 +120,15 @@ impl BatchProcessor {
             recovery.note(&result);
             sink(result)
         };
-        Ok(match self.config.checkpoint.is_some() {
-            false => self.executor.execute(tasks, function, note),
-            true => {
-                let passed = AtomicU64::new(0);
-                let tasks = unfinished(tasks, recovery.clone(), &passed);
-                let mut end = self.executor.execute(tasks, function, note);
-                end.stats.skipped = passed.into_inner();
-                recovery.save_checkpoint()?;
-                end
-            }
+        Ok(if self.config.checkpoint.is_none() {
+            self.executor.execute(tasks, function, note)
+        } else {
+            let passed = AtomicU64::new(0);
+            let tasks = unfinished(tasks, recovery.clone(), &passed);
+            let mut end = self.executor.execute(tasks, function, note);
+            end.stats.skipped = passed.into_inner();
+            recovery.save_checkpoint()?;
+            end
         })
     }
 

@@ -237,14 +237,15 @@ impl State {
         if written.is_some() != stamp.is_some() {
             return false;
         }
-        let error = match line.success {
-            true => None,
-            false => Some(line.error().unwrap_or_else(|| {
+        let error = if line.success {
+            None
+        } else {
+            Some(line.error().unwrap_or_else(|| {
                 Error::new(
                     ErrorKind::Invalid,
                     "failed, and the checkpoint does not say why",
                 )
-            })),
+            }))
         };
         self.settle(path, stamp, error.as_ref(), line.attempts.unwrap_or(1));
         true

@@ -44,9 +44,10 @@ impl StatsCollector {
 
     /// Adds a file: the bytes that were read of it, how long it took, and whether it succeeded.
     pub fn record(&mut self, bytes: u64, took: Duration, success: bool) {
-        match success {
-            true => self.completed += 1,
-            false => self.failed += 1,
+        if success {
+            self.completed += 1
+        } else {
+            self.failed += 1
         }
         self.bytes = self.bytes.saturating_add(bytes);
         self.busy = self.busy.saturating_add(took);
@@ -60,9 +61,12 @@ impl StatsCollector {
 
     fn after(&self, elapsed: Duration) -> ProcessingStats {
         let files = self.completed + self.failed;
-        let per_second = |amount: u64| match elapsed.is_zero() {
-            true => 0.0,
-            false => amount as f64 / elapsed.as_secs_f64(),
+        let per_second = |amount: u64| {
+            if elapsed.is_zero() {
+                0.0
+            } else {
+                amount as f64 / elapsed.as_secs_f64()
+            }
         };
         ProcessingStats {
             completed: self.completed,

@@ -119,9 +119,10 @@ impl ProcessTask {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         (&file).take(most).read_to_end(&mut bytes).map_err(failed)?;
-        match bytes.len() as u64 == stamp.size && now(&file)? == stamp {
-            true => Ok(bytes),
-            false => Err(changed()),
+        if bytes.len() as u64 == stamp.size && now(&file)? == stamp {
+            Ok(bytes)
+        } else {
+            Err(changed())
         }
     }
 }

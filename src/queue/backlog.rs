@@ -439,9 +439,10 @@ impl StoreBacklog {
             return Err(error);
         }
         self.trouble = Some(error);
-        Ok(match out.is_empty() {
-            true => again_in(CLAIM_AGAIN, now),
-            false => Take::Items(out),
+        Ok(if out.is_empty() {
+            again_in(CLAIM_AGAIN, now)
+        } else {
+            Take::Items(out)
         })
     }
 }
@@ -503,9 +504,10 @@ impl Backlog for StoreBacklog {
         let mut out = self.prefetched_first(max, availability, now);
         // A job that must run by itself is claimed by itself.
         if out.len() == max || self.alone && self.remote.arrived.is_none() {
-            return Ok(match out.is_empty() {
-                true => self.idle(None, availability, now),
-                false => Take::Items(out),
+            return Ok(if out.is_empty() {
+                self.idle(None, availability, now)
+            } else {
+                Take::Items(out)
             });
         }
         let (found, asked) = match self.remote.arrived.take() {

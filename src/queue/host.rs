@@ -411,9 +411,10 @@ impl JobQueue {
         let now = self.clock.wall();
         let batches = self.store.batches(process)?;
         // No living worker may be there to give back what a dead one had.
-        let dead = match batches.iter().any(|batch| batch.worker.is_some()) {
-            true => self.store.dead_workers()?,
-            false => Vec::new(),
+        let dead = if batches.iter().any(|batch| batch.worker.is_some()) {
+            self.store.dead_workers()?
+        } else {
+            Vec::new()
         };
         let infos = batches.iter().map(|batch| BatchInfo {
             attended: batch.worker.is_some_and(|worker| !dead.contains(&worker)),

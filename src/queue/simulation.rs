@@ -130,9 +130,10 @@ fn gather(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<u
     };
     assert_eq!(results.len() as u64, prompts, "it looked too early");
     let answered = results.iter().filter(|result| result.is_success()).count() as u64;
-    match strict && answered < prompts {
-        true => Err(Error::new(ErrorKind::Invalid, "one has failed")),
-        false => Ok(Some(answered)),
+    if strict && answered < prompts {
+        Err(Error::new(ErrorKind::Invalid, "one has failed"))
+    } else {
+        Ok(Some(answered))
     }
 }
 
@@ -340,26 +341,25 @@ impl Scene {
             in_flight.into_iter().partition(|(end, ..)| *end <= now);
         self.workers[at].in_flight = in_flight;
         for (_, call, reply) in next_end {
-            let ended = match is_gather(&call) {
-                true => {
-                    let Reply {
-                        result,
-                        used,
-                        hints,
-                        fatal,
-                    } = match reply {
-                        Some(reply) => reply,
-                        None => self.look(at, &call),
-                    };
-                    EndedCall {
-                        call,
-                        result,
-                        used,
-                        hints,
-                        fatal,
-                    }
+            let ended = if is_gather(&call) {
+                let Reply {
+                    result,
+                    used,
+                    hints,
+                    fatal,
+                } = match reply {
+                    Some(reply) => reply,
+                    None => self.look(at, &call),
+                };
+                EndedCall {
+                    call,
+                    result,
+                    used,
+                    hints,
+                    fatal,
                 }
-                false => self.end_call(call, now),
+            } else {
+                self.end_call(call, now)
             };
             self.workers[at]
                 .dispatcher
@@ -386,9 +386,10 @@ impl Scene {
         }
         for io in worker.dispatcher.take_io() {
             let took = Duration::from_millis(self.random.below(300));
-            let asked = match self.random.chance(50) {
-                true => Asked::Answered(Box::new(io.run())),
-                false => Asked::Waits(io),
+            let asked = if self.random.chance(50) {
+                Asked::Answered(Box::new(io.run()))
+            } else {
+                Asked::Waits(io)
             };
             worker.io.push((now.after(took), asked));
         }

@@ -56,9 +56,10 @@ impl ProcessTracker {
         }
         Progress {
             process_id: Some(process.process_id),
-            phase: match done {
-                true => Phase::Finished,
-                false => Phase::Running,
+            phase: if done {
+                Phase::Finished
+            } else {
+                Phase::Running
             },
             percent: (counts.total > 0).then(|| finished as f64 * 100.0 / counts.total as f64),
             total: Some(counts.total),
@@ -69,9 +70,10 @@ impl ProcessTracker {
             at_provider_done: None,
             in_flight: counts.in_progress,
             retries: 0,
-            elapsed: match done {
-                true => process.changed_at.since(process.created_at),
-                false => wall.since(process.created_at),
+            elapsed: if done {
+                process.changed_at.since(process.created_at)
+            } else {
+                wall.since(process.created_at)
             },
             rate,
             eta: (rate > 0.0 && left > 0 && is_enough(finished, left))

@@ -281,9 +281,12 @@ impl StoreWork {
             Settled::Unsent(ticket, _) => {
                 let doubt = ticket.tries.in_doubt;
                 let members = ticket.task.iter();
-                out.extend(members.map(|member| match doubt {
-                    true => doubtful(&member.task),
-                    false => back(&member.task, ticket.tries.calls.into()),
+                out.extend(members.map(|member| {
+                    if doubt {
+                        doubtful(&member.task)
+                    } else {
+                        back(&member.task, ticket.tries.calls.into())
+                    }
                 }));
             }
         }

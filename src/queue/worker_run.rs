@@ -209,9 +209,12 @@ impl WorkerRun {
         report.batches_uncollected = batch_overview.put_off();
         if report.stop.is_none() {
             let critical = batch_overview.critical.lock().clone();
-            report.stop = critical.map(|error| match is_cut_off(&error) {
-                true => StopReason::Unreachable(error),
-                false => StopReason::Critical(error),
+            report.stop = critical.map(|error| {
+                if is_cut_off(&error) {
+                    StopReason::Unreachable(error)
+                } else {
+                    StopReason::Critical(error)
+                }
             });
         }
         report

@@ -82,13 +82,13 @@ impl Execution {
     /// Puts what nobody has in hand on the queue. None of it starts before all is there.
     fn submit(&mut self) -> Result<(), StopReason> {
         let ctx = &self.ctx;
-        let jobs = self
-            .checkpoint
-            .unsent()
-            .map(|request| match ctx.is_cancelled() {
-                true => Err(Error::cancelled()),
-                false => request.map(|request| Job::from(&request)),
-            });
+        let jobs = self.checkpoint.unsent().map(|request| {
+            if ctx.is_cancelled() {
+                Err(Error::cancelled())
+            } else {
+                request.map(|request| Job::from(&request))
+            }
+        });
         let queue = self.record.described();
         let submitted = queue.try_enqueue_iter(self.process, jobs);
         self.submitted = submitted.map_err(|error| match error {
@@ -159,9 +159,10 @@ impl Execution {
     /// Others have the rest in hand.
     fn pause(&self) -> Result<(), StopReason> {
         self.ctx.cancel_signal().wait(STATUS_INTERVAL);
-        match self.ctx.is_cancelled() {
-            false => Ok(()),
-            true => Err(StopReason::Cancelled),
+        if !self.ctx.is_cancelled() {
+            Ok(())
+        } else {
+            Err(StopReason::Cancelled)
         }
     }
 

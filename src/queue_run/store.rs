@@ -72,9 +72,10 @@ impl OpenStore {
                     let why = format!("{}: it is not a file; move it away", file.display());
                     return Err(Error::new(ErrorKind::Invalid, why));
                 }
-                let queue = match options.is_dry_run() && !file.exists() {
-                    true => JobQueue::in_memory()?,
-                    false => JobQueue::open_with(&file, sqlite.clone())?,
+                let queue = if options.is_dry_run() && !file.exists() {
+                    JobQueue::in_memory()?
+                } else {
+                    JobQueue::open_with(&file, sqlite.clone())?
                 };
                 // The process belongs to the store, wherever that is moved.
                 let process = ProcessId::named(queue.id()?.as_bytes());
@@ -113,12 +114,13 @@ impl Drop for OpenStore {
         });
         // Closed first: SQLite puts its log away.
         self.queue = None;
-        match is_over {
-            true => remove(&file),
-            // Whoever moves the run moves two files: empty folders need not stay behind.
-            false => FOLDERS.iter().for_each(|folder| {
+        // Whoever moves the run moves two files: empty folders need not stay behind.
+        if is_over {
+            remove(&file)
+        } else {
+            FOLDERS.iter().for_each(|folder| {
                 let _ = fs::remove_dir(beside(&file, folder));
-            }),
+            })
         }
     }
 }

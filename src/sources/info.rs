@@ -95,9 +95,10 @@ pub(super) fn escaped_path(path: &Path) -> String {
 pub(super) fn escaped(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for c in name.chars() {
-        match c == '\\' || c.is_control() {
-            true => out.extend(c.escape_default()),
-            false => out.push(c),
+        if c == '\\' || c.is_control() {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
         }
     }
     out

@@ -33,9 +33,10 @@ impl Lines {
     /// From the beginning of the line, if nothing but blanks is in front.
     pub(super) fn whole_from(&self, text: &str, range: Range<usize>) -> Range<usize> {
         let line = self.starts[self.line_of(range.start) as usize - 1];
-        match text[line..range.start].trim_end().is_empty() {
-            true => line..range.end,
-            false => range,
+        if text[line..range.start].trim_end().is_empty() {
+            line..range.end
+        } else {
+            range
         }
     }
 

@@ -154,9 +154,10 @@ impl FileScanner {
             let wanted = wanted.clone();
             walk.filter_entry(move |entry| wanted.enters(entry));
         }
-        let mut files = match self.filter.follows() {
-            true => self.walk_links(&walk, &wanted, ctx)?,
-            false => self.walk(&walk, &wanted, ctx),
+        let mut files = if self.filter.follows() {
+            self.walk_links(&walk, &wanted, ctx)?
+        } else {
+            self.walk(&walk, &wanted, ctx)
         };
         ctx.check()?;
         for file in &self.without {
@@ -244,9 +245,10 @@ impl FileScanner {
         for name in &self.types {
             types.select(name);
         }
-        match self.types.is_empty() {
-            true => Ok(Types::empty()),
-            false => types.build().map_err(|error| refused(&error)),
+        if self.types.is_empty() {
+            Ok(Types::empty())
+        } else {
+            types.build().map_err(|error| refused(&error))
         }
     }
 
@@ -339,9 +341,12 @@ fn check_folder(folder: &Path) -> Result<(), Error> {
         let name = shown_path(folder);
         Err(Error::new(ErrorKind::Invalid, format!("{name}: {why}")))
     };
-    match std::fs::metadata(folder).and_then(|found| match found.is_dir() {
-        true => std::fs::read_dir(folder).map(|_| found),
-        false => Ok(found),
+    match std::fs::metadata(folder).and_then(|found| {
+        if found.is_dir() {
+            std::fs::read_dir(folder).map(|_| found)
+        } else {
+            Ok(found)
+        }
     }) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             refused("there is no such folder".to_owned())

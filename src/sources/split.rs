@@ -142,9 +142,10 @@ impl Split {
                 named.collect()
             }
         };
-        match units.is_empty() {
-            true => Err(SkipReason::NoUnits),
-            false => Ok(units),
+        if units.is_empty() {
+            Err(SkipReason::NoUnits)
+        } else {
+            Ok(units)
         }
     }
 }

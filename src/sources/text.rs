@@ -108,9 +108,10 @@ fn declared(start: &[u8]) -> Option<String> {
             .position(|byte| !blank(byte))
             .unwrap_or(line.len());
         let Some(comment) = line[begin..].strip_prefix(b"#") else {
-            match begin == line.len() {
-                true => continue,
-                false => return None,
+            if begin == line.len() {
+                continue;
+            } else {
+                return None;
             }
         };
         let found = memchr::memmem::find_iter(comment, b"coding").find_map(|at| {

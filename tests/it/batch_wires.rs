@@ -71,9 +71,10 @@ impl Desk {
 
     /// The stage from which the batch is created.
     fn ready(&mut self) -> BatchStage {
-        match self.api.uploads() {
-            true => self.advance(&BatchStage::Ready).unwrap(),
-            false => BatchStage::Ready,
+        if self.api.uploads() {
+            self.advance(&BatchStage::Ready).unwrap()
+        } else {
+            BatchStage::Ready
         }
     }
 

@@ -128,16 +128,13 @@ fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&
                 "an unbounded raw reply",
             ),
             (
-                match error.is_unusable_reply() {
-                    true => {
-                        let text = error.raw().unwrap_or_default().as_bytes();
-                        error.raw_bytes().unwrap_or(text) != body
-                    }
-                    false => {
-                        error.kind() == ErrorKind::Malformed
-                            && error.sent() == Sent::Maybe
-                            && error.raw().is_none_or(str::is_empty) != body.is_empty()
-                    }
+                if error.is_unusable_reply() {
+                    let text = error.raw().unwrap_or_default().as_bytes();
+                    error.raw_bytes().unwrap_or(text) != body
+                } else {
+                    error.kind() == ErrorKind::Malformed
+                        && error.sent() == Sent::Maybe
+                        && error.raw().is_none_or(str::is_empty) != body.is_empty()
                 },
                 "a malformed reply that is lost",
             ),

@@ -202,9 +202,12 @@ fn plainly(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     let indices: Vec<Value> = entries.iter().map(|entry| read(entry, "index")).collect();
     let named = indices.iter().any(|index| !index.is_null());
     let of = |place: usize| {
-        let mut own = (0..entries.len()).filter(|at| match named {
-            true => indices[*at].as_u64() == Some(place as u64),
-            false => *at == place,
+        let mut own = (0..entries.len()).filter(|at| {
+            if named {
+                indices[*at].as_u64() == Some(place as u64)
+            } else {
+                *at == place
+            }
         });
         let (one, other) = (own.next()?, own.next());
         match read(&entries[one], field) {

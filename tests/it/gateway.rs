@@ -163,11 +163,11 @@ fn batch(api: &BatchApi) {
         begun: SystemTime::now().into(),
         endpoint: None,
     };
-    let ready = match api.uploads() {
-        true => api
-            .advance(&intent, &BatchStage::Ready, &mut lines, &ctx)
-            .unwrap(),
-        false => BatchStage::Ready,
+    let ready = if api.uploads() {
+        api.advance(&intent, &BatchStage::Ready, &mut lines, &ctx)
+            .unwrap()
+    } else {
+        BatchStage::Ready
     };
     assert_eq!(
         api.find(&intent, &ready, &HashSet::new(), &ctx).unwrap(),

@@ -288,9 +288,10 @@ fn a_run_that_stops_says_why_and_what_was_not_started() {
     let config = at_once().on_error(ErrorPolicy::StopOnError);
     let batch = BatchProcessor::new(config, ParallelConfig::new().max_workers(2))
         .process_files(folder.files(), |file| {
-            match file.path().ends_with("003.py") {
-                true => Err(invalid("three")),
-                false => Ok(()),
+            if file.path().ends_with("003.py") {
+                Err(invalid("three"))
+            } else {
+                Ok(())
             }
         })
         .unwrap();
@@ -320,9 +321,12 @@ fn the_next_run_does_what_is_new_changed_or_failed() {
         let config = at_once().checkpoint(&checkpoint);
         let processor = BatchProcessor::new(config, ParallelConfig::default());
         let batch = processor
-            .process_directory(folder.0.path(), |file| match file.text()?.contains("bad") {
-                true => Err(invalid("bad")),
-                false => Ok(()),
+            .process_directory(folder.0.path(), |file| {
+                if file.text()?.contains("bad") {
+                    Err(invalid("bad"))
+                } else {
+                    Ok(())
+                }
             })
             .unwrap();
         let ids = batch.results.iter().map(|file| file.source_id.clone());
@@ -394,9 +398,10 @@ fn a_model_is_asked_about_each_file_that_can_be_read() {
     fs::write(folder.path("017.py"), "refuse").unwrap();
     let model = client_fn(|request: &Request, _: &Context| {
         let prompt = request.messages[0].text();
-        match prompt.contains("refuse") {
-            true => Err(invalid("refused")),
-            false => Ok(Response::new("m", prompt.to_uppercase())),
+        if prompt.contains("refuse") {
+            Err(invalid("refused"))
+        } else {
+            Ok(Response::new("m", prompt.to_uppercase()))
         }
     });
     let mut answers = BTreeMap::new();

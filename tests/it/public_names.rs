@@ -115,9 +115,10 @@ fn every_public_name_is_on_a_page() {
         for row in &table {
             let cells = row.trim_matches('|').matches(" | ").count();
             // Seams have a column of their own.
-            let row = match cells > 1 {
-                true => row.replacen(" | ", ": ", 1),
-                false => row.clone(),
+            let row = if cells > 1 {
+                row.replacen(" | ", ": ", 1)
+            } else {
+                row.clone()
             };
             page.push_str(&format!("{row}\n"));
         }

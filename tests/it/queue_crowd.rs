@@ -390,14 +390,14 @@ fn a_job_that_waits_for_its_time_runs_when_the_clock_is_set_forward() {
     queue.enqueue(process, [job(0)]).unwrap();
     let failed = Arc::new(AtomicBool::new(false));
     let once = failed.clone();
-    let handler =
-        Handler::new(
-            move |_: &RunningJob, _: &Context| match once.swap(true, Ordering::SeqCst) {
-                true => Ok(1),
-                false => Err(Error::new(ErrorKind::Transient, "later")
-                    .with_retry_after(Some(Duration::from_secs(50)))),
-            },
-        );
+    let handler = Handler::new(move |_: &RunningJob, _: &Context| {
+        if once.swap(true, Ordering::SeqCst) {
+            Ok(1)
+        } else {
+            Err(Error::new(ErrorKind::Transient, "later")
+                .with_retry_after(Some(Duration::from_secs(50))))
+        }
+    });
     let worker = Worker::new(&queue)
         .poll_interval(Duration::from_millis(20))
         .handle("count", handler)

@@ -184,9 +184,10 @@ impl ClaimStore for Watched {
     }
 
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        match self.full.load(Ordering::SeqCst) {
-            true => Err(Error::new(ErrorKind::Transient, "the disk is full")),
-            false => self.inner.settle(ends, now),
+        if self.full.load(Ordering::SeqCst) {
+            Err(Error::new(ErrorKind::Transient, "the disk is full"))
+        } else {
+            self.inner.settle(ends, now)
         }
     }
 
@@ -383,9 +384,10 @@ fn a_job_that_has_left_more_steps_than_the_route_has_now_ends_on_the_last_one() 
         let worker = Worker::new(&queue).completions(Route::new(only.clone()));
         worker.until_empty(true).run().unwrap();
         let job = queue.job(ids[0]).unwrap().unwrap();
-        let wanted = match last_one_fails {
-            true => JobStatus::Failed,
-            false => JobStatus::Completed,
+        let wanted = if last_one_fails {
+            JobStatus::Failed
+        } else {
+            JobStatus::Completed
         };
         assert_eq!((job.status, only.calls().len()), (wanted, 1), "{job:?}");
         let line: serde_json::Value = serde_json::from_str(job.result.unwrap().get()).unwrap();

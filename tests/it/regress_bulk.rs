@@ -370,9 +370,10 @@ fn after_a_break_every_item_that_was_read_is_somewhere() {
             let run = Bulk::new(echo()).concurrency(concurrency);
             let end = run.for_each(items, |_| {
                 seen += 1;
-                match seen == breaks_at {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
+                if seen == breaks_at {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
                 }
             });
             assert!(end.is_ok());
@@ -389,9 +390,10 @@ fn a_break_at_the_very_last_outcome_is_no_early_end() {
         let run = Bulk::new(echo()).concurrency(3);
         let summary = run.for_each(requests(n), |_| {
             seen += 1;
-            match seen == n {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            if seen == n {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         });
         assert_eq!(summary.unwrap().completed, n as u64);

@@ -65,12 +65,11 @@ impl InputArgs {
         display: &Display,
     ) -> Result<Prompts, Error> {
         if let Some(path) = self.stream() {
-            return Ok(match path == Path::new("-") {
-                true => Prompts::from_reader(io::stdin(), settings),
-                false => {
-                    let name = path.display().to_string();
-                    Prompts::from_named(name, Pipe::Closed(path.to_owned()), settings)
-                }
+            return Ok(if path == Path::new("-") {
+                Prompts::from_reader(io::stdin(), settings)
+            } else {
+                let name = path.display().to_string();
+                Prompts::from_named(name, Pipe::Closed(path.to_owned()), settings)
             });
         }
         if let Some(path) = self.files.iter().find(|path| is_stream(path)) {
@@ -265,13 +264,13 @@ fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, E
         ErrorKind::Cancelled => session.interrupted(),
         _ => {
             let refusal = Refusal::usage(error.message()).about(About::Input);
-            match error
+            if error
                 .message()
                 .contains("the fields of the template all empty")
             {
-                true => refusal
-                    .hint("--bad-rows skip fails such rows alone, unsent, and sends the others"),
-                false => refusal,
+                refusal.hint("--bad-rows skip fails such rows alone, unsent, and sends the others")
+            } else {
+                refusal
             }
             .into()
         }
@@ -301,9 +300,12 @@ pub fn until_cancelled(
     requests: PromptRequests,
     ctx: &Context,
 ) -> impl Iterator<Item = Result<Request, Error>> {
-    requests.map(|request| match ctx.is_cancelled() {
-        true => Err(interrupted()),
-        false => request,
+    requests.map(|request| {
+        if ctx.is_cancelled() {
+            Err(interrupted())
+        } else {
+            request
+        }
     })
 }
 

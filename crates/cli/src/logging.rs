@@ -39,9 +39,10 @@ impl SayArgs {
         // A second start (in tests) is refused and harmless.
         let _ = builder
             .target(env_logger::Target::Pipe(Box::new(stderr::Log)))
-            .format(|out, record| match is_json() {
-                true => out.write_all(&event(record)),
-                false => {
+            .format(|out, record| {
+                if is_json() {
+                    out.write_all(&event(record))
+                } else {
                     let level = record.level().as_str().to_lowercase();
                     let text = record.args().to_string();
                     writeln!(out, "batchwright: {} {level}: {}", now(), harmless(&text))

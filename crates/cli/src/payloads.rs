@@ -65,22 +65,21 @@ struct Source {
 
 fn source(path: &Path, is_lines: bool) -> Result<Source, Refusal> {
     let name = path.display().to_string();
-    let reader: Box<dyn BufRead + Send> = match path == Path::new("-") {
-        true => Box::new(BufReader::new(io::stdin())),
-        false => {
-            let refused = |why: &dyn std::fmt::Display| {
-                Refusal::usage(format!("{name}: {why}")).about(About::Input)
-            };
-            let is_called_so = path
-                .extension()
-                .is_some_and(|e| e == "jsonl" || e == "ndjson");
-            if path.is_file() && !is_called_so && !is_lines {
-                let why = "payloads of a --type are lines of JSON, in a .jsonl file or on standard input (or in \
-                           a file of another name: --format jsonl)";
-                return Err(refused(&why));
-            }
-            Box::new(BufReader::new(File::open(path).map_err(|e| refused(&e))?))
+    let reader: Box<dyn BufRead + Send> = if path == Path::new("-") {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        let refused = |why: &dyn std::fmt::Display| {
+            Refusal::usage(format!("{name}: {why}")).about(About::Input)
+        };
+        let is_called_so = path
+            .extension()
+            .is_some_and(|e| e == "jsonl" || e == "ndjson");
+        if path.is_file() && !is_called_so && !is_lines {
+            let why = "payloads of a --type are lines of JSON, in a .jsonl file or on standard input (or in \
+                       a file of another name: --format jsonl)";
+            return Err(refused(&why));
         }
+        Box::new(BufReader::new(File::open(path).map_err(|e| refused(&e))?))
     };
     Ok(Source {
         name,
@@ -160,9 +159,8 @@ impl Lines {
                 0 => self.open = None,
                 _ if source.line == 1 && line.starts_with(BYTE_ORDER_MARK) => {
                     line.drain(..BYTE_ORDER_MARK.len());
-                    match line.trim_ascii().is_empty() {
-                        true => {}
-                        false => return Ok(Some((place, line))),
+                    if !line.trim_ascii().is_empty() {
+                        return Ok(Some((place, line)));
                     }
                 }
                 _ if line.len() as u64 == MOST_LINE_BYTES => {
@@ -232,9 +230,10 @@ impl Lines {
                     break;
                 }
             };
-            match named.len() < NAMED {
-                true => named.push(fault),
-                false => more += 1,
+            if named.len() < NAMED {
+                named.push(fault)
+            } else {
+                more += 1
             }
         }
         if more > 0 {

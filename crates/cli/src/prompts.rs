@@ -101,12 +101,11 @@ pub fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSetti
 /// The JSON of a schema in the flag itself or in the file that it names, and what it is called.
 pub fn schema(given: &Path) -> Result<(String, Value), Refusal> {
     let words = given.to_str().unwrap_or_default();
-    let (name, text) = match words.trim_start().starts_with('{') {
-        true => ("--json-schema".into(), Ok(words.as_bytes().to_vec())),
-        false => {
-            let path = words.strip_prefix('@').map_or(given, Path::new);
-            (path.display().to_string(), std::fs::read(path))
-        }
+    let (name, text) = if words.trim_start().starts_with('{') {
+        ("--json-schema".into(), Ok(words.as_bytes().to_vec()))
+    } else {
+        let path = words.strip_prefix('@').map_or(given, Path::new);
+        (path.display().to_string(), std::fs::read(path))
     };
     let bad = |why: String| Refusal::usage(format!("{name}: {why}"));
     let text = text.map_err(|e| bad(format!("cannot be read: {e}")))?;

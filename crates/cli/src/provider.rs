@@ -311,9 +311,12 @@ pub fn own_of_batches(
     let settings = data.settings()?;
     let named = settings.flag("llm.provider", "--provider", args.provider.clone());
     let named = named.and_then(|settings| settings.provider());
-    let nobody = || match headers.is_empty() {
-        true => Refusal::usage("--base-url: it is one provider's: name that with --provider"),
-        false => headers_of_nobody(),
+    let nobody = || {
+        if headers.is_empty() {
+            Refusal::usage("--base-url: it is one provider's: name that with --provider")
+        } else {
+            headers_of_nobody()
+        }
     };
     let name = named.map_err(refused)?.ok_or_else(nobody)?;
     let config = LlmConfig::new(name).headers(&headers);
@@ -336,9 +339,10 @@ fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {
             headers.push(header);
         }
     }
-    match headers.is_empty() && !given.is_empty() {
-        true => Err(bad_header("found no header, such as 'Name: value'")),
-        false => Ok(headers),
+    if headers.is_empty() && !given.is_empty() {
+        Err(bad_header("found no header, such as 'Name: value'"))
+    } else {
+        Ok(headers)
     }
 }
 

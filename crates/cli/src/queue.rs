@@ -80,9 +80,10 @@ impl DataArgs {
             return self.open().map(Some);
         }
         let path = self.database()?;
-        match path.exists() {
-            true => self.open().map(Some),
-            false => Ok(None),
+        if path.exists() {
+            self.open().map(Some)
+        } else {
+            Ok(None)
         }
     }
 
@@ -165,9 +166,10 @@ impl ProcessArgs {
         match work() {
             Ok((line, facts)) => {
                 self.say.say(&line);
-                match self.json {
-                    true => stdout::json(&facts, Exit::Success),
-                    false => Exit::Success,
+                if self.json {
+                    stdout::json(&facts, Exit::Success)
+                } else {
+                    Exit::Success
                 }
             }
             Err(refusal) => refusal.end(self.json, self.say.quiet),
@@ -177,13 +179,14 @@ impl ProcessArgs {
 
 /// The file of a queue, which must be there.
 pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
-    match file.is_file() {
-        true => Ok(file),
-        false => Err(Refusal::usage(format!(
-            "--queue {}: there is no such file; the queue of a run is removed once all is in its output",
-            file.display()
-        ))
-        .about(About::Queue)),
+    if file.is_file() {
+        Ok(file)
+    } else {
+        Err(Refusal::usage(format!(
+        "--queue {}: there is no such file; the queue of a run is removed once all is in its output",
+        file.display()
+    ))
+    .about(About::Queue))
     }
 }
 

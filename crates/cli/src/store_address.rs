@@ -37,9 +37,10 @@ pub fn find(command: &mut Command) -> Result<(), Refusal> {
 fn choose(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
     if store.store.is_some() {
         let is_variable = store.store == variables::of_environment("BATCHWRIGHT_STORE");
-        store.source = match is_variable {
-            true => StoreSource::Variable,
-            false => StoreSource::Flag,
+        store.source = if is_variable {
+            StoreSource::Variable
+        } else {
+            StoreSource::Flag
         };
     } else {
         stored(folder, store)?;

@@ -56,9 +56,10 @@ impl Table {
             line.clear();
             for (cell, &width) in cells.iter().zip(&widths) {
                 let len = cell.chars().count();
-                match len > width {
-                    true => line.push_str(&cut(cell, width)),
-                    false => line.push_str(cell),
+                if len > width {
+                    line.push_str(&cut(cell, width))
+                } else {
+                    line.push_str(cell)
                 }
                 let blanks = width + GAP - len.min(width);
                 line.extend(std::iter::repeat_n(' ', blanks));

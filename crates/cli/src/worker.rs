@@ -66,9 +66,10 @@ impl Home {
             Some(file) => existing_file(file)?.to_owned(),
             None => self.folder.join("llm_jobs.db"),
         };
-        let options = SqliteOptions::default().durability(match args.fsync {
-            true => Durability::Full,
-            false => Durability::Normal,
+        let options = SqliteOptions::default().durability(if args.fsync {
+            Durability::Full
+        } else {
+            Durability::Normal
         });
         JobQueue::open_with(&path, options).map_err(could_not)
     }

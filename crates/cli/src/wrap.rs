@@ -52,9 +52,10 @@ fn lines(mut text: &str) -> Vec<&str> {
     loop {
         let mut end = 0;
         while let Some(c) = text[end..].chars().next().filter(|c| *c != '\n') {
-            end += match c.is_whitespace() {
-                true => c.len_utf8(),
-                false => piece(&text[end..]),
+            end += if c.is_whitespace() {
+                c.len_utf8()
+            } else {
+                piece(&text[end..])
             };
         }
         lines.push(&text[..end]);

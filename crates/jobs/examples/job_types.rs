@@ -36,9 +36,12 @@ fn count_words() -> JobType {
     });
     JobType::handled("count_words", count)
         .about("How many words a text has")
-        .check(|payload| match payload["text"].is_string() {
-            true => Ok(()),
-            false => Err(PayloadError::new("text", "write a text")),
+        .check(|payload| {
+            if payload["text"].is_string() {
+                Ok(())
+            } else {
+                Err(PayloadError::new("text", "write a text"))
+            }
         })
         .priority_of(
             |payload| match payload["text"].as_str().map_or(0, str::len) {

@@ -47,9 +47,12 @@ impl AudioFolder {
 
     /// The file of a podcast that people call so.
     pub(crate) fn target(&self, job: JobId, name: &str) -> PathBuf {
-        let plain = |c: char| match c.is_ascii_alphanumeric() || "-_.".contains(c) {
-            true => c,
-            false => '-',
+        let plain = |c: char| {
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+                c
+            } else {
+                '-'
+            }
         };
         let name: String = name.chars().take(60).map(plain).collect();
         let name = name.trim_start_matches('.');

@@ -178,9 +178,10 @@ fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<
         _ => None,
     });
     let asked: Vec<Job> = texts.collect();
-    let made = match asked.is_empty() {
-        false => children.gather("embeddings", || Ok(asked))?,
-        true => Some(Vec::new()),
+    let made = if !asked.is_empty() {
+        children.gather("embeddings", || Ok(asked))?
+    } else {
+        Some(Vec::new())
     };
     let earlier: Option<Vec<Vec<f32>>> = earlier.into_iter().collect();
     let (Some(made), Some(earlier)) = (made, earlier) else {
@@ -232,12 +233,13 @@ fn missing(error: &Error) -> Error {
 /// The vector of length 1 in the same direction.
 fn unit(vector: &[f32]) -> Vec<f32> {
     let square: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
-    match square > 0.0 {
-        true => vector
+    if square > 0.0 {
+        vector
             .iter()
             .map(|x| (f64::from(*x) / square.sqrt()) as f32)
-            .collect(),
-        false => vector.to_vec(),
+            .collect()
+    } else {
+        vector.to_vec()
     }
 }
 

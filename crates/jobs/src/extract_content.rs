@@ -51,15 +51,19 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         handler.within(ModelCall::DEFAULT_TIMEOUT),
     )
     .about("The text of the article in a page of HTML")
-    .prepare(move |payload| match local_files {
-        true => with_file(payload),
-        false => Ok(payload),
+    .prepare(move |payload| {
+        if local_files {
+            with_file(payload)
+        } else {
+            Ok(payload)
+        }
     })
     .check(move |payload| {
         let payload = Payload::read(payload)?;
-        match payload.html.is_some() || (payload.url.is_some() && fetches) {
-            true => Ok(()),
-            false => Err(no_page(fetches, local_files)),
+        if payload.html.is_some() || (payload.url.is_some() && fetches) {
+            Ok(())
+        } else {
+            Err(no_page(fetches, local_files))
         }
     })
 }
@@ -85,12 +89,13 @@ impl<'v> Payload<'v> {
         let fields = Fields::of(payload, &FIELDS)?;
         let url = fields.text("url")?;
         let web = |url: &str| url.starts_with("http://") || url.starts_with("https://");
-        match url.is_none_or(web) {
-            true => Ok(Self {
+        if url.is_none_or(web) {
+            Ok(Self {
                 html: fields.text("html")?,
                 url,
-            }),
-            false => Err(fields.bad("url", "write an address as https://example.org/page")),
+            })
+        } else {
+            Err(fields.bad("url", "write an address as https://example.org/page"))
         }
     }
 }

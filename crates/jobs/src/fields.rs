@@ -223,9 +223,10 @@ pub(crate) fn language<'v>(
         && first.chars().all(|c| c.is_ascii_alphabetic())
         && tag.len() <= 35
         && parts.all(|part| (1..=8).contains(&part.len()) && letters(part));
-    match good {
-        true => Ok(Some(tag)),
-        false => Err(fields.bad(name, "write a language as ja, en-GB or zh-Hant")),
+    if good {
+        Ok(Some(tag))
+    } else {
+        Err(fields.bad(name, "write a language as ja, en-GB or zh-Hant"))
     }
 }
 

@@ -69,9 +69,10 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         .named_by("article_id")
         .check(move |payload| {
             let payload = Payload::read(payload)?;
-            match payload.script.is_some() || payload.content.is_some() || finder.finds_articles() {
-                true => Ok(()),
-                false => Err(no_content()),
+            if payload.script.is_some() || payload.content.is_some() || finder.finds_articles() {
+                Ok(())
+            } else {
+                Err(no_content())
             }
         })
 }

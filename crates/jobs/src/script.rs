@@ -99,12 +99,13 @@ impl Script {
                 format!("the script has more than {MOST_CHARS} characters or {MOST_TURNS} turns");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        match turns.is_empty() {
-            true => Err(malformed("the script has nobody say anything".to_owned())),
-            false => Ok(Self {
+        if turns.is_empty() {
+            Err(malformed("the script has nobody say anything".to_owned()))
+        } else {
+            Ok(Self {
                 title: spoken(&self.title),
                 turns,
-            }),
+            })
         }
     }
 }
@@ -125,9 +126,10 @@ fn spoken(text: &str) -> String {
 /// A line without what makes it a heading, a quotation or an item of a list.
 fn without_bullet(line: &str) -> &str {
     let heading = line.trim_start_matches('#');
-    let line = match heading.starts_with(' ') {
-        true => heading.trim_start(),
-        false => line,
+    let line = if heading.starts_with(' ') {
+        heading.trim_start()
+    } else {
+        line
     };
     let marks = ["> ", "- ", "* ", "+ "];
     let rest = marks.iter().find_map(|mark| line.strip_prefix(mark));

@@ -90,9 +90,10 @@ impl Wav {
                     _ => return Err(malformed("is cut off")),
                 };
                 let samples = bytes[body..body + size - size % frame].to_vec();
-                return match samples.is_empty() {
-                    true => Err(malformed("has no length")),
-                    false => Ok(Self { format, samples }),
+                return if samples.is_empty() {
+                    Err(malformed("has no length"))
+                } else {
+                    Ok(Self { format, samples })
                 };
             }
             let size = usize::try_from(size).unwrap_or(usize::MAX);

@@ -52,9 +52,10 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         .named_by("article_id")
         .check(move |payload| {
             let payload = Payload::read(payload)?;
-            match payload.content.is_some() || host.finds_articles() {
-                true => Ok(()),
-                false => Err(no_content()),
+            if payload.content.is_some() || host.finds_articles() {
+                Ok(())
+            } else {
+                Err(no_content())
             }
         })
 }

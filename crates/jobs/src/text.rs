@@ -260,9 +260,10 @@ fn words(text: &str) -> Vec<Word<'_>> {
     while let Some(letter) = rest.chars().next() {
         let at = text.len() - rest.len();
         let inside = |c: char| c.is_alphanumeric() && !is_unspaced(c);
-        let length = match is_unspaced(letter) {
-            true => letter.len_utf8(),
-            false => rest.find(|c| !inside(c)).unwrap_or(rest.len()),
+        let length = if is_unspaced(letter) {
+            letter.len_utf8()
+        } else {
+            rest.find(|c| !inside(c)).unwrap_or(rest.len())
         };
         if length == 0 {
             first |= ENDS.contains(letter);

@@ -106,9 +106,10 @@ impl<'v> Payload<'v> {
                 .unwrap_or(COPIED_WORDS),
             judge: fields.flag("judge")?,
         };
-        match read.max_chars.is_some_and(|most| most < read.min_chars) {
-            true => Err(fields.bad("max_chars", "it is less than min_chars")),
-            false => Ok(read),
+        if read.max_chars.is_some_and(|most| most < read.min_chars) {
+            Err(fields.bad("max_chars", "it is less than min_chars"))
+        } else {
+            Ok(read)
         }
     }
 
@@ -152,9 +153,10 @@ impl<'v> Payload<'v> {
         for number in text::foreign_numbers(self.summary, self.source) {
             problem("number", format!("{number} is not in the source"));
         }
-        let names = match translated {
-            false => text::foreign_names(self.summary, self.source),
-            true => Vec::new(),
+        let names = if !translated {
+            text::foreign_names(self.summary, self.source)
+        } else {
+            Vec::new()
         };
         for name in names {
             problem("name", format!("{name} is not in the source"));
@@ -187,21 +189,20 @@ fn beginning(text: &str) -> String {
 fn validate(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<Value>, Error> {
     let payload: Value = job.parse()?;
     let payload = Payload::read(&payload)?;
-    let verdict = match payload.judge {
-        false => None,
-        true => {
-            let ask = || Ok(vec![Job::new(JUDGE, &[payload.summary, payload.source])?]);
-            let Some(judged) = children.gather("judge", ask)? else {
-                return Ok(None);
-            };
-            let judged = judged.first().map(|judged| judged.parse::<Verdict>());
-            // A check that was asked for and not made is no pass.
-            let verdict = judged.unwrap_or_else(|| Err(Error::cancelled()));
-            Some(verdict.map_err(|error| {
-                let why = format!("no model judged the summary: {}", error.message());
-                Error::new(ErrorKind::Invalid, why)
-            })?)
-        }
+    let verdict = if !payload.judge {
+        None
+    } else {
+        let ask = || Ok(vec![Job::new(JUDGE, &[payload.summary, payload.source])?]);
+        let Some(judged) = children.gather("judge", ask)? else {
+            return Ok(None);
+        };
+        let judged = judged.first().map(|judged| judged.parse::<Verdict>());
+        // A check that was asked for and not made is no pass.
+        let verdict = judged.unwrap_or_else(|| Err(Error::cancelled()));
+        Some(verdict.map_err(|error| {
+            let why = format!("no model judged the summary: {}", error.message());
+            Error::new(ErrorKind::Invalid, why)
+        })?)
     };
     let (problems, measured) = payload.checked();
     let faithful = verdict.as_ref().is_none_or(|verdict| verdict.faithful);

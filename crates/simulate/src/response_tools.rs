@@ -27,9 +27,10 @@ pub(super) fn read(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
         let parameters = tool.get("parameters").cloned();
         tools.functions.push(Function {
             name: tool.text("name")?.unwrap_or_default().to_owned(),
-            parameters: match custom {
-                true => Value::Null,
-                false => parameters.unwrap_or_else(|| json!({"type": "object"})),
+            parameters: if custom {
+                Value::Null
+            } else {
+                parameters.unwrap_or_else(|| json!({"type": "object"}))
             },
             custom,
         });

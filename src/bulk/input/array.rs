@@ -85,12 +85,13 @@ pub(super) fn split(
             .count();
         let fault = |found: &str, expected: &str| Err((at, Fault::new(found, expected)));
         let Some(&byte) = bytes.get(at) else {
-            return match last && *place != ArrayPosition::Closed {
-                true => fault(
+            return if last && *place != ArrayPosition::Closed {
+                fault(
                     "the end of the file",
                     "a closing bracket: the list is cut off",
-                ),
-                false => Ok(at),
+                )
+            } else {
+                Ok(at)
             };
         };
         match (*place, byte) {
@@ -185,10 +186,7 @@ mod tests {
             pretty: bool,
             piece in 1..40_usize,
         ) {
-            let list = match pretty {
-                true => serde_json::to_string_pretty(&values),
-                false => serde_json::to_string(&values),
-            };
+            let list = if pretty { serde_json::to_string_pretty(&values) } else { serde_json::to_string(&values) };
             let list = list.unwrap() + "\r\n";
             let found = pieces(&list.as_bytes()[1..], piece).unwrap();
             let found: Vec<Value> =

@@ -150,9 +150,10 @@ impl AttachedFiles {
         self.files.iter().find_map(|seen| {
             let worst = [(&seen.largest, true), (&seen.together, false)];
             worst.into_iter().find_map(|(worst, alone)| {
-                let (one, all) = match alone {
-                    true => (worst.bytes, worst.bytes),
-                    false => (0, worst.bytes),
+                let (one, all) = if alone {
+                    (worst.bytes, worst.bytes)
+                } else {
+                    (0, worst.bytes)
                 };
                 let whys = providers
                     .iter()

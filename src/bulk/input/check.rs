@@ -55,9 +55,10 @@ struct Faults {
 
 impl Faults {
     fn add(&mut self, error: impl FnOnce() -> InputError) {
-        match self.shown.len() < SHOWN {
-            true => self.shown.push(error()),
-            false => self.hidden += 1,
+        if self.shown.len() < SHOWN {
+            self.shown.push(error())
+        } else {
+            self.hidden += 1
         }
     }
 }
@@ -228,11 +229,12 @@ impl FileCheck<'_> {
                     .map_err(|fault| (record.line, seen + i + 1, fault))
             };
             let (read, ()) = rayon::join(
-                || match more {
-                    true => {
+                || {
+                    if more {
                         next.continue_from(&chunk.bytes()[used..], source, offset + used as u64)
+                    } else {
+                        Ok(())
                     }
-                    false => Ok(()),
                 },
                 || {
                     records

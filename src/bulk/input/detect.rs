@@ -151,9 +151,10 @@ fn columns(line: &str, form: Form) -> usize {
     };
     let quoted = line.contains(&format!("{by}\""))
         || line.starts_with('"') && line.contains(&format!("\"{by}"));
-    match (names && (tight || usual())) || quoted {
-        true => row.len(),
-        false => 0,
+    if (names && (tight || usual())) || quoted {
+        row.len()
+    } else {
+        0
     }
 }
 

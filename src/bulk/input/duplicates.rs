@@ -22,9 +22,10 @@ pub(super) fn check(
     index: &Matching,
 ) -> Result<HashMap<String, u64>, InputErrors> {
     let (collisions, found) = find(input, index, SHOWN)?;
-    match found.is_empty() {
-        true => Ok(collisions),
-        false => Err(report(input, index, found)),
+    if found.is_empty() {
+        Ok(collisions)
+    } else {
+        Err(report(input, index, found))
     }
 }
 
@@ -179,9 +180,10 @@ fn report(input: &InputFile, index: &Matching, mut found: Vec<Duplicate>) -> Inp
             Ok(places) => places,
             Err(errors) => return errors,
         };
-        let in_file = match before.base == part.base {
-            true => String::new(),
-            false => format!("{}:", before.name),
+        let in_file = if before.base == part.base {
+            String::new()
+        } else {
+            format!("{}:", before.name)
         };
         let fault = repeated(&id, &there.describe(&in_file));
         errors.push(here.error(part, &fault));

@@ -254,9 +254,10 @@ impl Entry {
     /// ordinals rise.
     pub(super) fn id_key(&self) -> IdKey {
         let sample = self.sample().unwrap_or(0);
-        match self.is_auto() {
-            false => (false, self.id, self.is_sampled(), self.offset(), 0),
-            true => (true, self.first_request(), false, self.offset(), sample),
+        if !self.is_auto() {
+            (false, self.id, self.is_sampled(), self.offset(), 0)
+        } else {
+            (true, self.first_request(), false, self.offset(), sample)
         }
     }
 }

@@ -92,9 +92,10 @@ impl Expression {
     ) -> Result<String, String> {
         let values = self.bindings.iter().filter_map(|of| {
             let field = value(&of.column)?;
-            let shown = match of.as_text {
-                true => Value::from(field.into_text().into_owned()),
-                false => typed(&field),
+            let shown = if of.as_text {
+                Value::from(field.into_text().into_owned())
+            } else {
+                typed(&field)
             };
             Some((of.variable.clone(), shown))
         });

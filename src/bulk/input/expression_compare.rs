@@ -114,9 +114,10 @@ fn check_kinds(
 ) -> Result<(), Error> {
     let is_value = |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool);
     let is_text = |value: &Value| value.kind() == ValueKind::String;
-    match is_text(left) && is_value(right) || is_value(left) && is_text(right) {
-        true => Err(differ(left, op, right, names)),
-        false => Ok(()),
+    if is_text(left) && is_value(right) || is_value(left) && is_text(right) {
+        Err(differ(left, op, right, names))
+    } else {
+        Ok(())
     }
 }
 

@@ -46,9 +46,12 @@ fn text(args: &[Value], at: usize) -> &str {
 
 /// The number behind the value, with or without its name; 0 if it is missing.
 fn number(args: &[Value], name: &str) -> usize {
-    let named = args.iter().find_map(|value| match value.is_kwargs() {
-        true => value.get_attr(name).ok(),
-        false => None,
+    let named = args.iter().find_map(|value| {
+        if value.is_kwargs() {
+            value.get_attr(name).ok()
+        } else {
+            None
+        }
     });
     let at = args.get(1).filter(|value| !value.is_kwargs());
     let given = at.cloned().or(named).filter(|value| value.is_number());

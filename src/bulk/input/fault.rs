@@ -253,9 +253,10 @@ impl std::error::Error for InputErrors {}
 
 impl From<InputErrors> for Error {
     fn from(errors: InputErrors) -> Self {
-        match errors.cancelled {
-            true => Error::cancelled(),
-            false => Error::new(ErrorKind::Invalid, errors.to_string()),
+        if errors.cancelled {
+            Error::cancelled()
+        } else {
+            Error::new(ErrorKind::Invalid, errors.to_string())
         }
     }
 }

@@ -496,9 +496,10 @@ impl Part {
     }
 
     fn check_kept(&self, bytes: &[u8], settings: &Settings) -> Result<(), Fault> {
-        match keep::may_be_too_much(bytes.len(), settings) {
-            true => keep::bounded(self.all_kept(bytes, settings)).map(drop),
-            false => Ok(()),
+        if keep::may_be_too_much(bytes.len(), settings) {
+            keep::bounded(self.all_kept(bytes, settings)).map(drop)
+        } else {
+            Ok(())
         }
     }
 

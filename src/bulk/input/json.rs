@@ -163,9 +163,10 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
         Err(error) => {
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
-            let (found, expected) = match error.is_data() {
-                true => ("a field twice", "each field once"),
-                false => ("invalid JSON", EXPECTED),
+            let (found, expected) = if error.is_data() {
+                ("a field twice", "each field once")
+            } else {
+                ("invalid JSON", EXPECTED)
             };
             let place = error.column();
             Err(Fault::new(
@@ -371,9 +372,10 @@ impl Nulls {
 
 /// A request with one message, which must say something.
 pub(super) fn prompt(text: String) -> Result<Request, Fault> {
-    match text.trim().is_empty() {
-        true => Err(Fault::new("an empty prompt", "some text")),
-        false => Ok(Request::new(text)),
+    if text.trim().is_empty() {
+        Err(Fault::new("an empty prompt", "some text"))
+    } else {
+        Ok(Request::new(text))
     }
 }
 
@@ -426,9 +428,10 @@ fn known(
         1 => format!("an unknown field {}", listed([*first])),
         _ => format!("unknown fields {}", listed(unknown.iter().copied())),
     };
-    let flag = match unknown.iter().any(|name| name.contains(',')) || unknown.len() > 12 {
-        true => "all".to_owned(),
-        false => unknown.join(","),
+    let flag = if unknown.iter().any(|name| name.contains(',')) || unknown.len() > 12 {
+        "all".to_owned()
+    } else {
+        unknown.join(",")
     };
     Err(Fault::new(
         format!("{what}{}", hint(first, accepted.iter().copied())),
@@ -444,8 +447,9 @@ fn known(
 /// Ready for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-.,/:".contains(c);
-    match word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }

@@ -68,10 +68,7 @@ impl Matching {
         self.is_renamed |= renamed.is_some();
         let entry = &mut self.entries[at];
         let before = entry.state();
-        entry.settle(match success {
-            true => State::Done,
-            false => State::Failed,
-        });
+        entry.settle(if success { State::Done } else { State::Failed });
         Some(before)
     }
 }

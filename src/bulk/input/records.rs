@@ -62,9 +62,10 @@ impl Splitter {
                 Next::Partial(skip) => {
                     self.pass(&bytes[at..at + skip]);
                     at += skip;
-                    return match bytes.len() - at > MAX_RECORD_BYTES {
-                        true => Err(too_long()),
-                        false => Ok(at),
+                    return if bytes.len() - at > MAX_RECORD_BYTES {
+                        Err(too_long())
+                    } else {
+                        Ok(at)
                     };
                 }
                 Next::Unclosed(start) => {

@@ -75,11 +75,12 @@ impl Origin {
 
 fn regular(path: &Path) -> io::Result<Metadata> {
     let metadata = std::fs::metadata(path)?;
-    match metadata.is_file() {
-        true => Ok(metadata),
-        false => Err(io::Error::other(
+    if metadata.is_file() {
+        Ok(metadata)
+    } else {
+        Err(io::Error::other(
             "it is not a regular file; pipe it in and name \"-\" as the input instead",
-        )),
+        ))
     }
 }
 
@@ -168,9 +169,10 @@ impl Source {
     pub(super) fn bytes(&self, offset: u64, end: u64) -> io::Result<Vec<u8>> {
         let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut buffer = vec![0; len.min(MAX_RECORD_BYTES + 2)];
-        match self.fill(&mut buffer, offset)? == buffer.len() {
-            true => Ok(buffer),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        if self.fill(&mut buffer, offset)? == buffer.len() {
+            Ok(buffer)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
 

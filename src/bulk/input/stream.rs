@@ -45,12 +45,15 @@ impl StreamChecker {
     pub(crate) fn new(name: &str, form: Form, settings: Settings) -> Result<Self, InputError> {
         settings
             .check(form)
-            .and_then(|()| match form.needs_all() {
-                false => Ok(()),
-                true => Err(Fault::new(
-                    "a table or a list",
-                    "JSON lines or text; what must be read whole is put on the disk first",
-                )),
+            .and_then(|()| {
+                if !form.needs_all() {
+                    Ok(())
+                } else {
+                    Err(Fault::new(
+                        "a table or a list",
+                        "JSON lines or text; what must be read whole is put on the disk first",
+                    ))
+                }
             })
             .map_err(|fault| InputError::of_file(name, fault.to_string()))?;
         Ok(Self {
@@ -164,9 +167,10 @@ impl StreamChecker {
         let mut taken = free / 2;
         while free - taken > 1 {
             let middle = taken + (free - taken) / 2;
-            match given(middle) {
-                true => taken = middle,
-                false => free = middle,
+            if given(middle) {
+                taken = middle
+            } else {
+                free = middle
             }
         }
         record(free)
@@ -217,9 +221,10 @@ impl Iterator for Samples {
             return None;
         }
         self.given += 1;
-        let mut request = match self.given == self.samples {
-            true => std::mem::take(&mut self.request),
-            false => self.request.clone(),
+        let mut request = if self.given == self.samples {
+            std::mem::take(&mut self.request)
+        } else {
+            self.request.clone()
         };
         let mut digest = self.digest;
         if self.samples > 1 {

@@ -155,9 +155,10 @@ impl<'a> Run<'a> {
                 Some(order) => order.put(index, record, |record| over |= hand_out(record)),
                 None => over |= hand_out(record),
             }
-            match over {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            if over {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         };
         let call = |task: &Task, attempt: u32, ctx: &Context| self.call(task, attempt, ctx);
@@ -280,9 +281,10 @@ impl<'a> Run<'a> {
         };
         let engine_error = Error::new(kind, error.message.clone());
         let tries_left = kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries);
-        match self.is_critical(error, result) && !tries_left {
-            true => engine_error.with_critical(),
-            false => engine_error,
+        if self.is_critical(error, result) && !tries_left {
+            engine_error.with_critical()
+        } else {
+            engine_error
         }
     }
 

@@ -90,9 +90,10 @@ fn restrict_files(policy: &Policy, writable: &[File]) -> Result<Vec<String>, Rul
 fn rights(is_folder: bool) -> BitFlags<AccessFs> {
     let all = AccessFs::from_write(WANTED);
     let writing = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
-    match is_folder {
-        true => writing,
-        false => writing & AccessFs::from_file(WANTED),
+    if is_folder {
+        writing
+    } else {
+        writing & AccessFs::from_file(WANTED)
     }
 }
 

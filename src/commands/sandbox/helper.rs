@@ -149,16 +149,13 @@ fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     let path = &policy.folder.path;
     let nowhere = |why: io::Error| format!("cannot work in {}: {why}", path.display());
     #[cfg(target_os = "linux")]
-    let missing = match policy.confine {
-        true => {
-            let folder = policy.folder.open()?;
-            rustix::process::fchdir(&folder).map_err(|error| nowhere(error.into()))?;
-            super::confine::confine(policy, folder)?
-        }
-        false => {
-            env::set_current_dir(path).map_err(nowhere)?;
-            Vec::new()
-        }
+    let missing = if policy.confine {
+        let folder = policy.folder.open()?;
+        rustix::process::fchdir(&folder).map_err(|error| nowhere(error.into()))?;
+        super::confine::confine(policy, folder)?
+    } else {
+        env::set_current_dir(path).map_err(nowhere)?;
+        Vec::new()
     };
     #[cfg(not(target_os = "linux"))]
     let missing = env::set_current_dir(path)
@@ -191,9 +188,10 @@ fn follow_parent(policy: &Policy) -> Result<(), String> {
         .map_err(|error| format!("cannot follow the parent process: {error}"))?;
     // It may have ended before that was asked for.
     let parent = getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
-    match parent == Some(policy.parent) {
-        true => Ok(()),
-        false => Err("the process that started it has ended".to_owned()),
+    if parent == Some(policy.parent) {
+        Ok(())
+    } else {
+        Err("the process that started it has ended".to_owned())
     }
 }
 

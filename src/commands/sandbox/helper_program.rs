@@ -46,9 +46,10 @@ impl HelperProgram {
         if let Some(small) = Self::small() {
             return Some(small);
         }
-        let itself = match cfg!(target_os = "linux") {
-            true => Some("/proc/self/exe".into()),
-            false => std::env::current_exe().ok(),
+        let itself = if cfg!(target_os = "linux") {
+            Some("/proc/self/exe".into())
+        } else {
+            std::env::current_exe().ok()
         };
         itself.filter(|_| helper::can_help()).map(Self::at)
     }

@@ -385,9 +385,10 @@ impl Sandbox {
             )));
         }
         let missing: Vec<String> = said(&output.stdout).lines().map(str::to_owned).collect();
-        match self.mode == SandboxMode::On && !missing.is_empty() {
-            true => Err(lacking(&missing)),
-            false => Ok(missing),
+        if self.mode == SandboxMode::On && !missing.is_empty() {
+            Err(lacking(&missing))
+        } else {
+            Ok(missing)
         }
     }
 }

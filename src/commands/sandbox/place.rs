@@ -54,9 +54,10 @@ impl Place {
         let about = opened
             .metadata()
             .map_err(|error| format!("cannot work in {path}: {error}"))?;
-        match (about.dev(), about.ino()) == (self.device, self.inode) {
-            true => Ok(opened),
-            false => Err(replaced()),
+        if (about.dev(), about.ino()) == (self.device, self.inode) {
+            Ok(opened)
+        } else {
+            Err(replaced())
         }
     }
 }

@@ -218,9 +218,10 @@ impl Watchdog {
             let starting = before.remove(&identity);
             let mut starting = starting.unwrap_or_else(|| self.starting.clone());
             starting.retain(|number| self.starting.contains(number));
-            match starting.is_empty() {
-                true => processes::kill_tree(identity),
-                false => drop(self.strays.insert(identity, starting)),
+            if starting.is_empty() {
+                processes::kill_tree(identity)
+            } else {
+                drop(self.strays.insert(identity, starting))
             }
         }
     }

@@ -204,9 +204,10 @@ impl<W: Work> Dispatcher<W> {
             if error.kind() != ErrorKind::Transient {
                 ticket.tries.max_retries = Some(0);
             }
-            let reach = match error.is_critical() {
-                true => Reach::All,
-                false => Reach::Item,
+            let reach = if error.is_critical() {
+                Reach::All
+            } else {
+                Reach::Item
             };
             self.after_failure(ticket, error, reach, now);
             return;
@@ -464,9 +465,10 @@ impl<W: Work> Dispatcher<W> {
                         .exclude_step(&ticket.class, step, &error, until);
                 }
                 self.pending
-                    .push(match self.options.durable && (critical || unreachable) {
-                        true => Settled::Unsent(ticket, error),
-                        false => Settled::Final(ticket, Err(error)),
+                    .push(if self.options.durable && (critical || unreachable) {
+                        Settled::Unsent(ticket, error)
+                    } else {
+                        Settled::Final(ticket, Err(error))
                     });
             }
         }
@@ -505,9 +507,10 @@ impl<W: Work> Dispatcher<W> {
     fn exclude(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
         let (class, step) = (&ticket.class, ticket.tries.step);
         let is_new = self.availability.exclusions.reason(class, step).is_none();
-        let until = match self.options.durable {
-            true => now.after(REFUSED_FOR),
-            false => Time::FAR,
+        let until = if self.options.durable {
+            now.after(REFUSED_FOR)
+        } else {
+            Time::FAR
         };
         if error.is_model_only() && (ticket.quota() != QuotaId::NONE || !is_pace(error)) {
             self.availability

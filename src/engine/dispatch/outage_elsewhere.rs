@@ -30,9 +30,10 @@ impl<W: Work> Dispatcher<W> {
 
     /// Time of the next check whether other machines have ended an outage; it may be earlier than necessary.
     pub(super) fn look_for_end(&self, wake: Option<Time>, now: Time) -> Option<Time> {
-        match self.availability.breakers.any_shared() {
-            true => earlier(wake, Some(now.after(LOOK_FOR_END))),
-            false => wake,
+        if self.availability.breakers.any_shared() {
+            earlier(wake, Some(now.after(LOOK_FOR_END)))
+        } else {
+            wake
         }
     }
 

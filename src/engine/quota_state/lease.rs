@@ -85,9 +85,10 @@ impl Lease {
 
     /// The part of the limit with which buckets fill by themselves.
     fn supply(&self) -> f64 {
-        match self.is_lost {
-            true => 1.0 / self.processes,
-            false => 0.0,
+        if self.is_lost {
+            1.0 / self.processes
+        } else {
+            0.0
         }
     }
 
@@ -232,9 +233,10 @@ impl Quota {
         }
         let unused_for = now.since(lease.last_use?);
         let is_new_pause = paused_until > lease.known_pause.after(SAME) && paused_until > now;
-        let pause = match is_new_pause {
-            true => paused_until.since(now),
-            false => Duration::ZERO,
+        let pause = if is_new_pause {
+            paused_until.since(now)
+        } else {
+            Duration::ZERO
         };
         lease.known_pause = lease.known_pause.max(paused_until);
         let mut parts = [None; 2];
@@ -249,18 +251,21 @@ impl Quota {
             let ahead = AHEAD.as_secs_f64();
             let grows = if lacks > 0.0 { 2.0 } else { 1.0 };
             let most = (bucket.per_second * ahead).min(bucket.capacity);
-            let target = match unused_for < UNUSED {
-                true => whole((part.pace * ahead * grows).min(most)).max(lacks),
-                false => 0.0,
+            let target = if unused_for < UNUSED {
+                whole((part.pace * ahead * grows).min(most)).max(lacks)
+            } else {
+                0.0
             };
             let is_open = part.coming.is_none() && now >= part.not_before;
-            let wanted = match is_open {
-                true => whole((target - bucket.level - 1e-6).max(0.0)),
-                false => 0.0,
+            let wanted = if is_open {
+                whole((target - bucket.level - 1e-6).max(0.0))
+            } else {
+                0.0
             };
-            let back = match lacks > 0.0 || lease.is_lost {
-                true => 0.0,
-                false => (bucket.level - target).max(0.0),
+            let back = if lacks > 0.0 || lease.is_lost {
+                0.0
+            } else {
+                (bucket.level - target).max(0.0)
             };
             bucket.level -= back;
             parts[at] = Some(PartRequest {

@@ -80,9 +80,10 @@ impl Attached<'_> {
                 break;
             }
         }
-        match left == 0 && hex(&hash.finalize()) == self.sha256 {
-            true => Ok(()),
-            false => Err(self.changed()),
+        if left == 0 && hex(&hash.finalize()) == self.sha256 {
+            Ok(())
+        } else {
+            Err(self.changed())
         }
     }
 

@@ -24,15 +24,17 @@ pub(crate) struct Root {
 impl Root {
     /// An empty path is the working folder.
     pub fn new(folder: &Path, outside: bool) -> Self {
-        let here = match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
+        let here = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
         };
         Self {
             folder: here.canonicalize().ok(),
-            shown: match here == Path::new(".") {
-                true => "the working folder".to_owned(),
-                false => here.display().to_string(),
+            shown: if here == Path::new(".") {
+                "the working folder".to_owned()
+            } else {
+                here.display().to_string()
             },
             outside,
         }

@@ -49,9 +49,10 @@ impl Access {
 
     /// The address for calls of a model.
     pub fn call_url(&self, path: &str, model: &str) -> String {
-        match self.by_deployment {
-            true => self.url(&format!("/deployments/{}{path}", escaped(model))),
-            false => self.url(path),
+        if self.by_deployment {
+            self.url(&format!("/deployments/{}{path}", escaped(model)))
+        } else {
+            self.url(path)
         }
     }
 

@@ -48,9 +48,10 @@ impl Answer {
         let failed = |kind, message: String| {
             let error = Error::new(kind, message).with_sent(Sent::Answered);
             let error = error.with_paid(paid);
-            let error = match self.text.is_empty() {
-                true => error,
-                false => error.with_raw(&self.text),
+            let error = if self.text.is_empty() {
+                error
+            } else {
+                error.with_raw(&self.text)
             };
             match &self.category {
                 Some(category) => error.with_category(category),

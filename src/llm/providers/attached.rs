@@ -81,9 +81,12 @@ impl<'r> Taken<'r> {
     /// How many bytes of memory the call takes at most: of a text those of the file, of the part that it
     /// becomes, and of that in the body.
     pub fn memory(&self) -> u64 {
-        let files = self.files.iter().map(|file| match self.is_marked(file) {
-            true => file.encoded(),
-            false => file.bytes.saturating_mul(3),
+        let files = self.files.iter().map(|file| {
+            if self.is_marked(file) {
+                file.encoded()
+            } else {
+                file.bytes.saturating_mul(3)
+            }
         });
         files.fold(self.request.text_bytes() as u64, u64::saturating_add)
     }
@@ -236,9 +239,10 @@ impl Marked<'_> {
             Some((start..end, file))
         });
         let places: Vec<_> = marks.collect();
-        match places.len() == self.files.len() {
-            true => Ok(places),
-            false => Err(unsent("a file has no place in the request".to_owned())),
+        if places.len() == self.files.len() {
+            Ok(places)
+        } else {
+            Err(unsent("a file has no place in the request".to_owned()))
         }
     }
 }

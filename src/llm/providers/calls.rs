@@ -115,9 +115,10 @@ pub(super) fn in_openais_shape<'v>(
         return Cow::Borrowed(calls);
     }
     let said = list.iter().map(|call| {
-        let mut said = match is_ours(call) {
-            true => said_to_openai(call, request, signed),
-            false => call.clone(),
+        let mut said = if is_ours(call) {
+            said_to_openai(call, request, signed)
+        } else {
+            call.clone()
         };
         if let Some(id) = other_id(call) {
             said["id"] = id.into();

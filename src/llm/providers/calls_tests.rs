@@ -26,10 +26,13 @@ fn ids_of_calls_go_to_each_vendor_as_it_takes_them() {
         };
         for in_openais_shape in [true, false] {
             let mut turn = Message::new(Role::Assistant, "");
-            let calls = ids.map(|id| match in_openais_shape {
-                true => json!({"id": id, "type": "function",
-                    "function": {"name": "f", "arguments": "{}"}}),
-                false => json!({"id": id, "name": "f", "arguments": {}}),
+            let calls = ids.map(|id| {
+                if in_openais_shape {
+                    json!({"id": id, "type": "function",
+            "function": {"name": "f", "arguments": "{}"}})
+                } else {
+                    json!({"id": id, "name": "f", "arguments": {}})
+                }
             });
             turn.extra
                 .insert("tool_calls".to_owned(), calls.to_vec().into());

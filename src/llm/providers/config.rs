@@ -220,22 +220,24 @@ impl LlmConfig {
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let transport = transport.unwrap_or_else(|| {
             let timeout = self.request_timeout;
-            Arc::new(match vendor.probed {
-                true => HttpTransport::connecting_within(
+            Arc::new(if vendor.probed {
+                HttpTransport::connecting_within(
                     LOCAL_CONNECT_TIMEOUT,
                     &access.base_url,
                     concurrency,
                     timeout,
-                ),
-                false => HttpTransport::new(&access.base_url, concurrency, timeout),
+                )
+            } else {
+                HttpTransport::new(&access.base_url, concurrency, timeout)
             })
         });
         Ok(Client(Inner::Remote(Box::new(Remote {
             vendor,
             transport,
-            chat_url: match access.by_deployment {
-                true => None,
-                false => Some(access.url("/chat/completions")),
+            chat_url: if access.by_deployment {
+                None
+            } else {
+                Some(access.url("/chat/completions"))
             },
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
@@ -283,9 +285,12 @@ impl LlmConfig {
         vendor: &Vendor,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Access, Error> {
-        let named = self.base_url.as_deref().map(|url| match self.exact {
-            true => url.to_owned(),
-            false => vendor.normalise(url),
+        let named = self.base_url.as_deref().map(|url| {
+            if self.exact {
+                url.to_owned()
+            } else {
+                vendor.normalise(url)
+            }
         });
         let in_variable = || Some(vendor.base_from_variable(&setting(vendor.url_var, env)?));
         let given = named.or_else(in_variable);
@@ -326,9 +331,10 @@ impl LlmConfig {
             base_url,
             query,
             by_deployment,
-        } = match vendor.azure {
-            true => AzurePlace::of(base_url, setting("OPENAI_API_VERSION", env)),
-            false => AzurePlace::elsewhere(base_url),
+        } = if vendor.azure {
+            AzurePlace::of(base_url, setting("OPENAI_API_VERSION", env))
+        } else {
+            AzurePlace::elsewhere(base_url)
         };
         let odd = |byte: u8| !byte.is_ascii_alphanumeric() && !b"-.=".contains(&byte);
         if query.bytes().any(odd) {
@@ -438,14 +444,15 @@ pub(crate) fn known(provider: &str) -> Result<&'static Vendor, Error> {
 
 /// What goes into a header must be visible ASCII; the value itself is not shown.
 fn plain<'v>(what: &str, value: &'v str) -> Result<&'v str, Error> {
-    match value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(value),
-        false => Err(Error::new(
+    if value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(value)
+    } else {
+        Err(Error::new(
             ErrorKind::Auth,
             format!(
                 "{what} contains a blank, a line break or another character that no header takes"
             ),
-        )),
+        ))
     }
 }
 
@@ -479,9 +486,10 @@ impl AzurePlace {
                 query: format!("api-version={version}"),
                 by_deployment: true,
             },
-            _ => Self::elsewhere(match newer {
-                true => base_url,
-                false => format!("{base_url}/v1"),
+            _ => Self::elsewhere(if newer {
+                base_url
+            } else {
+                format!("{base_url}/v1")
             }),
         }
     }

@@ -109,13 +109,14 @@ fn is_openais(part: &Value) -> bool {
 /// When it is one of OpenAI's that cannot be said in another.
 pub(super) fn own(vendor: &str, part: &Value) -> Result<Value, Error> {
     let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
-    match ["file", "input_audio"].contains(&kind) && is_openais(part) {
-        true => Err(lacking(
+    if ["file", "input_audio"].contains(&kind) && is_openais(part) {
+        Err(lacking(
             vendor,
             kind,
             "it is not given as base64 with its media type",
-        )),
-        false => Ok(part.clone()),
+        ))
+    } else {
+        Ok(part.clone())
     }
 }
 

@@ -57,9 +57,10 @@ pub(super) fn key_from(
 /// Entra at Azure, whose it is. Such a token is another one every hour, and batches live for days; they
 /// belong to the resource, which is the address.
 pub(super) fn account_of<'k>(vendor: &Vendor, header: &str, key: &'k str) -> Cow<'k, str> {
-    match vendor.azure && header == "authorization" {
-        true => principal(key).map_or(Cow::Borrowed(key), Cow::Owned),
-        false => Cow::Borrowed(key),
+    if vendor.azure && header == "authorization" {
+        principal(key).map_or(Cow::Borrowed(key), Cow::Owned)
+    } else {
+        Cow::Borrowed(key)
     }
 }
 

@@ -118,9 +118,12 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         Dialect::OpenAi | Dialect::Extract => openai::read(vendor, body),
     };
     // Whatever was made of the body to read it, it is kept as it came.
-    let as_it_came = |error: Error| match error.is_unusable_reply() {
-        true => error.with_unusable_reply(body),
-        false => error,
+    let as_it_came = |error: Error| {
+        if error.is_unusable_reply() {
+            error.with_unusable_reply(body)
+        } else {
+            error
+        }
     };
     let error = match lenient::read(body, strictly) {
         Ok((answer, warning)) => {

@@ -378,9 +378,10 @@ impl<'de> Deserialize<'de> for Vector {
         }
 
         let vector = deserializer.deserialize_any(Numbers)?;
-        match vector.iter().all(|number| number.is_finite()) {
-            true => Ok(Self(vector)),
-            false => Err(de::Error::custom("a number out of range")),
+        if vector.iter().all(|number| number.is_finite()) {
+            Ok(Self(vector))
+        } else {
+            Err(de::Error::custom("a number out of range"))
         }
     }
 }

@@ -38,13 +38,15 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         .with_status(status)
         .with_sent(sent(status))
         .with_retry_after(wait);
-    let error = match rule.of_model {
-        true => error.with_model_only(),
-        false => error,
+    let error = if rule.of_model {
+        error.with_model_only()
+    } else {
+        error
     };
-    let error = match rule.default && kind == ErrorKind::Invalid {
-        true => error.with_unclassified(),
-        false => error,
+    let error = if rule.default && kind == ErrorKind::Invalid {
+        error.with_unclassified()
+    } else {
+        error
     };
     // nginx writes such a page of its own where it limits requests (limit_req, limit_conn), or has no server behind it.
     let error = if status == 503 && unreadable && contains(&reply.body, b"<center>nginx") {
@@ -93,8 +95,9 @@ pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Err
     let error = Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_sent(Sent::Answered)
         .with_retry_after(error_body.wait.or(rule.default_wait));
-    match rule.default {
-        true => error.with_unclassified(),
-        false => error,
+    if rule.default {
+        error.with_unclassified()
+    } else {
+        error
     }
 }

@@ -107,10 +107,13 @@ impl Fields {
             Some(Takes::If(good)) => good(value)
                 .then_some(Cow::Borrowed(value))
                 .ok_or(Why::Value),
-            Some(Takes::These(words)) => match words.iter().any(|word| value == word) {
-                true => Ok(Cow::Borrowed(value)),
-                false => Err(Why::Words(words.to_vec())),
-            },
+            Some(Takes::These(words)) => {
+                if words.iter().any(|word| value == word) {
+                    Ok(Cow::Borrowed(value))
+                } else {
+                    Err(Why::Words(words.to_vec()))
+                }
+            }
             Some(Takes::Words(words)) => match words.iter().find(|(word, _)| value == word) {
                 Some((_, own)) => Ok(Cow::Owned(Value::from(*own))),
                 None => Err(Why::Words(words.iter().map(|(word, _)| *word).collect())),
@@ -136,9 +139,10 @@ impl Fields {
     /// The id of a tool call as the vendor takes it. Those that others gave become another, the same one
     /// wherever it stands in a conversation, which every vendor takes.
     pub(super) fn call_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
-        match (self.call_ids)(id) {
-            true => Cow::Borrowed(id),
-            false => Cow::Owned(hex(&Sha256::digest(id))[..9].to_owned()),
+        if (self.call_ids)(id) {
+            Cow::Borrowed(id)
+        } else {
+            Cow::Owned(hex(&Sha256::digest(id))[..9].to_owned())
         }
     }
 

@@ -40,9 +40,10 @@ pub(super) fn resource(model: &str) -> Result<String, Error> {
     if model.is_empty() || !model.chars().all(allowed) || model.contains("..") {
         return Err(invalid(format!("`{model}` is no model's name for gemini")));
     }
-    Ok(match model.contains('/') {
-        true => model.to_owned(),
-        false => format!("models/{model}"),
+    Ok(if model.contains('/') {
+        model.to_owned()
+    } else {
+        format!("models/{model}")
     })
 }
 

@@ -160,12 +160,13 @@ fn gateway_hints(headers: &HttpHeaders) -> RateHints {
         });
         windows.map(Some).fold(None, tighter)
     };
-    match headers.names_any("x-ratelimit-") {
-        true => RateHints {
+    if headers.names_any("x-ratelimit-") {
+        RateHints {
             requests: of(GATEWAY_REQUESTS),
             tokens: of(GATEWAY_TOKENS),
-        },
-        false => RateHints::default(),
+        }
+    } else {
+        RateHints::default()
     }
 }
 
@@ -176,21 +177,19 @@ fn tighter(one: Option<RateWindow>, other: Option<RateWindow>) -> Option<RateWin
         return one.or(other);
     };
     let rate = |window: &RateWindow| window.limit as f64 / window.period.as_secs_f64();
-    let (low, high) = match rate(&b) < rate(&a) {
-        true => (b, a),
-        false => (a, b),
-    };
+    let (low, high) = if rate(&b) < rate(&a) { (b, a) } else { (a, b) };
     let fewer_left = high.period == low.period
         && high
             .remaining
             .is_some_and(|left| low.remaining.is_none_or(|own| left < own));
-    Some(match fewer_left {
-        true => RateWindow {
+    Some(if fewer_left {
+        RateWindow {
             remaining: high.remaining,
             reset: high.reset.or(low.reset),
             ..low
-        },
-        false => low,
+        }
+    } else {
+        low
     })
 }
 

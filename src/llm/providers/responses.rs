@@ -113,9 +113,10 @@ impl Output {
         let mut said = Self::default();
         let left = Cell::new(bounded::MOST_NODES);
         for item in said.items(output) {
-            let of: Item<'_> = match bounded::is_object(item) {
-                true => serde_json::from_str(item.get()).unwrap_or_default(),
-                false => Item::default(),
+            let of: Item<'_> = if bounded::is_object(item) {
+                serde_json::from_str(item.get()).unwrap_or_default()
+            } else {
+                Item::default()
             };
             match word(of.kind.as_ref()).as_str() {
                 "message" => {

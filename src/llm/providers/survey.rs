@@ -310,9 +310,10 @@ fn remote(
         None => vendor.normalise(vendor.base_url),
     };
     let reachable = !address.is_empty();
-    let (a, set) = match vendor.needs_key || key {
-        true => ("a", "key"),
-        false => ("an", "address"),
+    let (a, set) = if vendor.needs_key || key {
+        ("a", "key")
+    } else {
+        ("an", "address")
     };
     let refused = refused(vendor, &address, headers, env);
     let lacks_key = refused.as_ref() == Some(&no_key(vendor));

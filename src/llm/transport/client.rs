@@ -240,12 +240,12 @@ impl Head {
     }
 }
 
-/// How many bytes are read of a body.
+/// How many bytes are read of a body: of a failure few, as its status says enough.
 fn most_of(request: &HttpRequest<'_>, status: u16) -> u64 {
-    match is_success(status) {
-        true => request.reply_limit.saturating_add(1),
-        // Its status says enough.
-        false => ERROR_LIMIT,
+    if is_success(status) {
+        request.reply_limit.saturating_add(1)
+    } else {
+        ERROR_LIMIT
     }
 }
 
@@ -361,9 +361,10 @@ fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: 
         }
         other if !connected => {
             let why = other.to_string();
-            let hint = match host.starts_with("https:") && no_tls(&why) {
-                true => " (does the server speak TLS? else http://…)",
-                false => "",
+            let hint = if host.starts_with("https:") && no_tls(&why) {
+                " (does the server speak TLS? else http://…)"
+            } else {
+                ""
             };
             transient(format!("cannot reach {host}{hint}: {why}")).with_unreachable()
         }

@@ -117,9 +117,10 @@ fn forgetful(whole: bool) -> String {
                 request(&mut stream);
                 let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
                 stream.write_all(reply).unwrap();
-                match whole {
-                    true => request(&mut stream),
-                    false => drop(stream.read(&mut [0])),
+                if whole {
+                    request(&mut stream)
+                } else {
+                    drop(stream.read(&mut [0]))
                 }
             });
         }

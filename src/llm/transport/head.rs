@@ -76,9 +76,10 @@ impl HeadWatch {
         head.extend_from_slice(input);
         buffers.input_consume(read);
         let Some(end) = end_of_head(&head[seen..]) else {
-            return match head.len() > ENDLESS {
-                true => Err(ureq::Error::LargeResponseHeader(head.len(), MOST_BYTES)),
-                false => Ok(None),
+            return if head.len() > ENDLESS {
+                Err(ureq::Error::LargeResponseHeader(head.len(), MOST_BYTES))
+            } else {
+                Ok(None)
             };
         };
         self.pending = head.split_off(seen + end);

@@ -135,9 +135,10 @@ impl ReplyMemory {
 /// Being asked to start nothing more does not end a call, as it does not end its reading.
 fn has_ended(ctx: &Context) -> Result<(), Error> {
     let deadline = ctx.remaining().is_some_and(|left| left.is_zero());
-    match ctx.is_aborted() || deadline {
-        true => ctx.check(),
-        false => Ok(()),
+    if ctx.is_aborted() || deadline {
+        ctx.check()
+    } else {
+        Ok(())
     }
 }
 

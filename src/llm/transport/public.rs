@@ -44,12 +44,11 @@ impl Resolver for PublicResolver {
         let may = |address: IpAddr| self.private || is_public_address(address);
         let public = all.iter().filter(|address| may(address.ip()));
         public.for_each(|address| left.push(*address));
-        match left.is_empty() {
-            false => Ok(left),
-            true => {
-                let why = "the host has no public address, and no other is allowed";
-                Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into())
-            }
+        if !left.is_empty() {
+            Ok(left)
+        } else {
+            let why = "the host has no public address, and no other is allowed";
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into())
         }
     }
 }

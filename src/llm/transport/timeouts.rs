@@ -64,9 +64,10 @@ impl Patience {
                 ..limit
             });
             let took = started.elapsed();
-            match took > piece + STOPPED {
-                true => self.stopped += took,
-                false => waited += took,
+            if took > piece + STOPPED {
+                self.stopped += took
+            } else {
+                waited += took
             }
             match result {
                 Err(ureq::Error::Timeout(reason)) if reason == limit.reason => {}

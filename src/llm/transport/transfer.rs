@@ -103,10 +103,7 @@ impl HttpTransport {
                 *fault = copied?.map(Fault::Sink);
             }
             _ => {
-                let limit = match is_success {
-                    true => REPLY_LIMIT,
-                    false => ERROR_LIMIT,
-                };
+                let limit = if is_success { REPLY_LIMIT } else { ERROR_LIMIT };
                 let reader = body.into_with_config().limit(limit).reader();
                 let mut reader = Prompt {
                     reader: reader.take(limit),
@@ -154,9 +151,10 @@ struct Prompt<R> {
 
 impl<R: Read> Read for Prompt<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.begun.elapsed() < self.longest {
-            true => self.reader.read(buffer),
-            false => Err(io::Error::other(ureq::Error::Timeout(Timeout::RecvBody))),
+        if self.begun.elapsed() < self.longest {
+            self.reader.read(buffer)
+        } else {
+            Err(io::Error::other(ureq::Error::Timeout(Timeout::RecvBody)))
         }
     }
 }

@@ -372,19 +372,16 @@ fn a_compressed_download_is_decoded_and_a_damaged_one_may_be_tried_again() {
         });
         let mut sink = Vec::new();
         let reply = download(&base, LONG, &mut sink);
-        match end == whole.len() {
-            true => {
-                reply.unwrap();
-                assert!(sink == text);
-            }
-            false => {
-                let error = reply.unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::Transient);
-                assert!(
-                    error.message().contains("its gzip data is damaged"),
-                    "{error}"
-                );
-            }
+        if end == whole.len() {
+            reply.unwrap();
+            assert!(sink == text);
+        } else {
+            let error = reply.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Transient);
+            assert!(
+                error.message().contains("its gzip data is damaged"),
+                "{error}"
+            );
         }
         served.join().unwrap();
     }

@@ -180,12 +180,15 @@ fn shown(
     ctx: &Context,
 ) -> Result<(), String> {
     let provider = &record.account.provider;
-    let failed = |error: Error| match error.is_not_found() {
-        true => format!(
-            "{provider} does not show it under the key that is here, which may belong to another \
-             project or account"
-        ),
-        false => format!("{provider} could not be asked for it: {error}"),
+    let failed = |error: Error| {
+        if error.is_not_found() {
+            format!(
+                "{provider} does not show it under the key that is here, which may belong to another \
+         project or account"
+            )
+        } else {
+            format!("{provider} could not be asked for it: {error}")
+        }
     };
     if let Some(id) = record.id() {
         return client.status(id, ctx).map(drop).map_err(failed);
@@ -371,15 +374,12 @@ mod tests {
             let [adoption] = &adopt(&harness, Some(&new))[..] else {
                 panic!("one batch waits")
             };
-            match exists {
-                true => {
-                    assert_eq!(adoption.refused, None);
-                    is_collected(&harness, process);
-                }
-                false => {
-                    let why = adoption.refused.as_deref().unwrap();
-                    assert!(why.contains("does not list it"), "{why}");
-                }
+            if exists {
+                assert_eq!(adoption.refused, None);
+                is_collected(&harness, process);
+            } else {
+                let why = adoption.refused.as_deref().unwrap();
+                assert!(why.contains("does not list it"), "{why}");
             }
         }
     }

@@ -58,8 +58,9 @@ impl BatchContext {
 
 /// Refuses to go on once all is to end; a deadline of single calls does not end it.
 pub(super) fn check(ctx: &Context) -> Result<(), Error> {
-    match ctx.is_cancelled() {
-        true => Err(Error::cancelled()),
-        false => Ok(()),
+    if ctx.is_cancelled() {
+        Err(Error::cancelled())
+    } else {
+        Ok(())
     }
 }

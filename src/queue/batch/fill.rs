@@ -88,8 +88,9 @@ impl AttachedBytes {
 /// How much base64 the files of a job become.
 fn attached_to(job: &ClaimedJob) -> u64 {
     // Most name none, which shows without reading all of it.
-    match job.payload.get().contains("\"sha256\"") {
-        true => request(job).map_or(0, |request| request.encoded_files()),
-        false => 0,
+    if job.payload.get().contains("\"sha256\"") {
+        request(job).map_or(0, |request| request.encoded_files())
+    } else {
+        0
     }
 }

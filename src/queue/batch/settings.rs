@@ -155,17 +155,19 @@ impl BatchSettings {
     /// The wait between two readings of the provider's list.
     pub(super) fn between_listings(&self, held: bool) -> Duration {
         let between = self.reconcile_wait / (LISTINGS - 1);
-        match held {
-            true => between.max(self.poll_interval.unwrap_or(BETWEEN_LISTINGS_OF_HELD)),
-            false => between,
+        if held {
+            between.max(self.poll_interval.unwrap_or(BETWEEN_LISTINGS_OF_HELD))
+        } else {
+            between
         }
     }
 
     /// What is done about a batch that was not found.
     pub(super) fn policy(&self, uploads: bool) -> OnUnknown {
-        self.on_unknown.unwrap_or(match uploads {
-            true => OnUnknown::Resubmit,
-            false => OnUnknown::Hold,
+        self.on_unknown.unwrap_or(if uploads {
+            OnUnknown::Resubmit
+        } else {
+            OnUnknown::Hold
         })
     }
 }

@@ -74,9 +74,12 @@ fn write(
                 break;
             }
             let line = request.and_then(|request| client.line(&key, &request));
-            let line = line.and_then(|line| match line.len() as u64 > limits.bytes {
-                true => Err(too_long(line.len(), limits.bytes)),
-                false => Ok(line),
+            let line = line.and_then(|line| {
+                if line.len() as u64 > limits.bytes {
+                    Err(too_long(line.len(), limits.bytes))
+                } else {
+                    Ok(line)
+                }
             });
             match line {
                 Err(error) => ends.push(context.settler.settlement(claimed, &asked, Err(error))),

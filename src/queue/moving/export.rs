@@ -101,9 +101,10 @@ impl JobQueue {
             Err(error) => {
                 // The file cannot be imported, so the queue may be used as before.
                 discard(&file, &mark);
-                match store.set_mark(Some(&mark), None)? {
-                    true => Err(error),
-                    false => Err(changed_meanwhile(&self.location())),
+                if store.set_mark(Some(&mark), None)? {
+                    Err(error)
+                } else {
+                    Err(changed_meanwhile(&self.location()))
                 }
             }
         }
@@ -124,10 +125,7 @@ impl JobQueue {
             Some(other) => return Err(other.refusal(&self.location())),
             None => None,
         };
-        let there = match file.exists() {
-            true => mark_of(file)?,
-            false => None,
-        };
+        let there = if file.exists() { mark_of(file)? } else { None };
         match (found, there) {
             (
                 Some(mark),
@@ -175,9 +173,10 @@ impl JobQueue {
             file: file.to_string_lossy().into_owned(),
             at: self.clock.wall().0,
         };
-        match store.set_mark(found.as_ref(), Some(&mark))? {
-            true => Ok(mark),
-            false => Err(changed_meanwhile(&self.location())),
+        if store.set_mark(found.as_ref(), Some(&mark))? {
+            Ok(mark)
+        } else {
+            Err(changed_meanwhile(&self.location()))
         }
     }
 
@@ -191,9 +190,10 @@ impl JobQueue {
         let to = SqliteStore::open(&part, SqliteOptions::default())?;
         to.prepare_file(mark)?;
         // Jobs of a store for many machines already contain their files.
-        let files = match options.keep_paths || self.store.is_shared() {
-            true => LocalFiles::Keep,
-            false => LocalFiles::Embed,
+        let files = if options.keep_paths || self.store.is_shared() {
+            LocalFiles::Keep
+        } else {
+            LocalFiles::Embed
         };
         let mut copy = Copy::new(store, (&to, mark), files);
         copy.tell = options.on_progress;

@@ -180,9 +180,10 @@ impl JobQueue {
             }
             return Err(error);
         }
-        let files = match options.keep_paths || !self.store.is_shared() {
-            true => LocalFiles::Keep,
-            false => LocalFiles::Embed,
+        let files = if options.keep_paths || !self.store.is_shared() {
+            LocalFiles::Keep
+        } else {
+            LocalFiles::Embed
         };
         let mut copy = Copy::new(&source.store, (store, &begun), files);
         copy.tell = options.on_progress;

@@ -42,19 +42,21 @@ impl JobQueue {
             }
             MoveMark::File { .. } => return Err(mark.refusal(&place)),
         }
-        match store.set_mark(Some(&mark), None)? {
-            true => Ok(true),
-            false => Err(changed_meanwhile(&place)),
+        if store.set_mark(Some(&mark), None)? {
+            Ok(true)
+        } else {
+            Err(changed_meanwhile(&place))
         }
     }
 }
 
 /// Marks a file so that it can never be imported.
 fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
-    let found = match force {
-        // With `force`, an unreadable file does not stop the reopening.
-        true => mark_of(Path::new(file)).unwrap_or(None),
-        false => mark_of(Path::new(file))?,
+    // With `force`, an unreadable file does not stop the reopening.
+    let found = if force {
+        mark_of(Path::new(file)).unwrap_or(None)
+    } else {
+        mark_of(Path::new(file))?
     };
     let ours = found.filter(|(_, mark)| {
         let (MoveMark::File { export: id, .. } | MoveMark::Exporting { export: id, .. }) = mark
@@ -64,12 +66,13 @@ fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
         id == export
     });
     let Some((store, mark)) = ours else {
-        return match force {
-            true => Ok(()),
-            false => Err(invalid(format!(
+        return if force {
+            Ok(())
+        } else {
+            Err(invalid(format!(
                 "{file} no longer exists, so batchwright cannot tell if it was imported. Put it back and run the \
-                 command again. If you know that it is imported nowhere, add --force"
-            ))),
+             command again. If you know that it is imported nowhere, add --force"
+            )))
         };
     };
     if let MoveMark::File { state, .. } = &mark
@@ -87,8 +90,9 @@ fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
         at: 0,
         state: FileState::Void,
     };
-    match store.set_mark(Some(&mark), Some(&voided))? {
-        true => Ok(()),
-        false => Err(changed_meanwhile(file)),
+    if store.set_mark(Some(&mark), Some(&voided))? {
+        Ok(())
+    } else {
+        Err(changed_meanwhile(file))
     }
 }

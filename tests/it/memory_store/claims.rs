@@ -208,9 +208,10 @@ impl Data {
                 let latest = now.after(longest);
                 let at_once = early && (back == 0 || row.history.is_none());
                 let is_prompt = PROMPT_KINDS.contains(&row.parts.kind.as_str());
-                row.due_at = match at_once || sooner > latest && is_prompt {
-                    true => now,
-                    false => sooner.min(latest),
+                row.due_at = if at_once || sooner > latest && is_prompt {
+                    now
+                } else {
+                    sooner.min(latest)
                 };
                 pulled += 1;
             }

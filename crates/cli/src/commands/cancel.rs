@@ -57,10 +57,10 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let cancelled = queue.cancel(id).map_err(failed)?;
     let batches = cancel_batches(args, &queue, id, own)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
-    let cancelled = match batches.any {
-        // Includes the jobs that came back from cancelled batches.
-        true => now.counts.cancelled,
-        false => cancelled,
+    let cancelled = if batches.any {
+        now.counts.cancelled
+    } else {
+        cancelled
     };
     let mut line = format!("{} jobs cancelled", count(cancelled));
     let came = answered(&now.counts).saturating_sub(before);
@@ -186,17 +186,19 @@ impl CancelledBatches {
             if let Some(waiting) = batches::missing_results(batch) {
                 why.push_str(&format!("; {waiting}"));
             }
-            let collects = match deleted {
-                true => "any worker with its key ends it",
-                false => "any worker with its key collects its finished results",
+            let collects = if deleted {
+                "any worker with its key ends it"
+            } else {
+                "any worker with its key collects its finished results"
             };
             out.push_str(&format!(
                 "\n  batch {name} at {}, {}, is not over yet{why}; {collects}: {}",
                 batch.provider,
                 batch.state,
-                match deleted {
-                    true => data.command("work"),
-                    false => data.command(&format!("work --processes {id}")),
+                if deleted {
+                    data.command("work")
+                } else {
+                    data.command(&format!("work --processes {id}"))
                 }
             ));
             if batches::lacks_its_key(batch) {

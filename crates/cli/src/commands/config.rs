@@ -110,9 +110,10 @@ fn changed(args: &ConfigArgs, place: &Place, key: &str) -> Result<String, Refusa
             "but BATCHWRIGHT_STORE={address} is set here and overrides it"
         ));
     }
-    Ok(match args.json {
-        true => line(&as_json(&setting)),
-        false => String::new(),
+    Ok(if args.json {
+        line(&as_json(&setting))
+    } else {
+        String::new()
     })
 }
 

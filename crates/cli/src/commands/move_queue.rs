@@ -129,14 +129,15 @@ fn import(args: &ImportQueueArgs) -> Result<(String, Value), Refusal> {
 fn reopen(args: &ReopenQueueArgs) -> Result<(String, Value), Refusal> {
     let data = &args.common.data;
     let reopened = existing(data)?.reopen(args.force).map_err(failed)?;
-    let line = match reopened {
-        true => format!(
+    let line = if reopened {
+        format!(
             "{} is open again; the exported file can no longer be imported\n  if a copy of that file was imported elsewhere, \
-             its jobs are paid for twice: use only one of the 2 queues\n  to carry the jobs out: {}",
+         its jobs are paid for twice: use only one of the 2 queues\n  to carry the jobs out: {}",
             data.place(),
             data.command("work")
-        ),
-        false => format!("{} is not closed: nothing to do", data.place()),
+        )
+    } else {
+        format!("{} is not closed: nothing to do", data.place())
     };
     Ok((line, json!({"reopened": reopened})))
 }

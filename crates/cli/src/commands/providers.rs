@@ -21,9 +21,10 @@ fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
         .map_err(refused)?;
     let list = survey(settings.model().map_err(refused)?.as_deref(), false);
     let star = taken(&settings, &list);
-    let text = match args.json {
-        true => sanitize::json(&format!("{:#}\n", serde_json::json!({ "providers": list }))),
-        false => table(&list, star),
+    let text = if args.json {
+        sanitize::json(&format!("{:#}\n", serde_json::json!({ "providers": list })))
+    } else {
+        table(&list, star)
     };
     Ok(stdout::print(&text, Exit::Success))
 }

@@ -55,13 +55,12 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
         written: 0,
         failed: 0,
     };
-    let ended = match keeps {
-        true => show(&queue, id, &mut saved),
-        false => {
-            let who = taker(args.output.as_deref());
-            let taken = queue.consume_as(id, &who, |results| saved.save(results));
-            taken.map(drop)
-        }
+    let ended = if keeps {
+        show(&queue, id, &mut saved)
+    } else {
+        let who = taker(args.output.as_deref());
+        let taken = queue.consume_as(id, &who, |results| saved.save(results));
+        taken.map(drop)
     };
     match ended {
         Ok(()) => {

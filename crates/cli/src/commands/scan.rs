@@ -32,9 +32,10 @@ fn scan(args: &ScanArgs) -> Result<Exit, Refusal> {
     if files.is_empty() {
         display::say(NOTHING);
     }
-    let text = match args.json {
-        true => json_of(shown, &totals),
-        false => table(shown, args.split.is_some()) + &totals.line(),
+    let text = if args.json {
+        json_of(shown, &totals)
+    } else {
+        table(shown, args.split.is_some()) + &totals.line()
     };
     Ok(stdout::print(&text, Exit::Success))
 }
@@ -134,9 +135,10 @@ fn described((file, units): &Found) -> Value {
 
 fn table<'f>(files: impl Iterator<Item = &'f Found>, split: bool) -> String {
     let mut table = Table::default();
-    match split {
-        true => table.row(["path", "    size", "units"], "left out because"),
-        false => table.row(["path", "    size"], "left out because"),
+    if split {
+        table.row(["path", "    size", "units"], "left out because")
+    } else {
+        table.row(["path", "    size"], "left out because")
     }
     for (file, units) in files {
         let why = file.skip_reason.as_ref();

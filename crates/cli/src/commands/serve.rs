@@ -82,9 +82,10 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .max_upload_bytes(args.max_uploads)
         .max_body_memory(args.max_body_memory)
         .allow_private_webhooks(args.allow_private_webhooks)
-        .durability(match args.worker.fsync {
-            true => Durability::Full,
-            false => Durability::Normal,
+        .durability(if args.worker.fsync {
+            Durability::Full
+        } else {
+            Durability::Normal
         })
         .grace(args.worker.grace);
     if let Some(token) = token {

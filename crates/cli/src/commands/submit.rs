@@ -76,13 +76,13 @@ fn submit_prompts(args: &SubmitArgs) -> Result<Exit, Early> {
             count(left_out)
         ));
     }
-    let requests: Box<dyn Iterator<Item = Result<Request, Error>>> = match prompts.items().is_none()
-    {
-        true => Box::new(requests_in_background(
+    let requests: Box<dyn Iterator<Item = Result<Request, Error>>> = if prompts.items().is_none() {
+        Box::new(requests_in_background(
             prompts.into_requests(),
             &session.ctx,
-        )?),
-        false => Box::new(until_cancelled(prompts.into_requests(), &session.ctx)),
+        )?)
+    } else {
+        Box::new(until_cancelled(prompts.into_requests(), &session.ctx))
     };
     let jobs =
         requests.map(|request| request.map(|request| with_options(args, Job::from(&request))));
@@ -111,13 +111,14 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
         return Ok(());
     };
     let total = count(known.counts.total);
-    let what = match known.sealed {
-        true => format!("the queue has process {id} already, with {total} jobs"),
-        false => format!(
+    let what = if known.sealed {
+        format!("the queue has process {id} already, with {total} jobs")
+    } else {
+        format!(
             "process {id} is incomplete ({total} jobs so far): its submission is still running or was \
-             interrupted. To start over: {}",
+         interrupted. To start over: {}",
             args.data.command(&format!("cancel {id} --delete"))
-        ),
+        )
     };
     Err(Refusal::usage(format!("{what}; nothing was added")).about(About::Queue))
 }
@@ -128,9 +129,10 @@ fn info(args: &SubmitArgs) -> ProcessInfo {
         Some(name) => name.clone(),
         None => args.input.short(),
     });
-    match args.input.is_stream() {
-        true => info,
-        false => info.input(args.input.whole()),
+    if args.input.is_stream() {
+        info
+    } else {
+        info.input(args.input.whole())
     }
 }
 
@@ -182,9 +184,10 @@ fn take_back(
 }
 
 fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
-    let text = match args.json {
-        true => serde_json::json!({"process_id": process, "total": total}).to_string(),
-        false => process.to_string(),
+    let text = if args.json {
+        serde_json::json!({"process_id": process, "total": total}).to_string()
+    } else {
+        process.to_string()
     };
     let printed = stdout::write(&format!("{text}\n"));
     if let Err(error) = &printed {

@@ -213,9 +213,12 @@ fn bad(text: &str) -> bool {
 
 #[test]
 fn three_bad_texts_among_a_thousand_fail_alone() {
-    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
-        true => refused("input is too long"),
-        false => good(texts),
+    let server = Server::start(|texts, _| {
+        if texts.iter().any(|text| bad(text)) {
+            refused("input is too long")
+        } else {
+            good(texts)
+        }
     });
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1000);
@@ -244,9 +247,12 @@ fn three_bad_texts_among_a_thousand_fail_alone() {
 
 #[test]
 fn one_bad_text_does_not_stop_a_run_before_it_is_alone() {
-    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
-        true => refused("no"),
-        false => good(texts),
+    let server = Server::start(|texts, _| {
+        if texts.iter().any(|text| bad(text)) {
+            refused("no")
+        } else {
+            good(texts)
+        }
     });
     let desk = Desk::new();
     desk.prompts("in.jsonl", 30);
@@ -505,9 +511,12 @@ fn a_server_without_an_embedding_model_is_left_alone_soon() {
 
 #[test]
 fn the_library_embeds_lists_streams_and_single_texts() {
-    let server = Server::start(|texts, _| match texts.iter().any(|text| bad(text)) {
-        true => refused("no"),
-        false => good(texts),
+    let server = Server::start(|texts, _| {
+        if texts.iter().any(|text| bad(text)) {
+            refused("no")
+        } else {
+            good(texts)
+        }
     });
     let requests: Vec<_> = (0..600)
         .map(|i| Request::embedding(format!("prompt {i}")).with_id(i.to_string()))

@@ -61,9 +61,10 @@ fn answer(stream: &TcpStream, status: &str, kept: &Mutex<Vec<(String, Value)>>) 
         .ok()?
         .push((lower, serde_json::from_slice(&body).unwrap_or_default()));
     let said = format!("you sent {quoted}");
-    let reply = match status.starts_with("200") {
-        true => json!({"choices": [{"finish_reason": "stop", "message": {"content": said}}]}),
-        false => json!({"error": {"message": said}}),
+    let reply = if status.starts_with("200") {
+        json!({"choices": [{"finish_reason": "stop", "message": {"content": said}}]})
+    } else {
+        json!({"error": {"message": said}})
     };
     let reply = reply.to_string();
     let length = reply.len();

@@ -48,9 +48,10 @@ fn exchange(
         }
     }
     reader.read_exact(&mut vec![0; length]).ok()?;
-    let number = match path.ends_with("/chat/completions") {
-        true => count.fetch_add(1, Ordering::SeqCst),
-        false => 0,
+    let number = if path.ends_with("/chat/completions") {
+        count.fetch_add(1, Ordering::SeqCst)
+    } else {
+        0
     };
     let Some((status, body)) = answer(&path, number) else {
         // Silence, until the other side gives up.

@@ -41,9 +41,10 @@ fn reply(text: &str) -> String {
 }
 
 fn answer(stream: &mut TcpStream, reply: &str, tells: bool) -> std::io::Result<()> {
-    let length = match tells {
-        true => format!("content-length: {}\r\n", reply.len()),
-        false => String::new(),
+    let length = if tells {
+        format!("content-length: {}\r\n", reply.len())
+    } else {
+        String::new()
     };
     let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{length}\r\n");
     stream.write_all(head.as_bytes())?;
@@ -62,9 +63,10 @@ fn server(go_on: Arc<Barrier>) -> String {
             thread::spawn(move || {
                 let body = request(&mut stream)?;
                 let last = body.contains(&format!("prompt {CALLS}\""));
-                let (barrier, reply) = match last {
-                    true => (go_on, reply("small").into()),
-                    false => (all, large),
+                let (barrier, reply) = if last {
+                    (go_on, reply("small").into())
+                } else {
+                    (all, large)
                 };
                 barrier.wait();
                 answer(&mut stream, &reply, nth % 2 == 0).ok()

@@ -272,13 +272,14 @@ fn an_output_that_others_cut_short_or_write_to_is_no_finished_run() {
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
         let path = desk.path("out.jsonl");
         let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
-        match foreign {
-            true => writeln!(
+        if foreign {
+            writeln!(
                 file,
                 "{{\"id\":\"theirs\",\"success\":true,\"request_hash\":\"01\"}}"
             )
-            .unwrap(),
-            false => file.set_len(0).unwrap(),
+            .unwrap()
+        } else {
+            file.set_len(0).unwrap()
         }
         running.hears("nothing more is sent");
         sim.release();

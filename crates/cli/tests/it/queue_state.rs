@@ -296,9 +296,10 @@ fn status_fits_the_terminal_and_names_what_people_know() {
 fn the_doctor_says_what_is_wrong_with_a_data_folder() {
     let desk = Desk::new();
     desk.write("file", "x");
-    let folders = match cfg!(target_os = "linux") {
-        true => &["file", "file/below", "/proc/nowhere"][..],
-        false => &["file", "file/below"],
+    let folders = if cfg!(target_os = "linux") {
+        &["file", "file/below", "/proc/nowhere"][..]
+    } else {
+        &["file", "file/below"]
     };
     for folder in folders {
         let mut doctor = desk.command(["doctor", "--data-dir", folder]);

@@ -77,9 +77,10 @@ pub fn has_ended(pid: u32) -> bool {
 
 /// That of the system, since what stands before it in `PATH` may be a script that needs more.
 pub fn python() -> &'static str {
-    match Path::new("/usr/bin/python3").exists() {
-        true => "/usr/bin/python3",
-        false => "python3",
+    if Path::new("/usr/bin/python3").exists() {
+        "/usr/bin/python3"
+    } else {
+        "python3"
     }
 }
 

@@ -49,9 +49,10 @@ fn answer(stream: TcpStream, status: &str, seen: &Mutex<Vec<String>>) -> Option<
         seen.lock().ok()?.push(head);
         // Some encoders escape the slash.
         let text = format!("you sent {}", quoted.replace('/', "\\/"));
-        let body = match status.starts_with("200") {
-            true => format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}"),
-            false => format!("{{\"error\":{{\"message\":\"{text}\"}}}}"),
+        let body = if status.starts_with("200") {
+            format!("{{\"choices\":[{{\"message\":{{\"content\":\"{text}\"}}}}]}}")
+        } else {
+            format!("{{\"error\":{{\"message\":\"{text}\"}}}}")
         };
         let length = body.len();
         let header = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nx-echo: {quoted}");

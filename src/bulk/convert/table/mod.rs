@@ -221,9 +221,10 @@ impl Rows<'_> {
     /// Writes a row, with a value for each column; one with nothing in it is a blank line, as in a CSV file.
     #[cfg(any(feature = "queue", feature = "excel"))]
     fn row(&mut self, values: &[Value]) -> Result<(), Error> {
-        match values.iter().all(is_nothing) {
-            true => self.blank(),
-            false => self.line(values),
+        if values.iter().all(is_nothing) {
+            self.blank()
+        } else {
+            self.line(values)
         }
     }
 
@@ -236,9 +237,12 @@ impl Rows<'_> {
         self.line.clear();
         if !values.is_empty() {
             let written = serde_json::to_writer(Bounded(&mut self.line), values);
-            written.map_err(|error| match error.is_io() {
-                true => self.too_large(),
-                false => self.refused(error.to_string()),
+            written.map_err(|error| {
+                if error.is_io() {
+                    self.too_large()
+                } else {
+                    self.refused(error.to_string())
+                }
             })?;
         }
         self.line.push(b'\n');

@@ -81,9 +81,10 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
                 _ => Cell::of(cell, of),
             });
         }
-        match values.iter().all(Cell::is_nothing) {
-            true => rows.blank()?,
-            false => rows.line(&values)?,
+        if values.iter().all(Cell::is_nothing) {
+            rows.blank()?
+        } else {
+            rows.line(&values)?
         }
     }
     Ok(())
@@ -333,9 +334,10 @@ fn element(of: &Type) -> Option<&Type> {
     }
     let repeated = of.get_fields().first()?.as_ref();
     let wraps = repeated.is_group() && repeated.get_fields().len() == 1;
-    match wraps && repeated.name() != "array" && !repeated.name().ends_with("_tuple") {
-        true => repeated.get_fields().first().map(AsRef::as_ref),
-        false => Some(repeated),
+    if wraps && repeated.name() != "array" && !repeated.name().ends_with("_tuple") {
+        repeated.get_fields().first().map(AsRef::as_ref)
+    } else {
+        Some(repeated)
     }
 }
 

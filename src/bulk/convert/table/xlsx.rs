@@ -249,18 +249,20 @@ fn is_date(cell: &Cell<DataRef<'_>>) -> bool {
 
 /// A number. A worksheet knows no integers.
 fn number(x: f64) -> Value {
-    match x.fract() == 0.0 && x.abs() <= EXACT {
-        true => (x as i64).into(),
-        false => x.into(),
+    if x.fract() == 0.0 && x.abs() <= EXACT {
+        (x as i64).into()
+    } else {
+        x.into()
     }
 }
 
 /// Whether Excel shows a date or a time for it, up to the year 9999; it shows `####` for any other number.
 fn is_moment(when: &ExcelDateTime) -> bool {
     const DAYS: f64 = 2_958_466.0;
-    match when.is_duration() {
-        true => when.as_f64().abs() < DAYS,
-        false => (0.0..DAYS).contains(&when.as_f64()),
+    if when.is_duration() {
+        when.as_f64().abs() < DAYS
+    } else {
+        (0.0..DAYS).contains(&when.as_f64())
     }
 }
 

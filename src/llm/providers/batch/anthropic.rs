@@ -413,9 +413,10 @@ impl Write for FirstLine {
         let room = Self::MOST_LINE_BYTES - self.line.len();
         self.line.extend_from_slice(&line[..line.len().min(room)]);
         self.full |= end.is_some() || line.len() >= room;
-        match self.full {
-            true => Err(io::Error::other("the first line is enough")),
-            false => Ok(bytes.len()),
+        if self.full {
+            Err(io::Error::other("the first line is enough"))
+        } else {
+            Ok(bytes.len())
         }
     }
 

@@ -73,9 +73,10 @@ fn the_body_is_a_list_of_the_lines_and_as_long_as_it_says() {
             );
         }
         for slow in [false, true] {
-            let source: Box<dyn Read> = match slow {
-                true => Box::new(Slow(&lines)),
-                false => Box::new(&lines[..]),
+            let source: Box<dyn Read> = if slow {
+                Box::new(Slow(&lines))
+            } else {
+                Box::new(&lines[..])
             };
             let (mut body, length) = body(source, lines.len() as u64);
             let mut bytes = Vec::new();
@@ -241,9 +242,10 @@ fn find(script: &Arc<Script>, known: &[&str]) -> ListedBatches {
 
 /// As the list shows it: two requests, all of them still to be done unless it has ended.
 fn listed(id: &str, created: &str, ended: bool) -> Value {
-    let counts = match ended {
-        false => [2, 0, 0, 0, 0],
-        true => [0, 1, 1, 0, 0],
+    let counts = if !ended {
+        [2, 0, 0, 0, 0]
+    } else {
+        [0, 1, 1, 0, 0]
     };
     let mut batch = batch(if ended { "ended" } else { "in_progress" }, counts);
     batch["id"] = id.into();

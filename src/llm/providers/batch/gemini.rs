@@ -118,12 +118,13 @@ impl Wire for Gemini {
                 "/download/v1beta{}:download?alt=media",
                 path(file)
             ));
-            return http
-                .download(&url, sink)
-                .map_err(|error| match is_denied(&error) {
-                    true => error.with_status(410),
-                    false => error,
-                });
+            return http.download(&url, sink).map_err(|error| {
+                if is_denied(&error) {
+                    error.with_status(410)
+                } else {
+                    error
+                }
+            });
         }
         let reply = http.get(&path(id))?;
         let batch = body_of(&reply)?;
@@ -346,9 +347,10 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
         // One that was cut short may keep nothing of what it had finished.
         expected: expected(&state, counts).filter(|_| !results.is_empty()),
         counts,
-        results: match state.is_final() {
-            true => results,
-            false => Vec::new(),
+        results: if state.is_final() {
+            results
+        } else {
+            Vec::new()
         },
         poll_after: None,
         state,
@@ -449,9 +451,10 @@ fn failure(vendor: &Vendor, error: &Value) -> Error {
         .with_status(status)
         .with_sent(Sent::Answered)
         .with_retry_after(error_body.wait.or(rule.default_wait));
-    match rule.of_model {
-        true => error.with_model_only(),
-        false => error,
+    if rule.of_model {
+        error.with_model_only()
+    } else {
+        error
     }
 }
 

@@ -60,9 +60,10 @@ impl<'a> Http<'a> {
     /// Deletes what may be gone already.
     pub fn delete(&self, path: &str) -> Result<(), Error> {
         let reply = self.exchange(HttpMethod::Delete, path, &[], None, None)?;
-        match is_gone(&reply) && self.is_own(&self.url(path), &reply) {
-            true => Ok(()),
-            false => self.judged(reply).map(|_| ()),
+        if is_gone(&reply) && self.is_own(&self.url(path), &reply) {
+            Ok(())
+        } else {
+            self.judged(reply).map(|_| ())
         }
     }
 
@@ -146,9 +147,10 @@ impl<'a> Http<'a> {
         let below = path
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
-        Some(match below {
-            true => format!("{home}{path}"),
-            false => format!("{home}{prefix}{path}"),
+        Some(if below {
+            format!("{home}{path}")
+        } else {
+            format!("{home}{prefix}{path}")
         })
     }
 
@@ -182,9 +184,10 @@ impl<'a> Http<'a> {
     }
 
     fn url(&self, path: &str) -> String {
-        match path.starts_with('/') {
-            true => self.api.access.url(path),
-            false => path.to_owned(),
+        if path.starts_with('/') {
+            self.api.access.url(path)
+        } else {
+            path.to_owned()
         }
     }
 
@@ -224,14 +227,15 @@ impl<'a> Http<'a> {
     /// API: from anybody else it is an error without a status.
     fn there(&self, url: &str, reply: HttpReply) -> Result<HttpReply, Error> {
         let hearsay = is_gone(&reply) && !self.is_own(url, &reply);
-        self.judged(reply).map_err(|error| match hearsay {
-            true => {
+        self.judged(reply).map_err(|error| {
+            if hearsay {
                 let why = format!("not from the API itself: {}", error.message());
                 let id = error.request_id();
                 let again = Error::new(ErrorKind::Transient, why).with_sent(error.sent());
                 again.with_request_id(id)
+            } else {
+                error
             }
-            false => error,
         })
     }
 

@@ -385,9 +385,10 @@ impl BatchClient for BatchApi {
             && self.wire().status(&http, id).is_ok_and(|status| {
                 status.state.is_final() || matches!(status.state, BatchState::Cancelling)
             });
-        match ended {
-            true => Ok(()),
-            false => Err(self.redacted(refused)),
+        if ended {
+            Ok(())
+        } else {
+            Err(self.redacted(refused))
         }
     }
 }

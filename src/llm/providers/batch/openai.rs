@@ -103,15 +103,13 @@ impl Wire for OpenAi {
         let not_yet = |why: String| Error::new(ErrorKind::Transient, why).with_sent(Sent::No);
         let is_new = uploaded.is_some_and(|uploaded| intent.begun.since(uploaded) < FILE_LAG);
         let reply = http.get(&format!("/files/{}", escaped(file)));
-        let reply =
-            reply.map_err(
-                |error| match is_unknown(&error) || error.is_not_found() && is_new {
-                    true => {
-                        not_yet(error.message().to_owned()).with_retry_after(error.retry_after())
-                    }
-                    false => error,
-                },
-            )?;
+        let reply = reply.map_err(|error| {
+            if is_unknown(&error) || error.is_not_found() && is_new {
+                not_yet(error.message().to_owned()).with_retry_after(error.retry_after())
+            } else {
+                error
+            }
+        })?;
         let found = json(&reply).map_err(|error| not_yet(error.message().to_owned()))?;
         match text(&found, "status") {
             Some("pending" | "running" | "notRunning") => {

@@ -79,12 +79,13 @@ pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
     let mut lines: Vec<(u64, Error)> = lines.collect();
     lines.sort_by_key(|(line, _)| *line);
     lines.dedup_by_key(|(line, _)| *line);
-    BatchState::Refused(match lines.is_empty() {
-        false => BatchRefusal::Lines(lines),
-        true => BatchRefusal::SomeLine(first(&|_| true).unwrap_or_else(|| {
+    BatchState::Refused(if !lines.is_empty() {
+        BatchRefusal::Lines(lines)
+    } else {
+        BatchRefusal::SomeLine(first(&|_| true).unwrap_or_else(|| {
             let why = format!("{} refused the batch without saying why", vendor.name);
             Error::new(ErrorKind::Invalid, why)
-        })),
+        }))
     })
 }
 

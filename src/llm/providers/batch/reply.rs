@@ -94,9 +94,10 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
 pub(super) fn end(value: &Value) -> Option<Timestamp> {
     let written = time(value)?;
     let by_the_day = value.as_str().is_some_and(|text| is_a_day(text.trim()));
-    Some(match by_the_day {
-        true => written.after(2 * DAY),
-        false => written,
+    Some(if by_the_day {
+        written.after(2 * DAY)
+    } else {
+        written
     })
 }
 

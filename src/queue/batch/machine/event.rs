@@ -35,9 +35,10 @@ impl Facts {
     /// What is done about a batch that cannot be found. One that was cancelled, and can no longer come
     /// into being, is given up; else it may still run, and be paid for.
     pub(crate) fn policy(&self) -> OnUnknown {
-        match self.is_stopped && self.uploads {
-            true => OnUnknown::Resubmit,
-            false => self.settings.policy(self.uploads),
+        if self.is_stopped && self.uploads {
+            OnUnknown::Resubmit
+        } else {
+            self.settings.policy(self.uploads)
         }
     }
 }

@@ -91,13 +91,14 @@ impl From<LegacyRecord> for Record {
             created,
             status: old.state,
             counts: old.counts,
-            owner: match old.provisional {
-                true => Owner::Presumed {
+            owner: if old.provisional {
+                Owner::Presumed {
                     not_ours: old.not_ours.clone(),
-                },
-                false => Owner::Ours {
+                }
+            } else {
+                Owner::Ours {
                     cancel_asked: old.cancelled,
-                },
+                }
             },
             uncollected: old.uncollected,
             fetches: old.fetches,
@@ -164,18 +165,20 @@ fn reconciling(doubt: &Doubt, input: Input, not_ours: Vec<String>) -> State {
     let reconciling = Reconciling {
         input,
         listings: doubt.looks,
-        fence: match doubt.fenced {
-            true => Fence::Closed {
+        fence: if doubt.fenced {
+            Fence::Closed {
                 confirmed: doubt.confirmed,
-            },
-            false => Fence::Open {
+            }
+        } else {
+            Fence::Open {
                 refusals: doubt.refusals,
-            },
+            }
         },
         not_ours,
     };
-    match doubt.held {
-        true => State::Held(reconciling),
-        false => State::Reconciling(reconciling),
+    if doubt.held {
+        State::Held(reconciling)
+    } else {
+        State::Reconciling(reconciling)
     }
 }

@@ -51,20 +51,17 @@ impl Change<'_> {
                 format!("{provider} has {more} further batches for batch {id}; cancelling them");
             self.log(Level::Warn, text);
         }
-        let owner = match self.facts.uploads {
-            true => {
-                self.log(Level::Info, format!("batch {id} was created after all"));
-                self.add(Effect::CountCreated);
-                Owner::Ours {
-                    cancel_asked: false,
-                }
+        let owner = if self.facts.uploads {
+            self.log(Level::Info, format!("batch {id} was created after all"));
+            self.add(Effect::CountCreated);
+            Owner::Ours {
+                cancel_asked: false,
             }
-            false => {
-                let text = format!("batch {id} may be the one: its results will show whose it is");
-                self.log(Level::Info, text);
-                Owner::Presumed {
-                    not_ours: reconciling.not_ours,
-                }
+        } else {
+            let text = format!("batch {id} may be the one: its results will show whose it is");
+            self.log(Level::Info, text);
+            Owner::Presumed {
+                not_ours: reconciling.not_ours,
             }
         };
         let file = reconciling.input.file().map(str::to_owned);
@@ -100,9 +97,10 @@ impl Change<'_> {
             self.reconciling(reconciling);
         }
         let settings = &self.facts.settings;
-        let wait = match is_decided && !is_held {
-            true => Duration::ZERO,
-            false => settings.between_listings(is_held),
+        let wait = if is_decided && !is_held {
+            Duration::ZERO
+        } else {
+            settings.between_listings(is_held)
         };
         self.wait(wait);
         self.save();

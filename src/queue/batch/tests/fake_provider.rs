@@ -295,9 +295,10 @@ impl FakeProvider {
         let now = self.clock.now();
         let id = self.named("batch");
         let late = !self.late.is_zero() && self.random.chance(self.trouble.max(5));
-        let wait = match late {
-            true => self.late.mul_f64(self.random.0.next()),
-            false => Duration::ZERO,
+        let wait = if late {
+            self.late.mul_f64(self.random.0.next())
+        } else {
+            Duration::ZERO
         };
         let exists_from = now.after(wait);
         let lag = self.lag.mul_f64(self.random.0.next());
@@ -316,9 +317,10 @@ impl FakeProvider {
             failed: HashSet::new(),
             shorts: 0,
         };
-        match late {
-            true => self.coming.push(remote),
-            false => self.exist(remote),
+        if late {
+            self.coming.push(remote)
+        } else {
+            self.exist(remote)
         }
         (id, late)
     }
@@ -359,9 +361,10 @@ impl BatchClient for FakeClient {
             "jobs left the queue before anybody knew of their batch"
         );
         let prompt = request.messages[0].text();
-        match prompt.contains("unspeakable") {
-            true => Err(Error::new(ErrorKind::Invalid, "cannot be said")),
-            false => Ok(format!("{key} {prompt}\n").into_bytes()),
+        if prompt.contains("unspeakable") {
+            Err(Error::new(ErrorKind::Invalid, "cannot be said"))
+        } else {
+            Ok(format!("{key} {prompt}\n").into_bytes())
         }
     }
 
@@ -469,9 +472,10 @@ impl BatchClient for FakeClient {
             };
             let done = remote.expires.map_or(total, |done| done as u64);
             Ok(BatchStatus {
-                results: match remote.over {
-                    true => vec!["results".to_owned()],
-                    false => Vec::new(),
+                results: if remote.over {
+                    vec!["results".to_owned()]
+                } else {
+                    Vec::new()
                 },
                 expected: remote.over.then_some(done),
                 counts: Some(BatchCounts {
@@ -578,9 +582,10 @@ impl FakeClient {
             late = is_late;
             Ok(BatchStage::Created { id, file })
         });
-        match late {
-            true => Err(Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe)),
-            false => result,
+        if late {
+            Err(Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe))
+        } else {
+            result
         }
     }
 }

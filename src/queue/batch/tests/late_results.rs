@@ -66,15 +66,18 @@ fn nameless(
     *client.status.lock() = Box::new(move |id| {
         let status = FakeClient(fake.clone()).status(id, &Context::new());
         let early = clock.now() < until;
-        let nameless = |status: BatchStatus| match early && status.state.is_final() {
-            true => BatchStatus {
-                state: state.clone(),
-                results: Vec::new(),
-                expected,
-                counts: None,
-                poll_after: None,
-            },
-            false => status,
+        let nameless = |status: BatchStatus| {
+            if early && status.state.is_final() {
+                BatchStatus {
+                    state: state.clone(),
+                    results: Vec::new(),
+                    expected,
+                    counts: None,
+                    poll_after: None,
+                }
+            } else {
+                status
+            }
         };
         Some(status.map(nameless))
     });

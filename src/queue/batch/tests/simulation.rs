@@ -209,9 +209,10 @@ impl Scene {
         let mut lives = 0;
         loop {
             lives += 1;
-            self.fake.lock().dies_in = match self.deaths > 0 {
-                true => Some(self.random.below(120)),
-                false => None,
+            self.fake.lock().dies_in = if self.deaths > 0 {
+                Some(self.random.below(120))
+            } else {
+                None
             };
             self.deaths = self.deaths.saturating_sub(1);
             if self.live(process, cancel_at) {

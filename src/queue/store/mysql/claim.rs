@@ -216,9 +216,10 @@ impl MysqlStore {
             let mut changes = CounterChanges::default();
             for id in held {
                 let process = processes.get(&process_of(id));
-                let status = match process.is_none_or(|process| process.stops_trying()) {
-                    true => CANCELLED,
-                    false => PENDING,
+                let status = if process.is_none_or(|process| process.stops_trying()) {
+                    CANCELLED
+                } else {
+                    PENDING
                 };
                 tx.run(
                     &format!("UPDATE #jobs SET status = {status}, worker = NULL WHERE id = ?"),
@@ -482,12 +483,11 @@ impl Picking<'_> {
         // Where jobs are only given, the row of a process, for which all machines wait, is locked by the change of its
         // counters.
         let processes = locking(picks.stopped.iter().map(|id| process_of(*id)));
-        let [locked, jobs, processes] = match picks.stopped.is_empty() {
-            true => {
-                let [locked, jobs] = tx.rows_of([&lock, &whole(&given)])?;
-                [locked, jobs, Vec::new()]
-            }
-            false => tx.rows_of([&lock, &whole(&given), &processes])?,
+        let [locked, jobs, processes] = if picks.stopped.is_empty() {
+            let [locked, jobs] = tx.rows_of([&lock, &whole(&given)])?;
+            [locked, jobs, Vec::new()]
+        } else {
+            tx.rows_of([&lock, &whole(&given), &processes])?
         };
         let got = locked.into_iter().map(|mut row| row.at(0));
         let got: HashSet<i64> = got.collect::<Result<_, Fault>>()?;

@@ -118,12 +118,13 @@ fn clock(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
     let now = Timestamp::from(SystemTime::now());
     let server = Timestamp(tx.one(&format!("SELECT {CLOCK}"), Vec::new())?.unwrap_or(0));
     let apart = server.since(now).max(now.since(server));
-    Ok(match apart <= CLOCK_TOLERANCE {
-        true => good(
+    Ok(if apart <= CLOCK_TOLERANCE {
+        good(
             WHAT,
             format!("within {} s of this machine", CLOCK_TOLERANCE.as_secs()),
-        ),
-        false => wrong(
+        )
+    } else {
+        wrong(
             WHAT,
             Severity::Warning,
             format!(
@@ -131,7 +132,7 @@ fn clock(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
                 humantime::format_duration(Duration::from_secs(apart.as_secs()))
             ),
             "synchronize both with NTP: jobs come due by the clock of the server, but dates in logs and ages of jobs are wrong",
-        ),
+        )
     })
 }
 

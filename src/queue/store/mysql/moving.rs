@@ -64,9 +64,10 @@ fn column(name: &'static str) -> &'static str {
 }
 
 fn place(table: &MovedTable) -> String {
-    match table.of_server {
-        true => format!("#server_{}", table.name),
-        false => format!("#{}", table.name),
+    if table.of_server {
+        format!("#server_{}", table.name)
+    } else {
+        format!("#{}", table.name)
     }
 }
 

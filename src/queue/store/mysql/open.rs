@@ -387,9 +387,10 @@ fn refuse_the_old(tx: &mut Tx<'_>) -> Result<(), Fault> {
         .split(['.', '-'])
         .map_while(|part| part.parse::<u32>().ok());
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let needed = match version.contains("MariaDB") {
-        true => (10, 6),
-        false => (8, 0),
+    let needed = if version.contains("MariaDB") {
+        (10, 6)
+    } else {
+        (8, 0)
     };
     if found >= needed {
         return Ok(());
@@ -440,13 +441,16 @@ fn migrate(database: &Database) -> Result<(), Error> {
         let found = tx.one("SELECT value FROM #schema WHERE name = ?", by![name])?;
         Ok(found.unwrap_or(0))
     };
-    let refuse_the_newer = |found: i64| match found > SCHEMA_VERSION {
-        true => Err(Fault::from(invalid(format!(
-            "{} was written by a newer version of batchwright (schema {found}, this one knows {SCHEMA_VERSION}). Update \
-             batchwright, or name other tables",
-            database.location
-        )))),
-        false => Ok(()),
+    let refuse_the_newer = |found: i64| {
+        if found > SCHEMA_VERSION {
+            Err(Fault::from(invalid(format!(
+                "{} was written by a newer version of batchwright (schema {found}, this one knows {SCHEMA_VERSION}). Update \
+         batchwright, or name other tables",
+                database.location
+            ))))
+        } else {
+            Ok(())
+        }
     };
     database.read(|tx| {
         let found = told(tx, "version")?;

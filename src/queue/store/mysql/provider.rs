@@ -285,9 +285,10 @@ impl MysqlStore {
         else {
             return Ok((0, more, false));
         };
-        let (status, waits) = match process.is_cancelled {
-            false => (PENDING, true),
-            true => (CANCELLED, false),
+        let (status, waits) = if !process.is_cancelled {
+            (PENDING, true)
+        } else {
+            (CANCELLED, false)
         };
         if !ids.is_empty() {
             let due = due.map_or("visible_at".to_owned(), |due| due.0.to_string());

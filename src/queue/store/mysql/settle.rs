@@ -370,11 +370,14 @@ impl Settling<'_> {
             ClaimOutcome::Snooze { due_at } => self.update(end, PENDING, |row| {
                 row.visible_at = due_at.map_or(row.visible_at, |at| at.0);
             }),
-            ClaimOutcome::Wait { due_at, .. } => match all_open {
-                true => self.update(end, WAITING, |row| row.visible_at = due_at.0),
-                // What it waits for has ended since it looked.
-                false => self.update(end, PENDING, |row| row.visible_at = now),
-            },
+            // Where it is not, what the job waits for has ended since it looked.
+            ClaimOutcome::Wait { due_at, .. } => {
+                if all_open {
+                    self.update(end, WAITING, |row| row.visible_at = due_at.0)
+                } else {
+                    self.update(end, PENDING, |row| row.visible_at = now)
+                }
+            }
             ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. } => None,
         })
     }

@@ -88,9 +88,10 @@ impl MysqlTables {
     /// # Errors
     /// When the database cannot be reached.
     pub fn is_dead(&self, name: &str) -> Result<bool, Error> {
-        match name == self.name {
-            true => Ok(false),
-            false => self.store.heartbeat.is_owner_dead(name),
+        if name == self.name {
+            Ok(false)
+        } else {
+            self.store.heartbeat.is_owner_dead(name)
         }
     }
 

@@ -52,9 +52,10 @@ impl MysqlStore {
     /// # Errors
     /// As with [`list_again`](Self::list_again).
     pub(super) fn keep_listed(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
-        match tx.exists(&keeping(worker), Vec::new())? {
-            true => Ok(()),
-            false => self.list_again(tx, worker),
+        if tx.exists(&keeping(worker), Vec::new())? {
+            Ok(())
+        } else {
+            self.list_again(tx, worker)
         }
     }
 
@@ -122,9 +123,10 @@ impl MysqlStore {
                 let dead = format!(
                     "SELECT 1 FROM #workers WHERE no = ? AND lease_until <= {CLOCK} FOR UPDATE"
                 );
-                match tx.exists(&dead, by![worker.no])? {
-                    true => give_back(tx, worker.no, Departure::Died, now),
-                    false => Ok(None),
+                if tx.exists(&dead, by![worker.no])? {
+                    give_back(tx, worker.no, Departure::Died, now)
+                } else {
+                    Ok(None)
                 }
             })?;
             if let Some(jobs) = back {

@@ -195,9 +195,10 @@ pub(super) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
         .into_iter()
         .map(|number| number.to_string())
         .collect();
-    match numbers.is_empty() {
-        true => "(NULL)".to_owned(),
-        false => format!("({})", numbers.join(",")),
+    if numbers.is_empty() {
+        "(NULL)".to_owned()
+    } else {
+        format!("({})", numbers.join(","))
     }
 }
 

@@ -408,9 +408,12 @@ impl SqliteStore {
             let mut copy = conn.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
             Ok(copy.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?)
         };
-        let copied = copy(&copier).and_then(|(pages, copied)| match copied < pages {
-            true => copy(&self.writer.lock().conn),
-            false => Ok((pages, copied)),
+        let copied = copy(&copier).and_then(|(pages, copied)| {
+            if copied < pages {
+                copy(&self.writer.lock().conn)
+            } else {
+                Ok((pages, copied))
+            }
         });
         copied.map(drop).map_err(|fault| fault.explain(&self.path))
     }

@@ -138,9 +138,10 @@ impl SqliteStore {
     pub(crate) fn check_file(&self) -> Result<(), Error> {
         self.moving(|conn| {
             let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            match found == "ok" {
-                true => Ok(()),
-                false => Err(Fault::Odd("the check of its pages fails")),
+            if found == "ok" {
+                Ok(())
+            } else {
+                Err(Fault::Odd("the check of its pages fails"))
             }
         })
     }

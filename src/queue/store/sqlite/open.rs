@@ -128,12 +128,13 @@ fn connect(
             row.get::<_, i64>(0)
         })
         .map_err(|error| fail(error.into()))?;
-    let file = match in_memory {
-        true => None,
-        false => Some(
+    let file = if in_memory {
+        None
+    } else {
+        Some(
             Identity::of(&path)
                 .map_err(|error| invalid(format!("{} cannot be read: {error}", path.display())))?,
-        ),
+        )
     };
     let reader = {
         let (path, name, file) = (path.clone(), name.to_owned(), file.clone());

@@ -201,16 +201,18 @@ impl SqliteStore {
             error: rows::error(written, row.get::<_, Option<String>>(9)?.as_deref()),
             errors: history.map_or_else(Vec::new, AttemptError::in_history),
             time: history.and_then(|text| ItemTime::in_history(text, created_at)),
-            receipt: match status.is_final() {
-                true => Some(JobReceipt {
+            receipt: if status.is_final() {
+                Some(JobReceipt {
                     job: id,
                     claim: row.get(12)?,
-                }),
-                false => None,
+                })
+            } else {
+                None
             },
-            children: match status.is_final() {
-                true => None,
-                false => children(conn, id)?,
+            children: if status.is_final() {
+                None
+            } else {
+                children(conn, id)?
             },
         })
     }

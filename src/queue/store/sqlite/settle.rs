@@ -221,10 +221,11 @@ impl Settling<'_> {
                 for process in processes {
                     all_open &= lineage::is_open(self.conn, *process)?;
                 }
-                match all_open {
-                    true => self.update(&WAIT, end, &[&due_at.0])?,
-                    // What it waits for has ended since it looked.
-                    false => self.update(&SNOOZE, end, &[&self.now.0])?,
+                // If not, what the job waits for has ended since it looked.
+                if all_open {
+                    self.update(&WAIT, end, &[&due_at.0])?
+                } else {
+                    self.update(&SNOOZE, end, &[&self.now.0])?
                 }
             }
             ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. } => None,

@@ -105,9 +105,10 @@ impl Uploads {
                 continue;
             }
             let path = self.folder.join(name);
-            let mut file = match last.as_deref() == Some(name) {
-                true => File::options().append(true).open(&path)?,
-                false => private::make_file(&path)?,
+            let mut file = if last.as_deref() == Some(name) {
+                File::options().append(true).open(&path)?
+            } else {
+                private::make_file(&path)?
             };
             file.write_all(body)?;
             file.sync_all()?;

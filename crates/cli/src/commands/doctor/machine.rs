@@ -36,9 +36,10 @@ pub fn writable(folder: &Path) -> HealthFinding {
     };
     if !looked.is_dir() {
         let file = there.display();
-        return bad(match there == whole {
-            true => format!("{shown} is a file, not a folder"),
-            false => format!("{shown} cannot be created, because {file} is a file"),
+        return bad(if there == whole {
+            format!("{shown} is a file, not a folder")
+        } else {
+            format!("{shown} cannot be created, because {file} is a file")
         });
     }
     let probe = there.join(format!(".batchwright-doctor-{}", std::process::id()));
@@ -100,9 +101,10 @@ pub fn room(folder: &Path) -> Option<HealthFinding> {
     if free >= LITTLE_ROOM {
         return Some(HealthFinding::new("disk", Severity::Good, seen, None));
     }
-    let verdict = match free < NO_ROOM {
-        true => Severity::Bad,
-        false => Severity::Warning,
+    let verdict = if free < NO_ROOM {
+        Severity::Bad
+    } else {
+        Severity::Warning
     };
     let advice = "free disk space: results that cannot be stored wait, and new jobs are rejected; \
                   to move finished results out of the queue: batchwright results PROCESS -o FILE";

@@ -29,13 +29,15 @@ pub fn execute(args: &DoctorArgs) -> Exit {
         Ok(findings) => {
             let worst = findings.iter().map(|finding| finding.verdict).max();
             let healthy = worst.is_none_or(|worst| worst <= Severity::Note);
-            let text = match args.json {
-                true => sanitize::json(&json!({"healthy": healthy, "findings": findings})) + "\n",
-                false => findings.iter().map(shown).collect(),
+            let text = if args.json {
+                sanitize::json(&json!({"healthy": healthy, "findings": findings})) + "\n"
+            } else {
+                findings.iter().map(shown).collect()
             };
-            let exit = match healthy {
-                true => Exit::Success,
-                false => Exit::CouldNotRun,
+            let exit = if healthy {
+                Exit::Success
+            } else {
+                Exit::CouldNotRun
             };
             stdout::print(&text, exit)
         }
@@ -67,9 +69,10 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let is_there = args.data.store.store.is_some() || database.exists();
     if is_there {
         let checked = args.data.connect(&folder, &database).and_then(|queue| {
-            let adopted = match args.adopt_batches {
-                true => adopt(&queue, own, &args.data)?,
-                false => Vec::new(),
+            let adopted = if args.adopt_batches {
+                adopt(&queue, own, &args.data)?
+            } else {
+                Vec::new()
             };
             Ok((
                 adopted,
@@ -200,14 +203,15 @@ fn settings_findings(args: &DoctorArgs) -> Vec<HealthFinding> {
         HealthFinding::new(WHAT, Severity::Note, seen, None)
     });
     let found: Vec<HealthFinding> = bad.chain(unknown).collect();
-    match found.is_empty() {
-        true => vec![HealthFinding::new(
+    if found.is_empty() {
+        vec![HealthFinding::new(
             WHAT,
             Severity::Good,
             "all can be used".to_owned(),
             None,
-        )],
-        false => found,
+        )]
+    } else {
+        found
     }
 }
 

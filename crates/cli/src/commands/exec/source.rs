@@ -78,17 +78,19 @@ impl Source {
                     .files
                     .iter()
                     .any(|file| !is_stdin(Some(file)) && !file.exists());
-                match missing && args.command.is_empty() {
-                    true => refusal.hint("FILE has the commands; a command itself follows `--`"),
-                    false => refusal,
+                if missing && args.command.is_empty() {
+                    refusal.hint("FILE has the commands; a command itself follows `--`")
+                } else {
+                    refusal
                 }
             })?
         };
         let mut commands = commands.shell(args.shell).nul_separated(args.null);
         if !template.is_empty() {
-            let template = match args.shell {
-                true => Template::shell(template),
-                false => Template::new(template),
+            let template = if args.shell {
+                Template::shell(template)
+            } else {
+                Template::new(template)
             };
             commands =
                 commands.template(template.map_err(|error| Refusal::usage(error.message()))?);

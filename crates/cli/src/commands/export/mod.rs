@@ -33,9 +33,10 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
         return Err(Refusal::usage(why).into());
     }
     let ctx = Context::new();
-    let stopping = match to_stdout {
-        true => "stopping: the table ends here; once more to end now",
-        false => "stopping: nothing will be written; once more to end now",
+    let stopping = if to_stdout {
+        "stopping: the table ends here; once more to end now"
+    } else {
+        "stopping: nothing will be written; once more to end now"
     };
     let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
     let mut table = table(args)?;
@@ -43,12 +44,13 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
         let rows = Prompts::open_all(&args.rows.input, &rows::settings(args)?, &ctx, &|_, _| {});
         table = table.input(rows.map_err(|error| refused(&error, About::Input, &signals))?);
     }
-    let written = match to_stdout {
-        true => match to_stdout_unless_gone(table, &ctx) {
+    let written = if to_stdout {
+        match to_stdout_unless_gone(table, &ctx) {
             Some(written) => written,
             None => return Ok(Exit::Success),
-        },
-        false => table.to_file(&args.output, &ctx),
+        }
+    } else {
+        table.to_file(&args.output, &ctx)
     };
     match written {
         Ok(report) => Ok(show(args, &report)),
@@ -102,13 +104,15 @@ fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
     for line in report::lines(args, report) {
         args.say.say(&line);
     }
-    let exit = match report.joined_none {
-        true => Exit::SomeFailed,
-        false => Exit::Success,
+    let exit = if report.joined_none {
+        Exit::SomeFailed
+    } else {
+        Exit::Success
     };
-    match args.json {
-        true => stdout::json(&report::json(report), exit),
-        false => exit,
+    if args.json {
+        stdout::json(&report::json(report), exit)
+    } else {
+        exit
     }
 }
 

@@ -10,21 +10,23 @@ use crate::stdout;
 
 /// Lines for people, the first of which says what was written.
 pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
-    let place = match stdout::is_named(Some(&args.output)) {
-        true => String::new(),
-        false => format!(" to {}", name(&args.output)),
+    let place = if stdout::is_named(Some(&args.output)) {
+        String::new()
+    } else {
+        format!(" to {}", name(&args.output))
     };
     let failed = match report.failed {
         0 => String::new(),
         failed => format!(", {} of them without success", count(failed)),
     };
     let (rows, columns) = (count(report.rows), report.columns.len());
-    let mut lines = vec![match report.joined_none {
-        false => format!("{rows} rows of {columns} columns written{place}{failed}"),
-        true => format!(
+    let mut lines = vec![if !report.joined_none {
+        format!("{rows} rows of {columns} columns written{place}{failed}")
+    } else {
+        format!(
             "nothing was written: no row of the input belongs to any of the {} items",
             count(report.without_row)
-        ),
+        )
     }];
     let mut add = |n: u64, what: &str| {
         if n > 0 {

@@ -100,9 +100,10 @@ impl AlreadySubmitted<'_> {
             },
             _ => String::new(),
         };
-        let now = match others && provider != *asked {
-            true => format!("; prompts named now go to {asked}"),
-            false => String::new(),
+        let now = if others && provider != *asked {
+            format!("; prompts named now go to {asked}")
+        } else {
+            String::new()
         };
         format!(
             "{} items are in {how_many} at {provider}{account} ({}){now}",

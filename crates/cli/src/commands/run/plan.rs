@@ -146,15 +146,12 @@ pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
 pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     let items = plan.unusable_before + plan.unusable_equal;
     let n = count(items);
-    (items > 0).then(|| match args.ask_again {
-        true => format!(
-            "{n} items have replies that were paid for and cannot be read; they are sent, and paid \
-             for, again"
-        ),
-        false => format!(
-            "{n} items have replies that were paid for and cannot be read; --ask-again sends them again"
-        ),
-    })
+    (items > 0).then(|| if args.ask_again { format!(
+        "{n} items have replies that were paid for and cannot be read; they are sent, and paid \
+         for, again"
+    ) } else { format!(
+        "{n} items have replies that were paid for and cannot be read; --ask-again sends them again"
+    ) })
 }
 
 /// What a dry run has found out.

@@ -171,9 +171,10 @@ fn read_stream(
     if let Some(queue) = queue.filter(|_| prompts.items().is_none()) {
         prompts = on_disk(prompts, queue.folder(), session)?;
     }
-    match prompts.items().is_none() && !args.dry_run {
-        true => first_checked(prompts, session),
-        false => Ok(prompts),
+    if prompts.items().is_none() && !args.dry_run {
+        first_checked(prompts, session)
+    } else {
+        Ok(prompts)
     }
 }
 

@@ -94,10 +94,13 @@ fn exit_of_queued(
         Some(_) => Exit::StoppedEarly,
         None if report.compaction.is_err() => Exit::CouldNotRun,
         // The rest waits in the queue, which `--no-wait` asks for; but a held batch needs a decision.
-        None if args.no_wait && queue.has_remaining => match queue.has_held {
-            true => Exit::StoppedEarly,
-            false => Exit::Success,
-        },
+        None if args.no_wait && queue.has_remaining => {
+            if queue.has_held {
+                Exit::StoppedEarly
+            } else {
+                Exit::Success
+            }
+        }
         None if summary.pending > 0 && args.max_items.is_none() => Exit::StoppedEarly,
         None if summary.failed > 0 => Exit::SomeFailed,
         None => Exit::Success,

@@ -166,18 +166,17 @@ pub fn may_lack(args: &RunArgs, refusal: &Refusal) -> bool {
 fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
     let falls_back = args.provider.fallback.is_some() || args.provider.fallback_blocked;
-    match args.prompt.task == TaskArg::Embed && falls_back {
-        false => {
-            let folder = data_dir(args.pace.data_dir.as_deref());
-            let settings = match &args.output {
-                Some(output) => settings.results(output),
-                None => settings,
-            };
-            args.input.settings(settings, folder)
-        }
-        true => Err(Refusal::usage(
+    if !(args.prompt.task == TaskArg::Embed && falls_back) {
+        let folder = data_dir(args.pace.data_dir.as_deref());
+        let settings = match &args.output {
+            Some(output) => settings.results(output),
+            None => settings,
+        };
+        args.input.settings(settings, folder)
+    } else {
+        Err(Refusal::usage(
             "--fallback does not go with --task embed: vectors of two models cannot be compared",
-        )),
+        ))
     }
 }
 

@@ -56,9 +56,10 @@ impl RunQueue {
             return Ok(None);
         }
         strategy.check_error_policy(args)?;
-        let options = SqliteOptions::default().durability(match args.fsync {
-            true => Durability::Full,
-            false => Durability::Normal,
+        let options = SqliteOptions::default().durability(if args.fsync {
+            Durability::Full
+        } else {
+            Durability::Normal
         });
         let (store, queue_flag) = match (output, store) {
             (Some(_), Some(store)) => (

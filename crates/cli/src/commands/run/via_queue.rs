@@ -194,9 +194,10 @@ fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_
 fn batches_line(ended: &QueueRunReport) -> String {
     let mut text = format!("{} created", count(ended.created));
     // What waits here was given to nobody.
-    let queued = match ended.created == 0 && ended.batches.iter().any(|batch| batch.unsent) {
-        true => "items put on the queue",
-        false => "items submitted",
+    let queued = if ended.created == 0 && ended.batches.iter().any(|batch| batch.unsent) {
+        "items put on the queue"
+    } else {
+        "items submitted"
     };
     for (n, what) in [
         (ended.submitted, queued),

@@ -39,10 +39,7 @@ mod why;
 
 pub fn execute(args: &StatusArgs) -> Exit {
     args.say.start_log();
-    let shown = match args.watch {
-        true => watch(args),
-        false => once(args),
-    };
+    let shown = if args.watch { watch(args) } else { once(args) };
     match shown {
         Ok(()) => Exit::Success,
         Err(Failure::Refused(refusal)) => refusal.end(args.json, args.say.quiet),

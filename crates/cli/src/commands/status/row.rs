@@ -96,9 +96,10 @@ impl Row {
 
     /// How it is carried out; unknown for a process that has ended without batches.
     pub fn strategy(&self) -> String {
-        match self.is_finished() && self.batches.is_empty() {
-            true => "-".to_owned(),
-            false => self.effective.strategy.to_string(),
+        if self.is_finished() && self.batches.is_empty() {
+            "-".to_owned()
+        } else {
+            self.effective.strategy.to_string()
         }
     }
 

@@ -56,9 +56,10 @@ pub fn table(rows: &[Row], moving: bool, width: Option<usize>) -> String {
     let beside = remarks.iter().map(|remark| remark.chars().count()).max();
     let room = width.unwrap_or(usize::MAX);
     let fits = total(&whole) + GAP + beside.unwrap_or(0) <= room;
-    let columns = match fits {
-        true => whole,
-        false => fitted(columns(rows, moving, true), room),
+    let columns = if fits {
+        whole
+    } else {
+        fitted(columns(rows, moving, true), room)
     };
     lines(&columns, &remarks, room)
 }
@@ -78,9 +79,12 @@ fn columns(rows: &[Row], moving: bool, short_ids: bool) -> Vec<Column> {
         let distinct: HashSet<String> = ids.iter().copied().map(short).collect();
         distinct.len() == ids.len()
     };
-    let id = |row: &Row| match short_ids {
-        true => short(row.id()),
-        false => row.id().to_string(),
+    let id = |row: &Row| {
+        if short_ids {
+            short(row.id())
+        } else {
+            row.id().to_string()
+        }
     };
     let state = |row: &Row| row.process.counts;
     let mut all = vec![
@@ -178,9 +182,10 @@ fn lines(columns: &[Column], remarks: &[String], room: usize) -> String {
             }
         }
         let line = line.trim_end();
-        out.push_str(&match line.chars().count() > room {
-            true => shortened(line, room.saturating_sub(1)),
-            false => line.to_owned(),
+        out.push_str(&if line.chars().count() > room {
+            shortened(line, room.saturating_sub(1))
+        } else {
+            line.to_owned()
         });
         out.push('\n');
     }

@@ -30,9 +30,10 @@ fn process(row: &Row) -> String {
         Some(name) => format!("\n{} ({})", row.id(), harmless(name)),
         None => format!("\n{}", row.id()),
     };
-    out.push_str(&match row.is_finished() {
-        true => format!(": took {}\n", span(whole)),
-        false => format!(": {} so far\n", span(whole)),
+    out.push_str(&if row.is_finished() {
+        format!(": took {}\n", span(whole))
+    } else {
+        format!(": {} so far\n", span(whole))
     });
     for (name, part) in time.split.named() {
         if part.is_zero() {
@@ -68,14 +69,16 @@ fn now(row: &Row, limited_by: &str) -> String {
     if counts.pending > 0 {
         now.push(jobs(
             counts.pending,
-            match row.process.sealed {
-                true => "waiting",
-                false => "waiting until all jobs are submitted",
+            if row.process.sealed {
+                "waiting"
+            } else {
+                "waiting until all jobs are submitted"
             },
         ));
     }
-    match now.is_empty() {
-        true => "nothing left to do".to_owned(),
-        false => now.join("; "),
+    if now.is_empty() {
+        "nothing left to do".to_owned()
+    } else {
+        now.join("; ")
     }
 }

@@ -76,9 +76,10 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         .processes(processes.clone())
         .until_empty(args.until_empty)
         .until_submitted(args.until_submitted)
-        .on_error(match args.ends() {
-            true => ErrorPolicy::StopOnCriticalError,
-            false => ErrorPolicy::ContinueOnError,
+        .on_error(if args.ends() {
+            ErrorPolicy::StopOnCriticalError
+        } else {
+            ErrorPolicy::ContinueOnError
         })
         .run()
         .map_err(failed)?;

@@ -103,10 +103,7 @@ impl Remaining {
             .map(|((provider, of_run), (batches, requests))| {
                 if waited {
                     let (batches, requests) = (count(batches), count(requests));
-                    let who = match of_run {
-                        true => "their run's own command (see below)".to_owned(),
-                        false => format!("`batchwright work{dir}`"),
-                    };
+                    let who = if of_run { "their run's own command (see below)".to_owned() } else { format!("`batchwright work{dir}`") };
                     return format!(
                         "batches at {provider} that were created with another key or address: {batches}, \
                          with {requests} requests; {who} with that key and address collects them; {}",
@@ -115,10 +112,7 @@ impl Remaining {
                 }
                 let s = if batches == 1 { "" } else { "es" };
                 let on = if batches == 1 { "goes" } else { "go" };
-                let who = match of_run {
-                    true => "their run's own command (see below)".to_owned(),
-                    false => format!("`batchwright work --strategy batch{dir}`"),
-                };
+                let who = if of_run { "their run's own command (see below)".to_owned() } else { format!("`batchwright work --strategy batch{dir}`") };
                 format!(
                     "{} batch{s} ({} requests) {on} on at {provider}; {who} collects them, \
                      `batchwright cancel {id}{dir}` cancels them",

@@ -247,9 +247,12 @@ pub fn replay(page: &str) -> Result<(String, Vec<String>), String> {
 
 /// Whether what was printed is what the page shows, apart from times, rates, ids and the like.
 fn fits(shown: &[String], printed: &[String], counts_vary: bool) -> bool {
-    let counted = |line: String| match counts_vary {
-        true => line.replace(|c: char| c.is_ascii_digit(), ""),
-        false => line,
+    let counted = |line: String| {
+        if counts_vary {
+            line.replace(|c: char| c.is_ascii_digit(), "")
+        } else {
+            line
+        }
     };
     let essential = |lines: &[String]| -> Vec<String> {
         let lines = lines.iter().map(|line| counted(normal(line)));

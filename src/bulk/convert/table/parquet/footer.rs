@@ -64,11 +64,12 @@ fn elements(walk: &mut Compact<&[u8]>, least: u64) -> io::Result<()> {
     for _ in 0..count {
         walk.skip_element(kind)?;
     }
-    match walk.read - start < count * least {
-        true => Err(damaged(format!(
+    if walk.read - start < count * least {
+        Err(damaged(format!(
             "its footer has {count} elements in too few bytes"
-        ))),
-        false => Ok(()),
+        )))
+    } else {
+        Ok(())
     }
 }
 
@@ -123,9 +124,10 @@ fn schema(walk: &mut Compact<&[u8]>) -> io::Result<()> {
             open.pop();
         }
     }
-    match open.is_empty() {
-        true => Ok(()),
-        false => Err(damaged("its schema has groups without their columns")),
+    if open.is_empty() {
+        Ok(())
+    } else {
+        Err(damaged("its schema has groups without their columns"))
     }
 }
 

@@ -48,9 +48,10 @@ impl<F: FileReader> Guarded<F> {
             .iter()
             .any(|column| column.max_rep_level() > 0)
             || chunks.any(|chunk| chunk.encodings().any(|of| of == Encoding::DELTA_BYTE_ARRAY));
-        match may_be_large {
-            true => 1,
-            false => (MOST_BATCH / schema.num_columns().max(1)).clamp(1, BATCH),
+        if may_be_large {
+            1
+        } else {
+            (MOST_BATCH / schema.num_columns().max(1)).clamp(1, BATCH)
         }
     }
 }
@@ -177,9 +178,10 @@ impl Pages {
         let most_bytes = (MOST_BYTES / self.lists).max(LEAST_BYTES);
         let mut largest = self.in_row;
         levels.runs(&mut |count, begins_row| {
-            self.in_row = match begins_row {
-                true => 1,
-                false => self.in_row.saturating_add(count),
+            self.in_row = if begins_row {
+                1
+            } else {
+                self.in_row.saturating_add(count)
             };
             largest = largest.max(self.in_row);
         });

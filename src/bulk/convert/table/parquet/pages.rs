@@ -186,9 +186,10 @@ impl Chunk<'_> {
         let mut page = reader.by_ref().take(header.packed);
         if self.column.compression() == Compression::LZ4 {
             let is_old = page.fill_buf()?.starts_with(&[0x04, 0x22, 0x4d, 0x18]);
-            return match is_old {
-                true => Err(damaged("a page of LZ4 frames is too large").into()),
-                false => Ok(()),
+            return if is_old {
+                Err(damaged("a page of LZ4 frames is too large").into())
+            } else {
+                Ok(())
             };
         }
         let mut unpacked = MultiGzDecoder::new(page).take(header.unpacked + 1);
@@ -202,9 +203,10 @@ impl Chunk<'_> {
                 Err(_) => break,
             }
         }
-        match size > header.unpacked {
-            true => Err(damaged("a page is larger than it declares").into()),
-            false => Ok(()),
+        if size > header.unpacked {
+            Err(damaged("a page is larger than it declares").into())
+        } else {
+            Ok(())
         }
     }
 }

@@ -68,9 +68,10 @@ impl<R: Read> Compact<R> {
     fn skip_bytes(&mut self, count: u64) -> io::Result<()> {
         let skipped = io::copy(&mut self.reader.by_ref().take(count), &mut io::sink())?;
         self.read += skipped;
-        match skipped == count {
-            true => Ok(()),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        if skipped == count {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
 

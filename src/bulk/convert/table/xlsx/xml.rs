@@ -38,12 +38,13 @@ impl Bounds {
 
     fn check(&self) -> Result<(), String> {
         let copied = self.longest.saturating_mul(self.copies);
-        match self.held.saturating_add(copied) > self.most_held {
-            true => Err(format!(
+        if self.held.saturating_add(copied) > self.most_held {
+            Err(format!(
                 "texts and styles that take more memory than this file may use, {} MiB",
                 self.most_held >> 20
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 }
@@ -160,11 +161,12 @@ impl<'b> Scan<'b> {
                 ));
             }
         }
-        match self.length > limit {
-            true => Err(format!(
+        if self.length > limit {
+            Err(format!(
                 "a text or tag of more than {most} MiB; expected at most {most} MiB"
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 
@@ -240,9 +242,10 @@ impl<'b> Scan<'b> {
             let digits = std::str::from_utf8(digits).unwrap_or_default();
             !digits.is_empty() && !digits.parse::<u64>().is_ok_and(|number| number <= most)
         };
-        match self.tag.len() == TAG_START || numbers.into_iter().any(is_too_large) {
-            true => Err(format!("a number of shared strings above {most}")),
-            false => Ok(()),
+        if self.tag.len() == TAG_START || numbers.into_iter().any(is_too_large) {
+            Err(format!("a number of shared strings above {most}"))
+        } else {
+            Ok(())
         }
     }
 

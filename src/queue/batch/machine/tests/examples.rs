@@ -215,9 +215,10 @@ fn statuses() -> Vec<BatchState> {
 
 pub(super) fn status(state: BatchState) -> BatchStatus {
     BatchStatus {
-        results: match state.is_final() {
-            true => vec!["file-2".to_owned()],
-            false => Vec::new(),
+        results: if state.is_final() {
+            vec!["file-2".to_owned()]
+        } else {
+            Vec::new()
         },
         state,
         counts: None,

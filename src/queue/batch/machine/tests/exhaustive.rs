@@ -151,17 +151,16 @@ impl Search {
             self.feed(unsaved, Event::NotSent(None), depth);
         }
         sent.saved = sent.record.clone();
-        match creates {
-            true => self.create(&sent, depth),
-            false => {
-                let mut there = sent.clone();
-                there.provider.file = true;
-                // One whose id nobody knows is another one than that of a later try.
-                self.reach(sent.clone().dies(), depth);
-                self.feed(there, Event::Submitted(Ok(uploaded().stage())), depth);
-                for error in refusals().into_iter().chain([lost()]) {
-                    self.feed(sent.clone(), Event::Submitted(Err(error)), depth);
-                }
+        if creates {
+            self.create(&sent, depth)
+        } else {
+            let mut there = sent.clone();
+            there.provider.file = true;
+            // One whose id nobody knows is another one than that of a later try.
+            self.reach(sent.clone().dies(), depth);
+            self.feed(there, Event::Submitted(Ok(uploaded().stage())), depth);
+            for error in refusals().into_iter().chain([lost()]) {
+                self.feed(sent.clone(), Event::Submitted(Err(error)), depth);
             }
         }
     }
@@ -263,13 +262,12 @@ impl Search {
         };
         self.feed(node.clone(), Event::Collected(Err(busy())), depth);
         self.feed(node.clone(), Event::Collected(Ok(withheld)), depth);
-        match node.record.id() == Some("theirs") {
-            true => self.feed(node, Event::Collected(Ok(foreign)), depth),
-            false => {
-                let mut node = node;
-                node.provider.paid = false;
-                self.feed(node, Event::Collected(Ok(whole)), depth);
-            }
+        if node.record.id() == Some("theirs") {
+            self.feed(node, Event::Collected(Ok(foreign)), depth)
+        } else {
+            let mut node = node;
+            node.provider.paid = false;
+            self.feed(node, Event::Collected(Ok(whole)), depth);
         }
     }
 
@@ -394,9 +392,10 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
         }
         Step::Create => return vec![Event::Sending, Event::Submitted(Ok(created))],
         Step::ReadList(Input::Local | Input::Uploaded { .. }) => {
-            Event::Listed(Ok(match node.provider.exists {
-                true => ListedBatches::One("ours".to_owned()),
-                false => ListedBatches::None,
+            Event::Listed(Ok(if node.provider.exists {
+                ListedBatches::One("ours".to_owned())
+            } else {
+                ListedBatches::None
             }))
         }
         Step::DeleteFile(_) => Event::FileDeleted(Ok(())),

@@ -51,9 +51,10 @@ impl Node {
             record,
             provider: Provider::default(),
             uploads,
-            policy: match uploads {
-                true => OnUnknown::Resubmit,
-                false => OnUnknown::Hold,
+            policy: if uploads {
+                OnUnknown::Resubmit
+            } else {
+                OnUnknown::Hold
             },
             is_stopped: false,
             stopped_early: false,
@@ -65,10 +66,9 @@ impl Node {
         // Results are found to be withheld now, at the earliest.
         let late = NOW.after(Duration::from_secs(1));
         Facts {
-            stopped_at: self.is_stopped.then_some(match self.stopped_early {
-                true => NOW,
-                false => late,
-            }),
+            stopped_at: self
+                .is_stopped
+                .then_some(if self.stopped_early { NOW } else { late }),
             jitter: 0.0,
             ..facts
         }
@@ -128,9 +128,10 @@ impl Node {
         let mut created = self.clone();
         created.provider.coming = false;
         created.provider.exists = true;
-        match takes_effect {
-            true => vec![self, created],
-            false => vec![self],
+        if takes_effect {
+            vec![self, created]
+        } else {
+            vec![self]
         }
     }
 
