@@ -107,15 +107,23 @@ impl QueueRun {
         let settings = prompts.run_settings();
         let (mut attached, mut known, mut opened) = (Attached::default(), None, None);
         // The output is locked by now: an earlier run has ended.
-        let mut run = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
-            let store = opened.insert(OpenStore::open(&store, path.as_deref(), &options)?);
+        let prepared = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
+            let store = OpenStore::open(&store, path.as_deref(), &options)?;
             attached = attach::compare(store.queue(), store.process(), index, false)?;
             known = store.queue().process(store.process())?;
+            opened = Some(store);
             Ok(())
-        })?;
-        let store = opened.ok_or_else(|| usage("the input was not compared with the queue"))?;
+        });
+        let (mut run, store) = match (prepared, opened) {
+            (Ok(run), Some(store)) => (run, store),
+            (Ok(_), None) => return Err(usage("the input was not compared with the queue")),
+            (Err(error), store) => {
+                store.into_iter().for_each(OpenStore::leave);
+                return Err(error);
+            }
+        };
         if let Some(path) = &path {
-            refuse_another_output(path, known.as_ref()).map_err(FileRunError::Usage)?;
+            refuse_another_output(path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
         }
         run.set_to_collect(attached.ended);
         let known = known.map(|known| Note::of(&known.info).settings);
@@ -218,15 +226,21 @@ impl QueueRun {
         self,
         mut worker: impl FnMut(&JobQueue) -> Result<Worker, Error>,
     ) -> Result<QueueRunReport, Error> {
-        let checkpoint = Checkpoint::open(self.run)?;
-        let checkpoint =
-            checkpoint.ok_or_else(|| Error::new(ErrorKind::Invalid, "the input is a stream"))?;
         let (store, output) = (self.store, self.output);
         let (queue, process) = (store.queue(), store.process());
+        let record = Record::begin(queue, process, self.info, output)?;
+        let checkpoint = match Checkpoint::open(self.run) {
+            Ok(Some(checkpoint)) => checkpoint,
+            other => {
+                store.leave();
+                let stream = Error::new(ErrorKind::Invalid, "the input is a stream");
+                return Err(other.err().unwrap_or(stream));
+            }
+        };
         let mut execution = Execution {
             checkpoint,
             queue: queue.clone(),
-            record: Record::begin(queue, process, self.info, output)?,
+            record,
             process,
             ctx: self.ctx,
             notifier: self.notifier,

@@ -166,8 +166,9 @@ impl Checkpoint {
 
     /// Saves what has come back, synced to the disk, as far as it answers what the input asks now or an
     /// item that the input no longer has. A paid answer to what an item asked before is marked as superseded, so that it
-    /// never takes the place of a newer one.
-    pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<(), Unsaved> {
+    /// never takes the place of a newer one. Returns the last item whose answer stands in the output from now on, however
+    /// that is tidied up.
+    pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Option<String>, Unsaved> {
         let input = self.input.clone();
         let mut rows = KeptRows::new(&input);
         let marks = matches!(self.output, OpenOutput::File(_));
@@ -208,7 +209,11 @@ impl Checkpoint {
             write(&mut self.output, &bytes)?;
         }
         lines.iter().for_each(|line| self.note(line));
-        Ok(())
+        let index = self.by_id();
+        let stays = |line: &&Line| {
+            line.success && matches!(index.fit(&line.id, prefix(line)), Fit::Same { .. })
+        };
+        Ok(lines.iter().rev().find(stays).map(|line| line.id.clone()))
     }
 
     fn note(&mut self, line: &Line) {

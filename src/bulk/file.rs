@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::store_path::store_path;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::{CallsAtOnce, Waker, bad_concurrency};
 use crate::engine::work::Ticket;
@@ -96,13 +97,27 @@ impl<'a> FileRun<'a> {
     /// Opens the output and compares it with the prompts.
     ///
     /// # Errors
-    /// When the output cannot be written, belongs to another run, or is no results file.
+    /// When the output cannot be written, belongs to another run, or is no results file; when an earlier run has left
+    /// items in the output's [store](crate::files::store_path), which this one would buy again.
     pub fn prepare(
         prompts: Prompts,
         output: RunOutput,
         options: FileRunOptions,
     ) -> Result<Self, FileRunError> {
-        Self::prepare_comparing(prompts, output, options, &mut |_| Ok(()))
+        let store = output.regular_file().map(store_path);
+        let run = Self::prepare_comparing(prompts, output, options, &mut |_| Ok(()))?;
+        // The output is locked by now: nobody makes its store any more.
+        match store {
+            Some(Ok(store)) if store.exists() => Err(FileRunError::Usage(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "{} has items of an earlier run of this output, which would be bought again; nothing was sent. Go \
+                     on with that run (the same command with --strategy batch), or give it up and remove that file",
+                    store.display()
+                ),
+            ))),
+            _ => Ok(run),
+        }
     }
 
     /// The same, with a look at what somebody else has in hand, once the output is locked.
@@ -133,6 +148,18 @@ impl<'a> FileRun<'a> {
     /// What is to be done.
     pub fn plan(&self) -> &RunPlan {
         &self.plan
+    }
+
+    /// Whether the output has a line of this item. The first of several samples may have got or lost its number since.
+    #[cfg(feature = "queue")]
+    pub(crate) fn has_line_of(&self, id: &str) -> Result<bool, Error> {
+        let OpenOutput::File(file) = &self.output else {
+            return Ok(false);
+        };
+        let plain = |id: &str| id.strip_suffix("#1").unwrap_or(id).to_owned();
+        let (sought, mut found) = (plain(id), false);
+        file.scan(&mut |line, _| found |= plain(&line.id) == sought)?;
+        Ok(found)
     }
 
     /// Checks that every file which the prompts name is taken by one of these providers at least, by

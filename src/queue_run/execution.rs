@@ -278,9 +278,7 @@ impl Execution {
             }
             let line = |delivery| line(delivery, &self.record);
             let lines: Vec<Line> = chunk.iter().filter_map(line).collect();
-            let last = lines.last().map(|line| line.id.clone());
-            self.checkpoint.save(lines)?;
-            if let Some(id) = last {
+            if let Some(id) = self.checkpoint.save(lines)? {
                 self.record.saved(id)?;
             }
             let receipts: Vec<_> = chunk.iter().map(|delivery| delivery.receipt).collect();

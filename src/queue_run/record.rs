@@ -17,7 +17,7 @@ use crate::queue::info::ProcessInfo;
 pub(super) struct Note {
     /// The settings of its jobs, those of the latest last.
     pub settings: Vec<JobSettings>,
-    /// The item whose result was saved last, before it left the store.
+    /// The item whose answer was saved last, before it left the store.
     pub saved: Option<String>,
 }
 

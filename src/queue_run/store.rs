@@ -1,13 +1,13 @@
 //! The store of a run: a queue of its own in a file beside the output.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::base::store_path::store_path;
 use crate::bulk::appender::ResultsAppender;
+use crate::bulk::file::FileRun;
 use crate::bulk::options::FileRunOptions;
 use crate::queue::host::JobQueue;
 use crate::queue::job::ProcessState;
@@ -67,8 +67,8 @@ impl OpenStore {
                     let why = format!("{}: its folder cannot be used: {error}", output.display());
                     Error::new(ErrorKind::Invalid, why)
                 })?;
-                // A pipe would be waited for.
-                if file.exists() && !file.is_file() {
+                // A pipe would be waited for, and a link would not move with the output.
+                if fs::symlink_metadata(&file).is_ok_and(|found| !found.is_file()) {
                     let why = format!("{}: it is not a file; move it away", file.display());
                     return Err(Error::new(ErrorKind::Invalid, why));
                 }
@@ -95,6 +95,11 @@ impl OpenStore {
 
     pub(super) fn process(&self) -> ProcessId {
         self.process
+    }
+
+    /// Closes the store and leaves its file, as the lock of the output was given back: another run may have it by now.
+    pub(super) fn leave(mut self) {
+        self.file = None;
     }
 
     fn is_over(&self) -> Result<bool, Error> {
@@ -134,17 +139,19 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Removes a store with all that lies beside it, the log first: a new database must not find an old log.
+/// Removes a store with all that lies beside it. It loses its name first: a run that is killed in between leaves a
+/// whole store or none. (SQLite removes the log of a database that is not there.)
 fn remove(file: &Path) {
-    for name in ["-wal", "-shm", ""] {
-        let path = beside(file, name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                log::warn!("{}: cannot be removed: {error}", path.display());
-                return;
-            }
-            _ => {}
-        }
+    let gone = beside(file, ".gone");
+    let removed = fs::rename(file, &gone).and_then(|()| fs::remove_file(&gone));
+    if let Err(error) = removed
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        log::warn!("{}: cannot be removed: {error}", file.display());
+        return;
+    }
+    for log in ["-wal", "-shm"] {
+        let _ = fs::remove_file(beside(file, log));
     }
     for folder in FOLDERS {
         let _ = fs::remove_dir_all(beside(file, folder));
@@ -154,15 +161,13 @@ fn remove(file: &Path) {
 /// Refuses an output that lacks what left the store for it.
 pub(super) fn refuse_another_output(
     output: &Path,
+    run: &FileRun<'_>,
     process: Option<&ProcessState>,
 ) -> Result<(), Error> {
-    let Some(process) = process else {
+    let Some(saved) = process.and_then(|process| Note::of(&process.info).saved) else {
         return Ok(());
     };
-    let Some(saved) = Note::of(&process.info).saved else {
-        return Ok(());
-    };
-    if has_line(output, &saved).unwrap_or(false) {
+    if run.has_line_of(&saved)? {
         return Ok(());
     }
     let store = store_path(output).unwrap_or_default();
@@ -175,43 +180,12 @@ pub(super) fn refuse_another_output(
     Err(Error::new(ErrorKind::Invalid, why))
 }
 
-/// Whether a results file has a line of this item. The first of several samples may have got or lost its number since.
-fn has_line(output: &Path, id: &str) -> std::io::Result<bool> {
-    let plain = id.strip_suffix("#1").unwrap_or(id);
-    let start = |id: &str| format!("{{\"id\":{},", serde_json::json!(id));
-    let starts = [start(plain), start(&format!("{plain}#1"))];
-    let mut file = BufReader::with_capacity(1 << 18, File::open(output)?);
-    let mut line = Vec::new();
-    while file.read_until(b'\n', &mut line)? > 0 {
-        if starts
-            .iter()
-            .any(|start| line.starts_with(start.as_bytes()))
-        {
-            return Ok(true);
-        }
-        line.clear();
-    }
-    Ok(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_item_is_found_by_its_whole_id_and_as_the_first_of_its_samples() {
-        let folder = tempfile::tempdir().unwrap();
-        let output = folder.path().join("out.jsonl");
-        let lines =
-            "{\"id\":\"a\",\"x\":1}\n{\"id\":\"b#1\",\"x\":1}\n{\"id\":\"q\\\"\",\"x\":\"torn";
-        fs::write(&output, lines).unwrap();
-        for id in ["a", "a#1", "b", "b#1", "q\""] {
-            assert!(has_line(&output, id).unwrap(), "{id}");
-        }
-        for id in ["", "a#2", "b#2", "x", "q"] {
-            assert!(!has_line(&output, id).unwrap(), "{id}");
-        }
-    }
+    use crate::base::cancel::Context;
+    use crate::bulk::options::{FileRunError, RunOutput};
+    use crate::bulk::prompts::{PromptSettings, Prompts};
 
     #[test]
     fn a_store_goes_with_its_last_item_and_stays_while_its_output_is_in_use() {
@@ -234,5 +208,42 @@ mod tests {
         RunStore::tidy(&output);
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    /// A run of two prompts to this output, by calls.
+    fn direct(folder: &Path, output: &Path) -> Result<FileRun<'static>, FileRunError> {
+        let input = folder.join("in.jsonl");
+        fs::write(&input, "{\"id\":\"a\",\"prompt\":\"p\"}\n").unwrap();
+        let prompts = Prompts::open(&input, &PromptSettings::new(), &Context::new(), &|_, _| ());
+        FileRun::prepare(
+            prompts.unwrap(),
+            RunOutput::file(output),
+            FileRunOptions::new(),
+        )
+    }
+
+    #[test]
+    fn no_run_by_calls_takes_an_output_whose_items_wait_in_a_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.jsonl");
+        let store = store_path(&output).unwrap();
+        drop(JobQueue::open(&store).unwrap());
+        let refused = direct(folder.path(), &output).err();
+        assert!(matches!(refused, Some(FileRunError::Usage(_))));
+        fs::remove_file(&store).unwrap();
+        assert!(direct(folder.path(), &output).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_that_is_a_link_is_refused_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("out.jsonl");
+        let store = store_path(&output).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &store).unwrap();
+        let beside = RunStore::Beside(SqliteOptions::default());
+        let refused = OpenStore::open(&beside, Some(&output), &FileRunOptions::new());
+        assert!(refused.err().unwrap().message().contains("not a file"));
+        assert!(store.is_symlink() && !folder.path().join("elsewhere").exists());
     }
 }

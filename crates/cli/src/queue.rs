@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use batchwright::config::SettingsWatch;
-use batchwright::queue::ProcessState;
+use batchwright::queue::{ProcessState, SqliteOptions};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId, Settings};
 
@@ -56,6 +56,7 @@ impl DataArgs {
     pub fn connect(&self, folder: &Path, database: &Path) -> Result<JobQueue, Error> {
         match self.server() {
             Some(address) => on_server(&self.store, address, folder),
+            None if self.queue.is_some() => open_existing(database),
             None => JobQueue::open(database),
         }
     }
@@ -188,6 +189,11 @@ pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
     ))
     .about(About::Queue))
     }
+}
+
+/// Opens the queue in a file that must be there: a look at one that has just been removed makes none.
+pub fn open_existing(file: &Path) -> Result<JobQueue, Error> {
+    JobQueue::open_with(file, SqliteOptions::default().existing())
 }
 
 /// An address without the password that it may hold.

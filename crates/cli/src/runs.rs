@@ -1,15 +1,17 @@
 //! The stores of runs that the data folder has heard of: a hint where to look, never the truth.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use batchwright::ProcessId;
 use batchwright::files::store_path;
 use batchwright::unstable::{AtomicFile, make_private_folder};
 
-/// The list in the data folder, a path a line.
+/// The folder with a file for each store. Its name comes from the path of the store, which it holds.
 fn list(folder: &Path) -> PathBuf {
-    folder.join("runs.txt")
+    folder.join("runs")
 }
 
 /// Adds the store of this output to the list. What goes wrong costs a line of `status`, and no more.
@@ -17,42 +19,50 @@ pub fn note(folder: &Path, output: &Path) {
     let Ok(store) = store_path(output) else {
         return;
     };
-    let Some(line) = store.to_str().filter(|path| !path.contains('\n')) else {
-        return;
-    };
-    if known(folder).contains(&store) {
+    let path = store.as_os_str().as_encoded_bytes();
+    let entry = list(folder).join(ProcessId::named(path).to_string());
+    if entry.exists() {
         return;
     }
     let add = || {
-        make_private_folder(folder)?;
-        let file = File::options().append(true).create(true).open(list(folder));
-        file?.write_all(format!("{line}\n").as_bytes())
+        make_private_folder(&list(folder))?;
+        let file = AtomicFile::create(&entry, File::options().write(true))?;
+        file.file().write_all(path)?;
+        file.replace()
     };
     if let Err(error) = add() {
-        log::debug!("{}: {error}", list(folder).display());
+        log::debug!("{}: {error}", entry.display());
     }
 }
 
 /// The stores on the list that are still there; the others are dropped from it.
 pub fn known(folder: &Path) -> Vec<PathBuf> {
-    let text = fs::read_to_string(list(folder)).unwrap_or_default();
-    let all = text.lines().map(PathBuf::from);
-    let known: Vec<PathBuf> = all.filter(|path| path.is_file()).collect();
-    if known.len() < text.lines().count() {
-        let rest: String = known
-            .iter()
-            .map(|path| format!("{}\n", path.display()))
-            .collect();
-        let replace = || {
-            let file = AtomicFile::create(&list(folder), File::options().write(true))?;
-            file.file().write_all(rest.as_bytes())?;
-            file.replace()
-        };
-        if let Err(error) = replace() {
-            log::debug!("{}: {error}", list(folder).display());
+    let entries = fs::read_dir(list(folder)).into_iter().flatten().flatten();
+    let store = |entry: fs::DirEntry| {
+        // One that is being written has another name.
+        entry.file_name().to_str()?.parse::<ProcessId>().ok()?;
+        let store = path_of(fs::read(entry.path()).ok()?)?;
+        if store.is_file() {
+            return Some(store);
         }
-    }
-    known
+        let _ = fs::remove_file(entry.path());
+        None
+    };
+    let mut stores: Vec<PathBuf> = entries.filter_map(store).collect();
+    stores.sort_unstable();
+    stores
+}
+
+#[cfg(unix)]
+fn path_of(bytes: Vec<u8>) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    Some(OsString::from_vec(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: Vec<u8>) -> Option<PathBuf> {
+    let text = String::from_utf8(bytes).ok()?;
+    Some(OsString::from(text).into())
 }
 
 /// The output of the run that has this store.
@@ -64,10 +74,40 @@ pub fn output_of(store: &Path) -> Option<PathBuf> {
 /// Stores that may belong to an output which was renamed without them: those that are known, and those in the folder of
 /// the output, whose own output is not there.
 pub fn without_output(folder: &Path, output: &Path) -> Vec<PathBuf> {
-    let parent = output.parent().filter(|path| *path != Path::new(""));
-    let entries = fs::read_dir(parent.unwrap_or(Path::new("."))).into_iter();
-    let beside = entries.flatten().flatten().map(|entry| entry.path());
-    let all = known(folder).into_iter().chain(beside);
-    all.filter(|store| output_of(store).is_some_and(|output| !output.exists()) && store.is_file())
-        .collect()
+    let store = store_path(output).ok();
+    let entries = store.and_then(|store| fs::read_dir(store.parent()?).ok());
+    let beside = entries.into_iter().flatten().flatten();
+    let all = known(folder)
+        .into_iter()
+        .chain(beside.map(|entry| entry.path()));
+    let mut found: Vec<PathBuf> = all
+        .filter(|store| output_of(store).is_some_and(|output| !output.exists()) && store.is_file())
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_twice_is_known_once_and_forgotten_when_it_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        assert!(known(&data).is_empty());
+        let stores = ["b.jsonl", "a\nb.jsonl"].map(|name| {
+            let output = folder.path().join(name);
+            let store = store_path(&output).unwrap();
+            File::create(&store).unwrap();
+            note(&data, &output);
+            note(&data, &output);
+            store
+        });
+        assert_eq!(known(&data), [stores[1].clone(), stores[0].clone()]);
+        fs::remove_file(&stores[0]).unwrap();
+        assert_eq!(known(&data), [stores[1].clone()]);
+        assert_eq!(fs::read_dir(list(&data)).unwrap().count(), 1);
+    }
 }

@@ -62,15 +62,15 @@ impl Home {
         if let Some(server) = self.server.as_ref().filter(|_| file.is_none()) {
             return Ok(JobQueue::on(server.clone()));
         }
-        let path = match file {
-            Some(file) => existing_file(file)?.to_owned(),
-            None => self.folder.join("llm_jobs.db"),
-        };
         let options = SqliteOptions::default().durability(if args.fsync {
             Durability::Full
         } else {
             Durability::Normal
         });
+        let (path, options) = match file {
+            Some(file) => (existing_file(file)?.to_owned(), options.existing()),
+            None => (self.folder.join("llm_jobs.db"), options),
+        };
         JobQueue::open_with(&path, options).map_err(could_not)
     }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::batch_runs::{
     LONG, SHORT, STORE, WORDS, batch, bought, clean, command, left_alone, only_process, other,
-    renamed, run, stores, submitted, taking, whole, worked,
+    renamed, run, stores, submitted, taking, whole, with, worked,
 };
 use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
 
@@ -141,6 +141,29 @@ fn an_output_that_lacks_what_was_saved_is_refused() {
 }
 
 #[test]
+fn an_output_is_its_own_though_what_came_last_is_not_kept() {
+    let config = BatchConfig::default().duration(SHORT).item_failures(1.0);
+    let (desk, sim) = (Desk::new(), with(config));
+    desk.prompts("in.jsonl", 2);
+    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+    let work = format!("work --strategy batch --until-empty --queue {STORE}");
+    other(&desk, &sim, &work);
+    // Nobody paid for these failures, and the items ask something else by now.
+    for _ in 0..2 {
+        let changed = desk
+            .read("in.jsonl")
+            .replace("\"prompt\":\"", "\"prompt\":\"else ");
+        desk.write("in.jsonl", changed);
+        run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
+        other(&desk, &sim, &work);
+    }
+    run(&desk, &sim, WORDS).expect(3);
+    assert_eq!(desk.read("out.jsonl").lines().count(), 2);
+    bought(&sim, 6);
+    clean(&desk);
+}
+
+#[test]
 fn a_dry_run_leaves_every_file_as_it_is() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
@@ -179,10 +202,23 @@ fn an_output_that_was_renamed_keeps_its_batch() {
         ("new.jsonl", false, "--data-dir elsewhere"),
         // Found by the list in the data folder.
         ("there/new.jsonl", false, ""),
+        // Found beside the file that the link leads to.
+        #[cfg(unix)]
+        ("link.jsonl", false, "--data-dir elsewhere"),
     ] {
         let (desk, sim) = left_alone(3);
         fs::create_dir(desk.path("there")).unwrap();
         renamed(&desk, to, with_store);
+        #[cfg(unix)]
+        if to == "link.jsonl" {
+            fs::rename(desk.path(to), desk.path("there/new.jsonl")).unwrap();
+            fs::rename(desk.path(STORE), desk.path("there/old.jsonl.batchwright")).unwrap();
+            std::os::unix::fs::symlink("there/new.jsonl", desk.path(to)).unwrap();
+            run(&desk, &sim, &format!("in.jsonl -o {to} {words}"))
+                .expect(2)
+                .says("move its store with it");
+            continue;
+        }
         let words = format!("in.jsonl -o {to} {words}");
         if !with_store {
             run(&desk, &sim, &words)

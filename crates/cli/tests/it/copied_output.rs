@@ -55,17 +55,35 @@ fn status_shows_a_run_whose_store_the_data_folder_has_heard_of() {
         let named = words.is_empty().then(|| store.to_str().unwrap());
         assert!(named.is_none_or(|named| row["queue"] == named));
     }
-    let list = desk.path(HOME).join("runs.txt");
-    let line = format!("{}\n", store.display());
-    assert_eq!(fs::read_to_string(&list).unwrap(), line);
+    let listed = || fs::read_dir(desk.path(HOME).join("runs")).unwrap().count();
+    assert_eq!(listed(), 1);
     run(&desk, &sim, WORDS).expect(0);
     // What is gone is dropped.
     assert!(shown("").is_empty());
-    assert_eq!(fs::read_to_string(&list).unwrap(), "");
+    assert_eq!(listed(), 0);
     for words in ["cancel", "retry", "results", "status", "work"] {
         let ended = other(&desk, &sim, &format!("{words} --queue {STORE}"));
         let ended = ended.says("there is no such file");
         assert!([1, 2].contains(&ended.status.code().unwrap()));
     }
     assert!(!desk.exists(STORE));
+}
+
+#[test]
+fn status_shows_the_other_runs_when_the_store_of_one_is_damaged() {
+    let (desk, sim) = left_alone(2);
+    fs::write(
+        desk.path("more.jsonl"),
+        "{\"id\":\"m\",\"prompt\":\"more\"}\n",
+    )
+    .unwrap();
+    run(&desk, &sim, "more.jsonl -o more-out.jsonl --no-wait").expect(0);
+    fs::write(desk.path("more-out.jsonl.batchwright"), "dear diary").unwrap();
+    let ended = other(&desk, &sim, "status --json").expect(0);
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let [row] = &told["processes"].as_array().unwrap()[..] else {
+        panic!("{told}")
+    };
+    assert_eq!(row["at_provider"], 2);
+    ended.says("more-out.jsonl.batchwright");
 }

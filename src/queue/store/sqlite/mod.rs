@@ -67,6 +67,7 @@ pub enum Durability {
 pub struct SqliteOptions {
     durability: Durability,
     allows_closed: bool,
+    makes_file: bool,
     chunk: i64,
 }
 
@@ -75,6 +76,7 @@ impl Default for SqliteOptions {
         Self {
             durability: Durability::Normal,
             allows_closed: false,
+            makes_file: true,
             chunk: 1_000,
         }
     }
@@ -91,6 +93,12 @@ impl SqliteOptions {
     /// A closed queue accepts no jobs, and workers cannot claim any. Default: a closed queue is not opened.
     pub fn allow_closed(mut self) -> Self {
         self.allows_closed = true;
+        self
+    }
+
+    /// Opens only a file that is there. Default: a missing one is made.
+    pub fn existing(mut self) -> Self {
+        self.makes_file = false;
         self
     }
 

@@ -83,8 +83,16 @@ fn invalid(why: String) -> Error {
 }
 
 pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {
+    if !options.makes_file && !path.exists() {
+        return Err(invalid(format!(
+            "{}: there is no such queue",
+            path.display()
+        )));
+    }
     let path = prepared(path)?;
-    private::before_sqlite(&path);
+    if options.makes_file {
+        private::before_sqlite(&path);
+    }
     let name = path.clone().into_os_string();
     connect(path, &name, false, options)
 }
@@ -107,7 +115,8 @@ fn connect(
     let fail = |fault: Fault| fault.explain(&path);
     let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_URI, in_memory);
-    let write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let mut write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE;
+    write.set(OpenFlags::SQLITE_OPEN_CREATE, options.makes_file);
     let mut conn = Connection::open_with_flags(name, write).map_err(|error| fail(error.into()))?;
     set_up(&mut conn, &path, in_memory).map_err(fail)?;
     // In this order: if the queue is closed in between, this store has the old number.
@@ -273,9 +282,14 @@ fn number(conn: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
 /// Refuses files that are not ours, before anything is written to them.
 fn refuse_strangers(conn: &Connection, path: &Path) -> Result<(), Fault> {
     let shown = path.display();
-    let application = number(conn, "application_id")?;
-    let version = number(conn, "user_version")? % CLOSED;
-    let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    // In one statement: while another process makes the queue, three would see different states of it.
+    let (application, version, tables): (i64, i64, i64) = conn.query_row(
+        "SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_master)
+         FROM pragma_application_id a, pragma_user_version v",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    let version = version % CLOSED;
     let fresh = application == 0 && version == 0 && tables == 0;
     if !fresh && application != APPLICATION_ID {
         return Err(invalid(format!(

@@ -225,6 +225,17 @@ fn a_database_that_vanished_or_was_replaced_is_noticed() {
 }
 
 #[test]
+fn a_file_that_must_be_there_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SqliteOptions::default().existing();
+    let missing = SqliteStore::open(&path(&dir), options.clone()).err();
+    assert!(missing.unwrap().message().contains("no such queue"));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    drop(open(&path(&dir)));
+    SqliteStore::open(&path(&dir), options).unwrap();
+}
+
+#[test]
 fn many_may_open_a_new_file_at_once() {
     let dir = TempDir::new().unwrap();
     std::thread::scope(|scope| {

@@ -19,7 +19,7 @@ use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::count;
 use crate::provider::Chosen;
-use crate::queue::failed;
+use crate::queue::{failed, open_existing};
 use crate::runs;
 use crate::settings::refused;
 use crate::strategy::RunStrategy;
@@ -249,8 +249,9 @@ fn refuse_orphans(args: &RunArgs, output: &Path, folder: &Path) -> Result<(), Re
     }
     let input = args.input.whole();
     for store in runs::without_output(folder, output) {
-        // What is no queue, or of somebody else, is none of ours.
-        let Ok(processes) = JobQueue::open(&store).and_then(|queue| queue.open_processes()) else {
+        let processes = open_existing(&store).and_then(|queue| queue.open_processes());
+        // What is no queue, or another program's, stops no run.
+        let Ok(processes) = processes.inspect_err(|error| log::warn!("{error}")) else {
             continue;
         };
         let Some(known) = processes

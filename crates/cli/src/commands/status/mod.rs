@@ -19,7 +19,7 @@ use crate::batches;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::count;
-use crate::queue::failed;
+use crate::queue::{failed, open_existing};
 use crate::reuse::ReuseStore;
 use crate::routes;
 use crate::runs;
@@ -82,6 +82,8 @@ struct Place {
     queue: JobQueue,
     /// Its file, for the store of a run.
     store: Option<PathBuf>,
+    /// It was found in the list of runs. A failure to read it is none of the command.
+    is_listed: bool,
 }
 
 impl Place {
@@ -112,24 +114,30 @@ impl StatusReader {
             Some(_) => Vec::new(),
             None => args.data.folder().map(|folder| runs::known(&folder))?,
         };
-        // What cannot be opened there is reported by the command of its run.
         let opened = stores.into_iter().filter_map(|store| {
-            let queue = JobQueue::open(&store).ok()?;
-            let store = Some(store);
-            Some(Place { queue, store })
+            let queue = open_existing(&store).inspect_err(|error| log::warn!("{error}"));
+            Some(Place {
+                queue: queue.ok()?,
+                store: Some(store),
+                is_listed: true,
+            })
         });
         let mut runs = opened.collect::<Vec<_>>();
-        let store = args.data.queue.clone();
+        let own = |queue| Place {
+            queue,
+            store: args.data.queue.clone(),
+            is_listed: false,
+        };
         let (queues, only) = match &args.process {
             Some(named) => match runs.iter().position(|place| place.has(named)) {
                 Some(at) => (vec![runs.swap_remove(at)], None),
                 None => {
                     let (queue, process) = args.data.process(Some(named))?;
-                    (vec![Place { queue, store }], Some(process.process_id))
+                    (vec![own(queue)], Some(process.process_id))
                 }
             },
             None => {
-                let own = args.data.existing()?.map(|queue| Place { queue, store });
+                let own = args.data.existing()?.map(own);
                 (own.into_iter().chain(runs).collect(), None)
             }
         };
@@ -154,9 +162,16 @@ impl StatusReader {
         self.queues.retain(is_there);
         let queues = std::mem::take(&mut self.queues);
         let mut rows = Vec::new();
-        let read = queues
-            .iter()
-            .try_for_each(|place| self.read_from(place, &mut rows));
+        let read = queues.iter().try_for_each(|place| {
+            let read = self.read_from(place, &mut rows);
+            match read {
+                Err(refusal) if place.is_listed => {
+                    log::warn!("{}", refusal.text());
+                    Ok(())
+                }
+                read => read,
+            }
+        });
         self.queues = queues;
         read.map(|()| rows)
     }

@@ -109,7 +109,7 @@ fn exit(args: &WorkArgs, report: &WorkerReport, remaining: &Remaining, signals: 
         Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
         // The run that owned the queue has ended, and removed it.
-        Some(StopReason::Fatal(_)) if is_gone(args) => Exit::Success,
+        Some(StopReason::Fatal(error)) if error.is_storage() && is_gone(args) => Exit::Success,
         Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
         // Batches remain that waiting longer would not have ended.
