@@ -21,6 +21,8 @@ pub(crate) mod password;
 pub mod private;
 pub(crate) mod rescue;
 pub mod secret;
+#[cfg(feature = "queue")]
+pub(crate) mod sqlite_header;
 pub mod store_path;
 pub(crate) mod thread;
 pub mod usage;

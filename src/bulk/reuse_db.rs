@@ -1,19 +1,24 @@
 //! Answers in an SQLite file that all runs of a data folder share.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
+use crate::base::sqlite_header::sqlite_header;
+use crate::base::thread::spawn;
 
 use super::reuse::{AnswerKey, AnswerStore};
 
 /// "bwra": tells the file from other databases.
-const APPLICATION_ID: i32 = 0x6277_7261;
-const SCHEMA_VERSION: i32 = 1;
+const APPLICATION_ID: i64 = 0x6277_7261;
+const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = "
 CREATE TABLE answers (
@@ -27,10 +32,15 @@ CREATE UNIQUE INDEX by_request ON answers (request, answerer);
 CREATE INDEX by_use ON answers (used, bytes);
 ";
 
+const INSERT: &str = "INSERT OR REPLACE INTO answers (request, answerer, line, bytes, used)
+  VALUES (?1, ?2, ?3, ?4, ?5)";
+
 /// What a row takes beside its line.
 const ROW_BYTES: u64 = 160;
 /// So many answers are written together.
 const TOGETHER: usize = 64;
+/// Bytes of answers that may wait to be written; more are forgotten.
+const MOST_WAITING: u64 = 32 << 20;
 /// When an answer was used is known to the hour.
 const USED_AGAIN: i64 = 3600;
 /// A process looks how much there is each time that it has written this share of the bound, and makes room from this
@@ -43,16 +53,30 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// An [`AnswerStore`] in an SQLite file: `reuse.db` in the data folder of the `batchwright` program. It holds answers and
 /// fingerprints, no prompts. Several processes may use it at once.
 pub struct SqliteAnswers {
+    file: Arc<AnswerFile>,
+    /// Wakes the thread that writes: a run does not wait for this disk before it writes its own results.
+    wake: Option<Sender<()>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct AnswerFile {
     path: PathBuf,
     max_bytes: u64,
+    waiting: Mutex<Waiting>,
     inner: Mutex<Inner>,
+}
+
+/// What is still to be written.
+#[derive(Default)]
+struct Waiting {
+    kept: Vec<(AnswerKey, String)>,
+    bytes: u64,
+    used: Vec<i64>,
 }
 
 struct Inner {
     /// None once it cannot be used any more.
     db: Option<Connection>,
-    kept: Vec<(AnswerKey, String)>,
-    used: Vec<i64>,
     /// Written since it was last looked how much there is.
     written: u64,
 }
@@ -81,21 +105,30 @@ impl SqliteAnswers {
         }
         let db = opened.map_err(|error| fail(&error.to_string()))?;
         let db = db.map_err(fail)?;
-        Ok(Self {
+        let file = Arc::new(AnswerFile {
             max_bytes,
+            waiting: Mutex::default(),
             inner: Mutex::new(Inner {
                 db: Some(db),
-                kept: Vec::new(),
-                used: Vec::new(),
                 written: u64::MAX,
             }),
             path,
+        });
+        let (wake, woken) = bounded(1);
+        let written = file.clone();
+        let writer = spawn("batchwright-answers", move || {
+            woken.iter().for_each(|()| written.write());
+        });
+        Ok(Self {
+            writer: Some(writer?),
+            file,
+            wake: Some(wake),
         })
     }
 
     /// Bytes of the answers, and how many there are.
     pub fn size(&self) -> (u64, u64) {
-        let found = self.attempt(&mut self.inner.lock(), |db| size_of(db));
+        let found = self.file.attempt(|db| size_of(db));
         found.unwrap_or_default()
     }
 
@@ -123,9 +156,15 @@ impl SqliteAnswers {
             Error::new(ErrorKind::Invalid, why)
         })
     }
+}
 
+impl AnswerFile {
     /// What a trouble with the file costs is what it would have saved: it is told once.
-    fn attempt<T>(
+    fn attempt<T>(&self, ask: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Option<T> {
+        self.attempt_in(&mut self.inner.lock(), ask)
+    }
+
+    fn attempt_in<T>(
         &self,
         inner: &mut Inner,
         ask: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
@@ -134,7 +173,6 @@ impl SqliteAnswers {
             Ok(found) => Some(found),
             Err(error) => {
                 inner.db = None;
-                inner.kept.clear();
                 let path = self.path.display();
                 log::warn!("{path}: {error}; no more answers are reused in this run");
                 if is_damaged(&error) {
@@ -145,27 +183,35 @@ impl SqliteAnswers {
         }
     }
 
-    fn write(&self, inner: &mut Inner) {
-        let (kept, used) = (
-            std::mem::take(&mut inner.kept),
-            std::mem::take(&mut inner.used),
-        );
+    /// Takes an answer in. True if there are enough for a write.
+    fn take_in(&self, key: &AnswerKey, line: String) -> bool {
+        let bytes = row_bytes(&line);
+        let mut waiting = self.waiting.lock();
+        // One answer is not to push out many others, nor are those that wait for a slow disk to fill the memory.
+        if bytes > self.max_bytes / 16 || waiting.bytes + bytes > MOST_WAITING.max(bytes) {
+            return false;
+        }
+        waiting.bytes += bytes;
+        waiting.kept.push((*key, line));
+        waiting.kept.len() >= TOGETHER
+    }
+
+    /// Writes what has come in.
+    fn write(&self) {
+        let mut inner = self.inner.lock();
+        let Waiting { kept, bytes, used } = std::mem::take(&mut *self.waiting.lock());
         if kept.is_empty() && used.is_empty() {
             return;
         }
-        let bytes: u64 = kept.iter().map(|(_, line)| row_bytes(line)).sum();
         inner.written = inner.written.saturating_add(bytes);
         let look = inner.written >= self.max_bytes / SHARE;
         if look {
             inner.written = 0;
         }
-        let max_bytes = self.max_bytes;
-        self.attempt(inner, |db| {
+        self.attempt_in(&mut inner, |db| {
             let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             {
-                let mut insert = change.prepare_cached(
-                    "INSERT OR REPLACE INTO answers (request, answerer, line, bytes, used) VALUES (?1, ?2, ?3, ?4, ?5)",
-                )?;
+                let mut insert = change.prepare_cached(INSERT)?;
                 for (key, line) in &kept {
                     let bytes = row_bytes(line) as i64;
                     insert.execute(params![key.request, key.answerer, line, bytes, now()])?;
@@ -176,9 +222,12 @@ impl SqliteAnswers {
                     again.execute(params![row, now()])?;
                 }
             }
-            let trimmed = look && trim(&change, max_bytes)?;
+            let trimmed = look && trim(&change, self.max_bytes)?;
             change.commit()?;
-            if trimmed { db.execute_batch("PRAGMA incremental_vacuum") } else { Ok(()) }
+            if trimmed {
+                db.execute_batch("PRAGMA incremental_vacuum")?;
+            }
+            Ok(())
         });
     }
 }
@@ -236,11 +285,7 @@ enum State {
 
 impl State {
     fn of(db: &Connection) -> rusqlite::Result<Self> {
-        let number = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-        let (application, version) = (number("application_id")?, number("user_version")?);
-        let tables = "SELECT count(*) FROM sqlite_master";
-        let tables: i64 = db.query_row(tables, [], |row| row.get(0))?;
-        Ok(match (application, version, tables) {
+        Ok(match sqlite_header(db)? {
             (0, 0, 0) => Self::Empty,
             (APPLICATION_ID, SCHEMA_VERSION, _) => Self::Ours,
             (APPLICATION_ID, ..) => Self::Foreign("it was made by another version of batchwright"),
@@ -301,7 +346,7 @@ impl AnswerStore for SqliteAnswers {
     fn may_have(&self, request: [u8; 8]) -> bool {
         let mut most = [0xff; 32];
         most[..8].copy_from_slice(&request);
-        let found = self.attempt(&mut self.inner.lock(), |db| {
+        let found = self.file.attempt(|db| {
             let mut ask = db.prepare_cached(
                 "SELECT 1 FROM answers WHERE request >= ?1 AND request <= ?2 LIMIT 1",
             )?;
@@ -311,8 +356,7 @@ impl AnswerStore for SqliteAnswers {
     }
 
     fn answer(&self, key: &AnswerKey) -> Option<String> {
-        let mut inner = self.inner.lock();
-        let found = self.attempt(&mut inner, |db| {
+        let found = self.file.attempt(|db| {
             let mut ask = db.prepare_cached(
                 "SELECT rowid, line, used FROM answers WHERE request = ?1 AND answerer = ?2",
             )?;
@@ -324,30 +368,30 @@ impl AnswerStore for SqliteAnswers {
         });
         let (row, line, used) = found.flatten()?;
         if used < now() - USED_AGAIN {
-            inner.used.push(row);
+            self.file.waiting.lock().used.push(row);
         }
         Some(line)
     }
 
     fn keep(&self, key: &AnswerKey, line: String) {
-        let mut inner = self.inner.lock();
-        // One answer is not to push out many others.
-        if inner.db.is_none() || row_bytes(&line) > self.max_bytes / 16 {
-            return;
-        }
-        inner.kept.push((*key, line));
-        if inner.kept.len() >= TOGETHER {
-            self.write(&mut inner);
+        if self.file.take_in(key, line)
+            && let Some(wake) = &self.wake
+        {
+            let _ = wake.try_send(());
         }
     }
 
     fn flush(&self) {
-        self.write(&mut self.inner.lock());
+        self.file.write();
     }
 }
 
 impl Drop for SqliteAnswers {
     fn drop(&mut self) {
+        self.wake = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
         self.flush();
     }
 }
@@ -386,6 +430,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_who_has_an_answer_waits_for_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reuse.db");
+        let store = SqliteAnswers::open(&path, 1 << 20).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        for n in 0..TOGETHER as u8 {
+            store.keep(&key(n), "line".to_owned());
+        }
+        other.execute_batch("COMMIT").unwrap();
+        store.flush();
+        assert_eq!(store.size().1, TOGETHER as u64);
+    }
+
+    #[test]
     fn what_was_not_used_for_longest_goes_first() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reuse.db");
@@ -396,7 +455,7 @@ mod tests {
             store.flush();
             let age =
                 |db: &mut Connection| db.execute("UPDATE answers SET used = used - 10000", []);
-            store.attempt(&mut store.inner.lock(), age).unwrap();
+            store.file.attempt(age).unwrap();
             // Used now and then, it stays.
             assert!(store.answer(&key(0)).is_some());
         }
@@ -454,7 +513,7 @@ mod tests {
         let store = SqliteAnswers::open(&path, 1 << 20).unwrap();
         assert_eq!(store.answer(&key(1)).as_deref(), Some("one"));
         let drop_table = |db: &mut Connection| db.execute("DROP TABLE answers", []);
-        store.attempt(&mut store.inner.lock(), drop_table).unwrap();
+        store.file.attempt(drop_table).unwrap();
         assert!(!store.may_have([1; 8]));
         store.keep(&key(2), "two".to_owned());
         store.flush();

@@ -13,12 +13,13 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
+use crate::base::sqlite_header::sqlite_header;
 
 use super::store::ConfigStore;
 
 /// "bwcf": tells the file from other databases.
-const APPLICATION_ID: i32 = 0x6277_6366;
-const SCHEMA_VERSION: i32 = 1;
+const APPLICATION_ID: i64 = 0x6277_6366;
+const SCHEMA_VERSION: i64 = 1;
 
 /// The version counts changes by whoever makes them, a database shell included. It begins with the
 /// time of the file's making, so that a file made anew never repeats one.
@@ -186,12 +187,7 @@ enum State {
 
 impl State {
     fn of(db: &Connection) -> rusqlite::Result<Self> {
-        // One statement, since another process may be making the file.
-        let about = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
-                     FROM pragma_application_id, pragma_user_version";
-        let (application, version, tables): (i32, i32, i64) =
-            db.query_row(about, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        Ok(match (application, version, tables) {
+        Ok(match sqlite_header(db)? {
             (0, 0, 0) => Self::Empty,
             (APPLICATION_ID, SCHEMA_VERSION, _) => Self::Ours,
             (APPLICATION_ID, newer, _) if newer > SCHEMA_VERSION => Self::Foreign(format!(

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::app::App;
-use crate::http::{self, Call, Head, Response};
+use crate::http::{self, Answer, Head, Response};
 use crate::problem::Problem;
 use crate::router::{self, Route};
 use crate::{api, dashboard, openai, webhooks};
@@ -20,19 +20,13 @@ fn routes() -> impl Iterator<Item = &'static Route> {
 }
 
 impl http::Service for App {
-    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<(), Response> {
-        self.guard
-            .check(head, reached)
-            .and_then(|()| router::route(routes(), head).map(drop))
-            .map_err(|problem| problem.response(&head.path))
-    }
-
-    fn answer(&self, call: &mut Call<'_>) -> Response {
-        let answer = |call: &mut Call<'_>| -> Result<Response, Problem> {
-            let (handler, params) = router::route(routes(), &call.head)?;
+    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response> {
+        let refused = |problem: Problem| problem.response(&head.path);
+        self.guard.check(head, reached).map_err(refused)?;
+        let (handler, params) = router::route(routes(), head).map_err(refused)?;
+        Ok(Box::new(move |call| {
             call.params = params;
-            handler(self, call)
-        };
-        answer(call).unwrap_or_else(|problem| problem.response(&call.head.path))
+            handler(self, call).unwrap_or_else(|problem| problem.response(&call.head.path))
+        }))
     }
 }

@@ -11,7 +11,7 @@ use http_net::{HttpError, ServerConn, ServerEvent};
 
 use super::call::is_gone;
 use super::memory::Room;
-use super::shared::{Limits, Open, Service, Shared};
+use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
 
@@ -95,8 +95,8 @@ impl Wire<'_> {
                 Err(problem) => Err(problem.response(&path)),
             };
             let response = match admitted {
-                Ok(()) => {
-                    let response = self.answer(head, &*shared.service);
+                Ok(answer) => {
+                    let response = self.answer(head, answer);
                     self.release();
                     self.drain();
                     response
@@ -154,7 +154,7 @@ impl Wire<'_> {
         }
     }
 
-    fn answer(&mut self, head: Head, service: &dyn Service) -> Response {
+    fn answer(&mut self, head: Head, answer: Answer<'_>) -> Response {
         let path = head.path.clone();
         let mut call = Call {
             head,
@@ -163,7 +163,7 @@ impl Wire<'_> {
             client: self.stream,
             body: self,
         };
-        catch_unwind(AssertUnwindSafe(|| service.answer(&mut call))).unwrap_or_else(|_| {
+        catch_unwind(AssertUnwindSafe(|| answer(&mut call))).unwrap_or_else(|_| {
             log::error!("a handler panicked at {path}");
             let why = "the server made a mistake; its log says where";
             Problem::new(500, "internal_error", why).response(&path)

@@ -17,4 +17,4 @@ pub(crate) use call::{Call, Head, Incoming, decoded};
 pub(crate) use listener::Listener;
 pub(crate) use memory::{COPIES, FREE, weight, weight_of_each};
 pub(crate) use response::{Body, Response};
-pub(crate) use shared::{Limits, Service};
+pub(crate) use shared::{Answer, Limits, Service};

@@ -14,11 +14,12 @@ use super::{Call, Head, Response};
 
 /// Answers requests.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// Judges a request by its head, before anything of its body is taken.
-    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<(), Response>;
-    /// Answers it.
-    fn answer(&self, call: &mut Call<'_>) -> Response;
+    /// Judges a request by its head, before anything of its body is read, and returns what answers it.
+    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
 }
+
+/// Answers an admitted request.
+pub(crate) type Answer<'s> = Box<dyn FnOnce(&mut Call<'_>) -> Response + 's>;
 
 /// What a client may take up.
 #[derive(Debug, Clone, Copy)]

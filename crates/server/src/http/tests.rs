@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Body, Call, Head, Limits, Listener, Response, Service};
+use super::{Answer, Body, Call, Head, Limits, Listener, Response, Service};
 use crate::problem::Problem;
 
 /// Long enough to tell a hang from none on a busy machine.
@@ -24,13 +24,15 @@ struct Echo {
 }
 
 impl Service for Echo {
-    fn admit(&self, head: &Head, _: SocketAddr) -> Result<(), Response> {
+    fn admit(&self, head: &Head, _: SocketAddr) -> Result<Answer<'_>, Response> {
         match head.path.as_str() {
             "/refused" => Err(Problem::new(401, "unauthorized", "no").response("/refused")),
-            _ => Ok(()),
+            _ => Ok(Box::new(|call| self.answer(call))),
         }
     }
+}
 
+impl Echo {
     fn answer(&self, call: &mut Call<'_>) -> Response {
         match call.head.path.as_str() {
             "/panic" => panic!("as asked"),

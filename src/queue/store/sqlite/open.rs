@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
+use crate::base::sqlite_header::sqlite_header;
 use crate::queue::store::moving::{CLOSED, MoveMark, ODD_MARK};
 
 use super::closed;
@@ -282,13 +283,7 @@ fn number(conn: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
 /// Refuses files that are not ours, before anything is written to them.
 fn refuse_strangers(conn: &Connection, path: &Path) -> Result<(), Fault> {
     let shown = path.display();
-    // In one statement: while another process makes the queue, three would see different states of it.
-    let (application, version, tables): (i64, i64, i64) = conn.query_row(
-        "SELECT a.application_id, v.user_version, (SELECT count(*) FROM sqlite_master)
-         FROM pragma_application_id a, pragma_user_version v",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-    )?;
+    let (application, version, tables) = sqlite_header(conn)?;
     let version = version % CLOSED;
     let fresh = application == 0 && version == 0 && tables == 0;
     if !fresh && application != APPLICATION_ID {
