@@ -112,7 +112,6 @@ mod llm;
 mod manager;
 mod observe;
 pub mod plan;
-#[cfg(any(feature = "commands", feature = "files"))]
 mod pool;
 #[cfg(feature = "files")]
 pub mod processing;

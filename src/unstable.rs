@@ -6,6 +6,8 @@
 //! | [`PublicResolver`] | how a name is looked up where only public addresses may be called | [`is_public_address`] |
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
 //! | [`AtomicFile`] | how a file is written whole or not at all | [`make_private_folder`], [`disk_space`] |
+//! | [`copy_beside`] | how the contents of an open file survive its removal | [`same_file`] |
+//! | [`Pool`] | how tasks other than prompts run | [`TaskEnd`], [`PoolEnd`] |
 //! | [`UniqueJson`] | how strictly JSON is read | |
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
@@ -22,6 +24,7 @@ pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
 pub use crate::base::json_value::UniqueJson;
 pub use crate::base::private::make_folder as make_private_folder;
+pub use crate::base::rescue::{copy_beside, same_file};
 pub use crate::llm::batch::{
     BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchLineResult,
     BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
@@ -30,6 +33,7 @@ pub use crate::llm::transport::{
     HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport, PublicResolver,
     ReplyShare, Transport, is_public_address,
 };
+pub use crate::pool::{Pool, PoolEnd, TaskEnd};
 #[cfg(feature = "queue")]
 pub use crate::queue::job::JobParts;
 #[cfg(feature = "mysql")]

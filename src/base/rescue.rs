@@ -8,8 +8,11 @@ use super::disk::sync_folder;
 use super::private;
 
 /// Copies the first `len` bytes of a file that had this path into a new one beside it, locked, since whoever
-/// holds it still writes there.
-pub(crate) fn copy_beside(path: &Path, file: &File, len: u64) -> io::Result<(PathBuf, File)> {
+/// holds it still writes there. If its folder is gone too, the copy is in the folder for temporary files.
+///
+/// # Errors
+/// Those of making, writing and locking the copy.
+pub fn copy_beside(path: &Path, file: &File, len: u64) -> io::Result<(PathBuf, File)> {
     let (path, copy) = rescue_file(path)?;
     let copied = copy.try_lock().map_err(io::Error::from).and_then(|()| {
         let mut held = file.take(len);
@@ -52,7 +55,7 @@ fn rescue_file(path: &Path) -> io::Result<(PathBuf, File)> {
 
 /// Whether this path still leads to this file. Where that cannot be told, yes.
 #[cfg(unix)]
-pub(crate) fn same_file(file: &File, path: &Path) -> bool {
+pub fn same_file(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
@@ -60,7 +63,8 @@ pub(crate) fn same_file(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Whether this path still leads to this file: here nothing tells.
 #[cfg(not(unix))]
-pub(crate) fn same_file(_: &File, _: &Path) -> bool {
+pub fn same_file(_: &File, _: &Path) -> bool {
     true
 }

@@ -3,7 +3,7 @@
 use std::iter;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::thread::spawn;
 
 use super::job::CommandJob;
 use super::monitor::Monitor;
@@ -83,8 +82,10 @@ impl CommandRunner {
             }
             Ok(report)
         };
+        let thread = Builder::new().name(THREAD.to_owned()).spawn(run);
+        let refused = |why| Error::new(ErrorKind::Invalid, format!("cannot start a thread: {why}"));
         Ok(SubmittedJobs {
-            thread: Some(spawn(THREAD, run)?),
+            thread: Some(thread.map_err(refused)?),
             records: Some(records),
             ctx,
             monitor,

@@ -212,7 +212,6 @@ impl<R> Tail<R> {
     }
 
     /// The same without waiting: what a `next()` gives later is lost.
-    #[cfg(any(feature = "commands", feature = "files"))]
     pub(crate) fn drain_ready(self) -> (usize, Vec<R>) {
         self.stop();
         let left = self.one_by_one.try_iter().chain(self.in_packs.try_iter());

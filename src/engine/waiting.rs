@@ -114,7 +114,6 @@ impl<T> Waiting<T> {
             .min()
     }
 
-    #[cfg(any(test, feature = "commands", feature = "files"))]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -1,4 +1,4 @@
-//! Tasks of any kind on the engine: files to process, commands to run.
+//! Tasks of any kind on the engine: files to process here, commands to run in `batchwright-exec`.
 //!
 //! A source is read on a thread of its own, a few items ahead; each item is one call on a thread of
 //! the run; its end is handed to the caller's thread. Retries, the rate, the error policy and stopping are
@@ -29,7 +29,7 @@ use crate::engine::work::Ticket;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::observe::tally::{Summary, Tally};
 
-pub(crate) use work::TaskEnd;
+pub use work::TaskEnd;
 use work::{PoolWork, Task, progress};
 
 /// The thread that reads the items.
@@ -37,18 +37,15 @@ const SOURCE_THREAD: &str = "batchwright-source";
 
 /// How a run ended.
 #[derive(Debug)]
-pub(crate) struct PoolEnd {
-    #[cfg_attr(
-        all(not(test), not(feature = "commands")),
-        expect(dead_code, reason = "told of commands")
-    )]
+pub struct PoolEnd {
+    /// Counts and times.
     pub summary: Summary,
     /// Why it ended before its source did.
     pub stop: Option<StopReason>,
 }
 
 /// Carries out tasks, so many at once.
-pub(crate) struct Pool<'a> {
+pub struct Pool<'a> {
     ctx: Context,
     concurrency: usize,
     rate: Option<f64>,
@@ -62,7 +59,7 @@ pub(crate) struct Pool<'a> {
 
 impl<'a> Pool<'a> {
     /// A pool of 5 threads that goes on after errors, retries nothing and tells nobody.
-    pub(crate) fn new(ctx: &Context) -> Self {
+    pub fn new(ctx: &Context) -> Self {
         Self {
             ctx: ctx.clone(),
             concurrency: 5,
@@ -77,50 +74,44 @@ impl<'a> Pool<'a> {
     }
 
     /// Tasks at once, each on a thread of its own.
-    pub(crate) fn concurrency(mut self, tasks: usize) -> Self {
+    pub fn concurrency(mut self, tasks: usize) -> Self {
         self.concurrency = tasks;
         self
     }
 
     /// Starts per second, evenly spaced; retries count. Default: as they come.
-    #[cfg_attr(
-        all(not(test), not(feature = "commands")),
-        expect(dead_code, reason = "commands have a rate")
-    )]
-    pub(crate) fn rate(mut self, starts_per_second: Option<f64>) -> Self {
+    pub fn rate(mut self, starts_per_second: Option<f64>) -> Self {
         self.rate = starts_per_second;
         self
     }
 
     /// How often and how patiently a failure is tried again, where its kind allows it. Default: not.
-    pub(crate) fn retry(mut self, retry: RetryPolicy) -> Self {
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    pub(crate) fn on_error(mut self, policy: ErrorPolicy) -> Self {
+    /// What the failure of a task means for the others. Default: nothing.
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.on_error = policy;
         self
     }
 
     /// How many items the source has, where that is known.
-    pub(crate) fn total(mut self, items: Option<u64>) -> Self {
+    pub fn total(mut self, items: Option<u64>) -> Self {
         self.total = items;
         self
     }
 
-    pub(crate) fn notifier(mut self, notifier: Option<&'a dyn ProgressNotifier>) -> Self {
+    /// Who is told about progress. Default: nobody.
+    pub fn notifier(mut self, notifier: Option<&'a dyn ProgressNotifier>) -> Self {
         self.notifier = notifier;
         self
     }
 
     /// Called once nothing more is started, whatever the reason, and before the end of the source is waited
     /// for: a source that waits for results must not do so any longer.
-    #[cfg_attr(
-        all(not(test), not(feature = "files")),
-        expect(dead_code, reason = "sources of files wait for results")
-    )]
-    pub(crate) fn on_end(mut self, hook: &'a (dyn Fn() + Sync)) -> Self {
+    pub fn on_end(mut self, hook: &'a (dyn Fn() + Sync)) -> Self {
         self.on_end = Some(hook);
         self
     }
@@ -130,7 +121,7 @@ impl<'a> Pool<'a> {
     /// breaking ends the run. Whatever was read from `items` reaches it, at the latest as
     /// [`ErrorKind::Cancelled`]; an error of the source ends the run. Cancelling waits for a `next()` that
     /// blocks; [`run_detached`](Self::run_detached) does not.
-    pub(crate) fn run<T, D>(
+    pub fn run<T, D>(
         &self,
         items: impl Iterator<Item = Result<T, Error>> + Send,
         call: impl Fn(&T, u32, &Context) -> Result<D, Error> + Sync,
@@ -149,7 +140,7 @@ impl<'a> Pool<'a> {
 
     /// As [`run`](Self::run), for a source such as standard input, where a read may block for ever: the
     /// thread that reads it is left behind. What it gives after the end of the run is lost.
-    pub(crate) fn run_detached<T, D>(
+    pub fn run_detached<T, D>(
         &self,
         items: impl Iterator<Item = Result<T, Error>> + Send + 'static,
         call: impl Fn(&T, u32, &Context) -> Result<D, Error> + Sync,

@@ -22,17 +22,14 @@ const MOST_WAITING: usize = 1024;
 
 /// The end of a task.
 #[derive(Debug)]
-pub(crate) struct TaskEnd<T, D> {
+pub struct TaskEnd<T, D> {
     /// Its place in the source, from 0.
-    #[cfg_attr(
-        all(not(test), not(feature = "files")),
-        expect(dead_code, reason = "commands number their own")
-    )]
     pub index: u64,
+    /// The task itself.
     pub task: T,
     /// Calls that were made for it; 0 if it was never started.
     pub attempts: u32,
-    /// `ErrorKind::Cancelled` for what the end of the run left over.
+    /// What the call returned; `ErrorKind::Cancelled` for what the end of the run left over.
     pub result: Result<D, Error>,
 }
 
