@@ -76,7 +76,6 @@
 //! |---|---|---|
 //! | `queue` | yes | the durable queue in an SQLite file, batches, and settings in a file that processes share |
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
-//! | `commands` | no | commands in parallel, each in a sandbox |
 //! | `metrics` | no | counts and times in the text format of Prometheus |
 //! | `mysql` | no | the queue in MySQL or MariaDB, for workers on many machines |
 //! | `redis` | no | wake-ups and shared limits of such workers, through Redis or Valkey |
@@ -100,8 +99,6 @@ pub mod batch;
 mod brief_tests;
 mod bulk;
 pub mod client;
-#[cfg(feature = "commands")]
-pub mod commands;
 pub mod config;
 mod engine;
 mod export;

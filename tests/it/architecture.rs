@@ -100,7 +100,7 @@ const FLOORS: [&[&str]; 10] = [
     &["config", "engine"],
     &["observe"],
     &["llm", "pool"],
-    &["commands", "sources"],
+    &["sources"],
     &["bulk"],
     &["export", "processing"],
     &["queue"],
@@ -132,6 +132,7 @@ fn no_files_import_each_other_around_any_corner() {
     for sources in [
         "src",
         "crates/cli/src",
+        "crates/exec/src",
         "crates/jobs/src",
         "crates/simulate/src",
     ] {

@@ -48,7 +48,7 @@ use exit::Exit;
 
 fn main() -> ExitCode {
     // Before anything else: it may have been started to become a command.
-    batchwright::commands::confine_main();
+    batchwright_exec::confine_main();
     let exit = match tips::parse(std::env::args_os()) {
         Ok(cli) => execute(cli),
         Err(exit) => exit,

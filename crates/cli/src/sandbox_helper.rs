@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Does not return if batchwright has started it.
-    batchwright::commands::confine_main();
+    batchwright_exec::confine_main();
     eprintln!("batchwright exec starts this program to confine commands; it does nothing else");
     ExitCode::from(2)
 }

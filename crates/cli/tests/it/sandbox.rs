@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use batchwright::Error;
-use batchwright::commands::{Limits, Prepared, Sandbox, SandboxMode};
+use batchwright_exec::{Limits, Prepared, Sandbox, SandboxMode};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::common::{Desk, Running, eventually, results};

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use batchwright::commands::{Sandbox, SandboxMode};
 use batchwright::queue::{HealthFinding, Severity};
+use batchwright_exec::{Sandbox, SandboxMode};
 
 use crate::format::span;
 

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use batchwright::commands::{Finished, JobLog, JobRecord, JobStatus, Output, RecordFile, Resume};
 use batchwright::{Context, Error, StopReason};
+use batchwright_exec::{Finished, JobLog, JobRecord, JobStatus, Output, RecordFile, Resume};
 
 use super::source::{Source, is_stdin};
 use crate::args::exec::ExecArgs;

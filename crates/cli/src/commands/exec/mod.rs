@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use batchwright::commands::{CommandRunner, OnStop, Overflow, SandboxMode};
 use batchwright::{Context, Error, Settings};
+use batchwright_exec::{CommandRunner, OnStop, Overflow, SandboxMode};
 
 use crate::args::exec::{ExecArgs, OnStopArg};
 use crate::args::run::OnError;

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use batchwright::commands::{CommandReport, Finished};
 use batchwright::progress::Phase;
 use batchwright::{Progress, StopReason};
+use batchwright_exec::{CommandReport, Finished};
 
 use super::emit::Trouble;
 use super::source::{Plan, Source};

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use batchwright::commands::{Limits, Sandbox, SandboxMode};
+use batchwright_exec::{Limits, Sandbox, SandboxMode};
 
 use crate::args::exec::ExecArgs;
 use crate::args::sandbox::SandboxArgs;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use batchwright::Error;
-use batchwright::commands::{CommandJob, Commands, Finished, Template};
+use batchwright_exec::{CommandJob, Commands, Finished, Template};
 
 use super::unreadable;
 use crate::args::exec::ExecArgs;

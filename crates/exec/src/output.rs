@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::error::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind};
 
 use super::output_folder::OutputFolder;
 

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use batchwright::progress::Timestamp;
+use batchwright::unstable::{Clock, SystemClock};
+use batchwright::{Error, ErrorKind};
 use sha2::{Digest, Sha256};
-
-use crate::base::clock::{Clock, SystemClock, Timestamp};
-use crate::base::error::{Error, ErrorKind};
 
 use super::job::CommandJob;
 use super::line_file::{LineFile, Tail};

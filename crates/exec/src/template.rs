@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::base::error::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind};
 
 use super::job::{CommandJob, os_string};
 use super::shell_text::{Around, ShellText};
@@ -24,7 +24,7 @@ use super::words::{check_program, is_plain, quote, single_quote, split};
 /// place becomes a parameter of the shell, quoted by what stands around it.
 ///
 /// ```
-/// use batchwright::commands::Template;
+/// use batchwright_exec::Template;
 /// let template = Template::new(["convert", "{}", "{.}.png"])?;
 /// assert_eq!(template.job(b"my photo.jpg", 1).text(), "convert 'my photo.jpg' 'my photo.png'");
 /// # Ok::<(), batchwright::Error>(())

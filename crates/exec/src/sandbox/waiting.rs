@@ -17,7 +17,7 @@ use super::place::Place;
 use super::policy;
 use super::run::Run;
 use super::watched::Watched;
-use crate::commands::reap;
+use crate::reap;
 
 /// What a pipe takes at once, so that writing does not wait for the helper.
 const MOST: usize = 60 * 1024;

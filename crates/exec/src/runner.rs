@@ -8,10 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::engine::dispatch::{ErrorPolicy, StopReason};
-use crate::observe::progress::ProgressNotifier;
+use batchwright::{Context, Error, ErrorKind, ErrorPolicy, ProgressNotifier, StopReason};
 
 use super::job::CommandJob;
 use super::monitor::Monitor;
@@ -38,7 +35,7 @@ pub enum OnStop {
 ///
 /// ```
 /// use std::ops::ControlFlow;
-/// use batchwright::commands::{CommandJob, CommandRunner, JobStatus};
+/// use batchwright_exec::{CommandJob, CommandRunner, JobStatus};
 /// let jobs = (0..10).map(|i| CommandJob::new("echo").arg(i.to_string()));
 /// let report = CommandRunner::new().concurrency(4).keep_order(true).run(jobs, |record| {
 ///     assert_eq!(record.status, JobStatus::Completed);
@@ -275,7 +272,7 @@ impl CommandRunner {
     /// Runs jobs, and hands each record to `sink` on this thread as the command ends. Breaking stops the run.
     /// `jobs` is read on a thread of its own, a few ahead, and may be endless; cancelling waits for a `next()`
     /// that blocks. When the run stops, whatever was read is handed over as
-    /// [`Cancelled`](crate::commands::JobStatus::Cancelled) with the reason.
+    /// [`Cancelled`](crate::JobStatus::Cancelled) with the reason.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when the settings make no sense, with what they accept. Nothing was run then.

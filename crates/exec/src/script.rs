@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::base::error::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind};
 
 use super::job::{CommandJob, os_string};
 use super::shell_text::ShellText;
@@ -26,7 +26,7 @@ const LONGEST_LINE: u64 = 2 * 1024 * 1024;
 /// Windows line ends and a byte order mark are understood in both; bytes that are not UTF-8 stay as they are.
 ///
 /// ```no_run
-/// use batchwright::commands::{CommandRunner, Commands};
+/// use batchwright_exec::{CommandRunner, Commands};
 /// let commands = Commands::files(["jobs.txt"])?;
 /// let total = commands.check(|_| {})?;
 /// let report = CommandRunner::new().total(total).run_commands(commands, |record| {

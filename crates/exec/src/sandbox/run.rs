@@ -9,6 +9,8 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use batchwright::Error;
+use batchwright::unstable::make_private_folder;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -23,9 +25,7 @@ use super::processes::{self, Process};
 use super::programs::refused;
 use super::remove;
 use super::watchdog::{LAST_LOOKS, WATCH};
-use crate::base::error::Error;
-use crate::base::private;
-use crate::commands::reap;
+use crate::reap;
 
 /// The runs of this process, which inherits the orphans of their commands, each by the input of its watchdog.
 static RUNS: Mutex<Vec<Arc<File>>> = Mutex::new(Vec::new());
@@ -66,7 +66,7 @@ impl Run {
     ) -> Result<Self, Error> {
         let id = Uuid::now_v7().simple().to_string();
         let folder = std::env::temp_dir().join(format!("batchwright-{id}"));
-        private::make_folder(&folder)
+        make_private_folder(&folder)
             .map_err(|error| refused(format!("cannot make {}: {error}", folder.display())))?;
         let cgroups = contain.then(|| Tree::new(&id)).and_then(|made| {
             made.inspect_err(|error| log::debug!("no cgroup can be made: {error}"))
@@ -157,7 +157,7 @@ fn start_watchdog(
 ) -> std::io::Result<(Child, File, BufReader<ChildStdout>)> {
     use std::os::unix::process::CommandExt;
 
-    private::make_folder(&orders.folder.join("tmp"))?;
+    make_private_folder(&orders.folder.join("tmp"))?;
     let mut watchdog = helper
         .command()
         .arg(WATCH)

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use batchwright::Error;
 #[cfg(unix)]
 use parking_lot::Mutex;
 
@@ -28,7 +29,6 @@ use super::{
     place::{Held, Place},
     policy,
 };
-use crate::base::error::Error;
 
 /// Variables by which the helper itself would load code before it is confined.
 #[cfg(unix)]
@@ -112,11 +112,7 @@ impl Prepared {
     }
 
     /// The same, and what is wrong with the program.
-    pub(in crate::commands) fn find(
-        &self,
-        program: &OsStr,
-        folder: &Path,
-    ) -> Result<PathBuf, Unusable> {
+    pub(crate) fn find(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Unusable> {
         self.programs.resolve(program, folder)
     }
 
@@ -173,7 +169,7 @@ impl Prepared {
     }
 
     /// The same for `Confined::start_piped`, which may find its helper waiting.
-    pub(in crate::commands) fn piped_command(
+    pub(crate) fn piped_command(
         &self,
         program: &Path,
         arguments: &[OsString],

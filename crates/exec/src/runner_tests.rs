@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, test_kill_process};
 
 use super::*;
-use crate::commands::record::{FailureKind, JobStatus};
+use crate::record::{FailureKind, JobStatus};
 
 /// Far beyond what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -5,6 +5,8 @@ use std::process::{Child, Command, ExitStatus};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
 
+use batchwright::Error;
+
 use super::limits::Limits;
 use super::programs::refused;
 #[cfg(target_os = "linux")]
@@ -13,7 +15,6 @@ use super::{
     watchdog::uses_too_much_memory,
     watched::Watched,
 };
-use crate::base::error::Error;
 
 /// One command in its sandbox, to be dropped after its end: then it kills what the command left behind.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub enum Intervention {
 
 impl Confined {
     /// A command that is not confined.
-    pub(in crate::commands) fn unconfined(command: Command) -> Self {
+    pub(crate) fn unconfined(command: Command) -> Self {
         Self {
             command,
             token: None,
@@ -79,7 +80,7 @@ impl Confined {
 
     /// Starts it without input, and with pipes for its outputs.
     #[cfg(unix)]
-    pub(in crate::commands) fn start_piped(&mut self) -> io::Result<Child> {
+    pub(crate) fn start_piped(&mut self) -> io::Result<Child> {
         #[cfg(target_os = "linux")]
         if let Some(starter) = self.starter.take() {
             let child = match self.assign() {
@@ -117,7 +118,7 @@ impl Confined {
 
     /// To be called every second while it runs: asks how processes ended that commands left behind meanwhile.
     #[cfg(unix)]
-    pub(in crate::commands) fn reap_orphans(&self) {
+    pub(crate) fn reap_orphans(&self) {
         #[cfg(target_os = "linux")]
         self.watched.reap_orphans();
     }
@@ -138,7 +139,7 @@ impl Confined {
 
     /// The same, as data.
     #[cfg(not(unix))]
-    pub(in crate::commands) fn intervention(
+    pub(crate) fn intervention(
         &self,
         _: Option<i32>,
         _: Option<i32>,
@@ -150,7 +151,7 @@ impl Confined {
 
     /// The same, as data.
     #[cfg(unix)]
-    pub(in crate::commands) fn intervention(
+    pub(crate) fn intervention(
         &self,
         exit_code: Option<i32>,
         signal: Option<i32>,

@@ -11,7 +11,7 @@ use super::helper;
 use super::place;
 use super::policy::Policy;
 #[cfg(target_os = "linux")]
-use crate::commands::reap;
+use crate::reap;
 
 /// A program that does nothing but confine commands. It is much smaller than `batchwright`, so the system starts it in
 /// a fraction of the time.

@@ -44,6 +44,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use batchwright::Error;
+
 use environment::{Variable, environment};
 #[cfg(unix)]
 use helper_program::{Confinement, HelperProgram};
@@ -53,7 +55,6 @@ use programs::Programs;
 
 #[cfg(unix)]
 use super::reap;
-use crate::base::error::Error;
 
 /// The number of the helper that runs no command. Commands are numbered from one.
 #[cfg(unix)]
@@ -66,7 +67,7 @@ const TRIAL: u64 = 0;
 /// once. A host that does not want that names an installed `batchwright` instead, see [`Sandbox::helper`].
 ///
 /// ```no_run
-/// use batchwright::commands::{Sandbox, SandboxMode, confine_main};
+/// use batchwright_exec::{Sandbox, SandboxMode, confine_main};
 ///
 /// fn main() -> Result<(), batchwright::Error> {
 ///     confine_main();

@@ -9,7 +9,7 @@ use super::words::quote;
 /// A command: its program and arguments, and where it was written.
 ///
 /// ```
-/// use batchwright::commands::CommandJob;
+/// use batchwright_exec::CommandJob;
 /// let job = CommandJob::new("gzip").arg("-k").arg("a file.txt").with_id("first");
 /// assert_eq!(job.text(), "gzip -k 'a file.txt'");
 /// ```

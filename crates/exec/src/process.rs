@@ -11,14 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use batchwright::unstable::{Clock, SystemClock};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process, kill_process_group, waitid,
 };
-
-use crate::base::clock::{Clock, SystemClock};
 
 use super::output::{Capture, Output, OutputSettings};
 use super::reap;

@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
+use batchwright::{Error, ErrorKind};
+
 use super::environment::DEFAULT_PATH;
-use crate::base::error::{Error, ErrorKind};
 
 /// Why a program is not run.
 #[derive(Debug)]

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use batchwright::Context;
 use parking_lot::{Condvar, Mutex};
-
-use crate::base::cancel::Context;
 
 use super::record::JobRecord;
 

@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::rescue::{copy_beside, same_file};
+use batchwright::unstable::{copy_beside, same_file};
+use batchwright::{Error, ErrorKind};
 
 /// A longer line is none of ours.
 const LONGEST: u64 = 64 * 1024 * 1024;

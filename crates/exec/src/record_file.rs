@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
+use batchwright::{Error, ErrorKind};
 use serde::de::IgnoredAny;
-
-use crate::base::error::{Error, ErrorKind};
 
 use super::line_file::{LineFile, Tail};
 use super::record::JobRecord;

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use batchwright::{Context, Error, ErrorKind};
 use crossbeam_channel::{Receiver, bounded};
 use parking_lot::Mutex;
-
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
 
 use super::job::CommandJob;
 use super::monitor::Monitor;
@@ -37,7 +35,7 @@ impl CommandRunner {
     /// run at once.
     ///
     /// ```
-    /// use batchwright::commands::{CommandJob, CommandRunner};
+    /// use batchwright_exec::{CommandJob, CommandRunner};
     /// let jobs = vec![CommandJob::new("true"), CommandJob::new("false")];
     /// let ended = CommandRunner::new().submit_jobs(jobs)?;
     /// let mut failed: Vec<bool> = ended.map(|record| record.error.is_some()).collect();

@@ -5,23 +5,20 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchwright::unstable::{Pool, TaskEnd};
+use batchwright::{Context, Error, ErrorKind, ErrorPolicy, RetryPolicy, StopReason};
 use parking_lot::Mutex;
 
 use super::{CommandReport, CommandRunner, OnStop};
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::commands::job::CommandJob;
-use crate::commands::launch::{self, Launcher};
-use crate::commands::order::{Gate, Reorder};
-use crate::commands::output::OutputSettings;
-use crate::commands::process::{self, Deadlines, Ended, StopCall};
-use crate::commands::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
-use crate::commands::sandbox::Sandbox;
-use crate::commands::sandbox::confined::Intervention;
-use crate::commands::sandbox::prepared::Prepared;
-use crate::engine::dispatch::{ErrorPolicy, StopReason};
-use crate::engine::route::RetryPolicy;
-use crate::pool::{Pool, TaskEnd};
+use crate::job::CommandJob;
+use crate::launch::{self, Launcher};
+use crate::order::{Gate, Reorder};
+use crate::output::OutputSettings;
+use crate::process::{self, Deadlines, Ended, StopCall};
+use crate::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
+use crate::sandbox::Sandbox;
+use crate::sandbox::confined::Intervention;
+use crate::sandbox::prepared::Prepared;
 
 /// What is aborted gets this long between SIGTERM and SIGKILL.
 const ABORT_GRACE: Duration = Duration::from_millis(250);
@@ -114,7 +111,7 @@ impl<'a> Run<'a> {
         total: Option<u64>,
         mut ended: impl FnMut(&JobRecord) -> ControlFlow<()>,
         mut sink: impl FnMut(JobRecord) -> ControlFlow<()>,
-        run: impl FnOnce(&Pool<'_>, Call<'_>, TaskSink<'_>) -> crate::pool::PoolEnd,
+        run: impl FnOnce(&Pool<'_>, Call<'_>, TaskSink<'_>) -> batchwright::unstable::PoolEnd,
     ) -> Result<CommandReport, Error> {
         let runner = self.runner;
         let retry = RetryPolicy::default().max_retries(runner.retries);
@@ -243,7 +240,7 @@ impl<'a> Run<'a> {
         } else if let Some(pid) = ended.left {
             Some(JobError::new(
                 FailureKind::Signal,
-                crate::commands::reap::never_ends(pid),
+                crate::reap::never_ends(pid),
             ))
         } else if result.exit_code == Some(0) {
             None

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use batchwright::StopReason;
+use batchwright::progress::Timestamp;
 use serde::{Serialize, Serializer};
-
-use crate::base::clock::Timestamp;
-use crate::engine::dispatch::StopReason;
 
 use super::job::CommandJob;
 use super::output::Output;
@@ -98,7 +97,7 @@ impl FailureKind {
         }
     }
 
-    /// True for what stops a run under [`ErrorPolicy::StopOnCriticalError`](crate::ErrorPolicy): what other
+    /// True for what stops a run under [`ErrorPolicy::StopOnCriticalError`](batchwright::ErrorPolicy): what other
     /// commands are likely to share, and death by a signal.
     pub fn is_critical(self) -> bool {
         match self {

@@ -14,7 +14,7 @@ use super::orders::News;
 use super::processes::{self, Process};
 use super::run::Run;
 use super::watchdog::COMMAND;
-use crate::commands::reap;
+use crate::reap;
 
 /// The first processes of commands that were not dropped yet, whether or not anybody waits for them.
 static LEADERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
