@@ -86,7 +86,8 @@
 //! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
 //!
 //! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate
-//! `batchwright-simulate`; types of jobs that services have in common are `batchwright-jobs`; the program `batchwright` is the crate `batchwright-cli`.
+//! `batchwright-simulate`; types of jobs that services have in common are `batchwright-jobs`; `batchwright-exec` runs commands in
+//! parallel, each in a sandbox; the program `batchwright` is the crate `batchwright-cli`.
 //!
 //! # Logging
 //!

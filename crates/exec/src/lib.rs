@@ -55,3 +55,10 @@ pub use sandbox::{Sandbox, SandboxMode, confine_main};
 pub use script::{Commands, Jobs};
 pub use submit::SubmittedJobs;
 pub use template::Template;
+
+/// The program in the book compiles.
+#[cfg(all(doctest, unix))]
+mod pages {
+    #[doc = include_str!("../../../docs/commands.md")]
+    struct Commands;
+}

@@ -279,8 +279,8 @@ impl Sandbox {
             None if !needed => return Ok(prepared),
             None => {
                 return Err(programs::refused(
-                    "no program confines commands: call commands::confine_main() first in main, or name an \
-                     installed batchwright with Sandbox::helper"
+                    "no program confines commands: call batchwright_exec::confine_main() first in main, or name \
+                     an installed batchwright with Sandbox::helper"
                         .to_owned(),
                 ));
             }

@@ -183,7 +183,7 @@ fn start_watchdog(
     if ready != "ready\n" {
         let _ = watchdog.kill().and_then(|()| reap::child(&mut watchdog));
         return Err(std::io::Error::other(
-            "it is no batchwright of this version, or does not call commands::confine_main",
+            "it is no batchwright of this version, or does not call batchwright_exec::confine_main",
         ));
     }
     rustix::fs::fcntl_setfl(output.get_ref(), OFlags::NONBLOCK)?;
