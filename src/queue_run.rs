@@ -296,7 +296,13 @@ impl QueueRun {
         let superseded = execution.checkpoint.superseded();
         let (mut report, locked) = execution.checkpoint.finish(stop, counters);
         // The next run of the output begins after this, and its store is not removed.
-        drop((execution.queue, execution.record, store));
+        drop((execution.queue, execution.record));
+        // Another run may have an output in the place of one that was moved away.
+        if matches!(report.stop, Some(StopReason::OutputLost(_))) {
+            store.leave();
+        } else {
+            drop(store);
+        }
         drop(locked);
         if let Some(notifier) = &execution.notifier {
             notifier.on_progress(&progress);

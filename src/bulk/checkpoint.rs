@@ -166,9 +166,9 @@ impl Checkpoint {
 
     /// Saves what has come back, synced to the disk, as far as it answers what the input asks now or an
     /// item that the input no longer has. A paid answer to what an item asked before is marked as superseded, so that it
-    /// never takes the place of a newer one. Returns the last item whose answer stands in the output from now on, however
-    /// that is tidied up.
-    pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Option<String>, Unsaved> {
+    /// never takes the place of a newer one. Returns the last items whose answers stand in the output from now on,
+    /// however that is tidied up.
+    pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Vec<String>, Unsaved> {
         let input = self.input.clone();
         let mut rows = KeptRows::new(&input);
         let marks = matches!(self.output, OpenOutput::File(_));
@@ -213,7 +213,8 @@ impl Checkpoint {
         let stays = |line: &&Line| {
             line.success && matches!(index.fit(&line.id, prefix(line)), Fit::Same { .. })
         };
-        Ok(lines.iter().rev().find(stays).map(|line| line.id.clone()))
+        let last = lines.iter().rev().filter(stays).take(4);
+        Ok(last.map(|line| line.id.clone()).collect())
     }
 
     fn note(&mut self, line: &Line) {

@@ -150,15 +150,17 @@ impl<'a> FileRun<'a> {
         &self.plan
     }
 
-    /// Whether the output has a line of this item. The first of several samples may have got or lost its number since.
+    /// Whether the output has a line of one of these items. The first of several samples may have got or lost its number
+    /// since.
     #[cfg(feature = "queue")]
-    pub(crate) fn has_line_of(&self, id: &str) -> Result<bool, Error> {
+    pub(crate) fn has_line_of(&self, ids: &[String]) -> Result<bool, Error> {
         let OpenOutput::File(file) = &self.output else {
             return Ok(false);
         };
         let plain = |id: &str| id.strip_suffix("#1").unwrap_or(id).to_owned();
-        let (sought, mut found) = (plain(id), false);
-        file.scan(&mut |line, _| found |= plain(&line.id) == sought)?;
+        let sought: Vec<String> = ids.iter().map(|id| plain(id)).collect();
+        let mut found = false;
+        file.scan(&mut |line, _| found |= sought.contains(&plain(&line.id)))?;
         Ok(found)
     }
 

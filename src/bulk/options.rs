@@ -2,12 +2,9 @@
 
 use std::fmt;
 use std::io::Write;
-#[cfg(feature = "queue")]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::brief::Many;
-#[cfg(feature = "queue")]
 use crate::base::disk::is_regular;
 use crate::base::error::Error;
 use crate::config::choices::Dedupe;
@@ -38,7 +35,6 @@ impl RunOutput {
     }
 
     /// The file, if it is one that can be resumed from.
-    #[cfg(feature = "queue")]
     pub(crate) fn regular_file(&self) -> Option<&Path> {
         match &self.0 {
             OutputTarget::File(path) => Some(path.as_path()).filter(|path| is_regular(path)),

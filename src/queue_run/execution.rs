@@ -255,8 +255,8 @@ impl Execution {
         }
     }
 
-    /// Saves what has come back and then deletes it from the queue. While a worker runs the last result
-    /// stays: without it the process would be gone, and its batches be nobody's.
+    /// Saves what has come back and then deletes it from the queue. The last result stays while a worker runs or a batch
+    /// is open: without it the process would be gone, and its batches be nobody's.
     fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
         if self.queue.peek(self.process, 1)?.is_empty() {
             return Ok(());
@@ -266,20 +266,21 @@ impl Execution {
             .lock_results(self.process, "a run, to its output")?;
         loop {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
-            if keep_last {
-                let counts = self.queue.process(self.process)?.map(|now| now.counts);
-                let left = counts.map_or(0, |counts| counts.total - counts.consumed);
-                if chunk.len() as u64 >= left {
-                    chunk.pop();
-                }
+            let counts = self.queue.process(self.process)?.map(|now| now.counts);
+            let left = counts.map_or(0, |counts| counts.total - counts.consumed);
+            if chunk.len() as u64 >= left
+                && (keep_last || !self.queue.batches(Some(self.process))?.is_empty())
+            {
+                chunk.pop();
             }
             if chunk.is_empty() {
                 return Ok(());
             }
             let line = |delivery| line(delivery, &self.record);
             let lines: Vec<Line> = chunk.iter().filter_map(line).collect();
-            if let Some(id) = self.checkpoint.save(lines)? {
-                self.record.saved(id)?;
+            let saved = self.checkpoint.save(lines)?;
+            if !saved.is_empty() {
+                self.record.saved(saved)?;
             }
             let receipts: Vec<_> = chunk.iter().map(|delivery| delivery.receipt).collect();
             self.queue.ack(&receipts)?;

@@ -17,8 +17,8 @@ use crate::queue::info::ProcessInfo;
 pub(super) struct Note {
     /// The settings of its jobs, those of the latest last.
     pub settings: Vec<JobSettings>,
-    /// The item whose answer was saved last, before it left the store.
-    pub saved: Option<String>,
+    /// Items whose answers were saved last, before they left the store.
+    pub saved: Vec<String>,
 }
 
 impl Note {
@@ -27,6 +27,9 @@ impl Note {
         serde_json::from_str(text).unwrap_or_default()
     }
 }
+
+/// Ids of saved items that are kept: a user may take some of their lines out of the output, and not all.
+const SAVED: usize = 8;
 
 /// The settings that a run submitted its jobs with.
 #[derive(Serialize, Deserialize)]
@@ -109,9 +112,11 @@ impl Record {
         }
     }
 
-    /// Notes that the result of this item is in the output, before it leaves the queue.
-    pub(super) fn saved(&mut self, id: String) -> Result<(), Error> {
-        self.note.saved = Some(id);
+    /// Notes that the answers to these items are in the output, before they leave the queue.
+    pub(super) fn saved(&mut self, ids: Vec<String>) -> Result<(), Error> {
+        let saved = &mut self.note.saved;
+        saved.extend(ids);
+        saved.drain(..saved.len().saturating_sub(SAVED));
         self.write()
     }
 

@@ -30,8 +30,16 @@ impl RunStore {
     /// Removes the store beside this output if nothing is left in it, unless a run has the output just now.
     pub fn tidy(output: impl AsRef<Path>) {
         let output = output.as_ref();
+        let Ok(store) = store_path(output) else {
+            return;
+        };
+        let existing = SqliteOptions::default().existing();
+        let is_over = JobQueue::open_with(&store, existing).and_then(|queue| is_over(&queue));
+        if !is_over.unwrap_or(false) {
+            return;
+        }
         let lock = output.exists().then(|| ResultsAppender::open(output));
-        if store_path(output).is_ok_and(|store| store.exists()) && !matches!(lock, Some(Err(_))) {
+        if !matches!(lock, Some(Err(_))) {
             let beside = Self::Beside(SqliteOptions::default());
             drop(OpenStore::open(
                 &beside,
@@ -72,10 +80,10 @@ impl OpenStore {
                     let why = format!("{}: it is not a file; move it away", file.display());
                     return Err(Error::new(ErrorKind::Invalid, why));
                 }
-                let queue = if options.is_dry_run() && !file.exists() {
-                    JobQueue::in_memory()?
-                } else {
-                    JobQueue::open_with(&file, sqlite.clone())?
+                let queue = match (options.is_dry_run(), file.exists()) {
+                    (true, false) => JobQueue::in_memory()?,
+                    (true, true) => JobQueue::open_with(&file, sqlite.clone().existing())?,
+                    (false, _) => Self::open_file(&file, sqlite)?,
                 };
                 // The process belongs to the store, wherever that is moved.
                 let process = ProcessId::named(queue.id()?.as_bytes());
@@ -97,15 +105,25 @@ impl OpenStore {
         self.process
     }
 
+    /// Opens the file. One that this call has made does not stay when that fails.
+    fn open_file(file: &Path, sqlite: &SqliteOptions) -> Result<JobQueue, Error> {
+        let is_new = !file.exists();
+        JobQueue::open_with(file, sqlite.clone().held()).inspect_err(|_| {
+            if is_new && file.exists() {
+                remove(file);
+            }
+        })
+    }
+
     /// Closes the store and leaves its file, as the lock of the output was given back: another run may have it by now.
     pub(super) fn leave(mut self) {
         self.file = None;
     }
+}
 
-    fn is_over(&self) -> Result<bool, Error> {
-        let queue = self.queue();
-        Ok(queue.open_processes()?.is_empty() && queue.batches(None)?.is_empty())
-    }
+/// Whether nothing is left in it.
+fn is_over(queue: &JobQueue) -> Result<bool, Error> {
+    Ok(queue.open_processes()?.is_empty() && queue.batches(None)?.is_empty())
 }
 
 impl Drop for OpenStore {
@@ -113,7 +131,7 @@ impl Drop for OpenStore {
         let Some(file) = self.file.take() else {
             return;
         };
-        let is_over = self.is_over().unwrap_or_else(|error| {
+        let is_over = is_over(self.queue()).unwrap_or_else(|error| {
             log::warn!("{error}");
             false
         });
@@ -164,7 +182,9 @@ pub(super) fn refuse_another_output(
     run: &FileRun<'_>,
     process: Option<&ProcessState>,
 ) -> Result<(), Error> {
-    let Some(saved) = process.and_then(|process| Note::of(&process.info).saved) else {
+    let saved = process.map(|process| Note::of(&process.info).saved);
+    let saved = saved.unwrap_or_default();
+    let Some(last) = saved.last() else {
         return Ok(());
     };
     if run.has_line_of(&saved)? {
@@ -172,7 +192,7 @@ pub(super) fn refuse_another_output(
     }
     let store = store_path(output).unwrap_or_default();
     let why = format!(
-        "{}: {} belongs to another output: this one lacks the result of {saved:?}, which a run has saved; nothing was \
+        "{}: {} belongs to another output: this one lacks the result of {last:?}, which a run has saved; nothing was \
          sent. Put that output back beside its store; or, to give up what is under way, remove the store",
         output.display(),
         store.display(),

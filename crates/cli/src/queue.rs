@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::exit::{About, Exit, Refusal};
 use super::format::{age, count};
+use super::runs;
 use super::settings;
 use super::stdout;
 
@@ -95,6 +96,12 @@ impl DataArgs {
             return self.only_process();
         };
         let unknown = || {
+            if let Some(store) = self.run_of(named) {
+                let store = quoted(&store.to_string_lossy());
+                let why =
+                    format!("process {named} is that of a run: name its queue, --queue {store}");
+                return Refusal::usage(why).about(About::Queue);
+            }
             Refusal::usage(format!(
                 "there is no process {named} in {}; it may have been deleted, or all its results \
                  fetched. To list the processes: {}",
@@ -106,6 +113,9 @@ impl DataArgs {
         let queue = self.existing()?.ok_or_else(|| {
             let path = self.database().unwrap_or_default();
             let path = path.display();
+            if self.run_of(named).is_some() {
+                return unknown();
+            }
             Refusal::usage(format!(
                 "process {named} not found: the queue {path} does not exist"
             ))
@@ -116,6 +126,15 @@ impl DataArgs {
             Err(error) => part_of(&queue, named, &error)?,
         };
         Ok((queue, process.ok_or_else(unknown)?))
+    }
+
+    /// The store of the run whose process this is, as far as the data folder has heard of it.
+    fn run_of(&self, named: &str) -> Option<PathBuf> {
+        if self.queue.is_some() {
+            return None;
+        }
+        let has_it = |store: &PathBuf| open_existing(store).is_ok_and(|queue| has(&queue, named));
+        runs::known(&self.folder().ok()?).into_iter().find(has_it)
     }
 
     fn only_process(&self) -> Result<(JobQueue, ProcessState), Refusal> {
@@ -176,6 +195,16 @@ impl ProcessArgs {
             Err(refusal) => refusal.end(self.json, self.say.quiet),
         }
     }
+}
+
+/// Whether this names a process of the queue: its id, or the beginning or the end of that.
+pub fn has(queue: &JobQueue, named: &str) -> bool {
+    let part = named.trim().trim_start_matches('…').to_ascii_lowercase();
+    let is_it = |process: &ProcessState| {
+        let id = process.process_id.to_string();
+        part.len() >= LEAST && (id.starts_with(&part) || id.ends_with(&part))
+    };
+    queue.open_processes().unwrap_or_default().iter().any(is_it)
 }
 
 /// The file of a queue, which must be there.

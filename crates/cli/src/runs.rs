@@ -39,9 +39,12 @@ pub fn note(folder: &Path, output: &Path) {
 pub fn known(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(list(folder)).into_iter().flatten().flatten();
     let store = |entry: fs::DirEntry| {
-        // One that is being written has another name.
-        entry.file_name().to_str()?.parse::<ProcessId>().ok()?;
-        let store = path_of(fs::read(entry.path()).ok()?)?;
+        let path = fs::read(entry.path()).ok()?;
+        // Nothing else that lies there is touched.
+        if entry.file_name().to_str()? != ProcessId::named(&path).to_string() {
+            return None;
+        }
+        let store = path_of(path)?;
         if store.is_file() {
             return Some(store);
         }
@@ -73,12 +76,14 @@ pub fn output_of(store: &Path) -> Option<PathBuf> {
 
 /// Stores that may belong to an output which was renamed without them: those that are known, and those in the folder of
 /// the output, whose own output is not there.
-pub fn without_output(folder: &Path, output: &Path) -> Vec<PathBuf> {
+pub fn without_output(folder: Option<&Path>, output: &Path) -> Vec<PathBuf> {
     let store = store_path(output).ok();
     let entries = store.and_then(|store| fs::read_dir(store.parent()?).ok());
     let beside = entries.into_iter().flatten().flatten();
-    let all = known(folder)
+    let all = folder
+        .map(known)
         .into_iter()
+        .flatten()
         .chain(beside.map(|entry| entry.path()));
     let mut found: Vec<PathBuf> = all
         .filter(|store| output_of(store).is_some_and(|output| !output.exists()) && store.is_file())

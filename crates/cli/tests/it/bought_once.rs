@@ -298,8 +298,9 @@ fn a_run_that_was_killed_before_it_submitted_is_run() {
 
     desk.write("out.jsonl", "");
     written(&desk);
-    let mut sync = command(&desk, &sim, WORDS);
-    Running::start(&mut sync).wait().expect(0);
+    let mut sync = command(&desk, &sim, &format!("{WORDS} --reuse"));
+    let ended = Running::start(&mut sync).wait().expect(0);
+    assert!(!ended.stderr.contains("earlier run"), "{}", ended.stderr);
     assert_eq!((stores(&desk), sim.stats().calls), (Vec::new(), 3));
 }
 

@@ -2,12 +2,15 @@
 
 use std::fs;
 
+use batchwright::JobQueue;
+use batchwright_simulate::Simulator;
 use serde_json::Value;
 
 use super::batch_runs::{
-    STORE, WORDS, bought, left_alone, only_process, other, run, stores, whole,
+    LONG, SHORT, STORE, WORDS, batch, bought, kill, left_alone, only_process, other, run, start,
+    stores, submitted, taking, whole,
 };
-use super::common::{HOME, all_ids};
+use super::common::{Desk, HOME, Running, all_ids};
 
 #[test]
 fn a_copy_of_both_files_buys_nothing_again() {
@@ -86,4 +89,92 @@ fn status_shows_the_other_runs_when_the_store_of_one_is_damaged() {
     };
     assert_eq!(row["at_provider"], 2);
     ended.says("more-out.jsonl.batchwright");
+}
+
+/// A run that was killed while its batch was at the provider.
+fn killed() -> (Desk, Simulator) {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.prompts("in.jsonl", 3);
+    let running = start(&desk, &sim, WORDS);
+    submitted(&desk, 3);
+    kill(running);
+    fs::create_dir(desk.path("arch")).unwrap();
+    (desk, sim)
+}
+
+fn moved(desk: &Desk, file: &str) {
+    fs::rename(desk.path(file), desk.path(&format!("arch/{file}"))).unwrap();
+}
+
+#[test]
+fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
+    let (desk, sim) = killed();
+    let log = format!("{STORE}-wal");
+    // A look at it leaves the log where it is.
+    other(&desk, &sim, "status").expect(0);
+    assert!(desk.exists(&log));
+    moved(&desk, "out.jsonl");
+    moved(&desk, STORE);
+    for words in [
+        "run --strategy batch in.jsonl -o arch/out.jsonl",
+        "work --queue arch/out.jsonl.batchwright",
+    ] {
+        other(&desk, &sim, words).says("lacks its log");
+    }
+    // Its log lies where the next store would be, or another one is put.
+    run(&desk, &sim, WORDS).expect(1).says("no longer here");
+    let another = "another.jsonl.batchwright";
+    drop(JobQueue::open(desk.path(another)).unwrap());
+    fs::rename(desk.path(another), desk.path(STORE)).unwrap();
+    run(&desk, &sim, WORDS)
+        .expect(1)
+        .says("log of another store");
+    fs::remove_file(desk.path(STORE)).unwrap();
+    bought(&sim, 3);
+    moved(&desk, &log);
+    run(&desk, &sim, "in.jsonl -o arch/out.jsonl").expect(0);
+    assert_eq!(desk.ids("arch/out.jsonl"), all_ids(3));
+    bought(&sim, 3);
+}
+
+#[test]
+fn a_folder_that_is_renamed_keeps_its_run() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    fs::create_dir(desk.path("before")).unwrap();
+    desk.prompts("before/in.jsonl", 3);
+    let before = |words: &str, folder: &str| {
+        let mut command = batch(&desk, &sim, &format!("{WORDS} {words}"));
+        Running::start(command.current_dir(desk.path(folder))).wait()
+    };
+    before("--no-wait", "before").expect(0);
+    fs::rename(desk.path("before"), desk.path("after")).unwrap();
+    before("", "after").expect(0);
+    assert_eq!(desk.ids("after/out.jsonl"), all_ids(3));
+    bought(&sim, 3);
+}
+
+#[test]
+fn files_in_a_folder_named_runs_are_left_alone_where_there_is_no_data_folder() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    desk.prompts("in.jsonl", 1);
+    fs::create_dir(desk.path("runs")).unwrap();
+    let own = "runs/0190f5fe-7c00-7a00-8000-000000000000";
+    desk.write(own, "mine");
+    let mut command = batch(&desk, &sim, WORDS);
+    for name in ["HOME", "XDG_DATA_HOME", "BATCHWRIGHT_HOME"] {
+        command.env_remove(name);
+    }
+    Running::start(&mut command).wait().expect(0);
+    assert_eq!(desk.read(own), "mine");
+    assert_eq!(fs::read_dir(desk.path("runs")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_process_of_a_run_is_named_with_its_queue() {
+    let (desk, sim) = left_alone(1);
+    let id = only_process(&desk).to_string();
+    for words in ["cancel", "results", "retry"] {
+        let ended = other(&desk, &sim, &format!("{words} {id}")).expect(2);
+        ended.says("--queue ").says(STORE);
+    }
 }

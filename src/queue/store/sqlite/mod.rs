@@ -14,6 +14,7 @@ mod inspect;
 mod items;
 mod lineage;
 mod mounts;
+mod movable;
 mod moving;
 mod open;
 mod provider;
@@ -68,6 +69,7 @@ pub struct SqliteOptions {
     durability: Durability,
     allows_closed: bool,
     makes_file: bool,
+    is_held: bool,
     chunk: i64,
 }
 
@@ -77,6 +79,7 @@ impl Default for SqliteOptions {
             durability: Durability::Normal,
             allows_closed: false,
             makes_file: true,
+            is_held: false,
             chunk: 1_000,
         }
     }
@@ -102,6 +105,12 @@ impl SqliteOptions {
         self
     }
 
+    /// Opens the store of a run for that run, so that the store has it on record until it is closed.
+    pub(crate) fn held(mut self) -> Self {
+        self.is_held = true;
+        self
+    }
+
     /// Jobs of one transaction of what is carried out in many.
     #[cfg(test)]
     pub(crate) fn chunk(mut self, jobs: i64) -> Self {
@@ -120,6 +129,10 @@ pub struct SqliteStore {
     /// None in memory.
     file: Option<Identity>,
     durability: Durability,
+    /// It is the store of a run, which users move.
+    is_movable: bool,
+    /// A run has it.
+    is_held: bool,
     salt: u16,
     /// Number of times that the queue had been closed when this store opened it; `None` if it was closed then.
     moves: Option<i64>,
@@ -199,6 +212,7 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
+        self.put_log_away();
         if self.file.is_none() {
             for folder in [".batches", ".workers"] {
                 let _ = std::fs::remove_dir_all(self.beside(folder));

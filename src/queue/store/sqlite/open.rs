@@ -19,6 +19,7 @@ use crate::queue::store::moving::{CLOSED, MoveMark, ODD_MARK};
 use super::closed;
 use super::lineage;
 use super::mounts::network_of;
+use super::movable;
 use super::readers::Readers;
 use super::writer::{Fault, Writer, be_patient};
 use super::{GroupCommit, SqliteOptions, SqliteStore};
@@ -71,6 +72,9 @@ impl Identity {
                 "{shown} was replaced by another file while it was open. Start again to use the new \
                  one; nothing was written to either"
             ))),
+            Err(_) if movable::is_of_a_run(path) => Err(invalid(format!(
+                "{shown} is no longer there: its run has ended, or somebody moved it"
+            ))),
             Err(error) => Err(invalid(format!(
                 "{shown} was removed while it was open, or its folder was ({error}). Put it back, or \
                  start again to begin a new one"
@@ -79,7 +83,7 @@ impl Identity {
     }
 }
 
-fn invalid(why: String) -> Error {
+pub(super) fn invalid(why: String) -> Error {
     Error::new(ErrorKind::Invalid, why).with_storage()
 }
 
@@ -91,11 +95,22 @@ pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, E
         )));
     }
     let path = prepared(path)?;
+    let is_movable = movable::is_of_a_run(&path);
+    if is_movable {
+        movable::check(&path)?;
+    }
     if options.makes_file {
         private::before_sqlite(&path);
     }
     let name = path.clone().into_os_string();
-    connect(path, &name, false, options)
+    let is_held = options.is_held;
+    let mut store = connect(path, &name, false, is_movable, options)?;
+    if is_held {
+        store
+            .hold()
+            .map_err(|error| Fault::from(error).explain(&store.path))?;
+    }
+    Ok(store)
 }
 
 /// A database of this process alone, which ends with its last connection. What is too long for any
@@ -104,13 +119,14 @@ pub(super) fn open_in_memory(options: SqliteOptions) -> Result<SqliteStore, Erro
     let name = format!("batchwright-{}", uuid::Uuid::now_v7());
     let uri = format!("file:/{name}?vfs=memdb");
     let beside = std::env::temp_dir().join(name);
-    connect(beside, uri.as_ref(), true, options)
+    connect(beside, uri.as_ref(), true, false, options)
 }
 
 fn connect(
     path: PathBuf,
     name: &OsStr,
     in_memory: bool,
+    is_movable: bool,
     options: SqliteOptions,
 ) -> Result<SqliteStore, Error> {
     let fail = |fault: Fault| fault.explain(&path);
@@ -119,6 +135,7 @@ fn connect(
     let mut write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE;
     write.set(OpenFlags::SQLITE_OPEN_CREATE, options.makes_file);
     let mut conn = Connection::open_with_flags(name, write).map_err(|error| fail(error.into()))?;
+    movable::keep_log(&conn, is_movable).map_err(|error| fail(error.into()))?;
     set_up(&mut conn, &path, in_memory).map_err(fail)?;
     // In this order: if the queue is closed in between, this store has the old number.
     let moves = closed::moves(&conn).map_err(|error| fail(error.into()))?;
@@ -169,6 +186,7 @@ fn connect(
             common(&mut conn)?;
             be_patient(&mut conn, false)?;
             conn.pragma_update(None, "synchronous", "NORMAL")?;
+            movable::keep_log(&conn, is_movable)?;
             Ok(conn)
         };
         open().map(Mutex::new).map_err(|error| fail(error.into()))
@@ -180,6 +198,8 @@ fn connect(
         writer: FairMutex::new(Writer::new(conn).map_err(|error| fail(error.into()))?),
         file,
         durability: options.durability,
+        is_movable,
+        is_held: false,
         moves,
         salt: u16::try_from(salt & 0xfff).unwrap_or(0),
         inserts: GroupCommit::default(),
@@ -219,9 +239,10 @@ fn prepared(path: &Path) -> Result<PathBuf, Error> {
     if let Ok(target) = fs::canonicalize(&path) {
         path = target;
     }
-    if path.is_dir() {
+    // A pipe would be waited for.
+    if path.exists() && !path.is_file() {
         return Err(invalid(format!(
-            "{shown} is a folder; the path of a database file was expected"
+            "{shown} is not a file; the path of a database file was expected"
         )));
     }
     // Only Linux tells; elsewhere the documentation has to do.
@@ -234,9 +255,13 @@ fn prepared(path: &Path) -> Result<PathBuf, Error> {
 }
 
 fn on_network(path: &Path, kind: &str) -> Error {
+    let instead = if movable::is_of_a_run(path) {
+        "an output on a local disk"
+    } else {
+        "a folder on a local disk (--data-dir or BATCHWRIGHT_HOME)"
+    };
     invalid(format!(
-        "{} lies on a network file system ({kind}), on which SQLite's locks do not hold. Name a \
-         folder on a local disk (--data-dir or BATCHWRIGHT_HOME)",
+        "{} lies on a network file system ({kind}), on which SQLite's locks do not hold. Name {instead}",
         path.display()
     ))
 }

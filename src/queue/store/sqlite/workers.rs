@@ -92,6 +92,7 @@ impl SqliteStore {
             left: false,
         };
         self.workers.lock().insert(no, enlisted);
+        self.put_on_record();
         Ok(WorkerId(no))
     }
 
@@ -230,8 +231,11 @@ impl SqliteStore {
         }
         match try_lock(&self.lock_path(&worker.name)) {
             Ok(Some(file)) => Pulse::Dead(Some(file)),
-            // Somebody removed the file, which says nothing about the worker.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && is_gone(worker) => {
+            // Somebody removed the file, which says nothing about the worker; or moved the store without it.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && (self.is_movable || is_gone(worker)) =>
+            {
                 Pulse::Dead(None)
             }
             Ok(None) | Err(_) => Pulse::Alive,

@@ -169,7 +169,7 @@ fn read_stream(
     session: &Session,
 ) -> Result<Prompts, Early> {
     if let Some(queue) = queue.filter(|_| prompts.items().is_none()) {
-        prompts = on_disk(prompts, queue.folder(), session)?;
+        prompts = on_disk(prompts, &queue.spool_folder(), session)?;
     }
     if prompts.items().is_none() && !args.dry_run {
         first_checked(prompts, session)

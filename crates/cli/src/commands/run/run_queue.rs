@@ -27,8 +27,8 @@ use crate::strategy::RunStrategy;
 /// Where the items of a run wait.
 pub struct RunQueue {
     pub store: RunStore,
-    /// The data folder in use.
-    folder: PathBuf,
+    /// The data folder, if there is one.
+    folder: Option<PathBuf>,
     /// The flag by which a command finds the queue, with a space before it; empty for the default queue.
     queue_flag: String,
     /// The output, if a later run can attach to it.
@@ -46,11 +46,14 @@ impl RunQueue {
             return Ok(None);
         }
         let output = args.output.as_deref().filter(|path| is_regular(path));
-        let folder = data_dir(args.pace.data_dir.as_deref()).unwrap_or_default();
+        let folder = data_dir(args.pace.data_dir.as_deref());
         let store = output.and_then(|path| store_path(path).ok());
+        if let Some(output) = output.filter(|_| !args.dry_run) {
+            RunStore::tidy(output);
+        }
         let is_there = store.as_ref().is_some_and(|store| store.exists());
         if let Some(output) = output.filter(|_| !is_there) {
-            refuse_orphans(args, output, &folder)?;
+            refuse_orphans(args, output, folder.as_deref())?;
         }
         if !is_there && (!batch || args.dry_run) {
             return Ok(None);
@@ -74,10 +77,10 @@ impl RunQueue {
                 return Err(Refusal::could_not_run(why).about(About::Output));
             }
             (None, _) => {
-                if folder == Path::new("") {
+                let folder = folder.as_ref().ok_or_else(|| {
                     let why = "there is no place for the queue: name one with --data-dir";
-                    return Err(Refusal::could_not_run(why));
-                }
+                    Refusal::could_not_run(why)
+                })?;
                 let queue = JobQueue::open_with(folder.join("llm_jobs.db"), options);
                 let named = args.pace.data_dir.as_deref().map(Path::to_string_lossy);
                 let flag = named.map(|folder| format!(" --data-dir {}", quoted(&folder)));
@@ -94,15 +97,15 @@ impl RunQueue {
         }))
     }
 
-    /// The data folder in use.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// Where a stream is kept while it is read: the data folder, if there is one.
+    pub fn spool_folder(&self) -> PathBuf {
+        self.folder.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// Adds the store of the run to those that `status` looks at.
     pub fn note_store(&self) {
-        if let Some(output) = &self.output {
-            runs::note(&self.folder, output);
+        if let (Some(folder), Some(output)) = (&self.folder, &self.output) {
+            runs::note(folder, output);
         }
     }
 
@@ -243,7 +246,7 @@ impl RunQueue {
 
 /// Refuses a new output for an input of which another run has something under way whose output is gone: it may have been
 /// renamed without its store.
-fn refuse_orphans(args: &RunArgs, output: &Path, folder: &Path) -> Result<(), Refusal> {
+fn refuse_orphans(args: &RunArgs, output: &Path, folder: Option<&Path>) -> Result<(), Refusal> {
     if args.input.is_stream() {
         return Ok(());
     }

@@ -57,7 +57,9 @@ impl ViaQueue {
         let (Some(input), Some(output)) = (known.info.input, args.output.as_ref()) else {
             return Ok(());
         };
-        let is_new = known.counts.consumed == 0 && is_empty(output);
+        let plan = self.plan();
+        let has_own = plan.under_way + plan.to_collect > 0;
+        let is_new = known.counts.consumed == 0 && is_empty(output) && !has_own;
         if args.input.is_stream() || input == args.input.whole() || !is_new {
             return Ok(());
         }

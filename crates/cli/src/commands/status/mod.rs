@@ -19,7 +19,7 @@ use crate::batches;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::count;
-use crate::queue::{failed, open_existing};
+use crate::queue::{failed, has, open_existing};
 use crate::reuse::ReuseStore;
 use crate::routes;
 use crate::runs;
@@ -86,19 +86,6 @@ struct Place {
     is_listed: bool,
 }
 
-impl Place {
-    /// Whether this names a process of it: its id, or the beginning or the end of that.
-    fn has(&self, named: &str) -> bool {
-        let part = named.trim().trim_start_matches('…').to_ascii_lowercase();
-        let is_it = |process: &ProcessState| {
-            let id = process.process_id.to_string();
-            part.len() >= 4 && (id.starts_with(&part) || id.ends_with(&part))
-        };
-        let processes = self.queue.open_processes().unwrap_or_default();
-        processes.iter().any(is_it)
-    }
-}
-
 /// Reads again and again where the same processes stand.
 struct StatusReader {
     queues: Vec<Place>,
@@ -129,7 +116,7 @@ impl StatusReader {
             is_listed: false,
         };
         let (queues, only) = match &args.process {
-            Some(named) => match runs.iter().position(|place| place.has(named)) {
+            Some(named) => match runs.iter().position(|place| has(&place.queue, named)) {
                 Some(at) => (vec![runs.swap_remove(at)], None),
                 None => {
                     let (queue, process) = args.data.process(Some(named))?;

@@ -1,0 +1,145 @@
+//! The store of a run, which users move and copy with its output: what they may leave behind, and how that is noticed.
+//!
+//! What was committed last is in the write-ahead log, `OUTPUT.batchwright-wal`, as long as a process has the store open,
+//! and after a `kill -9`. A store without its log would have forgotten batches that were paid for, and the log of another
+//! store would damage it. So the database itself has it on record while a run or a worker uses the store, from before the
+//! first change to its clean end, and whoever closes the store meanwhile leaves the log alone. A store in use without a
+//! log was moved without it; a log beside a store that is not in use is another one's.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::base::error::Error;
+
+use super::SqliteStore;
+use super::open::invalid;
+
+/// How often a store is looked at before it is refused.
+const LOOKS: u32 = 5;
+
+/// Whether a path is that of a run's store.
+pub(super) fn is_of_a_run(path: &Path) -> bool {
+    path.extension() == Some(OsStr::new("batchwright"))
+}
+
+/// Checks the store of a run before it is opened.
+///
+/// # Errors
+/// When the store and its log are not together.
+pub(super) fn check(path: &Path) -> Result<(), Error> {
+    let log = log_of(path);
+    let mut looks = 0;
+    loop {
+        let size = log.metadata().ok().map(|found| found.len());
+        let shown = log.display();
+        let why = match (size, path.exists(), in_use_without_log(path)) {
+            (Some(_), false, _) => format!(
+                "{shown} is the log of a store that is no longer here. If it was moved, move this file with it; else \
+                 remove it"
+            ),
+            (Some(1..), true, Some(false)) => format!(
+                "{shown} does not fit {}: it is the log of another store, or of a run that was killed as it began. Move \
+                 it to its own store, or away: {0} loses nothing by that",
+                path.display()
+            ),
+            (None, true, Some(true)) => format!(
+                "{} lacks its log {shown}, which a run that was killed or is still running has left where the store \
+                 was: move it here, too. If it is lost, so may be batches that were paid for; to go on without them, \
+                 make an empty file of that name",
+                path.display()
+            ),
+            _ => return Ok(()),
+        };
+        looks += 1;
+        if looks == LOOKS {
+            return Err(invalid(why));
+        }
+        // Another process may be opening or closing it.
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Keeps the log when this connection is the last that is closed.
+pub(super) fn keep_log(conn: &Connection, yes: bool) -> Result<(), rusqlite::Error> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, yes)
+        .map(drop)
+}
+
+impl SqliteStore {
+    /// Puts it on record that a run uses its store.
+    pub(super) fn hold(&mut self) -> Result<(), rusqlite::Error> {
+        if self.is_movable {
+            let conn = &self.writer.get_mut().conn;
+            conn.execute("INSERT OR REPLACE INTO meta VALUES ('held', 1)", [])?;
+            self.is_held = true;
+            self.put_on_record();
+        }
+        Ok(())
+    }
+
+    /// Copies the log of a run's store into the database, so that whoever uses it is on record there.
+    pub(super) fn put_on_record(&self) {
+        if self.is_movable {
+            checkpoint(&self.writer.lock().conn, "FULL");
+        }
+    }
+
+    /// Puts the log of a run's store away, unless somebody uses the store.
+    pub(super) fn put_log_away(&mut self) {
+        if !self.is_movable {
+            return;
+        }
+        let conn = &self.writer.get_mut().conn;
+        if self.is_held
+            && let Err(error) = conn.execute("DELETE FROM meta WHERE key = 'held'", [])
+        {
+            log::debug!("{}: {error}", self.path.display());
+        }
+        if !is_in_use(conn).unwrap_or(true) {
+            checkpoint(conn, "TRUNCATE");
+            let _ = keep_log(conn, false);
+        }
+    }
+}
+
+fn checkpoint(conn: &Connection, mode: &str) {
+    let ask = format!("PRAGMA wal_checkpoint({mode})");
+    if let Err(error) = conn.query_row(&ask, [], |_| Ok(())) {
+        log::debug!("the log of a store stays: {error}");
+    }
+}
+
+fn is_in_use(conn: &Connection) -> Result<bool, rusqlite::Error> {
+    let ask =
+        "SELECT EXISTS (SELECT 1 FROM workers) OR EXISTS (SELECT 1 FROM meta WHERE key = 'held')";
+    conn.query_row(ask, [], |row| row.get(0))
+}
+
+fn log_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// Whether somebody uses a store by its database alone; `None` where its log has all of it.
+fn in_use_without_log(path: &Path) -> Option<bool> {
+    let mut uri = OsString::from("file:");
+    let path = std::path::absolute(path).ok()?;
+    for byte in path.to_str()?.bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push((byte as char).to_string());
+            }
+            _ => uri.push(format!("%{byte:02x}")),
+        }
+    }
+    uri.push("?immutable=1");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let conn = Connection::open_with_flags(&uri, flags).ok()?;
+    is_in_use(&conn).ok()
+}
