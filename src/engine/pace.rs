@@ -3,7 +3,7 @@
 //! Calls go out evenly, one at a time, so that a provider without room for bursts accepts them too. The pace
 //! is found and held as TCP finds its window:
 //!
-//! - **Slow start** (RFC 5681): while nothing is known to be too much, the pace grows by half each second.
+//! - **Slow start** (RFC 5681): while nothing is known to be too much, the pace grows by a third each second.
 //! - **CUBIC** (RFC 9438): after a refusal, the pace falls a little below the rate that the provider accepted,
 //!   grows back fast, stays around that rate for a while, and then grows faster and faster, until the next
 //!   refusal. Time counts only while the pace is what limits calls. The AWS SDKs' adaptive retry mode does the
