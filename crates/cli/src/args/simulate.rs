@@ -9,152 +9,151 @@ use super::shared::MORE;
 use super::simulate_batches::BatchArgs;
 use super::values::{millis, seconds};
 
-/// Run a simulated provider on this machine, with trouble as wanted
+/// Run a simulated provider with configurable errors
 ///
-/// It speaks the protocols of OpenAI, Anthropic and Google, with latency, limits and trouble as
-/// wanted, and counts what a real one would have charged for.
+/// It implements the APIs of OpenAI, Anthropic and Google on this machine, with the latency, limits and
+/// errors that you set, and counts the tokens and calls that a real provider would charge for.
 ///
-/// One port serves them all, told apart by the path: http://HOST/v1 for OpenAI and those like it,
-/// http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini; files and
-/// batches with them. What the real API would refuse is refused here too.
+/// One port serves all APIs. The path selects the API: http://HOST/v1 for OpenAI and compatible
+/// providers, http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini,
+/// each with files and batches. Requests that the real API would reject are rejected.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP, group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
 pub struct SimulateArgs {
-    /// Port on 127.0.0.1; 0 takes any
+    /// Port on 127.0.0.1; 0 selects a free one
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
 
-    /// Whose dialect to speak below /v1
+    /// Provider to simulate below /v1
     ///
     /// openai, xai, groq, mistral, openrouter, deepseek, together, fireworks, deepinfra, cerebras,
-    /// nvidia, azure or local [default: take what any of them takes]
+    /// nvidia, azure or local [default: accept the requests of all of them]
     #[arg(long = "as", value_name = "NAME", value_parser = vendor)]
     pub vendor: Option<Vendor>,
 
-    /// Time that every call takes
+    /// Latency of every call
     ///
     /// A bare number is in milliseconds.
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis)]
     pub latency: Duration,
 
-    /// Extra latency, uniform from zero up to this; a bare number is in milliseconds
+    /// Maximum of an additional random latency, uniform from 0; a bare number is in milliseconds
     #[arg(long, value_name = "TIME", default_value = "0ms", value_parser = millis, hide_short_help = true)]
     pub jitter: Duration,
 
-    /// Requests let in per minute [default: unlimited]
+    /// Limit on requests per minute [default: unlimited]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rpm: Option<u64>,
 
-    /// Tokens let in per minute [default: unlimited]
+    /// Limit on tokens per minute [default: unlimited]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub tpm: Option<u64>,
 
-    /// Requests per minute of one model, which then has a limit of its own, such as gpt-x=60;
-    /// repeatable
+    /// Separate limit on requests per minute for one model, for example gpt-x=60; repeatable
     #[arg(long, value_name = "NAME=N", value_parser = model_rpm, hide_short_help = true)]
     pub model_rpm: Vec<(String, u64)>,
 
-    /// Requests let in at once after a pause [default: one minute's worth]
+    /// Number of requests accepted at once after a pause [default: those of 1 minute]
     #[arg(long, value_name = "N", requires = "limited", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     pub burst: Option<u64>,
 
-    /// Calls answered at once [default: unlimited]
+    /// Limit on concurrent calls [default: unlimited]
     ///
-    /// One more gets status 429.
+    /// Further calls are rejected with status 429.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_parallel: Option<u64>,
 
-    /// Tokens let in at once after a pause [default: one minute's worth]
+    /// Number of tokens accepted at once after a pause [default: those of 1 minute]
     #[arg(long, value_name = "N", requires = "tpm", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     pub token_burst: Option<u64>,
 
-    /// Calls worked on at full speed [default: all]
+    /// Number of concurrent calls processed at full speed [default: all]
     ///
-    /// With more at once each takes longer, in proportion, so that more bring no more answers.
+    /// With more calls each takes proportionally longer, so the throughput stays constant.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     pub full_speed: Option<u64>,
 
-    /// What is other from a time after the start on, such as 90s:rpm=600,latency=2s; repeatable, in order
+    /// Values to change at a time after the start, for example 90s:rpm=600,latency=2s; repeatable, in order
     ///
-    /// rpm, tpm, max-parallel, full-speed or latency.
+    /// NAME is rpm, tpm, max-parallel, full-speed or latency.
     #[arg(long, value_name = "TIME:NAME=N,…", hide_short_help = true)]
     pub change: Vec<Change>,
 
-    /// Send no x-ratelimit headers and no Retry-After with status 429
+    /// Omit x-ratelimit headers, and Retry-After with status 429
     #[arg(long, hide_short_help = true)]
     pub no_limit_headers: bool,
 
-    /// Share of prompts in trouble, as error_500=0.05
+    /// Share of prompts that fail in this way, for example error_500=0.05
     ///
-    /// Repeatable; an unknown kind lists the known ones.
+    /// Repeatable. To list the kinds, give an unknown one.
     #[arg(long, value_name = "KIND=RATE", value_parser = trouble)]
     pub trouble: Vec<(Trouble, f64)>,
 
-    /// Completion tokens of an answer
+    /// Number of tokens of each answer
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub output_tokens: u64,
 
-    /// Tokens of reasoning before each answer, told the way each API tells it
+    /// Number of reasoning tokens of each answer, reported in the format of each API
     #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     pub reasoning_tokens: u64,
 
-    /// Tokens of each prompt, if it has that many, that are told to have come from a cache
+    /// Number of tokens of each prompt that are reported as cached
     #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     pub cached_tokens: u64,
 
-    /// Cut prompts without a word after this many tokens, as Ollama does; with --as local
+    /// Truncate prompts to N tokens without an error, as Ollama does; requires --as local
     /// [default: unlimited]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     pub context: Option<u64>,
 
-    /// Slots that GET /props tells, as llama.cpp does [default: no such path]
+    /// Number of slots that GET /props reports, as with llama.cpp [default: the path does not exist]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     pub slots: Option<u64>,
 
-    /// Key to ask for [default: none]
+    /// API key to require [default: none]
     ///
-    /// In the header that each API has for it.
+    /// Clients send it in the header of their API.
     #[arg(long, value_name = "KEY")]
     pub api_key: Option<String>,
 
-    /// Model that exists, repeatable [default: all]
+    /// Name of an existing model; repeatable [default: all names]
     #[arg(long, value_name = "NAME")]
     pub model: Vec<String>,
 
-    /// How long a stalled call hangs; a bare number is in seconds
+    /// Time for which a stalled call hangs; a bare number is in seconds
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = seconds, hide_short_help = true)]
     pub stall: Duration,
 
-    /// What rate_limit and error_503 ask the client to wait; a bare number is in seconds
+    /// Retry-After of rate_limit and error_503; a bare number is in seconds
     /// [default: 1s and 2s]
     #[arg(long, value_name = "TIME", value_parser = seconds, hide_short_help = true)]
     pub retry_after: Option<Duration>,
 
-    /// Close connections on which nothing arrives for this long; a bare number is in seconds
+    /// Close connections after this time without data; a bare number is in seconds
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds, hide_short_help = true)]
     pub idle_timeout: Duration,
 
-    /// Close a connection, unannounced, after this many replies [default: unlimited]
+    /// Close a connection without notice after N replies [default: unlimited]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     pub max_requests_per_connection: Option<u64>,
 
-    /// Answer 503 "Loading model" for this long; a bare number is in seconds [default: none]
+    /// Time after the start with replies 503 "Loading model"; a bare number is in seconds [default: none]
     #[arg(long, value_name = "TIME", value_parser = seconds, hide_short_help = true)]
     pub loading: Option<Duration>,
 
-    /// Which prompts meet trouble
+    /// Seed that selects the prompts that fail
     ///
-    /// It decides that with the text of the prompt.
+    /// The seed and the text of a prompt decide.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Do not remember prompts: trouble never ends, and nothing is known of repetitions
+    /// Do not remember prompts: errors never end, and repetitions are not counted
     #[arg(long, hide_short_help = true)]
     pub no_track: bool,
 
-    /// Print the counts, or the error, as JSON
+    /// Print the counts, or the error, as JSON on standard output
     ///
-    /// On standard output, instead of as a table on standard error.
+    /// Without it, a table is printed on standard error.
     #[arg(long)]
     pub json: bool,
 
@@ -173,7 +172,7 @@ fn vendor(text: &str) -> Result<Vendor, String> {
 }
 
 fn model_rpm(text: &str) -> Result<(String, u64), String> {
-    let bad = "write it as NAME=N with requests per minute of at least 1, such as gpt-x=60";
+    let bad = "write it as NAME=N with at least 1 request per minute, for example gpt-x=60";
     let (model, rpm) = text.rsplit_once('=').ok_or(bad)?;
     match rpm.parse() {
         Ok(rpm @ 1..) if !model.is_empty() => Ok((model.to_owned(), rpm)),
@@ -182,7 +181,7 @@ fn model_rpm(text: &str) -> Result<(String, u64), String> {
 }
 
 fn trouble(text: &str) -> Result<(Trouble, f64), String> {
-    let bad = "write a trouble as KIND=RATE with a rate from 0 to 1, such as error_500=0.05";
+    let bad = "write it as KIND=RATE with a rate from 0 to 1, for example error_500=0.05";
     let (kind, rate) = text.split_once('=').ok_or(bad)?;
     let kind = kind.parse::<Trouble>().map_err(|error| error.to_string())?;
     match rate.parse::<f64>() {
