@@ -29,7 +29,7 @@ pub(crate) fn job_type(
             process(&others(), job, children)
         });
     JobType::handled(NAME, handler)
-        .about("Jobs of other types as one, with all their results")
+        .about("Several jobs of other types as one job, with all their results")
         .prepare(move |payload| prepared(&prepares(), payload))
         .check(move |payload| members(&checks(), payload).map(drop))
 }

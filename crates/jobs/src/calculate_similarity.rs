@@ -26,7 +26,7 @@ const MOST_PAIRED: usize = 1_000;
 
 pub(crate) fn job_type() -> JobType {
     JobType::handled("calculate_similarity", Handler::with_children(calculate))
-        .about("How much texts are alike: the nearest to one of them, or the nearest pairs")
+        .about("Similarity of texts: the texts nearest to a given one, or the nearest pairs")
         .priority(PRIORITY)
         .check(|payload| Payload::read(payload).map(drop))
 }

@@ -50,7 +50,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         "extract_content",
         handler.within(ModelCall::DEFAULT_TIMEOUT),
     )
-    .about("The text of the article in a page of HTML")
+    .about("Text of the article in an HTML page")
     .prepare(move |payload| {
         if local_files {
             with_file(payload)

@@ -54,7 +54,7 @@ const SPEAKERS: [&str; MOST_VOICES] = ["Host", "Guest", "Expert", "Critic", "Rep
 pub(crate) fn job_type(host: &Host) -> JobType {
     let finder = host.clone();
     let about =
-        "An article as a conversation that can be heard: a script, and its speech in one file";
+        "Spoken conversation about an article: a script, and its speech in one audio file";
     let made = match host.audio_folder.clone() {
         Some(folder) => {
             let make = move |job: &RunningJob, children: &Children, _: &Context| {

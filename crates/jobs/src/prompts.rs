@@ -30,7 +30,7 @@ pub(crate) fn completion() -> JobType {
             Some(_) => Err(fields.bad("temperature", "write a number from 0 to 2")),
         }
     })
-    .about("A prompt; files of nothing but prompts need no --type")
+    .about("Answer to a prompt; files with only prompts need no --type")
 }
 
 pub(crate) fn embedding() -> JobType {
@@ -42,5 +42,5 @@ pub(crate) fn embedding() -> JobType {
             None => request,
         })
     })
-    .about("The vector of a text, many with each call")
+    .about("Embedding of a text; one call embeds many texts")
 }

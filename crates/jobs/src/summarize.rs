@@ -47,7 +47,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         Ok(result)
     };
     JobType::model_call("summarize", ModelCall::new(ask, make))
-        .about("An article in a few sentences, in a language of your choice")
+        .about("Summary of an article in a few sentences, in a language of your choice")
         .priority(PRIORITY)
         .named_by("article_id")
         .check(move |payload| {

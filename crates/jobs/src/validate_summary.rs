@@ -38,7 +38,7 @@ const MOST_PROBLEMS: usize = 10;
 pub(crate) fn job_type() -> JobType {
     let handler = Handler::with_children(validate).within(ModelCall::DEFAULT_TIMEOUT);
     JobType::handled("validate_summary", handler)
-        .about("Whether a summary keeps to its source: length, copies, numbers, names, language")
+        .about("Check of a summary against its source: length, copies, numbers, names, language")
         .check(|payload| Payload::read(payload).map(drop))
 }
 

@@ -21,13 +21,13 @@ pub struct CancelArgs {
 
     /// Delete the process with all its jobs and results
     ///
-    /// In any state.
+    /// Jobs in every state are deleted.
     #[arg(long)]
     pub delete: bool,
 
-    /// Time to wait for its batches to end
+    /// Time to wait until its batches have ended
     ///
-    /// They are cancelled at the provider.
+    /// The command cancels them at the provider.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
     pub wait: Duration,
 

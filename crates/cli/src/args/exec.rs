@@ -147,7 +147,7 @@ pub struct FailureArgs {
 pub struct ExecResultArgs {
     /// File for results, one JSON line per command
     ///
-    /// The output of the commands is then in the results instead of on standard output; outputs above 64 KiB are in
+    /// The results contain the output of the commands, and standard output does not; outputs above 64 KiB are in
     /// the folder FILE.outputs. `-` is standard output. Without this flag, the output of each command goes to
     /// standard output and standard error when the command ends.
     #[arg(short, long, value_name = "FILE")]
@@ -169,7 +169,7 @@ pub struct ExecResultArgs {
 
     /// Print results in the order of the input
     ///
-    /// FILE of -o and the job log are written as commands end; `seq` is there to sort by.
+    /// FILE of -o and the job log are written as commands end; to sort them, use their field `seq`.
     #[arg(short, long)]
     pub keep_order: bool,
 

@@ -57,11 +57,11 @@ pub struct ExportArgs {
 
     /// Replace an existing file
     ///
-    /// The whole file: all tables of an SQLite file.
+    /// This replaces the complete file, including all tables of an SQLite file.
     #[arg(long)]
     pub overwrite: bool,
 
-    /// Begin CSV and TSV with a byte order mark, by which Excel detects UTF-8
+    /// Begin CSV and TSV with a byte order mark, so that Excel detects UTF-8
     #[arg(long, hide_short_help = true)]
     pub bom: bool,
 
@@ -113,7 +113,7 @@ pub struct RowsArgs {
     #[arg(long)]
     pub unordered: bool,
 
-    /// The default with --input
+    /// Order the table by the input (default with --input)
     #[arg(long, hide = true, requires = "input", conflicts_with = "unordered")]
     pub ordered: bool,
 

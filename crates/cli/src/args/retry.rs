@@ -6,7 +6,7 @@ use super::shared::{ProcessArgs, QueueFileArg};
 
 /// Requeue the failed and cancelled jobs of a process
 ///
-/// They get all their retries again.
+/// Each job gets its full number of retries.
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct RetryArgs {

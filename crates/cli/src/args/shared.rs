@@ -11,7 +11,7 @@ use super::values::{bytes, name, temperature, text_or_file};
 /// What ends the short help.
 pub const MORE: &str = "--help also shows rare flags, examples and exit codes.";
 
-/// Where prompts go.
+/// Flags that select the provider.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Provider")]
 pub struct ProviderArgs {
@@ -54,7 +54,7 @@ pub struct ProviderArgs {
     pub fallback_blocked: bool,
 }
 
-/// What is added to each prompt.
+/// Flags that apply to each prompt.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Prompts")]
 pub struct PromptArgs {
@@ -101,7 +101,7 @@ pub struct PromptArgs {
 
     /// Add the provider's whole reply to each result, as `reply`
     ///
-    /// This includes data that has no field of its own in a result. Finished items do not run again for it.
+    /// This includes data for which a result has no field. Finished items do not run again if you add this flag.
     #[arg(help_heading = "Results", long, hide_short_help = true)]
     pub keep_reply: bool,
 
@@ -135,11 +135,11 @@ pub enum TaskArg {
     Embed,
 }
 
-/// What is shown.
+/// Flags for what is shown.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Display")]
 pub struct ShowArgs {
-    /// How much is said, and how.
+    /// Flags for messages and progress.
     #[command(flatten)]
     pub say: SayArgs,
 
@@ -156,7 +156,7 @@ pub enum When {
     Never,
 }
 
-/// Where numbers are written for others.
+/// Flags for metrics.
 #[derive(Debug, Args)]
 pub struct MetricsArgs {
     /// Write counts and times to this file, for Prometheus
@@ -172,7 +172,7 @@ pub struct MetricsArgs {
     pub metrics_file: Option<PathBuf>,
 }
 
-/// What the program may have.
+/// Flags that limit the program.
 #[derive(Debug, Args)]
 pub struct MemoryArgs {
     /// Memory limit of the program, for example 500M or 2G
@@ -192,7 +192,7 @@ impl MemoryArgs {
     }
 }
 
-/// Where the queue is.
+/// Flags that select the queue.
 #[derive(Debug, Args)]
 pub struct DataArgs {
     /// Folder of the queue
@@ -209,17 +209,18 @@ pub struct DataArgs {
     pub queue: Option<PathBuf>,
 }
 
-/// A queue in a file of its own.
+/// A queue in a file that the user names.
 #[derive(Debug, Args)]
 pub struct QueueFileArg {
-    /// File of the queue, such as OUTPUT.batchwright of a run
+    /// File of the queue, for example OUTPUT.batchwright of a run
     ///
-    /// It takes the place of the queue in the data folder. `run --strategy batch` keeps its items in such a file beside its output.
+    /// Used instead of the queue in the data folder. `run --strategy batch` keeps its items in such a file next to its
+    /// output.
     #[arg(long, value_name = "FILE", conflicts_with = "store")]
     pub queue: Option<PathBuf>,
 }
 
-/// The queue on a server, and the settings beside it.
+/// Flags that select a queue on a server; its settings are there too.
 #[derive(Args)]
 pub struct StoreArgs {
     /// Database server of the queue, for example mysql://USER@HOST/DATABASE
@@ -273,7 +274,7 @@ impl fmt::Debug for StoreArgs {
     }
 }
 
-/// How the provider of batches is reached, where that is in no variable.
+/// Flags that select the provider of batches, if no variable does.
 #[derive(Debug, Args)]
 pub struct BatchProviderArgs {
     /// Provider for --base-url and --header
@@ -297,13 +298,13 @@ pub struct BatchProviderArgs {
 }
 
 impl BatchProviderArgs {
-    /// True when nothing is said that variables do not say.
+    /// True when no flag is set.
     pub fn is_empty(&self) -> bool {
         self.base_url.is_none() && self.header.is_empty()
     }
 }
 
-/// How much is said.
+/// Flags for messages.
 #[derive(Debug, Args)]
 pub struct SayArgs {
     /// Print only errors
@@ -349,7 +350,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What the commands take that change a process.
+/// Flags of the commands that change a process.
 #[derive(Debug, Args)]
 pub struct ProcessArgs {
     #[command(flatten)]

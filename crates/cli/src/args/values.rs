@@ -17,7 +17,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 fn duration(text: &str, bare: &str) -> Result<Duration, String> {
-    let bad = || format!("write a time as 50ms, 2s or 1m (a bare number is in {bare})");
+    let bad = || format!("write a time, for example 50ms, 2s or 1m (a bare number is in {bare})");
     let (digits, unit) = match text.find(|letter: char| letter.is_ascii_alphabetic()) {
         Some(at) => text.split_at(at),
         None => (text, bare),
@@ -34,7 +34,7 @@ fn duration(text: &str, bare: &str) -> Result<Duration, String> {
 
 /// A number of bytes, as 64K, 10M or 2G, in powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
-    let bad = || "write a size as 64K, 10M or 2G (a bare number is in bytes)".to_owned();
+    let bad = || "write a size, for example 64K, 10M or 2G (a bare number is in bytes)".to_owned();
     let text = text.trim();
     let (number, scale) = match text.char_indices().last() {
         Some((at, 'k' | 'K')) => (&text[..at], 1_u64 << 10),
@@ -56,7 +56,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// A number of bytes, as 500K, 10M or 1G; units are powers of 1024.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let bad = || "write a size as 500K, 10M or 1G (a bare number is in bytes)".to_owned();
+    let bad = || "write a size, for example 500K, 10M or 1G (a bare number is in bytes)".to_owned();
     let text = text
         .trim()
         .trim_end_matches(['b', 'B'])
@@ -79,7 +79,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 /// A name, which must not be empty.
 pub fn name(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => Err("a name is needed; leave the flag out to name none".to_owned()),
+        "" => Err("the name is empty; give a name, or omit the flag".to_owned()),
         name => Ok(name.to_owned()),
     }
 }
@@ -121,7 +121,7 @@ pub fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"tab" | b"\\t" => Ok(b'\t'),
         [by] if by.is_ascii() && !matches!(by, b'"' | b'\n' | b'\r' | 0) => Ok(*by),
-        _ => Err("expected one ASCII character such as ';', or tab".to_owned()),
+        _ => Err("expected one ASCII character, for example ';', or tab".to_owned()),
     }
 }
 

@@ -16,8 +16,9 @@ pub struct WorkerArgs {
     /// sync, or batch: half the price, within a day
     ///
     /// How to send prompts. `sync` sends each as an individual call. `batch` submits them to the provider's Batch
-    /// API, at half the price within a day; if the provider has none, `sync` is used [env:
-    /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
+    /// API, at half the price within a day. If the provider has none, the flag is rejected, and the setting means
+    /// `sync`. `local` and `extract` always use `sync` [env: BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy]
+    /// [default: sync]
     #[arg(long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
     pub strategy: Option<String>,
 

@@ -126,7 +126,7 @@ fn what_is_no_setting_or_no_value_of_it_is_refused_with_what_is() {
         ),
         (
             &["set", "llm.request_timeout", "soon"],
-            "write a time as 50ms, 2s or 1m",
+            "write a time, for example 50ms, 2s or 1m",
         ),
         (&["set", "llm.fallback_enabled", "perhaps"], "true or false"),
         (

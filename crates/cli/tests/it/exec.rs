@@ -277,7 +277,7 @@ fn settings_bound_the_run_and_say_what_they_accept() {
     desk.plain("exec jobs.txt -j 11").expect(0);
     desk.plain("exec jobs.txt --rate 0/s")
         .expect(2)
-        .says("write a rate as 5/s");
+        .says("write a rate, for example 5/s");
     desk.plain("config set exec.on_error stop").expect(0);
     desk.plain("config set exec.rate 1000/s").expect(0);
     desk.write("jobs.txt", "false\ntrue\ntrue\n");

@@ -128,7 +128,7 @@ fn payloads_that_are_none_are_refused_with_line_and_field() {
     let help = plain(&desk, "submit --help").expect(0);
     assert!(
         help.stdout
-            .contains("summarize: An article in a few sentences")
+            .contains("summarize: Summary of an article in a few sentences")
     );
 }
 
