@@ -1,5 +1,4 @@
-//! The OpenAPI document: what may be asked for here, and what is answered. A test compares it with the routes and with
-//! real answers.
+//! The OpenAPI document: requests and replies of this API. A test compares it with the routes and with real replies.
 
 mod operation;
 mod paths;
@@ -29,15 +28,15 @@ fn document(kinds: &[&str]) -> Value {
             "title": "batchwright",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "Jobs, processes and settings of a durable queue",
-            "description": "Errors are problem details (RFC 9457). Times are RFC 3339 in UTC, durations seconds. A server \
-                            that was given a token asks for it as a bearer token, but at /healthz.",
+            "description": "Errors are problem details (RFC 9457). Times are RFC 3339 in UTC, durations are seconds. If the \
+                            server has a token, every path except /healthz requires it as a bearer token.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"token": []}],
         "tags": [
             {"name": "jobs", "description": "One job at a time"},
-            {"name": "processes", "description": "Jobs that were handed over together"},
+            {"name": "processes", "description": "Jobs that were submitted together"},
             {"name": "settings"},
             {"name": "server"},
         ],
@@ -46,7 +45,7 @@ fn document(kinds: &[&str]) -> Value {
             "schemas": schemas::all(kinds),
             "responses": {
                 "Problem": {
-                    "description": "Why it was refused",
+                    "description": "The reason for the error",
                     "content": {"application/problem+json": {"schema": of("Problem")}},
                 },
             },

@@ -61,18 +61,18 @@ impl Operation {
     pub fn process(self) -> Self {
         self.path("process_id", "The process").problem(
             404,
-            "There is no such process, or all its results were consumed",
+            "The process does not exist, or all its results were fetched",
         )
     }
 
     pub fn job(self) -> Self {
         self.path("job_id", "The job")
-            .problem(404, "There is no such job, or its result was consumed")
+            .problem(404, "The job does not exist, or its result was fetched")
     }
 
     pub fn limit(self, default: u64, most: u64) -> Self {
         let schema = json!({"type": "integer", "minimum": 1, "maximum": most, "default": default});
-        self.query("limit", schema, "How many at most")
+        self.query("limit", schema, "Maximum number of entries")
     }
 
     pub fn once(self) -> Self {
@@ -82,9 +82,9 @@ impl Operation {
             "header",
             "Idempotency-Key",
             schema,
-            "Names the request: it is carried out once, however often it is sent within 24 hours",
+            "The server processes requests with the same key once within 24 hours",
         )
-        .problem(422, "The key was sent before with another request")
+        .problem(422, "Another request used this key")
     }
 
     pub fn body(mut self, kind: &str, schema: Value) -> Self {
@@ -104,20 +104,20 @@ impl Operation {
         self
     }
 
-    /// 201 with where it is.
+    /// 201 with the path of the new resource.
     pub fn made(mut self, schema: Value) -> Self {
-        self = self.answer(201, "It is there", schema);
+        self = self.answer(201, "Created", schema);
         self.0["responses"]["201"]["headers"] = json!({
-            "location": {"schema": {"type": "string"}, "description": "Where it is"},
+            "location": {"schema": {"type": "string"}, "description": "Path of the new resource"},
             "idempotency-replayed": {
                 "schema": {"type": "string", "enum": ["true"]},
-                "description": "The request was carried out before; this is what was answered then",
+                "description": "The request was processed before; this is the reply of that time",
             },
         });
         self
     }
 
-    /// A refusal that has a meaning of its own.
+    /// A status with its own meaning.
     pub fn problem(mut self, status: u16, description: &str) -> Self {
         self.0["responses"][status.to_string()] = json!({
             "description": description,

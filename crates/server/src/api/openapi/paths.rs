@@ -26,7 +26,7 @@ fn page(name: &str) -> Value {
     page["required"] = json!(["data", "next"]);
     page["properties"]["next"] = json!({
         "type": ["string", "null"],
-        "description": "The next page begins `after` this. A page may hold fewer than were asked for; the last one has null",
+        "description": "Value of `after` for the next page; null on the last page. A page may have fewer entries than `limit`",
     });
     page
 }
@@ -51,12 +51,12 @@ fn jobs(add: &mut impl FnMut(&str, &str, Operation)) {
     add(
         "post",
         "/api/v1/jobs",
-        Operation::new("jobs", "createJob", "Make a job")
-            .says("The payload is checked where the type is built in; see docs/jobs.md for what each takes")
+        Operation::new("jobs", "createJob", "Create a job")
+            .says("The server validates payloads of built-in types; docs/jobs.md describes them")
             .once()
             .body("application/json", of("NewJob"))
             .made(of("MadeJob"))
-            .problem(409, "The process takes no more jobs"),
+            .problem(409, "The process accepts no more jobs"),
     );
     let status = [
         "pending",
@@ -71,13 +71,13 @@ fn jobs(add: &mut impl FnMut(&str, &str, Operation)) {
         .query(
             "status",
             json!({"type": "string", "enum": status}),
-            "Where they stand",
+            "State of the jobs",
         )
-        .query("after", id(), "Begin behind this job")
+        .query("after", id(), "Start after this job")
         .limit(100, 1_000)
         .answer(
             200,
-            "In the order in which they were made",
+            "The jobs, in the order of their creation",
             page("BriefJob"),
         );
     of_process.0["parameters"][0]["required"] = json!(true);
@@ -86,21 +86,21 @@ fn jobs(add: &mut impl FnMut(&str, &str, Operation)) {
     add(
         "get",
         "/api/v1/jobs/{job_id}",
-        Operation::new("jobs", "getJob", "A job, with its result once it has one")
+        Operation::new("jobs", "getJob", "A job, with its result if it has ended")
             .job()
-            .query("wait", wait, "So many seconds are waited for its end, 30 at most; while half of all connections wait it \
-                    is answered at once, so look at `status`")
+            .query("wait", wait, "Seconds to wait for the end of the job, at most 30. If half of all connections wait, the \
+                    server answers at once: check `status`")
             .answer(200, "The job", of("Job")),
     );
     add(
         "delete",
         "/api/v1/jobs/{job_id}",
-        Operation::new("jobs", "deleteJob", "Cancel a job that is open; consume one that has ended")
-            .says("What has ended is deleted with its result, which is in the answer. A job that is just being carried out \
-                   is not tried again and keeps its result, where it is alone in its process")
+        Operation::new("jobs", "deleteJob", "Cancel an open job, or fetch and delete a finished one")
+            .says("A finished job is deleted, and the reply contains its result. A running job that is the only one of its \
+                   process keeps its result and is not retried")
             .job()
-            .answer(200, "The job, as it is or was", of("Job"))
-            .problem(409, "It is being carried out, or another job collects its result"),
+            .answer(200, "The job: its current state, or its state before the deletion", of("Job"))
+            .problem(409, "The job is running, or another job collects its result"),
     );
 }
 
@@ -109,17 +109,17 @@ fn processes(kinds: &[&str], add: &mut impl FnMut(&str, &str, Operation)) {
     add(
         "post",
         "/api/v1/processes",
-        Operation::new("processes", "createProcess", "Make a job of each line")
-            .says("Prompts are lines of OpenAI's Batch API, or have `prompt` or `messages`, and `id`; other types have a \
-                   payload on each line. All lines are taken or none")
-            .query("type", json!({"type": "string", "enum": kinds, "default": "completion"}), "The type of the jobs")
-            .query("name", json!({"type": "string", "maxLength": LONGEST_NAME}), "What people know it by")
+        Operation::new("processes", "createProcess", "Create a job from each line")
+            .says("Prompts are lines of OpenAI's Batch API, or have `prompt` or `messages`, and `id`; for other types each line is a \
+                   payload. If a line is invalid, nothing is created")
+            .query("type", json!({"type": "string", "enum": kinds, "default": "completion"}), "Type of the jobs")
+            .query("name", json!({"type": "string", "maxLength": LONGEST_NAME}), "Display name")
             .once()
-            .body("application/jsonl", json!({"type": "string", "description": "A JSON value on each line", "examples": ["{\"id\": \"a\", \"prompt\": \"Name a prime.\"}
+            .body("application/jsonl", json!({"type": "string", "description": "One JSON value per line", "examples": ["{\"id\": \"a\", \"prompt\": \"Name a prime.\"}
 {\"id\": \"b\", \"prompt\": \"Name a river.\"}
 "]}))
             .made(of("MadeProcess"))
-            .problem(400, "A line is no job: `line` says which"),
+            .problem(400, "A line is not a valid job: see `line`"),
     );
     add(
         "get",
@@ -128,25 +128,25 @@ fn processes(kinds: &[&str], add: &mut impl FnMut(&str, &str, Operation)) {
             .query(
                 "state",
                 json!({"type": "string", "enum": ["open", "finished"]}),
-                "Those alone",
+                "Only processes in this state",
             )
             .query(
                 "parents",
                 json!({"type": "string", "enum": ["none", "all"], "default": "none"}),
-                "With `all`, those that jobs wait for are there, too",
+                "`all` also lists processes that belong to a job",
             )
             .query(
                 "after",
                 json!({"type": "string", "pattern": "^[0-9]{1,15}$"}),
-                "The `next` of the page before",
+                "The `next` of the previous page",
             )
             .limit(50, 500)
-            .answer(200, "A page of them", page("Process")),
+            .answer(200, "A page of processes", page("Process")),
     );
     add(
         "get",
         one,
-        Operation::new("processes", "getProcess", "Where a process stands")
+        Operation::new("processes", "getProcess", "State of a process")
             .process()
             .answer(200, "The process", of("Process")),
     );
@@ -162,18 +162,18 @@ fn processes(kinds: &[&str], add: &mut impl FnMut(&str, &str, Operation)) {
         .query(
             "force",
             json!({"type": "boolean", "default": false}),
-            "Also what is open or was not consumed",
+            "Also delete open jobs, and results that were not fetched",
         )
-        .answer(200, "So many jobs were deleted", count("deleted"))
-        .problem(409, "Jobs are open, or results were not consumed"),
+        .answer(200, "Number of deleted jobs", count("deleted"))
+        .problem(409, "Jobs are open, or results were not fetched"),
     );
     add(
         "post",
         &format!("{one}/cancel"),
-        Operation::new("processes", "cancelProcess", "Cancel what waits")
-            .says("What is being carried out or is at a provider ends by itself and keeps its result: it is paid for")
+        Operation::new("processes", "cancelProcess", "Cancel the waiting jobs of a process")
+            .says("Running jobs, and jobs in a batch at a provider, finish and keep their results, because they are billed")
             .process()
-            .answer(200, "So many jobs were cancelled", count("cancelled")),
+            .answer(200, "Number of cancelled jobs", count("cancelled")),
     );
     add(
         "post",
@@ -181,10 +181,10 @@ fn processes(kinds: &[&str], add: &mut impl FnMut(&str, &str, Operation)) {
         Operation::new(
             "processes",
             "retryProcess",
-            "Put failed and cancelled jobs back",
+            "Requeue failed and cancelled jobs",
         )
         .process()
-        .answer(200, "So many jobs were put back", count("retried")),
+        .answer(200, "Number of requeued jobs", count("retried")),
     );
     add(
         "get",
@@ -192,9 +192,9 @@ fn processes(kinds: &[&str], add: &mut impl FnMut(&str, &str, Operation)) {
         Operation::new(
             "processes",
             "listBatches",
-            "Batches at providers, or on their way there",
+            "Batches at providers, and batches that are being submitted",
         )
-        .query("process_id", id(), "Those of this process alone")
+        .query("process_id", id(), "Only batches of this process")
         .answer(200, "The batches, oldest first", list("Batch")),
     );
 }
@@ -205,18 +205,18 @@ fn results(add: &mut impl FnMut(&str, &str, Operation)) {
     add(
         "get",
         results,
-        Operation::new("processes", "getResults", "The outcomes so far, one on each line")
-            .says("Nothing is deleted. It ends before the first job that is open, so that whoever goes on behind the last line misses \
-                   none. Each line has the `job_id` behind which reading goes on. Of prompts it is the result \
-                   line that the command `run` writes; of other jobs it has `status`, `result` and `error`")
+        Operation::new("processes", "getResults", "The results so far, one per line")
+            .says("Deletes nothing. The list ends before the first open job, so that a client that continues after the last line \
+                   misses no result. To continue, pass the `job_id` of the last line as `after`. For a prompt, the line is the \
+                   result line that the command `run` writes; for other jobs it has `status`, `result` and `error`")
             .process()
-            .query("after", id(), "Begin behind this job")
+            .query("after", id(), "Start after this job")
             .query(
                 "open",
                 json!({"type": "string", "enum": ["stop", "skip"], "default": "stop"}),
-                "What to do at a job that is open: skip it shows all outcomes there are, also behind it",
+                "What to do at an open job: `stop` ends the list, `skip` continues with the results after it",
             )
-            .query("limit", most, "How many at most")
+            .query("limit", most, "Maximum number of entries")
             .answer_as(200, "JSON lines", "application/jsonl", json!({"type": "string"})),
     );
     add(
@@ -225,18 +225,18 @@ fn results(add: &mut impl FnMut(&str, &str, Operation)) {
         Operation::new(
             "processes",
             "consumeResults",
-            "Delete outcomes that were saved",
+            "Delete results that the client has saved",
         )
         .process()
         .needs(
             "through",
             id(),
-            "Up to this job: the last of those that were read and saved",
+            "The last job whose result the client has saved",
         )
-        .answer(200, "So many outcomes were deleted", count("consumed"))
+        .answer(200, "Number of deleted results", count("consumed"))
         .problem(
             409,
-            "The job or one before it has not ended, or has ended anew since it was read, or another job collects the results",
+            "The job or an earlier one is open or has ended again since it was read, or another job collects the results",
         ),
     );
     add(
@@ -245,7 +245,7 @@ fn results(add: &mut impl FnMut(&str, &str, Operation)) {
         Operation::new(
             "processes",
             "getFailures",
-            "What jobs failed with, the most frequent first",
+            "Errors of failed jobs, the most frequent first",
         )
         .process()
         .answer(200, "The failures", of("Failures")),
@@ -254,7 +254,7 @@ fn results(add: &mut impl FnMut(&str, &str, Operation)) {
 
 fn webhooks(add: &mut impl FnMut(&str, &str, Operation)) {
     let webhook = "/api/v1/processes/{process_id}/webhook";
-    let none = "There is no such process, or it has no webhook";
+    let none = "The process does not exist, or has no webhook";
     let operation = |id: &str, summary: &str| {
         Operation::new("processes", id, summary)
             .path("process_id", "The process")
@@ -263,46 +263,46 @@ fn webhooks(add: &mut impl FnMut(&str, &str, Operation)) {
     add(
         "put",
         webhook,
-        operation("setWebhook", "Have an address told when the process has ended")
-            .says("It takes the place of the one that was there. The secret signs what is sent, and is told here alone")
+        operation("setWebhook", "Set the webhook for the end of the process")
+            .says("Replaces an existing webhook. The secret signs the messages, and only this reply contains it")
             .body("application/json", of("NewWebhook"))
-            .answer(201, "It is there", of("MadeWebhook"))
-            .problem(400, "Nothing can be sent to this address"),
+            .answer(201, "The webhook is set", of("MadeWebhook"))
+            .problem(400, "The server cannot send to this address"),
     );
     add(
         "get",
         webhook,
-        operation("getWebhook", "How far the webhook has come").answer(
+        operation("getWebhook", "State of the webhook").answer(
             200,
             "The webhook",
             of("Webhook"),
         ),
     );
-    let mut gone = operation("deleteWebhook", "Have nobody told");
-    gone.0["responses"]["204"] = json!({"description": "Nobody is told"});
+    let mut gone = operation("deleteWebhook", "Remove the webhook");
+    gone.0["responses"]["204"] = json!({"description": "The webhook is removed"});
     add("delete", webhook, gone);
 }
 
 fn settings(add: &mut impl FnMut(&str, &str, Operation)) {
     let one = "/api/v1/config/{key}";
     let tag = "settings";
-    let refused = "There is no such setting, or the server was given none";
+    let refused = "The setting does not exist, or the server has no settings";
     add(
         "get",
         "/api/v1/config",
         Operation::new(
             tag,
             "listSettings",
-            "All settings, and where their values come from",
+            "All settings, with the source of each value",
         )
         .answer(200, "The settings", list("Setting"))
-        .problem(404, "The server was given no settings"),
+        .problem(404, "The server has no settings"),
     );
     add(
         "get",
         one,
         Operation::new(tag, "getSetting", "A setting")
-            .path("key", "Its name")
+            .path("key", "Name of the setting")
             .answer(200, "The setting", of("Setting"))
             .problem(404, refused),
     );
@@ -310,29 +310,29 @@ fn settings(add: &mut impl FnMut(&str, &str, Operation)) {
         "put",
         one,
         Operation::new(tag, "setSetting", "Store a value")
-            .says("A running worker takes it over within a second. What a flag or the environment says stays above it")
-            .path("key", "Its name")
+            .says("A running worker applies it within 1 second. A flag or environment variable overrides it")
+            .path("key", "Name of the setting")
             .body("application/json", of("NewValue"))
-            .answer(200, "The setting as it is now", of("Setting"))
-            .problem(400, "The setting does not take this value; what it takes is said")
+            .answer(200, "The setting, with its new value", of("Setting"))
+            .problem(400, "The value is invalid; `detail` describes the valid ones")
             .problem(404, refused),
     );
     add(
         "delete",
         one,
-        Operation::new(tag, "unsetSetting", "Forget the value that is stored")
-            .path("key", "Its name")
-            .answer(200, "The setting as it is now", of("Setting"))
+        Operation::new(tag, "unsetSetting", "Delete the stored value")
+            .path("key", "Name of the setting")
+            .answer(200, "The setting, with its new value", of("Setting"))
             .problem(404, refused),
     );
     add(
         "get",
         "/api/v1/config-changes",
-        Operation::new(tag, "listSettingChanges", "Who changed what, newest first")
+        Operation::new(tag, "listSettingChanges", "Changes of settings, newest first")
             .limit(100, 1_000)
             .answer(
                 200,
-                "The changes, also those made elsewhere",
+                "The changes, including those of other programs",
                 list("SettingChange"),
             ),
     );
@@ -347,20 +347,20 @@ fn server(add: &mut impl FnMut(&str, &str, Operation)) {
         Operation::new(
             tag,
             "getOverview",
-            "Where all jobs stand, and what the worker does",
+            "Numbers of all jobs, and the state of the worker",
         )
         .answer(200, "The overview", of("Overview")),
     );
     add(
         "get",
         "/api/v1/events",
-        Operation::new(tag, "getEvents", "What happens, as server-sent events")
-            .says("`process`, `job`, `overview` and `config`, from now on or from behind the last one that was seen. `reset` says \
-                   that some were missed. The stream ends with the server")
-            .parameter("header", "Last-Event-ID", text.clone(), "The last event that was seen")
-            .query("last_event_id", text.clone(), "The same, for those who cannot send the header")
+        Operation::new(tag, "getEvents", "Changes, as server-sent events")
+            .says("Events `process`, `job`, `overview` and `config`, from now on or after the last received one. `reset` reports \
+                   that events were missed. The stream ends when the server stops")
+            .parameter("header", "Last-Event-ID", text.clone(), "Id of the last received event")
+            .query("last_event_id", text.clone(), "The same, for clients that cannot set the header")
             .answer_as(200, "The events", "text/event-stream", text.clone())
-            .problem(503, "Too many listen already"),
+            .problem(503, "Too many clients receive events already"),
     );
     add(
         "get",
@@ -375,15 +375,15 @@ fn server(add: &mut impl FnMut(&str, &str, Operation)) {
         "get",
         "/healthz",
         Operation::new(tag, "getHealth", "Whether the queue can be read")
-            .answer(200, "It can", of("Health"))
-            .problem(503, "It cannot"),
+            .answer(200, "The queue can be read", of("Health"))
+            .problem(503, "The queue cannot be read"),
     );
     add(
         "get",
         "/metrics",
         Operation::new(tag, "getMetrics", "Counts and times for Prometheus").answer_as(
             200,
-            "In its text format",
+            "Metrics in Prometheus' text format",
             "text/plain",
             text,
         ),

@@ -75,7 +75,7 @@ fn payload(kind: &str) -> Value {
             )
         }
         "extract_content" => object(&["html"], json!({"html": text(), "url": maybe(text())})),
-        // The others say of their fields in words what is wrong; docs/jobs.md has them.
-        _ => json!({"description": "As docs/jobs.md has it of this type"}),
+        // Handlers validate the other types; docs/jobs.md describes them.
+        _ => json!({"description": "docs/jobs.md describes the payload of this type"}),
     }
 }

@@ -86,9 +86,9 @@ pub(super) fn all(kinds: &[&str]) -> Value {
         ("detail", text()),
     ]);
     problem["properties"]["param"] =
-        json!({"type": "string", "description": "The field or parameter that is to blame"});
+        json!({"type": "string", "description": "The invalid field or parameter"});
     problem["properties"]["line"] =
-        json!({"type": "integer", "description": "The line of the body that is to blame"});
+        json!({"type": "integer", "description": "The number of the invalid line of the body"});
     add("Problem", problem);
     let mut error = object(&[
         ("kind", text()),
@@ -129,8 +129,8 @@ pub(super) fn all(kinds: &[&str]) -> Value {
     let parts = ["queued", "quota", "cooldown", "backoff", "provider", "disk"];
     let mut time_of_job = or_null(seconds(&parts));
     time_of_job["description"] = json!(
-        "Where the time of a job went that was tried more than once, up to its last failed call and the wait that \
-         followed; null of every other job"
+        "How a retried job spent its time, up to its last failed call and the wait after it; null for jobs without \
+         retries"
     );
     let attempt = object(&[("at", time()), ("step", whole()), ("error", of("Error"))]);
     add(
@@ -143,7 +143,7 @@ pub(super) fn all(kinds: &[&str]) -> Value {
             ("status", status),
             (
                 "progress",
-                json!({"type": "integer", "minimum": 0, "maximum": 100, "description": "100 once it has ended. Before, of `batch_process` the percentage of its jobs that have ended, of every other type 0"}),
+                json!({"type": "integer", "minimum": 0, "maximum": 100, "description": "100 if the job has ended. Before that, the percentage of ended jobs for `batch_process`, and 0 for every other type"}),
             ),
             (
                 "priority",
@@ -154,7 +154,7 @@ pub(super) fn all(kinds: &[&str]) -> Value {
             ("due_at", or_null(time())),
             (
                 "result",
-                json!({"description": "What its type makes; null until it is completed"}),
+                json!({"description": "The result; its form depends on the type; null until the job is completed"}),
             ),
             ("error", or_null(of("Error"))),
             ("errors", many(attempt)),
@@ -211,14 +211,14 @@ pub(super) fn all(kinds: &[&str]) -> Value {
             ),
             (
                 "set_by",
-                json!({"type": ["string", "null"], "description": "The flag or variable that overrides what is stored"}),
+                json!({"type": ["string", "null"], "description": "The flag or variable that overrides the stored value"}),
             ),
             ("accepts", text()),
             ("doc", text()),
             ("stored", or_null(text())),
             (
                 "live",
-                json!({"type": "boolean", "description": "A running worker takes changes over"}),
+                json!({"type": "boolean", "description": "A running worker applies changes"}),
             ),
             (
                 "problem",
@@ -258,14 +258,14 @@ fn process() -> Value {
         ("in_progress", whole()),
         (
             "at_provider",
-            json!({"type": "integer", "minimum": 0, "description": "In batches of the provider, which the strategy `batch` hands prompts over to"}),
+            json!({"type": "integer", "minimum": 0, "description": "Jobs in batches at the provider (strategy `batch`)"}),
         ),
         ("completed", whole()),
         ("failed", whole()),
         ("cancelled", whole()),
         (
             "consumed",
-            json!({"type": "integer", "minimum": 0, "description": "Of those that have ended, no longer stored"}),
+            json!({"type": "integer", "minimum": 0, "description": "Ended jobs whose results were fetched and deleted"}),
         ),
         (
             "percent",
@@ -274,13 +274,13 @@ fn process() -> Value {
         ("eta_seconds", or_null(number())),
         (
             "rate",
-            json!({"type": ["number", "null"], "description": "Outcomes a second"}),
+            json!({"type": ["number", "null"], "description": "Ended jobs per second"}),
         ),
         ("input_tokens", whole()),
         ("output_tokens", whole()),
         (
             "cost_usd",
-            json!({"type": ["number", "null"], "description": "Null where the price of an answer is not known"}),
+            json!({"type": ["number", "null"], "description": "Null if the price of an answer is not known"}),
         ),
         ("created_at", time()),
         ("changed_at", time()),
@@ -312,14 +312,14 @@ fn limits() -> Value {
         ("limit", whole()),
         (
             "remaining",
-            json!({"type": "integer", "minimum": 0, "description": "Of a minute's; 0 while the next call has to wait"}),
+            json!({"type": "integer", "minimum": 0, "description": "The rest of this minute's limit; 0 if the next call has to wait"}),
         ),
         (
             "reset_seconds",
-            json!({"type": "number", "minimum": 0, "description": "Until all of it is left again"}),
+            json!({"type": "number", "minimum": 0, "description": "Time until the complete limit is available again"}),
         ),
     ]);
-    rate["description"] = json!("What is allowed a minute, set or told by the provider");
+    rate["description"] = json!("Limit per minute, configured or reported by the provider");
     let mut limits = object(&[
         ("provider", text()),
         ("model", or_null(text())),
@@ -329,11 +329,11 @@ fn limits() -> Value {
         ("most_in_flight", or_null(whole())),
         (
             "paused_seconds",
-            json!({"type": "number", "minimum": 0, "description": "For so long nothing is sent: it refused a call, or could not be reached"}),
+            json!({"type": "number", "minimum": 0, "description": "Time without calls, because the provider rejected a call or was unreachable"}),
         ),
     ]);
     limits["description"] =
-        json!("What a provider allows one of its models; null where no limit is known");
+        json!("Limits of a provider for one model; null if no limit is known");
     limits
 }
 
@@ -364,11 +364,11 @@ fn overview() -> Value {
         ("limited_by", or_null(text())),
         (
             "trouble",
-            json!({"type": ["string", "null"], "description": "Why nothing moves: the provider refuses all calls, or is away"}),
+            json!({"type": ["string", "null"], "description": "Why no job makes progress: the provider rejects all calls or is unreachable"}),
         ),
         (
             "calls_in_flight",
-            json!({"type": "integer", "minimum": 0, "description": "Calls under way at providers"}),
+            json!({"type": "integer", "minimum": 0, "description": "Calls in flight"}),
         ),
         ("rate", number()),
         ("limits", many(of("Limits"))),
