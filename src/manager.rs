@@ -110,7 +110,7 @@ impl EffectiveStrategy {
             return Ok(());
         };
         let why = format!(
-            "every prompt would be bought at full price, since {}",
+            "every prompt would cost the full price, because {}",
             error.message()
         );
         Err(Error::new(ErrorKind::Invalid, why))

@@ -146,7 +146,10 @@ pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRu
     if !is_same_file(output, input) {
         Ok(())
     } else {
-        let why = format!("{}: it is the input; name another output", output.display());
+        let why = format!(
+            "{}: it is also the input; name another output",
+            output.display()
+        );
         Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
     }
 }

@@ -162,7 +162,7 @@ impl PromptSettings {
     /// `messages`.
     pub fn extra(mut self, fields: Map<String, Value>) -> Result<Self, Error> {
         if let Some(name) = fields.keys().find(|name| is_set_by_itself(name)) {
-            let why = format!("`{name}` has a place of its own, and none among the extra fields");
+            let why = format!("`{name}` has its own flag or field and cannot be an extra field");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         self.0.extra = fields;
@@ -176,7 +176,7 @@ impl PromptSettings {
         self
     }
 
-    /// What separates the fields of tables: one ASCII character that is no quote and no line end.
+    /// What separates the fields of tables: one ASCII character that is not a quote or a line end.
     /// Default: as the [format](InputFormat) says, or a first line such as `sep=;`.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.0.delimiter = Some(delimiter);

@@ -391,7 +391,7 @@ impl ResultsFile {
         out.flush()?;
         drop(out);
         if !self.is_in_place() {
-            return Err(io::Error::other("somebody else removed or replaced it"));
+            return Err(io::Error::other("another program removed or replaced it"));
         }
         self.file = new.replace()?;
         self.len = self.file.metadata()?.len();
@@ -500,7 +500,7 @@ fn lock(path: &Path) -> Result<File, Error> {
     Err(Error::new(
         ErrorKind::Invalid,
         format!(
-            "{}: it keeps being replaced by somebody else",
+            "{}: another program replaces it again and again",
             path.display()
         ),
     ))

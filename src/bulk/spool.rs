@@ -89,7 +89,7 @@ impl SpoolFile {
         self.written += bytes.len() as u64;
         if self.written > self.most {
             return Err(self.refused(&format!(
-                "unpacked or converted it has more than {}, the limit of --max-unpacked",
+                "its unpacked or converted size exceeds {}, the limit of --max-unpacked",
                 shown(self.most)
             )));
         }
@@ -97,7 +97,7 @@ impl SpoolFile {
             self.looked = self.written;
             if (self.room)(&self.folder).is_some_and(|(free, _)| free < LEFT_FREE) {
                 return Err(self.refused(&format!(
-                    "it needs more than {} MiB of room in {}, whose disk is nearly full",
+                    "it needs more than {} MiB in {}, and that disk is nearly full",
                     self.written >> 20,
                     self.folder.display()
                 )));
@@ -231,7 +231,7 @@ mod tests {
             &mut |_| {},
         );
         let full = full.unwrap_err();
-        let said = "in.csv.gz: it needs more than 16 MiB of room in ";
+        let said = "in.csv.gz: it needs more than 16 MiB in ";
         assert!(full.message().starts_with(said), "{full}");
         drop(spool);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -254,7 +254,7 @@ mod tests {
             };
             write(most).unwrap();
             let expected = format!(
-                "in.csv.gz: unpacked or converted it has more than {said}, the limit of --max-unpacked; \
+                "in.csv.gz: its unpacked or converted size exceeds {said}, the limit of --max-unpacked; \
                  nothing was sent"
             );
             assert_eq!(write(1).unwrap_err().message(), expected);

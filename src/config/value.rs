@@ -72,9 +72,12 @@ impl Kind {
             }
             Self::Positive => "a number above 0".into(),
             Self::Rate => {
-                "a rate, for example 5/s, 0.5/s or 30/m, above 0 (a bare number is per second)".into()
+                "a rate, for example 5/s, 0.5/s or 30/m, above 0 (a bare number is per second)"
+                    .into()
             }
-            Self::Time => "a time, for example 50ms, 2s or 1m, above 0 (a bare number is in seconds)".into(),
+            Self::Time => {
+                "a time, for example 50ms, 2s or 1m, above 0 (a bare number is in seconds)".into()
+            }
             Self::Switch => "true or false".into(),
             Self::Text => "a text that is not empty".into(),
             Self::Models(_) => {
@@ -329,7 +332,11 @@ mod tests {
             (Kind::Positive, "NaN", "write a number above 0"),
             (Kind::Rate, "0/s", "write a rate, for example 5/s"),
             (Kind::Rate, "5/week", "write a rate, for example 5/s"),
-            (Kind::Time, "0s", "write a time, for example 50ms, 2s or 1m, above 0"),
+            (
+                Kind::Time,
+                "0s",
+                "write a time, for example 50ms, 2s or 1m, above 0",
+            ),
             (Kind::Time, "-1s", "write a time"),
             (Kind::Time, "5 weeks", "write a time"),
             (Kind::Time, "ms", "write a time"),

@@ -484,7 +484,7 @@ impl<W: Work> Dispatcher<W> {
         );
         match self.limiter.try_acquire(quota, input, cap, now) {
             Gate::NotUntil(at) => {
-                self.log_long_pause(quota, at, now, &"another call was refused or failed");
+                self.log_long_pause(quota, at, now, &"another call was rejected or failed");
                 self.availability.pauses.set(quota, at);
                 self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             }
@@ -559,12 +559,12 @@ impl<W: Work> Dispatcher<W> {
         // Otherwise it is this program that waits: the provider did not refuse anything.
         if self.limiter.paused_until(quota) >= until {
             log::warn!(
-                "{why}; the provider asked to wait for {wait}: nothing is sent to it before {at}"
+                "{why}; the provider requested a wait of {wait}: no calls to it before {at}"
             );
         } else {
             log::warn!(
                 "the requests or tokens per minute are used up for {wait}, since replies reported more tokens than \
-                 estimated, or other runs use the same limit: nothing is sent to the provider before {at}"
+                 estimated, or other runs use the same limit: no calls to the provider before {at}"
             );
         }
     }

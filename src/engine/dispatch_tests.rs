@@ -377,7 +377,7 @@ fn a_run_that_is_only_refused_stops_after_ten_minutes_and_loses_nothing_before()
     let Some(StopReason::Critical(error)) = run.stop_reason() else {
         panic!("{:?}", run.stop_reason());
     };
-    assert!(error.message().contains("ten minutes"), "{error}");
+    assert!(error.message().contains("for 10 minutes"), "{error}");
     assert!((600..700).contains(&end.since(Time::ZERO).as_secs()));
     assert!(order.len() < 30, "{} calls", order.len());
     assert_eq!(run.work.ended, [(order[order.len() - 1], false)]);
@@ -424,7 +424,7 @@ fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run(
         let Some(StopReason::Critical(error)) = run.stop_reason() else {
             panic!("{:?}", run.stop_reason());
         };
-        assert!(error.message().contains("asks to wait for"), "{error}");
+        assert!(error.message().contains("requests a wait of"), "{error}");
     }
 }
 

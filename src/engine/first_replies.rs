@@ -74,7 +74,9 @@ impl FirstReplies {
         }
         replies.refused += 1;
         (replies.refused == ENOUGH).then(|| {
-            let why = format!("the first {ENOUGH} requests were all refused alike: {error}");
+            let why = format!(
+                "the first {ENOUGH} requests were all rejected with the same message: {error}"
+            );
             error.clone().reworded(why)
         })
     }

@@ -204,7 +204,7 @@ impl Export {
         self
     }
 
-    /// What separates the fields of CSV: one ASCII character that is no quote and no line end. Default: a
+    /// What separates the fields of CSV: one ASCII character that is not a quote or a line end. Default: a
     /// comma, and a tab for TSV.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.delimiter = Some(delimiter);
@@ -247,7 +247,7 @@ impl Export {
             .map(Path::new)
             .chain(self.results.iter().map(PathBuf::as_path));
         if let Some(same) = read.into_iter().find(|file| is_same_file(path, file)) {
-            return Err(refused(same, "it is the input; name another output"));
+            return Err(refused(same, "it is also the input; name another output"));
         }
         let files = ResultFiles::open(&self.results)?;
         let file = NewFile::create(path, self.overwrite)?;
@@ -296,7 +296,7 @@ impl Export {
         if self.delimiter.is_none_or(fits) {
             Ok(())
         } else {
-            invalid("a delimiter is one ASCII character that is no quote and no line end")
+            invalid("a delimiter is one ASCII character that is not a quote or a line end")
         }
     }
 

@@ -89,7 +89,7 @@ fn nothing_and_what_cannot_be_written_leave_no_file() {
         (
             place.export().overwrite(true).format(ExportFormat::Csv),
             "results.jsonl",
-            "it is the input",
+            "it is also the input",
         ),
         (
             place.export().columns(["id", "none"]),
@@ -178,7 +178,10 @@ fn rows_of_an_input_are_joined_by_id() {
     assert_eq!(lines[1..], rows_written);
     let over = place.export().input(read_rows(&rows)).overwrite(true);
     let refused = place.write(over, "rows.csv").unwrap_err();
-    assert!(refused.message().contains("it is the input"), "{refused}");
+    assert!(
+        refused.message().contains("it is also the input"),
+        "{refused}"
+    );
     let ordered = place.export().input(read_rows(&rows));
     place.write(ordered, "ordered.csv").unwrap();
     let expected = [1, 3, 0, 2].map(|i| rows_written[i]);

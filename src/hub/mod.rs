@@ -286,7 +286,7 @@ impl Shared {
     fn note_away(&self, error: &RedisError) {
         if !self.is_away.swap(true, Ordering::SeqCst) {
             log::warn!(
-                "Redis at {} cannot be used ({}). Work goes on without it, and it is tried again",
+                "Redis at {} cannot be used ({}). Work continues without it, and the connection is retried",
                 self.location,
                 explain(error)
             );
@@ -303,7 +303,7 @@ impl Shared {
 /// Why it cannot be used. What the server says may quote what it was sent, so little of it is repeated.
 fn explain(error: &RedisError) -> String {
     if error.kind() == redis::ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH") {
-        return "it refuses the user or the password: see BATCHWRIGHT_REDIS_PASSWORD".to_owned();
+        return "it rejects the user or the password: check BATCHWRIGHT_REDIS_PASSWORD".to_owned();
     }
     let why = match error.code() {
         Some(code) => return format!("it answers {code}"),

@@ -271,7 +271,10 @@ fn the_second_misfit_is_final_and_without_retries_the_first_is() {
 fn an_extract_is_not_asked_twice_for_what_it_cannot_give() {
     let route = Route::new(Extract);
     let error = route.complete(&request(), &Context::new()).unwrap_err();
-    assert!(error.message().contains("extract is no model"), "{error}");
+    assert!(
+        error.message().contains("extract is not a model"),
+        "{error}"
+    );
     assert!(!error.is_misfit());
 }
 

@@ -305,7 +305,7 @@ mod schema_tests {
         ] {
             let found = fault(json!({"properties": {"a": {"$ref": uri}}}));
             let expected = format!(
-                "\"{uri}\" lies outside of it, and nothing is fetched: put it under \"$defs\""
+                "\"{uri}\" is outside of the schema and is not fetched: put it under \"$defs\""
             );
             assert_eq!(found, expected);
         }
@@ -375,7 +375,7 @@ mod schema_tests {
         let schema = Schema::compile(&json!({"items": {"type": "string"}})).unwrap();
         assert_eq!(schema.misfit(&json!(vec!["x"; 300_000])), None);
         let found = schema.misfit(&json!(vec![1; 300_000])).unwrap();
-        assert_eq!(found, "somewhere in it, in too many ways to say where");
+        assert_eq!(found, "in too many places to list");
         let found = schema.misfit(&json!(vec![1; 20_000])).unwrap();
         assert!(found.starts_with("at /0: value is not of type"), "{found}");
     }

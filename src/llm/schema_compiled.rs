@@ -73,7 +73,7 @@ impl Schema {
         if self.0.validator.is_valid(value) {
             return None;
         }
-        let unnamed = || Some("somewhere in it, in too many ways to say where".to_owned());
+        let unnamed = || Some("in too many places to list".to_owned());
         let build = || {
             let options = jsonschema::options_for::<Metered>().offline();
             options.build(&self.0.schema).ok()
@@ -115,7 +115,7 @@ fn fault(error: &ValidationError<'_>) -> String {
         error.kind()
     {
         return format!(
-            "\"{uri}\" lies outside of it, and nothing is fetched: put it under \"$defs\""
+            "\"{uri}\" is outside of the schema and is not fetched: put it under \"$defs\""
         );
     }
     match error.instance_path().as_str() {

@@ -148,7 +148,7 @@ fn unwrapped(mut fields: Map<String, Value>) -> Result<Given, String> {
         Some(_) => return Err("its \"strict\" is neither true nor false".to_owned()),
     };
     let Some(Value::Object(mut schema)) = fields.remove("schema") else {
-        return Err("it holds no object as \"schema\"".to_owned());
+        return Err("it has no object as \"schema\"".to_owned());
     };
     // Not every dialect has a place beside the schema for what it describes; inside it all have.
     if let Some(Value::String(text)) = fields.remove("description") {
@@ -156,7 +156,7 @@ fn unwrapped(mut fields: Map<String, Value>) -> Result<Given, String> {
     }
     match fields.keys().next() {
         Some(other) => Err(format!(
-            "\"{other}\" beside its \"schema\" is unknown; give the schema alone"
+            "\"{other}\" next to its \"schema\" is unknown; give only the schema"
         )),
         None => Ok(Given {
             name,
@@ -220,7 +220,7 @@ mod tests {
             ),
             (
                 json!({"type": "json_schema", "name": "n"}),
-                "it holds no object as \"schema\"",
+                "it has no object as \"schema\"",
             ),
             (
                 json!({"name": "a b", "schema": {"type": "object"}}),
@@ -232,7 +232,7 @@ mod tests {
             ),
             (
                 json!({"name": "n", "title": "t", "schema": {"type": "object"}}),
-                "\"title\" beside its \"schema\" is unknown; give the schema alone",
+                "\"title\" next to its \"schema\" is unknown; give only the schema",
             ),
         ] {
             assert_eq!(read(given).err().as_deref(), Some(expected));

@@ -90,7 +90,7 @@ fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<
     } else {
         Err(Error::new(
             ErrorKind::Invalid,
-            format!("somebody else takes the results of process {process}"),
+            format!("another program fetches the results of process {process}"),
         ))
     }
 }
@@ -171,7 +171,7 @@ fn outcomes(
 
 fn unfinished(missing: usize) -> Error {
     let why = format!(
-        "{missing} requests have no outcome yet: a batch is held, or does not give its results out (`batchwright status` says what to do), or another worker has them"
+        "{missing} requests have no result yet: a batch is on hold, its results are missing, or another worker has them; to see what to do: batchwright status"
     );
     Error::new(ErrorKind::Transient, why)
 }

@@ -249,7 +249,7 @@ impl Series {
         let rate_limited = IntCounterVec::new(
             Opts::new(
                 "batchwright_rate_limited_total",
-                "Calls that the provider refused for their pace (429).",
+                "Calls that the provider rate-limited (HTTP 429).",
             ),
             &PROVIDER,
         )?;
@@ -263,15 +263,11 @@ impl Series {
             )?,
             tokens: histogram(
                 "gen_ai_client_token_usage",
-                "Tokens read and written by a call.",
+                "Input and output tokens of a call.",
                 &TOKENS,
                 &TOKEN_LABELS,
             )?,
-            in_flight: gauge(
-                "batchwright_calls_in_flight",
-                "Calls that are being made.",
-                &PROVIDER,
-            )?,
+            in_flight: gauge("batchwright_calls_in_flight", "Calls in flight.", &PROVIDER)?,
             rate_limited,
             items: gauge(
                 "batchwright_items",
@@ -280,34 +276,30 @@ impl Series {
             )?,
             success: share(
                 "batchwright_success_ratio",
-                "Of the items that have their outcome, the share that succeeded.",
+                "Share of finished items that succeeded.",
             )?,
             cost: share(
                 "batchwright_cost_usd",
-                "What the items have cost so far, in US dollars.",
+                "Cost of the items so far, in US dollars.",
             )?,
             #[cfg(feature = "queue")]
             queue: QueueSeries {
                 jobs: histogram(
                     "batchwright_job_duration_seconds",
-                    "Duration of jobs, from their first call to their outcome.",
+                    "Duration of jobs, from their first call to their result.",
                     &SECONDS,
                     &JOB_LABELS,
                 )?,
                 kinds: Names::default(),
-                slots: single(
-                    "batchwright_worker_slots",
-                    "Jobs that the worker may have at once.",
+                slots: single("batchwright_worker_slots", "Slots of the worker.")?,
+                slots_used: single(
+                    "batchwright_worker_slots_used",
+                    "Slots of the worker in use.",
                 )?,
-                slots_used: single("batchwright_worker_slots_used", "Jobs that the worker has.")?,
-                lengths: gauge(
-                    "batchwright_queue_length",
-                    "Jobs that wait to be started.",
-                    &["priority"],
-                )?,
+                lengths: gauge("batchwright_queue_length", "Waiting jobs.", &["priority"])?,
                 batches: gauge(
                     "batchwright_batches",
-                    "Batches at providers or on their way there.",
+                    "Batches at providers, and batches that are being submitted.",
                     &["gen_ai_provider_name", "state"],
                 )?,
                 batch_ages: gauge(

@@ -243,7 +243,7 @@ impl State {
             Some(line.error().unwrap_or_else(|| {
                 Error::new(
                     ErrorKind::Invalid,
-                    "failed, and the checkpoint does not say why",
+                    "failed, and the checkpoint does not contain the reason",
                 )
             }))
         };

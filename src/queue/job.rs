@@ -147,7 +147,7 @@ impl Job {
     pub fn priority(mut self, priority: u8) -> Self {
         assert!(
             PRIORITIES.contains(&priority),
-            "a priority lies between 1 and 10"
+            "a priority must be between 1 and 10"
         );
         self.priority = priority;
         self

@@ -170,7 +170,7 @@ impl ProgressReporter {
         let batches = match self.store.batches(None) {
             Ok(batches) => batches,
             Err(error) => {
-                log::warn!("cannot tell where the batches stand: {error}");
+                log::warn!("cannot read the state of the batches: {error}");
                 return;
             }
         };
@@ -218,7 +218,7 @@ impl ProgressReporter {
         let (some, there) = match look() {
             Ok(seen) => seen,
             Err(error) => {
-                log::warn!("cannot tell where the queue stands: {error}");
+                log::warn!("cannot read the state of the queue: {error}");
                 // What was missed is seen at the next look.
                 self.processes_looked_at = last.map(|(_, last)| (now, last));
                 return;

@@ -322,7 +322,7 @@ fn refused(error: &ignore::Error) -> Error {
     let why = match error {
         ignore::Error::Glob { glob, err } => {
             format!(
-                "the pattern {:?} is none: {err}",
+                "the pattern {:?} is invalid: {err}",
                 glob.as_deref().unwrap_or_default()
             )
         }

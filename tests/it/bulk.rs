@@ -375,7 +375,7 @@ struct OneShort(AtomicUsize);
 
 impl LlmClient for OneShort {
     fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
-        unreachable!("vectors are asked for")
+        unreachable!("for embeddings, use")
     }
     fn embed(
         &self,

@@ -162,7 +162,7 @@ fn the_input_is_no_output_whatever_it_is_called() {
         for output in names.iter().chain(link) {
             match folder.prepare("in.jsonl", output).map(|_| ()) {
                 Err(FileRunError::Usage(error)) => {
-                    assert!(error.message().contains("it is the input"), "{error}");
+                    assert!(error.message().contains("it is also the input"), "{error}");
                 }
                 other => panic!("{output}: {other:?}"),
             }

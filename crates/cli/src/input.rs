@@ -268,7 +268,7 @@ fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, E
                 .message()
                 .contains("the fields of the template all empty")
             {
-                refusal.hint("--bad-rows skip fails such rows alone, unsent, and sends the others")
+                refusal.hint("--bad-rows skip fails only such rows, without sending them, and sends the others")
             } else {
                 refusal
             }

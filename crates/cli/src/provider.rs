@@ -118,7 +118,7 @@ impl Chosen {
                 let model = status.model.as_deref();
                 let model = model.map_or_else(String::new, |model| format!("/{model}"));
                 let name = status.provider;
-                say(format!("{name}{model} stands in the route twice"));
+                say(format!("{name}{model} is in the route twice"));
             }
             steps.push(status);
         }

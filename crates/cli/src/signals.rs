@@ -59,7 +59,9 @@ impl Signals {
 /// What the first signal is answered with while calls are made. `besides` goes before them.
 pub fn stopping_line(ctx: &Context, besides: &str) -> String {
     let grace = ctx.grace().as_secs();
-    format!("stopping: {besides}calls in flight may end within {grace} s; once more to end now")
+    format!(
+        "stopping: {besides}calls in flight have up to {grace} s to finish; press Ctrl-C again to stop now"
+    )
 }
 
 /// Ends a run whose grace period is over. A run that is blocked in writing its results would not notice.

@@ -320,8 +320,10 @@ fn unreachable(error: &ureq::Error, place: &str, private: bool) -> Error {
     // The text of these may quote the URL, and with it a key.
     let why = match error {
         ureq::Error::RequireHttpsOnly(_) => "it does not begin with https://".to_owned(),
-        ureq::Error::BadUri(_) => "it is not a usable URL, or leads to none".to_owned(),
-        ureq::Error::Http(_) => "it makes no valid request".to_owned(),
+        ureq::Error::BadUri(_) => {
+            "it is not a usable URL, or redirects to an unusable one".to_owned()
+        }
+        ureq::Error::Http(_) => "it does not result in a valid request".to_owned(),
         ureq::Error::Protocol(_) => "its reply is not valid HTTP".to_owned(),
         other => other.to_string(),
     };

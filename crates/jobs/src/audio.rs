@@ -69,8 +69,8 @@ impl AudioFolder {
             .map_err(|error| unwritten(ErrorKind::Transient, &folder, &error))?;
         match disk_space(&folder) {
             Some((free, _)) if free < LEAST_ROOM => {
-                let why = "the disk is nearly full, and nothing is asked for that might be lost";
-                let why = format!("the folder for sound: {why}");
+                let why = "the disk is nearly full; no audio is requested that could not be saved";
+                let why = format!("the audio folder: {why}");
                 Err(Error::new(ErrorKind::Transient, why).with_critical())
             }
             _ => Ok(()),

@@ -53,8 +53,7 @@ const SPEAKERS: [&str; MOST_VOICES] = ["Host", "Guest", "Expert", "Critic", "Rep
 
 pub(crate) fn job_type(host: &Host) -> JobType {
     let finder = host.clone();
-    let about =
-        "Spoken conversation about an article: a script, and its speech in one audio file";
+    let about = "Spoken conversation about an article: a script, and its speech in one audio file";
     let made = match host.audio_folder.clone() {
         Some(folder) => {
             let make = move |job: &RunningJob, children: &Children, _: &Context| {
@@ -165,7 +164,10 @@ impl<'v> Payload<'v> {
         let script = turns(&fields, &voices)?;
         let content = fields.text("content")?;
         if script.is_some() && content.is_some() {
-            return Err(fields.bad("script", "there is content already, of which one is made"));
+            return Err(fields.bad(
+                "script",
+                "give either content or script: a script is written from content",
+            ));
         }
         let article_id = fields.text("article_id")?;
         if script.is_none() && content.is_none() && article_id.is_none() {

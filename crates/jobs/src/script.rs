@@ -71,7 +71,7 @@ impl Script {
             let known = speakers.iter().find(|one| one.eq_ignore_ascii_case(name));
             let Some(speaker) = known else {
                 return Err(malformed(format!(
-                    "the script has a speaker who is none of: {}",
+                    "the script has an unknown speaker; expected one of: {}",
                     speakers.join(", ")
                 )));
             };
@@ -100,7 +100,7 @@ impl Script {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         if turns.is_empty() {
-            Err(malformed("the script has nobody say anything".to_owned()))
+            Err(malformed("the script is empty".to_owned()))
         } else {
             Ok(Self {
                 title: spoken(&self.title),

@@ -93,7 +93,7 @@ impl<'v> Payload<'v> {
         let fields = Fields::of(payload, &FIELDS)?;
         let language = language(&fields, "language")?;
         if language.is_some_and(|tag| !text::is_known_language(tag)) {
-            return Err(fields.bad("language", "this language cannot be told from others here"));
+            return Err(fields.bad("language", "batchwright cannot detect this language"));
         }
         let read = Self {
             summary: fields.required_text("summary")?,

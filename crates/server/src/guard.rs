@@ -68,9 +68,9 @@ impl Guard {
             return Ok(());
         }
         let why = match name {
-            "" => "say in the header `host` which server is asked".to_owned(),
+            "" => "the header `host` is missing".to_owned(),
             _ => format!(
-                "this server is not asked for as {name:?}; start it with --allow-host {name} if it is to be"
+                "{name:?} is not a host name of this server; to allow it, start the server with --allow-host {name}"
             ),
         };
         Err(Problem::new(421, "unknown_host", why))
@@ -87,14 +87,14 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
             ["http", "https"].contains(&scheme) && theirs.eq_ignore_ascii_case(host)
         });
         if !same {
-            return refused(format!("pages of {origin} may not ask here"));
+            return refused(format!("requests from pages of {origin} are not allowed"));
         }
     }
     // A link to the dashboard on another page is fine; what is not a page, is not.
     let site = head.header("sec-fetch-site").unwrap_or("none");
     let other = !["same-origin", "none"].contains(&site.to_ascii_lowercase().as_str());
     if other && head.path != "/" {
-        refused("pages of other sites may not ask here".to_owned())
+        refused("requests from pages of other sites are not allowed".to_owned())
     } else {
         Ok(())
     }

@@ -55,14 +55,14 @@ impl Problem {
 
     /// A body of more than so many bytes.
     pub fn too_large(most: u64) -> Self {
-        let detail = format!("the body is longer than {most} bytes, which is the most here");
+        let detail = format!("the body is longer than {most} bytes, the limit of this server");
         Self::new(413, "too_large", detail)
     }
 
-    /// The disk or a database of the server cannot be used. Where they are stands in its log alone.
+    /// The disk or a database of the server cannot be used. Only the log names the path.
     pub fn storage() -> Self {
-        let why = "the server cannot read or write what it keeps: its disk is full, or something else is wrong with it, \
-                   as its log says; send this again later";
+        let why = "the server cannot read or write its data, for example because the disk is full; its log has the cause. \
+                   Send the request again later";
         Self::new(503, "storage_unavailable", why).header("retry-after", STORAGE_RETRY)
     }
 

@@ -65,11 +65,11 @@ pub(crate) fn route(
     }
     if allowed.is_empty() {
         let there_is = if head.path.starts_with("/v1/") {
-            "of OpenAI's API there are files, batches, chat/completions, embeddings and models"
+            "the server has these of OpenAI's endpoints: files, batches, chat/completions, embeddings and models"
         } else {
-            "GET /api/v1/openapi.json tells what there is"
+            "GET /api/v1/openapi.json lists all paths"
         };
-        let why = format!("there is nothing at {}; {there_is}", head.path);
+        let why = format!("the path {} does not exist; {there_is}", head.path);
         return Err(Problem::not_found(why));
     }
     if allowed.contains(&"GET") {

@@ -225,7 +225,7 @@ impl Server {
     pub fn start(self) -> Result<RunningServer, Error> {
         if !self.address.ip().is_loopback() && self.token.is_none() {
             let why = format!(
-                "{} can be reached from other machines: name a token that everybody has to send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or listen on 127.0.0.1",
+                "{} can be reached from other machines: set a token that every client must send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or listen on 127.0.0.1",
                 self.address.ip()
             );
             return Err(Error::new(ErrorKind::Invalid, why));

@@ -81,7 +81,7 @@ impl Looks {
                 self.app.overview.keep_history(),
             ];
             for error in looks.into_iter().filter_map(Result::err) {
-                log::debug!("what has changed could not be told: {error}");
+                log::debug!("changes could not be published: {error}");
             }
         }
     }

@@ -38,7 +38,7 @@ pub(super) fn open(
     ];
     if let Some((_, flag)) = others.iter().find(|(given, _)| *given) {
         return Err(refused(&format!(
-            "found {flag}; expected a file, not a folder, which alone takes it"
+            "found {flag}, which applies only to files; expected a file, not a folder"
         )));
     }
     let mut scanner = settings.scanner.clone().unwrap_or_default();

@@ -56,7 +56,9 @@ pub(super) fn open(
     };
     let found = Packing::of(start);
     if let (Some((packing, _)), None) = (&named, found) {
-        let why = format!("found no {packing} data, as its name says; expected a name that fits");
+        let why = format!(
+            "found no {packing} data, although the name says so; expected a name that fits the content"
+        );
         return Err(InputError::of_file(&name, why).into());
     }
     if found.is_none() && settings.encoding.is_none() {

@@ -18,7 +18,7 @@ pub(super) fn resolve(request: &mut Request, root: &Root) -> Result<(), Refused>
             if message.role != Role::User {
                 return Err(Refused::new(
                     format!("a file in a message of the role {}", message.role.as_str()),
-                    "files in those of the user alone",
+                    "files only in messages of the user",
                 ));
             }
             attachment::resolve(part, root)?;

@@ -41,9 +41,9 @@ pub(super) fn find(start: &[u8], last: bool) -> Result<u8, Fault> {
             let all = comma.then_some(b',').into_iter().chain(found);
             let all: Vec<String> = all.map(quoted).collect();
             Err(Fault::new(
-                format!("columns that {} separate alike", all.join(" and ")),
+                format!("columns that {} separate equally well", all.join(" and ")),
                 format!(
-                    "to be told which: --delimiter {}",
+                    "the delimiter to use: --delimiter {}",
                     all.join(" or --delimiter ")
                 ),
             ))
@@ -101,13 +101,13 @@ mod tests {
         for (table, text) in [
             (
                 "a;b,c\n1,5;2\n",
-                "found columns that ',' and ';' separate alike; \
-                 expected to be told which: --delimiter ',' or --delimiter ';'",
+                "found columns that ',' and ';' separate equally well; \
+                 expected the delimiter to use: --delimiter ',' or --delimiter ';'",
             ),
             (
                 "a;b\tc\n1;2\t3\n",
-                "found columns that ';' and tab separate alike; \
-                 expected to be told which: --delimiter ';' or --delimiter tab",
+                "found columns that ';' and tab separate equally well; \
+                 expected the delimiter to use: --delimiter ';' or --delimiter tab",
             ),
         ] {
             let fault = find(table.as_bytes(), true).unwrap_err();

@@ -98,7 +98,7 @@ fn asked(line: &str, form: Form) -> Fault {
     };
     Fault::new(
         format!("what looks like {what} ({})", excerpt(line)),
-        format!("one prompt a line; say what it is: --format {name}, or --format txt for text"),
+        format!("one prompt per line; set the format: --format {name}, or --format txt for text"),
     )
 }
 

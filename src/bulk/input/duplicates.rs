@@ -62,7 +62,7 @@ pub(super) fn repeats(
 fn repeated(id: &str, first: &str) -> Fault {
     Fault::new(
         format!("the id {id:?}, which {first} has already"),
-        "an id of its own for every item",
+        "a different id for every item",
     )
 }
 

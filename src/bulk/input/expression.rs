@@ -252,7 +252,7 @@ mod tests {
             ),
             (
                 "{% if good == 'false' %}x{% endif %}",
-                "a boolean alone: {% if flag %}",
+                "only a boolean: {% if flag %}",
             ),
             ("{% set n = lines %}{% if n > 3 %}x{% endif %}", "n|int > 3"),
             (

@@ -186,8 +186,7 @@ fn differ(left: &Value, op: &str, right: &Value, names: [Option<&str>; 2]) -> Er
             )
         }
         _ if left.kind() == ValueKind::Bool || right.kind() == ValueKind::Bool => {
-            "a text beside a text, such as flag == \"true\", or a boolean alone: {% if flag %}"
-                .to_owned()
+            "two strings, for example flag == \"true\", or only a boolean: {% if flag %}".to_owned()
         }
         _ => "values of one kind on both sides".to_owned(),
     };

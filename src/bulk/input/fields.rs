@@ -87,7 +87,7 @@ fn samples(n: Value) -> Result<u32, Fault> {
     let count = n.as_u64().and_then(|n| u32::try_from(n).ok());
     let count = count.filter(|n| (1..=MOST_SAMPLES).contains(n));
     count.ok_or_else(|| {
-        let expected = format!("an integer from 1 to {MOST_SAMPLES}: so many answers");
+        let expected = format!("an integer from 1 to {MOST_SAMPLES}, the number of answers");
         Fault::field("n", &n, &expected)
     })
 }

@@ -285,7 +285,7 @@ impl InputFile {
             .change()
             .map_or_else(String::new, |change| format!("; {change}"));
         let text = format!(
-            "changed while the run was going on (item {} at byte {}{what}); nothing more is sent; \
+            "changed during the run (item {} at byte {}{what}); sending stopped; \
              run the command again",
             i + 1,
             index.offset(i) - part.base

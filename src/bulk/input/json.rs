@@ -88,8 +88,8 @@ fn native(
     });
     if let Some(lost) = lost {
         return Err(Fault::new(
-            format!("a line of {provider}'s API, which goes out as it stands, and {lost}"),
-            "what the flag says in the line itself",
+            format!("a line in the format of {provider}, which is sent unchanged, and {lost}"),
+            "the value of the flag in the line itself",
         ));
     }
     Ok(Parsed {
@@ -186,9 +186,9 @@ fn batch(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
         let expected = match task {
             RequestTask::Complete if is(CHAT) => None,
             RequestTask::Embed if is(EMBEDDINGS) => None,
-            RequestTask::Complete if is(EMBEDDINGS) => Some(format!(
-                "\"{CHAT}\"; vectors are asked for with --task embed"
-            )),
+            RequestTask::Complete if is(EMBEDDINGS) => {
+                Some(format!("\"{CHAT}\"; for embeddings, use --task embed"))
+            }
             RequestTask::Complete => Some(format!("\"{CHAT}\" or \"{RESPONSES}\"")),
             RequestTask::Embed | RequestTask::Speech => {
                 Some(format!("\"{EMBEDDINGS}\", since the task is to embed"))
@@ -255,7 +255,7 @@ fn short(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
     let first = request.messages.first().map(|m| &m.role);
     if request.system.is_some() && matches!(first, Some(Role::System | Role::Developer)) {
         return Err(Fault::new(
-            "\"system\" beside messages that begin with instructions",
+            "\"system\" next to messages that begin with instructions",
             "one of them",
         ));
     }
@@ -269,7 +269,7 @@ fn short(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
         let given = line.remove(*name).filter(|value| !value.is_null());
         let before = given.and_then(|given| extra.insert((*name).to_owned(), given));
         if before.is_some() {
-            let both = format!("the field {name:?} inside \"extra\" and beside it");
+            let both = format!("the field {name:?} inside \"extra\" and next to it");
             return Err(Fault::new(both, "one of them"));
         }
     }

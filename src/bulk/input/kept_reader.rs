@@ -42,7 +42,7 @@ impl<'i> KeptReader<'i> {
         let failed = |error| part.unreadable(&error);
         if let Some(change) = part.source.change() {
             let text = format!(
-                "changed while the run was going on ({change}); results without what is kept of their rows get \
+                "changed during the run ({change}); results without what is kept of their rows get \
                  it when the command is run again"
             );
             return Err(InputError::of_file(&part.name, text));

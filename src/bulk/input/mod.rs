@@ -118,13 +118,13 @@ impl Form {
             "txt" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             "" => error(format!(
-                "found a file without an extension; expected {ACCEPTED}, or --format to say what it is"
+                "found a file without an extension; expected {ACCEPTED}, or --format with its format"
             )),
             "xls" | "ods" | "numbers" => error(format!(
                 "found a spreadsheet (.{extension}); expected {ACCEPTED}: save it as .xlsx or CSV UTF-8"
             )),
             other => error(format!(
-                "found a .{other} file; expected {ACCEPTED}, or --format to say what it is"
+                "found a .{other} file; expected {ACCEPTED}, or --format with its format"
             )),
         }
     }

@@ -84,8 +84,8 @@ pub(crate) fn parse_record(
     {
         // It might be the first sample of another item, whose answer would then be taken for this one's.
         return Err(Fault::new(
-            format!("the id {id:?} of a prompt that is asked several times"),
-            "an id that does not end in # and a number: that is how samples are told",
+            format!("the id {id:?} of a prompt with several samples"),
+            "an id that does not end in # and a number, as ids of samples do",
         ));
     }
     resolve(&mut request, root).map_err(Fault::refused)?;
@@ -152,11 +152,11 @@ impl Settings {
             )),
             _ if self.delimiter.is_some_and(|by| !delimiter::fits(by)) => Err(Fault::new(
                 "a delimiter that cannot separate fields",
-                "one ASCII character that is no quote and no line end",
+                "one ASCII character that is not a quote or a line end",
             )),
             _ if form == Form::Text && self.keep.is_on() => Err(Fault::new(
                 "--keep",
-                "a table or JSON: of a line of text there is nothing to keep beside the prompt",
+                "a table or JSON: a line of text has no columns besides the prompt",
             )),
             _ if self.samples > MOST_SAMPLES => Err(Fault::new(
                 format!("--samples {}", self.samples),
@@ -164,7 +164,7 @@ impl Settings {
             )),
             _ if self.samples > 1 && self.task == RequestTask::Embed => Err(Fault::new(
                 "--samples",
-                "answers: the vector of a text is the same each time",
+                "answers: the embedding of a text is always the same",
             )),
             (Some(template), Form::Text) => {
                 template.check("the line as a whole", ["prompt"].into_iter())

@@ -50,7 +50,7 @@ fn tools_stand_beside_a_prompt_or_inside_extra() {
     let inside = json_line(r#"{"prompt":"hi","extra":{"tools":[{"type":"x"}]}}"#).unwrap();
     assert_eq!(beside, inside);
     let both = fault(r#"{"prompt":"hi","tools":[],"extra":{"tools":[]}}"#);
-    assert!(both.contains("inside \"extra\" and beside it"), "{both}");
+    assert!(both.contains("inside \"extra\" and next to it"), "{both}");
     let template = with_template("{{tools}}");
     let request = parsed(Form::Jsonl, None, br#"{"tools":"hammer"}"#, &template).unwrap();
     assert_eq!(request, Request::new("hammer"));
@@ -231,8 +231,8 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
         (r#"{"prompt":"a","seed":1.5}"#.into(), "found a number (1.5) in \"seed\"; expected an integer".into()),
         (r#"{"prompt":"a","stop":[1]}"#.into(), "found a number (1) in \"stop\"; expected a string or a list of strings".into()),
         (r#"{"prompt":"a","extra":1}"#.into(), "found a number (1) in \"extra\"; expected an object".into()),
-        (r#"{"prompt":"a","n":0}"#.into(), "found a number (0) in \"n\"; expected an integer from 1 to 1000: so many answers".into()),
-        (r#"{"system":"s","messages":[{"role":"system","content":"t"}]}"#.into(), "found \"system\" beside messages that begin with instructions; expected one of them".into()),
+        (r#"{"prompt":"a","n":0}"#.into(), "found a number (0) in \"n\"; expected an integer from 1 to 1000, the number of answers".into()),
+        (r#"{"system":"s","messages":[{"role":"system","content":"t"}]}"#.into(), "found \"system\" next to messages that begin with instructions; expected one of them".into()),
         (r#"{"messages":[]}"#.into(), "found a list ([]) in \"messages\"; expected a list of messages".into()),
         (r#"{"messages":["a"]}"#.into(), "found a string (\"a\") in \"messages[0]\"; expected an object with \"role\" and \"content\"".into()),
         (r#"{"messages":[{"role":"bot","content":"a"}]}"#.into(), "found a string (\"bot\") in \"messages[0].role\"; expected system, developer, user, assistant or tool".into()),
@@ -244,7 +244,7 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
         (r#"{"body":[]}"#.into(), "found a list ([]) in \"body\"; expected an object".into()),
         (r#"{"body":{"input":"a"}}"#.into(), "found no \"messages\" in \"body\"; expected a list of messages".into()),
         (r#"{"method":"GET","body":{}}"#.into(), "found a string (\"GET\") in \"method\"; expected \"POST\"".into()),
-        (r#"{"url":"/v1/embeddings","body":{}}"#.into(), "found a string (\"/v1/embeddings\") in \"url\"; expected \"/v1/chat/completions\"; vectors are asked for with --task embed".into()),
+        (r#"{"url":"/v1/embeddings","body":{}}"#.into(), "found a string (\"/v1/embeddings\") in \"url\"; expected \"/v1/chat/completions\"; for embeddings, use --task embed".into()),
         (r#"{"url":"/v1/completions","body":{}}"#.into(), "found a string (\"/v1/completions\") in \"url\"; expected \"/v1/chat/completions\" or \"/v1/responses\"".into()),
         (body(r#","stream":true"#), "found a boolean (true) in \"stream\"; expected false: answers of a bulk run are not streamed".into()),
         (body(r#","max_tokens":1,"max_completion_tokens":2"#), "found \"max_tokens\" 1 beside \"max_completion_tokens\" 2; expected one of them".into()),

@@ -16,16 +16,16 @@ fn repeated_ids_name_both_lines() {
     for (content, text) in [
         (
             "{\"id\":\"a\",\"prompt\":\"1\"}\n\n{\"id\":7,\"prompt\":\"2\"}\n{\"id\":\"a\",\"prompt\":\"3\"}\n{\"custom_id\":\"7\",\"prompt\":\"4\"}".to_owned(),
-            "p:4: found the id \"a\", which line 1 has already; expected an id of its own for every item\n\
-             p:5: found the id \"7\", which line 3 has already; expected an id of its own for every item".to_owned(),
+            "p:4: found the id \"a\", which line 1 has already; expected a different id for every item\n\
+             p:5: found the id \"7\", which line 3 has already; expected a different id for every item".to_owned(),
         ),
         (
             format!("{{\"prompt\":\"q\"}}\n{{\"prompt\":\"x\",\"id\":\"{automatic}\"}}"),
-            format!("p:2: found the id \"{automatic}\", which line 1 has already; expected an id of its own for every item"),
+            format!("p:2: found the id \"{automatic}\", which line 1 has already; expected a different id for every item"),
         ),
         (
             format!("{{\"prompt\":\"x\",\"id\":\"{automatic}-2\"}}\n{{\"prompt\":\"q\"}}\n{{\"prompt\":\"q\"}}"),
-            format!("p:3: found the id \"{automatic}-2\", which line 1 has already; expected an id of its own for every item"),
+            format!("p:3: found the id \"{automatic}-2\", which line 1 has already; expected a different id for every item"),
         ),
     ] {
         let file = Scratch::new("jsonl", content);
@@ -245,11 +245,11 @@ fn a_file_that_changed_is_not_read_on() {
         let unread = Error::from(input.read(1, &index).unwrap_err());
         let text = file.shown(&unread.message());
         assert!(
-            text.starts_with("p: changed while the run was going on (item 2 at byte 26"),
+            text.starts_with("p: changed during the run (item 2 at byte 26"),
             "{text}"
         );
         assert!(
-            text.ends_with("); nothing more is sent; run the command again"),
+            text.ends_with("); sending stopped; run the command again"),
             "{text}"
         );
     }

@@ -145,7 +145,7 @@ impl StreamChecker {
             None => Ok(()),
             Some(earlier) => Err(Fault::new(
                 format!("the id {id:?}, which line {} has already", earlier & !AUTO),
-                "an id of its own for every item",
+                "a different id for every item",
             )),
         }
     }

@@ -44,7 +44,7 @@ fn a_second_use_of_an_id_names_both_lines() {
     assert_eq!(
         id(&mut checker, 5, r#"{"id":"a","prompt":"y"}"#).unwrap_err(),
         "(standard input):5: found the id \"a\", which line 1 has already; \
-         expected an id of its own for every item"
+         expected a different id for every item"
     );
     let imitation = format!(r#"{{"id":"{automatic}","prompt":"z"}}"#);
     let error = id(&mut checker, 6, &imitation).unwrap_err();

@@ -93,7 +93,7 @@ fn the_extension_names_the_form() {
         ),
         (
             "a",
-            "a: found a file without an extension; expected .jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite, or --format to say what it is",
+            "a: found a file without an extension; expected .jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite, or --format with its format",
         ),
         (
             "/",

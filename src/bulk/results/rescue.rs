@@ -28,7 +28,7 @@ impl ResultsFile {
                 self.len = len;
             }
             format!(
-                "{}: somebody else cut it short or wrote to it while the run was going on: it has \
+                "{}: another program truncated it or wrote to it during the run: it has \
                  {len} bytes where the run had written {whole}; nothing more is sent. The same \
                  command sends again what is missing in it",
                 self.path.display()
@@ -55,18 +55,22 @@ impl ResultsFile {
     /// Goes on in a copy beside the file that lost its name, and says so.
     fn rescue(&mut self) -> String {
         let lost = format!(
-            "{}: it was removed or replaced while the run was going on; nothing more is sent",
+            "{}: another program removed or replaced it during the run; sending stopped",
             self.path.display()
         );
         let (path, copy) = match copy_beside(&self.path, &self.file, self.len) {
             Ok(copied) => copied,
-            Err(e) => return format!("{lost}, and what it held cannot be saved beside it: {e}"),
+            Err(e) => {
+                return format!(
+                    "{lost}, and its results cannot be saved in a new file next to it: {e}"
+                );
+            }
         };
         self.len = copy.metadata().map_or(self.len, |copy| copy.len());
         (self.file, self.dirty) = (copy, false);
         let saved = path.display();
         let message = format!(
-            "{lost}. All its results are saved in {saved}: to go on, move that file back and run \
+            "{lost}. All its results are saved in {saved}: to resume, move that file back and run \
              the same command"
         );
         self.path = path;

@@ -294,9 +294,9 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         match result {
-            Ok(_) => log::warn!("the provider answers again, and is asked again"),
+            Ok(_) => log::warn!("the provider answers again; calls to it resume"),
             Err(error) if self.availability.breakers.open_reason(step).is_none() => {
-                log::warn!("the provider can be reached again, and is asked again: {error}");
+                log::warn!("the provider is reachable again; calls to it resume: {error}");
             }
             Err(error) if detour == Detour::Wait => {
                 log::warn!(
@@ -333,7 +333,7 @@ impl<W: Work> Dispatcher<W> {
             // An allowance that is used up is everybody's.
             let is_everybodys =
                 is_empty(hints) || self.critical_failures.is_critical(step, quota, &error, out);
-            let error = error.context(format!("it asks to wait for {}", refusals::long(asked)));
+            let error = error.context(format!("it requests a wait of {}", refusals::long(asked)));
             if !is_everybodys {
                 if self.options.durable && !elsewhere {
                     let at = now.after(self.options.retry.asked(&error));
@@ -345,7 +345,7 @@ impl<W: Work> Dispatcher<W> {
             }
             error
         } else if health == QuotaHealth::RefusesAll {
-            error.context("refused for ten minutes, and not one call was answered")
+            error.context("all calls were rejected for 10 minutes")
         } else {
             let waits = match health {
                 QuotaHealth::Answering => true,
@@ -428,7 +428,7 @@ impl<W: Work> Dispatcher<W> {
             }
             _ if divides => {
                 log::info!(
-                    "{}, {members} that shared a call go on in parts: {error}",
+                    "{}, {members} items that shared a call are retried in smaller calls: {error}",
                     error.kind()
                 );
                 ticket.tries.divide(members);
@@ -457,7 +457,9 @@ impl<W: Work> Dispatcher<W> {
                 let unreachable = error.is_unreachable();
                 if self.options.durable && unreachable && !critical {
                     if !std::mem::replace(&mut self.unreachable_logged, true) {
-                        log::warn!("{error}; its jobs wait, and it is asked again and again");
+                        log::warn!(
+                            "{error}; its jobs stay in the queue and are retried until the provider is reachable"
+                        );
                     }
                     let step = ticket.tries.step;
                     let until = now.after(UNREACHED_FOR);
@@ -523,9 +525,9 @@ impl<W: Work> Dispatcher<W> {
         let excluded = self.availability.exclusions.reason(class, step).is_some();
         if is_new && excluded && self.options.durable {
             let wait = REFUSED_FOR.as_secs();
-            log::warn!("not asked again for {wait} s: {error}");
+            log::warn!("no calls to this provider for {wait} s: {error}");
         } else if is_new && excluded && self.availability.callable_step(class, 0).is_some() {
-            log::warn!("not asked again in this run: {error}");
+            log::warn!("no more calls to this provider in this run: {error}");
         }
     }
 }
@@ -535,7 +537,7 @@ fn gave_up(error: &Error, patience: Option<Patience>, waited: Duration) -> Error
     let mut why = format!("no reply within {:.1} s", waited.as_secs_f64());
     if let Some(patience) = patience {
         let hung = patience.hung.as_secs_f64();
-        why += &format!(", and another call had none within {hung:.1} s");
+        why += &format!(", and another call got no reply within {hung:.1} s");
     }
     let timed_out = Error::new(ErrorKind::Transient, why).with_timed_out();
     // What its earlier calls have cost is known by the error alone.

@@ -73,7 +73,7 @@ pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), Refused> {
     };
     if let Some(name) = part.keys().find(|name| !FIELDS.contains(&name.as_str())) {
         let what = format!(
-            "an unknown field \"{}\" beside the path of a file",
+            "an unknown field \"{}\" next to the path of a file",
             shown(name)
         );
         return Err(Refused::new(what, "only type, path, name and detail"));
@@ -125,12 +125,12 @@ pub(super) fn found(
     if let Some((root, _)) = root.filter(outside) {
         return Err(Refused::new(
             format!("{what}, which is outside of {}", root.shown),
-            "a file below that folder; --root names another, --allow-outside takes any",
+            "a file below that folder; --root sets another folder, --allow-outside allows any file",
         ));
     }
     let Some(whole) = path.to_str() else {
-        let what = format!("{what}, whose path is no UTF-8");
-        return Err(Refused::new(what, "a path that is"));
+        let what = format!("{what}, whose path is not UTF-8");
+        return Err(Refused::new(what, "a path in UTF-8"));
     };
     let file = hashed(&path).map_err(|why| match why {
         Unhashed::Unreadable(error) => unreadable(error),

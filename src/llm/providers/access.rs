@@ -102,10 +102,10 @@ fn account_advice(error: &Error) -> String {
         Some(wait) => {
             let minutes = wait.as_secs().div_ceil(60);
             format!(
-                "the account is served again in {minutes} min, another provider can be asked now"
+                "the account can be used again in {minutes} min; another provider can be called now"
             )
         }
-        None => "the prompts are in order: the account needs credit, a higher limit or the \
+        None => "the prompts are valid: the account needs credit, a higher limit or the \
                  provider's support"
             .to_owned(),
     }

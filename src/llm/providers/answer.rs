@@ -105,7 +105,8 @@ impl Answer {
         if silent && finish_reason != FinishReason::Length {
             if known == Some(End::Tool) {
                 let end = &self.finish;
-                let what = format!("the model wanted to call a tool ({end}), and names none");
+                let what =
+                    format!("the model requested a tool call ({end}) without the name of a tool");
                 return Err(unusable(ErrorKind::Invalid, what));
             }
             let why = match &finish_reason {

@@ -72,7 +72,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     }
     if messages.is_empty() {
         return Err(invalid(
-            "anthropic needs a message besides the system text".to_owned(),
+            "anthropic needs a message in addition to the system text".to_owned(),
         ));
     }
     let params = &request.params;

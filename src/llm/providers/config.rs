@@ -318,7 +318,7 @@ impl LlmConfig {
             )?;
         }
         let key_hint = match (&credential, vendor.key_vars) {
-            _ if paying => "check the header that says who pays".to_owned(),
+            _ if paying => "check the header with the account that pays".to_owned(),
             (Some(credential), _) => format!("check {}", credential.variable),
             (None, [variable, ..]) if withheld => {
                 let named = vendor.url_var;
@@ -522,7 +522,7 @@ impl Client {
         match &self.0 {
             Inner::Remote(remote) => remote.preview(request, ctx),
             Inner::Extract(_) => {
-                let why = "extract is no model and makes no calls";
+                let why = "extract is not a model and makes no calls";
                 Err(Error::new(ErrorKind::Invalid, why))
             }
         }

@@ -18,9 +18,9 @@ pub struct Extract;
 /// Why a request asks for more than the beginning of a text.
 fn refusal(request: &Request) -> Option<&'static str> {
     if request.task == RequestTask::Speech {
-        Some("extract makes no speech")
+        Some("extract cannot generate speech")
     } else if request.params.response_format.is_some() {
-        Some("an answer in JSON was asked for, and extract is no model that could give it")
+        Some("the request requires an answer in JSON, and extract is not a model")
     } else if request.files().next().is_some() {
         Some("extract reads no files")
     } else {

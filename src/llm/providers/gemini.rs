@@ -38,7 +38,9 @@ use super::vendor::Vendor;
 pub(super) fn resource(model: &str) -> Result<String, Error> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._/@".contains(c);
     if model.is_empty() || !model.chars().all(allowed) || model.contains("..") {
-        return Err(invalid(format!("`{model}` is no model's name for gemini")));
+        return Err(invalid(format!(
+            "`{model}` is not the name of a gemini model"
+        )));
     }
     Ok(if model.contains('/') {
         model.to_owned()
@@ -105,7 +107,7 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
     }
     if contents.is_empty() {
         return Err(invalid(
-            "gemini needs a message besides the system text".to_owned(),
+            "gemini needs a message in addition to the system text".to_owned(),
         ));
     }
     let mut body = json!({"contents": contents});

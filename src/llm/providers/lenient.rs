@@ -14,9 +14,9 @@ struct Mended {
 
 /// What holds more is not mended of fields that stand twice: each value takes far more memory than text.
 const MOST_VALUES: usize = 1_000_000;
-const UNICODE: &str = "letters that are no valid Unicode are replaced by \u{fffd}";
-const NUMBERS: &str = "numbers that JSON does not have count as absent";
-const TWICE: &str = "of a field that stands twice the last counts";
+const UNICODE: &str = "characters that are not valid Unicode are replaced by \u{fffd}";
+const NUMBERS: &str = "numbers that JSON does not allow are treated as missing";
+const TWICE: &str = "of a repeated field, the last value is used";
 
 impl Mended {
     /// The warning for the answer that was read; none if nothing of the reply was changed or left out.

@@ -112,8 +112,8 @@ fn no_key(account: &BatchAccount) -> String {
         provider, base_url, ..
     } = account;
     format!(
-        "no key for {provider} at {base_url} is here: set one, and the provider's base URL if that is \
-         not its usual one"
+        "no key for {provider} at {base_url} is set: set one, and the provider's base URL if it is \
+         not the default"
     )
 }
 
@@ -127,7 +127,7 @@ struct Registration<'a> {
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.store.unregister_worker(self.worker, self.clock.wall()) {
-            log::warn!("batches are attended by nobody until this process has ended: {error}");
+            log::warn!("batches have no active worker until this OS process has ended: {error}");
         }
     }
 }
@@ -183,11 +183,11 @@ fn shown(
     let failed = |error: Error| {
         if error.is_not_found() {
             format!(
-                "{provider} does not show it under the key that is here, which may belong to another \
+                "{provider} does not show it with the current key, which may belong to another \
          project or account"
             )
         } else {
-            format!("{provider} could not be asked for it: {error}")
+            format!("the request to {provider} failed: {error}")
         }
     };
     if let Some(id) = record.id() {
@@ -220,8 +220,8 @@ fn shown(
         Ok(ListedBatches::One(_) | ListedBatches::Many(_)) => Ok(()),
         Ok(ListedBatches::Undecidable(why)) => Err(why),
         Ok(ListedBatches::None) => Err(format!(
-            "nobody knows whether it was created, and {provider} does not list it under the key that is \
-             here, which may belong to another project or account"
+            "the provider may or may not have created it, and {provider} does not list it with the current \
+             key, which may belong to another project or account"
         )),
         Err(error) => Err(failed(error)),
     }
@@ -295,8 +295,8 @@ mod tests {
         let not_shown = Error::new(ErrorKind::Invalid, "no such batch").with_status(404);
         let refused = Error::new(ErrorKind::Auth, "bad key").with_status(401);
         for (error, said) in [
-            (not_shown, "does not show it under the key that is here"),
-            (refused, "could not be asked for it: bad key"),
+            (not_shown, "does not show it with the current key"),
+            (refused, "failed: bad key"),
         ] {
             *new.status.lock() = Box::new(move |_| Some(Err(error.clone())));
             let [adoption] = &adopt(&harness, Some(&new))[..] else {

@@ -113,13 +113,13 @@ fn withheld(
         let (lines, read) = (found.broken, found.requests);
         return Some(format!(
             "{lines} lines of its results at {provider} cannot be read; {read} of {requests} requests \
-             have one that can"
+             have a readable result"
         ));
     }
     // Nothing says that a batch which was cut short had begun.
     let is_due = results.completed || results.expected.is_some_and(|least| least > 0);
     if results.files.is_empty() && is_due {
-        return Some(format!("{provider} does not say where its results are"));
+        return Some(format!("{provider} names no file with its results"));
     }
     if let Some(expected) = results.expected.filter(|expected| answered < *expected) {
         return Some(format!(
@@ -129,7 +129,7 @@ fn withheld(
     // Nothing but its size and time told that it is ours, and its results do not.
     if record.is_presumed() && found.requests == 0 {
         return Some(format!(
-            "its results at {provider} have none of our requests"
+            "its results at {provider} contain no request of this queue"
         ));
     }
     let empty = results.completed && found.requests == 0;

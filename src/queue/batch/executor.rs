@@ -455,7 +455,7 @@ impl Poller<'_> {
         }
         let retry_at = self.clock.now().after(RETRY_AFTER);
         if let Some(open) = self.batches.get_mut(&no) {
-            let why = format!("cannot record where batch {} stands: {error}", no.0);
+            let why = format!("cannot record the state of batch {}: {error}", no.0);
             if open.unsaved.as_ref().is_none_or(|known| known.why != why) {
                 log::warn!("{why}");
             }

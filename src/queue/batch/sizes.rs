@@ -73,7 +73,7 @@ impl Sizes {
             times,
         };
         log::warn!(
-            "{} has too much queued of ours: batches of at most {} requests for an hour",
+            "the batch queue of {} is full: new batches have at most {} requests for 1 hour",
             model.0.provider,
             reduced.requests
         );

@@ -44,7 +44,7 @@ pub struct MoveReport {
     pub processes: u64,
     /// Jobs, whatever their state.
     pub jobs: u64,
-    /// Jobs that wait to be started.
+    /// Waiting jobs.
     pub waiting: u64,
     /// Results that were not taken yet, including those of failed and cancelled jobs.
     pub results: u64,

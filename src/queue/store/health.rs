@@ -66,10 +66,10 @@ pub(super) fn by_whom(infos: impl IntoIterator<Item = Option<String>>) -> String
     match (&runs[..], others) {
         ([], _) => "batchwright work".to_owned(),
         ([only], false) => only.clone(),
-        (_, false) => "each run's own command, told below".to_owned(),
+        (_, false) => "each run's own command, listed below".to_owned(),
         (_, true) => {
-            "batchwright work --processes PROCESS for what belongs to no run, and each run's own \
-                      command, told below, for the rest"
+            "batchwright work --processes PROCESS for jobs that belong to no run, and each run's own \
+                      command, listed below, for the others"
                 .to_owned()
         }
     }
@@ -82,7 +82,7 @@ pub(super) fn counters(differ: impl IntoIterator<Item = Option<ProcessId>>) -> V
             Some(id) => format!("those of process {id} differ from its jobs"),
             None => "jobs without a process".to_owned(),
         };
-        let advice = "this is a fault of batchwright: please report it. Results can still be fetched: \
+        let advice = "this is a bug in batchwright: please report it. Results can still be fetched: \
                       batchwright results ID";
         HealthFinding::new("counters", Severity::Bad, seen, Some(advice))
     };
@@ -96,29 +96,28 @@ pub(super) fn counters(differ: impl IntoIterator<Item = Option<ProcessId>>) -> V
 
 /// Jobs whose worker is not listed.
 pub(super) fn orphans(jobs: i64) -> Option<HealthFinding> {
-    let seen = format!("{jobs} jobs are held by workers that are on no list");
-    let advice =
-        "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete";
+    let seen = format!("{jobs} jobs belong to workers that are not registered");
+    let advice = "no worker returns them to the queue; to delete their processes: batchwright cancel ID --delete";
     (jobs > 0).then(|| HealthFinding::new("claims", Severity::Bad, seen, Some(advice)))
 }
 
 /// Batches whose worker is not listed, jobs in batches that do not exist, and batches without a worker.
 pub(super) fn batches(orphaned: i64, astray: i64, free: i64, by_whom: &str) -> Vec<HealthFinding> {
-    let next = format!("the next worker goes on with them: {by_whom}");
+    let next = format!("the next worker takes them over: {by_whom}");
     let all = [
         (
             orphaned,
             Severity::Bad,
-            "belong to workers that are on no list",
-            "nothing goes on with them; this is a fault of batchwright: please report it",
+            "belong to workers that are not registered",
+            "no worker takes them over; this is a bug in batchwright: please report it",
         ),
         (
             astray,
             Severity::Bad,
             "jobs are at a provider in a batch that does not exist",
-            "nothing gives them back; to get rid of their processes: batchwright cancel ID --delete",
+            "no worker returns them to the queue; to delete their processes: batchwright cancel ID --delete",
         ),
-        (free, Severity::Note, "belong to nobody at present", &*next),
+        (free, Severity::Note, "have no active worker", &*next),
     ];
     let found = all.into_iter().filter(|(count, ..)| *count > 0);
     let finding = |(count, verdict, what, advice): (i64, Severity, &str, &str)| {
@@ -130,7 +129,7 @@ pub(super) fn batches(orphaned: i64, astray: i64, free: i64, by_whom: &str) -> V
 /// Processes whose last decision has not been carried out on all jobs.
 pub(super) fn halfway(processes: i64, by_whom: &str) -> Option<HealthFinding> {
     let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
-    let advice = format!("any worker goes on with what was left halfway: {by_whom}");
+    let advice = format!("any worker completes this: {by_whom}");
     (processes > 0).then(|| HealthFinding::new("halfway", Severity::Note, seen, Some(&advice)))
 }
 
@@ -154,9 +153,9 @@ pub(super) fn unsealed(
     let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
     let seen = format!("process {id}: {held} jobs wait to be sealed, the last one for {age}");
     let advice = match told(info).command {
-        Some(command) => format!("to go on with it: {command}"),
+        Some(command) => format!("to resume: {command}"),
         None => format!(
-            "if nobody is enqueueing any more, delete it and enqueue again: batchwright cancel \
+            "if no program is still enqueueing, delete the process and enqueue again: batchwright cancel \
              {id} --delete"
         ),
     };

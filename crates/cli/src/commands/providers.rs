@@ -81,6 +81,6 @@ fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
         }
     }
     let mut out = table.lines(width());
-    out.push_str("* the one that `batchwright run` takes unless told otherwise\n");
+    out.push_str("* default of `batchwright run`\n");
     out
 }

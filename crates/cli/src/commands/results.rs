@@ -23,7 +23,7 @@ pub fn execute(args: &ResultsArgs) -> Exit {
 
 fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new();
-    let stopping = "stopping once what is being written is written; once more to end now";
+    let stopping = "stopping after the current write; press Ctrl-C again to stop now";
     let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
     let (queue, process) = args.data.process(args.process.as_deref())?;
     let id = process.process_id;

@@ -35,7 +35,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new().with_grace(args.worker.grace);
     let quiet = args.show.say.quiet;
     let stopping = format!(
-        "stopping: requests and jobs under way may end within {} s; once more to end now",
+        "stopping: running requests and jobs have up to {} s to finish; press Ctrl-C again to stop now",
         ctx.grace().as_secs()
     );
     let signals = Signals::watch(&ctx, (!quiet).then_some(stopping))?;

@@ -52,7 +52,7 @@ fn submit_payloads(args: &SubmitArgs, name: &str) -> Result<Exit, Early> {
 }
 
 fn start(args: &SubmitArgs) -> Result<Session, Refusal> {
-    let stopping = "stopping: nothing will stay in the queue; once more to end now";
+    let stopping = "stopping: nothing stays in the queue; press Ctrl-C again to stop now";
     Session::start(&args.show, Context::new(), stopping.to_owned())
 }
 

@@ -222,7 +222,11 @@ fn a_pause_for_many_tokens_is_not_reported_as_the_providers() {
     running.hears("tokens per minute are used up for");
     running.signal("INT");
     let ended = running.wait().expect(130);
-    assert!(!ended.stderr.contains("asked to wait"), "{}", ended.stderr);
+    assert!(
+        !ended.stderr.contains("requested a wait"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(desk.ids("out.jsonl").len(), 1);
 }
 
@@ -248,7 +252,7 @@ fn an_absurd_retry_after_neither_ends_nor_holds_a_run() {
     for value in ["31536000", "1e308", "99999999999999999999999"] {
         let liar = told(value);
         let (desk, ended, _) = one(&liar, "");
-        ended.expect(4).says("it asks to wait for");
+        ended.expect(4).says("it requests a wait of");
         // The next run is not held by it.
         liar.run(&desk, "in.jsonl -o out.jsonl").expect(0);
     }

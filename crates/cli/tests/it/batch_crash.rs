@@ -134,8 +134,8 @@ fn a_creation_that_nothing_can_stop_is_held_until_it_is_found() {
     drop(worker);
     for _ in 0..2 {
         let ended = site.start().wait().expect(4);
-        let ended = ended.says("anthropic may or may not have taken a batch of 12 requests");
-        ended.says("it is held, so that nothing is paid twice");
+        let ended = ended.says("anthropic may or may not have created a batch of 12 requests");
+        ended.says("it is on hold, so that nothing is billed twice");
         assert_eq!(site.sim.batch_stats().creates, 1);
     }
     create.release();

@@ -67,7 +67,7 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
         site.queue.cancel(site.process).unwrap();
         let mut worker = site.command("work --until-empty");
         let ended = Running::start(&mut worker).wait().expect(0);
-        ended.says("are given up, though they were paid for");
+        ended.says("are abandoned");
         assert_eq!(site.counts().cancelled, ITEMS as u64, "{}", at.name);
         site.paid_once();
         site.took(1);

@@ -83,7 +83,7 @@ fn a_database_that_is_away_for_a_moment_has_its_batch_collected_by_the_same_work
     assert!(pause.wait(PATIENCE), "{}", worker.said());
     std::fs::rename(&there, &away).unwrap();
     drop(pause);
-    worker.hears("cannot record where batch");
+    worker.hears("cannot record the state of batch");
     std::fs::rename(&away, &there).unwrap();
     worker.wait().expect(0);
     site.bought_once();

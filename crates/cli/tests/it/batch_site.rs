@@ -210,7 +210,7 @@ impl Site {
             }
             let ended = Running::start(&mut command).wait();
             if ended.status.code() == Some(4) && !self.at.files {
-                ended.says("it is held, so that nothing is paid twice");
+                ended.says("it is on hold, so that nothing is billed twice");
                 let come = |stats: &BatchStats| stats.created == stats.creates;
                 self.sim.wait_for_batches(come, Duration::from_secs(6));
                 thread::sleep(Duration::from_secs(1));

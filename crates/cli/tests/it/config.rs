@@ -280,7 +280,7 @@ fn the_star_of_providers_stands_where_the_store_puts_it() {
     let starred = table()
         .stdout
         .lines()
-        .any(|line| line.starts_with("* ") && !line.starts_with("* the one"));
+        .any(|line| line.starts_with("* ") && !line.starts_with("* default of"));
     assert!(!starred, "no model is named");
     set(&desk, "llm.model", "m");
     assert!(table().stdout.contains("* groq"));

@@ -104,7 +104,7 @@ fn ids_can_be_ignored_and_rows_that_repeat_one_can_be_left_out() {
     why.sort_unstable();
     let repeats = |line: u64, id: &str, first: u64| {
         format!(
-            "not sent: line {line}: found the id {id:?}, which line {first} has already; expected an id of its own for every item"
+            "not sent: line {line}: found the id {id:?}, which line {first} has already; expected a different id for every item"
         )
     };
     assert_eq!(why[1..], [repeats(4, "a", 2), repeats(6, "b", 3)]);

@@ -417,11 +417,7 @@ fn batch_lines_for_embeddings_are_input_for_that_task_only() {
     let ended = desk
         .plain("run in.jsonl -o o.jsonl --provider extract")
         .expect(2);
-    assert!(
-        ended
-            .error()
-            .contains("vectors are asked for with --task embed")
-    );
+    assert!(ended.error().contains("for embeddings, use --task embed"));
     let list = r#"{"model":"m","input":["a","b"]}"#;
     desk.write("list.jsonl", line("/v1/embeddings", list));
     desk.embedded(&server, "list.jsonl -o o.jsonl")

@@ -87,7 +87,7 @@ fn an_interrupt_lets_a_pack_finish_and_starts_no_other() {
     let running = Running::start(&mut desk.embed(&server, "in.jsonl -o out.jsonl -j 2"));
     assert!(eventually(|| server.calls().len() == 2));
     running.signal("INT");
-    running.hears("stopping: calls in flight may end within 30 s");
+    running.hears("stopping: calls in flight have up to 30 s to finish");
     open.store(true, Ordering::SeqCst);
     running
         .wait()
@@ -124,7 +124,7 @@ fn each_vector_with_a_warning_counts() {
     struct Warns;
     impl LlmClient for Warns {
         fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
-            unreachable!("vectors are asked for")
+            unreachable!("for embeddings, use")
         }
         fn embed(
             &self,
@@ -154,7 +154,7 @@ fn a_client_that_brings_another_number_of_vectors_brings_none() {
     struct Miscounts(usize);
     impl LlmClient for Miscounts {
         fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
-            unreachable!("vectors are asked for")
+            unreachable!("for embeddings, use")
         }
         fn embed(
             &self,

@@ -361,7 +361,7 @@ fn ctrl_c_lets_running_commands_end_or_kills_them() {
     let running = Running::start(&mut desk.command(words));
     assert!(eventually(|| desk.exists("begun")));
     running.signal("INT");
-    running.hears("running commands may end within 30 s");
+    running.hears("running commands have up to 30 s to finish");
     desk.write("go", "");
     let ended = running.wait().expect(130);
     assert_eq!(ended.stdout, "done\n");

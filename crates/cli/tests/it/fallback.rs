@@ -141,7 +141,7 @@ fn a_plain_server_that_is_asked_for_tls_is_told_apart() {
 fn a_provider_that_is_not_asked_again_is_named() {
     let (desk, first, second) = (Desk::new(), always(Trouble::Quota), good());
     let ended = nine(&desk, &first, &second, "--fallback xai:small").expect(0);
-    let ended = ended.says("not asked again in this run: custom answered 429");
+    let ended = ended.says("no more calls to this provider in this run: custom answered 429");
     assert!(
         !ended.stderr.contains("the provider is"),
         "{}",
@@ -209,7 +209,7 @@ fn an_account_without_money_is_left_at_once_before_and_after_answers() {
             "AZURE_OPENAI_API_KEY",
             "",
             (403, "retry-after: 754\r\n", azure),
-            "the account is served again in 13 min",
+            "the account can be used again in 13 min",
         ),
     ] {
         for answers in [0, 3] {
@@ -238,7 +238,7 @@ fn an_account_without_money_is_left_at_once_before_and_after_answers() {
             let (ended, answered) = run("--fallback xai:small");
             ended
                 .expect(0)
-                .says("not asked again in this run")
+                .says("no more calls to this provider in this run")
                 .says(advice);
             assert_eq!(answered, 9 - answers as u64, "{provider}");
             let (ended, _) = run("");
@@ -252,11 +252,11 @@ fn a_fallback_that_adds_nothing_is_told_of() {
     for (fallback, said) in [
         (
             "custom:big,extract",
-            Some("custom/big stands in the route twice"),
+            Some("custom/big is in the route twice"),
         ),
         (
             "xai:small,xai:small",
-            Some("xai/small stands in the route twice"),
+            Some("xai/small is in the route twice"),
         ),
         ("custom:small,extract", None),
         (

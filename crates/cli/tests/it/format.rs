@@ -88,7 +88,7 @@ fn a_format_overrides_the_name_of_a_file() {
         .says("--format csv, or --format txt");
     desk.run(&sim, "lines")
         .expect(2)
-        .says("--format to say what it is");
+        .says("--format with its format");
     let ended = desk
         .run(&sim, "rows.txt --format csv --template {{text}}")
         .expect(0);
@@ -191,7 +191,7 @@ fn several_files_are_one_input() {
         .says("goes with no other input");
     desk.run(&sim, "a.jsonl b.csv -o b.csv")
         .expect(2)
-        .says("it is the input");
+        .says("it is also the input");
     assert_eq!(sim.stats().calls, 9);
 }
 
@@ -208,7 +208,7 @@ fn a_file_that_changes_among_several_is_named() {
     running
         .wait()
         .expect(4)
-        .says("b.txt: changed while the run was going on (item 3 at byte 0");
+        .says("b.txt: changed during the run (item 3 at byte 0");
     assert_eq!(desk.ids("out.jsonl"), all_ids(2));
 }
 

@@ -361,11 +361,11 @@ fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
         ),
         (
             "{\"stream\": true}",
-            "--extra: `stream` has a place of its own",
+            "--extra: `stream` has its own flag or field",
         ),
         (
             "{\"messages\": []}",
-            "--extra: `messages` has a place of its own",
+            "--extra: `messages` has its own flag or field",
         ),
         ("[1]", "--extra: found no JSON object"),
         ("{", "--extra: no JSON"),

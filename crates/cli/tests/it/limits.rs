@@ -143,7 +143,8 @@ fn a_run_stops_after_ten_refusals_in_the_same_words() {
     };
     let (ended, lines) = asked("");
     let ended = ended.expect(4);
-    let ended = ended.says("stopped: the first 10 requests were all refused alike");
+    let ended =
+        ended.says("stopped: the first 10 requests were all rejected with the same message");
     ended.says("may not brew today");
     assert!((10..=12).contains(&lines), "{lines} results");
     let (ended, lines) = asked("--on-error continue");
@@ -164,7 +165,7 @@ fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
     desk.prompts("in.jsonl", 30);
     let words = "in.jsonl -o out.jsonl -j 2";
     let ended = desk.run(&sim, words).expect(4);
-    ended.says("stopped: it asks to wait for 1");
+    ended.says("stopped: it requests a wait of 1");
     assert!(sim.stats().calls <= 3, "{} calls", sim.stats().calls);
     // The simulator refuses each prompt once.
     let before = sim.stats().calls;

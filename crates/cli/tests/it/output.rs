@@ -215,10 +215,10 @@ fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
         std::fs::rename(desk.path("out.jsonl"), desk.path("away.jsonl")).unwrap();
         desk.write("out.jsonl", "somebody else's\n");
         // While its calls are still out, and with nothing new sent afterwards.
-        running.hears("removed or replaced while the run was going on; nothing more is sent");
+        running.hears("removed or replaced it during the run; sending stopped");
         sim.release();
         let ended = running.wait().expect(4);
-        ended.says("out.jsonl.rescued-1: to go on, move that file back");
+        ended.says("out.jsonl.rescued-1: to resume, move that file back");
         assert_eq!(sim.stats().calls, 2);
         assert_eq!(desk.read("out.jsonl"), "somebody else's\n");
         assert_eq!(desk.ids("out.jsonl.rescued-1").len(), 2);
@@ -281,7 +281,7 @@ fn an_output_that_others_cut_short_or_write_to_is_no_finished_run() {
         } else {
             file.set_len(0).unwrap()
         }
-        running.hears("nothing more is sent");
+        running.hears("sending stopped");
         sim.release();
         running.wait().expect(4).says(found);
         let left = if foreign { 7 } else { 2 };
@@ -397,7 +397,7 @@ fn an_output_that_is_the_input_by_another_name_is_refused() {
     for output in ["in.jsonl", "hard.jsonl", "soft.jsonl"] {
         let ended = desk.run(&sim, &format!("in.jsonl -o {output}")).expect(2);
         assert!(
-            ended.error().contains("it is the input"),
+            ended.error().contains("it is also the input"),
             "{}",
             ended.stderr
         );

@@ -81,7 +81,7 @@ fn compressed_inputs_are_what_is_inside() {
     desk.write("in.gz", gzip(ROWS));
     desk.run(&sim, "in.gz")
         .expect(2)
-        .says("--format to say what it is");
+        .says("--format with its format");
     let ended = desk.run(&sim, "in.gz --format csv").expect(0);
     assert_eq!(texts(&ended.stdout), expected);
 
@@ -115,9 +115,9 @@ fn faults_inside_are_told_by_the_name_outside() {
             "{name}: cannot be read: the {data} data is cut off"
         ));
         desk.write(name, b"id,prompt\na,one\n");
-        desk.run(&sim, name)
-            .expect(2)
-            .says(&format!("{name}: found no {data} data, as its name says"));
+        desk.run(&sim, name).expect(2).says(&format!(
+            "{name}: found no {data} data, although the name says so"
+        ));
     }
     let mut damaged = gzip(&text);
     let at = damaged.len() - 6;

@@ -212,7 +212,7 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
     }
     // The input itself, by mistake.
     let ended = desk.run(&sim, "in.jsonl -o in.jsonl").expect(2);
-    ended.says("it is the input; name another output");
+    ended.says("it is also the input; name another output");
     assert_eq!(desk.read("in.jsonl"), prompt_lines(2));
     assert_eq!(sim.stats().calls, 0);
     desk.write("out.jsonl", "");

@@ -49,7 +49,10 @@ fn bad_usage_is_2() {
         ("run in.jsonl -j 100000", "a whole number from 1 to 10000"),
         ("run in.jsonl --rpm 0", "a number above 0"),
         ("run in.jsonl --temperature 3", "a number from 0 to 2"),
-        ("run in.jsonl --timeout soon", "write a time, for example 50ms, 2s"),
+        (
+            "run in.jsonl --timeout soon",
+            "write a time, for example 50ms, 2s",
+        ),
         ("run in.jsonl --max-items 0", "a whole number of at least 1"),
         (
             "run in.jsonl --template @none.txt",

@@ -221,7 +221,7 @@ fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reporte
         let words = format!("{command} --quiet --data-dir data --strategy batch");
         let refused = at_deepseek(&words).expect(2);
         refused
-            .says("--strategy batch: every prompt would be bought at full price")
+            .says("--strategy batch: every prompt would cost the full price")
             .says("deepseek has no Batch API; these have one: groq,")
             .says("use --strategy sync")
             .says("--provider NAME");

@@ -43,7 +43,7 @@ fn each_prompt_is_asked_so_often_and_each_answer_is_an_item() {
     desk.run(&sim, "in.csv --samples 0").expect(2);
     desk.run(&sim, "in.csv --samples 2 --task embed --model e")
         .expect(2)
-        .says("the vector of a text is the same each time");
+        .says("the embedding of a text is always the same");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn an_id_that_a_sample_has_as_well_is_refused() {
         desk.run(&sim, "in.csv --samples 2 -o out.jsonl")
             .expect(2)
             .says(&format!(
-                "in.csv:3: found the id \"{id}\" of a prompt that is asked several times"
+                "in.csv:3: found the id \"{id}\" of a prompt with several samples"
             ));
     }
     assert_eq!(sim.stats().calls, calls);

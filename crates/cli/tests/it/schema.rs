@@ -244,7 +244,7 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
         ("true", "a JSON Schema is an object"),
         (
             "{\"$ref\": \"http://127.0.0.1:9/x\"}",
-            "\"http://127.0.0.1:9/x\" lies outside of it",
+            "\"http://127.0.0.1:9/x\" is outside of the schema",
         ),
     ] {
         desk.write("schema.json", text);
@@ -416,7 +416,5 @@ fn extract_is_not_asked_for_json_and_its_text_never_passes_for_it() {
     let line = r#"{"prompt":"q","response_format":{"type":"json_object"}}"#;
     desk.write("in.jsonl", line);
     let ended = desk.plain("run in.jsonl -o other.jsonl --provider extract");
-    ended
-        .expect(3)
-        .says("extract is no model that could give it");
+    ended.expect(3).says("extract is not a model");
 }

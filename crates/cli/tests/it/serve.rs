@@ -50,7 +50,7 @@ fn a_signal_lets_jobs_end_and_the_next_server_goes_on() {
     let id = desk.plain("submit in.jsonl").expect(0).stdout;
     assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
     running.signal("TERM");
-    running.hears("stopping: requests and jobs under way may end within 30 s");
+    running.hears("stopping: running requests and jobs have up to 30 s to finish");
     sim.release();
     running.wait().expect(0);
     assert_eq!(

@@ -22,7 +22,7 @@ fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
         let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
         assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
         running.signal(name);
-        running.hears("stopping: calls in flight may end within 30 s");
+        running.hears("stopping: calls in flight have up to 30 s to finish");
         sim.release();
         let ended = running.wait().expect(code).says("what finished is saved");
         assert_eq!(sim.stats().calls, 3);
@@ -196,7 +196,13 @@ fn a_fallback_takes_over_from_a_refused_key() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().api_key("right"));
     let ended = keyed(&desk, &sim, "wrong", "--fallback extract").expect(0);
-    assert_eq!(ended.stderr.matches("not asked again").count(), 1);
+    assert_eq!(
+        ended
+            .stderr
+            .matches("no more calls to this provider")
+            .count(),
+        1
+    );
     assert!(sim.stats().calls <= 6);
     assert_eq!(desk.ids("out.jsonl"), all_ids(30));
     let lines = desk.results("out.jsonl");
@@ -227,7 +233,7 @@ fn an_input_that_changes_stops_the_run() {
     input.write_all(b"PROMPT 5").unwrap();
     sim.release();
     let ended = running.wait().expect(4);
-    ended.says("in.jsonl: changed while the run was going on");
+    ended.says("in.jsonl: changed during the run");
     assert_eq!(desk.order("out.jsonl"), ids_in_order(5));
     assert_eq!(sim.stats().calls, 5);
     desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
@@ -244,7 +250,7 @@ fn an_input_that_shrinks_stops_the_run_and_one_that_is_replaced_does_not() {
     assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
     desk.write("in.jsonl", prompt_line(0));
     sim.release();
-    running.wait().expect(4).says("changed while the run was");
+    running.wait().expect(4).says("changed during the run");
 
     desk.prompts("in.jsonl", 10);
     sim.hold();

@@ -303,7 +303,7 @@ fn tables_that_are_no_text_are_inputs() {
         .says("expected one of \"results\"");
     desk.plain("submit in.db --model m")
         .expect(2)
-        .says("in.db: found an SQLite file; expected --query 'SELECT * FROM \"results\"'");
+        .says("in.db: found an SQLite file; expected also --query 'SELECT * FROM \"results\"'");
     desk.run(&sim, "in.parquet --sheet a")
         .expect(2)
         .says("found --sheet; expected a .xlsx file");
@@ -494,7 +494,7 @@ fn what_an_input_unpacks_to_is_limited() {
     desk.write("in.csv.gz", gzip.finish().unwrap());
     desk.run(&sim, "in.csv.gz -o out.jsonl --max-unpacked 2000")
         .expect(2)
-        .says("in.csv.gz: unpacked or converted it has more than 2000 bytes, the limit of --max-unpacked");
+        .says("in.csv.gz: its unpacked or converted size exceeds 2000 bytes, the limit of --max-unpacked");
     assert_eq!(sim.stats().calls, 0);
     desk.run(&sim, "in.csv.gz -o out.jsonl --max-unpacked 2K")
         .expect(0);

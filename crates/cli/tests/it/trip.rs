@@ -111,7 +111,7 @@ fn items_come_back_to_a_provider_that_is_back() {
             "{} s, answers by {}",
             summary["elapsed_ms"], summary["answered_by"]
         );
-        assert!(said.contains("answers again, and is asked again"), "{said}");
+        assert!(said.contains("answers again; calls to it resume"), "{said}");
         assert!(
             summary["answered_by"]["custom"].as_u64() > Some(50),
             "{summary}"

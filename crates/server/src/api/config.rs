@@ -17,7 +17,7 @@ struct NewValue {
 }
 
 fn settings(app: &App) -> Result<&LiveSettings, Problem> {
-    let none = || Problem::not_found("this server was given no settings");
+    let none = || Problem::not_found("this server has no settings");
     app.settings.as_ref().ok_or_else(none)
 }
 

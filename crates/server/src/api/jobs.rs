@@ -310,7 +310,7 @@ fn is_child(app: &App, process: ProcessId) -> Result<bool, Problem> {
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["process_id", "status", "after", "limit"])?;
     let Some(process) = call.query::<ProcessId>("process_id")? else {
-        let why = "process_id: name the process whose jobs are asked for";
+        let why = "process_id: name the process whose jobs to list";
         return Err(Problem::invalid(why).param("process_id"));
     };
     let status = call.query::<String>("status")?;

@@ -151,10 +151,9 @@ impl Call<'_> {
         };
         match text.parse() {
             Ok(value) => Ok(Some(value)),
-            Err(_) => Err(Problem::invalid(format!(
-                "{name}: {text:?} is none of the values that it takes"
-            ))
-            .param(name)),
+            Err(_) => {
+                Err(Problem::invalid(format!("{name}: {text:?} is not a valid value")).param(name))
+            }
         }
     }
 

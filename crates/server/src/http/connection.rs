@@ -165,7 +165,7 @@ impl Wire<'_> {
         };
         catch_unwind(AssertUnwindSafe(|| answer(&mut call))).unwrap_or_else(|_| {
             log::error!("a handler panicked at {path}");
-            let why = "the server made a mistake; its log says where";
+            let why = "internal error; see the server's log";
             Problem::new(500, "internal_error", why).response(&path)
         })
     }

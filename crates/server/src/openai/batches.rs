@@ -33,7 +33,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
     let Some(endpoint) = endpoints::of_batches(&named) else {
-        let why = format!("{named:?} cannot be asked in batches here; {CHAT} and {EMBEDDINGS} can");
+        let why = format!("batches for {named:?} are not supported; use {CHAT} or {EMBEDDINGS}");
         return Err(Problem::invalid(why).param("endpoint"));
     };
     let window = required(&mut asked, "completion_window")?;

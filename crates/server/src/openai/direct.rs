@@ -162,7 +162,7 @@ fn results(
 }
 
 fn deleted() -> Problem {
-    let why = "somebody has deleted the request; ask again";
+    let why = "the request was deleted; send it again";
     Problem::new(503, "request_deleted", why)
 }
 

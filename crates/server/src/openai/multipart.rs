@@ -202,7 +202,7 @@ impl<R: Read> Read for Multipart<R> {
             };
             if plain > 0 {
                 if self.state == State::Begin {
-                    let why = "something stands before the first boundary";
+                    let why = "there is data before the first boundary";
                     return Err(broken(why).into());
                 }
                 let n = plain.min(out.len());

@@ -111,7 +111,7 @@ impl Rounds<'_> {
             }
             // Callers wait at each server.
             if let Err(error) = self.settle_calls() {
-                warn!("what nobody needs any more stays for now: {error}");
+                warn!("obsolete data could not be deleted yet: {error}");
             }
             self.app.openai.rest(if self.app.records.is_shared() {
                 LOOK_SHARED
@@ -154,7 +154,7 @@ impl Rounds<'_> {
                 }
                 Err(_) if self.app.openai.is_stopped() => return false,
                 Err(problem) => {
-                    warn!("{} cannot go on yet: {problem}", batch.id);
+                    warn!("{} is delayed: {problem}", batch.id);
                     self.failed.insert(batch.id.clone(), now + AGAIN);
                     let fault = fault("delayed", problem.to_string());
                     let told = self.change(&batch.id, |batch| batch.faults = vec![fault.clone()]);
@@ -443,7 +443,7 @@ impl Rounds<'_> {
             Ok(left)
         };
         tidied().unwrap_or_else(|problem| {
-            warn!("what nobody needs any more stays for now: {problem}");
+            warn!("obsolete data could not be deleted yet: {problem}");
             false
         })
     }
@@ -457,7 +457,7 @@ fn ended(batch: &mut BatchRecord, written: &Written, at: u64) {
     batch.faults = Vec::new();
     if written.lines < batch.total {
         let why = format!(
-            "{} of {} results were deleted or taken from the queue by somebody else.",
+            "another program deleted or fetched {} of {} results.",
             batch.total - written.lines,
             batch.total
         );

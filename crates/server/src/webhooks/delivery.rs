@@ -104,7 +104,7 @@ fn run(app: &App, agent: &Agent) {
             }
             if let Err(problem) = bring_on(app, agent, webhook.clone()) {
                 warn!(
-                    "the webhook of process {} cannot go on yet: {problem}",
+                    "the webhook of process {} is delayed: {problem}",
                     webhook.process
                 );
             }

@@ -99,7 +99,7 @@ impl Kind {
         };
         if let (Some(named), None) = (named, found) {
             return refused(format!(
-                "found no {named} data, as its name says; expected a name that fits"
+                "found no {named} data, although the name says so; expected a name that fits the content"
             ));
         }
         let options = [
@@ -111,12 +111,12 @@ impl Kind {
             .find(|(given, _, kind)| *given && found != Some(*kind));
         if let Some((_, flag, kind)) = misfit {
             return refused(format!(
-                "found {flag}; expected a {kind} file, which alone takes it"
+                "found {flag}, which applies only to {kind} files; expected such a file"
             ));
         }
         match (found, settings.encoding) {
             (Some(kind), Some(_)) => refused(format!(
-                "found --encoding; expected a text: a {kind} file is none"
+                "found --encoding, which applies only to text; this is a {kind} file"
             )),
             _ => Ok(found),
         }

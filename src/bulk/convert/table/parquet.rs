@@ -160,7 +160,7 @@ impl<'f> Int96Column<'f> {
                     values: Vec::new().into_iter(),
                 }),
                 _ => Err(format!(
-                    "found times of 96 bits within \"{}\"; expected them in columns of their own, or as \
+                    "found times of 96 bits within \"{}\"; expected them in top-level columns, or as \
                      timestamps of 64 bits",
                     of.path().string()
                 )),

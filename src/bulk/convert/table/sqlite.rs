@@ -55,7 +55,7 @@ pub(super) fn write(path: &Path, query: Option<&str>, rows: &mut Rows<'_>) -> Re
     let bad = |error: rusqlite::Error| rows.refused(format!("--query: {error}"));
     let mut statement = database.prepare(query).map_err(bad)?;
     if !statement.readonly() {
-        return Err(rows.refused("--query: it would write; expected one SELECT"));
+        return Err(rows.refused("--query: the statement writes; expected one SELECT"));
     }
     let names: Vec<String> = (0..statement.column_count())
         .map(|i| statement.column_name(i).map(str::to_owned))
@@ -116,6 +116,6 @@ fn no_query(tables: &[String]) -> String {
         }
     };
     format!(
-        "found an SQLite file; expected --query 'SELECT * FROM {example}' beside it: its tables are {there}"
+        "found an SQLite file; expected also --query 'SELECT * FROM {example}': its tables are {there}"
     )
 }

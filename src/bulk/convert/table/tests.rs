@@ -172,7 +172,7 @@ fn names_and_settings_must_fit_what_a_file_is() {
             "parquet",
             &b"id,text\n"[..],
             plain(),
-            "found no Parquet data, as its name says",
+            "found no Parquet data, although the name says so",
         ),
         ("xlsx", b"", plain(), "found no .xlsx data"),
         ("db", b"PAR1", plain(), "cannot be read"),

@@ -20,11 +20,13 @@ pub(super) fn check(vendor: &Vendor, request: &Request) -> Result<(), Error> {
         if let Some(value) = value
             && !(0.0..=most).contains(&value)
         {
-            return wrong(format!("{name} lies between 0 and {most}, not at {value}"));
+            return wrong(format!(
+                "{name} must be between 0 and {most}; it is {value}"
+            ));
         }
     }
     if params.max_tokens == Some(0) {
-        return wrong("max_tokens is at least 1".to_owned());
+        return wrong("max_tokens must be at least 1".to_owned());
     }
     Ok(())
 }

@@ -83,7 +83,7 @@ pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
         BatchRefusal::Lines(lines)
     } else {
         BatchRefusal::SomeLine(first(&|_| true).unwrap_or_else(|| {
-            let why = format!("{} refused the batch without saying why", vendor.name);
+            let why = format!("{} rejected the batch without a reason", vendor.name);
             Error::new(ErrorKind::Invalid, why)
         }))
     })

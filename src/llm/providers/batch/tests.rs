@@ -463,7 +463,7 @@ fn a_detail_of_a_line_that_is_no_json_costs_no_answer() {
         assert_eq!(answer.usage.unwrap().input_tokens, 2, "{provider}");
         let warning = answer.warning.unwrap();
         assert!(
-            warning.contains("no valid Unicode"),
+            warning.contains("not valid Unicode"),
             "{provider}: {warning}"
         );
     }

@@ -58,7 +58,9 @@ impl Change<'_> {
                 cancel_asked: false,
             }
         } else {
-            let text = format!("batch {id} may be the one: its results will show whose it is");
+            let text = format!(
+                "batch {id} may be the one: its results will show whether it belongs to this queue"
+            );
             self.log(Level::Info, text);
             Owner::Presumed {
                 not_ours: reconciling.not_ours,
@@ -111,9 +113,9 @@ impl Change<'_> {
         let items = intent.items;
         let minutes = self.facts.now.since(intent.begun).as_secs() / 60;
         let problem = format!(
-            "{provider} may or may not have taken a batch of {items} requests {minutes} min ago \
-             ({why}); it is held, so that nothing is paid twice. To send it again all the \
-             same: batchwright config set batch.on_unknown resubmit"
+            "{provider} may or may not have created a batch of {items} requests {minutes} min ago \
+             ({why}); it is on hold, so that nothing is billed twice. To send it again \
+             anyway: batchwright config set batch.on_unknown resubmit"
         );
         self.record.state = State::Held(reconciling);
         self.problem(problem);

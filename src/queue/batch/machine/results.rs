@@ -59,7 +59,9 @@ impl Change<'_> {
     /// It was taken for ours by its size and time, and its results show that it is not.
     fn foreign(&mut self, remote: Remote) {
         let id = remote.id;
-        let text = format!("batch {id} is not ours: it holds none of our requests");
+        let text = format!(
+            "batch {id} belongs to another program: its results contain no request of this queue"
+        );
         self.log(Level::Warn, text);
         let mut not_ours = match remote.owner {
             Owner::Presumed { not_ours } => not_ours,
@@ -85,8 +87,7 @@ impl Change<'_> {
         }
         self.close();
         let id = &remote.id;
-        let text =
-            format!("the results of batch {id} are given up, though they were paid for: {why}");
+        let text = format!("the billed results of batch {id} are abandoned: {why}");
         self.log(Level::Warn, text);
         self.delete_file(remote.file);
     }
@@ -96,8 +97,9 @@ impl Change<'_> {
         let known = remote.uncollected.take();
         if known.as_ref().is_none_or(|known| known.why != why) {
             let id = &remote.id;
-            let text =
-                format!("batch {id}: {why}; what was paid for stays there and is asked for again");
+            let text = format!(
+                "batch {id}: {why}; billed results stay at the provider and are requested again"
+            );
             self.log(Level::Warn, text);
         }
         let now = self.facts.now;

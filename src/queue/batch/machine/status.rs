@@ -24,8 +24,7 @@ impl Change<'_> {
             }
             Err(error) => {
                 let spare = running.spare.first().map_or("?", String::as_str);
-                let text =
-                    format!("batch {spare}, which nobody wants, could not be cancelled: {error}");
+                let text = format!("the superfluous batch {spare} could not be cancelled: {error}");
                 self.log(Level::Warn, text);
             }
             Ok(()) => {}
@@ -112,7 +111,7 @@ impl Change<'_> {
                 return self.goes_on(running, status.poll_after, has_changed);
             }
             BatchState::Unknown(word) => {
-                self.problem(format!("its state is {word:?}, which is not known here"));
+                self.problem(format!("its state {word:?} is unknown to batchwright"));
                 return self.goes_on(running, status.poll_after, has_changed);
             }
             BatchState::Completed => missing(),
@@ -164,14 +163,17 @@ impl Change<'_> {
                 self.add(Effect::SettleItems(ItemEnds::Lines(lines)));
             }
             BatchRefusal::Lines(_) => {
-                let why = "the batch was refused for some of its lines, which are not named";
+                let why = "the provider rejected the batch for some of its lines and did not report which";
                 self.bisect(&Error::new(ErrorKind::Invalid, why));
             }
             BatchRefusal::SomeLine(error) => self.bisect(&error),
             // Its jobs wait for a smaller batch, and no attempt is spent.
             BatchRefusal::TooMuchQueued(error) => {
                 self.delete_file(file);
-                let text = format!("batch {} was refused: {error}", self.record.name());
+                let text = format!(
+                    "the provider rejected batch {}: {error}",
+                    self.record.name()
+                );
                 self.log(Level::Info, text);
                 self.add(Effect::TellOtherHalf(OtherHalf::Refused));
                 self.add(Effect::ReduceSize);

@@ -171,7 +171,7 @@ fn a_batch_that_names_no_results_yet_is_asked_again_and_not_bought_again() {
         assert_eq!(harness.counts(process).at_provider, 2, "{ended:?}");
         let problem = the_batch(&harness).problem.unwrap();
         assert!(
-            problem.contains("does not say where its results are"),
+            problem.contains("names no file with its results"),
             "{problem}"
         );
         pass(&harness, &mut poller, 3 * HOUR);

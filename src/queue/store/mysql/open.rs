@@ -463,7 +463,7 @@ fn migrate(database: &Database) -> Result<(), Error> {
             .one("SELECT GET_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?), ?)", by![&lock, MIGRATION_WAIT])?
             .flatten();
         if got != Some(1) {
-            let why = format!("{}: others are making the tables; it is tried again", database.location);
+            let why = format!("{}: another program is creating the tables; retrying", database.location);
             return Err(Error::new(ErrorKind::Transient, why).with_storage().into());
         }
         let done = (|| {

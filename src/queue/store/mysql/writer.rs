@@ -1,4 +1,4 @@
-//! Transactions: which failures have them tried again, and what a failure of the database is called.
+//! Transactions: which failures are retried, and the error for a failure of the database.
 
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
@@ -105,9 +105,8 @@ impl Fault {
                 return Error::new(ErrorKind::Invalid, why).with_storage();
             }
             Self::Overtaken => {
-                let why = format!(
-                    "{location}: others changed the same rows again and again; it is tried again"
-                );
+                let why =
+                    format!("{location}: others changed the same rows again and again; retrying");
                 return Error::new(ErrorKind::Transient, why).with_storage();
             }
             Self::ReadOnly => {
@@ -130,7 +129,7 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
             let code = error.code;
             match code {
                 1213 | 1205 | 1020 => transient(format!(
-                    "other transactions hold the same rows (error {code}); it is tried again"
+                    "other transactions hold the same rows (error {code}); retrying"
                 )),
                 1040 => transient(
                     "the server has no connection left (error 1040); raise max_connections, or run fewer workers"
@@ -142,7 +141,7 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
                      workers go on by themselves"
                 )),
                 1053 | 1077..=1079 | 1152 | 1158..=1161 | 1184 | 1927 | 3169 | 4031 => {
-                    transient(format!("the server closed the connection (error {code}); it is tried again"))
+                    transient(format!("the server closed the connection (error {code}); retrying"))
                 }
                 1044 | 1045 | 1698 => invalid(format!(
                     "the server refuses this user (error {code}). Check user and password: BATCHWRIGHT_STORE_PASSWORD, or \
@@ -160,10 +159,10 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
             }
         }
         mysql::Error::IoError(error) => {
-            transient(format!("the connection was lost ({}); it is tried again", error.kind()))
+            transient(format!("the connection was lost ({}); retrying", error.kind()))
         }
         mysql::Error::CodecError(_) | mysql::Error::DriverError(_) => {
-            transient("no connection could be made, or it broke; it is tried again. If the server's certificate is not trusted, name its \
+            transient("no connection could be made, or it broke; retrying. If the server's certificate is not trusted, name its \
              authority with ?ca=FILE"
                 .to_owned())
         }
@@ -446,8 +445,8 @@ mod tests {
     #[test]
     fn every_failure_of_the_server_says_what_to_do_and_repeats_no_value() {
         let cases = [
-            (1213, ErrorKind::Transient, "tried again", Remedy::Retry),
-            (1205, ErrorKind::Transient, "tried again", Remedy::Retry),
+            (1213, ErrorKind::Transient, "retrying", Remedy::Retry),
+            (1205, ErrorKind::Transient, "retrying", Remedy::Retry),
             (
                 1040,
                 ErrorKind::Transient,

@@ -100,13 +100,13 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
             | ErrorCode::DatabaseLocked
             | ErrorCode::FileLockingProtocolFailed,
         ) => transient(format!(
-            "{shown} has been locked by another program for {} s; it is tried again. Close tools that \
+            "{shown} has been locked by another program for {} s; retrying. Close tools that \
              have the database open for writing",
             BUSY_TIMEOUT.as_secs()
         )),
         Some(ErrorCode::SystemIoFailure) => transient(format!(
-            "{shown} could not be read or written ({error}). Nothing that was saved is lost; look for \
-             the disk in the system's log"
+            "{shown} could not be read or written ({error}). Saved data is not lost; check the disk and \
+             the system's log"
         )),
         Some(ErrorCode::DatabaseCorrupt) => damaged(path, error),
         Some(ErrorCode::NotADatabase) => invalid(format!(

@@ -184,7 +184,7 @@ fn stopping_line(args: &ExecArgs) -> String {
     match args.failures.on_stop {
         OnStopArg::Kill => "stopping: running commands are killed".to_owned(),
         OnStopArg::Finish => format!(
-            "stopping: running commands may end within {} s; once more to kill them",
+            "stopping: running commands have up to {} s to finish; press Ctrl-C again to kill them",
             args.pace.grace.as_secs()
         ),
     }

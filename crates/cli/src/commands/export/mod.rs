@@ -34,9 +34,9 @@ fn export(args: &ExportArgs) -> Result<Exit, Early> {
     }
     let ctx = Context::new();
     let stopping = if to_stdout {
-        "stopping: the table ends here; once more to end now"
+        "stopping: the table ends here; press Ctrl-C again to stop now"
     } else {
-        "stopping: nothing will be written; once more to end now"
+        "stopping: no file is written; press Ctrl-C again to stop now"
     };
     let signals = Signals::watch(&ctx, (!args.say.quiet).then(|| stopping.to_owned()))?;
     let mut table = table(args)?;

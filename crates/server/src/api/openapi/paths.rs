@@ -272,11 +272,7 @@ fn webhooks(add: &mut impl FnMut(&str, &str, Operation)) {
     add(
         "get",
         webhook,
-        operation("getWebhook", "State of the webhook").answer(
-            200,
-            "The webhook",
-            of("Webhook"),
-        ),
+        operation("getWebhook", "State of the webhook").answer(200, "The webhook", of("Webhook")),
     );
     let mut gone = operation("deleteWebhook", "Remove the webhook");
     gone.0["responses"]["204"] = json!({"description": "The webhook is removed"});
@@ -328,13 +324,17 @@ fn settings(add: &mut impl FnMut(&str, &str, Operation)) {
     add(
         "get",
         "/api/v1/config-changes",
-        Operation::new(tag, "listSettingChanges", "Changes of settings, newest first")
-            .limit(100, 1_000)
-            .answer(
-                200,
-                "The changes, including those of other programs",
-                list("SettingChange"),
-            ),
+        Operation::new(
+            tag,
+            "listSettingChanges",
+            "Changes of settings, newest first",
+        )
+        .limit(100, 1_000)
+        .answer(
+            200,
+            "The changes, including those of other programs",
+            list("SettingChange"),
+        ),
     );
 }
 

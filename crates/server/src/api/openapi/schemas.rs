@@ -332,8 +332,7 @@ fn limits() -> Value {
             json!({"type": "number", "minimum": 0, "description": "Time without calls, because the provider rejected a call or was unreachable"}),
         ),
     ]);
-    limits["description"] =
-        json!("Limits of a provider for one model; null if no limit is known");
+    limits["description"] = json!("Limits of a provider for one model; null if no limit is known");
     limits
 }
 

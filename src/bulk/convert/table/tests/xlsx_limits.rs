@@ -91,7 +91,7 @@ fn one_text_in_many_cells_does_not_fill_memory_or_the_disk() {
     };
     let many = book(&strings("1", &long), &references(5, 1));
     let why = found_with(&many, &settings).unwrap_err();
-    let said = "unpacked or converted it has more than 5 MiB, the limit of --max-unpacked; nothing was sent";
+    let said = "its unpacked or converted size exceeds 5 MiB, the limit of --max-unpacked; nothing was sent";
     assert!(why.ends_with(said), "{why}");
     let small = Settings {
         max_unpacked: Some(1 << 20),
@@ -99,7 +99,7 @@ fn one_text_in_many_cells_does_not_fill_memory_or_the_disk() {
     };
     let why = found_with(&many, &small).unwrap_err();
     assert!(
-        why.ends_with("unpacked it has more than 1 MiB, the limit of --max-unpacked"),
+        why.ends_with("its unpacked size exceeds 1 MiB, the limit of --max-unpacked"),
         "{why}"
     );
 }

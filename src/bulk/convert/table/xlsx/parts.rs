@@ -86,7 +86,7 @@ pub(super) fn check(
             unpacked += n as u64;
             if unpacked > most_unpacked {
                 return refused(format!(
-                    "unpacked it has more than {} MiB, the limit of --max-unpacked",
+                    "its unpacked size exceeds {} MiB, the limit of --max-unpacked",
                     most_unpacked >> 20
                 ));
             }
