@@ -70,7 +70,7 @@ fn response() -> Response {
 }
 
 fn failure() -> Error {
-    let error = Error::new(ErrorKind::Malformed, "it is no JSON").with_raw(&text());
+    let error = Error::new(ErrorKind::Malformed, "it is not JSON").with_raw(&text());
     error.with_refusal(Some(text()))
 }
 

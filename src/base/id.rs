@@ -43,7 +43,7 @@ macro_rules! id {
             type Err = Error;
 
             fn from_str(text: &str) -> Result<Self, Error> {
-                let why = concat!("is no ", $what, " id, which looks like 019aa0f4-5b7c-7d1e-8f00-0123456789ab");
+                let why = concat!("is not a ", $what, " id; an id looks like 019aa0f4-5b7c-7d1e-8f00-0123456789ab");
                 Uuid::parse_str(text.trim()).map(Self).map_err(|_| Error::new(ErrorKind::Invalid, format!("{text:?} {why}")))
             }
         }

@@ -102,7 +102,7 @@ impl<'de> Visitor<'de> for ValueReader<'_> {
         let mut fields = Map::new();
         while let Some(name) = object.next_key::<String>()? {
             if self.unique && fields.contains_key(&name) {
-                return Err(A::Error::custom(format!("{name:?} is there twice")));
+                return Err(A::Error::custom(format!("{name:?} occurs twice")));
             }
             fields.insert(name, object.next_value_seed(self)?);
         }
@@ -127,7 +127,7 @@ mod tests {
         }
         for text in [r#"{"a":1,"a":1}"#, r#"{"x":[{"a":1,"b":2,"\u0061":3}]}"#] {
             let error = serde_json::from_str::<UniqueJson>(text).unwrap_err();
-            assert!(error.to_string().starts_with("\"a\" is there twice"));
+            assert!(error.to_string().starts_with("\"a\" occurs twice"));
         }
         let deep = "[".repeat(1000);
         let error = serde_json::from_str::<UniqueJson>(&deep).unwrap_err();

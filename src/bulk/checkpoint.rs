@@ -237,7 +237,7 @@ impl Checkpoint {
             return;
         }
         let Ok(outcome) = serde_json::from_str::<Outcome>(&line.text) else {
-            log::warn!("the result of {:?} is no result line", line.id);
+            log::warn!("the result of {:?} is not a result line", line.id);
             return;
         };
         match &outcome.result {

@@ -303,7 +303,7 @@ impl ResultsFile {
             let path = self.path.display();
             Error::new(
                 ErrorKind::Transient,
-                format!("cannot write {path}: {error}; nothing new is sent until it works"),
+                format!("cannot write {path}: {error}; sending stops until it works"),
             )
         })
     }

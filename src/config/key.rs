@@ -457,12 +457,12 @@ impl SettingKey {
         };
         if is_odd || value.chars().count() > most {
             return Err(bad(format!(
-                "{name}: write at most {most} characters, none of them a control character"
+                "{name}: write at most {most} characters, without control characters"
             )));
         }
         if value.trim().is_empty() {
             return Err(bad(format!(
-                "{name}: there is no value; to go back to the default, unset it"
+                "{name}: the value is empty; to restore the default, unset it"
             )));
         }
         let checked = self.check(value);

@@ -497,7 +497,7 @@ impl Pool<'_> {
     fn grow(&mut self, wanted: usize) -> bool {
         while self.threads < wanted {
             if let Err(error) = (self.start)(self.threads) {
-                log::warn!("{} calls at once and no more: {error}", self.threads);
+                log::warn!("limited to {} calls at once: {error}", self.threads);
                 self.most = self.threads;
                 return false;
             }

@@ -238,7 +238,9 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::other("the place of a quota's file is taken"))
+        Err(io::Error::other(
+            "the path of a quota's file is already in use",
+        ))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::base::atomic_file::AtomicFile;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 
-const TAKEN: &str = "it is there already; --overwrite replaces it";
+const TAKEN: &str = "it already exists; to replace it, add --overwrite";
 
 /// A table's file while it is written.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl<'p> NewFile<'p> {
     /// When the path is taken and may not be written over, or cannot be written.
     pub(super) fn create(path: &'p Path, overwrite: bool) -> Result<Self, Error> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            let why = "it is not a regular file; only text goes elsewhere, by -o -";
+            let why = "it is not a regular file; to write text to standard output, use -o -";
             return Err(refused(path, why));
         }
         if !overwrite && fs::symlink_metadata(path).is_ok() {

@@ -175,7 +175,7 @@ impl ResultFiles {
     }
 }
 
-const CHANGED: &str = "it has changed while it was read; nothing was written: export it again";
+const CHANGED: &str = "it changed while it was read; nothing was written; run the command again";
 const LINES_BETWEEN_LOOKS: usize = 1000;
 
 impl ResultFile {

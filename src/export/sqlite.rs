@@ -26,8 +26,7 @@ impl SqliteTable {
     pub(super) fn new(path: &Path, columns: &[Column]) -> Result<Self, Error> {
         if columns.len() > MOST_COLUMNS {
             let why = format!(
-                "{} columns do not fit a table of SQLite, which has at most {MOST_COLUMNS}; \
-                 .parquet and .csv have room",
+                "{} columns do not fit an SQLite table; the limit is {MOST_COLUMNS}; use .parquet or .csv",
                 columns.len()
             );
             return Err(Error::new(ErrorKind::Invalid, why));

@@ -56,7 +56,7 @@ impl Sheet {
         if columns.len() > MOST_COLUMNS {
             let n = columns.len();
             return refused(format!(
-                "{n} columns do not fit a worksheet, which has at most {MOST_COLUMNS}"
+                "{n} columns do not fit a worksheet; the limit is {MOST_COLUMNS}"
             ));
         }
         let mut workbook = Workbook::new();
@@ -161,7 +161,7 @@ fn serial(text: &str) -> Option<f64> {
 /// The library panics where what it keeps meanwhile cannot be written.
 fn unless_it_panics<T>(write: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
-        let why = "is there room on its disk, and in the folder for temporary files?";
+        let why = "check the free space on its disk and in the folder for temporary files";
         Err(unwritable(&io::Error::other(why)))
     })
 }

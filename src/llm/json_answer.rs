@@ -40,7 +40,7 @@ impl Shape {
             return Err("it is empty".to_owned());
         }
         let value: Value =
-            serde_json::from_str(json).map_err(|error| format!("it is no JSON ({error})"))?;
+            serde_json::from_str(json).map_err(|error| format!("it is not JSON ({error})"))?;
         match self.misfit(&value) {
             None => Ok(json),
             Some(misfit) => Err(shortened(misfit)),
@@ -153,19 +153,19 @@ mod tests {
             ("[1]", "it is JSON, but no object"),
             (
                 "Sure! {}",
-                "it is no JSON (expected value at line 1 column 1)",
+                "it is not JSON (expected value at line 1 column 1)",
             ),
             (
                 "{} {}",
-                "it is no JSON (trailing characters at line 1 column 4)",
+                "it is not JSON (trailing characters at line 1 column 4)",
             ),
             (
                 "```json\n{}",
-                "it is no JSON (expected value at line 1 column 1)",
+                "it is not JSON (expected value at line 1 column 1)",
             ),
             (
                 "{\"a\": ",
-                "it is no JSON (EOF while parsing a value at line 1 column 5)",
+                "it is not JSON (EOF while parsing a value at line 1 column 5)",
             ),
         ] {
             assert_eq!(Shape::Object.fit(text).unwrap_err(), expected, "{text}");

@@ -124,7 +124,7 @@ impl ToolCall {
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         T::deserialize(&self.arguments).map_err(|_| {
             let why = format!(
-                "the arguments of the call of {} are of another shape than wanted",
+                "the arguments of the call of {} are of another form than expected",
                 self.name
             );
             Error::new(ErrorKind::Invalid, why)
@@ -202,7 +202,7 @@ impl RawJson {
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_str(self.as_str()).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            let why = format!("JSON of another shape than wanted (line {line} column {column})");
+            let why = format!("JSON of another form than expected (line {line} column {column})");
             Error::new(ErrorKind::Invalid, why)
         })
     }

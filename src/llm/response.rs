@@ -226,7 +226,7 @@ impl Response {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] when it is no JSON, [`ErrorKind::Invalid`] when it is JSON of another
+    /// [`ErrorKind::Malformed`] when it is not JSON, [`ErrorKind::Invalid`] when it is JSON of another
     /// shape. The message says where and quotes nothing of the answer.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let json = json_answer::unfenced(self.text.trim());
@@ -281,7 +281,7 @@ fn unreadable(error: &serde_json::Error) -> (ErrorKind, String) {
         None => None,
     };
     let what = what.map(|what| format!(": {what}")).unwrap_or_default();
-    let why = format!("is JSON of another shape than wanted{what} ({place})");
+    let why = format!("is JSON of another form than expected{what} ({place})");
     (ErrorKind::Invalid, why)
 }
 

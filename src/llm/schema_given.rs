@@ -73,7 +73,7 @@ const DEMANDS: [&str; 43] = [
     "uniqueItems",
 ];
 
-const UNRESTRICTED: &str = "nothing in it restricts an answer";
+const UNRESTRICTED: &str = "it does not restrict an answer";
 
 /// The schema in `given`, which may be wrapped as OpenAI's APIs and Anthropic's have it.
 ///
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_restricts_nothing_is_refused() {
-        let example = "nothing in it restricts an answer; is it an example of one?";
+        let example = "it does not restrict an answer; is it an example of one?";
         for (given, expected) in [
             (json!({}), UNRESTRICTED),
             (

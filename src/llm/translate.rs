@@ -39,7 +39,7 @@ impl Request {
 /// Reads a body; the error says what was found and what was expected.
 pub(crate) fn read(format: NativeFormat, body: Value) -> Result<Request, String> {
     let Value::Object(body) = body else {
-        return Err("found a body that is no object; expected an object".to_owned());
+        return Err("found a body that is not an object; expected an object".to_owned());
     };
     for (field, why) in [
         ("stream", "answers of a bulk run are not streamed"),

@@ -128,7 +128,7 @@ impl ErrorRecovery {
         })?;
         if is_other {
             let shown = path.as_ref().display();
-            let why = "it holds results of prompts, and is left as it is; name another checkpoint";
+            let why = "it has results of prompts and stays unchanged; name another checkpoint";
             return Err(Error::new(ErrorKind::Invalid, format!("{shown}: {why}")));
         }
         file.mend()?;

@@ -115,7 +115,7 @@ impl ProcessTask {
             .ok()
             .map(|most| bytes.try_reserve_exact(most));
         if !matches!(room, Some(Ok(()))) {
-            let why = format!("there is no memory for its {} bytes", stamp.size);
+            let why = format!("not enough memory for its {} bytes", stamp.size);
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         (&file).take(most).read_to_end(&mut bytes).map_err(failed)?;
@@ -128,8 +128,7 @@ impl ProcessTask {
 }
 
 fn changed() -> Error {
-    let why =
-        "it has changed since it was found, or while it was read; run again for what it is now";
+    let why = "it changed after it was found; run again to process the new content";
     Error::new(ErrorKind::Changed, why)
 }
 

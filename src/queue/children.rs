@@ -132,7 +132,7 @@ impl Children {
                 Ok(None)
             }
             None => {
-                let why = format!("there is no job {job} in the queue, or its result was taken");
+                let why = format!("the job {job} does not exist, or its result was fetched");
                 Err(Error::new(ErrorKind::Invalid, why))
             }
         }

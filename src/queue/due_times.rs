@@ -56,7 +56,7 @@ impl DueTimes {
         if !back.is_zero() {
             self.behind += back;
             log::warn!(
-                "the clock was set back by {} s; what waits in the queue is due as much sooner",
+                "the clock was set back by {} s; waiting jobs come due that much sooner",
                 back.as_secs()
             );
         }

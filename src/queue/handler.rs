@@ -166,7 +166,7 @@ impl Handler {
             let result = to_raw_value(&result).map_err(|error| {
                 Error::new(
                     ErrorKind::Malformed,
-                    format!("the result is no JSON: {error}"),
+                    format!("the result is not JSON: {error}"),
                 )
             });
             result.map(Some)

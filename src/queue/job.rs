@@ -77,7 +77,7 @@ impl Job {
         let payload = serde_json::value::to_raw_value(payload).map_err(|error| {
             Error::new(
                 ErrorKind::Invalid,
-                format!("the payload is no JSON: {error}"),
+                format!("the payload is not JSON: {error}"),
             )
         })?;
         Ok(Self::raw(kind, payload))

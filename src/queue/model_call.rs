@@ -60,7 +60,7 @@ impl ModelCall {
         let make = move |job: &RunningJob, answer: &Response| {
             let made = make(job, answer)?;
             to_raw_value(&made).map_err(|error| {
-                let why = format!("the result is no JSON: {error}");
+                let why = format!("the result is not JSON: {error}");
                 Error::new(ErrorKind::Malformed, why)
             })
         };

@@ -102,7 +102,7 @@ impl ProgressReporter {
         match &snapshot.stuck {
             Some(why) => self
                 .stuck
-                .warn(format!("{why}; nothing new is started until it works")),
+                .warn(format!("{why}; no new jobs start until it works")),
             None => self.stuck.clear(),
         }
         let Some(notifier) = self.notifier.clone() else {

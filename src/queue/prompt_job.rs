@@ -75,7 +75,7 @@ pub(crate) fn read(payload: &str, kind: RequestTask) -> Result<Request, Error> {
         let name = self::kind(kind);
         Error::new(
             ErrorKind::Invalid,
-            format!("the payload of this {name} job is no request: {error}"),
+            format!("the payload of this {name} job is not a request: {error}"),
         )
     })?;
     request.task = kind;

@@ -542,7 +542,7 @@ pub(crate) fn call(
                     worked: None,
                 };
                 if let Err(error) = late_store.settle(&[end], late_clock.wall()) {
-                    log::error!("a result that came late is lost: {error}");
+                    log::error!("a late result is lost: {error}");
                 }
             };
             let parent = ParentJob {

@@ -210,7 +210,7 @@ impl fmt::Display for SkipReason {
             Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
             Self::SymbolicLink => f.write_str("a symbolic link, which is not followed"),
             Self::Loop => f.write_str("a symbolic link to a folder that it is in"),
-            Self::Repeated => f.write_str("the same as one that is found by another path"),
+            Self::Repeated => f.write_str("also found by another path"),
             Self::NotAFile => f.write_str("no file, but a pipe, socket or device"),
             Self::Ignored => f.write_str("left out by an ignore file, such as .gitignore"),
             Self::Empty => f.write_str("empty"),
@@ -220,7 +220,7 @@ impl fmt::Display for SkipReason {
             ),
             Self::SyntaxError { line } => write!(f, "a syntax error on line {line}"),
             Self::NoParser => f.write_str("no parser for its extension"),
-            Self::NoUnits => f.write_str("nothing of what it is split into"),
+            Self::NoUnits => f.write_str("no part to split into"),
         }
     }
 }

@@ -328,7 +328,7 @@ fn refused(error: &ignore::Error) -> Error {
         }
         ignore::Error::UnrecognizedFileType(name) => {
             format!(
-                "there is no type of files named {name:?}; there are py, rust, js, ts, go, md and others"
+                "unknown file type {name:?}; known types are py, rust, js, ts, go, md and others"
             )
         }
         other => other.to_string(),
@@ -349,7 +349,7 @@ fn check_folder(folder: &Path) -> Result<(), Error> {
         }
     }) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            refused("there is no such folder".to_owned())
+            refused("the folder does not exist".to_owned())
         }
         Err(error) => refused(format!("cannot be read: {error}")),
         Ok(found) if !found.is_dir() => refused("found a file; expected a folder".to_owned()),

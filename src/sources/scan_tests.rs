@@ -230,14 +230,14 @@ fn what_cannot_be_scanned_says_why() {
         "{file}"
     );
     let gone = refused(FileScanner::new(), &folder.path().join("b"));
-    assert!(gone.ends_with("b: there is no such folder"), "{gone}");
+    assert!(gone.ends_with("b: the folder does not exist"), "{gone}");
     let pattern = refused(FileScanner::new().pattern("a[.py"), folder.path());
     assert!(
         pattern.starts_with("the pattern \"a[.py\" is none: "),
         "{pattern}"
     );
     let kind = refused(FileScanner::new().file_type("pyhton"), folder.path());
-    assert!(kind.contains("no type of files named \"pyhton\""), "{kind}");
+    assert!(kind.contains("unknown file type \"pyhton\""), "{kind}");
 
     let ctx = Context::new();
     ctx.cancel();

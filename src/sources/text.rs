@@ -329,7 +329,7 @@ pub(super) fn read(path: &Path, limit: u64, follow: bool) -> Result<String, Skip
         let left = size.saturating_sub(bytes.len()).max(piece.len());
         let room = bytes.try_reserve(left);
         room.map_err(|_| {
-            SkipReason::Unreadable(format!("there is no memory for its {size} bytes"))
+            SkipReason::Unreadable(format!("not enough memory for its {size} bytes"))
         })?;
         bytes.extend_from_slice(piece);
         Ok(())

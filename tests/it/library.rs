@@ -205,22 +205,22 @@ fn what_cannot_be_read_is_told_without_a_word_of_the_answer() {
         (
             r#"{"name": "Mallory", "age": "Mallory, expected Mallory"}"#,
             ErrorKind::Invalid,
-            "the answer is JSON of another shape than wanted: u8 was expected (at line 1 column ",
+            "the answer is JSON of another form than expected: u8 was expected (at line 1 column ",
         ),
         (
             r#"{"name": "Mallory"}"#,
             ErrorKind::Invalid,
-            "the answer is JSON of another shape than wanted: `age` is missing (at line 1 column ",
+            "the answer is JSON of another form than expected: `age` is missing (at line 1 column ",
         ),
         (
             r#"{"name": "x", "age": 1, "Mallory, expected Mallory": 1}"#,
             ErrorKind::Invalid,
-            "the answer is JSON of another shape than wanted (at line 1 column ",
+            "the answer is JSON of another form than expected (at line 1 column ",
         ),
         (
             r#"{"name": "x", "age": 123456}"#,
             ErrorKind::Invalid,
-            "the answer is JSON of another shape than wanted: u8 was expected (at line 1 column ",
+            "the answer is JSON of another form than expected: u8 was expected (at line 1 column ",
         ),
     ];
     for (text, kind, why) in wanted {

@@ -109,5 +109,8 @@ fn a_run_refuses_what_none_of_its_providers_takes() {
     let error = run.run(&openai).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("in.jsonl:1"), "{error}");
-    assert!(error.message().contains("openai takes no video"), "{error}");
+    assert!(
+        error.message().contains("openai does not support video"),
+        "{error}"
+    );
 }

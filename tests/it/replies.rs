@@ -20,7 +20,7 @@ pub(crate) struct Recording {
     pub status: u16,
     #[serde(default)]
     headers: Map<String, Value>,
-    /// The body, or `text` where it is no JSON.
+    /// The body, or `text` where it is not JSON.
     pub body: Option<Value>,
     text: Option<String>,
     /// Why the body is not what the provider's own schema promises.

@@ -74,7 +74,7 @@ impl InputArgs {
         }
         if let Some(path) = self.files.iter().find(|path| is_stream(path)) {
             let why = format!(
-                "{}: standard input or a pipe goes with no other input; save it as a file",
+                "{}: standard input or a pipe must be the only input; save it as a file",
                 path.display()
             );
             return Err(Error::new(ErrorKind::Invalid, why));

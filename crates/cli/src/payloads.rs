@@ -204,7 +204,7 @@ impl Lines {
         let job = job.map_err(|error| error.to_string())?;
         let name = match id {
             Some(id) if self.names.take(&id) => id,
-            Some(id) => return Err(format!("field `{field}`: {id:?} is there twice")),
+            Some(id) => return Err(format!("field `{field}`: {id:?} occurs twice")),
             None => {
                 let parts = job.clone().into_parts();
                 let own = parts.item_id;

@@ -20,7 +20,7 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
             settings = settings.task(RequestTask::Embed);
         }
         TaskArg::Complete if prompt.dimensions.is_some() => {
-            return Err(Refusal::usage("--dimensions goes with --task embed"));
+            return Err(Refusal::usage("--dimensions applies only to --task embed"));
         }
         TaskArg::Complete => {}
     }

@@ -268,7 +268,7 @@ pub fn choose(
     tell_choice(&choice, args, embed, say);
     if args.fallback_blocked && choice.fallbacks.is_empty() {
         return Err(Refusal::usage(
-            "--fallback-blocked needs --fallback: there is no provider to ask next",
+            "--fallback-blocked needs --fallback with the next provider",
         ));
     }
     let chosen = Chosen {

@@ -22,11 +22,8 @@ use super::stdout;
 impl DataArgs {
     /// The folder.
     pub fn folder(&self) -> Result<PathBuf, Refusal> {
-        data_dir(self.data_dir.as_deref()).ok_or_else(|| {
-            Refusal::usage(
-                "there is no data folder here: name one by --data-dir or BATCHWRIGHT_HOME",
-            )
-        })
+        data_dir(self.data_dir.as_deref())
+            .ok_or_else(|| Refusal::usage("no data folder: set --data-dir or BATCHWRIGHT_HOME"))
     }
 
     /// The database, which may not be there yet.
@@ -103,7 +100,7 @@ impl DataArgs {
                 return Refusal::usage(why).about(About::Queue);
             }
             Refusal::usage(format!(
-                "there is no process {named} in {}; it may have been deleted, or all its results \
+                "no process {named} in {}; it may have been deleted, or all its results \
                  fetched. To list the processes: {}",
                 self.place(),
                 self.command("status")
@@ -213,7 +210,7 @@ pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
         Ok(file)
     } else {
         Err(Refusal::usage(format!(
-        "--queue {}: there is no such file; the queue of a run is removed once all is in its output",
+        "--queue {}: the file does not exist; the queue of a run is deleted when all its results are in the output",
         file.display()
     ))
     .about(About::Queue))
@@ -308,7 +305,7 @@ pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refu
         Ok(id) => Ok(id),
         Err(error) => match part_of(queue, named, &error)? {
             Some(process) => Ok(process.process_id),
-            None => Err(Refusal::usage(format!("there is no process {named}")).about(About::Queue)),
+            None => Err(Refusal::usage(format!("no process {named}")).about(About::Queue)),
         },
     };
     named.iter().map(one).collect()

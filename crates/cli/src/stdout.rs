@@ -59,4 +59,4 @@ pub fn is_named(output: Option<&Path>) -> bool {
 
 /// The error where results would be lost.
 pub const CLOSED: &str = "standard output is closed, so the results would be paid for and lost; name a \
-    file by --output (or /dev/null, if they are not wanted)";
+    file with --output (or /dev/null to discard them)";

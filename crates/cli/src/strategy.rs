@@ -74,7 +74,7 @@ impl RunStrategy {
             (_, None) => Self::default(),
         };
         if args.no_wait && asked == Strategy::Sync {
-            return Err(Refusal::usage("--no-wait goes with --strategy batch"));
+            return Err(Refusal::usage("--no-wait applies only to --strategy batch"));
         }
         if effective.strategy == Strategy::Batch {
             effective.check_error_policy(args)?;

@@ -28,7 +28,7 @@ impl Home {
     /// That of these arguments. A queue in a folder is not opened yet, one on a server is.
     pub fn open(args: &WorkerArgs) -> Result<Self, Refusal> {
         let folder = data_dir(args.data_dir.as_deref()).ok_or_else(|| {
-            Refusal::could_not_run("there is no place for the queue: name one with --data-dir")
+            Refusal::could_not_run("no data folder for the queue: set --data-dir")
         })?;
         match &args.store.store {
             Some(address) => Self::on_server(&args.store, address, folder).map_err(could_not),

@@ -53,7 +53,7 @@ impl FollowedArticles {
     fn finder(&self) -> Result<Option<Arc<Finder>>, Error> {
         let mut state = self.state.lock();
         if let Err(error) = state.watch.refresh() {
-            log::warn!("settings: {error}; jobs.articles stays as it was");
+            log::warn!("settings: {error}; jobs.articles stays unchanged");
         }
         let (source, private) = of_settings(state.watch.settings())?;
         let Some(source) = source else {

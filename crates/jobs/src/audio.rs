@@ -126,7 +126,7 @@ impl AudioFolder {
             .ok()
             .filter(|total| total.checked_add(36).is_some());
         let (Some(format), Some(whole)) = (format, whole) else {
-            let why = "there is no sound, or more than a WAV file can hold";
+            let why = "the audio is empty, or exceeds the limit of a WAV file";
             return Err(Error::new(ErrorKind::Invalid, why));
         };
         write(target, |file| {

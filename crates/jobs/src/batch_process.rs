@@ -64,10 +64,7 @@ fn members(types: &[JobType], payload: &Value) -> Result<Vec<Job>, PayloadError>
         let name = fields.required_text("type")?;
         let Some(one) = types.iter().find(|one| one.name() == name) else {
             let names: Vec<&str> = types.iter().map(JobType::name).collect();
-            let why = format!(
-                "there is no such type here; there are: {}",
-                names.join(", ")
-            );
+            let why = format!("unknown type; known types: {}", names.join(", "));
             return Err(fields.bad("type", why));
         };
         let payload = fields.get("payload");
@@ -77,7 +74,7 @@ fn members(types: &[JobType], payload: &Value) -> Result<Vec<Job>, PayloadError>
         let id = fields.text("id")?.map(str::to_owned);
         let id = id.unwrap_or_else(|| i.to_string());
         if !seen.insert(id.clone()) {
-            return Err(fields.bad("id", format!("{id:?} is there twice")));
+            return Err(fields.bad("id", format!("{id:?} occurs twice")));
         }
         let range = usize::from(*PRIORITIES.start())..=usize::from(*PRIORITIES.end());
         if let Some(priority) = fields.whole("priority", range)? {

@@ -61,7 +61,7 @@ impl<'v> Payload<'v> {
                 .text("id")?
                 .map_or_else(|| i.to_string(), str::to_owned);
             if !seen.insert(id.clone()) {
-                return Err(item.bad("id", format!("{id:?} is there twice")));
+                return Err(item.bad("id", format!("{id:?} occurs twice")));
             }
             items.push((id, source(&item)?));
         }
@@ -226,7 +226,7 @@ fn made_earlier(job: &JobState) -> Result<Vec<f32>, Error> {
 }
 
 fn missing(error: &Error) -> Error {
-    let why = format!("there is no vector of a text: {}", error.message());
+    let why = format!("the embedding of a text failed: {}", error.message());
     Error::new(ErrorKind::Invalid, why)
 }
 

@@ -238,12 +238,12 @@ fn article(html: &str, url: Option<&str>) -> Result<Value, Error> {
     let found =
         Readability::with_document(page, url, Some(config)).and_then(|mut page| page.parse());
     let article = found.map_err(|error| {
-        let why = format!("there is no article in the page: {error}");
+        let why = format!("the page has no article: {error}");
         Error::new(ErrorKind::Invalid, why)
     })?;
     let text = article.text_content.trim();
     if text.is_empty() {
-        let why = "there is no article in the page: it has no text";
+        let why = "the page has no article: it has no text";
         return Err(Error::new(ErrorKind::Invalid, why));
     }
     Ok(json!({

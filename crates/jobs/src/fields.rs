@@ -71,7 +71,7 @@ impl<'v> Fields<'v> {
             None => Ok(Self { path, map }),
             Some(other) => Err(PayloadError::new(
                 joined(&path, other),
-                format!("there is no such field; there are: {}", names.join(", ")),
+                format!("unknown field; known fields: {}", names.join(", ")),
             )),
         }
     }
@@ -244,7 +244,7 @@ mod tests {
             "write an object, and not a list"
         );
         let other = of(json!({"a": 1, "c": 2})).to_string();
-        assert_eq!(other, "field `c`: there is no such field; there are: a, b");
+        assert_eq!(other, "field `c`: unknown field; known fields: a, b");
 
         let payload = json!({"a": {"x": 7}, "b": null});
         let fields = Fields::of(&payload, &["a", "b"]).unwrap();

@@ -311,10 +311,7 @@ fn turns(fields: &Fields<'_>, voices: &[Voice<'_>]) -> Result<Option<Script>, Pa
                 Some(known) => known.speaker,
                 None => {
                     let names: Vec<&str> = voices.iter().map(|one| one.speaker).collect();
-                    let why = format!(
-                        "there is no such speaker in voices; there are: {}",
-                        names.join(", ")
-                    );
+                    let why = format!("unknown speaker; `voices` has: {}", names.join(", "));
                     return Err(fields.bad("speaker", why));
                 }
             },
@@ -414,7 +411,7 @@ fn podcast(
             );
             let number = gone + 1;
             let all = parts.len();
-            let why = format!("there is no sound of piece {number} of {all}: {why}");
+            let why = format!("the audio of piece {number} of {all} is missing: {why}");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         folder.join(&target, &parts)?;

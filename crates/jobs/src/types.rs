@@ -122,10 +122,7 @@ impl JobTypes {
     pub fn get(&self, name: &str) -> Result<JobType, PayloadError> {
         let all = self.all();
         let names: Vec<&str> = all.iter().map(JobType::name).collect();
-        let why = format!(
-            "there is no such type of jobs; there are: {}",
-            names.join(", ")
-        );
+        let why = format!("unknown type; known types: {}", names.join(", "));
         let found = all.iter().find(|one| one.name == name).cloned();
         found.ok_or_else(|| PayloadError::new("type", why))
     }

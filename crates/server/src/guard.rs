@@ -46,11 +46,11 @@ impl Guard {
     /// 421 for a name that is not ours, 403 for a page of another site, 401 without the token.
     pub fn check(&self, head: &Head, reached: SocketAddr) -> Result<(), Problem> {
         if head.is_absolute {
-            let why = "this server is no proxy: ask for a path";
+            let why = "this server is not a proxy: request a path";
             return Err(Problem::new(421, "unknown_host", why));
         }
         if let Some(name) = ONCE.into_iter().find(|name| head.count(name) > 1) {
-            return Err(Problem::invalid(format!("{name} is there more than once")));
+            return Err(Problem::invalid(format!("{name} occurs more than once")));
         }
         self.check_host(head, reached.ip())?;
         check_origin(head)?;

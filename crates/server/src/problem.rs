@@ -178,7 +178,7 @@ impl From<io::Error> for Problem {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
             ) =>
             {
-                let why = "there is no room left on the server's disk: delete files that are no longer needed";
+                let why = "the server's disk is full: delete files that are no longer needed";
                 Self::new(507, "insufficient_storage", why).header("x-should-retry", "false")
             }
             None => {

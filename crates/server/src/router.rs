@@ -76,7 +76,7 @@ pub(crate) fn route(
         allowed.push("HEAD");
     }
     let allowed = allowed.join(", ");
-    let why = format!("{} takes {allowed}, not {}", head.path, head.method);
+    let why = format!("{} accepts {allowed}, not {}", head.path, head.method);
     Err(Problem::new(405, "method_not_allowed", why).header("allow", allowed))
 }
 

@@ -252,7 +252,7 @@ impl Server {
         };
         let listener = TcpListener::bind(self.address).map_err(|error| {
             let hint = match error.kind() {
-                AddrInUse => "; stop what listens there, or name another port",
+                AddrInUse => "; stop the program that listens there, or use another port",
                 _ => "",
             };
             let why = format!("cannot listen on {}: {error}{hint}", self.address);
@@ -337,7 +337,7 @@ fn folder_of(queue: &JobQueue) -> Result<PathBuf, Error> {
         Some(folder) if location.exists() => Ok(folder.to_owned()),
         _ => Err(Error::new(
             ErrorKind::Invalid,
-            "this queue is in no file: name a folder for what is uploaded, with data_dir",
+            "this queue has no file: name a folder for uploaded files with data_dir",
         )),
     }
 }

@@ -66,7 +66,7 @@ impl Decoding {
             if let DecoderResult::Malformed(..) = result {
                 let line = self.line + memchr_iter(b'\n', &self.text).count() as u64;
                 let name = self.encoding.name();
-                let found = format!("found bytes on line {line} that are no {name}");
+                let found = format!("found bytes on line {line} that are not {name}");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, found));
             }
         }

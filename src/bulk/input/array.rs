@@ -98,7 +98,7 @@ pub(super) fn split(
             (ArrayPosition::Closed, _) => {
                 return fault(
                     "something behind the list",
-                    "one list of objects and nothing else",
+                    "one list of objects and no other data",
                 );
             }
             (ArrayPosition::Opened | ArrayPosition::AfterElement, b']') => {

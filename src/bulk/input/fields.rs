@@ -164,7 +164,7 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
     let strict = typed(fields, "strict", "true or false", Value::as_bool)?.unwrap_or(false);
     if is_example(&schema) {
         return Err(Fault::new(
-            format!("a schema in which nothing restricts an answer in \"{FIELD}\""),
+            format!("a schema that does not restrict an answer in \"{FIELD}\""),
             "a JSON Schema, not an example of an answer",
         ));
     }
@@ -182,7 +182,7 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
     if let Err(why) = Schema::compile(&schema) {
         return Err(Fault::new(
             format!("a schema that cannot be used ({why}) in \"{FIELD}\""),
-            "a JSON Schema that refers to nothing outside of it",
+            "a JSON Schema without references to other documents",
         ));
     }
     Ok(Some(ResponseFormat::JsonSchema {

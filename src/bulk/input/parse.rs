@@ -37,9 +37,7 @@ pub(crate) fn parse_record(
     if bytes.len() as u64 > most {
         return Err(Fault::new(
             format!("a prompt of {} bytes", bytes.len()),
-            format!(
-                "at most {most}, a third of the memory that the program may have (--max-memory SIZE)"
-            ),
+            format!("at most {most}, 1/3 of the memory limit (--max-memory SIZE)"),
         ));
     }
     // A file that was joined to another brings its mark along.
@@ -103,7 +101,7 @@ pub(crate) fn parse_alone(text: &str, settings: &Settings) -> Result<Request, Fa
     if request.files().next().is_some() {
         return Err(Fault::new(
             "a part of a message that names a file of this machine",
-            "what it holds, or the address of it",
+            "its content, or its address",
         ));
     }
     check_embedded(&request)?;
@@ -115,7 +113,7 @@ fn check_embedded(request: &Request) -> Result<(), Fault> {
         RequestTask::Embed => request
             .only_text()
             .map(drop)
-            .map_err(|found| Fault::new(found, "nothing but the text that is to be embedded")),
+            .map_err(|found| Fault::new(found, "only the text to embed")),
         RequestTask::Complete | RequestTask::Speech => Ok(()),
     }
 }
@@ -144,7 +142,7 @@ impl Settings {
         match (&self.template, form) {
             _ if self.task == RequestTask::Speech => Err(Fault::new(
                 "the task to speak",
-                "answers or vectors: a file of results has no place for sound",
+                "answers or embeddings: a file of results cannot contain audio",
             )),
             _ if form == Form::Text && self.id_column.is_some() => Err(Fault::new(
                 "--id-column",

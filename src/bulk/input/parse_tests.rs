@@ -209,8 +209,8 @@ fn every_fault_says_what_was_found_and_what_was_expected() {
     let cases: Vec<(String, String)> = [
         ("[1]".into(), "found a list ([1]); expected one JSON object per line".to_owned()),
         ("[".into(), "found the start of a JSON list; expected one JSON object per line".into()),
-        (r#"{"prompt":"a","prompt":"b"}"#.into(), "found a field twice (\"prompt\" is there twice at column 22); expected each field once".into()),
-        (r#"{"prompt":"a","extra":{"k":[{"x":1,"x":2}]}}"#.into(), "found a field twice (\"x\" is there twice at column 38); expected each field once".into()),
+        (r#"{"prompt":"a","prompt":"b"}"#.into(), "found a field twice (\"prompt\" occurs twice at column 22); expected each field once".into()),
+        (r#"{"prompt":"a","extra":{"k":[{"x":1,"x":2}]}}"#.into(), "found a field twice (\"x\" occurs twice at column 38); expected each field once".into()),
         (r#"{"prompt":"a" x}"#.into(), "found invalid JSON (expected `,` or `}` at column 15); expected one JSON object per line".into()),
         (r#"{"prompt":"a"} {"prompt":"b"}"#.into(), "found invalid JSON (trailing characters at column 16); expected one JSON object per line".into()),
         (r#"{"promt":"a"}"#.into(), format!("found an unknown field \"promt\" (did you mean \"prompt\"?); {}", unread(short, "promt"))),

@@ -51,7 +51,7 @@ impl StreamChecker {
                 } else {
                     Err(Fault::new(
                         "a table or a list",
-                        "JSON lines or text; what must be read whole is put on the disk first",
+                        "JSON lines or text; save other formats as a file first",
                     ))
                 }
             })

@@ -74,8 +74,8 @@ fn faults_name_the_line() {
     let error = StreamChecker::new(STDIN, Form::Csv, Settings::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "(standard input): found a table or a list; expected JSON lines or text; what must be read \
-         whole is put on the disk first"
+        "(standard input): found a table or a list; expected JSON lines or text; save other \
+         formats as a file first"
     );
 }
 

@@ -139,7 +139,7 @@ impl ResultsFile {
             let parsed = serde_json::from_str::<PreviousLine>(&line).ok();
             let parsed = parsed.filter(|found| found.success);
             if parsed.is_none_or(|found| Archived::of(&found, place.at).id != place.id) {
-                let why = "it has changed since it was read; run the same command again";
+                let why = "it changed after it was read; run the same command again";
                 return Err(failed(io::Error::other(why)));
             }
             lines.push_str(&result_of(line.trim()));

@@ -50,7 +50,7 @@ impl ResultsFile {
         if !self.changes(change)? {
             return Ok(());
         }
-        let what = "all results are saved, but cannot put in what is kept of their rows";
+        let what = "all results are saved, but their kept columns cannot be added";
         self.replace(what, |source, out| {
             source.seek(SeekFrom::Start(0))?;
             let mut line = Vec::new();

@@ -89,7 +89,7 @@ impl Attached<'_> {
 
     fn changed(&self) -> Error {
         self.failed(
-            "is not what it was when its prompt was read; run the command again to ask anew",
+            "changed after its prompt was read; run the command again to send the new content",
         )
     }
 
@@ -148,7 +148,12 @@ mod tests {
                 std::fs::write(&path, other).unwrap();
                 let error = file.append_base64(&mut Vec::new()).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Invalid);
-                assert!(error.message().contains("not what it was"), "{error}");
+                assert!(
+                    error
+                        .message()
+                        .contains("changed after its prompt was read"),
+                    "{error}"
+                );
             }
         }
         let part = {

@@ -80,7 +80,7 @@ pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), Refused> {
     }
     for field in FIELDS {
         if part.get(field).is_some_and(|value| !value.is_string()) {
-            let what = format!("a \"{field}\" of a file that is no string");
+            let what = format!("a \"{field}\" of a file that is not a string");
             return Err(Refused::new(what, "a string"));
         }
     }
@@ -90,7 +90,7 @@ pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), Refused> {
     }
     let Some(folder) = &root.folder else {
         let what = format!(
-            "the file \"{}\" below {}, which is no folder",
+            "the file \"{}\" below {}, which is not a folder",
             shown(&path),
             root.shown
         );
@@ -140,10 +140,10 @@ pub(super) fn found(
         Unhashed::Empty => Refused::new(format!("{what}, which is empty"), "some content"),
         Unhashed::TooLarge(bytes) => Refused::new(
             format!("{what} of {bytes} bytes"),
-            format!("at most {MOST}: no provider takes more"),
+            format!("at most {MOST}: no provider accepts more"),
         ),
         Unhashed::Moved => Refused::new(
-            format!("{what}, which was replaced while it was looked at"),
+            format!("{what}, which was replaced while it was read"),
             "a file that stays",
         ),
         Unhashed::Misnamed(why) => Refused::new(format!("{what}, {why}"), "what its name says"),

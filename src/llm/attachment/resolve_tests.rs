@@ -102,7 +102,7 @@ fn what_is_no_file_to_send_is_refused_with_the_reason() {
             file(json!({"type": "audio", "path": "a.png"})),
             "expected audio",
         ),
-        (file(json!({"type": "file", "path": 7})), "no string"),
+        (file(json!({"type": "file", "path": 7})), "not a string"),
         (
             file(json!({"type": "file", "path": "a.png", "sha256": "00"})),
             "unknown field \"sha256\"",

@@ -65,7 +65,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
             }
             other => {
                 return Err(invalid(format!(
-                    "anthropic takes no message with the role `{other}`"
+                    "anthropic does not support messages with the role `{other}`"
                 )));
             }
         }
@@ -324,7 +324,7 @@ fn blocks(text: Text<'_>) -> Result<Value, Error> {
                 )
             }
             Part::File { kind, .. } => {
-                let why = format!("of files it takes PDF and text, not {kind}");
+                let why = format!("it supports only PDF and text files, not {kind}");
                 return Err(lacking("anthropic", "file", &why));
             }
             Part::FileId(id) => {

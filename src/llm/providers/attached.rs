@@ -36,7 +36,7 @@ pub(crate) fn refusal(provider: &str, media: &str, bytes: u64, together: u64) ->
     };
     let mut lacks = vendor.fields.lacks_parts.iter();
     if !files.as_mistral && lacks.any(|(lacking, _)| *lacking == part) {
-        return Some(format!("{} takes no {what}", vendor.name));
+        return Some(format!("{} does not support {what}", vendor.name));
     }
     let one = files.refusal(vendor.name, media, bytes);
     one.or_else(|| files.too_much(vendor.name, together))
@@ -216,7 +216,7 @@ impl Marked<'_> {
         let mut out = Vec::new();
         let room = usize::try_from(length).map(|length| out.try_reserve_exact(length));
         if !matches!(room, Ok(Ok(()))) {
-            let why = format!("there is no memory for a request of {length} bytes");
+            let why = format!("not enough memory for a request of {length} bytes");
             return Err(unsent(why));
         }
         let mut at = 0;

@@ -144,11 +144,23 @@ fn what_a_vendor_does_not_take_is_refused_unsent() {
     let folder = Folder::new();
     let large = |length: usize| [PNG, &vec![0; length]].concat();
     for (name, part, why) in [
-        ("xai", folder.file("a.pdf", PDF), "takes no PDF"),
-        ("azure", folder.file("b.pdf", PDF), "azure takes no PDF"),
-        ("groq", folder.file("a.mp3", MP3), "takes no audio"),
-        ("anthropic", folder.file("a.mp3", MP3), "takes no audio"),
-        ("openai", folder.file("a.mov", MOV), "takes no video"),
+        ("xai", folder.file("a.pdf", PDF), "does not support PDF"),
+        (
+            "azure",
+            folder.file("b.pdf", PDF),
+            "azure does not support PDF",
+        ),
+        ("groq", folder.file("a.mp3", MP3), "does not support audio"),
+        (
+            "anthropic",
+            folder.file("a.mp3", MP3),
+            "does not support audio",
+        ),
+        (
+            "openai",
+            folder.file("a.mov", MOV),
+            "does not support video",
+        ),
         (
             "openai",
             folder.file("a.docx", b"PK\x03\x04"),
@@ -173,7 +185,11 @@ fn what_a_vendor_does_not_take_is_refused_unsent() {
     }
     let text = |bytes| refusal("local", "text/plain", bytes, bytes);
     assert_eq!(text(1 << 20), None);
-    assert!(text(33 << 20).unwrap().contains("no model reads more"));
+    assert!(
+        text(33 << 20)
+            .unwrap()
+            .contains("a text file is sent completely")
+    );
     // Each is small enough, both are not.
     let pair = ["c.png", "d.png"].map(|name| folder.file(name, &large(2_000_000)));
     let error = body("groq", &request(pair)).unwrap_err();
@@ -209,7 +225,7 @@ fn no_vendor_is_sent_more_than_memory_holds() {
         request: Request::default(),
     };
     let error = marked.filled(mark(0).into_bytes()).unwrap_err();
-    assert!(error.message().contains("no memory"), "{error}");
+    assert!(error.message().contains("not enough memory"), "{error}");
 }
 
 #[test]

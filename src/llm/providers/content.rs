@@ -124,7 +124,7 @@ pub(super) fn own(vendor: &str, part: &Value) -> Result<Value, Error> {
 pub(super) fn lacking(vendor: &str, kind: &str, instead: &str) -> Error {
     let colon = if instead.is_empty() { "" } else { ": " };
     invalid(format!(
-        "{vendor} takes no content part of the type `{kind}`{colon}{instead}"
+        "{vendor} does not support content parts of the type `{kind}`{colon}{instead}"
     ))
 }
 

@@ -45,7 +45,7 @@ impl LlmClient for Extract {
         if text.is_empty() {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                "there is no user text to take an extract of",
+                "there is no user text to extract from",
             ));
         }
         let end = text

@@ -129,9 +129,9 @@ impl Fields {
         let why = match why {
             Why::Words(words) => {
                 let words = words.join(", ");
-                format!("{vendor} takes no {field} {value}, only {words}")
+                format!("{vendor} does not support {field} {value}, only {words}")
             }
-            _ => format!("{vendor} takes no {field}"),
+            _ => format!("{vendor} does not support {field}"),
         };
         Err(invalid(why))
     }

@@ -171,26 +171,32 @@ impl Files {
             // It is put in as text where there is no better place.
             Kind::Text if bytes > TEXT => {
                 return Some(format!(
-                    "text goes in whole, and no model reads more than {TEXT} bytes, not {bytes}"
+                    "a text file is sent completely, up to {TEXT} bytes; this file has {bytes}"
                 ));
             }
             Kind::Text => return self.too_much(vendor, bytes),
-            Kind::Image => ("pictures", &self.images),
+            Kind::Image => ("images", &self.images),
             Kind::Pdf => ("PDF", &self.pdf),
             Kind::Audio => ("audio", &self.audio),
             Kind::Video => ("video", &self.video),
-            Kind::Other => return Some(format!("{vendor} takes no files of the type {media}")),
+            Kind::Other => {
+                return Some(format!(
+                    "{vendor} does not support files of the type {media}"
+                ));
+            }
         };
         if types.is_empty() {
-            return Some(format!("{vendor} takes no {what}"));
+            return Some(format!("{vendor} does not support {what}"));
         }
         if !types.contains(&media) {
             let types = types.join(", ");
-            return Some(format!("{vendor} takes {what} as {types}, not as {media}"));
+            return Some(format!(
+                "{vendor} supports {what} as {types}, not as {media}"
+            ));
         }
         if bytes > *most {
             return Some(format!(
-                "{vendor} takes {what} of at most {most} bytes, and it has {bytes}"
+                "{vendor} accepts {what} of at most {most} bytes; this file has {bytes}"
             ));
         }
         self.too_much(vendor, bytes)
@@ -200,7 +206,7 @@ impl Files {
     pub fn too_much(&self, vendor: &str, bytes: u64) -> Option<String> {
         let most = self.together;
         (bytes > most).then(|| {
-            format!("{vendor} takes files of at most {most} bytes in one request, not {bytes}")
+            format!("{vendor} accepts files of at most {most} bytes in one request, not {bytes}")
         })
     }
 }

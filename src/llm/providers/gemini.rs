@@ -85,7 +85,7 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
             }
             other => {
                 return Err(invalid(format!(
-                    "gemini takes no message with the role `{other}`"
+                    "gemini does not support messages with the role `{other}`"
                 )));
             }
         };

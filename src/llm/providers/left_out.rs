@@ -36,25 +36,28 @@ impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let field = &self.field;
         match &self.why {
-            Why::Own => write!(f, "is sent no `{field}` from among the extra fields"),
-            Why::Lacking => write!(f, "takes no `{field}`; it is left out"),
-            Why::Value => write!(f, "takes no such `{field}`; it is left out"),
+            Why::Own => write!(f, "the extra field `{field}` is not sent"),
+            Why::Lacking => write!(f, "does not support `{field}`; it is omitted"),
+            Why::Value => write!(f, "does not support this value of `{field}`; it is omitted"),
             Why::Words(words) => {
                 let words = words.join(", ");
-                write!(f, "takes no such `{field}`, only {words}; it is left out")
+                write!(
+                    f,
+                    "does not support this value of `{field}`, only {words}; it is omitted"
+                )
             }
             Why::Schema => write!(
                 f,
-                "takes no such {field} (maps with any keys, recursion, allOf or many options); it \
-                 is told in the system text, and answers are checked all the same"
+                "does not support this {field} (maps with any keys, recursion, allOf or many options); it \
+                 is added to the system text, and answers are checked anyway"
             ),
             Why::AnySchema => write!(
                 f,
-                "takes no {field}, only JSON of any shape; it is told in the system text, and answers \
-                 are checked all the same"
+                "does not support {field}, only JSON of any form; it is added to the system text, and answers \
+                 are checked anyway"
             ),
             Why::Hot(most, found) => {
-                write!(f, "takes a {field} of at most {most}; {found} is left out")
+                write!(f, "accepts a {field} of at most {most}; {found} is omitted")
             }
         }
     }

@@ -300,7 +300,7 @@ fn models(reply: &HttpReply) -> Result<(Vec<String>, Vec<String>), Error> {
         let status = reply.status;
         Error::new(
             ErrorKind::Malformed,
-            format!("GET /models answered {status}, which is no list of models{hint}"),
+            format!("GET /models answered {status}, which is not a list of models{hint}"),
         )
         .with_status(status)
     };

@@ -391,7 +391,7 @@ fn parts_that_a_vendor_has_no_place_for_are_refused_before_they_are_sent() {
             let error = encode(vendor(name), &request, Some("m")).err().unwrap();
             assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
             let words = format!(
-                "{name} takes no content part of the type `{}`",
+                "{name} does not support content parts of the type `{}`",
                 part["type"].as_str().unwrap()
             );
             assert!(error.message().contains(&words), "{error}");

@@ -24,7 +24,7 @@ pub(super) fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Opti
         .find_map(|name| env(name).filter(|value| !value.trim().is_empty()))?;
     let Ok(parsed) = ureq::Proxy::new(setting.trim()) else {
         log::warn!(
-            "ignoring a proxy setting that is no URL: {}",
+            "ignoring a proxy setting that is not a URL: {}",
             redacted_url(&setting)
         );
         return None;

@@ -82,7 +82,7 @@ impl Poller<'_> {
         }
         self.missing_credentials = missing.map(|account| {
             format!(
-                "batches at {} wait for the key that they were made with ({}); if it was rotated: \
+                "batches at {} wait for the API key that created them ({}); if it was replaced: \
                  batchwright doctor --adopt-batches",
                 account.provider, account.base_url
             )

@@ -112,6 +112,6 @@ fn write(
 }
 
 fn too_long(bytes: usize, most: u64) -> Error {
-    let why = format!("the request takes {bytes} bytes, and a batch at most {most}");
+    let why = format!("the request has {bytes} bytes; the limit of a batch is {most}");
     Error::new(ErrorKind::Invalid, why)
 }

@@ -88,7 +88,7 @@ impl Source {
             // It is there already, or was deleted.
             FileState::Imported { to, .. } if own.is_none() && to == place => Ok(()),
             FileState::Imported { to, .. } => Err(invalid(format!(
-                "{file} was imported into {to} already: the queue is there, and a second one would pay for its jobs again"
+                "{file} was already imported into {to}: a second queue would pay for its jobs again"
             ))),
             FileState::Importing { to, .. } => Err(invalid(format!(
                 "an import of {file} into {to} has begun, and {place} is not that queue, even if its path is the same. \

@@ -126,7 +126,7 @@ fn invalid(why: impl Into<String>) -> Error {
 }
 
 fn changed_meanwhile(place: &str) -> Error {
-    let why = format!("another command changed {place} meanwhile; run this one again");
+    let why = format!("another command changed {place}; run this one again");
     Error::new(ErrorKind::Transient, why).with_storage()
 }
 

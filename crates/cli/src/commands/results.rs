@@ -31,7 +31,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     if let Some(parent) = process.info.parent.filter(|_| !keeps) {
         let look = args.data.command(&format!("results {id} --keep"));
         return Err(Refusal::usage(format!(
-            "job {} of process {} waits for these results and collects them; nothing was taken. To look at \
+            "job {} of process {} waits for these results and collects them; nothing was deleted. To show \
              them: {look}",
             parent.job_id, parent.process_id
         )));
@@ -39,12 +39,12 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     if let Some(line) = run_process::line(&process).filter(|_| !keeps) {
         let look = args.data.command(&format!("results {id} --keep"));
         return Err(Refusal::usage(format!(
-            "{line}\nnothing was taken. To look at them: {look}"
+            "{line}\nnothing was deleted. To show them: {look}"
         )));
     }
     if args.take && stdout::is_named(args.output.as_deref()) && stdout::is_closed() {
         return Err(Refusal::could_not_run(
-            "standard output is closed, so the results would be lost: name a file by --output",
+            "standard output is closed, so the results would be lost: name a file with --output",
         ));
     }
     let target = target(args.output.as_deref())?;
@@ -152,33 +152,36 @@ fn summary(
             line.push_str(&format!(", {} {what}", count(n)));
         }
     };
-    add(saved.safe - saved.written, "were there already");
+    add(saved.safe - saved.written, "were already there");
     add(saved.failed, "of them without success");
     let command = |words: &str| args.data.command(&format!("{words} {id}"));
     if keeps && saved.safe > 0 {
         line.push_str("; the queue keeps them");
     } else if saved.written < saved.safe {
-        line.push_str("; they have left the queue now");
+        line.push_str("; the queue has deleted them");
     }
     if open > 0 {
         let open = count(open);
         line.push_str(&format!(
-            "; {open} jobs are still open, the same command takes them later"
+            "; {open} jobs are still open; to fetch their results later, run the same command"
         ));
     }
     match run_process::collect_command(&process.info) {
         Some(back) if keeps => line.push_str(&format!(
-            "\n  they belong to {}, and come there by: {back}",
+            "\n  they belong to {}; to save them there: {back}",
             process.info.output.as_deref().unwrap_or_default()
         )),
         None if keeps && !args.keep && saved.safe > 0 => {
-            line.push_str(&format!("\n  to take them: {} -o FILE", command("results")));
+            line.push_str(&format!(
+                "\n  to fetch them: {} -o FILE",
+                command("results")
+            ));
         }
         _ => {}
     }
     if keeps && saved.failed > 0 && process.info.output.is_none() {
         line.push_str(&format!(
-            "\n  to try the failed ones again before that: {}",
+            "\n  to requeue the failed jobs before that: {}",
             command("retry")
         ));
     }

@@ -90,13 +90,13 @@ fn whatever_status_advises_the_batch_is_bought_once() {
     );
     for words in ["-o else.jsonl", "--take", "-o out.jsonl"] {
         let words = format!("results --queue {STORE} {words}");
-        belongs(other(&desk, &sim, &words).expect(2)).says("nothing was taken");
+        belongs(other(&desk, &sim, &words).expect(2)).says("nothing was deleted");
     }
     assert!(!desk.exists("else.jsonl"));
     let shown = other(&desk, &sim, &format!("results --queue {STORE}")).expect(0);
     assert_eq!(shown.stdout.lines().count(), 5);
     shown
-        .says("and come there by: ")
+        .says("to save them there: ")
         .says("the queue keeps them");
     other(
         &desk,

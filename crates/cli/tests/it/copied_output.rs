@@ -66,7 +66,7 @@ fn status_shows_a_run_whose_store_the_data_folder_has_heard_of() {
     assert_eq!(listed(), 0);
     for words in ["cancel", "retry", "results", "status", "work"] {
         let ended = other(&desk, &sim, &format!("{words} --queue {STORE}"));
-        let ended = ended.says("there is no such file");
+        let ended = ended.says("the file does not exist");
         assert!([1, 2].contains(&ended.status.code().unwrap()));
     }
     assert!(!desk.exists(STORE));

@@ -28,7 +28,7 @@ fn a_full_disk_stops_dispatch_until_there_is_room() {
     let sim = good();
     fill(&disk);
     let running = disk.desk.start(&sim, RUN);
-    running.hears("nothing new is sent until it works");
+    running.hears("sending stops until it works");
     let calls = sim.stats().calls;
     let saved = line_count(&disk.at.join("out.jsonl"));
     assert!(calls < ITEMS as u64 && calls <= saved as u64 + 3);
@@ -48,7 +48,7 @@ fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
         let sim = good();
         fill(&disk);
         let running = disk.desk.start(&sim, &format!("{RUN} {fsync}"));
-        running.hears("nothing new is sent until it works");
+        running.hears("sending stops until it works");
         running.signal("INT");
         running.hears("stopping:");
         running.signal("INT");

@@ -449,13 +449,13 @@ fn what_has_no_meaning_for_a_vector_is_refused() {
         .says("extract makes no embeddings; these do: openai, gemini, mistral, openrouter, ");
     desk.plain(&format!("{plain} --dimensions 8"))
         .expect(2)
-        .says("--dimensions goes with");
+        .says("--dimensions applies only to");
     desk.write("sys.jsonl", "{\"prompt\":\"a\",\"system\":\"b\"}\n");
     let ended = desk.embedded(&server, "sys.jsonl -o out.jsonl").expect(2);
     assert!(
         ended
             .error()
-            .contains("found a system text; expected nothing but the text")
+            .contains("found a system text; expected only the text")
     );
     assert!(server.calls().is_empty() && !desk.exists("out.jsonl"));
 }

@@ -29,7 +29,7 @@ fn results_of_a_run_become_a_table() {
     assert!(lines[2].starts_with("2,echo: two,true,,,"), "{table}");
     desk.plain("export out.jsonl -o out.csv")
         .expect(2)
-        .says("out.csv: it is there already; --overwrite replaces it");
+        .says("out.csv: it already exists; to replace it, add --overwrite");
     desk.plain("export out.jsonl -o out.csv --overwrite --quiet")
         .expect(0);
     assert_eq!(desk.read("out.csv"), table);
@@ -199,7 +199,7 @@ fn rows_are_joined_where_nothing_was_kept() {
         .plain("export auto.jsonl --input rows.csv -o no.csv")
         .expect(3);
     ended
-        .says("nothing was written: no row of the input belongs to any of the 3 items")
+        .says("nothing was written: no row of the input matches any of the 3 items")
         .says("name the column of their ids with --id-column");
     assert!(!desk.exists("no.csv"));
     let ended = desk

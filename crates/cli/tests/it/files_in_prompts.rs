@@ -149,7 +149,7 @@ fn a_fallback_may_take_what_the_first_does_not() {
     );
     let earlier = &lines[0]["earlier"][0]["error"]["message"];
     assert!(
-        earlier.as_str().unwrap().contains("takes no PDF"),
+        earlier.as_str().unwrap().contains("does not support PDF"),
         "{earlier}"
     );
     assert_eq!((sim.stats().calls, other.stats().calls), (1, 1));

@@ -72,7 +72,7 @@ fn a_pipe_by_its_name_is_read_like_standard_input() {
     ended.says("/dev/stdin:2: found invalid JSON");
     fed(&desk, &sim, "/dev/stdin|more.jsonl", "")
         .expect(2)
-        .says("goes with no other input");
+        .says("must be the only input");
     fed(&desk, &sim, "/dev/stdin", "")
         .expect(2)
         .says("/dev/stdin held no prompts");
@@ -188,7 +188,7 @@ fn several_files_are_one_input() {
         .says("hollow: found no files");
     desk.run(&sim, "a.jsonl -")
         .expect(2)
-        .says("goes with no other input");
+        .says("must be the only input");
     desk.run(&sim, "a.jsonl b.csv -o b.csv")
         .expect(2)
         .says("it is also the input");

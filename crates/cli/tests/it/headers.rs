@@ -465,28 +465,28 @@ fn a_tier_is_asked_for_in_the_providers_words_or_refused_with_them() {
         ("cerebras", Some(Vendor::Cerebras), "flex"),
     ] {
         let ended = run(provider, vendor, tier).expect(0);
-        assert!(!ended.stderr.contains("left out"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("omitted"), "{}", ended.stderr);
     }
     for (provider, vendor, said) in [
         (
             "anthropic",
             None,
-            "anthropic takes no service_tier \"flex\", only auto, standard_only",
+            "anthropic does not support service_tier \"flex\", only auto, standard_only",
         ),
         (
             "xai",
             Some(Vendor::Xai),
-            "xai takes no service_tier \"flex\", only default, priority",
+            "xai does not support service_tier \"flex\", only default, priority",
         ),
         (
             "mistral",
             Some(Vendor::Mistral),
-            "mistral takes no service_tier",
+            "mistral does not support service_tier",
         ),
         (
             "deepseek",
             Some(Vendor::DeepSeek),
-            "deepseek takes no service_tier",
+            "deepseek does not support service_tier",
         ),
     ] {
         let ended = run(provider, vendor, "flex").expect(2);

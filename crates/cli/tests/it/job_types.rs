@@ -111,12 +111,12 @@ fn payloads_that_are_none_are_refused_with_line_and_field() {
         .says("in.jsonl line 2: field `content`: it is missing")
         .says("in.jsonl line 4: field `user_preferences.length`: write short, medium or long")
         .says("in.jsonl line 5: no JSON")
-        .says("in.jsonl line 6: field `tone`: there is no such field; there are: article_id")
+        .says("in.jsonl line 6: field `tone`: unknown field; known fields: article_id")
         .says("nothing");
     assert!(queue(&desk).open_processes().unwrap().is_empty());
     plain(&desk, "submit --type sumarize in.jsonl")
         .expect(2)
-        .says("there is no such type of jobs; there are: ")
+        .says("unknown type; known types: ")
         .says("extract_content, ");
     desk.write("in.csv", "article_id\na\n");
     plain(&desk, "submit --type summarize in.csv")

@@ -222,9 +222,7 @@ fn a_prompt_for_which_there_is_never_enough_memory_is_refused_with_its_line() {
     desk.run(&sim, run)
         .expect(2)
         .says("in.jsonl:2: found a prompt of 2097")
-        .says(
-            "at most 1048576, a third of the memory that the program may have (--max-memory SIZE)",
-        );
+        .says("at most 1048576, 1/3 of the memory limit (--max-memory SIZE)");
     desk.run(&sim, &format!("{run} --bad-rows skip")).expect(3);
     assert_eq!(sim.stats().calls, 1);
     desk.run(&sim, "in.jsonl -o out.jsonl --max-memory 10M")

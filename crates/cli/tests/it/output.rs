@@ -368,7 +368,7 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
         env!("CARGO_BIN_EXE_batchwright")
     );
     let running = Running::start(&mut desk.other("sh", words.split('|')));
-    running.hears("nothing new is sent until it works");
+    running.hears("sending stops until it works");
     assert!(running.said().contains("too large"), "{}", running.said());
     running.signal("INT");
     running.hears("stopping:");

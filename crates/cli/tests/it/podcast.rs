@@ -195,10 +195,7 @@ fn what_failed_is_tried_again_with_the_sound_that_is_there() {
         .expect(3);
     let job = queue(&desk).items(id, None, 1).unwrap()[0].job_id;
     let error = queue(&desk).job(job).unwrap().unwrap().error.unwrap();
-    assert!(
-        error.message().contains("there is no sound of piece"),
-        "{error}"
-    );
+    assert!(error.message().contains("the audio of piece"), "{error}");
     plain(&desk, &format!("retry {id}")).expect(0);
     let second = simulator(SimConfig::default());
     working(&desk, &second, "-j 4 --until-empty")

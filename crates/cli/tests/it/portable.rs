@@ -90,7 +90,7 @@ fn a_file_in_openais_words_runs_against_every_provider_and_says_what_it_leaves_o
                 _ => format!("`{field}`"),
             };
             let lines = ended.stderr.lines();
-            let told = lines.filter(|line| line.contains(&words) && line.contains("left out"));
+            let told = lines.filter(|line| line.contains(&words) && line.contains("omitted"));
             let told = told.count();
             let leaves = leaving.split(' ').any(|leaving| leaving == name);
             assert_eq!(

@@ -333,7 +333,7 @@ fn results_leave_the_queue_once_they_are_written() {
     let shown = plain(&desk, &format!("results {id}")).expect(3);
     assert_eq!(shown.stdout.lines().collect::<Vec<_>>(), lines);
     let shown = shown.says("the queue keeps them");
-    shown.says(&format!("to take them: batchwright results {id}"));
+    shown.says(&format!("to fetch them: batchwright results {id}"));
     let ended = plain(&desk, &format!("results {id} --take")).expect(3);
     assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), lines);
     let found = results(&ended.stdout);

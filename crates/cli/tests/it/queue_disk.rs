@@ -132,7 +132,7 @@ fn the_program_says_why_it_stands_still_and_pays_for_nothing_twice() {
     let words = format!("work --provider local --base-url {url} --model sim-1 -j 3 --until-empty");
     let running = Running::start(&mut on_queue(desk, &words));
     running.hears("the disk is full");
-    running.hears("nothing new is started until it works");
+    running.hears("no new jobs start until it works");
     let calls = sim.stats().calls;
     let [now] = &status(desk, "")[..] else {
         panic!()

@@ -32,7 +32,7 @@ fn a_folder_that_was_moved_away_and_back_costs_nothing() {
     assert!(sim.wait_until(|s| s.calls > 5, Duration::from_secs(20)));
     std::fs::rename(desk.path("data"), desk.path("away")).unwrap();
     running.hears("was removed while it was open");
-    running.hears("nothing new is started");
+    running.hears("no new jobs start");
     let calls = sim.stats().calls;
     assert!(calls < JOBS as u64);
     std::fs::rename(desk.path("away"), desk.path("data")).unwrap();

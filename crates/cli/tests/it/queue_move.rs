@@ -172,7 +172,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
     assert!(second.error().contains("already"), "{}", second.stderr);
     let reopened = plain(&desk, "queue reopen").expect(1);
     assert!(
-        reopened.error().contains("was imported into"),
+        reopened.error().contains("was already imported into"),
         "{}",
         reopened.stderr
     );

@@ -92,10 +92,10 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     assert_eq!(status(&desk, "").len(), 1);
     plain(&desk, "status ffff-ffff")
         .expect(2)
-        .says("there is no process");
+        .says("no process ");
     plain(&desk, &format!("retry {}", ProcessId::new()))
         .expect(2)
-        .says("there is no process");
+        .says("no process ");
 }
 
 #[test]
@@ -241,12 +241,14 @@ fn the_doctor_says_what_to_do_about_a_damaged_file() {
     let facts: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(facts["healthy"], false);
     assert!(
-        ended.stdout.contains("no SQLite database"),
+        ended.stdout.contains("not an SQLite database"),
         "{}",
         ended.stdout
     );
     assert!(desk.read("data/llm_jobs.db").starts_with("dear diary"));
-    plain(&desk, "status").expect(1).says("no SQLite database");
+    plain(&desk, "status")
+        .expect(1)
+        .says("not an SQLite database");
 }
 
 #[test]
@@ -335,8 +337,10 @@ fn of_two_who_take_the_same_results_one_gets_them_and_a_death_loses_none() {
     ));
     let other = || plain(&desk, &format!("results {id} -o out.jsonl"));
     let refused = other().expect(1);
-    let by = format!("being taken by process {}", first.id());
-    refused.says(&by).says("(to standard output)");
+    let by = format!("process {}", first.id());
+    refused
+        .says(&by)
+        .says("(to standard output) is fetching the results");
     assert!(!desk.path("out.jsonl").exists() || desk.results("out.jsonl").is_empty());
     // Who only looks disturbs nobody.
     plain(&desk, &format!("results {id} --keep")).expect(3);

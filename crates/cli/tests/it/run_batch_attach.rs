@@ -232,7 +232,7 @@ fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
     assert!(
         ended
             .error()
-            .contains("--no-wait goes with --strategy batch")
+            .contains("--no-wait applies only to --strategy batch")
     );
     clean(&desk);
 }

@@ -53,7 +53,7 @@ fn a_scan_tells_what_is_taken_and_why_the_rest_is_not() {
         .wait()
         .expect(2);
     assert!(
-        ended.stderr.contains("gone: there is no such folder"),
+        ended.stderr.contains("gone: the folder does not exist"),
         "{}",
         ended.stderr
     );

@@ -238,9 +238,9 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
         ),
         (
             "{\"age\": \"number\"}",
-            "nothing in it restricts an answer; is it an example of one?",
+            "it does not restrict an answer; is it an example of one?",
         ),
-        ("{}", "nothing in it restricts an answer"),
+        ("{}", "it does not restrict an answer"),
         ("true", "a JSON Schema is an object"),
         (
             "{\"$ref\": \"http://127.0.0.1:9/x\"}",
@@ -279,7 +279,7 @@ fn a_schema_that_anthropic_cannot_take_is_told_in_words_and_said_once() {
             .args(RUN.split_whitespace());
         let command = command.env("ANTHROPIC_API_KEY", "sk-right");
         let ended = Running::start(command).wait().expect(0);
-        let said = "anthropic takes no such schema as `answer`";
+        let said = "anthropic does not support this schema as `answer`";
         assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
         assert_eq!(sim.stats().calls, 3, "{n}");
         std::fs::remove_file(desk.path("out.jsonl")).unwrap();
@@ -306,7 +306,7 @@ fn a_schema_is_named_by_its_file_with_and_without_an_at_sign_or_written_out() {
     let ended = run("@none.json").expect(2);
     assert!(ended.error().contains("none.json: cannot be read: "));
     let ended = run("{\"age\": \"number\"}").expect(2);
-    let expected = "--json-schema: no JSON Schema that can be used: nothing in it";
+    let expected = "--json-schema: no JSON Schema that can be used: it does not";
     assert!(ended.error().contains(expected), "{}", ended.error());
 }
 
@@ -388,7 +388,7 @@ fn a_bad_schema_in_a_line_is_named_with_its_place() {
     let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
     let error = ended.error();
     assert!(
-        error.contains("in.jsonl:2: found a schema in which nothing restricts an answer"),
+        error.contains("in.jsonl:2: found a schema that does not restrict an answer"),
         "{error}"
     );
     assert_eq!(sim.stats().calls, 0);

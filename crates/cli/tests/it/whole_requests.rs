@@ -89,7 +89,7 @@ fn everything_at_once_reaches_every_provider_by_calls_and_in_batches() {
                 );
             }
             assert!(
-                !ended.stderr.contains("left out"),
+                !ended.stderr.contains("omitted"),
                 "{}: {}",
                 at.name,
                 ended.stderr

@@ -98,7 +98,11 @@ fn change(
             return Err(error.into());
         }
         settings.change(key, before.as_deref(), &by, &app.records, &app.events)?;
-        let why = format!("{}: it stays as it was: {}", key.name(), error.message());
+        let why = format!(
+            "{}: the value is unchanged: {}",
+            key.name(),
+            error.message()
+        );
         return Err(Problem::invalid(why).param("value"));
     }
     Ok(Response::json(200, &now))

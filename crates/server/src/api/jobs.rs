@@ -46,7 +46,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let body: Value = call.json()?;
     let request = hash(&[body.to_string().as_bytes()]);
     let new: NewJob = serde_json::from_value(body)
-        .map_err(|error| Problem::invalid(format!("the body is no job: {error}")))?;
+        .map_err(|error| Problem::invalid(format!("the body is not a valid job: {error}")))?;
     let named = new.process_id;
     // Among others in a process it must be known whose each job is, also of those that nobody asks for again.
     let Some(key) = sent.or_else(|| named.map(|_| once::any_key())) else {
@@ -128,7 +128,7 @@ fn enqueue(
 ) -> Result<JobId, Problem> {
     if is_named && let Some(known) = app.queue.process(process)? {
         if known.cancelled {
-            let why = format!("process {process} was cancelled and takes no more jobs");
+            let why = format!("process {process} was cancelled and accepts no more jobs");
             return Err(Problem::conflict(why).param("process_id"));
         }
         if known.info.parent.is_some() {
@@ -193,16 +193,13 @@ pub(super) fn refuse_unknown(app: &App, name: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let known: Vec<&str> = offered(app).collect();
-    let why = format!(
-        "type: there is no such type of jobs; there are: {}",
-        known.join(", ")
-    );
+    let why = format!("type: unknown type; known types: {}", known.join(", "));
     Err(Problem::invalid(why).param("type"))
 }
 
 fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
     let gone = || {
-        let why = format!("there is no job {id}, or its result was consumed");
+        let why = format!("the job {id} does not exist, or its result was fetched");
         Problem::not_found(why)
     };
     app.queue.job(id)?.ok_or_else(gone)
@@ -297,7 +294,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             return Err(Problem::conflict(why).header("retry-after", "1"));
         }
     }
-    let why = "the job changed while it was to be deleted; send this again";
+    let why = "the job changed during the deletion; send the request again";
     Err(Problem::conflict(why).header("retry-after", "1"))
 }
 

@@ -115,7 +115,7 @@ impl<'a> Lines<'a> {
     }
 
     fn at(&self, problem: Problem, why: &str) -> Problem {
-        let named = format!("line {}: {why}; nothing of it was kept", self.line);
+        let named = format!("line {}: {why}; nothing was created", self.line);
         problem.says(named).line(self.line)
     }
 
@@ -219,7 +219,7 @@ impl Names {
     fn named(&mut self, (job, name): (Job, Option<String>)) -> Result<Job, Problem> {
         if let Some(name) = name {
             if !self.take(&name) {
-                return Err(Problem::invalid(format!("id: {name:?} is there twice")).param("id"));
+                return Err(Problem::invalid(format!("id: {name:?} occurs twice")).param("id"));
             }
             return Ok(job.item_id(name));
         }

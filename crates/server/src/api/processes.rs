@@ -18,7 +18,7 @@ const MOST_LOOKED_AT: usize = 5_000;
 /// A process that is there.
 pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
     let gone = || {
-        let why = format!("there is no process {id}, or all its results were consumed");
+        let why = format!("the process {id} does not exist, or all its results were fetched");
         Problem::not_found(why)
     };
     app.queue.process(id)?.ok_or_else(gone)
@@ -176,8 +176,8 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let counts = &process.counts;
     let has_work = !process.is_finished() || counts.finished() > counts.consumed;
     if has_work && !call.query::<bool>("force")?.unwrap_or(false) {
-        let why = "jobs of the process are open, or their results were not consumed: force=true deletes them all the \
-                   same";
+        let why = "jobs of the process are open, or their results were not fetched; to delete them anyway, send \
+                   force=true";
         return Err(Problem::conflict(why));
     }
     let id = process.process_id;

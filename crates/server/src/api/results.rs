@@ -104,7 +104,7 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
         return Err(Problem::conflict(why));
     }
     let Some(through) = call.query::<JobId>("through")? else {
-        let why = "through: send the job_id of the last line that you have saved; what ended since is not deleted then";
+        let why = "through: send the job_id of the last line that you have saved; later results are not deleted";
         return Err(Problem::invalid(why).param("through"));
     };
     let through = last_of_saved(app, id, through)?;
@@ -168,8 +168,9 @@ fn last_of_saved(app: &App, process: ProcessId, through: JobId) -> Result<JobRec
     };
     let known = app.queue.job(through)?;
     let Some(known) = known.filter(|known| known.process_id == process) else {
-        let why =
-            format!("through: there is no job {through} in the process, or it was consumed before");
+        let why = format!(
+            "through: the job {through} is not in the process, or its result was already deleted"
+        );
         return Err(Problem::not_found(why).param("through"));
     };
     let receipt = known.receipt.ok_or_else(|| open(through))?;

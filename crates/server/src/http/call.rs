@@ -78,8 +78,7 @@ impl Head {
         let mut waits = false;
         for expected in self.all("expect") {
             if !expected.eq_ignore_ascii_case("100-continue") {
-                let why =
-                    format!("nothing but 100-continue can be expected here, not {expected:?}");
+                let why = format!("only 100-continue is supported, not {expected:?}");
                 return Err(Problem::new(417, "expectation_failed", why));
             }
             waits = true;
@@ -138,7 +137,7 @@ impl Call<'_> {
         let text = self.params.iter().find(|(n, _)| *n == name);
         let text = text.map(|(_, value)| value.as_str()).unwrap_or_default();
         text.parse()
-            .map_err(|_| Problem::not_found(format!("there is no {name} {text:?}")))
+            .map_err(|_| Problem::not_found(format!("unknown {name} {text:?}")))
     }
 
     /// A parameter of the query, if it is there.
@@ -167,10 +166,10 @@ impl Call<'_> {
             return Ok(());
         };
         let why = match names {
-            [] => "nothing is to be named here in the query".to_owned(),
+            [] => "this path has no query parameters".to_owned(),
             names => format!("there are: {}", names.join(", ")),
         };
-        let why = format!("there is no parameter {other:?}; {why}");
+        let why = format!("unknown parameter {other:?}; {why}");
         Err(Problem::invalid(why).param(other))
     }
 
@@ -223,7 +222,7 @@ impl Call<'_> {
             Err(error) => error.to_string(),
         };
         Err(Problem::invalid(format!(
-            "the body is no JSON object: {why}"
+            "the body is not a JSON object: {why}"
         )))
     }
 

@@ -323,7 +323,7 @@ impl Wire<'_> {
         let problem = Problem::new(
             status,
             "bad_request",
-            format!("this is no request: {error}"),
+            format!("invalid HTTP request: {error}"),
         );
         self.send(problem.response("/"), "/")
     }
@@ -373,7 +373,8 @@ impl Read for Wire<'_> {
                     let least = crowded.max(self.limits.slowest);
                     if self.pace.is_slow(self.limits.stall, least) {
                         self.body_ended = true;
-                        let why = "the request came too slowly while others waited for the memory that it takes";
+                        let why =
+                            "the request was sent too slowly while others waited for its memory";
                         return Err(match crowded {
                             0 => too_slow().into(),
                             _ => too_slow().says(why).into(),
@@ -474,7 +475,7 @@ impl Pace {
 }
 
 fn too_slow() -> Problem {
-    Problem::new(408, "too_slow", "the request came too slowly")
+    Problem::new(408, "too_slow", "the request was sent too slowly")
 }
 
 fn misuse(error: HttpError) -> io::Error {

@@ -193,7 +193,7 @@ impl BodyMemory {
 type IsGone<'g> = dyn Fn() -> bool + 'g;
 
 fn no_room() -> Problem {
-    let why = "large requests take up all the memory that the server has for them: send this again in a moment";
+    let why = "other large requests use all memory for request bodies: send this one again later";
     Problem::new(503, "busy", why).header("retry-after", RETRY_AFTER)
 }
 

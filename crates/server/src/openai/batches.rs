@@ -75,10 +75,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let mut database = app.records.single();
     let input = FileRecord::get(&mut database, &record.input_file)?;
     if input.is_none_or(|input| input.purpose != "batch") {
-        let why = format!(
-            "there is no file {} of the purpose batch",
-            record.input_file
-        );
+        let why = format!("no file {} with the purpose batch", record.input_file);
         return Err(Problem::invalid(why).param("input_file_id"));
     }
     record.insert(&mut database)?;
@@ -108,7 +105,8 @@ fn required(body: &mut Map<String, Value>, name: &'static str) -> Result<String,
 
 fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
     let refused = || {
-        let why = "metadata takes up to 16 texts of at most 512 characters, by names of at most 64";
+        let why =
+            "metadata may have up to 16 texts of at most 512 characters, with names of at most 64";
         Problem::invalid(why).param("metadata")
     };
     let pairs: BTreeMap<String, String> = serde_json::from_value(given).map_err(|_| refused())?;
@@ -130,7 +128,7 @@ fn kept(given: Value) -> Result<u64, Problem> {
         }
         _ => {
             let why = format!(
-                "output_expires_after takes the anchor created_at, and seconds from {} to {}",
+                "output_expires_after needs the anchor created_at, and seconds from {} to {}",
                 KEPT_RANGE.start(),
                 KEPT_RANGE.end()
             );

@@ -72,7 +72,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let purpose = purpose.ok_or_else(|| missing("purpose"))?;
     if !PURPOSES.contains(&purpose.as_str()) {
         let why = format!(
-            "{purpose:?} is no purpose; there are: {}",
+            "unknown purpose {purpose:?}; known purposes: {}",
             PURPOSES.join(", ")
         );
         return Err(Problem::invalid(why).param("purpose"));
@@ -101,7 +101,7 @@ fn check_name(name: Option<&str>) -> Result<(), Problem> {
     let name = name.unwrap_or_default();
     if name.chars().any(char::is_control) || name.chars().count() > LONGEST_NAME {
         let why = format!(
-            "the file's name has at most {LONGEST_NAME} characters, none of them a control character"
+            "the file's name may have at most {LONGEST_NAME} characters and no control characters"
         );
         return Err(Problem::invalid(why).param("file"));
     }
@@ -120,7 +120,7 @@ fn kept_seconds(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<u6
                 KEPT_RANGE.end()
             )),
         },
-        _ => wrong("expires_after takes the anchor created_at, and seconds".to_owned()),
+        _ => wrong("expires_after needs the anchor created_at, and seconds".to_owned()),
     }
 }
 

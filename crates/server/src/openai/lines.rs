@@ -266,7 +266,7 @@ pub(super) fn check(
         let fault = match line {
             Ok(_) if checked.requests == MOST_REQUESTS => {
                 let why = format!(
-                    "A batch takes at most {MOST_REQUESTS} requests; make another one of the rest."
+                    "A batch may have at most {MOST_REQUESTS} requests; put the others into another batch."
                 );
                 lines.fault("too_many_requests", why, None)
             }

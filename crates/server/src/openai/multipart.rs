@@ -311,7 +311,7 @@ fn quoted_text(text: &str) -> Option<(String, &str)> {
 }
 
 fn broken(why: &str) -> Problem {
-    Problem::invalid(format!("the body is no multipart form: {why}"))
+    Problem::invalid(format!("the body is not a multipart form: {why}"))
 }
 
 #[cfg(test)]

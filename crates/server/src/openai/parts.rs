@@ -119,7 +119,7 @@ fn vectors(
     let are_texts = texts.iter().all(Value::is_string);
     if !are_texts || !(1..=MOST_TEXTS).contains(&texts.len()) {
         let why = format!(
-            "input is a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not taken"
+            "input must be a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not supported"
         );
         return Err(Problem::invalid(why).param("input"));
     }
@@ -191,7 +191,7 @@ fn done(results: Vec<JobResult>, as_base64: bool) -> Result<Box<RawValue>, Error
     }
     let _ = write!(text, "],\"as_base64\":{as_base64}}}");
     RawValue::from_string(text)
-        .map_err(|error| Error::new(ErrorKind::Malformed, format!("a part is no JSON: {error}")))
+        .map_err(|error| Error::new(ErrorKind::Malformed, format!("a part is not JSON: {error}")))
 }
 
 /// The job of a line that stands for several requests.

@@ -254,7 +254,7 @@ impl Rounds<'_> {
         }
         let input = FileRecord::get(&mut app.records.single(), &batch.input_file)?;
         let Some(input) = input else {
-            let why = format!("The file {} is not there any more.", batch.input_file);
+            let why = format!("The file {} no longer exists.", batch.input_file);
             return self.fail(batch, vec![fault("file_not_found", why)]);
         };
         let (file, _) = app.openai.storage.read(&input.id)?;

@@ -338,7 +338,7 @@ struct Known {
 
 fn busy() -> Error {
     let why =
-        "a request with the same idempotency key is still being carried out: send it again later";
+        "a request with the same idempotency key is still being processed: send it again later";
     Error::new(ErrorKind::Transient, why)
 }
 

@@ -183,7 +183,7 @@ fn after(webhook: &mut Webhook, sent: Result<(), Refused>) {
     let process = webhook.process;
     match sent {
         Ok(()) => {
-            info!("the webhook of process {process} was taken");
+            info!("the webhook of process {process} was delivered");
             webhook.state = WebhookState::Delivered;
             webhook.next_at = seconds();
             webhook.error = None;

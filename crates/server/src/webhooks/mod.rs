@@ -45,7 +45,7 @@ fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     check(&asked.url, app.webhooks.private)
         .map_err(|why| Problem::invalid(format!("url: {why}")).param("url"))?;
     if app.queue.process(process)?.is_none() {
-        let why = format!("there is no process {process}, or all its results were consumed");
+        let why = format!("the process {process} does not exist, or all its results were fetched");
         return Err(Problem::not_found(why));
     }
     let mut secret = [0; 32];
@@ -123,9 +123,7 @@ fn check(url: &str, private: bool) -> Result<(), String> {
             return Err("write an address that begins with https:// or http://".to_owned());
         }
         _ => {
-            return Err(
-                "write an address that begins with https://: nothing else is sent to".to_owned(),
-            );
+            return Err("write an address that begins with https://".to_owned());
         }
     }
     if uri
@@ -137,7 +135,7 @@ fn check(url: &str, private: bool) -> Result<(), String> {
     let literal = host.trim_start_matches('[').trim_end_matches(']').parse();
     if !private && literal.is_ok_and(|address| !is_public_address(address)) {
         return Err(format!(
-            "{host} is no public address, and this server sends to no other"
+            "{host} is not a public address, and this server sends only to public ones"
         ));
     }
     Ok(())

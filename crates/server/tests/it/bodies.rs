@@ -85,12 +85,12 @@ fn an_object_is_asked_for_and_each_of_its_keys_once() {
         (
             "POST /api/v1/jobs",
             r#"{"type": "shout", "payload": "a", "payload": "b"}"#,
-            "is there twice",
+            "occurs twice",
         ),
         (
             "POST /v1/chat/completions",
             r#"{"model": "sim-1", "model": "sim-2"}"#,
-            "is there twice",
+            "occurs twice",
         ),
         (
             "POST /api/v1/jobs",

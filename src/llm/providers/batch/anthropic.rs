@@ -57,10 +57,12 @@ impl Wire for Anthropic {
         let params = anthropic::message(vendor, request, model)?;
         let refused = REFUSED.iter().find(|field| params.get(**field).is_some());
         if let Some(field) = refused {
-            return Err(invalid(format!("anthropic takes no `{field}` in a batch")));
+            return Err(invalid(format!(
+                "anthropic does not support `{field}` in a batch"
+            )));
         }
         if params["max_tokens"] == 0 {
-            let why = "anthropic takes no `max_tokens` of 0 in a batch";
+            let why = "anthropic does not support a `max_tokens` of 0 in a batch";
             return Err(invalid(why.to_owned()));
         }
         let line = json!({"custom_id": key, "params": params});
@@ -141,7 +143,8 @@ impl Wire for Anthropic {
             return Err(Error::new(ErrorKind::Transient, why).with_sent(Sent::Answered));
         }
         let Some(results) = results_of(http, id, &batch) else {
-            let why = "anthropic keeps the results of this batch no more: it does so for 29 days";
+            let why =
+                "anthropic no longer has the results of this batch: it keeps them for 29 days";
             let gone = Error::new(ErrorKind::Invalid, why).with_status(410);
             return Err(gone.with_sent(Sent::Answered));
         };
@@ -312,7 +315,7 @@ const STATUSES: [(&str, u16); 11] = [
 /// The failure of one request.
 fn failure(vendor: &Vendor, error: &[u8]) -> Error {
     let Some(body) = ErrorBody::from_body(error) else {
-        return malformed("an error that says nothing", error);
+        return malformed("an error without a message", error);
     };
     let known = STATUSES
         .iter()

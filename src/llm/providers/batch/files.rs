@@ -92,7 +92,7 @@ pub(super) fn search(
         let last = !page.is_empty() && page.iter().all(old);
         for listed in page.into_iter().filter(|listed| listed.ours) {
             let id = listed.id.ok_or_else(|| {
-                let why = "a batch of ours is listed without its id";
+                let why = "the list contains a batch of this queue without its id";
                 Error::new(ErrorKind::Malformed, why).with_status(200)
             })?;
             if !known.contains(&id) && found.iter().all(|(_, other)| *other != id) {

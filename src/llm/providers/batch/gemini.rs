@@ -243,10 +243,12 @@ fn accepted(
                 .and_then(time)
                 .or_else(|| served_at(reply)),
         }),
-        Some("PROCESSING") if whole => transient("gemini has not taken the input file in yet"),
+        Some("PROCESSING") if whole => transient("gemini has not processed the input file yet"),
         _ => {
             Gemini.discard(http, name)?;
-            transient("the upload of the input file was cut short; what came of it is deleted")
+            transient(
+                "the upload of the input file was interrupted; the incomplete file is deleted",
+            )
         }
     }
 }

@@ -141,7 +141,7 @@ fn hosts_of_open_models_are_sent_what_they_document() {
     let schema = ResponseFormat::json_schema(json!({"type": "object", "required": ["a"]})).unwrap();
     let told = warnings("deepseek", &Request::new("U").with_response_format(schema));
     assert!(
-        told[0].starts_with("takes no schema as `answer`, only JSON of any shape"),
+        told[0].starts_with("does not support schema as `answer`, only JSON of any form"),
         "{told:?}"
     );
 }
@@ -198,7 +198,7 @@ fn what_parameters_set_is_never_set_by_a_further_field() {
             assert_ne!(body.get(field), Some(&json!(5)), "{name}");
             assert_eq!(
                 warnings(name, &request),
-                [format!("is sent no `{field}` from among the extra fields")]
+                [format!("the extra field `{field}` is not sent")]
             );
         }
     }
@@ -246,8 +246,8 @@ fn turns_of_recorded_conversations_keep_what_the_vendor_has() {
     assert_eq!(
         warnings("groq", &recorded()),
         [
-            "takes no `messages[].name`; it is left out",
-            "takes no `messages[].reasoning_content`; it is left out",
+            "does not support `messages[].name`; it is omitted",
+            "does not support `messages[].reasoning_content`; it is omitted",
         ]
     );
 }
@@ -295,7 +295,7 @@ fn a_blank_stop_is_left_out_where_it_is_refused() {
     assert_eq!(body["stop_sequences"], json!(["END"]));
     assert_eq!(
         warnings("anthropic", &request),
-        ["takes no such `stop`; it is left out"]
+        ["does not support this value of `stop`; it is omitted"]
     );
     assert_eq!(encoded("groq", &request).1["stop"], json!(["\n", "END"]));
 }
@@ -317,20 +317,26 @@ fn tools_have_a_place_wherever_there_are_any() {
     let custom = json!({"type": "custom", "custom": {"name": "c"}});
     let mixed = json!([functions[0], custom]);
     for (request, told) in [
-        (with("tools", json!("x")), "takes no such `tools`"),
+        (
+            with("tools", json!("x")),
+            "does not support this value of `tools`",
+        ),
         (
             with("tools", json!([{"function": {}}])),
-            "takes no such `tools[]`",
+            "does not support this value of `tools[]`",
         ),
-        (with("tools", mixed), "takes no `tools[].custom`"),
-        (with("tool_choice", choice), "takes no `tool_choice`"),
+        (with("tools", mixed), "does not support `tools[].custom`"),
+        (
+            with("tool_choice", choice),
+            "does not support `tool_choice`",
+        ),
         (
             request.clone().with_extra("tool_choice", json!("some")),
-            "takes no such `tool_choice`",
+            "does not support this value of `tool_choice`",
         ),
         (
             with("parallel_tool_calls", json!(false)),
-            "takes no `parallel_tool_calls`",
+            "does not support `parallel_tool_calls`",
         ),
     ] {
         for name in ["anthropic", "gemini"] {
@@ -387,8 +393,8 @@ fn a_schema_that_goes_into_the_system_text_is_told() {
     assert_eq!(
         warnings("anthropic", &map),
         [
-            "takes no such schema as `row` (maps with any keys, recursion, allOf or many options); it \
-          is told in the system text, and answers are checked all the same"
+            "does not support this schema as `row` (maps with any keys, recursion, allOf or many options); it \
+          is added to the system text, and answers are checked anyway"
         ]
     );
 }
@@ -398,10 +404,10 @@ fn a_temperature_out_of_range_is_left_out_with_its_bound() {
     let hot = |degrees| Request::new("U").with_temperature(degrees);
     assert_eq!(
         warnings("anthropic", &hot(1.5)),
-        ["takes a temperature of at most 1; 1.5 is left out"]
+        ["accepts a temperature of at most 1; 1.5 is omitted"]
     );
     assert_eq!(
         warnings("mistral", &hot(1.8)),
-        ["takes a temperature of at most 1.5; 1.8 is left out"]
+        ["accepts a temperature of at most 1.5; 1.8 is omitted"]
     );
 }

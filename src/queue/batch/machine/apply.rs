@@ -48,7 +48,7 @@ impl Change<'_> {
             (_, Event::Postponed(wait)) => self.wait(wait),
             (_, Event::Panicked) => self.unusable("the client of the Batch API panicked"),
             (_, Event::NoKey) => self.unusable(
-                "its key is no longer here; if it was rotated: batchwright doctor --adopt-batches",
+                "its API key is not set; if it was replaced: batchwright doctor --adopt-batches",
             ),
             (_, Event::AccountChanged) if self.record.is_unsent() => self.close(),
 

@@ -118,7 +118,7 @@ impl Change<'_> {
             BatchState::Expired => {
                 let counts = status.counts.unwrap_or_default();
                 let text = format!(
-                    "batch {} expired with {} of {} answered; the rest goes into another one",
+                    "batch {} expired with {} of {} requests answered; the others go into another batch",
                     running.remote.id, counts.completed, counts.total
                 );
                 self.log(Level::Warn, text);

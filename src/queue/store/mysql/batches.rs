@@ -90,7 +90,7 @@ impl BatchStore for MysqlStore {
         self.write(Again::Doubtful, |tx| {
             self.keep_listed(tx, worker)?;
             let Some(no) = process_no(tx, process)? else {
-                let why = format!("there is no process {process}: a batch needs one");
+                let why = format!("the process {process} of the batch does not exist");
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             };
             add(tx, (no, lane), worker, record, now)

@@ -46,7 +46,7 @@ impl MysqlStore {
         self.decide(id, now, |tx, standing| {
             let Some((no, standing)) = standing else {
                 let why =
-                    format!("there is no process {id}: nothing was enqueued, or it was deleted");
+                    format!("the process {id} does not exist: nothing was enqueued, or it was deleted");
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             };
             match standing.chore {

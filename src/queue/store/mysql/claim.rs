@@ -273,7 +273,7 @@ impl MysqlStore {
                 lane,
                 item_id: row.at(12)?,
                 request_hash: row.at(13)?,
-                payload: payload.map_err(|_| Fault::Odd("a payload that is no JSON"))?,
+                payload: payload.map_err(|_| Fault::Odd("a payload that is not JSON"))?,
                 priority: small(row.at(3)?),
                 max_retries: row.at::<Option<i64>>(4)?.map(small),
                 attempt: small(row.at(8)?),

@@ -262,7 +262,7 @@ fn standby(opts: &Opts) -> HealthFinding {
         Ok(conn) => conn,
         Err(error) => {
             let why = Fault::from(error).explain(&shown);
-            let advice = "start it, or remove it from the address: without it nothing takes over";
+            let advice = "start it, or remove it from the address: without it there is no failover";
             return wrong(what, Severity::Warning, why.message(), advice);
         }
     };

@@ -170,7 +170,7 @@ impl MysqlStore {
         if let Some(guard) = &insert.guard
             && tx.run(&guard.statement, tables::bound(guard.values.clone()))? == 0
         {
-            let why = "what these jobs are for belongs to another program by now";
+            let why = "another program now owns the request of these jobs";
             let error = Error::new(ErrorKind::Transient, why).with_claim_lost();
             return Ok(Err(error));
         }
@@ -311,13 +311,13 @@ fn target(tx: &mut Tx<'_>, insert: &Insert, parent: Option<i64>) -> Result<Targe
     let room = MOST_JOBS - found.as_ref().map_or(0, |(target, _)| target.total);
     if count > room {
         return Err(refuse(
-            "would have more than 4,294,967,296 jobs; begin another process",
+            "would have more than 4,294,967,296 jobs; create another process",
         ));
     }
     match found {
         Some((target, _)) if target.chore == DELETING => Err(refuse("is being deleted")),
         Some((_, true)) => Err(refuse(
-            "was cancelled and takes no more jobs; begin another process",
+            "was cancelled and accepts no more jobs; create another process",
         )),
         Some((target, false)) => Ok(target),
         None => {

@@ -37,7 +37,8 @@ impl MysqlStore {
                 "process {} on {} has died, or cannot reach the database; its jobs wait",
                 worker.pid, worker.host
             );
-            let advice = format!("the next worker gives them back within a second: {by_whom}");
+            let advice =
+                format!("the next worker returns them to the queue within 1 second: {by_whom}");
             findings.push(HealthFinding::new(
                 "worker",
                 Severity::Warning,

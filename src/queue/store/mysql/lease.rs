@@ -162,7 +162,7 @@ impl Heartbeat {
         self.0.state.lock().owners.retain(|other| other != name);
         let end = |tx: &mut Tx<'_>| tx.run("DELETE FROM #owners WHERE name = ?", by![name]);
         if let Err(error) = self.0.database.aside(end) {
-            log::warn!("what this server was about waits until its lease ends: {error}");
+            log::warn!("requests of this server wait until its lease expires: {error}");
         }
     }
 

@@ -37,8 +37,8 @@ impl MysqlStore {
             {
                 let by: String = taker.at(0)?;
                 let why = format!(
-                    "the results of process {process} are being taken by {by}; when that has ended, the same command \
-                     takes what it has left"
+                    "{by} is fetching the results of process {process}; when it has ended, run the same command \
+                     to fetch the rest"
                 );
                 return Err(Error::new(ErrorKind::Transient, why).into());
             }

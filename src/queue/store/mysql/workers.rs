@@ -66,12 +66,13 @@ impl MysqlStore {
     /// When the worker does not belong to this store, or has ended.
     pub(super) fn list_again(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
         if self.heartbeat.worker(worker.0, |known| known.left) != Some(false) {
-            let why = "the worker is not on the list: it has ended, or belongs to another process";
+            let why =
+                "the worker is not registered: it has ended, or belongs to another OS process";
             return Err(Error::new(ErrorKind::Invalid, why).into());
         }
         log::warn!(
-            "the database could not be reached for longer than a lease, and other workers took over what this one had; it \
-             goes on with new jobs"
+            "the database could not be reached for longer than a lease, and other workers took over the jobs of this one; it \
+             continues with new jobs"
         );
         let enlist = format!(
             "INSERT INTO #workers (no, pid, host, started_at, lease_until) VALUES (?, ?, ?, {CLOCK}, {})",
@@ -131,7 +132,7 @@ impl MysqlStore {
             })?;
             if let Some(jobs) = back {
                 log::info!(
-                    "a worker died (process {} on {}): {jobs} jobs of it were given back",
+                    "a worker died (process {} on {}): {jobs} of its jobs returned to the queue",
                     worker.pid,
                     worker.host
                 );

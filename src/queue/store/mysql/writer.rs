@@ -100,7 +100,7 @@ impl Fault {
             Self::Refused(error) => return error,
             Self::Odd(what) => {
                 let why = format!(
-                    "{location} holds what cannot be ({what}). Restore it from a backup, or name another database"
+                    "{location} has invalid data ({what}). Restore it from a backup, or name another database"
                 );
                 return Error::new(ErrorKind::Invalid, why).with_storage();
             }
@@ -119,7 +119,8 @@ impl Fault {
     }
 }
 
-const NO_WRITES: &str = "the server takes no writes: it is a replica, or a failover is under way";
+const NO_WRITES: &str =
+    "the server accepts no writes: it is a replica, or a failover is in progress";
 
 fn explain(location: &str, error: &mysql::Error) -> Error {
     let transient = |why: String| Error::new(ErrorKind::Transient, format!("{location}: {why}"));
@@ -151,9 +152,9 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
                     "the user lacks a privilege (error {code}); it needs SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER and \
                      INDEX on the database"
                 )),
-                1049 => invalid("there is no such database; create it: CREATE DATABASE NAME".to_owned()),
+                1049 => invalid("the database does not exist; create it: CREATE DATABASE NAME".to_owned()),
                 1153 => invalid(
-                    "a job is larger than the server takes (error 1153); raise max_allowed_packet".to_owned(),
+                    "a job exceeds the server's packet limit (error 1153); raise max_allowed_packet".to_owned(),
                 ),
                 _ => invalid(format!("the server answers with error {code} ({})", error.state)),
             }

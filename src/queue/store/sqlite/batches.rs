@@ -89,7 +89,7 @@ impl SqliteStore {
         self.write(Sync::AsSet, |conn| {
             known(conn, worker)?;
             let Some(no) = process_no(conn, process)? else {
-                let why = format!("there is no process {process}: a batch needs one");
+                let why = format!("the process {process} of the batch does not exist");
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             };
             let lane = lane_no(conn, &lane.kind, lane.name.as_deref(), lane.step)?;

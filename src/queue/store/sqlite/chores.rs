@@ -57,7 +57,7 @@ impl SqliteStore {
         self.decide(id, now, |conn, standing| {
             let Some(standing) = standing else {
                 let why =
-                    format!("there is no process {id}: nothing was enqueued, or it was deleted");
+                    format!("the process {id} does not exist: nothing was enqueued, or it was deleted");
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             };
             let no = standing.no;

@@ -196,7 +196,7 @@ impl SqliteStore {
             lane: lane.clone(),
             item_id: texts.get(0)?,
             request_hash: texts.get(1)?,
-            payload: payload.map_err(|_| Fault::Odd("a payload that is no JSON"))?,
+            payload: payload.map_err(|_| Fault::Odd("a payload that is not JSON"))?,
             priority: small(row.get(2)?),
             max_retries: row.get::<_, Option<i64>>(3)?.map(small),
             attempt: small(row.get(7)?),
@@ -216,7 +216,8 @@ pub(super) fn known(conn: &Connection, worker: WorkerId) -> Result<(), Fault> {
     if find.exists([worker.0])? {
         return Ok(());
     }
-    let why = "the worker is no longer on the list: others took it for dead. Start it again";
+    let why =
+        "the worker is no longer registered: other workers took over its jobs. Start it again";
     Err(Error::new(ErrorKind::Invalid, why).into())
 }
 

@@ -193,13 +193,13 @@ fn target(conn: &Connection, insert: &Insert, parent: Option<i64>) -> Result<Tar
     let room = MOST_JOBS - found.as_ref().map_or(0, |(target, _)| target.total);
     if count > room {
         return Err(refuse(
-            "would have more than 4,294,967,296 jobs; begin another process",
+            "would have more than 4,294,967,296 jobs; create another process",
         ));
     }
     match found {
         Some((target, _)) if target.chore == DELETING => Err(refuse("is being deleted")),
         Some((_, true)) => Err(refuse(
-            "was cancelled and takes no more jobs; begin another process",
+            "was cancelled and accepts no more jobs; create another process",
         )),
         Some((target, false)) => Ok(target),
         None => {

@@ -49,7 +49,8 @@ impl SqliteStore {
                 "process {} on {} has died; its jobs wait",
                 worker.pid, worker.host
             );
-            let advice = format!("the next worker gives them back within a second: {by_whom}");
+            let advice =
+                format!("the next worker returns them to the queue within 1 second: {by_whom}");
             findings.push(HealthFinding::new(
                 "worker",
                 Severity::Warning,

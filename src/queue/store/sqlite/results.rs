@@ -337,7 +337,7 @@ pub(super) const PEEK: &str = formatcp!(
 
 fn json(text: Option<String>) -> Result<Option<Box<RawValue>>, Fault> {
     let json = text.map(RawValue::from_string).transpose();
-    json.map_err(|_| Fault::Odd("a result that is no JSON"))
+    json.map_err(|_| Fault::Odd("a result that is not JSON"))
 }
 
 impl ResultStore for SqliteStore {

@@ -77,8 +77,8 @@ impl SqliteStore {
                     let by = said.lines().next().filter(|line| !line.is_empty());
                     let by = by.unwrap_or("another process");
                     let why = format!(
-                        "the results of process {process} are being taken by {by}; when that has ended, \
-                         the same command takes what it has left"
+                        "{by} is fetching the results of process {process}; when it has ended, run \
+                         the same command to fetch the rest"
                     );
                     return Err(Error::new(ErrorKind::Transient, why));
                 }

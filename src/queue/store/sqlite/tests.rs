@@ -110,7 +110,7 @@ fn files_of_others_are_refused_untouched() {
     let dir = TempDir::new().unwrap();
     let text = path(&dir);
     fs::write(&text, "not a database, ".repeat(100)).unwrap();
-    refused(&text, "is no SQLite database");
+    refused(&text, "is not an SQLite database");
     assert!(
         fs::read_to_string(&text)
             .unwrap()

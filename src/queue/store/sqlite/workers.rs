@@ -129,7 +129,7 @@ impl SqliteStore {
             }
             if let Some(jobs) = back {
                 log::info!(
-                    "a worker died (process {}): {jobs} jobs of it were given back",
+                    "a worker died (process {}): {jobs} of its jobs returned to the queue",
                     worker.pid
                 );
                 affected += jobs;

@@ -110,7 +110,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
         )),
         Some(ErrorCode::DatabaseCorrupt) => damaged(path, error),
         Some(ErrorCode::NotADatabase) => invalid(format!(
-            "{shown} is no SQLite database. Move it away, or name another data folder"
+            "{shown} is not an SQLite database. Move it away, or name another data folder"
         )),
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
             invalid(format!(
@@ -272,7 +272,11 @@ mod tests {
             ),
             (ffi::SQLITE_IOERR, ErrorKind::Transient, "the system's log"),
             (ffi::SQLITE_CORRUPT, ErrorKind::Invalid, ".recover"),
-            (ffi::SQLITE_NOTADB, ErrorKind::Invalid, "no SQLite database"),
+            (
+                ffi::SQLITE_NOTADB,
+                ErrorKind::Invalid,
+                "not an SQLite database",
+            ),
             (ffi::SQLITE_READONLY, ErrorKind::Invalid, "writable"),
         ];
         for (code, kind, part) in cases {

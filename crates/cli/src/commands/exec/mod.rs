@@ -171,7 +171,7 @@ fn runner(
         .sandbox(sandbox::sandbox(args, mode)?);
     if let Some(folder) = &args.workdir {
         if !folder.is_dir() {
-            let why = format!("--workdir {}: there is no such folder", folder.display());
+            let why = format!("--workdir {}: the folder does not exist", folder.display());
             return Err(Refusal::usage(why));
         }
         runner = runner.current_dir(folder);

@@ -35,7 +35,7 @@ pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
     for path in &args.write {
         if !path.exists() {
             let why = format!(
-                "--write {}: there is no such file or folder",
+                "--write {}: the file or folder does not exist",
                 path.display()
             );
             return Err(Refusal::usage(why));

@@ -24,7 +24,7 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         format!("{rows} rows of {columns} columns written{place}{failed}")
     } else {
         format!(
-            "nothing was written: no row of the input belongs to any of the {} items",
+            "nothing was written: no row of the input matches any of the {} items",
             count(report.without_row)
         )
     }];
@@ -39,11 +39,11 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     );
     add(
         report.in_several_files,
-        "ids are in several files: the last file counts",
+        "ids are in several files: the last file is used",
     );
     add(
         report.cut_cells,
-        "cells do not fit .xlsx, which takes 32,767 characters: they are cut, and end with the name of the file that has all of it",
+        "cells exceed the 32,767 characters of .xlsx: they are truncated, and end with the name of the file that has the complete text",
     );
     add(
         report.superseded,
@@ -61,12 +61,12 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
                 .to_owned(),
         ),
         n if n == report.rows => lines.push(
-            "  the results have no columns of their rows: `run --keep all` keeps them, --input FILE joins \
+            "  the results have no input columns: `run --keep all` keeps them, --input FILE joins \
              them by id"
                 .to_owned(),
         ),
         n if args.rows.input.is_empty() => {
-            lines.push(format!("  {} items have no columns of their row", count(n)));
+            lines.push(format!("  {} items have no input columns", count(n)));
         }
         n => lines.push(format!(
             "  {} items were not found in the input: name the column of their ids with --id-column; for rows without ids, \

@@ -359,7 +359,7 @@ fn doctor_looks_at_every_server_of_the_address() {
         .wait()
         .expect(1);
     assert!(
-        gone.stdout.contains("nothing takes over"),
+        gone.stdout.contains("there is no failover"),
         "{}",
         gone.stdout
     );
