@@ -3,15 +3,15 @@
 //! | to | use |
 //! |---|---|
 //! | get the client of a provider's Batch API | [`BatchApi`], from [`LlmConfig::batch_client`](crate::LlmConfig::batch_client) |
-//! | write one for another Batch API | [`unstable::BatchClient`](crate::unstable::BatchClient) |
-//! | say what happens to a batch of which nobody knows whether it was created | [`OnUnknown`] |
-//! | find clients for batches of accounts other than the worker's own | [`BatchAccount`], [`clients_by_account`] |
+//! | write a client for another Batch API | [`unstable::BatchClient`](crate::unstable::BatchClient) |
+//! | decide about a batch whose creation got no reply | [`OnUnknown`] |
+//! | find clients for batches of other accounts | [`BatchAccount`], [`clients_by_account`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| | [`BatchClients`] is what they have in common |
-| take over batches after a key was rotated | [`clients_by_address`], [`BatchAdoption`] |
-| say how large batches are and how often they are polled | [`BatchSettings`] |
-| see batches that are under way | [`BatchInfo`], from [`JobQueue::batches`](crate::JobQueue::batches); [`UncollectedResults`] |
+    doc = "| | [`BatchClients`] is the type of these functions |
+| take over batches after an API key was replaced | [`clients_by_address`], [`BatchAdoption`] |
+| set the size of batches and how often they are polled | [`BatchSettings`] |
+| see open batches | [`BatchInfo`], from [`JobQueue::batches`](crate::JobQueue::batches); [`UncollectedResults`] |
 
 A [`Worker`](crate::Worker) with [`Worker::batches`](crate::Worker::batches) submits jobs as batches and
 collects what came of them; [`LlmManager::run_bulk`](crate::LlmManager::run_bulk) does so when

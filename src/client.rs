@@ -5,17 +5,17 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | say which calls share a limit at the provider | [`QuotaKey`] |
-//! | say how many texts one call embeds | [`PackLimits`] |
-//! | pass on the limits that a reply named | [`RateHints`], [`RateWindow`] |
-//! | say how far a failed call got, hence whether it may have been paid for | [`Sent`] |
-//! | see whether a request asks for text or for a vector | [`RequestTask`] |
+//! | set which calls share a limit at the provider | [`QuotaKey`] |
+//! | limit how many texts one call embeds | [`PackLimits`] |
+//! | report the limits that a reply contained | [`RateHints`], [`RateWindow`] |
+//! | report how far a failed call got, and so whether it may have been billed | [`Sent`] |
+//! | see whether a request is for text, an embedding or speech | [`RequestTask`] |
 //! | put local files into a prompt | [`Part`] |
-//! | ask in the words of one provider's own API | [`NativeFormat`], [`Native`] |
-//! | recognise requests that ask the same | [`request_hash`] |
-//! | have a value of your own travel with a request to its outcome | [`UserData`] |
-//! | see what a reply held beside its text | [`ReplyDetails`], [`ToolCall`], [`Reasoning`], [`RawJson`] |
-//! | see which providers an item left behind | [`EarlierProvider`] |
+//! | send a request in the format of one provider's API | [`NativeFormat`], [`Native`] |
+//! | recognise identical requests | [`request_hash`] |
+//! | attach your own value to a request and get it back with the outcome | [`UserData`] |
+//! | read more than the text of a reply | [`ReplyDetails`], [`ToolCall`], [`Reasoning`], [`RawJson`] |
+//! | see which providers failed an item before | [`EarlierProvider`] |
 //! | be called when a [`Context`](crate::Context) is cancelled | [`CancelHook`] |
 
 pub use crate::base::cancel::CancelHook;

@@ -5,20 +5,20 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | say how an input is read, and what is filled in where a line says nothing | [`PromptSettings`], [`InputFormat`] |
-//! | take the requests of an input one by one | [`PromptRequests`] |
-//! | say where results go | [`RunOutput`] |
-//! | say what happens to rows with a null | [`Nulls`] |
-//! | say which equal requests are sent once | [`Dedupe`] |
-//! | use answers of earlier runs | [`AnswerStore`], [`AnswerKey`] |
-//! | know what a run will do, did, or why it could not begin | [`RunPlan`], [`RunReport`], [`FileRunError`] |
+//! | set how an input is read, and defaults for its lines | [`PromptSettings`], [`InputFormat`] |
+//! | iterate over the requests of an input | [`PromptRequests`] |
+//! | set where results go | [`RunOutput`] |
+//! | set how rows with a null are handled | [`Nulls`] |
+//! | set which identical requests are sent once | [`Dedupe`] |
+//! | reuse answers of earlier runs | [`AnswerStore`], [`AnswerKey`] |
+//! | see what a run will do, what it did, or why it could not start | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
-//! | add results of a queue to a file, each once | [`ResultsAppender`] |
-//! | find the store of an earlier run of an output | [`store_path`] |
+//! | append results of a queue to a file, each once | [`ResultsAppender`] |
+//! | find the store of an output's earlier run | [`store_path`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| keep such answers in a file | [`SqliteAnswers`] |
-| run a file through a queue, as batches want it | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |"
+    doc = "| store these answers in a file | [`SqliteAnswers`] |
+| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |"
 )]
 
 pub use crate::base::store_path::store_path;

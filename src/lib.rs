@@ -1,13 +1,12 @@
 //! Runs thousands of LLM prompts, resumes after a crash, and pays for each answer once.
 //!
-//! Blocking threads, no async runtime. One failure costs one item; retries, rate limits and
-//! fallback are the engine's business; a run can be cancelled down to connections blocked in a
-//! read.
+//! The crate uses blocking threads and no async runtime. One failure costs one item. The engine handles retries,
+//! rate limits and fallback. Cancelling a run also ends connections that are blocked in a read.
 //!
 //! ```
 //! use batchwright::{Context, Extract, Request, execute_bulk_sync};
 //!
-//! // `LlmConfig::new("openai").model("…").client()?` instead of `Extract` asks a real model.
+//! // For a real model, replace `Extract` by `LlmConfig::new("openai").model("…").client()?`.
 //! let requests = ["Name a prime.", "Name a river."].map(Request::new);
 //! for outcome in execute_bulk_sync(&Context::new(), &Extract, &requests, 5)? {
 //!     match outcome.result {
@@ -18,81 +17,81 @@
 //! # Ok::<(), batchwright::BulkError>(())
 //! ```
 //!
-//! # Ways in
+//! # Choosing an entry point
 //!
 //! | to | use |
 //! |---|---|
 //! | run a list of prompts | [`execute_bulk_sync`], or [`Bulk::collect`] with options |
 //! | run any number of prompts in little memory | [`Bulk::for_each`], or [`Bulk::spawn`] for an iterator over outcomes |
-//! | make vectors of texts, many with each call | the same with [`Request::embedding`] |
+//! | embed texts, many with each call | the same with [`Request::embedding`] |
 //! | run a file with a resumable output, as the `batchwright` program does | [`Prompts`], [`FileRun`] |
 //! | make one call with limits, retries and fallback | [`Route::complete`] |
-//! | take settings from flags, environment and a store, and follow its changes | [`Settings`], [`LlmManager`]; changes with [`config::SettingsWatch`] and [`LlmManager::follow`] |
+//! | read settings from flags, environment and a store, and follow changes of the store | [`Settings`], [`LlmManager`]; changes with [`config::SettingsWatch`] and [`LlmManager::follow`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| hand prompts to a queue that survives restarts | [`JobQueue`] and [`Worker`]; the [guide](queue_guide) |
-| pay half, and have the answers by tomorrow | [`Worker::batches`], [`LlmManager::run_bulk`]; the [guide](batch_guide) |
-| carry out work of your own kinds on that queue | [`Handler`] |"
+    doc = "| submit prompts to a queue that survives restarts | [`JobQueue`] and [`Worker`]; the [guide](queue_guide) |
+| pay half the price and get the answers within a day | [`Worker::batches`], [`LlmManager::run_bulk`]; the [guide](batch_guide) |
+| run your own kinds of jobs on that queue | [`Handler`] |"
 )]
-//! | ask a service of your own | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
+//! | call your own service | implement [`LlmClient`], or wrap a closure with [`client_fn`] |
 //!
-//! # Where to find what
+//! # Modules
 //!
-//! At the root stands what a first program needs. The rest has a module by its topic:
+//! The root has the names that a first program needs. The other names are in modules by topic:
 //!
-//! | module | what is there |
+//! | module | contents |
 //! |---|---|
-//! | [`client`] | for clients of your own: quotas, limits that replies name; the finer parts of requests, answers and errors |
-//! | [`provider`] | which providers can be used here, and why the others cannot; local servers |
+//! | [`client`] | for your own clients: quotas, limits in replies, details of requests, answers and errors |
+//! | [`provider`] | which providers are usable, and what the others lack; local servers |
 //! | [`files`] | runs from a file of prompts to a file of results |
 #![cfg_attr(
     feature = "queue",
     doc = "| [`queue`] | processes, jobs and results of the durable queue; SQLite |"
 )]
-//! | [`batch`] | Batch APIs, and batches that are under way |
-//! | [`config`] | settings, where their values come from, and where they are kept |
+//! | [`batch`] | Batch APIs and open batches |
+//! | [`config`] | settings, the sources of their values, and their stores |
 //! | [`plan`] | from settings to work: providers, strategy, routes, workers |
-//! | [`progress`] | what a run is doing, and what holds it up |
+//! | [`progress`] | the progress of a run, and what limits it |
 #![cfg_attr(
     feature = "files",
-    doc = "| [`processing`] | files processed in bulk, by a function of yours or by a model |
+    doc = "| [`processing`] | files processed in bulk, by your function or by a model |
 | [`sources`] | source files below a folder: found, filtered, split into functions, classes or lines |"
 )]
-//! | [`testing`] | for tests of your programs: a client with a script, a clock moved by hand, rules for job stores |
-//! | [`unstable`] | seams that may change in any release: [`Transport`](unstable::Transport), [`Clock`](unstable::Clock), [`BatchClient`](unstable::BatchClient), `JobStore` |
+//! | [`testing`] | for tests of your programs: a scripted client, a manual clock, rules for job stores |
+//! | [`unstable`] | traits and types that may change in any release: [`Transport`](unstable::Transport), [`Clock`](unstable::Clock), [`BatchClient`](unstable::BatchClient), `JobStore` |
 //!
-//! # What decides what
+//! # Failures
 //!
-//! A provider's client classifies each failure as an [`ErrorKind`]; the kind decides whether the
-//! item is tried again, goes to the next provider of its [`Route`], or fails. A rate-limit answer
-//! pauses everything that shares its quota ([`client::QuotaKey`]), unless others of it are being answered:
-//! then fewer calls are made at once. So does a server that still loads its model ([`Error::with_not_ready`]); any other `Retry-After` delays that item alone. A waiting item
-//! holds no thread. [`ErrorPolicy`] says what one item's failure means for the others, a
-//! [`Context`] carries cancellation, deadline and grace.
+//! A provider's client classifies each failure as an [`ErrorKind`]. The kind decides whether the item is retried, fails
+//! over to the next provider of its [`Route`], or fails. A 429 pauses all calls of its quota
+//! ([`client::QuotaKey`]). If other calls of the quota are answered, it reduces the calls in flight instead. A server that
+//! loads its model ([`Error::with_not_ready`]) pauses its quota too. Any other `Retry-After` delays only its item. A
+//! waiting item occupies no thread. [`ErrorPolicy`] decides whether the failure of an item stops the run. A [`Context`]
+//! has the cancellation, the deadline and the grace period.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `queue` | yes | the durable queue in an SQLite file, batches, and settings in a file that processes share |
+//! | `queue` | yes | the durable queue in an SQLite file, batches, and settings in a file that OS processes share |
 //! | `bundled` | yes | SQLite compiled in; without it, `queue` links the system's library |
 //! | `metrics` | no | counts and times in the text format of Prometheus |
 //! | `mysql` | no | the queue in MySQL or MariaDB, for workers on many machines |
 //! | `redis` | no | wake-ups and shared limits of such workers, through Redis or Valkey |
 //! | `parquet` | no | Parquet files as inputs and as tables of results |
 //! | `excel` | no | the same for `.xlsx` files |
-//! | `files` | no | folders of source files: found, filtered and split, see `sources`; processed, see `processing`; its parsers need a C compiler |
-//! | `templates` | no | blocks and filters in templates of prompts, in the language of Jinja |
-//! | `schema` | no | answers are checked against the JSON Schema asked for, at the price of forty crates more; without it, only for being JSON |
+//! | `files` | no | folders of source files (module `sources`) and their processing (module `processing`); the parsers need a C compiler |
+//! | `templates` | no | blocks and filters of Jinja in prompt templates |
+//! | `schema` | no | checks answers against the requested JSON Schema, and adds 40 crates; without it, batchwright only checks that the answer is JSON |
 //!
-//! A provider on the loopback interface for your tests, with latency, limits and trouble, is the crate
-//! `batchwright-simulate`; types of jobs that services have in common are `batchwright-jobs`; `batchwright-exec` runs commands in
-//! parallel, each in a sandbox; the program `batchwright` is the crate `batchwright-cli`.
+//! Related crates: `batchwright-simulate` is a simulated provider on the loopback interface for your tests, with latency,
+//! limits and errors. `batchwright-jobs` has job types for services. `batchwright-exec` runs commands in parallel, each in a
+//! sandbox. `batchwright-cli` is the program `batchwright`.
 //!
 //! # Logging
 //!
-//! Through the `log` crate: `warn` for what somebody should know, such as settings that are ignored and providers
-//! that are not asked any more; `info` for retries, moves to the next provider, and repairs. Prompts, answers and credentials are never logged.
+//! The crate logs through the `log` crate. `warn` reports for example ignored settings and providers that are no longer
+//! called. `info` reports retries, failovers and repairs. Prompts, answers and credentials are never logged.
 
 mod base;
 pub mod batch;

@@ -4,14 +4,14 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | choose the providers that settings mean | [`ProviderQuery`], [`ProviderChoice`], [`ProviderChoiceError`] |
-//! | see whether work goes out in batches, and why or why not | [`EffectiveStrategy`] |
-//! | see what a route is made of, and which providers it skips | [`RoutePlan`], [`RouteStep`], [`SkippedStep`] |
-//! | see how many calls a run makes at once | [`Concurrency`] |
-//! | hear what came of settings that changed meanwhile | [`SettingsEvent`] |
+//! | choose providers according to the settings | [`ProviderQuery`], [`ProviderChoice`], [`ProviderChoiceError`] |
+//! | see whether prompts go into batches, and why | [`EffectiveStrategy`] |
+//! | see the providers of a route, and those that it skips | [`RoutePlan`], [`RouteStep`], [`SkippedStep`] |
+//! | see the number of calls in flight | [`Concurrency`] |
+//! | receive the effect of changed settings | [`SettingsEvent`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| see what a worker is made of | [`WorkerPlan`] |"
+    doc = "| see the parts of a worker | [`WorkerPlan`] |"
 )]
 
 pub use crate::llm::route::SkippedStep;

@@ -5,18 +5,18 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | see what a run is doing | [`Phase`] |
+//! | see the phase of a run | [`Phase`] |
 //! | be called at the end of each item | [`EveryItem`] |
-//! | see where the time of a run went, and that of an item | [`TimeSplit`], [`ItemTime`] |
-//! | see what providers allow at a moment: limits, what is left of them, pauses | [`ProviderLimits`], with the [`QuotaStatus`] and [`RateStatus`] of each |
-//! | see which learned limit slows a run | [`LearnedLimit`], with its [`LimitSource`] |
+//! | see how a run or an item spent its time | [`TimeSplit`], [`ItemTime`] |
+//! | see the current limits of providers: the rest of each, and cooldowns | [`ProviderLimits`], with the [`QuotaStatus`] and [`RateStatus`] of each |
+//! | see which detected limit slows a run | [`LearnedLimit`], with its [`LimitSource`] |
 //! | see why items of a run failed | [`FailureCause`], in [`Summary::causes`](crate::Summary::causes) |
-//! | know when work of your own will have ended | [`ProgressTracker`], which makes [`ProgressInfo`] |
-//! | hear of every call | [`CallObserver`], which is told the [`ObservedCall`] and its [`CallResult`] |
-//! | hear of every job that a worker ends with | `JobObserver`, which is told the `EndedJob`, with the feature `queue` |
-//! | count all of it for Prometheus | `Metrics`, with the feature `metrics` |
-//! | read a time of day | [`Timestamp`] |
-//! | keep the process below a ceiling of memory | [`MemoryManager`], which gives out [`MemoryHold`]s and tells its [`MemoryUse`] |
+//! | estimate the end of your own work | [`ProgressTracker`], which makes [`ProgressInfo`] |
+//! | observe every call | [`CallObserver`], which receives the [`ObservedCall`] and its [`CallResult`] |
+//! | observe every job that a worker finishes | `JobObserver`, which receives the `EndedJob`, with the feature `queue` |
+//! | export these numbers to Prometheus | `Metrics`, with the feature `metrics` |
+//! | read a timestamp | [`Timestamp`] |
+//! | keep the OS process below a memory limit | [`MemoryManager`], with [`MemoryHold`]s and its [`MemoryUse`] |
 
 pub use crate::base::clock::Timestamp;
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};

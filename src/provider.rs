@@ -4,13 +4,13 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | see which providers can be used, and why the others cannot | [`survey`], [`inspect`], [`ProviderStatus`] |
-//! | see whose API keys are set | [`api_keys_set`] |
+//! | see which providers are usable, and what the others lack | [`survey`], [`inspect`], [`ProviderStatus`] |
+//! | see which API keys are set | [`api_keys_set`] |
 //! | find servers on this machine | [`LocalServer`], [`ServerState`], in [`ProviderStatus::servers`] |
-//! | send headers of one's own | [`CallHeader`], by [`LlmConfig::header`](crate::LlmConfig::header) |
+//! | send your own headers | [`CallHeader`], by [`LlmConfig::header`](crate::LlmConfig::header) |
 //! | see a call before it is made | [`CallPreview`], by [`Client::preview`](crate::Client::preview) |
 //! | show an address without its credentials | [`redacted_url`] |
-//! | know how much [`Extract`](crate::Extract) keeps of a text | [`EXTRACT_CHARS`] |
+//! | see how many characters [`Extract`](crate::Extract) returns | [`EXTRACT_CHARS`] |
 
 pub use crate::base::secret::redacted_url;
 pub use crate::llm::providers::extract::EXTRACT_CHARS;

@@ -2,11 +2,11 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | answer from a script, count calls, hold them up | [`ScriptedClient`]; the vectors it makes: [`scripted_vector`] |
-//! | move time by hand | [`ManualClock`], on [`Route::clock`](crate::Route::clock) and `JobQueue::clock` |
+//! | answer from a script, count calls, delay calls | [`ScriptedClient`]; its embeddings: [`scripted_vector`] |
+//! | control the time | [`ManualClock`], on [`Route::clock`](crate::Route::clock) and `JobQueue::clock` |
 #![cfg_attr(
     feature = "queue",
-    doc = "| put a job store of your own to the rules that every store must keep | [`job_store`] |"
+    doc = "| test your own job store against the rules for every store | [`job_store`] |"
 )]
 //!
 //! A provider on the loopback interface, with HTTP, limits, trouble and batches, is the crate

@@ -2,13 +2,13 @@
 //!
 //! | seam | what it replaces | its vocabulary |
 //! |---|---|---|
-//! | [`Transport`] | how bytes reach a provider | [`HttpTransport`], [`HttpRequest`], [`HttpReply`], [`HttpMethod`], [`HttpHeaders`], [`HttpTransfer`], [`ReplyShare`] |
-//! | [`PublicResolver`] | how a name is looked up where only public addresses may be called | [`is_public_address`] |
+//! | [`Transport`] | sends bytes to a provider | [`HttpTransport`], [`HttpRequest`], [`HttpReply`], [`HttpMethod`], [`HttpHeaders`], [`HttpTransfer`], [`ReplyShare`] |
+//! | [`PublicResolver`] | resolves names if only public addresses are allowed | [`is_public_address`] |
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
-//! | [`AtomicFile`] | how a file is written whole or not at all | [`make_private_folder`], [`disk_space`] |
-//! | [`copy_beside`] | how the contents of an open file survive its removal | [`same_file`] |
-//! | [`Pool`] | how tasks other than prompts run | [`TaskEnd`], [`PoolEnd`] |
-//! | [`UniqueJson`] | how strictly JSON is read | |
+//! | [`AtomicFile`] | writes a file atomically | [`make_private_folder`], [`disk_space`] |
+//! | [`copy_beside`] | keeps the contents of an open file that was removed | [`same_file`] |
+//! | [`Pool`] | runs tasks other than prompts | [`TaskEnd`], [`PoolEnd`] |
+//! | [`UniqueJson`] | reads JSON, and rejects an object that names a field twice | |
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
@@ -16,7 +16,7 @@
 )]
 #![cfg_attr(
     feature = "mysql",
-    doc = "| [`MysqlTables`] | statements on other tables of a queue's database | [`TablesTransaction`] |"
+    doc = "| [`MysqlTables`] | runs statements on other tables of a queue's database | [`TablesTransaction`] |"
 )]
 
 pub use crate::base::atomic_file::AtomicFile;

@@ -2,13 +2,13 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | take settings from flags, the environment and a store | [`Settings`](crate::Settings) |
-//! | know which settings there are | [`SettingKey`] |
+//! | read settings from flags, the environment and a store | [`Settings`](crate::Settings) |
+//! | list all settings | [`SettingKey`] |
 //! | see a value and where it comes from | [`Setting`], [`SettingSource`] |
-//! | know where `jobs.articles` finds the texts of articles | [`ArticleSource`] |
-//! | keep settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue`; on a server that machines share `queue::MysqlConfig`, with the feature `mysql` |
-//! | notice that they have changed | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
-//! | see what work they come to | the module [`plan`](crate::plan) |
+//! | see where `jobs.articles` reads articles | [`ArticleSource`] |
+//! | store settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue`; on a server that machines share `queue::MysqlConfig`, with the feature `mysql` |
+//! | follow changes of settings | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
+//! | see the effect of settings | the module [`plan`](crate::plan) |
 //!
 //! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.
 

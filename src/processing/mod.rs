@@ -25,12 +25,12 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | process a list of files, a stream of them, or a folder; ask a model about each | [`BatchProcessor`], [`ProcessingConfig`], [`ParallelConfig`] |
+//! | process a list of files, a stream of files, or a folder; prompt a model about each file | [`BatchProcessor`], [`ProcessingConfig`], [`ParallelConfig`] |
 //! | the same without folders, checkpoints and prompts | [`ParallelExecutor`] over [`ProcessTask`]s with their [`TaskConfig`] |
-//! | know what a function is given | [`SourceFile`] |
-//! | know what became of a file, of all of them | [`ProcessResult`], [`BatchResult`], [`ProcessStream`], [`ProcessingEnd`] |
-//! | count speed, bytes and success | [`StatsCollector`], [`ProcessingStats`] |
-//! | keep failures, try them again, resume after a crash | [`ErrorRecovery`], [`FailedFile`] |
+//! | read the argument of your function | [`SourceFile`] |
+//! | read the result for one file, and for all files | [`ProcessResult`], [`BatchResult`], [`ProcessStream`], [`ProcessingEnd`] |
+//! | measure throughput, bytes and success | [`StatsCollector`], [`ProcessingStats`] |
+//! | store failures, retry them, resume after a crash | [`ErrorRecovery`], [`FailedFile`] |
 
 mod config;
 mod executor;

@@ -16,9 +16,9 @@ const CHUNK_BYTES: usize = 16 << 20;
 /// Why [`JobQueue::consume`] ended early.
 #[derive(Debug)]
 pub enum ConsumeError<E> {
-    /// The caller could not save; what it was given stays in the queue.
+    /// The caller could not save the results; they stay in the queue.
     Save(E),
-    /// The queue could not be read, or what was saved could not be deleted and will come again.
+    /// The queue could not be read, or saved results could not be deleted and will be returned again.
     Queue(Error),
 }
 
@@ -34,8 +34,7 @@ impl<E: std::fmt::Display> std::fmt::Display for ConsumeError<E> {
 impl<E: std::error::Error> std::error::Error for ConsumeError<E> {}
 
 impl JobQueue {
-    /// The outcomes so far, in the order of the jobs; nothing is deleted. They are read in chunks as
-    /// the iterator goes on.
+    /// The results so far, in the order of the jobs, read in chunks. This deletes nothing.
     pub fn get_results(&self, process: ProcessId) -> ProcessResults<'_> {
         ProcessResults {
             queue: self,
@@ -46,19 +45,16 @@ impl JobQueue {
         }
     }
 
-    /// Hands the outcomes so far to `save`, a chunk at a time, and deletes each chunk after `save` has
-    /// returned `Ok`: in that order, so that nothing is lost. When the process dies in between, the
-    /// chunk comes again; so `save` must bear being given the same results twice (an insert that
-    /// replaces does). Whatever has no outcome yet stays. When nothing is left of a process, it is gone.
-    /// Returns how many results were consumed.
+    /// Passes the results so far to `save` in chunks, and deletes each chunk after `save` has returned `Ok`. If the
+    /// program crashes in between, it receives the chunk again, so `save` must be idempotent; an upsert is. Open jobs
+    /// stay. The process ends with its last result. Returns the number of consumed results.
     ///
-    /// Those that a job waits for, in a process with a parent, are refused: that job
-    /// collects them. One at a time: while somebody consumes the results of a process, others are refused and told by
-    /// whom. A death ends that.
+    /// A process with a parent is rejected, because a job collects its results. Only one program at a time can
+    /// consume the results of a process. Others get an error that names it. A crash releases this lock.
     ///
     /// # Errors
-    /// When `save` failed, when a job collects them, when somebody else is consuming them (of kind
-    /// [`Transient`](crate::ErrorKind::Transient)), or the queue could not be read or written.
+    /// When `save` failed, when a job collects the results, when another program consumes them (kind
+    /// [`Transient`](crate::ErrorKind::Transient)), or when the queue could not be read or written.
     pub fn consume<E>(
         &self,
         process: ProcessId,
@@ -67,7 +63,7 @@ impl JobQueue {
         self.consume_as(process, "", save)
     }
 
-    /// The same; others are told what is said here in brackets, such as where the results go.
+    /// The same with a note for the error that others get, in parentheses, for example where the results go.
     ///
     /// # Errors
     /// As [`consume`](Self::consume).
@@ -109,8 +105,8 @@ impl JobQueue {
         }
     }
 
-    /// Up to `n` outcomes with what [`ack`](Self::ack) needs to delete them; for callers that save in
-    /// a way of their own.
+    /// Up to `n` results with their receipts for [`ack`](Self::ack), which deletes them; for callers with their own
+    /// way of saving.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -118,7 +114,7 @@ impl JobQueue {
         self.peek_after(process, None, n)
     }
 
-    /// Keeps others from consuming the results of a process as long as what is returned is held.
+    /// Prevents others from consuming the results of a process until the returned value is dropped.
     pub(crate) fn lock_results(
         &self,
         process: ProcessId,
@@ -131,7 +127,7 @@ impl JobQueue {
         self.store.lock_results(process, &who)
     }
 
-    /// The same from behind a job of the process, which may be gone.
+    /// The same after a job of the process, which need not exist any more.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -144,17 +140,17 @@ impl JobQueue {
         self.store.peek(process, after, n, CHUNK_BYTES)
     }
 
-    /// Deletes outcomes that were saved. One whose job has been put back in between stays. Returns
-    /// how many were deleted.
+    /// Deletes saved results. If a job was requeued in between, its result stays. Returns the number of deleted
+    /// results.
     ///
     /// # Errors
-    /// When a job collects them; when they could not be deleted: then they come again.
+    /// When a job collects them, or when they could not be deleted; then they are returned again.
     pub fn ack(&self, receipts: &[JobReceipt]) -> Result<u64, Error> {
         self.store.ack(receipts, self.clock.wall())
     }
 }
 
-/// The outcomes of a process; see [`JobQueue::get_results`].
+/// The results of a process; see [`JobQueue::get_results`].
 pub struct ProcessResults<'q> {
     queue: &'q JobQueue,
     process: ProcessId,

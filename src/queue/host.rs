@@ -18,9 +18,9 @@ use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary, Wo
 
 /// A durable queue of jobs. Clones share it.
 ///
-/// Jobs belong to processes: whatever one caller hands over under a [`ProcessId`] of its choice. After
-/// a crash it finds them again by that id, or among the [open](Self::open_processes) ones. What a
-/// method has returned `Ok` for survives the death of the process.
+/// Jobs belong to processes. A process is a group of jobs that a caller submits under a [`ProcessId`] of its choice.
+/// After a crash the caller finds the jobs by this id, or among the [open processes](Self::open_processes). Once a
+/// method has returned `Ok`, its change survives a crash.
 ///
 /// ```
 /// use batchwright::{Job, JobQueue, ProcessId, Request};
@@ -59,7 +59,8 @@ const GROUP_TIME: Duration = Duration::from_secs(1);
 /// How soon it is noticed that a change was heard of.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// Why [`JobQueue::try_enqueue_iter`] ended early. What was added before stays, unsealed.
+/// Why [`JobQueue::try_enqueue_iter`] ended early. The jobs added before stay in the queue, and the process is not
+/// sealed.
 #[derive(Debug)]
 pub enum EnqueueError<E> {
     /// The source of the jobs failed.
@@ -80,7 +81,7 @@ impl<E: std::fmt::Display> std::fmt::Display for EnqueueError<E> {
 impl<E: std::error::Error> std::error::Error for EnqueueError<E> {}
 
 impl JobQueue {
-    /// Opens the queue in this SQLite file, which is made if there is none.
+    /// Opens the queue in this SQLite file, and creates the file if it does not exist.
     ///
     /// # Errors
     /// When the file cannot be used: no permission, not a queue, damaged, of a newer version, or on a
@@ -90,7 +91,7 @@ impl JobQueue {
         Self::open_with(path, SqliteOptions::default())
     }
 
-    /// The same with other options than the default ones.
+    /// Opens the queue with these options.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -99,9 +100,8 @@ impl JobQueue {
         Ok(Self::on(Arc::new(SqliteStore::open(path, options)?)))
     }
 
-    /// A queue in memory, for tests: it makes no file, works with a [`Worker`](crate::Worker) as any
-    /// other, and is gone with its last clone. (The input and the results of batches are files even so,
-    /// below the system's temporary folder until then.)
+    /// A queue in memory, for tests. It works with a [`Worker`](crate::Worker) like any other queue, and ends when
+    /// its last clone is dropped. Only the inputs and results of batches are files, in the system's temporary folder.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -119,14 +119,13 @@ impl JobQueue {
     /// ```
     ///
     /// # Errors
-    /// When the SQLite that is linked was built without databases in memory.
+    /// When the linked SQLite was built without in-memory databases.
     pub fn in_memory() -> Result<Self, Error> {
         let store = SqliteStore::in_memory(SqliteOptions::default())?;
         Ok(Self::on(Arc::new(store)))
     }
 
-    /// A queue on a store of your own, or one that is wrapped; see [`JobStore`], which may change in any
-    /// release.
+    /// A queue on your own store, or on a wrapped one; see [`JobStore`], which may change in any release.
     pub fn on(store: Arc<dyn JobStore>) -> Self {
         Self {
             clock: store.clock().unwrap_or_else(|| Arc::new(SystemClock)),
@@ -142,9 +141,8 @@ impl JobQueue {
         self
     }
 
-    /// The same queue for whoever tells something of the processes that they add jobs to: a name that
-    /// people know, or where the results belong. It is written together with the jobs, and replaces what
-    /// was told of the process before.
+    /// The same queue with a description of the processes to which it adds jobs, for example a display name or the
+    /// file for the results. The description is written together with the jobs and replaces an earlier one.
     ///
     /// ```
     /// use batchwright::{Job, JobQueue, ProcessId, Request};
@@ -175,7 +173,7 @@ impl JobQueue {
         }
     }
 
-    /// Replaces what is told of a process that is there. False when it is not.
+    /// Replaces the description of a process. Returns false if the process does not exist.
     ///
     /// # Errors
     /// When it could not be written.
@@ -183,14 +181,14 @@ impl JobQueue {
         self.store.describe(process, info, self.clock.wall())
     }
 
-    /// Where the queue is: the path of its database.
+    /// The path of the queue's database, or its address without the password.
     pub fn location(&self) -> String {
         self.store.location()
     }
 
-    /// Waits for `interval`, between two looks at the queue in a loop. If the store is notified of what other processes
-    /// write, as with `MysqlStore::with_redis`, it waits until a process has written since the last wait, and for eight
-    /// intervals at most. `seen` is `None` at first; pass the same variable to the next wait.
+    /// Waits for `interval`, for a loop that polls the queue. If the store receives notifications of writes
+    /// (`MysqlStore::with_redis`), this method waits until a program has written since the last wait, for at most 8
+    /// intervals. `seen` is `None` at first; pass the same variable to the next wait.
     pub fn wait_for_change(&self, seen: &mut Option<u64>, interval: Duration) {
         let began = Instant::now();
         if seen.is_none() {
@@ -213,8 +211,7 @@ impl JobQueue {
         }
     }
 
-    /// What tells this queue apart from every other one, also from one that is made anew in its place. A
-    /// copy of it has the same.
+    /// The id of this queue. A new queue at the same path has another id; a copy has the same.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -243,10 +240,9 @@ impl JobQueue {
         }
     }
 
-    /// Adds jobs to a process, which begins to exist with its first ones; all of them in one
-    /// transaction, so that either all are there or none. They can be started at once, unless an unsealed
-    /// part precedes them. For more than
-    /// some ten thousand use [`enqueue_iter`](Self::enqueue_iter): a long transaction holds everybody up.
+    /// Adds jobs to a process in one transaction: all of them or none. The first jobs create the process. Workers can
+    /// start the jobs at once, except if the process has an unsealed part before them. For more than 10,000 jobs use
+    /// [`enqueue_iter`](Self::enqueue_iter), because a long transaction delays all other programs.
     ///
     /// # Errors
     /// When they could not be written, or the process was cancelled.
@@ -258,13 +254,12 @@ impl JobQueue {
         self.insert(process, jobs.into(), true)
     }
 
-    /// Adds any number of jobs to a process in little memory and without a long transaction. None of
-    /// them is started before all are there. When this is interrupted the process stays unsealed, and
-    /// [`open_processes`](Self::open_processes) says so: [`delete`](Self::delete) it and start again, or
-    /// add what is missing. Returns how many were added.
+    /// Adds any number of jobs to a process in little memory and without a long transaction. Workers start them when
+    /// all are added. If this is interrupted, [`open_processes`](Self::open_processes) shows the process as unsealed:
+    /// [`delete`](Self::delete) it and start again, or add the missing jobs. Returns the number of added jobs.
     ///
     /// # Errors
-    /// When they could not be written; those before stay.
+    /// When a job could not be written; the jobs before it stay in the queue.
     pub fn enqueue_iter(
         &self,
         process: ProcessId,
@@ -276,7 +271,7 @@ impl JobQueue {
         })
     }
 
-    /// The same for jobs whose source may fail, which leaves the process unsealed.
+    /// The same for a source that can fail. If it fails, the process stays unsealed.
     ///
     /// # Errors
     /// That of the source, or of the queue.
@@ -323,7 +318,7 @@ impl JobQueue {
         self.store.seal(process, self.clock.wall())
     }
 
-    /// Where a process stands; `None` if there is no such process, or all its results were consumed.
+    /// The state of a process; `None` if it does not exist, or all its results were consumed.
     ///
     /// # Errors
     /// When the queue cannot be read; as for all that follow.
@@ -331,9 +326,8 @@ impl JobQueue {
         self.store.process(process)
     }
 
-    /// Every process that has jobs or results in the queue, oldest first: what to look for after a
-    /// restart. Those with a parent hold what a job waits for: it collects their results, and
-    /// nobody else is given them.
+    /// Every process that has jobs or results in the queue, oldest first. Check them after a restart. A process with
+    /// a parent belongs to a job that waits for it; only that job can collect its results.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -341,8 +335,8 @@ impl JobQueue {
         self.store.processes()
     }
 
-    /// Up to `most` processes with their numbers in the queue, newest first, from below the number `before`: for
-    /// whoever shows a page at a time. Those with a parent are among them.
+    /// Up to `most` processes with their numbers in the queue, newest first, from below the number `before`, for a
+    /// list with pages. Processes with a parent are included.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -354,7 +348,7 @@ impl JobQueue {
         self.store.newest_processes(before, most)
     }
 
-    /// Where all jobs stand. Reads the counters of every process, and no job.
+    /// The number of jobs in each state. Reads only the counters of the processes.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -362,7 +356,7 @@ impl JobQueue {
         self.store.totals()
     }
 
-    /// One job; `None` if there is no such job, or its result was consumed.
+    /// One job; `None` if it does not exist, or its result was consumed.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -370,8 +364,8 @@ impl JobQueue {
         self.store.job(job)
     }
 
-    /// Up to `most` jobs that are stored of a process, in the order in which they were enqueued, from
-    /// behind `after`: to compare with what is to be enqueued. Those whose results were consumed are gone.
+    /// Up to `most` stored jobs of a process after the job `after`, in the order in which they were enqueued, to
+    /// compare them with jobs to enqueue. Jobs whose results were consumed are not included.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -384,7 +378,7 @@ impl JobQueue {
         self.store.items(process, after, most)
     }
 
-    /// How many jobs of a kind wait to be started for the first time, and are due.
+    /// The number of due jobs of a kind that wait for their first start.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -393,8 +387,8 @@ impl JobQueue {
         Ok(waiting.iter().map(|group| group.due).sum())
     }
 
-    /// How many jobs wait to be started, due or not, by priority, the highest first. Those that wait for others
-    /// are not among them.
+    /// The number of waiting jobs by priority, highest first, due or not. Jobs that wait for other jobs are not
+    /// included.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -402,8 +396,8 @@ impl JobQueue {
         self.store.waiting_by_priority()
     }
 
-    /// The batches of a process and of what its jobs wait for, oldest first; without one all there are, also those
-    /// whose process is gone.
+    /// The batches of a process, and of the processes for which its jobs wait, oldest first. Without a process: all
+    /// batches, including those of deleted processes.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -423,8 +417,8 @@ impl JobQueue {
         Ok(infos.collect())
     }
 
-    /// The workers of the queue on all machines, oldest first, with what they hold. Those that have crashed are among them
-    /// until another worker takes over their jobs.
+    /// The workers of the queue on all machines, oldest first, with their jobs. A crashed worker is included until
+    /// another worker takes over its jobs.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -432,8 +426,8 @@ impl JobQueue {
         self.store.workers()
     }
 
-    /// What the stored jobs of a process have in common by their kind and, for prompts, the model that
-    /// they name; at least that of its first thousand.
+    /// The kinds of the stored jobs of a process and, for prompts, the models that they name; at least those of its
+    /// first 1,000 jobs.
     ///
     /// # Errors
     /// As [`process`](Self::process).
@@ -441,9 +435,9 @@ impl JobQueue {
         self.store.lanes(process)
     }
 
-    /// Cancels what waits, and what its jobs wait for; what runs or is at a provider ends by itself, is not
-    /// tried again, and keeps its result: it is paid for. Returns how many jobs of the process were cancelled; none of
-    /// one that does not exist.
+    /// Cancels the waiting jobs of a process, and those for which its jobs wait. Running jobs, and jobs in a batch at
+    /// the provider, finish without retries and keep their results, because they are billed. Returns the number of
+    /// cancelled jobs of the process; 0 if the process does not exist.
     ///
     /// # Errors
     /// When it could not be written.
@@ -451,7 +445,7 @@ impl JobQueue {
         self.store.cancel(process, self.clock.wall())
     }
 
-    /// Cancels those of these jobs that wait, and no other. Returns how many.
+    /// Cancels the jobs of this list that wait. Returns their number.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel); call it again.
@@ -459,9 +453,9 @@ impl JobQueue {
         self.store.cancel_jobs(jobs, self.clock.wall())
     }
 
-    /// Puts the failed and cancelled jobs of a process back, with all their retries, and before them those that
-    /// failed or were cancelled among the jobs that they wait for: what has succeeded is not carried out again.
-    /// Returns how many jobs of the process were put back.
+    /// Requeues the failed and cancelled jobs of a process with their full number of retries. Before them it requeues
+    /// the failed and cancelled jobs for which they wait; successful ones are not repeated. Returns the number of
+    /// requeued jobs of the process.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).
@@ -469,8 +463,8 @@ impl JobQueue {
         self.store.retry_failed(process, self.clock.wall())
     }
 
-    /// Deletes a process with its jobs and results, whatever their state, and with what its jobs wait for. Returns
-    /// how many jobs of the process were deleted.
+    /// Deletes a process with its jobs and results in every state, and the processes for which its jobs wait. Returns
+    /// the number of deleted jobs of the process.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).
@@ -478,10 +472,10 @@ impl JobQueue {
         self.store.delete(process, self.clock.wall())
     }
 
-    /// Looks at the queue's health: integrity, schema, jobs of dead workers, unsealed processes, room.
+    /// Checks the health of the queue: integrity, schema, jobs of crashed workers, unsealed processes, disk space.
     ///
     /// # Errors
-    /// When not even that is possible.
+    /// When the checks cannot run.
     pub fn check(&self) -> Result<Vec<HealthFinding>, Error> {
         self.store.check(self.clock.wall())
     }

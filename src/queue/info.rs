@@ -4,28 +4,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::id::{JobId, ProcessId};
 
-/// What people are told of a process: its name, where its jobs came from, and where its results belong.
-/// The queue keeps it and does nothing with it. Whoever enqueues gives it with
-/// [`JobQueue::described`](crate::JobQueue::described).
+/// The description of a process for people: its name, the source of its jobs, and the place for its results. The
+/// queue only stores it. Set it with [`JobQueue::described`](crate::JobQueue::described).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct ProcessInfo {
-    /// The name that people know it by.
+    /// The display name.
     pub name: Option<String>,
-    /// Where its jobs came from, such as the path of a file.
+    /// The source of its jobs, for example the path of a file.
     pub input: Option<String>,
-    /// The file that its results belong to, as an absolute path; `None` where they may go anywhere.
+    /// The file for its results, as an absolute path; `None` if they can go to any file.
     pub output: Option<String>,
-    /// What the host itself needs when it comes back to the process.
+    /// Data that the host needs to resume the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// The provider that its prompts are meant for.
+    /// The provider for its prompts.
     pub provider: Option<String>,
-    /// The command that comes back to it, as a shell takes it.
+    /// The shell command that resumes it.
     pub command: Option<String>,
-    /// The job whose [children](crate::queue::Children) its jobs are. It collects their results, and they go
-    /// with it.
+    /// The parent job, whose [children](crate::queue::Children) are the jobs of this process. It collects their
+    /// results, and they are deleted with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentJob>,
 }
@@ -40,48 +39,48 @@ pub struct ParentJob {
 }
 
 impl ProcessInfo {
-    /// Nothing is told.
+    /// An empty description.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The name that people know it by. Default: none.
+    /// The display name. Default: none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Where its jobs came from. Default: not told.
+    /// The source of its jobs. Default: none.
     pub fn input(mut self, input: impl Into<String>) -> Self {
         self.input = Some(input.into());
         self
     }
 
-    /// The file that its results belong to, and no other place. Default: anywhere.
+    /// The only file for its results. Default: any file.
     pub fn output(mut self, output: impl Into<String>) -> Self {
         self.output = Some(output.into());
         self
     }
 
-    /// What the host itself needs when it comes back to the process. Default: nothing.
+    /// Data that the host needs to resume the process. Default: none.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
     }
 
-    /// The provider that its prompts are meant for. Default: not known.
+    /// The provider for its prompts. Default: unknown.
     pub fn provider(mut self, provider: impl Into<String>) -> Self {
         self.provider = Some(provider.into());
         self
     }
 
-    /// The command that comes back to it. Default: none.
+    /// The shell command that resumes it. Default: none.
     pub fn command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
         self
     }
 
-    /// The job whose children its jobs are. Default: none.
+    /// The parent job of its jobs. Default: none.
     pub(super) fn child_of(mut self, parent: ParentJob) -> Self {
         self.parent = Some(parent);
         self

@@ -6,33 +6,33 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | say what a process is for, for people | [`ProcessInfo`] |
-//! | see how far a process is | [`ProcessState`], [`JobCounts`], [`Spent`]; all together [`QueueTotals`]; as progress with [`ProcessTracker`] |
-//! | see where the time of a process went | [`ProcessTime`] |
+//! | describe a process for people | [`ProcessInfo`] |
+//! | see the progress of a process | [`ProcessState`], [`JobCounts`], [`Spent`]; of all processes, [`QueueTotals`]; as progress with [`ProcessTracker`] |
+//! | see how a process spent its time | [`ProcessTime`] |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
-//! | take results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
-//! | see why adding or taking ended early | [`EnqueueError`], [`ConsumeError`] |
-//! | say how many jobs run at once, and how patiently | [`WorkerScale`], [`WorkerSettings`] |
+//! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
+//! | see why enqueueing or fetching ended early | [`EnqueueError`], [`ConsumeError`] |
+//! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
-//! | see which workers there are, and what they hold | [`WorkerInfo`], [`WorkerStatus`] |
-//! | see what the providers of a running worker allow | [`WorkerLimits`] |
-//! | have each job of a kind be one call of a model | [`ModelCall`] |
-//! | give a worker several kinds of jobs together | [`JobKinds`] |
-//! | have a job wait for others that it makes | [`Children`]; the process of these names its [`ParentJob`] |
-//! | know what shares a quota | [`JobLane`] |
-//! | know the kinds of prompts, and the priorities that jobs may have | [`COMPLETION_KIND`], [`DIRECT_COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
-//! | choose how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
+//! | see all workers and their jobs | [`WorkerInfo`], [`WorkerStatus`] |
+//! | see the limits of a running worker's providers | [`WorkerLimits`] |
+//! | make each job of a kind one call of a model | [`ModelCall`] |
+//! | add several kinds of jobs to a worker | [`JobKinds`] |
+//! | let a job wait for other jobs that it creates | [`Children`]; their process names its [`ParentJob`] |
+//! | see which jobs share a quota | [`JobLane`] |
+//! | see the kinds of prompts, and the priorities of jobs | [`COMPLETION_KIND`], [`DIRECT_COMPLETION_KIND`], [`EMBEDDING_KIND`], [`PRIORITIES`] |
+//! | set how the database is opened | [`SqliteOptions`], [`Durability`], [`SqliteStore`] |
 #![cfg_attr(
     feature = "mysql",
-    doc = "| have it on a server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`]; its settings: [`MysqlConfig`] |"
+    doc = "| use a database server, for workers on many machines | [`MysqlOptions`], [`MysqlStore`]; its settings: [`MysqlConfig`] |"
 )]
 #![cfg_attr(
     feature = "redis",
-    doc = "| have the workers of such a server wake each other | [`RedisHub`], [`RedisOptions`] |"
+    doc = "| wake the workers of such a server | [`RedisHub`], [`RedisOptions`] |"
 )]
-//! | look at its health | [`HealthFinding`], [`Severity`] |
+//! | check the health of the queue | [`HealthFinding`], [`Severity`] |
 //! | move a queue to another store | [`MoveOptions`], [`MoveProgress`], [`MoveReport`] |
-//! | put the queue on a database of your own | [`unstable::JobStore`](crate::unstable::JobStore) |
+//! | store the queue in your own database | [`unstable::JobStore`](crate::unstable::JobStore) |
 
 mod backlog;
 pub(crate) mod batch;

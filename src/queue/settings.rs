@@ -7,7 +7,7 @@ use crate::engine::route::RetryPolicy;
 use super::batch::BatchSettings;
 use super::scale::WorkerScale;
 
-/// How a [`Worker`](crate::Worker) works, whatever its jobs are.
+/// Settings of a [`Worker`](crate::Worker) that apply to all kinds of jobs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WorkerSettings {
     pub(crate) scale: WorkerScale,
@@ -32,38 +32,38 @@ impl Default for WorkerSettings {
 }
 
 impl WorkerSettings {
-    /// How many jobs run at once. Default: as [`WorkerScale`].
+    /// The number of jobs at once. Default: as [`WorkerScale`].
     pub fn scale(mut self, scale: WorkerScale) -> Self {
         self.scale = scale;
         self
     }
 
-    /// How patiently failures are tried again, in place of the routes' own policies; the number of
-    /// retries is [another setting](Self::max_retries). Default: as [`RetryPolicy`].
+    /// The waits before retries, instead of the routes' own policies; [`max_retries`](Self::max_retries) sets their
+    /// number. Default: as [`RetryPolicy`].
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Retries of jobs that bring no number of their own, at each step of their route. Default: 3.
+    /// Retries at each step of the route, for jobs without their own number. Default: 3.
     pub fn max_retries(mut self, retries: u8) -> Self {
         self.max_retries = retries;
         self
     }
 
-    /// Jobs claimed with one trip to the store, at first; more while there is much to do. Default: 10.
+    /// Jobs that the worker claims with one access to the store at first; more if many jobs wait. Default: 10.
     pub fn batch_size(mut self, jobs: usize) -> Self {
         self.batch_size = jobs;
         self
     }
 
-    /// How often an idle worker looks for work although nobody told it of any. Default: 5 s.
+    /// How often an idle worker checks for jobs without a notification. Default: 5 s.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// How batches are looked after. Default: as [`BatchSettings`].
+    /// The settings for batches. Default: as [`BatchSettings`].
     pub fn batches(mut self, settings: BatchSettings) -> Self {
         self.batches = settings;
         self

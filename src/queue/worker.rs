@@ -35,18 +35,17 @@ use super::store::WorkerStatus;
 use super::worker_limits::WorkerLimits;
 use super::worker_run::{WorkerReport, WorkerRun};
 
-/// Carries out the jobs of a [`JobQueue`].
+/// Processes the jobs of a [`JobQueue`].
 ///
-/// Any number of workers share a queue: in any number of processes on one machine, and on many machines if the
-/// queue is on a database server. Each job is with one of them at a time. When a worker's process dies, the others
-/// take over its jobs: at once on one machine, when its lease has ended on many.
-/// Never more jobs are claimed than there are free slots. Limits and fallback are those of the
-/// [`Route`], when to try again is the [worker's](Self::retry) business, and waiting jobs wait in the
-/// queue: a restart goes on where it was.
+/// Any number of workers can share a queue, in any number of OS processes on one machine, and on many machines if the
+/// queue is on a database server. One worker at a time has a job. If a worker crashes, others take over its jobs: on
+/// one machine at once, on many machines when its lease has expired. A worker takes no more jobs than it has free
+/// slots. The [`Route`] has the limits and the fallback providers; the [worker](Self::retry) has the retry policy.
+/// Waiting jobs stay in the queue, so they continue after a restart.
 ///
-/// Unlike in a run, a provider that refuses the key, has no credit left or cannot be reached fails no
-/// job: what it refused goes back, and it is asked again after a while. With
-/// [`ErrorPolicy::StopOnCriticalError`] the worker ends instead, and nothing is lost either.
+/// If a provider rejects the key, has no credit left or is unreachable, jobs do not fail, unlike in a run. They
+/// return to the queue, and the worker calls the provider again later. With [`ErrorPolicy::StopOnCriticalError`] the
+/// worker ends instead; the jobs stay in the queue.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -89,7 +88,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that knows no kind of jobs yet.
+    /// A worker without any kinds of jobs.
     pub fn new(queue: &JobQueue) -> Self {
         Self {
             queue: queue.clone(),
@@ -110,30 +109,28 @@ impl Worker {
         }
     }
 
-    /// Sends the jobs that ask for an answer through this route. Default: they wait for another worker.
+    /// Sends prompts through this route. Default: they wait for another worker.
     pub fn completions(mut self, route: impl Into<Route<'static>>) -> Self {
         self.completions = Some(route.into());
         self
     }
 
-    /// Sends the texts to embed through this route, many with each call. Default: they wait for another
-    /// worker.
+    /// Sends texts to embed through this route, many with each call. Default: they wait for another worker.
     pub fn embeddings(mut self, route: impl Into<Route<'static>>) -> Self {
         self.embeddings = Some(route.into());
         self
     }
 
-    /// Hands jobs that ask for an answer over to a provider's Batch API. What fails there goes on by the
-    /// [route](Self::completions), whose first provider should be the same one, and so do answers that
-    /// the route's policy would have asked for again. Default: every prompt is a call of its own.
+    /// Submits prompts to a provider's Batch API. Prompts that fail there continue through the
+    /// [route](Self::completions), whose first provider should be the same one. The same applies to answers that the
+    /// route's policy would retry. Default: every prompt is an individual call.
     pub fn batches(mut self, client: impl BatchClient + 'static) -> Self {
         self.batches = Some(Arc::new(client));
         self
     }
 
-    /// Finds the clients of batches that were made with another account than the present one: before
-    /// the provider was changed, or by another worker that has died. Default: they wait for a worker
-    /// that has their account.
+    /// Finds the clients of batches of other accounts, for example of an earlier provider or of a crashed worker.
+    /// Default: such batches wait for a worker with their account.
     pub fn batch_clients(
         mut self,
         clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static,
@@ -142,29 +139,27 @@ impl Worker {
         self
     }
 
-    /// How many jobs run at once, and how patiently: all that the following methods set one by one, up to
-    /// [`poll_interval`](Self::poll_interval). Default: as [`WorkerSettings`].
+    /// All settings of the following methods together, up to [`poll_interval`](Self::poll_interval). Default: as
+    /// [`WorkerSettings`].
     pub fn settings(mut self, settings: WorkerSettings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// How often batches are looked at, and what is done when one cannot be found. Default: as
-    /// [`BatchSettings`].
+    /// How often batches are polled, and what to do if one cannot be found. Default: as [`BatchSettings`].
     pub fn batch_settings(mut self, settings: BatchSettings) -> Self {
         self.settings.batches = settings;
         self
     }
 
-    /// Carries out the jobs of a kind with code of your own. Default: jobs of kinds that no worker knows
-    /// wait.
+    /// Processes the jobs of a kind with your own code. Default: jobs of a kind without a worker wait.
     pub fn handle(mut self, kind: impl Into<String>, handler: Handler) -> Self {
         self.handlers.push((kind.into(), handler));
         self
     }
 
-    /// Sends the jobs of these kinds, of which each is one call of a model, through this route. It shares
-    /// limits and pauses with the others. Default: jobs of kinds that no worker knows wait.
+    /// Sends the jobs of these kinds, each one call of a model, through this route. It shares limits and cooldowns
+    /// with the other routes. Default: jobs of a kind without a worker wait.
     pub fn model_calls<K: Into<String>>(
         mut self,
         route: impl Into<Route<'static>>,
@@ -175,9 +170,8 @@ impl Worker {
         self
     }
 
-    /// Carries out the jobs of these kinds; those that ask a model go through this route, whose calls may take as long as
-    /// it is set to. It takes the place of [`model_calls`](Self::model_calls). Default: jobs of kinds that no worker knows
-    /// wait.
+    /// Processes the jobs of these kinds. Jobs that call a model use this route and its time limit for calls.
+    /// Replaces [`model_calls`](Self::model_calls). Default: jobs of a kind without a worker wait.
     pub fn job_types(
         mut self,
         kinds: impl Into<JobKinds>,
@@ -188,8 +182,7 @@ impl Worker {
         self.model_calls(route, calls)
     }
 
-    /// The kinds of jobs that it carries out as it was made, by their names; a worker that follows settings may come
-    /// to others.
+    /// The names of the kinds of jobs that this worker processes. If it follows settings, the kinds can change.
     pub fn kinds(&self) -> Vec<String> {
         let prompts = [
             (self.completions.is_some(), COMPLETION_KIND),
@@ -207,110 +200,110 @@ impl Worker {
         kinds
     }
 
-    /// Who is told about progress: first where every process stands, then each change that this worker
-    /// makes, at most ten times a second, and once a second what others have changed. A process whose
-    /// last result was consumed is told of no more. Default: nobody.
+    /// Receives the progress: first the state of every process, then each change by this worker, at most 10 times per
+    /// second, and once per second the changes by others. Processes whose results were all consumed are no longer
+    /// reported. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
         self.notifier = Some(notifier);
         self
     }
 
-    /// Who is told of every job that has its outcome, and how busy the worker is. Calls are told to the observers of
-    /// their [routes](Route::observer). Default: nobody.
+    /// Receives every finished job, and the load of the worker. The observers of the [routes](Route::observer)
+    /// receive the calls. Default: no observer.
     pub fn observer(mut self, observer: Arc<dyn JobObserver>) -> Self {
         self.observer = Some(observer);
         self
     }
 
-    /// Cancellation and grace: after a cancel nothing is claimed, what runs may end, and what does not
-    /// within the grace period goes back. Default: a context that nobody cancels.
+    /// Cancellation and grace period. After a cancellation the worker takes no more jobs. Running jobs may finish
+    /// within the grace period; the others return to the queue. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.ctx = ctx.clone();
         self
     }
 
-    /// How patiently failures are tried again, in place of the routes' own policies; the number of
-    /// retries is [another setting](Self::max_retries). Default: as [`RetryPolicy`].
+    /// The waits before retries, instead of the routes' own policies; [`max_retries`](Self::max_retries) sets their
+    /// number. Default: as [`RetryPolicy`].
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.settings.retry = retry;
         self
     }
 
-    /// Retries of jobs that bring no number of their own, at each step of their route. Default: 3.
+    /// Retries at each step of the route, for jobs without their own number. Default: 3.
     pub fn max_retries(mut self, retries: u8) -> Self {
         self.settings.max_retries = retries;
         self
     }
 
-    /// What a failure means for the others. With [`ErrorPolicy::StopOnCriticalError`] the worker ends when a
-    /// provider refuses everybody or cannot be reached. Default: it goes on.
+    /// What to do after a failure. With [`ErrorPolicy::StopOnCriticalError`] the worker ends if a provider rejects
+    /// all calls or is unreachable. Default: it continues.
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.on_error = policy;
         self
     }
 
-    /// Whether the jobs come from many callers. Those of one caller end the worker, where it stops for
-    /// critical errors, also when no model has the name or the first replies are alike and no answers.
+    /// Whether the jobs come from many callers. If they come from one caller and the worker stops for critical
+    /// errors, it also stops if the model is unknown, or if the first replies are identical and unusable.
     pub(crate) fn of_many(mut self, yes: bool) -> Self {
         self.of_many = yes;
         self
     }
 
-    /// How many jobs run at once. Default: as [`WorkerScale`].
+    /// The number of jobs at once. Default: as [`WorkerScale`].
     pub fn scale(mut self, scale: WorkerScale) -> Self {
         self.settings.scale = scale;
         self
     }
 
-    /// Jobs claimed with one trip to the store, at first; more while there is much to do. Default: 10.
+    /// Jobs that the worker claims with one access to the store at first; more if many jobs wait. Default: 10.
     pub fn batch_size(mut self, jobs: usize) -> Self {
         self.settings.batch_size = jobs;
         self
     }
 
-    /// How often an idle worker looks for work although nobody told it of any. Default: 5 s.
+    /// How often an idle worker checks for jobs without a notification. Default: 5 s.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.settings.poll_interval = interval;
         self
     }
 
-    /// Takes jobs of these processes alone. Looking past the jobs of many others takes time. Default:
-    /// of all.
+    /// Takes only jobs of these processes. Skipping the jobs of many other processes takes time. Default: all
+    /// processes.
     pub fn processes(mut self, processes: impl Into<Vec<ProcessId>>) -> Self {
         self.scope.processes = processes.into();
         self
     }
 
-    /// Ends when nothing is left that it could claim, retries included. Default: it waits for more.
+    /// Ends when no job is left that it could claim, including retries. Default: it waits for more jobs.
     pub fn until_empty(mut self, yes: bool) -> Self {
         self.scope.until_empty = yes;
         self
     }
 
-    /// Ends when nothing is left that it could claim or submit: batches go on at their provider, and
-    /// any worker collects them later. Default: it waits for them.
+    /// Ends when no job is left that it could claim or submit. Batches continue at their provider, and any worker
+    /// collects them later. Default: it waits for them.
     pub fn until_submitted(mut self, yes: bool) -> Self {
         self.scope.until_submitted = yes;
         self
     }
 
-    /// Has somebody look for changed settings while it works.
+    /// Checks for changed settings while the worker runs.
     pub(crate) fn followed_by(mut self, follower: Follower) -> Self {
         self.follower = Some(follower);
         self
     }
 
-    /// Works on the calling thread until its context is cancelled, or until nothing is left with
-    /// [`until_empty`](Self::until_empty).
+    /// Runs on the calling thread until its context is cancelled or, with [`until_empty`](Self::until_empty), until
+    /// no job is left.
     ///
     /// # Errors
-    /// When it could not begin; how it ended is in the report.
+    /// When the worker could not start; the report has the reason of its end.
     pub fn run(self) -> Result<WorkerReport, Error> {
         let (life, _) = self.register()?;
         life.run()
     }
 
-    /// Works on a thread of its own.
+    /// Runs on a separate thread.
     ///
     /// # Errors
     /// When it could not begin.
@@ -383,8 +376,8 @@ impl Worker {
     }
 }
 
-/// A worker on a thread of its own. Dropping it stops it, as [`stop`](Self::stop) does, which waits for
-/// calls in flight as long as the grace period allows.
+/// A worker on a separate thread. Dropping it stops the worker like [`stop`](Self::stop), which waits for calls in
+/// flight within the grace period.
 #[must_use = "dropping it stops the worker"]
 pub struct RunningWorker {
     ctx: Context,
@@ -393,7 +386,7 @@ pub struct RunningWorker {
 }
 
 impl RunningWorker {
-    /// Claims nothing more, lets what runs end within the grace period, and waits for that.
+    /// Takes no more jobs, lets running jobs finish within the grace period, and waits for them.
     ///
     /// # Errors
     /// When the worker could not begin.
@@ -402,7 +395,7 @@ impl RunningWorker {
         self.join()
     }
 
-    /// Waits for the worker's own end: with [`Worker::until_empty`], or after a critical error.
+    /// Waits until the worker ends: with [`Worker::until_empty`], or after a critical error.
     ///
     /// # Errors
     /// When the worker could not begin.

@@ -43,34 +43,33 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 pub struct WorkerReport {
     /// Jobs it completed.
     pub completed: u64,
-    /// Jobs that finally failed with it.
+    /// Jobs that failed permanently.
     pub failed: u64,
-    /// Jobs it had begun and gave back.
+    /// Started jobs that it returned to the queue.
     pub given_back: u64,
     /// Calls it made.
     pub calls: u64,
     /// Batches that were created at a provider.
     pub batches: u64,
-    /// Batches that go on at their provider.
+    /// Open batches at their provider.
     pub batches_open: u64,
-    /// Batches of which nobody knows whether they were created, and which wait for a decision.
+    /// Held batches: it is unknown whether they were created, and they wait for a decision.
     pub batches_held: u64,
-    /// Batches that have ended and do not give out results that were paid for; they stay at their
-    /// provider, and the next worker asks for them at once.
+    /// Ended batches with missing billed results. The results stay at the provider, and the next worker requests them
+    /// at once.
     pub batches_uncollected: u64,
     /// Calls repeated at the same provider after a failure.
     pub retries: u64,
-    /// Calls that a provider refused for their pace.
+    /// Rate-limited calls (HTTP 429).
     pub rate_limited: u64,
-    /// Calls made again although the one before may have been carried out.
+    /// Calls that were repeated although the earlier one may have been billed.
     pub possibly_paid_twice: u64,
-    /// Where its time went, from its first look at the queue to its end: `source` while no job was out and
-    /// none could be claimed. What was in batches meanwhile is no part of it.
+    /// How the worker spent its time, from its first access to the queue to its end. `source` is the time without a
+    /// job to run. The time of batches is not included.
     pub time: TimeSplit,
-    /// Why it ended; `None` when nothing was left to do.
+    /// Why the worker ended; `None` if no job was left.
     pub stop: Option<StopReason>,
-    /// Results, in JSON, that could not be recorded however often that was tried; failures that were paid
-    /// for are among them.
+    /// Results in JSON that could not be recorded after all retries, including billed failures.
     pub unsaved: Vec<String>,
 }
 

@@ -19,9 +19,9 @@
 //! | to | use |
 //! |---|---|
 //! | find the files below a folder | [`FileScanner`], [`SymlinkPolicy`] |
-//! | know what was found, and why a file is left out | [`FileInfo`], [`SkipReason`], [`LeftOut`], [`shown_path`] |
+//! | read what was found, and why a file is skipped | [`FileInfo`], [`SkipReason`], [`LeftOut`], [`shown_path`] |
 //! | split a file into functions, classes, lines or tokens | [`Split`], [`Unit`], [`UnitKind`] |
-//! | do so with all files of a folder, on all threads | [`FileScanner::split_directory`], [`SplitFile`] |
+//! | split all files of a folder, on all threads | [`FileScanner::split_directory`], [`SplitFile`] |
 
 mod definitions;
 mod filter;
