@@ -1,8 +1,8 @@
-//! Batch APIs: the blocking trait, and what its steps are about.
+//! Batch APIs: the blocking trait and its types.
 //!
-//! A batch is submitted in steps of one exchange each. Whoever drives them writes down, before each
-//! step, that it is about to be tried, and after it what came of it; so a crash, or a reply that is
-//! lost, leaves nothing that cannot be found again. See [`BatchClient::find`].
+//! A batch is submitted in steps of one exchange each. The worker records each step before it performs the step, and the
+//! result afterwards. So the next worker can find a batch again after a crash or a lost reply. See
+//! [`BatchClient::find`].
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,47 +21,46 @@ use super::reply_details::RawJson;
 use super::request::Request;
 use super::response::Response;
 
-/// Finds the client of an account, if its credential is here.
+/// Returns the client of an account, if its credential is available.
 #[cfg(feature = "queue")]
 pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync;
 
-/// Hands prompts over to a provider's Batch API, and fetches what came of them. Like
-/// [`LlmClient`](crate::LlmClient) it never retries: each method is one try.
+/// Submits prompts to a provider's Batch API and fetches the results. Like [`LlmClient`](crate::LlmClient) it never
+/// retries: each method makes one attempt.
 pub trait BatchClient: Send + Sync {
-    /// Whose API it is, where, and with which credential. A batch is only ever touched with the account
-    /// that it was made with: another one's "not found" says nothing about it.
+    /// The provider, address and credential of this client. A batch is used only with the account that created it,
+    /// because a "not found" for another account proves nothing.
     fn account(&self) -> BatchAccount;
 
-    /// What one batch may hold.
+    /// The limits of one batch.
     fn limits(&self) -> BatchLimits;
 
-    /// The model a request will be sent to, as far as known.
+    /// The model of a request, if known.
     fn model_for(&self, request: &Request) -> Option<String>;
 
-    /// Where a request goes, if not where requests of this API go as a rule. Requests that differ in this
-    /// cannot be in one batch. Default: where all go.
+    /// The endpoint of a request, if it is not the default of this API. Requests with different endpoints cannot be
+    /// in one batch. Default: `None`.
     fn endpoint(&self, _: &Request) -> Option<&'static str> {
         None
     }
 
-    /// One line of input, its line end included, for a request under a key of ours.
+    /// One input line, with its line end, for a request with the `custom_id` in `key`.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a request that the provider would refuse:
-    /// it would fail the whole batch.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a request that the provider would reject, because it
+    /// would fail the whole batch.
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error>;
 
-    /// Whether the input travels as a file of its own before the batch is created; without one, the
-    /// step from [`BatchStage::Ready`] creates it at once.
+    /// Whether the input is uploaded as a file before the batch is created. If not, the step from
+    /// [`BatchStage::Ready`] creates the batch.
     fn uploads(&self) -> bool;
 
-    /// Takes the next step: from [`Ready`](BatchStage::Ready) to [`Uploaded`](BatchStage::Uploaded),
-    /// from there to [`Created`](BatchStage::Created). The input is asked for only by a step that sends
-    /// it.
+    /// Takes the next step: from [`Ready`](BatchStage::Ready) to [`Uploaded`](BatchStage::Uploaded), from there to
+    /// [`Created`](BatchStage::Created). Only a step that sends the input opens it.
     ///
     /// # Errors
-    /// Any [`Error`]. After one of the step that creates the batch may exist all the same if the request
-    /// may have arrived ([`Error::sent`]) and no refusal came back: no reply, 408, 409 or a 5xx.
+    /// Any [`Error`]. If the step that creates the batch fails, the batch may exist anyway: if the request may have
+    /// arrived ([`Error::sent`]) and the provider did not reject it (no reply, 408, 409 or a 5xx).
     fn advance(
         &self,
         intent: &BatchIntent,
@@ -70,11 +69,11 @@ pub trait BatchClient: Send + Sync {
         ctx: &Context,
     ) -> Result<BatchStage, Error>;
 
-    /// Looks through the provider's list for the batch of this intent, whose creation was tried.
-    /// `known` are the ids of other batches of ours, which it cannot be.
+    /// Searches the provider's list for the batch of this intent after an attempt to create it. `known` has the ids
+    /// of other batches of the queue, which it cannot be.
     ///
     /// # Errors
-    /// Any [`Error`]; then nothing is known.
+    /// Any [`Error`]; then the result is unknown.
     fn find(
         &self,
         intent: &BatchIntent,
@@ -83,25 +82,23 @@ pub trait BatchClient: Send + Sync {
         ctx: &Context,
     ) -> Result<ListedBatches, Error>;
 
-    /// Deletes an input file, so that a creation under way can no longer take effect. A file that is
-    /// not there is no error.
+    /// Deletes an input file, so that a delayed creation can no longer succeed. A missing file is not an error.
     ///
     /// # Errors
-    /// Any [`Error`]; then the file may still be there.
+    /// Any [`Error`]; then the file may still exist.
     fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error>;
 
-    /// Where a batch stands.
+    /// The status of a batch.
     ///
     /// # Errors
-    /// Any [`Error`]; [`Error::status`] 404 when the provider does not know it.
+    /// Any [`Error`]; [`Error::status`] 404 if the provider does not know the batch.
     fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error>;
 
-    /// Writes one of the [result files](BatchStatus::results) of a batch to `sink`, a line for each
-    /// request; in what shape is known to [`read`](Self::read).
+    /// Writes one of the [result files](BatchStatus::results) of a batch to `sink`, one line per request, in the
+    /// format that [`read`](Self::read) parses.
     ///
     /// # Errors
-    /// Any [`Error`], after which part of it may have been written; [`Error::status`] 404 or 410 when
-    /// the results are gone.
+    /// Any [`Error`]; a part may have been written. [`Error::status`] 404 or 410 if the results no longer exist.
     fn download(
         &self,
         id: &str,
@@ -110,27 +107,25 @@ pub trait BatchClient: Send + Sync {
         ctx: &Context,
     ) -> Result<(), Error>;
 
-    /// Reads a line of results.
+    /// Parses a result line.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) when it names no request.
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if the line has no `custom_id`.
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error>;
 
-    /// The reply in a line of results, for a request that [keeps it](Request::keep_reply). Default: the
-    /// line.
+    /// The reply in a result line, for a request that [keeps it](Request::keep_reply). Default: the line.
     fn reply(&self, line: &[u8]) -> RawJson {
         RawJson::new(&String::from_utf8_lossy(line))
     }
 
-    /// Asks for the end of a batch; what it has finished stays.
+    /// Cancels a batch; finished results stay.
     ///
     /// # Errors
-    /// Any [`Error`]. That it has ended already is none.
+    /// Any [`Error`]. A batch that has already ended is not an error.
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error>;
 }
 
-/// True when a step that failed this way may have been carried out: it must not be repeated before
-/// somebody has looked.
+/// True if a step that failed this way may have taken effect; it must not be repeated before a search.
 pub(crate) fn is_unknown(error: &Error) -> bool {
     use crate::base::error::Sent;
     match error.status() {
@@ -139,19 +134,19 @@ pub(crate) fn is_unknown(error: &Error) -> bool {
     }
 }
 
-/// Whose batches they are.
+/// The account that creates batches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BatchAccount {
     /// The provider's name.
     pub provider: String,
-    /// Where it is reached, without credentials.
+    /// The address of its API, without credentials.
     pub base_url: String,
-    /// A fingerprint of the credential; empty without one.
+    /// A hash of the credential; empty without a credential.
     pub credential: String,
 }
 
 impl BatchAccount {
-    /// Whether another account is of the same provider at the same address, whatever its credential.
+    /// Whether another account has the same provider and address; the credential may differ.
     pub fn is_at_the_same_address(&self, other: &Self) -> bool {
         (&self.provider, &self.base_url) == (&other.provider, &other.base_url)
     }
@@ -160,72 +155,72 @@ impl BatchAccount {
 /// What one batch may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// The most requests.
+    /// The maximum number of requests.
     pub requests: usize,
-    /// The most bytes of input, line ends included.
+    /// The maximum number of input bytes, with line ends.
     pub bytes: u64,
 }
 
-/// A batch that is to be created, as it was written down before anything was sent.
+/// A batch to be created, as recorded before anything was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchIntent {
-    /// Our name for it, unlike any other: lower-case letters, digits and dashes, at most 40. The key of
-    /// every request begins with it.
+    /// Its unique name: at most 40 lower-case letters, digits and dashes. The `custom_id` of every request begins
+    /// with it.
     pub label: String,
-    /// The model that all of its requests go to.
+    /// The model of all its requests.
     pub model: Option<String>,
-    /// How many requests it holds.
+    /// The number of its requests.
     pub items: u64,
-    /// How long its input is.
+    /// The length of its input in bytes.
     pub bytes: u64,
-    /// When it was written down, by this machine's clock.
+    /// When it was recorded, by this machine's clock.
     pub begun: Timestamp,
-    /// Where all of its requests go, if not where requests of this API go as a rule.
+    /// The endpoint of all its requests, if it is not the default of the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
 }
 
-/// How far the submission of a batch has come.
+/// The stage of the submission of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "at")]
 pub enum BatchStage {
-    /// The provider knows nothing of it.
+    /// Nothing was sent.
     Ready,
-    /// Its input is there.
+    /// The input file is uploaded.
     Uploaded {
         /// The input file's id.
         file: String,
-        /// When, by the provider's clock, if it told.
+        /// The time of the upload by the provider's clock, if it was reported.
         time: Option<Timestamp>,
     },
-    /// It exists.
+    /// The batch exists.
     Created {
-        /// Its id at the provider.
+        /// The id of the batch at the provider.
         id: String,
-        /// The id of its input file, if it has one.
+        /// The id of the input file, if there is one.
         file: Option<String>,
     },
 }
 
-/// The input of a batch: lines as [`BatchClient::line`] wrote them.
+/// The input of a batch: the lines that [`BatchClient::line`] returned.
 pub trait BatchInput {
-    /// The lines from the first one, the same bytes each time; [`BatchIntent::bytes`] of them.
+    /// All lines from the first one, with the same [`BatchIntent::bytes`] bytes at each call.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When the lines cannot be read.
     fn open(&mut self) -> Result<Box<dyn Read + Send + '_>, Error>;
 }
 
-/// What a look through the provider's list has shown.
+/// The result of a search in the provider's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListedBatches {
-    /// It is not listed, at least not yet.
+    /// The batch is not in the list, at least not yet.
     None,
-    /// It is this one.
+    /// The id of the batch.
     One(String),
-    /// There are several, oldest first: all but one are to be cancelled.
+    /// Several batches were created, oldest first; the worker cancels all but one.
     Many(Vec<String>),
-    /// There are candidates that cannot be told apart now.
+    /// Several candidates that cannot be distinguished now, with the reason.
     Undecidable(String),
 }
 
@@ -234,53 +229,53 @@ pub enum ListedBatches {
 pub struct BatchStatus {
     /// Its state.
     pub state: BatchState,
-    /// How many of its requests are where, if the provider tells.
+    /// Its counts, if the provider reports them.
     pub counts: Option<BatchCounts>,
-    /// What to [download](BatchClient::download) once it has ended; possibly nothing.
+    /// The files to [download](BatchClient::download) after its end; can be empty.
     pub results: Vec<String>,
-    /// How many requests that were worked on the results hold at least, if the provider tells: fewer are
-    /// a download cut short, whose rest was paid for. Lines of requests that had no turn do not count.
+    /// The minimum number of processed requests in the results, if the provider reports it. If there are fewer, the
+    /// download is incomplete, and the missing results were billed. Lines of unprocessed requests do not count.
     pub expected: Option<u64>,
-    /// When the provider wants to be asked again.
+    /// The wait before the next poll, if the provider requests one.
     pub poll_after: Option<Duration>,
 }
 
-/// How many requests of a batch are where.
+/// Counts of the requests of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchCounts {
-    /// Requests in it.
+    /// All requests.
     pub total: u64,
-    /// Of these, answered.
+    /// Answered requests.
     pub completed: u64,
-    /// Of these, failed.
+    /// Failed requests.
     pub failed: u64,
 }
 
 /// The state of a batch.
 #[derive(Debug, Clone)]
 pub enum BatchState {
-    /// Its input has not been accepted yet.
+    /// The provider has not accepted the input yet.
     Validating,
-    /// It is accepted and being worked on, or about to be.
+    /// The batch is accepted and is being processed, or will be.
     Running,
-    /// It is being cancelled.
+    /// The batch is being cancelled.
     Cancelling,
-    /// It has ended; single requests may have failed.
+    /// The batch has ended; single requests may have failed.
     Completed,
-    /// It ran out of time; what it had finished by then may be in its results.
+    /// The batch expired; its results may contain finished requests.
     Expired,
-    /// It was cancelled; what it had finished by then may be in its results.
+    /// The batch was cancelled; its results may contain finished requests.
     Cancelled,
-    /// It was refused after it had been created, and nothing of it was worked on.
+    /// The provider rejected the batch after its creation and processed nothing.
     Refused(BatchRefusal),
-    /// It failed as a whole for no fault of its requests.
+    /// The whole batch failed for a reason outside of its requests.
     Failed(Error),
-    /// A word that is not known here: it is asked again later.
+    /// An unknown state; it is polled again later.
     Unknown(String),
 }
 
 impl BatchState {
-    /// True when nothing more happens to it.
+    /// True if the state is final.
     pub fn is_final(&self) -> bool {
         !matches!(
             self,
@@ -304,16 +299,16 @@ impl BatchState {
     }
 }
 
-/// Why a batch was refused after it had been created.
+/// Why the provider rejected a batch after its creation.
 #[derive(Clone)]
 pub enum BatchRefusal {
-    /// For these lines of its input, counted from 1.
+    /// Invalid input lines, counted from 1.
     Lines(Vec<(u64, Error)>),
-    /// For some line, without saying which.
+    /// An invalid line whose number is not reported.
     SomeLine(Error),
-    /// Too much is queued at the provider already: a smaller one, later, may be accepted.
+    /// The provider's batch queue is full; it may accept a smaller batch later.
     TooMuchQueued(Error),
-    /// For something that holds for all of its requests, such as the model.
+    /// A reason that applies to all requests, for example the model.
     Whole(Error),
 }
 
@@ -336,21 +331,21 @@ impl fmt::Debug for BatchRefusal {
     }
 }
 
-/// A line of results.
+/// A result line.
 #[derive(Debug, Clone)]
 pub struct BatchLine {
-    /// The key that the request was given.
+    /// The `custom_id` of the request.
     pub key: String,
-    /// What came of it.
+    /// Its result.
     pub result: BatchLineResult,
 }
 
-/// What came of a request in a batch.
+/// The result of a request in a batch.
 #[derive(Debug, Clone)]
 pub enum BatchLineResult {
-    /// An answer, or why there is none.
+    /// The answer, or the error.
     Answered(Box<Result<Response, Error>>),
-    /// It was not worked on: the batch expired or was cancelled before. Nothing was charged.
+    /// The request was not processed, because the batch expired or was cancelled before. It was not billed.
     NotProcessed(Error),
 }
 

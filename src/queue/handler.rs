@@ -21,7 +21,7 @@ use super::children::Children;
 use super::job::Job;
 use super::store::ClaimedJob;
 
-/// A job in the hands of its handler. Its `Debug` shows nothing of the payload.
+/// A job that a handler processes. Its `Debug` output omits the payload.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RunningJob {
@@ -33,11 +33,11 @@ pub struct RunningJob {
     pub kind: String,
     /// The caller's name for it.
     pub item_id: Option<String>,
-    /// What to work on, in JSON.
+    /// The payload in JSON.
     pub payload: Box<RawValue>,
     /// Calls made for it before this one.
     pub attempts: u32,
-    /// How often its worker died while it had the job.
+    /// How many workers crashed with this job.
     pub crashes: u8,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Debug for RunningJob {
 }
 
 impl RunningJob {
-    /// A job as a handler would be given it; for tests of handlers.
+    /// A job as a handler receives it; for tests of handlers.
     pub fn of(job: &Job) -> Self {
         Self {
             job_id: JobId::from_bytes([0; 16]),
@@ -81,10 +81,10 @@ impl RunningJob {
         }
     }
 
-    /// The payload as a type of yours.
+    /// The payload as your own type.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it is not of that type, which fails the job for good.
+    /// [`ErrorKind::Invalid`] if the payload is not of this type; the job then fails permanently.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
         serde_json::from_str(self.payload.get()).map_err(|error| {
             Error::new(
@@ -99,17 +99,17 @@ impl RunningJob {
 type Made = Result<Option<Box<RawValue>>, Error>;
 type Handle = dyn Fn(&RunningJob, &Children, &Context) -> Made + Send + Sync;
 
-/// Carries out jobs of a kind, with code of the host's.
+/// Processes the jobs of a kind with your own code.
 ///
-/// The error's kind decides what a failure leads to: [`ErrorKind::Transient`] and
-/// [`ErrorKind::RateLimited`] are tried again, exactly after the wait of [`Error::with_retry_after`] if there is
-/// one; [`ErrorKind::Invalid`] fails the job at once. `?` takes an [`io::Error`](std::io::Error), whose kind becomes
-/// one of these. A panic fails its job and nothing else.
-/// [`ErrorKind::Auth`], [`ErrorKind::Quota`] and [unreachable](Error::with_unreachable) ones say that
-/// no job of the kind would fare better: it goes back, and the kind rests for a minute (ten seconds
-/// where something could not be reached), or the worker ends, as its
-/// [error policy](crate::Worker::on_error) says. While other jobs of the kind succeed, [`ErrorKind::Auth`]
-/// concerns one job: it alone waits and is tried again every ten seconds. With status 403 it fails after four tries.
+/// The kind of an error decides what follows. [`ErrorKind::Transient`] and [`ErrorKind::RateLimited`] are retried,
+/// exactly after the wait of [`Error::with_retry_after`] if it is set. [`ErrorKind::Invalid`] fails the job at once.
+/// `?` converts an [`io::Error`](std::io::Error) into one of these kinds. A panic fails only its job.
+///
+/// [`ErrorKind::Auth`], [`ErrorKind::Quota`] and [unreachable](Error::with_unreachable) errors affect all jobs of the
+/// kind. The job returns to the queue, and the worker starts no job of the kind for 1 minute (10 seconds if a host
+/// was unreachable), or ends, according to its [error policy](crate::Worker::on_error). If other jobs of the kind
+/// succeed meanwhile, [`ErrorKind::Auth`] concerns only this job: it is retried every 10 seconds. With status 403 it
+/// fails after 4 attempts.
 #[derive(Clone)]
 pub struct Handler {
     handle: Arc<Handle>,
@@ -117,21 +117,21 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// A handler that makes a result of each job. It should return soon after its context is
-    /// [cancelled](Context::is_cancelled): a worker that stops waits for it until the grace period ends.
+    /// A handler that returns a result for each job. It should return soon after its context is
+    /// [cancelled](Context::is_cancelled), because a stopping worker waits for it until the grace period ends.
     pub fn new<R: Serialize>(
         handle: impl Fn(&RunningJob, &Context) -> Result<R, Error> + Send + Sync + 'static,
     ) -> Self {
         Self::with_children(move |job, _, ctx| handle(job, ctx).map(Some))
     }
 
-    /// A handler of jobs that have others do part of their work: it [gathers](Children::gather) the
-    /// outcomes of jobs of any kind, and returns `None` while they are not there. The job then waits
-    /// without a slot, which is no attempt, and is handed to it again from the start; so it does what is
-    /// its own after it has gathered. Its children are enqueued once, whatever crashes in between, have
-    /// the ids of their own process, and are deleted when the job is completed. If it fails they stay until
-    /// its outcome is taken: when it is [put back](crate::JobQueue::retry_failed), those that failed begin anew, and no
-    /// other. What they have used is counted with the job's process once the job has its outcome.
+    /// A handler of jobs that create child jobs. It [gathers](Children::gather) the results of jobs of any kind, and
+    /// returns `None` while they are open. The job then waits without a slot; this uses up no attempt. When the
+    /// children have ended, the handler starts again from the beginning, so it should do its own work after
+    /// gathering. The children are enqueued once, even after a crash, in a process with its own id. They are deleted
+    /// when the job is completed. If the job fails, they stay until its result is consumed: if the job is
+    /// [requeued](crate::JobQueue::retry_failed), only failed children run again. Their tokens and cost are added to
+    /// the job's process when the job has ended.
     ///
     /// ```
     /// use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, Worker};
@@ -177,10 +177,9 @@ impl Handler {
         }
     }
 
-    /// The longest time for one job. Each job has a thread of its own then; one that hangs is left
-    /// behind, its context cancelled, and the job fails as [`ErrorKind::Transient`], to be tried again.
-    /// What it still returns later counts, unless the job has an outcome by then. Default: no limit,
-    /// and a handler that hangs keeps its slot for as long as it does.
+    /// The time limit of one job. Each job then has its own thread. If it exceeds the limit, its context is
+    /// cancelled, and the job fails as [`ErrorKind::Transient`] and is retried. A result that the thread returns
+    /// later is used, except if the job has already ended. Default: no limit; a handler that hangs keeps its slot.
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self

@@ -16,19 +16,19 @@ use crate::llm::outcome::Outcome;
 use super::info::ProcessInfo;
 use super::process_time::ProcessTime;
 
-/// The kind of jobs that ask for an answer.
+/// The kind of prompts.
 pub const COMPLETION_KIND: &str = "completion";
-/// The kind of jobs that ask for an answer at once, see [`Job::direct`].
+/// The kind of prompts that never go into a batch, see [`Job::direct`].
 pub const DIRECT_COMPLETION_KIND: &str = "completion_direct";
-/// The kind of jobs that ask for the vector of a text.
+/// The kind of texts to embed.
 pub const EMBEDDING_KIND: &str = "embedding";
 /// The kinds of prompts, as a list in SQL: no handler decides how long they wait.
 pub(crate) const PROMPT_KINDS: &str = const_format::formatcp!(
     "('{COMPLETION_KIND}', '{DIRECT_COMPLETION_KIND}', '{EMBEDDING_KIND}')"
 );
 
-/// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only
-/// the handler understands. Its `Debug` shows nothing of the payload.
+/// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only the handler
+/// reads. Its `Debug` output omits the payload.
 #[derive(Clone)]
 pub struct Job {
     pub(crate) kind: String,
@@ -109,14 +109,14 @@ impl Job {
         }
     }
 
-    /// Your own name for it, which comes back with the result. Default: none.
+    /// Your own name for it, which is returned with the result. Default: none.
     pub fn item_id(mut self, id: impl Into<String>) -> Self {
         self.item_id = Some(id.into());
         self
     }
 
-    /// Keeps a job that asks for an answer out of batches, under whatever strategy: somebody waits for it. Jobs of
-    /// other kinds stay as they are. Default: it may go into a batch.
+    /// Makes a prompt an individual call under every strategy, because a client waits for it. Jobs of other kinds are
+    /// unchanged. Default: a prompt may go into a batch.
     pub fn direct(mut self) -> Self {
         if self.kind == COMPLETION_KIND {
             self.kind = DIRECT_COMPLETION_KIND.to_owned();
@@ -124,23 +124,22 @@ impl Job {
         self
     }
 
-    /// A fingerprint of what is asked, which comes back with the result. Default: none.
+    /// A hash of the request, which is returned with the result. Default: none.
     pub fn request_hash(mut self, hash: impl Into<String>) -> Self {
         self.request_hash = Some(hash.into());
         self
     }
 
-    /// What shares a quota with other jobs of its kind: for prompts, the model they name. Jobs of a
-    /// lane whose quota is exhausted wait without holding up the others. Default: none.
+    /// The name of the quota that it shares with other jobs of its kind; for prompts, the model. If a quota is
+    /// exhausted, its jobs wait without delaying others. Default: none.
     pub fn lane(mut self, lane: impl Into<String>) -> Self {
         self.lane = Some(lane.into());
         self
     }
 
-    /// 1 to 10, higher ones first: critical 10, high 7 to 9, normal 4 to 6, low 1 to 3. Of each eight
-    /// jobs that a worker starts one is the oldest due, whatever its priority: a job waits at most for
-    /// eight starts for each job that came due before it, however many higher ones keep coming.
-    /// Default: 5.
+    /// 1 to 10, higher ones first: critical 10, high 7 to 9, normal 4 to 6, low 1 to 3. One of every 8 jobs that a
+    /// worker starts is the oldest due job of any priority. So a job waits for at most 8 starts per job that came due
+    /// before it, regardless of jobs with a higher priority. Default: 5.
     ///
     /// # Panics
     /// If the priority is not one of [`PRIORITIES`].
@@ -160,25 +159,25 @@ impl Job {
     }
 }
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum JobStatus {
-    /// It waits: for a worker, for its time, or for its process to be sealed.
+    /// The job waits for a worker, for its due time, or until its process is sealed.
     Pending,
-    /// A worker has it.
+    /// A worker processes it.
     InProgress,
     /// It has its result.
     Completed,
-    /// It finally failed.
+    /// The job failed permanently.
     Failed,
-    /// It was cancelled before it had an outcome.
+    /// The job was cancelled before it ended.
     Cancelled,
 }
 
 impl JobStatus {
-    /// True when nothing more happens to the job by itself.
+    /// True if the state is final, except for a requeue.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
     }
@@ -230,7 +229,7 @@ impl JobCounts {
     }
 }
 
-/// What the jobs of a process have used of their providers, as far as these said so.
+/// Tokens and cost of the jobs of a process, as reported by the providers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Spent {
@@ -238,19 +237,19 @@ pub struct Spent {
     pub input_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
-    /// Price in US dollars; `None` when that of any outcome is unknown.
+    /// Price in US dollars; `None` if the price of any result is unknown.
     pub cost_usd: Option<f64>,
 }
 
-/// A process of the queue and where its jobs stand: the jobs that one caller enqueued under a
-/// [`ProcessId`]. It is no process of the operating system, and outlives the one that enqueued it.
+/// A process of the queue with the states of its jobs: the jobs that a caller enqueued under a [`ProcessId`]. It is
+/// not an OS process, and outlives the OS process that enqueued it.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct ProcessState {
     /// Its id.
     pub process_id: ProcessId,
-    /// False while an iterator is still being enqueued, or when that was interrupted: none of what
-    /// came after the last seal is started then.
+    /// False while an iterator is being enqueued, or after that was interrupted. Jobs added after the last seal do
+    /// not start then.
     pub sealed: bool,
     /// True once it was cancelled.
     #[serde(rename = "is_cancelled")]
@@ -292,7 +291,7 @@ impl ProcessState {
         }
     }
 
-    /// True when it is sealed and every job has its outcome.
+    /// True if it is sealed and every job has ended.
     pub fn is_finished(&self) -> bool {
         self.sealed && self.counts.is_finished()
     }
@@ -361,7 +360,7 @@ impl JobReceipt {
     }
 }
 
-/// One job, as [`JobQueue::job`](crate::JobQueue::job) shows it. Its `Debug` shows nothing of the result.
+/// One job, as [`JobQueue::job`](crate::JobQueue::job) returns it. Its `Debug` output omits the result.
 #[derive(Clone, Serialize)]
 #[non_exhaustive]
 pub struct JobState {
@@ -474,7 +473,7 @@ struct HostLine<'a> {
     error: Option<Error>,
 }
 
-/// The outcome of a job. Its `Debug` says how long the result is, not what it says.
+/// The result of a job. Its `Debug` output shows only the length of the result.
 #[derive(Clone, Serialize)]
 #[non_exhaustive]
 pub struct JobResult {
@@ -490,7 +489,7 @@ pub struct JobResult {
     pub kind: String,
     /// Completed, failed or cancelled.
     pub status: JobStatus,
-    /// What its handler made of it; for the built-in kinds the result line, of failures too.
+    /// The result of its handler; for the built-in kinds the result line, also of a failure.
     pub result: Option<Box<RawValue>>,
     /// Why it failed.
     pub error: Option<Error>,

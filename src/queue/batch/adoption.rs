@@ -15,30 +15,29 @@ use crate::queue::store::{JobStore, StoredBatch, WorkerId};
 use super::info::BatchInfo;
 use super::machine::{Formed, Reconciling, Record, State, Submitting};
 
-/// What came of the try to take a batch over; see [`JobQueue::adopt_batches`].
+/// The result of an attempt to take over a batch; see [`JobQueue::adopt_batches`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BatchAdoption {
     /// The batch, as it is now.
     pub batch: BatchInfo,
-    /// Why it still waits for the key that it was made with, for people; `None` when it was taken over.
+    /// Why it still waits for the API key that created it; `None` if it was taken over.
     pub refused: Option<String>,
 }
 
 impl JobQueue {
-    /// Takes over batches that nobody attends and whose key is not here any more, such as after it was
-    /// rotated: from now on they belong to the account of the client that `clients` finds, and any worker
-    /// with that one collects them.
+    /// Takes over batches without an active worker whose API key is no longer available, for example after it was
+    /// replaced. They then belong to the account of the client that `clients` returns, and any worker with this
+    /// account collects them.
     ///
-    /// `clients` is given the account that a batch was made with, and finds the client with the present
-    /// key at the same provider and address, see
-    /// [`clients_by_address`](crate::batch::clients_by_address). A batch is taken over after
-    /// the provider has shown it under that key: by its id, or, when nobody knows whether it was created,
-    /// in the list; one of which nothing can have been created is submitted anew. All others stay as they
-    /// are, with the reason. Those whose own key is here, which any worker collects, are left out.
+    /// `clients` receives the account that created a batch, and returns the client with the current key at the same
+    /// provider and address, see [`clients_by_address`](crate::batch::clients_by_address). A batch is taken over if
+    /// the provider shows it with this key: by its id or, if its creation got no reply, in the list. A batch that was
+    /// certainly not created is submitted again. All others stay unchanged, with the reason. Batches whose own key is
+    /// available are skipped, because any worker collects them.
     ///
     /// # Errors
-    /// When the queue cannot be read or written; what was taken over before stays so.
+    /// When the queue cannot be read or written; batches taken over before stay taken over.
     pub fn adopt_batches(
         &self,
         clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>>,

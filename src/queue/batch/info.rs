@@ -10,72 +10,70 @@ use crate::queue::store::StoredBatch;
 
 use super::machine::Record;
 
-/// A batch at a provider, or on its way there.
+/// A batch at a provider, or a batch that is being submitted.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct BatchInfo {
-    /// The process whose jobs it holds; `None` when that was deleted.
+    /// The process of its jobs; `None` if the process was deleted.
     pub process_id: Option<ProcessId>,
     /// The provider.
     pub provider: String,
-    /// Where it is reached.
+    /// The address of its API.
     pub base_url: String,
-    /// A fingerprint of the credential it was made with; empty without one.
+    /// A hash of the credential that created it; empty without a credential.
     #[serde(skip)]
     pub credential: String,
-    /// The model its requests go to.
+    /// The model of its requests.
     pub model: Option<String>,
-    /// Its id there, once it is known.
+    /// Its id at the provider, once it is known.
     pub remote_id: Option<String>,
-    /// Our own name for it, which is written on it where the provider lets us.
+    /// Its unique name, which is also in its metadata if the provider supports that.
     pub label: String,
-    /// `preparing`, `submitting` and `creating` before it is there; `looking_for` when a reply was
-    /// lost, `held` when that needs a decision, `presumed` when one was found that may be somebody
-    /// else's; then the provider's own word; `collecting` at the end,
-    /// `uncollected` when its results are not given out.
+    /// `preparing`, `submitting` and `creating` before it exists; `looking_for` after a lost reply, `held` if that
+    /// needs a decision, `presumed` if a batch was found that may belong to another program; then the provider's own
+    /// state; `collecting` at the end, `uncollected` if results are missing.
     pub state: String,
-    /// Requests it holds.
+    /// The number of its requests.
     pub total: u64,
-    /// Of these, answered, if the provider tells.
+    /// Answered requests, if the provider reports them.
     pub completed: Option<u64>,
-    /// Of these, failed, if the provider tells.
+    /// Failed requests, if the provider reports them.
     pub failed: Option<u64>,
-    /// Seconds since it was created at the provider, or else begun.
+    /// Seconds since its creation at the provider, or otherwise since it was formed.
     pub age_seconds: u64,
-    /// Why nothing moves, if nothing does.
+    /// Why it makes no progress, if so.
     pub problem: Option<String>,
-    /// Nothing of it is at the provider: nothing was sent yet, or all that was sent was refused.
+    /// Nothing of it is at the provider: nothing was sent yet, or the provider rejected everything.
     #[serde(skip)]
     pub unsent: bool,
     /// The provider was asked to cancel it.
     #[serde(skip)]
     pub cancel_asked: bool,
-    /// Whether a worker looks after it.
+    /// Whether a worker owns it.
     pub attended: bool,
-    /// What is known of results that it does not give out, though it has ended or is not known there any
-    /// more.
+    /// Its missing results, if the batch has ended or the provider does not know it any more.
     pub uncollected: Option<UncollectedResults>,
 }
 
-/// Results that were paid for and that a provider has not given out yet. They are asked for again for as
-/// long as it takes; cancelling their process gives them up.
+/// Billed results that are missing at the provider. They are requested again without a limit; cancelling their
+/// process abandons them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct UncollectedResults {
-    /// How many requests of the batch wait for theirs.
+    /// The number of requests without a result.
     pub requests: u64,
-    /// When that was found first.
+    /// When this was noticed first.
     pub since: Timestamp,
-    /// How often they were asked for in vain.
+    /// The number of requests for them without success.
     pub fetches: u32,
-    /// When the worker that attends the batch asks next; any other one does as soon as it starts.
+    /// When the worker that owns the batch requests them next; any other worker does so when it starts.
     pub next_at: Timestamp,
-    /// Until when the provider says it keeps them; `None` where it names no end.
+    /// Until when the provider keeps them, according to its documentation; `None` without a limit.
     pub kept_until: Option<Timestamp>,
 }
 
 impl BatchInfo {
-    /// The account it was made with.
+    /// The account that created it.
     pub fn account(&self) -> BatchAccount {
         BatchAccount {
             provider: self.provider.clone(),

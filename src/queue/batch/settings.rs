@@ -52,11 +52,11 @@ pub(super) const LISTINGS: u32 = 4;
 const BETWEEN_LISTINGS_OF_HELD: Duration = Duration::from_secs(300);
 
 impl Settings {
-    /// The settings of the batch strategy: what `batch.poll_interval`, `batch.reconcile_wait`,
-    /// `batch.results_wait` and `batch.on_unknown` say.
+    /// The settings of the batch strategy: `batch.poll_interval`, `batch.reconcile_wait`, `batch.results_wait` and
+    /// `batch.on_unknown`.
     ///
     /// # Errors
-    /// When one of them cannot be used.
+    /// When one of them has an invalid value.
     pub fn batch_settings(&self) -> Result<BatchSettings, Error> {
         let default = BatchSettings::default();
         Ok(BatchSettings {
@@ -70,37 +70,37 @@ impl Settings {
 }
 
 impl BatchSettings {
-    /// Time between two looks at a batch. Default: from 10 s for a new one to 5 minutes for one that
-    /// has run for an hour, or as its provider asks.
+    /// The time between two polls of a batch. Default: from 10 s for a new batch to 5 minutes for a batch older than
+    /// 50 minutes, or as its provider requests.
     pub fn poll_interval(mut self, interval: Option<Duration>) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// How long a batch of unknown fate is looked for before it counts as not created; at least four
-    /// times in any case, and once more as long after its input file was deleted. Default: 300 s.
+    /// How long to search for a batch whose creation got no reply, with at least 4 searches, before it counts as not
+    /// created. After its input file was deleted, the same wait and another search follow. Default: 300 s.
     pub fn reconcile_wait(mut self, wait: Duration) -> Self {
         self.reconcile_wait = wait;
         self
     }
 
-    /// How long a worker that ends when all is done waits for results that a batch which has ended does
-    /// not give out: when the next try would be later than this after the first one, it ends without
-    /// them. They stay where they are, and the next worker asks for them at once. Default: 600 s.
+    /// How long a worker that ends when no job is left waits for missing results of an ended batch. If the next
+    /// request would be later than this after the first one, the worker ends without them. They stay at the provider,
+    /// and the next worker requests them at once. Default: 600 s.
     pub fn results_wait(mut self, wait: Duration) -> Self {
         self.results_wait = wait;
         self
     }
 
-    /// The most bytes of results that are fetched for each request of a batch, on average. Of longer ones
-    /// the beginning is read, and the rest counts as [held](crate::batch::BatchInfo). Default: 16 MiB.
+    /// The maximum number of result bytes per request of a batch, on average. If a download is longer, its beginning
+    /// is read, and the other results count as [missing](crate::batch::BatchInfo::uncollected). Default: 16 MiB.
     pub fn max_result_bytes(mut self, bytes: u64) -> Self {
         self.max_result_bytes = bytes;
         self
     }
 
-    /// What is done about one that was not found by then. Default: [`OnUnknown::Resubmit`] where its
-    /// input file can be deleted first, so that it can no longer start; else [`OnUnknown::Hold`].
+    /// What to do with a batch that was not found by then. Default: [`OnUnknown::Resubmit`] if its input file can be
+    /// deleted first, so that it can no longer start; otherwise [`OnUnknown::Hold`].
     pub fn on_unknown(mut self, what: Option<OnUnknown>) -> Self {
         self.on_unknown = what;
         self
