@@ -270,8 +270,8 @@ impl MemoryManager {
         let [bytes, used, ceiling] = numbers.map(|bytes| bytes.div_ceil(1_000_000));
         if !std::mem::replace(&mut state.warned, true) {
             log::warn!(
-                "{bytes} MB are needed at once beside the {used} MB that the program has, and it may have \
-                 {ceiling} MB: what is large goes on one at a time; raise the ceiling of memory to go faster"
+                "memory limit reached ({used} MB used, {bytes} MB more needed, limit {ceiling} MB): large prompts and \
+                 replies are now processed one at a time; to go faster, raise the memory limit"
             );
         }
     }

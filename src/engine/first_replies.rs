@@ -58,8 +58,8 @@ impl FirstReplies {
             return (replies.unusable == ENOUGH).then(|| {
                 let head = beginning(error.raw().unwrap_or_default(), HEAD);
                 error.clone().reworded(format!(
-                    "none of the first {ENOUGH} replies can be used, and each was paid for: {error}; \
-                     the last one begins {head:?}"
+                    "the first {ENOUGH} replies were all unusable, and each was billed: {error}; \
+                     the last one begins with {head:?}"
                 ))
             });
         }

@@ -233,7 +233,7 @@ fn what_cannot_be_scanned_says_why() {
     assert!(gone.ends_with("b: the folder does not exist"), "{gone}");
     let pattern = refused(FileScanner::new().pattern("a[.py"), folder.path());
     assert!(
-        pattern.starts_with("the pattern \"a[.py\" is none: "),
+        pattern.starts_with("the pattern \"a[.py\" is invalid: "),
         "{pattern}"
     );
     let kind = refused(FileScanner::new().file_type("pyhton"), folder.path());

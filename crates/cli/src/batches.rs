@@ -113,7 +113,7 @@ pub fn state(batch: &BatchInfo) -> String {
         line.push_str(&format!(", {} failed", count(failed)));
     }
     if !batch.attended {
-        line.push_str(", unattended");
+        line.push_str(", no active worker");
     }
     line
 }

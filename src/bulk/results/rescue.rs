@@ -29,8 +29,8 @@ impl ResultsFile {
             }
             format!(
                 "{}: another program truncated it or wrote to it during the run: it has \
-                 {len} bytes where the run had written {whole}; nothing more is sent. The same \
-                 command sends again what is missing in it",
+                 {len} bytes where the run had written {whole}; sending stopped. To send \
+                 the missing items, run the same command again",
                 self.path.display()
             )
         };

@@ -300,16 +300,14 @@ impl<W: Work> Dispatcher<W> {
             }
             Err(error) if detour == Detour::Wait => {
                 log::warn!(
-                    "{error}; nothing else is answered either, so items wait, and one call now and then finds \
-                     out whether the provider is back"
+                    "{error}; no other call is answered either, so items wait, and the provider is probed periodically"
                 );
             }
             Err(error) => {
                 // Whoever waits for its quota has another way now.
                 self.availability.pauses.forget();
                 log::warn!(
-                    "{error}; items go on to the next provider, and one call now and then finds out \
-                     whether this one is back"
+                    "{error}; switching to the next provider and probing this one periodically"
                 );
             }
         }

@@ -29,7 +29,7 @@ pub(crate) fn refusal(provider: &str, media: &str, bytes: u64, together: u64) ->
     }
     let files = &vendor.fields.files;
     let (part, what) = match Kind::of(media) {
-        Kind::Image => ("image_url", "pictures"),
+        Kind::Image => ("image_url", "images"),
         Kind::Pdf => ("file", "PDF"),
         Kind::Audio => ("input_audio", "audio"),
         _ => ("", ""),

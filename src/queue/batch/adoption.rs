@@ -308,7 +308,7 @@ mod tests {
             panic!("one batch waits")
         };
         let why = adoption.refused.as_deref().unwrap();
-        assert!(why.contains("no key for fake at memory is here"), "{why}");
+        assert!(why.contains("no key for fake at memory is set"), "{why}");
         let now = harness.store.batches(None).unwrap().remove(0);
         assert_eq!((now.record, now.worker), (left.record, None));
 

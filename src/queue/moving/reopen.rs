@@ -80,7 +80,7 @@ fn void(file: &str, export: &str, force: bool) -> Result<(), Error> {
         && !force
     {
         return Err(invalid(format!(
-            "{file} was imported into {to}, so the queue is there: a second one would pay for its jobs again. To move it \
+            "{file} was already imported into {to}: a second queue would pay for its jobs again. To move it \
              back, export it there and import it into another data folder. If that place is never used again, add --force"
         )));
     }

@@ -344,7 +344,10 @@ fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
     let first = desk.read("out.jsonl").lines().next().unwrap().len() as u64;
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(first + 1 + first / 2).unwrap();
-    running.wait().expect(4).says("somebody else cut it short");
+    running
+        .wait()
+        .expect(4)
+        .says("another program truncated it");
     // One line is left of those before, and all that came since.
     let kept = desk.results("out.jsonl").len() as u64;
     let before = sim.stats().calls;

@@ -198,7 +198,11 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let shown = run(&desk, &sim, "status").expect(0);
     let named = format!("batch {remote} at openai: ");
     assert!(shown.stdout.contains(&named), "{}", shown.stdout);
-    assert!(shown.stdout.contains(", unattended"), "{}", shown.stdout);
+    assert!(
+        shown.stdout.contains(", no active worker"),
+        "{}",
+        shown.stdout
+    );
     shown.says("batches have no active worker; to collect them: batchwright work --strategy batch --data-dir data");
     let healthy = run(&desk, &sim, "doctor").expect(0).stdout;
     assert!(healthy.contains("1 have no active worker"), "{healthy}");

@@ -16,7 +16,7 @@ fn before_extract(desk: &Desk, url: &str, words: &str) -> Value {
     let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
     let ended = ended.expect(0);
     let mut value: Value = serde_json::from_str(&ended.stdout).unwrap();
-    ended.says("items go on to the next provider");
+    ended.says("switching to the next provider");
     value["summary"].take()
 }
 
@@ -84,8 +84,8 @@ fn a_run_stops_after_ten_replies_that_were_paid_for_and_cannot_be_used() {
         let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl -j 2 {words}"));
         ended
             .expect(4)
-            .says("stopped: none of the first 10 replies can be used, and each was paid for")
-            .says("the last one begins \"{");
+            .says("stopped: the first 10 replies were all unusable, and each was billed")
+            .says("the last one begins with \"{");
         let stats = sim.stats();
         assert!((10..=12).contains(&stats.calls), "{} calls", stats.calls);
         assert_eq!((stats.paid, stats.paid_twice), (stats.calls, 0));

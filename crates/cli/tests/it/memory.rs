@@ -117,7 +117,7 @@ fn take_turns(temporary: Option<&str>, limit: Limit) {
     let status = std::fs::read_to_string(status).unwrap();
     go_on.wait();
     let said = running.wait().expect(0).stderr;
-    let warned = said.matches("raise the ceiling of memory").count();
+    let warned = said.matches("raise the memory limit").count();
     assert_eq!(warned, usize::from(!flag.is_empty()), "{said}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(calls));
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -204,9 +204,7 @@ fn large_jobs_go_one_at_a_time_through_a_worker_that_may_have_no_more_memory() {
     let words = format!(
         "work --until-empty --provider local --base-url {url} --model sim-1 -j 5 --max-memory 1M"
     );
-    desk.plain(&words)
-        .expect(0)
-        .says("raise the ceiling of memory");
+    desk.plain(&words).expect(0).says("raise the memory limit");
     assert_eq!(sim.stats().calls, 5);
 }
 

@@ -167,7 +167,7 @@ fn other_encodings_are_read_when_they_are_named() {
     desk.write("in.csv", b"id,prompt\n1,\"a\nb\"\n2,\xff\n");
     desk.run(&sim, "in.csv --encoding shift_jis")
         .expect(2)
-        .says("in.csv: cannot be read: found bytes on line 4 that are no Shift_JIS");
+        .says("in.csv: cannot be read: found bytes on line 4 that are not Shift_JIS");
     desk.run(&sim, "in.csv --encoding ebcdic")
         .expect(2)
         .says("there is no encoding named \"ebcdic\"; there are utf-8, utf-16, windows-1252");

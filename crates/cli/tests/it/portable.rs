@@ -86,7 +86,7 @@ fn a_file_in_openais_words_runs_against_every_provider_and_says_what_it_leaves_o
             ("reasoning_effort", ""),
         ] {
             let words = match field {
-                "temperature" => "takes a temperature of at most".to_owned(),
+                "temperature" => "accepts a temperature of at most".to_owned(),
                 _ => format!("`{field}`"),
             };
             let lines = ended.stderr.lines();

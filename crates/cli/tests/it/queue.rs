@@ -357,7 +357,7 @@ fn lines_that_were_written_before_a_kill_are_not_written_again() {
     let ended = plain(&desk, &words).expect(3);
     ended
         .says("3 results written to out.jsonl")
-        .says("2 were there already");
+        .says("2 were already there");
     let text = desk.read("out.jsonl");
     assert_eq!(text.lines().collect::<Vec<_>>(), lines);
     assert!(queue(&desk).process(id).unwrap().is_none());

@@ -112,7 +112,7 @@ fn calls_for_what_a_queue_has_stop_after_ten_replies_that_cannot_be_used() {
         let ended = ended.expect(code).says("of an earlier run goes on");
         if code == 4 {
             ended
-                .says("stopped: none of the first 10 replies can be used, and each was paid for")
+                .says("stopped: the first 10 replies were all unusable, and each was billed")
                 .says("items wait in the queue");
         }
         let found = desk.results("out.jsonl").len();

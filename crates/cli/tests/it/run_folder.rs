@@ -138,7 +138,10 @@ fn what_does_not_fit_a_folder_says_so() {
             "src --pattern *.md --split class",
             "src: found nothing to ask about in 1 files (1 no parser)",
         ),
-        ("src --format csv", "src: found --format; expected a file"),
+        (
+            "src --format csv",
+            "src: found --format, which applies only to files",
+        ),
         ("in.txt --split function", "no input is one"),
         (
             "src --split functions",

@@ -306,7 +306,7 @@ fn tables_that_are_no_text_are_inputs() {
         .says("in.db: found an SQLite file; expected also --query 'SELECT * FROM \"results\"'");
     desk.run(&sim, "in.parquet --sheet a")
         .expect(2)
-        .says("found --sheet; expected a .xlsx file");
+        .says("found --sheet, which applies only to .xlsx files");
     // A row that makes no prompt is named by its number.
     let mut command = desk.against(&sim, "in.xlsx --nulls empty");
     let ended = Running::start(command.args(["--template", "{{x}}"]))

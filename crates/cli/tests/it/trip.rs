@@ -70,7 +70,7 @@ fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider
                 assert!(seconds < 10.0, "{name}: {seconds} s");
                 assert!(calls <= 12, "{name}: {calls} calls");
                 assert!(
-                    said.contains("items go on to the next provider"),
+                    said.contains("switching to the next provider"),
                     "{name}: {said}"
                 );
                 // What may have been paid for is told, given up on or not.

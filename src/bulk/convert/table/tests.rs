@@ -101,7 +101,7 @@ mod of_sqlite {
         }
         let none = found(&path, None).unwrap_err();
         assert!(
-            none.contains("--query 'SELECT * FROM \"my mails\"' beside it"),
+            none.contains("also --query 'SELECT * FROM \"my mails\"'"),
             "{none}"
         );
         assert!(
@@ -180,13 +180,13 @@ fn names_and_settings_must_fit_what_a_file_is() {
             "csv",
             b"id\n",
             sheet(),
-            "found --sheet; expected a .xlsx file",
+            "found --sheet, which applies only to .xlsx files",
         ),
         (
             "csv",
             b"id\n",
             query(),
-            "found --query; expected a SQLite file",
+            "found --query, which applies only to SQLite files",
         ),
         ("parquet", b"PAR1", query(), "found --query"),
         ("parquet", b"PAR1PAR1", plain(), "cannot be read"),

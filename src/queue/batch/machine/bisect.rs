@@ -39,8 +39,8 @@ impl Change<'_> {
             return self.add(all());
         }
         let text = format!(
-            "batch {} was refused for one of its {items} requests, which is not named ({error}); \
-             looking for it",
+            "the provider rejected batch {} for one of its {items} requests and did not report which \
+             ({error}); searching for it",
             self.record.name()
         );
         self.log(Level::Warn, text);

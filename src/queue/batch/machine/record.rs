@@ -164,8 +164,8 @@ impl Record {
     pub(crate) fn trouble(&self) -> Option<&str> {
         let uncollected = self.uncollected().map(|what| &*what.why);
         let presumed = (self.word() == PRESUMED).then_some(
-            "its creation had no reply; its size and time are those of this one, and until its \
-             results show whose it is it is not cancelled",
+            "its creation got no reply, and this batch has its size and time; it is not cancelled until its \
+             results show whether it belongs to this queue",
         );
         self.problem.as_deref().or(uncollected).or(presumed)
     }
