@@ -47,7 +47,7 @@ impl Resolver for PublicResolver {
         if !left.is_empty() {
             Ok(left)
         } else {
-            let why = "the host has no public address, and no other is allowed";
+            let why = "the host has no public address, and only public addresses are allowed";
             Err(io::Error::new(io::ErrorKind::PermissionDenied, why).into())
         }
     }

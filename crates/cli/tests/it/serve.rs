@@ -82,7 +82,7 @@ fn other_machines_need_a_token_that_is_hard_to_guess() {
         desk.plain(&words)
     };
     let open = refused("--host 0.0.0.0").expect(1);
-    assert!(open.error().contains("name a token"), "{}", open.stderr);
+    assert!(open.error().contains("set a token"), "{}", open.stderr);
     desk.write("short", "hunter2\n");
     let short = refused("--token-file short").expect(2);
     assert!(short.error().contains("16 characters"), "{}", short.stderr);

@@ -163,7 +163,7 @@ fn nothing_is_sent_to_places_that_are_not_public() {
         webhook["error"]
             .as_str()
             .unwrap()
-            .contains("not a public address"),
+            .contains("no public address"),
         "{webhook}"
     );
     receiver.set_nonblocking(true).unwrap();
