@@ -129,6 +129,14 @@ pub fn results(text: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Insists on these fields of an object.
+#[track_caller]
+pub fn has(object: &Value, fields: Value) {
+    for (name, wanted) in fields.as_object().unwrap() {
+        assert_eq!(object[name], *wanted, "{name} of {object}");
+    }
+}
+
 pub fn id(line: &Value) -> String {
     line["id"].as_str().unwrap().to_owned()
 }
@@ -154,8 +162,36 @@ impl Ended {
     /// Insists on words in what was said to people.
     #[track_caller]
     pub fn says(self, words: &str) -> Self {
-        assert!(self.stderr.contains(words), "no {words:?}: {}", self.stderr);
+        self.tells(words);
         self
+    }
+
+    /// Insists on words that were not said to people.
+    #[track_caller]
+    pub fn hides(&self, words: &str) {
+        assert!(!self.stderr.contains(words), "{words:?}: {}", self.stderr);
+    }
+
+    /// Insists on words in what was said to people, as [`says`](Self::says).
+    #[track_caller]
+    pub fn tells(&self, words: &str) {
+        assert!(self.stderr.contains(words), "no {words:?}: {}", self.stderr);
+    }
+
+    /// Insists on words on standard output.
+    #[track_caller]
+    pub fn shows(&self, words: &str) {
+        assert!(self.stdout.contains(words), "no {words:?}: {}", self.stdout);
+    }
+
+    /// Insists on words in the one line that says what went wrong.
+    #[track_caller]
+    pub fn errs(&self, words: &str) {
+        assert!(
+            self.error().contains(words),
+            "no {words:?}: {}",
+            self.stderr
+        );
     }
 
     /// The one line that says what went wrong.

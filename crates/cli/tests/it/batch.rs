@@ -9,7 +9,7 @@ use batchwright::{JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Se
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, simulator};
+use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, has, simulator};
 use super::queue::{adds_up, database, queue};
 
 /// A provider whose batches take so long.
@@ -77,8 +77,7 @@ fn prompts_go_out_as_one_batch_and_come_back_as_result_lines() {
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(7));
     for line in desk.results("out.jsonl") {
-        assert_eq!(line["provider"], "openai");
-        assert_eq!(line["attempts"], 1);
+        has(&line, json!({"provider": "openai", "attempts": 1}));
     }
 }
 
@@ -175,26 +174,16 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     );
     let night = night.says(&said);
     let report: Value = serde_json::from_str(&night.stdout).unwrap();
-    assert_eq!(
-        (&report["batches"], &report["completed"]),
-        (&json!(1), &json!(0))
-    );
+    has(&report, json!({"batches": 1, "completed": 0}));
     assert_eq!(report["batches_open"], 1);
 
     let process = status(&desk, &sim, id);
-    assert_eq!(process["at_provider"], 5);
-    assert_eq!(process["strategy"], "batch");
+    has(&process, json!({"at_provider": 5, "strategy": "batch"}));
     let batch = &process["batches"][0];
     let remote = sim.batch_stats().batches[0].id.clone();
     assert_eq!(batch["remote_id"], remote);
-    assert_eq!(
-        (&batch["provider"], &batch["total"]),
-        (&json!("openai"), &json!(5))
-    );
-    assert_eq!(
-        (&batch["attended"], &batch["model"]),
-        (&json!(false), &json!("m"))
-    );
+    has(batch, json!({"provider": "openai", "total": 5}));
+    has(batch, json!({"attended": false, "model": "m"}));
     let shown = run(&desk, &sim, "status").expect(0);
     let named = format!("batch {remote} at openai: ");
     assert!(shown.stdout.contains(&named), "{}", shown.stdout);
@@ -278,10 +267,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
     assert!(eventually(|| status(&desk, &sim, new)["completed"] == 3));
     assert_eq!(sim.stats().calls, 3);
     let left = status(&desk, &sim, old);
-    assert_eq!(
-        (&left["at_provider"], &left["strategy"]),
-        (&json!(4), &json!("batch"))
-    );
+    has(&left, json!({"at_provider": 4, "strategy": "batch"}));
     assert_eq!(left["batches"][0]["attended"], true);
 
     // The worker that has the batch is the one to cancel it.

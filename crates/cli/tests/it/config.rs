@@ -5,9 +5,9 @@ use std::process::Command;
 use batchwright::Settings;
 use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright_simulate::{SimConfig, Simulator};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, HOME, Running, eventually, good, simulator};
+use super::common::{Desk, Ended, HOME, Running, eventually, good, has, simulator};
 
 const FILE: &str = "home/config.db";
 
@@ -82,11 +82,15 @@ fn what_the_environment_overrides_is_said() {
     );
     let env = [("BATCHWRIGHT_MODEL", "from-env")];
     let setting = json(&desk, &["get", "llm.model"], &env);
-    assert_eq!(setting["value"], "from-env");
-    assert_eq!(setting["source"], "environment");
-    assert_eq!(setting["set_by"], "BATCHWRIGHT_MODEL");
-    assert_eq!(setting["overrides"][0]["source"], "store");
-    assert_eq!(setting["overrides"][0]["value"], "kept");
+    has(
+        &setting,
+        json!({"value": "from-env", "source": "environment",
+        "set_by": "BATCHWRIGHT_MODEL"}),
+    );
+    has(
+        &setting["overrides"][0],
+        json!({"source": "store", "value": "kept"}),
+    );
     let all = json(&desk, &["list"], &env);
     let all = all["settings"].as_array().unwrap();
     assert!(all.contains(&setting) && all.len() >= 18);
@@ -157,11 +161,7 @@ fn credentials_are_refused_and_never_shown() {
         ("ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY"),
     ] {
         let refused = config(&desk, &["set", key, secret]).expect(2);
-        assert!(
-            refused.error().contains(&format!("set {variable}")),
-            "{}",
-            refused.stderr
-        );
+        refused.errs(&format!("set {variable}"));
         assert!(!refused.stderr.contains("0123456789"));
     }
     assert!(!desk.exists(FILE));
@@ -240,11 +240,7 @@ fn pace_and_fallback_of_a_run_come_from_the_store_too() {
     run("-j 2").says(", then extract, 2 in flight");
     set(&desk, "llm.fallback", "groq:m");
     let refused = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
-    assert!(
-        refused.error().contains("llm.fallback groq: no key"),
-        "{}",
-        refused.stderr
-    );
+    refused.errs("llm.fallback groq: no key");
     set(&desk, "llm.fallback_enabled", "false");
     assert!(!run("").stderr.contains("then extract"));
     run("--fallback extract").says(", then extract, 3 in flight");
@@ -491,16 +487,8 @@ fn a_read_only_folder_can_be_read_and_says_why_it_cannot_be_written() {
     config(&desk, &["unset", "llm.provider"]).expect(0);
     for words in [&["set", "llm.model", "other"][..], &["unset", "llm.model"]] {
         let refused = config(&desk, words).expect(1);
-        assert!(
-            refused.error().contains("cannot be written"),
-            "{}",
-            refused.stderr
-        );
-        assert!(
-            refused.error().contains("check the permissions"),
-            "{}",
-            refused.stderr
-        );
+        refused.errs("cannot be written");
+        refused.errs("check the permissions");
     }
     drop(folder);
     assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "m\n");

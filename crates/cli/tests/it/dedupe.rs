@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, all_ids, eventually, good, id, ids_in_order, simulator};
+use super::common::{Desk, all_ids, eventually, good, has, id, ids_in_order, simulator};
 
 /// `n` items, of which those from `different` on ask what one before them asks.
 fn with_equals(n: usize, different: usize) -> String {
@@ -36,20 +36,14 @@ fn equal_prompts_of_temperature_0_are_asked_once_and_others_where_it_is_said() {
         let words = format!("in.jsonl -o out.jsonl -j 3 --json {flags}");
         let dry = desk.run(&sim, &format!("{words} --dry-run")).expect(0);
         let dry: Value = serde_json::from_str(&dry.stdout).unwrap();
-        assert_eq!(
-            (&dry["to_send"], &dry["equal"]),
-            (&json!(made), &json!(30 - made))
-        );
+        has(&dry, json!({"to_send": made, "equal": 30 - made}));
         let ended = desk.run(&sim, &words).expect(0);
         assert_eq!(sim.stats().calls - calls, made, "{flags}");
         calls += made;
         let told = summary(&ended.stdout);
         assert_eq!(told["answered_by_equals"], 30 - made, "{flags}");
         assert_eq!(told["calls_saved"], 30 - made, "{flags}");
-        assert_eq!(
-            (&told["completed"], &told["calls"]),
-            (&json!(30), &json!(made))
-        );
+        has(&told, json!({"completed": 30, "calls": made}));
         assert_eq!(desk.ids("out.jsonl"), all_ids(30), "{flags}");
         let of_lines: u64 = desk
             .results("out.jsonl")
@@ -149,9 +143,9 @@ fn a_changed_item_takes_the_answer_that_another_one_has() {
         let lines = desk.results("out.jsonl");
         let answered = lines.iter().find(|line| line.get("answered_by").is_some());
         let answered = answered.unwrap_or_else(|| panic!("{lines:?}"));
-        assert_eq!(
-            (&answered["answered_by"], &answered["text"]),
-            (&json!("i-1"), &json!("echo: prompt 1"))
+        has(
+            answered,
+            json!({"answered_by": "i-1", "text": "echo: prompt 1"}),
         );
     }
 }
@@ -209,10 +203,7 @@ fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
         .says("2,002 equal to ones with unusable replies, not sent")
         .says("3,002 items have replies that were paid for and cannot be read; --ask-again");
     let told = summary(&ended.stdout);
-    assert_eq!(
-        (&told["unusable_replies"], &told["failed"]),
-        (&json!(3002), &json!(3002))
-    );
+    has(&told, json!({"unusable_replies": 3002, "failed": 3002}));
     assert_eq!(
         (sim.stats().calls, desk.results("out.jsonl").len()),
         (1, 3002)
@@ -247,11 +238,7 @@ fn vectors_of_another_model_answer_nobody() {
     );
     let before = desk.read("out.jsonl");
     let refused = run("b").expect(2);
-    assert!(
-        refused.error().contains("has embeddings of local/a"),
-        "{}",
-        refused.error()
-    );
+    refused.errs("has embeddings of local/a");
     assert_eq!((sim.stats().embedded, desk.read("out.jsonl")), (4, before));
     run("a").expect(0).says("4 answered by equal prompts");
     assert_eq!(sim.stats().embedded, 5);
@@ -349,10 +336,7 @@ fn equal_texts_have_one_vector_made() {
         (200, all_ids(300))
     );
     let told = summary(&ended.stdout);
-    assert_eq!(
-        (&told["vectors"], &told["answered_by_equals"]),
-        (&json!(300), &json!(100))
-    );
+    has(&told, json!({"vectors": 300, "answered_by_equals": 100}));
 }
 
 #[test]

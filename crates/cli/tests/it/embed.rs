@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use batchwright::{Bulk, Context, ErrorKind, LlmConfig, Request, Route, execute_bulk_sync};
+use batchwright::{Bulk, LlmConfig, Request, Route};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, eventually, line_count};
+use super::common::{Desk, Ended, Running, eventually, has, line_count};
 
 /// What a server does with the texts of a call.
 pub(crate) type Manner = dyn Fn(&[String], &Server) -> (u16, Value) + Send + Sync;
@@ -190,10 +190,7 @@ fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
     let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
     let summary = &summary["summary"];
     assert_eq!(summary["calls"], calls.len());
-    assert_eq!(
-        (&summary["vectors"], &summary["dimensions"]),
-        (&json!(1000), &json!(3))
-    );
+    has(summary, json!({"vectors": 1000, "dimensions": 3}));
     assert_eq!(summary["usage"]["input_tokens"], 3000);
     let used = desk.results("out.jsonl");
     let used = used
@@ -373,27 +370,6 @@ fn no_more_items_are_sent_than_allowed() {
 }
 
 #[test]
-fn texts_that_differ_in_what_they_ask_share_no_call() {
-    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
-    let line = |i: usize| {
-        let dimensions = 8 * (1 + i % 3);
-        format!("{{\"id\":\"i-{i}\",\"prompt\":\"prompt {i}\",\"dimensions\":{dimensions}}}\n")
-    };
-    desk.write("in.jsonl", (0..60).map(line).collect::<String>());
-    desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
-        .expect(0);
-    desk.has_vectors("out.jsonl", 60);
-    let calls = server.calls();
-    assert_eq!(calls.len(), 3);
-    let kind = |text: &String| text[7..].parse::<usize>().unwrap() % 3;
-    assert!(
-        calls
-            .iter()
-            .all(|call| call.iter().all(|text| kind(text) == kind(&call[0])))
-    );
-}
-
-#[test]
 fn batch_lines_for_embeddings_are_input_for_that_task_only() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     let line = |url: &str, body: &str| {
@@ -409,11 +385,7 @@ fn batch_lines_for_embeddings_are_input_for_that_task_only() {
     let chat = r#"{"messages":[{"role":"user","content":"x"}]}"#;
     desk.write("chat.jsonl", line("/v1/chat/completions", chat));
     let ended = desk.embedded(&server, "chat.jsonl -o o.jsonl").expect(2);
-    assert!(
-        ended
-            .error()
-            .contains("expected \"/v1/embeddings\", since the task is to embed")
-    );
+    ended.errs("expected \"/v1/embeddings\", since the task is to embed");
     let ended = desk
         .plain("run in.jsonl -o o.jsonl --provider extract")
         .expect(2);
@@ -481,13 +453,7 @@ fn the_first_provider_that_embeds_is_taken() {
         .env("GROQ_API_KEY", "k")
         .env("LOCAL_LLM_BASE_URL", server.url());
     let ended = Running::start(&mut command).wait().expect(0);
-    assert!(
-        ended
-            .stderr
-            .contains("no embeddings from groq, anthropic, xai"),
-        "{}",
-        ended.stderr
-    );
+    ended.tells("no embeddings from groq, anthropic, xai");
     desk.has_vectors("out.jsonl", 3);
 }
 
@@ -503,57 +469,6 @@ fn a_server_without_an_embedding_model_is_left_alone_soon() {
         .expect(4)
         .says("does not support embeddings");
     assert!(server.calls().len() <= 5, "{} calls", server.calls().len());
-}
-
-#[test]
-fn the_library_embeds_lists_streams_and_single_texts() {
-    let server = Server::start(|texts, _| {
-        if texts.iter().any(|text| bad(text)) {
-            refused("no")
-        } else {
-            good(texts)
-        }
-    });
-    let requests: Vec<_> = (0..600)
-        .map(|i| Request::embedding(format!("prompt {i}")).with_id(i.to_string()))
-        .collect();
-    let client = server.client("openai");
-    let outcomes = execute_bulk_sync(&Context::new(), &client, &requests, 2).unwrap();
-    for (i, outcome) in outcomes.iter().enumerate() {
-        match &outcome.result {
-            Ok(answer) => assert_eq!(answer.embedding, Some(vector(&format!("prompt {i}")))),
-            Err(error) => {
-                assert!([7, 500].contains(&i), "{i}: {error}");
-                assert_eq!(error.kind(), ErrorKind::Invalid);
-            }
-        }
-    }
-    assert_eq!(server.calls()[0].len(), 128);
-    let before = server.calls().len();
-
-    let mut seen = HashSet::new();
-    let items = (0..3000).map(|i| Request::embedding(format!("text {i}")).with_id(i.to_string()));
-    let summary = Bulk::new(&client)
-        .for_each(items, |outcome| {
-            let id = outcome.id.unwrap();
-            let answer = outcome.result.unwrap();
-            assert_eq!(answer.embedding, Some(vector(&format!("text {id}"))));
-            assert!(seen.insert(id));
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    assert_eq!(
-        (summary.completed, summary.vectors, seen.len()),
-        (3000, 3000, 3000)
-    );
-    assert_eq!(summary.calls as usize, server.calls().len() - before);
-    assert!(summary.calls < 300, "{} calls", summary.calls);
-
-    let route = Route::new(client);
-    let one = route
-        .complete(&Request::embedding("alone"), &Context::new())
-        .unwrap();
-    assert_eq!(one.embedding, Some(vector("alone")));
 }
 
 #[test]

@@ -380,11 +380,7 @@ fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
         "b",
     ];
     let ended = run(&twice).expect(2);
-    assert!(
-        ended
-            .error()
-            .contains("`service_tier` is set by --service-tier")
-    );
+    ended.errs("`service_tier` is set by --service-tier");
     let vectors = run(&["--task", "embed", "--service-tier", "flex"]).expect(2);
     assert!(vectors.error().contains("--service-tier is for answers"));
 }

@@ -47,31 +47,6 @@ fn a_limit_on_calls_at_once_loses_no_item_and_refuses_few_calls() {
 }
 
 #[test]
-fn a_provider_that_cannot_be_reached_is_not_waited_for_where_another_can_be_asked() {
-    for words in ["-j 1", "-j 5"] {
-        let desk = Desk::new();
-        desk.prompts("in.jsonl", 20);
-        let summary = before_extract(&desk, NOBODY, words);
-        assert_eq!(desk.ids("out.jsonl"), all_ids(20));
-        assert_eq!(summary["extracted"], 20);
-        let tried = summary["calls"].as_u64().unwrap() - 20;
-        assert!((5..=10).contains(&tried), "{tried} calls to nobody");
-    }
-}
-
-#[test]
-fn a_provider_that_hangs_is_not_waited_for_item_by_item() {
-    let hangs = SimConfig::default()
-        .trouble(Trouble::Stall, 1.0)
-        .trouble_times(Trouble::Stall, None);
-    let (desk, sim) = (Desk::new(), simulator(hangs));
-    desk.prompts("in.jsonl", 40);
-    before_extract(&desk, &sim.base_url(), "-j 2 --timeout 300ms");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(40));
-    assert!(sim.stats().calls <= 5, "{} calls", sim.stats().calls);
-}
-
-#[test]
 fn a_run_stops_after_ten_replies_that_were_paid_for_and_cannot_be_used() {
     for (trouble, words) in [
         (Trouble::Empty, ""),
@@ -206,20 +181,6 @@ fn an_address_where_no_server_is_stops_the_run_within_ten_seconds() {
         desk.results("out.jsonl").is_empty(),
         "all of them are still to be done"
     );
-}
-
-#[test]
-#[ignore = "twelve seconds"]
-fn a_run_is_told_of_the_limit_that_held_it_whoever_gave_it() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 70);
-    let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -j 8");
-    command.env("RATE_LIMIT_REQUESTS_PER_MINUTE", "300");
-    Running::start(&mut command)
-        .wait()
-        .expect(0)
-        .says("limited by the quota")
-        .says("with --rpm ");
 }
 
 /// A limit that nobody set is shown with its source and the flag that overrides it.

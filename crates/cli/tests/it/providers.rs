@@ -166,12 +166,7 @@ fn where_nobody_can_be_asked_the_run_says_what_to_do() {
     let none = desk
         .plain("run in.jsonl -o out.jsonl --task embed")
         .expect(2);
-    assert!(
-        none.error()
-            .contains("no key for openai, gemini, mistral, openrouter, together"),
-        "{}",
-        none.stderr
-    );
+    none.errs("no key for openai, gemini, mistral, openrouter, together");
     let none = none.says("a key and a model: set OPENAI_API_KEY");
     assert!(!none.stderr.contains("extract"), "{}", none.stderr);
 }

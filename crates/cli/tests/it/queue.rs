@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::common::{
-    Desk, Ended, Running, all_ids, eventually, good, ids_in_order, prompt_line, prompt_lines,
+    Desk, Ended, Running, all_ids, eventually, good, has, ids_in_order, prompt_line, prompt_lines,
     results,
 };
 
@@ -297,11 +297,7 @@ fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
     assert!(ended.stdout.contains("unsealed"), "{}", ended.stdout);
     ended.says("interrupted");
     let doctor = plain(&desk, "doctor").expect(0);
-    assert!(
-        doctor.stdout.contains("note     unsealed"),
-        "{}",
-        doctor.stdout
-    );
+    doctor.shows("note     unsealed");
     desk.prompts("in.jsonl", 2);
     let again = format!("submit in.jsonl --process {id}");
     plain(&desk, &again)
@@ -374,10 +370,7 @@ fn results_come_as_far_as_there_are_any() {
         panic!()
     };
     adds_up(now);
-    assert_eq!(
-        (&now["in_progress"], &now["pending"]),
-        (&json!(2), &json!(1))
-    );
+    has(now, json!({"in_progress": 2, "pending": 1}));
     plain(&desk, &format!("results {id} -o out.jsonl"))
         .expect(0)
         .says("3 jobs are still open");
@@ -518,10 +511,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
         (&json!("double"), &json!(42))
     );
     assert_eq!(lines[1]["error"]["message"], "negative");
-    assert_eq!(
-        (&lines[1]["success"], &lines[1]["request_hash"]),
-        (&json!(false), &json!("ff"))
-    );
+    has(&lines[1], json!({"success": false, "request_hash": "ff"}));
     assert_eq!(lines[2]["id"], ids[2].to_string());
     // The file takes more, although some of its lines have no fingerprint.
     let id = submit_one(&desk);

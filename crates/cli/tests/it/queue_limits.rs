@@ -47,18 +47,6 @@ fn waiting_for_quota_spends_no_attempt_and_touches_no_backlog() {
 }
 
 #[test]
-fn a_quota_that_the_provider_tells_fails_no_job() {
-    const JOBS: usize = 20;
-    let (desk, id) = submitted(JOBS);
-    let sim = simulator(SimConfig::default().rpm(1_200).burst(1));
-    working(&desk, &sim, "--model sim-1 -j 8 --until-empty")
-        .wait()
-        .expect(0);
-    let counts = queue(&desk).process(id).unwrap().unwrap().counts;
-    assert_eq!(counts.completed, JOBS as u64, "{counts:?}");
-}
-
-#[test]
 fn a_quota_that_nobody_tells_fails_no_job_either() {
     const JOBS: usize = 30;
     let (desk, id) = submitted(JOBS);

@@ -128,11 +128,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
         states(&queue(&desk), &ids),
     );
     let ended = plain(&desk, "queue export q.bw").expect(0);
-    assert!(
-        ended.stderr.contains("1 process, 10 jobs (2 with"),
-        "{}",
-        ended.stderr
-    );
+    ended.tells("1 process, 10 jobs (2 with");
     // Every command reports where the queue was moved to, and how to undo the move.
     desk.prompts("in.jsonl", 1);
     for words in [
@@ -144,11 +140,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
     ] {
         let refused = plain(&desk, words).expect(1);
         assert!(refused.error().contains("q.bw"), "{}", refused.stderr);
-        assert!(
-            refused.error().contains("queue reopen"),
-            "{}",
-            refused.stderr
-        );
+        refused.errs("queue reopen");
     }
     let again = plain(&desk, "queue export other.bw").expect(1);
     assert!(again.error().contains("was moved to"), "{}", again.stderr);
@@ -271,11 +263,7 @@ fn a_queue_in_use_is_not_exported() {
     let worker = Running::start(&mut command(&desk, &sim, "work -q"));
     assert!(sim.wait_until(|stats| stats.calls > 0, PATIENCE));
     let refused = plain(&desk, "queue export q.bw").expect(1);
-    assert!(
-        refused.error().contains("in use by a worker (process"),
-        "{}",
-        refused.stderr
-    );
+    refused.errs("in use by a worker (process");
     assert!(!desk.exists("q.bw"));
     let waits = Running::start(&mut super::queue::on_queue(
         &desk,
@@ -299,11 +287,7 @@ fn files_of_prompts_are_in_the_exported_jobs_or_are_missed_before_anything_is_mo
     submit(&desk, "in.jsonl");
     std::fs::rename(desk.path("a.png"), desk.path("b.png")).unwrap();
     let refused = plain(&desk, "queue export q.bw").expect(1);
-    assert!(
-        refused.error().contains("the job i-0 names a local file"),
-        "{}",
-        refused.stderr
-    );
+    refused.errs("the job i-0 names a local file");
     assert!(!desk.exists("q.bw"));
     plain(&desk, "status").expect(0);
     plain(&desk, "queue export kept.bw --keep-paths")
@@ -335,11 +319,7 @@ fn a_killed_move_goes_on_and_loses_nothing() {
     drop(killed);
     assert!(!desk.exists("q.bw"));
     let closed = plain(&desk, "status").expect(1);
-    assert!(
-        closed.error().contains("has not ended"),
-        "{}",
-        closed.stderr
-    );
+    closed.errs("has not ended");
     let other = plain(&desk, "queue export other.bw").expect(1);
     assert!(other.error().contains("queue export"), "{}", other.stderr);
     export().wait().expect(0);
@@ -366,20 +346,12 @@ fn a_killed_move_goes_on_and_loses_nothing() {
     let elsewhere = Running::start(&mut desk.command(elsewhere))
         .wait()
         .expect(1);
-    assert!(
-        elsewhere.error().contains("has begun"),
-        "{}",
-        elsewhere.stderr
-    );
+    elsewhere.errs("has begun");
     plain(&desk, "queue reopen").expect(1);
     // Another queue at the same path, as in another container.
     std::fs::rename(desk.path("new"), desk.path("begun")).unwrap();
     let same_path = import().wait().expect(1);
-    assert!(
-        same_path.error().contains("--again"),
-        "{}",
-        same_path.stderr
-    );
+    same_path.errs("--again");
     std::fs::remove_dir_all(desk.path("new")).unwrap();
     std::fs::rename(desk.path("begun"), desk.path("new")).unwrap();
     // An import that is killed before it opens the queue has marked the file.

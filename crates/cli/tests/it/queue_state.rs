@@ -8,7 +8,7 @@ use batchwright::ProcessId;
 use batchwright::testing::ScriptedClient;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, eventually};
+use super::common::{Desk, Running, eventually, has};
 use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
@@ -41,10 +41,7 @@ fn status_tells_numbers_that_add_up() {
     assert_eq!(known(&all[0]), expected);
     assert_eq!(all[0]["models"], json!([]), "no prompt names one");
     assert_eq!(all[0]["providers"], json!(["scripted"]), "{}", all[0]);
-    assert_eq!(
-        (&all[1]["models"], &all[1]["providers"]),
-        (&json!([]), &json!([]))
-    );
+    has(&all[1], json!({"models": [], "providers": []}));
     let single = status(&desk, &first.to_string());
     assert_eq!(
         single.iter().map(known).collect::<Vec<_>>(),
@@ -147,10 +144,7 @@ fn cancel_and_retry_say_what_happened() {
     let [now] = &status(&desk, "")[..] else {
         panic!()
     };
-    assert_eq!(
-        (&now["completed"], &now["cancelled"]),
-        (&json!(2), &json!(1))
-    );
+    has(now, json!({"completed": 2, "cancelled": 1}));
     plain(&desk, &format!("retry {id}"))
         .expect(0)
         .says("1 jobs requeued");
@@ -177,11 +171,7 @@ fn looking_makes_no_database() {
         .expect(2)
         .says("not found: the queue");
     let doctor = plain(&desk, "doctor").expect(0);
-    assert!(
-        doctor.stdout.contains("note     database"),
-        "{}",
-        doctor.stdout
-    );
+    doctor.shows("note     database");
     assert!(!desk.exists("data"));
 }
 

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, HOME, Running, all_ids, good, id, prompt_lines, simulator};
+use super::common::{Desk, HOME, Running, all_ids, good, has, id, prompt_lines, simulator};
 
 const WORDS: &str = "in.jsonl --temperature 0 --reuse";
 
@@ -71,11 +71,8 @@ fn those_who_ask_the_same_have_it_too() {
     }
     // All of it is there by now, so nothing is said of tokens and pace.
     let last = desk.run(&sim, &format!("{WORDS} -o c.jsonl")).expect(0);
-    assert!(
-        !last.stderr.contains("tokens") && !last.stderr.contains("items/s"),
-        "{}",
-        last.stderr
-    );
+    last.hides("tokens");
+    last.hides("items/s");
 }
 
 #[test]
@@ -213,10 +210,7 @@ fn a_dry_run_says_how_many_calls_are_saved() {
     let ended = desk.run(&sim, &format!("{words} --max-items 2")).expect(0);
     let told: Value = serde_json::from_str(&ended.stdout).unwrap();
     let told = &told["summary"];
-    assert_eq!(
-        (&told["calls"], &told["calls_saved"]),
-        (&json!(2), &json!(5))
-    );
+    has(told, json!({"calls": 2, "calls_saved": 5}));
     assert_eq!((sim.stats().calls, desk.results("b.jsonl").len()), (6, 7));
 }
 
@@ -267,30 +261,17 @@ fn status_and_doctor_tell_of_the_store() {
     let path = desk.path(HOME).join("reuse.db");
     let line = format!("3 answers, 1 of 1,024 MiB in {}", path.display());
     let doctor = desk.plain("doctor");
-    assert!(
-        doctor
-            .stdout
-            .contains(&format!("ok       reuse        {line}")),
-        "{}",
-        doctor.stdout
-    );
+    doctor.shows(&format!("ok       reuse        {line}"));
     desk.plain("status")
         .expect(0)
         .says(&format!("answers for run --reuse: {line}"));
     let status = desk.plain("status --json").expect(0);
     let told: Value = serde_json::from_str(&status.stdout).unwrap();
     let told = &told["reuse"];
-    assert_eq!(
-        (&told["answers"], &told["max_bytes"]),
-        (&json!(3), &json!(1 << 30))
-    );
+    has(told, json!({"answers": 3, "max_bytes": 1 << 30}));
     desk.write(&format!("{HOME}/reuse.db"), "damaged ".repeat(2000));
     let doctor = desk.plain("doctor");
-    assert!(
-        doctor.stdout.contains("warning  reuse"),
-        "{}",
-        doctor.stdout
-    );
+    doctor.shows("warning  reuse");
 }
 
 #[test]

@@ -496,11 +496,7 @@ fn exec_confines_and_says_what_was_refused() {
     let record = results(&refused.stdout).swap_remove(0);
     assert_eq!(record["error"]["kind"], "not_allowed", "{record}");
     let said = run("exec --allow echo --shell -- true ::: x").expect(2);
-    assert!(
-        said.error().contains("--allow does not name"),
-        "{}",
-        said.error()
-    );
+    said.errs("--allow does not name");
     let spun = exec(&desk, "--cpu 1", "while :; do :; done", 3);
     assert_eq!(spun["error"]["kind"], "limit", "{spun}");
     let names = |record: &serde_json::Value, flag: &str| {

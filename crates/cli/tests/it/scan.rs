@@ -74,11 +74,7 @@ fn a_folder_that_cannot_be_read_costs_nothing_else() {
     let itself = ["scan", "src/locked"];
     let refused = Running::start(&mut desk.command(itself)).wait().expect(2);
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(
-        refused.stderr.contains("cannot be read"),
-        "{}",
-        refused.stderr
-    );
+    refused.tells("cannot be read");
     assert!(ended.stdout.contains("src/locked"), "{}", ended.stdout);
     assert!(
         ended
@@ -109,12 +105,8 @@ fn units_come_with_what_is_left_out_and_command_no_terminal() {
     );
     let unit: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(unit["content"], text);
-    assert!(
-        ended.stderr.contains("1 file is left out: 1 binary")
-            && ended.stderr.contains("src/b.py: binary"),
-        "{}",
-        ended.stderr
-    );
+    ended.tells("1 file is left out: 1 binary");
+    ended.tells("src/b.py: binary");
 
     let none = ["scan", "src", "--pattern", "*.go"];
     let ended = Running::start(&mut desk.command(none)).wait().expect(0);

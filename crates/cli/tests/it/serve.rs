@@ -112,11 +112,7 @@ fn a_port_that_is_taken_is_named() {
     let url = sim.base_url();
     let words = format!("serve --port {port} --provider local --base-url {url} --model sim-1");
     let ended = desk.plain(&words).expect(1);
-    assert!(
-        ended.error().contains(&format!("127.0.0.1:{port}")),
-        "{}",
-        ended.stderr
-    );
+    ended.errs(&format!("127.0.0.1:{port}"));
 }
 
 /// The status and body of an answer; `None` where there was none.

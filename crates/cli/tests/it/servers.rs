@@ -245,11 +245,7 @@ fn settings_of_one_server_are_those_of_the_other() {
     let shown = on.run(&desk, "config get queue.max_retries").expect(0);
     assert_eq!(shown.stdout.trim(), "7");
     let stored = on.run(&desk, "config set queue.max_retries 9").expect(0);
-    assert!(
-        stored.stderr.contains("is stored in mysql://"),
-        "{}",
-        stored.stderr
-    );
+    stored.tells("is stored in mysql://");
     for running in [&first, &second] {
         running.hears("settings changed: queue.max_retries 7 -> 9");
     }

@@ -44,11 +44,7 @@ fn a_flag_comes_from_its_variable_unless_it_is_given() {
         &[("BATCHWRIGHT_MAX_ITEMS", "2")],
     )
     .expect(2);
-    assert!(
-        !wrong.stderr.contains("in the environment"),
-        "{}",
-        wrong.stderr
-    );
+    wrong.hides("in the environment");
 
     // One folder for the worker and for those who look at its queue.
     let folder = [
@@ -59,11 +55,7 @@ fn a_flag_comes_from_its_variable_unless_it_is_given() {
     assert!(desk.exists("elsewhere/llm_jobs.db"));
     let submitted = ended(&desk, "submit in.jsonl", &folder).expect(0);
     let shown = ended(&desk, "status --json", &folder).expect(0);
-    assert!(
-        shown.stdout.contains(submitted.stdout.trim()),
-        "{}",
-        shown.stdout
-    );
+    shown.shows(submitted.stdout.trim());
 }
 
 #[test]
