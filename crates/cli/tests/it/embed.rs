@@ -1,27 +1,26 @@
 //! `--task embed`: many texts to few calls, and each vector back to its own id.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
 
 use batchwright::{Bulk, LlmConfig, Request, Route};
 use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running, eventually, has, line_count};
-
-/// What a server does with the texts of a call.
-pub(crate) type Manner = dyn Fn(&[String], &Server) -> (u16, Value) + Send + Sync;
+use super::fake::{Asked, Fake, says};
 
 /// A server that embeds, and remembers what it was asked.
-pub(crate) struct Server {
-    address: SocketAddr,
-    calls: Mutex<Vec<Vec<String>>>,
-    answered: AtomicUsize,
+pub(crate) struct Server(Fake);
+
+fn is_call(asked: &Asked) -> bool {
+    asked.path == "/v1/embeddings"
+}
+
+fn texts(asked: &Asked) -> Vec<String> {
+    serde_json::from_value(asked.json()["input"].take()).unwrap()
 }
 
 /// A vector that is different for every text used here.
@@ -54,78 +53,35 @@ pub(crate) fn refused(message: &str) -> (u16, Value) {
 }
 
 impl Server {
+    /// A server that does this with the texts of a call. It also gets the number of the call, from 1 on.
     pub(crate) fn start(
-        manner: impl Fn(&[String], &Server) -> (u16, Value) + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Arc::new(Self {
-            address: listener.local_addr().unwrap(),
-            calls: Mutex::default(),
-            answered: AtomicUsize::new(0),
-        });
-        let (own, manner): (_, Arc<Manner>) = (server.clone(), Arc::new(manner));
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (own, manner) = (own.clone(), manner.clone());
-                thread::spawn(move || own.serve(stream.unwrap(), &*manner));
-            }
-        });
-        server
-    }
-
-    fn serve(&self, stream: TcpStream, manner: &Manner) -> Option<()> {
-        let mut out = stream.try_clone().ok()?;
-        let mut reader = BufReader::new(stream);
-        loop {
-            let (mut line, mut length, mut first) = (String::new(), 0, String::new());
-            loop {
-                line.clear();
-                reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-                let header = line.trim().to_ascii_lowercase();
-                if first.is_empty() {
-                    first.clone_from(&header);
-                }
-                if let Some(n) = header.strip_prefix("content-length:") {
-                    length = n.trim().parse().ok()?;
-                }
-                if header.is_empty() {
-                    break;
+        manner: impl Fn(&[String], usize) -> (u16, Value) + Send + Sync + 'static,
+    ) -> Self {
+        let calls = AtomicUsize::new(0);
+        Self(Fake::start(move |asked| match &*asked.path {
+            "/v1/embeddings" => {
+                let nth = 1 + calls.fetch_add(1, Ordering::SeqCst);
+                match manner(&texts(asked), nth) {
+                    (429, body) => Some((
+                        "429 X\r\nretry-after: 0\r\n".to_owned(),
+                        body.to_string().into(),
+                    )),
+                    (status, body) => says(status, body),
                 }
             }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).ok()?;
-            let (status, reply) = if first.starts_with("post /v1/embeddings ") {
-                let body: Value = serde_json::from_slice(&body).ok()?;
-                let texts: Vec<String> = serde_json::from_value(body["input"].clone()).ok()?;
-                self.calls.lock().unwrap().push(texts.clone());
-                manner(&texts, self)
-            } else if first.starts_with("get /v1/models ") {
-                (200, json!({"data": [{"id": "m"}]}))
-            } else {
-                (404, json!({}))
-            };
-            let reply = reply.to_string();
-            let wait = if status == 429 {
-                "retry-after: 0\r\n"
-            } else {
-                ""
-            };
-            write!(
-                out,
-                "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{wait}content-length: {}\r\n\r\n{reply}",
-                reply.len()
-            )
-            .ok()?;
-            self.answered.fetch_add(1, Ordering::SeqCst);
-        }
+            "/v1/models" => says(200, json!({"data": [{"id": "m"}]})),
+            _ => says(404, json!({})),
+        }))
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/v1", self.address)
+        self.0.url()
     }
 
     pub(crate) fn calls(&self) -> Vec<Vec<String>> {
-        self.calls.lock().unwrap().clone()
+        let asked = self.0.asked().into_iter();
+        let calls = asked.filter(|asked| is_call(asked));
+        calls.map(|asked| texts(&asked)).collect()
     }
 
     /// The client of a provider, here.
@@ -295,7 +251,7 @@ fn after_a_reply_with_a_vector_too_few_parts_are_asked_for_and_not_the_same_agai
 
 #[test]
 fn a_pause_asked_for_costs_no_item() {
-    let server = Server::start(|texts, server| match server.calls.lock().unwrap().len() {
+    let server = Server::start(|texts, nth| match nth {
         2 => (429, json!({"error": {"message": "slow down"}})),
         _ => good(texts),
     });
@@ -313,8 +269,8 @@ fn a_pause_asked_for_costs_no_item() {
 fn what_finished_before_a_kill_is_not_sent_again() {
     let held = Arc::new(AtomicUsize::new(0));
     let holds = held.clone();
-    let server = Server::start(move |texts, server| {
-        if server.calls.lock().unwrap().len() > 4 && holds.load(Ordering::SeqCst) == 0 {
+    let server = Server::start(move |texts, nth| {
+        if nth > 4 && holds.load(Ordering::SeqCst) == 0 {
             eventually(|| holds.load(Ordering::SeqCst) > 0);
         }
         good(texts)

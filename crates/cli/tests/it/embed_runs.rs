@@ -23,7 +23,7 @@ fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
 #[test]
 fn vectors_that_differ_in_length_are_told() {
     // As if two models answered to the same name.
-    let server = Server::start(|texts, server| sized(texts, 4 + server.calls().len() % 2));
+    let server = Server::start(|texts, nth| sized(texts, 4 + nth % 2));
     let desk = Desk::new();
     desk.prompts("in.jsonl", 100);
     let ended = desk

@@ -1,13 +1,9 @@
 //! Fallbacks as the program takes them: what moves on, what is said of it, and what is refused.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{Desk, Ended, Running, good, simulator};
+use super::fake::{Fake, says};
 
 /// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
 fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
@@ -149,38 +145,15 @@ fn a_provider_that_is_not_asked_again_is_named() {
     );
 }
 
-/// An account that runs dry after `answers` answers, in one of two dialects: its address, and how
-/// often it was called.
-fn runs_dry(
-    answers: usize,
-    refusal: &(u16, &'static str, &'static str),
-) -> (String, Arc<AtomicUsize>) {
+/// An account that runs dry after `answers` answers, in one of two dialects.
+fn runs_dry(answers: usize, refusal: &(u16, &'static str, &'static str)) -> Fake {
     const ANSWER: &str = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
         "candidates":[{"finishReason":"STOP","content":{"parts":[{"text":"x"}]}}]}"#;
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let calls = Arc::new(AtomicUsize::new(0));
-    let (counted, (status, header, body)) = (calls.clone(), *refusal);
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
-            while !seen.ends_with(b"}") {
-                match stream.read(&mut buffer) {
-                    Ok(read @ 1..) => seen.extend_from_slice(&buffer[..read]),
-                    _ => break,
-                }
-            }
-            let (status, header, body) = match counted.fetch_add(1, Ordering::SeqCst) {
-                n if n < answers => (200, "", ANSWER),
-                _ => (status, header, body),
-            };
-            let length = body.len();
-            let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{header}");
-            let reply = format!("{head}content-length: {length}\r\n\r\n{body}");
-            let _ = stream.write_all(reply.as_bytes());
-        }
-    });
-    (url, calls)
+    let (status, header, body) = *refusal;
+    Fake::start(move |asked| match asked.nth {
+        nth if nth < answers => says(200, ANSWER),
+        _ => Some((format!("{status} X\r\n{header}"), body.into())),
+    })
 }
 
 #[test]
@@ -216,7 +189,8 @@ fn an_account_without_money_is_left_at_once_before_and_after_answers() {
             let run = |words: &str| {
                 let (desk, second) = (Desk::new(), good());
                 desk.prompts("in.jsonl", 9);
-                let (url, calls) = runs_dry(answers, &refusal);
+                let server = runs_dry(answers, &refusal);
+                let url = format!("http://{}", server.address);
                 let words = format!(
                     "run in.jsonl -o out.jsonl -j 1 --provider {provider} --model big \
                      --base-url {url}{path} {words}"
@@ -227,12 +201,7 @@ fn an_account_without_money_is_left_at_once_before_and_after_answers() {
                     .env("XAI_API_KEY", "k")
                     .env("XAI_BASE_URL", second.base_url());
                 let ended = Running::start(&mut command).wait();
-                assert_eq!(
-                    calls.load(Ordering::SeqCst),
-                    answers + 1,
-                    "{}",
-                    ended.stderr
-                );
+                assert_eq!(server.asked().len(), answers + 1, "{}", ended.stderr);
                 (ended, second.stats().answered)
             };
             let (ended, answered) = run("--fallback xai:small");

@@ -1,11 +1,9 @@
 //! What a first-time user runs into: placeholder answers, wrong addresses, half a configuration.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-
 use serde_json::json;
 
 use super::common::{Desk, Running, all_ids, good, has};
+use super::fake::{Fake, says};
 
 #[test]
 fn placeholder_answers_give_way_to_a_models() {
@@ -33,22 +31,7 @@ fn placeholder_answers_give_way_to_a_models() {
 
 #[test]
 fn a_wrong_path_stops_early_and_says_why() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut stream = stream;
-                let mut buffer = [0; 4096];
-                while stream.read(&mut buffer).is_ok_and(|n| n > 0) {
-                    let reply = b"HTTP/1.1 404 No\r\ncontent-length: 6\r\n\r\n<html>";
-                    if stream.write_all(reply).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
+    let url = Fake::start(|_| says(404, "<html>")).url();
     let desk = Desk::new();
     desk.prompts("in.jsonl", 300);
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "-j", "3"]);

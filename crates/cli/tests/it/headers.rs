@@ -1,78 +1,52 @@
 //! What is sent with every request: `--header`, `--extra` and `--service-tier`.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, SimConfig, Vendor};
 use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running, good, simulator};
+use super::fake::{Fake, says};
 
 const TOKEN: &str = "tok-Zx9Qab0123456789hijklMNOP";
 
-/// A server that keeps what it is sent and tells it all in its answer.
+/// A server that tells in its answer all that it was sent.
 struct Echo {
     url: String,
-    heard: Arc<Mutex<Vec<(String, Value)>>>,
+    server: Fake,
 }
 
 impl Echo {
-    fn start(status: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let heard = Arc::<Mutex<Vec<_>>>::default();
-        let kept = heard.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let kept = kept.clone();
-                std::thread::spawn(move || while answer(&stream, status, &kept).is_some() {});
+    fn start(status: u16) -> Self {
+        let server = Fake::start(move |asked| {
+            let said = format!("you sent {}", asked.head.replace("\r\n", " | "));
+            let answer = json!({"finish_reason": "stop", "message": {"content": said}});
+            match status {
+                200 => says(status, json!({"choices": [answer]})),
+                _ => says(status, json!({"error": {"message": said}})),
             }
         });
-        Self { url, heard }
+        let url = server.url();
+        Self { url, server }
     }
 
     fn heads(&self) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        heard.iter().map(|(head, _)| head.clone()).collect()
+        let calls = self
+            .server
+            .asked()
+            .into_iter()
+            .filter(|asked| !asked.body.is_empty());
+        calls.map(|asked| asked.head.to_ascii_lowercase()).collect()
     }
 
     fn bodies(&self) -> Vec<Value> {
-        let heard = self.heard.lock().unwrap();
-        heard.iter().map(|(_, body)| body.clone()).collect()
+        let calls = self
+            .server
+            .asked()
+            .into_iter()
+            .filter(|asked| !asked.body.is_empty());
+        calls.map(|asked| asked.json()).collect()
     }
-}
-
-fn answer(stream: &TcpStream, status: &str, kept: &Mutex<Vec<(String, Value)>>) -> Option<()> {
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let lower = head.to_ascii_lowercase();
-    let length = lower.split("content-length: ").nth(1)?;
-    let mut body = vec![0; length.split("\r\n").next()?.parse().ok()?];
-    reader.read_exact(&mut body).ok()?;
-    let quoted = head.replace("\r\n", " | ");
-    kept.lock()
-        .ok()?
-        .push((lower, serde_json::from_slice(&body).unwrap_or_default()));
-    let said = format!("you sent {quoted}");
-    let reply = if status.starts_with("200") {
-        json!({"choices": [{"finish_reason": "stop", "message": {"content": said}}]})
-    } else {
-        json!({"error": {"message": said}})
-    };
-    let reply = reply.to_string();
-    let length = reply.len();
-    write!(
-        &*stream,
-        "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{reply}"
-    )
-    .ok()
 }
 
 fn run(desk: &Desk, words: &[&str]) -> Ended {
@@ -81,7 +55,7 @@ fn run(desk: &Desk, words: &[&str]) -> Ended {
 
 #[test]
 fn a_header_goes_with_every_call_and_is_shown_nowhere() {
-    for status in ["200 OK", "400 Bad", "401 Unauthorized", "500 Oops"] {
+    for status in [200, 400, 401, 500] {
         let (desk, server) = (Desk::new(), Echo::start(status));
         desk.prompts("in.jsonl", 2);
         desk.write(
@@ -129,17 +103,13 @@ fn a_header_goes_with_every_call_and_is_shown_nowhere() {
             assert!(!text.contains("0123456789hijkl"), "{text}");
         }
         // What is no key maims no answer.
-        assert_eq!(
-            output.contains("my own title"),
-            status.starts_with("200"),
-            "{output}"
-        );
+        assert_eq!(output.contains("my own title"), status == 200, "{output}");
     }
 }
 
 #[test]
 fn a_header_reaches_no_fallback() {
-    let (desk, first, second) = (Desk::new(), Echo::start("400 Bad"), Echo::start("200 OK"));
+    let (desk, first, second) = (Desk::new(), Echo::start(400), Echo::start(200));
     desk.prompts("in.jsonl", 3);
     let words = [
         &run_at("custom", &first.url)[..],
@@ -303,7 +273,7 @@ fn azure_is_asked_in_either_style_by_call_and_by_batch() {
 
 #[test]
 fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
-    let (desk, server) = (Desk::new(), Echo::start("200 OK"));
+    let (desk, server) = (Desk::new(), Echo::start(200));
     desk.write(
         "in.jsonl",
         "{\"id\": \"a\", \"prompt\": \"one\"}\n\
@@ -387,7 +357,7 @@ fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
 
 #[test]
 fn jobs_of_the_queue_bring_their_fields_and_the_worker_its_headers() {
-    let (desk, server) = (Desk::new(), Echo::start("200 OK"));
+    let (desk, server) = (Desk::new(), Echo::start(200));
     desk.prompts("in.jsonl", 2);
     let extra = [
         "submit",

@@ -79,30 +79,11 @@ fn a_run_stops_after_ten_replies_that_were_paid_for_and_cannot_be_used() {
 /// A server that refuses everything with this status and message, in which `N` is a number that
 /// grows.
 fn refusing(status: u16, message: &'static str) -> String {
-    use std::io::{Read, Write};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for (n, stream) in listener.incoming().enumerate() {
-            let Ok(mut stream) = stream else { return };
-            let mut seen = Vec::new();
-            let mut buffer = [0; 4096];
-            while !seen.ends_with(b"}") {
-                match stream.read(&mut buffer) {
-                    Ok(read @ 1..) => seen.extend_from_slice(&buffer[..read]),
-                    _ => break,
-                }
-            }
-            let text = message.replace('N', &n.to_string());
-            let body = serde_json::json!({"error": {"message": text}}).to_string();
-            let head = format!(
-                "HTTP/1.1 {status} No\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-                body.len()
-            );
-            let _ = stream.write_all((head + &body).as_bytes());
-        }
+    let server = Fake::start(move |asked| {
+        let text = message.replace('N', &asked.nth.to_string());
+        says(status, serde_json::json!({"error": {"message": text}}))
     });
-    url
+    server.url()
 }
 
 #[test]

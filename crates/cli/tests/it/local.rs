@@ -1,9 +1,6 @@
 //! The program against local servers: what they tell of themselves, models that load, prompts that
 //! were cut.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,59 +8,17 @@ use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Running, all_ids, has, simulator};
+use super::fake::{Answer, Fake, says};
 
-/// A reply, or silence.
-type Answer = Option<(u16, Value)>;
-
-/// A server of a few lines: `answer` gets path and number of the request.
+/// A server of a few lines: `answer` gets the path, and how many prompts came before.
 fn serve(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let (answer, count) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let (answer, count) = (answer.clone(), count.clone());
-            std::thread::spawn(move || while exchange(&stream, &*answer, &count).is_some() {});
-        }
+    let prompts = AtomicUsize::new(0);
+    let server = Fake::start(move |asked| {
+        let is_prompt = asked.path.ends_with("/chat/completions");
+        let before = prompts.fetch_add(usize::from(is_prompt), Ordering::SeqCst);
+        answer(&asked.path, if is_prompt { before } else { 0 })
     });
-    url
-}
-
-fn exchange(
-    mut stream: &TcpStream,
-    answer: &dyn Fn(&str, usize) -> Answer,
-    count: &AtomicUsize,
-) -> Option<()> {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
-    let mut length = 0;
-    while line != "\r\n" {
-        line.clear();
-        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-        let lower = line.to_lowercase();
-        if let Some(value) = lower.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    reader.read_exact(&mut vec![0; length]).ok()?;
-    let number = if path.ends_with("/chat/completions") {
-        count.fetch_add(1, Ordering::SeqCst)
-    } else {
-        0
-    };
-    let Some((status, body)) = answer(&path, number) else {
-        // Silence, until the other side gives up.
-        let _ = stream.read(&mut [0]);
-        return None;
-    };
-    let body = body.to_string();
-    let head = format!(
-        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all((head + &body).as_bytes()).ok()
+    server.url()
 }
 
 fn answer_with(input_tokens: u64) -> Answer {
@@ -72,19 +27,19 @@ fn answer_with(input_tokens: u64) -> Answer {
         "choices": [{"finish_reason": "stop", "message": {"content": "Blue."}}],
         "usage": {"prompt_tokens": input_tokens, "completion_tokens": 1},
     });
-    Some((200, answer))
+    says(200, answer)
 }
 
 fn still_loading() -> Answer {
     let error = json!({"code": 503, "message": "Loading model", "type": "unavailable_error"});
-    Some((503, json!({"error": error})))
+    says(503, json!({"error": error}))
 }
 
 fn unknown() -> Answer {
-    Some((
+    says(
         404,
         json!({"error": {"message": "File Not Found", "type": "not_found_error"}}),
-    ))
+    )
 }
 
 const NAMED: [&str; 4] = ["--provider", "local", "--model", "tiny"];
@@ -106,11 +61,11 @@ fn start(desk: &Desk, url: &str, words: &[&str]) -> Running {
 #[test]
 fn a_server_is_called_as_often_at_once_as_it_has_slots() {
     let url = serve(|path, _| match path {
-        "/v1/models" => Some((
+        "/v1/models" => says(
             200,
             json!({"data": [{"id": "tiny", "owned_by": "llamacpp"}]}),
-        )),
-        "/props" => Some((200, json!({"total_slots": 3}))),
+        ),
+        "/props" => says(200, json!({"total_slots": 3})),
         "/v1/chat/completions" => answer_with(9),
         _ => unknown(),
     });
@@ -200,7 +155,7 @@ fn a_server_that_loads_at_the_start_is_waited_for_and_asked_again() {
 
 #[test]
 fn a_fallback_that_loads_gets_its_own_model_and_no_more_calls_than_slots() {
-    let broken = serve(|_, _| Some((400, json!({"error": {"message": "no"}}))));
+    let broken = serve(|_, _| says(400, json!({"error": {"message": "no"}})));
     let sim = simulator(
         SimConfig::default()
             .loading(Duration::from_millis(500))
@@ -227,7 +182,7 @@ fn a_fallback_that_loads_gets_its_own_model_and_no_more_calls_than_slots() {
 #[test]
 fn a_fallback_that_lists_no_model_is_refused() {
     let url = serve(|path, _| match path {
-        "/v1/models" => Some((200, json!({"data": []}))),
+        "/v1/models" => says(200, json!({"data": []})),
         _ => unknown(),
     });
     let desk = Desk::new();
@@ -245,8 +200,8 @@ fn a_fallback_that_lists_no_model_is_refused() {
 fn what_a_server_says_does_not_command_the_terminal() {
     let named = "\u{1b}]0;owned\u{7}\u{1b}[31mm";
     let url = serve(move |path, _| match path {
-        "/v1/models" => Some((200, json!({"data": [{"id": named}]}))),
-        "/v1/chat/completions" => Some((400, json!({"error": {"message": named}}))),
+        "/v1/models" => says(200, json!({"data": [{"id": named}]})),
+        "/v1/chat/completions" => says(400, json!({"error": {"message": named}})),
         _ => unknown(),
     });
     let desk = Desk::new();
@@ -265,7 +220,7 @@ fn what_a_server_says_does_not_command_the_terminal() {
 fn the_name_of_a_model_stays_in_its_row_of_the_table() {
     let named = "m\u{1b}[2J\nextract    yes\u{9b}31m\u{202e}z";
     let url = serve(move |path, _| match path {
-        "/v1/models" => Some((200, json!({"data": [{"id": named}]}))),
+        "/v1/models" => says(200, json!({"data": [{"id": named}]})),
         _ => unknown(),
     });
     let desk = Desk::new();

@@ -39,6 +39,7 @@ mod exec_helpers;
 #[cfg(target_os = "linux")]
 mod exec_long;
 mod export;
+mod fake;
 mod fallback;
 mod field_order;
 #[cfg(unix)]

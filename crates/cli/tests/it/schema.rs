@@ -1,82 +1,38 @@
 //! Answers that must fit a JSON Schema.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running, all_ids, good, has, prompt_lines, simulator};
+use super::fake::{Fake, says};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
 
 /// A server whose answers are made of the requests' bodies, which it keeps.
-struct Server {
-    url: String,
-    asked: Arc<Mutex<Vec<Value>>>,
-}
+struct Server(Fake);
 
 impl Server {
-    fn start(answer: impl Fn(&Value) -> Value + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let kept = asked.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let Some(body) = body(&stream) else { continue };
-                let reply = answer(&body).to_string();
-                kept.lock().unwrap().push(body);
-                let _ = write!(
-                    &stream,
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
-                     content-length: {}\r\n\r\n{reply}",
-                    reply.len()
-                );
-            }
-        });
-        Self { url, asked }
+    fn start(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        Self(Fake::start(move |asked| match asked.json() {
+            Value::Null => says(404, "{}"),
+            body => says(200, answer(&body)),
+        }))
     }
 
     fn run(&self, desk: &Desk, words: &str) -> Ended {
-        let args = [
-            "run",
-            "--provider",
-            "local",
-            "--model",
-            "m",
-            "--base-url",
-            &self.url,
-        ];
-        let mut command = desk.command(args);
-        Running::start(command.args(words.split_whitespace())).wait()
+        let words = format!(
+            "run --provider local --model m --base-url {} {words}",
+            self.0.url()
+        );
+        let mut command = desk.command(words.split_whitespace());
+        Running::start(&mut command).wait()
     }
 
     fn asked(&self) -> Vec<Value> {
-        self.asked.lock().unwrap().clone()
+        let asked = self.0.asked().into_iter();
+        let calls = asked.filter(|asked| asked.path.ends_with("/chat/completions"));
+        calls.map(|asked| asked.json()).collect()
     }
-}
-
-fn body(stream: &TcpStream) -> Option<Value> {
-    let mut reader = BufReader::new(stream);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        let line = line.trim_end().to_ascii_lowercase();
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-        if line.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    serde_json::from_slice(&body).ok()
 }
 
 fn reply(text: &str, finish_reason: &str) -> Value {
@@ -133,7 +89,7 @@ fn a_schema_in_the_wrapping_of_an_api_is_taken_out_of_it() {
     let whole = json!({"type": "json_schema", "json_schema": inner});
     let server = Server::start(|_| reply("{\"age\": \"five\"}", "stop"));
     for wrapped in [&inner, &whole] {
-        server.asked.lock().unwrap().clear();
+        server.0.forget();
         desk.write("schema.json", wrapped.to_string());
         server.run(&desk, RUN).expect(3);
         assert_eq!(server.asked()[0]["response_format"], whole);
@@ -181,7 +137,7 @@ fn an_answer_that_stays_invalid_fails_with_its_text() {
     let desk = desk();
     let server = Server::start(|body| reply(&format!("no {}", messages(body).len()), "stop"));
     for (flags, calls, raw) in [("", 2, "no 3"), ("--max-retries 0", 1, "no 1")] {
-        server.asked.lock().unwrap().clear();
+        server.0.forget();
         server.run(&desk, &format!("{RUN} {flags}")).expect(3);
         let line = &desk.results("out.jsonl")[0];
         let error = &line["error"];
@@ -269,7 +225,7 @@ fn a_schema_is_named_by_its_file_with_and_without_an_at_sign_or_written_out() {
     let server = Server::start(|_| reply("{\"age\": 5}", "stop"));
     let run = |given: &str| {
         let mut command = desk.command(["run", "--provider", "local", "--model", "m"]);
-        command.args(["--base-url", &server.url, "--json-schema", given]);
+        command.args(["--base-url", &server.0.url(), "--json-schema", given]);
         Running::start(command.args(["in.jsonl", "-o", "out.jsonl"])).wait()
     };
     run(&format!("\n {schema}")).expect(0);

@@ -1,10 +1,7 @@
 //! Replies that were paid for and are no answers: bought once, kept, and asked for again only when
 //! somebody says so.
 
-use std::io::Write;
-use std::net::TcpListener;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use batchwright::queue::WorkerScale;
@@ -12,39 +9,33 @@ use batchwright::{LlmConfig, Route, Worker};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::attacks::body_of;
 use super::common::{Desk, Ended, Running, all_ids, has, prompt_lines, simulator};
+use super::fake::{Fake, says};
 use super::{batch_runs, queue};
 
 /// A server that answers each call with what it is told to, and counts them.
 struct Server {
     url: String,
-    calls: Arc<AtomicUsize>,
+    server: Fake,
     reply: Arc<Mutex<String>>,
 }
 
 impl Server {
     fn new(reply: impl Into<String>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let calls = Arc::new(AtomicUsize::new(0));
         let reply = Arc::new(Mutex::new(reply.into()));
-        let (counted, told) = (calls.clone(), reply.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if body_of(&stream).is_none() {
-                    continue;
-                }
-                counted.fetch_add(1, Ordering::SeqCst);
-                let reply = told.lock().unwrap().clone();
-                let _ = write!(
-                    &stream,
-                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{reply}",
-                    reply.len()
-                );
+        let told = reply.clone();
+        let server = Fake::start(move |asked| {
+            if asked.body.is_empty() {
+                says(404, "{}")
+            } else {
+                says(200, told.lock().unwrap())
             }
         });
-        Self { url, calls, reply }
+        Self {
+            url: server.url(),
+            server,
+            reply,
+        }
     }
 
     fn answers(&self, reply: impl Into<String>) {
@@ -52,7 +43,8 @@ impl Server {
     }
 
     fn calls(&self) -> usize {
-        self.calls.load(Ordering::SeqCst)
+        let asked = self.server.asked();
+        asked.iter().filter(|asked| !asked.body.is_empty()).count()
     }
 
     fn command(&self, desk: &Desk, words: &str) -> std::process::Command {
