@@ -1,6 +1,5 @@
 //! Batches through the public API, step by step, at each simulated provider.
 
-use std::collections::HashSet;
 use std::io::Read;
 use std::time::Duration;
 
@@ -16,7 +15,20 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 
 use crate::common::{PATIENCE, simulator};
 
-/// Those that take a file of lines.
+/// Far beyond what any batch here takes that is to end.
+const LONG: Duration = Duration::from_secs(80_000);
+
+/// Those that have a Batch API.
+fn all() -> impl Iterator<Item = (&'static str, Vendor)> {
+    let others = [("anthropic", Vendor::OpenAi), ("gemini", Vendor::OpenAi)];
+    FILED.into_iter().chain(others)
+}
+
+fn quick() -> BatchConfig {
+    BatchConfig::default().duration(Duration::from_millis(20))
+}
+
+/// Those that take a file of lines in OpenAI's way.
 const FILED: [(&str, Vendor); 7] = [
     ("openai", Vendor::OpenAi),
     ("groq", Vendor::Groq),
@@ -52,7 +64,6 @@ struct Trip {
 
 impl Trip {
     fn start(provider: &str, vendor: Vendor, batches: BatchConfig, prompts: &[&str]) -> Self {
-        let batches = batches.duration(Duration::from_millis(20));
         let sim = simulator(SimConfig::default().vendor(vendor).batches(batches));
         let config = LlmConfig::new(provider).model("sim-1");
         let config = config.base_url(format!("http://{}", sim.addr()));
@@ -102,20 +113,24 @@ impl Trip {
         Ok(())
     }
 
-    fn find(&self) -> ListedBatches {
-        let none = HashSet::new();
+    /// To the stage from which the batch is created.
+    fn upload(&mut self) {
+        if self.api.uploads() {
+            self.step().unwrap();
+            assert!(matches!(self.stage, BatchStage::Uploaded { .. }));
+        }
+    }
+
+    fn find(&self, known: &[&str]) -> ListedBatches {
+        let known = known.iter().map(|id| (*id).to_owned()).collect();
         self.api
-            .find(&self.intent, &self.stage, &none, &self.ctx)
+            .find(&self.intent, &self.stage, &known, &self.ctx)
             .unwrap()
     }
 
     /// Uploads and creates.
     fn submit(&mut self) -> String {
-        self.step().unwrap();
-        assert!(matches!(
-            self.stage,
-            BatchStage::Uploaded { time: Some(_), .. }
-        ));
+        self.upload();
         self.step().unwrap();
         match &self.stage {
             BatchStage::Created { id, .. } => id.clone(),
@@ -164,51 +179,51 @@ fn is_answer(line: &BatchLine) -> bool {
 
 #[test]
 fn a_batch_goes_from_lines_to_answers() {
-    for (provider, vendor) in FILED {
-        let config = BatchConfig::default().item_failures(0.3);
+    for (provider, vendor) in all() {
         let prompts: Vec<String> = (0..20).map(|n| format!("prompt „{n}“\n")).collect();
         let prompts: Vec<&str> = prompts.iter().map(|prompt| &**prompt).collect();
-        let mut trip = Trip::start(provider, vendor, config, &prompts);
-        trip.step().unwrap();
+        let mut trip = Trip::start(provider, vendor, quick().item_failures(0.3), &prompts);
+        trip.upload();
         let uploaded = trip.stage.clone();
-        assert_eq!(trip.find(), ListedBatches::None);
+        assert_eq!(trip.find(&[]), ListedBatches::None);
         trip.step().unwrap();
         let BatchStage::Created { id, file } = trip.stage.clone() else {
             panic!("{:?}", trip.stage)
         };
         trip.stage = uploaded;
-        assert_eq!(trip.find(), ListedBatches::One(id.clone()), "{provider}");
-        let known = HashSet::from([id.clone()]);
-        let others = trip.api.find(&trip.intent, &trip.stage, &known, &trip.ctx);
-        assert_eq!(others.unwrap(), ListedBatches::None);
+        assert_eq!(trip.find(&[]), ListedBatches::One(id.clone()), "{provider}");
+        assert_eq!(trip.find(&[&id]), ListedBatches::None);
 
         let status = trip.ended(&id);
         assert!(matches!(status.state, BatchState::Completed), "{status:?}");
         assert_eq!(status.counts.is_none(), vendor == Vendor::Together);
         if let Some(counts) = status.counts {
-            assert_eq!(
-                (counts.total, status.expected),
-                (20, Some(20)),
-                "{provider}"
-            );
+            assert_eq!(counts.total, 20, "{provider}");
         }
         let lines = trip.results(&id, &status);
+        assert_eq!(status.expected.unwrap_or(20), 20, "{provider}");
         assert_eq!(keys(&lines), (0..20).map(key).collect::<Vec<_>>());
         let answered = lines.iter().filter(|line| is_answer(line)).count() as u64;
         if let Some(counts) = status.counts {
             assert_eq!((counts.completed, counts.failed), (answered, 20 - answered));
         }
         assert!(answered < 20, "the simulator failed none");
-        for line in lines {
+        for (line, prompt) in lines.into_iter().zip(prompts) {
             match line.result {
                 BatchLineResult::Answered(answer) => match *answer {
-                    Ok(answer) => assert!(answer.usage.unwrap().input_tokens > 0),
+                    Ok(answer) => {
+                        assert_eq!(answer.text.trim(), format!("echo: {}", prompt.trim()));
+                        assert_eq!(answer.provider, provider);
+                        assert!(answer.usage.unwrap().input_tokens > 0);
+                    }
                     Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{provider}"),
                 },
                 BatchLineResult::NotProcessed(error) => panic!("{error}"),
             }
         }
-        trip.api.discard(&file.unwrap(), &trip.ctx).unwrap();
+        if let Some(file) = file {
+            trip.api.discard(&file, &trip.ctx).unwrap();
+        }
         let seen = trip.sim.batch_stats();
         assert_eq!(
             (seen.created, seen.files_left, seen.bought_twice),
@@ -220,33 +235,34 @@ fn a_batch_goes_from_lines_to_answers() {
 
 #[test]
 fn a_creation_whose_reply_was_lost_is_found() {
-    for (provider, vendor) in FILED {
-        let mut trip = Trip::start(
-            provider,
-            vendor,
-            BatchConfig::default().lost_creates(1),
-            &["a"],
-        );
-        trip.step().unwrap();
-        let lost = trip.step().unwrap_err();
-        assert_eq!(
-            (lost.status(), lost.sent()),
-            (None, Sent::Maybe),
-            "{provider} {lost}"
-        );
-        let ListedBatches::One(id) = trip.find() else {
-            panic!("{provider}")
-        };
-        let status = trip.ended(&id);
-        assert_eq!(keys(&trip.results(&id, &status)), [key(0)]);
-        assert_eq!(trip.sim.batch_stats().created, 1);
+    for (provider, vendor) in all() {
+        for batches in [quick(), quick().duration(LONG)] {
+            let mut trip = Trip::start(provider, vendor, batches.lost_creates(1), &["a"]);
+            trip.upload();
+            assert_eq!(trip.find(&[]), ListedBatches::None);
+            let lost = trip.step().unwrap_err();
+            assert_eq!(
+                (lost.status(), lost.sent()),
+                (None, Sent::Maybe),
+                "{provider} {lost}"
+            );
+            let ListedBatches::One(id) = trip.find(&[]) else {
+                panic!("{provider}")
+            };
+            assert_eq!(trip.find(&[&id]), ListedBatches::None);
+            assert_eq!(trip.sim.batch_stats().created, 1);
+            if trip.sim.batch_stats().ended == 1 {
+                let status = trip.ended(&id);
+                assert_eq!(keys(&trip.results(&id, &status)), [key(0)]);
+            }
+        }
     }
 }
 
 #[test]
 fn a_poisoned_line_is_named_by_those_who_can() {
     for (provider, vendor) in FILED {
-        let config = BatchConfig::default().poison("arsenic");
+        let config = quick().poison("arsenic");
         let mut trip = Trip::start(provider, vendor, config, &["a", "b", "arsenic", "c"]);
         let id = trip.submit();
         match (trip.refusal(&id), vendor) {
@@ -263,7 +279,7 @@ fn a_poisoned_line_is_named_by_those_who_can() {
             }
             (why, _) => panic!("{provider} {why:?}"),
         }
-        let unnamed = BatchConfig::default().poison("arsenic").name_lines(false);
+        let unnamed = quick().poison("arsenic").name_lines(false);
         let mut trip = Trip::start(provider, vendor, unnamed, &["arsenic", "b"]);
         let id = trip.submit();
         let why = trip.refusal(&id);
@@ -277,7 +293,7 @@ fn a_poisoned_line_is_named_by_those_who_can() {
 #[test]
 fn a_full_queue_is_told_from_a_bad_request() {
     for (provider, vendor) in &FILED[..2] {
-        let config = BatchConfig::default().enqueued_tokens(1);
+        let config = quick().enqueued_tokens(1);
         let mut trip = Trip::start(provider, *vendor, config, &["several words of a prompt"]);
         let id = trip.submit();
         let why = trip.refusal(&id);
@@ -291,7 +307,7 @@ fn a_full_queue_is_told_from_a_bad_request() {
 #[test]
 fn a_batch_whose_file_was_deleted_before_buys_nothing() {
     for (provider, vendor) in FILED {
-        let mut trip = Trip::start(provider, vendor, BatchConfig::default(), &["a"]);
+        let mut trip = Trip::start(provider, vendor, quick(), &["a"]);
         trip.step().unwrap();
         let BatchStage::Uploaded { file, .. } = &trip.stage else {
             panic!()
@@ -315,7 +331,7 @@ fn a_batch_whose_file_was_deleted_before_buys_nothing() {
 #[test]
 fn an_expired_batch_keeps_what_it_had_finished() {
     for (provider, vendor) in FILED {
-        let config = BatchConfig::default().expire_first(1, 0.5);
+        let config = quick().expire_first(1, 0.5);
         let mut trip = Trip::start(provider, vendor, config, &["a", "b", "c", "d"]);
         let id = trip.submit();
         let status = trip.ended(&id);
@@ -335,7 +351,7 @@ fn an_expired_batch_keeps_what_it_had_finished() {
 #[test]
 fn a_download_that_breaks_off_is_an_error_and_works_again() {
     for (provider, vendor) in FILED {
-        let config = BatchConfig::default().cut_downloads(1);
+        let config = quick().cut_downloads(1);
         let mut trip = Trip::start(provider, vendor, config, &["a", "b", "c"]);
         let id = trip.submit();
         let status = trip.ended(&id);
@@ -351,7 +367,7 @@ fn a_download_that_breaks_off_is_an_error_and_works_again() {
 #[test]
 fn cancelling_may_come_too_late() {
     for (provider, vendor) in FILED {
-        let mut trip = Trip::start(provider, vendor, BatchConfig::default(), &["a", "b"]);
+        let mut trip = Trip::start(provider, vendor, quick(), &["a", "b"]);
         let id = trip.submit();
         trip.api.cancel(&id, &trip.ctx).unwrap();
         trip.ended(&id);
@@ -361,4 +377,107 @@ fn cancelling_may_come_too_late() {
         let unknown = trip.api.status("batch_none", &trip.ctx).unwrap_err();
         assert_eq!(unknown.status(), Some(404), "{provider}");
     }
+}
+
+const OTHERS: [&str; 2] = ["anthropic", "gemini"];
+
+fn prompts(n: usize) -> Vec<String> {
+    (0..n).map(|at| format!("prompt {at}")).collect()
+}
+
+/// A batch of so many prompts at a provider that takes no file in OpenAI's way.
+fn other(provider: &str, n: usize, batches: BatchConfig) -> Trip {
+    let prompts = prompts(n);
+    let prompts: Vec<&str> = prompts.iter().map(|prompt| &**prompt).collect();
+    Trip::start(provider, Vendor::OpenAi, batches, &prompts)
+}
+
+#[test]
+fn the_batches_of_others_are_told_from_ours() {
+    for provider in OTHERS {
+        let mut trip = other(provider, 2_000, quick());
+        let id = trip.submit();
+        trip.ended(&id);
+        trip.intent.label = "run-2".to_owned();
+        trip.stage = BatchStage::Uploaded {
+            file: "files/run-2".to_owned(),
+            time: None,
+        };
+        assert_eq!(trip.find(&[]), ListedBatches::None);
+        assert_eq!(trip.sim.stats().malformed, 0);
+    }
+}
+
+#[test]
+fn a_cancelled_batch_ends() {
+    for provider in OTHERS {
+        let mut trip = other(provider, 3, quick().duration(Duration::from_secs(10)));
+        let id = trip.submit();
+        let status = trip.api.status(&id, &trip.ctx).unwrap();
+        assert!(matches!(status.state, BatchState::Running), "{status:?}");
+        trip.api.cancel(&id, &trip.ctx).unwrap();
+        let status = trip.ended(&id);
+        trip.api.cancel(&id, &trip.ctx).unwrap();
+        if provider == "gemini" {
+            assert!(matches!(status.state, BatchState::Cancelled), "{status:?}");
+            continue;
+        }
+        assert!(matches!(status.state, BatchState::Completed), "{status:?}");
+        let lines = trip.results(&id, &status);
+        let unused = |line: &BatchLine| matches!(line.result, BatchLineResult::NotProcessed(_));
+        assert!(lines.len() == 3 && lines.iter().all(unused));
+    }
+}
+
+#[test]
+fn results_that_are_not_kept_any_more_are_gone() {
+    for provider in OTHERS {
+        let mut trip = other(provider, 3, quick().retention(Duration::ZERO));
+        let id = trip.submit();
+        assert!(trip.sim.wait_for_batches(|seen| seen.ended == 1, PATIENCE));
+        let fetch = |status: BatchStatus| {
+            let mut files = status.results.iter();
+            files.try_for_each(|file| trip.api.download(&id, file, &mut Vec::new(), &trip.ctx))
+        };
+        let gone = trip.api.status(&id, &trip.ctx).and_then(fetch);
+        assert!(matches!(gone.unwrap_err().status(), Some(404 | 410)));
+    }
+}
+
+#[test]
+fn an_upload_is_made_once_and_a_batch_whose_file_is_gone_never_starts() {
+    let mut trip = other("gemini", 3, quick());
+    trip.upload();
+    let ready = std::mem::replace(&mut trip.stage, BatchStage::Ready);
+    trip.upload();
+    assert_eq!(trip.stage, ready);
+    assert_eq!(trip.sim.batch_stats().files_uploaded, 1);
+    let BatchStage::Uploaded { file, .. } = &ready else {
+        panic!("{ready:?}");
+    };
+    for _ in 0..2 {
+        trip.api.discard(file, &trip.ctx).unwrap();
+    }
+    assert_eq!(trip.step().unwrap_err().status(), Some(404));
+    assert_eq!(trip.sim.batch_stats().created, 0);
+}
+
+#[test]
+fn a_line_that_gemini_refuses_is_somewhere_in_the_batch() {
+    let mut trip = other("gemini", 3, quick().poison("prompt 1"));
+    let id = trip.submit();
+    let why = trip.refusal(&id);
+    assert!(
+        matches!(&why, BatchRefusal::SomeLine(error) if error.kind() == ErrorKind::Invalid),
+        "{why:?}"
+    );
+}
+
+#[test]
+fn an_expired_batch_of_gemini_leaves_nothing() {
+    let mut trip = other("gemini", 4, quick().expire_first(1, 0.5));
+    let id = trip.submit();
+    let status = trip.ended(&id);
+    assert!(matches!(status.state, BatchState::Expired), "{status:?}");
+    assert!(status.results.is_empty());
 }

@@ -5,7 +5,6 @@ mod architecture;
 mod batch_api;
 #[cfg(feature = "queue")]
 mod batch_attack;
-mod batch_wires;
 mod bulk;
 #[cfg(feature = "queue")]
 mod capabilities;
