@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchwright::client::{PackLimits, QuotaKey, Sent};
+use batchwright::client::PackLimits;
 use batchwright::files::{Dedupe, PromptSettings, RunOutput};
 use batchwright::progress::EveryItem;
 use batchwright::{
     Bulk, Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions, FinishReason,
-    Limits, LlmClient, Progress, ProgressNotifier, Prompts, Request, Response, RetryPolicy, Route,
+    LlmClient, Progress, ProgressNotifier, Prompts, Request, Response, RetryPolicy, Route,
     StopReason, client_fn, execute_bulk_sync,
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
@@ -27,18 +27,6 @@ fn transient() -> Error {
 
 fn quick() -> RetryPolicy {
     RetryPolicy::default().base_delay(Duration::from_millis(1))
-}
-
-#[test]
-fn outcomes_come_back_by_the_place_of_their_request() {
-    let client = ScriptedClient::new();
-    let outcomes = execute_bulk_sync(&Context::new(), &client, &requests(50), 8).unwrap();
-    for (i, outcome) in outcomes.iter().enumerate() {
-        assert_eq!(outcome.id.as_deref(), Some(&*format!("id-{i}")));
-        assert_eq!(outcome.result.as_ref().unwrap().text, format!("echo: p{i}"));
-        assert_eq!(outcome.attempts, 1);
-    }
-    assert!(client.max_in_flight() <= 8);
 }
 
 #[test]
@@ -65,14 +53,6 @@ fn a_failure_and_a_panic_cost_one_item_each() {
 fn no_requests_are_no_work() {
     let outcomes = execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &[], 4).unwrap();
     assert!(outcomes.is_empty());
-}
-
-#[test]
-fn a_concurrency_of_zero_is_misuse() {
-    let error =
-        execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &requests(2), 0).unwrap_err();
-    assert!(matches!(error.reason, StopReason::Misuse(_)));
-    assert_eq!(error.outcomes.len(), 2);
 }
 
 #[test]
@@ -103,36 +83,6 @@ fn a_cancelled_run_hands_over_what_finished() {
 }
 
 #[test]
-fn an_abort_ends_calls_in_flight() {
-    let client = ScriptedClient::new();
-    client.hold();
-    let ctx = Context::new();
-    let all = requests(6);
-    std::thread::scope(|scope| {
-        let run = scope.spawn(|| execute_bulk_sync(&ctx, &client, &all, 2));
-        assert!(client.wait_for_in_flight(2));
-        ctx.abort();
-        let error = run.join().unwrap().unwrap_err();
-        assert!(error.outcomes.iter().all(|o| !o.is_success()));
-    });
-}
-
-#[test]
-fn the_grace_period_bounds_what_is_in_flight() {
-    let client = ScriptedClient::new();
-    client.hold();
-    let ctx = Context::new().with_grace(Duration::from_millis(20));
-    let all = requests(3);
-    std::thread::scope(|scope| {
-        let run = scope.spawn(|| execute_bulk_sync(&ctx, &client, &all, 1));
-        assert!(client.wait_for_in_flight(1));
-        ctx.cancel();
-        let error = run.join().unwrap().unwrap_err();
-        assert!(matches!(error.reason, StopReason::Cancelled));
-    });
-}
-
-#[test]
 fn a_deadline_ends_the_run_with_its_own_kind() {
     let client = ScriptedClient::new();
     client.hold();
@@ -148,21 +98,6 @@ fn a_deadline_ends_the_run_with_its_own_kind() {
             .into_iter()
             .all(|k| k == ErrorKind::DeadlineExceeded || k == ErrorKind::Cancelled)
     );
-}
-
-#[test]
-fn failed_calls_are_tried_again_and_counted() {
-    let client = ScriptedClient::new();
-    for _ in 0..2 {
-        client.fail("p1", transient());
-    }
-    (0..9).for_each(|_| client.fail("p2", transient()));
-    let route = Route::new(&client).retry(quick());
-    let outcomes = Bulk::new(route).collect(&requests(4)).unwrap();
-    assert_eq!(outcomes[1].attempts, 3);
-    assert!(outcomes[1].is_success());
-    assert_eq!(outcomes[2].attempts, 4, "three retries, then it is final");
-    assert!(!outcomes[2].is_success());
 }
 
 #[test]
@@ -218,88 +153,6 @@ fn a_critical_error_leaves_the_rest_unsent_under_either_policy() {
 }
 
 #[test]
-fn stop_on_error_stops_at_the_first_failed_item() {
-    let client = ScriptedClient::new();
-    client.fail("p2", Error::new(ErrorKind::Invalid, "no"));
-    let error = Bulk::new(&client)
-        .concurrency(1)
-        .on_error(ErrorPolicy::StopOnError)
-        .collect(&requests(50))
-        .unwrap_err();
-    assert!(matches!(error.reason, StopReason::ItemFailed(_)));
-    assert_eq!(client.calls().len(), 3);
-}
-
-#[test]
-fn an_item_falls_back_and_a_dead_provider_is_not_asked_again() {
-    let first = ScriptedClient::new();
-    for i in 0..2 {
-        first.fail(&format!("p{i}"), Error::new(ErrorKind::Quota, "empty"));
-    }
-    let second = ScriptedClient::new();
-    let route = Route::new(&first).then(&second, Limits::default());
-    let outcomes = Bulk::new(route)
-        .concurrency(2)
-        .on_error(ErrorPolicy::StopOnCriticalError)
-        .collect(&requests(40))
-        .unwrap();
-    assert!(outcomes.iter().all(|o| o.is_success()));
-    assert!(first.calls().len() <= 4, "{:?}", first.calls());
-    assert!(second.calls().len() >= 36);
-}
-
-/// A client whose model decides its quota.
-struct Tenants(ScriptedClient);
-
-impl LlmClient for Tenants {
-    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        self.0.complete(request, ctx)
-    }
-    fn quota(&self, request: &Request) -> QuotaKey {
-        QuotaKey::new(&[request.model.as_deref().unwrap_or("")])
-    }
-}
-
-#[test]
-fn a_pause_of_one_quota_parks_no_other() {
-    let client = Tenants(ScriptedClient::new());
-    let limited = Error::new(ErrorKind::RateLimited, "slow down")
-        .with_sent(Sent::Answered)
-        .with_retry_after(Some(Duration::from_secs(3600)));
-    client.0.fail("a0", limited);
-    let clock = Arc::new(ManualClock::new());
-    let route = Route::new(&client).clock(clock.clone());
-    let mut all: Vec<Request> = (0..5)
-        .map(|i| Request::new(format!("a{i}")).with_model("a"))
-        .collect();
-    all.extend((0..20).map(|i| Request::new(format!("b{i}")).with_model("b")));
-    std::thread::scope(|scope| {
-        let run = scope.spawn(|| Bulk::new(route).concurrency(1).collect(&all).unwrap());
-        assert!(client.0.wait_for_calls(21));
-        let calls = client.0.calls();
-        assert!(calls[1..].iter().all(|c| c.starts_with('b')), "{calls:?}");
-        while !run.is_finished() {
-            clock.advance(Duration::from_secs(600));
-            std::thread::yield_now();
-        }
-        assert!(run.join().unwrap().iter().all(|o| o.is_success()));
-    });
-}
-
-#[test]
-fn a_call_repeated_after_an_unknown_outcome_is_counted() {
-    let client = ScriptedClient::new();
-    client.fail("p0", transient().with_sent(Sent::Maybe));
-    client.fail("p1", transient().with_sent(Sent::No));
-    let route = Route::new(&client).retry(quick());
-    let summary = Bulk::new(route)
-        .for_each(requests(3), |_| ControlFlow::Continue(()))
-        .unwrap();
-    assert_eq!(summary.possibly_paid_twice, 1);
-    assert_eq!((summary.retries, summary.calls), (2, 5));
-}
-
-#[test]
 fn streaming_takes_no_more_than_it_can_hold() {
     let pulled = Arc::new(AtomicUsize::new(0));
     let taken = AtomicUsize::new(0);
@@ -320,54 +173,6 @@ fn streaming_takes_no_more_than_it_can_hold() {
         })
         .unwrap();
     assert_eq!((summary.completed, summary.total), (500, 500));
-}
-
-#[test]
-fn breaking_ends_the_stream_and_keeps_what_was_paid() {
-    let client = ScriptedClient::new();
-    let mut seen = 0;
-    let summary = Bulk::new(&client)
-        .concurrency(4)
-        .for_each((0..).map(|i| Request::new(format!("p{i}"))), |outcome| {
-            if outcome.is_success() {
-                seen += 1;
-            } else {
-                assert_eq!(outcome.result.unwrap_err().kind(), ErrorKind::Cancelled);
-            }
-            if seen == 10 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })
-        .unwrap();
-    assert_eq!(seen, client.calls().len(), "the sink gets every answer");
-    assert_eq!(summary.completed, seen as u64);
-}
-
-#[test]
-fn a_panicking_source_ends_the_run_not_the_process() {
-    let client = ScriptedClient::new();
-    let items = (0..10).map(|i| {
-        assert!(i < 5, "source broke");
-        Request::new(format!("p{i}"))
-    });
-    let error = Bulk::new(&client)
-        .for_each(items, |_| ControlFlow::Continue(()))
-        .unwrap_err();
-    match error.reason {
-        StopReason::Fatal(error) => assert_eq!(error.kind(), ErrorKind::Panic),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn a_background_run_is_an_iterator() {
-    let client: Arc<dyn LlmClient> = Arc::new(ScriptedClient::new());
-    let items = (0..50).map(|i| Request::new(format!("p{i}")));
-    let mut outcomes = Bulk::new(client).concurrency(4).spawn(items);
-    assert_eq!(outcomes.by_ref().filter(|o| o.is_success()).count(), 50);
-    assert_eq!(outcomes.finish().unwrap().completed, 50);
 }
 
 /// Makes no vector of the text `p7`.
@@ -475,25 +280,6 @@ fn dropping_a_background_run_cancels_and_joins_it_alone() {
 }
 
 #[test]
-fn progress_ends_with_the_whole_picture() {
-    let client = ScriptedClient::new();
-    client.fail("p1", Error::new(ErrorKind::Invalid, "no"));
-    let last = Arc::new(std::sync::Mutex::new(None));
-    let seen = last.clone();
-    let notifier = move |progress: &Progress| *seen.lock().unwrap() = Some(progress.clone());
-    Bulk::new(&client)
-        .notifier(Arc::new(notifier))
-        .for_each(requests(8), |_| ControlFlow::Continue(()))
-        .unwrap();
-    let progress = last.lock().unwrap().clone().unwrap();
-    assert_eq!(
-        (progress.completed, progress.failed, progress.in_flight),
-        (7, 1, 0)
-    );
-    assert_eq!((progress.total, progress.percent), (Some(8), Some(100.0)));
-}
-
-#[test]
 fn a_single_call_has_the_routes_retries_and_limits() {
     let client = ScriptedClient::new();
     client.fail("p", transient());
@@ -519,36 +305,6 @@ fn a_single_call_ends_with_its_context() {
             ErrorKind::Cancelled
         );
     });
-}
-
-#[test]
-fn the_time_of_an_item_adds_up_to_its_latency() {
-    let client = ScriptedClient::new();
-    client.fail("p1", transient());
-    client.fail("p1", transient());
-    client.fail("p2", Error::new(ErrorKind::Invalid, "no"));
-    let wait = Duration::from_millis(20);
-    let route = Route::new(&client).retry(RetryPolicy::default().base_delay(wait));
-    for outcome in Bulk::new(route)
-        .concurrency(2)
-        .collect(&requests(4))
-        .unwrap()
-    {
-        let time = outcome.time.unwrap();
-        assert_eq!(time.total(), outcome.latency, "{time:?}");
-        let line = serde_json::to_value(&outcome).unwrap();
-        if outcome.attempts == 1 {
-            assert!(
-                time.backoff.is_zero() && line.get("time_ms").is_none(),
-                "{line}"
-            );
-            continue;
-        }
-        assert!(time.backoff >= 3 * wait, "{time:?}");
-        let parts = line["time_ms"].as_object().unwrap().values();
-        let sum: u64 = parts.map(|part| part.as_u64().unwrap()).sum();
-        assert_eq!(line["latency_ms"], sum, "{line}");
-    }
 }
 
 #[test]

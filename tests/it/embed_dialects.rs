@@ -3,11 +3,25 @@
 use std::time::Duration;
 
 use batchwright::{Bulk, Client, LlmConfig, Outcome, Request, RetryPolicy, Route, Secret};
-use batchwright_simulate::{SimConfig, Simulator, Trouble, embedding};
+use batchwright_simulate::{SimConfig, Simulator, Trouble, Vendor, embedding};
 use serde_json::json;
 
 use super::common::simulator;
-use super::every_provider::EMBEDDERS;
+
+/// Who has embeddings: the name, whose dialect it speaks, and how many texts share a call.
+const EMBEDDERS: [(&str, Vendor, usize); 11] = [
+    ("openai", Vendor::OpenAi, 128),
+    ("mistral", Vendor::Mistral, 64),
+    ("gemini", Vendor::OpenAi, 100),
+    ("local", Vendor::Local, 32),
+    ("custom", Vendor::OpenAi, 32),
+    ("openrouter", Vendor::OpenRouter, 32),
+    ("together", Vendor::Together, 32),
+    ("fireworks", Vendor::Fireworks, 32),
+    ("deepinfra", Vendor::DeepInfra, 32),
+    ("nvidia", Vendor::Nvidia, 32),
+    ("azure", Vendor::Azure, 128),
+];
 
 fn client(sim: &Simulator, provider: &str) -> Client {
     LlmConfig::new(provider)
@@ -95,18 +109,4 @@ fn trouble_on_the_way_costs_no_vector() {
         let stats = sim.stats();
         assert!(stats.by_trouble.values().sum::<u64>() > 0, "{provider}");
     }
-}
-
-#[test]
-fn what_the_provider_always_refuses_fails_alone() {
-    let config = SimConfig::default().trouble(Trouble::BadRequest, 0.005);
-    let hopeless: Vec<usize> = (0..1000)
-        .filter(|i| config.plan(&format!("text {i}")).is_some())
-        .collect();
-    assert!(hopeless.len() > 1);
-    let sim = simulator(config);
-    let outcomes = run(client(&sim, "openai"), &requests(1000, None));
-    let failed = |(i, outcome): (usize, &Outcome)| outcome.result.is_err().then_some(i);
-    let failed: Vec<_> = outcomes.iter().enumerate().filter_map(failed).collect();
-    assert_eq!(failed, hopeless);
 }

@@ -49,21 +49,6 @@ impl Provider {
     }
 }
 
-/// Who has embeddings: the name, whose dialect it speaks, and how many texts share a call.
-pub const EMBEDDERS: [(&str, Vendor, usize); 11] = [
-    ("openai", Vendor::OpenAi, 128),
-    ("mistral", Vendor::Mistral, 64),
-    ("gemini", Vendor::OpenAi, 100),
-    ("local", Vendor::Local, 32),
-    ("custom", Vendor::OpenAi, 32),
-    ("openrouter", Vendor::OpenRouter, 32),
-    ("together", Vendor::Together, 32),
-    ("fireworks", Vendor::Fireworks, 32),
-    ("deepinfra", Vendor::DeepInfra, 32),
-    ("nvidia", Vendor::Nvidia, 32),
-    ("azure", Vendor::Azure, 128),
-];
-
 /// No refusal that a right request never meets.
 #[track_caller]
 pub fn never_malformed(name: &str, stats: &SimStats) {

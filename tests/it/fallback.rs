@@ -74,13 +74,6 @@ fn the_last_failure_is_the_error_and_the_others_stand_beside_it() {
 }
 
 #[test]
-fn an_item_that_never_moved_on_has_no_such_field() {
-    let outcomes = run(Route::new(Extract), 1, 1);
-    let line = serde_json::to_value(&outcomes[0]).unwrap();
-    assert!(line.get("earlier").is_none());
-}
-
-#[test]
 fn a_model_that_failed_before_an_extract_that_has_no_json_is_still_told_of() {
     let calls = AtomicUsize::new(0);
     let wrong = Error::new(ErrorKind::Invalid, "the model's own failure").with_status(400);
@@ -111,21 +104,4 @@ fn a_prompt_that_is_forbidden_costs_itself_alone() {
         let provider = &outcome.result.as_ref().unwrap().provider;
         assert_eq!(provider, if i == 3 { "extract" } else { "one" });
     }
-}
-
-#[test]
-fn what_moved_on_is_no_retry() {
-    let calls = AtomicUsize::new(0);
-    let busy = Error::new(ErrorKind::Transient, "down").with_status(503);
-    let retry = RetryPolicy::default()
-        .max_retries(1)
-        .base_delay(std::time::Duration::ZERO);
-    let route = Route::new(failing(&busy, &calls))
-        .then(Extract, Limits::default())
-        .retry(retry);
-    let next = |_| std::ops::ControlFlow::Continue(());
-    // The fifth failure in a row would open a breaker.
-    let summary = Bulk::new(route).for_each(prompts(2), next).unwrap();
-    let counts = (summary.retries, summary.moved_on, summary.divided);
-    assert_eq!((summary.calls, counts), (6, (2, 2, 0)));
 }

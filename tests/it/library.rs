@@ -6,7 +6,8 @@ use std::sync::Arc;
 use batchwright::client::{UserData, request_hash};
 use batchwright::testing::ScriptedClient;
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, FinishReason, Outcome, Request, Response, execute_bulk_sync,
+    Bulk, Context, Error, ErrorKind, FinishReason, Outcome, Request, Response, Route,
+    execute_bulk_sync,
 };
 use serde::Deserialize;
 
@@ -94,6 +95,8 @@ fn vectors_of_one_call_find_their_way_back() {
     };
     Bulk::new(&client).for_each(texts, sink).unwrap();
     assert_eq!(seen, 40);
+    let one = Route::new(&client).complete(&Request::embedding("p1"), &Context::new());
+    assert!(one.unwrap().embedding.is_some());
 }
 
 #[test]
@@ -329,7 +332,7 @@ mod in_memory {
     use std::time::Duration;
 
     use batchwright::queue::{SqliteOptions, SqliteStore, WorkerScale};
-    use batchwright::{Job, JobQueue, ProcessId, RetryPolicy, Route, Worker};
+    use batchwright::{Job, JobQueue, ProcessId, RetryPolicy, Worker};
 
     use super::*;
 

@@ -3,12 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchwright::client::{QuotaKey, Sent};
+use batchwright::client::Sent;
 use batchwright::unstable::Clock;
-use batchwright::{
-    Bulk, Context, Error, ErrorKind, ErrorPolicy, LlmClient, Outcome, Progress, Request, Response,
-    Route, StopReason,
-};
+use batchwright::{Bulk, Context, Error, ErrorKind, Outcome, Progress, Request, Route, StopReason};
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
 use super::hang::ends;
@@ -47,19 +44,6 @@ fn hurried(client: ScriptedClient, n: usize) -> (Vec<Outcome>, Duration) {
 }
 
 #[test]
-fn waiting_for_a_model_uses_up_no_attempt() {
-    let client = ScriptedClient::new();
-    for i in 0..6 {
-        (0..5).for_each(|_| client.fail(&format!("p{i}"), loading()));
-    }
-    let (outcomes, _) = hurried(client, 6);
-    for outcome in outcomes {
-        assert!(outcome.is_success(), "{:?}", outcome.result);
-        assert_eq!(outcome.attempts, 1);
-    }
-}
-
-#[test]
 fn a_model_that_never_loads_fails_its_item_after_ten_minutes() {
     let client = ScriptedClient::new();
     (0..1000).for_each(|_| client.fail("p0", loading()));
@@ -76,24 +60,6 @@ fn unready() -> ScriptedClient {
     let client = ScriptedClient::new();
     (0..1000).for_each(|_| client.fail("p0", loading()));
     client
-}
-
-#[test]
-fn a_cancel_ends_the_wait_at_once() {
-    let error = ends(|| {
-        let (client, ctx) = (unready(), Context::new());
-        // On a clock that stands still, nothing but the cancel ends it.
-        let route = Route::new(&client).clock(Arc::new(ManualClock::new()));
-        std::thread::scope(|scope| {
-            let run = Bulk::new(route).context(&ctx);
-            let run = scope.spawn(|| run.collect(&requests(1)));
-            assert!(client.wait_for_calls(1));
-            ctx.cancel();
-            run.join().unwrap().unwrap_err()
-        })
-    });
-    assert!(matches!(error.reason, StopReason::Cancelled), "{error}");
-    assert_eq!(error.outcomes[0].attempts, 0);
 }
 
 #[test]
@@ -133,49 +99,4 @@ fn progress_tells_for_how_long_a_server_loads() {
             .any(|(_, loading)| *loading == Some(words.clone()))
     );
     assert_eq!(seen.last().map(|(_, loading)| loading), Some(&None));
-}
-
-/// Like a local server: all its calls share one quota.
-struct OneQuota(ScriptedClient);
-
-impl LlmClient for OneQuota {
-    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        self.0.complete(request, ctx)
-    }
-    fn quota(&self, _: &Request) -> QuotaKey {
-        QuotaKey::new(&["local"])
-    }
-}
-
-#[test]
-fn a_model_that_never_loads_ends_the_run_after_ten_minutes() {
-    let (error, passed) = ends(|| {
-        let client = ScriptedClient::new();
-        for i in 0..40 {
-            (0..1000).for_each(|_| client.fail(&format!("p{i}"), loading()));
-        }
-        let client = OneQuota(client);
-        let clock = Arc::new(ManualClock::new());
-        let route = Route::new(&client).clock(clock.clone());
-        let run = Bulk::new(route).on_error(ErrorPolicy::StopOnCriticalError);
-        let run = run.concurrency(2);
-        let ended = std::thread::scope(|scope| {
-            let run = scope.spawn(|| run.collect(&requests(40)));
-            while !run.is_finished() {
-                let before = client.0.calls().len();
-                // Little by little: a call that is in the air meanwhile makes such a step one in vain.
-                clock.advance(Duration::from_secs(2));
-                let late = Instant::now() + Duration::from_millis(20);
-                while client.0.calls().len() == before && Instant::now() < late {
-                    std::thread::yield_now();
-                }
-            }
-            run.join().unwrap()
-        });
-        (ended.unwrap_err(), clock.now().as_nanos() / 1_000_000_000)
-    });
-    assert!(matches!(error.reason, StopReason::Unreachable(_)));
-    let words = error.to_string();
-    assert!(words.contains("loading after ten minutes"), "{words}");
-    assert!((600..660).contains(&passed), "{passed} s");
 }

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use batchwright::client::Sent;
 use batchwright::plan::{ProviderChoice, ProviderQuery};
 use batchwright::provider::{CallHeader, ProviderStatus, inspect};
-use batchwright::{
-    Context, Error, ErrorKind, Limits, LlmManager, ProcessId, Request, RetryPolicy, Settings,
-};
+use batchwright::{Context, Error, Limits, LlmManager, ProcessId, Request, RetryPolicy, Settings};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{Desk, good, simulator};
@@ -93,15 +90,6 @@ fn a_local_fallback_gets_no_more_calls_than_it_has_slots() {
         assert_eq!(outcome.result.unwrap().provider, "local");
     }
     assert_eq!(second.stats().max_in_flight, u64::from(slots));
-}
-
-#[test]
-fn a_fallback_without_a_model_of_its_own_is_refused() {
-    let sim = good();
-    let settings = settings(&[("llm.fallback", "custom")]);
-    let error = LlmManager::of(settings, at("custom", &sim)).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(error.sent(), Sent::No);
 }
 
 #[test]

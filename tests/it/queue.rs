@@ -1,7 +1,6 @@
 //! The queue and its worker through the public API.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::common::eventually;
@@ -10,11 +9,11 @@ use batchwright::queue::{JobStatus, WorkerScale};
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
-    Context, Error, ErrorKind, ErrorPolicy, Handler, Job, JobQueue, Limits, Outcome, ProcessId,
-    Progress, Request, RetryPolicy, Route, RunningJob, StopReason, Worker,
+    Context, Error, ErrorKind, Handler, Job, JobQueue, Limits, Outcome, ProcessId, Progress,
+    Request, RetryPolicy, Route, RunningJob, Worker,
 };
 use parking_lot::{Condvar, Mutex};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 fn queue() -> (TempDir, JobQueue) {
@@ -99,34 +98,6 @@ fn a_direct_job_is_answered_like_others_and_its_end_is_told_by_its_ids() {
     );
     let result = queue.get_results(process).next().unwrap().unwrap();
     assert!(result.line().starts_with(r#"{"id":"a","success":true"#));
-}
-
-#[test]
-fn prompts_go_in_and_result_lines_come_out() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    client.fail("bad", Error::new(ErrorKind::Invalid, "no").with_status(400));
-    let process = ProcessId::new();
-    queue.enqueue(process, prompts(&["a", "bad", "c"])).unwrap();
-    let report = worker(&queue).completions(route(&client)).run().unwrap();
-    assert_eq!((report.completed, report.failed, report.calls), (2, 1, 3));
-    assert!(report.stop.is_none());
-    let counts = queue.process(process).unwrap().unwrap().counts;
-    assert_eq!((counts.total, counts.completed, counts.failed), (3, 2, 1));
-    let lines = lines(&queue, process);
-    assert_eq!(lines[0]["id"], "a");
-    assert_eq!(lines[0]["text"], "echo: a");
-    assert_eq!(lines[0]["attempts"], 1);
-    assert_eq!(lines[1]["error"]["kind"], "invalid");
-    assert_eq!(lines[1]["request_hash"].as_str().unwrap().len(), 64);
-    let mut saved = 0;
-    let consumed = queue.consume(process, |results| {
-        saved += results.len();
-        Ok::<(), Error>(())
-    });
-    assert_eq!((consumed.unwrap(), saved), (3, 3));
-    assert!(queue.process(process).unwrap().is_none());
-    assert!(queue.open_processes().unwrap().is_empty());
 }
 
 #[test]
@@ -266,153 +237,6 @@ fn a_wait_that_a_handler_asks_for_is_kept_exactly() {
 }
 
 #[test]
-fn the_step_of_the_route_is_remembered() {
-    let (_folder, queue) = queue();
-    let (first, second) = (
-        Arc::new(ScriptedClient::new()),
-        Arc::new(ScriptedClient::new()),
-    );
-    first.refuse(
-        "a",
-        Error::new(ErrorKind::Invalid, "not here").with_status(400),
-    );
-    second.refuse(
-        "a",
-        Error::new(ErrorKind::RateLimited, "later")
-            .with_status(429)
-            .with_retry_after(Some(Duration::from_secs(3600))),
-    );
-    let process = ProcessId::new();
-    let ids = queue.enqueue(process, prompts(&["a"])).unwrap();
-    let both = |second: &Arc<ScriptedClient>| {
-        Route::new(first.clone())
-            .then(second.clone(), Limits::default())
-            .retry(quick())
-    };
-    let running = Worker::new(&queue)
-        .completions(both(&second))
-        .start()
-        .unwrap();
-    assert!(second.wait_for_calls(1));
-    running.stop().unwrap();
-    let job = queue.job(ids[0]).unwrap().unwrap();
-    assert_eq!((job.status, job.step), (JobStatus::Pending, 1));
-    assert!(job.due_at.is_some());
-    queue.retry_failed(process).unwrap();
-    assert_eq!(
-        queue.job(ids[0]).unwrap().unwrap().step,
-        1,
-        "it has not failed"
-    );
-    assert_eq!(first.calls().len(), 1);
-}
-
-#[test]
-fn the_fallbacks_answer_tells_why_the_others_gave_none() {
-    let (_folder, queue) = queue();
-    let (first, second) = (
-        Arc::new(ScriptedClient::new()),
-        Arc::new(ScriptedClient::new()),
-    );
-    first.refuse(
-        "a",
-        Error::new(ErrorKind::Invalid, "not here").with_status(400),
-    );
-    let process = ProcessId::new();
-    queue.enqueue(process, prompts(&["a"])).unwrap();
-    let both = Route::new(first)
-        .then(second, Limits::default())
-        .retry(quick());
-    worker(&queue).completions(both).run().unwrap();
-    let lines = lines(&queue, process);
-    assert_eq!(lines[0]["success"], true);
-    assert_eq!(lines[0]["attempts"], 2);
-    assert_eq!(lines[0]["earlier"][0]["error"]["message"], "not here");
-}
-
-#[test]
-fn higher_priorities_run_first_and_older_ones_first_within_one() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    let process = ProcessId::new();
-    let job = |(name, priority): (&str, u8)| Job::from(Request::new(name)).priority(priority);
-    let jobs = [("low", 1), ("normal", 5), ("high", 9), ("normal too", 5)].map(job);
-    queue.enqueue(process, jobs).unwrap();
-    worker(&queue).completions(route(&client)).run().unwrap();
-    assert_eq!(client.calls(), ["high", "normal", "normal too", "low"]);
-}
-
-#[test]
-fn a_low_priority_is_not_starved_by_an_endless_stream_of_high_ones() {
-    let (_folder, queue) = queue();
-    let process = ProcessId::new();
-    let stream = ProcessId::new();
-    let started = Arc::new(AtomicUsize::new(0));
-    let low_at = Arc::new(AtomicUsize::new(0));
-    let (host, count, seen) = (queue.clone(), started.clone(), low_at.clone());
-    // Each high job brings the next two along: there are always some.
-    let high = move |_: &RunningJob, _: &Context| {
-        count.fetch_add(1, Ordering::SeqCst);
-        if seen.load(Ordering::SeqCst) == 0 {
-            let more = [(); 2].map(|()| Job::new("high", &()).unwrap().priority(7));
-            host.enqueue(stream, more)?;
-        }
-        Ok(())
-    };
-    let (count, seen) = (started.clone(), low_at.clone());
-    let low = move |_: &RunningJob, _: &Context| {
-        seen.store(count.load(Ordering::SeqCst).max(1), Ordering::SeqCst);
-        Ok(())
-    };
-    let first = [
-        Job::new("high", &()).unwrap().priority(7),
-        Job::new("low", &()).unwrap().priority(1),
-    ];
-    queue.enqueue(process, first).unwrap();
-    worker(&queue)
-        .handle("high", Handler::new(high))
-        .handle("low", Handler::new(low))
-        .run()
-        .unwrap();
-    // One older job was due before it: at most two rounds of eight.
-    let before = low_at.load(Ordering::SeqCst);
-    assert!((1..=16).contains(&before), "{before} high ones went first");
-}
-
-#[test]
-fn a_panic_and_a_hang_cost_one_job_each() {
-    let (_folder, queue) = queue();
-    let process = ProcessId::new();
-    let hold = Arc::new(Steps::default());
-    let held = hold.clone();
-    let handler = move |job: &RunningJob, _: &Context| match job.parse::<String>()?.as_str() {
-        "hang" => {
-            held.wait_for(1);
-            Ok("late")
-        }
-        _ => Ok("done"),
-    };
-    let panics = |_: &RunningJob, _: &Context| -> Result<(), Error> { panic!("oh no") };
-    let jobs = [("panic", "panic"), ("odd", "hang"), ("odd", "good")];
-    let jobs = jobs.map(|(kind, text)| Job::new(kind, text).unwrap().max_retries(0));
-    let ids = queue.enqueue(process, jobs).unwrap();
-    let report = worker(&queue)
-        .scale(WorkerScale::fixed(3))
-        .handle("panic", Handler::new(panics))
-        .handle(
-            "odd",
-            Handler::new(handler).within(Duration::from_millis(50)),
-        )
-        .run()
-        .unwrap();
-    assert_eq!((report.completed, report.failed), (1, 2));
-    let error = |id| queue.job(id).unwrap().unwrap().error.unwrap();
-    assert_eq!(error(ids[0]).kind(), ErrorKind::Panic);
-    assert_eq!(error(ids[1]).kind(), ErrorKind::Transient);
-    hold.next();
-}
-
-#[test]
 fn texts_to_embed_share_calls() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
@@ -430,36 +254,6 @@ fn texts_to_embed_share_calls() {
     assert_eq!(client.packs(), [8, 8, 4]);
     let lines = lines(&queue, process);
     assert!(lines.iter().all(|line| line["embedding"].is_array()));
-}
-
-#[test]
-fn a_provider_that_refuses_the_key_fails_no_job() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    let texts = ["a", "b", "c", "d"];
-    for text in texts {
-        client.refuse(
-            text,
-            Error::new(ErrorKind::Auth, "wrong key").with_status(401),
-        );
-    }
-    let process = ProcessId::new();
-    queue.enqueue(process, prompts(&texts)).unwrap();
-    let report = worker(&queue)
-        .completions(route(&client))
-        .on_error(ErrorPolicy::StopOnCriticalError)
-        .run()
-        .unwrap();
-    assert!(
-        matches!(report.stop, Some(StopReason::Critical(_))),
-        "{report:?}"
-    );
-    assert_eq!(
-        (report.failed, report.given_back, client.calls().len()),
-        (0, 1, 1)
-    );
-    let counts = queue.process(process).unwrap().unwrap().counts;
-    assert_eq!(counts.pending, 4);
 }
 
 #[test]
@@ -494,32 +288,6 @@ fn a_new_route_serves_what_the_old_one_could_not() {
     done.wait_for(1);
     running.stop().unwrap();
     assert_eq!(lines(&queue, process)[0]["success"], true);
-}
-
-#[test]
-fn slots_become_more_and_fewer_while_the_worker_runs() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    client.hold();
-    let texts: Vec<String> = (0..30).map(|n| n.to_string()).collect();
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let process = ProcessId::new();
-    queue.enqueue(process, prompts(&texts)).unwrap();
-    let unlimited = Limits::default().burst(100);
-    let running = Worker::new(&queue)
-        .scale(WorkerScale::fixed(2))
-        .completions(Route::limited(client.clone(), unlimited))
-        .start()
-        .unwrap();
-    assert!(client.wait_for_calls(2));
-    running.set(running.settings().scale(WorkerScale::fixed(12)));
-    assert!(client.wait_for_calls(12));
-    assert_eq!(client.max_in_flight(), 12);
-    let claimed = queue.process(process).unwrap().unwrap().counts.in_progress;
-    assert_eq!(claimed, 12, "never more than there are slots");
-    client.release();
-    assert!(client.wait_for_calls(30));
-    running.stop().unwrap();
 }
 
 #[test]
@@ -625,54 +393,4 @@ fn an_iterator_is_started_only_when_all_of_it_is_there() {
         .run()
         .unwrap();
     assert_eq!(report.completed, 2500);
-}
-
-#[test]
-fn what_was_cancelled_stays_undone_and_what_failed_can_be_put_back() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    client.fail("a", Error::new(ErrorKind::Invalid, "no").with_status(400));
-    let process = ProcessId::new();
-    queue.enqueue(process, prompts(&["a"])).unwrap();
-    worker(&queue).completions(route(&client)).run().unwrap();
-    assert_eq!(queue.retry_failed(process).unwrap(), 1);
-    queue.enqueue(process, prompts(&["b"])).unwrap();
-    worker(&queue).completions(route(&client)).run().unwrap();
-    assert_eq!(
-        lines(&queue, process)
-            .iter()
-            .filter(|l| l["success"] == true)
-            .count(),
-        2
-    );
-    let other = ProcessId::new();
-    queue.enqueue(other, prompts(&["c", "d"])).unwrap();
-    assert_eq!(queue.cancel(other).unwrap(), 2);
-    let before = client.calls().len();
-    worker(&queue).completions(route(&client)).run().unwrap();
-    assert_eq!(client.calls().len(), before);
-    assert!(queue.enqueue(other, prompts(&["e"])).is_err());
-    assert_eq!(queue.delete(other).unwrap(), 2);
-    assert!(queue.process(other).unwrap().is_none());
-}
-
-#[test]
-fn jobs_nobody_here_knows_wait_for_another_worker() {
-    let (_folder, queue) = queue();
-    let process = ProcessId::new();
-    let job = Job::new("resize", &json!({"width": 100})).unwrap();
-    let ids = queue.enqueue(process, [job]).unwrap();
-    let client = Arc::new(ScriptedClient::new());
-    worker(&queue).completions(route(&client)).run().unwrap();
-    assert_eq!(
-        queue.job(ids[0]).unwrap().unwrap().status,
-        JobStatus::Pending
-    );
-    let width = |job: &RunningJob, _: &Context| Ok(job.parse::<Value>()?["width"].clone());
-    worker(&queue)
-        .handle("resize", Handler::new(width))
-        .run()
-        .unwrap();
-    let job = queue.job(ids[0]).unwrap().unwrap();
-    assert_eq!(job.result.unwrap().get(), "100");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use batchwright::queue::{Children, ConsumeError, JobStatus, ProcessState, WorkerScale};
+use batchwright::queue::{Children, ConsumeError, ProcessState, WorkerScale};
 use batchwright::testing::ScriptedClient;
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobId, JobQueue, LlmClient, ProcessId, Request, Route,
@@ -96,11 +96,6 @@ impl Scene {
         let mut all = self.queue.open_processes().unwrap();
         all.retain(|process| process.info.parent.is_some());
         all
-    }
-
-    fn refuse(&self, prompt: &str) {
-        let no = Error::new(ErrorKind::Invalid, "no").with_status(400);
-        self.client.refuse(prompt, no);
     }
 }
 
@@ -294,29 +289,6 @@ fn hosts_are_not_given_what_a_parent_collects() {
     );
     scene.work();
     assert_eq!(scene.state(process).counts.completed, 1);
-}
-
-#[test]
-fn what_children_of_a_failed_parent_have_used_is_not_lost_with_them() {
-    let scene = Scene::new();
-    scene.refuse("bad");
-    let (process, _) = scene.enqueue(&[&["a", "bad"], &["b"]]);
-    scene.work();
-    let state = scene.state(process);
-    assert_eq!((state.counts.completed, state.counts.failed), (1, 1));
-    assert_eq!(state.spent.input_tokens, 2 * TOKENS);
-    let sum: u64 = scene
-        .children()
-        .iter()
-        .map(|one| one.spent.input_tokens)
-        .sum();
-    assert_eq!(sum, 0, "it is counted in one place");
-    // Its outcome is taken: nobody will try it again.
-    let failed = scene.queue.peek(process, 1).unwrap();
-    assert_eq!(failed[0].result.status, JobStatus::Failed);
-    scene.queue.ack(&[failed[0].receipt]).unwrap();
-    assert!(scene.children().is_empty());
-    assert_eq!(scene.state(process).spent.input_tokens, 2 * TOKENS);
 }
 
 /// Enqueues nothing after its job was cancelled, and fails nothing by that.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{JobCounts, JobStatus, Severity, WorkerScale};
+use batchwright::queue::{JobStatus, Severity, WorkerScale};
 use batchwright::unstable::{Clock, Time};
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Worker,
@@ -28,55 +28,6 @@ fn counted(calls: &Arc<AtomicUsize>) -> Handler {
 
 fn job(n: usize) -> Job {
     Job::new("count", &n).unwrap().item_id(format!("i-{n}"))
-}
-
-#[track_caller]
-fn adds_up(counts: &JobCounts) {
-    let parts = counts.pending + counts.in_progress + counts.at_provider + counts.finished();
-    assert_eq!(counts.total, parts, "{counts:?}");
-}
-
-#[test]
-fn a_hundred_threads_enqueue_beside_a_busy_worker() {
-    let (_folder, queue) = queue();
-    let calls = Arc::new(AtomicUsize::new(0));
-    let busy = ProcessId::new();
-    queue
-        .enqueue(busy, (0..2_000).map(job).collect::<Vec<_>>())
-        .unwrap();
-    let worker = Worker::new(&queue)
-        .scale(WorkerScale::fixed(4))
-        .handle("count", counted(&calls))
-        .start()
-        .unwrap();
-    let ids: Vec<ProcessId> = std::thread::scope(|scope| {
-        let add = |n| {
-            let queue = &queue;
-            scope.spawn(move || {
-                let process = ProcessId::new();
-                let ids = queue.enqueue(process, [job(n)]).unwrap();
-                adds_up(&queue.process(busy).unwrap().unwrap().counts);
-                assert!(queue.job(ids[0]).unwrap().is_some());
-                process
-            })
-        };
-        let threads: Vec<_> = (0..100).map(add).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).collect()
-    });
-    let finished = || {
-        let all = queue.open_processes().unwrap();
-        all.iter().for_each(|process| adds_up(&process.counts));
-        all.iter().all(|process| process.counts.is_finished())
-    };
-    while !finished() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    worker.stop().unwrap();
-    assert_eq!(calls.load(Ordering::SeqCst), 2_100);
-    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 100);
-    for id in ids {
-        assert_eq!(queue.process(id).unwrap().unwrap().counts.completed, 1);
-    }
 }
 
 #[test]

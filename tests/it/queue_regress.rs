@@ -1,349 +1,30 @@
 //! What once went wrong with workers.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use batchwright::client::QuotaKey;
 use batchwright::progress::{Phase, Timestamp};
-use batchwright::queue::{
-    DeliveredResult, HealthFinding, JobLane, JobReceipt, JobState, JobStatus, JobSummary,
-    ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo, WorkerScale,
-    WorkerStatus,
-};
+use batchwright::queue::{JobStatus, SqliteOptions, SqliteStore, WorkerScale};
 use batchwright::testing::ScriptedClient;
-use batchwright::unstable::{
-    BatchFill, BatchNo, BatchStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, EnqueueStore,
-    ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
-};
+use batchwright::unstable::{ClaimRequest, ClaimStore, EnqueueStore};
 use batchwright::{
-    Context, Error, ErrorKind, Extract, Handler, Job, JobId, JobQueue, Limits, LlmClient,
-    ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, StopReason, Worker,
+    Context, Error, ErrorKind, Extract, Handler, Job, JobQueue, Limits, LlmClient, ProcessId,
+    Progress, Request, Response, RetryPolicy, Route, RunningJob, StopReason, Worker,
 };
 use parking_lot::Mutex;
-use tempfile::TempDir;
 
-/// A store that counts claims and whose disk may be full.
-struct Watched {
-    inner: SqliteStore,
-    claims: AtomicUsize,
-    full: AtomicBool,
-}
+use super::common::eventually;
+use super::memory_store::store::{Database, MemoryStore};
 
-impl StoreDatabase for Watched {
-    fn location(&self) -> String {
-        self.inner.location()
-    }
-
-    fn id(&self) -> Result<String, Error> {
-        self.inner.id()
-    }
-
-    fn folder(&self) -> std::path::PathBuf {
-        self.inner.folder()
-    }
-
-    fn version(&self) -> Result<u64, Error> {
-        self.inner.version()
-    }
-
-    fn on_work(&self, wake: Weak<WorkSignal>) {
-        self.inner.on_work(wake);
-    }
-
-    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
-        self.inner.check(now)
-    }
-
-    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
-        self.inner.maintain(now)
-    }
-}
-
-impl EnqueueStore for Watched {
-    fn insert_described(
-        &self,
-        process: ProcessId,
-        info: Option<&ProcessInfo>,
-        jobs: Vec<Job>,
-        sealed: bool,
-        now: Timestamp,
-    ) -> Result<Vec<JobId>, Error> {
-        self.inner
-            .insert_described(process, info, jobs, sealed, now)
-    }
-
-    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
-        self.inner.seal(process, now)
-    }
-
-    fn describe(
-        &self,
-        process: ProcessId,
-        info: &ProcessInfo,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        self.inner.describe(process, info, now)
-    }
-
-    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
-        self.inner.process(process)
-    }
-
-    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
-        self.inner.processes()
-    }
-
-    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.inner.changed_processes(since)
-    }
-
-    fn process_ids(&self) -> Result<std::collections::HashSet<ProcessId>, Error> {
-        self.inner.process_ids()
-    }
-
-    fn newest_processes(
-        &self,
-        before: Option<u64>,
-        most: usize,
-    ) -> Result<Vec<(u64, ProcessState)>, Error> {
-        self.inner.newest_processes(before, most)
-    }
-
-    fn totals(&self) -> Result<QueueTotals, Error> {
-        self.inner.totals()
-    }
-
-    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
-        self.inner.job(job)
-    }
-
-    fn items(
-        &self,
-        process: ProcessId,
-        after: Option<JobId>,
-        most: usize,
-    ) -> Result<Vec<JobSummary>, Error> {
-        self.inner.items(process, after, most)
-    }
-
-    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
-        self.inner.waiting_by_priority()
-    }
-}
-
-impl ResultStore for Watched {
-    fn peek(
-        &self,
-        process: ProcessId,
-        after: Option<JobId>,
-        most: usize,
-        bytes: usize,
-    ) -> Result<Vec<DeliveredResult>, Error> {
-        self.inner.peek(process, after, most, bytes)
-    }
-
-    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
-        self.inner.ack(receipts, now)
-    }
-
-    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        self.inner.cancel(process, now)
-    }
-
-    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
-        self.inner.cancel_jobs(jobs, now)
-    }
-
-    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        self.inner.retry_failed(process, now)
-    }
-
-    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        self.inner.delete(process, now)
-    }
-}
-
-impl ClaimStore for Watched {
-    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
-        self.inner.register_worker(now)
-    }
-
-    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        self.inner.unregister_worker(worker, now)
-    }
-
-    fn claim(
-        &self,
-        worker: WorkerId,
-        wanted: ClaimRequest<'_>,
-        now: Timestamp,
-    ) -> Result<ClaimReply, Error> {
-        self.claims.fetch_add(1, Ordering::SeqCst);
-        self.inner.claim(worker, wanted, now)
-    }
-
-    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        if self.full.load(Ordering::SeqCst) {
-            Err(Error::new(ErrorKind::Transient, "the disk is full"))
-        } else {
-            self.inner.settle(ends, now)
-        }
-    }
-
-    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        self.inner.report_worker(worker, status)
-    }
-
-    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        self.inner.workers()
-    }
-
-    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
-        self.inner.dead_workers()
-    }
-
-    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
-        self.inner.reclaim(now)
-    }
-
-    fn pull_due_times(
-        &self,
-        worker: WorkerId,
-        back: Duration,
-        longest: Duration,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        self.inner.pull_due_times(worker, back, longest, now)
-    }
-}
-
-impl BatchStore for Watched {
-    fn waiting_jobs(
-        &self,
-        kind: &str,
-        processes: &[ProcessId],
-        now: Timestamp,
-    ) -> Result<Vec<WaitingJobs>, Error> {
-        self.inner.waiting_jobs(kind, processes, now)
-    }
-
-    fn open_batch(
-        &self,
-        worker: WorkerId,
-        process: ProcessId,
-        lane: &JobLane,
-        record: &str,
-        now: Timestamp,
-    ) -> Result<BatchNo, Error> {
-        self.inner.open_batch(worker, process, lane, record, now)
-    }
-
-    fn fill_batch(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        after: Option<i64>,
-        most: usize,
-        bytes: u64,
-        now: Timestamp,
-    ) -> Result<BatchFill, Error> {
-        self.inner
-            .fill_batch(worker, batch, after, most, bytes, now)
-    }
-
-    fn batch_jobs(
-        &self,
-        batch: BatchNo,
-        after: Option<i64>,
-        most: usize,
-        bytes: usize,
-    ) -> Result<Vec<ClaimedJob>, Error> {
-        self.inner.batch_jobs(batch, after, most, bytes)
-    }
-
-    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
-        self.inner.batch_jobs_by(batch, numbers)
-    }
-
-    fn save_batch(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        record: &str,
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.inner.save_batch(worker, batch, record, now)
-    }
-
-    fn split_batch(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        at: i64,
-        new_record: &str,
-        old_record: &str,
-        now: Timestamp,
-    ) -> Result<BatchNo, Error> {
-        self.inner
-            .split_batch(worker, batch, at, new_record, old_record, now)
-    }
-
-    fn give_back(
-        &self,
-        worker: WorkerId,
-        batch: BatchNo,
-        after: Option<i64>,
-        due: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        self.inner.give_back(worker, batch, after, due, now)
-    }
-
-    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
-        self.inner.close_batch(worker, batch, now)
-    }
-
-    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
-        self.inner.batches(process)
-    }
-
-    fn adopt_batches(
-        &self,
-        worker: WorkerId,
-        mine: &mut dyn FnMut(&StoredBatch) -> bool,
-        processes: &[ProcessId],
-        now: Timestamp,
-    ) -> Result<Vec<StoredBatch>, Error> {
-        self.inner.adopt_batches(worker, mine, processes, now)
-    }
-}
-
-fn queue() -> (TempDir, Arc<Watched>, JobQueue) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("llm_jobs.db");
-    let store = Arc::new(Watched {
-        inner: SqliteStore::open(&path, SqliteOptions::default()).unwrap(),
-        claims: AtomicUsize::new(0),
-        full: AtomicBool::new(false),
-    });
-    let queue = JobQueue::on(store.clone());
-    (folder, store, queue)
+fn queue() -> (Arc<MemoryStore>, JobQueue) {
+    let store = Arc::new(MemoryStore::open(&Database::new()));
+    (store.clone(), JobQueue::on(store))
 }
 
 fn prompt(text: &str) -> Job {
     Job::from(Request::new(text).with_id(text))
-}
-
-fn eventually(mut ready: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !ready() {
-        if Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    true
 }
 
 /// A scripted client whose calls share a quota.
@@ -361,7 +42,7 @@ impl LlmClient for Metered {
 #[test]
 fn a_job_that_has_left_more_steps_than_the_route_has_now_ends_on_the_last_one() {
     for last_one_fails in [false, true] {
-        let (_folder, _, queue) = queue();
+        let (_, queue) = queue();
         let no = || Error::new(ErrorKind::Invalid, "no").with_status(400);
         let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
         let steps = [(); 3].map(|()| Arc::new(ScriptedClient::new()));
@@ -398,7 +79,7 @@ fn a_job_that_has_left_more_steps_than_the_route_has_now_ends_on_the_last_one() 
 
 #[test]
 fn an_idle_worker_leaves_the_store_alone() {
-    let (_folder, store, queue) = queue();
+    let (store, queue) = queue();
     let told = Arc::new(AtomicUsize::new(0));
     let running = Worker::new(&queue)
         .completions(Route::new(Extract))
@@ -423,7 +104,7 @@ fn an_idle_worker_leaves_the_store_alone() {
 
 #[test]
 fn jobs_beyond_a_providers_room_stay_in_the_queue() {
-    let (_folder, store, queue) = queue();
+    let (store, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
     let process = ProcessId::new();
@@ -462,7 +143,7 @@ fn jobs_beyond_a_providers_room_stay_in_the_queue() {
 
 #[test]
 fn the_end_of_a_workers_time_fails_no_job() {
-    let (_folder, _, queue) = queue();
+    let (_, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     let later = Error::new(ErrorKind::RateLimited, "later").with_status(429);
     client.refuse("x", later.with_retry_after(Some(Duration::from_secs(3600))));
@@ -480,8 +161,8 @@ fn the_end_of_a_workers_time_fails_no_job() {
 
 #[test]
 fn trouble_with_the_store_is_told_and_taken_back() {
-    let (_folder, store, queue) = queue();
-    store.full.store(true, Ordering::SeqCst);
+    let (store, queue) = queue();
+    store.is_full.store(true, Ordering::SeqCst);
     let process = ProcessId::new();
     queue.enqueue(process, [prompt("x")]).unwrap();
     let told: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
@@ -498,7 +179,7 @@ fn trouble_with_the_store_is_told_and_taken_back() {
             .is_some_and(|t| t.as_deref() == Some("the disk is full"))
     };
     assert!(eventually(full), "{:?}", told.lock());
-    store.full.store(false, Ordering::SeqCst);
+    store.is_full.store(false, Ordering::SeqCst);
     assert!(eventually(|| told
         .lock()
         .last()
@@ -510,7 +191,7 @@ fn trouble_with_the_store_is_told_and_taken_back() {
 
 #[test]
 fn a_worker_of_some_processes_ends_when_they_have_nothing_for_it() {
-    let (_folder, _, queue) = queue();
+    let (_, queue) = queue();
     let process = ProcessId::new();
     queue
         .enqueue(process, [Job::new("unknown", &1).unwrap()])
@@ -527,7 +208,7 @@ fn a_worker_of_some_processes_ends_when_they_have_nothing_for_it() {
 
 #[test]
 fn a_worker_whose_notifier_panics_keeps_nothing() {
-    let (_folder, _, queue) = queue();
+    let (_, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
     let process = ProcessId::new();
@@ -558,7 +239,7 @@ fn a_worker_whose_notifier_panics_keeps_nothing() {
 
 #[test]
 fn a_process_that_others_finish_is_told_too() {
-    let (_folder, _, queue) = queue();
+    let (_, queue) = queue();
     let seen: Arc<Mutex<Vec<(Phase, u64)>>> = Arc::default();
     let told = seen.clone();
     let notifier =
@@ -580,7 +261,7 @@ fn a_process_that_others_finish_is_told_too() {
 
 #[test]
 fn what_failed_attempts_cost_is_in_the_accounts_however_the_job_ends() {
-    let (_folder, _, queue) = queue();
+    let (_, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     let paid = batchwright::Usage {
         input_tokens: 7,
@@ -613,7 +294,7 @@ fn what_failed_attempts_cost_is_in_the_accounts_however_the_job_ends() {
 
 #[test]
 fn a_process_that_is_deleted_is_told() {
-    let (_folder, _, queue) = queue();
+    let (_, queue) = queue();
     let process = ProcessId::new();
     queue
         .enqueue(process, [Job::new("unknown", &1).unwrap()])

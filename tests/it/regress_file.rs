@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use batchwright::client::Sent;
-use batchwright::files::{FileRunError, PromptSettings, RunOutput, RunReport};
+use batchwright::files::{PromptSettings, RunOutput, RunReport};
 use batchwright::{
     Context, Error, ErrorKind, Extract, FileRun, FileRunOptions, LlmClient, Prompts, Request,
     Response, RetryPolicy, Route, StopReason, client_fn,
@@ -50,12 +50,6 @@ impl Folder {
     fn open(&self) -> Prompts {
         open(self.path("in.txt")).unwrap()
     }
-
-    fn prepare(&self, input: &str, output: &str) -> Result<FileRun<'static>, FileRunError> {
-        let prompts = open(self.path(input)).unwrap();
-        let output = RunOutput::file(self.path(output));
-        FileRun::prepare(prompts, output, FileRunOptions::new())
-    }
 }
 
 fn open(path: PathBuf) -> Result<Prompts, Error> {
@@ -79,32 +73,6 @@ fn run(prompts: Prompts, output: PathBuf, ctx: &Context, client: impl LlmClient)
         .context(ctx)
         .run(client)
         .unwrap()
-}
-
-#[test]
-fn somebodys_unfinished_looking_data_as_output_is_refused_and_untouched() {
-    let folder = Folder::new();
-    folder.prompts(3);
-    for content in [
-        "{\"id\":\"a\",\"prompt\":\"my only copy\"}",
-        "{\"id\":\"a\",\"prompt\":\"my only co",
-        "{\"id\":\"a\"}",
-        "{\"id\":7,\"important\":\"data\"}",
-        "{\"id\":7,\"impor",
-        "\0\0\0\0\0\0\0\0",
-        "[1,2",
-        "\"id\":\"a\",\"succ",
-    ] {
-        folder.write("out.jsonl", content);
-        match folder.prepare("in.txt", "out.jsonl").map(|_| ()) {
-            Err(FileRunError::Usage(error)) => {
-                let message = error.message();
-                assert!(message.contains("left untouched"), "{content}: {message}");
-            }
-            other => panic!("{content}: {other:?}"),
-        }
-        assert_eq!(folder.read("out.jsonl"), content.as_bytes());
-    }
 }
 
 #[test]
@@ -345,26 +313,6 @@ fn an_absurd_concurrency_of_a_file_run_is_refused_before_anything_is_touched() {
             assert_eq!(folder.read("out.jsonl"), torn.as_bytes());
         }
     }
-}
-
-#[test]
-fn a_dry_run_makes_and_mends_nothing() {
-    let folder = Folder::new();
-    folder.prompts(3);
-    let prepare = |name: &str| {
-        let options = FileRunOptions::new().dry_run(true).ordered(true);
-        let output = RunOutput::file(folder.path(name));
-        FileRun::prepare(folder.open(), output, options).unwrap()
-    };
-    let dry = prepare("new.jsonl");
-    assert_eq!(dry.plan().to_send, Some(3));
-    let error = dry.run(Extract).unwrap_err();
-    assert!(error.message().contains("dry run"), "{error}");
-    assert!(!folder.path("new.jsonl").exists());
-    let torn = "{\"id\":\"a\",\"succ";
-    folder.write("torn.jsonl", torn);
-    assert_eq!(prepare("torn.jsonl").plan().to_send, Some(3));
-    assert_eq!(folder.read("torn.jsonl"), torn.as_bytes());
 }
 
 #[test]

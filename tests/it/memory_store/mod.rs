@@ -5,7 +5,7 @@ mod batches;
 mod claims;
 mod data;
 mod lineage;
-mod store;
+pub(crate) mod store;
 
 use std::sync::Arc;
 use std::time::Duration;

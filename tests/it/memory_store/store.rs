@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -49,6 +50,10 @@ pub struct MemoryStore {
     database: Arc<Database>,
     workers: Mutex<Vec<WorkerId>>,
     waiting: Mutex<Vec<Weak<WorkSignal>>>,
+    /// How often a worker asked for jobs.
+    pub(crate) claims: AtomicUsize,
+    /// As if there were no room for the ends of jobs.
+    pub(crate) is_full: AtomicBool,
 }
 
 impl MemoryStore {
@@ -57,6 +62,8 @@ impl MemoryStore {
             database: database.clone(),
             workers: Mutex::default(),
             waiting: Mutex::default(),
+            claims: AtomicUsize::new(0),
+            is_full: AtomicBool::new(false),
         }
     }
 
@@ -506,17 +513,24 @@ impl ClaimStore for MemoryStore {
         wanted: ClaimRequest<'_>,
         now: Timestamp,
     ) -> Result<ClaimReply, Error> {
-        self.change().claim(worker, wanted, now)
+        self.claims.fetch_add(1, Ordering::SeqCst);
+        let mut data = self.look();
+        let reply = data.claim(worker, wanted, now)?;
+        data.version += u64::from(!reply.jobs.is_empty());
+        Ok(reply)
     }
 
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Transient, "the disk is full"));
+        }
         let settled = self.change().settle(ends, now);
         self.wake();
         settled
     }
 
     fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        if let Some(known) = self.change().workers.get_mut(&worker) {
+        if let Some(known) = self.look().workers.get_mut(&worker) {
             known.status = status.clone();
         }
         Ok(())
