@@ -181,6 +181,14 @@ impl Answer {
     }
 }
 
+/// Insists on these fields of an object.
+#[track_caller]
+pub fn has(object: &Value, fields: Value) {
+    for (name, wanted) in fields.as_object().unwrap() {
+        assert_eq!(object[name], *wanted, "{name} of {object}");
+    }
+}
+
 /// A job that is done at once.
 pub fn shout(text: &str) -> Value {
     json!({"type": "shout", "payload": text})

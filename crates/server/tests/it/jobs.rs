@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use batchwright::{Job, JobQueue, ProcessId};
 use batchwright_simulate::{SimConfig, Trouble};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::common::{Desk, PATIENCE, ended, shout};
+use super::common::{Desk, PATIENCE, ended, has, shout};
 
 #[test]
 fn a_job_is_made_carried_out_and_consumed() {
@@ -20,19 +20,9 @@ fn a_job_is_made_carried_out_and_consumed() {
     assert_eq!(place, format!("/api/v1/jobs/{job}"));
     assert_eq!(answer["status"], "pending");
     let state = ended(&desk, job);
-    assert_eq!(
-        (
-            &state["status"],
-            &state["result"],
-            &state["error"],
-            &state["type"]
-        ),
-        (
-            &json!("completed"),
-            &json!("HEY"),
-            &Value::Null,
-            &json!("shout")
-        )
+    has(
+        &state,
+        json!({"status": "completed", "result": "HEY", "error": null, "type": "shout"}),
     );
     assert_eq!(&state["process_id"], process);
     let consumed = desk.delete(&place).is(200).json();
@@ -51,10 +41,7 @@ fn a_prompt_is_answered_by_the_provider() {
     let job = desk.post("/api/v1/jobs", &prompt).is(201).json();
     let state = ended(&desk, job["job_id"].as_str().unwrap());
     assert_eq!(state["result"]["success"], true, "{state}");
-    assert_eq!(
-        (&state["item_id"], &state["priority"]),
-        (&json!("a"), &json!(9))
-    );
+    has(&state, json!({"item_id": "a", "priority": 9}));
 }
 
 #[test]

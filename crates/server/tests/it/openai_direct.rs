@@ -6,7 +6,7 @@ use batchwright::config::ConfigStore;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, PATIENCE};
+use super::common::{Answer, Desk, PATIENCE, has};
 use super::openai::{CHAT, content, create, unlimited, uploaded, wait_for};
 
 pub fn ask(desk: &Desk, more: &Value) -> Answer {
@@ -22,9 +22,9 @@ fn a_completion_is_answered_also_while_batches_are_the_strategy() {
     let slow = BatchConfig::default().duration(Duration::from_secs(3600));
     let desk = unlimited(SimConfig::default().batches(slow));
     let answer = ask(&desk, &json!({})).is(200).json();
-    assert_eq!(
-        (&answer["object"], &answer["model"]),
-        (&json!("chat.completion"), &json!("sim-1"))
+    has(
+        &answer,
+        json!({"object": "chat.completion", "model": "sim-1"}),
     );
     assert!(
         !answer["choices"][0]["message"]["content"]

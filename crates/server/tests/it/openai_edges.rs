@@ -6,7 +6,7 @@ use batchwright::JobQueue;
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE};
+use super::common::{Desk, PATIENCE, has};
 use super::openai::{CHAT, content, create, line, lines, rewrite, unlimited, uploaded, wait_for};
 
 #[test]
@@ -35,10 +35,7 @@ fn a_list_goes_on_behind_files_that_were_deleted_meanwhile() {
     seen.reverse();
     assert_eq!(seen, files);
     let none = desk.get("/v1/files").is(200).json();
-    assert_eq!(
-        (&none["data"], &none["last_id"]),
-        (&json!([]), &Value::Null)
-    );
+    has(&none, json!({"data": [], "last_id": null}));
 }
 
 #[test]
@@ -258,8 +255,5 @@ fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
     let said = answer.json().to_string();
     assert!(said.contains("401") && said.contains("provider"), "{said}");
     let jobs = desk.get("/api/v1/overview").is(200).json()["jobs"].clone();
-    assert_eq!(
-        (&jobs["pending"], &jobs["in_progress"]),
-        (&json!(0), &json!(0))
-    );
+    has(&jobs, json!({"pending": 0, "in_progress": 0}));
 }

@@ -3,7 +3,7 @@
 use batchwright::{ErrorKind, Job, JobId, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
-use super::common::{Desk, ended, lines, shout, until_finished};
+use super::common::{Desk, ended, has, lines, shout, until_finished};
 
 #[test]
 fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
@@ -15,9 +15,9 @@ fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
     assert_eq!(made["total"], 5);
     let process = made["process_id"].as_str().unwrap();
     let state = until_finished(&desk, process);
-    assert_eq!(
-        (&state["name"], &state["completed"], &state["percent"]),
-        (&json!("five"), &json!(5), &json!(100.0))
+    has(
+        &state,
+        json!({"name": "five", "completed": 5, "percent": 100.0}),
     );
     let place = format!("/api/v1/processes/{process}/results");
     let all = desk.get(&place).is(200);
@@ -129,10 +129,7 @@ fn processes_are_cancelled_retried_explained_and_deleted() {
     let made = lines(&desk, "?type=shout", "1\n\"b\"\n1\n").is(201).json();
     let process = made["process_id"].as_str().unwrap();
     let state = until_finished(&desk, process);
-    assert_eq!(
-        (&state["completed"], &state["failed"]),
-        (&json!(1), &json!(2))
-    );
+    has(&state, json!({"completed": 1, "failed": 2}));
     let place = format!("/api/v1/processes/{process}");
     let failures = desk.get(&format!("{place}/failures")).is(200).json();
     let [group] = &failures["data"].as_array().unwrap()[..] else {

@@ -6,7 +6,7 @@ use batchwright::Settings;
 use batchwright::config::{ConfigStore, SqliteConfig};
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE};
+use super::common::{Desk, PATIENCE, has};
 use super::events::Stream;
 
 const COUNT: &str = "/api/v1/config/queue.worker_count";
@@ -17,14 +17,14 @@ fn a_setting_is_read_changed_and_forgotten() {
     let all = desk.get("/api/v1/config").is(200).json();
     assert!(all["data"].as_array().unwrap().len() > 20);
     let before = desk.get(COUNT).is(200).json();
-    assert_eq!(
-        (&before["value"], &before["source"], &before["stored"]),
-        (&json!("5"), &json!("default"), &Value::Null)
+    has(
+        &before,
+        json!({"value": "5", "source": "default", "stored": null}),
     );
     let now = desk.put(COUNT, &json!({"value": "7"})).is(200).json();
-    assert_eq!(
-        (&now["value"], &now["source"], &now["stored"], &now["live"]),
-        (&json!("7"), &json!("store"), &json!("7"), &json!(true))
+    has(
+        &now,
+        json!({"value": "7", "source": "store", "stored": "7", "live": true}),
     );
     assert_eq!(
         desk.store.get("queue.worker_count").unwrap().as_deref(),
@@ -76,18 +76,15 @@ fn every_change_is_logged_with_its_source_also_one_made_elsewhere_or_meanwhile()
     let mut stream = Stream::open(&desk, None);
     desk.put(COUNT, &json!({"value": "6"})).is(200);
     let (_, _, told) = stream.next(&["config"]).unwrap();
-    assert_eq!(
-        (&told["key"], &told["before"], &told["after"]),
-        (&json!("queue.worker_count"), &Value::Null, &json!("6"))
+    has(
+        &told,
+        json!({"key": "queue.worker_count", "before": null, "after": "6"}),
     );
     // As another program does it.
     let elsewhere = SqliteConfig::new(desk.folder.path().join("config.db"));
     elsewhere.set("queue.worker_count", "9").unwrap();
     let (_, _, told) = stream.next(&["config"]).unwrap();
-    assert_eq!(
-        (&told["before"], &told["after"]),
-        (&json!("6"), &json!("9"))
-    );
+    has(&told, json!({"before": "6", "after": "9"}));
     assert_eq!(told["source"], "command line or another program");
     drop(stream);
     desk.stop();
@@ -143,18 +140,9 @@ fn what_the_environment_overrides_is_shown_as_such() {
             .unwrap()
     });
     let shown = desk.get("/api/v1/config/llm.bulk_strategy").is(200).json();
-    assert_eq!(
-        (
-            &shown["value"],
-            &shown["source"],
-            &shown["set_by"],
-            &shown["stored"]
-        ),
-        (
-            &json!("sync"),
-            &json!("environment"),
-            &json!("BATCHWRIGHT_BULK_STRATEGY"),
-            &json!("batch")
-        )
+    has(
+        &shown,
+        json!({"value": "sync", "source": "environment",
+        "set_by": "BATCHWRIGHT_BULK_STRATEGY", "stored": "batch"}),
     );
 }
