@@ -256,98 +256,42 @@ mod tests {
         }
     }
 
+    /// A field of a request, or one of its format or of its only message, and how it is refused.
+    const MISTAKES: &str = r#"
+{"seed": 1} => seed: Extra inputs are not permitted
+{"output_format": {}} => output_format: Extra inputs are not permitted
+{"max_tokens": null} => max_tokens: Field required
+{"max_tokens": 0} => 'max_tokens' must be at least 1.
+{"messages": []} => messages: at least one message is required
+{"messages": [{"role": "system", "content": "x"}]} => messages: Unexpected role "system".
+{"messages": [{"role": "user", "content": "x", "name": "y"}]} => messages.0.name: Extra inputs are not permitted
+{"messages": [{"role": "user", "content": ""}]} => messages.0.content: text content
+{"format": {"type": "json_object"}} => output_config.format.type: Input should
+{"format": {"type": "json_schema"}} => output_config.format.schema: Field required
+{"format": {"type": "json_schema", "schema": {"type": "object"}}} => output_config.format.schema: For 'object' type, 'additionalProperties' must
+{"format": {"type": "json_schema", "schema": {}, "name": "x"}} => output_config.format.name: Extra inputs are not permitted
+{"metadata": {"run": "r7"}} => metadata.run: Extra inputs are not permitted
+{"service_tier": "flex"} => service_tier: Input should be
+{"stop_sequences": ["END", "\n"]} => stop_sequences: each stop sequence must contain
+{"system": ""} => system: text content must be non-empty
+{"output_config": {"effort": "minimal"}} => output_config.effort: unexpected value 'minimal'
+{"tools": [{"type": "function", "function": {}}]} => tools: Input tag 'function' does not match
+{"thinking": {"type": "enabled", "budget_tokens": 1024}} => `max_tokens` must be greater than
+{"temperature": 1.5} => 'temperature' must be from 0 to 1, found 1.5.
+"#;
+
     #[test]
     fn mistakes_are_named_with_their_places() {
-        let format = |format: Value| with("output_config", json!({"format": format}));
-        let said = |message: Value| with("messages", json!([message]));
-        let cases = [
-            (
-                with("seed", json!(1)),
-                "seed: Extra inputs are not permitted",
-            ),
-            (
-                with("output_format", json!({})),
-                "output_format: Extra inputs are not permitted",
-            ),
-            (
-                with("max_tokens", json!(null)),
-                "max_tokens: Field required",
-            ),
-            (
-                with("max_tokens", json!(0)),
-                "'max_tokens' must be at least 1.",
-            ),
-            (
-                with("messages", json!([])),
-                "messages: at least one message is required",
-            ),
-            (
-                said(json!({"role": "system", "content": "x"})),
-                "messages: Unexpected role \"system\".",
-            ),
-            (
-                said(json!({"role": "user", "content": "x", "name": "y"})),
-                "messages.0.name: Extra inputs are not permitted",
-            ),
-            (
-                said(json!({"role": "user", "content": ""})),
-                "messages.0.content: text content",
-            ),
-            (
-                format(json!({"type": "json_object"})),
-                "output_config.format.type: Input should",
-            ),
-            (
-                format(json!({"type": "json_schema"})),
-                "output_config.format.schema: Field required",
-            ),
-            (
-                format(json!({"type": "json_schema", "schema": {"type": "object"}})),
-                "output_config.format.schema: For 'object' type, 'additionalProperties' must",
-            ),
-            (
-                format(json!({"type": "json_schema", "schema": {}, "name": "x"})),
-                "output_config.format.name: Extra inputs are not permitted",
-            ),
-            (
-                with("metadata", json!({"run": "r7"})),
-                "metadata.run: Extra inputs are not permitted",
-            ),
-            (
-                with("service_tier", json!("flex")),
-                "service_tier: Input should be",
-            ),
-            (
-                with("stop_sequences", json!(["END", "\n"])),
-                "stop_sequences: each stop sequence must contain",
-            ),
-            (
-                with("system", json!("")),
-                "system: text content must be non-empty",
-            ),
-            (
-                with("output_config", json!({"effort": "minimal"})),
-                "output_config.effort: unexpected value 'minimal'",
-            ),
-            (
-                with("tools", json!([{"type": "function", "function": {}}])),
-                "tools: Input tag 'function' does not match",
-            ),
-            (
-                with(
-                    "thinking",
-                    json!({"type": "enabled", "budget_tokens": 1024}),
-                ),
-                "`max_tokens` must be greater than",
-            ),
-            (
-                with("temperature", json!(1.5)),
-                "'temperature' must be from 0 to 1, found 1.5.",
-            ),
-        ];
-        for (body, wanted) in cases {
+        for row in MISTAKES.trim().lines() {
+            let (field, wanted) = row.split_once(" => ").unwrap();
+            let field: Value = serde_json::from_str(field).unwrap();
+            let (name, value) = field.as_object().unwrap().iter().next().unwrap();
+            let body = match &**name {
+                "format" => with("output_config", json!({"format": value})),
+                _ => with(name, value.clone()),
+            };
             let message = fault(&body, Version::Old);
-            assert!(message.starts_with(wanted), "{message}");
+            assert!(message.starts_with(wanted), "{row}: {message}");
         }
     }
 }

@@ -217,10 +217,6 @@ mod tests {
         body
     }
 
-    fn config(config: Value) -> Value {
-        with("generationConfig", config)
-    }
-
     fn describe(fault: &Fault) -> String {
         let mut out = Vec::new();
         let problem = Problem::Fault(fault.clone());
@@ -253,71 +249,38 @@ mod tests {
         }
     }
 
+    /// A field of a request, or several of its configuration, and how it is refused.
+    const MISTAKES: &str = r#"
+{"x": 1} => Invalid JSON payload received. Unknown name "x": Cannot
+{"contents": []} => * GenerateContentRequest.contents
+{"contents": [{"role": "assistant", "parts": [{"text": "x"}]}]} => Please use a valid role: user, model.
+{"contents": [{"parts": []}]} => * contents[0].parts: must
+config {"max_tokens": 1} => Invalid JSON payload received. Unknown name "max_tokens" at 'generation_config': Cannot
+config {"responseJsonSchema": {}} => Function calling with
+config {"responseMimeType": "application/json", "responseJsonSchema": {}, "responseSchema": {}} => only one of
+config {"responseMimeType": "x"} => response_mime_type: allowed
+config {"maxOutputTokens": 0} => 'generationConfig.maxOutputTokens' must be
+config {"seed": 5000000000} => 'generationConfig.seed' must be from -2147483648
+config {"thinkingConfig": {"thinkingLevel": "none"}} => Invalid value at 'generation_config.thinking_config.thinking_level'
+config {"thinkingConfig": {"thinkingLevel": "low", "thinkingBudget": 0}} => You can only set one of
+config {"temperature": 3} => 'generationConfig.temperature' must be from 0
+"#;
+
     #[test]
     fn mistakes_are_told_as_google_tells_them() {
-        let json = "application/json";
-        let cases = [
-            (
-                with("x", json!(1)),
-                "Invalid JSON payload received. Unknown name \"x\": Cannot",
-            ),
-            (
-                config(json!({"max_tokens": 1})),
-                "Invalid JSON payload received. Unknown name \"max_tokens\" at \
-                 'generation_config': Cannot",
-            ),
-            (
-                with("contents", json!([])),
-                "* GenerateContentRequest.contents",
-            ),
-            (
-                with(
-                    "contents",
-                    json!([{"role": "assistant", "parts": [{"text": "x"}]}]),
-                ),
-                "Please use a valid role: user, model.",
-            ),
-            (
-                with("contents", json!([{"parts": []}])),
-                "* contents[0].parts: must",
-            ),
-            (
-                config(json!({"responseJsonSchema": {}})),
-                "Function calling with",
-            ),
-            (
-                config(json!({"responseMimeType": json, "responseJsonSchema": {},
-                "responseSchema": {}})),
-                "only one of",
-            ),
-            (
-                config(json!({"responseMimeType": "x"})),
-                "response_mime_type: allowed",
-            ),
-            (
-                config(json!({"maxOutputTokens": 0})),
-                "'generationConfig.maxOutputTokens' must be",
-            ),
-            (
-                config(json!({"seed": 5_000_000_000_u64})),
-                "'generationConfig.seed' must be from -2147483648",
-            ),
-            (
-                config(json!({"thinkingConfig": {"thinkingLevel": "none"}})),
-                "Invalid value at 'generation_config.thinking_config.thinking_level'",
-            ),
-            (
-                config(json!({"thinkingConfig": {"thinkingLevel": "low", "thinkingBudget": 0}})),
-                "You can only set one of",
-            ),
-            (
-                config(json!({"temperature": 3})),
-                "'generationConfig.temperature' must be from 0",
-            ),
-        ];
-        for (body, wanted) in cases {
+        for row in MISTAKES.trim().lines() {
+            let (given, wanted) = row.split_once(" => ").unwrap();
+            let json = |text| serde_json::from_str::<Value>(text).unwrap();
+            let body = match given.strip_prefix("config ") {
+                Some(config) => with("generationConfig", json(config)),
+                None => {
+                    let field = json(given);
+                    let (name, value) = field.as_object().unwrap().iter().next().unwrap();
+                    with(name, value.clone())
+                }
+            };
             let message = describe(&read(&body).unwrap_err());
-            assert!(message.starts_with(wanted), "{message}");
+            assert!(message.starts_with(wanted), "{row}: {message}");
         }
     }
 }

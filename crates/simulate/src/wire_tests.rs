@@ -93,242 +93,98 @@ fn first(kind: Trouble, to: To, shaped: bool) -> io::Result<(Simulator, Reply)> 
     Ok((sim, reply))
 }
 
+/// Whom a prompt was sent to, the status of the reply, and the words in a place of its body.
+type Words = (To, u16, &'static str, &'static str);
+
+const QUOTA: &[Words] = &[
+    (Like(OpenAi), 429, "/error/code", "insufficient_quota"),
+    (Like(Xai), 403, "/error", XAI_QUOTA),
+    (Like(Groq), 403, "/error/code", "spend_limit_reached"),
+    (Like(Mistral), 402, "/type", "payment_required"),
+    (Anthropic, 429, "/error/details/error_code", SPEND_LIMIT),
+    (Gemini, 402, "/error/status", "RESOURCE_EXHAUSTED"),
+];
+const XAI_QUOTA: &str =
+    "Your team has used all available credits or reached its monthly spending limit.";
+const SPEND_LIMIT: &str = "enforced_spend_limit_reached";
+
+const UNAUTHORIZED: &[Words] = &[
+    (Like(OpenAi), 401, "/error/code", "invalid_api_key"),
+    (Like(Xai), 400, "/error", "Incorrect API key provided."),
+    (Like(Mistral), 401, "/message", "Unauthorized"),
+    (Anthropic, 401, "/error/type", "authentication_error"),
+    (Gemini, 400, "/error/details/0/reason", "API_KEY_INVALID"),
+];
+
+const UNKNOWN_MODEL: &[Words] = &[
+    (Like(OpenAi), 404, "/error/code", "model_not_found"),
+    (Like(Xai), 404, "/error", XAI_MODEL),
+    (Like(Mistral), 400, "/message", "Invalid model: m"),
+    (Like(Mistral), 400, "/code", "1500"),
+    (Anthropic, 404, "/error/message", "model: m"),
+    (Gemini, 404, "/error/status", "NOT_FOUND"),
+];
+const XAI_MODEL: &str = "The model m does not exist or your team has no access to it.";
+
+const OVERLOADED: &[Words] = &[
+    (Like(OpenAi), 503, "/error/code", "server_is_overloaded"),
+    (Like(Xai), 503, "/code", XAI_OVERLOADED),
+    (Like(Groq), 498, "/error/code", "capacity_exceeded"),
+    (Like(Mistral), 503, "/object", "error"),
+    (Anthropic, 529, "/error/type", "overloaded_error"),
+    (Gemini, 503, "/error/status", "UNAVAILABLE"),
+];
+const XAI_OVERLOADED: &str = "The service is currently unavailable";
+
+const ERROR_503: &[Words] = &[
+    (Anthropic, 503, "/error/type", "api_error"),
+    (Gemini, 503, "/error/status", "UNAVAILABLE"),
+];
+
+const ERROR_500: &[Words] = &[
+    (Like(Xai), 500, "/code", "Internal error"),
+    (Anthropic, 500, "/error/type", "api_error"),
+    (Gemini, 500, "/error/status", "INTERNAL"),
+];
+
+const BAD_REQUEST: &[Words] = &[
+    (Like(Xai), 400, "/code", XAI_BAD_REQUEST),
+    (Like(Mistral), 400, "/object", "error"),
+    (Anthropic, 400, "/error/type", "invalid_request_error"),
+    (Gemini, 400, "/error/status", "INVALID_ARGUMENT"),
+];
+const XAI_BAD_REQUEST: &str = "Client specified an invalid argument";
+
+const RATE_LIMIT: &[Words] = &[
+    (Like(Groq), 429, "/error/code", "rate_limit_exceeded"),
+    (Like(Xai), 429, "/code", XAI_RATE_LIMIT),
+    (Like(Mistral), 429, "/code", "1300"),
+    (Anthropic, 429, "/error/type", "rate_limit_error"),
+    (Gemini, 429, "/error/details/1/retryDelay", "1s"),
+];
+const XAI_RATE_LIMIT: &str = "Some resource has been exhausted";
+
 #[test]
 fn errors_have_each_vendors_status_and_words() -> io::Result<()> {
-    let xai = "/code";
     let cases = [
-        (
-            Trouble::Quota,
-            Like(OpenAi),
-            429,
-            "/error/code",
-            "insufficient_quota",
-        ),
-        (
-            Trouble::Quota,
-            Like(Xai),
-            403,
-            "/error",
-            "Your team has used all available credits \
-            or reached its monthly spending limit.",
-        ),
-        (
-            Trouble::Quota,
-            Like(Groq),
-            403,
-            "/error/code",
-            "spend_limit_reached",
-        ),
-        (
-            Trouble::Quota,
-            Like(Mistral),
-            402,
-            "/type",
-            "payment_required",
-        ),
-        (
-            Trouble::Quota,
-            Anthropic,
-            429,
-            "/error/details/error_code",
-            "enforced_spend_limit_reached",
-        ),
-        (
-            Trouble::Quota,
-            Gemini,
-            402,
-            "/error/status",
-            "RESOURCE_EXHAUSTED",
-        ),
-        (
-            Trouble::Unauthorized,
-            Like(OpenAi),
-            401,
-            "/error/code",
-            "invalid_api_key",
-        ),
-        (
-            Trouble::Unauthorized,
-            Like(Xai),
-            400,
-            "/error",
-            "Incorrect API key provided.",
-        ),
-        (
-            Trouble::Unauthorized,
-            Like(Mistral),
-            401,
-            "/message",
-            "Unauthorized",
-        ),
-        (
-            Trouble::Unauthorized,
-            Anthropic,
-            401,
-            "/error/type",
-            "authentication_error",
-        ),
-        (
-            Trouble::Unauthorized,
-            Gemini,
-            400,
-            "/error/details/0/reason",
-            "API_KEY_INVALID",
-        ),
-        (
-            Trouble::UnknownModel,
-            Like(OpenAi),
-            404,
-            "/error/code",
-            "model_not_found",
-        ),
-        (
-            Trouble::UnknownModel,
-            Like(Xai),
-            404,
-            "/error",
-            "The model m does not exist or your team has no access to it.",
-        ),
-        (
-            Trouble::UnknownModel,
-            Like(Mistral),
-            400,
-            "/message",
-            "Invalid model: m",
-        ),
-        (Trouble::UnknownModel, Like(Mistral), 400, "/code", "1500"),
-        (
-            Trouble::UnknownModel,
-            Anthropic,
-            404,
-            "/error/message",
-            "model: m",
-        ),
-        (
-            Trouble::UnknownModel,
-            Gemini,
-            404,
-            "/error/status",
-            "NOT_FOUND",
-        ),
-        (
-            Trouble::Overloaded,
-            Like(OpenAi),
-            503,
-            "/error/code",
-            "server_is_overloaded",
-        ),
-        (
-            Trouble::Overloaded,
-            Like(Xai),
-            503,
-            xai,
-            "The service is currently unavailable",
-        ),
-        (
-            Trouble::Overloaded,
-            Like(Groq),
-            498,
-            "/error/code",
-            "capacity_exceeded",
-        ),
-        (Trouble::Overloaded, Like(Mistral), 503, "/object", "error"),
-        (
-            Trouble::Overloaded,
-            Anthropic,
-            529,
-            "/error/type",
-            "overloaded_error",
-        ),
-        (
-            Trouble::Overloaded,
-            Gemini,
-            503,
-            "/error/status",
-            "UNAVAILABLE",
-        ),
-        (
-            Trouble::Error503,
-            Anthropic,
-            503,
-            "/error/type",
-            "api_error",
-        ),
-        (
-            Trouble::Error503,
-            Gemini,
-            503,
-            "/error/status",
-            "UNAVAILABLE",
-        ),
-        (Trouble::Error500, Like(Xai), 500, xai, "Internal error"),
-        (
-            Trouble::Error500,
-            Anthropic,
-            500,
-            "/error/type",
-            "api_error",
-        ),
-        (Trouble::Error500, Gemini, 500, "/error/status", "INTERNAL"),
-        (
-            Trouble::BadRequest,
-            Like(Xai),
-            400,
-            xai,
-            "Client specified an invalid argument",
-        ),
-        (Trouble::BadRequest, Like(Mistral), 400, "/object", "error"),
-        (
-            Trouble::BadRequest,
-            Anthropic,
-            400,
-            "/error/type",
-            "invalid_request_error",
-        ),
-        (
-            Trouble::BadRequest,
-            Gemini,
-            400,
-            "/error/status",
-            "INVALID_ARGUMENT",
-        ),
-        (
-            Trouble::RateLimit,
-            Like(Groq),
-            429,
-            "/error/code",
-            "rate_limit_exceeded",
-        ),
-        (
-            Trouble::RateLimit,
-            Like(Xai),
-            429,
-            xai,
-            "Some resource has been exhausted",
-        ),
-        (Trouble::RateLimit, Like(Mistral), 429, "/code", "1300"),
-        (
-            Trouble::RateLimit,
-            Anthropic,
-            429,
-            "/error/type",
-            "rate_limit_error",
-        ),
-        (
-            Trouble::RateLimit,
-            Gemini,
-            429,
-            "/error/details/1/retryDelay",
-            "1s",
-        ),
+        (Trouble::Quota, QUOTA),
+        (Trouble::Unauthorized, UNAUTHORIZED),
+        (Trouble::UnknownModel, UNKNOWN_MODEL),
+        (Trouble::Overloaded, OVERLOADED),
+        (Trouble::Error503, ERROR_503),
+        (Trouble::Error500, ERROR_500),
+        (Trouble::BadRequest, BAD_REQUEST),
+        (Trouble::RateLimit, RATE_LIMIT),
     ];
-    for (kind, to, status, place, words) in cases {
-        let (sim, reply) = first(kind, to, false)?;
-        let value = reply.json();
-        assert_eq!(reply.status, status, "{kind} {to:?}: {value}");
-        let found = value.pointer(place).and_then(Value::as_str);
-        assert_eq!(found, Some(words), "{kind} {to:?}: {value}");
-        assert_eq!(sim.stats().malformed, 0);
+    for (kind, of_all) in cases {
+        for (to, status, place, words) in of_all {
+            let (sim, reply) = first(kind, *to, false)?;
+            let value = reply.json();
+            assert_eq!(reply.status, *status, "{kind} {to:?}: {value}");
+            let found = value.pointer(place).and_then(Value::as_str);
+            assert_eq!(found, Some(*words), "{kind} {to:?}: {value}");
+            assert_eq!(sim.stats().malformed, 0);
+        }
     }
     let (_sim, reply) = first(Trouble::UnknownModel, Gemini, false)?;
     let message = reply.json()["error"]["message"].to_string();

@@ -1,12 +1,10 @@
 //! Gemini's files and operations.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::BatchConfig;
-use super::test_kit::{Kit, column, endless, kit, quick, sorted, text};
-use crate::test_client::{PATIENCE, Reply};
+use super::test_kit::{Kit, endless, kit, quick, text};
+use crate::test_client::Reply;
 
 const CREATE: &str = "/v1beta/models/gemini-x:batchGenerateContent";
 const KEY: &str = "x-goog-api-key: k\r\n";
@@ -78,43 +76,6 @@ fn create(kit: &mut Kit, prompts: &[&str]) -> String {
     batch["name"].as_str().unwrap().to_owned()
 }
 
-fn run(kit: &mut Kit, prompts: &[&str]) -> Value {
-    let name = create(kit, prompts);
-    kit.wait_for_end();
-    kit.get(&format!("/v1beta/{name}"))
-}
-
-#[test]
-fn an_operation_runs_from_upload_to_results() {
-    let mut kit = gemini(quick().item_failures(0.3));
-    let prompts: Vec<_> = (0..20).map(|nth| nth.to_string()).collect();
-    let prompts: Vec<_> = prompts.iter().map(String::as_str).collect();
-    let operation = run(&mut kit, &prompts);
-    assert_eq!(operation["done"], true);
-    let metadata = &operation["metadata"];
-    assert_eq!(metadata["state"], "BATCH_STATE_SUCCEEDED");
-    assert_eq!(metadata["displayName"], "r1-p1");
-    let file = operation["response"]["responsesFile"].as_str().unwrap();
-    assert_eq!(metadata["output"]["responsesFile"], file);
-    let results = kit.lines(&format!("/download/v1beta/{file}:download?alt=media"));
-    let keys = sorted(column(&results, "key"));
-    assert_eq!(keys.len(), 20);
-    let failed: Vec<_> = results
-        .iter()
-        .filter(|line| !line["error"].is_null())
-        .collect();
-    assert_eq!(failed[0]["error"]["code"], 400);
-    let stats = &metadata["batchStats"];
-    assert_eq!(stats["failedRequestCount"], failed.len().to_string());
-    assert_eq!(stats["pendingRequestCount"], Value::Null);
-    let good = results.iter().find(|line| line["error"].is_null()).unwrap();
-    assert!(good["response"]["candidates"][0]["content"]["parts"][0]["text"].is_string());
-    let list = kit.get("/v1beta/batches");
-    assert_eq!(list["operations"][0]["name"], operation["name"]);
-    assert_eq!(list["operations"][0]["response"], Value::Null);
-    assert_eq!(kit.malformed(), 0);
-}
-
 #[test]
 fn a_file_comes_in_pieces_under_its_own_name_once() {
     let mut kit = gemini(quick());
@@ -143,45 +104,6 @@ fn a_file_comes_in_pieces_under_its_own_name_once() {
 }
 
 #[test]
-fn poison_fails_the_operation() {
-    let mut kit = gemini(quick().poison("bad"));
-    let operation = run(&mut kit, &["a", "bad"]);
-    assert_eq!(operation["error"]["code"], 3);
-    assert_eq!(operation["metadata"]["state"], "BATCH_STATE_FAILED");
-    assert_eq!(operation["response"], Value::Null);
-    assert_eq!(kit.sim.stats().paid, 0);
-}
-
-#[test]
-fn expired_and_cancelled_operations_have_no_results() {
-    let mut kit = gemini(quick().expire_first(1, 0.5));
-    let operation = run(&mut kit, &["a", "b"]);
-    assert_eq!(operation["metadata"]["state"], "BATCH_STATE_EXPIRED");
-    assert_eq!(
-        (&operation["done"], &operation["response"]),
-        (&true.into(), &Value::Null)
-    );
-    assert_eq!(kit.sim.stats().paid, 0);
-
-    let mut kit = gemini(quick().duration(Duration::from_millis(1_000)));
-    let name = create(&mut kit, &["a"; 20]);
-    assert!(
-        kit.sim
-            .wait_for_batches(|stats| stats.items_finished > 0, PATIENCE)
-    );
-    assert_eq!(
-        kit.post(&format!("/v1beta/{name}:cancel"), &Value::Null),
-        json!({})
-    );
-    kit.wait_for_end();
-    let operation = kit.get(&format!("/v1beta/{name}"));
-    assert_eq!(operation["error"]["code"], 1);
-    assert_eq!(operation["metadata"]["state"], "BATCH_STATE_CANCELLED");
-    assert_eq!(kit.call(&format!("DELETE /v1beta/{name}"), b"").status, 200);
-    assert_eq!(kit.call(&format!("GET /v1beta/{name}"), b"").status, 404);
-}
-
-#[test]
 fn lists_are_paged_by_token() {
     let mut kit = gemini(endless());
     let first = create(&mut kit, &["a"]);
@@ -204,20 +126,6 @@ fn lists_are_paged_by_token() {
 }
 
 #[test]
-fn a_lost_create_is_found_by_its_name() {
-    let mut kit = gemini(quick().lost_creates(1));
-    upload(&mut kit, "files/r1", &lines(&["a"]));
-    let sent = body("files/r1").to_string();
-    assert!(
-        kit.try_call(&format!("POST {CREATE}"), sent.as_bytes())
-            .is_err()
-    );
-    kit.reconnect();
-    let list = kit.get("/v1beta/batches");
-    assert_eq!(list["operations"][0]["metadata"]["displayName"], "r1-p1");
-}
-
-#[test]
 fn a_full_queue_and_unknown_fields_are_refused() {
     let mut kit = gemini(endless().enqueued_tokens(3));
     create(&mut kit, &["12345678"]);
@@ -226,13 +134,4 @@ fn a_full_queue_and_unknown_fields_are_refused() {
     extra["batch"]["label"] = "x".into();
     assert_eq!(kit.refused(CREATE, &extra), 400);
     assert_eq!(kit.malformed(), 1);
-}
-
-#[test]
-fn results_are_gone_after_their_retention() {
-    let mut kit = gemini(quick().retention(Duration::ZERO));
-    let operation = run(&mut kit, &["a"]);
-    let file = operation["response"]["responsesFile"].as_str().unwrap();
-    let path = format!("GET /download/v1beta/{file}:download?alt=media");
-    assert_eq!(kit.call(&path, b"").status, 404);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::BatchConfig;
-use super::test_kit::{Kit, column, endless, kit, quick, sorted};
+use super::test_kit::{Kit, endless, kit, quick};
 use crate::Vendor;
 use crate::test_client::PATIENCE;
 
@@ -37,37 +37,6 @@ fn get(kit: &mut Kit, job: &Value) -> Value {
 }
 
 #[test]
-fn a_job_runs_from_upload_to_results() {
-    let mut kit = mistral(quick().item_failures(0.5));
-    let prompts: Vec<_> = (0..20).map(|nth| nth.to_string()).collect();
-    let prompts: Vec<_> = prompts.iter().map(String::as_str).collect();
-    let job = create(&mut kit, &lines(&prompts));
-    assert_eq!(job["id"].as_str().unwrap().len(), 36);
-    kit.wait_for_end();
-    let job = get(&mut kit, &job);
-    assert_eq!(job["status"], "SUCCESS");
-    assert_eq!(
-        (&job["total_requests"], &job["completed_requests"]),
-        (&20.into(), &20.into())
-    );
-    let output = job["output_file"].as_str().unwrap();
-    let output = kit.lines(&format!("/v1/files/{output}/content"));
-    let error = job["error_file"].as_str().unwrap();
-    let error = kit.lines(&format!("/v1/files/{error}/content"));
-    assert_eq!(job["succeeded_requests"], output.len());
-    assert_eq!(job["failed_requests"], error.len());
-    let answer = &output[0]["response"]["body"];
-    assert_eq!(answer["model"], "m");
-    assert!(answer["choices"][0]["message"]["content"].is_string());
-    assert_eq!(error[0]["response"]["status_code"], 400);
-    let ids = [column(&output, "custom_id"), column(&error, "custom_id")].concat();
-    let mut ids = sorted(ids);
-    ids.dedup();
-    assert_eq!(ids.len(), 20);
-    assert_eq!(kit.malformed(), 0);
-}
-
-#[test]
 fn jobs_are_listed_by_page_and_filter() {
     let mut kit = mistral(endless());
     let jobs: Vec<_> = (0..3).map(|_| create(&mut kit, &lines(&["a"]))).collect();
@@ -83,18 +52,6 @@ fn jobs_are_listed_by_page_and_filter() {
     let later = kit.get("/v1/batch/jobs?created_after=2999-01-01T00%3A00%3A00Z");
     assert_eq!(later["data"], json!([]));
     assert_eq!(kit.call("GET /v1/batch/jobs?after=x", b"").status, 422);
-}
-
-#[test]
-fn failures_are_counted_and_not_named() {
-    let mut kit = mistral(quick().poison("bad"));
-    let job = create(&mut kit, &lines(&["a", "bad", "bad too"]));
-    kit.wait_for_end();
-    let job = get(&mut kit, &job);
-    assert_eq!(job["status"], "FAILED");
-    let errors = json!([{"message": "The simulator refuses this prompt.", "count": 2}]);
-    assert_eq!(job["errors"], errors);
-    assert_eq!(kit.sim.stats().paid, 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted, text};
+use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted};
 use crate::test_client::{Client, PATIENCE};
 use crate::{BatchPoint, BatchStats, SimConfig, Trouble, Vendor};
 
@@ -24,65 +24,6 @@ fn run(kit: &mut Kit, base: &str, prompts: &[&str]) -> Value {
 
 fn results(kit: &mut Kit, base: &str, id: &Value) -> Vec<Value> {
     kit.lines(&format!("{base}/files/{}/content", id.as_str().unwrap()))
-}
-
-#[test]
-fn a_batch_runs_from_upload_to_results() {
-    let mut kit = kit(None, quick());
-    let input = openai_file(&["a", "b", "c"]);
-    let file = kit.upload("/v1", "r1.jsonl", &input);
-    assert_eq!(
-        kit.get(&format!("/v1/files/{file}"))["filename"],
-        "r1.jsonl"
-    );
-    let echo = kit.call(&format!("GET /v1/files/{file}/content"), b"");
-    assert_eq!(text(&echo), input);
-    let batch = create(&mut kit, "/v1", &file);
-    assert_eq!(batch["object"], "batch");
-    assert_eq!(batch["metadata"], json!({"label": "r1-p1"}));
-    assert_eq!(batch["input_file_id"], file);
-    kit.wait_for_end();
-    let batch = kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
-    assert_eq!(batch["status"], "completed");
-    assert_eq!(
-        batch["request_counts"],
-        json!({"total": 3, "completed": 3, "failed": 0})
-    );
-    assert_eq!(batch["error_file_id"], Value::Null);
-    let output = batch["output_file_id"].as_str().unwrap();
-    let size = kit.get(&format!("/v1/files/{output}"))["bytes"].as_u64();
-    let content = kit.call(&format!("GET /v1/files/{output}/content"), b"");
-    assert_eq!(size, Some(content.body.len() as u64));
-    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
-    let ids = column(&lines, "custom_id");
-    assert_ne!(ids, ["i-0", "i-1", "i-2"]);
-    assert_eq!(sorted(ids), ["i-0", "i-1", "i-2"]);
-    let line = lines
-        .iter()
-        .find(|line| line["custom_id"] == "i-1")
-        .unwrap();
-    assert_eq!(line["response"]["status_code"], 200);
-    let message = &line["response"]["body"]["choices"][0]["message"];
-    assert_eq!(message["content"], "echo: b");
-    let reply = kit.call(&format!("DELETE /v1/files/{file}"), b"");
-    assert_eq!(
-        reply.json(),
-        json!({"id": file, "object": "file", "deleted": true})
-    );
-    let stats = kit.sim.stats();
-    assert_eq!(
-        (stats.paid, stats.paid_twice, stats.prompts, stats.malformed),
-        (3, 0, 3, 0)
-    );
-    let stats = kit.sim.batch_stats();
-    assert_eq!(
-        (stats.created, stats.started, stats.items_finished),
-        (1, 1, 3)
-    );
-    assert_eq!(
-        (stats.files_uploaded, stats.files_left, stats.downloads),
-        (1, 0, 2)
-    );
 }
 
 #[test]
@@ -199,28 +140,6 @@ fn bad_lines_fail_the_whole_batch_and_are_named() {
 }
 
 #[test]
-fn poison_is_named_or_not() {
-    for (base, vendor) in [("/v1", None), ("/openai/v1", None)] {
-        for (name, line) in [(true, json!(2)), (false, Value::Null)] {
-            let mut kit = kit(vendor, quick().poison("bad").name_lines(name));
-            let batch = run(&mut kit, base, &["a", "so bad", "c"]);
-            assert_eq!(batch["status"], "failed");
-            let errors = match base {
-                "/v1" => &batch["errors"]["data"],
-                _ => &batch["errors"],
-            };
-            assert_eq!(errors[0]["line"], line, "{batch}");
-            let stats = kit.sim.batch_stats();
-            assert_eq!(
-                (stats.failed, stats.started, stats.items_finished),
-                (1, 0, 0)
-            );
-            assert_eq!(kit.malformed(), 0);
-        }
-    }
-}
-
-#[test]
 fn validation_takes_its_time() {
     let config = endless().validation(Duration::from_secs(60_000));
     let mut kit = kit(None, config);
@@ -231,71 +150,12 @@ fn validation_takes_its_time() {
 }
 
 #[test]
-fn cancelling_keeps_what_is_finished() {
-    let mut kit = kit(None, quick().duration(Duration::from_millis(2_000)));
-    let prompts: Vec<_> = (0..100).map(|nth| nth.to_string()).collect();
-    let prompts: Vec<_> = prompts.iter().map(String::as_str).collect();
-    let file = kit.upload("/v1", "a.jsonl", &openai_file(&prompts));
-    let batch = create(&mut kit, "/v1", &file);
-    let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
-    assert!(
-        kit.sim
-            .wait_for_batches(|stats| stats.items_finished >= 3, PATIENCE)
-    );
-    let batch = kit.post(&format!("{path}/cancel"), &Value::Null);
-    assert_eq!(batch["status"], "cancelling");
-    kit.wait_for_end();
-    let batch = kit.get(&path);
-    assert_eq!(batch["status"], "cancelled");
-    let done = batch["request_counts"]["completed"].as_u64().unwrap();
-    assert!((3..100).contains(&done), "{done}");
-    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
-    assert_eq!(lines.len() as u64, done);
-    assert_eq!(batch["error_file_id"], Value::Null);
-    assert_eq!(kit.sim.stats().paid, done);
-    let again = kit.call(&format!("POST {path}/cancel"), b"");
-    assert_eq!(again.status, 400);
-    assert_eq!(kit.sim.batch_stats().cancelled, 1);
-}
-
-#[test]
-fn an_expired_batch_has_the_share_it_finished() {
-    let mut kit = kit(None, quick().expire_first(2, 0.5));
-    let batch = run(&mut kit, "/v1", &["a", "b", "c", "d"]);
-    assert_eq!(batch["status"], "expired");
-    let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
-    assert_eq!(sorted(column(&lines, "custom_id")), ["i-0", "i-1"]);
-    let lines = results(&mut kit, "/v1", &batch["error_file_id"]);
-    assert_eq!(lines[0]["error"]["code"], "batch_expired");
-    assert_eq!((lines.len(), &lines[0]["response"]), (2, &Value::Null));
-    run(&mut kit, "/v1", &["e"]);
-    let batch = run(&mut kit, "/v1", &["f"]);
-    assert_eq!(batch["status"], "completed");
-    assert_eq!(kit.sim.batch_stats().expired, 2);
-}
-
-#[test]
 fn nothing_finished_leaves_no_files() {
     let mut kit = kit(None, quick().expire_first(1, 0.0));
     let batch = run(&mut kit, "/v1", &["a", "b"]);
     assert_eq!(batch["status"], "expired");
     let files = (&batch["output_file_id"], &batch["error_file_id"]);
     assert_eq!(files, (&Value::Null, &Value::Null));
-}
-
-#[test]
-fn a_lost_create_takes_effect() {
-    let mut kit = kit(None, quick().lost_creates(1));
-    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
-    let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
-        "completion_window": "24h"});
-    let lost = kit.try_call("POST /v1/batches", body.to_string().as_bytes());
-    assert_eq!(lost.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    kit.reconnect();
-    let list = kit.get("/v1/batches");
-    assert_eq!(list["data"][0]["input_file_id"], file);
-    create(&mut kit, "/v1", &file);
-    assert_eq!(kit.sim.batch_stats().created, 2);
 }
 
 #[test]
@@ -402,26 +262,6 @@ fn a_slow_download_takes_its_time() {
     let lines = results(&mut kit, "/v1", &batch["output_file_id"]);
     assert_eq!(lines.len(), 1);
     assert!(began.elapsed() > Duration::from_millis(100));
-}
-
-#[test]
-fn a_paused_create_happens_even_if_its_client_is_gone() {
-    let mut kit = kit(None, quick());
-    let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
-    let arrived = kit.sim.pause_at(BatchPoint::CreateArrived, 1);
-    let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
-        "completion_window": "24h"});
-    let body = body.to_string();
-    let mut other = Client::connect(&kit.sim);
-    other.send("POST /v1/batches", "", body.as_bytes()).unwrap();
-    assert!(arrived.wait(PATIENCE));
-    other.hang_up();
-    assert_eq!(kit.sim.batch_stats().created, 0);
-    arrived.release();
-    assert!(
-        kit.sim
-            .wait_for_batches(|stats| stats.created == 1, PATIENCE)
-    );
 }
 
 #[test]

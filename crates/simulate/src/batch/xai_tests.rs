@@ -1,7 +1,5 @@
 //! xAI's containers.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::BatchConfig;
@@ -87,32 +85,6 @@ fn a_container_takes_requests_until_it_is_cancelled() {
 }
 
 #[test]
-fn one_bad_line_cancels_the_batch() {
-    let mut kit = xai(quick().poison("bad"));
-    let batch = create(&mut kit, &["a", "bad"]);
-    kit.wait_for_end();
-    let seen = kit.get(&format!("/v1/batches/{batch}"));
-    assert!(seen["cancel_time"].is_string());
-    assert_eq!(
-        seen["cancel_by_xai_message"],
-        "The simulator refuses this prompt."
-    );
-    assert_eq!(seen["state"], json!({}));
-    assert_eq!(kit.sim.stats().paid, 0);
-}
-
-#[test]
-fn errors_have_numbers_as_grpc_has_them() {
-    let mut kit = xai(quick().item_failures(1.0));
-    let batch = create(&mut kit, &["a"]);
-    kit.wait_for_end();
-    let results = kit.get(&format!("/v1/batches/{batch}/results"));
-    assert_eq!(results["results"][0]["batch_result"]["error"]["code"], 3);
-    let seen = kit.get(&format!("/v1/batches/{batch}"));
-    assert_eq!(seen["state"]["num_error"], 1);
-}
-
-#[test]
 fn what_is_not_finished_counts_as_cancelled() {
     let mut kit = xai(quick().expire_first(1, 0.5));
     let batch = create(&mut kit, &["a", "b"]);
@@ -147,15 +119,4 @@ fn lists_give_tokens() {
         404
     );
     assert_eq!(kit.malformed(), 2);
-}
-
-#[test]
-fn results_break_off_and_can_be_asked_for_again() {
-    let mut kit = xai(quick().duration(Duration::from_millis(5)).cut_downloads(1));
-    let batch = create(&mut kit, &["a", "b"]);
-    kit.wait_for_end();
-    let path = format!("/v1/batches/{batch}/results");
-    assert!(kit.try_call(&format!("GET {path}"), b"").is_err());
-    kit.reconnect();
-    assert_eq!(kit.get(&path)["results"].as_array().unwrap().len(), 2);
 }
