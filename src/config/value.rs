@@ -308,17 +308,20 @@ mod tests {
 
     #[test]
     fn what_is_refused_says_what_is_accepted() {
-        for (kind, text, expected) in [
-            (Kind::Whole(1, 10), "0", "write a whole number from 1 to 10"),
-            (
-                Kind::Whole(1, 10),
-                "11",
-                "write a whole number from 1 to 10",
-            ),
+        const WHOLE: &str = "write a whole number from 1 to 10";
+        const FROM_0: &str = "write a whole number from 0 to 9";
+        const OF_EXEC: &str =
+            "write a whole number from 1 to exec.max_concurrency (10 unless that is set)";
+        const ADDRESS: &str = "write an address such as";
+        const FOLDER: &str = "write a folder";
+        const MODELS: &str = "write a model for each provider";
+        const TWICE: &str = "groq has two models; write one of them";
+        let cases: [(Kind, &[(&str, &str)]); 13] = [
+            (Kind::Whole(1, 10), &[("0", WHOLE), ("11", WHOLE)]),
+            (Kind::Whole(0, 9), &[("-1", FROM_0), ("1.5", FROM_0)]),
             (
                 Kind::WholeUpTo("exec.max_concurrency", "10"),
-                "0",
-                "write a whole number from 1 to exec.max_concurrency (10 unless that is set)",
+                &[("0", OF_EXEC)],
             ),
             (
                 Kind::WholeOrAuto(1, 9),
@@ -348,83 +351,76 @@ mod tests {
                 "write a model for each provider",
             ),
             (
-                Kind::Models(&PROVIDERS),
-                "groq=",
-                "write a model for each provider",
+                Kind::Positive,
+                &["0", "inf", "NaN"].map(|text| (text, "write a number above 0")),
             ),
-            (Kind::Models(&PROVIDERS), "grok=x", "did you mean xai?"),
+            (
+                Kind::Rate,
+                &["0/s", "5/week"].map(|text| (text, "write a rate as 5/s")),
+            ),
+            (
+                Kind::Time,
+                &[
+                    ("0s", "write a time as 50ms, 2s or 1m, above 0"),
+                    ("-1s", "write a time"),
+                    ("5 weeks", "write a time"),
+                    ("ms", "write a time"),
+                ],
+            ),
+            (Kind::Switch, &[("maybe", "write true or false")]),
+            (Kind::Text, &[("  ", "write a text that is not empty")]),
+            (
+                Kind::Models(&PROVIDERS),
+                &[
+                    ("groq", MODELS),
+                    ("groq=", MODELS),
+                    ("grok=x", "did you mean xai?"),
+                    ("groq=a,groq=b", TWICE),
+                ],
+            ),
             (
                 Kind::Redis,
-                "redis://:abc@cache",
-                "write an address such as",
+                &["redis://:abc@cache", "http://cache"].map(|text| (text, ADDRESS)),
             ),
-            (Kind::Redis, "http://cache", "write an address such as"),
             (
                 Kind::Store,
-                "mysql://me:abc@db/jobs",
-                "write an address such as",
-            ),
-            (Kind::Store, "mysql://me@db", "write an address such as"),
-            (
-                Kind::Store,
-                "postgres://me@db/jobs",
-                "write an address such as",
-            ),
-            (Kind::Articles, "ftp://host/{article_id}", "write a folder"),
-            (Kind::Articles, "https://host/articles", "write a folder"),
-            (
-                Kind::Articles,
-                "https://{article_id}.host/",
-                "write a folder",
+                &[
+                    ("mysql://me:abc@db/jobs", ADDRESS),
+                    ("mysql://me@db", ADDRESS),
+                    ("postgres://me@db/jobs", ADDRESS),
+                ],
             ),
             (
                 Kind::Articles,
-                "https://a:b@host/{article_id}",
-                "write a folder",
+                &[
+                    ("ftp://host/{article_id}", FOLDER),
+                    ("https://host/articles", FOLDER),
+                    ("https://{article_id}.host/", FOLDER),
+                    ("https://a:b@host/{article_id}", FOLDER),
+                    ("sqlite:a.db?DELETE FROM t WHERE id = ?", FOLDER),
+                    ("sqlite:a.db?SELECT text FROM t", FOLDER),
+                ],
             ),
-            (
-                Kind::Articles,
-                "sqlite:a.db?DELETE FROM t WHERE id = ?",
-                "write a folder",
-            ),
-            (
-                Kind::Articles,
-                "sqlite:a.db?SELECT text FROM t",
-                "write a folder",
-            ),
-            (
-                Kind::Models(&PROVIDERS),
-                "groq=a,groq=b",
-                "groq has two models; write one of them",
-            ),
-            (
-                Kind::Choice(&PROVIDERS),
-                "grok",
-                "unknown provider `grok`; did you mean xai? expected one of: groq, ",
-            ),
-            (
-                Kind::Choice(&PROVIDERS),
-                "opnai",
-                "unknown provider `opnai`; did you mean openai? ",
-            ),
-            (
-                Kind::Choice(&PROVIDERS),
-                "zzz",
-                "`zzz`; expected one of: groq",
-            ),
-            (
-                Kind::Route(&PROVIDERS, 9),
-                "groq,claude:x",
-                "unknown provider `claude`; did you mean anthropic?",
-            ),
-            (
-                Kind::Route(&PROVIDERS, 1),
-                "groq,extract",
-                "found 2 providers; at most 1",
-            ),
-        ] {
+        ];
+        for (kind, rows) in cases {
+            for (text, expected) in rows {
+                let why = kind.parse(text).unwrap_err();
+                assert!(why.contains(expected), "{text}: {why}");
+            }
+        }
+        let unknown = |kind: Kind, text, expected| {
             let why = kind.parse(text).unwrap_err();
             assert!(why.contains(expected), "{text}: {why}");
-        }
+        };
+        let choice = || Kind::Choice(&PROVIDERS);
+        let grok = "unknown provider `grok`; did you mean xai? expected one of: groq, ";
+        unknown(choice(), "grok", grok);
+        let opnai = "unknown provider `opnai`; did you mean openai? ";
+        unknown(choice(), "opnai", opnai);
+        unknown(choice(), "zzz", "`zzz`; expected one of: groq");
+        let claude = "unknown provider `claude`; did you mean anthropic?";
+        unknown(Kind::Route(&PROVIDERS, 9), "groq,claude:x", claude);
+        let two = "found 2 providers; at most 1";
+        unknown(Kind::Route(&PROVIDERS, 1), "groq,extract", two);
     }
 }

@@ -19,17 +19,6 @@ fn reply(stop_reason: &str, content: &str) -> String {
 const TEXT: &str = r#"[{"type":"thinking","thinking":"hm"},{"type":"text","text":"a"},{"type":"text","text":"b"}]"#;
 
 #[test]
-fn text_blocks_are_joined_and_usage_counts_the_cache_in() {
-    let answer = decoded("anthropic", &reply("end_turn", TEXT)).unwrap();
-    assert_eq!(answer.text, "ab");
-    assert_eq!(answer.finish_reason, FinishReason::Stop);
-    assert_eq!(answer.model.as_deref(), Some("claude-x-20260101"));
-    let usage = answer.usage.unwrap();
-    assert_eq!((usage.input_tokens, usage.cached_input_tokens), (17, 4));
-    assert_eq!((usage.output_tokens, usage.reasoning_tokens), (5, 2));
-}
-
-#[test]
 fn stop_reasons_lead_to_their_outcomes() {
     let ended = |reason| decoded("anthropic", &reply(reason, TEXT)).map(|a| a.finish_reason);
     assert_eq!(ended("stop_sequence").unwrap(), FinishReason::Stop);

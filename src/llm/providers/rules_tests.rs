@@ -1,4 +1,5 @@
-//! Every error body that a vendor is known for, and the kind it is.
+//! Error bodies that vendors are known for, and the kind of each; further ones are among the recorded replies in
+//! `tests/data/replies/`.
 
 use std::time::Duration;
 
@@ -43,28 +44,15 @@ const PER_MINUTE: &str = r#"{"@type":"type.googleapis.com/google.rpc.QuotaFailur
 fn statuses_and_bodies_are_classified() {
     let html = || "<html>".to_owned();
     let rows = [
-        ("openai", 400, openai("context_length_exceeded"), Invalid),
         ("local", 500, r#"{"error":{"code":500,"message":"input (4001 tokens) is too large to process. increase the physical batch size (current batch size: 512)","type":"server_error"}}"#.into(), Invalid),
         ("local", 500, r#"{"error":{"code":500,"message":"m","type":"server_error"}}"#.into(), Transient),
-        ("openai", 400, openai("unsupported_value"), Invalid),
         ("openai", 400, openai("content_policy_violation"), Blocked),
-        ("openai", 401, openai("invalid_api_key"), Auth),
-        ("openai", 403, openai("unsupported_country_region_territory"), Auth),
-        ("openai", 404, openai("model_not_found"), UnknownModel),
         ("openai", 404, "<html>not here</html>".into(), Invalid),
         ("openai", 408, String::new(), Transient),
         ("openai", 409, String::new(), Transient),
-        ("openai", 413, html(), Invalid),
         ("openai", 422, String::new(), Invalid),
-        ("openai", 429, openai("rate_limit_exceeded"), RateLimited),
-        ("openai", 429, openai("slow_down"), RateLimited),
         ("openai", 429, r#"{"error":{"message":"Request too large for m on tokens per min (TPM): Limit 40000, Requested 131072. The input or output tokens must be reduced in order to run successfully.","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#.into(), Invalid),
-        ("openai", 429, openai("insufficient_quota"), Quota),
         ("openai", 429, r#"{"error":{"message":"m","type":"insufficient_quota","code":null}}"#.into(), Quota),
-        ("openai", 429, openai("credit_balance_exhausted"), Quota),
-        ("openai", 429, openai("organization_spend_limit_exceeded"), Quota),
-        ("openai", 429, openai("project_spend_limit_exceeded"), Quota),
-        ("openai", 429, openai("organization_usage_limit_exceeded"), Quota),
         ("openai", 429, openai("billing_not_active"), Quota),
         ("openai", 400, openai("invalid_prompt"), Blocked),
         ("custom", 403, r#"{"error":{"code":403,"message":"x requires moderation on y. Your input was flagged"}}"#.into(), Blocked),
@@ -72,7 +60,6 @@ fn statuses_and_bodies_are_classified() {
         ("openai", 498, String::new(), Invalid),
         ("openai", 500, openai("server_error"), Transient),
         ("openai", 502, "<html>Bad Gateway</html>".into(), Transient),
-        ("openai", 503, openai("server_is_overloaded"), Transient),
         ("openai", 302, String::new(), Invalid),
 
         ("groq", 400, r#"{"error":{"message":"m","failed_generation":"{"}}"#.into(), Malformed),
@@ -82,8 +69,6 @@ fn statuses_and_bodies_are_classified() {
         ("groq", 413, openai("request_too_large"), Invalid),
         ("groq", 422, openai("x"), Invalid),
         ("groq", 424, openai("x"), Invalid),
-        ("groq", 429, openai("rate_limit_exceeded"), RateLimited),
-        ("groq", 498, openai("capacity_exceeded"), Transient),
 
         ("xai", 400, xai("Incorrect API key provided: xa***"), Auth),
         ("xai", 400, xai("bad temperature"), Invalid),
@@ -128,39 +113,21 @@ fn statuses_and_bodies_are_classified() {
         ("anthropic", 400, anthropic("invalid_request_error", "Output blocked by content filtering policy"), Blocked),
         ("anthropic", 400, anthropic("invalid_request_error", "organization_on_hold"), Quota),
         ("anthropic", 401, anthropic("authentication_error", "invalid x-api-key"), Auth),
-        ("anthropic", 402, anthropic("billing_error", "m"), Quota),
-        ("anthropic", 403, anthropic("permission_error", "m"), Auth),
         ("anthropic", 404, anthropic("not_found_error", "model: claude-x"), UnknownModel),
         ("anthropic", 404, anthropic("not_found_error", "no such path"), Invalid),
-        ("anthropic", 409, anthropic("conflict_error", "m"), Transient),
-        ("anthropic", 413, html(), Invalid),
-        ("anthropic", 429, anthropic("rate_limit_error", "m"), RateLimited),
-        ("anthropic", 429, spend("ramp_limit_exceeded"), RateLimited),
-        ("anthropic", 429, spend("enforced_spend_limit_reached"), Quota),
-        ("anthropic", 429, spend("contract_spend_limit_reached"), Quota),
-        ("anthropic", 500, anthropic("api_error", "m"), Transient),
         ("anthropic", 503, anthropic("api_error", "cmek_unavailable"), Transient),
-        ("anthropic", 504, anthropic("timeout_error", "m"), Transient),
-        ("anthropic", 529, anthropic("overloaded_error", "m"), Transient),
 
-        ("gemini", 400, gemini(400, "INVALID_ARGUMENT", "m", ""), Invalid),
         ("gemini", 400, gemini(400, "INVALID_ARGUMENT", "m", BAD_KEY), Auth),
         ("gemini", 400, gemini(400, "INVALID_ARGUMENT", "API key not valid.", ""), Auth),
         ("gemini", 400, gemini(400, "FAILED_PRECONDITION", "User location", ""), Auth),
         ("gemini", 400, gemini(400, "FAILED_PRECONDITION", "The File abc is not in an ACTIVE state", ""), Invalid),
         ("gemini", 403, gemini(403, "PERMISSION_DENIED", "You do not have permission to access the File abc or it may not exist.", ""), Invalid),
-        ("gemini", 402, gemini(402, "RESOURCE_EXHAUSTED", "m", ""), Quota),
         ("gemini", 403, gemini(403, "PERMISSION_DENIED", "m", ""), Auth),
         ("gemini", 404, gemini(404, "NOT_FOUND", "models/x is not found for API version v1beta", ""), UnknownModel),
         ("gemini", 404, html(), Invalid),
-        ("gemini", 429, gemini(429, "RESOURCE_EXHAUSTED", "m", ""), RateLimited),
         ("gemini", 429, gemini(429, "RESOURCE_EXHAUSTED", "m", PER_MINUTE), RateLimited),
         ("gemini", 429, gemini(429, "RESOURCE_EXHAUSTED", "m", PER_DAY), Quota),
         ("gemini", 429, format!("[{}]", gemini(429, "RESOURCE_EXHAUSTED", "m", PER_DAY)), Quota),
-        ("gemini", 499, gemini(499, "CANCELLED", "m", ""), Transient),
-        ("gemini", 500, gemini(500, "INTERNAL", "m", ""), Transient),
-        ("gemini", 503, gemini(503, "UNAVAILABLE", "m", ""), Transient),
-        ("gemini", 504, gemini(504, "DEADLINE_EXCEEDED", "m", ""), Transient),
 
         ("local", 404, r#"{"error":{"message":"model 'x' not found, try pulling it first","type":"api_error"}}"#.into(), UnknownModel),
         ("local", 503, r#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#.into(), Transient),

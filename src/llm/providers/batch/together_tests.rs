@@ -7,6 +7,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchLineResult, BatchRefusal};
 use crate::llm::providers::batch::scripted::Script;
+use crate::llm::response::FinishReason;
 use std::io::Read;
 
 struct Lines(&'static [u8]);
@@ -136,10 +137,9 @@ fn results_and_errors_are_read_by_their_lines() {
     let BatchLineResult::Answered(answer) = read.result else {
         panic!("{read:?}");
     };
-    assert_eq!(
-        (read.key.as_str(), answer.unwrap().text.as_str()),
-        ("r-1", "x")
-    );
+    let answer = answer.unwrap();
+    assert_eq!((read.key.as_str(), answer.text.as_str()), ("r-1", "x"));
+    assert_eq!(answer.finish_reason, FinishReason::Stop);
     let bad = br#"{"custom_id":"r-2","error":{"message":"too long","code":"invalid_request"}}"#;
     let BatchLineResult::Answered(answer) = api.read(bad).unwrap().result else {
         panic!("not answered");

@@ -17,7 +17,7 @@ use crate::llm::batch::{
 
 use super::super::overview::Counts;
 use super::fake_provider::{FakeClient, seconds};
-use super::harness::{Harness, ScriptedClient, refused};
+use super::harness::{Harness, ScriptedClient, in_state, refused};
 
 fn transient(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Transient, why)
@@ -36,7 +36,7 @@ fn a_deadline_that_passes_during_the_upload_fails_no_job() {
         std::mem::take(&mut first).then_some(Err(ended))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).failed, 0);
 }
 
@@ -72,7 +72,7 @@ fn an_answer_counts_wherever_a_failure_of_its_request_stands() {
         Some(Ok(lines('-') + &lines('+') + &lines('-')))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).completed, 2);
     assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
 }
@@ -88,7 +88,7 @@ fn what_a_short_download_lacks_is_not_bought_again() {
         (left >= 0).then(|| Ok(String::new()))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
     assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
 }
 
@@ -132,7 +132,7 @@ fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
         })
     });
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).completed, 2);
     let fake = harness.fake.lock();
     assert_eq!(fake.with("a").len(), 1, "it was sent twice");
@@ -148,7 +148,7 @@ fn one_404_for_fresh_results_loses_nothing() {
         std::mem::take(&mut first).then(|| Err(refused("<html>not found</html>", 404)))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).completed, 2);
 }
 
@@ -166,11 +166,7 @@ fn an_input_that_was_removed_is_written_again() {
         })
     });
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(
-        harness.until(&mut poller, || harness.is_over(process)),
-        "{:?}",
-        harness.store.batches(None).unwrap()
-    );
+    harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).completed, 2);
     assert!(harness.folder.path().exists());
 }
@@ -248,11 +244,7 @@ fn a_cancellation_that_is_refused_for_good_keeps_nobody_from_the_results() {
     assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
     harness.store.cancel(process, harness.clock.wall()).unwrap();
     harness.control.wake();
-    assert!(
-        harness.until(&mut poller, || harness.is_over(process)),
-        "{:?}",
-        harness.store.batches(None).unwrap()
-    );
+    harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).completed, 2);
 }
 
@@ -300,11 +292,7 @@ fn an_input_that_cannot_be_deleted_does_not_hide_a_batch_that_is_there() {
         harness.turn(&mut poller);
     }
     harness.fake.lock().list_all();
-    assert!(
-        harness.until(&mut poller, || harness.is_over(process)),
-        "{:?}",
-        harness.store.batches(None).unwrap()
-    );
+    harness.until_over(&mut poller, process);
     assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
 }
 
@@ -317,13 +305,9 @@ fn what_is_refused_whatever_it_holds_is_not_bisected_line_by_line() {
     let process = harness.enqueue(&prompts);
     *client.status.lock() = Box::new(|_| {
         let why = refused("something that nobody knows here", 400);
-        Some(Ok(BatchStatus {
-            state: BatchState::Refused(BatchRefusal::SomeLine(why)),
-            counts: None,
-            results: Vec::new(),
-            expected: None,
-            poll_after: None,
-        }))
+        Some(Ok(in_state(BatchState::Refused(BatchRefusal::SomeLine(
+            why,
+        )))))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
     harness.until(&mut poller, || harness.is_over(process));
@@ -341,17 +325,11 @@ fn a_batch_that_was_refused_once_fails_no_line_that_was_never_sent_alone() {
     *client.status.lock() = Box::new(move |_| {
         std::mem::take(&mut first).then(|| {
             let why = refused("something was wrong for a moment", 400);
-            Ok(BatchStatus {
-                state: BatchState::Refused(BatchRefusal::SomeLine(why)),
-                counts: None,
-                results: Vec::new(),
-                expected: None,
-                poll_after: None,
-            })
+            Ok(in_state(BatchState::Refused(BatchRefusal::SomeLine(why))))
         })
     });
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
     let counts = harness.counts(process);
     assert_eq!((counts.completed, counts.failed), (3, 0));
 }
@@ -363,13 +341,9 @@ fn lines_that_a_batch_does_not_have_are_not_complained_of_for_ever() {
     let process = harness.enqueue(&["a", "b"]);
     *client.status.lock() = Box::new(|_| {
         let lines = vec![(900, refused("bad line", 400))];
-        Some(Ok(BatchStatus {
-            state: BatchState::Refused(BatchRefusal::Lines(lines)),
-            counts: None,
-            results: Vec::new(),
-            expected: None,
-            poll_after: None,
-        }))
+        Some(Ok(in_state(BatchState::Refused(BatchRefusal::Lines(
+            lines,
+        )))))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
     harness.until(&mut poller, || harness.is_over(process));
@@ -389,7 +363,7 @@ fn a_line_that_was_refused_is_failed_once_though_the_batch_could_not_be_closed()
     assert!(harness.until(&mut poller, || harness.counts(process).failed > 0));
     harness.turn(&mut poller);
     harness.store.chunks_left.store(i64::MAX, Ordering::Relaxed);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
     let counts = harness.counts(process);
     assert_eq!((counts.completed, counts.failed), (2, 1));
 }
@@ -431,7 +405,7 @@ fn requests_that_had_no_turn_because_somebody_cancelled_the_batch_go_back() {
     });
     // In the first batch it has no turn.
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).completed, 1);
 }
 
@@ -447,13 +421,9 @@ fn a_queue_that_others_fill_for_a_day_fails_nothing() {
     *client.status.lock() = Box::new(move |_| {
         let full = refused("enqueued token limit reached", 400);
         (clock.now() < free).then(|| {
-            Ok(BatchStatus {
-                state: BatchState::Refused(BatchRefusal::TooMuchQueued(full)),
-                counts: None,
-                results: Vec::new(),
-                expected: None,
-                poll_after: None,
-            })
+            Ok(in_state(BatchState::Refused(BatchRefusal::TooMuchQueued(
+                full,
+            ))))
         })
     });
     let mut poller = harness.poller(harness.worker(), &[]);
@@ -497,15 +467,8 @@ fn credit_that_is_gone_when_the_batch_has_been_made_fails_no_job() {
     let mut first = true;
     *client.status.lock() = Box::new(move |_| {
         let gone = Error::new(ErrorKind::Quota, "billing_hard_limit_reached");
-        std::mem::take(&mut first).then(|| {
-            Ok(BatchStatus {
-                state: BatchState::Refused(BatchRefusal::Whole(gone)),
-                counts: None,
-                results: Vec::new(),
-                expected: None,
-                poll_after: None,
-            })
-        })
+        std::mem::take(&mut first)
+            .then(|| Ok(in_state(BatchState::Refused(BatchRefusal::Whole(gone)))))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
     harness.until(&mut poller, || harness.is_over(process));
@@ -523,7 +486,7 @@ fn a_wait_without_measure_does_not_outlast_the_results() {
         std::mem::take(&mut first).then_some(Err(months))
     });
     let mut poller = harness.poller(harness.worker(), &[]);
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
 }
 
 #[test]
@@ -545,7 +508,7 @@ fn a_cancelled_batch_that_was_never_made_ends_though_its_input_stays() {
     }));
     harness.store.cancel(process, harness.clock.wall()).unwrap();
     harness.control.wake();
-    assert!(harness.until(&mut poller, || harness.is_over(process)));
+    harness.until_over(&mut poller, process);
 }
 
 #[test]

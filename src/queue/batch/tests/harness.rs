@@ -18,7 +18,7 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage,
-    BatchStatus, ListedBatches,
+    BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::params::RequestTask;
 use crate::llm::providers::extract::Extract;
@@ -47,6 +47,17 @@ pub(crate) fn refused(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Invalid, why)
         .with_status(status)
         .with_sent(Sent::Answered)
+}
+
+/// A batch in this state, without counts and results.
+pub(crate) fn in_state(state: BatchState) -> BatchStatus {
+    BatchStatus {
+        state,
+        counts: None,
+        results: Vec::new(),
+        expected: None,
+        poll_after: None,
+    }
 }
 
 /// Answers a call in place of the fake provider, if it has an answer.
@@ -315,6 +326,12 @@ impl Harness {
 
     pub(crate) fn is_over(&self, process: ProcessId) -> bool {
         self.counts(process).is_finished() && self.store.batches(None).unwrap().is_empty()
+    }
+
+    /// Turns until a process is over, with its batches.
+    pub(crate) fn until_over(&self, poller: &mut Poller<'_>, process: ProcessId) {
+        let over = self.until(poller, || self.is_over(process));
+        assert!(over, "{:?}", self.store.batches(None).unwrap());
     }
 
     /// How often a prompt was paid for.
