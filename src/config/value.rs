@@ -325,30 +325,7 @@ mod tests {
             ),
             (
                 Kind::WholeOrAuto(1, 9),
-                "10",
-                "write a whole number from 1 to 9, or auto",
-            ),
-            (Kind::Whole(0, 9), "-1", "write a whole number from 0 to 9"),
-            (Kind::Whole(0, 9), "1.5", "write a whole number from 0 to 9"),
-            (Kind::Positive, "0", "write a number above 0"),
-            (Kind::Positive, "inf", "write a number above 0"),
-            (Kind::Positive, "NaN", "write a number above 0"),
-            (Kind::Rate, "0/s", "write a rate, for example 5/s"),
-            (Kind::Rate, "5/week", "write a rate, for example 5/s"),
-            (
-                Kind::Time,
-                "0s",
-                "write a time, for example 50ms, 2s or 1m, above 0",
-            ),
-            (Kind::Time, "-1s", "write a time"),
-            (Kind::Time, "5 weeks", "write a time"),
-            (Kind::Time, "ms", "write a time"),
-            (Kind::Switch, "maybe", "write true or false"),
-            (Kind::Text, "  ", "write a text that is not empty"),
-            (
-                Kind::Models(&PROVIDERS),
-                "groq",
-                "write a model for each provider",
+                &[("10", "write a whole number from 1 to 9, or auto")],
             ),
             (
                 Kind::Positive,
@@ -356,12 +333,12 @@ mod tests {
             ),
             (
                 Kind::Rate,
-                &["0/s", "5/week"].map(|text| (text, "write a rate as 5/s")),
+                &["0/s", "5/week"].map(|text| (text, "write a rate, for example 5/s")),
             ),
             (
                 Kind::Time,
                 &[
-                    ("0s", "write a time as 50ms, 2s or 1m, above 0"),
+                    ("0s", "write a time, for example 50ms, 2s or 1m, above 0"),
                     ("-1s", "write a time"),
                     ("5 weeks", "write a time"),
                     ("ms", "write a time"),

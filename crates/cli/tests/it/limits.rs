@@ -5,20 +5,8 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::Value;
 
-use super::common::{Desk, NOBODY, Running, all_ids, good, simulator};
-
-/// A run of `in.jsonl` by `custom` at this address, with `extract` behind it; its summary.
-fn before_extract(desk: &Desk, url: &str, words: &str) -> Value {
-    let words = format!(
-        "run in.jsonl -o out.jsonl --provider custom --model m --fallback extract --json {words}"
-    );
-    let mut command = desk.command(words.split_whitespace());
-    let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
-    let ended = ended.expect(0);
-    let mut value: Value = serde_json::from_str(&ended.stdout).unwrap();
-    ended.says("switching to the next provider");
-    value["summary"].take()
-}
+use super::common::{Desk, NOBODY, Running, all_ids, simulator};
+use super::fake::{Fake, says};
 
 #[test]
 fn a_limit_on_calls_at_once_loses_no_item_and_refuses_few_calls() {
