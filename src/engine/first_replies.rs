@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(n, 10);
         let shown = error.message();
         assert!(
-            shown.contains(r#"begins "<html>\u{1b}[2J\n\u{202e}""#),
+            shown.contains(r#"begins with "<html>\u{1b}[2J\n\u{202e}""#),
             "{shown}"
         );
         let long = |_| Error::new(ErrorKind::Malformed, "no").with_unusable_reply("ä".repeat(9999));

@@ -97,7 +97,7 @@ fn nothing_and_what_cannot_be_written_leave_no_file() {
             "no column \"none\"",
         ),
         (place.export().bom(true), "o.jsonl", "are for .csv and .tsv"),
-        (place.export().delimiter(b'"'), "o.csv", "no quote"),
+        (place.export().delimiter(b'"'), "o.csv", "not a quote"),
         (
             Export::new([place.path("none.jsonl")]),
             "o.csv",

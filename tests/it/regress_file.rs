@@ -97,48 +97,6 @@ fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
     }
 }
 
-#[test]
-fn zeros_behind_result_lines_are_cut() {
-    let folder = Folder::new();
-    folder.prompts(2);
-    let ctx = Context::new();
-    run(folder.open(), folder.path("out.jsonl"), &ctx, Extract);
-    let whole = folder.read("out.jsonl");
-    folder.write("out.jsonl", [&*whole, &[0; 64]].concat());
-    let report = run(folder.open(), folder.path("out.jsonl"), &ctx, Extract);
-    assert_eq!(report.summary.completed_before, 2);
-    assert_eq!(folder.read("out.jsonl"), whole);
-}
-
-#[test]
-fn the_input_is_no_output_whatever_it_is_called() {
-    let folder = Folder::new();
-    for content in [
-        "{\"id\":\"a\",\"prompt\":\"b\"}\n".to_owned(),
-        "{\"id\":\"a\",\"prompt\":\"b\"}".to_owned(),
-    ] {
-        folder.write("in.jsonl", &content);
-        #[cfg(unix)]
-        {
-            let _ = std::fs::remove_file(folder.path("link.jsonl"));
-            std::os::unix::fs::symlink("in.jsonl", folder.path("link.jsonl")).unwrap();
-        }
-        let folder_name = folder.0.path().file_name().unwrap().to_owned();
-        let round_about = format!("../{}/in.jsonl", folder_name.to_str().unwrap());
-        let names = ["in.jsonl", "./in.jsonl", &round_about];
-        let link: &[&str] = if cfg!(unix) { &["link.jsonl"] } else { &[] };
-        for output in names.iter().chain(link) {
-            match folder.prepare("in.jsonl", output).map(|_| ()) {
-                Err(FileRunError::Usage(error)) => {
-                    assert!(error.message().contains("it is also the input"), "{error}");
-                }
-                other => panic!("{output}: {other:?}"),
-            }
-            assert_eq!(folder.read("in.jsonl"), content.as_bytes());
-        }
-    }
-}
-
 /// Blocks until its call is ended from outside, by a stop or by time.
 fn until_ended(ctx: &Context) -> Error {
     let (ended, end) = channel();

@@ -140,9 +140,9 @@ mod tests {
     fn what_is_none_of_it_is_refused_with_its_line() {
         for bytes in [&b"a\nb\n\xff"[..], b"a\nb\n\x93"] {
             let error = decoded("shift_jis", bytes).unwrap_err();
-            assert_eq!(error, "found bytes on line 3 that are no Shift_JIS");
+            assert_eq!(error, "found bytes on line 3 that are not Shift_JIS");
         }
         let odd = decoded("utf-16le", b"a\0b").unwrap_err();
-        assert_eq!(odd, "found bytes on line 1 that are no UTF-16LE");
+        assert_eq!(odd, "found bytes on line 1 that are not UTF-16LE");
     }
 }

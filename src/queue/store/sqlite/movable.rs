@@ -14,10 +14,9 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 
 use super::SqliteStore;
-use super::open::invalid;
 
 /// How often a store is looked at before it is refused.
 const LOOKS: u32 = 5;
@@ -57,7 +56,7 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
         };
         looks += 1;
         if looks == LOOKS {
-            return Err(invalid(why));
+            return Err(Error::new(ErrorKind::Invalid, why).with_storage());
         }
         // Another process may be opening or closing it.
         thread::sleep(Duration::from_millis(20));

@@ -83,7 +83,7 @@ impl Identity {
     }
 }
 
-pub(super) fn invalid(why: String) -> Error {
+fn invalid(why: String) -> Error {
     Error::new(ErrorKind::Invalid, why).with_storage()
 }
 

@@ -125,7 +125,7 @@ fn files_of_others_are_refused_untouched() {
     let before = fs::read(&foreign).unwrap();
     refused(&foreign, "another program");
     assert_eq!(fs::read(&foreign).unwrap(), before);
-    refused(dir.path(), "is a folder");
+    refused(dir.path(), "is not a file");
     refused(Path::new("/proc/none/llm_jobs.db"), "Name a folder");
 }
 
