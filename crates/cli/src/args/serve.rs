@@ -17,7 +17,7 @@ use super::worker::WorkerArgs;
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP)]
 pub struct ServeArgs {
-    /// Address to listen on; any but loopback needs a token
+    /// Address; any but loopback needs a token
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub host: IpAddr,
 

@@ -212,7 +212,7 @@ pub struct DataArgs {
 /// A queue in a file that the user names.
 #[derive(Debug, Args)]
 pub struct QueueFileArg {
-    /// File of the queue, for example OUTPUT.batchwright of a run
+    /// File of the queue, such as OUTPUT.batchwright
     ///
     /// Used instead of the queue in the data folder. `run --strategy batch` keeps its items in such a file next to its
     /// output.

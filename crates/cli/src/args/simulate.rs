@@ -20,7 +20,7 @@ use super::values::{millis, seconds};
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = HELP, group = ArgGroup::new("limited").args(["rpm", "model_rpm"]).multiple(true))]
 pub struct SimulateArgs {
-    /// Port on 127.0.0.1; 0 selects a free one
+    /// Port on 127.0.0.1; 0 for a free one
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
 
@@ -83,7 +83,7 @@ pub struct SimulateArgs {
     #[arg(long, hide_short_help = true)]
     pub no_limit_headers: bool,
 
-    /// Share of prompts that fail in this way, for example error_500=0.05
+    /// Share of prompts that fail, such as error_500=0.05
     ///
     /// Repeatable. To list the kinds, give an unknown one.
     #[arg(long, value_name = "KIND=RATE", value_parser = trouble)]
@@ -116,7 +116,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "KEY")]
     pub api_key: Option<String>,
 
-    /// Name of an existing model; repeatable [default: all names]
+    /// Name of a model; repeatable [default: all]
     #[arg(long, value_name = "NAME")]
     pub model: Vec<String>,
 
@@ -141,7 +141,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "TIME", value_parser = seconds, hide_short_help = true)]
     pub loading: Option<Duration>,
 
-    /// Seed that selects the prompts that fail
+    /// Seed for the prompts that fail
     ///
     /// The seed and the text of a prompt decide.
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -151,7 +151,7 @@ pub struct SimulateArgs {
     #[arg(long, hide_short_help = true)]
     pub no_track: bool,
 
-    /// Print the counts, or the error, as JSON on standard output
+    /// Print the counts, or the error, as JSON
     ///
     /// Without it, a table is printed on standard error.
     #[arg(long)]
