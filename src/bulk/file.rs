@@ -106,7 +106,7 @@ impl<'a> FileRun<'a> {
     ) -> Result<Self, FileRunError> {
         let store = output.regular_file().map(store_path);
         let run = Self::prepare_comparing(prompts, output, options, &mut |_| Ok(()))?;
-        // The output is locked by now: nobody makes its store any more.
+        // The output is locked by now: no other run makes its store.
         match store {
             Some(Ok(store)) if store.exists() => Err(FileRunError::Usage(Error::new(
                 ErrorKind::Invalid,

@@ -256,7 +256,7 @@ impl Execution {
     }
 
     /// Saves what has come back and then deletes it from the queue. The last result stays while a worker runs or a batch
-    /// is open: without it the process would be gone, and its batches be nobody's.
+    /// is open: without it the process would be gone, and its batches would belong to no process.
     fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
         if self.queue.peek(self.process, 1)?.is_empty() {
             return Ok(());

@@ -55,13 +55,13 @@ pub(super) struct OpenStore {
     /// `None` once it is closed.
     queue: Option<JobQueue>,
     process: ProcessId,
-    /// The file, of which the run disposes.
+    /// The file that the run removes in the end.
     file: Option<PathBuf>,
 }
 
 impl OpenStore {
-    /// Opens what the run was given. The lock of the output is held, so that nobody else opens its store for a run. A
-    /// dry run makes none.
+    /// Opens what the run was given. The lock of the output is held, so that no other run opens its store. A dry run makes
+    /// none.
     pub(super) fn open(
         store: &RunStore,
         output: Option<&Path>,
@@ -137,7 +137,7 @@ impl Drop for OpenStore {
         });
         // Closed first: SQLite puts its log away.
         self.queue = None;
-        // Whoever moves the run moves two files: empty folders need not stay behind.
+        // A user who moves the run moves two files: empty folders need not stay behind.
         if is_over {
             remove(&file)
         } else {

@@ -125,7 +125,7 @@ impl DataArgs {
         Ok((queue, process.ok_or_else(unknown)?))
     }
 
-    /// The store of the run whose process this is, as far as the data folder has heard of it.
+    /// The store of the run whose process this is, if the data folder lists it.
     fn run_of(&self, named: &str) -> Option<PathBuf> {
         if self.queue.is_some() {
             return None;

@@ -1,4 +1,4 @@
-//! The stores of runs that the data folder has heard of: a hint where to look, never the truth.
+//! The data folder's list of the stores of runs: a hint where to look, never the truth.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! A run is two files: whoever moves or copies both moves or copies the run, and nothing is bought twice.
+//! A run is two files: a user who moves or copies both moves or copies the run, and nothing is bought twice.
 
 use std::fs;
 

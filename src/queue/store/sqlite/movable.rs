@@ -3,7 +3,7 @@
 //! What was committed last is in the write-ahead log, `OUTPUT.batchwright-wal`, as long as a process has the store open,
 //! and after a `kill -9`. A store without its log would have forgotten batches that were paid for, and the log of another
 //! store would damage it. So the database itself has it on record while a run or a worker uses the store, from before the
-//! first change to its clean end, and whoever closes the store meanwhile leaves the log alone. A store in use without a
+//! first change to its clean end, and a process that closes the store meanwhile leaves the log alone. A store in use without a
 //! log was moved without it; a log beside a store that is not in use is another one's.
 
 use std::ffi::{OsStr, OsString};
@@ -81,7 +81,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Copies the log of a run's store into the database, so that whoever uses it is on record there.
+    /// Copies the log of a run's store into the database, so that its users are on record there.
     pub(super) fn put_on_record(&self) {
         if self.is_movable {
             checkpoint(&self.writer.lock().conn, "FULL");

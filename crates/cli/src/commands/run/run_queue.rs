@@ -244,7 +244,7 @@ impl RunQueue {
     }
 }
 
-/// Refuses a new output for an input of which another run has something under way whose output is gone: it may have been
+/// Refuses a new output if another run of the same input has items under way and has lost its output: that may have been
 /// renamed without its store.
 fn refuse_orphans(args: &RunArgs, output: &Path, folder: Option<&Path>) -> Result<(), Refusal> {
     if args.input.is_stream() {

@@ -82,7 +82,7 @@ struct Place {
     queue: JobQueue,
     /// Its file, for the store of a run.
     store: Option<PathBuf>,
-    /// It was found in the list of runs. A failure to read it is none of the command.
+    /// It was found in the list of runs. A failure to read it does not fail the command.
     is_listed: bool,
 }
 
