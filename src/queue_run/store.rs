@@ -33,7 +33,7 @@ impl RunStore {
         let Ok(store) = store_path(output) else {
             return;
         };
-        let existing = SqliteOptions::default().existing();
+        let existing = SqliteOptions::default().existing().only_look();
         let is_over = JobQueue::open_with(&store, existing).and_then(|queue| is_over(&queue));
         if !is_over.unwrap_or(false) {
             return;
@@ -82,7 +82,9 @@ impl OpenStore {
                 }
                 let queue = match (options.is_dry_run(), file.exists()) {
                     (true, false) => JobQueue::in_memory()?,
-                    (true, true) => JobQueue::open_with(&file, sqlite.clone().existing())?,
+                    (true, true) => {
+                        JobQueue::open_with(&file, sqlite.clone().existing().only_look())?
+                    }
                     (false, _) => Self::open_file(&file, sqlite)?,
                 };
                 // The process belongs to the store, wherever that is moved.
@@ -108,7 +110,7 @@ impl OpenStore {
     /// Opens the file. One that this call has made does not stay when that fails.
     fn open_file(file: &Path, sqlite: &SqliteOptions) -> Result<JobQueue, Error> {
         let is_new = !file.exists();
-        JobQueue::open_with(file, sqlite.clone().held()).inspect_err(|_| {
+        JobQueue::open_with(file, sqlite.clone()).inspect_err(|_| {
             if is_new && file.exists() {
                 remove(file);
             }

@@ -54,7 +54,9 @@ impl DataArgs {
     pub fn connect(&self, folder: &Path, database: &Path) -> Result<JobQueue, Error> {
         match self.server() {
             Some(address) => on_server(&self.store, address, folder),
-            None if self.queue.is_some() => open_existing(database),
+            None if self.queue.is_some() => {
+                JobQueue::open_with(database, SqliteOptions::default().existing())
+            }
             None => JobQueue::open(database),
         }
     }
@@ -217,9 +219,9 @@ pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
     }
 }
 
-/// Opens the queue in a file that must be there: a look at one that has just been removed makes none.
+/// Opens the store of a run to look at it: one that has just been removed is not made again.
 pub fn open_existing(file: &Path) -> Result<JobQueue, Error> {
-    JobQueue::open_with(file, SqliteOptions::default().existing())
+    JobQueue::open_with(file, SqliteOptions::default().existing().only_look())
 }
 
 /// An address without the password that it may hold.

@@ -69,7 +69,7 @@ pub struct SqliteOptions {
     durability: Durability,
     allows_closed: bool,
     makes_file: bool,
-    is_held: bool,
+    only_looks: bool,
     chunk: i64,
 }
 
@@ -79,7 +79,7 @@ impl Default for SqliteOptions {
             durability: Durability::Normal,
             allows_closed: false,
             makes_file: true,
-            is_held: false,
+            only_looks: false,
             chunk: 1_000,
         }
     }
@@ -105,9 +105,10 @@ impl SqliteOptions {
         self
     }
 
-    /// Opens the store of a run for that run, so that the store has it on record until it is closed.
-    pub(crate) fn held(mut self) -> Self {
-        self.is_held = true;
+    /// Opens the store of a run, `OUTPUT.batchwright`, to look at it and not to change anything. Default: the store has it
+    /// on record that a process uses it.
+    pub fn only_look(mut self) -> Self {
+        self.only_looks = true;
         self
     }
 
@@ -131,8 +132,8 @@ pub struct SqliteStore {
     durability: Durability,
     /// It is the store of a run, which users move.
     is_movable: bool,
-    /// A run has it.
-    is_held: bool,
+    /// By what it is on record that this process uses the store of a run.
+    held: Option<String>,
     salt: u16,
     /// Number of times that the queue had been closed when this store opened it; `None` if it was closed then.
     moves: Option<i64>,

@@ -2,24 +2,32 @@
 //!
 //! What was committed last is in the write-ahead log, `OUTPUT.batchwright-wal`, as long as a process has the store open,
 //! and after a `kill -9`. A store without its log would have forgotten batches that were paid for, and the log of another
-//! store would damage it. So the database itself has it on record while a run or a worker uses the store, from before the
+//! store would damage it. So the database itself has it on record while a process uses the store, from before the
 //! first change to its clean end, and a process that closes the store meanwhile leaves the log alone. A store in use without a
 //! log was moved without it; a log beside a store that is not in use is another one's.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, params};
+use uuid::Uuid;
 
 use crate::base::error::{Error, ErrorKind};
+use crate::base::host::host;
 
 use super::SqliteStore;
+use super::workers::is_gone;
+use super::writer::Fault;
 
 /// How often a store is looked at before it is refused.
 const LOOKS: u32 = 5;
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long the log may take to be copied while others read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether a path is that of a run's store.
 pub(super) fn is_of_a_run(path: &Path) -> bool {
@@ -37,7 +45,7 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
         let size = log.metadata().ok().map(|found| found.len());
         let shown = log.display();
         let why = match (size, path.exists(), in_use_without_log(path)) {
-            (Some(_), false, _) => format!(
+            (Some(1..), false, _) => format!(
                 "{shown} is the log of a store that is no longer here. If it was moved, move this file with it; else \
                  remove it"
             ),
@@ -59,7 +67,7 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
             return Err(Error::new(ErrorKind::Invalid, why).with_storage());
         }
         // Another process may be opening or closing it.
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(PAUSE);
     }
 }
 
@@ -70,52 +78,75 @@ pub(super) fn keep_log(conn: &Connection, yes: bool) -> Result<(), rusqlite::Err
 }
 
 impl SqliteStore {
-    /// Puts it on record that a run uses its store.
-    pub(super) fn hold(&mut self) -> Result<(), rusqlite::Error> {
-        if self.is_movable {
-            let conn = &self.writer.get_mut().conn;
-            conn.execute("INSERT OR REPLACE INTO meta VALUES ('held', 1)", [])?;
-            self.is_held = true;
-            self.put_on_record();
+    /// Puts it on record that this process uses the store of a run, before it writes anything else.
+    ///
+    /// # Errors
+    /// When that cannot be written to the database itself.
+    pub(super) fn hold(&mut self) -> Result<(), Fault> {
+        let key = format!("held {} {}", Uuid::now_v7(), host());
+        let conn = &self.writer.get_mut().conn;
+        let insert = "INSERT INTO meta VALUES (?1, ?2)";
+        conn.execute(insert, params![key, std::process::id()])?;
+        self.held = Some(key);
+        let start = Instant::now();
+        while !checkpoint(conn, "FULL")? {
+            if start.elapsed() > PATIENCE {
+                let why = format!(
+                    "{}: other processes read it all the time, so its log cannot be copied into it: end them",
+                    self.path.display()
+                );
+                return Err(Error::new(ErrorKind::Transient, why).with_storage().into());
+            }
+            thread::sleep(PAUSE);
         }
         Ok(())
     }
 
-    /// Copies the log of a run's store into the database, so that its users are on record there.
-    pub(super) fn put_on_record(&self) {
-        if self.is_movable {
-            checkpoint(&self.writer.lock().conn, "FULL");
-        }
-    }
-
-    /// Puts the log of a run's store away, unless somebody uses the store.
+    /// Ends the use of a run's store, and puts its log away unless another process uses it.
     pub(super) fn put_log_away(&mut self) {
         if !self.is_movable {
             return;
         }
         let conn = &self.writer.get_mut().conn;
-        if self.is_held
-            && let Err(error) = conn.execute("DELETE FROM meta WHERE key = 'held'", [])
-        {
-            log::debug!("{}: {error}", self.path.display());
+        if let Some(own) = self.held.take() {
+            let ended = end_use(conn, &own).and_then(|()| is_in_use(conn));
+            if !matches!(ended, Ok(false)) || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
+                return;
+            }
         }
         if !is_in_use(conn).unwrap_or(true) {
-            checkpoint(conn, "TRUNCATE");
             let _ = keep_log(conn, false);
         }
     }
 }
 
-fn checkpoint(conn: &Connection, mode: &str) {
-    let ask = format!("PRAGMA wal_checkpoint({mode})");
-    if let Err(error) = conn.query_row(&ask, [], |_| Ok(())) {
-        log::debug!("the log of a store stays: {error}");
+/// Takes this use and those of processes that were killed off the record.
+fn end_use(conn: &Connection, own: &str) -> Result<(), rusqlite::Error> {
+    let mut read = conn.prepare("SELECT key, value FROM meta WHERE key GLOB 'held *'")?;
+    let uses = read.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    let uses: Vec<(String, i64)> = uses.collect::<Result<_, _>>()?;
+    for (key, pid) in uses {
+        let host = key.splitn(3, ' ').nth(2).unwrap_or_default();
+        if key == own || is_gone(pid, host) {
+            conn.execute("DELETE FROM meta WHERE key = ?1", [&key])?;
+        }
     }
+    Ok(())
+}
+
+/// Copies the log into the database; whether all of it was copied.
+fn checkpoint(conn: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
+    let ask = format!("PRAGMA wal_checkpoint({mode})");
+    conn.query_row(&ask, [], |row| {
+        let (busy, pages, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(busy == 0 && copied >= pages)
+    })
 }
 
 fn is_in_use(conn: &Connection) -> Result<bool, rusqlite::Error> {
-    let ask =
-        "SELECT EXISTS (SELECT 1 FROM workers) OR EXISTS (SELECT 1 FROM meta WHERE key = 'held')";
+    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key GLOB 'held *')";
     conn.query_row(ask, [], |row| row.get(0))
 }
 

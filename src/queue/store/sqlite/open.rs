@@ -103,12 +103,10 @@ pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, E
         private::before_sqlite(&path);
     }
     let name = path.clone().into_os_string();
-    let is_held = options.is_held;
+    let only_looks = options.only_looks;
     let mut store = connect(path, &name, false, is_movable, options)?;
-    if is_held {
-        store
-            .hold()
-            .map_err(|error| Fault::from(error).explain(&store.path))?;
+    if is_movable && !only_looks {
+        store.hold().map_err(|fault| fault.explain(&store.path))?;
     }
     Ok(store)
 }
@@ -199,7 +197,7 @@ fn connect(
         file,
         durability: options.durability,
         is_movable,
-        is_held: false,
+        held: None,
         moves,
         salt: u16::try_from(salt & 0xfff).unwrap_or(0),
         inserts: GroupCommit::default(),

@@ -236,6 +236,27 @@ fn a_file_that_must_be_there_is_not_made() {
 }
 
 #[test]
+fn the_store_of_a_run_has_it_on_record_while_it_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("out.jsonl.batchwright");
+    let log = dir.path().join("out.jsonl.batchwright-wal");
+    let moved = dir.path().join("moved.jsonl.batchwright");
+    drop(open(&store).unwrap());
+    assert!(!log.exists());
+    // A command that writes without a worker, another one that looks at it meanwhile, and a copy without the log.
+    let used = open(&store).unwrap();
+    let looks = SqliteOptions::default().existing().only_look();
+    let looked = SqliteStore::open(&store, looks).unwrap();
+    std::fs::copy(&store, &moved).unwrap();
+    refused(&moved, "lacks its log");
+    drop(used);
+    drop(looked);
+    assert!(!log.exists());
+    std::fs::copy(&store, &moved).unwrap();
+    open(&moved).unwrap();
+}
+
+#[test]
 fn many_may_open_a_new_file_at_once() {
     let dir = TempDir::new().unwrap();
     std::thread::scope(|scope| {

@@ -92,7 +92,6 @@ impl SqliteStore {
             left: false,
         };
         self.workers.lock().insert(no, enlisted);
-        self.put_on_record();
         Ok(WorkerId(no))
     }
 
@@ -234,7 +233,7 @@ impl SqliteStore {
             // Somebody removed the file, which says nothing about the worker; or moved the store without it.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
-                    && (self.is_movable || is_gone(worker)) =>
+                    && (self.is_movable || is_gone(worker.pid, &worker.host)) =>
             {
                 Pulse::Dead(None)
             }
@@ -301,12 +300,10 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether a worker whose lock file is not there is gone. One of another machine came here with a copy
-/// of its database.
-fn is_gone(worker: &ListedWorker) -> bool {
+/// Whether a process is gone. One of another machine came here with a copy of its database.
+pub(super) fn is_gone(pid: i64, of: &str) -> bool {
     let processes = Path::new("/proc");
-    worker.host != host()
-        || processes.join("self").exists() && !processes.join(worker.pid.to_string()).exists()
+    of != host() || processes.join("self").exists() && !processes.join(pid.to_string()).exists()
 }
 
 /// What a worker that is struck off the list still had.
