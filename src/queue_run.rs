@@ -191,7 +191,7 @@ impl QueueRun {
         self
     }
 
-    /// Who is told about progress. Default: nobody.
+    /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
         self.notifier = Some(notifier);
         self

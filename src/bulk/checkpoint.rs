@@ -214,7 +214,9 @@ impl Checkpoint {
             line.success && matches!(index.fit(&line.id, prefix(line)), Fit::Same { .. })
         };
         let last = lines.iter().rev().filter(stays).take(4);
-        Ok(last.map(|line| line.id.clone()).collect())
+        let mut last: Vec<String> = last.map(|line| line.id.clone()).collect();
+        last.reverse();
+        Ok(last)
     }
 
     fn note(&mut self, line: &Line) {

@@ -294,7 +294,7 @@ impl<'a> FileRun<'a> {
         self
     }
 
-    /// Who is told about progress. Default: nobody.
+    /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier + 'a>) -> Self {
         self.notifier = Some(notifier);
         self

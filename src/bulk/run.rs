@@ -159,7 +159,7 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Who is told about progress. Default: nobody.
+    /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier + 'a>) -> Self {
         self.notifier = Some(notifier);
         self

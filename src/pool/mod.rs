@@ -103,7 +103,7 @@ impl<'a> Pool<'a> {
         self
     }
 
-    /// Who is told about progress. Default: nobody.
+    /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Option<&'a dyn ProgressNotifier>) -> Self {
         self.notifier = notifier;
         self

@@ -100,7 +100,7 @@ impl ParallelExecutor {
         self
     }
 
-    /// Who is told about progress. Default: nobody.
+    /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Option<Arc<dyn ProgressNotifier>>) -> Self {
         self.notifier = notifier;
         self

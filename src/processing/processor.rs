@@ -62,7 +62,7 @@ impl BatchProcessor {
         self
     }
 
-    /// Who is told about progress. Default: nobody.
+    /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
         self.executor = self.executor.notifier(Some(notifier));
         self

@@ -19,8 +19,8 @@ use super::record::Note;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum RunStore {
-    /// In a store of the run's own, beside its output: at [`store_path`](crate::files::store_path). It is made if there
-    /// is none, and removed when nothing is left of the run.
+    /// In a store of the run's own, beside its output: at [`store_path`](crate::files::store_path). The run makes it if it
+    /// is missing, and removes it when nothing is left of the run.
     Beside(SqliteOptions),
     /// On this queue, as this process: for an output that is not a file.
     On(JobQueue, ProcessId),
@@ -33,7 +33,7 @@ impl RunStore {
         let Ok(store) = store_path(output) else {
             return;
         };
-        let existing = SqliteOptions::default().existing().only_look();
+        let existing = SqliteOptions::default().only_look();
         let is_over = JobQueue::open_with(&store, existing).and_then(|queue| is_over(&queue));
         if !is_over.unwrap_or(false) {
             return;
@@ -82,9 +82,7 @@ impl OpenStore {
                 }
                 let queue = match (options.is_dry_run(), file.exists()) {
                     (true, false) => JobQueue::in_memory()?,
-                    (true, true) => {
-                        JobQueue::open_with(&file, sqlite.clone().existing().only_look())?
-                    }
+                    (true, true) => JobQueue::open_with(&file, sqlite.clone().only_look())?,
                     (false, _) => Self::open_file(&file, sqlite)?,
                 };
                 // The process belongs to the store, wherever that is moved.
@@ -184,8 +182,10 @@ pub(super) fn refuse_another_output(
     run: &FileRun<'_>,
     process: Option<&ProcessState>,
 ) -> Result<(), Error> {
-    let saved = process.map(|process| Note::of(&process.info).saved);
-    let saved = saved.unwrap_or_default();
+    let Some(process) = process else {
+        return Ok(());
+    };
+    let saved = Note::of(&process.info).saved;
     let Some(last) = saved.last() else {
         return Ok(());
     };
@@ -195,9 +195,11 @@ pub(super) fn refuse_another_output(
     let store = store_path(output).unwrap_or_default();
     let why = format!(
         "{}: {} belongs to another output: this one lacks the result of {last:?}, which a run has saved; nothing was \
-         sent. Put that output back beside its store; or, to give up what is under way, remove the store",
+         sent. Put that output back beside its store. To give up what is under way: batchwright cancel {} --delete \
+         --queue {1}",
         output.display(),
         store.display(),
+        process.process_id,
     );
     Err(Error::new(ErrorKind::Invalid, why))
 }

@@ -385,7 +385,7 @@ fn prompts(n: usize) -> Vec<String> {
     (0..n).map(|at| format!("prompt {at}")).collect()
 }
 
-/// A batch of so many prompts at a provider that takes no file in OpenAI's way.
+/// A batch of this many prompts at a provider that takes no file in OpenAI's way.
 fn other(provider: &str, n: usize, batches: BatchConfig) -> Trip {
     let prompts = prompts(n);
     let prompts: Vec<&str> = prompts.iter().map(|prompt| &**prompt).collect();

@@ -94,37 +94,34 @@ impl DataArgs {
         let Some(named) = named else {
             return self.only_process();
         };
-        let unknown = || {
-            if let Some(store) = self.run_of(named) {
-                let store = quoted(&store.to_string_lossy());
-                let why =
-                    format!("process {named} is that of a run: name its queue, --queue {store}");
-                return Refusal::usage(why).about(About::Queue);
-            }
-            Refusal::usage(format!(
-                "no process {named} in {}; it may have been deleted, or all its results \
-                 fetched. To list the processes: {}",
+        let queue = self.existing()?;
+        let process = match (&queue, named.parse::<ProcessId>()) {
+            (None, _) => None,
+            (Some(queue), Ok(id)) => queue.process(id).map_err(failed)?,
+            (Some(queue), Err(error)) => part_of(queue, named, &error)?,
+        };
+        let has_queue = queue.is_some();
+        let found = queue.zip(process);
+        found.ok_or_else(|| self.unknown(named, has_queue))
+    }
+
+    fn unknown(&self, named: &str, has_queue: bool) -> Refusal {
+        let why = if let Some(store) = self.run_of(named) {
+            let store = quoted(&store.to_string_lossy());
+            format!("process {named} belongs to a run: name its queue, --queue {store}")
+        } else if has_queue {
+            format!(
+                "no process {named} in {}; it may have been deleted, or all its results fetched. To list the \
+                 processes: {}",
                 self.place(),
                 self.command("status")
-            ))
-            .about(About::Queue)
-        };
-        let queue = self.existing()?.ok_or_else(|| {
+            )
+        } else {
             let path = self.database().unwrap_or_default();
             let path = path.display();
-            if self.run_of(named).is_some() {
-                return unknown();
-            }
-            Refusal::usage(format!(
-                "process {named} not found: the queue {path} does not exist"
-            ))
-            .about(About::Queue)
-        })?;
-        let process = match named.parse::<ProcessId>() {
-            Ok(id) => queue.process(id).map_err(failed)?,
-            Err(error) => part_of(&queue, named, &error)?,
+            format!("process {named} not found: the queue {path} does not exist")
         };
-        Ok((queue, process.ok_or_else(unknown)?))
+        Refusal::usage(why).about(About::Queue)
     }
 
     /// The store of the run whose process this is, if the data folder lists it.
@@ -198,30 +195,37 @@ impl ProcessArgs {
 
 /// Whether this names a process of the queue: its id, or the beginning or the end of that.
 pub fn has(queue: &JobQueue, named: &str) -> bool {
-    let part = named.trim().trim_start_matches('…').to_ascii_lowercase();
-    let is_it = |process: &ProcessState| {
-        let id = process.process_id.to_string();
-        part.len() >= LEAST && (id.starts_with(&part) || id.ends_with(&part))
-    };
-    queue.open_processes().unwrap_or_default().iter().any(is_it)
+    let part = part_named(named);
+    let processes = queue.open_processes().unwrap_or_default();
+    part.len() >= LEAST && processes.iter().any(|process| is_named(process, &part))
+}
+
+/// A part of an id as ids are written.
+fn part_named(text: &str) -> String {
+    let text = text.trim().trim_start_matches('…');
+    text.to_ascii_lowercase()
+}
+
+fn is_named(process: &ProcessState, part: &str) -> bool {
+    let id = process.process_id.to_string();
+    id.starts_with(part) || id.ends_with(part)
 }
 
 /// The file of a queue, which must be there.
 pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
     if file.is_file() {
-        Ok(file)
-    } else {
-        Err(Refusal::usage(format!(
+        return Ok(file);
+    }
+    let why = format!(
         "--queue {}: the file does not exist; the queue of a run is deleted when all its results are in the output",
         file.display()
-    ))
-    .about(About::Queue))
-    }
+    );
+    Err(Refusal::usage(why).about(About::Queue))
 }
 
 /// Opens the store of a run to look at it: one that has just been removed is not made again.
 pub fn open_existing(file: &Path) -> Result<JobQueue, Error> {
-    JobQueue::open_with(file, SqliteOptions::default().existing().only_look())
+    JobQueue::open_with(file, SqliteOptions::default().only_look())
 }
 
 /// An address without the password that it may hold.
@@ -329,8 +333,7 @@ pub fn short(id: ProcessId) -> String {
 
 /// The process whose id has this beginning or this end.
 fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
-    let text = text.trim().to_ascii_lowercase();
-    let text = text.trim_start_matches('…');
+    let text = &part_named(text);
     let digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
     if text.len() < LEAST && digits {
         return Err(Refusal::usage(format!(
@@ -341,10 +344,7 @@ fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessSt
         return Err(Refusal::usage(bad.message()));
     }
     let mut fitting = queue.open_processes().map_err(failed)?;
-    fitting.retain(|process| {
-        let id = process.process_id.to_string();
-        id.starts_with(text) || id.ends_with(text)
-    });
+    fitting.retain(|process| is_named(process, text));
     if fitting.len() < 2 {
         return Ok(fitting.pop());
     }

@@ -56,7 +56,7 @@ impl Home {
         Err(super::queue::knows_no_server())
     }
 
-    /// The queue, made if there is none, or the one in this file.
+    /// The queue in this file; without one, that in the data folder, which is made if it is missing.
     pub fn queue(&self, args: &WorkerArgs, file: Option<&Path>) -> Result<JobQueue, Refusal> {
         #[cfg(feature = "mysql")]
         if let Some(server) = self.server.as_ref().filter(|_| file.is_none()) {

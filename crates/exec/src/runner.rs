@@ -241,7 +241,7 @@ impl CommandRunner {
         self
     }
 
-    /// Who is told about progress. Default: nobody.
+    /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
         self.notifier = Some(notifier);
         self

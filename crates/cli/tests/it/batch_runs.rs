@@ -130,10 +130,10 @@ pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
     Running::start(&mut with_provider(command, sim)).wait()
 }
 
-/// So many items are at the provider, and nobody waits for them.
+/// A run of this many items that has left them at the provider.
 pub fn left_alone(items: usize) -> (Desk, Simulator) {
-    // Not over before whoever hands it over has left.
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
+    // The batch does not end before the run has left.
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
     desk.prompts("in.jsonl", items);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     submitted(&desk, items as u64);

@@ -123,6 +123,7 @@ fn an_output_that_lacks_what_was_saved_is_refused() {
             let ended = run(&desk, &sim, words).expect(2);
             ended
                 .says("belongs to another output")
+                .says("--delete --queue ")
                 .says("nothing was sent");
         }
         let mut sync = command(&desk, &sim, WORDS);

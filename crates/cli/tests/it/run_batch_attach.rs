@@ -7,8 +7,9 @@ use batchwright_simulate::BatchConfig;
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, STORE, WORDS, accepted, batch, by_id, clean, command, items, kill, only_process,
-    queue, run, sealed, start, submitted, summary, taking, with, with_provider,
+    LONG, SHORT, STORE, WORDS, accepted, batch, by_id, clean, command, items, kill, left_alone,
+    only_process, queue, run, sealed, start, submitted, summary, taking, with, with_provider,
+    worked,
 };
 use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, prompt_lines};
 
@@ -300,18 +301,8 @@ fn a_cancelled_process_keeps_what_it_had_and_can_be_run_again() {
 
 #[test]
 fn what_has_its_outcome_is_not_called_under_way() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 6);
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let mut work = desk.command(["work", "--strategy", "batch", "--until-empty"]);
-    work.args(["--queue", STORE]);
-    work.env("BATCHWRIGHT_PROVIDER", "openai")
-        .env("BATCHWRIGHT_MODEL", "m")
-        .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url())
-        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
-    Running::start(&mut work).wait().expect(0);
-    let id = queue(&desk).open_processes().unwrap()[0].process_id;
+    let (desk, sim) = left_alone(6);
+    let (id, _) = worked(&desk, &sim);
     queue(&desk).cancel(id).unwrap();
     let planned = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
     let told: Value = serde_json::from_str(&planned.stdout).unwrap();

@@ -105,11 +105,11 @@ impl SqliteOptions {
         self
     }
 
-    /// Opens the store of a run, `OUTPUT.batchwright`, to look at it and not to change anything. Default: the store has it
-    /// on record that a process uses it.
+    /// Opens the store of a run, `OUTPUT.batchwright`, if it [is there](Self::existing), to look at it and not to change
+    /// anything. Default: the store has it on record that a process uses it.
     pub fn only_look(mut self) -> Self {
         self.only_looks = true;
-        self
+        self.existing()
     }
 
     /// Jobs of one transaction of what is carried out in many.

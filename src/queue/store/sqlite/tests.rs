@@ -245,7 +245,7 @@ fn the_store_of_a_run_has_it_on_record_while_it_is_used() {
     assert!(!log.exists());
     // A command that writes without a worker, another one that looks at it meanwhile, and a copy without the log.
     let used = open(&store).unwrap();
-    let looks = SqliteOptions::default().existing().only_look();
+    let looks = SqliteOptions::default().only_look();
     let looked = SqliteStore::open(&store, looks).unwrap();
     std::fs::copy(&store, &moved).unwrap();
     refused(&moved, "lacks its log");

@@ -98,12 +98,19 @@ impl Remaining {
             _ => "PROCESS".to_owned(),
         };
         let dir = &self.data_dir;
+        let collector = |of_run, words| {
+            if of_run {
+                "their run's own command (see below)".to_owned()
+            } else {
+                format!("`batchwright {words}{dir}`")
+            }
+        };
         let mut lines: Vec<String> = at
             .into_iter()
             .map(|((provider, of_run), (batches, requests))| {
                 if waited {
                     let (batches, requests) = (count(batches), count(requests));
-                    let who = if of_run { "their run's own command (see below)".to_owned() } else { format!("`batchwright work{dir}`") };
+                    let who = collector(of_run, "work");
                     return format!(
                         "batches at {provider} that were created with another key or address: {batches}, \
                          with {requests} requests; {who} with that key and address collects them; {}",
@@ -112,7 +119,7 @@ impl Remaining {
                 }
                 let s = if batches == 1 { "" } else { "es" };
                 let on = if batches == 1 { "goes" } else { "go" };
-                let who = if of_run { "their run's own command (see below)".to_owned() } else { format!("`batchwright work --strategy batch{dir}`") };
+                let who = collector(of_run, "work --strategy batch");
                 format!(
                     "{} batch{s} ({} requests) {on} on at {provider}; {who} collects them, \
                      `batchwright cancel {id}{dir}` cancels them",
