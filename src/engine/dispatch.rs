@@ -59,7 +59,7 @@ pub(crate) struct EndedCall<T, D> {
     pub fatal: bool,
 }
 
-/// A request to a remote store, sent without the lock. At most one of each kind is in flight.
+/// A request to the store, sent without the lock. At most one of each kind is in flight.
 pub(crate) enum Io<W: Work> {
     Settle(SettleIo<W>),
     Take(TakeIo<W>),
@@ -281,8 +281,8 @@ impl<W: Work> Dispatcher<W> {
         let mut limit = None;
         let mut exhausted = false;
         while self.stop.is_none() {
-            // Calls start during a write to a remote store, unless the store fails.
-            let waits_for_disk = if self.work.is_remote() {
+            // Calls start during a write to a store, unless the store fails.
+            let waits_for_disk = if self.work.has_store() {
                 self.settle_error.is_some()
             } else {
                 !self.pending.is_empty()
@@ -299,7 +299,7 @@ impl<W: Work> Dispatcher<W> {
                 limit = Some(self.slots_hold());
                 break;
             }
-            // A write in flight frees slots soon. Fewer and larger claims are cheaper for a server.
+            // A write in flight frees slots soon. Fewer and larger claims are cheaper for a store.
             if self.settling.is_some() && 2 * free < self.options.concurrency {
                 limit = Some(Limit::Disk);
                 break;

@@ -183,7 +183,7 @@ struct State<W: Work> {
 /// Channels to the threads. The threads end when the channels are closed.
 struct Outgoing<W: Work> {
     calls: Sender<Call<W::Task>>,
-    /// If the store is remote, each channel has a separate thread.
+    /// If the work has a store, each channel has a separate thread.
     settles: Sender<Io<W>>,
     takes: Sender<Io<W>>,
 }
@@ -339,7 +339,7 @@ where
     );
     let (settles, settle_inbox) = unbounded();
     let (takes, take_inbox) = unbounded();
-    let is_remote = dispatcher.work.is_remote();
+    let has_store = dispatcher.work.has_store();
     let (post, events) = unbounded();
     let calls = setup.ctx.for_calls();
     let shell = Shell {
@@ -383,9 +383,9 @@ where
                 .map(drop)
         };
         let ways = [("settle", &settle_inbox), ("claim", &take_inbox)];
-        let remote = ways.into_iter().filter(|_| is_remote);
-        let remote = remote.map(|(name, inbox)| start_io(name, inbox));
-        for (i, started) in (0..setup.threads).map(&start).chain(remote).enumerate() {
+        let io = ways.into_iter().filter(|_| has_store);
+        let io = io.map(|(name, inbox)| start_io(name, inbox));
+        for (i, started) in (0..setup.threads).map(&start).chain(io).enumerate() {
             if let Err(error) = started {
                 shell.state.lock().tasks = None;
                 return Err(Error::new(
@@ -427,7 +427,7 @@ where
     drop(guard);
 }
 
-/// Reads from and writes to a remote store, without the lock.
+/// Reads from and writes to the store, without the lock.
 fn carry_out<W: Work>(shell: &Shell<'_, W>, inbox: &Receiver<Io<W>>, ctx: &Context) {
     let guard = PanicGuard(shell, ctx);
     for io in inbox {
@@ -666,5 +666,5 @@ where
 }
 
 #[cfg(test)]
-#[path = "remote_tests.rs"]
+#[path = "store_io_tests.rs"]
 mod tests;

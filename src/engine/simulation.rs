@@ -49,7 +49,7 @@ struct Scene {
     now: Time,
     arrivals: BinaryHeap<Arrival>,
     in_flight: HashMap<u64, Flying>,
-    /// A request to a remote store, and the time of its reply.
+    /// A request to the store, and the time of its reply.
     io: Vec<(Time, Io<ModelWork>)>,
     started: u64,
     concurrency: usize,
@@ -155,7 +155,7 @@ impl Scene {
             may_give_up: false,
             full_disk: false,
             defers: random.chance(30),
-            is_remote: random.chance(40),
+            has_store: random.chance(40),
             look: Look::None,
             unreleased: 0,
         };

@@ -50,7 +50,7 @@ pub(super) enum Item {
     Unsent,
 }
 
-/// State of a claim, if the store is remote.
+/// State of a claim, if there is a store.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Look {
     None,
@@ -77,7 +77,7 @@ pub(super) struct ModelWork {
     pub full_disk: bool,
     pub defers: bool,
     /// Whether requests to the store are sent without the lock.
-    pub is_remote: bool,
+    pub has_store: bool,
     /// A claim that was requested, or has returned.
     pub look: Look,
     /// Outcomes that hold their permits until somebody takes them.
@@ -114,12 +114,12 @@ impl Work for ModelWork {
     type Task = u32;
     type Done = ();
 
-    fn is_remote(&self) -> bool {
-        self.is_remote
+    fn has_store(&self) -> bool {
+        self.has_store
     }
 
     fn keep(&mut self, done: &mut Vec<Settled<u32, ()>>) {
-        if self.is_remote {
+        if self.has_store {
             let (mut kept, left) = done
                 .drain(..)
                 .partition(|settled| matches!(settled, Settled::Later(_, Time::ZERO, None)));
@@ -149,7 +149,7 @@ impl Work for ModelWork {
         availability: &Availability,
         now: Time,
     ) -> Result<Take<u32>, Error> {
-        if self.is_remote && self.look != Look::Back {
+        if self.has_store && self.look != Look::Back {
             if self.look == Look::None {
                 self.look = Look::Asked;
             }
@@ -208,7 +208,7 @@ impl Work for ModelWork {
 
     fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, now: Time) -> Result<(), Error> {
         // Ends that could not be written at once were decided earlier.
-        self.may_give_up |= self.full_disk || self.is_remote;
+        self.may_give_up |= self.full_disk || self.has_store;
         let mut left = Vec::new();
         for settled in done.drain(..) {
             match settled {

@@ -89,21 +89,22 @@ pub(crate) type TakeEnd<W> = Box<dyn FnOnce(&mut W, Time) + Send>;
 pub(crate) type TakeIo<W> = Box<dyn FnOnce() -> TakeEnd<W> + Send>;
 
 /// A store of work and of what waits. Called under the engine's lock, so it never blocks on
-/// anything but the settling write. If even that write is slow, the store [is remote](Self::is_remote).
+/// anything but the settling write; work that [has a store](Self::has_store) does not block on that either.
 pub(crate) trait Work: Sized {
     type Task: Send;
     type Done: Send;
 
-    /// True when reads and writes take milliseconds. Then [`settle_io`](Self::settle_io) and
-    /// [`take_io`](Self::take_io) have them made without the engine's lock, one of each at a time.
-    fn is_remote(&self) -> bool {
+    /// True when items come from a database, which may be far away or locked by another program. Then
+    /// [`settle_io`](Self::settle_io) and [`take_io`](Self::take_io) have reads and writes made without the engine's
+    /// lock, one of each at a time.
+    fn has_store(&self) -> bool {
         false
     }
 
     /// Takes back the items that only wait for capacity: they need no write.
     fn keep(&mut self, _done: &mut Vec<Settled<Self::Task, Self::Done>>) {}
 
-    /// The write that makes these ends durable. Remote work uses it instead of [`settle`](Self::settle).
+    /// The write that makes these ends durable. Work that has a store uses it instead of [`settle`](Self::settle).
     fn settle_io(
         &mut self,
         _done: &[Settled<Self::Task, Self::Done>],

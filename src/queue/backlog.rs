@@ -23,18 +23,18 @@ use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::params::RequestTask;
 
 use super::batch::BatchOverview;
-use super::claim_plan::{ClaimPlan, Claimed, at_step};
+use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
 use super::history::History;
 use super::kind::Kind;
 use super::kinds::{Kinds, Lanes};
 use super::prompts;
-use super::store::{ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
+use super::store::{ClaimedJob, JobStore, SUSPECT_CRASHES, WorkerId};
 use super::task::JobTask;
 
-mod remote;
+mod requests;
 
-use remote::Asked;
-pub(crate) use remote::{Remote, Request};
+use requests::Asked;
+pub(crate) use requests::{Request, Requests};
 
 /// How long a store that cannot be used is tried again while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
@@ -64,7 +64,7 @@ pub(crate) struct StoreBacklog {
     lanes: Arc<Mutex<Lanes>>,
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
-    pub remote: Remote,
+    pub requests: Requests,
     prefetched: VecDeque<Ticket<JobTask>>,
     /// Nothing could be claimed, and unless something happens nothing can before then.
     quiet_until: Option<Time>,
@@ -74,8 +74,6 @@ pub(crate) struct StoreBacklog {
     alone: bool,
     batch: usize,
     order: u64,
-    /// Lanes whose calls take many jobs, of the packs that are being filled.
-    filling: Vec<Arc<JobLane>>,
     /// Why nothing can be claimed at the moment.
     pub trouble: Option<Error>,
     /// Since when.
@@ -90,8 +88,6 @@ const HOLD: Duration = Duration::from_secs(1);
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// How soon to look again while others still release what was sealed.
 const CHORES_AGAIN: Duration = Duration::from_millis(20);
-/// The most jobs in one claim.
-const MOST_CLAIMED: usize = 1000;
 
 /// What a claim brought.
 struct FoundLane {
@@ -101,6 +97,7 @@ struct FoundLane {
     opens: Option<Time>,
     /// Jobs of a kind that is known here wait, due or not.
     known_wait: bool,
+    has_chores: Option<bool>,
 }
 
 impl StoreBacklog {
@@ -111,7 +108,6 @@ impl StoreBacklog {
         clock: Arc<dyn Clock>,
         scope: Scope,
     ) -> Self {
-        let is_remote = store.is_shared();
         Self {
             batch_overview: Arc::default(),
             may_have_jobs: Arc::default(),
@@ -123,17 +119,13 @@ impl StoreBacklog {
             last_look: LastLook::default(),
             lanes: Arc::default(),
             unknown: None,
-            remote: Remote {
-                is_remote,
-                ..Remote::default()
-            },
+            requests: Requests::default(),
             prefetched: VecDeque::new(),
             quiet_until: None,
             running: 0,
             alone: false,
             batch: 0,
             order: 0,
-            filling: Vec::new(),
             trouble: None,
             troubled_since: None,
             held_by: None,
@@ -161,7 +153,7 @@ impl StoreBacklog {
     /// Jobs that ended, or went back.
     pub(crate) fn settled(&mut self, jobs: usize) {
         self.quiet_until = None;
-        self.remote.is_stale = true;
+        self.requests.is_stale = true;
         self.running = self.running.saturating_sub(jobs);
         self.alone &= self.running > 0;
     }
@@ -174,7 +166,7 @@ impl StoreBacklog {
     /// Of what was prefetched, that which has been there for too long or was claimed for a route that has
     /// been replaced since; or all of it.
     pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
-        if all && let Some(Ok(found)) = self.remote.arrived.take() {
+        if all && let Some(Ok(found)) = self.requests.arrived.take() {
             self.prefetched.extend(found.tickets);
         }
         if self.prefetched.is_empty() {
@@ -198,32 +190,22 @@ impl StoreBacklog {
         self.prefetched.remove(at)
     }
 
-    fn plan(&self, most: usize, only: bool, now: Time) -> ClaimPlan {
+    fn plan(&self, asked: Asked, now: Time) -> ClaimPlan {
         ClaimPlan {
             store: self.store.clone(),
             worker: self.worker,
             kinds: self.kinds.clone(),
             lanes: self.lanes.clone(),
             processes: self.scope.processes.clone(),
-            most,
+            most: asked.jobs,
+            calls: asked.calls,
             idle: self.running == 0,
             look_again: self.last_look == LastLook::Now,
-            filling: only.then(|| self.filling.clone()),
+            may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
             prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
             now,
             wall: self.clock.wall(),
         }
-    }
-
-    fn claim(
-        &mut self,
-        most: usize,
-        only: bool,
-        availability: &Availability,
-        now: Time,
-    ) -> Result<FoundLane, Error> {
-        let claimed = self.plan(most, only, now).run(availability);
-        self.found(claimed, now)
     }
 
     fn found(&mut self, claimed: Result<Claimed, Error>, now: Time) -> Result<FoundLane, Error> {
@@ -232,6 +214,7 @@ impl StoreBacklog {
             due,
             opens,
             known_wait,
+            has_chores,
         } = claimed?;
         let wall = self.clock.wall();
         self.unknown = self.lanes.lock().unknown.clone();
@@ -240,6 +223,7 @@ impl StoreBacklog {
             due,
             opens,
             known_wait,
+            has_chores,
         };
         for claimed in jobs {
             self.running += 1;
@@ -284,9 +268,6 @@ impl StoreBacklog {
                 output_cap: (*task == RequestTask::Embed).then_some(0),
             },
         };
-        if open.pack.inputs > 1 && !self.filling.contains(&claimed.lane) {
-            self.filling.push(claimed.lane.clone());
-        }
         Some(Ticket {
             cost,
             order: self.order,
@@ -349,28 +330,31 @@ impl StoreBacklog {
         }
     }
 
-    /// Number of prefetched jobs that can be started.
+    /// Prefetched jobs that can be started.
     fn prefetched_first(
         &mut self,
         max: usize,
         availability: &Availability,
         now: Time,
     ) -> Vec<Ticket<JobTask>> {
-        let mut out = Vec::new();
-        while out.len() < max
-            && let Some(ticket) = self.out_of_hand(availability, now)
-        {
-            if ticket.task.kind.pack_limits().inputs > 1 {
-                self.filling.push(ticket.task.claimed.lane.clone());
-            }
-            out.push(ticket);
-        }
-        out
+        let startable = std::iter::from_fn(|| self.out_of_hand(availability, now));
+        startable.take(max).collect()
+    }
+
+    /// Whether a call of these jobs could take more than is prefetched.
+    fn is_short(&self, jobs: &[Ticket<JobTask>]) -> bool {
+        jobs.iter().any(|job| {
+            let kind = &job.task.kind;
+            let inputs = kind.pack_limits().inputs.into();
+            let at_hand = jobs.iter().chain(&self.prefetched);
+            let at_hand = at_hand.filter(|other| Arc::ptr_eq(&other.task.kind, kind));
+            at_hand.take(inputs).count() < inputs
+        })
     }
 
     /// Whether there is no reason to claim now.
     fn stays_quiet(&mut self, now: Time) -> Option<Take<JobTask>> {
-        if self.remote.is_asked {
+        if self.requests.is_asked {
             return Some(not_yet());
         }
         let may_have_jobs = self.may_have_jobs.swap(false, Ordering::SeqCst);
@@ -398,31 +382,29 @@ impl StoreBacklog {
                 return Ok(self.idle(Some(found), availability, now));
             }
             match self.left_to_do(found) {
-                Ok(None) => return Ok(Take::Done),
-                Ok(Some(Remaining::Jobs)) => {}
-                Ok(Some(Remaining::Chores)) => return Ok(again_in(CHORES_AGAIN, now)),
-                Ok(Some(Remaining::LastLook)) => return self.take(max, availability, now),
-                Err(error) => return self.troubled(error, Vec::new(), now),
+                None => return Ok(Take::Done),
+                Some(Remaining::Jobs) => {}
+                Some(Remaining::Chores) => return Ok(again_in(CHORES_AGAIN, now)),
+                Some(Remaining::LastLook) => return self.take(max, availability, now),
             }
         }
         Ok(self.idle(Some(found), availability, now))
     }
 
     /// What keeps a worker that ends when nothing is left.
-    fn left_to_do(&mut self, found: &FoundLane) -> Result<Option<Remaining>, Error> {
+    fn left_to_do(&mut self, found: &FoundLane) -> Option<Remaining> {
         if self.running > 0 || found.known_wait {
-            return Ok(Some(Remaining::Jobs));
+            return Some(Remaining::Jobs);
         }
-        if self.store.maintain(self.clock.wall())? {
-            return Ok(Some(Remaining::Chores));
-        }
-        Ok(match self.last_look {
-            LastLook::NotYet => {
+        match found.has_chores {
+            None => Some(Remaining::Jobs),
+            Some(true) => Some(Remaining::Chores),
+            Some(false) if self.last_look == LastLook::NotYet => {
                 self.last_look = LastLook::Now;
                 Some(Remaining::LastLook)
             }
-            LastLook::Now | LastLook::Taken => None,
-        })
+            Some(false) => None,
+        }
     }
 
     /// Full disk, somebody else's lock: it passes, and until then nothing is lost.
@@ -500,33 +482,41 @@ impl Backlog for StoreBacklog {
         }
         // Before the claim: what comes back from a batch is there before the batch is gone.
         let batches = self.batch_overview.open(self.scope.until_submitted);
-        self.filling.clear();
         let mut out = self.prefetched_first(max, availability, now);
+        let is_short = self.is_short(&out);
         // A job that must run by itself is claimed by itself.
-        if out.len() == max || self.alone && self.remote.arrived.is_none() {
+        let is_full = out.len() == max && !is_short;
+        if is_full || self.alone && self.requests.arrived.is_none() {
             return Ok(if out.is_empty() {
                 self.idle(None, availability, now)
             } else {
                 Take::Items(out)
             });
         }
-        let (found, asked) = match self.remote.arrived.take() {
-            Some(arrived) => (arrived, self.remote.asked),
-            None => {
-                if let Some(quiet) = self.stays_quiet(now) {
-                    return Ok(items_or(out, quiet));
-                }
+        let Some(found) = self.requests.arrived.take() else {
+            let quiet = self.stays_quiet(now);
+            if let Some(quiet) = quiet.filter(|_| !(is_short && self.requests.is_asked)) {
+                return Ok(items_or(out, quiet));
+            }
+            if is_short {
+                // A call waits for the claim that fills it.
+                let first = std::mem::take(&mut out)
+                    .into_iter()
+                    .chain(self.prefetched.drain(..));
+                self.prefetched = first.collect();
+            }
+            if !self.requests.is_asked {
+                let calls = max - out.len();
                 let asked = Asked {
-                    jobs: self.batch(max - out.len()),
+                    jobs: self.batch(calls),
+                    calls,
                     batches,
                 };
-                if self.remote.is_remote {
-                    self.ask(asked, availability, now);
-                    return Ok(items_or(out, not_yet()));
-                }
-                (self.claim(asked.jobs, false, availability, now), asked)
+                self.ask(asked, availability, now);
             }
+            return Ok(items_or(out, not_yet()));
         };
+        let asked = self.requests.asked;
         let found = match found {
             Ok(found) => found,
             Err(error) => return self.troubled(error, out, now),
@@ -546,37 +536,16 @@ impl Backlog for StoreBacklog {
             return Ok(Take::Items(out));
         }
         // Events since the request to the store may have made other jobs claimable.
-        let is_stale = self.remote.is_stale || self.may_have_jobs.load(Ordering::SeqCst);
-        if self.remote.is_remote && is_stale {
+        let is_stale = self.requests.is_stale || self.may_have_jobs.load(Ordering::SeqCst);
+        if is_stale {
             return self.take(max, availability, now);
         }
         self.found_nothing(max, &found, asked.batches, availability, now)
     }
 
     fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<JobTask>, Error> {
-        let none = not_yet();
-        if let Some(ticket) = self.out_of_hand(availability, now) {
-            return Ok(Take::Items(vec![ticket]));
-        }
-        // One claim of a worker at a time: two would not tell whose is in doubt after a lost connection.
-        if self.filling.is_empty() || self.alone || self.remote.is_asked {
-            return Ok(none);
-        }
-        let found = match self.claim(MOST_CLAIMED / 10, true, availability, now) {
-            Ok(found) => found,
-            Err(error) if error.kind() == ErrorKind::Transient => return Ok(none),
-            Err(error) => return Err(error),
-        };
-        let mut tickets = found.tickets.into_iter();
-        let Some(first) = tickets.next() else {
-            // Looked in vain: this pack is not filled further.
-            self.filling.clear();
-            return Ok(none);
-        };
-        for ticket in tickets {
-            self.wait(ticket, Time::ZERO);
-        }
-        Ok(Take::Items(vec![first]))
+        let ticket = self.out_of_hand(availability, now);
+        Ok(ticket.map_or_else(not_yet, |ticket| Take::Items(vec![ticket])))
     }
 
     /// Stays prefetched, which is only for jobs that are due.

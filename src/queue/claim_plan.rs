@@ -1,4 +1,4 @@
-//! A planned claim with all data that it needs, because a store on a server claims without the dispatcher's lock.
+//! A planned claim with all data that it needs, because it runs without the dispatcher's lock.
 
 use std::sync::Arc;
 
@@ -11,7 +11,10 @@ use crate::engine::availability::Availability;
 use crate::engine::limiter::QuotaId;
 
 use super::kinds::{Kinds, Lanes, Open};
-use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, WorkerId};
+use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
+
+/// The most jobs in one claim.
+pub(super) const MOST_CLAIMED: usize = 1000;
 
 pub(super) struct ClaimPlan {
     pub store: Arc<dyn JobStore>,
@@ -21,12 +24,14 @@ pub(super) struct ClaimPlan {
     /// Only jobs of these processes; of all processes if empty.
     pub processes: Vec<ProcessId>,
     pub most: usize,
+    /// Number of calls that can start.
+    pub calls: usize,
     /// Whether the worker runs no job.
     pub idle: bool,
     pub look_again: bool,
-    /// Only jobs of these lanes, to fill packs.
-    pub filling: Option<Vec<Arc<JobLane>>>,
-    /// Quotas of prefetched jobs. These jobs come before others of the same quota.
+    /// Whether a worker that runs no job ends when no job is left.
+    pub may_end: bool,
+    /// Quotas of prefetched jobs, one for each job. These jobs come before others of the same quota.
     pub prefetched: Vec<QuotaId>,
     pub now: Time,
     pub wall: Timestamp,
@@ -40,14 +45,67 @@ pub(super) struct Claimed {
     pub opens: Option<Time>,
     /// Whether jobs of a supported kind wait, due or not.
     pub known_wait: bool,
+    /// Whether the store has chores left; `None` if that does not matter for now.
+    pub has_chores: Option<bool>,
+}
+
+/// More jobs for calls that take many.
+struct Filling {
+    lanes: Vec<Arc<JobLane>>,
+    jobs: usize,
 }
 
 impl ClaimPlan {
     /// Claims jobs that this availability allows to start.
     pub(super) fn run(&self, availability: &Availability) -> Result<Claimed, Error> {
         self.lanes.lock().refresh(&self.kinds);
+        let mut claimed = self.claim(None, availability)?;
+        if let Some(filling) = self.filling(&claimed.jobs) {
+            match self.claim(Some(&filling), availability) {
+                Ok(more) => claimed.jobs.extend(more.jobs),
+                Err(error) => log::debug!("calls start before they are full: {error}"),
+            }
+        }
+        if self.may_end && self.idle && claimed.jobs.is_empty() && !claimed.known_wait {
+            claimed.has_chores = Some(self.store.maintain(self.wall)?);
+        }
+        Ok(claimed)
+    }
+
+    /// What fills the calls of these jobs, if any of them shares its call with others.
+    fn filling(&self, jobs: &[ClaimedJob]) -> Option<Filling> {
+        if jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES) {
+            return None;
+        }
+        let mut filling = Filling {
+            lanes: Vec::new(),
+            jobs: 0,
+        };
+        for job in jobs {
+            if filling.lanes.contains(&job.lane) {
+                continue;
+            }
+            let open = self.lanes.lock().open(&job.lane, &self.kinds).cloned();
+            let inputs = open.map_or(1, |open| usize::from(open.pack.inputs));
+            if inputs > 1 {
+                filling.lanes.push(job.lane.clone());
+                filling.jobs = filling.jobs.max(self.calls.saturating_mul(inputs));
+            }
+        }
+        filling.jobs = filling.jobs.min(MOST_CLAIMED).saturating_sub(jobs.len());
+        (filling.jobs > 0).then_some(filling)
+    }
+
+    fn claim(
+        &self,
+        filling: Option<&Filling>,
+        availability: &Availability,
+    ) -> Result<Claimed, Error> {
         let (mut known_wait, mut opens) = (false, None::<Time>);
         let mut open = |lane: &Arc<JobLane>| {
+            if filling.is_some_and(|filling| !filling.lanes.contains(lane)) {
+                return 0;
+            }
             let Some(open) = self.lanes.lock().open(lane, &self.kinds).cloned() else {
                 return 0;
             };
@@ -55,10 +113,10 @@ impl ClaimPlan {
             self.room(lane, &open, availability, &mut opens)
         };
         let wanted = ClaimRequest {
-            most: self.most,
-            idle: self.idle,
+            most: filling.map_or(self.most, |filling| filling.jobs),
+            idle: self.idle && filling.is_none(),
             processes: &self.processes,
-            look_again: self.look_again,
+            look_again: self.look_again && filling.is_none(),
             open: &mut open,
         };
         let reply = self.store.claim(self.worker, wanted, self.wall)?;
@@ -67,6 +125,7 @@ impl ClaimPlan {
             due: reply.next.map(|due| self.now.after(due.since(self.wall))),
             opens,
             known_wait,
+            has_chores: None,
         })
     }
 
@@ -86,8 +145,7 @@ impl ClaimPlan {
         let Some(live) = availability.callable_step(&open.class, step) else {
             return 0;
         };
-        let is_wanted = self.filling.as_ref().is_none_or(|of| of.contains(lane));
-        if !is_wanted || availability.is_paused(&open.class, live, now) {
+        if availability.is_paused(&open.class, live, now) {
             return 0;
         }
         let quota = open.class.quota(live);
@@ -96,13 +154,14 @@ impl ClaimPlan {
             *opens = Some(opens.map_or(at, |known| known.min(at)));
             return 0;
         }
-        if self.prefetched.contains(&quota) {
-            return 0;
-        }
         let room = kinds.limiter.room(quota, now);
+        let prefetched = self.prefetched.iter().filter(|of| **of == quota).count();
         match open.pack.inputs {
+            0 | 1 if prefetched > 0 => 0,
             0 | 1 => room,
-            inputs => room.saturating_mul(inputs.into()),
+            inputs => room
+                .saturating_mul(inputs.into())
+                .saturating_sub(prefetched),
         }
     }
 }

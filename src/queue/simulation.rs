@@ -147,8 +147,6 @@ struct Scene {
     workers: Vec<SimulatedWorker>,
     steps: u8,
     slots: usize,
-    /// Whether requests to the store are made without the dispatcher's lock.
-    is_remote: bool,
     max_retries: u8,
     /// Until when each step refuses everybody, or cannot be reached.
     out: Vec<(Time, ErrorKind)>,
@@ -168,7 +166,6 @@ impl Scene {
             workers: Vec::new(),
             steps: 1 + random.below(2) as u8,
             slots: 1 + random.below(6) as usize,
-            is_remote: random.chance(60),
             max_retries: random.below(4) as u8,
             out: vec![(Time::ZERO, ErrorKind::Auth); 2],
             paid: HashMap::new(),
@@ -225,8 +222,7 @@ impl Scene {
             self.clock.clone(),
             Scope::default(),
         );
-        let mut work = StoreWork::new(backlog, None);
-        work.packed.items.remote.is_remote = self.is_remote;
+        let work = StoreWork::new(backlog, None);
         SimulatedWorker {
             dispatcher: Dispatcher::new(work, limiter, options),
             store,
@@ -264,7 +260,7 @@ impl Scene {
         let mut deaths = self.random.below(6);
         let mut cancels = self.random.chance(30);
         let mut put_back = true;
-        // With a remote store there are more rounds in the same time, and no time would be left without an outage.
+        // Claims without the lock take more rounds in the same time, and no time would be left without an outage.
         let mut outages = 50;
         for round in 0.. {
             assert!(round < 20_000, "it does not end: {:?}", self.processes());

@@ -74,9 +74,9 @@ impl StoreWork {
         }
     }
 
-    /// Gives back what was prefetched: what has waited there for too long, or all of it.
-    pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Result<(), Error> {
-        let tickets = self.packed.items.release_claims(all, now);
+    /// Gives back all that was prefetched.
+    pub(crate) fn release_claims(&mut self, now: Time) -> Result<(), Error> {
+        let tickets = self.packed.items.release_claims(true, now);
         if tickets.is_empty() {
             return Ok(());
         }
@@ -87,17 +87,17 @@ impl StoreWork {
         error.map_or(Ok(()), Err)
     }
 
-    /// The same without the lock, for a store on a server.
+    /// Has what was prefetched too long ago given back, without the dispatcher's lock.
     fn ask_to_release_claims(&mut self, now: Time) {
-        let remote = &self.packed.items.remote;
-        if remote.is_asked || remote.give_back_at > now {
+        let requests = &self.packed.items.requests;
+        if requests.is_asked || requests.give_back_at > now {
             return;
         }
         let tickets = self.packed.items.release_claims(false, now);
         if !tickets.is_empty() {
-            let remote = &mut self.packed.items.remote;
-            remote.request = Some(Request::GiveBack(tickets));
-            remote.is_asked = true;
+            let requests = &mut self.packed.items.requests;
+            requests.request = Some(Request::GiveBack(tickets));
+            requests.is_asked = true;
         }
     }
 
@@ -112,7 +112,7 @@ impl StoreWork {
         result: Result<Vec<ProcessState>, Error>,
     ) {
         let items = &mut self.packed.items;
-        items.remote.is_asked = false;
+        items.requests.is_asked = false;
         match result {
             Ok(_) => items.settled(tickets.len()),
             Err(error) => {
@@ -120,7 +120,7 @@ impl StoreWork {
                     items.wait(ticket, Time::ZERO);
                 }
                 // Claims come in between, so that a store that cannot be used is found out.
-                items.remote.give_back_at = items.clock.now().after(GIVE_BACK_AGAIN);
+                items.requests.give_back_at = items.clock.now().after(GIVE_BACK_AGAIN);
                 items.trouble = Some(error);
             }
         }
@@ -419,8 +419,8 @@ impl Work for StoreWork {
     type Task = Pack<JobTask>;
     type Done = Done;
 
-    fn is_remote(&self) -> bool {
-        self.packed.items.remote.is_remote
+    fn has_store(&self) -> bool {
+        true
     }
 
     fn keep(&mut self, done: &mut Vec<SettledPack>) {
@@ -438,12 +438,7 @@ impl Work for StoreWork {
         availability: &Availability,
         now: Time,
     ) -> Result<Take<Pack<JobTask>>, Error> {
-        if self.is_remote() {
-            self.ask_to_release_claims(now);
-        } else {
-            // The backlog's trouble contains the error.
-            let _ = self.release_claims(false, now);
-        }
+        self.ask_to_release_claims(now);
         let taken = self.packed.take(max, availability, now)?;
         if let Take::Items(tickets) = &taken {
             let jobs = tickets.iter().flat_map(|ticket| &ticket.task);
@@ -473,7 +468,7 @@ impl Work for StoreWork {
     }
 
     fn take_io(&mut self) -> Option<TakeIo<Self>> {
-        Some(match self.packed.items.remote.request.take()? {
+        Some(match self.packed.items.requests.request.take()? {
             Request::Claim(plan, availability) => Box::new(move || {
                 let claimed = plan.run(&availability);
                 Box::new(move |work, now| work.packed.items.arrive(claimed, now))

@@ -308,7 +308,7 @@ impl WorkerRun {
         for _ in 0..LAST_TRIES {
             let now = clock.now();
             let settled = dispatcher.work.settle(&mut lost, now);
-            match settled.and_then(|()| dispatcher.work.release_claims(true, now)) {
+            match settled.and_then(|()| dispatcher.work.release_claims(now)) {
                 Ok(()) => break,
                 Err(error) => {
                     log::warn!("cannot record the last results: {error}");

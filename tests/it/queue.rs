@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::common::eventually;
+use super::common::{PATIENCE, eventually};
 use batchwright::client::PackLimits;
 use batchwright::queue::{JobStatus, WorkerScale};
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobQueue, Limits, Outcome, ProcessId, Progress,
-    Request, RetryPolicy, Route, RunningJob, Worker,
+    Request, Response, RetryPolicy, Route, RunningJob, StopReason, Worker, client_fn,
 };
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
@@ -393,4 +393,51 @@ fn an_iterator_is_started_only_when_all_of_it_is_there() {
         .run()
         .unwrap();
     assert_eq!(report.completed, 2500);
+}
+
+/// A worker waits for a database that another program has locked; what else runs ends at its deadline all the same.
+#[test]
+fn a_locked_database_delays_no_deadline() {
+    let (folder, queue) = queue();
+    queue
+        .enqueue(ProcessId::new(), prompts(&["first", "quick", "slow"]))
+        .unwrap();
+    let other = rusqlite::Connection::open(folder.path().join("llm_jobs.db")).unwrap();
+    let other = Mutex::new(other);
+    let (slow_runs, slow_is_there) = crossbeam_channel::unbounded();
+    let (aborted, came) = crossbeam_channel::unbounded();
+    let client = client_fn(move |request: &Request, ctx: &Context| {
+        let done = Ok(Response::new("m-1", "done"));
+        match request.messages[0].text().as_str() {
+            // Two calls at once begin when one has been answered.
+            "first" => done,
+            "quick" => {
+                slow_is_there.recv_timeout(PATIENCE).unwrap();
+                let lock = other.lock().execute_batch("BEGIN IMMEDIATE");
+                lock.unwrap();
+                done
+            }
+            _ => {
+                slow_runs.send(()).unwrap();
+                let (cancel, cancelled) = crossbeam_channel::unbounded();
+                let _hook = ctx.on_cancel(move || cancel.send(()).unwrap_or_default());
+                // Less than the time that the worker waits for the lock.
+                let cancelled = cancelled.recv_timeout(Duration::from_secs(8));
+                aborted.send(cancelled).unwrap();
+                other.lock().execute_batch("COMMIT").unwrap();
+                Err(Error::new(ErrorKind::Cancelled, "aborted"))
+            }
+        }
+    });
+    let ctx = Context::new()
+        .with_timeout(Duration::from_secs(2))
+        .with_grace(Duration::ZERO);
+    let worker = worker(&queue).scale(WorkerScale::fixed(2));
+    let report = worker.completions(Route::new(client)).context(&ctx).run();
+    let stop = report.unwrap().stop;
+    assert!(
+        matches!(stop, Some(StopReason::DeadlineExceeded)),
+        "{stop:?}"
+    );
+    assert_eq!(came.try_recv(), Ok(Ok(())), "the call was not aborted");
 }

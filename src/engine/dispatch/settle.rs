@@ -1,4 +1,4 @@
-//! Makes ends durable: in groups, with retries after a failure, and without the lock if the store is remote.
+//! Makes ends durable: in groups, with retries after a failure, and without the lock if the work has a store.
 
 use std::time::Duration;
 
@@ -40,14 +40,14 @@ impl<W: Work> Dispatcher<W> {
         if self.pending.is_empty() || self.settling.is_some() {
             return;
         }
-        let is_remote = self.work.is_remote();
-        // A failed write to a remote store is retried when it is due, even if more items end before.
-        let may_wait = is_remote && self.settle_error.is_some()
+        let has_store = self.work.has_store();
+        // A failed write to a store is retried when it is due, even if more items end before.
+        let may_wait = has_store && self.settle_error.is_some()
             || self.pending.iter().all(|s| matches!(s, Settled::Final(..)));
         if self.settle_at.is_some_and(|at| at > now) && may_wait {
             return;
         }
-        if is_remote && let Some(io) = self.work.settle_io(&self.pending, now) {
+        if has_store && let Some(io) = self.work.settle_io(&self.pending, now) {
             self.settling = Some(std::mem::take(&mut self.pending));
             self.settle_at = None;
             self.io.push(Io::Settle(io));

@@ -1,4 +1,5 @@
-//! Requests to a store on a server run without the dispatcher's lock. The next `take` uses their outcome.
+//! Requests to the store run without the dispatcher's lock: a database may be locked or far away. The next `take` uses
+//! their outcome.
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -9,16 +10,15 @@ use crate::queue::task::JobTask;
 
 use super::{FoundLane, StoreBacklog};
 
-/// A request to a store on a server, made without the dispatcher's lock. One is in flight at a time.
+/// A request to the store, made without the dispatcher's lock. One is in flight at a time.
 pub(crate) enum Request {
     Claim(Box<ClaimPlan>, Availability),
     GiveBack(Vec<Ticket<JobTask>>),
 }
 
-/// State of the claims from a store on a server.
+/// Requests to the store and their outcomes.
 #[derive(Default)]
-pub(crate) struct Remote {
-    pub is_remote: bool,
+pub(crate) struct Requests {
     pub request: Option<Request>,
     /// Whether a request is in flight.
     pub is_asked: bool,
@@ -34,25 +34,27 @@ pub(crate) struct Remote {
 #[derive(Default, Clone, Copy)]
 pub(super) struct Asked {
     pub jobs: usize,
+    /// Number of calls that could start.
+    pub calls: usize,
     /// Whether batches were open.
     pub batches: bool,
 }
 
 impl StoreBacklog {
-    /// Requests a claim from a store on a server, unless a request is already in flight.
+    /// Requests a claim, unless a request is already in flight.
     pub(super) fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
-        let plan = Box::new(self.plan(asked.jobs, false, now));
-        self.remote.request = Some(Request::Claim(plan, availability.clone()));
-        self.remote.is_asked = true;
-        self.remote.is_stale = false;
-        self.remote.asked = asked;
+        let plan = Box::new(self.plan(asked, now));
+        self.requests.request = Some(Request::Claim(plan, availability.clone()));
+        self.requests.is_asked = true;
+        self.requests.is_stale = false;
+        self.requests.asked = asked;
         self.quiet_until = None;
     }
 
-    /// Applies the outcome of a request to a store on a server.
+    /// Applies the outcome of a request.
     pub(crate) fn arrive(&mut self, claimed: Result<Claimed, Error>, now: Time) {
-        self.remote.is_asked = false;
+        self.requests.is_asked = false;
         let found = self.found(claimed, now);
-        self.remote.arrived = Some(found);
+        self.requests.arrived = Some(found);
     }
 }

@@ -55,7 +55,7 @@ impl Work for TwoItems {
     type Task = u32;
     type Done = ();
 
-    fn is_remote(&self) -> bool {
+    fn has_store(&self) -> bool {
         true
     }
 
