@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::hints::RateHints;
 
 use super::availability::Availability;
@@ -19,22 +19,26 @@ use super::counters::Counters;
 use super::critical::CriticalFailures;
 use super::first_replies::FirstReplies;
 use super::jitter::Jitter;
-use super::limiter::{Gate, Limiter, Permit};
+use super::limiter::{Limiter, Permit};
 use super::loading::Loading;
 use super::quota::QuotaId;
 use super::quota_status::LearnedLimit;
 use super::refusals::{self, Refusals};
-use super::route::{RetryPolicy, Tries};
+use super::route::RetryPolicy;
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::time_split::{Limit, Stopwatch, TimeSplit};
 use super::trail::Trails;
-use super::work::{SettleEnd, SettleIo, Settled, Take, TakeEnd, TakeIo, Ticket, Work};
+use super::work::{SettleEnd, SettleIo, Settled, TakeEnd, TakeIo, Ticket, Work};
 
 mod call_ended;
+mod failure;
 mod outage;
 #[cfg(feature = "redis")]
 mod outage_elsewhere;
 mod settle;
+mod start;
+
+use start::Started;
 
 /// A call to make, with what was reserved for it.
 #[derive(Debug)]
@@ -277,89 +281,11 @@ impl<W: Work> Dispatcher<W> {
         self.availability.advance(now);
         #[cfg(feature = "redis")]
         self.hear_outages(now);
-        let mut wake = None;
-        let mut limit = None;
-        let mut exhausted = false;
-        while self.stop.is_none() {
-            // Calls start during a write to a store, unless the store fails.
-            let waits_for_disk = if self.work.has_store() {
-                self.settle_error.is_some()
-            } else {
-                !self.pending.is_empty()
-            };
-            if waits_for_disk {
-                limit = Some(Limit::Disk);
-                break;
-            }
-            let free = self
-                .options
-                .concurrency
-                .saturating_sub(self.counters.in_flight);
-            if free == 0 {
-                limit = Some(self.slots_hold());
-                break;
-            }
-            // A write in flight frees slots soon. Fewer and larger claims are cheaper for a store.
-            if self.settling.is_some() && 2 * free < self.options.concurrency {
-                limit = Some(Limit::Disk);
-                break;
-            }
-            match self
-                .work
-                .take(self.wanted(free, now), &self.availability, now)
-            {
-                Err(error) => self.stop_for(StopReason::Fatal(error)),
-                Ok(Take::Items(mut items)) => {
-                    if self.availability.breakers.any_half_open(now) {
-                        // What has never failed says most about a provider that may be back.
-                        let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
-                        items.sort_by_key(|ticket| failures(&ticket.tries));
-                    }
-                    let mut any_known = false;
-                    for ticket in items {
-                        if self.counters.in_flight >= self.options.concurrency {
-                            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
-                            continue;
-                        }
-                        match self.work.known(&ticket.task) {
-                            Some(done) => {
-                                any_known = true;
-                                self.end_without_call(ticket, done, now);
-                            }
-                            None => self.admit(ticket, now, start),
-                        }
-                    }
-                    self.flush(now);
-                    if any_known {
-                        // There may be very much of it: a stop is to be heard meanwhile.
-                        wake = Some(now);
-                        limit = Some(Limit::Disk);
-                        break;
-                    }
-                }
-                Ok(Take::Idle { until, source_open }) => {
-                    let opening = self.availability.next_change(now);
-                    wake = earlier(until, opening);
-                    exhausted = wake.is_none() && !source_open;
-                    limit = if opening.is_some() {
-                        Some(self.pauses_hold(now))
-                    } else if let Some(held) = self.work.held_by() {
-                        Some(held)
-                    } else if source_open {
-                        Some(Limit::Source)
-                    } else {
-                        until
-                            .filter(|_| self.calls_in_air() == 0)
-                            .map(|_| Limit::Backoff)
-                    };
-                    break;
-                }
-                Ok(Take::Done) => {
-                    exhausted = true;
-                    break;
-                }
-            }
-        }
+        let Started {
+            wake,
+            limit,
+            exhausted,
+        } = self.start_calls(now, start);
         if let Some(io) = self.work.take_io() {
             self.taking = true;
             self.io.push(Io::Take(io));
@@ -401,35 +327,6 @@ impl<W: Work> Dispatcher<W> {
         usize::try_from(self.started - self.ended).unwrap_or(usize::MAX)
     }
 
-    /// What the slots are full of.
-    fn slots_hold(&mut self) -> Limit {
-        match 2 * self.calls_in_air() < self.counters.in_flight {
-            true => Limit::Disk,
-            false if self.work.has_more() => Limit::Slots,
-            false => Limit::Calls,
-        }
-    }
-
-    /// Why quotas are paused.
-    fn pauses_hold(&self, now: Time) -> Limit {
-        let availability = &self.availability;
-        if availability.breakers.any_in_doubt() && self.calls_in_air() > 0 {
-            return Limit::Calls;
-        }
-        if availability.breakers.all_open() {
-            return Limit::Cooldown;
-        }
-        if self.limiter.is_window_full() {
-            return Limit::Slots;
-        }
-        let mut paused = availability.pauses.paused(now);
-        if paused.any(|quota| !self.limiter.cools_down(quota, now)) {
-            Limit::Quota
-        } else {
-            Limit::Cooldown
-        }
-    }
-
     /// The learned limit that holds calls back now.
     pub(crate) fn learned_limit(&self, now: Time) -> Option<LearnedLimit> {
         let mut paused = self.availability.pauses.paused(now);
@@ -439,92 +336,6 @@ impl<W: Work> Dispatcher<W> {
     fn check_deadline(&mut self, now: Time) {
         if self.options.deadline.is_some_and(|at| at <= now) {
             self.stop_for(StopReason::DeadlineExceeded);
-        }
-    }
-
-    fn end_without_call(&mut self, ticket: Ticket<W::Task>, done: W::Done, now: Time) {
-        self.counters.in_flight += 1;
-        self.counters.last_end = Some(now);
-        self.pending.push(Settled::Final(ticket, Ok(done)));
-    }
-
-    fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
-        let waited_for = (ticket.quota(), ticket.class.at(ticket.tries.step));
-        ticket.timer.end_wait(ticket.tries.first, now, |from, to| {
-            let (quota, step) = waited_for;
-            let unavailable = self.availability.breakers.open_between(step, from, to);
-            unavailable.max(self.limiter.paused_between(quota, from, to))
-        });
-        let step = ticket.tries.step;
-        match self.availability.callable_step(&ticket.class, step) {
-            Some(live) => self.pass_steps(&mut ticket, live),
-            None => {
-                let dead = self.availability.exclusions.reason(&ticket.class, step);
-                let kind = dead.map_or(ErrorKind::Cancelled, Error::kind);
-                let why = dead.map_or_else(String::new, ToString::to_string);
-                let error = Error::new(kind, format!("not sent: {why}"));
-                self.counters.in_flight += 1;
-                self.pending.push(Settled::Unsent(ticket, error));
-                return;
-            }
-        }
-        let quota = ticket.quota();
-        if self.availability.pauses.is_paused(quota, now) {
-            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
-            return;
-        }
-        if let Some(at) = self.held_until(&ticket.class, ticket.tries.step, now) {
-            self.availability.pauses.set(quota, at);
-            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
-            return;
-        }
-        let (input, cap) = (
-            ticket.cost.input.into(),
-            ticket.cost.output_cap.map(u64::from),
-        );
-        match self.limiter.try_acquire(quota, input, cap, now) {
-            Gate::NotUntil(at) => {
-                self.log_long_pause(quota, at, now, &"another call was rejected or failed");
-                self.availability.pauses.set(quota, at);
-                self.pending.push(Settled::Later(ticket, Time::ZERO, None));
-            }
-            Gate::Go(permit) => {
-                let tries = &mut ticket.tries;
-                if tries.in_doubt {
-                    tries.in_doubt = false;
-                    self.counters.possibly_paid_twice += 1;
-                }
-                *self.counters.of_kind(tries) += 1;
-                tries.first.begin(now);
-                self.counters.first_start.get_or_insert(now);
-                self.counters.calls += 1;
-                self.counters.in_flight += 1;
-                let most = &mut self.counters.most_in_flight;
-                *most = self.counters.in_flight.max(*most);
-                let step = ticket.class.at(ticket.tries.step);
-                let probes = self.availability.breakers.begin_call(step);
-                let may_leave = !probes && self.next_callable(&ticket).is_some();
-                self.started += 1;
-                if !probes {
-                    let class = ticket.class.clone();
-                    let step = ticket.tries.step;
-                    self.calls_out.begin(self.started, class, step, now);
-                }
-                self.refusals.called(step, quota, now);
-                start.push(Call {
-                    number: self.started,
-                    began: now,
-                    may_leave,
-                    ticket,
-                    permit,
-                });
-                // What durable work takes in vain has to be written back.
-                if self.options.durable
-                    && let Some(at) = self.limiter.closed_until(quota, now)
-                {
-                    self.availability.pauses.set(quota, at);
-                }
-            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::settle::GROUP_DELAY;
 use super::*;
-use crate::base::error::Sent;
+use crate::base::error::{ErrorKind, Sent};
 use crate::base::hints::RateWindow;
 use crate::engine::class::Class;
 use crate::engine::item_time::{ItemTime, ItemTimer};
@@ -13,7 +13,7 @@ use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::loading::MAX_LOADING;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
-use crate::engine::work::Cost;
+use crate::engine::work::{Cost, Take};
 
 /// Items of one quota by what they cost.
 struct Costs {

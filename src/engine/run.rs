@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
@@ -24,6 +24,10 @@ use crate::base::hints::RateHints;
 
 use super::dispatch::{Call, Dispatcher, EndedCall, Event, Io, StopReason, Turn};
 use super::work::{Settled, Ticket, Work};
+
+mod watch;
+
+use watch::{Pool, wait_out, wakes};
 
 /// More threads than this are a slip of the finger, not a plan.
 pub(crate) const MOST_THREADS: usize = 10_000;
@@ -230,6 +234,12 @@ impl<W: Work> Shell<'_, W> {
         }
     }
 
+    /// Calls that have ended, where each is to be looked at.
+    fn calls_ended(&self) -> Option<u64> {
+        let ended = self.ended.as_ref()?;
+        Some(ended.load(Ordering::SeqCst))
+    }
+
     fn turn(&self) {
         loop {
             // Either the holder of the lock sees our event, or we find the lock free: the fences
@@ -388,14 +398,12 @@ where
         for (i, started) in (0..setup.threads).map(&start).chain(io).enumerate() {
             if let Err(error) = started {
                 shell.state.lock().tasks = None;
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!(
-                        "cannot start thread {} of {}: {error}; use a smaller concurrency",
-                        i + 1,
-                        setup.threads
-                    ),
-                ));
+                let why = format!(
+                    "cannot start thread {} of {}: {error}; use a smaller concurrency",
+                    i + 1,
+                    setup.threads
+                );
+                return Err(Error::new(ErrorKind::Invalid, why));
             }
         }
         let _guard = PanicGuard(&shell, &calls);
@@ -475,148 +483,6 @@ fn ended<T, D>(call: Call<T>, reply: Reply<D>) -> EndedCall<T, D> {
         used: reply.used,
         hints: reply.hints,
         fatal: reply.fatal,
-    }
-}
-
-/// The threads of a run.
-struct Pool<'p> {
-    threads: usize,
-    most: usize,
-    start: &'p dyn Fn(usize) -> std::io::Result<()>,
-}
-
-impl Pool<'_> {
-    /// Grows to as many threads as there are to be permits. Returns how many permits have one.
-    fn follow(&mut self, permits: Permits<'_>) -> usize {
-        let wanted = permits.now.load(Ordering::SeqCst).clamp(1, permits.most);
-        self.grow(wanted);
-        wanted.min(self.threads)
-    }
-
-    /// Grows to so many threads; false when there can be no more than there are.
-    fn grow(&mut self, wanted: usize) -> bool {
-        while self.threads < wanted {
-            if let Err(error) = (self.start)(self.threads) {
-                log::warn!("limited to {} calls at once: {error}", self.threads);
-                self.most = self.threads;
-                return false;
-            }
-            self.threads += 1;
-        }
-        true
-    }
-}
-
-fn wakes(waker: &Waker) -> impl Fn() + Send + Sync + 'static {
-    let waker = waker.clone();
-    move || waker.wake()
-}
-
-/// The caller's thread: time, cancellation, deadline, ticks and the caller's own sink.
-fn wait_out<W: Work, O, S>(
-    shell: &Shell<'_, W>,
-    setup: &RunSetup<'_>,
-    calls: &Context,
-    pool: &mut Pool<'_>,
-    mut outlet: Option<&mut Outlet<'_, O>>,
-    observer: &mut Observer<'_, W, S>,
-) {
-    let clock = setup.clock;
-    let _on_cancel = setup.ctx.on_cancel(wakes(&setup.waker));
-    let _on_abort = setup.ctx.on_abort(wakes(&setup.waker));
-    clock.on_jump(Box::new(wakes(&setup.waker)));
-
-    let deadline = setup.ctx.remaining().map(|left| clock.now().after(left));
-    let mut grace_ends = None;
-    let mut next_tick = clock.now().after(setup.tick);
-    let never = crossbeam_channel::never();
-    let mut permits = None;
-    let ended = || {
-        shell
-            .ended
-            .as_ref()
-            .map(|ended| ended.load(Ordering::SeqCst))
-    };
-    let mut seen = ended();
-    loop {
-        let now = clock.now();
-        let any_ended = std::mem::replace(&mut seen, ended()) != seen;
-        if let Some(wanted) = setup.permits.map(|permits| pool.follow(permits))
-            && permits.replace(wanted) != Some(wanted)
-        {
-            let _ = shell.post.send(Event::SetConcurrency(wanted));
-        }
-        let needed = shell.needed.load(Ordering::SeqCst).min(pool.most);
-        if !pool.grow(needed) {
-            let _ = shell.post.send(Event::SetConcurrency(pool.threads));
-        }
-        if deadline.is_some_and(|at| at <= now) && !calls.is_cancelled() {
-            let _ = shell.post.send(Event::Stop(StopReason::DeadlineExceeded));
-            calls.abort();
-        }
-        if setup.ctx.is_cancelled() && grace_ends.is_none() {
-            grace_ends = Some(now.after(setup.ctx.grace()));
-        }
-        let grace_over = setup.ctx.is_aborted() || grace_ends.is_some_and(|at| at <= now);
-        if grace_over {
-            calls.abort();
-        }
-        shell.turn();
-        // The lock may be held by a worker in the middle of its turn; then it wakes us if need be.
-        let (wake_at, picture) = {
-            let mut state = shell.state.lock();
-            if state.tasks.is_none() {
-                return;
-            }
-            let mut picture = None;
-            if now >= next_tick || any_ended {
-                next_tick = now.after(setup.tick);
-                picture = Some((observer.look)(&mut state.dispatcher, now));
-            }
-            let give_up = calls.is_cancelled() && !state.giving_up;
-            state.giving_up |= give_up;
-            if give_up || (picture.is_some() && state.dispatcher.stop_reason().is_some()) {
-                shell.turn_locked(&mut state);
-                if state.tasks.is_none() {
-                    return;
-                }
-            }
-            let until = [state.wake_at, Some(next_tick), deadline, grace_ends]
-                .into_iter()
-                .flatten()
-                .filter(|at| *at > now || Some(*at) == state.wake_at)
-                .min()
-                .unwrap_or(next_tick);
-            shell.waits_for.store(until.as_nanos(), Ordering::SeqCst);
-            (until, picture)
-        };
-        if let Some(picture) = picture {
-            (observer.show)(picture);
-        }
-        // What ended while we held the lock was left to us.
-        fence(Ordering::SeqCst);
-        if !shell.inbox.is_empty() {
-            shell.turn();
-        }
-        let wait = clock
-            .real_wait(wake_at)
-            .unwrap_or(Duration::from_secs(3600));
-        let outcomes = outlet.as_ref().map_or(&never, |o| &o.outcomes);
-        let outcome = select! {
-            // Whoever holds the lock may have looked just before there was something to see.
-            recv(setup.woken) -> _ => {
-                let _ = shell.post.send(Event::Woken);
-                None
-            }
-            recv(outcomes) -> outcome => outcome.ok(),
-            default(wait) => None,
-        };
-        if let (Some(outcome), Some(outlet)) = (outcome, outlet.as_mut()) {
-            if (outlet.sink)(outcome).is_break() {
-                let _ = shell.post.send(Event::Stop(StopReason::SinkClosed));
-            }
-            let _ = shell.post.send(Event::Released(1));
-        }
     }
 }
 

@@ -1,0 +1,373 @@
+//! What a failure leads to: the item is tried again, goes to the next provider, waits for one, or is given up.
+
+use std::time::Duration;
+
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::hints::RateHints;
+
+use super::super::breaker::{Detour, may_be_shared};
+use super::super::class::StepId;
+use super::super::quota::QuotaId;
+use super::super::refusals::{self, QuotaHealth};
+use super::super::route::{self, Next};
+use super::super::work::{Settled, Ticket, Work};
+use super::call_ended::{EndFacts, is_pace};
+use super::outage::{is_of_provider, is_overload};
+use super::{Dispatcher, ErrorPolicy, StopReason};
+
+/// This many items given up without a connection mean that nothing gets through.
+const UNREACHED: u32 = 5;
+/// Items spend no attempt on refusals for their pace, up to so many seconds of waiting for one item:
+/// one that is refused for ever while others are answered must not hold up the run for ever.
+const MOST_WAITED: u16 = 1800;
+/// A provider that refused everybody is asked again after this long, where the work can wait.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// The same for one that could not be reached.
+const UNREACHED_FOR: Duration = Duration::from_secs(10);
+
+/// So often work that can wait is tried where a filter of the provider (status 403) refuses it while others are
+/// answered: its reasons may be in the prompt. A refused key (401) may come back, and is waited for.
+const FORBIDDEN_TRIES: u8 = 4;
+
+/// How far a failure reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// It may be this item's alone.
+    Item,
+    /// The item is not tried again at this step, if another follows.
+    Step,
+    /// The item is not tried again at this step.
+    Gone,
+    /// Every further call would fail in the same way.
+    All,
+}
+
+impl<W: Work> Dispatcher<W> {
+    pub(super) fn on_failure(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        error: Error,
+        facts: &EndFacts,
+        hints: &RateHints,
+        now: Time,
+    ) {
+        ticket.tries.count(&error);
+        // A call may notice the deadline a moment before this clock does.
+        if error.kind() == ErrorKind::DeadlineExceeded && self.options.deadline.is_some() {
+            self.stop_for(StopReason::DeadlineExceeded);
+        }
+        let ended_by_us = matches!(
+            error.kind(),
+            ErrorKind::Cancelled | ErrorKind::DeadlineExceeded
+        );
+        if ended_by_us && self.stop.is_some() {
+            if ticket.tries.in_doubt {
+                self.counters.cut_off += 1;
+            }
+            self.pending.push(Settled::Unsent(ticket, error));
+        } else if self.options.independent {
+            if error.kind() != ErrorKind::Transient {
+                ticket.tries.max_retries = Some(0);
+            }
+            let reach = if error.is_critical() {
+                Reach::All
+            } else {
+                Reach::Item
+            };
+            self.after_failure(ticket, error, reach, now);
+        } else if facts.refused {
+            self.on_rate_limited(ticket, error, facts, hints, now);
+        } else {
+            self.on_provider_failure(ticket, error, facts, now);
+        }
+    }
+
+    /// A failure that may be the provider's: the item waits for the provider, or the failure counts.
+    fn on_provider_failure(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        error: Error,
+        facts: &EndFacts,
+        now: Time,
+    ) {
+        let &EndFacts { step, out, .. } = facts;
+        self.note_first_reply(step, &error, facts.has_next_step());
+        if facts.detour == Detour::Wait
+            && may_be_shared(&error)
+            && !error.timed_out()
+            && let Some(why) = self.patience_over(step, &error, out, now)
+        {
+            self.give_up_waiting(ticket, why);
+            return;
+        }
+        if self.is_unavailable(step)
+            && is_of_provider(&error)
+            && !error.timed_out()
+            && self.can_hold(&ticket.class, ticket.tries.step)
+            && !self.can_go_on(&ticket.class, ticket.tries.step)
+        {
+            self.wait_for_provider(ticket, error, now);
+            return;
+        }
+        let critical = self
+            .critical_failures
+            .is_critical(step, ticket.quota(), &error, out);
+        let critical =
+            critical && !(self.options.of_many && error.kind() == ErrorKind::UnknownModel);
+        if critical {
+            self.exclude(&ticket, &error, now);
+        } else if error.kind() == ErrorKind::Auth
+            && self.options.durable
+            && !facts.has_next_step()
+            && (error.status() != Some(403) || ticket.tries.attempt < FORBIDDEN_TRIES)
+        {
+            // It may be what all others will meet, and then it is no fault of the job.
+            if error.status() != Some(403) {
+                ticket.tries.uncount();
+            }
+            self.wait_until(ticket, now.after(UNREACHED_FOR), Some(error));
+            return;
+        }
+        let reach = match facts.moves_on {
+            _ if critical => Reach::All,
+            true => Reach::Step,
+            false => Reach::Item,
+        };
+        self.after_failure(ticket, error, reach, now);
+    }
+
+    /// A run stops before it pays for more replies that are no answers, or sends more requests that
+    /// nobody takes. What is refused goes on where another provider can be asked; what was paid for
+    /// does not.
+    fn note_first_reply(&mut self, step: StepId, error: &Error, elsewhere: bool) {
+        let Some(why) = self.first_replies.failed(step, error) else {
+            return;
+        };
+        let goes_on = elsewhere && error.is_unclassified();
+        let answered = self.options.of_many || self.work.is_answered_elsewhere();
+        if self.stops_when_critical() && !answered && !goes_on {
+            self.stop_for(StopReason::AllAlike(why));
+        }
+    }
+
+    /// A refusal for its pace is no fault of the item, and no attempt as long as others are answered.
+    fn on_rate_limited(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        error: Error,
+        facts: &EndFacts,
+        hints: &RateHints,
+        now: Time,
+    ) {
+        let &EndFacts { step, out, .. } = facts;
+        let elsewhere = facts.has_next_step();
+        let health = self.refusals.refused(step, ticket.quota(), now);
+        let error = if self.options.retry.asks_too_much(&error) {
+            let asked = error.retry_after().unwrap_or_default();
+            let quota = ticket.quota();
+            // An allowance that is used up is everybody's.
+            let is_everybodys =
+                is_empty(hints) || self.critical_failures.is_critical(step, quota, &error, out);
+            let error = error.context(format!("it requests a wait of {}", refusals::long(asked)));
+            if !is_everybodys {
+                if self.options.durable && !elsewhere {
+                    let at = now.after(self.options.retry.asked(&error));
+                    self.wait_until(ticket, at, Some(error));
+                } else {
+                    self.after_failure(ticket, error, Reach::Gone, now);
+                }
+                return;
+            }
+            error
+        } else if health == QuotaHealth::RefusesAll {
+            error.context("all calls were rejected for 10 minutes")
+        } else {
+            let waits = match health {
+                QuotaHealth::Answering => true,
+                // Nobody can tell whether anything is ever answered; a run that would stop for this waits
+                // for it, as does work that outlives the run.
+                _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
+            };
+            let mut tries = ticket.tries;
+            let jitter = self.options.jitter.next();
+            let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
+            self.refusals.waits(step, ticket.quota(), at);
+            let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
+            if waits && in_time && ticket.tries.waited < MOST_WAITED {
+                ticket.tries = tries;
+                self.last_failure = Some(error.clone());
+                self.wait_until(ticket, at, Some(error));
+            } else {
+                self.after_failure(ticket, error, Reach::Item, now);
+            }
+            return;
+        };
+        // Other models of the provider may fare better.
+        self.exclude(&ticket, &error.clone().with_model_only(), now);
+        self.after_failure(ticket, error, Reach::All, now);
+    }
+
+    /// Not an attempt: the model saw nothing of it.
+    pub(super) fn on_not_ready(&mut self, ticket: Ticket<W::Task>, error: Error, until: Time) {
+        self.counters.calls -= 1;
+        *self.counters.of_kind(&ticket.tries) -= 1;
+        self.last_failure = Some(error);
+        self.wait_until(ticket, until, None);
+    }
+
+    /// Carries out the route's decision about a failure.
+    fn after_failure(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        error: Error,
+        reach: Reach,
+        now: Time,
+    ) {
+        let critical = reach == Reach::All;
+        let moves_on = matches!(reach, Reach::Step | Reach::Gone)
+            || self.shares_open_breaker(&ticket, &error)
+            || self.is_not_worth_waiting_for(&ticket, &error, now);
+        let next_callable = self.next_callable(&ticket);
+        let members = self.work.members(&ticket.task);
+        let jitter = self.options.jitter.next();
+        let mut next = route::decide(
+            &self.options.retry,
+            next_callable.is_some(),
+            &ticket.tries,
+            &error,
+            now,
+            // What outlives the run may wait longer than the run does.
+            self.options.deadline.filter(|_| !self.options.durable),
+            jitter,
+        );
+        if critical || moves_on {
+            next = match next_callable {
+                Some(_) => Next::FallBack,
+                None => next,
+            };
+        }
+        if (critical || reach == Reach::Gone) && next_callable.is_none() {
+            next = Next::GiveUp;
+        }
+        let moves_on = moves_on && next_callable.is_some();
+        let divides =
+            members > 1 && route::may_divide(&error) && !(moves_on && is_overload(&error));
+        // The same call would buy the same reply; a part of it may be answered.
+        let in_parts = divides && error.kind() == ErrorKind::Malformed;
+        match (next, next_callable) {
+            (Next::RetryAt(at), _) if !in_parts => {
+                let wait = at.since(now).as_secs_f64();
+                log::info!("{}, again in {wait:.1} s: {error}", error.kind());
+                self.last_failure = Some(error.clone());
+                self.wait_until(ticket, at, Some(error));
+            }
+            _ if divides => {
+                log::info!(
+                    "{}, {members} items that shared a call are retried in smaller calls: {error}",
+                    error.kind()
+                );
+                ticket.tries.divide(members);
+                let at = route::parts_at(&self.options.retry, &error, now);
+                self.wait_until(ticket, at, Some(error));
+            }
+            (Next::FallBack, Some(step)) => {
+                log::info!("{}, on to the next provider: {error}", error.kind());
+                let tries = &mut ticket.tries;
+                tries.trail = self.options.trails.add(tries.trail, tries.step, &error);
+                tries.next_step();
+                self.pass_steps(&mut ticket, step);
+                self.wait_until(ticket, now, Some(error));
+            }
+            _ => self.fail(ticket, error, critical, now),
+        }
+    }
+
+    /// The item has failed for good, or stays in the queue if that outlives the run and the fault is the provider's.
+    fn fail(&mut self, ticket: Ticket<W::Task>, error: Error, critical: bool, now: Time) {
+        match self.options.on_error {
+            ErrorPolicy::StopOnError => {
+                self.stop_for(StopReason::ItemFailed(error.clone()));
+            }
+            ErrorPolicy::StopOnCriticalError if critical => {
+                self.stop_for(StopReason::Critical(error.clone()));
+            }
+            ErrorPolicy::StopOnCriticalError => self.note_unreached(&error),
+            _ => {}
+        }
+        let unreachable = error.is_unreachable();
+        if self.options.durable && unreachable && !critical {
+            if !std::mem::replace(&mut self.unreachable_logged, true) {
+                log::warn!(
+                    "{error}; its jobs stay in the queue and are retried until the provider is reachable"
+                );
+            }
+            let until = now.after(UNREACHED_FOR);
+            self.availability
+                .exclude_step(&ticket.class, ticket.tries.step, &error, until);
+        }
+        let is_unsent = self.options.durable && (critical || unreachable);
+        self.pending.push(if is_unsent {
+            Settled::Unsent(ticket, error)
+        } else {
+            Settled::Final(ticket, Err(error))
+        });
+    }
+
+    /// It failed like others before it, which have opened the breaker, and the next provider is not known to be
+    /// unavailable as well.
+    fn shares_open_breaker(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
+        let step = ticket.class.at(ticket.tries.step);
+        let open = self.availability.breakers.open_reason(step).is_some();
+        open && may_be_shared(error) && self.can_go_on(&ticket.class, ticket.tries.step)
+    }
+
+    /// It asks for a long wait, and nothing shows that it will answer after that.
+    fn is_not_worth_waiting_for(&self, ticket: &Ticket<W::Task>, error: &Error, now: Time) -> bool {
+        let step = ticket.class.at(ticket.tries.step);
+        route::keeps_waiting(error) && !self.answers(step, now)
+    }
+
+    fn note_unreached(&mut self, error: &Error) {
+        if error.is_unreachable() && !self.options.independent {
+            self.unreached += 1;
+            if self.unreached >= UNREACHED {
+                self.stop_for(StopReason::Unreachable(error.clone()));
+            }
+        }
+    }
+
+    /// A provider that failed critically is not called again, nor a model it does not know.
+    fn exclude(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
+        let (class, step) = (&ticket.class, ticket.tries.step);
+        let is_new = self.availability.exclusions.reason(class, step).is_none();
+        let until = if self.options.durable {
+            now.after(REFUSED_FOR)
+        } else {
+            Time::FAR
+        };
+        if error.is_model_only() && (ticket.quota() != QuotaId::NONE || !is_pace(error)) {
+            self.availability
+                .exclude_quota(ticket.quota(), error, until);
+        } else if self.availability.exclude_step(class, step, error, until) && !self.options.durable
+        {
+            self.stop_for(StopReason::Critical(error.clone()));
+        }
+        // What has no quota cannot be told apart from the rest, and goes on.
+        let excluded = self.availability.exclusions.reason(class, step).is_some();
+        if is_new && excluded && self.options.durable {
+            let wait = REFUSED_FOR.as_secs();
+            log::warn!("no calls to this provider for {wait} s: {error}");
+        } else if is_new && excluded && self.availability.callable_step(class, 0).is_some() {
+            log::warn!("no more calls to this provider in this run: {error}");
+        }
+    }
+}
+
+/// Whether a reply says that nothing is left of an allowance.
+fn is_empty(hints: &RateHints) -> bool {
+    let windows = [hints.requests, hints.tokens].into_iter().flatten();
+    windows
+        .map(|window| window.remaining)
+        .any(|left| left == Some(0))
+}

@@ -1,0 +1,255 @@
+//! Starts the calls that slots, quotas and providers allow, and says what holds back the rest.
+
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind};
+
+use super::super::limiter::Gate;
+use super::super::route::Tries;
+use super::super::time_split::Limit;
+use super::super::work::{Settled, Take, Ticket, Work};
+use super::{Call, Dispatcher, StopReason, earlier};
+
+/// Why no more calls start in this turn.
+#[derive(Default)]
+pub(super) struct Started {
+    /// When more may start.
+    pub wake: Option<Time>,
+    pub limit: Option<Limit>,
+    /// No item is left, now or later.
+    pub exhausted: bool,
+}
+
+impl Started {
+    fn held_by(limit: Limit) -> Self {
+        Self {
+            limit: Some(limit),
+            ..Self::default()
+        }
+    }
+}
+
+impl<W: Work> Dispatcher<W> {
+    /// Starts calls until something holds the rest back.
+    pub(super) fn start_calls(&mut self, now: Time, start: &mut Vec<Call<W::Task>>) -> Started {
+        while self.stop.is_none() {
+            let free = match self.free_slots() {
+                Ok(free) => free,
+                Err(limit) => return Started::held_by(limit),
+            };
+            let wanted = self.wanted(free, now);
+            match self.work.take(wanted, &self.availability, now) {
+                Err(error) => self.stop_for(StopReason::Fatal(error)),
+                Ok(Take::Items(items)) => {
+                    let any_known = self.start_items(items, now, start);
+                    self.flush(now);
+                    if any_known {
+                        // There may be very much of it: a stop is to be heard meanwhile.
+                        return Started {
+                            wake: Some(now),
+                            ..Started::held_by(Limit::Disk)
+                        };
+                    }
+                }
+                Ok(Take::Idle { until, source_open }) => {
+                    return self.nothing_to_start(until, source_open, now);
+                }
+                Ok(Take::Done) => {
+                    return Started {
+                        exhausted: true,
+                        ..Started::default()
+                    };
+                }
+            }
+        }
+        Started::default()
+    }
+
+    /// Number of calls that can start, or what holds them back.
+    fn free_slots(&mut self) -> Result<usize, Limit> {
+        // Calls start during a write to a store, unless the store fails.
+        let waits_for_disk = if self.work.has_store() {
+            self.settle_error.is_some()
+        } else {
+            !self.pending.is_empty()
+        };
+        let most = self.options.concurrency;
+        let free = most.saturating_sub(self.counters.in_flight);
+        if waits_for_disk {
+            Err(Limit::Disk)
+        } else if free == 0 {
+            Err(self.slots_hold())
+        } else if self.settling.is_some() && 2 * free < most {
+            // A write in flight frees slots soon. Fewer and larger claims are cheaper for a store.
+            Err(Limit::Disk)
+        } else {
+            Ok(free)
+        }
+    }
+
+    /// Starts the calls of these items. Returns whether the answer to one of them was known.
+    fn start_items(
+        &mut self,
+        mut items: Vec<Ticket<W::Task>>,
+        now: Time,
+        start: &mut Vec<Call<W::Task>>,
+    ) -> bool {
+        if self.availability.breakers.any_half_open(now) {
+            // What has never failed says most about a provider that may be back.
+            let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
+            items.sort_by_key(|ticket| failures(&ticket.tries));
+        }
+        let mut any_known = false;
+        for ticket in items {
+            if self.counters.in_flight >= self.options.concurrency {
+                self.pending.push(Settled::Later(ticket, Time::ZERO, None));
+                continue;
+            }
+            match self.work.known(&ticket.task) {
+                Some(done) => {
+                    any_known = true;
+                    self.end_without_call(ticket, done, now);
+                }
+                None => self.admit(ticket, now, start),
+            }
+        }
+        any_known
+    }
+
+    fn nothing_to_start(&self, until: Option<Time>, source_open: bool, now: Time) -> Started {
+        let opening = self.availability.next_change(now);
+        let wake = earlier(until, opening);
+        let limit = if opening.is_some() {
+            Some(self.pauses_hold(now))
+        } else if let Some(held) = self.work.held_by() {
+            Some(held)
+        } else if source_open {
+            Some(Limit::Source)
+        } else {
+            until
+                .filter(|_| self.calls_in_air() == 0)
+                .map(|_| Limit::Backoff)
+        };
+        Started {
+            wake,
+            limit,
+            exhausted: wake.is_none() && !source_open,
+        }
+    }
+
+    /// What the slots are full of.
+    fn slots_hold(&mut self) -> Limit {
+        if 2 * self.calls_in_air() < self.counters.in_flight {
+            Limit::Disk
+        } else if self.work.has_more() {
+            Limit::Slots
+        } else {
+            Limit::Calls
+        }
+    }
+
+    /// Why quotas are paused.
+    fn pauses_hold(&self, now: Time) -> Limit {
+        let availability = &self.availability;
+        if availability.breakers.any_in_doubt() && self.calls_in_air() > 0 {
+            return Limit::Calls;
+        }
+        if availability.breakers.all_open() {
+            return Limit::Cooldown;
+        }
+        if self.limiter.is_window_full() {
+            return Limit::Slots;
+        }
+        let mut paused = availability.pauses.paused(now);
+        if paused.any(|quota| !self.limiter.cools_down(quota, now)) {
+            Limit::Quota
+        } else {
+            Limit::Cooldown
+        }
+    }
+
+    fn end_without_call(&mut self, ticket: Ticket<W::Task>, done: W::Done, now: Time) {
+        self.counters.in_flight += 1;
+        self.counters.last_end = Some(now);
+        self.pending.push(Settled::Final(ticket, Ok(done)));
+    }
+
+    fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
+        let waited_for = (ticket.quota(), ticket.class.at(ticket.tries.step));
+        ticket.timer.end_wait(ticket.tries.first, now, |from, to| {
+            let (quota, step) = waited_for;
+            let unavailable = self.availability.breakers.open_between(step, from, to);
+            unavailable.max(self.limiter.paused_between(quota, from, to))
+        });
+        let step = ticket.tries.step;
+        match self.availability.callable_step(&ticket.class, step) {
+            Some(live) => self.pass_steps(&mut ticket, live),
+            None => {
+                let dead = self.availability.exclusions.reason(&ticket.class, step);
+                let kind = dead.map_or(ErrorKind::Cancelled, Error::kind);
+                let why = dead.map_or_else(String::new, ToString::to_string);
+                let error = Error::new(kind, format!("not sent: {why}"));
+                self.counters.in_flight += 1;
+                self.pending.push(Settled::Unsent(ticket, error));
+                return;
+            }
+        }
+        let quota = ticket.quota();
+        if self.availability.pauses.is_paused(quota, now) {
+            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
+            return;
+        }
+        if let Some(at) = self.held_until(&ticket.class, ticket.tries.step, now) {
+            self.availability.pauses.set(quota, at);
+            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
+            return;
+        }
+        let (input, cap) = (
+            ticket.cost.input.into(),
+            ticket.cost.output_cap.map(u64::from),
+        );
+        match self.limiter.try_acquire(quota, input, cap, now) {
+            Gate::NotUntil(at) => {
+                self.log_long_pause(quota, at, now, &"another call was rejected or failed");
+                self.availability.pauses.set(quota, at);
+                self.pending.push(Settled::Later(ticket, Time::ZERO, None));
+            }
+            Gate::Go(permit) => {
+                let tries = &mut ticket.tries;
+                if tries.in_doubt {
+                    tries.in_doubt = false;
+                    self.counters.possibly_paid_twice += 1;
+                }
+                *self.counters.of_kind(tries) += 1;
+                tries.first.begin(now);
+                self.counters.first_start.get_or_insert(now);
+                self.counters.calls += 1;
+                self.counters.in_flight += 1;
+                let most = &mut self.counters.most_in_flight;
+                *most = self.counters.in_flight.max(*most);
+                let step = ticket.class.at(ticket.tries.step);
+                let probes = self.availability.breakers.begin_call(step);
+                let may_leave = !probes && self.next_callable(&ticket).is_some();
+                self.started += 1;
+                if !probes {
+                    let class = ticket.class.clone();
+                    let step = ticket.tries.step;
+                    self.calls_out.begin(self.started, class, step, now);
+                }
+                self.refusals.called(step, quota, now);
+                start.push(Call {
+                    number: self.started,
+                    began: now,
+                    may_leave,
+                    ticket,
+                    permit,
+                });
+                // What durable work takes in vain has to be written back.
+                if self.options.durable
+                    && let Some(at) = self.limiter.closed_until(quota, now)
+                {
+                    self.availability.pauses.set(quota, at);
+                }
+            }
+        }
+    }
+}

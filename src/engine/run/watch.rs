@@ -1,0 +1,205 @@
+//! What the caller's thread does while others make calls.
+
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use crossbeam_channel::select;
+
+use crate::base::cancel::Context;
+use crate::base::clock::Time;
+
+use super::super::dispatch::{Event, StopReason};
+use super::super::work::Work;
+use super::{Observer, Outlet, Permits, RunSetup, Shell, Waker};
+
+/// The threads of a run.
+pub(super) struct Pool<'p> {
+    pub threads: usize,
+    pub most: usize,
+    pub start: &'p dyn Fn(usize) -> std::io::Result<()>,
+}
+
+impl Pool<'_> {
+    /// Grows to as many threads as there are to be permits. Returns how many permits have one.
+    fn follow(&mut self, permits: Permits<'_>) -> usize {
+        let wanted = permits.now.load(Ordering::SeqCst).clamp(1, permits.most);
+        self.grow(wanted);
+        wanted.min(self.threads)
+    }
+
+    /// Grows to so many threads; false when there can be no more than there are.
+    fn grow(&mut self, wanted: usize) -> bool {
+        while self.threads < wanted {
+            if let Err(error) = (self.start)(self.threads) {
+                log::warn!("limited to {} calls at once: {error}", self.threads);
+                self.most = self.threads;
+                return false;
+            }
+            self.threads += 1;
+        }
+        true
+    }
+}
+
+pub(super) fn wakes(waker: &Waker) -> impl Fn() + Send + Sync + 'static {
+    let waker = waker.clone();
+    move || waker.wake()
+}
+
+/// The caller's thread: time, cancellation, deadline, ticks and the caller's own sink.
+pub(super) fn wait_out<W: Work, O, S>(
+    shell: &Shell<'_, W>,
+    setup: &RunSetup<'_>,
+    calls: &Context,
+    pool: &mut Pool<'_>,
+    mut outlet: Option<&mut Outlet<'_, O>>,
+    observer: &mut Observer<'_, W, S>,
+) {
+    let clock = setup.clock;
+    let _on_cancel = setup.ctx.on_cancel(wakes(&setup.waker));
+    let _on_abort = setup.ctx.on_abort(wakes(&setup.waker));
+    clock.on_jump(Box::new(wakes(&setup.waker)));
+    let mut watch = Watch {
+        shell,
+        setup,
+        calls,
+        deadline: setup.ctx.remaining().map(|left| clock.now().after(left)),
+        grace_ends: None,
+        next_tick: clock.now().after(setup.tick),
+        permits: None,
+        seen: shell.calls_ended(),
+    };
+    loop {
+        let now = clock.now();
+        let any_ended = watch.has_news();
+        watch.follow_concurrency(pool);
+        watch.end_in_time(now);
+        shell.turn();
+        let Some((wake_at, picture)) = watch.look(observer, any_ended, now) else {
+            return;
+        };
+        if let Some(picture) = picture {
+            (observer.show)(picture);
+        }
+        // What ended while we held the lock was left to us.
+        fence(Ordering::SeqCst);
+        if !shell.inbox.is_empty() {
+            shell.turn();
+        }
+        watch.wait_until(wake_at, outlet.as_deref_mut());
+    }
+}
+
+/// What the caller's thread watches.
+struct Watch<'w, 's, W: Work> {
+    shell: &'w Shell<'s, W>,
+    setup: &'w RunSetup<'w>,
+    calls: &'w Context,
+    deadline: Option<Time>,
+    /// When calls of a cancelled run are aborted.
+    grace_ends: Option<Time>,
+    next_tick: Time,
+    /// Permits that have a thread.
+    permits: Option<usize>,
+    /// Calls that had ended at the last look.
+    seen: Option<u64>,
+}
+
+impl<W: Work> Watch<'_, '_, W> {
+    /// Whether calls have ended since the last look, where each is to be looked at.
+    fn has_news(&mut self) -> bool {
+        let ended = self.shell.calls_ended();
+        std::mem::replace(&mut self.seen, ended) != ended
+    }
+
+    /// Tells the dispatcher how many calls may be made at once, when there are threads for them.
+    fn follow_concurrency(&mut self, pool: &mut Pool<'_>) {
+        let shell = self.shell;
+        if let Some(wanted) = self.setup.permits.map(|permits| pool.follow(permits))
+            && self.permits.replace(wanted) != Some(wanted)
+        {
+            let _ = shell.post.send(Event::SetConcurrency(wanted));
+        }
+        let needed = shell.needed.load(Ordering::SeqCst).min(pool.most);
+        if !pool.grow(needed) {
+            let _ = shell.post.send(Event::SetConcurrency(pool.threads));
+        }
+    }
+
+    /// Ends calls at the deadline, and those of a cancelled run after its grace.
+    fn end_in_time(&mut self, now: Time) {
+        let ctx = self.setup.ctx;
+        if self.deadline.is_some_and(|at| at <= now) && !self.calls.is_cancelled() {
+            let stop = Event::Stop(StopReason::DeadlineExceeded);
+            let _ = self.shell.post.send(stop);
+            self.calls.abort();
+        }
+        if ctx.is_cancelled() && self.grace_ends.is_none() {
+            self.grace_ends = Some(now.after(ctx.grace()));
+        }
+        if ctx.is_aborted() || self.grace_ends.is_some_and(|at| at <= now) {
+            self.calls.abort();
+        }
+    }
+
+    /// Shows the run to the observer if that is due, and returns until when to wait; `None` when the run has ended.
+    fn look<S>(
+        &mut self,
+        observer: &Observer<'_, W, S>,
+        any_ended: bool,
+        now: Time,
+    ) -> Option<(Time, Option<S>)> {
+        let shell = self.shell;
+        // The lock may be held by a worker in the middle of its turn; then it wakes us if need be.
+        let mut state = shell.state.lock();
+        state.tasks.as_ref()?;
+        let mut picture = None;
+        if now >= self.next_tick || any_ended {
+            self.next_tick = now.after(self.setup.tick);
+            picture = Some((observer.look)(&mut state.dispatcher, now));
+        }
+        let give_up = self.calls.is_cancelled() && !state.giving_up;
+        state.giving_up |= give_up;
+        if give_up || (picture.is_some() && state.dispatcher.stop_reason().is_some()) {
+            shell.turn_locked(&mut state);
+            state.tasks.as_ref()?;
+        }
+        let times = [
+            state.wake_at,
+            Some(self.next_tick),
+            self.deadline,
+            self.grace_ends,
+        ];
+        let until = times
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now || Some(*at) == state.wake_at)
+            .min()
+            .unwrap_or(self.next_tick);
+        shell.waits_for.store(until.as_nanos(), Ordering::SeqCst);
+        Some((until, picture))
+    }
+
+    /// Waits for an outcome, a wake-up or the time, and hands an outcome to the caller's sink.
+    fn wait_until<O>(&self, wake_at: Time, outlet: Option<&mut Outlet<'_, O>>) {
+        let (shell, never) = (self.shell, crossbeam_channel::never());
+        let wait = self.setup.clock.real_wait(wake_at);
+        let wait = wait.unwrap_or(Duration::from_secs(3600));
+        let outcomes = outlet.as_ref().map_or(&never, |outlet| &outlet.outcomes);
+        let outcome = select! {
+            // Whoever holds the lock may have looked just before there was something to see.
+            recv(self.setup.woken) -> _ => {
+                let _ = shell.post.send(Event::Woken);
+                None
+            }
+            recv(outcomes) -> outcome => outcome.ok(),
+            default(wait) => None,
+        };
+        if let (Some(outcome), Some(outlet)) = (outcome, outlet) {
+            if (outlet.sink)(outcome).is_break() {
+                let _ = shell.post.send(Event::Stop(StopReason::SinkClosed));
+            }
+            let _ = shell.post.send(Event::Released(1));
+        }
+    }
+}
