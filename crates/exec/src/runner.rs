@@ -216,7 +216,8 @@ impl CommandRunner {
     }
 
     /// What commands may do; what the kernel does not enforce of it is logged. Default: what this process may do,
-    /// with its environment.
+    /// with its environment, and commands go on if this process is killed. On Linux, every sandbox ends them then, even
+    /// with [`SandboxMode::Off`](crate::SandboxMode::Off).
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.sandbox = Some(sandbox);
         self

@@ -40,41 +40,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     if let Some(body) = native::body(vendor, request, model)? {
         return Ok(body);
     }
-    let mut system = System::default();
-    let mut messages = Vec::new();
-    for (role, text, extra) in request.rendered() {
-        match role {
-            "system" | "developer" => system.add(text),
-            "user" | "assistant" => {
-                let own = extra.into_iter().flat_map(|e| vendor.fields.of_turn(e));
-                let own = own.map(|(field, value)| (field.clone(), value.clone()));
-                let mut message: Map<_, _> = own.collect();
-                message.insert("role".to_owned(), role.into());
-                message.insert("content".to_owned(), turn(vendor, text, extra)?);
-                messages.push(Value::Object(message));
-            }
-            "tool" => {
-                let (id, result) = calls::result(text, extra)?;
-                let result = match result {
-                    CallResult::Text(text) => text.into(),
-                    CallResult::Parts(parts) => blocks(parts)?,
-                };
-                let id = vendor.fields.call_id(id);
-                let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
-                answered(&mut messages, block);
-            }
-            other => {
-                return Err(invalid(format!(
-                    "anthropic does not support messages with the role `{other}`"
-                )));
-            }
-        }
-    }
-    if messages.is_empty() {
-        return Err(invalid(
-            "anthropic needs a message in addition to the system text".to_owned(),
-        ));
-    }
+    let (mut system, messages) = conversation(vendor, request)?;
     let params = &request.params;
     let further = vendor.fields.further(request);
     let mut further: Map<_, _> = further
@@ -114,18 +80,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     if !stops.is_empty() {
         fields.insert("stop_sequences".to_owned(), json!(stops));
     }
-    // What the user wrote in Anthropic's own words stays, but for what was set by name.
-    let mut output = match further.remove("output_config") {
-        Some(Value::Object(own)) => own,
-        _ => Map::new(),
-    };
-    if let Some(schema) = enforced {
-        let format = json!({"type": "json_schema", "schema": schema});
-        output.insert("format".to_owned(), format);
-    }
-    if let Some(effort) = further.remove("reasoning_effort") {
-        output.insert("effort".to_owned(), effort);
-    }
+    let output = output_config(enforced, &mut further);
     if !output.is_empty() {
         fields.insert("output_config".to_owned(), output.into());
     }
@@ -139,6 +94,65 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         fields.entry(field).or_insert(value);
     }
     Ok(body)
+}
+
+/// The system text and the turns of a request.
+fn conversation(
+    vendor: &Vendor,
+    request: &Request,
+) -> Result<(System, Vec<Value>), Error> {
+    let mut system = System::default();
+    let mut messages = Vec::new();
+    for (role, text, extra) in request.rendered() {
+        match role {
+            "system" | "developer" => system.add(text),
+            "user" | "assistant" => {
+                let own = extra.into_iter().flat_map(|e| vendor.fields.of_turn(e));
+                let own = own.map(|(field, value)| (field.clone(), value.clone()));
+                let mut message: Map<_, _> = own.collect();
+                message.insert("role".to_owned(), role.into());
+                message.insert("content".to_owned(), turn(vendor, text, extra)?);
+                messages.push(Value::Object(message));
+            }
+            "tool" => {
+                let (id, result) = calls::result(text, extra)?;
+                let result = match result {
+                    CallResult::Text(text) => text.into(),
+                    CallResult::Parts(parts) => blocks(parts)?,
+                };
+                let id = vendor.fields.call_id(id);
+                let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
+                answered(&mut messages, block);
+            }
+            other => {
+                return Err(invalid(format!(
+                    "anthropic does not support messages with the role `{other}`"
+                )));
+            }
+        }
+    }
+    if messages.is_empty() {
+        return Err(invalid(
+            "anthropic needs a message in addition to the system text".to_owned(),
+        ));
+    }
+    Ok((system, messages))
+}
+
+/// The field `output_config`. What the user wrote in Anthropic's own words stays, but for what was set by name.
+fn output_config(schema: Option<Value>, further: &mut Map<String, Value>) -> Map<String, Value> {
+    let mut output = match further.remove("output_config") {
+        Some(Value::Object(own)) => own,
+        _ => Map::new(),
+    };
+    if let Some(schema) = schema {
+        let format = json!({"type": "json_schema", "schema": schema});
+        output.insert("format".to_owned(), format);
+    }
+    if let Some(effort) = further.remove("reasoning_effort") {
+        output.insert("effort".to_owned(), effort);
+    }
+    output
 }
 
 /// What a turn says, behind the thoughts that it began with and before the tool calls that it makes.
