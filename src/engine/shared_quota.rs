@@ -55,8 +55,7 @@ struct Level {
     at: u64,
     /// Told by the provider, not set by the user of one process.
     learned: bool,
-    /// When a reply last reported it; earlier versions have none.
-    #[serde(default)]
+    /// When a reply last reported it.
     reported: Option<u64>,
 }
 
@@ -65,11 +64,8 @@ struct Record {
     requests: Option<Level>,
     tokens: Option<Level>,
     paused_until: u64,
-    /// When all of this was written; earlier versions have none.
-    #[serde(default)]
+    /// When all of this was written.
     written: u64,
-    /// Earlier versions have none.
-    #[serde(default)]
     found: Option<Found>,
 }
 
@@ -337,7 +333,7 @@ impl Record {
             let Some(bucket) = bucket else { return };
             bucket.refill(now);
             let gained = passed.as_secs_f64() * bucket.per_second;
-            // Debts of years were written by earlier versions, to replies that stated any number.
+            // A damaged file must not stop a quota for ever.
             let level = level.level.max(-bucket.minute());
             bucket.level = (level + gained).min(bucket.capacity);
         };

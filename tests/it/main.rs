@@ -41,7 +41,6 @@ mod queue_children;
 #[cfg(feature = "queue")]
 mod queue_crowd;
 #[cfg(feature = "queue")]
-mod queue_fixture;
 #[cfg(feature = "queue")]
 mod queue_regress;
 mod regress_bulk;

@@ -97,10 +97,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
 }
 
 /// The system text and the turns of a request.
-fn conversation(
-    vendor: &Vendor,
-    request: &Request,
-) -> Result<(System, Vec<Value>), Error> {
+fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value>), Error> {
     let mut system = System::default();
     let mut messages = Vec::new();
     for (role, text, extra) in request.rendered() {

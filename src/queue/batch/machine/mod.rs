@@ -9,14 +9,12 @@ mod apply;
 mod bisect;
 mod effect;
 mod event;
-mod legacy;
 mod next;
 mod reconcile;
 mod record;
 mod results;
 mod state;
 mod status;
-mod stored;
 mod submit;
 #[cfg(test)]
 mod tests;

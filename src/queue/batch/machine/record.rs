@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::Timestamp;
 use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
+use crate::queue::store::StoredBatch;
 
 use super::state::{Bisecting, Input, Owner, State, Submitting, Uncollected};
 
@@ -48,6 +49,15 @@ impl Record {
             failures: 0,
             due: now,
         }
+    }
+
+    /// What the row of a batch says, if it can be read.
+    pub(crate) fn read(batch: &StoredBatch) -> Option<Self> {
+        serde_json::from_str(&batch.record)
+            .inspect_err(|error| {
+                log::warn!("the record of batch {} cannot be read: {error}", batch.no.0);
+            })
+            .ok()
     }
 
     pub(crate) fn text(&self) -> String {

@@ -5,7 +5,6 @@ mod attached_files;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;
-mod legacy_rows;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;

@@ -24,15 +24,10 @@ use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Tx, VERSION_SLOTS, by};
 use super::{Database, GroupCommit, MysqlStore};
 
-/// The schema's versions, each the step from the one before. Never change one that was released.
-const MIGRATIONS: [&str; 3] = [
-    include_str!("schema/0001.sql"),
-    include_str!("schema/0002_server.sql"),
-    include_str!("schema/0003_workers.sql"),
-];
+const SCHEMA: &str = include_str!("schema.sql");
 
-/// The version that this code reads and writes.
-pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+/// The version of the schema. Those before it were never released.
+pub(super) const SCHEMA_VERSION: i64 = 3;
 
 /// The name of the table of jobs, unless another one is given.
 const TABLES: &str = "job_queue";
@@ -317,7 +312,7 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
     });
     database.read(refuse_the_old)?;
     database.read(|tx| database.offset.read(tx))?;
-    migrate(&database)?;
+    create_tables(&database)?;
     let first = database.read(first_slot)?;
     database.first_slot.store(first, Ordering::Relaxed);
     Ok(database)
@@ -424,12 +419,12 @@ impl Database {
     }
 }
 
-/// For how long others that bring the tables forward are waited for, in seconds.
-const MIGRATION_WAIT: u32 = 120;
+/// For how long this process waits while another one creates the tables, in seconds.
+const CREATION_WAIT: u32 = 120;
 
-/// Makes the tables, or brings them forward, while nobody else does. The server commits each statement by itself, so
-/// how many of them were carried out is written down: whoever comes next goes on behind them.
-fn migrate(database: &Database) -> Result<(), Error> {
+/// Creates the tables while nobody else does. The server commits each statement by itself, so the number of those that
+/// were carried out is recorded: the next process goes on behind them.
+fn create_tables(database: &Database) -> Result<(), Error> {
     let told = |tx: &mut Tx<'_>, name: &str| -> Result<i64, Fault> {
         let there = tx.exists(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
@@ -441,26 +436,27 @@ fn migrate(database: &Database) -> Result<(), Error> {
         let found = tx.one("SELECT value FROM #schema WHERE name = ?", by![name])?;
         Ok(found.unwrap_or(0))
     };
-    let refuse_the_newer = |found: i64| {
-        if found > SCHEMA_VERSION {
-            Err(Fault::from(invalid(format!(
-                "{} was written by a newer version of batchwright (schema {found}, this one knows {SCHEMA_VERSION}). Update \
-         batchwright, or name other tables",
-                database.location
-            ))))
-        } else {
-            Ok(())
-        }
+    // Whether the tables are there, if this version can use them.
+    let are_there = |found: i64| {
+        let (age, advice) = match found {
+            0 => return Ok(false),
+            SCHEMA_VERSION => return Ok(true),
+            newer if newer > SCHEMA_VERSION => ("a newer version", "Update batchwright"),
+            _ => ("a version before the first release", "Use that version"),
+        };
+        Err(Fault::from(invalid(format!(
+            "{} was written by {age} of batchwright (schema {found}, this one knows {SCHEMA_VERSION}). {advice}, or name \
+             other tables",
+            database.location
+        ))))
     };
     database.read(|tx| {
-        let found = told(tx, "version")?;
-        refuse_the_newer(found % CLOSED)?;
-        if found % CLOSED == SCHEMA_VERSION {
+        if are_there(told(tx, "version")? % CLOSED)? {
             return Ok(());
         }
         let lock = format!("batchwright.{}", database.tables);
         let got: Option<i64> = tx
-            .one("SELECT GET_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?), ?)", by![&lock, MIGRATION_WAIT])?
+            .one("SELECT GET_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?), ?)", by![&lock, CREATION_WAIT])?
             .flatten();
         if got != Some(1) {
             let why = format!("{}: another program is creating the tables; retrying", database.location);
@@ -472,30 +468,24 @@ fn migrate(database: &Database) -> Result<(), Error> {
                  ENGINE=InnoDB",
                 Vec::new(),
             )?;
-            // Somebody else may have been quicker, and newer.
-            let version = told(tx, "version")?;
-            let (closed, version) = (version - version % CLOSED, version % CLOSED);
-            refuse_the_newer(version)?;
-            let set = "INSERT INTO #schema (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)";
-            let mut steps = told(tx, "steps")?;
-            for (version, step) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(version).unwrap_or(0)) {
-                for (at, statement) in (0_i64..).zip(statements(step)) {
-                    if at < steps {
-                        continue;
-                    }
-                    let again = tx.run(&statement, Vec::new());
-                    match again {
-                        // It was carried out, and whoever did so died before writing that down.
-                        Err(Fault::Sql(mysql::Error::MySqlError(error)))
-                            if matches!(error.code, 1050 | 1060 | 1061 | 1062) => {}
-                        other => drop(other?),
-                    }
-                    tx.run(set, by!["steps", at + 1])?;
-                }
-                steps = 0;
-                tx.run(set, by!["version", closed + version])?;
-                tx.run(set, by!["steps", 0])?;
+            // Another process may have been quicker, and newer.
+            let closed = told(tx, "version")?;
+            if are_there(closed % CLOSED)? {
+                return Ok(());
             }
+            let set = "INSERT INTO #schema (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)";
+            let done = usize::try_from(told(tx, "steps")?).unwrap_or(0);
+            for (at, statement) in statements(SCHEMA).iter().enumerate().skip(done) {
+                match tx.run(statement, Vec::new()) {
+                    // It was carried out, and the process that did so died before it recorded that.
+                    Err(Fault::Sql(mysql::Error::MySqlError(error)))
+                        if matches!(error.code, 1050 | 1060 | 1061 | 1062) => {}
+                    other => drop(other?),
+                }
+                tx.run(set, by!["steps", at as i64 + 1])?;
+            }
+            tx.run(set, by!["version", closed + SCHEMA_VERSION])?;
+            tx.run(set, by!["steps", 0])?;
             Ok(())
         })();
         let _ = tx.run("SELECT RELEASE_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?))", by![&lock]);
@@ -503,9 +493,9 @@ fn migrate(database: &Database) -> Result<(), Error> {
     })
 }
 
-/// The statements of a step, without comments.
-fn statements(step: &str) -> Vec<String> {
-    let lines = step
+/// The statements of a schema, without comments.
+fn statements(schema: &str) -> Vec<String> {
+    let lines = schema
         .lines()
         .map(|line| line.split("--").next().unwrap_or_default().trim_end());
     let text: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
@@ -603,11 +593,11 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_cut_into_statements() {
-        let found = statements(MIGRATIONS[0]);
+    fn a_schema_is_cut_into_statements() {
+        let found = statements(SCHEMA);
         let tables = found.iter().filter(|one| one.starts_with("CREATE TABLE #"));
-        assert_eq!(tables.count(), 11);
-        assert_eq!(found.len(), 12);
+        assert_eq!(tables.count(), 23);
+        assert_eq!(found.len(), 25);
         assert!(
             found
                 .iter()

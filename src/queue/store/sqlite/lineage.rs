@@ -9,12 +9,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
-use crate::queue::info::ProcessInfo;
 
 use super::SqliteStore;
 use super::rows::{
-    CANCELLED, COMPLETED, DELETING, FAILED, MOST_JOBS, PENDING, WAITING, id_of, job_id, key,
-    key_of, process_no, process_of,
+    CANCELLED, COMPLETED, DELETING, FAILED, MOST_JOBS, PENDING, WAITING, id_of, key, key_of,
+    process_no, process_of,
 };
 use super::writer::Fault;
 
@@ -252,37 +251,6 @@ fn hand_on(conn: &Connection, from: &[i64], to: i64, now: Timestamp) -> Result<(
         };
         clear.execute([no])?;
         add.execute(params![to, input, output, usd, unpriced, now.0])?;
-    }
-    Ok(())
-}
-
-/// Fills in the parents of processes whose info alone had them; the children of jobs that are completed or gone go.
-pub(super) fn fill_in_parents(conn: &Connection) -> Result<(), Fault> {
-    let salt: i64 = conn.query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| {
-        row.get(0)
-    })?;
-    let salt = u16::try_from(salt & 0xfff).unwrap_or(0);
-    let mut read = conn.prepare("SELECT no, info FROM processes WHERE info IS NOT NULL")?;
-    let rows = read.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut job = conn.prepare("SELECT status, created_at FROM jobs WHERE id = ?1")?;
-    let mut set = conn.prepare("UPDATE processes SET parent = ?2 WHERE no = ?1")?;
-    for row in rows.collect::<Result<Vec<(i64, String)>, _>>()? {
-        let (no, info) = row;
-        let info: ProcessInfo = serde_json::from_str(&info).unwrap_or_default();
-        let Some(parent) = info.parent else {
-            continue;
-        };
-        let id = key_of(parent.job_id);
-        let found = job.query_row([id], |row| Ok((row.get(0)?, Timestamp(row.get(1)?))));
-        let found: Option<(i64, Timestamp)> = found.optional()?;
-        let is_it = |created_at| job_id(id, created_at, salt) == parent.job_id;
-        match found {
-            Some((status, created_at)) if status != COMPLETED && is_it(created_at) => {
-                set.execute([no, id])?;
-            }
-            // What they have used was counted with it when it ended.
-            _ => delete(conn, &[no])?,
-        }
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! Opening: which files are taken, which are refused and why, and how an older schema is brought
-//! forward.
+//! Opening: which files are taken, which are refused and why, and what a new one gets.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,7 +16,6 @@ use crate::base::sqlite_header::sqlite_header;
 use crate::queue::store::moving::{CLOSED, MoveMark, ODD_MARK};
 
 use super::closed;
-use super::lineage;
 use super::mounts::network_of;
 use super::movable;
 use super::readers::Readers;
@@ -27,21 +25,10 @@ use super::{GroupCommit, SqliteOptions, SqliteStore};
 /// Marks a file as ours: "bwjq".
 const APPLICATION_ID: i64 = 0x6277_6a71;
 
-/// The schema's versions, each the step from the one before. Never change one that was released.
-const MIGRATIONS: [&str; 6] = [
-    include_str!("schema/0001.sql"),
-    include_str!("schema/0002.sql"),
-    include_str!("schema/0003.sql"),
-    include_str!("schema/0004.sql"),
-    include_str!("schema/0005.sql"),
-    include_str!("schema/0006.sql"),
-];
+const SCHEMA: &str = include_str!("schema.sql");
 
-/// The version that gave processes a column for their parent.
-const WITH_PARENTS: usize = 4;
-
-/// The version that this code reads and writes.
-pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+/// The version of the schema. Those before it were never released.
+pub(super) const SCHEMA_VERSION: i64 = 6;
 
 /// Bytes to which the write-ahead log is cut back once all of it is in the database.
 const WAL_LIMIT: i64 = 16 << 20;
@@ -289,14 +276,14 @@ fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fau
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     if in_memory {
-        return migrate(conn, path);
+        return create(conn, path);
     }
     use_wal(conn, path)?;
     conn.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
     // A commit that also copies the log takes long, so a worker copies it before: this is for where none
     // does. A log that grows further may fill the disk that it would have to be copied to.
     conn.pragma_update(None, "wal_autocheckpoint", 2_000)?;
-    migrate(conn, path)
+    create(conn, path)
 }
 
 fn number(conn: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
@@ -315,10 +302,15 @@ fn refuse_strangers(conn: &Connection, path: &Path) -> Result<(), Fault> {
         ))
         .into());
     }
-    if version > SCHEMA_VERSION {
+    if !fresh && version != SCHEMA_VERSION {
+        let (age, advice) = if version > SCHEMA_VERSION {
+            ("a newer version", "Update batchwright")
+        } else {
+            ("a version before the first release", "Use that version")
+        };
         return Err(invalid(format!(
-            "{shown} was written by a newer version of batchwright (schema {version}, this one knows \
-             {SCHEMA_VERSION}). Update batchwright, or name another data folder"
+            "{shown} was written by {age} of batchwright (schema {version}, this one knows {SCHEMA_VERSION}). \
+             {advice}, or name another data folder"
         ))
         .into());
     }
@@ -352,25 +344,20 @@ fn use_wal(conn: &Connection, path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Brings the schema forward, all steps in one transaction.
-fn migrate(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
+/// Gives a new file its tables, in one transaction.
+fn create(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
     if number(conn, "user_version")? % CLOSED == SCHEMA_VERSION {
         return Ok(());
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Somebody else may have been quicker, and newer.
+    // Another process may have been quicker, and newer.
     refuse_strangers(&transaction, path)?;
-    let found = number(&transaction, "user_version")?;
-    let version = found % CLOSED;
-    let steps = (1..).zip(MIGRATIONS);
-    for (step_to, step) in steps.skip(usize::try_from(version).unwrap_or(0)) {
-        transaction.execute_batch(step)?;
-        if step_to == WITH_PARENTS {
-            lineage::fill_in_parents(&transaction)?;
-        }
+    let closed = number(&transaction, "user_version")?;
+    if closed % CLOSED == SCHEMA_VERSION {
+        return Ok(());
     }
+    transaction.execute_batch(SCHEMA)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    let closed = found - version;
     transaction.pragma_update(None, "user_version", closed + SCHEMA_VERSION)?;
     Ok(transaction.commit()?)
 }

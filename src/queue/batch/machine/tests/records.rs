@@ -1,4 +1,4 @@
-//! Records and their texts, of this version and of earlier ones.
+//! Records and their texts.
 
 use crate::base::clock::Timestamp;
 
@@ -6,47 +6,23 @@ use super::super::record::Record;
 use super::super::state::Uncollected;
 use super::examples::{record, states};
 
+fn parse(text: &str) -> Result<Record, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
 #[test]
 fn a_record_survives_its_text() {
     for state in states() {
         let record = record(state);
-        assert_eq!(Record::parse(&record.text()).unwrap(), record);
+        assert_eq!(parse(&record.text()).unwrap(), record);
     }
 }
 
 #[test]
-fn records_of_earlier_versions_are_read_and_written_in_the_present_form() {
-    let rows = include_str!("legacy_records.jsonl");
-    for row in rows.lines() {
-        let row: serde_json::Value = serde_json::from_str(row).unwrap();
-        let what = &row["what"];
-        let read = Record::parse(&row["record"].to_string()).unwrap();
-        assert_eq!(
-            serde_json::to_value(&read.state).unwrap(),
-            row["state"],
-            "{what}"
-        );
-        assert_eq!(read.word(), row["word"].as_str().unwrap(), "{what}");
-        let old = &row["record"];
-        assert_eq!(read.problem.as_deref(), old["problem"].as_str(), "{what}");
-        assert_eq!(
-            Some(u64::from(read.failures)),
-            old["failures"].as_u64(),
-            "{what}"
-        );
-        assert_eq!(Some(read.due.0), old["due"].as_i64(), "{what}");
-        let (text, again) = (read.text(), Record::parse(&read.text()).unwrap());
-        assert_eq!(again, read, "{what}");
-        assert!(!text.contains("phase"), "{what}: {text}");
-    }
-    assert!(rows.lines().count() >= 30);
-}
-
-#[test]
-fn a_text_of_neither_form_is_no_record() {
-    assert!(Record::parse("{}").is_err());
+fn a_text_of_another_form_is_no_record() {
+    assert!(parse("{}").is_err());
     let text = record(states().remove(0)).text();
-    assert!(Record::parse(&text.replace("forming", "flying")).is_err());
+    assert!(parse(&text.replace("forming", "flying")).is_err());
 }
 
 #[test]

@@ -5,6 +5,8 @@ CREATE TABLE meta (
 
 -- Part of every job id, so that an id of another database is not taken for one of ours.
 INSERT INTO meta VALUES ('salt', random() & 4095);
+-- Tells this database apart from every other one, also from one that takes its place.
+INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
 
 -- A process has a row as long as it has jobs. Its counters change in the transaction that changes
 -- its jobs.
@@ -29,9 +31,26 @@ CREATE TABLE processes (
   cost_usd REAL NOT NULL DEFAULT 0,
   unpriced INTEGER NOT NULL DEFAULT 0,     -- outcomes of unknown price
   created_at INTEGER NOT NULL,
-  changed_at INTEGER NOT NULL
+  changed_at INTEGER NOT NULL,
+  info TEXT,                               -- for people, in JSON; nothing here depends on it
+  -- The key of the job that waits for a process's jobs, its children; NULL for what a host has enqueued. Fixed by the
+  -- first jobs: the info holds the same as ids, for people.
+  parent INTEGER,
+  -- Where the time of a process went, in milliseconds: told from time_since to time_until, which are NULL while nothing
+  -- was told, and what took most of what was told last.
+  time_since INTEGER,
+  time_until INTEGER,
+  time_limited_by TEXT,
+  queued_ms INTEGER NOT NULL DEFAULT 0,
+  quota_ms INTEGER NOT NULL DEFAULT 0,
+  cooldown_ms INTEGER NOT NULL DEFAULT 0,
+  backoff_ms INTEGER NOT NULL DEFAULT 0,
+  provider_ms INTEGER NOT NULL DEFAULT 0,
+  disk_ms INTEGER NOT NULL DEFAULT 0,
+  source_ms INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX processes_with_chore ON processes (chore) WHERE chore <> 0;
+CREATE INDEX processes_by_parent ON processes (parent) WHERE parent IS NOT NULL;
 
 CREATE TABLE lanes (
   no INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -47,7 +66,8 @@ CREATE TABLE workers (
   name TEXT NOT NULL UNIQUE,               -- of its lock file
   pid INTEGER NOT NULL,
   host TEXT NOT NULL,
-  started_at INTEGER NOT NULL
+  started_at INTEGER NOT NULL,
+  status TEXT                              -- what it reports about itself, in JSON; nothing here depends on it
 );
 
 -- Small rows: what is long is written once, to the tables below. The id is the number of the process
@@ -56,7 +76,7 @@ CREATE TABLE jobs (
   id INTEGER PRIMARY KEY,
   lane INTEGER NOT NULL,
   priority INTEGER NOT NULL,
-  status INTEGER NOT NULL,  -- 0 pending, 1 held, 2 in progress, 3 at provider, 4 completed, 5 failed, 6 cancelled
+  status INTEGER NOT NULL,  -- -1 waits for others, 0 pending, 1 held, 2 in progress, 3 at provider, 4 completed, 5 failed, 6 cancelled
   visible_at INTEGER NOT NULL,
   created_at INTEGER NOT NULL,
   claim INTEGER NOT NULL DEFAULT 0,
@@ -67,11 +87,15 @@ CREATE TABLE jobs (
   max_retries INTEGER,
   lost INTEGER NOT NULL DEFAULT 0,
   in_doubt INTEGER NOT NULL DEFAULT 0,
-  has_history INTEGER NOT NULL DEFAULT 0
+  has_history INTEGER NOT NULL DEFAULT 0,
+  batch INTEGER                            -- of those at the provider
 );
 CREATE INDEX jobs_to_claim ON jobs (lane, priority, visible_at) WHERE status = 0;
 CREATE INDEX jobs_by_worker ON jobs (worker) WHERE worker IS NOT NULL;
 CREATE INDEX jobs_with_outcome ON jobs (id) WHERE status >= 4;
+CREATE INDEX jobs_in_batch ON jobs (batch, id) WHERE batch IS NOT NULL;
+-- Jobs that wait for others, by when they look again if nothing wakes them.
+CREATE INDEX jobs_that_wait ON jobs (visible_at) WHERE status = -1;
 
 CREATE TABLE payloads (
   job INTEGER PRIMARY KEY,
@@ -90,3 +114,16 @@ CREATE TABLE histories (
   job INTEGER PRIMARY KEY,
   body TEXT NOT NULL
 );
+
+-- A row of work that was handed to a provider as one. Its record is understood by whoever wrote it; its
+-- jobs name it. It outlives its process, whose number is never given to another.
+CREATE TABLE batches (
+  no INTEGER PRIMARY KEY AUTOINCREMENT,
+  process INTEGER NOT NULL,
+  lane INTEGER NOT NULL,
+  worker INTEGER,                          -- whose it is; NULL when that one has gone
+  record TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+);
+CREATE INDEX batches_by_worker ON batches (worker);
+CREATE INDEX batches_by_process ON batches (process);
