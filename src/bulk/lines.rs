@@ -6,16 +6,16 @@ use crossbeam_channel::Sender;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::usage::Paid;
-use crate::engine::item_time::{ItemTime, ItemTimer};
+use crate::engine::item_time::ItemTimer;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::Settled;
-use crate::llm::outcome::{EarlierProvider, Outcome};
+use crate::llm::outcome::Outcome;
+use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
-use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::observe::tally::{Measure, Tally};
 
@@ -33,6 +33,18 @@ pub(crate) struct Named {
     pub model: Option<String>,
     /// What is kept of its row.
     pub input: Option<RawJson>,
+}
+
+impl Named {
+    /// The same with what the result line says of the item.
+    fn item(&self, asked: OutcomeBuilder) -> OutcomeBuilder {
+        OutcomeBuilder {
+            id: Some(self.id.clone()),
+            request_hash: Some(self.request_hash.clone()),
+            input: self.input.clone(),
+            ..asked
+        }
+    }
 }
 
 /// An item that is answered with another one, which asks the same.
@@ -90,7 +102,7 @@ impl Lines {
     /// Adds the line of an item that has its answer from an earlier run, and returns what it says.
     pub(crate) fn add_reused(&mut self, outcome: Outcome, named: Named) -> Result<Outcome, Error> {
         let outcome = reused(outcome, named);
-        write(&mut self.bytes, &outcome)?;
+        outcome.write_line(&mut self.bytes)?;
         if let Ok(answer) = &outcome.result {
             self.measure.add_reused(answer);
         }
@@ -119,16 +131,12 @@ impl Lines {
     /// Adds the line of an item that has its answer, or its failure, from another one.
     pub(crate) fn add_equal(&mut self, outcome: &Outcome, equal: &Equal) {
         let shared = shared_outcome(outcome, &equal.named);
-        let whole = self.bytes.len();
-        match write(&mut self.bytes, &shared) {
-            Ok(()) => {
-                self.superseded += u64::from(equal.supersedes);
-                match &shared.result {
-                    Ok(answer) => self.measure.add_equal(answer),
-                    Err(error) => self.add_failed(error),
-                }
+        if shared.write_line(&mut self.bytes).is_ok() {
+            self.superseded += u64::from(equal.supersedes);
+            match &shared.result {
+                Ok(answer) => self.measure.add_equal(answer),
+                Err(error) => self.add_failed(error),
             }
-            Err(_) => self.bytes.truncate(whole),
         }
     }
 }
@@ -203,28 +211,14 @@ pub(crate) fn call_for_lines<T: Identified>(
         let pack = requests.iter().zip(tasks);
         for (result, (request, task)) in answered.responses.into_iter().zip(pack) {
             let Some(named) = task.named() else { continue };
-            let (provider, model) = route.asked(tries.step, request);
-            let earlier = route.earlier(tries.trail, request);
-            let outcome = match result {
-                Ok(mut response) => {
-                    // Some replies do not say who made them.
-                    response.model = response.model.or(model);
-                    outcome(named, None, earlier, &tries, time, Ok(response))
-                }
-                Err(error) => {
-                    let error = match replies {
-                        Some(replies) => replies.put(error),
-                        None => error,
-                    };
-                    lines.failures.push(error.clone());
-                    let named = &Named {
-                        model,
-                        ..named.clone()
-                    };
-                    outcome(named, Some(provider), earlier, &tries, time, Err(error))
-                }
-            };
-            write(&mut lines.bytes, &outcome)?;
+            let result = result.map_err(|error| match replies {
+                Some(replies) => replies.put(error),
+                None => error,
+            });
+            lines.failures.extend(result.as_ref().err().cloned());
+            let asked = OutcomeBuilder::asked(route, request, &tries, time);
+            let outcome = named.item(asked).build(result);
+            outcome.write_line(&mut lines.bytes)?;
             let is_answer = outcome.is_success();
             if is_answer {
                 keep(tries.step, request, &outcome);
@@ -252,35 +246,11 @@ pub(crate) fn call_for_lines<T: Identified>(
 
 /// The line of an item that was never sent.
 pub(super) fn unsent_line(bytes: &mut Vec<u8>, named: &Named, error: Error) -> Result<(), Error> {
-    let tries = Tries::default();
-    let outcome = outcome(named, None, Vec::new(), &tries, None, Err(error));
-    write(bytes, &outcome)
-}
-
-fn outcome(
-    named: &Named,
-    provider: Option<String>,
-    earlier: Vec<EarlierProvider>,
-    tries: &Tries,
-    time: Option<ItemTime>,
-    result: Result<Response, Error>,
-) -> Outcome {
-    Outcome::new(Some(named.id.clone()), result)
-        .with_calls(tries.calls.into(), time)
-        .with_asked(provider, named.model.clone(), earlier)
-        .with_request_hash(Some(named.request_hash.clone()))
-        .with_input(named.input.clone())
-}
-
-fn write(bytes: &mut Vec<u8>, outcome: &Outcome) -> Result<(), Error> {
-    serde_json::to_writer(&mut *bytes, outcome).map_err(|e| {
-        Error::new(
-            ErrorKind::Malformed,
-            format!("cannot write the result: {e}"),
-        )
-    })?;
-    bytes.push(b'\n');
-    Ok(())
+    let asked = OutcomeBuilder {
+        model: named.model.clone(),
+        ..OutcomeBuilder::default()
+    };
+    named.item(asked).build(Err(error)).write_line(bytes)
 }
 
 /// Where lines go.
@@ -332,28 +302,22 @@ impl LineSink<'_> {
         error: &Error,
         now: Time,
     ) {
-        let Some(mut named) = task.named().cloned() else {
+        let Some(named) = task.named() else {
             return;
         };
         if task.is_bad_row() {
-            let start = bytes.len();
-            if unsent_line(bytes, &named, error.clone()).is_err() {
-                bytes.truncate(start);
-            }
+            let _ = unsent_line(bytes, named, error.clone());
             return;
         }
         let request = Request {
-            model: named.model.take(),
+            model: named.model.clone(),
             ..Request::default()
         };
-        let (provider, model) = self.route.asked(tries.step, &request);
-        named.model = model;
-        let earlier = self.route.earlier(tries.trail, &request);
         let time = timer.split(tries.first, now);
-        let failed = Err(error.clone());
-        let outcome = outcome(&named, Some(provider), earlier, tries, time, failed);
+        let asked = OutcomeBuilder::asked(self.route, &request, tries, time);
+        let outcome = named.item(asked).build(Err(error.clone()));
         let mut lines = Lines::default();
-        if write(&mut lines.bytes, &outcome).is_err() {
+        if outcome.write_line(&mut lines.bytes).is_err() {
             return;
         }
         if !task.is_alone() {

@@ -10,6 +10,7 @@ use crate::engine::item_time::ItemTimer;
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
 use crate::llm::outcome::Outcome;
+use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
@@ -28,12 +29,12 @@ pub(super) fn outcome(
     result: Result<Response, Error>,
     now: Time,
 ) -> Outcome {
-    let (provider, model) = route.asked(tries.step, request);
-    let earlier = route.earlier(tries.trail, request);
-    Outcome::new(request.id.clone(), result)
-        .of(index, request)
-        .with_calls(tries.calls.into(), timer.split(tries.first, now))
-        .with_asked(Some(provider), model, earlier)
+    let time = timer.split(tries.first, now);
+    let builder = OutcomeBuilder {
+        id: request.id.clone(),
+        ..OutcomeBuilder::asked(route, request, tries, time)
+    };
+    builder.build(result).of(index, request)
 }
 
 /// The outcome of a request for which no call was made.

@@ -11,6 +11,7 @@ mod metered;
 pub mod native;
 mod nested_json;
 pub mod outcome;
+pub mod outcome_builder;
 pub mod params;
 pub mod provider_limits;
 pub mod providers;

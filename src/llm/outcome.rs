@@ -95,12 +95,7 @@ impl Outcome {
     pub(crate) fn of(mut self, index: usize, request: &Request) -> Self {
         self.index = Some(index);
         self.user_data = request.user_data.clone();
-        self.with_input(request.input.clone())
-    }
-
-    /// Sets what the request brought along of its row.
-    pub(crate) fn with_input(mut self, input: Option<RawJson>) -> Self {
-        self.input = input;
+        self.input.clone_from(&request.input);
         self
     }
 
@@ -109,25 +104,6 @@ impl Outcome {
         self.attempts = attempts;
         self.latency = time.map_or(Duration::ZERO, |time| time.total());
         self.time = time;
-        self
-    }
-
-    /// Sets who was asked last, for which model, and who was before.
-    pub(crate) fn with_asked(
-        mut self,
-        provider: Option<String>,
-        model: Option<String>,
-        earlier: Vec<EarlierProvider>,
-    ) -> Self {
-        self.provider = provider;
-        self.model = model;
-        self.earlier = earlier;
-        self
-    }
-
-    /// Sets the fingerprint of the request.
-    pub(crate) fn with_request_hash(mut self, hash: Option<String>) -> Self {
-        self.request_hash = hash;
         self
     }
 
@@ -372,16 +348,19 @@ impl<'de> Deserialize<'de> for Outcome {
                 Ok(answer)
             }
         };
-        let mut outcome = Self::new(line.id, result);
-        outcome.answered_by = line.answered_by;
-        outcome.reused = line.reused;
-        outcome.attempts = line.attempts;
-        outcome.latency = Duration::from_millis(line.latency_ms);
-        outcome.time = line.time_ms;
-        Ok(outcome
-            .with_asked(provider, line.model, line.earlier)
-            .with_request_hash(line.request_hash)
-            .with_input(line.input))
+        Ok(Self {
+            attempts: line.attempts,
+            latency: Duration::from_millis(line.latency_ms),
+            time: line.time_ms,
+            provider,
+            model: line.model,
+            earlier: line.earlier,
+            request_hash: line.request_hash,
+            answered_by: line.answered_by,
+            reused: line.reused,
+            input: line.input,
+            ..Self::new(line.id, result)
+        })
     }
 }
 
@@ -389,6 +368,7 @@ impl<'de> Deserialize<'de> for Outcome {
 mod tests {
     use serde_json::json;
 
+    use super::super::outcome_builder::OutcomeBuilder;
     use super::super::response::FinishReason;
     use super::*;
     use crate::base::error::ErrorKind;
@@ -453,15 +433,20 @@ mod tests {
                 error: failed.clone(),
             };
             let (provider, model) = (Some("openai".to_owned()), Some("m".to_owned()));
-            let outcome = Outcome::new(Some("a".to_owned()), result)
-                .with_calls(2, Some(time))
-                .with_asked(provider, model, vec![earlier])
-                .with_request_hash(Some("h".to_owned()))
-                .with_input(Some(RawJson::new("{\"n\":1.0}")));
+            let builder = OutcomeBuilder {
+                id: Some("a".to_owned()),
+                request_hash: Some("h".to_owned()),
+                input: Some(RawJson::new("{\"n\":1.0}")),
+                attempts: 2,
+                time: Some(time),
+                provider,
+                model,
+                earlier: vec![earlier],
+            };
             let outcome = Outcome {
                 answered_by: Some("b".to_owned()),
                 reused: true,
-                ..outcome
+                ..builder.build(result)
             };
             let line = serde_json::to_string(&outcome).unwrap();
             let read: Outcome = serde_json::from_str(&line).unwrap();

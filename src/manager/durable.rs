@@ -8,6 +8,7 @@ use crate::base::private;
 use crate::bulk::run::BulkError;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
+use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::queue::batch::BatchAdoption;
 use crate::queue::host::JobQueue;
@@ -158,11 +159,12 @@ fn outcomes(
     let outcomes = slots.into_iter().zip(requests).enumerate();
     let outcomes = outcomes.map(|(index, (slot, request))| {
         let never_sent = || {
-            Outcome::new(request.id.clone(), Err(Error::cancelled())).with_asked(
-                None,
-                request.model.clone(),
-                Vec::new(),
-            )
+            let builder = OutcomeBuilder {
+                id: request.id.clone(),
+                model: request.model.clone(),
+                ..OutcomeBuilder::default()
+            };
+            builder.build(Err(Error::cancelled()))
         };
         slot.unwrap_or_else(never_sent).of(index, request)
     });

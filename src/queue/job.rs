@@ -11,7 +11,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::engine::item_time::ItemTime;
 use crate::engine::time_split::TimeSplit;
-use crate::llm::outcome::Outcome;
+use crate::llm::outcome_builder::OutcomeBuilder;
 
 use super::info::ProcessInfo;
 use super::process_time::ProcessTime;
@@ -573,7 +573,7 @@ impl JobResult {
         self.status == JobStatus::Completed
     }
 
-    /// The result line, without its end: for the built-in kinds what [`Outcome`] serializes to. Jobs of
+    /// The result line, without its end: for the built-in kinds what [`Outcome`](crate::Outcome) serializes to. Jobs of
     /// other kinds have `kind` and `result` in place of what only an answer has.
     pub fn line(&self) -> String {
         let built_in =
@@ -587,11 +587,15 @@ impl JobResult {
         let id = id.unwrap_or_else(|| self.job_id.to_string());
         let error = self.error.clone();
         let line = match (built_in && made.is_none(), error) {
-            (true, Some(error)) => serde_json::to_string(
-                &Outcome::new(Some(id), Err(error))
-                    .with_calls(self.attempts, None)
-                    .with_request_hash(self.request_hash.clone()),
-            ),
+            (true, Some(error)) => {
+                let builder = OutcomeBuilder {
+                    id: Some(id),
+                    request_hash: self.request_hash.clone(),
+                    attempts: self.attempts,
+                    ..OutcomeBuilder::default()
+                };
+                serde_json::to_string(&builder.build(Err(error)))
+            }
             (_, error) => serde_json::to_string(&HostLine {
                 id: &id,
                 success: self.is_success(),

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Time, Timestamp};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::base::memory::MemoryManager;
 use crate::base::usage::Paid;
 use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
-use crate::llm::outcome::{EarlierProvider, Outcome};
+use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::request_json::input_of;
@@ -170,19 +170,10 @@ fn line(
     now: Time,
     result: Result<Response, Error>,
 ) -> Result<Box<RawValue>, Error> {
-    let (provider, model) = route.asked(tries.step, request);
-    let earlier = task.history.earlier(route.earlier(tries.trail, request));
-    render(
-        &task.claimed,
-        ResultLine {
-            result,
-            attempts: tries.calls.into(),
-            time: time(task, (tries, timer), now, route.clock_ref().wall()),
-            provider,
-            model,
-            earlier,
-        },
-    )
+    let time = time(task, (tries, timer), now, route.clock_ref().wall());
+    let asked = OutcomeBuilder::asked(route, request, tries, time);
+    let earlier = task.history.earlier(asked.earlier);
+    of_job(&task.claimed, OutcomeBuilder { earlier, ..asked }).line(result)
 }
 
 /// Where the time went from the start of a job's first call until now.
@@ -195,29 +186,14 @@ pub(crate) fn time(
     task.history.time(timer.split(tries.first, now), wall)
 }
 
-/// What a result line says beside the names of its job.
-pub(crate) struct ResultLine {
-    pub result: Result<Response, Error>,
-    pub attempts: u32,
-    pub time: Option<ItemTime>,
-    pub provider: String,
-    pub model: Option<String>,
-    pub earlier: Vec<EarlierProvider>,
-}
-
-/// The result line of a job.
-pub(crate) fn render(claimed: &ClaimedJob, line: ResultLine) -> Result<Box<RawValue>, Error> {
-    let outcome = Outcome::new(Some(claimed.name()), line.result)
-        .with_calls(line.attempts, line.time)
-        .with_asked(Some(line.provider), line.model, line.earlier)
-        .with_request_hash(claimed.request_hash.clone())
-        .with_input(input_of(claimed.payload.get()));
-    to_raw_value(&outcome).map_err(|error| {
-        Error::new(
-            ErrorKind::Malformed,
-            format!("cannot write the result: {error}"),
-        )
-    })
+/// The same with what the result line says of its job.
+pub(crate) fn of_job(claimed: &ClaimedJob, asked: OutcomeBuilder) -> OutcomeBuilder {
+    OutcomeBuilder {
+        id: Some(claimed.name()),
+        request_hash: claimed.request_hash.clone(),
+        input: input_of(claimed.payload.get()),
+        ..asked
+    }
 }
 
 /// What the accounts of a process take up: of all that a job has used, what they do not have yet.

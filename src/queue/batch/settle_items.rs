@@ -11,6 +11,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::engine::item_time::ItemTime;
 use crate::engine::jitter::Jitter;
 use crate::engine::route::{Next, Tries, decide};
+use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -20,7 +21,7 @@ use crate::observe::jobs::EndedJob;
 use crate::queue::history::History;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::Kinds;
-use crate::queue::prompts::{self, ResultLine};
+use crate::queue::prompts;
 use crate::queue::store::{ClaimOutcome, ClaimedJob, Settlement};
 
 use super::machine::Record;
@@ -214,17 +215,15 @@ impl ItemSettler {
         result: Result<Response, Error>,
     ) -> Result<Box<serde_json::value::RawValue>, Error> {
         let now = self.clock.wall();
-        prompts::render(
-            claimed,
-            ResultLine {
-                result,
-                attempts: tries.calls.into(),
-                time: history.time(Some(in_batch(asked, now)), now),
-                provider: asked.provider.clone(),
-                model: asked.model.clone(),
-                earlier: history.earlier(Vec::new()),
-            },
-        )
+        let asked = OutcomeBuilder {
+            attempts: tries.calls.into(),
+            time: history.time(Some(in_batch(asked, now)), now),
+            provider: Some(asked.provider.clone()),
+            model: asked.model.clone(),
+            earlier: history.earlier(Vec::new()),
+            ..OutcomeBuilder::default()
+        };
+        prompts::of_job(claimed, asked).line(result)
     }
 }
 

@@ -1,0 +1,89 @@
+//! Makes outcomes, and with them result lines: the same way for lists, files, queues and batches.
+
+#[cfg(feature = "queue")]
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::base::error::{Error, ErrorKind};
+use crate::engine::item_time::ItemTime;
+use crate::engine::route::Tries;
+
+use super::outcome::{EarlierProvider, Outcome};
+use super::reply_details::RawJson;
+use super::request::Request;
+use super::response::Response;
+use super::route::Route;
+
+/// Everything that an outcome reports beside the answer or the error. The default is an item that was never sent.
+#[derive(Default)]
+pub(crate) struct OutcomeBuilder {
+    pub id: Option<String>,
+    /// The fingerprint of the request.
+    pub request_hash: Option<String>,
+    /// The kept fields of the item's row.
+    pub input: Option<RawJson>,
+    /// Calls made for the item.
+    pub attempts: u32,
+    /// Where the time went since the first of these calls.
+    pub time: Option<ItemTime>,
+    /// The provider asked last.
+    pub provider: Option<String>,
+    /// The model asked for.
+    pub model: Option<String>,
+    /// The providers before that one.
+    pub earlier: Vec<EarlierProvider>,
+}
+
+impl OutcomeBuilder {
+    /// An item that a route was asked for with this request, which need name no more than its model.
+    pub(crate) fn asked(
+        route: &Route<'_>,
+        request: &Request,
+        tries: &Tries,
+        time: Option<ItemTime>,
+    ) -> Self {
+        let (provider, model) = route.asked(tries.step, request);
+        Self {
+            attempts: tries.calls.into(),
+            time,
+            provider: Some(provider),
+            model,
+            earlier: route.earlier(tries.trail, request),
+            ..Self::default()
+        }
+    }
+
+    /// The outcome of the item.
+    pub(crate) fn build(self, result: Result<Response, Error>) -> Outcome {
+        let mut outcome = Outcome::new(self.id, result).with_calls(self.attempts, self.time);
+        outcome.request_hash = self.request_hash;
+        outcome.input = self.input;
+        outcome.provider = self.provider;
+        outcome.model = self.model;
+        outcome.earlier = self.earlier;
+        outcome
+    }
+
+    /// The result line of the item, without its end.
+    #[cfg(feature = "queue")]
+    pub(crate) fn line(self, result: Result<Response, Error>) -> Result<Box<RawValue>, Error> {
+        to_raw_value(&self.build(result)).map_err(unwritable)
+    }
+}
+
+impl Outcome {
+    /// Appends the result line, with its end.
+    pub(crate) fn write_line(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
+        let whole = bytes.len();
+        if let Err(error) = serde_json::to_writer(&mut *bytes, self) {
+            bytes.truncate(whole);
+            return Err(unwritable(error));
+        }
+        bytes.push(b'\n');
+        Ok(())
+    }
+}
+
+fn unwritable(error: serde_json::Error) -> Error {
+    let why = format!("cannot write the result: {error}");
+    Error::new(ErrorKind::Malformed, why)
+}
