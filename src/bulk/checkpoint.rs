@@ -12,15 +12,15 @@ use crate::llm::request::Request;
 use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
-use super::compact::compact;
 use super::file::{FileRun, Parts};
 use super::input::{FileIndex, Fit, InputFile, Item, Matching, State, hash_prefix};
-use super::kept::{self, KeptRows};
+use super::kept::KeptRows;
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
 use super::run_settings::RunSettings;
+use super::tidy::{Tidy, tidy};
 
 /// A result line that came back, without its end.
 pub(crate) struct Line {
@@ -179,7 +179,10 @@ impl Checkpoint {
             .collect();
         let is_other = |line: &Line| input.keeps() || index.find(&line.id).is_none();
         for line in lines.iter_mut().filter(|line| is_other(line)) {
-            match rows.line(index, &line.text) {
+            let Ok(known) = serde_json::from_str(&line.text) else {
+                continue;
+            };
+            match rows.updated(index, &known, &line.text) {
                 Ok(Some(text)) => line.text = text,
                 Ok(None) => {}
                 // It was paid for, and is saved as it is.
@@ -301,8 +304,11 @@ impl Checkpoint {
             summary.latency_p99,
         ) = (None, None, None);
         let ordered = self.options.ordered;
-        let is_kept_otherwise = self.is_kept_otherwise && stop.is_none();
-        let untidy = (self.repeated || ordered) && stop.is_none();
+        let how = Tidy {
+            compacts: (self.repeated || ordered) && stop.is_none(),
+            ordered,
+            updates_rows: self.is_kept_otherwise && stop.is_none(),
+        };
         let mut compaction = Ok(());
         let mut file = match self.output {
             OpenOutput::File(file) => Some(file),
@@ -311,20 +317,8 @@ impl Checkpoint {
         if let Some(file) = &mut file {
             match file.undisturbed() {
                 Err(lost) => stop = Some(StopReason::OutputLost(lost)),
-                Ok(()) if untidy || is_kept_otherwise => {
-                    let index = into_order(self.items);
-                    let index = if is_kept_otherwise {
-                        kept::update(file, &self.input, index)
-                    } else {
-                        Ok(index)
-                    };
-                    compaction = index.and_then(|index| {
-                        if untidy {
-                            compact(file, index, ordered)
-                        } else {
-                            Ok(())
-                        }
-                    });
+                Ok(()) if how.compacts || how.updates_rows => {
+                    compaction = tidy(file, &self.input, &into_matching(self.items), how);
                 }
                 Ok(()) => {}
             }
@@ -344,10 +338,10 @@ impl Checkpoint {
     }
 }
 
-fn into_order(items: Items) -> FileIndex {
+fn into_matching(items: Items) -> Matching {
     match items {
-        Items::ById(index) => index.finish(),
-        Items::InOrder(index) => index,
+        Items::ById(index) => index,
+        Items::InOrder(index) => index.into_matching(),
         Items::Nowhere => unreachable!("it is only there while it is sorted"),
     }
 }

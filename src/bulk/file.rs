@@ -18,12 +18,10 @@ use crate::observe::tally::Tally;
 
 use super::answered::{self, Answered};
 use super::backlog::FileBacklog;
-use super::compact::compact;
 use super::equals::Equals;
 use super::file_runner::file_runner;
 use super::file_turn::RunEnvironment;
 use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
-use super::kept;
 use super::lines::call_for_lines;
 use super::list::{Item as ListItem, ListBacklog, feed};
 use super::open_output::OpenOutput;
@@ -34,6 +32,7 @@ use super::results::superseded::SupersededFlags;
 use super::reuse::{AnswerStore, Reuse, Wanted};
 use super::shared::SharedFile;
 use super::stream::{self, Previous, StreamItem};
+use super::tidy::{Tidy, tidy};
 use crate::engine::pack::Pack;
 
 mod prepare;
@@ -443,21 +442,21 @@ impl<'a> FileRun<'a> {
                 flush();
                 drop(runner);
                 let ordered = options.ordered;
-                let untidy = repeated || replaced || ordered || ended.superseded > 0;
-                ended.tidy(untidy || is_kept_otherwise, |file| {
+                let how = Tidy {
+                    compacts: repeated || replaced || ordered || ended.superseded > 0,
+                    ordered,
+                    updates_rows: is_kept_otherwise,
+                };
+                ended.tidy(|file, clean| {
+                    if !clean || !(how.compacts || how.updates_rows) {
+                        return Ok(());
+                    }
                     // The run is over and its threads are joined, so this is the last reference; if
                     // it ever were not, an output left out of order must not pass for one in order.
                     let in_use =
                         || Error::new(ErrorKind::Invalid, "the input's index is still in use");
-                    let mut index = Arc::into_inner(index).ok_or_else(in_use)?;
-                    if is_kept_otherwise {
-                        index = kept::update(file, &input, index)?;
-                    }
-                    if untidy {
-                        compact(file, index, ordered)
-                    } else {
-                        Ok(())
-                    }
+                    let index = Arc::into_inner(index).ok_or_else(in_use)?;
+                    tidy(file, &input, &index.into_matching(), how)
                 });
                 Ok(ended.report)
             }
@@ -498,8 +497,14 @@ impl<'a> FileRun<'a> {
                     .add_before(skipped, failed, reading.unusable());
                 let ordered = self.options.ordered;
                 let untidy = ordered || ended.superseded > 0 || reading.repeated();
-                ended.write_flags(|file| reading.write_flags(file, before));
-                ended.tidy(untidy, |file| reading.compact(file, ordered));
+                ended.tidy(|file, clean| {
+                    let how = Tidy {
+                        compacts: untidy && clean,
+                        ordered,
+                        updates_rows: false,
+                    };
+                    reading.tidy(file, before, how)
+                });
                 Ok(ended.report)
             }
         }

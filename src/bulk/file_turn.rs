@@ -40,27 +40,9 @@ pub(super) struct FileRunEnd {
 }
 
 impl FileRunEnd {
-    /// It ran through, so what it leaves behind may be tidied up.
-    pub fn clean(&self) -> bool {
-        self.report.stop.is_none() && self.report.unsaved.is_empty()
-    }
-
-    /// Marks what a stream has changed, which only its end can tell.
-    pub fn write_flags(&mut self, write_flags: impl FnOnce(&mut ResultsFile) -> Result<(), Error>) {
-        if let Some(file) = &mut self.file
-            && file.undisturbed().is_ok()
-        {
-            self.report.compaction = write_flags(file);
-        }
-    }
-
-    /// Compacts an untidy output, unless somebody else had a hand in it.
-    pub fn tidy(
-        &mut self,
-        untidy: bool,
-        compact: impl FnOnce(&mut ResultsFile) -> Result<(), Error>,
-    ) {
-        let wanted = untidy && self.clean();
+    /// Tidies up the output, unless somebody else had a hand in it. `tidy` gets whether the run ran through.
+    pub fn tidy(&mut self, tidy: impl FnOnce(&mut ResultsFile, bool) -> Result<(), Error>) {
+        let clean = self.report.stop.is_none() && self.report.unsaved.is_empty();
         let Some(file) = &mut self.file else { return };
         match file.undisturbed() {
             Err(lost) => {
@@ -72,10 +54,7 @@ impl FileRunEnd {
                     read.unwrap_or_else(|e| log::warn!("{e}"));
                 }
             }
-            Ok(()) if wanted && self.report.compaction.is_ok() => {
-                self.report.compaction = compact(file);
-            }
-            Ok(()) => {}
+            Ok(()) => self.report.compaction = tidy(file, clean),
         }
     }
 }

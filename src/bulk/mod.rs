@@ -7,7 +7,6 @@ mod backlog;
 mod call;
 #[cfg(feature = "queue")]
 pub(crate) mod checkpoint;
-mod compact;
 mod convert;
 mod equals;
 pub mod file;
@@ -37,4 +36,5 @@ mod shared_list;
 mod sinks;
 mod spool;
 mod stream;
+mod tidy;
 mod work;

@@ -112,6 +112,9 @@ pub(crate) struct ResultsFile {
     archives: bool,
 }
 
+/// Gets a line, its place, and the line as it stands there.
+type VisitLine<'v> = dyn FnMut(PreviousLine, u64, &str) + 'v;
+
 /// How a result line begins; what does not cannot be the torn rest of one.
 const LINE_START: &[u8] = b"{\"id\":\"";
 /// A longer line is no result of ours, and is not read into memory to find out.
@@ -140,7 +143,8 @@ impl ResultsFile {
             settings: None,
             archives: false,
         };
-        results.torn = results.read(visit).map_err(FileRunError::Usage)?;
+        let torn = results.read(&mut |line, at, _| visit(line, at));
+        results.torn = torn.map_err(FileRunError::Usage)?;
         Ok(results)
     }
 
@@ -169,6 +173,11 @@ impl ResultsFile {
 
     /// Hands every line to `visit` with its place.
     pub(crate) fn scan(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<(), Error> {
+        self.scan_lines(&mut |line, at, _| visit(line, at))
+    }
+
+    /// The same with the line as it stands there.
+    pub(crate) fn scan_lines(&self, visit: &mut VisitLine<'_>) -> Result<(), Error> {
         self.read(visit).map(drop)
     }
 
@@ -191,19 +200,7 @@ impl ResultsFile {
         lines.map_err(|e| e.unwrap_or_else(|io| trouble(&self.path, "cannot read", &io)))
     }
 
-    /// Hands lines to `visit` as they stand there, as long as it wants more.
-    fn lines_while(&self, visit: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), Error> {
-        let enough = Error::cancelled;
-        let lines = each_line(&self.file, &mut |line, _, _, _| {
-            if visit(line) { Ok(()) } else { Err(enough()) }
-        });
-        match lines {
-            Ok(()) | Err(Ok(_)) => Ok(()),
-            Err(Err(io)) => Err(trouble(&self.path, "cannot read", &io)),
-        }
-    }
-
-    fn read(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<Torn, Error> {
+    fn read(&self, visit: &mut VisitLine<'_>) -> Result<Torn, Error> {
         let path = &self.path;
         let refused = |(number, why): &(u64, String), is_output: bool| {
             let shown = path.display();
@@ -227,7 +224,9 @@ impl ResultsFile {
                 return Err(refused(broken, parsed.is_ok()));
             }
             match parsed {
-                Ok(previous) => visit(previous, at),
+                Ok(previous) => {
+                    visit(previous, at, std::str::from_utf8(line).unwrap_or_default());
+                }
                 Err(_) if !whole && could_be_torn(line, at) => {
                     torn = Torn::CutAt(at);
                     return Ok(());
@@ -345,39 +344,38 @@ impl ResultsFile {
         synced.map_err(|e| trouble(&self.path, "cannot sync", &e))
     }
 
-    /// Rewrites the file with the lines at these places, in this order, and without the others:
-    /// a temporary file, its lock, sync, rename. Of the others those at the places of `replaced` are paid answers,
-    /// which the archive gets first.
+    /// Rewrites the file with the lines at these places, in this order, or with all of them as they stand, each as
+    /// `edit` leaves it: a temporary file, its lock, sync, rename. The message of an error begins with `what`.
     pub(crate) fn rewrite(
         &mut self,
-        order: impl Iterator<Item = u64>,
-        replaced: Vec<u64>,
+        what: &str,
+        places: Option<Vec<u64>>,
+        edit: &mut Edit<'_>,
     ) -> Result<(), Error> {
-        self.archive(replaced)?;
-        let what = "all results are saved, but cannot compact";
-        self.replace(what, |source, out| {
+        let mut places = places.map(Vec::into_iter);
+        let written = self.replace_io(|source, out| {
             let mut line = Vec::new();
             let mut at = source.seek(SeekFrom::Start(0))?;
-            for offset in order {
-                // Neighbours are usual, so the buffer is kept when the next line lies within it.
-                source.seek_relative(offset as i64 - at as i64)?;
+            loop {
+                if let Some(places) = &mut places {
+                    let Some(place) = places.next() else {
+                        return Ok(());
+                    };
+                    // Neighbours are usual, so the buffer is kept when the next line lies within it.
+                    source.seek_relative(place as i64 - at as i64)?;
+                    at = place;
+                }
                 line.clear();
-                let read = source.read_until(b'\n', &mut line)?;
-                at = offset + read as u64;
+                let read = source.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+                if read == 0 {
+                    return Ok(());
+                }
+                edit(at, &mut line).map_err(io::Error::other)?;
                 out.write_all(&line)?;
+                at += read as u64;
             }
-            Ok(())
-        })
-    }
-
-    /// Puts what `write` makes of the file in its place, whole or not at all.
-    fn replace(
-        &mut self,
-        what: &str,
-        write: impl FnOnce(&mut Reading<'_>, &mut dyn Write) -> io::Result<()>,
-    ) -> Result<(), Error> {
-        self.replace_io(write)
-            .map_err(|e| trouble(&self.path, what, &e))
+        });
+        written.map_err(|e| trouble(&self.path, what, &e))
     }
 
     fn replace_io(
@@ -398,6 +396,9 @@ impl ResultsFile {
         Ok(())
     }
 }
+
+/// Changes a line with its end, which stood at that place.
+pub(crate) type Edit<'e> = dyn FnMut(u64, &mut Vec<u8>) -> Result<(), Error> + 'e;
 
 /// A results file that is read while its successor is written.
 type Reading<'f> = BufReader<&'f File>;

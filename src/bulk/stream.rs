@@ -18,8 +18,9 @@ use super::lines::{Identified, Named};
 use super::list::Item;
 use super::options::FileRunOptions;
 use super::prompts::{PromptSource, Prompts};
-use super::results::superseded::SupersededFlags;
+use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
+use super::tidy::{BestLines, FAILED, Tidy};
 
 /// One line of the stream.
 pub(crate) struct StreamItem {
@@ -312,59 +313,47 @@ impl StreamReader {
         self.0.lock().previous.repeated
     }
 
-    /// Marks the lines of earlier runs, which end at `before`, that the stream has superseded.
-    pub(crate) fn write_flags(&self, file: &mut ResultsFile, before: u64) -> Result<(), Error> {
+    /// Tidies up the output: marks the lines of earlier runs, which end at `before`, that the stream has superseded,
+    /// and keeps one line of each item if asked to.
+    pub(crate) fn tidy(&self, file: &mut ResultsFile, before: u64, how: Tidy) -> Result<(), Error> {
         let seen = self.0.lock();
-        let mut lines = seen.previous.lines.iter();
-        if lines.all(|line| line.should_be_marked() == line.is_marked) {
+        let is_marked = |line: &PreviousLine, at: u64| {
+            let earlier = seen.previous.find(line).filter(|_| at < before);
+            earlier.map_or(line.superseded, Earlier::should_be_marked)
+        };
+        let (mut best, mut changed) = (BestLines::default(), how.compacts);
+        file.scan(&mut |line, at| {
+            let is_marked = is_marked(&line, at);
+            changed |= is_marked != line.superseded;
+            if how.compacts {
+                best.add(None, &line, is_marked, at);
+            }
+        })?;
+        if !changed {
             return Ok(());
         }
-        let mut flags = SupersededFlags::default();
-        file.scan(&mut |line, at| {
-            let earlier = seen.previous.find(&line).filter(|_| at < before);
-            let wanted = earlier.map_or(line.superseded, Earlier::should_be_marked);
-            flags.next(line.superseded, wanted);
-        })?;
-        file.write_flags(&flags)
-    }
-
-    /// Rewrites the output with one line an item, in the order of the stream if asked to: the last
-    /// one, or the last that is not marked as superseded.
-    pub(crate) fn compact(&self, file: &mut ResultsFile, ordered: bool) -> Result<(), Error> {
-        let mut lines: Vec<(Key, u64, bool)> = Vec::new();
-        file.scan(&mut |line, at| {
-            let place = at << 1 | u64::from(!line.superseded);
-            lines.push((key(&line.id), place, line.is_paid_reply()));
-        })?;
-        let best = |place: u64| (place & 1, place);
-        lines.sort_unstable_by(|a, b| (a.0, best(b.1)).cmp(&(b.0, best(a.1))));
-        let mut replaced = Vec::new();
-        lines.dedup_by(|line, kept| {
-            let is_other = line.0 == kept.0;
-            replaced.extend((is_other && line.2).then_some(line.1 >> 1));
-            is_other
-        });
-        let mut lines: Vec<(Key, u64)> = lines
-            .into_iter()
-            .map(|(key, place, _)| (key, place >> 1))
-            .collect();
-        if !ordered {
-            lines.sort_unstable_by_key(|(_, at)| *at);
-            return file.rewrite(lines.into_iter().map(|(_, at)| at), replaced);
+        let mut order: Vec<(Key, usize)> = Vec::new();
+        if how.ordered {
+            order.extend(seen.order.iter().enumerate().map(|(at, key)| (*key, at)));
+            order.sort_unstable();
         }
-        let mut places: Vec<(Key, usize)> = {
-            let seen = self.0.lock();
-            let places = seen.order.iter().enumerate();
-            places.map(|(place, key)| (*key, place)).collect()
-        };
-        places.sort_unstable();
-        let place = |key: &Key| {
-            let at = places.binary_search_by_key(key, |(key, _)| *key);
+        let number = |key: &Key| {
+            let at = order.binary_search_by_key(key, |(key, _)| *key);
             // What the stream does not have comes last, as it stood.
-            at.map_or(usize::MAX, |at| places[at].1)
+            at.map_or(usize::MAX, |at| order[at].1)
         };
-        lines.sort_by_cached_key(|(key, at)| (place(key), *at));
-        file.rewrite(lines.into_iter().map(|(_, at)| at), replaced)
+        let mut places = None;
+        if how.compacts {
+            file.archive(std::mem::take(&mut best.replaced))?;
+            places = Some(best.into_places_by(how.ordered.then_some(&number)));
+        }
+        file.rewrite(FAILED, places, &mut |at, text| {
+            let line = serde_json::from_slice::<PreviousLine>(text);
+            if line.is_ok_and(|line| is_marked(&line, at) != line.superseded) {
+                turn(text);
+            }
+            Ok(())
+        })
     }
 }
 

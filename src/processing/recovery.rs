@@ -135,7 +135,7 @@ impl ErrorRecovery {
         if lines > 2 * last.len() {
             let mut order: Vec<u64> = last.into_values().collect();
             order.sort_unstable();
-            file.rewrite(order.into_iter(), Vec::new())?;
+            file.rewrite("cannot compact", Some(order), &mut |_, _| Ok(()))?;
         }
         state.checkpoint = Some(Checkpoint {
             file,

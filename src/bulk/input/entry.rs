@@ -183,11 +183,6 @@ impl Entry {
         self.packed >> OFFSET_SHIFT
     }
 
-    pub(super) fn set_offset(&mut self, offset: u64) {
-        let rest = self.packed & ((1 << OFFSET_SHIFT) - 1);
-        self.packed = offset << OFFSET_SHIFT | rest;
-    }
-
     pub(super) fn class(&self) -> u16 {
         (self.packed >> CLASS_SHIFT) as u16
     }
@@ -289,14 +284,13 @@ mod tests {
         assert_eq!(entry.class(), u16::MAX);
         let mut entry = Entry::automatic(2, 77, 5);
         entry.set_state(State::Changed);
-        entry.set_offset(78);
         assert!(entry.is_auto() && !entry.is_like_made());
-        assert_eq!((entry.offset(), entry.class()), (78, 5));
+        assert_eq!((entry.offset(), entry.class()), (77, 5));
         assert_eq!(entry.state(), State::Changed);
         assert!(Entry::new(1, 2, 3, 4).like_made().is_like_made());
         assert!(!entry.is_bad());
         let entry = entry.bad();
-        assert!(entry.is_bad() && entry.is_auto() && entry.offset() == 78);
+        assert!(entry.is_bad() && entry.is_auto() && entry.offset() == 77);
     }
 
     #[test]

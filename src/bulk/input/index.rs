@@ -1,5 +1,5 @@
 //! The index of a file's items, in the three orders of its life: by id while earlier results are
-//! matched, in input order while items are sent, by id again when results are put into order. Each
+//! matched, in input order while items are sent, by id again when the output is tidied up. Each
 //! order is a type; the entries are sorted in place.
 
 use std::cmp::Ordering;
@@ -92,8 +92,6 @@ pub(crate) struct Matching {
     /// How earlier versions called the same requests.
     pub(super) orders: Arc<Orders>,
     pub(super) unknown_lines: u64,
-    /// Offsets have given way to positions.
-    by_position: bool,
     /// A line was that of an item by the id that it has with, or without, samples.
     pub(super) is_renamed: bool,
 }
@@ -127,7 +125,6 @@ impl Matching {
             attached: AttachedFiles::default(),
             orders: Arc::default(),
             unknown_lines: 0,
-            by_position: false,
             is_renamed: false,
         }
     }
@@ -240,10 +237,7 @@ impl Matching {
         if !same(start) || !same(start + 1) {
             return same(start).then_some(start);
         }
-        let mut place = *self.collisions.get(id)?;
-        if self.by_position {
-            place += u64::from(sample.unwrap_or(1) - 1);
-        }
+        let place = *self.collisions.get(id)?;
         self.entries
             .binary_search_by_key(&key(place), Entry::id_key)
             .ok()
@@ -259,6 +253,32 @@ impl Matching {
         let (at, renamed) = self.find_same(id, request_hash_prefix)?;
         let entry = &self.entries[at];
         (self.is_same(entry, request_hash_prefix)).then(|| (entry.offset(), renamed))
+    }
+
+    /// Items.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The number of the item of that id in this order, or of the one that asks the same and has another id by now.
+    pub(crate) fn item_of(&self, id: &str, request_hash_prefix: u64) -> Option<usize> {
+        let (at, _) = self.find_same(id, request_hash_prefix)?;
+        Some(at)
+    }
+
+    #[cfg(test)]
+    /// The position of the item of that id in the input, from 0.
+    pub(super) fn position(&self, id: &str) -> Option<usize> {
+        let at = self.find(id)?;
+        let order = self.in_input_order();
+        order.iter().position(|item| *item as usize == at)
+    }
+
+    /// The numbers of the items, in the order of the input.
+    pub(crate) fn in_input_order(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
+        order.par_sort_unstable_by_key(|item| self.entries[*item as usize].place_key());
+        order
     }
 
     /// True when an earlier line was one of an item that has another id by now.
@@ -486,38 +506,6 @@ impl FileIndex {
         by_id.orders = self.orders;
         by_id.unknown_lines = self.tally.unknown_lines;
         by_id
-    }
-
-    /// Sorts by id for a last time. The offsets give way to positions, so this needs no memory but
-    /// the items can no longer be read.
-    pub(crate) fn into_positions(mut self) -> Positions {
-        for offset in self.collisions.values_mut() {
-            *offset = self.entries.partition_point(|e| e.offset() < *offset) as u64;
-        }
-        let entries = self.entries.par_iter_mut().enumerate();
-        entries.for_each(|(i, entry)| entry.set_offset(i as u64));
-        let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
-        by_id.set_collisions(self.collisions);
-        by_id.orders = self.orders;
-        by_id.by_position = true;
-        Positions(by_id)
-    }
-}
-
-/// The index by id, for putting results into input order.
-#[derive(Debug)]
-pub(crate) struct Positions(Matching);
-
-impl Positions {
-    /// Items.
-    pub(crate) fn len(&self) -> usize {
-        self.0.entries.len()
-    }
-
-    /// The position of the item with that id in the input, from 0.
-    pub(crate) fn of(&self, id: &str) -> Option<usize> {
-        let at = self.0.find(id)?;
-        usize::try_from(self.0.entries[at].offset()).ok()
     }
 }
 

@@ -100,10 +100,10 @@ fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
     assert_eq!(ids(&index), expected);
     let done: Vec<_> = (0..6).filter(|&i| index.is_done(i)).collect();
     assert_eq!(done, [3, 5]);
-    let positions = index.into_positions();
-    assert_eq!(positions.of(&auto_id(5, 3)), Some(3));
-    assert_eq!(positions.of(&auto_id(7, 1)), Some(4));
-    assert_eq!(positions.of(&auto_id(7, 2)), None);
+    let matching = index.into_matching();
+    assert_eq!(matching.position(&auto_id(5, 3)), Some(3));
+    assert_eq!(matching.position(&auto_id(7, 1)), Some(4));
+    assert_eq!(matching.position(&auto_id(7, 2)), None);
 }
 
 #[test]
@@ -126,14 +126,14 @@ fn a_hundred_thousand_items_take_24_bytes_each_in_every_order() {
     assert_eq!(index.tally().done, ITEMS * 3 / 4);
     assert_eq!(index.tally().unknown_lines, ITEMS / 4);
     assert!((0..ITEMS as usize).all(|i| index.offset(i) == i as u64 * 50));
-    let positions = index.into_positions();
-    assert!(
-        (1..ITEMS)
-            .step_by(4)
-            .all(|i| positions.of(&format!("item-{i}")) == Some(i as usize))
-    );
-    assert_eq!(positions.0.entries.as_ptr(), at, "sorted in place");
-    assert_eq!(positions.0.entries.capacity() * size_of::<Entry>(), bytes);
+    let matching = index.into_matching();
+    let order = matching.in_input_order();
+    assert!((1..ITEMS as usize).step_by(4).all(|i| {
+        let item = order[i] as usize;
+        matching.find(&format!("item-{i}")) == Some(item)
+    }));
+    assert_eq!(matching.entries.as_ptr(), at, "sorted in place");
+    assert_eq!(matching.entries.capacity() * size_of::<Entry>(), bytes);
 }
 
 #[test]
@@ -207,9 +207,8 @@ fn samples_are_found_by_their_ids_in_every_order() {
         assert_eq!(index.item_id(12, None).unwrap().to_string(), auto(2, 2));
         let matching = index.into_matching();
         all_there(&matching);
-        let positions = matching.finish().into_positions();
         for (i, id) in ids.iter().enumerate() {
-            assert_eq!(positions.of(id), Some(i), "{id}");
+            assert_eq!(matching.position(id), Some(i), "{id}");
         }
     }
 }
@@ -242,9 +241,8 @@ fn records_of_one_prompt_are_numbered_whatever_their_samples() {
     assert_eq!(ids(&index), expected);
     let matching = index.into_matching();
     all_there(&matching);
-    let positions = matching.finish().into_positions();
     for (i, id) in expected.iter().enumerate() {
-        assert_eq!(positions.of(id), Some(i), "{id}");
+        assert_eq!(matching.position(id), Some(i), "{id}");
     }
 }
 
@@ -257,5 +255,5 @@ fn ids_whose_hashes_begin_alike_are_told_apart() {
     let entries = vec![Entry::new(hash("a"), 1, 0, 0)];
     let matching = Matching::new(entries, hash, Totals::default());
     assert_eq!(matching.find("foreign"), None);
-    assert_eq!(matching.finish().into_positions().of("foreign"), None);
+    assert_eq!(matching.finish().into_matching().position("foreign"), None);
 }

@@ -75,9 +75,12 @@ fn different_ids_of_one_hash_stay_apart() {
     for i in 0..expected.len() {
         assert_eq!(index.is_done(i), i % 3 == 0);
     }
-    let positions = index.into_positions();
+    let matching = index.into_matching();
     for (i, item) in expected.iter().enumerate() {
-        assert_eq!(positions.of(item.request.id.as_deref().unwrap()), Some(i));
+        assert_eq!(
+            matching.position(item.request.id.as_deref().unwrap()),
+            Some(i)
+        );
     }
     let file = Scratch::new("jsonl", content + "{\"id\":\"i7\",\"prompt\":\"again\"}");
     let input = file.open(Settings::default()).unwrap();

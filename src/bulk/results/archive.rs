@@ -23,6 +23,15 @@ const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason
 /// Bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// A paid reply that another line of its item replaces.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Replaced {
+    /// The place of its line.
+    pub at: u64,
+    /// It answers what the item asked before.
+    pub is_superseded: bool,
+}
+
 /// An answer in the archive: its place, and a hash of its item's id.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Archived {
@@ -42,8 +51,8 @@ impl Archived {
 impl ResultsFile {
     /// Appends the lines at these places to the archive and syncs it to the disk. A line that is there already, since a
     /// run was killed between this and the compaction, is not appended again.
-    pub(super) fn archive(&self, places: Vec<u64>) -> Result<(), Error> {
-        if places.is_empty() || !self.archives {
+    pub(crate) fn archive(&self, replaced: Vec<Replaced>) -> Result<(), Error> {
+        if replaced.is_empty() || !self.archives {
             return Ok(());
         }
         let path = self.archive_path();
@@ -53,16 +62,16 @@ impl ResultsFile {
             .map_err(|error| self.not_archived(&error.to_string()))?;
         archive.mend()?;
         let mut new = HashMap::new();
-        for place in places {
-            let result = result_of(self.line_at(place)?.trim());
-            new.entry(Sha256::digest(result)).or_insert(place);
+        for replaced in replaced {
+            let result = result_of(self.line_at(replaced.at)?.trim());
+            new.entry(Sha256::digest(result)).or_insert(replaced);
         }
         archive.lines(&mut |line| {
             let line = String::from_utf8_lossy(line);
             new.remove(&Sha256::digest(result_of(&line)));
         })?;
-        let mut places: Vec<u64> = new.into_values().collect();
-        places.sort_unstable();
+        let mut new: Vec<Replaced> = new.into_values().collect();
+        new.sort_unstable_by_key(|replaced| replaced.at);
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let settings = self.settings.clone().unwrap_or_default();
         let mut write = |lines: &str| {
@@ -70,13 +79,13 @@ impl ResultsFile {
             written.map_err(|error| self.not_archived(&error.to_string()))
         };
         let mut lines = String::new();
-        for place in places {
-            let line = self.line_at(place)?;
+        for replaced in new {
+            let line = self.line_at(replaced.at)?;
             lines.push_str(&result_of(line.trim()));
             lines.push_str(&format!(
                 ",\"superseded_at\":{},\"superseded_reason\":{}}}\n",
                 json!(now),
-                json!(reason(&settings, &line)),
+                json!(reason(&settings, &line, replaced.is_superseded)),
             ));
             if lines.len() >= CHUNK_BYTES {
                 write(&lines)?;
@@ -189,13 +198,12 @@ fn result_of(line: &str) -> String {
     format!("{{{}", fields.collect::<Vec<_>>().join(","))
 }
 
-fn reason(settings: &RunSettings, line: &str) -> String {
-    match serde_json::from_str::<PreviousLine>(line) {
-        // Lines of changed requests are marked before the first call.
-        Ok(line) if !line.superseded => "answered again".to_owned(),
-        Ok(line) => settings.changed_since(line.settings.as_deref()),
-        Err(_) => settings.changed_since(None),
+fn reason(settings: &RunSettings, line: &str, is_superseded: bool) -> String {
+    if !is_superseded {
+        return "answered again".to_owned();
     }
+    let line = serde_json::from_str::<PreviousLine>(line).ok();
+    settings.changed_since(line.and_then(|line| line.settings).as_deref())
 }
 
 #[cfg(test)]

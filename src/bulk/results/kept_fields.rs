@@ -1,9 +1,5 @@
 //! What result lines say of their rows: put in, changed or taken out as the input and its settings have it now.
 
-use std::io::{self, BufRead, Seek, SeekFrom};
-
-use super::{LONGEST_LINE, ResultsFile};
-use crate::base::error::Error;
 use crate::bulk::input::Fields;
 use crate::llm::reply_details::RawJson;
 
@@ -38,57 +34,6 @@ pub(crate) fn with_row(line: &str, id: Option<&str>, kept: Option<&RawJson>) -> 
         parts.insert(at, field(INPUT, wanted));
     }
     Some(format!("{{{}}}", parts.join(",")))
-}
-
-impl ResultsFile {
-    /// Puts into each line what `change` makes of it, where it makes anything of it. A file of which it changes
-    /// nothing is left untouched.
-    pub(crate) fn change_lines(
-        &mut self,
-        change: &mut dyn FnMut(&str) -> Result<Option<String>, Error>,
-    ) -> Result<(), Error> {
-        if !self.changes(change)? {
-            return Ok(());
-        }
-        let what = "all results are saved, but their kept columns cannot be added";
-        self.replace(what, |source, out| {
-            source.seek(SeekFrom::Start(0))?;
-            let mut line = Vec::new();
-            loop {
-                line.clear();
-                let read =
-                    io::Read::take(&mut *source, LONGEST_LINE).read_until(b'\n', &mut line)?;
-                if read == 0 {
-                    return Ok(());
-                }
-                let text = std::str::from_utf8(line.trim_ascii()).unwrap_or_default();
-                match change(text).map_err(io::Error::other)? {
-                    Some(changed) => {
-                        out.write_all(changed.as_bytes())?;
-                        out.write_all(b"\n")?;
-                    }
-                    None => out.write_all(&line)?,
-                }
-            }
-        })
-    }
-
-    /// Whether any line would change.
-    fn changes(
-        &self,
-        change: &mut dyn FnMut(&str) -> Result<Option<String>, Error>,
-    ) -> Result<bool, Error> {
-        let mut found = false;
-        let mut trouble = None;
-        self.lines_while(&mut |line| {
-            match change(std::str::from_utf8(line).unwrap_or_default()) {
-                Ok(changed) => found = changed.is_some(),
-                Err(error) => trouble = Some(error),
-            }
-            !found && trouble.is_none()
-        })?;
-        trouble.map_or(Ok(found), Err)
-    }
 }
 
 #[cfg(test)]

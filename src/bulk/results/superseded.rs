@@ -1,9 +1,7 @@
 //! Lines of requests that the input has changed since: marked by a field at their end, so that whoever
 //! reads the file line by line can tell them from the answers to what is asked now.
 
-use std::io::{self, BufRead, Seek, SeekFrom};
-
-use super::{LONGEST_LINE, ResultsFile};
+use super::ResultsFile;
 use crate::base::error::Error;
 
 /// How a marked line ends.
@@ -50,24 +48,15 @@ impl ResultsFile {
             return Ok(());
         }
         let what = "cannot mark the earlier answers that are superseded";
-        self.replace(what, |source, out| {
-            source.seek(SeekFrom::Start(0))?;
-            let (mut line, mut number) = (Vec::new(), 0);
-            loop {
-                line.clear();
-                let read =
-                    io::Read::take(&mut *source, LONGEST_LINE).read_until(b'\n', &mut line)?;
-                if read == 0 {
-                    return Ok(());
+        let mut number = 0;
+        self.rewrite(what, None, &mut |_, line| {
+            if !line.trim_ascii().is_empty() {
+                if flags.is_wrong(number) {
+                    turn(line);
                 }
-                if !line.trim_ascii().is_empty() {
-                    if flags.is_wrong(number) {
-                        turn(&mut line);
-                    }
-                    number += 1;
-                }
-                out.write_all(&line)?;
+                number += 1;
             }
+            Ok(())
         })
     }
 }

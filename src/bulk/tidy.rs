@@ -1,0 +1,195 @@
+//! Tidies an output at the end of a run, in one rewrite: one line for each item, with the id and the kept fields that
+//! its row has now.
+
+use std::collections::HashMap;
+
+use crate::base::error::Error;
+
+use super::input::{InputFile, Matching};
+use super::kept::KeptRows;
+use super::results::archive::Replaced;
+use super::results::{PreviousLine, ResultsFile};
+use super::stream::{Key, key};
+
+/// What is to be done with the output.
+#[derive(Clone, Copy)]
+pub(super) struct Tidy {
+    /// Keep one line of each item: the last one, or the last that is not marked as superseded if there is one.
+    pub compacts: bool,
+    /// Put these into the order of the input.
+    pub ordered: bool,
+    /// Update what the lines of this input's items say of their rows.
+    pub updates_rows: bool,
+}
+
+/// What to say if it fails.
+pub(super) const FAILED: &str = "all results are saved, but cannot tidy up";
+
+/// Tidies the output of a file's items. Lines of other items, and answers to what an item asked before, keep their
+/// fields.
+pub(super) fn tidy(
+    file: &mut ResultsFile,
+    input: &InputFile,
+    index: &Matching,
+    how: Tidy,
+) -> Result<(), Error> {
+    let mut rows = KeptRows::new(input);
+    let mut best = BestLines::new(if how.compacts { index.len() } else { 0 });
+    let mut changed = Ok(how.compacts);
+    file.scan_lines(&mut |line, at, text| {
+        if matches!(changed, Ok(false)) && how.updates_rows {
+            let updated = rows.updated(index, &line, text);
+            changed = updated.map(|text| text.is_some());
+        }
+        let item = index.item_of(&line.id, line.prefix(false));
+        // The input has no such row any more, or makes a prompt of it.
+        let is_gone = item.is_none() && line.is_unnamed_bad_row();
+        if how.compacts && !is_gone {
+            best.add(item, &line, line.superseded, at);
+        }
+    })?;
+    if !changed? {
+        return Ok(());
+    }
+    let mut places = None;
+    if how.compacts {
+        file.archive(std::mem::take(&mut best.replaced))?;
+        places = Some(best.into_places(how.ordered.then(|| index.in_input_order())));
+    }
+    file.rewrite(FAILED, places, &mut |_, line| {
+        if how.updates_rows {
+            rows.update(index, line)?;
+        }
+        Ok(())
+    })
+}
+
+/// The bits of a place that are free tell whether its line is marked as superseded, and whether it is a paid reply.
+const NOWHERE: u64 = u64::MAX;
+const MARKED: u64 = 1;
+const PAID: u64 = 2;
+
+/// The place of the best line of each item, found in one pass over the lines.
+#[derive(Default)]
+pub(super) struct BestLines {
+    /// By the number of the item in the index.
+    of_items: Vec<u64>,
+    of_others: HashMap<Key, u64>,
+    pub replaced: Vec<Replaced>,
+}
+
+impl BestLines {
+    fn new(items: usize) -> Self {
+        Self {
+            of_items: vec![NOWHERE; items],
+            ..Self::default()
+        }
+    }
+
+    /// Adds the next line, of an item of the index or of another one.
+    pub(super) fn add(
+        &mut self,
+        item: Option<usize>,
+        line: &PreviousLine,
+        is_marked: bool,
+        at: u64,
+    ) {
+        let best = match item {
+            Some(item) => &mut self.of_items[item],
+            None => self.of_others.entry(key(&line.id)).or_insert(NOWHERE),
+        };
+        let is_marked = u64::from(is_marked) * MARKED;
+        let mut worse = (at << 2) | (u64::from(line.is_paid_reply()) * PAID) | is_marked;
+        if is_marked <= *best & MARKED {
+            std::mem::swap(best, &mut worse);
+        }
+        if worse != NOWHERE && worse & PAID != 0 {
+            self.replaced.push(Replaced {
+                at: worse >> 2,
+                is_superseded: worse & MARKED != 0,
+            });
+        }
+    }
+
+    /// The places of the best lines: of items in this order and then of the others, or all as they stand.
+    fn into_places(mut self, order: Option<Vec<u32>>) -> Vec<u64> {
+        let is_ordered = order.is_some();
+        if let Some(order) = order {
+            let best = order.iter().map(|item| self.of_items[*item as usize]);
+            self.of_items = best.collect();
+        }
+        let mut places = self.of_items;
+        places.retain(|place| *place != NOWHERE);
+        let mut others: Vec<u64> = self.of_others.into_values().collect();
+        others.sort_unstable();
+        places.extend(others);
+        if !is_ordered {
+            places.sort_unstable();
+        }
+        places.into_iter().map(|place| place >> 2).collect()
+    }
+
+    /// The places of the best lines of items that no index has: in the order of a number that each id has, or as
+    /// they stand.
+    pub(super) fn into_places_by<N: Ord>(self, number: Option<&dyn Fn(&Key) -> N>) -> Vec<u64> {
+        let mut lines: Vec<(Key, u64)> = self.of_others.into_iter().collect();
+        lines.sort_unstable_by_key(|(_, place)| *place);
+        if let Some(number) = number {
+            lines.sort_by_cached_key(|(key, _)| number(key));
+        }
+        lines.into_iter().map(|(_, place)| place >> 2).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bulk::equals::tests::checked_file;
+    use crate::bulk::prompts::PromptSettings;
+
+    #[test]
+    fn one_rewrite_orders_lines_keeps_the_best_and_updates_their_rows() {
+        let text =
+            "{\"id\":\"a\",\"prompt\":\"x\",\"k\":1}\n{\"id\":\"b\",\"prompt\":\"y\",\"k\":2}\n";
+        let settings = PromptSettings::new().keep_fields(["k"]);
+        let checked = checked_file("in.jsonl", text, &settings);
+        let index = checked.items.finish();
+        let hash = |item| checked.input.read(item, &index).unwrap().request_hash;
+        let line = |id: &str, success: bool, hash: &str, more: &str| {
+            format!("{{\"id\":\"{id}\",\"success\":{success},\"request_hash\":\"{hash}\"{more}}}\n")
+        };
+        let (a, b, other) = (hash(0), hash(1), "00".repeat(32));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let before = [
+            line("gone", true, &other, ",\"input\":{\"k\":9}"),
+            line("b", true, &b, ""),
+            line("a", false, &a, ""),
+            line("a", true, &a, ",\"input\":{\"k\":7}"),
+            line("a", true, &other, ",\"superseded\":true"),
+        ];
+        std::fs::write(&path, before.concat()).unwrap();
+        let mut file = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
+        let how = Tidy {
+            compacts: true,
+            ordered: true,
+            updates_rows: true,
+        };
+        let index = index.into_matching();
+        tidy(&mut file, &checked.input, &index, how).unwrap();
+        let after = [
+            line("a", true, &a, ",\"input\":{\"k\":1}"),
+            line("b", true, &b, ",\"input\":{\"k\":2}"),
+            line("gone", true, &other, ",\"input\":{\"k\":9}"),
+        ];
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), after.concat());
+        let how = Tidy {
+            compacts: false,
+            ..how
+        };
+        let rewritten = || std::fs::metadata(&path).unwrap().modified().unwrap();
+        let before = rewritten();
+        tidy(&mut file, &checked.input, &index, how).unwrap();
+        assert_eq!(rewritten(), before, "nothing is left to update");
+    }
+}
