@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::base::disk::sync_folder;
 use crate::base::error::Error;
 
+use super::id_key::{Key, key_of};
 use super::options::FileRunError;
 use super::replies::Replies;
 use super::results::{ResultsFile, trouble};
-use super::stream::{Key, key_of};
 
 /// A results file to which finished lines are added: those of a queue, which deletes them once they
 /// are safe here. The file is locked as long as this lives.

@@ -48,50 +48,32 @@ impl Equals {
         self.order[place as usize] as usize
     }
 
-    /// The items at these places are not asked.
-    pub(super) fn spare(&mut self, places: Range<u32>, index: &FileIndex) {
-        let spared = &mut self.spared;
-        spared.resize(index.len().div_ceil(64), 0);
-        for item in &self.order[places.start as usize..places.end as usize] {
-            spared[*item as usize / 64] |= 1 << (item % 64);
-        }
-    }
-
     /// The item is not asked.
     pub(super) fn spare_item(&mut self, item: usize, index: &FileIndex) {
         self.spared.resize(index.len().div_ceil(64), 0);
         self.spared[item / 64] |= 1 << (item % 64);
     }
 
-    /// From here on the first of each group is asked for all of it. Groups of one are none any more, unless an answer to
-    /// them is at hand: the places of those that it is for are brought up to date.
-    pub(super) fn choose<A>(&mut self, index: &FileIndex, answered: &mut [(Range<u32>, A)]) {
+    /// From here on the first of each group is asked for all of it. Groups of one are none any more.
+    pub(super) fn choose(&mut self, index: &FileIndex) {
         let prefix = |item: u32| index.request_prefix(item as usize);
-        let mut answered = answered.iter_mut().peekable();
         let (mut kept, mut start) = (0, 0);
         while start < self.order.len() {
             let request = prefix(self.order[start]);
             let group = self.order[start..].iter();
             let end = start + group.take_while(|item| prefix(**item) == request).count();
-            let own = answered.next_if(|(places, _)| places.start as usize == start);
-            if end - start > 1 || own.is_some() {
+            if end - start > 1 {
                 self.order.copy_within(start..end, kept);
-                if let Some((places, _)) = own {
-                    *places = kept as u32..(kept + end - start) as u32;
-                }
+                let first = kept;
                 kept += end - start;
+                for other in first + 1..kept {
+                    self.spare_item(self.order[other] as usize, index);
+                }
             }
             start = end;
         }
         self.order.truncate(kept);
         self.order.shrink_to_fit();
-        let mut before = None;
-        for place in 0..self.order.len() as u32 {
-            let request = prefix(self.order[place as usize]);
-            if before.replace(request) == Some(request) {
-                self.spare(place..place + 1, index);
-            }
-        }
     }
 
     /// How many items are asked, and how many of the others with them.
@@ -166,7 +148,7 @@ pub(super) mod tests {
     fn the_first_of_a_group_is_asked_for_the_others() {
         let index = checked(&["a", "b", "a", "c", "b", "a"]).items.finish();
         let mut equals = Equals::of(&index, |item| item != 5);
-        equals.choose::<()>(&index, &mut []);
+        equals.choose(&index);
         let spared: Vec<usize> = (0..6).filter(|item| equals.is_spared(*item)).collect();
         assert_eq!(spared, [2, 4]);
         let asked_for: Vec<_> = (0..6).map(|item| places(&equals, &index, item)).collect();
@@ -178,32 +160,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_group_with_an_answer_is_not_asked_at_all() {
-        let index = checked(&["a", "b", "a", "c"]).items.finish();
-        let mut equals = Equals::of(&index, |_| true);
-        let mut answered: Vec<_> = [0, 3]
-            .map(|item| (equals.group(&index, index.request_prefix(item)), item))
-            .into();
-        answered.sort_by_key(|(places, _)| places.start);
-        for (places, _) in &answered {
-            equals.spare(places.clone(), &index);
-        }
-        equals.choose(&index, &mut answered);
-        let spared: Vec<usize> = (0..4).filter(|item| equals.is_spared(*item)).collect();
-        assert_eq!(spared, [0, 2, 3]);
-        answered.sort_by_key(|(_, item)| *item);
-        let items: Vec<Vec<usize>> = answered
-            .into_iter()
-            .map(|(places, _)| places.map(|place| equals.item(place)).collect())
-            .collect();
-        assert_eq!(items, [vec![0, 2], vec![3]]);
-    }
-
-    #[test]
     fn a_file_without_equals_needs_nothing() {
         let index = checked(&["a", "b", "c"]).items.finish();
         let mut equals = Equals::of(&index, |_| true);
-        equals.choose::<()>(&index, &mut []);
+        equals.choose(&index);
         assert!(equals.is_empty() && equals.spared.is_empty());
         assert_eq!(equals.asked_for(&index, 1), 0..0);
     }

@@ -16,12 +16,12 @@ use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::answered::{self, Answered};
 use super::backlog::FileBacklog;
 use super::equals::Equals;
 use super::file_runner::file_runner;
 use super::file_turn::RunEnvironment;
 use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
+use super::known::{self, KnownAnswers, OutputAnswers};
 use super::lines::call_for_lines;
 use super::list::{Item as ListItem, ListBacklog, feed};
 use super::open_output::OpenOutput;
@@ -29,7 +29,7 @@ use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport
 use super::prompts::{PromptSource, Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
-use super::reuse::{AnswerStore, Reuse, Wanted};
+use super::reuse::{AnswerStore, Reuse};
 use super::shared::SharedFile;
 use super::stream::{self, Previous, StreamItem};
 use super::tidy::{Tidy, tidy};
@@ -59,7 +59,7 @@ enum Prepared {
         index: Arc<FileIndex>,
         kinds: Vec<RequestKind>,
         equals: Equals,
-        answered: Answered,
+        of_output: OutputAnswers,
         output_cap: Option<u32>,
         task: RequestTask,
         /// The output holds several lines of one item.
@@ -316,8 +316,9 @@ impl<'a> FileRun<'a> {
             index,
             kinds,
             equals,
+            of_output,
             ..
-        } = &mut self.prompts
+        } = &self.prompts
         else {
             return;
         };
@@ -326,11 +327,13 @@ impl<'a> FileRun<'a> {
             route,
             dedupe: self.options.dedupe,
         };
-        let options = &self.options;
-        let wanted = Wanted { kinds, options };
-        self.plan.reusable = reuse.plan(input, index, equals, wanted);
-        let (to_send, equal) = equals.to_ask(index, options);
-        (self.plan.to_send, self.plan.equal) = (Some(to_send), equal);
+        let known = KnownAnswers {
+            of_output,
+            store: Some(reuse),
+            kinds,
+            options: &self.options,
+        };
+        known.plan(input, index, equals, &mut self.plan);
     }
 
     /// Sends what is to be sent, through a client or a [`Route`].
@@ -383,7 +386,7 @@ impl<'a> FileRun<'a> {
                 index,
                 kinds,
                 mut equals,
-                mut answered,
+                mut of_output,
                 output_cap,
                 task,
                 repeated,
@@ -397,8 +400,8 @@ impl<'a> FileRun<'a> {
                     // The lines have moved, and answers of the archive are among them.
                     let embeds = task == RequestTask::Embed;
                     let (output, plan) = (&self.output, &mut self.plan);
-                    (equals, answered) =
-                        answered::find(&index, &kinds, output, &self.options, embeds, plan)?;
+                    (equals, of_output) =
+                        known::find(&index, &kinds, output, &self.options, embeds, plan)?;
                 }
                 let mut last = None;
                 let classes = kinds.iter().map(|kind| {
@@ -417,14 +420,13 @@ impl<'a> FileRun<'a> {
                 let mut replaced = self.output.tell_bad_rows(&input, &index, &mut tally)?;
                 let mut shared = SharedFile::new(input.clone(), index.clone(), equals);
                 let output = &mut self.output;
-                replaced |= answered.write(output, &shared, &mut tally, &self.ctx)?;
-                if let Some(reuse) = reuse {
-                    let wanted = Wanted {
-                        kinds: &kinds,
-                        options,
-                    };
-                    replaced |= reuse.answer(&mut shared, wanted, output, &mut tally, &self.ctx)?;
-                }
+                let known = KnownAnswers {
+                    of_output: &of_output,
+                    store: reuse,
+                    kinds: &kinds,
+                    options,
+                };
+                replaced |= known.write(&mut shared, output, &mut tally, &self.ctx)?;
                 let (asked, equal) = shared.equals.to_ask(&index, options);
                 tally.will_send(asked + equal);
                 let shared = Arc::new(shared);

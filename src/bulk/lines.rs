@@ -20,6 +20,7 @@ use crate::llm::route::Route;
 use crate::observe::tally::{Measure, Tally};
 
 use super::call::{call_step, measure};
+use super::input::Item;
 use super::replies::Replies;
 use super::results::ResultsFile;
 use super::work::{Sink, count};
@@ -36,6 +37,19 @@ pub(crate) struct Named {
 }
 
 impl Named {
+    pub(super) fn of(item: Item) -> Self {
+        let Item {
+            request,
+            request_hash,
+        } = item;
+        Self {
+            id: request.id.unwrap_or_default(),
+            request_hash,
+            model: request.model,
+            input: request.input,
+        }
+    }
+
     /// The same with what the result line says of the item.
     fn item(&self, asked: OutcomeBuilder) -> OutcomeBuilder {
         OutcomeBuilder {

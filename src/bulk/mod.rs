@@ -1,7 +1,6 @@
 //! Many prompts: all at once from a slice, streamed from an iterator, or from a file whose
 //! results are its checkpoint.
 
-mod answered;
 pub mod appender;
 mod backlog;
 mod call;
@@ -12,8 +11,10 @@ mod equals;
 pub mod file;
 mod file_runner;
 mod file_turn;
+mod id_key;
 pub(crate) mod input;
 mod kept;
+mod known;
 mod lines;
 mod list;
 mod measure;

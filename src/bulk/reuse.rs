@@ -2,23 +2,12 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
 use crate::config::choices::Dedupe;
 use crate::llm::hash::is_repeatable;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
 use crate::llm::response::FinishReason;
 use crate::llm::route::Route;
-use crate::observe::tally::Tally;
-
-use super::equals::Equals;
-use super::input::{FileIndex, InputFile, State};
-use super::lines::{Lines, Named};
-use super::open_output::OpenOutput;
-use super::options::FileRunOptions;
-use super::prompts::RequestKind;
-use super::shared::SharedFile;
 
 /// What an answer is known by: what was asked, and who was asked for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,13 +40,6 @@ pub(super) struct Reuse<'r> {
     pub store: &'r dyn AnswerStore,
     pub route: &'r Route<'r>,
     pub dedupe: Dedupe,
-}
-
-/// Which items are to be answered.
-#[derive(Clone, Copy)]
-pub(super) struct Wanted<'w> {
-    pub kinds: &'w [RequestKind],
-    pub options: &'w FileRunOptions,
 }
 
 impl Reuse<'_> {
@@ -96,92 +78,13 @@ impl Reuse<'_> {
         }
     }
 
-    /// Writes the lines of items that have an answer in the store, and of those that ask the same. True when one of them
-    /// takes the place of another result.
-    pub(super) fn answer(
-        &self,
-        shared: &mut SharedFile,
-        wanted: Wanted<'_>,
-        output: &mut OpenOutput,
-        tally: &mut Tally,
-        ctx: &Context,
-    ) -> Result<bool, Error> {
-        let mut superseded = false;
-        for item in 0..shared.index.len() {
-            if ctx.is_cancelled() {
-                break;
-            }
-            let SharedFile {
-                input,
-                index,
-                equals,
-                ..
-            } = shared;
-            let known = self.find(input, index, equals, item, wanted);
-            let Some((named, outcome)) = known else {
-                continue;
-            };
-            let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
-            let mut lines = Lines::default();
-            let outcome = lines.add_reused(outcome, named)?;
-            superseded |= shared.index.state(item) != State::New;
-            let places = shared.equals.asked_for(&shared.index, item);
-            let told = &mut |lines: &Lines| {
-                superseded |= lines.superseded > 0;
-                lines.tell(step, tally);
-            };
-            shared.write(&outcome, places, lines, output, told, ctx)?;
-            shared.equals.spare_item(item, &shared.index);
-        }
-        Ok(superseded)
-    }
-
-    /// Takes the items that have an answer in the store out of what is to be asked, and says how many there are.
-    pub(super) fn plan(
-        &self,
-        input: &InputFile,
-        index: &FileIndex,
-        equals: &mut Equals,
-        wanted: Wanted<'_>,
-    ) -> u64 {
-        let mut items = 0;
-        for item in 0..index.len() {
-            if self.find(input, index, equals, item, wanted).is_some() {
-                items += 1 + equals.asked_for(index, item).len() as u64;
-                equals.spare_item(item, index);
-            }
-        }
-        items
-    }
-
-    /// The answer to an item, if one is wanted and there is one.
-    fn find(
-        &self,
-        input: &InputFile,
-        index: &FileIndex,
-        equals: &Equals,
-        item: usize,
-        wanted: Wanted<'_>,
-    ) -> Option<(Named, Outcome)> {
-        let repeatable = wanted.kinds[usize::from(index.class(item))].repeatable;
-        let asked = wanted.options.wants(index, item) && !equals.is_spared(item);
-        let prefix = index.request_prefix(item).to_be_bytes();
-        if !asked || !self.dedupe.shares(repeatable) || !self.store.may_have(prefix) {
-            return None;
-        }
-        let read = input.read(item, index).ok()?;
-        let key = self.key(0, &read.request, &read.request_hash)?;
+    /// The answer to a request, if there is one.
+    pub(super) fn answer(&self, request: &Request, request_hash: &str) -> Option<Outcome> {
+        let key = self.key(0, request, request_hash)?;
         let kept = self.store.answer(&key)?;
         let outcome: Outcome = serde_json::from_str(&kept).ok()?;
-        let answers = outcome.is_success()
-            && outcome.request_hash.as_deref() == Some(read.request_hash.as_str());
-        let named = Named {
-            id: read.request.id.unwrap_or_default(),
-            request_hash: read.request_hash,
-            model: read.request.model,
-            input: read.request.input,
-        };
-        answers.then_some((named, outcome))
+        let answers = outcome.is_success() && outcome.request_hash.as_deref() == Some(request_hash);
+        answers.then_some(outcome)
     }
 }
 

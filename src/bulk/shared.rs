@@ -12,7 +12,7 @@ use crate::base::error::Error;
 use crate::llm::outcome::Outcome;
 
 use super::equals::Equals;
-use super::input::{FileIndex, InputFile, Item, State};
+use super::input::{FileIndex, InputFile, State};
 use super::lines::{Equal, Identified, Lines, Named};
 use super::open_output::OpenOutput;
 
@@ -69,20 +69,13 @@ impl SharedFile {
         self.again.lock().push_front(again);
     }
 
-    /// What an item is called, if it asks what has this fingerprint.
-    fn equal(&self, item: usize, request_hash: &str) -> Option<Equal> {
+    /// What an item is called, if it asks what this is the outcome of.
+    pub(super) fn equal(&self, item: usize, outcome: &Outcome) -> Option<Equal> {
         let read = self.input.read(item, &self.index).ok();
-        let Item {
-            request,
-            request_hash: own,
-        } = read.filter(|item| item.request_hash == request_hash)?;
+        let same = |hash: &str| outcome.request_hash.as_deref() == Some(hash);
+        let read = read.filter(|item| same(&item.request_hash))?;
         Some(Equal {
-            named: Named {
-                id: request.id.unwrap_or_default(),
-                request_hash: own,
-                model: request.model,
-                input: request.input,
-            },
+            named: Named::of(read),
             supersedes: self.index.state(item) != State::New,
         })
     }
@@ -94,14 +87,13 @@ impl SharedFile {
         places: Range<u32>,
         lines: &mut Lines,
     ) -> (u32, Vec<u32>) {
-        let hash = outcome.request_hash.as_deref().unwrap_or_default();
         let (begins, mut apart) = (lines.bytes.len(), Vec::new());
         for place in places.clone() {
             if lines.bytes.len() - begins >= PIECE_BYTES {
                 return (place, apart);
             }
             let item = self.equals.item(place);
-            match self.equal(item, hash) {
+            match self.equal(item, outcome) {
                 Some(equal) => lines.add_equal(outcome, &equal),
                 None => apart.push(item as u32),
             }

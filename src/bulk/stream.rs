@@ -4,7 +4,6 @@ use std::io::Read;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
@@ -13,6 +12,7 @@ use crate::base::thread::spawn;
 use crate::engine::feeder::Feeder;
 use crate::llm::request::Request;
 
+use super::id_key::{Key, key};
 use super::input::{EarlierResult, StreamLines, StreamedItem, hash_prefix, old_id, renamed};
 use super::lines::{Identified, Named};
 use super::list::Item;
@@ -49,19 +49,6 @@ impl Identified for Item<StreamItem> {
     fn is_bad_row(&self) -> bool {
         self.request.unsent.is_some()
     }
-}
-
-pub(super) type Key = u128;
-
-pub(super) fn key(id: &str) -> Key {
-    key_of(id.as_bytes())
-}
-
-pub(super) fn key_of(bytes: &[u8]) -> Key {
-    let digest = Sha256::digest(bytes);
-    let mut half = [0; 16];
-    half.copy_from_slice(&digest[..16]);
-    Key::from_be_bytes(half)
 }
 
 /// What an earlier output says, by id and request; the last line of both wins.

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 
 use crate::base::error::Error;
 
+use super::id_key::{Key, key};
 use super::input::{InputFile, Matching};
 use super::kept::KeptRows;
 use super::results::archive::Replaced;
 use super::results::{PreviousLine, ResultsFile};
-use super::stream::{Key, key};
 
 /// What is to be done with the output.
 #[derive(Clone, Copy)]

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::bulk::answered::{self, remember};
 use crate::bulk::input::{FileIndex, InputFile, Match, Matching, is_automatic};
+use crate::bulk::known::{self, KnownAnswers, remember};
 use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
 use crate::bulk::prompts::{PromptSource, Prompts};
@@ -99,9 +99,15 @@ pub(super) fn prepare_file(
     let tally = index.tally();
     let total = index.len() as u64;
     plan.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
-    let found = answered::find(&index, &checked.kinds, &output, options, embeds, plan);
-    let (equals, answered) = found.map_err(FileRunError::Output)?;
-    answered.tell(plan, &equals, &index, options);
+    let found = known::find(&index, &checked.kinds, &output, options, embeds, plan);
+    let (equals, of_output) = found.map_err(FileRunError::Output)?;
+    let known = KnownAnswers {
+        of_output: &of_output,
+        store: None,
+        kinds: &checked.kinds,
+        options,
+    };
+    known.plan(&checked.input, &index, &equals, plan);
     plan.total = Some(total);
     plan.done = tally.done;
     plan.failed_before = tally.failed;
@@ -125,7 +131,7 @@ pub(super) fn prepare_file(
         index: Arc::new(index),
         kinds: checked.kinds,
         equals,
-        answered,
+        of_output,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.0.task,
         repeated: has_old_bad_rows

@@ -1,0 +1,247 @@
+//! Answers that need no call, found by the fingerprint of an item's request: those that the output has already, for
+//! other items, and those of a store of earlier answers.
+
+use std::collections::HashMap;
+
+use crate::base::cancel::Context;
+use crate::base::error::Error;
+use crate::config::choices::Dedupe;
+use crate::llm::outcome::Outcome;
+use crate::observe::tally::Tally;
+
+use super::equals::Equals;
+use super::input::{EarlierResult, FileIndex, InputFile, State};
+use super::lines::{Lines, Named};
+use super::open_output::OpenOutput;
+use super::options::{FileRunOptions, RunPlan};
+use super::prompts::RequestKind;
+use super::results::PreviousLine;
+use super::reuse::Reuse;
+use super::shared::SharedFile;
+
+/// The lines of the output that answer items of the input, sorted by the first 8 bytes of the fingerprint.
+#[derive(Default)]
+pub(super) struct OutputAnswers(Vec<(u64, Earlier)>);
+
+/// The line of an earlier run.
+#[derive(Clone, Copy)]
+struct Earlier {
+    at: u64,
+    /// It is no answer, but a reply that was paid for and would be bought again.
+    unusable: bool,
+}
+
+/// Finds out which items share an answer, and which of them have it in the output already; who gave it is added to the
+/// plan. Where the input asks for vectors they are all by one provider and model: by those of the plan, or the first that is met.
+pub(super) fn find(
+    index: &FileIndex,
+    kinds: &[RequestKind],
+    output: &OpenOutput,
+    options: &FileRunOptions,
+    embeds: bool,
+    plan: &mut RunPlan,
+) -> Result<(Equals, OutputAnswers), Error> {
+    if options.dedupe == Dedupe::Never {
+        return Ok(Default::default());
+    }
+    let repeatable = |item| kinds[usize::from(index.class(item))].repeatable;
+    let mut equals = Equals::of(index, |item| {
+        options.wants(index, item) && options.dedupe.shares(repeatable(item))
+    });
+    let mut found: HashMap<u64, Earlier> = HashMap::new();
+    if let OpenOutput::File(file) = output
+        && !equals.is_empty()
+    {
+        file.scan(&mut |line, at| {
+            let unusable = match line.ended() {
+                EarlierResult::Success => false,
+                EarlierResult::Unusable if !options.ask_again => true,
+                _ => return,
+            };
+            let request = line.prefix(options.redo_extracts);
+            let known = found.get(&request);
+            let worse = unusable && known.is_some_and(|known| !known.unusable);
+            if worse || equals.group(index, request).is_empty() {
+                return;
+            }
+            if !unusable {
+                if embeds && !is_of_one(&mut plan.vectors_before, &line) {
+                    return;
+                }
+                remember(&mut plan.models_before, line.model);
+            }
+            found.insert(request, Earlier { at, unusable });
+        })?;
+    }
+    let mut answers = Vec::with_capacity(found.len());
+    for (request, earlier) in found {
+        // What another program wrote may be no outcome.
+        if outcome_at(output, earlier.at)?.is_some() {
+            answers.push((request, earlier));
+        }
+    }
+    answers.sort_unstable_by_key(|(request, _)| *request);
+    equals.choose(index);
+    Ok((equals, OutputAnswers(answers)))
+}
+
+/// Whether the vector of this line goes together with those of these makers.
+fn is_of_one(makers: &mut Vec<(String, String)>, line: &PreviousLine) -> bool {
+    let Some(maker) = line.provider.clone().zip(line.model.clone()) else {
+        return false;
+    };
+    match &makers[..] {
+        [] => {
+            makers.push(maker);
+            true
+        }
+        [only] => *only == maker,
+        _ => false,
+    }
+}
+
+/// A few models are enough to tell that the default has changed.
+pub(super) fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
+    if let Some(model) = model.filter(|_| models.len() < 8)
+        && !models.contains(&model)
+    {
+        models.push(model);
+    }
+}
+
+fn outcome_at(output: &OpenOutput, at: u64) -> Result<Option<Outcome>, Error> {
+    Ok(serde_json::from_str(&output.line_at(at)?).ok())
+}
+
+/// Where answers are looked for, and for which items.
+#[derive(Clone, Copy)]
+pub(super) struct KnownAnswers<'k> {
+    pub of_output: &'k OutputAnswers,
+    pub store: Option<Reuse<'k>>,
+    pub kinds: &'k [RequestKind],
+    pub options: &'k FileRunOptions,
+}
+
+impl KnownAnswers<'_> {
+    /// Says in the plan what is sent, and what has its answer without a call.
+    pub(super) fn plan(
+        &self,
+        input: &InputFile,
+        index: &FileIndex,
+        equals: &Equals,
+        plan: &mut RunPlan,
+    ) {
+        let mut left = self.options.max_items.unwrap_or(usize::MAX);
+        let mut to_send = 0;
+        (plan.equal, plan.answered) = (0, 0);
+        (plan.unusable_equal, plan.reusable) = (0, 0);
+        for item in (0..index.len()).filter(|item| self.options.wants(index, *item)) {
+            if equals.is_spared(item) {
+                continue;
+            }
+            let others = equals.asked_for(index, item).len() as u64;
+            if let Some(earlier) = self.in_output(index, item) {
+                *if earlier.unusable {
+                    &mut plan.unusable_equal
+                } else {
+                    &mut plan.answered
+                } += 1 + others;
+            } else if self.in_store(input, index, item).is_some() {
+                plan.reusable += 1 + others;
+            } else if left > 0 {
+                left -= 1;
+                to_send += 1;
+                plan.equal += others;
+            }
+        }
+        plan.to_send = Some(to_send);
+    }
+
+    /// Writes the lines of items whose answer is known, and of those that ask the same. True when one of them takes the
+    /// place of another result.
+    pub(super) fn write(
+        &self,
+        shared: &mut SharedFile,
+        output: &mut OpenOutput,
+        tally: &mut Tally,
+        ctx: &Context,
+    ) -> Result<bool, Error> {
+        let mut superseded = false;
+        if self.of_output.0.is_empty() && self.store.is_none() {
+            return Ok(superseded);
+        }
+        for item in 0..shared.index.len() {
+            if ctx.is_cancelled() {
+                break;
+            }
+            let Some((outcome, lines)) = self.line(shared, output, item)? else {
+                continue;
+            };
+            let step = tally.step_of(outcome.provider.as_deref().unwrap_or_default());
+            let places = shared.equals.asked_for(&shared.index, item);
+            let told = &mut |lines: &Lines| {
+                superseded |= lines.superseded > 0;
+                lines.tell(step, tally);
+            };
+            shared.write(&outcome, places, lines, output, told, ctx)?;
+            superseded |= shared.index.state(item) != State::New;
+            shared.equals.spare_item(item, &shared.index);
+        }
+        Ok(superseded)
+    }
+
+    /// The line of an item whose answer is known, and the outcome for those that ask the same.
+    fn line(
+        &self,
+        shared: &SharedFile,
+        output: &OpenOutput,
+        item: usize,
+    ) -> Result<Option<(Outcome, Lines)>, Error> {
+        let (input, index) = (&shared.input, &shared.index);
+        if !self.options.wants(index, item) || shared.equals.is_spared(item) {
+            return Ok(None);
+        }
+        let mut lines = Lines::default();
+        if let Some(earlier) = self.in_output(index, item)
+            && let Some(outcome) = outcome_at(output, earlier.at)?
+            && let Some(equal) = shared.equal(item, &outcome)
+        {
+            lines.add_equal(&outcome, &equal);
+            return Ok(Some((outcome, lines)));
+        }
+        let Some((named, outcome)) = self.in_store(input, index, item) else {
+            return Ok(None);
+        };
+        let outcome = lines.add_reused(outcome, named)?;
+        Ok(Some((outcome, lines)))
+    }
+
+    fn may_share(&self, index: &FileIndex, item: usize) -> bool {
+        let kind = &self.kinds[usize::from(index.class(item))];
+        self.options.dedupe.shares(kind.repeatable)
+    }
+
+    fn in_output(&self, index: &FileIndex, item: usize) -> Option<Earlier> {
+        let (answers, request) = (&self.of_output.0, index.request_prefix(item));
+        let at = answers.binary_search_by_key(&request, |(request, _)| *request);
+        at.ok()
+            .filter(|_| self.may_share(index, item))
+            .map(|at| answers[at].1)
+    }
+
+    fn in_store(
+        &self,
+        input: &InputFile,
+        index: &FileIndex,
+        item: usize,
+    ) -> Option<(Named, Outcome)> {
+        let store = self.store.as_ref()?;
+        let prefix = index.request_prefix(item).to_be_bytes();
+        if !self.may_share(index, item) || !store.store.may_have(prefix) {
+            return None;
+        }
+        let read = input.read(item, index).ok()?;
+        let outcome = store.answer(&read.request, &read.request_hash)?;
+        Some((Named::of(read), outcome))
+    }
+}
