@@ -1,5 +1,6 @@
 //! The backlog of a file: an index in memory, the prompts themselves on disk.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -7,13 +8,14 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
+use crate::engine::feeder::{Fed, Next};
 use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::PackLimits;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
 
-use super::input::{FileIndex, State};
+use super::input::{Arrival, FileIndex, State};
 use super::options::FileRunOptions;
 use super::shared::{Again, FileTask, Group, SharedFile};
 use crate::engine::pack::Backlog;
@@ -33,8 +35,62 @@ struct Cursor {
     next: usize,
 }
 
-/// What is still to be sent of a file.
-pub(crate) struct FileBacklog {
+/// What is still to come of a stream.
+pub(super) struct Growing<'r> {
+    pub fed: Fed<Arrival>,
+    /// The kinds of items from that number on.
+    pub kinds: Box<dyn FnMut(usize) -> Vec<(Class, bool)> + Send + 'r>,
+    /// Items that came and were not taken.
+    untaken: usize,
+    /// Why items make no prompt that were not taken.
+    unsent: HashMap<u32, Error>,
+    ended: bool,
+    /// Why nothing more comes.
+    broken: Option<Error>,
+}
+
+/// The most items that wait for closed quotas; then no more are read for a while.
+const MOST_UNTAKEN: usize = 4096;
+
+impl<'r> Growing<'r> {
+    pub(super) fn new(
+        fed: Fed<Arrival>,
+        kinds: impl FnMut(usize) -> Vec<(Class, bool)> + Send + 'r,
+    ) -> Self {
+        Self {
+            fed,
+            kinds: Box::new(kinds),
+            untaken: 0,
+            unsent: HashMap::new(),
+            ended: false,
+            broken: None,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.ended && self.untaken < MOST_UNTAKEN
+    }
+
+    fn next(&mut self) -> Option<Arrival> {
+        if !self.is_open() {
+            return None;
+        }
+        match self.fed.next() {
+            Next::Item(Ok(arrival)) => {
+                self.untaken += arrival.wanted;
+                return Some(arrival);
+            }
+            // What was read before a fault is still to be sent.
+            Next::Item(Err(error)) => (self.broken, self.ended) = (Some(error), true),
+            Next::NotYet => {}
+            Next::Ended => self.ended = true,
+        }
+        None
+    }
+}
+
+/// What is still to be sent of a file, or of a stream.
+pub(crate) struct FileBacklog<'r> {
     shared: Arc<SharedFile>,
     /// What the items of each kind are like, by the number that the index keeps.
     kinds: Vec<ItemKind>,
@@ -46,9 +102,10 @@ pub(crate) struct FileBacklog {
     output_cap: Option<u32>,
     limits: PackLimits,
     waiting: Waiting<(u32, Range<u32>, Tries, ItemTimer)>,
+    growing: Option<Growing<'r>>,
 }
 
-impl FileBacklog {
+impl<'r> FileBacklog<'r> {
     pub(crate) fn new(
         shared: Arc<SharedFile>,
         kinds: impl IntoIterator<Item = (Class, bool)>,
@@ -56,30 +113,74 @@ impl FileBacklog {
         output_cap: Option<u32>,
         limits: PackLimits,
     ) -> Self {
-        // Kinds are as many as there are sets of fields; classes only as many as there are models.
-        let mut cursors: Vec<Cursor> = Vec::new();
-        let kinds = kinds.into_iter().map(|(class, packs)| {
-            let known = cursors.iter().rposition(|cursor| cursor.class == class);
-            let cursor = known.unwrap_or_else(|| {
-                cursors.push(Cursor { class, next: 0 });
-                cursors.len() - 1
-            });
-            ItemKind { cursor, packs }
-        });
-        Self {
-            kinds: kinds.collect(),
-            cursors,
+        let mut backlog = Self {
+            kinds: Vec::new(),
+            cursors: Vec::new(),
             allowance: options.max_items.unwrap_or(usize::MAX),
             shared,
             options,
             output_cap,
             limits,
             waiting: Waiting::default(),
+            growing: None,
+        };
+        backlog.add_kinds(kinds);
+        backlog
+    }
+
+    /// The same for a stream.
+    pub(super) fn growing(mut self, growing: Growing<'r>) -> Self {
+        self.growing = Some(growing);
+        self
+    }
+
+    fn add_kinds(&mut self, kinds: impl IntoIterator<Item = (Class, bool)>) {
+        // Kinds are as many as there are sets of fields; classes only as many as there are models.
+        for (class, packs) in kinds {
+            let cursors = &mut self.cursors;
+            let known = cursors.iter().rposition(|cursor| cursor.class == class);
+            let cursor = known.unwrap_or_else(|| {
+                cursors.push(Cursor { class, next: 0 });
+                cursors.len() - 1
+            });
+            self.kinds.push(ItemKind { cursor, packs });
         }
     }
 
-    /// The first item of an open class that was never taken.
+    /// Adds what has come of a stream. False if there is nothing.
+    fn grow(&mut self) -> bool {
+        let Some(growing) = &mut self.growing else {
+            return false;
+        };
+        let Some(mut arrival) = growing.next() else {
+            return false;
+        };
+        let first = self.shared.index.len();
+        for (place, why) in arrival.unsent.drain(..) {
+            growing.unsent.insert((first + place) as u32, why);
+        }
+        self.shared.index.grow(arrival);
+        let kinds = (growing.kinds)(self.kinds.len());
+        self.add_kinds(kinds);
+        true
+    }
+
+    /// The first item of an open class that was never taken, be it that it just came.
     fn fresh(&mut self, availability: &Availability, now: Time) -> Option<usize> {
+        loop {
+            if let Some(item) = self.fresh_of_index(availability, now) {
+                if let Some(growing) = &mut self.growing {
+                    growing.untaken = growing.untaken.saturating_sub(1);
+                }
+                return Some(item);
+            }
+            if self.allowance == 0 || !self.grow() {
+                return None;
+            }
+        }
+    }
+
+    fn fresh_of_index(&mut self, availability: &Availability, now: Time) -> Option<usize> {
         if self.allowance == 0 {
             return None;
         }
@@ -111,9 +212,15 @@ impl FileBacklog {
     fn wanted(&self, at: usize, cursor: usize) -> bool {
         let index = self.index();
         self.kinds[usize::from(index.class(at))].cursor == cursor
-            && !index.is_bad(at)
+            && (!index.is_bad(at) || self.tells_bad(at))
             && self.options.want(index.state(at))
             && !self.shared.equals.is_spared(at)
+    }
+
+    /// Whether it is a row of a stream that makes no prompt, and the output does not say so. Those of a file have their
+    /// lines already.
+    fn tells_bad(&self, at: usize) -> bool {
+        self.growing.is_some() && self.index().state(at) != State::Failed
     }
 
     fn index(&self) -> &FileIndex {
@@ -122,11 +229,13 @@ impl FileBacklog {
 
     /// What an item is asked with, for the items at these places too.
     fn ticket(
-        &self,
+        &mut self,
         item: u32,
         places: Range<u32>,
         (tries, timer): (Tries, ItemTimer),
     ) -> Ticket<FileTask> {
+        let growing = self.growing.as_mut();
+        let unsent = growing.and_then(|growing| growing.unsent.remove(&item));
         let (i, index) = (item as usize, self.index());
         let bytes = index.end(i) - index.offset(i);
         let group = Again {
@@ -139,6 +248,7 @@ impl FileBacklog {
             task: FileTask {
                 index: item,
                 supersedes: index.state(i) != State::New,
+                unsent,
                 named: OnceLock::new(),
                 group: group.map(|group| Box::new(Group::new(&self.shared, group))),
             },
@@ -185,12 +295,14 @@ impl FileBacklog {
 
     /// True when nothing is left that was never taken.
     fn exhausted(&mut self) -> bool {
+        let more = self.growing.as_ref().is_some_and(|growing| !growing.ended);
         self.allowance == 0
-            || (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
+            || !more
+                && (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
     }
 }
 
-impl Backlog for FileBacklog {
+impl Backlog for FileBacklog<'_> {
     type Task = FileTask;
 
     fn take(
@@ -217,18 +329,30 @@ impl Backlog for FileBacklog {
         if !out.is_empty() {
             return Ok(Take::Items(out));
         }
+        let growing = self.growing.as_mut();
+        if let Some(error) = growing.and_then(|growing| growing.broken.take()) {
+            return Err(error);
+        }
         if self.waiting.is_empty() && self.exhausted() {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
             until: self.waiting.next_due(&availability.pauses, now),
-            source_open: false,
+            source_open: self.growing.as_ref().is_some_and(Growing::is_open),
         })
     }
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
         let quota = ticket.quota();
-        let FileTask { index, group, .. } = ticket.task;
+        let FileTask {
+            index,
+            group,
+            unsent,
+            ..
+        } = ticket.task;
+        if let (Some(growing), Some(why)) = (&mut self.growing, unsent) {
+            growing.unsent.insert(index, why);
+        }
         let places = match group.map(|group| *group) {
             Some(Group {
                 shared,
@@ -252,7 +376,22 @@ impl Backlog for FileBacklog {
     }
 
     fn has_more(&mut self) -> bool {
-        !self.waiting.is_empty() || !self.exhausted()
+        let at_hand = match &self.growing {
+            Some(growing) => growing.untaken > 0 || !growing.fed.is_empty(),
+            None => !self.exhausted(),
+        };
+        at_hand || !self.waiting.is_empty()
+    }
+
+    fn left(&mut self) -> u64 {
+        let Some(growing) = &mut self.growing else {
+            return 0;
+        };
+        while let Next::Item(Ok(arrival)) = growing.fed.next() {
+            growing.untaken += arrival.wanted;
+        }
+        let left = growing.untaken.min(self.allowance) + self.waiting.len();
+        left as u64
     }
 
     fn limits(&self, task: &FileTask) -> PackLimits {
@@ -285,7 +424,7 @@ mod tests {
     const NOW: Time = Time::from_nanos(1_000);
 
     /// A backlog of ten items, each with two providers to ask.
-    fn backlog() -> FileBacklog {
+    fn backlog() -> FileBacklog<'static> {
         let file = checked(&["p"; 10]);
         let index = Arc::new(file.items.finish());
         let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true)];

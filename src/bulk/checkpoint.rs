@@ -308,6 +308,7 @@ impl Checkpoint {
             compacts: (self.repeated || ordered) && stop.is_none(),
             ordered,
             updates_rows: self.is_kept_otherwise && stop.is_none(),
+            marks: None,
         };
         let mut compaction = Ok(());
         let mut file = match self.output {
@@ -317,7 +318,7 @@ impl Checkpoint {
         if let Some(file) = &mut file {
             match file.undisturbed() {
                 Err(lost) => stop = Some(StopReason::OutputLost(lost)),
-                Ok(()) if how.compacts || how.updates_rows => {
+                Ok(()) if !how.is_nothing() => {
                     compaction = tidy(file, &self.input, &into_matching(self.items), how);
                 }
                 Ok(()) => {}

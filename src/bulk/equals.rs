@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::input::FileIndex;
 use super::options::FileRunOptions;
 
@@ -22,7 +20,7 @@ impl Equals {
     pub(super) fn of(index: &FileIndex, wanted: impl Fn(usize) -> bool) -> Self {
         let items = (0..index.len()).filter(|item| wanted(*item));
         let mut order: Vec<u32> = items.filter_map(|item| u32::try_from(item).ok()).collect();
-        order.par_sort_unstable_by_key(|item| (index.request_prefix(*item as usize), *item));
+        index.sort_by_request(&mut order);
         Self {
             order,
             spared: Vec::new(),
@@ -54,7 +52,7 @@ impl Equals {
         self.spared[item / 64] |= 1 << (item % 64);
     }
 
-    /// From here on the first of each group is asked for all of it. Groups of one are none any more.
+    /// From here on the first of each group is asked for all of it. Items without equals leave their groups.
     pub(super) fn choose(&mut self, index: &FileIndex) {
         let prefix = |item: u32| index.request_prefix(item as usize);
         let (mut kept, mut start) = (0, 0);

@@ -6,8 +6,8 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::store_path::store_path;
 use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::feeder::Feeder;
 use crate::engine::run::{CallsAtOnce, Waker, bad_concurrency};
-use crate::engine::work::Ticket;
 use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::providers::attached::refusal;
@@ -16,24 +16,21 @@ use crate::llm::route::Route;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::backlog::FileBacklog;
+use super::backlog::{FileBacklog, Growing};
 use super::equals::Equals;
 use super::file_runner::file_runner;
 use super::file_turn::RunEnvironment;
-use super::input::{AttachedFiles, FileIndex, InputFile, Matching};
+use super::input::{Arrival, AttachedFiles, FileIndex, InputFile, Matching};
 use super::known::{self, KnownAnswers, OutputAnswers};
-use super::lines::call_for_lines;
-use super::list::{Item as ListItem, ListBacklog, feed};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
-use super::prompts::{PromptSource, Prompts, RequestKind};
+use super::prompts::{Classes, PromptSource, Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
 use super::reuse::{AnswerStore, Reuse};
 use super::shared::SharedFile;
-use super::stream::{self, Previous, StreamItem};
-use super::tidy::{Tidy, tidy};
-use crate::engine::pack::Pack;
+use super::stream::{self, StreamInput};
+use super::tidy::{Marks, Tidy, tidy};
 
 mod prepare;
 
@@ -53,28 +50,25 @@ pub struct FileRun<'a> {
     reuse: Option<Arc<dyn AnswerStore + 'a>>,
 }
 
-enum Prepared {
-    File {
-        input: Arc<InputFile>,
-        index: Arc<FileIndex>,
-        kinds: Vec<RequestKind>,
-        equals: Equals,
-        of_output: OutputAnswers,
-        output_cap: Option<u32>,
-        task: RequestTask,
-        /// The output holds several lines of one item.
-        repeated: bool,
-        /// Lines of earlier runs may say something else of their rows than they should.
-        is_kept_otherwise: bool,
-        flags: SupersededFlags,
-        /// Answers in the archive that are taken back.
-        restored: Vec<Archived>,
-        attached: AttachedFiles,
-    },
-    Stream {
-        prompts: Box<Prompts>,
-        previous: Previous,
-    },
+/// An input and what it was compared with.
+struct Prepared {
+    input: Arc<InputFile>,
+    index: Arc<FileIndex>,
+    kinds: Vec<RequestKind>,
+    equals: Equals,
+    of_output: OutputAnswers,
+    output_cap: Option<u32>,
+    task: RequestTask,
+    /// The output holds several lines of one item.
+    repeated: bool,
+    /// Lines of earlier runs may say something else of their rows than they should.
+    is_kept_otherwise: bool,
+    flags: SupersededFlags,
+    /// Answers in the archive that are taken back.
+    restored: Vec<Archived>,
+    attached: AttachedFiles,
+    /// The text of a stream, which nobody has read yet.
+    stream: Option<Box<StreamInput>>,
 }
 
 #[cfg(feature = "queue")]
@@ -172,15 +166,12 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line and reason.
     pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
-        let Prepared::File {
+        let Prepared {
             input,
             index,
             attached,
             ..
-        } = &self.prompts
-        else {
-            return Ok(());
-        };
+        } = &self.prompts;
         let refused = |files: &AttachedFiles| files.refused(providers, &refusal);
         if input.skips_bad_rows() || refused(attached).is_none() {
             return Ok(());
@@ -198,9 +189,7 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// If the input is no longer what was checked, or a file that a prompt names is not.
     pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
-        let Prepared::File { input, index, .. } = &self.prompts else {
-            return Ok(Vec::new());
-        };
+        let Prepared { input, index, .. } = &self.prompts;
         let wanted = (0..index.len()).filter(|i| self.options.wants(index, *i));
         let items = wanted.take(most).map(|i| input.read(i, index));
         items
@@ -242,25 +231,17 @@ impl<'a> FileRun<'a> {
     #[cfg(feature = "queue")]
     /// What it takes to have the items carried out elsewhere; nothing for a stream.
     pub(super) fn into_parts(self) -> Option<Parts> {
-        let Prepared::File {
-            input,
-            index,
-            repeated,
-            is_kept_otherwise,
-            flags,
-            restored,
-            ..
-        } = self.prompts
-        else {
+        let prompts = self.prompts;
+        if prompts.stream.is_some() {
             return None;
-        };
+        }
         Some(Parts {
-            input,
-            index: Arc::into_inner(index)?,
-            repeated,
-            is_kept_otherwise,
-            flags,
-            restored,
+            input: prompts.input,
+            index: Arc::into_inner(prompts.index)?,
+            repeated: prompts.repeated,
+            is_kept_otherwise: prompts.is_kept_otherwise,
+            flags: prompts.flags,
+            restored: prompts.restored,
             output: self.output,
             plan: self.plan,
             options: self.options,
@@ -311,29 +292,27 @@ impl<'a> FileRun<'a> {
     /// Takes out of the [plan](Self::plan) what a store of earlier answers would answer on this route, for a dry run: that
     /// is in [`reusable`](RunPlan::reusable), and in no other of its numbers. A stream's is not known.
     pub fn plan_reuse(&mut self, route: &Route<'_>, store: &dyn AnswerStore) {
-        let Prepared::File {
-            input,
-            index,
-            kinds,
-            equals,
-            of_output,
-            ..
-        } = &self.prompts
-        else {
+        let prompts = &self.prompts;
+        if prompts.stream.is_some() {
             return;
-        };
+        }
         let reuse = Reuse {
             store,
             route,
             dedupe: self.options.dedupe,
         };
         let known = KnownAnswers {
-            of_output,
+            of_output: &prompts.of_output,
             store: Some(reuse),
-            kinds,
+            kinds: &prompts.kinds,
             options: &self.options,
         };
-        known.plan(input, index, equals, &mut self.plan);
+        known.plan(
+            &prompts.input,
+            &prompts.index,
+            &prompts.equals,
+            &mut self.plan,
+        );
     }
 
     /// Sends what is to be sent, through a client or a [`Route`].
@@ -341,13 +320,7 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// Only when the run could not begin; how it ended is in the [`RunReport`].
     pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<RunReport, Error> {
-        if self.options.dry_run {
-            let why = "the run was prepared as a dry run";
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
-        if let Some(why) = bad_concurrency(self.calls.most) {
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
+        self.refuse_impossible()?;
         if let OpenOutput::File(file) = &mut self.output {
             file.mend()?;
         }
@@ -355,10 +328,11 @@ impl<'a> FileRun<'a> {
             OpenOutput::File(file) => Some(file.replies()),
             OpenOutput::Writer(_) | OpenOutput::Closed => None,
         };
-        let replies = replies.as_ref();
         let route = route.into();
         self.check_files(&route.providers())?;
-        let reuse = self.reuse.as_deref().map(|store| Reuse {
+        self.mark_superseded()?;
+        let store = self.reuse.take();
+        let reuse = store.as_deref().map(|store| Reuse {
             store,
             route: &route,
             dedupe: self.options.dedupe,
@@ -368,11 +342,20 @@ impl<'a> FileRun<'a> {
                 reuse.keep(step, request, outcome);
             }
         };
-        let flush = || {
-            if let Some(reuse) = reuse {
-                reuse.store.flush();
-            }
-        };
+        let before = self.output.len();
+        let mut tally = Tally::new(self.plan.total, route.clock_ref().now())
+            .by(route.providers())
+            .embedding(self.prompts.task == RequestTask::Embed);
+        let (shared, replaced) = self.settle_known(reuse, &mut tally)?;
+        let waker = Waker::new();
+        let backlog = self.backlog(&route, shared, &waker.0)?;
+        let Prepared {
+            input,
+            index,
+            repeated,
+            is_kept_otherwise,
+            ..
+        } = self.prompts;
         let surroundings = RunEnvironment {
             route: &route,
             calls: self.calls,
@@ -380,135 +363,135 @@ impl<'a> FileRun<'a> {
             ctx: &self.ctx,
             notifier: self.notifier.as_deref(),
         };
-        match self.prompts {
-            Prepared::File {
-                input,
-                index,
-                kinds,
-                mut equals,
-                mut of_output,
-                output_cap,
-                task,
-                repeated,
-                is_kept_otherwise,
-                flags,
-                restored,
-                ..
-            } => {
-                self.output.write_flags(&flags, &restored)?;
-                if !flags.all_right() || !restored.is_empty() {
-                    // The lines have moved, and answers of the archive are among them.
-                    let embeds = task == RequestTask::Embed;
-                    let (output, plan) = (&self.output, &mut self.plan);
-                    (equals, of_output) =
-                        known::find(&index, &kinds, output, &self.options, embeds, plan)?;
-                }
-                let mut last = None;
-                let classes = kinds.iter().map(|kind| {
-                    let request = Request {
-                        model: kind.model.clone(),
-                        ..Request::default()
-                    };
-                    (route.class(&request, &mut last), kind.packs)
-                });
-                let options = &self.options;
-                let started = route.clock_ref().now();
-                let mut tally = Tally::new(self.plan.total, started)
-                    .by(route.providers())
-                    .embedding(task == RequestTask::Embed);
-                self.plan.count_before(options, &index, &mut tally);
-                let mut replaced = self.output.tell_bad_rows(&input, &index, &mut tally)?;
-                let mut shared = SharedFile::new(input.clone(), index.clone(), equals);
-                let output = &mut self.output;
-                let known = KnownAnswers {
-                    of_output: &of_output,
-                    store: reuse,
-                    kinds: &kinds,
-                    options,
-                };
-                replaced |= known.write(&mut shared, output, &mut tally, &self.ctx)?;
-                let (asked, equal) = shared.equals.to_ask(&index, options);
-                tally.will_send(asked + equal);
-                let shared = Arc::new(shared);
-                let backlog = FileBacklog::new(
-                    shared.clone(),
-                    classes,
-                    *options,
-                    output_cap,
-                    route.pack_limits(task),
-                );
-                drop(shared);
-                let runner = file_runner(&route, &input, &index, (replies, &keep));
-                let mut ended =
-                    surroundings.turn(backlog, self.output, tally, &runner, Waker::new())?;
-                flush();
-                drop(runner);
-                let ordered = options.ordered;
-                let how = Tidy {
-                    compacts: repeated || replaced || ordered || ended.superseded > 0,
-                    ordered,
-                    updates_rows: is_kept_otherwise,
-                };
-                ended.tidy(|file, clean| {
-                    if !clean || !(how.compacts || how.updates_rows) {
-                        return Ok(());
-                    }
-                    // The run is over and its threads are joined, so this is the last reference; if
-                    // it ever were not, an output left out of order must not pass for one in order.
-                    let in_use =
-                        || Error::new(ErrorKind::Invalid, "the input's index is still in use");
-                    let index = Arc::into_inner(index).ok_or_else(in_use)?;
-                    tidy(file, &input, &index.into_matching(), how)
-                });
-                Ok(ended.report)
-            }
-            Prepared::Stream { prompts, previous } => {
-                let (waker, woken) = Waker::new();
-                let (feeder, source, _) = feed(
-                    self.calls.read_ahead(),
-                    route.pack_limits(prompts.settings.0.task),
-                    waker.clone(),
-                );
-                let before = self.output.len();
-                let reading = stream::read(*prompts, previous, feeder, &self.options)?;
-                let backlog = ListBacklog::new(&route, source);
-                let tally = Tally::new(None, route.clock_ref().now()).by(route.providers());
-                let runner = |ticket: &Ticket<Pack<ListItem<StreamItem>>>, ctx: &Context| {
-                    let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
-                    if let Some(why) = tasks.iter().find_map(|task| task.request.unsent.clone()) {
-                        return why.into();
-                    }
-                    let requests = tasks.iter().map(|task| &task.request.request);
-                    let requests: Vec<_> = requests.collect();
-                    call_for_lines(
-                        &route,
-                        &requests,
-                        &tasks,
-                        (&ticket.tries, &ticket.timer),
-                        (replies, &keep),
-                        ctx,
-                    )
-                };
-                let mut ended =
-                    surroundings.turn(backlog, self.output, tally, &runner, (waker, woken))?;
-                flush();
-                let (skipped, failed) = reading.skipped();
-                ended
-                    .report
-                    .summary
-                    .add_before(skipped, failed, reading.unusable());
-                let ordered = self.options.ordered;
-                let untidy = ordered || ended.superseded > 0 || reading.repeated();
-                ended.tidy(|file, clean| {
-                    let how = Tidy {
-                        compacts: untidy && clean,
-                        ordered,
-                        updates_rows: false,
-                    };
-                    reading.tidy(file, before, how)
-                });
-                Ok(ended.report)
-            }
+        let runner = file_runner(&route, &input, &index, (replies.as_ref(), &keep));
+        let mut ended = surroundings.turn(backlog, self.output, tally, &runner, waker)?;
+        if let Some(reuse) = reuse {
+            reuse.store.flush();
         }
+        let options = self.options;
+        let is_stream = self.plan.total.is_none();
+        if is_stream {
+            let (done, failed, unusable) = index.left(|state| options.want(state));
+            let summary = &mut ended.report.summary;
+            summary.add_before(done, failed, unusable);
+        }
+        let untidy = repeated || replaced || options.ordered || ended.superseded > 0;
+        ended.tidy(|file, clean| {
+            let marks = Marks {
+                before,
+                redo_extracts: options.redo_extracts,
+            };
+            let how = Tidy {
+                compacts: clean && untidy,
+                ordered: options.ordered,
+                updates_rows: clean && is_kept_otherwise,
+                marks: (is_stream && before > 0).then_some(marks),
+            };
+            if how.is_nothing() {
+                return Ok(());
+            }
+            tidy(file, &input, &index.take_matching(), how)
+        });
+        Ok(ended.report)
+    }
+
+    fn refuse_impossible(&self) -> Result<(), Error> {
+        if self.options.dry_run {
+            let why = "the run was prepared as a dry run";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        match bad_concurrency(self.calls.most) {
+            Some(why) => Err(Error::new(ErrorKind::Invalid, why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Marks what the input has changed since, and takes answers back from the archive.
+    fn mark_superseded(&mut self) -> Result<(), Error> {
+        let prompts = &mut self.prompts;
+        self.output.write_flags(&prompts.flags, &prompts.restored)?;
+        if !prompts.flags.all_right() || !prompts.restored.is_empty() {
+            // The lines have moved, and answers of the archive are among them.
+            let embeds = prompts.task == RequestTask::Embed;
+            let (index, output) = (&prompts.index, &self.output);
+            (prompts.equals, prompts.of_output) = known::find(
+                index,
+                &prompts.kinds,
+                output,
+                &self.options,
+                embeds,
+                &mut self.plan,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Writes the lines of items that need no call. True when one of them takes the place of another result.
+    fn settle_known(
+        &mut self,
+        store: Option<Reuse<'_>>,
+        tally: &mut Tally,
+    ) -> Result<(SharedFile, bool), Error> {
+        let (prompts, options, output) = (&mut self.prompts, &self.options, &mut self.output);
+        let (input, index) = (&prompts.input, &prompts.index);
+        self.plan.count_before(options, index, tally);
+        let mut replaced = output.tell_bad_rows(input, index, tally)?;
+        let equals = std::mem::take(&mut prompts.equals);
+        let mut shared = SharedFile::new(input.clone(), index.clone(), equals);
+        let known = KnownAnswers {
+            of_output: &prompts.of_output,
+            store,
+            kinds: &prompts.kinds,
+            options,
+        };
+        replaced |= known.write(&mut shared, output, tally, &self.ctx)?;
+        if prompts.stream.is_none() {
+            let (asked, equal) = shared.equals.to_ask(index, options);
+            tally.will_send(asked + equal);
+        }
+        Ok((shared, replaced))
+    }
+
+    /// What is to be sent; a stream begins to be read.
+    fn backlog<'r>(
+        &mut self,
+        route: &'r Route<'r>,
+        shared: SharedFile,
+        waker: &Waker,
+    ) -> Result<FileBacklog<'r>, Error> {
+        let prompts = &mut self.prompts;
+        let mut last = None;
+        let mut of_route = move |kind: &RequestKind| {
+            let request = Request {
+                model: kind.model.clone(),
+                ..Request::default()
+            };
+            (route.class(&request, &mut last), kind.packs)
+        };
+        let limits = route.pack_limits(prompts.task);
+        let backlog = FileBacklog::new(
+            Arc::new(shared),
+            prompts.kinds.iter().map(&mut of_route),
+            self.options,
+            prompts.output_cap,
+            limits,
+        );
+        let Some(stream) = prompts.stream.take() else {
+            return Ok(backlog);
+        };
+        let packed_bytes = |arrival: &Arrival| arrival.packs.then_some(arrival.bytes);
+        let ahead = self.calls.read_ahead();
+        let (feeder, fed, _) = Feeder::new(ahead, (limits.inputs, packed_bytes), waker.clone());
+        let classes = Arc::<Classes>::default();
+        let known = classes.clone();
+        stream::read(
+            *stream,
+            prompts.input.clone(),
+            classes,
+            feeder,
+            &self.options,
+        )?;
+        let kinds = move |first: usize| known.from(first).iter().map(&mut of_route).collect();
+        Ok(backlog.growing(Growing::new(fed, kinds)))
     }
 }

@@ -14,6 +14,17 @@ use super::lines::{Keep, Lines, Named, call_for_lines};
 use super::replies::Replies;
 use super::shared::FileTask;
 
+/// The name of an item that makes no prompt.
+fn named(task: &FileTask, input: &InputFile, index: &FileIndex) -> Result<Named, Error> {
+    let row = input.read_bad(task.index as usize, index)?;
+    Ok(Named {
+        id: row.id,
+        request_hash: row.request_hash,
+        model: None,
+        input: row.input,
+    })
+}
+
 pub(super) fn file_runner<'r>(
     route: &'r Route<'r>,
     input: &'r InputFile,
@@ -23,6 +34,11 @@ pub(super) fn file_runner<'r>(
     move |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| -> Reply<Lines> {
         let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
         let read = |task: &FileTask| {
+            if let Some(why) = &task.unsent {
+                let named = named(task, input, index).map_err(|error| (true, error))?;
+                task.named.get_or_init(|| named);
+                return Err((false, why.clone()));
+            }
             let Item {
                 mut request,
                 request_hash,

@@ -29,12 +29,14 @@ impl<'i> KeptRows<'i> {
     }
 
     /// The same in place, for a line with its end.
-    pub(super) fn update(&mut self, index: &Matching, line: &mut Vec<u8>) -> Result<(), Error> {
+    pub(super) fn update(
+        &mut self,
+        index: &Matching,
+        known: &PreviousLine,
+        line: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let text = std::str::from_utf8(line.trim_ascii()).unwrap_or_default();
-        let Ok(known) = serde_json::from_str::<PreviousLine>(text) else {
-            return Ok(());
-        };
-        if let Some(updated) = self.updated(index, &known, text)? {
+        if let Some(updated) = self.updated(index, known, text)? {
             *line = updated.into_bytes();
             line.push(b'\n');
         }

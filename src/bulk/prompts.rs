@@ -290,7 +290,7 @@ impl PromptSettings {
         self
     }
 
-    fn spool_folder_or_default(&self) -> PathBuf {
+    pub(super) fn spool_folder_or_default(&self) -> PathBuf {
         let named = self.0.spool_folder.clone();
         named.unwrap_or_else(std::env::temp_dir)
     }
@@ -381,7 +381,52 @@ pub(crate) struct CheckedFile {
     pub kinds: Vec<RequestKind>,
 }
 
+/// The classes of requests, which are told apart as they are met.
+#[derive(Default)]
+pub(crate) struct Classes(Mutex<(HashMap<Kind, u16>, Vec<RequestKind>)>);
+
+/// The model, whether the same request has the same answer, and the fields of vectors unless there are too many sets.
+type Kind = (Option<String>, bool, Option<Option<String>>);
+
+impl Classes {
+    /// The number of the request's class; `None` if there are too many.
+    pub(super) fn classify(&self, request: &Request) -> Option<u16> {
+        let repeatable = is_repeatable(request);
+        let fields = shared_fields(request);
+        let mut kind = (request.model.clone(), repeatable, Some(fields));
+        let (known, kinds) = &mut *self.0.lock();
+        if let Some(class) = known.get(&kind) {
+            return Some(*class);
+        }
+        if kinds.len() >= MOST_PACKED && kind.2.as_ref().is_some_and(Option::is_some) {
+            kind.2 = None;
+            if let Some(class) = known.get(&kind) {
+                return Some(*class);
+            }
+        }
+        let class = u16::try_from(kinds.len()).ok()?;
+        kinds.push(RequestKind {
+            model: request.model.clone(),
+            repeatable,
+            packs: kind.2.is_some(),
+        });
+        known.insert(kind, class);
+        Some(class)
+    }
+
+    /// The classes from that one on.
+    pub(super) fn from(&self, first: usize) -> Vec<RequestKind> {
+        self.0.lock().1.get(first..).unwrap_or_default().to_vec()
+    }
+
+    pub(super) fn too_many(input: &str) -> Error {
+        let why = format!("{input}: more than {MOST_PACKED} different models");
+        Error::new(ErrorKind::Invalid, why)
+    }
+}
+
 /// What requests of a class have in common; vectors also which of them share calls.
+#[derive(Clone)]
 pub(crate) struct RequestKind {
     /// The model that they name.
     pub model: Option<String>,
@@ -482,42 +527,15 @@ impl Prompts {
         });
         let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
         let input = InputFile::open_all(files, settings.0.clone())?;
-        let known = Mutex::new((HashMap::new(), Vec::new()));
-        let classify = |request: &Request| {
-            let repeatable = is_repeatable(request);
-            let fields = shared_fields(request);
-            let mut kind = (request.model.clone(), repeatable, Some(fields));
-            let mut known = known.lock();
-            if let Some(class) = known.0.get(&kind) {
-                return *class;
-            }
-            if known.1.len() >= MOST_PACKED && kind.2.as_ref().is_some_and(Option::is_some) {
-                kind.2 = None;
-                if let Some(class) = known.0.get(&kind) {
-                    return *class;
-                }
-            }
-            let class = u16::try_from(known.1.len().min(MOST_CLASSES)).unwrap_or(u16::MAX);
-            if usize::from(class) < MOST_CLASSES {
-                known.1.push(RequestKind {
-                    model: request.model.clone(),
-                    repeatable,
-                    packs: kind.2.is_some(),
-                });
-                known.0.insert(kind, class);
-            }
-            class
-        };
+        let classes = Classes::default();
         let items = input.check(Hooks {
-            classify: &classify,
+            classify: &|request| classes.classify(request).unwrap_or(u16::MAX),
             cancelled: &|| ctx.is_cancelled(),
             progress: &|done| on_progress(done, total),
         })?;
-        let kinds: Vec<RequestKind> = known.into_inner().1;
+        let kinds = classes.from(0);
         if kinds.len() >= MOST_CLASSES {
-            let names = names.join(", ");
-            let why = format!("{names}: more than {MOST_PACKED} different models");
-            return Err(Error::new(ErrorKind::Invalid, why));
+            return Err(Classes::too_many(&names.join(", ")));
         }
         Ok(Self {
             source: PromptSource::File(CheckedFile {

@@ -164,6 +164,8 @@ impl Again {
 pub(crate) struct FileTask {
     pub index: u32,
     pub supersedes: bool,
+    /// Why it makes no prompt.
+    pub unsent: Option<Error>,
     pub named: OnceLock<Named>,
     /// For whom it is made beside the item.
     pub group: Option<Box<Group>>,
@@ -171,9 +173,8 @@ pub(crate) struct FileTask {
 
 impl FileTask {
     pub(super) fn needs_call(&self) -> bool {
-        self.group
-            .as_ref()
-            .is_none_or(|group| group.answer.is_none())
+        let group = self.group.as_ref();
+        self.unsent.is_none() && group.is_none_or(|group| group.answer.is_none())
     }
 }
 
@@ -240,6 +241,10 @@ impl Identified for FileTask {
         self.supersedes
     }
 
+    fn is_bad_row(&self) -> bool {
+        self.unsent.is_some()
+    }
+
     fn is_alone(&self) -> bool {
         self.group.is_none()
     }
@@ -298,6 +303,7 @@ mod tests {
         let task = FileTask {
             index: 0,
             supersedes: false,
+            unsent: None,
             named: OnceLock::new(),
             group: Some(Box::new(Group::new(&shared, again))),
         };

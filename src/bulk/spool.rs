@@ -56,6 +56,8 @@ pub(super) struct SpoolFile {
     /// The most bytes to write.
     most: u64,
     looked: u64,
+    /// What the user should know of a text that cannot be kept.
+    ends: &'static str,
     /// What a disk has free, and has in all.
     room: fn(&Path) -> Option<(u64, u64)>,
 }
@@ -79,6 +81,7 @@ impl SpoolFile {
             written: 0,
             most,
             looked: 0,
+            ends: "nothing was sent",
             room,
         })
     }
@@ -114,8 +117,18 @@ impl SpoolFile {
     }
 
     fn refused(&self, why: &str) -> Error {
-        let why = format!("{}: {why}; nothing was sent", self.name);
+        let why = format!("{}: {why}; {}", self.name, self.ends);
         Error::new(ErrorKind::Invalid, why)
+    }
+
+    /// Keeps what is read of a text from now on, to be read again at the same time. The file has no name any more, so
+    /// that it is gone when the program is.
+    pub(super) fn growing<R: Read>(mut self, text: R) -> Result<(Source, Spooled<R>), Error> {
+        let opened = File::open(&self.path).and_then(Source::growing);
+        let source = opened.map_err(|error| unwritable(&self.folder, &error))?;
+        let _ = fs::remove_file(&self.path);
+        self.ends = "sending stopped";
+        Ok((source, Spooled { text, spool: self }))
     }
 
     /// What was written, to be read: by this handle, since somebody may have swept its name away before it was locked.
@@ -126,6 +139,22 @@ impl SpoolFile {
             .and_then(|()| self.file.get_ref().try_clone());
         let read = file.and_then(Source::of);
         read.map_err(|error| unwritable(&self.folder, &error))
+    }
+}
+
+/// A text that is kept in a file as it is read.
+pub(super) struct Spooled<R> {
+    text: R,
+    spool: SpoolFile,
+}
+
+impl<R: Read> Read for Spooled<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.text.read(buffer)?;
+        let kept = self.spool.write(&buffer[..n]);
+        kept.map_err(|error| io::Error::other(error.message().to_owned()))?;
+        self.spool.file.flush()?;
+        Ok(n)
     }
 }
 

@@ -1,156 +1,103 @@
-//! Standard input: lines checked as they come, matched with an earlier output by id.
+//! Standard input: kept on the disk as it comes, so that its items are read from there like those of a file. Each is
+//! checked when it comes, and matched with the lines of an earlier output.
 
 use std::io::Read;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
-use crate::base::cancel::Context;
 use crate::base::error::Error;
-use crate::base::memory::{MemoryHold, MemoryManager};
 use crate::base::thread::spawn;
 use crate::engine::feeder::Feeder;
-use crate::llm::request::Request;
+use crate::llm::params::RequestTask;
 
 use super::id_key::{Key, key};
-use super::input::{EarlierResult, StreamLines, StreamedItem, hash_prefix, old_id, renamed};
-use super::lines::{Identified, Named};
-use super::list::Item;
+use super::input::{
+    Arrival, EarlierResult, InputFile, Source, State, StreamLines, StreamedItem, hash_prefix,
+    old_id, renamed,
+};
 use super::options::FileRunOptions;
-use super::prompts::{PromptSource, Prompts};
-use super::results::superseded::turn;
-use super::results::{PreviousLine, ResultsFile};
-use super::tidy::{BestLines, FAILED, Tidy};
+use super::prompts::{Classes, PromptSettings};
+use super::results::PreviousLine;
+use super::spool::{SpoolFile, Spooled};
 
-/// One line of the stream.
-pub(crate) struct StreamItem {
-    pub request: Request,
-    pub named: Named,
-    /// Why it is not sent.
-    pub unsent: Option<Error>,
-    supersedes: bool,
-    /// In memory, for a large line.
-    _room: Option<MemoryHold>,
-}
-
-impl std::borrow::Borrow<Request> for StreamItem {
-    fn borrow(&self) -> &Request {
-        &self.request
-    }
-}
-
-impl Identified for Item<StreamItem> {
-    fn named(&self) -> Option<&Named> {
-        Some(&self.request.named)
-    }
-    fn supersedes(&self) -> bool {
-        self.request.supersedes
-    }
-    fn is_bad_row(&self) -> bool {
-        self.request.unsent.is_some()
-    }
-}
-
-/// What an earlier output says, by id and request; the last line of both wins.
+/// What an earlier output says, by id and request.
 #[derive(Default)]
 pub(crate) struct Previous {
     lines: Vec<Earlier>,
-    redo_extracts: bool,
-    repeated: bool,
+    /// The output holds several lines of one item.
+    pub repeated: bool,
 }
 
 /// A line of an earlier output.
 struct Earlier {
     key: Key,
     request: u64,
+    /// Its number.
+    at: u32,
     ended: EarlierResult,
-    is_marked: bool,
-    standing: ItemState,
-}
-
-/// What the stream has said so far of a line.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ItemState {
-    /// Its id has not come.
-    Unmet,
-    /// What it answers is asked.
-    Current,
-    /// Its id has come, and asks something else.
-    Superseded,
-}
-
-impl Earlier {
-    fn should_be_marked(&self) -> bool {
-        match self.standing {
-            ItemState::Unmet => self.is_marked,
-            ItemState::Current => false,
-            ItemState::Superseded => true,
-        }
-    }
+    /// It is a line of an item that has come.
+    is_met: bool,
 }
 
 impl Previous {
-    pub(crate) fn new(redo_extracts: bool) -> Self {
-        Self {
-            redo_extracts,
-            ..Self::default()
-        }
-    }
-
-    pub(crate) fn add(&mut self, line: &PreviousLine) {
+    pub(crate) fn add(&mut self, line: &PreviousLine, redo_extracts: bool) {
         self.lines.push(Earlier {
             key: key(&line.id),
-            request: line.prefix(self.redo_extracts),
+            request: line.prefix(redo_extracts),
+            at: u32::try_from(self.lines.len()).unwrap_or(u32::MAX),
             ended: line.ended(),
-            is_marked: line.superseded,
-            standing: ItemState::Unmet,
+            is_met: false,
         });
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     pub(crate) fn seal(&mut self) {
-        // Stable, so the last line stays last, and turned round it is the one that deduplication
-        // keeps.
-        self.lines.reverse();
-        self.lines.sort_by_key(|line| (line.key, line.request));
+        self.lines
+            .sort_unstable_by_key(|line| (line.key, line.request, std::cmp::Reverse(line.at)));
         self.repeated = self.lines.windows(2).any(|pair| pair[0].key == pair[1].key);
         self.lines.dedup_by_key(|line| (line.key, line.request));
     }
 
-    /// Records an item of the stream. Its fingerprint had the second form in earlier versions, and its line may have one of
-    /// the other ids. Returns whether a line has its own id, and the best result of those that answer the same request.
-    fn meet(
-        &mut self,
-        id: &str,
-        others: &[String],
-        requests: [u64; 2],
-    ) -> (bool, Option<EarlierResult>) {
+    /// How an item stands that has this id. Its fingerprint had the second form in earlier versions, and its line may
+    /// have one of the other ids, unless another item has that. The last line that answers the same request counts.
+    fn meet(&mut self, id: &str, others: &[String], requests: [u64; 2]) -> State {
         let key = key(id);
         let start = self.lines.partition_point(|line| line.key < key);
-        let of_item = self.lines[start..].iter_mut();
         let mut any = false;
-        for line in of_item.take_while(|line| line.key == key) {
+        let mut last: Option<(u32, EarlierResult)> = None;
+        let mut look = |line: &Earlier| {
+            if last.is_none_or(|(at, _)| at < line.at) {
+                last = Some((line.at, line.ended));
+            }
+        };
+        for line in &mut self.lines[start..] {
+            if line.key != key {
+                break;
+            }
             any = true;
-            line.standing = ItemState::Superseded;
+            line.is_met = true;
+            if requests.contains(&line.request) {
+                look(line);
+            }
         }
-        let place = |id: &str| requests.map(|request| self.place(id, request));
-        let own = place(id).into_iter().flatten();
-        // Met before, it is the line of an item that has this id of its own.
-        let unmet = |at: &usize| self.lines[*at].standing == ItemState::Unmet;
-        let others = others.iter().flat_map(|other| place(other)).flatten();
-        let others: Vec<usize> = others.filter(unmet).collect();
-        // Of equals the one that has its id.
-        let lines: Vec<usize> = others.iter().copied().chain(own).collect();
-        for at in others {
-            self.lines[at].standing = ItemState::Superseded;
+        for other in others {
+            for request in requests {
+                if let Some(at) = self.place(other, request)
+                    && !std::mem::replace(&mut self.lines[at].is_met, true)
+                {
+                    look(&self.lines[at]);
+                }
+            }
         }
-        let lines = lines.into_iter();
-        let best = lines.max_by_key(|at| self.lines[*at].ended);
-        let best = best.map(|at| &mut self.lines[at]);
-        let ended = best.map(|line| {
-            line.standing = ItemState::Current;
-            line.ended
-        });
-        (any, ended)
+        match last {
+            Some((_, EarlierResult::Success)) => State::Done,
+            Some((_, EarlierResult::Failure)) => State::Failed,
+            Some((_, EarlierResult::Unusable)) => State::Unusable,
+            None if any => State::Changed,
+            None => State::New,
+        }
     }
 
     fn place(&self, id: &str, request: u64) -> Option<usize> {
@@ -160,187 +107,126 @@ impl Previous {
             .binary_search_by_key(&place, |line| (line.key, line.request));
         at.ok()
     }
-
-    fn find(&self, line: &PreviousLine) -> Option<&Earlier> {
-        let at = self.place(&line.id, line.prefix(self.redo_extracts))?;
-        Some(&self.lines[at])
-    }
 }
 
-/// What the reading thread has seen.
-#[derive(Default)]
-struct SeenIds {
-    skipped: u64,
-    kept_failed: u64,
-    /// Of these, with a reply that was paid for and cannot be used.
-    unusable: u64,
-    previous: Previous,
-    /// The ids in the order of the input, for putting results into that order.
-    order: Vec<Key>,
+/// A stream that is about to be read, and what its items are compared with.
+pub(super) struct StreamInput {
+    pub name: String,
+    pub reader: Box<dyn Read + Send>,
+    pub settings: PromptSettings,
+    pub previous: Previous,
 }
-
-/// A stream that is being read.
-pub(crate) struct StreamReader(Arc<Mutex<SeenIds>>);
 
 /// Starts to read the stream on a thread of its own, which nobody joins: it may be blocked in a
 /// read for ever.
-pub(crate) fn read(
-    prompts: Prompts,
-    previous: Previous,
-    feeder: Feeder<StreamItem>,
+pub(super) fn read(
+    stream: StreamInput,
+    input: Arc<InputFile>,
+    classes: Arc<Classes>,
+    feeder: Feeder<Arrival>,
     options: &FileRunOptions,
-) -> Result<StreamReader, Error> {
-    let PromptSource::Stream { name, reader } = prompts.source else {
-        unreachable!("asked for streams only");
-    };
-    let seen = Arc::new(Mutex::new(SeenIds {
+) -> Result<(), Error> {
+    let StreamInput {
+        name,
+        reader,
+        settings,
         previous,
-        ..SeenIds::default()
-    }));
-    let mut lines = Lines {
-        stream: StreamLines::new(name, reader, prompts.settings.0),
-        seen: seen.clone(),
+    } = stream;
+    let folder = settings.spool_folder_or_default();
+    let most = settings.0.most_unpacked(u64::MAX);
+    let (source, reader) = SpoolFile::new(&folder, &name, most)?.growing(reader)?;
+    let mut arrivals = Arrivals {
+        lines: StreamLines::new(name, reader, settings.0),
+        input,
+        source: Some(source),
+        classes,
+        previous,
         options: *options,
         left: options.max_items.unwrap_or(usize::MAX),
+        broken: None,
     };
     spawn("batchwright-source", move || {
-        feeder.feed(std::iter::from_fn(|| lines.next().transpose()));
+        feeder.feed(std::iter::from_fn(|| arrivals.next().transpose()));
     })?;
-    Ok(StreamReader(seen))
+    Ok(())
 }
 
-struct Lines<R> {
-    stream: StreamLines<R>,
-    seen: Arc<Mutex<SeenIds>>,
+/// Items that need no call may come in such numbers at a time.
+const MOST_AT_ONCE: usize = 4096;
+
+/// Checks and matches what comes.
+struct Arrivals {
+    lines: StreamLines<Spooled<Box<dyn Read + Send>>>,
+    input: Arc<InputFile>,
+    /// Until the first item tells the form of the text.
+    source: Option<Source>,
+    classes: Arc<Classes>,
+    previous: Previous,
     options: FileRunOptions,
+    /// Items that may still be sent.
     left: usize,
+    /// Why nothing more comes.
+    broken: Option<Error>,
 }
 
-impl<R: Read> Lines<R> {
-    fn next(&mut self) -> Result<Option<StreamItem>, Error> {
-        while self.left > 0 {
-            let Some(StreamedItem {
-                item,
-                bytes,
-                order,
-                unsent,
-            }) = self.stream.next()?
-            else {
-                return Ok(None);
-            };
-            let id = item.request.id.clone().unwrap_or_default();
-            let mut seen = self.seen.lock();
-            let request = hash_prefix(&item.request_hash).unwrap_or(0);
-            // The first sample of an item is the item itself, as it was called without samples.
-            let mut others = Vec::from_iter(renamed(&id, item.request.sample));
-            if order != 0 {
-                let ids = others.iter().chain([&id]);
-                let old: Vec<String> = ids.filter_map(|id| old_id(id, order)).collect();
-                others.extend(old);
-            }
-            let requests = [request, request ^ order];
-            let (supersedes, same) = seen.previous.meet(&id, &others, requests);
-            if self.options.ordered {
-                seen.order.push(key(&id));
-            }
-            match same {
-                Some(EarlierResult::Success) => {
-                    seen.skipped += 1;
-                    continue;
+impl Arrivals {
+    /// Items up to the next one that is to be sent.
+    fn next(&mut self) -> Result<Option<Arrival>, Error> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
+        let mut arrival = Arrival::default();
+        while self.left > 0 && arrival.wanted == 0 && arrival.len() < MOST_AT_ONCE {
+            match self.lines.next() {
+                Ok(Some(item)) => {
+                    let added = self.add(item, &mut arrival);
+                    self.broken = added.err();
                 }
-                Some(EarlierResult::Failure) if self.options.keep_failed => {
-                    seen.kept_failed += 1;
-                    continue;
+                Ok(None) => {
+                    self.input.end(self.lines.offset());
+                    self.left = 0;
                 }
-                Some(EarlierResult::Unusable) if !self.options.ask_again => {
-                    seen.kept_failed += 1;
-                    seen.unusable += 1;
-                    continue;
-                }
-                _ => {}
+                Err(error) => self.broken = Some(error),
             }
+            if self.broken.is_some() {
+                break;
+            }
+        }
+        if arrival.len() > 0 {
+            return Ok(Some(arrival));
+        }
+        self.broken.take().map_or(Ok(None), Err)
+    }
+
+    fn add(&mut self, item: StreamedItem, arrival: &mut Arrival) -> Result<(), Error> {
+        if let Some(source) = self.source.take() {
+            let (name, form) = (self.lines.name(), self.lines.form());
+            self.input.begin(name, form, source);
+        }
+        let request = &item.item.request;
+        let id = request.id.as_deref().unwrap_or_default();
+        let hash = hash_prefix(&item.item.request_hash).unwrap_or(0);
+        // The first sample of an item is the item itself, as it was called without samples.
+        let mut others = Vec::from_iter(renamed(id, request.sample));
+        if item.order != 0 {
+            let ids = others.iter().map(String::as_str).chain([id]);
+            let old: Vec<String> = ids.filter_map(|id| old_id(id, item.order)).collect();
+            others.extend(old);
+        }
+        let state = self.previous.meet(id, &others, [hash, hash ^ item.order]);
+        let class = self.classes.classify(request);
+        let Some(class) = class else {
+            return Err(Classes::too_many(self.lines.name()));
+        };
+        arrival.add(&item, class, state);
+        let is_told = item.is_bad() && state == State::Failed;
+        if self.options.want(state) && !is_told {
             self.left -= 1;
-            drop(seen);
-            let mut room = MemoryManager::of_process().wait_for_prompts(bytes, &Context::new())?;
-            if let Some(room) = &mut room {
-                room.holds_requests();
-            }
-            let request = item.request;
-            return Ok(Some(StreamItem {
-                named: Named {
-                    id,
-                    request_hash: item.request_hash,
-                    model: request.model.clone(),
-                    input: request.input.clone(),
-                },
-                request,
-                unsent,
-                supersedes,
-                _room: room,
-            }));
+            arrival.wanted += 1;
+            arrival.bytes += request.weight();
+            arrival.packs = request.task == RequestTask::Embed;
         }
-        Ok(None)
-    }
-}
-
-impl StreamReader {
-    /// Items that needed no sending: finished before, and failed before and left so.
-    pub(crate) fn skipped(&self) -> (u64, u64) {
-        let seen = self.0.lock();
-        (seen.skipped, seen.kept_failed)
-    }
-
-    /// Of those that failed before and were left so, the ones that have a reply that was paid for.
-    pub(crate) fn unusable(&self) -> u64 {
-        self.0.lock().unusable
-    }
-
-    /// True when the earlier output held several lines of one item.
-    pub(crate) fn repeated(&self) -> bool {
-        self.0.lock().previous.repeated
-    }
-
-    /// Tidies up the output: marks the lines of earlier runs, which end at `before`, that the stream has superseded,
-    /// and keeps one line of each item if asked to.
-    pub(crate) fn tidy(&self, file: &mut ResultsFile, before: u64, how: Tidy) -> Result<(), Error> {
-        let seen = self.0.lock();
-        let is_marked = |line: &PreviousLine, at: u64| {
-            let earlier = seen.previous.find(line).filter(|_| at < before);
-            earlier.map_or(line.superseded, Earlier::should_be_marked)
-        };
-        let (mut best, mut changed) = (BestLines::default(), how.compacts);
-        file.scan(&mut |line, at| {
-            let is_marked = is_marked(&line, at);
-            changed |= is_marked != line.superseded;
-            if how.compacts {
-                best.add(None, &line, is_marked, at);
-            }
-        })?;
-        if !changed {
-            return Ok(());
-        }
-        let mut order: Vec<(Key, usize)> = Vec::new();
-        if how.ordered {
-            order.extend(seen.order.iter().enumerate().map(|(at, key)| (*key, at)));
-            order.sort_unstable();
-        }
-        let number = |key: &Key| {
-            let at = order.binary_search_by_key(key, |(key, _)| *key);
-            // What the stream does not have comes last, as it stood.
-            at.map_or(usize::MAX, |at| order[at].1)
-        };
-        let mut places = None;
-        if how.compacts {
-            file.archive(std::mem::take(&mut best.replaced))?;
-            places = Some(best.into_places_by(how.ordered.then_some(&number)));
-        }
-        file.rewrite(FAILED, places, &mut |at, text| {
-            let line = serde_json::from_slice::<PreviousLine>(text);
-            if line.is_ok_and(|line| is_marked(&line, at) != line.superseded) {
-                turn(text);
-            }
-            Ok(())
-        })
+        Ok(())
     }
 }
 
@@ -357,45 +243,32 @@ mod tests {
         from_value(line).unwrap()
     }
 
+    fn previous(lines: &[PreviousLine]) -> Previous {
+        let mut previous = Previous::default();
+        lines.iter().for_each(|line| previous.add(line, false));
+        previous.seal();
+        previous
+    }
+
     #[test]
-    fn of_an_item_with_two_ids_the_better_line_counts() {
+    fn of_an_item_with_two_ids_the_last_line_counts() {
         let failed = || Some(json!({"kind": "Transient"}));
-        let unusable = || Some(json!({"unusable_reply": true}));
-        let cases = [
-            (failed(), None, EarlierResult::Success),
-            (failed(), unusable(), EarlierResult::Unusable),
-            (unusable(), None, EarlierResult::Success),
-        ];
-        for (worse, better, ended) in cases {
-            for (first, second) in [("a", "a#1"), ("a#1", "a")] {
-                let lines = [line(first, worse.clone()), line(second, better.clone())];
-                for (id, renamed) in [("a", "a#1"), ("a#1", "a")] {
-                    let mut previous = Previous::new(false);
-                    lines.iter().for_each(|line| previous.add(line));
-                    previous.seal();
-                    let met = previous.meet(id, &[renamed.to_owned()], [7; 2]);
-                    assert_eq!(met, (true, Some(ended)), "{first} {id}");
-                    let marked = lines
-                        .each_ref()
-                        .map(|line| previous.find(line).unwrap().should_be_marked());
-                    assert_eq!(marked, [true, false], "{first} {id}");
-                }
+        for (first, second) in [("a", "a#1"), ("a#1", "a")] {
+            let lines = [line(first, failed()), line(second, None)];
+            for (id, other) in [("a", "a#1"), ("a#1", "a")] {
+                let other = [other.to_owned()];
+                let state = previous(&lines).meet(id, &other, [7; 2]);
+                assert_eq!(state, State::Done, "{first} {id}");
+                let other_request = previous(&lines).meet(id, &other, [8; 2]);
+                assert_eq!(other_request, State::Changed);
             }
         }
     }
 
     #[test]
     fn an_item_with_an_id_like_a_samples_keeps_its_line() {
-        let numbered = line("a#1", None);
-        let mut previous = Previous::new(false);
-        previous.add(&numbered);
-        previous.seal();
-        let success = Some(EarlierResult::Success);
-        assert_eq!(previous.meet("a#1", &[], [7; 2]), (true, success));
-        assert_eq!(
-            previous.meet("a", &["a#1".to_owned()], [7; 2]),
-            (false, None)
-        );
-        assert!(!previous.find(&numbered).unwrap().should_be_marked());
+        let mut previous = previous(&[line("a#1", None)]);
+        assert_eq!(previous.meet("a#1", &[], [7; 2]), State::Done);
+        assert_eq!(previous.meet("a", &["a#1".to_owned()], [7; 2]), State::New);
     }
 }

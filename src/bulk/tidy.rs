@@ -9,6 +9,7 @@ use super::id_key::{Key, key};
 use super::input::{InputFile, Matching};
 use super::kept::KeptRows;
 use super::results::archive::Replaced;
+use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
 
 /// What is to be done with the output.
@@ -20,10 +21,36 @@ pub(super) struct Tidy {
     pub ordered: bool,
     /// Update what the lines of this input's items say of their rows.
     pub updates_rows: bool,
+    /// Mark the lines of earlier runs that answer outdated requests. For a file, this is done before the run.
+    pub marks: Option<Marks>,
+}
+
+/// Which lines get or lose their marks.
+#[derive(Clone, Copy)]
+pub(super) struct Marks {
+    /// Those before this place.
+    pub before: u64,
+    pub redo_extracts: bool,
+}
+
+impl Tidy {
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.compacts && !self.updates_rows && self.marks.is_none()
+    }
+
+    /// Whether the line is to be marked as superseded.
+    fn is_marked(&self, index: &Matching, line: &PreviousLine, at: u64) -> bool {
+        let marks = self.marks.filter(|marks| at < marks.before);
+        let answers = marks.and_then(|marks| {
+            let request = line.prefix(marks.redo_extracts);
+            index.answers(&line.id, request)
+        });
+        answers.map_or(line.superseded, |answers| !answers)
+    }
 }
 
 /// What to say if it fails.
-pub(super) const FAILED: &str = "all results are saved, but cannot tidy up";
+const FAILED: &str = "all results are saved, but cannot tidy up";
 
 /// Tidies the output of a file's items. Lines of other items, and answers to what an item asked before, keep their
 /// fields.
@@ -37,15 +64,19 @@ pub(super) fn tidy(
     let mut best = BestLines::new(if how.compacts { index.len() } else { 0 });
     let mut changed = Ok(how.compacts);
     file.scan_lines(&mut |line, at, text| {
+        let is_marked = how.is_marked(index, &line, at);
+        if let Ok(changed) = &mut changed {
+            *changed |= is_marked != line.superseded;
+        }
         if matches!(changed, Ok(false)) && how.updates_rows {
             let updated = rows.updated(index, &line, text);
             changed = updated.map(|text| text.is_some());
         }
         let item = index.item_of(&line.id, line.prefix(false));
-        // The input has no such row any more, or makes a prompt of it.
-        let is_gone = item.is_none() && line.is_unnamed_bad_row();
+        // The file has no such row any more, or makes a prompt of it. A stream may bring other rows each time.
+        let is_gone = how.marks.is_none() && item.is_none() && line.is_unnamed_bad_row();
         if how.compacts && !is_gone {
-            best.add(item, &line, line.superseded, at);
+            best.add(item, &line, is_marked, at);
         }
     })?;
     if !changed? {
@@ -56,9 +87,18 @@ pub(super) fn tidy(
         file.archive(std::mem::take(&mut best.replaced))?;
         places = Some(best.into_places(how.ordered.then(|| index.in_input_order())));
     }
-    file.rewrite(FAILED, places, &mut |_, line| {
+    file.rewrite(FAILED, places, &mut |at, line| {
+        if !how.updates_rows && how.marks.is_none() {
+            return Ok(());
+        }
+        let Ok(known) = serde_json::from_slice::<PreviousLine>(line) else {
+            return Ok(());
+        };
+        if how.is_marked(index, &known, at) != known.superseded {
+            turn(line);
+        }
         if how.updates_rows {
-            rows.update(index, line)?;
+            rows.update(index, &known, line)?;
         }
         Ok(())
     })
@@ -71,11 +111,11 @@ const PAID: u64 = 2;
 
 /// The place of the best line of each item, found in one pass over the lines.
 #[derive(Default)]
-pub(super) struct BestLines {
+struct BestLines {
     /// By the number of the item in the index.
     of_items: Vec<u64>,
     of_others: HashMap<Key, u64>,
-    pub replaced: Vec<Replaced>,
+    replaced: Vec<Replaced>,
 }
 
 impl BestLines {
@@ -87,13 +127,7 @@ impl BestLines {
     }
 
     /// Adds the next line, of an item of the index or of another one.
-    pub(super) fn add(
-        &mut self,
-        item: Option<usize>,
-        line: &PreviousLine,
-        is_marked: bool,
-        at: u64,
-    ) {
+    fn add(&mut self, item: Option<usize>, line: &PreviousLine, is_marked: bool, at: u64) {
         let best = match item {
             Some(item) => &mut self.of_items[item],
             None => self.of_others.entry(key(&line.id)).or_insert(NOWHERE),
@@ -127,17 +161,6 @@ impl BestLines {
             places.sort_unstable();
         }
         places.into_iter().map(|place| place >> 2).collect()
-    }
-
-    /// The places of the best lines of items that no index has: in the order of a number that each id has, or as
-    /// they stand.
-    pub(super) fn into_places_by<N: Ord>(self, number: Option<&dyn Fn(&Key) -> N>) -> Vec<u64> {
-        let mut lines: Vec<(Key, u64)> = self.of_others.into_iter().collect();
-        lines.sort_unstable_by_key(|(_, place)| *place);
-        if let Some(number) = number {
-            lines.sort_by_cached_key(|(key, _)| number(key));
-        }
-        lines.into_iter().map(|(_, place)| place >> 2).collect()
     }
 }
 
@@ -174,6 +197,7 @@ mod tests {
             compacts: true,
             ordered: true,
             updates_rows: true,
+            marks: None,
         };
         let index = index.into_matching();
         tidy(&mut file, &checked.input, &index, how).unwrap();

@@ -5,15 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::bulk::input::{FileIndex, InputFile, Match, Matching, is_automatic};
-use crate::bulk::known::{self, KnownAnswers, remember};
+use crate::bulk::equals::Equals;
+use crate::bulk::input::{AttachedFiles, FileIndex, InputFile, Match, Matching, is_automatic};
+use crate::bulk::known::{self, KnownAnswers, OutputAnswers, remember};
 use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
 use crate::bulk::prompts::{PromptSource, Prompts};
 use crate::bulk::results::ResultsFile;
 use crate::bulk::results::superseded::SupersededFlags;
 use crate::bulk::run_settings::{RunSettings, names_settings};
-use crate::bulk::stream::Previous;
+use crate::bulk::stream::{Previous, StreamInput};
 use crate::llm::params::RequestTask;
 use crate::observe::causes::{Causes, FailureCause};
 
@@ -123,7 +124,7 @@ pub(super) fn prepare_file(
         let causes = bad_row_causes(&checked.input, &index);
         plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
     }
-    let prepared = Prepared::File {
+    let prepared = Prepared {
         is_kept_otherwise: says_input
             || is_renamed
             || checked.input.keeps() && (matched > 0 || !restored.is_empty()),
@@ -140,6 +141,7 @@ pub(super) fn prepare_file(
         flags,
         restored,
         attached,
+        stream: None,
     };
     Ok((prepared, output))
 }
@@ -174,19 +176,42 @@ pub(super) fn prepare_stream(
     options: &FileRunOptions,
     plan: &mut RunPlan,
 ) -> Result<(Prepared, OpenOutput), FileRunError> {
-    let mut previous = Previous::new(options.redo_extracts);
+    let PromptSource::Stream { name, reader } = prompts.source else {
+        unreachable!("asked for streams only");
+    };
+    let settings = prompts.settings;
+    let mut previous = Previous::default();
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
             plan.resumable = true;
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
-                previous.add(&line);
+                previous.add(&line, options.redo_extracts);
             })?;
-            let settings = RunSettings::of(&prompts.settings.0);
+            let settings = RunSettings::of(&settings.0);
             OpenOutput::File(file.of_run(settings, !options.drop_superseded))
         }
     };
     previous.seal();
-    let prompts = Box::new(prompts);
-    Ok((Prepared::Stream { prompts, previous }, output))
+    let prepared = Prepared {
+        input: Arc::new(InputFile::growing(settings.0.clone())),
+        index: Arc::new(FileIndex::growing()),
+        kinds: Vec::new(),
+        equals: Equals::default(),
+        of_output: OutputAnswers::default(),
+        output_cap: settings.output_cap(),
+        task: settings.0.task,
+        repeated: previous.repeated,
+        is_kept_otherwise: !previous.is_empty(),
+        flags: SupersededFlags::default(),
+        restored: Vec::new(),
+        attached: AttachedFiles::default(),
+        stream: Some(Box::new(StreamInput {
+            name,
+            reader,
+            settings,
+            previous,
+        })),
+    };
+    Ok((prepared, output))
 }

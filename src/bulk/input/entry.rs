@@ -175,6 +175,18 @@ impl Entry {
         self.packed & BAD != 0
     }
 
+    /// The same at that place, for one that was made without a place.
+    pub(super) fn at(mut self, offset: u64) -> Self {
+        self.packed |= offset << OFFSET_SHIFT;
+        self
+    }
+
+    /// The same of that class, for one that was made without a class.
+    pub(super) fn of_class(mut self, class: u16) -> Self {
+        self.packed |= u64::from(class) << CLASS_SHIFT;
+        self
+    }
+
     pub(super) fn is_auto(&self) -> bool {
         self.packed & AUTO != 0
     }

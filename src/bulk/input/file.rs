@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use super::entry::LARGEST_FILE;
 use super::fault::{Fault, InputError, InputErrors, Place, utf8};
@@ -133,7 +134,8 @@ impl NamedFile {
 /// Open files of prompts. Any thread may read from them.
 #[derive(Debug)]
 pub(crate) struct InputFile {
-    parts: Vec<Part>,
+    /// Of a stream there is one, once its first item has come.
+    parts: OnceLock<Vec<Part>>,
     settings: Settings,
 }
 
@@ -186,7 +188,31 @@ impl InputFile {
             let fault = Fault::new("--delimiter", "a table: other inputs have no columns");
             return Err(InputError::of_file(&first.name, fault.to_string()).into());
         }
-        Ok(Self { parts, settings })
+        Ok(Self {
+            parts: parts.into(),
+            settings,
+        })
+    }
+
+    /// A stream that is kept on the disk as it comes.
+    pub(crate) fn growing(settings: Settings) -> Self {
+        Self {
+            parts: OnceLock::new(),
+            settings,
+        }
+    }
+
+    /// The first item of the stream has come: this is where it and all others are.
+    pub(crate) fn begin(&self, name: &str, form: Form, source: Source) {
+        let file = NamedFile::new(name.to_owned(), form, source);
+        let _ = self.parts.set(vec![Part::new(file, 0, &self.settings)]);
+    }
+
+    /// The last item of the stream has come.
+    pub(crate) fn end(&self, len: u64) {
+        if let [part] = self.parts() {
+            part.source.end(len);
+        }
     }
 
     /// Reads item `i` again.
@@ -294,13 +320,14 @@ impl InputFile {
     }
 
     pub(super) fn parts(&self) -> &[Part] {
-        &self.parts
+        self.parts.get().map_or(&[], Vec::as_slice)
     }
 
     /// The file that an offset is in.
     pub(super) fn part_of(&self, offset: u64) -> &Part {
-        let at = self.parts.partition_point(|part| part.base <= offset);
-        &self.parts[at.saturating_sub(1)]
+        let parts = self.parts();
+        let at = parts.partition_point(|part| part.base <= offset);
+        &parts[at.saturating_sub(1)]
     }
 
     /// The file that an offset is in, and the place in it.
@@ -321,13 +348,13 @@ impl InputFile {
 
     /// The files as the user named them.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().map(|part| part.name.as_str())
+        self.parts().iter().map(|part| part.name.as_str())
     }
 
     /// How a file differs from what was opened, as far as its size and time tell.
     #[cfg(test)]
     pub(crate) fn change(&self) -> Option<String> {
-        self.parts.iter().find_map(Part::change)
+        self.parts().iter().find_map(Part::change)
     }
 }
 
@@ -339,36 +366,30 @@ fn identified(i: usize, index: &FileIndex, parsed: &ReadRecord) -> Option<String
 }
 
 impl Part {
-    fn open(file: NamedFile, base: u64, settings: &Settings) -> Result<Self, InputErrors> {
-        let NamedFile {
-            name,
-            form,
-            source,
-            origin,
-            first_row,
-            dates,
-            folder,
-            prompt_column,
-            ..
-        } = file;
-        if base.saturating_add(source.len()) >= LARGEST_FILE {
-            let text = "the input is too large; expected less than 1 TiB";
-            return Err(InputError::of_file(name, text).into());
-        }
-        if let Err(fault) = settings.check(form) {
-            return Err(InputError::of_file(name, fault.to_string()).into());
-        }
-        let mut part = Self {
-            name,
-            form,
-            source,
-            origin,
-            first_row,
+    fn new(file: NamedFile, base: u64, settings: &Settings) -> Self {
+        Self {
+            root: settings.files.root(&file.folder),
+            name: file.name,
+            form: file.form,
+            source: file.source,
+            origin: file.origin,
+            first_row: file.first_row,
             header: None,
-            root: settings.files.root(&folder),
             body: (0, 1),
             base,
-        };
+        }
+    }
+
+    fn open(mut file: NamedFile, base: u64, settings: &Settings) -> Result<Self, InputErrors> {
+        if base.saturating_add(file.source.len()) >= LARGEST_FILE {
+            let text = "the input is too large; expected less than 1 TiB";
+            return Err(InputError::of_file(file.name, text).into());
+        }
+        if let Err(fault) = settings.check(file.form) {
+            return Err(InputError::of_file(file.name, fault.to_string()).into());
+        }
+        let (dates, prompt_column) = (std::mem::take(&mut file.dates), file.prompt_column);
+        let mut part = Self::new(file, base, settings);
         part.find_body(settings, prompt_column)?;
         part.header = part.header.map(|header| header.with_dates(dates));
         Ok(part)

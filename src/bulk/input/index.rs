@@ -5,7 +5,9 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering as Order};
 
+use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
 
 use super::attached::AttachedFiles;
@@ -331,6 +333,12 @@ impl Matching {
         })
     }
 
+    /// Whether a line answers what the item of that id asks; `None` if there is no such item.
+    pub(crate) fn answers(&self, id: &str, request_hash_prefix: u64) -> Option<bool> {
+        let (at, _) = self.find_same(id, request_hash_prefix)?;
+        Some(self.is_same(&self.entries[at], request_hash_prefix))
+    }
+
     /// The record that a result belongs to, be it of another sample than the input asks for.
     pub(crate) fn record_of(&self, id: &str, request_hash_prefix: u64) -> Option<RecordOf> {
         let found = self.find(id);
@@ -385,11 +393,12 @@ impl Matching {
         }
         self.entries.par_sort_unstable_by_key(Entry::place_key);
         FileIndex {
-            entries: self.entries,
+            entries: RwLock::new(self.entries),
             hash: self.hash,
             collisions: self.collisions,
             repeats: self.repeats,
-            orders: self.orders,
+            orders: Mutex::new(self.orders),
+            end: AtomicU64::new(self.totals.bytes),
             totals: self.totals,
             tally,
         }
@@ -399,11 +408,14 @@ impl Matching {
 /// The index in input order; `i` counts items from 0.
 #[derive(Debug)]
 pub(crate) struct FileIndex {
-    pub(super) entries: Vec<Entry>,
+    /// Those of a stream come one after the other.
+    pub(super) entries: RwLock<Vec<Entry>>,
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
     repeats: Box<Repeats>,
-    orders: Arc<Orders>,
+    pub(super) orders: Mutex<Arc<Orders>>,
+    /// Where the last record ends.
+    end: AtomicU64,
     pub(super) totals: Totals,
     pub(super) tally: MatchCounts,
 }
@@ -411,7 +423,7 @@ pub(crate) struct FileIndex {
 impl FileIndex {
     /// Items.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.read().len()
     }
 
     #[cfg(test)]
@@ -427,37 +439,53 @@ impl FileIndex {
 
     /// Where item `i` begins.
     pub(crate) fn offset(&self, i: usize) -> u64 {
-        self.entries[i].offset()
+        self.entry(i).offset()
     }
 
     /// Where it ends at the latest: at the next item or the end of the input.
     pub(crate) fn end(&self, i: usize) -> u64 {
-        let begins = self.entries[i].offset();
-        let mut behind = self.entries[i + 1..].iter().map(Entry::offset);
+        let entries = self.entries.read();
+        let begins = entries[i].offset();
+        let mut behind = entries[i + 1..].iter().map(Entry::offset);
         // Samples of one record have one place.
         behind
             .find(|offset| *offset != begins)
-            .unwrap_or(self.totals.bytes)
+            .unwrap_or(self.end.load(Order::Acquire))
+    }
+
+    pub(super) fn set_end(&self, end: u64) {
+        self.end.store(end, Order::Release);
+    }
+
+    pub(super) fn entry(&self, i: usize) -> Entry {
+        self.entries.read()[i]
+    }
+
+    /// Sorts items by their requests, and those of one request in the order of the input.
+    pub(crate) fn sort_by_request(&self, items: &mut [u32]) {
+        let entries = self.entries.read();
+        let entries: &[Entry] = &entries;
+        items.par_sort_unstable_by_key(|item| (entries[*item as usize].request, *item));
     }
 
     /// The class that was given to it.
     pub(crate) fn class(&self, i: usize) -> u16 {
-        self.entries[i].class()
+        self.entry(i).class()
     }
 
     /// The first 8 bytes of its fingerprint.
     pub(crate) fn request_prefix(&self, i: usize) -> u64 {
-        self.entries[i].request
+        self.entry(i).request
     }
 
     /// True when it makes no prompt, so that it is never sent.
     pub(crate) fn is_bad(&self, i: usize) -> bool {
-        self.entries[i].is_bad()
+        self.entry(i).is_bad()
     }
 
     /// How it stands towards earlier results.
     pub(crate) fn state(&self, i: usize) -> State {
-        self.entries[i].state()
+        self.entry(i).state()
     }
 
     #[cfg(test)]
@@ -468,7 +496,7 @@ impl FileIndex {
 
     /// What item `i` is called, if a record with that id of its own, or without one, is what was checked.
     pub(super) fn item_id<'a>(&self, i: usize, own: Option<&'a str>) -> Option<ItemId<'a>> {
-        let entry = &self.entries[i];
+        let entry = self.entry(i);
         let record = match own {
             Some(id) if entry.is_of((self.hash)(id)) => RecordId::Own(id),
             None if entry.is_auto() => RecordId::Auto {
@@ -490,22 +518,43 @@ impl FileIndex {
 
     /// Which sample of its record it is; none if that asks for one answer.
     pub(super) fn sample(&self, i: usize) -> Option<u32> {
-        self.entries[i].sample()
+        self.entry(i).sample()
     }
 
     /// True when somebody has it in hand, or its result came in this run.
     pub(crate) fn is_taken(&self, i: usize) -> bool {
-        self.entries[i].is_held() || self.entries[i].is_settled()
+        let entry = self.entry(i);
+        entry.is_held() || entry.is_settled()
     }
 
     /// Sorts by id again; nothing is lost.
     pub(crate) fn into_matching(self) -> Matching {
-        let mut by_id = Matching::sorted(self.entries, self.hash, self.totals);
+        let repeats = self.repeats;
+        let mut orders = self.orders.into_inner();
+        if let Some(orders) = Arc::get_mut(&mut orders) {
+            orders.seal();
+        }
+        let mut by_id = Matching::sorted(self.entries.into_inner(), self.hash, self.totals);
         by_id.set_collisions(self.collisions);
-        by_id.repeats = self.repeats;
-        by_id.orders = self.orders;
+        by_id.repeats = repeats;
+        by_id.orders = orders;
         by_id.unknown_lines = self.tally.unknown_lines;
         by_id
+    }
+
+    /// The same when the run is over, although the thread that reads a stream may never end. No items are left here.
+    pub(crate) fn take_matching(&self) -> Matching {
+        let taken = Self {
+            entries: std::mem::take(&mut *self.entries.write()).into(),
+            hash: self.hash,
+            collisions: self.collisions.clone(),
+            repeats: Box::default(),
+            orders: std::mem::take(&mut *self.orders.lock()).into(),
+            end: self.end.load(Order::Acquire).into(),
+            totals: self.totals,
+            tally: self.tally,
+        };
+        taken.into_matching()
     }
 }
 

@@ -76,7 +76,7 @@ impl Matching {
 impl FileIndex {
     /// Takes note that somebody has it in hand.
     pub(crate) fn hold(&mut self, i: usize) {
-        self.entries[i].hold();
+        self.entries.get_mut()[i].hold();
     }
 }
 

@@ -5,11 +5,13 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use memchr::memchr_iter;
 
 use super::Form;
+use super::entry::LARGEST_FILE;
 use super::records::next_record;
 use super::rows::{MAX_RECORD_BYTES, Next};
 
@@ -21,6 +23,8 @@ pub(crate) struct Source {
     #[cfg(not(unix))]
     file: parking_lot::Mutex<File>,
     stamp: Stamp,
+    /// Of a file that is still being written: where it ends, once that is known.
+    growing: Option<AtomicU64>,
 }
 
 /// What tells whether a file has changed.
@@ -113,12 +117,27 @@ impl Source {
             #[cfg(not(unix))]
             file: parking_lot::Mutex::new(file),
             stamp,
+            growing: None,
         })
     }
 
-    /// Bytes in the file when it was opened.
+    /// A file that somebody else goes on writing to.
+    pub(crate) fn growing(file: File) -> io::Result<Self> {
+        let growing = Some(AtomicU64::new(LARGEST_FILE));
+        Self::of(file).map(|source| Self { growing, ..source })
+    }
+
+    /// The file has its last byte.
+    pub(super) fn end(&self, len: u64) {
+        if let Some(end) = &self.growing {
+            end.store(len, Ordering::Release);
+        }
+    }
+
+    /// Bytes in the file when it was opened, or the most that one has which is still being written.
     pub(crate) fn len(&self) -> u64 {
-        self.stamp.len
+        let end = self.growing.as_ref();
+        end.map_or(self.stamp.len, |end| end.load(Ordering::Acquire))
     }
 
     /// All of it, from its beginning.
@@ -131,6 +150,9 @@ impl Source {
 
     /// How the file differs from what was opened.
     pub(super) fn change(&self) -> Option<String> {
+        if self.growing.is_some() {
+            return None;
+        }
         #[cfg(unix)]
         let metadata = self.file.metadata().ok()?;
         #[cfg(not(unix))]

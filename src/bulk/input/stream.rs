@@ -7,12 +7,14 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::entry::{Entry, LARGEST_FILE};
 use super::fault::{Fault, InputError, utf8};
 use super::file::Item;
-use super::id::{ItemId, RecordId, prefix};
+use super::id::{ItemId, RecordId, id_hash, prefix};
 use super::keep::{self, MissingFields};
 use super::parse::{Asked, bad_row, parse_record};
-use super::rows::{MAX_RECORD_BYTES, is_blank, without_bom};
+use super::records::next_record;
+use super::rows::{MAX_RECORD_BYTES, Next, is_blank, without_bom};
 use super::{Form, Nulls, Settings};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
@@ -72,6 +74,10 @@ impl StreamChecker {
         if is_blank(bytes) {
             return Ok(None);
         }
+        let bytes = match next_record(self.form, bytes, true) {
+            Next::Record { start, end, .. } => &bytes[start..end],
+            Next::Partial(_) | Next::Unclosed(_) => bytes,
+        };
         match self.item(line, bytes) {
             Ok(items) => Ok(Some(items)),
             Err(fault) if fault.of_null && self.settings.nulls == Nulls::Skip => Ok(None),
@@ -101,6 +107,7 @@ impl StreamChecker {
             }
             Err(fault) => return Err(fault),
         };
+        let is_bad = null.is_some();
         if self.settings.keep.is_on() {
             // A stream has no end to wait for: the first line tells whether a name is misspelt.
             if !std::mem::replace(&mut self.has_kept, true) {
@@ -113,10 +120,26 @@ impl StreamChecker {
         }
         let line_number = line;
         let line = u32::try_from(line).unwrap_or(u32::MAX).min(!AUTO);
-        let (id, match_line) = match request.id.take() {
-            Some(id) => (id, line),
-            None => (self.next_auto_id(prefix(&digest)).to_string(), line | AUTO),
+        let hash = prefix(&digest);
+        let (id, match_line, mut entry) = match request.id.take() {
+            Some(id) => {
+                let entry = Entry::new(id_hash(&id), hash, 0, 0);
+                (id, line, entry)
+            }
+            None => {
+                let ordinal = self.next_ordinal(hash);
+                let record = RecordId::Auto {
+                    request: hash,
+                    ordinal,
+                };
+                let mut entry = Entry::automatic(hash, 0, 0);
+                entry.set_ordinal(ordinal);
+                (record.to_string(), line | AUTO, entry)
+            }
         };
+        if is_bad {
+            entry = entry.bad();
+        }
         self.take_id(&id, match_line)?;
         if samples > 1 {
             for sample in 1..=samples {
@@ -130,12 +153,12 @@ impl StreamChecker {
         });
         Ok(Samples {
             request,
-            bytes: bytes.len() as u64,
             digest,
             order,
             samples,
             given: 0,
             unsent,
+            entry,
         })
     }
 
@@ -152,7 +175,7 @@ impl StreamChecker {
 
     /// The ordinals given so far have no gaps, so the next one is found by bisection and needs no
     /// counter.
-    fn next_auto_id(&mut self, request: u64) -> RecordId<'static> {
+    fn next_ordinal(&mut self, request: u64) -> u32 {
         let record = |ordinal| RecordId::Auto { request, ordinal };
         let mut given = |ordinal: u32| {
             let key = key(&record(ordinal).to_string());
@@ -173,7 +196,7 @@ impl StreamChecker {
                 free = middle
             }
         }
-        record(free)
+        free
     }
 
     fn shard(&mut self, key: &Key) -> &mut HashMap<Key, u32> {
@@ -193,24 +216,32 @@ fn sample_id(record: &str, sample: u32) -> String {
 #[derive(Debug)]
 pub(crate) struct Samples {
     request: Request,
-    bytes: u64,
     digest: [u8; 32],
     order: u64,
     samples: u32,
     given: u32,
     unsent: Option<Error>,
+    entry: Entry,
 }
 
 /// An item of a stream.
 #[derive(Debug)]
 pub(crate) struct StreamedItem {
     pub(crate) item: Item,
-    /// How long its line is.
-    pub(crate) bytes: u64,
     /// By what its fingerprint differs from that of earlier versions.
     pub(crate) order: u64,
     /// Why it is not sent: it fails alone, and the stream goes on.
     pub(crate) unsent: Option<Error>,
+    /// What an index keeps of it.
+    pub(super) entry: Entry,
+    /// Where its line ends.
+    pub(super) end: u64,
+}
+
+impl StreamedItem {
+    pub(crate) fn is_bad(&self) -> bool {
+        self.unsent.is_some()
+    }
 }
 
 impl Iterator for Samples {
@@ -226,8 +257,12 @@ impl Iterator for Samples {
         } else {
             self.request.clone()
         };
-        let mut digest = self.digest;
+        let (mut digest, mut entry) = (self.digest, self.entry);
         if self.samples > 1 {
+            entry = entry.sampled(self.given);
+            if entry.is_auto() {
+                entry.set_ordinal(self.entry.ordinal());
+            }
             request.id = request.id.map(|id| sample_id(&id, self.given));
             request.sample = self.given;
             digest = of_sample(digest, self.given);
@@ -237,9 +272,10 @@ impl Iterator for Samples {
                 request,
                 request_hash: hex(&digest),
             },
-            bytes: self.bytes,
             order: self.order,
             unsent: self.unsent.clone(),
+            entry,
+            end: 0,
         })
     }
 }
@@ -282,6 +318,8 @@ pub(crate) struct StreamLines<R> {
     settings: Settings,
     checker: Option<StreamChecker>,
     number: u64,
+    /// Where the next line begins.
+    offset: u64,
     /// What is left of the last line.
     samples: Option<Samples>,
 }
@@ -294,14 +332,35 @@ impl<R: Read> StreamLines<R> {
             settings,
             checker: None,
             number: 0,
+            offset: 0,
             samples: None,
         }
+    }
+
+    /// What people know the stream by.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How its text is laid out, which its first line tells.
+    pub(crate) fn form(&self) -> Form {
+        self.checker
+            .as_ref()
+            .map_or(Form::Text, |checker| checker.form)
+    }
+
+    /// How many bytes were read.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The next item; none at the end. After an error nothing more must be taken.
     pub(crate) fn next(&mut self) -> Result<Option<StreamedItem>, Error> {
         if let Some(item) = self.samples.as_mut().and_then(Samples::next) {
-            return Ok(Some(item));
+            return Ok(Some(StreamedItem {
+                end: self.offset,
+                ..item
+            }));
         }
         let mut line = Vec::new();
         loop {
@@ -314,6 +373,8 @@ impl<R: Read> StreamLines<R> {
                 return Ok(None);
             }
             self.number += 1;
+            let begins = self.offset;
+            self.offset += read as u64;
             if self.checker.is_none() && is_blank(&line) {
                 continue;
             }
@@ -325,9 +386,20 @@ impl<R: Read> StreamLines<R> {
                 }
             };
             if let Some(mut samples) = checker.check(self.number, &line)? {
+                if self.offset >= LARGEST_FILE {
+                    let text = "the input is too large; expected less than 1 TiB";
+                    return Err(InputError::of_file(&self.name, text).into());
+                }
+                let bom = if self.number == 1 {
+                    line.len() - without_bom(&line).len()
+                } else {
+                    0
+                };
+                samples.entry = samples.entry.at(begins + bom as u64);
                 let item = samples.next();
                 self.samples = Some(samples);
-                return Ok(item);
+                let end = self.offset;
+                return Ok(item.map(|item| StreamedItem { end, ..item }));
             }
         }
     }

@@ -234,6 +234,28 @@ fn another_choice_runs_nothing_again_and_the_lines_follow() {
 }
 
 #[test]
+fn lines_of_standard_input_follow_another_choice_too() {
+    let (desk, sim) = (Desk::new(), good());
+    let feed = |words: &str| {
+        let words = format!("- {TEMPLATE} -o out.jsonl {words}");
+        let mut piped = Running::start(desk.against(&sim, &words).stdin(Stdio::piped()));
+        piped.feed("{\"id\":\"a\",\"text\":\"x\",\"n\":1.0}\n");
+        drop(piped.child.stdin.take());
+        piped.wait().expect(0);
+        desk.results("out.jsonl")
+    };
+    assert_eq!(feed("--keep text"), feed("--keep text"));
+    let lines = feed("--keep n --samples 2");
+    let kept: Vec<_> = lines
+        .iter()
+        .map(|line| (id(line), &line["input"]))
+        .collect();
+    let n = json!({"n": 1.0});
+    assert_eq!(kept, [("a#1".to_owned(), &n), ("a#2".to_owned(), &n)]);
+    assert_eq!(sim.stats().calls, 2);
+}
+
+#[test]
 fn several_inputs_and_items_without_ids_each_have_their_own() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("a.csv", "text,n\nx,1\nx,2\ny,3\n");

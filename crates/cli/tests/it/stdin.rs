@@ -1,9 +1,10 @@
 //! Standard input that stays open.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use super::common::{Desk, Running, all_ids, eventually, good, line_count, prompt_line};
+use super::common::{Desk, Running, all_ids, eventually, good, id, line_count, prompt_line};
 
 #[test]
 fn items_are_answered_while_the_input_stays_open() {
@@ -107,4 +108,82 @@ fn a_stream_with_an_output_is_resumed_failed_ones_included() {
     feed("--ordered").expect(0);
     assert_eq!(sim.stats().calls, 5);
     assert_eq!(desk.order("out.jsonl"), all_ids(4));
+}
+
+/// Files that keep an input, by their names.
+#[cfg(target_os = "linux")]
+fn kept_inputs(folder: &std::path::Path) -> Vec<String> {
+    let found = std::fs::read_dir(folder).unwrap();
+    let names = found.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names
+        .filter(|name| name.starts_with("batchwright-input-"))
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_copy_of_standard_input_is_private_and_gone_with_the_program() {
+    use std::os::unix::fs::MetadataExt;
+    let (desk, sim) = (Desk::new(), good());
+    let folder = desk.path("spool");
+    let words = "- -o out.jsonl --data-dir spool";
+    let mut running = Running::start(desk.against(&sim, words).stdin(Stdio::piped()));
+    running.feed(&prompt_line(0));
+    assert!(eventually(|| line_count(&desk.path("out.jsonl")) == 1));
+    let open = format!("/proc/{}/fd", running.child.id());
+    let copies: Vec<_> = std::fs::read_dir(open)
+        .unwrap()
+        .filter_map(|fd| {
+            let fd = fd.unwrap().path();
+            let named = std::fs::read_link(&fd).ok()?;
+            let named = named.to_string_lossy().into_owned();
+            named.contains("batchwright-input-").then_some((fd, named))
+        })
+        .collect();
+    assert!(!copies.is_empty());
+    for (fd, named) in copies {
+        assert!(named.ends_with(" (deleted)"), "{named}");
+        assert_eq!(fd.metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_to_string(fd).unwrap(), prompt_line(0));
+    }
+    assert_eq!(kept_inputs(&folder), Vec::<String>::new());
+    running.child.kill().unwrap();
+    running.wait();
+    assert_eq!(kept_inputs(&folder), Vec::<String>::new());
+}
+
+#[test]
+fn a_row_that_is_not_sent_is_the_same_item_as_in_a_file() {
+    let (desk, sim) = (Desk::new(), good());
+    let rows = "{\"n\":null}\n{\"n\":1}\n";
+    desk.write("in.jsonl", rows);
+    desk.run(&sim, "in.jsonl --template {{n}} -o out.jsonl")
+        .expect(3);
+    let ids = || BTreeSet::from_iter(desk.results("out.jsonl").iter().map(id));
+    let before = ids();
+    let mut command = desk.against(&sim, "- --template {{n}} -o out.jsonl");
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    running.feed(rows);
+    drop(running.child.stdin.take());
+    running.wait().expect(3);
+    assert_eq!((ids(), sim.stats().calls), (before, 1));
+}
+
+#[test]
+fn results_of_lines_that_do_not_come_again_stay() {
+    let (desk, sim) = (Desk::new(), good());
+    let feed = |rows: &str, code: i32| {
+        let mut command = desk.against(&sim, "- --template {{n}} -o out.jsonl");
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        running.feed(rows);
+        drop(running.child.stdin.take());
+        running.wait().expect(code);
+    };
+    feed("{\"n\":null}\n{\"id\":\"a\",\"n\":1}\n{\"n\":2}\n", 3);
+    // The changed line replaces the other of its id.
+    feed("{\"id\":\"a\",\"n\":3}\n", 0);
+    let lines = desk.results("out.jsonl");
+    let texts = BTreeSet::from_iter(lines.iter().map(|line| line["text"].as_str()));
+    let expected = [None, Some("echo: 2"), Some("echo: 3")];
+    assert_eq!((lines.len(), texts), (3, BTreeSet::from(expected)));
 }

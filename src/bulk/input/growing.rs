@@ -1,0 +1,76 @@
+//! The index of a stream, which grows as its items come.
+
+use std::sync::Arc;
+
+use super::entry::{Entry, State};
+use super::id::id_hash;
+use super::index::{FileIndex, Matching, Totals};
+use super::stream::StreamedItem;
+use crate::base::error::Error;
+
+/// Items that have come, in the order of the stream.
+#[derive(Debug, Default)]
+pub(crate) struct Arrival {
+    /// Each with the mask by which its fingerprint differs from that of earlier versions.
+    entries: Vec<(Entry, u64)>,
+    /// Where the record of the last one ends.
+    end: u64,
+    /// The bytes of the items that are to be sent.
+    pub(crate) bytes: usize,
+    /// How many these are.
+    pub(crate) wanted: usize,
+    /// They may share calls.
+    pub(crate) packs: bool,
+    /// Why items make no prompt, by their places here.
+    pub(crate) unsent: Vec<(usize, Error)>,
+}
+
+impl Arrival {
+    pub(crate) fn add(&mut self, item: &StreamedItem, class: u16, state: State) {
+        let mut entry = item.entry.of_class(class);
+        entry.set_state(state);
+        let unsent = item.unsent.clone().map(|why| (self.entries.len(), why));
+        self.unsent.extend(unsent);
+        self.entries.push((entry, item.order));
+        self.end = item.end;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl FileIndex {
+    /// The index of a stream that is to come.
+    pub(crate) fn growing() -> Self {
+        Matching::new(Vec::new(), id_hash, Totals::default()).finish()
+    }
+
+    /// Adds items behind the others.
+    pub(crate) fn grow(&self, arrival: Arrival) {
+        let mut orders = self.orders.lock();
+        let mut entries = self.entries.write();
+        for (entry, order) in arrival.entries {
+            if let Some(orders) = Arc::get_mut(&mut orders) {
+                orders.add(order, entry.is_auto().then(|| entry.first_request()));
+            }
+            entries.push(entry);
+        }
+        self.set_end(arrival.end);
+    }
+
+    /// How many of its items have each state that is not to be sent: finished ones, failed ones, and of these the ones
+    /// with a reply that was paid for.
+    pub(crate) fn left(&self, wants: impl Fn(State) -> bool) -> (u64, u64, u64) {
+        let (mut done, mut failed, mut unusable) = (0, 0, 0);
+        for entry in self.entries.read().iter() {
+            match entry.state() {
+                State::Done => done += 1,
+                State::Failed if entry.is_bad() || !wants(State::Failed) => failed += 1,
+                State::Unusable if !wants(State::Unusable) => unusable += 1,
+                State::New | State::Changed | State::Failed | State::Unusable => {}
+            }
+        }
+        (done, failed + unusable, unusable)
+    }
+}
