@@ -100,7 +100,7 @@ fn manager() -> Result<LlmManager> {
         .environment(|name| env::var(name).ok())
         .flag("llm.bulk_strategy", "strategy", Some("batch".to_owned()))?;
     let manager = LlmManager::new(settings)?;
-    if let Some(reason) = manager.effective_strategy().fallback_reason {
+    if let Some(reason) = &manager.effective_strategy().fallback_reason {
         eprintln!("{reason}");
     }
     Ok(manager)

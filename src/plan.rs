@@ -1,10 +1,10 @@
-//! From settings to work: what they come to, to be looked at and changed before anything is started.
+//! The plan from settings to work, which can be read and changed before the work starts.
 //!
-//! [`LlmManager`](crate::LlmManager) goes all of this way by itself.
+//! [`LlmManager::new`](crate::LlmManager::new) makes a plan with default options.
 //!
 //! | to | use |
 //! |---|---|
-//! | choose providers according to the settings | [`ProviderQuery`], [`ProviderChoice`], [`ProviderChoiceError`] |
+//! | decide about providers, models, keys and limits | [`ProviderPlan`] by the settings and [`ProviderOptions`]; [`ProviderPlanError`] |
 //! | see whether prompts go into batches, and why | [`EffectiveStrategy`] |
 //! | see the providers of a route, and those that it skips | [`RoutePlan`], [`RouteStep`], [`SkippedStep`] |
 //! | see the number of calls in flight | [`Concurrency`] |
@@ -18,6 +18,6 @@ pub use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
 pub use crate::manager::WorkerPlan;
 pub use crate::manager::{
-    Concurrency, EffectiveStrategy, ProviderChoice, ProviderChoiceError, ProviderQuery, RoutePlan,
+    Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError, RoutePlan,
     RouteStep, SettingsEvent,
 };

@@ -53,8 +53,9 @@ impl LlmManager {
     }
 
     fn queue(&self) -> Result<JobQueue, Error> {
-        let folder = self.options.data_dir.as_ref().ok_or_else(|| {
-            let why = "the batch strategy keeps its work in a folder: name one with `data_dir`";
+        let folder = self.plan.options.data_dir.as_ref().ok_or_else(|| {
+            let why =
+                "the batch strategy keeps its work in a folder: set `ProviderOptions::data_dir`";
             Error::new(ErrorKind::Invalid, why)
         })?;
         private::make_folder(folder).map_err(|error| {
@@ -68,10 +69,11 @@ impl LlmManager {
     /// one; see [`JobQueue::adopt_batches`].
     ///
     /// # Errors
-    /// As there, and when a setting cannot be used.
+    /// As there.
     pub fn adopt_batches(&self, queue: &JobQueue) -> Result<Vec<BatchAdoption>, Error> {
-        let idle = self.settings.transfer_idle_timeout()?;
-        queue.adopt_batches(clients_by_address(Some(self.own()), idle), &self.ctx)
+        let idle = self.plan.calls.transfer_idle;
+        let clients = clients_by_address(Some(self.plan.first_config()), idle);
+        queue.adopt_batches(clients, &self.ctx)
     }
 }
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::error::Error;
-use crate::config::settings::Settings;
 use crate::config::watch::SettingsWatch;
 
 use super::LlmManager;
@@ -106,75 +105,30 @@ impl LlmManager {
 
     fn caught_up(&self) -> (Self, Result<(), Error>) {
         let mut latest = self.latest.lock();
-        let mut now = match latest.clone() {
-            Some((settings, choice, watch)) => Self {
-                // What cannot be used is never the latest.
-                asked: settings.bulk_strategy().unwrap_or(self.asked),
-                settings,
-                choice,
-                watch: Some(watch),
-                ..self.clone()
-            },
-            None => self.clone(),
-        };
+        let mut now = self.clone();
+        if let Some((plan, watch)) = latest.clone() {
+            (now.plan, now.watch) = (plan, Some(watch));
+        }
         let Some(mut watch) = now.watch.clone() else {
             return (now, Ok(()));
         };
-        let changed = watch.refresh();
-        let next = changed.and_then(|changed| {
-            if changed {
-                now.with_settings(watch.settings()).map(Some)
-            } else {
-                Ok(None)
-            }
-        });
-        let result = next.map(|next| {
-            if let Some(next) = next {
-                now = Self {
-                    watch: Some(watch.clone()),
-                    ..next
-                };
-                *latest = Some((now.settings.clone(), now.choice.clone(), watch));
-            }
-        });
-        drop(latest);
-        (now, result)
-    }
-
-    /// The same with other settings, whatever these say of providers.
-    #[cfg(feature = "queue")]
-    pub(super) fn at_the_same_providers(&self, settings: &Settings) -> Self {
-        Self {
-            settings: settings.clone(),
-            ..self.clone()
-        }
-    }
-
-    /// The same with other settings. Providers are looked for again only if these name others.
-    pub(super) fn with_settings(&self, settings: &Settings) -> Result<Self, Error> {
-        let names = |settings: &Settings| {
-            let by = (settings.provider()?, settings.model()?);
-            Ok::<_, Error>((by, settings.fallback()?))
+        let result = match watch.refresh() {
+            Ok(false) => Ok(()),
+            Ok(true) => now.plan.with_settings(watch.settings()).map(|plan| {
+                *latest = Some((plan.clone(), watch.clone()));
+                (now.plan, now.watch) = (plan, Some(watch));
+            }),
+            Err(error) => Err(error.into()),
         };
-        let choice = if names(settings)? == names(&self.settings)? {
-            self.choice.clone()
-        } else {
-            self.choice.again(settings)?
-        };
-        Ok(Self {
-            asked: settings.bulk_strategy()?,
-            settings: settings.clone(),
-            choice,
-            ..self.clone()
-        })
+        (now, result.map_err(Error::from))
     }
 }
 
-/// Names the provider alone; what is set may be private.
+/// Shows names only, because settings may be private.
 impl fmt::Debug for LlmManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LlmManager")
-            .field("provider", &self.provider().provider)
+            .field("plan", &self.plan)
             .finish_non_exhaustive()
     }
 }

@@ -1,301 +1,450 @@
-//! What settings and providers come to, as plain values: two that are equal make routes and workers that
-//! behave alike, so that nothing is made anew when a setting changes that does not matter.
+//! The one plan from settings to routes and workers.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::base::error::Error;
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
-use crate::engine::limiter::Limits;
-use crate::engine::route::RetryPolicy;
-use crate::llm::providers::config::LlmConfig;
-use crate::llm::providers::survey::ProviderStatus;
-use crate::llm::route::{Route, SkippedStep};
+use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::llm::providers::batch::BatchApi;
+use crate::llm::providers::config::{Client, LlmConfig};
+#[cfg(feature = "queue")]
+use crate::llm::providers::survey::api_keys_set;
+use crate::llm::providers::survey::{ProviderStatus, inspect, inspect_with, survey};
+use crate::llm::route::SkippedStep;
+#[cfg(feature = "queue")]
+use crate::queue::model_call::ModelCall;
 
-use super::choice::ProviderChoice;
+use super::accounts::clients_by_account;
+use super::options::ProviderOptions;
+use super::route_plan::{CallSettings, Caller, Concurrency, RoutePlan, has_allowance};
+use super::strategy::EffectiveStrategy;
 
-/// Requests a minute that a worker makes where none are set and the provider tells none.
-const ASSUMED_RPM: f64 = 100.0;
-
-/// Calls in flight at a provider, where their number is to be found, are never more.
-const MOST_FOUND: usize = 256;
-
-/// How many calls are in flight at a provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Concurrency {
-    /// So many, or fewer while the provider refuses some.
-    Fixed(usize),
-    /// As many as help.
-    Auto {
-        /// So many at first.
-        start: usize,
-        /// And never more than these.
-        most: usize,
-    },
-}
-
-impl Concurrency {
-    /// The number at first.
-    pub fn start(self) -> usize {
-        match self {
-            Self::Fixed(calls) => calls,
-            Self::Auto { start, .. } => start,
-        }
-    }
-
-    /// The number that is never exceeded.
-    pub fn most(self) -> usize {
-        match self {
-            Self::Fixed(calls) => calls,
-            Self::Auto { most, .. } => most,
-        }
-    }
-
-    fn tuned(self, limits: Limits) -> Limits {
-        match self {
-            Self::Fixed(_) => limits,
-            Self::Auto { start, most } => limits.self_tuned(whole(start), whole(most)),
-        }
-    }
-}
-
-/// Who makes the calls of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caller {
-    /// A run, which has as many calls in flight as the first provider takes.
-    Run,
-    /// A list in memory, with as many calls in flight as suit the first provider.
-    List,
-    /// A worker of a queue: its jobs come from many callers and nobody watches it, and it has slots for
-    /// several providers.
-    #[cfg_attr(
-        not(feature = "queue"),
-        allow(dead_code, reason = "a worker is of the queue")
-    )]
-    Worker,
-}
-
-/// What a [`Route`] is made of.
-#[derive(Debug, Clone, PartialEq)]
+/// Everything that is decided about providers before the first call: who is called and in which order, with which key,
+/// model and limits, and by which strategy. [`new`](Self::new) reads all settings that it needs, so that a plan can
+/// be used without further errors of settings.
+#[derive(Clone)]
 #[non_exhaustive]
-pub struct RoutePlan {
-    /// Who is asked first.
-    pub first: RouteStep,
-    /// Who takes over what those before finally failed.
-    pub fallbacks: Vec<RouteStep>,
-    /// Providers that should be asked and cannot be called.
+pub struct ProviderPlan {
+    /// The provider that is called first.
+    pub first: ProviderStatus,
+    /// The providers that are called for items that those before failed permanently.
+    pub fallbacks: Vec<ProviderStatus>,
+    /// The unusable providers before the first one, if the settings name none.
+    pub passed: Option<Vec<ProviderStatus>>,
+    /// Providers that belong to the route and are left out, because they cannot be called.
     pub skipped: Vec<SkippedStep>,
-    /// How failed calls are tried again.
-    pub retry: RetryPolicy,
-    /// The folder through which its limits are shared with other processes, if they are.
-    pub shared_in: Option<PathBuf>,
+    /// The strategy of bulk work at the first provider.
+    pub strategy: EffectiveStrategy,
+    pub(super) settings: Settings,
+    pub(super) options: ProviderOptions,
+    pub(super) calls: CallSettings,
 }
 
-/// One provider of a [`RoutePlan`].
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct RouteStep {
-    /// How it is called.
-    pub config: LlmConfig,
-    /// What is kept to until its replies tell more.
-    pub limits: Limits,
-}
-
-impl RoutePlan {
-    /// The route.
+impl ProviderPlan {
+    /// Finds the providers, and reads what else the settings say of their calls.
     ///
     /// # Errors
-    /// As [`LlmConfig::client`].
-    pub fn route(&self) -> Result<Route<'static>, Error> {
-        let mut route = Route::limited(self.first.config.client()?, self.first.limits);
-        if let Some(folder) = &self.shared_in {
-            route = route.share_limits(folder);
-        }
-        for step in &self.fallbacks {
-            route = route.then(step.config.client()?, step.limits);
-        }
-        Ok(route.retry(self.retry).skipping(&self.skipped))
-    }
-
-    /// Whether there can be such a route: every key is there, and every address can be called.
-    ///
-    /// # Errors
-    /// As [`route`](Self::route).
-    pub fn check(&self) -> Result<(), Error> {
-        let mut steps = std::iter::once(&self.first).chain(&self.fallbacks);
-        steps.try_for_each(|step| step.config.client().map(drop))
-    }
-
-    /// The same without anybody who takes over.
-    #[cfg(feature = "queue")]
-    pub(super) fn without_fallbacks(&self) -> Self {
-        Self {
-            fallbacks: Vec::new(),
-            ..self.clone()
-        }
-    }
-}
-
-/// What settings say of calls, whoever is asked.
-pub(super) struct CallSettings {
-    timeout: Option<Duration>,
-    max_reply: Option<u64>,
-    max_replies: u64,
-    transfer_idle: Duration,
-    /// Calls in flight at a provider, if that is set.
-    calls: Option<usize>,
-    /// The most slots of a worker, if somebody set them.
-    workers: Option<usize>,
-    /// That number is to be found, whoever calls whom.
-    finds_calls: bool,
-    burst: u32,
-    rpm: Option<f64>,
-    tpm: Option<f64>,
-}
-
-impl CallSettings {
-    pub(super) fn of(settings: &Settings) -> Result<Self, Error> {
+    /// If a setting or the provider that it names cannot be used, or if there is no usable provider.
+    pub fn new(settings: Settings, options: ProviderOptions) -> Result<Self, ProviderPlanError> {
+        let (first, passed) = first(&settings, &options)?;
+        let fallbacks = if options.embeddings {
+            Vec::new()
+        } else {
+            fallbacks(&settings)?
+        };
         Ok(Self {
-            timeout: settings.request_timeout()?,
-            max_reply: settings.max_reply_bytes()?,
-            max_replies: settings.max_replies_bytes()?,
-            transfer_idle: settings.transfer_idle_timeout()?,
-            calls: settings.sync_concurrency()?,
-            workers: settings.workers_set()?,
-            finds_calls: settings.finds_concurrency()?,
-            burst: settings.burst_size()?,
-            rpm: settings.requests_per_minute()?,
-            tpm: settings.tokens_per_minute()?,
+            strategy: EffectiveStrategy::new(settings.bulk_strategy()?, first.provider),
+            calls: CallSettings::of(&settings, &options)?,
+            first,
+            fallbacks,
+            passed,
+            skipped: Vec::new(),
+            settings,
+            options,
         })
     }
 
-    /// The same with this time for each call where none is set.
-    #[cfg(feature = "queue")]
-    pub(super) fn within(mut self, time: Duration) -> Self {
-        self.timeout.get_or_insert(time);
-        self
+    /// The same options with other settings. It looks for providers again only if the settings name others.
+    pub(super) fn with_settings(&self, settings: &Settings) -> Result<Self, ProviderPlanError> {
+        let names = |settings: &Settings| {
+            let by = (settings.provider()?, settings.model()?);
+            Ok::<_, Error>((by, settings.fallback()?))
+        };
+        let mut options = self.options.clone();
+        if names(settings)? != names(&self.settings)? {
+            // A provider that was given stays as it was found last.
+            options.provider = options.provider.map(|_| Box::new(self.first.clone()));
+            return Self::new(settings.clone(), options);
+        }
+        Ok(Self {
+            strategy: EffectiveStrategy::new(settings.bulk_strategy()?, self.first.provider),
+            calls: CallSettings::of(settings, &options)?,
+            settings: settings.clone(),
+            options,
+            ..self.clone()
+        })
     }
 
-    /// Calls in flight at a provider.
-    pub(super) fn concurrency(&self, status: &ProviderStatus, caller: Caller) -> Concurrency {
-        let start = status.default_concurrency;
-        let by_itself = caller == Caller::Run && has_allowance(status.provider);
-        match self.calls {
-            Some(calls) => Concurrency::Fixed(calls),
-            None if status.provider != "extract" && (self.finds_calls || by_itself) => {
-                Concurrency::Auto {
-                    start,
-                    most: MOST_FOUND.max(start),
+    /// The plan for job types that call a model. Unless `llm.fallback` is set, Groq and Anthropic follow the first
+    /// provider, if their keys and their models in `jobs.models` are set, and `extract` comes last. A provider that has
+    /// a key and no model is skipped, unless it is the only one. A call may take
+    /// [30 s](crate::queue::ModelCall::DEFAULT_TIMEOUT) unless `llm.request_timeout` is set.
+    ///
+    /// # Errors
+    /// If a setting cannot be used.
+    #[cfg(feature = "queue")]
+    pub fn for_job_types(&self) -> Result<Self, Error> {
+        let settings = &self.settings;
+        let models = settings.job_models()?;
+        let model_of = |name: &str| {
+            let found = models.iter().find(|(provider, _)| provider == name);
+            found.map(|(_, model)| model.as_str())
+        };
+        let mut plan = self.clone();
+        plan.calls = plan.calls.within(ModelCall::DEFAULT_TIMEOUT);
+        if let (None, Some(model)) = (&plan.first.model, model_of(plan.first.provider)) {
+            plan.first = plan.first.with_model(model);
+        }
+        let fallback_is_set = settings.explain("llm.fallback")?.value.is_some();
+        if !fallback_is_set && settings.fallback_enabled()? && plan.first.provider != "extract" {
+            for name in ["groq", "anthropic", "extract"] {
+                let step = inspect(name, None, model_of(name), false)?;
+                if name == plan.first.provider {
+                    continue;
+                } else if step.usable {
+                    plan.fallbacks.push(step);
+                } else if step.lacks_model() {
+                    plan.skipped.push(without_model(name));
                 }
             }
-            None => Concurrency::Fixed(match (caller, self.workers) {
-                (Caller::Worker, Some(slots)) if has_allowance(status.provider) => start.max(slots),
-                _ => start,
-            }),
         }
+        if plan.lacks_model() && !plan.fallbacks.is_empty() {
+            plan.skipped.insert(0, without_model(plan.first.provider));
+            plan.first = plan.fallbacks.remove(0);
+            if plan.first.provider != self.first.provider {
+                plan.options.api_key = None;
+            }
+        }
+        Ok(plan)
     }
 
-    pub(super) fn applied_to(&self, config: LlmConfig) -> LlmConfig {
-        let config = config
-            .transfer_idle_timeout(self.transfer_idle)
-            .max_replies_bytes(self.max_replies);
-        let config = match self.max_reply {
-            Some(bytes) => config.max_reply_bytes(bytes),
-            None => config,
+    /// The providers that job types skip by these settings, without a call to a server on this machine. It is empty if
+    /// a setting cannot be used.
+    #[cfg(feature = "queue")]
+    pub fn skipped_by_job_types(settings: &Settings) -> Vec<SkippedStep> {
+        let skipped = || -> Result<Vec<SkippedStep>, Error> {
+            let with_key = || {
+                let mut keys = api_keys_set().into_iter();
+                keys.find_map(|(name, key)| key.map(|_| name.to_owned()))
+            };
+            let first = settings.provider()?.or_else(with_key);
+            let Some(first) = first.filter(|name| name != "local") else {
+                return Ok(Vec::new());
+            };
+            let first = inspect(&first, None, settings.model()?.as_deref(), true)?;
+            let plan = Self::new(settings.clone(), ProviderOptions::new().provider(first))?;
+            Ok(plan.for_job_types()?.skipped)
         };
-        match self.timeout {
-            Some(timeout) => config.request_timeout(timeout),
-            None => config,
-        }
+        skipped().unwrap_or_default()
     }
 
-    /// The route to these providers, of which the first one is called by `config`.
-    pub(super) fn route_plan(
-        &self,
-        choice: &ProviderChoice,
-        config: LlmConfig,
-        caller: Caller,
-        retry: RetryPolicy,
-        data_dir: Option<&Path>,
-    ) -> RoutePlan {
-        let calls = self.concurrency(&choice.first, caller);
-        let mut limits = calls.tuned(Limits::default().burst(self.burst));
-        if let Some(rpm) = self.rpm {
-            limits = limits.requests_per_minute(rpm);
+    /// Removes `extract` from the fallbacks, for answers that it cannot give. Returns whether it was there.
+    pub fn remove_extract(&mut self) -> bool {
+        let before = self.fallbacks.len();
+        self.fallbacks.retain(|status| status.provider != "extract");
+        self.fallbacks.len() < before
+    }
+
+    /// Whether the first provider has no model for requests that name none. The model of a server that is still
+    /// loading is not known yet.
+    pub fn lacks_model(&self) -> bool {
+        let first = &self.first;
+        first.provider != "extract" && first.model.is_none() && !first.is_loading()
+    }
+
+    /// The servers that are still loading their model and worth waiting for: their models and slots are known only
+    /// then. A fallback whose model is named needs no wait, because its calls wait.
+    pub(super) fn loading(&mut self) -> impl Iterator<Item = &mut ProviderStatus> {
+        let fallbacks = self.fallbacks.iter_mut();
+        let unnamed = fallbacks.filter(|status| status.model.is_none());
+        let all = std::iter::once(&mut self.first).chain(unnamed);
+        all.filter(|status| status.is_loading())
+    }
+
+    /// Waits up to ten minutes for each server that is still loading its model. `say` gets a line before and after.
+    ///
+    /// # Errors
+    /// If the context ends the wait, if a server has not loaded its model by then or cannot be used, or if a fallback
+    /// turns out to have no model.
+    pub fn once_loaded(
+        mut self,
+        ctx: &Context,
+        say: &dyn Fn(String),
+    ) -> Result<Self, ProviderPlanError> {
+        for status in self.loading() {
+            let (name, start) = (status.provider, Instant::now());
+            say(format!(
+                "{name}: the server is still loading its model; waiting"
+            ));
+            *status = status.clone().once_loaded(ctx)?;
+            let took = start.elapsed().as_secs_f64();
+            if status.is_loading() {
+                status.reason = format!("the server is still loading its model after {took:.0} s");
+            }
+            if status.is_loading() || !status.usable {
+                return Err(ProviderPlanError::Unusable(Box::new(status.clone())));
+            }
+            say(format!("{name}: the server is ready after {took:.1} s"));
         }
-        if let Some(tpm) = self.tpm {
-            limits = limits.tokens_per_minute(tpm);
-        }
-        if caller == Caller::Worker {
-            limits = assumed(limits.in_flight(whole(calls.most())), &choice.first);
-        }
-        let fallbacks = choice.fallbacks.iter();
-        let fallbacks = fallbacks.map(|status| self.fallback(status, calls, caller));
-        // A worker may be given other providers later, and shares their limits from the start.
+        let by = self.settings.explain("llm.fallback")?.set_by();
+        let mut fallbacks = self.fallbacks.iter();
+        fallbacks.try_for_each(|status| check_model(status, by))?;
+        Ok(self)
+    }
+
+    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else the slots of a local server, else
+    /// a number that adapts to the provider.
+    pub fn concurrency(&self) -> Concurrency {
+        self.concurrency_of(Caller::Run)
+    }
+
+    /// Calls of a worker in flight at the first provider: `llm.sync_concurrency`, else the provider's default. The
+    /// slots of the worker, which are for all providers, may be fewer.
+    #[cfg(feature = "queue")]
+    pub fn worker_concurrency(&self) -> Concurrency {
+        self.concurrency_of(Caller::Worker)
+    }
+
+    pub(super) fn concurrency_of(&self, caller: Caller) -> Concurrency {
+        self.calls.concurrency(&self.first, caller)
+    }
+
+    /// The route of a run.
+    pub fn route_plan(&self) -> RoutePlan {
+        self.route_of(Caller::Run)
+    }
+
+    pub(super) fn route_of(&self, caller: Caller) -> RoutePlan {
+        let most = self.concurrency_of(caller);
+        let fallbacks = self.fallbacks.iter();
+        let fallbacks = fallbacks.map(|status| self.calls.fallback(status, most, caller));
+        let mut all = std::iter::once(&self.first).chain(&self.fallbacks);
+        // A worker may get other providers later, and shares their limits from the start.
         let shares = caller == Caller::Worker
-            || self.rpm.is_some()
-            || self.tpm.is_some()
-            || has_allowance(choice.first.provider)
-            || choice
-                .fallbacks
-                .iter()
-                .any(|status| has_allowance(status.provider));
-        let folder = data_dir.filter(|_| shares);
+            || self.calls.limits_rate()
+            || all.any(|status| has_allowance(status.provider));
+        let folder = self.options.data_dir.as_ref().filter(|_| shares);
         RoutePlan {
-            first: RouteStep {
-                config: self.applied_to(config).concurrency(calls.most()),
-                limits,
-            },
+            first: self.calls.first(&self.first, self.first_config(), caller),
             fallbacks: fallbacks.collect(),
-            skipped: choice.skipped.clone(),
-            retry,
+            skipped: self.skipped.clone(),
+            retry: self.calls.retry,
             shared_in: folder.map(|folder| folder.join("quotas")),
         }
     }
 
-    /// A fallback is asked for its own model alone, and the number of calls that the first provider takes
-    /// at once means nothing to a server that has slots of its own.
-    fn fallback(&self, status: &ProviderStatus, calls: Concurrency, caller: Caller) -> RouteStep {
-        let own_slots = status.provider == "local";
-        let own = self.concurrency(status, caller);
-        let most = match (own_slots, caller) {
-            (true, _) => Some(status.default_concurrency),
-            (false, Caller::Worker) => Some(own.most()),
-            (false, Caller::Run | Caller::List) => None,
-        };
-        let mut limits = Limits::default().burst(self.burst);
-        if !own_slots {
-            limits = own.tuned(limits);
+    /// The client of the first provider.
+    ///
+    /// # Errors
+    /// See [`LlmConfig::client`].
+    pub fn client(&self) -> Result<Client, Error> {
+        let config = self.calls.applied_to(self.first_config());
+        config.concurrency(self.concurrency().most()).client()
+    }
+
+    /// The Batch API of the first provider, for any strategy; `None` if it has none.
+    ///
+    /// # Errors
+    /// See [`LlmConfig::batch_client`].
+    pub fn batch_client(&self) -> Result<Option<BatchApi>, Error> {
+        let config = self.first.batch_api.then(|| self.batch_config());
+        config.map(|config| config.batch_client()).transpose()
+    }
+
+    /// The configuration of the Batch API, if the strategy uses it.
+    pub(super) fn batches_config(&self) -> Option<LlmConfig> {
+        (self.strategy.strategy == Strategy::Batch).then(|| self.batch_config())
+    }
+
+    /// The Batch API of the first provider, if the [strategy](Self::strategy) uses it.
+    ///
+    /// # Errors
+    /// See [`batch_client`](Self::batch_client).
+    pub fn batches(&self) -> Result<Option<BatchApi>, Error> {
+        let config = self.batches_config();
+        config.map(|config| config.batch_client()).transpose()
+    }
+
+    /// Finds the clients of batches, see [`clients_by_account`](super::clients_by_account): of the first provider, and
+    /// of all others with the keys of the environment.
+    pub fn clients_by_account(
+        &self,
+    ) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
+        clients_by_account(Some(self.first_config()), self.calls.transfer_idle)
+    }
+
+    /// How the first provider is called, before the settings of calls are applied.
+    pub(super) fn first_config(&self) -> LlmConfig {
+        let config = self.first.config();
+        match &self.options.api_key {
+            Some(key) => config.api_key(key.clone()),
+            None => config,
         }
-        if let Some(most) = most {
-            limits = limits.in_flight(whole(most));
-        }
-        if caller == Caller::Worker {
-            limits = assumed(limits, status);
-        }
-        let config = status.config().only_model(true);
-        RouteStep {
-            config: self
-                .applied_to(config)
-                .concurrency(most.unwrap_or(calls.most())),
-            limits,
-        }
+    }
+
+    fn batch_config(&self) -> LlmConfig {
+        self.calls.applied_to(self.first_config())
     }
 }
 
-fn whole(calls: usize) -> u32 {
-    u32::try_from(calls).unwrap_or(u32::MAX).max(1)
+/// Shows names only, because settings may be private.
+impl fmt::Debug for ProviderPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fallbacks = self.fallbacks.iter().map(|status| status.provider);
+        f.debug_struct("ProviderPlan")
+            .field("first", &self.first.provider)
+            .field("fallbacks", &fallbacks.collect::<Vec<_>>())
+            .field("strategy", &self.strategy.strategy)
+            .finish_non_exhaustive()
+    }
 }
 
-fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
-    if has_allowance(status.provider) {
-        limits.assume_requests_per_minute(ASSUMED_RPM)
+/// The first provider; if nothing names it, also the unusable ones before it.
+type First = (ProviderStatus, Option<Vec<ProviderStatus>>);
+
+fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, ProviderPlanError> {
+    if let Some(given) = &options.provider {
+        return Ok((ProviderStatus::clone(given), None));
+    }
+    let model = settings.model()?;
+    let model = model.as_deref();
+    let url = options.base_url.as_deref();
+    let look = |name: &str| {
+        let own = options.headers.as_ref().filter(|(whose, _)| whose == name);
+        let own = own.map_or(&[][..], |(_, headers)| headers);
+        inspect_with(name, url, model, options.models_named, own)
+    };
+    let (first, passed) = match settings.provider()? {
+        Some(name) => (look(&name)?, None),
+        None if url.is_some() => (look("local")?, Some(Vec::new())),
+        None => first_usable(model, options)?,
+    };
+    if !first.usable && !first.lacks_model() {
+        return Err(ProviderPlanError::Unusable(Box::new(first)));
+    }
+    if options.embeddings {
+        first.check_embeddings()?;
+    }
+    Ok((first, passed))
+}
+
+fn first_usable(
+    model: Option<&str>,
+    options: &ProviderOptions,
+) -> Result<First, ProviderPlanError> {
+    let mut all = survey(model, options.models_named);
+    let fits = |status: &ProviderStatus| {
+        status.usable && (status.embeddings || !options.embeddings) && status.provider != "extract"
+    };
+    match all.iter().position(fits) {
+        Some(at) => {
+            let passed = all.drain(..at).collect();
+            Ok((all.remove(0), Some(passed)))
+        }
+        None => Err(ProviderPlanError::Nobody(all)),
+    }
+}
+
+#[cfg(feature = "queue")]
+fn without_model(provider: &'static str) -> SkippedStep {
+    let reason = format!(
+        "no model is named: batchwright config set jobs.models {provider}=MODEL, or llm.model"
+    );
+    SkippedStep::new(provider, reason)
+}
+
+/// A server that has loaded its model and lists none cannot be a fallback.
+fn check_model(fallback: &ProviderStatus, by: &str) -> Result<(), ProviderPlanError> {
+    let status = fallback;
+    if status.provider == "extract" || status.model.is_some() || status.is_loading() {
+        Ok(())
     } else {
-        limits
+        let name = status.provider;
+        let why = format!("{by} {name}: name its model: {name}:MODEL");
+        Err(ProviderPlanError::Fallback(why))
     }
 }
 
-/// Whether a provider allows so much a minute; a server of one's own has slots and no allowance.
-pub(super) fn has_allowance(provider: &str) -> bool {
-    !matches!(provider, "local" | "extract")
+/// The providers of `llm.fallback`, each as `name` or `name:model`. Each needs its own model, because it does not
+/// know the models of the first provider.
+fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, ProviderPlanError> {
+    let by = settings.explain("llm.fallback")?.set_by();
+    let refused = |why: String| ProviderPlanError::Fallback(format!("{by}{why}"));
+    let entries = settings.fallback()?;
+    let statuses = entries.iter().map(|entry| {
+        let (name, model) = match entry.split_once(':') {
+            Some((name, model)) => (name.trim(), Some(model.trim())),
+            None => (entry.as_str(), None),
+        };
+        let model = model.filter(|model| !model.is_empty());
+        let status = inspect(name, None, model, false)
+            .map_err(|error| refused(format!(": {}", error.message())))?;
+        if !status.usable && !status.lacks_model() {
+            return Err(refused(match status.config().client() {
+                Err(error) => format!(" {}", error.message()),
+                Ok(_) => format!(" {name}: {}", status.reason),
+            }));
+        }
+        check_model(&status, by)?;
+        Ok(status)
+    });
+    statuses.collect()
+}
+
+/// Why there is no [plan](ProviderPlan).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ProviderPlanError {
+    /// A setting cannot be used, or the context ended a wait.
+    Setting(Error),
+    /// A provider that the settings name cannot be used.
+    Unusable(Box<ProviderStatus>),
+    /// No provider can be used; the status of each.
+    Nobody(Vec<ProviderStatus>),
+    /// A fallback cannot be used, or has no model of its own.
+    Fallback(String),
+}
+
+impl fmt::Display for ProviderPlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(error) => f.write_str(error.message()),
+            Self::Unusable(status) => write!(f, "{}: {}", status.provider, status.reason),
+            Self::Nobody(_) => {
+                f.write_str("no provider can be used: set the key of one and name a model (llm.model), start a local server, or set llm.provider to extract")
+            }
+            Self::Fallback(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ProviderPlanError {}
+
+impl From<Error> for ProviderPlanError {
+    fn from(error: Error) -> Self {
+        Self::Setting(error)
+    }
+}
+
+impl From<ProviderPlanError> for Error {
+    fn from(error: ProviderPlanError) -> Self {
+        match error {
+            ProviderPlanError::Setting(error) => error,
+            other => Error::new(ErrorKind::Invalid, other.to_string()),
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Workers of a queue, by the settings.
+//! Workers of a queue, by the plan of a manager.
 
 use std::sync::Arc;
 
@@ -11,32 +11,33 @@ use crate::queue::scale::WorkerScale;
 use crate::queue::settings::WorkerSettings;
 use crate::queue::worker::Worker;
 
-use super::plan::{Caller, Concurrency, RoutePlan};
-use super::{LlmManager, Strategy};
+use super::LlmManager;
+use super::plan::ProviderPlan;
+use super::route_plan::{CallSettings, Caller, RoutePlan};
 
-/// What a [`Worker`] is made of.
+/// The parts of a [`Worker`], as plain values.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct WorkerPlan {
-    /// Where jobs go that ask for an answer.
+    /// The route of jobs that need an answer.
     pub completions: RoutePlan,
-    /// Where texts to embed go, if the first provider takes them. Nobody takes over there: vectors of two
-    /// models cannot be compared.
+    /// The route of texts to embed, if the first provider makes embeddings. It has no fallbacks, because embeddings of
+    /// two models cannot be compared.
     pub embeddings: Option<RoutePlan>,
-    /// Where jobs go whose type asks a model, if there are [such types](LlmManager::job_types).
+    /// The route of jobs whose type calls a model, if there are [such types](LlmManager::job_types).
     pub model_calls: Option<RoutePlan>,
-    /// Whose Batch API takes prompts by the thousand, if the strategy is to use it.
+    /// The Batch API, if the strategy uses it.
     pub batches: Option<LlmConfig>,
-    /// How it works, whoever is asked.
+    /// Slots, retries and intervals, for all providers.
     pub settings: WorkerSettings,
 }
 
 impl Settings {
-    /// How a queue's worker works: what the settings `queue.…` and `batch.…`, `llm.max_concurrent_requests`,
-    /// `llm.max_rate_limit_wait` and `llm.max_retry_after` say.
+    /// The settings of a queue's worker: `queue.…`, `batch.…`, `llm.max_concurrent_requests`,
+    /// `llm.max_rate_limit_wait` and `llm.max_retry_after`.
     ///
     /// # Errors
-    /// When one of them cannot be used.
+    /// If one of them cannot be used.
     pub fn worker_settings(&self) -> Result<WorkerSettings, Error> {
         let most = self.max_concurrent_requests()?;
         let slots = |n: usize| n.min(most).max(1);
@@ -62,36 +63,27 @@ impl Settings {
 }
 
 impl LlmManager {
-    /// What a [worker](Self::worker) is made of.
+    /// The parts of a [worker](Self::worker).
     ///
     /// # Errors
-    /// When a setting cannot be used, or a fallback has no model of its own.
+    /// If a setting cannot be used.
     pub fn worker_plan(&self) -> Result<WorkerPlan, Error> {
-        self.plan_of_worker(Caller::Worker, self.options.fixed_slots)
+        self.plan_of_worker(Caller::Worker, self.plan.options.fixed_slots)
     }
 
-    /// A worker of this queue that carries the [strategy](Self::effective_strategy) out for whoever puts jobs
-    /// there, with this manager's settings, context and notifier. At a provider that allows so many requests a
-    /// minute and tells nobody how many, it makes a hundred.
+    /// A worker of this queue for the jobs of all programs, with the [strategy](Self::effective_strategy), settings,
+    /// context and notifier of this manager. It makes 100 requests per minute at a provider that limits them and
+    /// does not report its limit.
     ///
     /// # Errors
-    /// When a setting or a provider cannot be used.
+    /// If a setting or a provider cannot be used.
     pub fn worker(&self, queue: &JobQueue) -> Result<Worker, Error> {
-        self.present()
-            .worker_of(queue, Caller::Worker, self.options.fixed_slots)
+        let fixed_slots = self.plan.options.fixed_slots;
+        self.present().worker_of(queue, Caller::Worker, fixed_slots)
     }
 
-    /// Calls of a worker in flight at the first provider: `llm.sync_concurrency`, else the provider's own number.
-    /// Its slots, which are for all providers, may be fewer.
-    ///
-    /// # Errors
-    /// When the setting cannot be used.
-    pub fn worker_concurrency(&self) -> Result<Concurrency, Error> {
-        self.concurrency_of(Caller::Worker)
-    }
-
-    /// A worker of this queue for the one run that makes it: it has the limits of [`route`](Self::route), and as
-    /// many slots as there may be calls in flight.
+    /// A worker of this queue for one run: it has the limits of [`route`](Self::route), and as many slots as there may
+    /// be calls in flight.
     ///
     /// # Errors
     /// As [`worker`](Self::worker).
@@ -104,27 +96,18 @@ impl LlmManager {
         caller: Caller,
         fixed_slots: bool,
     ) -> Result<WorkerPlan, Error> {
-        let completions = self.plan(caller)?;
-        let batch = self.effective_strategy().strategy == Strategy::Batch;
-        let embeds = self.provider().embeddings;
+        let plan = &self.plan;
+        let completions = plan.route_of(caller);
+        let job_types = self.job_types.as_ref().map(|_| plan.for_job_types());
         Ok(WorkerPlan {
-            embeddings: embeds.then(|| completions.without_fallbacks()),
-            model_calls: self.plan_of_model_calls(caller)?,
+            embeddings: plan
+                .first
+                .embeddings
+                .then(|| completions.without_fallbacks()),
+            model_calls: job_types.transpose()?.map(|plan| plan.route_of(caller)),
             completions,
-            batches: batch.then(|| self.batch_config()).transpose()?,
-            settings: self.settings_of_worker(fixed_slots)?,
-        })
-    }
-
-    pub(super) fn settings_of_worker(&self, fixed_slots: bool) -> Result<WorkerSettings, Error> {
-        let settings = self.settings.worker_settings()?;
-        let settings = settings
-            .retry(self.retry()?)
-            .max_retries(self.max_retries_now()?);
-        Ok(if fixed_slots {
-            settings.scale(WorkerScale::fixed(self.concurrency()?.start()))
-        } else {
-            settings
+            batches: plan.batches_config(),
+            settings: plan.settings_of_worker(&plan.settings, fixed_slots)?,
         })
     }
 
@@ -136,16 +119,16 @@ impl LlmManager {
     ) -> Result<Worker, Error> {
         let plan = self.plan_of_worker(caller, fixed_slots)?;
         let mut worker = Worker::new(queue)
-            .completions(self.made(&plan.completions)?)
+            .completions(self.route_by(&plan.completions)?)
             .settings(plan.settings)
             .context(&self.ctx)
-            .batch_clients(self.clients_by_account()?)
+            .batch_clients(self.plan.clients_by_account())
             .on_error(ErrorPolicy::StopOnCriticalError);
         if let Some(embeddings) = &plan.embeddings {
-            worker = worker.embeddings(self.made(embeddings)?);
+            worker = worker.embeddings(self.route_by(embeddings)?);
         }
         if let (Some(types), Some(calls)) = (&self.job_types, &plan.model_calls) {
-            worker = worker.job_types(types.clone(), self.made(calls)?);
+            worker = worker.job_types(types.clone(), self.route_by(calls)?);
         }
         if let Some(config) = &plan.batches {
             worker = worker.batches(config.batch_client()?);
@@ -156,6 +139,27 @@ impl LlmManager {
         Ok(match self.follower(plan, caller, fixed_slots) {
             Some(follower) => worker.followed_by(follower),
             None => worker,
+        })
+    }
+}
+
+impl ProviderPlan {
+    /// How a worker works by these settings at the providers of this plan.
+    pub(super) fn settings_of_worker(
+        &self,
+        settings: &Settings,
+        fixed_slots: bool,
+    ) -> Result<WorkerSettings, Error> {
+        let by_settings = settings.worker_settings()?;
+        let by_settings = by_settings
+            .retry(self.options.retry(settings)?)
+            .max_retries(self.options.retries(settings)?);
+        Ok(if fixed_slots {
+            let calls = CallSettings::of(settings, &self.options)?;
+            let calls = calls.concurrency(&self.first, Caller::Run);
+            by_settings.scale(WorkerScale::fixed(calls.start()))
+        } else {
+            by_settings
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::queue::worker::Worker;
 
 use super::LlmManager;
 use super::follow::{Listener, SettingsEvent, log};
-use super::plan::Caller;
+use super::route_plan::Caller;
 use super::worker::WorkerPlan;
 
 type Values = Vec<(&'static str, Option<String>)>;
@@ -106,9 +106,8 @@ impl LlmManager {
         let (mut now, mut plan) = (self.clone(), plan);
         Some(Box::new(move |controls: &Controls| {
             follower.look(&mut |settings| {
-                let same = now.at_the_same_providers(settings);
-                // What needs no provider waits for none.
-                let alone = same.settings_of_worker(fixed_slots)?;
+                // Settings that need no provider apply even if the provider cannot be used.
+                let alone = now.plan.settings_of_worker(settings, fixed_slots)?;
                 let mut applied = alone != plan.settings;
                 if applied {
                     plan.settings = alone;
@@ -117,9 +116,10 @@ impl LlmManager {
                         ..Change::default()
                     });
                 }
-                let mut next = now.with_settings(settings)?;
-                // Not waited for here: settings may change meanwhile.
-                if let Some(status) = next.choice.loading().next() {
+                let mut next = now.clone();
+                next.plan = now.plan.with_settings(settings)?;
+                // This does not wait: settings may change meanwhile.
+                if let Some(status) = next.plan.loading().next() {
                     let name = status.provider;
                     let why = format!("{name}: the server is still loading its model");
                     return Err(Error::new(ErrorKind::Transient, why));
@@ -146,15 +146,15 @@ impl LlmManager {
             change.settings = Some(now.settings);
         }
         if before.completions != now.completions {
-            change.completions = Some(Some(Box::new(self.made(&now.completions)?)));
-            change.batch_clients = Some(Some(Arc::new(self.clients_by_account()?)));
+            change.completions = Some(Some(Box::new(self.route_by(&now.completions)?)));
+            change.batch_clients = Some(Some(Arc::new(self.plan.clients_by_account())));
         }
         if before.embeddings != now.embeddings {
-            let route = now.embeddings.as_ref().map(|plan| self.made(plan));
+            let route = now.embeddings.as_ref().map(|plan| self.route_by(plan));
             change.embeddings = Some(route.transpose()?.map(Box::new));
         }
         if before.model_calls != now.model_calls {
-            let route = now.model_calls.as_ref().map(|plan| self.made(plan));
+            let route = now.model_calls.as_ref().map(|plan| self.route_by(plan));
             change.model_calls = route.transpose()?.map(Box::new);
         }
         if before.batches != now.batches {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchwright::plan::{ProviderChoice, ProviderQuery};
+use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::{CallHeader, ProviderStatus, inspect};
 use batchwright::{Context, Error, Limits, LlmManager, ProcessId, Request, RetryPolicy, Settings};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
@@ -21,10 +21,19 @@ fn at(name: &str, sim: &Simulator) -> ProviderStatus {
     inspect(name, Some(&sim.base_url()), Some("sim-1"), false).unwrap()
 }
 
-fn choice(settings: &Settings, first: ProviderStatus, fallback: ProviderStatus) -> ProviderChoice {
-    let mut choice = ProviderChoice::of(first, settings).unwrap();
-    choice.fallbacks.push(fallback);
-    choice
+fn plan(settings: &Settings, first: ProviderStatus) -> ProviderPlan {
+    let options = ProviderOptions::new().provider(first);
+    ProviderPlan::new(settings.clone(), options).unwrap()
+}
+
+fn with_fallback(
+    settings: &Settings,
+    first: ProviderStatus,
+    fallback: ProviderStatus,
+) -> ProviderPlan {
+    let mut plan = plan(settings, first);
+    plan.fallbacks.push(fallback);
+    plan
 }
 
 fn prompts(n: usize) -> Vec<Request> {
@@ -39,9 +48,9 @@ fn two_managers_of_a_custom_server_share_its_limits() {
     let settings = settings(&[("llm.requests_per_minute", "1"), ("llm.burst_size", "3")]);
     // Each as in a program of its own: nothing is common to them but the folder.
     let manager = || {
-        LlmManager::of(settings.clone(), at("custom", &sim))
-            .unwrap()
-            .data_dir(&desk.path("home"))
+        let options = ProviderOptions::new().provider(at("custom", &sim));
+        let options = options.data_dir(desk.path("home"));
+        LlmManager::of(ProviderPlan::new(settings.clone(), options).unwrap())
     };
     manager().run_bulk(ProcessId::new(), &prompts(3)).unwrap();
     let brief = Context::new().with_timeout(Duration::from_millis(300));
@@ -54,24 +63,25 @@ fn two_managers_of_a_custom_server_share_its_limits() {
 #[test]
 fn limits_are_shared_wherever_somebody_in_the_route_has_an_allowance() {
     let (desk, sim) = (Desk::new(), good());
-    let shared = |settings: &Settings, choice: ProviderChoice| {
-        let manager = LlmManager::with(settings.clone(), choice).unwrap();
-        let plan = manager.data_dir(&desk.path("home")).route_plan().unwrap();
-        plan.shared_in.is_some()
+    let alone = |settings: &Settings, name| {
+        let options = ProviderOptions::new().provider(at(name, &sim));
+        let options = options.data_dir(desk.path("home"));
+        ProviderPlan::new(settings.clone(), options).unwrap()
     };
+    let shared = |plan: ProviderPlan| plan.route_plan().shared_in.is_some();
     let plain = settings(&[]);
-    let alone = |name| ProviderChoice::of(at(name, &sim), &plain).unwrap();
-    assert!(shared(&plain, alone("custom")));
-    assert!(!shared(&plain, alone("local")), "slots are no allowance");
-    let behind = choice(&plain, at("local", &sim), at("custom", &sim));
-    assert!(shared(&plain, behind), "a fallback's is one, too");
+    assert!(shared(alone(&plain, "custom")));
+    assert!(!shared(alone(&plain, "local")), "slots are no allowance");
+    let mut behind = alone(&plain, "local");
+    behind.fallbacks.push(at("custom", &sim));
+    assert!(shared(behind), "a fallback's is one, too");
     let limited = settings(&[("llm.tokens_per_minute", "1000")]);
     assert!(
-        shared(&limited, alone("local")),
+        shared(alone(&limited, "local")),
         "it is limited by the user"
     );
-    let nowhere = LlmManager::of(plain.clone(), at("custom", &sim)).unwrap();
-    assert_eq!(nowhere.route_plan().unwrap().shared_in, None);
+    let nowhere = plan(&plain, at("custom", &sim));
+    assert_eq!(nowhere.route_plan().shared_in, None);
 }
 
 #[test]
@@ -80,11 +90,11 @@ fn a_local_fallback_gets_no_more_calls_than_it_has_slots() {
     let slow = SimConfig::default().latency(Duration::from_millis(10));
     let second = simulator(slow);
     let settings = settings(&[("llm.sync_concurrency", "8"), ("queue.max_retries", "0")]);
-    let choice = choice(&settings, at("custom", &first), at("local", &second));
-    let slots = u32::try_from(choice.fallbacks[0].default_concurrency).unwrap();
-    let manager = LlmManager::with(settings, choice).unwrap();
+    let plan = with_fallback(&settings, at("custom", &first), at("local", &second));
+    let slots = u32::try_from(plan.fallbacks[0].default_concurrency).unwrap();
     let limits = Limits::default().in_flight(slots);
-    assert_eq!(manager.route_plan().unwrap().fallbacks[0].limits, limits);
+    assert_eq!(plan.route_plan().fallbacks[0].limits, limits);
+    let manager = LlmManager::of(plan);
     let outcomes = manager.run_bulk(ProcessId::new(), &prompts(16)).unwrap();
     for outcome in outcomes {
         assert_eq!(outcome.result.unwrap().provider, "local");
@@ -95,10 +105,7 @@ fn a_local_fallback_gets_no_more_calls_than_it_has_slots() {
 #[test]
 fn equal_settings_make_equal_plans_and_others_do_not() {
     let sim = good();
-    let plan = |set: &[(&str, &str)]| {
-        let manager = LlmManager::of(settings(set), at("custom", &sim)).unwrap();
-        manager.route_plan().unwrap()
-    };
+    let plan = |set: &[(&str, &str)]| plan(&settings(set), at("custom", &sim)).route_plan();
     let of_nothing = plan(&[]);
     assert_eq!(of_nothing, plan(&[]));
     assert_eq!(of_nothing, plan(&[("queue.batch_size", "7")]));
@@ -125,10 +132,9 @@ fn equal_settings_make_equal_plans_and_others_do_not() {
 fn a_worker_holds_each_provider_to_limits_of_its_own() {
     let sim = good();
     let settings = settings(&[("queue.max_workers", "50")]);
-    let choice = choice(&settings, at("local", &sim), at("custom", &sim));
-    let slots = u32::try_from(choice.first.default_concurrency).unwrap();
-    let manager = LlmManager::with(settings, choice).unwrap();
-    let plan = manager.worker_plan().unwrap();
+    let plan = with_fallback(&settings, at("local", &sim), at("custom", &sim));
+    let slots = u32::try_from(plan.first.default_concurrency).unwrap();
+    let plan = LlmManager::of(plan).worker_plan().unwrap();
     assert_eq!(
         plan.completions.first.limits,
         Limits::default().in_flight(slots)
@@ -145,9 +151,9 @@ fn a_worker_holds_each_provider_to_limits_of_its_own() {
 fn calls_of_a_worker_grow_with_the_slots_that_are_set() {
     let sim = good();
     let calls = |set: &[(&str, &str)]| {
-        let manager = LlmManager::of(settings(set), at("custom", &sim)).unwrap();
+        let plan = plan(&settings(set), at("custom", &sim));
         (
-            manager.worker_concurrency().unwrap().start(),
+            plan.worker_concurrency().start(),
             settings(set).max_concurrent_requests().unwrap(),
         )
     };
@@ -168,7 +174,7 @@ fn a_list_is_run_with_the_calls_that_suit_its_provider() {
     let config = SimConfig::default().latency(Duration::from_millis(20));
     let sim = simulator(config);
     let run = |set: &[(&str, &str)]| {
-        let manager = LlmManager::of(settings(set), at("custom", &sim)).unwrap();
+        let manager = LlmManager::of(plan(&settings(set), at("custom", &sim)));
         manager.run_bulk(ProcessId::new(), &prompts(30)).unwrap();
         sim.stats().max_in_flight
     };
@@ -181,6 +187,15 @@ fn nobody_is_asked_where_the_provider_that_is_named_cannot_be() {
     let named = settings(&[("llm.provider", "custom")]);
     let error: Error = LlmManager::new(named).err().unwrap();
     assert!(error.message().starts_with("custom: "), "{error}");
+}
+
+#[test]
+fn a_setting_of_calls_that_cannot_be_used_is_refused_when_the_plan_is_made() {
+    for key in ["llm.burst_size", "llm.max_retry_after", "queue.max_retries"] {
+        let settings = settings(&[("llm.provider", "extract"), (key, "many")]);
+        let error = LlmManager::new(settings).err().unwrap();
+        assert!(error.message().starts_with("test: write "), "{error}");
+    }
 }
 
 #[cfg(feature = "queue")]
@@ -213,10 +228,10 @@ mod following {
     fn following(desk: &Desk, sim: &Simulator, settings: Settings) -> (LlmManager, Told) {
         let watch = watch(desk, settings);
         let (give, told) = unbounded();
-        let manager = LlmManager::of(watch.settings().clone(), at("custom", sim)).unwrap();
+        let manager = LlmManager::of(plan(watch.settings(), at("custom", sim)));
         let manager = manager.follow(watch).on_settings(move |event| {
             let _ = match event {
-                SettingsEvent::Applied(now) => give.send(Ok(now.provider().model.clone())),
+                SettingsEvent::Applied(now) => give.send(Ok(now.plan().first.model.clone())),
                 SettingsEvent::Refused(error) => give.send(Err(error.message().to_owned())),
                 _ => Ok(()),
             };
@@ -273,12 +288,12 @@ mod following {
         let changed = settings(&[("queue.worker_count", "7")]);
         assert_eq!(worker.settings(), changed.worker_settings().unwrap());
         assert_ne!(worker.settings(), before);
-        let plan = manager.route_plan().unwrap();
+        let plan = manager.plan().route_plan();
         store.set("llm.requests_per_minute", "1").unwrap();
         applied(&told);
         // The manager itself takes the same over when it is told to.
         manager.refresh().unwrap();
-        assert_ne!(manager.route_plan().unwrap(), plan);
+        assert_ne!(manager.plan().route_plan(), plan);
         worker.stop().unwrap();
     }
 
@@ -289,11 +304,13 @@ mod following {
         store.set("llm.provider", "extract").unwrap();
         let watch = watch(&desk, Settings::new());
         let (give, told) = unbounded();
-        let query = batchwright::plan::ProviderQuery::new().base_url(Some(sim.base_url()));
-        let manager = LlmManager::find(watch.settings().clone(), query).unwrap();
+        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
+        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
+        let manager = LlmManager::of(plan);
         let manager = manager.follow(watch).on_settings(move |event| {
             if let SettingsEvent::Applied(now) = event {
-                let _ = give.send((now.provider().provider, now.effective_strategy().asked));
+                let plan = now.plan();
+                let _ = give.send((plan.first.provider, plan.strategy.asked));
             }
         });
         let queue = queue(&desk);
@@ -371,8 +388,9 @@ mod following {
         let store = file(&desk);
         store.set("llm.provider", "extract").unwrap();
         let watch = watch(&desk, Settings::new());
-        let query = batchwright::plan::ProviderQuery::new().base_url(Some(sim.base_url()));
-        let manager = LlmManager::find(watch.settings().clone(), query).unwrap();
+        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
+        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
+        let manager = LlmManager::of(plan);
         let manager = manager.follow(watch);
         let answered = || {
             let mut outcomes = manager.run_bulk(ProcessId::new(), &prompts(1)).unwrap();
@@ -422,13 +440,12 @@ fn headers_belong_to_the_provider_that_they_were_given_for() {
     let sim = good();
     let plan = |headers_for: Option<&str>, provider: &str| {
         let settings = settings(&[("llm.provider", provider), ("llm.model", "m")]);
-        let query = ProviderQuery::new().base_url(Some(sim.base_url()));
-        let query = match headers_for {
-            Some(name) => query.headers(name, vec![CallHeader::new("x-team", "maps").unwrap()]),
-            None => query,
+        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
+        let options = match headers_for {
+            Some(name) => options.headers(name, vec![CallHeader::new("x-team", "maps").unwrap()]),
+            None => options,
         };
-        let manager = LlmManager::find(settings, query).unwrap();
-        manager.route_plan().unwrap()
+        ProviderPlan::new(settings, options).unwrap().route_plan()
     };
     assert_ne!(plan(Some("custom"), "custom"), plan(None, "custom"));
     assert_eq!(plan(Some("custom"), "local"), plan(None, "local"));

@@ -1,56 +1,16 @@
-//! Which provider a run uses, and saying so.
+//! The plan of a command's providers, and lines about it.
 
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::Path;
 
-use batchwright::LlmManager;
 use batchwright::files::RunPlan;
-use batchwright::plan::{
-    Concurrency, EffectiveStrategy, ProviderChoice, ProviderChoiceError, ProviderQuery,
-};
+use batchwright::plan::{Concurrency, ProviderOptions, ProviderPlan, ProviderPlanError};
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{Context, LlmConfig, Settings, Strategy};
+use batchwright::{Context, ErrorKind, LlmConfig, Settings};
 
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
+use super::data_dir::data_dir;
 use super::exit::{About, Refusal};
-use super::format::span;
 use super::settings::refused;
-
-/// The providers of a run, some of which may still load their model.
-pub struct Chosen {
-    choice: ProviderChoice,
-    settings: Settings,
-    beside: Beside,
-    /// Requests that name no model, if known.
-    unnamed: Option<u64>,
-}
-
-/// What flags add to the settings.
-#[derive(Debug, Clone, Default)]
-pub struct Beside {
-    pub fallback_blocked: bool,
-    /// Retries at each provider, in place of the setting.
-    pub max_retries: Option<u8>,
-    /// Where limits are shared.
-    pub data_dir: Option<PathBuf>,
-    /// Exactly as many slots as calls.
-    pub fixed_slots: bool,
-}
-
-impl Beside {
-    pub fn given_to(&self, manager: LlmManager) -> LlmManager {
-        let mut manager = manager
-            .fall_back_when_blocked(self.fallback_blocked)
-            .fixed_slots(self.fixed_slots);
-        if let Some(retries) = self.max_retries {
-            manager = manager.max_retries(retries);
-        }
-        match &self.data_dir {
-            Some(folder) => manager.data_dir(folder),
-            None => manager,
-        }
-    }
-}
 
 const NO_MODEL: &str =
     "extract is a placeholder without a model: each answer is the first 300 characters of its text";
@@ -61,140 +21,95 @@ const NO_MODEL_NEEDED: &str =
     "\n  no model, only the first 300 characters of each text: add --provider extract";
 const WHAT_EACH_LACKS: &str = "\nWhat each provider lacks: batchwright providers";
 
-impl Chosen {
-    /// The name of the first provider.
-    pub fn name(&self) -> &'static str {
-        self.choice.first.provider
+/// Removes `extract` from the plan of answers in JSON: it has none to give, and as a fallback it would only put its own
+/// failure in the place of the model's.
+pub fn for_json(plan: &mut ProviderPlan, say: &dyn Fn(String)) -> Result<(), Refusal> {
+    if !asks_a_model(plan) {
+        return Err(Refusal::could_not_run(
+            "extract has no model and cannot answer in JSON: name another provider",
+        ));
     }
-
-    /// What a strategy comes to with the first provider.
-    pub fn effective(&self, asked: Strategy) -> EffectiveStrategy {
-        EffectiveStrategy::new(asked, self.choice.first.provider)
+    if plan.remove_extract() {
+        say("extract cannot answer in JSON: removed from the fallbacks".to_owned());
     }
+    Ok(())
+}
 
-    /// False when `extract` comes first.
-    pub fn asks_a_model(&self) -> bool {
-        self.choice.first.provider != "extract"
+/// False if `extract` comes first.
+pub fn asks_a_model(plan: &ProviderPlan) -> bool {
+    plan.first.provider != "extract"
+}
+
+/// Warns that no model answers, and of fallbacks that add nothing.
+pub fn warn(plan: &ProviderPlan, say: &dyn Fn(String)) {
+    if !asks_a_model(plan) {
+        say(NO_MODEL.to_owned());
     }
-
-    /// For answers in JSON: `extract` has none to give, and as a fallback it would only put its own
-    /// failure in the place of the model's.
-    pub fn for_json(mut self, say: &dyn Fn(String)) -> Result<Self, Refusal> {
-        if !self.asks_a_model() {
-            return Err(Refusal::could_not_run(
-                "extract has no model and cannot answer in JSON: name another provider",
-            ));
+    let mut steps = Vec::from([&plan.first]);
+    for status in &plan.fallbacks {
+        if steps.iter().any(|step| step.provider == "extract") {
+            say("extract answers everything: providers after it are never called".to_owned());
+            return;
         }
-        let before = self.choice.fallbacks.len();
-        self.choice
-            .fallbacks
-            .retain(|status| status.provider != "extract");
-        if self.choice.fallbacks.len() < before {
-            say("extract cannot answer in JSON: removed from the fallbacks".to_owned());
+        let same = |step: &&ProviderStatus| {
+            let of = |status: &ProviderStatus| (status.provider, status.model.clone());
+            of(step) == of(status) && step.base_url == status.base_url
+        };
+        if steps.iter().any(same) {
+            let model = status.model.as_deref();
+            let model = model.map_or_else(String::new, |model| format!("/{model}"));
+            let name = status.provider;
+            say(format!("{name}{model} is in the route twice"));
         }
-        Ok(self)
-    }
-
-    /// Says that no model answers.
-    pub fn warn_of_extract(&self, say: &dyn Fn(String)) {
-        if !self.asks_a_model() {
-            say(NO_MODEL.to_owned());
-        }
-    }
-
-    /// Says which fallbacks add nothing.
-    pub fn warn_of_fallbacks(&self, say: &dyn Fn(String)) {
-        let mut steps = Vec::from([&self.choice.first]);
-        for status in &self.choice.fallbacks {
-            if steps.iter().any(|step| step.provider == "extract") {
-                say("extract answers everything: providers after it are never called".to_owned());
-                return;
-            }
-            let same = |step: &&ProviderStatus| {
-                let of = |status: &ProviderStatus| (status.provider, status.model.clone());
-                of(step) == of(status) && step.base_url == status.base_url
-            };
-            if steps.iter().any(same) {
-                let model = status.model.as_deref();
-                let model = model.map_or_else(String::new, |model| format!("/{model}"));
-                let name = status.provider;
-                say(format!("{name}{model} is in the route twice"));
-            }
-            steps.push(status);
-        }
-    }
-
-    /// What makes clients, routes and workers of it.
-    pub fn manager(&self) -> Result<LlmManager, Refusal> {
-        let manager = LlmManager::with(self.settings.clone(), self.choice.clone());
-        Ok(self.beside.given_to(manager.map_err(refused)?))
-    }
-
-    /// True while the first provider's server loads its model.
-    pub fn is_loading(&self) -> bool {
-        self.choice.first.is_loading()
-    }
-
-    /// The model for requests that name none.
-    pub fn default_model(&self) -> Option<&str> {
-        self.choice.first.model.as_deref()
-    }
-
-    /// Waits for servers that load their model.
-    pub fn once_loaded(mut self, ctx: &Context, say: &dyn Fn(String)) -> Result<Self, Refusal> {
-        for status in self.choice.loading() {
-            *status = once_loaded(status.clone(), ctx, say)?;
-        }
-        Ok(self)
-    }
-
-    /// Refuses what cannot work. What a server that still loads its model will serve is not known yet, and no
-    /// reason to refuse. Returns the calls in flight at the first provider.
-    pub fn check(&self) -> Result<Concurrency, Refusal> {
-        let status = &self.choice.first;
-        let has_model =
-            status.provider == "extract" || status.model.is_some() || status.is_loading();
-        if let Some(n) = self.unnamed.filter(|n| *n > 0)
-            && !has_model
-        {
-            return Err(Refusal::usage(format!(
-                "{n} requests name no model, and {} has no default: use --model, \
-                 BATCHWRIGHT_MODEL or the setting llm.model",
-                status.provider
-            ))
-            .about(About::Provider));
-        }
-        let manager = self.manager()?;
-        let plan = manager.route_plan().map_err(refused)?;
-        plan.check()
-            .map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))?;
-        manager.concurrency().map_err(refused)
-    }
-
-    /// Who is called, where, for which model.
-    pub fn line(&self, calls: Concurrency) -> String {
-        line(&self.choice, calls)
-    }
-
-    /// The provider of each step, with the model that it alone is asked for.
-    pub fn steps(&self) -> Vec<(&'static str, Option<String>)> {
-        let first = (self.choice.first.provider, None);
-        let fallbacks = self.choice.fallbacks.iter();
-        let fallbacks = fallbacks.map(|status| (status.provider, status.model.clone()));
-        [first].into_iter().chain(fallbacks).collect()
+        steps.push(status);
     }
 }
 
+/// Refuses a plan that cannot work. The model of a server that is still loading is not known yet, and no reason to
+/// refuse. `unnamed` is the number of requests that name no model, if known.
+pub fn check(plan: &ProviderPlan, unnamed: Option<u64>) -> Result<(), Refusal> {
+    if let Some(n) = unnamed.filter(|n| *n > 0)
+        && plan.lacks_model()
+    {
+        return Err(Refusal::usage(format!(
+            "{n} requests name no model, and {} has no default: use --model, \
+             BATCHWRIGHT_MODEL or the setting llm.model",
+            plan.first.provider
+        ))
+        .about(About::Provider));
+    }
+    let checked = plan.route_plan().check();
+    checked.map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
+}
+
+/// Waits for servers that are still loading their model.
+pub fn once_loaded(
+    plan: ProviderPlan,
+    ctx: &Context,
+    say: &dyn Fn(String),
+) -> Result<ProviderPlan, Refusal> {
+    let loaded = plan.once_loaded(ctx, say);
+    loaded.map_err(|error| not_planned(error, false))
+}
+
+/// The provider of each step; behind the first also its model, because that is the only one that it is called for.
+pub fn steps(plan: &ProviderPlan) -> Vec<(&'static str, Option<String>)> {
+    let first = (plan.first.provider, None);
+    let fallbacks = plan.fallbacks.iter();
+    let fallbacks = fallbacks.map(|status| (status.provider, status.model.clone()));
+    [first].into_iter().chain(fallbacks).collect()
+}
+
 /// Who is called, where, for which model.
-pub fn line(choice: &ProviderChoice, calls: Concurrency) -> String {
-    let status = &choice.first;
+pub fn line(plan: &ProviderPlan, calls: Concurrency) -> String {
+    let status = &plan.first;
     let part = |before: &str, text: &Option<String>| {
         let text = text.as_deref();
         text.map_or_else(String::new, |text| format!("{before}{text}"))
     };
     let at = part(" at ", &status.base_url);
     let with = part(", model ", &status.model);
-    let then = choice.fallbacks.iter().map(|status| {
+    let then = plan.fallbacks.iter().map(|status| {
         let model = part("/", &status.model);
         format!(", then {}{model}", status.provider)
     });
@@ -230,73 +145,58 @@ pub fn with_flags(mut settings: Settings, args: &ProviderArgs) -> Result<Setting
     Ok(settings)
 }
 
-/// What is asked of a provider beside the settings.
-pub struct Asked<'a> {
-    pub provider: &'a ProviderArgs,
-    /// Vectors and no answers.
-    pub embed: bool,
-    /// Requests that name no model, if known.
-    pub unnamed: Option<u64>,
-    /// The tier that every request asks for.
-    pub service_tier: Option<&'a str>,
-    pub beside: Beside,
+/// The options of these flags.
+pub fn options(args: &ProviderArgs, folder: Option<&Path>) -> ProviderOptions {
+    let options = ProviderOptions::new()
+        .base_url(args.base_url.clone())
+        .fall_back_when_blocked(args.fallback_blocked);
+    match data_dir(folder) {
+        Some(folder) => options.data_dir(folder),
+        None => options,
+    }
 }
 
-/// Takes the provider that was named, else the first usable one.
-pub fn choose(
-    asked: Asked<'_>,
+/// The plan of these settings and options, if it can work. `embed` asks for embeddings instead of answers, `unnamed` is
+/// as in [`check`].
+pub fn plan(
+    args: &ProviderArgs,
     settings: &Settings,
+    options: ProviderOptions,
+    embed: bool,
+    unnamed: Option<u64>,
     say: &dyn Fn(String),
-) -> Result<Chosen, Refusal> {
-    let Asked {
-        provider: args,
-        embed,
-        unnamed,
-        service_tier,
-        beside,
-    } = asked;
-    let query = with_headers(ProviderQuery::new(), args, settings)?
-        .base_url(args.base_url.clone())
+) -> Result<ProviderPlan, Refusal> {
+    let options = with_headers(options, args, settings)?
         .embeddings(embed)
         .every_request_names_a_model(unnamed == Some(0));
-    let choice = query.choose(settings);
-    let choice = choice.map_err(|error| not_chosen(error, embed))?;
-    if let Some(tier) = service_tier {
-        let checked = choice.first.check_service_tier(tier);
-        checked.map_err(|error| Refusal::usage(format!("--service-tier: {}", error.message())))?;
-    }
-    tell_choice(&choice, args, embed, say);
-    if args.fallback_blocked && choice.fallbacks.is_empty() {
+    let plan = ProviderPlan::new(settings.clone(), options);
+    let plan = plan.map_err(|error| not_planned(error, embed))?;
+    tell_choice(&plan, args, embed, say);
+    if args.fallback_blocked && plan.fallbacks.is_empty() {
         return Err(Refusal::usage(
             "--fallback-blocked needs --fallback with the next provider",
         ));
     }
-    let chosen = Chosen {
-        choice,
-        settings: settings.clone(),
-        beside,
-        unnamed,
-    };
     // What cannot work is refused before anything is touched.
-    chosen.check()?;
-    Ok(chosen)
+    check(&plan, unnamed)?;
+    Ok(plan)
 }
 
 /// With the headers of the flags, for the provider that is named.
 fn with_headers(
-    query: ProviderQuery,
+    options: ProviderOptions,
     args: &ProviderArgs,
     settings: &Settings,
-) -> Result<ProviderQuery, Refusal> {
+) -> Result<ProviderOptions, Refusal> {
     let headers = read_headers(&args.header)?;
     if headers.is_empty() {
-        return Ok(query);
+        return Ok(options);
     }
-    // Whoever comes first by chance is not told what was meant for another.
+    // A provider that merely comes first gets no headers that are meant for another.
     let named = settings.provider().map_err(refused)?;
     let local = || args.base_url.as_ref().map(|_| "local".to_owned());
     let name = named.or_else(local).ok_or_else(headers_of_nobody)?;
-    Ok(query.headers(name, headers))
+    Ok(options.headers(name, headers))
 }
 
 /// How the provider is called that batches were made at, where flags say so.
@@ -354,13 +254,16 @@ fn headers_of_nobody() -> Refusal {
     bad_header("it applies to one provider only: add --provider NAME")
 }
 
-/// Why no provider was chosen, for people.
-fn not_chosen(error: ProviderChoiceError, embed: bool) -> Refusal {
+/// Why there is no plan, for people.
+fn not_planned(error: ProviderPlanError, embed: bool) -> Refusal {
     let message = error.to_string();
     match error {
-        ProviderChoiceError::Setting(_) => Refusal::usage(message),
-        ProviderChoiceError::Fallback(_) => Refusal::usage(message).about(About::Provider),
-        ProviderChoiceError::Nobody(all) => {
+        ProviderPlanError::Setting(error) if error.kind() == ErrorKind::Invalid => {
+            Refusal::usage(message)
+        }
+        ProviderPlanError::Setting(_) => Refusal::could_not_run(message),
+        ProviderPlanError::Fallback(_) => Refusal::usage(message).about(About::Provider),
+        ProviderPlanError::Nobody(all) => {
             let (what, without) = if embed {
                 (" that makes embeddings", "")
             } else {
@@ -392,8 +295,8 @@ fn half_configured(all: &[ProviderStatus], embed: bool) -> impl Iterator<Item = 
 }
 
 /// Says which provider was taken where none was named, and why not those before it.
-fn tell_choice(choice: &ProviderChoice, args: &ProviderArgs, embed: bool, say: &dyn Fn(String)) {
-    let Some(passed) = &choice.passed else {
+fn tell_choice(plan: &ProviderPlan, args: &ProviderArgs, embed: bool, say: &dyn Fn(String)) {
+    let Some(passed) = &plan.passed else {
         return;
     };
     if args.base_url.is_some() {
@@ -402,42 +305,13 @@ fn tell_choice(choice: &ProviderChoice, args: &ProviderArgs, embed: bool, say: &
     }
     half_configured(passed, embed).for_each(say);
     let lacks = lacks(passed, embed);
-    let chosen = &choice.first;
-    let taking = format!("taking {}: {}", chosen.provider, chosen.reason);
+    let first = &plan.first;
+    let taking = format!("taking {}: {}", first.provider, first.reason);
     say(if lacks.is_empty() {
         taking
     } else {
         format!("{lacks} (see batchwright providers); {taking}")
     });
-}
-
-fn once_loaded(
-    status: ProviderStatus,
-    ctx: &Context,
-    say: &dyn Fn(String),
-) -> Result<ProviderStatus, Refusal> {
-    if !status.is_loading() {
-        return Ok(status);
-    }
-    let name = status.provider;
-    say(format!(
-        "{name}: the server is still loading its model; waiting"
-    ));
-    let start = Instant::now();
-    let status = status
-        .once_loaded(ctx)
-        .map_err(|error| Refusal::could_not_run(error.message()))?;
-    let took = span(start.elapsed());
-    if status.is_loading() {
-        let why = format!("{name}: the server is still loading its model after {took}");
-        return Err(Refusal::could_not_run(why).about(About::Provider));
-    }
-    if !status.usable {
-        let why = format!("{name}: {}", status.reason);
-        return Err(Refusal::could_not_run(why).about(About::Provider));
-    }
-    say(format!("{name}: the server is ready after {took}"));
-    Ok(status)
 }
 
 /// What providers for which nothing was set lack, all in one.
@@ -477,29 +351,31 @@ pub fn note_changed_default(plan: &RunPlan, default: Option<&str>, say: &dyn Fn(
     }
 }
 
-impl Chosen {
-    /// Refuses to put vectors beside those of another model. A model that the input or `--model`
-    /// names is part of the request: what another one made is not finished.
-    pub fn fits_vectors(&self, plan: &RunPlan, output: &Path) -> Result<(), Refusal> {
-        let provider = self.choice.first.provider;
-        let default = self.default_model().filter(|_| self.unnamed == plan.total);
-        let other = plan.vectors_before.iter().find(|(by, model)| {
-            let same = |name| answers_to(model, name) || answers_to(name, model);
-            by != provider || !default.is_none_or(same)
-        });
-        let Some((by, model)) = other else {
-            return Ok(());
-        };
-        let now = self
-            .default_model()
-            .map_or_else(String::new, |name| format!("/{name}"));
-        Err(Refusal::usage(format!(
-            "{} has embeddings of {by}/{model}, but this run uses {provider}{now}; embeddings of \
-             two models cannot be compared: name a new output, or use the same model",
-            output.display()
-        ))
-        .about(About::Output))
-    }
+/// Refuses to put embeddings next to those of another model. A model that the input or `--model` names is part of the
+/// request: an item that another model answered is not finished.
+pub fn fits_vectors(
+    plan: &ProviderPlan,
+    unnamed: Option<u64>,
+    run: &RunPlan,
+    output: &Path,
+) -> Result<(), Refusal> {
+    let provider = plan.first.provider;
+    let default = plan.first.model.as_deref();
+    let used = default.filter(|_| unnamed == run.total);
+    let other = run.vectors_before.iter().find(|(by, model)| {
+        let same = |name| answers_to(model, name) || answers_to(name, model);
+        by != provider || !used.is_none_or(same)
+    });
+    let Some((by, model)) = other else {
+        return Ok(());
+    };
+    let now = default.map_or_else(String::new, |name| format!("/{name}"));
+    Err(Refusal::usage(format!(
+        "{} has embeddings of {by}/{model}, but this run uses {provider}{now}; embeddings of \
+         two models cannot be compared: name a new output, or use the same model",
+        output.display()
+    ))
+    .about(About::Output))
 }
 
 /// Providers answer with the name they were asked by, or with a dated version of it.
@@ -543,23 +419,15 @@ mod tests {
         ] {
             let settings = set(key, value).unwrap();
             let folder = Path::new("data");
-            let asked = Asked {
-                provider: &args,
-                embed: false,
-                unnamed: Some(1),
-                service_tier: None,
-                beside: Beside {
-                    fallback_blocked: true,
-                    data_dir: Some(folder.to_owned()),
-                    ..Beside::default()
-                },
-            };
-            let run = choose(asked, &settings, &|_| {}).ok().unwrap();
-            let query = ProviderQuery::new().base_url(args.base_url.clone());
-            let host = LlmManager::find(settings, query).unwrap();
-            let host = host.data_dir(folder).fall_back_when_blocked(true);
-            let plan = run.manager().ok().unwrap().route_plan().unwrap();
-            assert_eq!(plan, host.route_plan().unwrap());
+            let options = options(&args, Some(folder));
+            let run = plan(&args, &settings, options, false, Some(1), &|_| {});
+            let host = ProviderOptions::new()
+                .base_url(args.base_url.clone())
+                .data_dir(folder)
+                .fall_back_when_blocked(true);
+            let host = ProviderPlan::new(settings, host).unwrap();
+            let plan = run.ok().unwrap().route_plan();
+            assert_eq!(plan, host.route_plan());
             assert_eq!(plan.shared_in, Some(folder.join("quotas")));
         }
     }

@@ -1,19 +1,18 @@
-//! Where a worker's prompts go, and saying so.
+//! The providers of a worker, and lines about them.
 
 use std::cell::RefCell;
 
-use batchwright::plan::SkippedStep;
+use batchwright::plan::{ProviderPlan, SkippedStep};
 use batchwright::{Context, LlmManager, Settings, Strategy};
 
 use super::args::worker::WorkerArgs;
-use super::data_dir::data_dir;
 use super::display;
 use super::exit::Refusal;
-use super::provider::{self, Asked, Beside};
+use super::provider;
 use super::settings::refused;
 use super::strategy;
 
-/// What makes the worker, once a server that still loads its model has done so.
+/// The manager that makes the worker, once all servers have loaded their model.
 pub fn manager(
     args: &WorkerArgs,
     settings: &Settings,
@@ -25,48 +24,36 @@ pub fn manager(
             display::say(&line);
         }
     };
-    let asked = Asked {
-        provider: &args.provider,
-        embed: false,
-        // Jobs that name no model and find no default fail one by one, with a clear word.
-        unnamed: Some(0),
-        service_tier: None,
-        beside: Beside {
-            fallback_blocked: args.provider.fallback_blocked,
-            data_dir: data_dir(args.data_dir.as_deref()),
-            fixed_slots: settings.sync_concurrency().map_err(refused)?.is_some()
-                && args.concurrency.is_some(),
-            max_retries: None,
-        },
-    };
+    let fixed_slots =
+        settings.sync_concurrency().map_err(refused)?.is_some() && args.concurrency.is_some();
+    let options =
+        provider::options(&args.provider, args.data_dir.as_deref()).fixed_slots(fixed_slots);
     settings.worker_settings().map_err(refused)?;
     let notes = RefCell::new(Vec::new());
-    let chosen = provider::choose(asked, settings, &|note| notes.borrow_mut().push(note))?;
+    let note = |line| notes.borrow_mut().push(line);
+    // Jobs that name no model and find no default fail one by one, with a clear message.
+    let plan = provider::plan(&args.provider, settings, options, false, Some(0), &note)?;
     notes.into_inner().into_iter().for_each(say);
-    let chosen = chosen.once_loaded(ctx, say)?;
-    chosen.check()?;
-    let manager = chosen.manager()?;
-    let effective = manager.effective_strategy();
-    strategy::refuse_full_price(&effective, settings)?;
-    if let Some(why) = effective.fallback_reason.filter(|_| quiet) {
+    let plan = provider::once_loaded(plan, ctx, say)?;
+    provider::check(&plan, Some(0))?;
+    strategy::refuse_full_price(&plan.strategy, settings)?;
+    if let Some(why) = plan.strategy.fallback_reason.as_ref().filter(|_| quiet) {
         // Also with --quiet: it may cost twice as much as the setting asks for.
         display::say(&format!("strategy: {why}"));
     }
-    Ok(manager)
+    Ok(LlmManager::of(plan))
 }
 
-/// Which provider is called, where, for which model, by which strategy, and which providers are skipped.
-pub fn line(manager: &LlmManager) -> Result<String, Refusal> {
-    let calls = manager.worker_concurrency().map_err(refused)?;
-    let mut line = provider::line(manager.providers(), calls);
-    let effective = manager.effective_strategy();
-    if let Some(reason) = &effective.fallback_reason {
+/// The providers, their address and model, the strategy, and the providers that are skipped.
+pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
+    let mut line = provider::line(plan, plan.worker_concurrency());
+    if let Some(reason) = &plan.strategy.fallback_reason {
         line += &format!("\n  strategy: {reason}");
-    } else if effective.strategy == Strategy::Batch {
-        let name = manager.provider().provider;
+    } else if plan.strategy.strategy == Strategy::Batch {
+        let name = plan.first.provider;
         line += &format!("\n  strategy batch: prompts go to {name} in batches");
     }
-    let job_types = manager.providers_of_job_types().map_err(refused)?;
+    let job_types = plan.for_job_types().map_err(refused)?;
     for step in &job_types.skipped {
         line += &format!("\n  {}", skipped(step));
     }

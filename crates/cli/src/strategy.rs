@@ -1,13 +1,12 @@
 //! How a run is carried out, and why.
 
 use batchwright::config::SettingSource;
-use batchwright::plan::EffectiveStrategy;
+use batchwright::plan::{EffectiveStrategy, ProviderPlan};
 use batchwright::{Settings, Strategy};
 
 use super::args::run::{OnError, RunArgs};
 use super::args::shared::TaskArg;
 use super::exit::{About, Refusal};
-use super::provider::Chosen;
 use super::settings::refused;
 
 /// What the strategy that is set comes to.
@@ -39,36 +38,24 @@ pub fn refuse_full_price(
 }
 
 impl RunStrategy {
-    /// For the provider that was chosen, if there is one.
+    /// The strategy of this plan, if there is one.
     pub fn find(
         args: &RunArgs,
         settings: &Settings,
-        chosen: Option<&Chosen>,
+        plan: Option<&ProviderPlan>,
     ) -> Result<Self, Refusal> {
         let asked = settings.bulk_strategy().map_err(refused)?;
-        let effective = match (asked, chosen) {
+        let effective = match (asked, plan) {
             (Strategy::Batch, _) if args.prompt.task == TaskArg::Embed => Self {
                 strategy: Strategy::Sync,
                 fallback_reason: Some(
                     "embeddings are not made in batches: uses strategy sync".to_owned(),
                 ),
             },
-            (_, Some(chosen)) => {
-                let effective = chosen.effective(asked);
-                refuse_full_price(&effective, settings)?;
-                Self {
-                    strategy: effective.strategy,
-                    fallback_reason: effective.fallback_reason,
-                }
-            }
+            (_, Some(plan)) => Self::of(&plan.strategy, settings)?,
             // What a dry run is for may have its key elsewhere.
             (_, None) if args.dry_run => {
-                let expected = EffectiveStrategy::expected(settings);
-                refuse_full_price(&expected, settings)?;
-                Self {
-                    strategy: expected.strategy,
-                    fallback_reason: expected.fallback_reason,
-                }
+                Self::of(&EffectiveStrategy::expected(settings), settings)?
             }
             // Nobody is there to be asked.
             (_, None) => Self::default(),
@@ -80,6 +67,14 @@ impl RunStrategy {
             effective.check_error_policy(args)?;
         }
         Ok(effective)
+    }
+
+    fn of(effective: &EffectiveStrategy, settings: &Settings) -> Result<Self, Refusal> {
+        refuse_full_price(effective, settings)?;
+        Ok(Self {
+            strategy: effective.strategy,
+            fallback_reason: effective.fallback_reason.clone(),
+        })
     }
 
     /// Refuses a policy that has no meaning for items that were submitted together.

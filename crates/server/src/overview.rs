@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchwright::plan::{EffectiveStrategy, ProviderChoice};
+use batchwright::plan::{EffectiveStrategy, ProviderPlan};
 use batchwright::progress::{ProviderLimits, Timestamp};
 use batchwright::queue::WorkerLimits;
 use batchwright::{Error, JobQueue, LlmManager};
@@ -153,12 +153,12 @@ impl Overview {
     }
 
     /// Looks at the providers, as the settings choose them now; `None` where nobody knows them.
-    pub fn look_at_providers<T>(&self, look: impl FnOnce(&ProviderChoice) -> T) -> Option<T> {
+    pub fn look_at_providers<T>(&self, look: impl FnOnce(&ProviderPlan) -> T) -> Option<T> {
         let mut manager = self.manager.as_ref()?.lock();
         if let Err(error) = manager.refresh() {
             log::debug!("the settings cannot be used: {error}");
         }
-        Some(look(manager.providers()))
+        Some(look(manager.plan()))
     }
 
     fn shown_limits(&self) -> Vec<ProviderLimits> {
@@ -178,17 +178,17 @@ impl Overview {
             if let Err(error) = manager.refresh() {
                 log::debug!("the settings cannot be used: {error}");
             }
-            let provider = manager.provider();
+            let plan = manager.plan();
+            let provider = &plan.first;
             (
                 json!({
                     "name": provider.provider,
                     "model": provider.model,
                     "local": provider.provider == "local",
                 }),
-                strategy(&manager.effective_strategy()),
-                manager
-                    .providers_of_job_types()
-                    .map_or_else(|_| Vec::new(), |providers| providers.skipped),
+                strategy(&plan.strategy),
+                plan.for_job_types()
+                    .map_or_else(|_| Vec::new(), |plan| plan.skipped),
             )
         });
         let (provider, strategy, skipped) = match manager {

@@ -54,7 +54,7 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
     let queue = home.queue(&args.worker, None)?;
-    say(routes::line(&manager)?);
+    say(routes::line(manager.plan())?);
     let metrics = Metrics::new();
     let audio = args.worker.audio_dir.as_deref();
     let types = job_types::of_worker(watch.clone(), audio, &home.folder);
@@ -156,7 +156,7 @@ fn tell(event: &SettingsEvent<'_>, say: &dyn Fn(String)) {
             say(format!("settings changed: {key} {before} -> {now}"));
         }
         SettingsEvent::Applied(manager) => {
-            if let Ok(line) = routes::line(manager) {
+            if let Ok(line) = routes::line(manager.plan()) {
                 say(line);
             }
         }

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
 use batchwright::{JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings, Strategy};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
@@ -457,11 +458,11 @@ fn a_library_user_gets_the_outcomes_in_order_and_comes_back_after_a_stop() {
             .flag("batch.poll_interval", "poll", Some("50ms".to_owned()))
             .unwrap();
         let provider = inspect("openai", Some(&sim.base_url()), None, true).unwrap();
-        LlmManager::of(settings, provider)
-            .unwrap()
+        let options = ProviderOptions::new()
+            .provider(provider)
             .api_key(Secret::new("k"))
-            .data_dir(&folder)
-            .context(ctx)
+            .data_dir(&folder);
+        LlmManager::of(ProviderPlan::new(settings, options).unwrap()).context(ctx)
     };
     let process = ProcessId::new();
     let requests: Vec<Request> = (0..6)

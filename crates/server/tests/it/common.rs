@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
-use batchwright::plan::ProviderChoice;
+use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
 use batchwright::{Handler, JobQueue, LlmManager, Settings};
 use batchwright_server::{RunningServer, Server};
@@ -80,10 +80,11 @@ impl Desk {
         let watch = SettingsWatch::new(settings.clone(), Arc::clone(&store)).unwrap();
         let url = self.sim.base_url();
         let status = inspect("custom", Some(&url), Some("sim-1"), false).unwrap();
-        let choice = ProviderChoice::of(status, &settings).unwrap();
-        let manager = LlmManager::with(watch.settings().clone(), choice)
-            .unwrap()
-            .data_dir(self.folder.path())
+        let options = ProviderOptions::new()
+            .provider(status)
+            .data_dir(self.folder.path());
+        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
+        let manager = LlmManager::of(plan)
             .job_types(batchwright_jobs::JobTypes::new())
             .follow(watch);
         let worker = manager

@@ -21,21 +21,21 @@ pub struct Ended {
 }
 
 pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<Ended, Refusal> {
-    let provider = prepared.provider;
+    let manager = prepared.manager;
     let queue = match &prepared.run {
         PreparedRun::Direct(_) => None,
         PreparedRun::ViaQueue(run) => Some((run.queue(), Served::ThisRun)),
     };
     let listeners = args.metrics.listeners(session.display.clone(), queue)?;
+    let manager = match (manager, &listeners.observer) {
+        (Some(manager), Some(observer)) => Some(manager.observer(observer.clone())),
+        (manager, _) => manager,
+    };
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
-            let route = match provider {
-                Some(chosen) => chosen.manager()?.route().map_err(could_not)?,
+            let route = match manager {
+                Some(manager) => manager.route().map_err(could_not)?,
                 None => Route::new(Nobody),
-            };
-            let route = match &listeners.observer {
-                Some(observer) => route.observer(observer.clone()),
-                None => route,
             };
             let run = run.notifier(listeners.notifier);
             let run = match prepared.reuse {
@@ -47,7 +47,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         PreparedRun::ViaQueue(run) => {
             let runner = QueuedRunner {
                 args,
-                chosen: provider.as_ref(),
+                manager: manager.as_ref(),
             };
             let (report, facts) = runner.run(*run, listeners, session)?;
             (report, Some(facts))

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan, SqliteAnswers};
-use batchwright::plan::Concurrency;
-use batchwright::{FileRun, FileRunOptions, Prompts, Request, Settings};
+use batchwright::plan::{Concurrency, ProviderPlan};
+use batchwright::{FileRun, FileRunOptions, LlmManager, Prompts, Request, Settings};
 use serde_json::Value;
 
 use super::resolve::{Resolved, may_lack};
@@ -19,7 +19,7 @@ use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{About, Early, Refusal};
 use crate::input::{first_checked, on_disk};
-use crate::provider::{self, Chosen};
+use crate::provider;
 use crate::reuse::{self, ReuseStore};
 use crate::session::Session;
 use crate::settings::refused;
@@ -29,8 +29,8 @@ pub struct Prepared {
     pub shown: Vec<Value>,
     pub run: PreparedRun,
     pub plan: RunPlan,
-    /// The provider that calls are made to; `None` when nothing is to be done.
-    pub provider: Option<Chosen>,
+    /// The manager of the calls; `None` if nothing is to be done.
+    pub manager: Option<LlmManager>,
     pub setup: Setup,
     /// Answers of earlier runs.
     pub reuse: Option<Arc<SqliteAnswers>>,
@@ -48,7 +48,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let queue = resolved.queue;
     let prompts = read_stream(args, resolved.prompts, queue.as_ref(), session)?;
     let input_tokens = prompts.estimated_tokens();
-    let models = resolved.provider.as_ref().is_ok_and(Chosen::asks_a_model);
+    let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let dedupe = resolved.settings.dedupe().map_err(refused)?;
     let mut run = compare(args, prompts, queue, models, dedupe)?;
     let mut plan = run.plan().clone();
@@ -61,62 +61,62 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         bad_rows: plan.bad_rows,
         ..Setup::default()
     };
-    let provider = if plan.to_send == Some(0) && !run.has_items_in_queue()? {
+    let manager = if plan.to_send == Some(0) && !run.has_items_in_queue()? {
         if resolved.unnamed != Some(0) {
             let model = resolved.settings.model().map_err(refused)?;
             provider::note_changed_default(&plan, model.as_deref(), &|line| session.say(line));
         }
         None
-    } else if let Err(refusal) = &resolved.provider
+    } else if let Err(refusal) = &resolved.plan
         && may_lack(args, refusal)
     {
         session.say(format!("nothing could be sent: {}", refusal.text()));
         None
     } else {
-        let chosen = made_ready(args, resolved.provider?, resolved.provider_notes, session)?;
+        let providers = made_ready(args, resolved.plan?, resolved.provider_notes, session)?;
         if let Some(output) = &args.output {
-            chosen.fits_vectors(&plan, output)?;
+            provider::fits_vectors(&providers, resolved.unnamed, &plan, output)?;
         }
-        let calls = chosen.check()?;
+        provider::check(&providers, resolved.unnamed)?;
+        let calls = providers.concurrency();
         setup.concurrency = match run {
             PreparedRun::Direct(_) => calls,
             // The slots of a worker.
             PreparedRun::ViaQueue(_) => Concurrency::Fixed(calls.start()),
         };
-        run.check_files(&chosen)?;
-        session.say(chosen.line(setup.concurrency));
+        setup.steps = provider::steps(&providers);
+        run.check_files(&setup.steps)?;
+        session.say(provider::line(&providers, setup.concurrency));
         if let Some(why) = &setup.strategy.fallback_reason {
             // Also with --quiet: it may cost twice as much as the setting asks for.
             display::say(&format!("strategy: {why}"));
         }
         if let PreparedRun::ViaQueue(run) = &run {
-            let lines = run.lines(&chosen, setup.strategy.strategy)?;
+            let lines = run.lines(&providers, setup.strategy.strategy)?;
             lines.iter().for_each(|line| session.say(line));
         }
-        chosen.warn_of_extract(&|line| session.say(line));
-        chosen.warn_of_fallbacks(&|line| session.say(line));
+        provider::warn(&providers, &|line| session.say(line));
         if resolved.unnamed != Some(0) && args.provider.model.is_none() {
-            let default = chosen.default_model();
+            let default = providers.first.model.as_deref();
             provider::note_changed_default(&plan, default, &|line| session.say(line));
         }
-        setup.steps = chosen.steps();
-        Some(chosen)
+        Some(LlmManager::of(providers))
     };
-    let reuse = match &provider {
+    let reuse = match &manager {
         Some(_) if args.reuse => open_reuse(args, &resolved.settings, session)?,
         _ => None,
     };
-    if let (true, Some(store), Some(chosen)) = (args.dry_run, &reuse, &provider)
+    if let (true, Some(store), Some(manager)) = (args.dry_run, &reuse, &manager)
         && let PreparedRun::Direct(run) = &mut run
     {
-        let route = chosen.manager()?.route();
+        let route = manager.route();
         let route = route.map_err(|error| Refusal::could_not_run(error.message()))?;
         run.plan_reuse(&route, &**store);
         plan = run.plan().clone();
     }
     let shown = match args.shown_requests {
         Some(most) => {
-            let client = preview::client(args, &resolved.settings, provider.as_ref());
+            let client = preview::client(args, &resolved.settings, manager.as_ref());
             preview::requests(&run.requests_to_send(most)?, client, session)?
         }
         None => Vec::new(),
@@ -125,7 +125,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         shown,
         run,
         plan,
-        provider,
+        manager,
         setup,
         reuse,
         input_tokens,
@@ -221,9 +221,9 @@ impl PreparedRun {
     }
 
     /// Refuses files in prompts that no provider of the route takes.
-    fn check_files(&self, chosen: &Chosen) -> Result<(), Refusal> {
-        let providers = chosen.steps().into_iter();
-        let providers: Vec<String> = providers.map(|(provider, _)| provider.to_owned()).collect();
+    fn check_files(&self, steps: &[(&str, Option<String>)]) -> Result<(), Refusal> {
+        let providers = steps.iter().map(|(provider, _)| (*provider).to_owned());
+        let providers: Vec<String> = providers.collect();
         let checked = match self {
             Self::Direct(run) => run.check_files(&providers),
             Self::ViaQueue(run) => run.check_files(&providers),
@@ -269,28 +269,27 @@ fn say_plan(args: &RunArgs, plan: &RunPlan, session: &Session) {
     }
 }
 
-/// The provider, once its server has loaded its model; a dry run does not wait for that.
+/// The plan, once its servers have loaded their models; a dry run does not wait for that.
 fn made_ready(
     args: &RunArgs,
-    mut chosen: Chosen,
+    mut plan: ProviderPlan,
     notes: Vec<String>,
     session: &Session,
-) -> Result<Chosen, Early> {
+) -> Result<ProviderPlan, Early> {
     let say = |line: String| session.say(line);
     if args.prompt.json_mode || args.prompt.json_schema.is_some() {
-        chosen = chosen.for_json(&say)?;
+        provider::for_json(&mut plan, &say)?;
     }
     notes.into_iter().for_each(say);
-    match (chosen.is_loading(), args.dry_run) {
-        (true, true) => session.say("the server is still loading its model"),
-        (false, true) => {}
-        (_, false) => {
-            let loaded = chosen.once_loaded(&session.ctx, &say);
-            if session.ctx.is_cancelled() {
-                return Err(session.interrupted());
-            }
-            chosen = loaded?;
+    if args.dry_run {
+        if plan.first.is_loading() {
+            session.say("the server is still loading its model");
         }
+        return Ok(plan);
     }
-    Ok(chosen)
+    let loaded = provider::once_loaded(plan, &session.ctx, &say);
+    if session.ctx.is_cancelled() {
+        return Err(session.interrupted());
+    }
+    Ok(loaded?)
 }

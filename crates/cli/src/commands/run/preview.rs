@@ -1,11 +1,10 @@
 //! The requests that a dry run shows: complete, but without a key.
 
-use batchwright::{Client, Error, ErrorKind, LlmConfig, Request, Secret, Settings};
+use batchwright::{Client, Error, ErrorKind, LlmConfig, LlmManager, Request, Secret, Settings};
 use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
 use crate::exit::{About, Refusal};
-use crate::provider::Chosen;
 use crate::session::Session;
 
 /// What stands for the key of a provider that lacks it: nothing is sent, and no key is shown.
@@ -15,11 +14,9 @@ const NO_KEY: &str = "none";
 pub fn client(
     args: &RunArgs,
     settings: &Settings,
-    chosen: Option<&Chosen>,
+    manager: Option<&LlmManager>,
 ) -> Result<Client, Error> {
-    if let Some(chosen) = chosen {
-        let manager = chosen.manager();
-        let manager = manager.map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))?;
+    if let Some(manager) = manager {
         return manager.client();
     }
     let unnamed = || {

@@ -7,7 +7,8 @@ use std::io::Read;
 use std::path::Path;
 
 use batchwright::files::{Dedupe, ExportFormat, PromptSettings};
-use batchwright::{Context, Prompts, Settings, Strategy};
+use batchwright::plan::ProviderPlan;
+use batchwright::{Context, Error, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
 use crate::args::run::RunArgs;
@@ -17,7 +18,7 @@ use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
 use crate::input::on_disk;
 use crate::prompts;
-use crate::provider::{self, Asked, Beside, Chosen};
+use crate::provider;
 use crate::session::Session;
 use crate::settings::{self, refused};
 use crate::signals::stopping_line;
@@ -30,7 +31,7 @@ pub struct Resolved {
     /// Requests that name no model, if known.
     pub unnamed: Option<u64>,
     /// Kept as a `Result`: where all is finished already no provider is needed, and the error does not matter.
-    pub provider: Result<Chosen, Refusal>,
+    pub plan: Result<ProviderPlan, Refusal>,
     /// Lines about the choice, said if the provider is needed.
     pub provider_notes: Vec<String>,
     pub strategy: RunStrategy,
@@ -90,10 +91,10 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
     let prompts = open(args, &prompt_settings, dedupe, session)?;
     let unnamed = prompts.without_model();
     let notes = RefCell::new(Vec::new());
-    let provider = choose_provider(args, &settings, unnamed, session, &|note| {
+    let plan = make_plan(args, &settings, unnamed, session, &|note| {
         notes.borrow_mut().push(note);
     })?;
-    let strategy = RunStrategy::find(args, &settings, provider.as_ref().ok())?;
+    let strategy = RunStrategy::find(args, &settings, plan.as_ref().ok())?;
     let queue = RunQueue::find(args, &strategy)?;
     if args.reuse && queue.is_some() {
         return Err(Refusal::usage(
@@ -105,7 +106,7 @@ pub fn resolve(args: &RunArgs, settings: Settings, session: &Session) -> Result<
         settings,
         prompts,
         unnamed,
-        provider,
+        plan,
         provider_notes: notes.into_inner(),
         strategy,
         queue,
@@ -127,34 +128,34 @@ fn open(
     on_disk(prompts, &folder.unwrap_or_else(std::env::temp_dir), session)
 }
 
-fn choose_provider(
+fn make_plan(
     args: &RunArgs,
     settings: &Settings,
     unnamed: Option<u64>,
     session: &Session,
     note: &dyn Fn(String),
-) -> Result<Result<Chosen, Refusal>, Early> {
-    let asked = Asked {
-        provider: &args.provider,
-        embed: args.prompt.task == TaskArg::Embed,
-        unnamed,
-        service_tier: args.prompt.service_tier.as_deref(),
-        beside: Beside {
-            fallback_blocked: args.provider.fallback_blocked,
-            max_retries: Some(args.pace.max_retries),
-            data_dir: data_dir(args.pace.data_dir.as_deref()),
-            fixed_slots: true,
-        },
-    };
-    let chosen = provider::choose(asked, settings, note);
+) -> Result<Result<ProviderPlan, Refusal>, Early> {
+    let embed = args.prompt.task == TaskArg::Embed;
+    let options = provider::options(&args.provider, args.pace.data_dir.as_deref())
+        .max_retries(args.pace.max_retries)
+        .fixed_slots(true);
+    let plan = provider::plan(&args.provider, settings, options, embed, unnamed, note);
+    let plan = plan.and_then(|plan| {
+        if let Some(tier) = &args.prompt.service_tier {
+            let refused =
+                |error: Error| Refusal::usage(format!("--service-tier: {}", error.message()));
+            plan.first.check_service_tier(tier).map_err(refused)?;
+        }
+        Ok(plan)
+    });
     if session.ctx.is_cancelled() {
         return Err(session.interrupted());
     }
     let has_output = args.output.as_ref().is_some_and(|path| path.exists());
-    match chosen {
+    match plan {
         // There is no output yet, so everything would have to be sent.
         Err(refusal) if !has_output && !may_lack(args, &refusal) => Err(refusal.into()),
-        chosen => Ok(chosen),
+        plan => Ok(plan),
     }
 }
 

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use batchwright::batch::BatchInfo;
 use batchwright::files::{QueueRun, QueueRunReport, RunStore, store_path};
+use batchwright::plan::ProviderPlan;
 use batchwright::provider::redacted_url;
 use batchwright::queue::{Durability, ProcessInfo, SqliteOptions};
 use batchwright::unstable::BatchClient;
-use batchwright::{JobQueue, ProcessId, Strategy};
+use batchwright::{JobQueue, LlmManager, ProcessId, Strategy};
 
 use super::already_submitted::AlreadySubmitted;
 use crate::args::run::RunArgs;
@@ -18,7 +19,6 @@ use crate::command_line::{command_line_from_anywhere, quoted};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::count;
-use crate::provider::Chosen;
 use crate::queue::{failed, open_existing};
 use crate::runs;
 use crate::settings::refused;
@@ -112,16 +112,21 @@ impl RunQueue {
     /// Lines on the strategy and on batches of earlier runs, said before the run begins.
     pub fn lines(
         &self,
-        chosen: &Chosen,
+        providers: &ProviderPlan,
         run: &QueueRun,
         strategy: Strategy,
     ) -> Result<Vec<String>, Refusal> {
-        let (queue, id, plan, name) = (run.queue(), run.process(), run.plan(), chosen.name());
+        let (queue, id, plan, name) = (
+            run.queue(),
+            run.process(),
+            run.plan(),
+            providers.first.provider,
+        );
         let mut lines = Vec::new();
         let known = queue.process(id).map_err(failed)?;
         let batches = queue.batches(Some(id)).map_err(failed)?;
         let account = match strategy {
-            Strategy::Batch => chosen.manager()?.batches().map_err(refused)?,
+            Strategy::Batch => providers.batches().map_err(refused)?,
             Strategy::Sync => None,
         };
         let submitted = AlreadySubmitted {
@@ -154,10 +159,10 @@ impl RunQueue {
     }
 
     /// What the queue stores about the process, for people.
-    pub fn info(&self, args: &RunArgs, chosen: Option<&Chosen>) -> ProcessInfo {
+    pub fn info(&self, args: &RunArgs, manager: Option<&LlmManager>) -> ProcessInfo {
         let mut info = ProcessInfo::new().name(args.input.short());
-        if let Some(chosen) = chosen {
-            info = info.provider(chosen.name());
+        if let Some(manager) = manager {
+            info = info.provider(manager.plan().first.provider);
         }
         if !args.input.is_stream() {
             info = info.input(args.input.whole());

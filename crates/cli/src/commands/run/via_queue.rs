@@ -7,11 +7,12 @@ use batchwright::batch::{BatchAccount, BatchInfo};
 use batchwright::files::{
     FileRunError, QueueRun, QueueRunReport, RunOutput, RunPlan, RunReport, store_path,
 };
-use batchwright::progress::CallObserver;
+use batchwright::plan::ProviderPlan;
 use batchwright::queue::ProcessState;
 use batchwright::unstable::BatchClient;
 use batchwright::{
-    Error, ErrorKind, FileRunOptions, JobQueue, ProcessId, Prompts, Request, Strategy, Worker,
+    Error, ErrorKind, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts, Request, Strategy,
+    Worker,
 };
 
 use super::run_queue::RunQueue;
@@ -20,7 +21,6 @@ use crate::args::run::RunArgs;
 use crate::exit::Refusal;
 use crate::format::count;
 use crate::metrics_file::Listeners;
-use crate::provider::Chosen;
 use crate::queue::failed;
 use crate::session::Session;
 use crate::settings::refused;
@@ -89,8 +89,8 @@ impl ViaQueue {
     }
 
     /// Lines on the strategy and on batches of earlier runs.
-    pub fn lines(&self, chosen: &Chosen, strategy: Strategy) -> Result<Vec<String>, Refusal> {
-        self.queue.lines(chosen, &self.run, strategy)
+    pub fn lines(&self, plan: &ProviderPlan, strategy: Strategy) -> Result<Vec<String>, Refusal> {
+        self.queue.lines(plan, &self.run, strategy)
     }
 
     pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
@@ -107,7 +107,7 @@ impl ViaQueue {
 pub struct QueuedRunner<'a> {
     pub args: &'a RunArgs,
     /// `None` when nothing is to be done.
-    pub chosen: Option<&'a Chosen>,
+    pub manager: Option<&'a LlmManager>,
 }
 
 impl QueuedRunner<'_> {
@@ -129,9 +129,9 @@ impl QueuedRunner<'_> {
             .notifier(listeners.notifier)
             .until_submitted(self.args.no_wait)
             .on_error(self.args.on_error.policy())
-            .described(queue.info(self.args, self.chosen));
+            .described(queue.info(self.args, self.manager));
         let make_worker = |queue: &JobQueue| {
-            let made = self.make_worker(queue, listeners.observer.as_ref());
+            let made = self.make_worker(queue);
             let worker = made.map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))?;
             Ok(match &listeners.jobs {
                 Some(observer) => worker.observer(observer.clone()),
@@ -154,8 +154,8 @@ impl QueuedRunner<'_> {
     /// Recognizes batches that no worker attends and whose API key is not set here.
     fn lacks_its_key(&self) -> impl Fn(&BatchInfo) -> bool {
         let clients = self
-            .chosen
-            .and_then(|chosen| chosen.manager().ok()?.clients_by_account().ok());
+            .manager
+            .map(|manager| manager.plan().clients_by_account());
         move |batch| {
             let lacks = |clients: &dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>>| {
                 clients(&batch.account()).is_none()
@@ -164,18 +164,10 @@ impl QueuedRunner<'_> {
         }
     }
 
-    fn make_worker(
-        &self,
-        queue: &JobQueue,
-        observer: Option<&Arc<dyn CallObserver>>,
-    ) -> Result<Worker, Refusal> {
-        let chosen = self.chosen.ok_or_else(|| {
+    fn make_worker(&self, queue: &JobQueue) -> Result<Worker, Refusal> {
+        let manager = self.manager.ok_or_else(|| {
             Refusal::could_not_run("something is to be done now that was not when the run began: give the same command again")
         })?;
-        let mut manager = chosen.manager()?;
-        if let Some(observer) = observer {
-            manager = manager.observer(observer.clone());
-        }
         manager.run_worker(queue).map_err(refused)
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::plan::{EffectiveStrategy, ProviderChoice, SkippedStep};
+use batchwright::plan::{EffectiveStrategy, ProviderPlan, SkippedStep};
 use batchwright::queue::{JobCounts, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{JobQueue, ProcessId, Settings, Strategy};
@@ -216,7 +216,7 @@ fn once(args: &StatusArgs) -> Result<(), Failure> {
     let mut reader = StatusReader::new(args)?;
     let rows = reader.read()?;
     let reuse = reader.reuse(args);
-    let skipped = ProviderChoice::skipped_by_job_types(&reader.settings);
+    let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if args.json {
         return Ok(print(&line_of(&rows, &skipped, reuse.as_ref()))?);
     }

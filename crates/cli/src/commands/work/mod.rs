@@ -47,7 +47,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     let failed = |error: Error| Refusal::could_not_run(error.message());
     let queue = home.queue(&args.worker, args.file.queue.as_deref())?;
     let processes = all_of(&queue, &args.processes)?;
-    say(routes::line(&manager)?);
+    say(routes::line(manager.plan())?);
     let mut note = EmbeddingsNote::default();
     note.update(&manager, &queue, &say);
     let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(failed)?);
@@ -103,7 +103,7 @@ fn tell_changes(
             progress.say(&format!("settings changed: {key} {before} -> {now}"));
         }
         SettingsEvent::Applied(manager) => {
-            if let (Ok(line), Ok(mut note)) = (routes::line(manager), note.lock()) {
+            if let (Ok(line), Ok(mut note)) = (routes::line(manager.plan()), note.lock()) {
                 progress.say(&line);
                 note.update(manager, &queue, &|line| progress.say(&line));
             }

@@ -1,0 +1,126 @@
+//! What a plan needs in addition to the settings.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::error::Error;
+use crate::base::secret::Secret;
+use crate::config::settings::Settings;
+use crate::engine::route::RetryPolicy;
+use crate::llm::providers::headers::CallHeader;
+use crate::llm::providers::survey::ProviderStatus;
+
+/// What the settings do not contain: choices of a program or of its flags. By default a
+/// [plan](super::ProviderPlan) has a provider that answers prompts, at its usual address, with a model for prompts
+/// that name none.
+#[derive(Debug, Clone, Default)]
+pub struct ProviderOptions {
+    pub(super) provider: Option<Box<ProviderStatus>>,
+    pub(super) base_url: Option<String>,
+    pub(super) embeddings: bool,
+    pub(super) models_named: bool,
+    /// The name of a provider, and its headers.
+    pub(super) headers: Option<(String, Vec<CallHeader>)>,
+    pub(super) api_key: Option<Secret>,
+    pub(super) data_dir: Option<PathBuf>,
+    max_retries: Option<u8>,
+    fall_back_when_blocked: bool,
+    pub(super) fixed_slots: bool,
+}
+
+impl ProviderOptions {
+    /// The provider of `llm.provider`, else the first usable one. `extract`, which is not a model, is used only if
+    /// the setting names it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The first provider, whatever `llm.provider` says. Default: the one of the settings.
+    pub fn provider(mut self, status: ProviderStatus) -> Self {
+        self.provider = Some(Box::new(status));
+        self
+    }
+
+    /// The address of the first provider. If no provider is named, it is an OpenAI-compatible server (`local`).
+    /// Default: its environment variable, else its own address.
+    pub fn base_url(mut self, url: Option<String>) -> Self {
+        self.base_url = url;
+        self
+    }
+
+    /// Whether embeddings are wanted instead of answers. Then the plan has no fallbacks, because embeddings of two
+    /// models cannot be compared. Default: no.
+    pub fn embeddings(mut self, yes: bool) -> Self {
+        self.embeddings = yes;
+        self
+    }
+
+    /// Whether a provider may be used that has no model for requests that name none. Default: no.
+    pub fn every_request_names_a_model(mut self, yes: bool) -> Self {
+        self.models_named = yes;
+        self
+    }
+
+    /// Headers for every call of the provider of that name, see [`LlmConfig::header`](crate::LlmConfig::header). They
+    /// are sent only if it is the first provider: neither to a fallback, nor to another provider that the settings
+    /// name later. Default: none.
+    pub fn headers(mut self, provider: impl Into<String>, headers: Vec<CallHeader>) -> Self {
+        self.headers = Some((provider.into(), headers));
+        self
+    }
+
+    /// The first provider's credential. Default: its environment variable.
+    pub fn api_key(mut self, key: Secret) -> Self {
+        self.api_key = Some(key);
+        self
+    }
+
+    /// The folder whose `llm_jobs.db` has the requests that are in batches, and in whose `quotas` limits are shared
+    /// with other programs. Default: none, so that [`run_bulk`](crate::LlmManager::run_bulk) rejects the batch
+    /// strategy.
+    pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
+        self.data_dir = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Retries at each provider. Default: `queue.max_retries`.
+    pub fn max_retries(mut self, retries: u8) -> Self {
+        self.max_retries = Some(retries);
+        self
+    }
+
+    /// Whether a blocked answer moves on to the next provider. Default: no.
+    pub fn fall_back_when_blocked(mut self, yes: bool) -> Self {
+        self.fall_back_when_blocked = yes;
+        self
+    }
+
+    /// Whether a worker has exactly as many slots as a run has [calls in flight](super::ProviderPlan::concurrency) at
+    /// the first provider. Default: no, `queue.min_workers`, `queue.worker_count` and `queue.max_workers` set them.
+    pub fn fixed_slots(mut self, yes: bool) -> Self {
+        self.fixed_slots = yes;
+        self
+    }
+
+    pub(super) fn retries(&self, settings: &Settings) -> Result<u8, Error> {
+        let set = self.max_retries;
+        set.map_or_else(|| settings.max_retries(), Ok)
+    }
+
+    pub(super) fn retry(&self, settings: &Settings) -> Result<RetryPolicy, Error> {
+        let policy = settings.retry_policy(self.retries(settings)?)?;
+        Ok(policy.fall_back_when_blocked(self.fall_back_when_blocked))
+    }
+}
+
+impl Settings {
+    /// The retry policy of these settings, with this number of retries at each provider.
+    ///
+    /// # Errors
+    /// If `llm.max_rate_limit_wait` or `llm.max_retry_after` cannot be used.
+    pub fn retry_policy(&self, max_retries: u8) -> Result<RetryPolicy, Error> {
+        Ok(RetryPolicy::default()
+            .max_retries(max_retries)
+            .max_rate_limit_wait(self.max_rate_limit_wait()?)
+            .max_retry_after(self.max_retry_after()?))
+    }
+}

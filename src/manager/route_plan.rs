@@ -1,0 +1,294 @@
+//! Routes as plain values. Two equal plans make routes that behave alike, so a changed setting that does not matter
+//! makes no new route.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::error::Error;
+use crate::config::settings::Settings;
+use crate::engine::limiter::Limits;
+use crate::engine::route::RetryPolicy;
+use crate::llm::providers::config::LlmConfig;
+use crate::llm::providers::survey::ProviderStatus;
+use crate::llm::route::{Route, SkippedStep};
+
+use super::options::ProviderOptions;
+
+/// Requests a minute that a worker makes where none are set and the provider tells none.
+const ASSUMED_RPM: f64 = 100.0;
+
+/// Calls in flight at a provider, where their number is to be found, are never more.
+const MOST_FOUND: usize = 256;
+
+/// How many calls are in flight at a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    /// So many, or fewer while the provider refuses some.
+    Fixed(usize),
+    /// As many as help.
+    Auto {
+        /// So many at first.
+        start: usize,
+        /// And never more than these.
+        most: usize,
+    },
+}
+
+impl Concurrency {
+    /// The number at first.
+    pub fn start(self) -> usize {
+        match self {
+            Self::Fixed(calls) => calls,
+            Self::Auto { start, .. } => start,
+        }
+    }
+
+    /// The number that is never exceeded.
+    pub fn most(self) -> usize {
+        match self {
+            Self::Fixed(calls) => calls,
+            Self::Auto { most, .. } => most,
+        }
+    }
+
+    fn tuned(self, limits: Limits) -> Limits {
+        match self {
+            Self::Fixed(_) => limits,
+            Self::Auto { start, most } => limits.self_tuned(whole(start), whole(most)),
+        }
+    }
+}
+
+/// Who makes the calls of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A run, which has as many calls in flight as the first provider takes.
+    Run,
+    /// A list in memory, with as many calls in flight as suit the first provider.
+    List,
+    /// A worker of a queue: its jobs come from many callers and nobody watches it, and it has slots for
+    /// several providers.
+    #[cfg_attr(
+        not(feature = "queue"),
+        allow(dead_code, reason = "a worker is of the queue")
+    )]
+    Worker,
+}
+
+/// What a [`Route`] is made of.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RoutePlan {
+    /// Who is asked first.
+    pub first: RouteStep,
+    /// Who takes over what those before finally failed.
+    pub fallbacks: Vec<RouteStep>,
+    /// Providers that should be asked and cannot be called.
+    pub skipped: Vec<SkippedStep>,
+    /// How failed calls are tried again.
+    pub retry: RetryPolicy,
+    /// The folder through which its limits are shared with other processes, if they are.
+    pub shared_in: Option<PathBuf>,
+}
+
+/// One provider of a [`RoutePlan`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RouteStep {
+    /// How it is called.
+    pub config: LlmConfig,
+    /// What is kept to until its replies tell more.
+    pub limits: Limits,
+}
+
+impl RoutePlan {
+    /// The route.
+    ///
+    /// # Errors
+    /// As [`LlmConfig::client`].
+    pub fn route(&self) -> Result<Route<'static>, Error> {
+        let mut route = Route::limited(self.first.config.client()?, self.first.limits);
+        if let Some(folder) = &self.shared_in {
+            route = route.share_limits(folder);
+        }
+        for step in &self.fallbacks {
+            route = route.then(step.config.client()?, step.limits);
+        }
+        Ok(route.retry(self.retry).skipping(&self.skipped))
+    }
+
+    /// Whether there can be such a route: every key is there, and every address can be called.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route).
+    pub fn check(&self) -> Result<(), Error> {
+        let mut steps = std::iter::once(&self.first).chain(&self.fallbacks);
+        steps.try_for_each(|step| step.config.client().map(drop))
+    }
+
+    /// The same without anybody who takes over.
+    #[cfg(feature = "queue")]
+    pub(super) fn without_fallbacks(&self) -> Self {
+        Self {
+            fallbacks: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
+/// The settings of calls and of their retries, for any provider.
+#[derive(Clone)]
+pub(super) struct CallSettings {
+    pub(super) retry: RetryPolicy,
+    timeout: Option<Duration>,
+    max_reply: Option<u64>,
+    max_replies: u64,
+    pub(super) transfer_idle: Duration,
+    /// Calls in flight at a provider, if that is set.
+    calls: Option<usize>,
+    /// The most slots of a worker, if somebody set them.
+    workers: Option<usize>,
+    /// That number is to be found, whoever calls whom.
+    finds_calls: bool,
+    burst: u32,
+    rpm: Option<f64>,
+    tpm: Option<f64>,
+}
+
+impl CallSettings {
+    pub(super) fn of(settings: &Settings, options: &ProviderOptions) -> Result<Self, Error> {
+        Ok(Self {
+            retry: options.retry(settings)?,
+            timeout: settings.request_timeout()?,
+            max_reply: settings.max_reply_bytes()?,
+            max_replies: settings.max_replies_bytes()?,
+            transfer_idle: settings.transfer_idle_timeout()?,
+            calls: settings.sync_concurrency()?,
+            workers: settings.workers_set()?,
+            finds_calls: settings.finds_concurrency()?,
+            burst: settings.burst_size()?,
+            rpm: settings.requests_per_minute()?,
+            tpm: settings.tokens_per_minute()?,
+        })
+    }
+
+    /// The same with this time for each call where none is set.
+    #[cfg(feature = "queue")]
+    pub(super) fn within(mut self, time: Duration) -> Self {
+        self.timeout.get_or_insert(time);
+        self
+    }
+
+    /// Calls in flight at a provider.
+    pub(super) fn concurrency(&self, status: &ProviderStatus, caller: Caller) -> Concurrency {
+        let start = status.default_concurrency;
+        let by_itself = caller == Caller::Run && has_allowance(status.provider);
+        match self.calls {
+            Some(calls) => Concurrency::Fixed(calls),
+            None if status.provider != "extract" && (self.finds_calls || by_itself) => {
+                Concurrency::Auto {
+                    start,
+                    most: MOST_FOUND.max(start),
+                }
+            }
+            None => Concurrency::Fixed(match (caller, self.workers) {
+                (Caller::Worker, Some(slots)) if has_allowance(status.provider) => start.max(slots),
+                _ => start,
+            }),
+        }
+    }
+
+    pub(super) fn applied_to(&self, config: LlmConfig) -> LlmConfig {
+        let config = config
+            .transfer_idle_timeout(self.transfer_idle)
+            .max_replies_bytes(self.max_replies);
+        let config = match self.max_reply {
+            Some(bytes) => config.max_reply_bytes(bytes),
+            None => config,
+        };
+        match self.timeout {
+            Some(timeout) => config.request_timeout(timeout),
+            None => config,
+        }
+    }
+
+    /// The first step of a route, called through `config`.
+    pub(super) fn first(
+        &self,
+        status: &ProviderStatus,
+        config: LlmConfig,
+        caller: Caller,
+    ) -> RouteStep {
+        let calls = self.concurrency(status, caller);
+        let mut limits = calls.tuned(Limits::default().burst(self.burst));
+        if let Some(rpm) = self.rpm {
+            limits = limits.requests_per_minute(rpm);
+        }
+        if let Some(tpm) = self.tpm {
+            limits = limits.tokens_per_minute(tpm);
+        }
+        if caller == Caller::Worker {
+            limits = assumed(limits.in_flight(whole(calls.most())), status);
+        }
+        RouteStep {
+            config: self.applied_to(config).concurrency(calls.most()),
+            limits,
+        }
+    }
+
+    /// Whether the user limits the first provider.
+    pub(super) fn limits_rate(&self) -> bool {
+        self.rpm.is_some() || self.tpm.is_some()
+    }
+
+    /// A step behind the first, which has `calls` in flight. It is called for its own model only, and a server with
+    /// slots gets no more calls than it has slots.
+    pub(super) fn fallback(
+        &self,
+        status: &ProviderStatus,
+        calls: Concurrency,
+        caller: Caller,
+    ) -> RouteStep {
+        let own_slots = status.provider == "local";
+        let own = self.concurrency(status, caller);
+        let most = match (own_slots, caller) {
+            (true, _) => Some(status.default_concurrency),
+            (false, Caller::Worker) => Some(own.most()),
+            (false, Caller::Run | Caller::List) => None,
+        };
+        let mut limits = Limits::default().burst(self.burst);
+        if !own_slots {
+            limits = own.tuned(limits);
+        }
+        if let Some(most) = most {
+            limits = limits.in_flight(whole(most));
+        }
+        if caller == Caller::Worker {
+            limits = assumed(limits, status);
+        }
+        let config = status.config().only_model(true);
+        RouteStep {
+            config: self
+                .applied_to(config)
+                .concurrency(most.unwrap_or(calls.most())),
+            limits,
+        }
+    }
+}
+
+fn whole(calls: usize) -> u32 {
+    u32::try_from(calls).unwrap_or(u32::MAX).max(1)
+}
+
+fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
+    if has_allowance(status.provider) {
+        limits.assume_requests_per_minute(ASSUMED_RPM)
+    } else {
+        limits
+    }
+}
+
+/// Whether a provider limits requests per minute. A server of the user's own has slots instead.
+pub(super) fn has_allowance(provider: &str) -> bool {
+    !matches!(provider, "local" | "extract")
+}

@@ -1,0 +1,77 @@
+//! The strategy of bulk work at a provider.
+
+use crate::base::error::{Error, ErrorKind};
+use crate::config::choices::Strategy;
+use crate::config::settings::Settings;
+use crate::llm::providers::config::known;
+
+use super::route_plan::has_allowance;
+
+/// The strategy that is used for bulk work, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EffectiveStrategy {
+    /// The strategy that is used.
+    pub strategy: Strategy,
+    /// The strategy that `llm.bulk_strategy` sets.
+    pub asked: Strategy,
+    /// Why another strategy is used than the setting says, for people. The setting does not change.
+    pub fallback_reason: Option<String>,
+    /// The provider that sells these calls at full price although batches, at half of it, were asked for.
+    full_price_at: Option<String>,
+}
+
+impl EffectiveStrategy {
+    /// The effect of a strategy at a provider that has a Batch API.
+    pub fn possible(asked: Strategy) -> Self {
+        Self {
+            strategy: asked,
+            asked,
+            fallback_reason: None,
+            full_price_at: None,
+        }
+    }
+
+    /// The expected effect of the strategy of these settings, if they name the provider. It ignores settings that
+    /// cannot be used, and does not check whether the provider can be called.
+    pub fn expected(settings: &Settings) -> Self {
+        let asked = settings.bulk_strategy().unwrap_or_default();
+        match settings.provider() {
+            Ok(Some(provider)) => Self::new(asked, &provider),
+            _ => Self::possible(asked),
+        }
+    }
+
+    /// The effect of a strategy at the provider of that name.
+    pub fn new(asked: Strategy, provider: &str) -> Self {
+        let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
+        match asked {
+            Strategy::Batch if !possible => Self {
+                strategy: Strategy::Sync,
+                asked,
+                fallback_reason: Some(format!("{provider} has no Batch API: runs sync")),
+                full_price_at: has_allowance(provider).then(|| provider.to_owned()),
+            },
+            _ => Self::possible(asked),
+        }
+    }
+
+    /// Checks that prompts cost no more than the setting asks for: a paid provider without a Batch API sells at full
+    /// price what a batch has for half of it. Local servers and `extract` cost the same either way.
+    ///
+    /// # Errors
+    /// If they cost more, with the providers that have a Batch API.
+    pub fn check_price(&self) -> Result<(), Error> {
+        let Some(provider) = &self.full_price_at else {
+            return Ok(());
+        };
+        let Err(error) = known(provider)?.batch_api() else {
+            return Ok(());
+        };
+        let why = format!(
+            "every prompt would cost the full price, because {}",
+            error.message()
+        );
+        Err(Error::new(ErrorKind::Invalid, why))
+    }
+}
