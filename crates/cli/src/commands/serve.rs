@@ -49,10 +49,12 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
     let home = Home::open(&args.worker)?;
     let watch = home.settings(&args.worker)?;
     let settings = watch.settings().clone();
-    let manager = routes::manager(&args.worker, &settings, &ctx, quiet)?;
+    let manager = routes::manager(&args.worker, &settings, &ctx, quiet);
+    // A signal also ends the wait for a server that is loading its model.
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
+    let manager = manager?;
     let queue = home.queue(&args.worker, None)?;
     say(routes::line(manager.plan())?);
     let metrics = Metrics::new();

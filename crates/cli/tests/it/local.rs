@@ -280,6 +280,21 @@ fn an_interrupt_ends_both_waits_at_once() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_the_wait_of_a_worker_as_it_ends_a_run() {
+    let url = serve(|_, _| still_loading());
+    for command in ["work", "serve --port 0"] {
+        let desk = Desk::new();
+        let words = format!("{command} --provider local");
+        let mut command = desk.command(words.split(' '));
+        let running = Running::start(command.env("LOCAL_LLM_BASE_URL", &url));
+        running.hears("still loading its model; waiting");
+        running.signal("INT");
+        running.wait().expect(130);
+    }
+}
+
 #[test]
 fn a_prompt_that_a_local_server_cut_is_told_of() {
     let url = serve(|path, _| match path {

@@ -40,10 +40,12 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     };
     let home = Home::open(&args.worker)?;
     let watch = home.settings(&args.worker)?;
-    let manager = routes::manager(&args.worker, watch.settings(), &ctx, args.show.say.quiet)?;
+    let manager = routes::manager(&args.worker, watch.settings(), &ctx, args.show.say.quiet);
+    // A signal also ends the wait for a server that is loading its model.
     if ctx.is_cancelled() {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
+    let manager = manager?;
     let failed = |error: Error| Refusal::could_not_run(error.message());
     let queue = home.queue(&args.worker, args.file.queue.as_deref())?;
     let processes = all_of(&queue, &args.processes)?;
