@@ -10,7 +10,7 @@
 //! | follow changes of settings | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
 //! | see the effect of settings | the module [`plan`](crate::plan) |
 //!
-//! For who works on this crate: a new setting is a row of `KEYS` in `key.rs` and a getter in `typed.rs`.
+//! For who works on this crate: a new setting is a row in `table.rs`, which also makes its getter.
 
 pub(crate) mod articles;
 pub(crate) mod choices;
@@ -22,6 +22,7 @@ pub(crate) mod settings;
 #[cfg(feature = "queue")]
 pub(crate) mod sqlite;
 pub(crate) mod store;
+mod table;
 mod typed;
 mod value;
 pub(crate) mod watch;

@@ -34,6 +34,13 @@ impl SettingSource {
             Self::Default => "default",
         }
     }
+
+    fn set_by(self, key: &'static SettingKey) -> &'static str {
+        match self {
+            Self::Flag(name) | Self::Environment(name) => name,
+            Self::Store | Self::Default => key.name(),
+        }
+    }
 }
 
 /// The flag, the variable, or the kind.
@@ -43,6 +50,20 @@ impl fmt::Display for SettingSource {
             Self::Flag(name) | Self::Environment(name) => name,
             other => other.as_str(),
         })
+    }
+}
+
+/// A value with its origin.
+pub(crate) struct Given<T> {
+    pub value: Result<T, Error>,
+    pub source: SettingSource,
+    /// The flag, variable or key that sets it.
+    pub set_by: &'static str,
+}
+
+impl<T> Given<T> {
+    pub fn is_default(&self) -> bool {
+        self.source == SettingSource::Default
     }
 }
 
@@ -66,10 +87,7 @@ pub struct Setting {
 impl Setting {
     /// What to look at to change it: the flag, the variable, or the key itself.
     pub fn set_by(&self) -> &'static str {
-        match self.source {
-            SettingSource::Flag(name) | SettingSource::Environment(name) => name,
-            SettingSource::Store | SettingSource::Default => self.key.name(),
-        }
+        self.source.set_by(self.key)
     }
 }
 
@@ -210,30 +228,24 @@ impl Settings {
         })
     }
 
-    /// Where a key's value comes from.
-    pub(super) fn source(&self, key: &str) -> SettingSource {
-        let given = SettingKey::find(key).and_then(|key| self.given(key).next());
-        given.map_or(SettingSource::Default, |(source, _)| source)
-    }
-
-    /// The meaning of a key's value; none where the default is a rule.
-    pub(super) fn value(&self, key: &str) -> Result<Option<Value>, Error> {
+    /// A key's value in use, and what sets it; `None` if the default is a rule.
+    pub(super) fn value(&self, key: &str) -> Result<Given<Option<Value>>, Error> {
         let key = SettingKey::named(key)?;
-        let default = || {
-            key.default_value()
-                .map(|value| (SettingSource::Default, value))
-        };
-        let given = self.given(key).next().or_else(default);
-        given
-            .map(|(source, value)| self.read(key, source, value))
-            .transpose()
+        let default = (SettingSource::Default, key.default_value());
+        let given = self.given(key).next();
+        let (source, value) = given.map_or(default, |(source, value)| (source, Some(value)));
+        Ok(Given {
+            value: value.map(|value| self.read(key, source, value)).transpose(),
+            source,
+            set_by: source.set_by(key),
+        })
     }
 }
 
 /// Names what is set; values may be private.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = |key: &&SettingKey| self.source(key.name()) != SettingSource::Default;
+        let set = |key: &&SettingKey| self.given(key).next().is_some();
         let keys = SettingKey::all().iter().filter(set).map(SettingKey::name);
         f.debug_set().entries(keys).finish()
     }

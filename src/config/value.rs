@@ -6,7 +6,7 @@ use super::articles::{ACCEPTED, ArticleSource};
 use super::choices::Choices;
 
 /// A number that is found instead of set.
-pub(super) const AUTO: &str = "auto";
+const AUTO: &str = "auto";
 
 /// What a setting takes.
 pub(super) enum Kind {
@@ -16,7 +16,9 @@ pub(super) enum Kind {
     Route(&'static Choices, usize),
     /// A whole number between two.
     Whole(u64, u64),
-    /// The same, or `auto`: it is found.
+    /// The same in MiB, which means that many bytes.
+    Mib(u64, u64),
+    /// A whole number, or `auto`: it is found.
     WholeOrAuto(u64, u64),
     /// A whole number from 1 to what another setting says, which is checked where both are known, and what it
     /// says by default.
@@ -63,7 +65,9 @@ impl Kind {
                 "providers separated by commas, each perhaps with a model: groq:MODEL,extract"
                     .into()
             }
-            Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
+            Self::Whole(least, most) | Self::Mib(least, most) => {
+                format!("a whole number from {least} to {most}")
+            }
             Self::WholeOrAuto(least, most) => {
                 format!("a whole number from {least} to {most}, or auto")
             }
@@ -98,14 +102,15 @@ impl Kind {
                 Some(Value::Text(text.to_owned()))
             }
             Self::Route(among, most) => Some(Value::Names(route(text, among, *most)?)),
-            Self::Whole(least, most) => {
+            Self::WholeOrAuto(..) if text == AUTO => Some(Value::Text(text.to_owned())),
+            Self::Whole(least, most) | Self::WholeOrAuto(least, most) => {
                 let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
                 number.map(Value::Whole)
             }
-            Self::WholeOrAuto(..) if text == AUTO => Some(Value::Text(text.to_owned())),
-            Self::WholeOrAuto(least, most) => {
-                let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
-                number.map(Value::Whole)
+            Self::Mib(least, most) => {
+                let number: Option<u64> = text.parse().ok();
+                let number = number.filter(|n| (least..=most).contains(&n));
+                number.map(|mib| Value::Whole(mib << 20))
             }
             Self::WholeUpTo(..) => {
                 let number = text.parse().ok().filter(|n| *n >= 1);

@@ -109,8 +109,8 @@ impl ProviderPlan {
         if let (None, Some(model)) = (&plan.first.model, model_of(plan.first.provider)) {
             plan.first = plan.first.with_model(model);
         }
-        let fallback_is_set = settings.explain("llm.fallback")?.value.is_some();
-        if !fallback_is_set && settings.fallback_enabled()? && plan.first.provider != "extract" {
+        let is_unset = settings.given_fallback()?.is_default();
+        if is_unset && settings.fallback_enabled()? && plan.first.provider != "extract" {
             for name in ["groq", "anthropic", "extract"] {
                 let step = inspect(name, None, model_of(name), false)?;
                 if name == plan.first.provider {
@@ -200,7 +200,7 @@ impl ProviderPlan {
             }
             say(format!("{name}: the server is ready after {took:.1} s"));
         }
-        let by = self.settings.explain("llm.fallback")?.set_by();
+        let by = self.settings.given_fallback()?.set_by;
         let mut fallbacks = self.fallbacks.iter();
         fallbacks.try_for_each(|status| check_model(status, by))?;
         Ok(self)
@@ -382,7 +382,7 @@ fn check_model(fallback: &ProviderStatus, by: &str) -> Result<(), ProviderPlanEr
 /// The providers of `llm.fallback`, each as `name` or `name:model`. Each needs its own model, because it does not
 /// know the models of the first provider.
 fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, ProviderPlanError> {
-    let by = settings.explain("llm.fallback")?.set_by();
+    let by = settings.given_fallback()?.set_by;
     let refused = |why: String| ProviderPlanError::Fallback(format!("{by}{why}"));
     let entries = settings.fallback()?;
     let statuses = entries.iter().map(|entry| {
