@@ -16,7 +16,7 @@ use crate::config::watch::SettingsWatch;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
 use crate::llm::providers::batch::BatchApi;
-use crate::llm::providers::config::Client;
+use crate::llm::providers::client::Client;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::calls::CallObserver;

@@ -10,7 +10,8 @@ use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::providers::batch::BatchApi;
-use crate::llm::providers::config::{Client, LlmConfig};
+use crate::llm::providers::client::Client;
+use crate::llm::providers::config::LlmConfig;
 #[cfg(feature = "queue")]
 use crate::llm::providers::survey::api_keys_set;
 use crate::llm::providers::survey::{ProviderStatus, inspect, inspect_with, survey};

@@ -14,22 +14,19 @@ use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 
+use super::address::ApiAddress;
 use super::native;
 use super::vendor::Vendor;
 
 /// What a client needs to be let in.
 pub(super) struct Access {
-    pub base_url: String,
+    pub address: ApiAddress,
     pub headers: Vec<(Cow<'static, str>, String)>,
     /// The key, what the address holds, and what stands in headers of the user's own: none of it is told in
     /// an error.
     pub secrets: Vec<Secret>,
     /// Those of them that are keys: no answer that holds one leaves the client with it.
     pub keys: Vec<Secret>,
-    /// What stands in the query of every address, such as `api-version=2024-10-21`, or nothing.
-    pub query: String,
-    /// Whether the model stands in the address of its calls.
-    pub by_deployment: bool,
     /// What to look at when the provider refuses the credential.
     pub key_hint: String,
     /// Which credential it is.
@@ -39,17 +36,22 @@ pub(super) struct Access {
 impl Access {
     /// A path below the base URL as an address.
     pub fn url(&self, path: &str) -> String {
-        let separator = match path.contains('?') {
-            _ if self.query.is_empty() => "",
-            true => "&",
-            false => "?",
+        let ApiAddress {
+            base_url, query, ..
+        } = &self.address;
+        let separator = if query.is_empty() {
+            ""
+        } else if path.contains('?') {
+            "&"
+        } else {
+            "?"
         };
-        format!("{}{path}{separator}{}", self.base_url, self.query)
+        format!("{base_url}{path}{separator}{query}")
     }
 
     /// The address for calls of a model.
     pub fn call_url(&self, path: &str, model: &str) -> String {
-        if self.by_deployment {
+        if self.address.by_deployment {
             self.url(&format!("/deployments/{}{path}", escaped(model)))
         } else {
             self.url(path)

@@ -3,28 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::{Secret, redacted_url, secrets_in};
 use crate::config::choices::PROVIDERS;
-use crate::engine::limiter::QuotaKey;
-use crate::engine::pack::PackLimits;
-use crate::llm::client::LlmClient;
-use crate::llm::hash::hex;
-use crate::llm::params::RequestTask;
-use crate::llm::request::Request;
-use crate::llm::response::Response;
-use crate::llm::transport::{HttpTransport, Transport, is_callable};
+use crate::llm::transport::{HttpTransport, Transport};
 
 use super::access::{Access, LeftOut, ModelChoice};
+use super::address::ApiAddress;
 use super::batch::BatchApi;
-use super::credential::{Credential, account_of, key_from, no_key, setting, withheld_headers};
+use super::client::{Client, ProviderClient};
+use super::credential::{Credential, key_from, no_key, setting, withheld_headers};
 use super::extract::Extract;
 use super::headers::CallHeader;
-use super::remote::CallPreview;
 use super::remote::Remote;
+use super::sent_headers::{SentHeaders, plain};
 use super::vendor::{Dialect, Vendor};
 
 /// A server on this machine or next to it either takes a connection at once or is not there. Its
@@ -214,7 +206,7 @@ impl LlmConfig {
     ) -> Result<Client, Error> {
         let vendor = known(&self.provider)?;
         if vendor.dialect == Dialect::Extract {
-            return Ok(Client(Inner::Extract(Extract)));
+            return Ok(Client(ProviderClient::Extract(Extract)));
         }
         let access = self.access(vendor, env)?;
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
@@ -223,18 +215,18 @@ impl LlmConfig {
             Arc::new(if vendor.probed {
                 HttpTransport::connecting_within(
                     LOCAL_CONNECT_TIMEOUT,
-                    &access.base_url,
+                    &access.address.base_url,
                     concurrency,
                     timeout,
                 )
             } else {
-                HttpTransport::new(&access.base_url, concurrency, timeout)
+                HttpTransport::new(&access.address.base_url, concurrency, timeout)
             })
         });
-        Ok(Client(Inner::Remote(Box::new(Remote {
+        Ok(Client(ProviderClient::Remote(Box::new(Remote {
             vendor,
             transport,
-            chat_url: if access.by_deployment {
+            chat_url: if access.address.by_deployment {
                 None
             } else {
                 Some(access.url("/chat/completions"))
@@ -279,7 +271,10 @@ impl LlmConfig {
         Ok(api.idle_timeout(self.transfer_idle))
     }
 
-    /// Where the calls go and what they are sent with, or why there can be none.
+    /// The address, headers and secrets of calls.
+    ///
+    /// # Errors
+    /// If there is no key, or if the address or a header cannot be used.
     pub(super) fn access(
         &self,
         vendor: &Vendor,
@@ -295,133 +290,75 @@ impl LlmConfig {
         let in_variable = || Some(vendor.base_from_variable(&setting(vendor.url_var, env)?));
         let given = named.or_else(in_variable);
         let withheld = vendor.probed && (self.unnamed || given.is_none());
-        let own = |name: &str| self.headers.iter().any(|header| header.name() == name);
-        let paying = self.headers.iter().any(CallHeader::pays);
+        let credential = self.credential(vendor, withheld, env)?;
+        let base_url = given.unwrap_or_else(|| vendor.normalise(vendor.base_url));
+        let address = ApiAddress::of(vendor, base_url, env)?;
+        let sent = SentHeaders::of(vendor, credential.as_ref(), &self.headers, env)?;
+        let key_hint = self.key_hint(vendor, credential.as_ref(), withheld);
+        let key = credential.map(|credential| credential.key);
+        let in_url = secrets_in(&address.base_url);
+        let own: Vec<Secret> = key.into_iter().chain(in_url).collect();
+        let given = self.headers.iter().flat_map(CallHeader::secrets);
+        let keys = self.headers.iter().flat_map(CallHeader::keys);
+        Ok(Access {
+            secrets: own.iter().cloned().chain(given).collect(),
+            keys: own.iter().cloned().chain(keys).collect(),
+            address,
+            account: sent.account(),
+            headers: sent.headers,
+            key_hint,
+        })
+    }
+
+    /// The key or token; `None` if none is needed, if a header pays, or if it is withheld from an address that the user
+    /// did not name.
+    fn credential(
+        &self,
+        vendor: &Vendor,
+        withheld: bool,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Option<Credential>, Error> {
         if withheld && !self.headers.is_empty() {
             let why = format!("{}: {}", vendor.name, withheld_headers(vendor));
             return Err(Error::new(ErrorKind::Invalid, why));
         }
+        if self.pays_by_header() {
+            return Ok(None);
+        }
         let credential = match &self.api_key {
-            _ if paying => None,
             Some(key) => Some(Credential::given(vendor, key)),
             None if withheld => None,
             None => key_from(vendor, env),
         };
-        if vendor.needs_key && credential.is_none() && !paying {
-            let why = format!("{}: {}", vendor.name, no_key(vendor));
-            return Err(Error::new(ErrorKind::Auth, why));
+        match &credential {
+            Some(credential) => {
+                let what = format!("{}: the key", vendor.name);
+                plain(&what, credential.key.expose())?;
+            }
+            None if vendor.needs_key => {
+                let why = format!("{}: {}", vendor.name, no_key(vendor));
+                return Err(Error::new(ErrorKind::Auth, why));
+            }
+            None => {}
         }
-        if let Some(credential) = &credential {
-            plain(
-                &format!("{}: the key", vendor.name),
-                credential.key.expose(),
-            )?;
-        }
-        let key_hint = match (&credential, vendor.key_vars) {
-            _ if paying => "check the header with the account that pays".to_owned(),
+        Ok(credential)
+    }
+
+    fn pays_by_header(&self) -> bool {
+        self.headers.iter().any(CallHeader::pays)
+    }
+
+    /// Advice if the provider rejects the credential.
+    fn key_hint(&self, vendor: &Vendor, credential: Option<&Credential>, withheld: bool) -> String {
+        match (credential, vendor.key_vars) {
+            _ if self.pays_by_header() => "check the header with the account that pays".to_owned(),
             (Some(credential), _) => format!("check {}", credential.variable),
             (None, [variable, ..]) if withheld => {
                 let named = vendor.url_var;
                 format!("{variable} is sent only to an address that {named} or --base-url names")
             }
             (None, variables) => format!("check {}", variables.join(" or ")),
-        };
-        let base_url = given.unwrap_or_else(|| vendor.normalise(vendor.base_url));
-        let AzurePlace {
-            base_url,
-            query,
-            by_deployment,
-        } = if vendor.azure {
-            AzurePlace::of(base_url, setting("OPENAI_API_VERSION", env))
-        } else {
-            AzurePlace::elsewhere(base_url)
-        };
-        let odd = |byte: u8| !byte.is_ascii_alphanumeric() && !b"-.=".contains(&byte);
-        if query.bytes().any(odd) {
-            let why = "OPENAI_API_VERSION is a version such as 2024-10-21";
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("{}: {why}", vendor.name),
-            ));
         }
-        if base_url.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!("{}: no address: set {}", vendor.name, vendor.url_var),
-            ));
-        }
-        let http = base_url.starts_with("http://") || base_url.starts_with("https://");
-        if !http || base_url.contains(['?', '#']) {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "{}: the base URL must start with http:// or https:// and have no query, found `{}`",
-                    vendor.name,
-                    redacted_url(&base_url)
-                ),
-            ));
-        }
-        if !is_callable(&base_url) {
-            let (name, shown) = (vendor.name, redacted_url(&base_url));
-            let why = format!("{name}: the base URL names no host and port to call: `{shown}`");
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
-        let mut headers = vec![("content-type".into(), "application/json".to_owned())];
-        let mut account = String::new();
-        for header in &self.headers {
-            if let Some(key) = header.credential() {
-                account.push_str(&account_of(vendor, header.name(), key));
-            }
-        }
-        if let Some(Credential { header, key, .. }) = &credential {
-            let value = match *header {
-                "authorization" => format!("Bearer {}", key.expose()),
-                _ => key.expose().to_owned(),
-            };
-            headers.push(((*header).into(), value));
-            account.push_str(&account_of(vendor, header, key.expose()));
-        }
-        if let Some((header, version)) = vendor.version
-            && !own(header)
-        {
-            headers.push((header.into(), version.to_owned()));
-        }
-        for (header, variable) in vendor.identity {
-            let given = self.headers.iter().find(|own| own.name() == *header);
-            let value = match given {
-                Some(own) => Some(own.value().to_owned()),
-                None => match setting(variable, env) {
-                    Some(value) => {
-                        let value = plain(variable, value.trim())?.to_owned();
-                        headers.push(((*header).into(), value.clone()));
-                        Some(value)
-                    }
-                    None => None,
-                },
-            };
-            // One key may reach several projects, each with batches and limits of its own.
-            if let Some(value) = value {
-                account.push_str(&format!("\n{header}: {value}"));
-            }
-        }
-        headers.extend(self.headers.iter().map(CallHeader::sent));
-        if !account.is_empty() {
-            account = hex(&Sha256::digest(&account)[..8]);
-        }
-        let key = credential.map(|credential| credential.key);
-        let own: Vec<Secret> = key.into_iter().chain(secrets_in(&base_url)).collect();
-        let given = self.headers.iter().flat_map(CallHeader::secrets);
-        let keys = self.headers.iter().flat_map(CallHeader::keys);
-        Ok(Access {
-            secrets: own.iter().cloned().chain(given).collect(),
-            keys: own.iter().cloned().chain(keys).collect(),
-            base_url,
-            query,
-            by_deployment,
-            headers,
-            key_hint,
-            account,
-        })
     }
 }
 
@@ -440,173 +377,6 @@ impl std::fmt::Debug for LlmConfig {
 pub(crate) fn known(provider: &str) -> Result<&'static Vendor, Error> {
     Vendor::named(provider)
         .ok_or_else(|| Error::new(ErrorKind::Invalid, PROVIDERS.unknown(provider)))
-}
-
-/// What goes into a header must be visible ASCII; the value itself is not shown.
-fn plain<'v>(what: &str, value: &'v str) -> Result<&'v str, Error> {
-    if value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(value)
-    } else {
-        Err(Error::new(
-            ErrorKind::Auth,
-            format!(
-                "{what} contains a blank, a line break or another character that no header takes"
-            ),
-        ))
-    }
-}
-
-/// Where the calls of Azure go, as OpenAI's SDK for it has them, and the newer API that needs no version.
-struct AzurePlace {
-    base_url: String,
-    query: String,
-    by_deployment: bool,
-}
-
-impl AzurePlace {
-    fn elsewhere(base_url: String) -> Self {
-        Self {
-            base_url,
-            query: String::new(),
-            by_deployment: false,
-        }
-    }
-
-    /// At an address that ends with `/openai`, or with `/openai/v1` if the newer API is named by it.
-    fn of(base_url: String, version: Option<String>) -> Self {
-        let version = version.map(|version| version.trim().to_owned());
-        let dated = version
-            .as_ref()
-            .filter(|version| !matches!(version.as_str(), "preview" | "latest" | "v1"));
-        let newer = base_url.ends_with("/v1");
-        match dated {
-            _ if base_url.is_empty() => Self::elsewhere(base_url),
-            Some(version) if !newer => Self {
-                base_url,
-                query: format!("api-version={version}"),
-                by_deployment: true,
-            },
-            _ => Self::elsewhere(if newer {
-                base_url
-            } else {
-                format!("{base_url}/v1")
-            }),
-        }
-    }
-}
-
-/// A provider's client.
-pub struct Client(Inner);
-
-enum Inner {
-    Remote(Box<Remote>),
-    Extract(Extract),
-}
-
-impl Client {
-    /// Calls in flight that suit the provider: the number in its settings, else 1 for a local
-    /// server and 5 for the others.
-    pub fn default_concurrency(&self) -> usize {
-        match &self.0 {
-            Inner::Remote(remote) => remote.concurrency,
-            Inner::Extract(_) => 5,
-        }
-    }
-
-    /// The call that a request makes, if it does not share one: where it goes, and what it says. Nothing is sent. Files of
-    /// the prompt are read.
-    ///
-    /// # Errors
-    /// If the request names no model, if the provider cannot express what it asks, and for `extract`, which makes no calls.
-    pub fn preview(&self, request: &Request, ctx: &Context) -> Result<CallPreview, Error> {
-        match &self.0 {
-            Inner::Remote(remote) => remote.preview(request, ctx),
-            Inner::Extract(_) => {
-                let why = "extract is not a model and makes no calls";
-                Err(Error::new(ErrorKind::Invalid, why))
-            }
-        }
-    }
-}
-
-impl LlmClient for Client {
-    fn concurrency(&self) -> Option<usize> {
-        Some(self.default_concurrency())
-    }
-
-    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        match &self.0 {
-            Inner::Remote(remote) => remote.complete(request, ctx),
-            Inner::Extract(extract) => extract.complete(request, ctx),
-        }
-    }
-
-    fn embed(
-        &self,
-        requests: &[&Request],
-        ctx: &Context,
-    ) -> Result<Vec<Result<Response, Error>>, Error> {
-        match &self.0 {
-            Inner::Remote(remote) => remote.embed(requests, ctx),
-            Inner::Extract(extract) => extract.embed(requests, ctx),
-        }
-    }
-
-    fn pack_limits(&self) -> PackLimits {
-        match &self.0 {
-            Inner::Remote(remote) => remote.vendor.embeds.unwrap_or(PackLimits::ONE),
-            Inner::Extract(extract) => extract.pack_limits(),
-        }
-    }
-
-    fn quota(&self, request: &Request) -> QuotaKey {
-        match &self.0 {
-            Inner::Remote(remote) => {
-                let model = remote.model.of_request(request).unwrap_or("");
-                let access = &remote.access;
-                QuotaKey::new(&[remote.vendor.name, &access.base_url, &access.account, model])
-            }
-            Inner::Extract(_) => QuotaKey::none(),
-        }
-    }
-
-    fn provider(&self) -> &str {
-        match &self.0 {
-            Inner::Remote(remote) => remote.vendor.name,
-            Inner::Extract(extract) => extract.provider(),
-        }
-    }
-
-    fn model_for(&self, request: &Request) -> Option<String> {
-        match &self.0 {
-            Inner::Remote(remote) => remote.model.of_request(request).map(str::to_owned),
-            Inner::Extract(extract) => extract.model_for(request),
-        }
-    }
-
-    fn can(&self, request: &Request) -> bool {
-        match &self.0 {
-            Inner::Remote(remote) => match request.task {
-                RequestTask::Complete => true,
-                RequestTask::Embed => remote.vendor.embeds.is_some(),
-                RequestTask::Speech => remote.vendor.speaks,
-            },
-            Inner::Extract(extract) => extract.can(request),
-        }
-    }
-
-    fn address(&self) -> &str {
-        match &self.0 {
-            Inner::Remote(remote) => &remote.access.base_url,
-            Inner::Extract(_) => "",
-        }
-    }
-}
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Client").field(&self.provider()).finish()
-    }
 }
 
 #[cfg(test)]

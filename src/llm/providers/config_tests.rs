@@ -6,7 +6,10 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
+use crate::base::cancel::Context;
+use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
+use crate::llm::request::Request;
 use crate::llm::transport::{HttpHeaders, HttpReply, HttpRequest};
 
 /// Keeps the headers of what it is sent, and where to.

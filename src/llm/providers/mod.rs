@@ -3,6 +3,7 @@
 //! A wire format is one file; a vendor of an existing format is one row of [`VENDORS`].
 
 mod access;
+mod address;
 mod answer;
 mod anthropic;
 mod anthropic_schema;
@@ -10,6 +11,7 @@ pub(crate) mod attached;
 pub mod batch;
 mod bounded;
 mod calls;
+pub mod client;
 pub mod config;
 mod content;
 mod credential;
@@ -40,6 +42,7 @@ mod responses;
 )]
 mod retention;
 mod rules;
+mod sent_headers;
 mod speech;
 pub mod survey;
 pub mod vendor;

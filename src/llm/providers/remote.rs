@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::base::secret::redacted_url;
+use crate::engine::limiter::QuotaKey;
+use crate::engine::pack::PackLimits;
+use crate::llm::client::LlmClient;
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
@@ -52,8 +55,8 @@ pub(super) struct Remote {
     pub max_replies: u64,
 }
 
-impl Remote {
-    pub fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+impl LlmClient for Remote {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         if request.task == RequestTask::Speech {
             return self.speak(request, ctx);
         }
@@ -70,6 +73,67 @@ impl Remote {
             .map_err(|error| self.access.redacted(error))
     }
 
+    fn embed(
+        &self,
+        requests: &[&Request],
+        ctx: &Context,
+    ) -> Result<Vec<Result<Response, Error>>, Error> {
+        let model = requests
+            .first()
+            .and_then(|first| self.model.of_request(first));
+        let call = embed::encode(self.vendor, requests, model)?;
+        requests
+            .first()
+            .inspect(|request| self.left_out.tell(self.vendor, request));
+        let memory = ReplyShare::of_process(self.max_replies);
+        let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
+        let failed = |error| self.access.redacted(self.explained(error));
+        let vectors = embed::decode(self.vendor, &reply, requests).map_err(failed)?;
+        let cleaned = vectors.into_iter().map(|vector| {
+            vector
+                .map(|vector| self.access.without_keys(vector))
+                .map_err(failed)
+        });
+        Ok(cleaned.collect())
+    }
+
+    fn pack_limits(&self) -> PackLimits {
+        self.vendor.embeds.unwrap_or(PackLimits::ONE)
+    }
+
+    fn quota(&self, request: &Request) -> QuotaKey {
+        let model = self.model.of_request(request).unwrap_or("");
+        let access = &self.access;
+        let (url, account) = (&access.address.base_url, &access.account);
+        QuotaKey::new(&[self.vendor.name, url, account, model])
+    }
+
+    fn provider(&self) -> &str {
+        self.vendor.name
+    }
+
+    fn model_for(&self, request: &Request) -> Option<String> {
+        self.model.of_request(request).map(str::to_owned)
+    }
+
+    fn can(&self, request: &Request) -> bool {
+        match request.task {
+            RequestTask::Complete => true,
+            RequestTask::Embed => self.vendor.embeds.is_some(),
+            RequestTask::Speech => self.vendor.speaks,
+        }
+    }
+
+    fn concurrency(&self) -> Option<usize> {
+        Some(self.concurrency)
+    }
+
+    fn address(&self) -> &str {
+        &self.access.address.base_url
+    }
+}
+
+impl Remote {
     fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let model = self.model.of_request(request);
         let call = speech::encode(self.vendor, request, model)?;
@@ -92,30 +156,6 @@ impl Remote {
         let body = marked.filled(body)?;
         memory.keep(body.len() as u64);
         Ok((Call { path, body }, Some(memory)))
-    }
-
-    pub fn embed(
-        &self,
-        requests: &[&Request],
-        ctx: &Context,
-    ) -> Result<Vec<Result<Response, Error>>, Error> {
-        let model = requests
-            .first()
-            .and_then(|first| self.model.of_request(first));
-        let call = embed::encode(self.vendor, requests, model)?;
-        requests
-            .first()
-            .inspect(|request| self.left_out.tell(self.vendor, request));
-        let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
-        let failed = |error| self.access.redacted(self.explained(error));
-        let vectors = embed::decode(self.vendor, &reply, requests).map_err(failed)?;
-        let cleaned = vectors.into_iter().map(|vector| {
-            vector
-                .map(|vector| self.access.without_keys(vector))
-                .map_err(failed)
-        });
-        Ok(cleaned.collect())
     }
 
     /// The call that a request makes alone.

@@ -271,7 +271,7 @@ fn sum(batch: &Value, names: &[&str]) -> Option<u64> {
 fn results_of(http: &Http<'_>, id: &str, batch: &Value) -> Option<String> {
     let url = text(batch, "results_url").filter(|_| text(batch, "archived_at").is_none())?;
     // The credential is for one host.
-    let below = url.strip_prefix(&http.api.access.base_url);
+    let below = url.strip_prefix(&http.api.access.address.base_url);
     let below = below.filter(|path| path.starts_with('/'));
     Some(below.map_or_else(|| format!("{}/results", path(id)), str::to_owned))
 }

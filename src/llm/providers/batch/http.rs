@@ -119,7 +119,7 @@ impl<'a> Http<'a> {
     pub fn named_place(&self, url: &str) -> Result<String, Error> {
         self.by_way_of_base(url).ok_or_else(|| {
             let (vendor, named) = (self.api.vendor.name, redacted_url(origin(url)));
-            let base = redacted_url(&self.api.access.base_url);
+            let base = redacted_url(&self.api.access.address.base_url);
             let why = format!(
                 "{vendor} at {base} names {named} as the place to send to; nothing is sent to a \
                  host that is not configured"
@@ -129,7 +129,7 @@ impl<'a> Http<'a> {
     }
 
     fn above_version(&self) -> &str {
-        let base = &self.api.access.base_url;
+        let base = &self.api.access.address.base_url;
         let above = base.strip_suffix(self.api.vendor.segment);
         above.unwrap_or(base)
     }
@@ -245,7 +245,7 @@ impl<'a> Http<'a> {
     }
 
     fn is_at_home(&self, url: &str) -> bool {
-        origin(url) == origin(&self.api.access.base_url)
+        origin(url) == origin(&self.api.access.address.base_url)
     }
 
     /// The reply, if it is a success.

@@ -174,8 +174,13 @@ impl BatchApi {
         model: ModelChoice,
         transport: Option<Arc<dyn Transport>>,
     ) -> Self {
-        let transport = transport
-            .unwrap_or_else(|| Arc::new(HttpTransport::new(&access.base_url, CONNECTIONS, REPLY)));
+        let transport = transport.unwrap_or_else(|| {
+            Arc::new(HttpTransport::new(
+                &access.address.base_url,
+                CONNECTIONS,
+                REPLY,
+            ))
+        });
         Self {
             vendor,
             batches,
@@ -229,7 +234,7 @@ impl BatchClient for BatchApi {
     fn account(&self) -> BatchAccount {
         BatchAccount {
             provider: self.vendor.name.to_owned(),
-            base_url: redacted_url(&self.access.base_url),
+            base_url: redacted_url(&self.access.address.base_url),
             credential: self.access.account.clone(),
         }
     }
@@ -415,7 +420,7 @@ impl fmt::Debug for BatchApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BatchApi")
             .field("provider", &self.vendor.name)
-            .field("base_url", &redacted_url(&self.access.base_url))
+            .field("base_url", &redacted_url(&self.access.address.base_url))
             .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,102 @@
+//! The client of any provider.
+
+use crate::base::cancel::Context;
+use crate::base::error::{Error, ErrorKind};
+use crate::engine::limiter::QuotaKey;
+use crate::engine::pack::PackLimits;
+use crate::llm::client::LlmClient;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+
+use super::extract::Extract;
+use super::remote::{CallPreview, Remote};
+
+/// Calls in flight of a client that makes no calls over a network.
+const CALLS_OF_EXTRACT: usize = 5;
+
+/// A provider's client.
+pub struct Client(pub(super) ProviderClient);
+
+pub(super) enum ProviderClient {
+    Remote(Box<Remote>),
+    Extract(Extract),
+}
+
+impl Client {
+    /// Calls in flight that suit the provider: the number in its settings, else 1 for a local
+    /// server and 5 for the others.
+    pub fn default_concurrency(&self) -> usize {
+        self.inner().concurrency().unwrap_or(CALLS_OF_EXTRACT)
+    }
+
+    /// The call that a request makes, if it does not share one: its address and its body. It is not sent. Files of the
+    /// prompt are read.
+    ///
+    /// # Errors
+    /// If the request names no model, if the provider cannot express the request, and for `extract`, which makes no
+    /// calls.
+    pub fn preview(&self, request: &Request, ctx: &Context) -> Result<CallPreview, Error> {
+        match &self.0 {
+            ProviderClient::Remote(remote) => remote.preview(request, ctx),
+            ProviderClient::Extract(_) => {
+                let why = "extract is not a model and makes no calls";
+                Err(Error::new(ErrorKind::Invalid, why))
+            }
+        }
+    }
+
+    fn inner(&self) -> &dyn LlmClient {
+        match &self.0 {
+            ProviderClient::Remote(remote) => &**remote,
+            ProviderClient::Extract(extract) => extract,
+        }
+    }
+}
+
+impl LlmClient for Client {
+    fn concurrency(&self) -> Option<usize> {
+        Some(self.default_concurrency())
+    }
+
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        self.inner().complete(request, ctx)
+    }
+
+    fn embed(
+        &self,
+        requests: &[&Request],
+        ctx: &Context,
+    ) -> Result<Vec<Result<Response, Error>>, Error> {
+        self.inner().embed(requests, ctx)
+    }
+
+    fn pack_limits(&self) -> PackLimits {
+        self.inner().pack_limits()
+    }
+
+    fn quota(&self, request: &Request) -> QuotaKey {
+        self.inner().quota(request)
+    }
+
+    fn provider(&self) -> &str {
+        self.inner().provider()
+    }
+
+    fn model_for(&self, request: &Request) -> Option<String> {
+        self.inner().model_for(request)
+    }
+
+    fn can(&self, request: &Request) -> bool {
+        self.inner().can(request)
+    }
+
+    fn address(&self) -> &str {
+        self.inner().address()
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Client").field(&self.provider()).finish()
+    }
+}
