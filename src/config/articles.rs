@@ -25,7 +25,7 @@ impl ArticleSource {
     /// Stands for the id in a [`Url`](Self::Url).
     pub const ID: &str = "{article_id}";
 
-    /// None for a text that is none of the forms.
+    /// `None` for a text in another form.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix("sqlite:") {
             let (file, query) = rest.split_once('?')?;

@@ -65,8 +65,8 @@ impl SettingKey {
     /// The setting of that name.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when there is none, with those that were perhaps meant and the list;
-    /// for a credential, with the environment variable that takes it.
+    /// [`ErrorKind::Invalid`] if there is no such setting, with similar names and the list; for a credential, with the
+    /// environment variable that takes it.
     pub fn named(name: &str) -> Result<&'static SettingKey, Error> {
         Self::find(name).ok_or_else(|| Error::new(ErrorKind::Invalid, unknown(name)))
     }

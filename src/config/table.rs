@@ -81,7 +81,7 @@ macro_rules! with_settings {
                 "Memory use above which a queue worker reduces its slots";
             scale_scope: String = "scale.scope" ["BATCHWRIGHT_SCALE_SCOPE"]
                 Kind::Choice(&SCALE_SCOPES), Is("machine"),
-                "Which load reduces the slots of a queue worker: that of the whole machine, or only load of which this OS process causes a tenth or more";
+                "Which load reduces the slots of a queue worker: that of the whole machine, or only load to which this OS process adds a tenth or more";
             pub max_retries: u8 = "queue.max_retries" ["JOB_QUEUE_MAX_RETRIES"]
                 Kind::Whole(0, 255), Is("3"),
                 "Retries of a job at each provider, unless the job sets its own number";

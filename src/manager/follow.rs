@@ -8,30 +8,30 @@ use crate::config::watch::SettingsWatch;
 
 use super::LlmManager;
 
-/// What came of settings that changed.
+/// The effect of changed settings.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SettingsEvent<'a> {
-    /// A key has another value now.
+    /// A key has another value.
     Changed {
         /// The name of the key.
         key: &'static str,
-        /// What it was; `None` where nothing was set.
+        /// The old value; `None` if it was not set.
         before: Option<&'a str>,
-        /// What it is.
+        /// The new value; `None` if it is not set.
         now: Option<&'a str>,
     },
-    /// Something else holds from now on: this manager makes what holds now.
+    /// The settings apply from now on, and this manager has them.
     Applied(&'a LlmManager),
-    /// They cannot be used, at least not now: the old ones hold until they can. Told once, and tried again a
-    /// few times a second.
+    /// The settings cannot be used now. The old ones apply until they can. This is reported once and tried again a few
+    /// times per second.
     Refused(&'a Error),
 }
 
-/// Who hears what came of settings that changed.
+/// Gets the effect of changed settings.
 pub(super) type Listener = Arc<dyn Fn(&SettingsEvent<'_>) + Send + Sync>;
 
-/// What is told when nobody listens.
+/// The default listener.
 pub(super) fn log(event: &SettingsEvent<'_>) {
     let shown = |value: &Option<&str>| value.unwrap_or("unset").to_owned();
     match event {
@@ -50,11 +50,10 @@ pub(super) fn log(event: &SettingsEvent<'_>) {
 }
 
 impl LlmManager {
-    /// Follows the settings that are watched: from now on [`run_bulk`](Self::run_bulk) begins with what they say
-    /// then, and a worker that this manager makes takes changes over within a second, without a restart.
-    /// Providers, models, strategy, limits, retries and slots may all change. Calls in flight end under the
-    /// old settings, and what was learned of limits and pauses stays. Settings that cannot be used are logged
-    /// once, and the old ones hold until they can.
+    /// Follows these settings: each [`run_bulk`](Self::run_bulk) begins with the present ones, and a worker of this
+    /// manager applies changes within a second, without a restart. Providers, models, strategy, limits, retries and
+    /// slots may all change. Calls in flight end under the old settings, and learned limits and cooldowns stay.
+    /// Settings that cannot be used are logged once, and the old ones apply until they can.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -74,8 +73,8 @@ impl LlmManager {
         self
     }
 
-    /// Who hears of settings that changed and what came of them, while a worker [follows](Self::follow) them.
-    /// It is called on a thread of the worker's. Default: they are logged.
+    /// Gets changed settings and their effect, while a worker [follows](Self::follow) them, on a thread of the worker.
+    /// Default: they are logged.
     pub fn on_settings(
         mut self,
         listener: impl Fn(&SettingsEvent<'_>) + Send + Sync + 'static,
@@ -84,17 +83,17 @@ impl LlmManager {
         self
     }
 
-    /// Takes over what the [followed](Self::follow) settings say now.
+    /// Applies the present values of the [followed](Self::follow) settings.
     ///
     /// # Errors
-    /// When that cannot be used; then what held last stays.
+    /// If they cannot be used. Then the last usable ones stay.
     pub fn refresh(&mut self) -> Result<(), Error> {
         let (now, result) = self.caught_up();
         *self = now;
         result
     }
 
-    /// As it is now, or as it was last where what is set now cannot be used.
+    /// This manager with the present settings, or the last usable ones.
     pub(super) fn present(&self) -> Self {
         let (now, result) = self.caught_up();
         if let Err(error) = result {

@@ -14,22 +14,22 @@ use crate::llm::route::{Route, SkippedStep};
 
 use super::options::ProviderOptions;
 
-/// Requests a minute that a worker makes where none are set and the provider tells none.
+/// Requests per minute of a worker, if no setting and no reply limits them.
 const ASSUMED_RPM: f64 = 100.0;
 
-/// Calls in flight at a provider, where their number is to be found, are never more.
+/// Maximum calls in flight at a provider if their number adapts.
 const MOST_FOUND: usize = 256;
 
 /// How many calls are in flight at a provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concurrency {
-    /// So many, or fewer while the provider refuses some.
+    /// This number, or fewer while the provider rejects some.
     Fixed(usize),
-    /// As many as help.
+    /// A number that adapts to the provider.
     Auto {
-        /// So many at first.
+        /// The number at first.
         start: usize,
-        /// And never more than these.
+        /// The maximum.
         most: usize,
     },
 }
@@ -43,7 +43,7 @@ impl Concurrency {
         }
     }
 
-    /// The number that is never exceeded.
+    /// The maximum.
     pub fn most(self) -> usize {
         match self {
             Self::Fixed(calls) => calls,
@@ -62,12 +62,11 @@ impl Concurrency {
 /// Who makes the calls of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// A run, which has as many calls in flight as the first provider takes.
+    /// A run of a file, which adapts its calls in flight to the first provider.
     Run,
-    /// A list in memory, with as many calls in flight as suit the first provider.
+    /// A list in memory, with the default calls in flight of the first provider.
     List,
-    /// A worker of a queue: its jobs come from many callers and nobody watches it, and it has slots for
-    /// several providers.
+    /// A worker of a queue, whose jobs come from many programs and whose slots are for several providers.
     #[cfg_attr(
         not(feature = "queue"),
         allow(dead_code, reason = "a worker is of the queue")
@@ -75,19 +74,19 @@ pub(super) enum Caller {
     Worker,
 }
 
-/// What a [`Route`] is made of.
+/// The parts of a [`Route`], as plain values.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RoutePlan {
-    /// Who is asked first.
+    /// The provider that is called first.
     pub first: RouteStep,
-    /// Who takes over what those before finally failed.
+    /// The providers that are called for items that those before failed permanently.
     pub fallbacks: Vec<RouteStep>,
-    /// Providers that should be asked and cannot be called.
+    /// Providers that belong to the route and cannot be called.
     pub skipped: Vec<SkippedStep>,
-    /// How failed calls are tried again.
+    /// How failed calls are retried.
     pub retry: RetryPolicy,
-    /// The folder through which its limits are shared with other processes, if they are.
+    /// The folder through which other OS processes share its limits, if they do.
     pub shared_in: Option<PathBuf>,
 }
 
@@ -95,9 +94,9 @@ pub struct RoutePlan {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RouteStep {
-    /// How it is called.
+    /// Its address, key, model and time limits.
     pub config: LlmConfig,
-    /// What is kept to until its replies tell more.
+    /// Its limits until its replies report others.
     pub limits: Limits,
 }
 
@@ -117,7 +116,7 @@ impl RoutePlan {
         Ok(route.retry(self.retry).skipping(&self.skipped))
     }
 
-    /// Whether there can be such a route: every key is there, and every address can be called.
+    /// Checks that every key is set, and that every address can be called.
     ///
     /// # Errors
     /// As [`route`](Self::route).
@@ -126,7 +125,7 @@ impl RoutePlan {
         steps.try_for_each(|step| step.config.client().map(drop))
     }
 
-    /// The same without anybody who takes over.
+    /// The same route without fallbacks.
     #[cfg(feature = "queue")]
     pub(super) fn without_fallbacks(&self) -> Self {
         Self {
@@ -144,11 +143,11 @@ pub(super) struct CallSettings {
     max_reply: Option<u64>,
     max_replies: u64,
     pub(super) transfer_idle: Duration,
-    /// Calls in flight at a provider, if that is set.
+    /// Calls in flight at a provider, if set.
     calls: Option<usize>,
-    /// The most slots of a worker, if somebody set them.
+    /// Maximum slots of a worker, if set.
     workers: Option<usize>,
-    /// That number is to be found, whoever calls whom.
+    /// The number of calls in flight adapts, also for a worker.
     finds_calls: bool,
     burst: u32,
     rpm: Option<f64>,
@@ -172,7 +171,7 @@ impl CallSettings {
         })
     }
 
-    /// The same with this time for each call where none is set.
+    /// The same with this time limit of a call, unless one is set.
     #[cfg(feature = "queue")]
     pub(super) fn within(mut self, time: Duration) -> Self {
         self.timeout.get_or_insert(time);

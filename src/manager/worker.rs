@@ -68,7 +68,7 @@ impl LlmManager {
     /// # Errors
     /// If a setting cannot be used.
     pub fn worker_plan(&self) -> Result<WorkerPlan, Error> {
-        self.plan_of_worker(Caller::Worker, self.plan.options.fixed_slots)
+        self.plan_of_worker(Caller::Worker)
     }
 
     /// A worker of this queue for the jobs of all programs, with the [strategy](Self::effective_strategy), settings,
@@ -78,8 +78,7 @@ impl LlmManager {
     /// # Errors
     /// If a setting or a provider cannot be used.
     pub fn worker(&self, queue: &JobQueue) -> Result<Worker, Error> {
-        let fixed_slots = self.plan.options.fixed_slots;
-        self.present().worker_of(queue, Caller::Worker, fixed_slots)
+        self.present().worker_of(queue, Caller::Worker)
     }
 
     /// A worker of this queue for one run: it has the limits of [`route`](Self::route), and as many slots as there may
@@ -88,14 +87,10 @@ impl LlmManager {
     /// # Errors
     /// As [`worker`](Self::worker).
     pub fn run_worker(&self, queue: &JobQueue) -> Result<Worker, Error> {
-        self.present().worker_of(queue, Caller::Run, true)
+        self.present().worker_of(queue, Caller::Run)
     }
 
-    pub(super) fn plan_of_worker(
-        &self,
-        caller: Caller,
-        fixed_slots: bool,
-    ) -> Result<WorkerPlan, Error> {
+    pub(super) fn plan_of_worker(&self, caller: Caller) -> Result<WorkerPlan, Error> {
         let plan = &self.plan;
         let completions = plan.route_of(caller);
         let job_types = self.job_types.as_ref().map(|_| plan.for_job_types());
@@ -107,17 +102,12 @@ impl LlmManager {
             model_calls: job_types.transpose()?.map(|plan| plan.route_of(caller)),
             completions,
             batches: plan.batches_config(),
-            settings: plan.settings_of_worker(&plan.settings, fixed_slots)?,
+            settings: plan.settings_of_worker(&plan.settings, caller)?,
         })
     }
 
-    fn worker_of(
-        &self,
-        queue: &JobQueue,
-        caller: Caller,
-        fixed_slots: bool,
-    ) -> Result<Worker, Error> {
-        let plan = self.plan_of_worker(caller, fixed_slots)?;
+    fn worker_of(&self, queue: &JobQueue, caller: Caller) -> Result<Worker, Error> {
+        let plan = self.plan_of_worker(caller)?;
         let mut worker = Worker::new(queue)
             .completions(self.route_by(&plan.completions)?)
             .settings(plan.settings)
@@ -136,7 +126,7 @@ impl LlmManager {
         if let Some(notifier) = &self.notifier {
             worker = worker.notifier(Arc::clone(notifier));
         }
-        Ok(match self.follower(plan, caller, fixed_slots) {
+        Ok(match self.follower(plan, caller) {
             Some(follower) => worker.followed_by(follower),
             None => worker,
         })
@@ -148,13 +138,13 @@ impl ProviderPlan {
     pub(super) fn settings_of_worker(
         &self,
         settings: &Settings,
-        fixed_slots: bool,
+        caller: Caller,
     ) -> Result<WorkerSettings, Error> {
         let by_settings = settings.worker_settings()?;
         let by_settings = by_settings
             .retry(self.options.retry(settings)?)
             .max_retries(self.options.retries(settings)?);
-        Ok(if fixed_slots {
+        Ok(if caller == Caller::Run || self.options.fixed_slots {
             let calls = CallSettings::of(settings, &self.options)?;
             let calls = calls.concurrency(&self.first, Caller::Run);
             by_settings.scale(WorkerScale::fixed(calls.start()))

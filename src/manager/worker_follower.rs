@@ -96,18 +96,13 @@ fn values(settings: &Settings) -> Values {
 
 impl LlmManager {
     /// Keeps a worker of this plan at what the settings come to.
-    pub(super) fn follower(
-        &self,
-        plan: WorkerPlan,
-        caller: Caller,
-        fixed_slots: bool,
-    ) -> Option<Follower> {
+    pub(super) fn follower(&self, plan: WorkerPlan, caller: Caller) -> Option<Follower> {
         let mut follower = SettingsFollower::new(self.watch.clone()?, self.listener.clone());
         let (mut now, mut plan) = (self.clone(), plan);
         Some(Box::new(move |controls: &Controls| {
             follower.look(&mut |settings| {
                 // Settings that need no provider apply even if the provider cannot be used.
-                let alone = now.plan.settings_of_worker(settings, fixed_slots)?;
+                let alone = now.plan.settings_of_worker(settings, caller)?;
                 let mut applied = alone != plan.settings;
                 if applied {
                     plan.settings = alone;
@@ -124,7 +119,7 @@ impl LlmManager {
                     let why = format!("{name}: the server is still loading its model");
                     return Err(Error::new(ErrorKind::Transient, why));
                 }
-                let next_plan = next.plan_of_worker(caller, fixed_slots)?;
+                let next_plan = next.plan_of_worker(caller)?;
                 let change = next.change(&plan, &next_plan)?;
                 applied |= change.is_some();
                 if let Some(change) = change {

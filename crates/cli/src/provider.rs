@@ -10,7 +10,7 @@ use batchwright::{Context, ErrorKind, LlmConfig, Settings};
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::data_dir::data_dir;
 use super::exit::{About, Refusal};
-use super::settings::refused;
+use super::settings::{self, refused};
 
 const NO_MODEL: &str =
     "extract is a placeholder without a model: each answer is the first 300 characters of its text";
@@ -133,16 +133,14 @@ pub fn in_flight(calls: Concurrency) -> String {
 }
 
 /// The flags that name providers, above the other settings.
-pub fn with_flags(mut settings: Settings, args: &ProviderArgs) -> Result<Settings, Refusal> {
+pub fn with_flags(settings: Settings, args: &ProviderArgs) -> Result<Settings, Refusal> {
     let fallback = args.fallback.as_ref().map(|names| names.join(","));
-    for (key, flag, words) in [
+    let flags = [
         ("llm.provider", "--provider", &args.provider),
         ("llm.model", "--model", &args.model),
         ("llm.fallback", "--fallback", &fallback),
-    ] {
-        settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
-    }
-    Ok(settings)
+    ];
+    settings::with_flags(settings, &flags)
 }
 
 /// The options of these flags.
@@ -199,7 +197,7 @@ fn with_headers(
     Ok(options.headers(name, headers))
 }
 
-/// How the provider is called that batches were made at, where flags say so.
+/// The configuration of the provider that batches were created at, if flags give it.
 pub fn own_of_batches(
     args: &BatchProviderArgs,
     data: &DataArgs,
@@ -213,7 +211,7 @@ pub fn own_of_batches(
     let named = named.and_then(|settings| settings.provider());
     let nobody = || {
         if headers.is_empty() {
-            Refusal::usage("--base-url: it is one provider's: name that with --provider")
+            Refusal::usage("--base-url applies to one provider only: add --provider NAME")
         } else {
             headers_of_nobody()
         }
@@ -334,7 +332,7 @@ fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-/// A changed default reruns nothing; whoever expects otherwise is told.
+/// Explains that a changed default model runs nothing again.
 pub fn note_changed_default(plan: &RunPlan, default: Option<&str>, say: &dyn Fn(String)) {
     let Some(default) = default else { return };
     let same = plan

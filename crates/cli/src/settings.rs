@@ -27,6 +27,18 @@ pub fn settings(data_dir: Option<&Path>, server: Option<&str>) -> Result<Setting
     }
 }
 
+/// The settings beneath these flags, each with its setting, its name and its value.
+pub fn with_flags(
+    settings: Settings,
+    flags: &[(&str, &'static str, &Option<String>)],
+) -> Result<Settings, Refusal> {
+    let mut flags = flags.iter();
+    let settings = flags.try_fold(settings, |settings, (key, flag, value)| {
+        settings.flag(key, flag, Option::clone(value))
+    });
+    settings.map_err(refused)
+}
+
 /// The same, to follow later changes; none without a data folder.
 pub fn watch(
     data_dir: Option<&Path>,

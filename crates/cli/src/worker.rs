@@ -13,7 +13,7 @@ use super::data_dir::data_dir;
 use super::exit::Refusal;
 use super::provider;
 use super::queue::existing_file;
-use super::settings::{in_folder, refused};
+use super::settings::{in_folder, with_flags};
 
 /// Where a worker has its queue and its settings.
 pub struct Home {
@@ -77,17 +77,16 @@ impl Home {
     /// The settings of this place and environment beneath the flags, and their later changes.
     pub fn settings(&self, args: &WorkerArgs) -> Result<SettingsWatch, Refusal> {
         let settings = Settings::new().environment(|name| std::env::var(name).ok());
-        let mut settings = provider::with_flags(settings, &args.provider)?;
-        for (key, flag, words) in [
+        let settings = provider::with_flags(settings, &args.provider)?;
+        let flags = [
             ("llm.bulk_strategy", "--strategy", &args.strategy),
             ("llm.sync_concurrency", "--concurrency", &args.concurrency),
             ("llm.requests_per_minute", "--rpm", &args.rpm),
             ("llm.tokens_per_minute", "--tpm", &args.tpm),
             ("llm.request_timeout", "--timeout", &args.timeout),
             ("queue.max_retries", "--max-retries", &args.max_retries),
-        ] {
-            settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
-        }
+        ];
+        let settings = with_flags(settings, &flags)?;
         SettingsWatch::new(settings, self.config.clone()).map_err(could_not)
     }
 

@@ -22,8 +22,7 @@ use super::vendor::Vendor;
 pub(super) struct Access {
     pub address: ApiAddress,
     pub headers: Vec<(Cow<'static, str>, String)>,
-    /// The key, what the address holds, and what stands in headers of the user's own: none of it is told in
-    /// an error.
+    /// The key, and the secrets of the address and of the user's headers. No error shows them.
     pub secrets: Vec<Secret>,
     /// Those of them that are keys: no answer that holds one leaves the client with it.
     pub keys: Vec<Secret>,

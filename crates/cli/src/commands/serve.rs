@@ -72,31 +72,14 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .worker(&queue)
         .map_err(failed)?
         .on_error(ErrorPolicy::ContinueOnError);
-    let mut server = home
+    let server = home
         .serving(Server::new(queue, worker))?
-        .address(SocketAddr::new(args.host, args.port))
         .manager(manager)
         .settings(settings, home.config.clone())
         .map_err(failed)?
         .job_types(accepted)
-        .metrics(metrics)
-        .max_connections(args.max_connections)
-        .max_upload_bytes(args.max_uploads)
-        .max_body_memory(args.max_body_memory)
-        .allow_private_webhooks(args.allow_private_webhooks)
-        .durability(if args.worker.fsync {
-            Durability::Full
-        } else {
-            Durability::Normal
-        })
-        .grace(args.worker.grace);
-    if let Some(token) = token {
-        server = server.token(token);
-    }
-    for host in &args.allow_host {
-        server = server.allow_host(host);
-    }
-    let running = server.start().map_err(failed)?;
+        .metrics(metrics);
+    let running = with_flags(server, args, token).start().map_err(failed)?;
     announce(&running, args);
     while cancelled.receiver.recv_timeout(LOOK).is_err() {
         if running.is_finished() {
@@ -115,6 +98,29 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         ))),
         None => Ok(Exit::Success),
     }
+}
+
+/// The server at the address of the flags, with their limits.
+fn with_flags(server: Server, args: &ServeArgs, token: Option<Secret>) -> Server {
+    let mut server = server
+        .address(SocketAddr::new(args.host, args.port))
+        .max_connections(args.max_connections)
+        .max_upload_bytes(args.max_uploads)
+        .max_body_memory(args.max_body_memory)
+        .allow_private_webhooks(args.allow_private_webhooks)
+        .durability(if args.worker.fsync {
+            Durability::Full
+        } else {
+            Durability::Normal
+        })
+        .grace(args.worker.grace);
+    if let Some(token) = token {
+        server = server.token(token);
+    }
+    for host in &args.allow_host {
+        server = server.allow_host(host);
+    }
+    server
 }
 
 /// For scripts on standard output, for people on standard error.

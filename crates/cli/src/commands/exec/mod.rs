@@ -114,20 +114,14 @@ fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
 fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
     let pace = &args.pace;
     let on_error = args.failures.on_error.map(OnError::name);
-    let mut settings = settings::settings(pace.data_dir.as_deref(), None)?;
-    for (key, flag, words) in [
-        (
-            "exec.concurrency",
-            "--concurrency",
-            pace.concurrency.clone(),
-        ),
-        ("exec.rate", "--rate", pace.rate.clone()),
-        ("exec.on_error", "--on-error", on_error.map(str::to_owned)),
-        ("exec.sandbox", "--sandbox", args.sandbox.sandbox.clone()),
-    ] {
-        settings = settings.flag(key, flag, words).map_err(refused)?;
-    }
-    Ok(settings)
+    let settings = settings::settings(pace.data_dir.as_deref(), None)?;
+    let flags = [
+        ("exec.concurrency", "--concurrency", &pace.concurrency),
+        ("exec.rate", "--rate", &pace.rate),
+        ("exec.on_error", "--on-error", &on_error.map(str::to_owned)),
+        ("exec.sandbox", "--sandbox", &args.sandbox.sandbox),
+    ];
+    settings::with_flags(settings, &flags)
 }
 
 fn runner(

@@ -74,32 +74,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         None
     } else {
         let providers = made_ready(args, resolved.plan?, resolved.provider_notes, session)?;
-        if let Some(output) = &args.output {
-            provider::fits_vectors(&providers, resolved.unnamed, &plan, output)?;
-        }
-        provider::check(&providers, resolved.unnamed)?;
-        let calls = providers.concurrency();
-        setup.concurrency = match run {
-            PreparedRun::Direct(_) => calls,
-            // The slots of a worker.
-            PreparedRun::ViaQueue(_) => Concurrency::Fixed(calls.start()),
-        };
-        setup.steps = provider::steps(&providers);
-        run.check_files(&setup.steps)?;
-        session.say(provider::line(&providers, setup.concurrency));
-        if let Some(why) = &setup.strategy.fallback_reason {
-            // Also with --quiet: it may cost twice as much as the setting asks for.
-            display::say(&format!("strategy: {why}"));
-        }
-        if let PreparedRun::ViaQueue(run) = &run {
-            let lines = run.lines(&providers, setup.strategy.strategy)?;
-            lines.iter().for_each(|line| session.say(line));
-        }
-        provider::warn(&providers, &|line| session.say(line));
-        if resolved.unnamed != Some(0) && args.provider.model.is_none() {
-            let default = providers.first.model.as_deref();
-            provider::note_changed_default(&plan, default, &|line| session.say(line));
-        }
+        run.announce(args, &providers, resolved.unnamed, &mut setup, session)?;
         Some(LlmManager::of(providers))
     };
     let reuse = match &manager {
@@ -218,6 +193,45 @@ impl PreparedRun {
             Self::Direct(run) => run.plan(),
             Self::ViaQueue(run) => run.plan(),
         }
+    }
+
+    /// Refuses providers that do not fit the input or the output, and describes those that are used.
+    fn announce(
+        &self,
+        args: &RunArgs,
+        providers: &ProviderPlan,
+        unnamed: Option<u64>,
+        setup: &mut Setup,
+        session: &Session,
+    ) -> Result<(), Refusal> {
+        let plan = self.plan();
+        if let Some(output) = &args.output {
+            provider::fits_vectors(providers, unnamed, plan, output)?;
+        }
+        provider::check(providers, unnamed)?;
+        let calls = providers.concurrency();
+        setup.concurrency = match self {
+            Self::Direct(_) => calls,
+            // The slots of a worker.
+            Self::ViaQueue(_) => Concurrency::Fixed(calls.start()),
+        };
+        setup.steps = provider::steps(providers);
+        self.check_files(&setup.steps)?;
+        session.say(provider::line(providers, setup.concurrency));
+        if let Some(why) = &setup.strategy.fallback_reason {
+            // Also with --quiet: it may cost twice as much as the setting asks for.
+            display::say(&format!("strategy: {why}"));
+        }
+        if let Self::ViaQueue(run) = self {
+            let lines = run.lines(providers, setup.strategy.strategy)?;
+            lines.iter().for_each(|line| session.say(line));
+        }
+        provider::warn(providers, &|line| session.say(line));
+        if unnamed != Some(0) && args.provider.model.is_none() {
+            let default = providers.first.model.as_deref();
+            provider::note_changed_default(plan, default, &|line| session.say(line));
+        }
+        Ok(())
     }
 
     /// Refuses files in prompts that no provider of the route takes.

@@ -44,23 +44,22 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     refuse_table(args)?;
     let pace = &args.pace;
     let settings = settings::settings(pace.data_dir.as_deref(), None)?;
-    let mut settings = provider::with_flags(settings, &args.provider)?;
-    for (key, flag, words) in [
+    let settings = provider::with_flags(settings, &args.provider)?;
+    let dedupe = |on: bool, word: &str| on.then(|| word.to_owned());
+    let flags = [
         ("llm.bulk_strategy", "--strategy", &args.strategy),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
         ("llm.tokens_per_minute", "--tpm", &pace.tpm),
         ("llm.request_timeout", "--timeout", &pace.timeout),
-    ] {
-        settings = settings.flag(key, flag, words.clone()).map_err(refused)?;
-    }
-    let switch = |on: bool, word: &str| on.then(|| word.to_owned());
-    let settings = settings.flag("llm.dedupe", "--dedupe", switch(args.dedupe, "always"));
-    let settings = settings.map_err(refused)?;
-    let never = switch(args.no_dedupe, "never");
-    settings
-        .flag("llm.dedupe", "--no-dedupe", never)
-        .map_err(refused)
+        ("llm.dedupe", "--dedupe", &dedupe(args.dedupe, "always")),
+        (
+            "llm.dedupe",
+            "--no-dedupe",
+            &dedupe(args.no_dedupe, "never"),
+        ),
+    ];
+    settings::with_flags(settings, &flags)
 }
 
 /// From here on a signal winds the run down.
@@ -137,8 +136,7 @@ fn make_plan(
 ) -> Result<Result<ProviderPlan, Refusal>, Early> {
     let embed = args.prompt.task == TaskArg::Embed;
     let options = provider::options(&args.provider, args.pace.data_dir.as_deref())
-        .max_retries(args.pace.max_retries)
-        .fixed_slots(true);
+        .max_retries(args.pace.max_retries);
     let plan = provider::plan(&args.provider, settings, options, embed, unnamed, note);
     let plan = plan.and_then(|plan| {
         if let Some(tier) = &args.prompt.service_tier {
