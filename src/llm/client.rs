@@ -82,44 +82,51 @@ pub trait LlmClient: Send + Sync {
     }
 }
 
+/// Has a type forward all calls to another client.
 macro_rules! forward {
-    ($($pointer:ty),*) => {$(
-        impl<C: LlmClient + ?Sized> LlmClient for $pointer {
-            fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-                (**self).complete(request, ctx)
+    ($([$($generics:tt)*] $client:ty, $self:ident => $to:expr;)*) => {$(
+        impl $($generics)* $crate::llm::client::LlmClient for $client {
+            fn complete(&$self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+                ($to).complete(request, ctx)
             }
             fn embed(
-                &self,
+                &$self,
                 requests: &[&Request],
                 ctx: &Context,
             ) -> Result<Vec<Result<Response, Error>>, Error> {
-                (**self).embed(requests, ctx)
+                ($to).embed(requests, ctx)
             }
-            fn pack_limits(&self) -> PackLimits {
-                (**self).pack_limits()
+            fn pack_limits(&$self) -> PackLimits {
+                ($to).pack_limits()
             }
-            fn quota(&self, request: &Request) -> QuotaKey {
-                (**self).quota(request)
+            fn quota(&$self, request: &Request) -> QuotaKey {
+                ($to).quota(request)
             }
-            fn provider(&self) -> &str {
-                (**self).provider()
+            fn provider(&$self) -> &str {
+                ($to).provider()
             }
-            fn model_for(&self, request: &Request) -> Option<String> {
-                (**self).model_for(request)
+            fn model_for(&$self, request: &Request) -> Option<String> {
+                ($to).model_for(request)
             }
-            fn can(&self, request: &Request) -> bool {
-                (**self).can(request)
+            fn can(&$self, request: &Request) -> bool {
+                ($to).can(request)
             }
-            fn concurrency(&self) -> Option<usize> {
-                (**self).concurrency()
+            fn concurrency(&$self) -> Option<usize> {
+                ($to).concurrency()
             }
-            fn address(&self) -> &str {
-                (**self).address()
+            fn address(&$self) -> &str {
+                ($to).address()
             }
         }
     )*};
 }
-forward!(&C, Box<C>, Arc<C>);
+pub(crate) use forward;
+
+forward! {
+    [<C: LlmClient + ?Sized>] &C, self => **self;
+    [<C: LlmClient + ?Sized>] Box<C>, self => **self;
+    [<C: LlmClient + ?Sized>] Arc<C>, self => **self;
+}
 
 struct ClientFn<F>(F);
 

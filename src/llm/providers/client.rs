@@ -4,15 +4,12 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
-use crate::llm::client::LlmClient;
+use crate::llm::client::{LlmClient, forward};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 
 use super::extract::Extract;
 use super::remote::{CallPreview, Remote};
-
-/// Calls in flight of a client that makes no calls over a network.
-const CALLS_OF_EXTRACT: usize = 5;
 
 /// A provider's client.
 pub struct Client(pub(super) ProviderClient);
@@ -26,7 +23,7 @@ impl Client {
     /// Calls in flight that suit the provider: the number in its settings, else 1 for a local
     /// server and 5 for the others.
     pub fn default_concurrency(&self) -> usize {
-        self.inner().concurrency().unwrap_or(CALLS_OF_EXTRACT)
+        self.concurrency().unwrap_or_default()
     }
 
     /// The call that a request makes, if it does not share one: its address and its body. It is not sent. Files of the
@@ -53,46 +50,8 @@ impl Client {
     }
 }
 
-impl LlmClient for Client {
-    fn concurrency(&self) -> Option<usize> {
-        Some(self.default_concurrency())
-    }
-
-    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-        self.inner().complete(request, ctx)
-    }
-
-    fn embed(
-        &self,
-        requests: &[&Request],
-        ctx: &Context,
-    ) -> Result<Vec<Result<Response, Error>>, Error> {
-        self.inner().embed(requests, ctx)
-    }
-
-    fn pack_limits(&self) -> PackLimits {
-        self.inner().pack_limits()
-    }
-
-    fn quota(&self, request: &Request) -> QuotaKey {
-        self.inner().quota(request)
-    }
-
-    fn provider(&self) -> &str {
-        self.inner().provider()
-    }
-
-    fn model_for(&self, request: &Request) -> Option<String> {
-        self.inner().model_for(request)
-    }
-
-    fn can(&self, request: &Request) -> bool {
-        self.inner().can(request)
-    }
-
-    fn address(&self) -> &str {
-        self.inner().address()
-    }
+forward! {
+    [] Client, self => self.inner();
 }
 
 impl std::fmt::Debug for Client {

@@ -68,6 +68,10 @@ impl LlmClient for Extract {
         "extract"
     }
 
+    fn concurrency(&self) -> Option<usize> {
+        Some(5)
+    }
+
     fn model_for(&self, _: &Request) -> Option<String> {
         Some("extract".to_owned())
     }

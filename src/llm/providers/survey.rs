@@ -148,37 +148,40 @@ impl ProviderStatus {
 
     fn looked_at_again(&self, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let vendor = known(self.provider)?;
-        let again = look(
-            vendor,
-            self.model.as_deref(),
-            false,
-            &self.headers,
-            &|name| match &self.address {
+        let look = Look {
+            model: self.model.as_deref(),
+            models_named: false,
+            headers: &self.headers,
+            env: &|name| match &self.address {
                 Some(address) if name == vendor.url_var => Some(address.0.clone()),
                 _ if self.unnamed && vendor.key_vars.contains(&name) => None,
                 _ => env(name),
             },
-        );
+        };
         Ok(Self {
             unnamed: self.unnamed,
-            ..again
+            ..look.at(vendor)
         })
     }
 }
 
-/// Looks at every provider, in the order in which a run would choose. `model` is the one named by
-/// the user; `every_request_names_one` says that none is needed. Local servers are asked for
-/// their models, all at once, within a second.
+/// Looks at every provider, in the order in which a run would choose. `model` is the one that the user names;
+/// `every_request_names_one` says that none is needed. It asks all local servers for their models at once, within a
+/// second.
 pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<ProviderStatus> {
-    survey_with(model, every_request_names_one, &|name| {
-        std::env::var(name).ok()
-    })
+    let look = Look {
+        model,
+        models_named: every_request_names_one,
+        headers: &[],
+        env: &|name| std::env::var(name).ok(),
+    };
+    look.at_all()
 }
 
 /// Looks at one provider, at another address than its own if one is given.
 ///
 /// # Errors
-/// When there is no provider of that name.
+/// If there is no provider of that name.
 pub fn inspect(
     provider: &str,
     base_url: Option<&str>,
@@ -188,25 +191,25 @@ pub fn inspect(
     inspect_with(provider, base_url, model, every_request_names_one, &[])
 }
 
-/// The same with headers that are to be sent along.
+/// The same with these headers in every call.
 pub(crate) fn inspect_with(
     provider: &str,
     base_url: Option<&str>,
     model: Option<&str>,
-    every_request_names_one: bool,
+    models_named: bool,
     headers: &[CallHeader],
 ) -> Result<ProviderStatus, Error> {
     let vendor = known(provider)?;
-    Ok(look(
-        vendor,
+    let look = Look {
         model,
-        every_request_names_one,
+        models_named,
         headers,
-        &|name| match base_url {
+        env: &|name| match base_url {
             Some(url) if name == vendor.url_var => Some(vendor.normalise(url)),
             _ => std::env::var(name).ok(),
         },
-    ))
+    };
+    Ok(look.at(vendor))
 }
 
 /// Each provider that takes a key, with the environment variable that holds one, if any does. Nobody
@@ -218,45 +221,185 @@ pub fn api_keys_set() -> Vec<(&'static str, Option<&'static str>)> {
     found.collect()
 }
 
-pub(crate) fn survey_with(
-    model: Option<&str>,
-    every_request_names_one: bool,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Vec<ProviderStatus> {
-    VENDORS
-        .iter()
-        .map(|vendor| look(vendor, model, every_request_names_one, &[], env))
-        .collect()
+/// How providers are looked at.
+struct Look<'a> {
+    /// The model that the user names.
+    model: Option<&'a str>,
+    /// Every request names a model, so that none is needed.
+    models_named: bool,
+    /// The user's headers for every call.
+    headers: &'a [CallHeader],
+    /// Reads a variable.
+    env: &'a dyn Fn(&str) -> Option<String>,
 }
 
-fn look(
-    vendor: &'static Vendor,
-    model: Option<&str>,
-    every_request_names_one: bool,
-    headers: &[CallHeader],
-    env: &dyn Fn(&str) -> Option<String>,
-) -> ProviderStatus {
-    let found = look_for(vendor, model, every_request_names_one, headers, env);
-    ProviderStatus {
-        headers: headers.to_vec(),
-        ..found
+impl Look<'_> {
+    fn at_all(&self) -> Vec<ProviderStatus> {
+        VENDORS.iter().map(|vendor| self.at(vendor)).collect()
     }
-}
 
-fn look_for(
-    vendor: &'static Vendor,
-    model: Option<&str>,
-    every_request_names_one: bool,
-    headers: &[CallHeader],
-    env: &dyn Fn(&str) -> Option<String>,
-) -> ProviderStatus {
-    match vendor.dialect {
-        Dialect::Extract => status(
-            vendor,
-            Ok("always: the first 300 characters of the text, no model".into()),
-        ),
-        _ if vendor.probed => local(vendor, model, headers, &local::USUAL_ADDRESSES, env),
-        _ => remote(vendor, model, every_request_names_one, headers, env),
+    fn at(&self, vendor: &'static Vendor) -> ProviderStatus {
+        let found = match vendor.dialect {
+            Dialect::Extract => status(
+                vendor,
+                Ok("always: the first 300 characters of the text, no model".into()),
+            ),
+            _ if vendor.probed => self.local(vendor, &local::USUAL_ADDRESSES),
+            _ => self.remote(vendor),
+        };
+        ProviderStatus {
+            headers: self.headers.to_vec(),
+            ..found
+        }
+    }
+
+    /// Why a run would refuse these settings, if it would.
+    fn refused(&self, vendor: &Vendor, address: &str) -> Option<String> {
+        let config = LlmConfig::new(vendor.name)
+            .at(address)
+            .headers(self.headers);
+        let error = config.access(vendor, self.env).err()?;
+        let own = format!("{}: ", vendor.name);
+        let why = error.message();
+        Some(why.strip_prefix(&own).unwrap_or(why).to_owned())
+    }
+
+    fn remote(&self, vendor: &'static Vendor) -> ProviderStatus {
+        let credential = key_from(vendor, self.env);
+        let key = credential.is_some() || self.headers.iter().any(CallHeader::pays);
+        let unnamed = self.model.is_none() && !self.models_named;
+        let given = setting(vendor.url_var, self.env);
+        let address = match &given {
+            Some(url) => vendor.base_from_variable(url),
+            None => vendor.normalise(vendor.base_url),
+        };
+        let reachable = !address.is_empty();
+        let (a, set) = if vendor.needs_key || key {
+            ("a", "key")
+        } else {
+            ("an", "address")
+        };
+        let refused = self.refused(vendor, &address);
+        let lacks_key = refused.as_ref() == Some(&no_key(vendor));
+        let configured = reachable && (key || !vendor.needs_key);
+        let unnamed = unnamed && refused.is_none();
+        let verdict = if !reachable {
+            Err(format!("no address: use --base-url or {}", vendor.url_var))
+        } else if let Some(why) = refused {
+            Err(why)
+        } else if unnamed {
+            let fix = "--model, BATCHWRIGHT_MODEL or the setting llm.model";
+            Err(format!("{a} {set} is set, but no model is named: {fix}"))
+        } else {
+            let variable = credential.map_or(set, |credential| credential.variable);
+            Ok(format!("{variable} set"))
+        };
+        let stopped = configured && verdict.is_err();
+        ProviderStatus {
+            model: self.model.map(str::to_owned).filter(|_| configured),
+            base_url: reachable.then(|| redacted_url(&address)),
+            address: reachable.then_some(Address(address)),
+            half_configured: stopped,
+            lacks_model: configured && unnamed,
+            lacks_key,
+            ..status(vendor, verdict)
+        }
+    }
+
+    /// A local server whose address and model are named: only its slots are unknown.
+    fn named(
+        &self,
+        vendor: &'static Vendor,
+        url: &str,
+        model: &str,
+        headers: &local::Headers,
+    ) -> ProviderStatus {
+        let address = vendor.normalise(url);
+        let refused = self.refused(vendor, &address);
+        let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
+        let server = verdict
+            .is_ok()
+            .then(|| local::slots(&address, headers))
+            .flatten();
+        ProviderStatus {
+            base_url: Some(redacted_url(&address)),
+            address: Some(Address(address)),
+            model: Some(model.to_owned()),
+            default_concurrency: slots_of(server.as_ref(), vendor),
+            servers: server.into_iter().collect(),
+            ..status(vendor, verdict)
+        }
+    }
+
+    fn local(&self, vendor: &'static Vendor, usual: &[&str]) -> ProviderStatus {
+        let given = setting(vendor.url_var, self.env);
+        if given.is_none() && !self.headers.is_empty() {
+            return status(vendor, Err(withheld_headers(vendor)));
+        }
+        // Whatever listens on a usual port has no claim to it.
+        let credential = given.as_ref().and_then(|_| key_from(vendor, self.env));
+        let credential = credential.filter(|_| !self.headers.iter().any(CallHeader::pays));
+        let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
+        let key = key.map(|key| ("authorization".into(), key));
+        let asked_with = self
+            .headers
+            .iter()
+            .map(CallHeader::sent)
+            .chain(key)
+            .collect();
+        if let (Some(url), Some(model)) = (&given, self.model) {
+            return self.named(vendor, url, model, &asked_with);
+        }
+        let addresses: Vec<String> = match &given {
+            Some(url) => vec![vendor.normalise(url)],
+            None => usual.iter().map(|url| (*url).to_owned()).collect(),
+        };
+        let mut trouble = String::new();
+        let mut wants_key = None;
+        let mut servers = Vec::new();
+        for (address, answer) in addresses.iter().zip(local::find(&addresses, &asked_with)) {
+            match answer {
+                Ok(server) => servers.push(server),
+                Err(error) => {
+                    wants_key = wants_key.or((error.status() == Some(401)).then_some(address));
+                    trouble = error.message().to_owned();
+                }
+            }
+        }
+        local::best_first(&mut servers, self.model);
+        let Some(first) = servers.first() else {
+            let tried = match (&given, wants_key) {
+                (Some(url), _) => format!("no usable server at {}: {trouble}", redacted_url(url)),
+                (None, Some(url)) => format!(
+                    "{url} answers 401 and was sent no key; name it with --base-url or {}, and it is \
+                 sent {}",
+                    vendor.url_var,
+                    vendor.key_vars.join(" or ")
+                ),
+                (None, None) => format!(
+                    "no server answers on this machine's usual ports; set {}",
+                    vendor.url_var
+                ),
+            };
+            return ProviderStatus {
+                half_configured: given.is_some()
+                    || wants_key.is_some_and(|_| key_from(vendor, self.env).is_some()),
+                ..status(vendor, Err(tried))
+            };
+        };
+        let mut found = ProviderStatus {
+            base_url: Some(first.base_url.clone()),
+            address: Some(first.address.clone()),
+            model: self
+                .model
+                .map(str::to_owned)
+                .or_else(|| first.models.first().cloned()),
+            default_concurrency: slots_of(Some(first), vendor),
+            unnamed: given.is_none(),
+            ..status(vendor, Ok(first.description()))
+        };
+        found.servers = servers;
+        found
     }
 }
 
@@ -278,154 +421,6 @@ fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderS
         lacks_model: false,
         lacks_key: false,
     }
-}
-
-/// Why a run would refuse these settings, if it would.
-fn refused(
-    vendor: &Vendor,
-    address: &str,
-    headers: &[CallHeader],
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Option<String> {
-    let config = LlmConfig::new(vendor.name).at(address).headers(headers);
-    let error = config.access(vendor, env).err()?;
-    let own = format!("{}: ", vendor.name);
-    let why = error.message();
-    Some(why.strip_prefix(&own).unwrap_or(why).to_owned())
-}
-
-fn remote(
-    vendor: &'static Vendor,
-    model: Option<&str>,
-    every_request_names_one: bool,
-    headers: &[CallHeader],
-    env: &dyn Fn(&str) -> Option<String>,
-) -> ProviderStatus {
-    let credential = key_from(vendor, env);
-    let key = credential.is_some() || headers.iter().any(CallHeader::pays);
-    let unnamed = model.is_none() && !every_request_names_one;
-    let given = setting(vendor.url_var, env);
-    let address = match &given {
-        Some(url) => vendor.base_from_variable(url),
-        None => vendor.normalise(vendor.base_url),
-    };
-    let reachable = !address.is_empty();
-    let (a, set) = if vendor.needs_key || key {
-        ("a", "key")
-    } else {
-        ("an", "address")
-    };
-    let refused = refused(vendor, &address, headers, env);
-    let lacks_key = refused.as_ref() == Some(&no_key(vendor));
-    let configured = reachable && (key || !vendor.needs_key);
-    let unnamed = unnamed && refused.is_none();
-    let verdict = if !reachable {
-        Err(format!("no address: use --base-url or {}", vendor.url_var))
-    } else if let Some(why) = refused {
-        Err(why)
-    } else if unnamed {
-        let fix = "--model, BATCHWRIGHT_MODEL or the setting llm.model";
-        Err(format!("{a} {set} is set, but no model is named: {fix}"))
-    } else {
-        let variable = credential.map_or(set, |credential| credential.variable);
-        Ok(format!("{variable} set"))
-    };
-    let stopped = configured && verdict.is_err();
-    ProviderStatus {
-        model: model.map(str::to_owned).filter(|_| configured),
-        base_url: reachable.then(|| redacted_url(&address)),
-        address: reachable.then_some(Address(address)),
-        half_configured: stopped,
-        lacks_model: configured && unnamed,
-        lacks_key,
-        ..status(vendor, verdict)
-    }
-}
-
-fn local(
-    vendor: &'static Vendor,
-    model: Option<&str>,
-    headers: &[CallHeader],
-    usual: &[&str],
-    env: &dyn Fn(&str) -> Option<String>,
-) -> ProviderStatus {
-    let given = setting(vendor.url_var, env);
-    if given.is_none() && !headers.is_empty() {
-        return status(vendor, Err(withheld_headers(vendor)));
-    }
-    // Whatever listens on a usual port has no claim to it.
-    let credential = given.as_ref().and_then(|_| key_from(vendor, env));
-    let credential = credential.filter(|_| !headers.iter().any(CallHeader::pays));
-    let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
-    let key = key.map(|key| ("authorization".into(), key));
-    let asked_with = headers.iter().map(CallHeader::sent).chain(key).collect();
-    // Who names both needs nothing looked up but the slots.
-    if let (Some(url), Some(model)) = (&given, model) {
-        let address = vendor.normalise(url);
-        let refused = refused(vendor, &address, headers, env);
-        let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
-        let server = verdict
-            .is_ok()
-            .then(|| local::slots(&address, &asked_with))
-            .flatten();
-        return ProviderStatus {
-            base_url: Some(redacted_url(&address)),
-            address: Some(Address(address)),
-            model: Some(model.to_owned()),
-            default_concurrency: slots_of(server.as_ref(), vendor),
-            servers: server.into_iter().collect(),
-            ..status(vendor, verdict)
-        };
-    }
-    let addresses: Vec<String> = match &given {
-        Some(url) => vec![vendor.normalise(url)],
-        None => usual.iter().map(|url| (*url).to_owned()).collect(),
-    };
-    let mut trouble = String::new();
-    let mut wants_key = None;
-    let mut servers = Vec::new();
-    for (address, answer) in addresses.iter().zip(local::find(&addresses, &asked_with)) {
-        match answer {
-            Ok(server) => servers.push(server),
-            Err(error) => {
-                wants_key = wants_key.or((error.status() == Some(401)).then_some(address));
-                trouble = error.message().to_owned();
-            }
-        }
-    }
-    local::best_first(&mut servers, model);
-    let Some(first) = servers.first() else {
-        let tried = match (&given, wants_key) {
-            (Some(url), _) => format!("no usable server at {}: {trouble}", redacted_url(url)),
-            (None, Some(url)) => format!(
-                "{url} answers 401 and was sent no key; name it with --base-url or {}, and it is \
-                 sent {}",
-                vendor.url_var,
-                vendor.key_vars.join(" or ")
-            ),
-            (None, None) => format!(
-                "no server answers on this machine's usual ports; set {}",
-                vendor.url_var
-            ),
-        };
-        return ProviderStatus {
-            half_configured: given.is_some()
-                || wants_key.is_some_and(|_| key_from(vendor, env).is_some()),
-            ..status(vendor, Err(tried))
-        };
-    };
-    let mut found = ProviderStatus {
-        base_url: Some(first.base_url.clone()),
-        address: Some(first.address.clone()),
-        model: model
-            .map(str::to_owned)
-            .or_else(|| first.models.first().cloned()),
-        default_concurrency: slots_of(Some(first), vendor),
-        unnamed: given.is_none(),
-        ..status(vendor, Ok(first.description()))
-    };
-    found.servers = servers;
-    found
 }
 
 fn slots_of(server: Option<&LocalServer>, vendor: &Vendor) -> usize {

@@ -17,9 +17,17 @@ fn found(vars: &[(&str, &str)], model: Option<&str>) -> Vec<ProviderStatus> {
     let mut vars = vars;
     vars.entry("LOCAL_LLM_BASE_URL")
         .or_insert("http://127.0.0.1:9");
-    survey_with(model, false, &|name| {
-        vars.get(name).map(|v| (*v).to_owned())
-    })
+    let env = |name: &str| vars.get(name).map(|v| (*v).to_owned());
+    look(model, &env).at_all()
+}
+
+fn look<'a>(model: Option<&'a str>, env: &'a dyn Fn(&str) -> Option<String>) -> Look<'a> {
+    Look {
+        model,
+        models_named: false,
+        headers: &[],
+        env,
+    }
 }
 
 fn first_usable(list: &[ProviderStatus]) -> &str {
@@ -78,7 +86,7 @@ const MODELS: &str = r#"{"data":[{"id":"tiny"}]}"#;
 /// Looks with a key set and these usual addresses; `named` is what the user names.
 fn looked(usual: &str, named: Option<&str>) -> ProviderStatus {
     let vendor = known("local").unwrap();
-    local(vendor, None, &[], &[usual], &with_key(named))
+    look(None, &with_key(named)).local(vendor, &[usual])
 }
 
 fn with_key(named: Option<&str>) -> impl Fn(&str) -> Option<String> {
