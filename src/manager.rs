@@ -165,8 +165,8 @@ impl LlmManager {
     }
 
     /// The strategy of bulk work at the first provider.
-    pub fn effective_strategy(&self) -> &EffectiveStrategy {
-        &self.plan.strategy
+    pub fn effective_strategy(&self) -> EffectiveStrategy {
+        self.plan.strategy()
     }
 
     /// The first provider and its fallbacks, with the limits of the settings. A local server that is a fallback gets no
@@ -215,10 +215,11 @@ impl LlmManager {
         let say = |line: String| log::info!("{line}");
         let loaded = now.plan.once_loaded(&self.ctx, &say);
         now.plan = loaded.map_err(|error| misuse(error.into()))?;
-        if let Some(reason) = &now.plan.strategy.fallback_reason {
+        let strategy = now.plan.strategy();
+        if let Some(reason) = &strategy.fallback_reason {
             log::warn!("{reason}");
         }
-        match now.plan.strategy.strategy {
+        match strategy.strategy {
             Strategy::Sync => now.run_sync(requests),
             Strategy::Batch => now.run_batch(process, requests),
         }

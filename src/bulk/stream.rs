@@ -12,7 +12,7 @@ use crate::llm::params::RequestTask;
 use super::id_key::{Key, key};
 use super::input::{
     Arrival, EarlierResult, InputFile, Source, State, StreamLines, StreamedItem, hash_prefix,
-    old_id, renamed,
+    renamed,
 };
 use super::options::FileRunOptions;
 use super::prompts::{Classes, PromptSettings};
@@ -60,9 +60,9 @@ impl Previous {
         self.lines.dedup_by_key(|line| (line.key, line.request));
     }
 
-    /// How an item stands that has this id. Its fingerprint had the second form in earlier versions, and its line may
-    /// have one of the other ids, unless another item has that. The last line that answers the same request counts.
-    fn meet(&mut self, id: &str, others: &[String], requests: [u64; 2]) -> State {
+    /// How an item stands that has this id. Its line may have the other id, unless another item has that. The last line
+    /// that answers the same request counts.
+    fn meet(&mut self, id: &str, other: Option<&str>, request: u64) -> State {
         let key = key(id);
         let start = self.lines.partition_point(|line| line.key < key);
         let mut any = false;
@@ -78,18 +78,14 @@ impl Previous {
             }
             any = true;
             line.is_met = true;
-            if requests.contains(&line.request) {
+            if line.request == request {
                 look(line);
             }
         }
-        for other in others {
-            for request in requests {
-                if let Some(at) = self.place(other, request)
-                    && !std::mem::replace(&mut self.lines[at].is_met, true)
-                {
-                    look(&self.lines[at]);
-                }
-            }
+        if let Some(at) = other.and_then(|other| self.place(other, request))
+            && !std::mem::replace(&mut self.lines[at].is_met, true)
+        {
+            look(&self.lines[at]);
         }
         match last {
             Some((_, EarlierResult::Success)) => State::Done,
@@ -207,13 +203,8 @@ impl Arrivals {
         let id = request.id.as_deref().unwrap_or_default();
         let hash = hash_prefix(&item.item.request_hash).unwrap_or(0);
         // The first sample of an item is the item itself, as it was called without samples.
-        let mut others = Vec::from_iter(renamed(id, request.sample));
-        if item.order != 0 {
-            let ids = others.iter().map(String::as_str).chain([id]);
-            let old: Vec<String> = ids.filter_map(|id| old_id(id, item.order)).collect();
-            others.extend(old);
-        }
-        let state = self.previous.meet(id, &others, [hash, hash ^ item.order]);
+        let other = renamed(id, request.sample);
+        let state = self.previous.meet(id, other.as_deref(), hash);
         let class = self.classes.classify(request);
         let Some(class) = class else {
             return Err(Classes::too_many(self.lines.name()));
@@ -256,10 +247,9 @@ mod tests {
         for (first, second) in [("a", "a#1"), ("a#1", "a")] {
             let lines = [line(first, failed()), line(second, None)];
             for (id, other) in [("a", "a#1"), ("a#1", "a")] {
-                let other = [other.to_owned()];
-                let state = previous(&lines).meet(id, &other, [7; 2]);
+                let state = previous(&lines).meet(id, Some(other), 7);
                 assert_eq!(state, State::Done, "{first} {id}");
-                let other_request = previous(&lines).meet(id, &other, [8; 2]);
+                let other_request = previous(&lines).meet(id, Some(other), 8);
                 assert_eq!(other_request, State::Changed);
             }
         }
@@ -268,7 +258,7 @@ mod tests {
     #[test]
     fn an_item_with_an_id_like_a_samples_keeps_its_line() {
         let mut previous = previous(&[line("a#1", None)]);
-        assert_eq!(previous.meet("a#1", &[], [7; 2]), State::Done);
-        assert_eq!(previous.meet("a", &["a#1".to_owned()], [7; 2]), State::New);
+        assert_eq!(previous.meet("a#1", None, 7), State::Done);
+        assert_eq!(previous.meet("a", Some("a#1"), 7), State::New);
     }
 }

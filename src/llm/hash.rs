@@ -6,8 +6,7 @@
 //!
 //! Canonical JSON sorts the fields of an object. In a schema, a tool or another value that a request takes along, the
 //! order of the fields is sent to the model and changes its answers. So the first 8 bytes of the fingerprint are also
-//! changed by a hash of that order. Earlier versions left this step out: their fingerprint is this one with the step
-//! undone, by which answers that they wrote are recognized.
+//! changed by a hash of that order.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -32,20 +31,13 @@ pub fn request_hash(request: &Request) -> String {
 }
 
 pub(crate) fn digest(request: &Request) -> [u8; 32] {
-    fingerprint(request).0
-}
-
-/// The fingerprint, and the [order mask](order_mask) that is part of it.
-pub(crate) fn fingerprint(request: &Request) -> ([u8; 32], u64) {
     let mut text = Vec::with_capacity(256 + request.text_bytes());
     write_request(request, &mut text);
-    let order = order_mask(request);
-    let digest = masked(Sha256::digest(&text).into(), order);
-    (of_sample(digest, request.sample), order)
+    let digest = masked(Sha256::digest(&text).into(), order_mask(request));
+    of_sample(digest, request.sample)
 }
 
-/// By what the first 8 bytes of a fingerprint differ from those by the rule of earlier versions, which left out the order
-/// of fields: a hash of that order. 0 if no value of the request has two fields. The order of the request's own fields,
+/// A hash of the order of fields, by which the first 8 bytes of a fingerprint are changed. 0 if no value of the request has two fields. The order of the request's own fields,
 /// and of those of its messages, does not count: no model sees it.
 fn order_mask(request: &Request) -> u64 {
     const MESSAGES: [&str; 4] = ["contents", "input", "messages", "system"];
@@ -411,14 +403,8 @@ mod tests {
             r#"{"properties": {"b": {}, "a": {}}}"#,
         );
         for request in [&with_schema as &dyn Fn(&str) -> Request, &tool] {
-            let ((first, order), (second, other)) =
-                (fingerprint(&request(ab)), fingerprint(&request(ba)));
-            assert_ne!(first, second);
-            assert_eq!(first, fingerprint(&request(ab)).0);
-            // By the rule of earlier versions they are equal, and unlike each of the new ones.
-            let old = masked(first, order);
-            assert_eq!(old, masked(second, other));
-            assert!(old != first && old != second);
+            assert_ne!(digest(&request(ab)), digest(&request(ba)));
+            assert_eq!(digest(&request(ab)), digest(&request(ab)));
         }
         // Fields of the request itself are names of parameters.
         let extra = |names: [&str; 2]| {

@@ -1,5 +1,6 @@
 //! What a plan needs in addition to the settings.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
@@ -12,7 +13,7 @@ use crate::llm::providers::survey::ProviderStatus;
 /// What the settings do not contain: choices of a program or of its flags. By default a
 /// [plan](super::ProviderPlan) has a provider that answers prompts, at its usual address, with a model for prompts
 /// that name none.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ProviderOptions {
     pub(super) provider: Option<Box<ProviderStatus>>,
     pub(super) base_url: Option<String>,
@@ -20,11 +21,19 @@ pub struct ProviderOptions {
     pub(super) models_named: bool,
     /// The name of a provider, and its headers.
     pub(super) headers: Option<(String, Vec<CallHeader>)>,
-    pub(super) api_key: Option<Secret>,
+    /// The name of a provider, and its credential.
+    pub(super) api_key: Option<(String, Secret)>,
     pub(super) data_dir: Option<PathBuf>,
     max_retries: Option<u8>,
     fall_back_when_blocked: bool,
     pub(super) fixed_slots: bool,
+}
+
+/// Shows no address, because it may hold a password.
+impl fmt::Debug for ProviderOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderOptions").finish_non_exhaustive()
+    }
 }
 
 impl ProviderOptions {
@@ -68,9 +77,10 @@ impl ProviderOptions {
         self
     }
 
-    /// The first provider's credential. Default: its environment variable.
-    pub fn api_key(mut self, key: Secret) -> Self {
-        self.api_key = Some(key);
+    /// The credential of the provider of that name. It is used only if that is the first provider. Default: its
+    /// environment variable.
+    pub fn api_key(mut self, provider: impl Into<String>, key: Secret) -> Self {
+        self.api_key = Some((provider.into(), key));
         self
     }
 

@@ -11,10 +11,10 @@ use crate::config::settings::Settings;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::client::Client;
-use crate::llm::providers::config::LlmConfig;
+use crate::llm::providers::config::{LlmConfig, known};
 #[cfg(feature = "queue")]
 use crate::llm::providers::survey::api_keys_set;
-use crate::llm::providers::survey::{ProviderStatus, inspect, inspect_with, survey};
+use crate::llm::providers::survey::{Given, ProviderStatus, inspect, inspect_with, survey};
 use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
 use crate::queue::model_call::ModelCall;
@@ -38,11 +38,11 @@ pub struct ProviderPlan {
     pub passed: Option<Vec<ProviderStatus>>,
     /// Providers that belong to the route and are left out, because they cannot be called.
     pub skipped: Vec<SkippedStep>,
-    /// The strategy of bulk work at the first provider.
-    pub strategy: EffectiveStrategy,
     pub(super) settings: Settings,
     pub(super) options: ProviderOptions,
     pub(super) calls: CallSettings,
+    /// The strategy that the settings name.
+    pub(super) asked: Strategy,
 }
 
 impl ProviderPlan {
@@ -58,7 +58,7 @@ impl ProviderPlan {
             fallbacks(&settings)?
         };
         Ok(Self {
-            strategy: EffectiveStrategy::new(settings.bulk_strategy()?, first.provider),
+            asked: settings.bulk_strategy()?,
             calls: CallSettings::of(&settings, &options)?,
             first,
             fallbacks,
@@ -79,15 +79,36 @@ impl ProviderPlan {
         if names(settings)? != names(&self.settings)? {
             // A provider that was given stays as it was found last.
             options.provider = options.provider.map(|_| Box::new(self.first.clone()));
+            self.check_followed(&settings.provider()?)?;
             return Self::new(settings.clone(), options);
         }
         Ok(Self {
-            strategy: EffectiveStrategy::new(settings.bulk_strategy()?, self.first.provider),
+            asked: settings.bulk_strategy()?,
             calls: CallSettings::of(settings, &options)?,
             settings: settings.clone(),
             options,
             ..self.clone()
         })
+    }
+
+    /// An address was given for one provider. The key of another one must not go there.
+    fn check_followed(&self, provider: &Option<String>) -> Result<(), Error> {
+        let now = self.first.provider;
+        let other = provider.as_deref().filter(|name| *name != now);
+        match (&self.options.base_url, other) {
+            (Some(_), Some(name)) if known(name)?.needs_key => {
+                let why = format!(
+                    "llm.provider is {name}, but --base-url was given for {now}; restart without it to call {name}"
+                );
+                Err(Error::new(ErrorKind::Invalid, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The strategy of bulk work at the first provider.
+    pub fn strategy(&self) -> EffectiveStrategy {
+        EffectiveStrategy::new(self.asked, self.first.provider)
     }
 
     /// The plan for job types that call a model. Unless `llm.fallback` is set, Groq and Anthropic follow the first
@@ -126,9 +147,6 @@ impl ProviderPlan {
         if plan.lacks_model() && !plan.fallbacks.is_empty() {
             plan.skipped.insert(0, without_model(plan.first.provider));
             plan.first = plan.fallbacks.remove(0);
-            if plan.first.provider != self.first.provider {
-                plan.options.api_key = None;
-            }
         }
         Ok(plan)
     }
@@ -268,7 +286,7 @@ impl ProviderPlan {
 
     /// The configuration of the Batch API, if the strategy uses it.
     pub(super) fn batches_config(&self) -> Option<LlmConfig> {
-        (self.strategy.strategy == Strategy::Batch).then(|| self.batch_config())
+        (self.strategy().strategy == Strategy::Batch).then(|| self.batch_config())
     }
 
     /// The Batch API of the first provider, if the [strategy](Self::strategy) uses it.
@@ -292,8 +310,8 @@ impl ProviderPlan {
     pub(super) fn first_config(&self) -> LlmConfig {
         let config = self.first.config();
         match &self.options.api_key {
-            Some(key) => config.api_key(key.clone()),
-            None => config,
+            Some((whose, key)) if whose == self.first.provider => config.api_key(key.clone()),
+            _ => config,
         }
     }
 
@@ -309,7 +327,7 @@ impl fmt::Debug for ProviderPlan {
         f.debug_struct("ProviderPlan")
             .field("first", &self.first.provider)
             .field("fallbacks", &fallbacks.collect::<Vec<_>>())
-            .field("strategy", &self.strategy.strategy)
+            .field("strategy", &self.strategy().strategy)
             .finish_non_exhaustive()
     }
 }
@@ -319,6 +337,14 @@ type First = (ProviderStatus, Option<Vec<ProviderStatus>>);
 
 fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, ProviderPlanError> {
     if let Some(given) = &options.provider {
+        if options.base_url.is_some() || options.headers.is_some() {
+            let why = "a provider that was looked at already has its address and headers: give \
+                       ProviderOptions either the provider, or base_url and headers";
+            return Err(Error::new(ErrorKind::Invalid, why).into());
+        }
+        if options.embeddings {
+            given.check_embeddings()?;
+        }
         return Ok((ProviderStatus::clone(given), None));
     }
     let model = settings.model()?;
@@ -327,7 +353,15 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
     let look = |name: &str| {
         let own = options.headers.as_ref().filter(|(whose, _)| whose == name);
         let own = own.map_or(&[][..], |(_, headers)| headers);
-        inspect_with(name, url, model, options.models_named, own)
+        let key = options.api_key.as_ref().filter(|(whose, _)| whose == name);
+        let given = Given {
+            base_url: url,
+            api_key: key.map(|(_, key)| key),
+            model,
+            models_named: options.models_named,
+            headers: own,
+        };
+        inspect_with(name, &given)
     };
     let (first, passed) = match settings.provider()? {
         Some(name) => (look(&name)?, None),

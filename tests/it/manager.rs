@@ -43,6 +43,24 @@ fn prompts(n: usize) -> Vec<Request> {
 }
 
 #[test]
+fn a_given_key_makes_its_provider_usable_and_no_other() {
+    let options = |whose: &str| {
+        let options = ProviderOptions::new().base_url(Some("http://127.0.0.1:9/v1".to_owned()));
+        options.api_key(whose, batchwright::Secret::new("sk-given"))
+    };
+    let plan = |provider: &str, whose: &str| {
+        let settings = settings(&[("llm.provider", provider), ("llm.model", "m")]);
+        ProviderPlan::new(settings, options(whose))
+    };
+    assert!(plan("mistral", "mistral").unwrap().client().is_ok());
+    let why = plan("mistral", "openai").unwrap_err().to_string();
+    assert!(why.contains("MISTRAL_API_KEY"), "{why}");
+    let both = options("mistral").provider(inspect("extract", None, None, false).unwrap());
+    let why = ProviderPlan::new(Settings::new(), both).unwrap_err();
+    assert!(why.to_string().contains("base_url"), "{why}");
+}
+
+#[test]
 fn two_managers_of_a_custom_server_share_its_limits() {
     let (desk, sim) = (Desk::new(), good());
     let settings = settings(&[("llm.requests_per_minute", "1"), ("llm.burst_size", "3")]);
@@ -310,7 +328,7 @@ mod following {
         let manager = manager.follow(watch).on_settings(move |event| {
             if let SettingsEvent::Applied(now) = event {
                 let plan = now.plan();
-                let _ = give.send((plan.first.provider, plan.strategy.asked));
+                let _ = give.send((plan.first.provider, plan.strategy().asked));
             }
         });
         let queue = queue(&desk);
@@ -324,6 +342,22 @@ mod following {
             ("custom".into(), "sim-2".into())
         );
         worker.stop().unwrap();
+    }
+
+    #[test]
+    fn the_key_of_another_provider_does_not_follow_to_a_given_address() {
+        let (desk, sim) = (Desk::new(), good());
+        let store = file(&desk);
+        store.set("llm.provider", "custom").unwrap();
+        store.set("llm.model", "sim-1").unwrap();
+        let watch = watch(&desk, Settings::new());
+        let options = ProviderOptions::new().base_url(Some(sim.base_url()));
+        let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
+        let mut manager = LlmManager::of(plan).follow(watch);
+        store.set("llm.provider", "openai").unwrap();
+        let why = manager.refresh().unwrap_err().to_string();
+        assert!(why.contains("--base-url was given for custom"), "{why}");
+        assert_eq!(manager.plan().first.provider, "custom");
     }
 
     #[test]

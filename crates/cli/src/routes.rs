@@ -36,8 +36,8 @@ pub fn manager(
     notes.into_inner().into_iter().for_each(say);
     let plan = provider::once_loaded(plan, ctx, say)?;
     provider::check(&plan, Some(0))?;
-    strategy::refuse_full_price(&plan.strategy, settings)?;
-    if let Some(why) = plan.strategy.fallback_reason.as_ref().filter(|_| quiet) {
+    strategy::refuse_full_price(&plan.strategy(), settings)?;
+    if let Some(why) = plan.strategy().fallback_reason.filter(|_| quiet) {
         // Also with --quiet: it may cost twice as much as the setting asks for.
         display::say(&format!("strategy: {why}"));
     }
@@ -47,9 +47,10 @@ pub fn manager(
 /// The providers, their address and model, the strategy, and the providers that are skipped.
 pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
     let mut line = provider::line(plan, plan.worker_concurrency());
-    if let Some(reason) = &plan.strategy.fallback_reason {
+    let strategy = plan.strategy();
+    if let Some(reason) = &strategy.fallback_reason {
         line += &format!("\n  strategy: {reason}");
-    } else if plan.strategy.strategy == Strategy::Batch {
+    } else if strategy.strategy == Strategy::Batch {
         let name = plan.first.provider;
         line += &format!("\n  strategy batch: prompts go to {name} in batches");
     }

@@ -52,7 +52,7 @@ impl RunStrategy {
                     "embeddings are not made in batches: uses strategy sync".to_owned(),
                 ),
             },
-            (_, Some(plan)) => Self::of(&plan.strategy, settings)?,
+            (_, Some(plan)) => Self::of(&plan.strategy(), settings)?,
             // What a dry run is for may have its key elsewhere.
             (_, None) if args.dry_run => {
                 Self::of(&EffectiveStrategy::expected(settings), settings)?

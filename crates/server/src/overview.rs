@@ -186,7 +186,7 @@ impl Overview {
                     "model": provider.model,
                     "local": provider.provider == "local",
                 }),
-                strategy(&plan.strategy),
+                strategy(&plan.strategy()),
                 plan.for_job_types()
                     .map_or_else(|_| Vec::new(), |plan| plan.skipped),
             )

@@ -2,7 +2,6 @@
 //! record is parsed and hashed on all cores while the next chunk is being read.
 
 use std::io;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
@@ -15,7 +14,6 @@ use super::file::{InputFile, Part};
 use super::id::{IdHash, ItemId, id_hash, prefix};
 use super::index::{Matching, Totals};
 use super::keep::MissingFields;
-use super::orders::Orders;
 use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
@@ -39,7 +37,6 @@ pub(crate) struct Hooks<'a> {
 
 struct Checked {
     entry: Entry,
-    order: u64,
     samples: u32,
     tokens: u32,
     unnamed: bool,
@@ -94,7 +91,6 @@ impl InputFile {
             all,
             totals,
             attached,
-            orders,
             faults,
         } = entries(self, settings, hash, hooks)?;
         // Items of a list are told by their number, which is not known where some are left out.
@@ -105,7 +101,6 @@ impl InputFile {
         };
         let mut index = Matching::new(all, hash, totals);
         index.attached = attached;
-        index.orders = Arc::new(orders);
         if settings.skip_bad_rows && faults.is_none() {
             let repeats = duplicates::repeats(self, &index)?;
             index = index.set_aside(repeats);
@@ -124,7 +119,6 @@ struct Entries {
     all: Vec<Entry>,
     totals: Totals,
     attached: AttachedFiles,
-    orders: Orders,
     faults: Option<InputErrors>,
 }
 
@@ -141,7 +135,6 @@ fn entries(
     };
     let mut entries = Vec::new();
     let mut attached = AttachedFiles::default();
-    let mut orders = Orders::default();
     let mut faults = Faults::default();
     let missing = Mutex::new(MissingFields::new(&settings.keep));
     for part in input.parts() {
@@ -156,12 +149,10 @@ fn entries(
             entries: &mut entries,
             totals: &mut totals,
             attached: &mut attached,
-            orders: &mut orders,
             faults: &mut faults,
         };
         one.check(found)?;
     }
-    orders.seal();
     if let Some(fault) = missing.into_inner().fault() {
         let mut lines = input.parts().iter().filter(|part| part.header.is_none());
         let name = lines.next().map_or("", |part| &part.name);
@@ -173,7 +164,6 @@ fn entries(
         all: entries,
         totals,
         attached,
-        orders,
         faults,
     })
 }
@@ -183,7 +173,6 @@ struct Found<'f> {
     entries: &'f mut Vec<Entry>,
     totals: &'f mut Totals,
     attached: &'f mut AttachedFiles,
-    orders: &'f mut Orders,
     faults: &'f mut Faults,
 }
 
@@ -203,7 +192,6 @@ impl FileCheck<'_> {
             entries,
             totals,
             attached,
-            orders,
             faults,
         } = found;
         let (part, source) = (self.part, &self.part.source);
@@ -254,9 +242,6 @@ impl FileCheck<'_> {
                         if let Some(files) = &checked.files {
                             attached.add(files, &part.name, part.place(line));
                         }
-                        let entry = &checked.entry;
-                        let automatic = entry.is_auto().then(|| entry.first_request());
-                        orders.add(checked.order, automatic);
                         let items = u64::from(checked.samples);
                         totals.items += items;
                         totals.tokens += items * u64::from(checked.tokens);
@@ -344,7 +329,6 @@ impl FileCheck<'_> {
         Ok(Some(match request {
             Some(request) => Checked {
                 entry,
-                order: parsed.order,
                 samples,
                 tokens: request.estimated_tokens(),
                 unnamed: request.model.is_none(),
@@ -352,7 +336,6 @@ impl FileCheck<'_> {
             },
             None => Checked {
                 entry: entry.bad(),
-                order: 0,
                 samples,
                 tokens: 0,
                 unnamed: false,

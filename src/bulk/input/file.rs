@@ -18,7 +18,7 @@ use super::table::CsvHeader;
 use super::{Form, Settings, delimiter, detect};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
-use crate::llm::hash::{fingerprint, hex, of_sample};
+use crate::llm::hash::{digest, hex, of_sample};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 #[cfg(feature = "files")]
@@ -49,8 +49,6 @@ pub(crate) struct BadRow {
 pub(super) struct ReadRecord {
     pub(super) id: Option<String>,
     pub(super) digest: [u8; 32],
-    /// By what the fingerprint differs from that of earlier versions.
-    pub(super) order: u64,
     pub(super) request: Result<Request, Fault>,
     /// What is kept of it, where that was looked for.
     pub(super) input: Option<RawJson>,
@@ -474,24 +472,19 @@ impl Part {
             Ok(Asked {
                 mut request,
                 samples,
-            }) => {
-                let (digest, order) = fingerprint(&request);
-                ReadRecord {
-                    digest,
-                    order,
-                    id: request.id.take(),
-                    request: Ok(request),
-                    input: None,
-                    samples,
-                }
-            }
+            }) => ReadRecord {
+                digest: digest(&request),
+                id: request.id.take(),
+                request: Ok(request),
+                input: None,
+                samples,
+            },
             Err(fault) => {
                 let (id, digest) = bad_row(self.form, header, bytes, settings);
                 let request = Err(fault);
                 ReadRecord {
                     id,
                     digest,
-                    order: 0,
                     request,
                     input: None,
                     samples: 1,

@@ -1,7 +1,5 @@
 //! The index of a stream, which grows as its items come.
 
-use std::sync::Arc;
-
 use super::entry::{Entry, State};
 use super::id::id_hash;
 use super::index::{FileIndex, Matching, Totals};
@@ -11,8 +9,7 @@ use crate::base::error::Error;
 /// Items that have come, in the order of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Arrival {
-    /// Each with the mask by which its fingerprint differs from that of earlier versions.
-    entries: Vec<(Entry, u64)>,
+    entries: Vec<Entry>,
     /// Where the record of the last one ends.
     end: u64,
     /// The bytes of the items that are to be sent.
@@ -31,7 +28,7 @@ impl Arrival {
         entry.set_state(state);
         let unsent = item.unsent.clone().map(|why| (self.entries.len(), why));
         self.unsent.extend(unsent);
-        self.entries.push((entry, item.order));
+        self.entries.push(entry);
         self.end = item.end;
     }
 
@@ -48,14 +45,7 @@ impl FileIndex {
 
     /// Adds items behind the others.
     pub(crate) fn grow(&self, arrival: Arrival) {
-        let mut orders = self.orders.lock();
-        let mut entries = self.entries.write();
-        for (entry, order) in arrival.entries {
-            if let Some(orders) = Arc::get_mut(&mut orders) {
-                orders.add(order, entry.is_auto().then(|| entry.first_request()));
-            }
-            entries.push(entry);
-        }
+        self.entries.write().extend(arrival.entries);
         self.set_end(arrival.end);
     }
 

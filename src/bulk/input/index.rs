@@ -4,16 +4,14 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Order};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use rayon::prelude::*;
 
 use super::attached::AttachedFiles;
 use super::entry::{Entry, IdKey, State, auto_key, sample_key};
 use super::id::{IdHash, ItemId, RecordId};
-use super::orders::Orders;
 use crate::bulk::input::EarlierResult;
 use crate::llm::hash::sample_mask;
 
@@ -91,8 +89,6 @@ pub(crate) struct Matching {
     totals: Totals,
     /// What of them is to be sent along.
     pub(crate) attached: AttachedFiles,
-    /// How earlier versions called the same requests.
-    pub(super) orders: Arc<Orders>,
     pub(super) unknown_lines: u64,
     /// A line was that of an item by the id that it has with, or without, samples.
     pub(super) is_renamed: bool,
@@ -125,7 +121,6 @@ impl Matching {
             repeats: Box::default(),
             totals,
             attached: AttachedFiles::default(),
-            orders: Arc::default(),
             unknown_lines: 0,
             is_renamed: false,
         }
@@ -156,7 +151,6 @@ impl Matching {
         totals.items = entries.len() as u64;
         Self {
             attached: self.attached,
-            orders: self.orders,
             repeats: Box::new(Repeats(repeats)),
             ..Self::new(entries, self.hash, totals)
         }
@@ -196,19 +190,11 @@ impl Matching {
         if let Some(at) = self.find(id) {
             return Some((at, None));
         }
-        let samples = ItemId::readings(id).filter_map(ItemId::renamed);
-        let old = ItemId::readings(id).chain(ItemId::readings(id).filter_map(ItemId::renamed));
-        let old = old.flat_map(|item| self.orders.items_of_old(item));
-        samples.chain(old).find_map(|other| {
+        let mut samples = ItemId::readings(id).filter_map(ItemId::renamed);
+        samples.find_map(|other| {
             let at = self.at(other)?;
-            let is_same = self.is_same(&self.entries[at], request);
-            is_same.then(|| (at, Some(other.to_string())))
+            (self.entries[at].request == request).then(|| (at, Some(other.to_string())))
         })
-    }
-
-    /// Whether the item asks what has this fingerprint.
-    pub(super) fn is_same(&self, entry: &Entry, request_hash_prefix: u64) -> bool {
-        self.orders.is_same(entry.request, request_hash_prefix)
     }
 
     fn at(&self, item: ItemId<'_>) -> Option<usize> {
@@ -254,7 +240,7 @@ impl Matching {
     ) -> Option<(u64, Option<String>)> {
         let (at, renamed) = self.find_same(id, request_hash_prefix)?;
         let entry = &self.entries[at];
-        (self.is_same(entry, request_hash_prefix)).then(|| (entry.offset(), renamed))
+        (entry.request == request_hash_prefix).then(|| (entry.offset(), renamed))
     }
 
     /// Items.
@@ -301,8 +287,8 @@ impl Matching {
             return Match::Unknown;
         };
         self.is_renamed |= renamed.is_some();
-        let is_same = self.is_same(&self.entries[at], request_hash_prefix);
         let entry = &mut self.entries[at];
+        let is_same = entry.request == request_hash_prefix;
         let (state, found) = match ended {
             _ if !is_same => match entry.state() {
                 State::New => (State::Changed, Match::Changed),
@@ -327,16 +313,14 @@ impl Matching {
         let found = self.find_same(id, request_hash_prefix);
         let entry = found.map(|(at, _)| &self.entries[at]);
         entry.is_some_and(|entry| {
-            self.is_same(entry, request_hash_prefix)
-                && !entry.is_bad()
-                && entry.state() != State::Done
+            entry.request == request_hash_prefix && !entry.is_bad() && entry.state() != State::Done
         })
     }
 
     /// Whether a line answers what the item of that id asks; `None` if there is no such item.
     pub(crate) fn answers(&self, id: &str, request_hash_prefix: u64) -> Option<bool> {
         let (at, _) = self.find_same(id, request_hash_prefix)?;
-        Some(self.is_same(&self.entries[at], request_hash_prefix))
+        Some(self.entries[at].request == request_hash_prefix)
     }
 
     /// The record that a result belongs to, be it of another sample than the input asks for.
@@ -349,15 +333,14 @@ impl Matching {
             let sample = item.sample.unwrap_or(1);
             Some((at, sample, sample_mask(sample)))
         };
-        let old = ItemId::readings(id).flat_map(|item| self.orders.items_of_old(item));
-        let mut others = ItemId::readings(id).chain(old);
-        let (at, sample, mask) = found.or_else(|| others.find_map(of_other_sample))?;
+        let others = || ItemId::readings(id).find_map(of_other_sample);
+        let (at, sample, mask) = found.or_else(others)?;
         let entry = &self.entries[at];
         Some(RecordOf {
             offset: entry.offset(),
             sample: u16::try_from(sample).unwrap_or(u16::MAX),
             makes_prompt: !entry.is_bad(),
-            is_same: entry.is_auto() || self.is_same(entry, request_hash_prefix ^ mask),
+            is_same: entry.is_auto() || entry.request == request_hash_prefix ^ mask,
         })
     }
 
@@ -397,7 +380,6 @@ impl Matching {
             hash: self.hash,
             collisions: self.collisions,
             repeats: self.repeats,
-            orders: Mutex::new(self.orders),
             end: AtomicU64::new(self.totals.bytes),
             totals: self.totals,
             tally,
@@ -413,7 +395,6 @@ pub(crate) struct FileIndex {
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
     repeats: Box<Repeats>,
-    pub(super) orders: Mutex<Arc<Orders>>,
     /// Where the last record ends.
     end: AtomicU64,
     pub(super) totals: Totals,
@@ -530,14 +511,9 @@ impl FileIndex {
     /// Sorts by id again; nothing is lost.
     pub(crate) fn into_matching(self) -> Matching {
         let repeats = self.repeats;
-        let mut orders = self.orders.into_inner();
-        if let Some(orders) = Arc::get_mut(&mut orders) {
-            orders.seal();
-        }
         let mut by_id = Matching::sorted(self.entries.into_inner(), self.hash, self.totals);
         by_id.set_collisions(self.collisions);
         by_id.repeats = repeats;
-        by_id.orders = orders;
         by_id.unknown_lines = self.tally.unknown_lines;
         by_id
     }
@@ -549,7 +525,6 @@ impl FileIndex {
             hash: self.hash,
             collisions: self.collisions.clone(),
             repeats: Box::default(),
-            orders: std::mem::take(&mut *self.orders.lock()).into(),
             end: self.end.load(Order::Acquire).into(),
             totals: self.totals,
             tally: self.tally,

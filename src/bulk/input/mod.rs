@@ -30,7 +30,6 @@ mod kept_reader;
 mod layout;
 mod messages;
 mod names;
-mod orders;
 mod parse;
 #[cfg(feature = "queue")]
 mod queued;
@@ -69,7 +68,6 @@ pub(crate) use id::{hash_prefix, is_automatic, renamed};
 pub(crate) use index::{FileIndex, Match, Matching};
 pub(crate) use keep::{Fields, TYPES};
 pub(crate) use kept_reader::KeptReader;
-pub(crate) use orders::old_id;
 pub(crate) use parse::parse_alone;
 #[cfg(feature = "queue")]
 pub(crate) use queued::Fit;

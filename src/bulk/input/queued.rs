@@ -28,7 +28,7 @@ impl Matching {
         let Some(entry) = found.map(|(at, _)| &self.entries[at]) else {
             return Fit::Unknown;
         };
-        if !self.is_same(entry, request_hash_prefix) {
+        if entry.request != request_hash_prefix {
             return Fit::Other;
         }
         Fit::Same {
@@ -83,10 +83,8 @@ impl FileIndex {
 #[cfg(test)]
 mod tests {
     use super::super::id::{RecordId, id_hash};
-    use std::sync::Arc;
 
     use super::super::index::Totals;
-    use super::super::orders::Orders;
     use super::*;
     use crate::bulk::input::EarlierResult;
 
@@ -129,26 +127,5 @@ mod tests {
         let index = index.finish();
         let taken: Vec<usize> = (0..7).filter(|i| index.is_taken(*i)).collect();
         assert_eq!(taken, [2]);
-    }
-
-    #[test]
-    fn jobs_of_earlier_versions_are_those_of_their_items() {
-        const ORDER: u64 = 0xff00;
-        let entries = vec![own("o", 1 ^ ORDER, 0), auto(5 ^ ORDER, 10)];
-        let mut index = Matching::new(entries, id_hash, Totals::default());
-        let mut orders = Orders::default();
-        orders.add(0xf0, None);
-        orders.add(ORDER, Some(5 ^ ORDER));
-        orders.seal();
-        index.orders = Arc::new(orders);
-        let is_same = |id: &str, request| matches!(index.fit(id, request), Fit::Same { .. });
-        for request in [1, 1 ^ ORDER] {
-            assert!(is_same("o", request));
-        }
-        assert_eq!(index.fit("o", 3), Fit::Other);
-        for request in [5, 5 ^ ORDER] {
-            assert!(is_same(&auto_id(request, 1), request));
-        }
-        assert_eq!(index.fit(&auto_id(3, 1), 3), Fit::Unknown);
     }
 }

@@ -18,7 +18,7 @@ use super::rows::{MAX_RECORD_BYTES, Next, is_blank, without_bom};
 use super::{Form, Nulls, Settings};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
-use crate::llm::hash::{fingerprint, hex, of_sample};
+use crate::llm::hash::{digest, hex, of_sample};
 use crate::llm::request::Request;
 
 /// Maps that grow one at a time: a single one would take half as much again while it grows.
@@ -90,10 +90,10 @@ impl StreamChecker {
             return Err(Fault::new("a line of more than 64 MiB", "at most 64 MiB"));
         }
         let parsed = parse_record(self.form, None, bytes, &self.settings, &self.root);
-        let (mut request, samples, (digest, order), null) = match parsed {
+        let (mut request, samples, digest, null) = match parsed {
             Ok(Asked { request, samples }) => {
-                let fingerprint = fingerprint(&request);
-                (request, samples, fingerprint, None)
+                let digest = digest(&request);
+                (request, samples, digest, None)
             }
             Err(fault) if fault.of_null && self.settings.nulls == Nulls::Fail => {
                 let (id, digest) = bad_row(self.form, None, bytes, &self.settings);
@@ -103,7 +103,7 @@ impl StreamChecker {
                     task,
                     ..Request::default()
                 };
-                (request, 1, (digest, 0), Some(fault))
+                (request, 1, digest, Some(fault))
             }
             Err(fault) => return Err(fault),
         };
@@ -154,7 +154,6 @@ impl StreamChecker {
         Ok(Samples {
             request,
             digest,
-            order,
             samples,
             given: 0,
             unsent,
@@ -217,7 +216,6 @@ fn sample_id(record: &str, sample: u32) -> String {
 pub(crate) struct Samples {
     request: Request,
     digest: [u8; 32],
-    order: u64,
     samples: u32,
     given: u32,
     unsent: Option<Error>,
@@ -228,8 +226,6 @@ pub(crate) struct Samples {
 #[derive(Debug)]
 pub(crate) struct StreamedItem {
     pub(crate) item: Item,
-    /// By what its fingerprint differs from that of earlier versions.
-    pub(crate) order: u64,
     /// Why it is not sent: it fails alone, and the stream goes on.
     pub(crate) unsent: Option<Error>,
     /// What an index keeps of it.
@@ -272,7 +268,6 @@ impl Iterator for Samples {
                 request,
                 request_hash: hex(&digest),
             },
-            order: self.order,
             unsent: self.unsent.clone(),
             entry,
             end: 0,

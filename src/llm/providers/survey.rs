@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
-use crate::base::secret::{Address, redacted_url};
+use crate::base::secret::{Address, Secret, redacted_url};
 use crate::engine::loading::MAX_LOADING;
 
 use super::config::{LlmConfig, known};
@@ -188,24 +188,38 @@ pub fn inspect(
     model: Option<&str>,
     every_request_names_one: bool,
 ) -> Result<ProviderStatus, Error> {
-    inspect_with(provider, base_url, model, every_request_names_one, &[])
+    let given = Given {
+        base_url,
+        model,
+        models_named: every_request_names_one,
+        ..Given::default()
+    };
+    inspect_with(provider, &given)
+}
+
+/// What the user gives for one provider.
+#[derive(Default)]
+pub(crate) struct Given<'a> {
+    pub base_url: Option<&'a str>,
+    /// Instead of the one in the environment.
+    pub api_key: Option<&'a Secret>,
+    pub model: Option<&'a str>,
+    /// Every request names a model, so that none is needed.
+    pub models_named: bool,
+    /// Headers for every call.
+    pub headers: &'a [CallHeader],
 }
 
 /// The same with these headers in every call.
-pub(crate) fn inspect_with(
-    provider: &str,
-    base_url: Option<&str>,
-    model: Option<&str>,
-    models_named: bool,
-    headers: &[CallHeader],
-) -> Result<ProviderStatus, Error> {
+pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<ProviderStatus, Error> {
     let vendor = known(provider)?;
     let look = Look {
-        model,
-        models_named,
-        headers,
-        env: &|name| match base_url {
-            Some(url) if name == vendor.url_var => Some(vendor.normalise(url)),
+        model: given.model,
+        models_named: given.models_named,
+        headers: given.headers,
+        env: &|name| match (given.base_url, given.api_key) {
+            (Some(url), _) if name == vendor.url_var => Some(vendor.normalise(url)),
+            (_, Some(key)) if vendor.key_vars.contains(&name) => Some(key.expose().to_owned()),
             _ => std::env::var(name).ok(),
         },
     };

@@ -460,7 +460,7 @@ fn a_library_user_gets_the_outcomes_in_order_and_comes_back_after_a_stop() {
         let provider = inspect("openai", Some(&sim.base_url()), None, true).unwrap();
         let options = ProviderOptions::new()
             .provider(provider)
-            .api_key(Secret::new("k"))
+            .api_key("openai", Secret::new("k"))
             .data_dir(&folder);
         LlmManager::of(ProviderPlan::new(settings, options).unwrap()).context(ctx)
     };

@@ -1,4 +1,4 @@
-//! The order of the fields in a schema or tool is part of a request. Earlier versions left it out of the fingerprint.
+//! The order of the fields in a schema or tool is part of a request.
 
 use std::process::Stdio;
 
@@ -14,45 +14,11 @@ const INPUT: &str = r#"{"id":"a","prompt":"one","temperature":0}
 {"id":"t","prompt":"four","extra":{"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{"b":{"type":"string"},"a":{"type":"string"}}}}}]}}
 "#;
 
-/// The ids and fingerprints of the results that an earlier version wrote for this input and schema.
-const OLD: [(&str, &str); 5] = [
-    (
-        "a",
-        "dac20df7a9a47ba94100a6fc8e12dc158940363f76506383e80284282654a080",
-    ),
-    (
-        "b35a8ccfe6df9436",
-        "b35a8ccfe6df9436fa6d317ca118a76b52bf41cc8ccd0f2f76dfe0f667fae1a8",
-    ),
-    (
-        "cf5dbd41744fbbd3#1",
-        "cf5dbd41744fbbd3fc4119228bebfd1e9ca0e93f0a2057712c57ed91eb8be853",
-    ),
-    (
-        "cf5dbd41744fbbd3#2",
-        "a125232bd5f6de27fc4119228bebfd1e9ca0e93f0a2057712c57ed91eb8be853",
-    ),
-    (
-        "t",
-        "e7aa42741f2fd8261129bf607e8ad2cd4a7a85f4222c651da52b038f5a3c521b",
-    ),
-];
-
 fn desk() -> (Desk, Simulator) {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", INPUT);
     desk.write("schema.json", SCHEMA);
     (desk, sim)
-}
-
-fn old_output() -> String {
-    let line = |(id, hash): (&str, &str)| {
-        format!(
-            "{{\"id\":\"{id}\",\"success\":true,\"text\":\"{{}}\",\"provider\":\"local\",\"model\":\"sim-1\",\
-             \"finish_reason\":\"stop\",\"attempts\":1,\"latency_ms\":3,\"request_hash\":\"{hash}\",\"error\":null}}\n"
-        )
-    };
-    OLD.map(line).concat()
 }
 
 #[test]
@@ -87,46 +53,4 @@ fn requests_that_differ_in_the_order_of_their_schemas_share_no_answer() {
     desk.run(&sim, "in.jsonl -o other.jsonl --dedupe --reuse")
         .expect(0);
     assert_eq!(sim.stats().calls, 2, "that was asked before");
-}
-
-#[test]
-fn results_of_an_earlier_version_are_not_bought_again() {
-    for stream in [false, true] {
-        let (desk, sim) = desk();
-        desk.write("out.jsonl", old_output());
-        let run = |desk: &Desk| {
-            let input = if stream { "-" } else { "in.jsonl" };
-            let words = format!("{input} -o out.jsonl --json-schema schema.json");
-            let mut running = Running::start(desk.against(&sim, &words).stdin(Stdio::piped()));
-            running.feed(INPUT);
-            drop(running.child.stdin.take());
-            running.wait()
-        };
-        run(&desk).expect(0);
-        assert_eq!((sim.stats().calls, desk.results("out.jsonl").len()), (0, 5));
-        run(&desk).expect(0);
-        assert_eq!((sim.stats().calls, desk.results("out.jsonl").len()), (0, 5));
-    }
-}
-
-#[test]
-fn a_request_that_differs_from_an_earlier_version_s_is_sent() {
-    let (desk, sim) = desk();
-    desk.write("out.jsonl", old_output());
-    desk.write("in.jsonl", INPUT.replace("\"one\"", "\"another\""));
-    desk.run(&sim, "in.jsonl -o out.jsonl --json-schema schema.json")
-        .expect(0);
-    assert_eq!(sim.stats().calls, 1);
-}
-
-#[test]
-fn results_of_an_earlier_version_are_exported_with_their_rows() {
-    let (desk, _sim) = desk();
-    desk.write("out.jsonl", old_output());
-    let words =
-        "export out.jsonl --input in.jsonl --model sim-1 --json-schema schema.json -o t.csv";
-    let ended = desk.plain(words).expect(0);
-    let table = desk.read("t.csv");
-    let answered = table.lines().filter(|line| line.contains("true")).count();
-    assert_eq!(answered, 5, "{table}{}", ended.stderr);
 }
