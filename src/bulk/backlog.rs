@@ -124,7 +124,7 @@ impl<'r> FileBacklog<'r> {
             waiting: Waiting::default(),
             growing: None,
         };
-        backlog.add_kinds(kinds);
+        backlog.add_kinds(kinds, 0);
         backlog
     }
 
@@ -134,13 +134,14 @@ impl<'r> FileBacklog<'r> {
         self
     }
 
-    fn add_kinds(&mut self, kinds: impl IntoIterator<Item = (Class, bool)>) {
+    /// Adds kinds whose items come at this place or behind it.
+    fn add_kinds(&mut self, kinds: impl IntoIterator<Item = (Class, bool)>, next: usize) {
         // Kinds are as many as there are sets of fields; classes only as many as there are models.
         for (class, packs) in kinds {
             let cursors = &mut self.cursors;
             let known = cursors.iter().rposition(|cursor| cursor.class == class);
             let cursor = known.unwrap_or_else(|| {
-                cursors.push(Cursor { class, next: 0 });
+                cursors.push(Cursor { class, next });
                 cursors.len() - 1
             });
             self.kinds.push(ItemKind { cursor, packs });
@@ -161,7 +162,7 @@ impl<'r> FileBacklog<'r> {
         }
         self.shared.index.grow(arrival);
         let kinds = (growing.kinds)(self.kinds.len());
-        self.add_kinds(kinds);
+        self.add_kinds(kinds, first);
         true
     }
 
@@ -329,12 +330,10 @@ impl Backlog for FileBacklog<'_> {
         if !out.is_empty() {
             return Ok(Take::Items(out));
         }
-        let growing = self.growing.as_mut();
-        if let Some(error) = growing.and_then(|growing| growing.broken.take()) {
-            return Err(error);
-        }
         if self.waiting.is_empty() && self.exhausted() {
-            return Ok(Take::Done);
+            let growing = self.growing.as_mut();
+            let broken = growing.and_then(|growing| growing.broken.take());
+            return broken.map_or(Ok(Take::Done), Err);
         }
         Ok(Take::Idle {
             until: self.waiting.next_due(&availability.pauses, now),

@@ -309,6 +309,7 @@ impl Checkpoint {
             ordered,
             updates_rows: self.is_kept_otherwise && stop.is_none(),
             marks: None,
+            is_stream: false,
         };
         let mut compaction = Ok(());
         let mut file = match self.output {

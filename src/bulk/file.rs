@@ -63,6 +63,8 @@ struct Prepared {
     repeated: bool,
     /// Lines of earlier runs may say something else of their rows than they should.
     is_kept_otherwise: bool,
+    /// Lines of an output that a stream goes on with are marked as superseded.
+    has_marks: bool,
     flags: SupersededFlags,
     /// Answers in the archive that are taken back.
     restored: Vec<Archived>,
@@ -354,6 +356,7 @@ impl<'a> FileRun<'a> {
             index,
             repeated,
             is_kept_otherwise,
+            has_marks,
             ..
         } = self.prompts;
         let surroundings = RunEnvironment {
@@ -376,6 +379,8 @@ impl<'a> FileRun<'a> {
             summary.add_before(done, failed, unusable);
         }
         let untidy = repeated || replaced || options.ordered || ended.superseded > 0;
+        let may_be_marked =
+            is_stream && before > 0 && (has_marks || ended.superseded > 0 || index.has_changed());
         ended.tidy(|file, clean| {
             let marks = Marks {
                 before,
@@ -385,7 +390,8 @@ impl<'a> FileRun<'a> {
                 compacts: clean && untidy,
                 ordered: options.ordered,
                 updates_rows: clean && is_kept_otherwise,
-                marks: (is_stream && before > 0).then_some(marks),
+                marks: may_be_marked.then_some(marks),
+                is_stream,
             };
             if how.is_nothing() {
                 return Ok(());

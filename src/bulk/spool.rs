@@ -56,6 +56,8 @@ pub(super) struct SpoolFile {
     /// The most bytes to write.
     most: u64,
     looked: u64,
+    /// Bytes of the disk that stay free.
+    left_free: u64,
     /// What the user should know of a text that cannot be kept.
     ends: &'static str,
     /// What a disk has free, and has in all.
@@ -81,6 +83,7 @@ impl SpoolFile {
             written: 0,
             most,
             looked: 0,
+            left_free: LEFT_FREE,
             ends: "nothing was sent",
             room,
         })
@@ -98,7 +101,7 @@ impl SpoolFile {
         }
         if self.written - self.looked >= LOOK_BYTES {
             self.looked = self.written;
-            if (self.room)(&self.folder).is_some_and(|(free, _)| free < LEFT_FREE) {
+            if (self.room)(&self.folder).is_some_and(|(free, _)| free < self.left_free) {
                 return Err(self.refused(&format!(
                     "it needs more than {} MiB in {}, and that disk is nearly full",
                     self.written >> 20,
@@ -124,10 +127,19 @@ impl SpoolFile {
     /// Keeps what is read of a text from now on, to be read again at the same time. The file has no name any more, so
     /// that it is gone when the program is.
     pub(super) fn growing<R: Read>(mut self, text: R) -> Result<(Source, Spooled<R>), Error> {
-        let opened = File::open(&self.path).and_then(Source::growing);
+        // Another process may have swept the name away before it was locked.
+        #[cfg(unix)]
+        let opened = self.file.get_ref().try_clone();
+        // Two handles of one file would share the place where the next byte is written.
+        #[cfg(not(unix))]
+        let opened = File::open(&self.path);
+        let opened = opened.and_then(Source::growing);
         let source = opened.map_err(|error| unwritable(&self.folder, &error))?;
         let _ = fs::remove_file(&self.path);
         self.ends = "sending stopped";
+        // It begins with the first item, whatever the disk has left.
+        let free = (self.room)(&self.folder).map_or(u64::MAX, |(free, _)| free);
+        self.left_free = LEFT_FREE.min(free / 4);
         Ok((source, Spooled { text, spool: self }))
     }
 
@@ -151,9 +163,12 @@ pub(super) struct Spooled<R> {
 impl<R: Read> Read for Spooled<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.text.read(buffer)?;
-        let kept = self.spool.write(&buffer[..n]);
-        kept.map_err(|error| io::Error::other(error.message().to_owned()))?;
-        self.spool.file.flush()?;
+        let spool = &mut self.spool;
+        let kept = spool.write(&buffer[..n]).and_then(|()| {
+            let written = spool.file.flush();
+            written.map_err(|error| unwritable(&spool.folder, &error))
+        });
+        kept.map_err(|error| io::Error::other(error.with_storage()))?;
         Ok(n)
     }
 }

@@ -23,8 +23,12 @@ use super::spool::{SpoolFile, Spooled};
 #[derive(Default)]
 pub(crate) struct Previous {
     lines: Vec<Earlier>,
+    /// First samples, by the ids of their items.
+    first_samples: Vec<Key>,
     /// The output holds several lines of one item.
     pub repeated: bool,
+    /// A line is marked as superseded.
+    pub marked: bool,
 }
 
 /// A line of an earlier output.
@@ -40,6 +44,9 @@ struct Earlier {
 
 impl Previous {
     pub(crate) fn add(&mut self, line: &PreviousLine, redo_extracts: bool) {
+        self.marked |= line.superseded;
+        self.first_samples
+            .extend(line.id.strip_suffix("#1").map(key));
         self.lines.push(Earlier {
             key: key(&line.id),
             request: line.prefix(redo_extracts),
@@ -56,7 +63,10 @@ impl Previous {
     pub(crate) fn seal(&mut self) {
         self.lines
             .sort_unstable_by_key(|line| (line.key, line.request, std::cmp::Reverse(line.at)));
-        self.repeated = self.lines.windows(2).any(|pair| pair[0].key == pair[1].key);
+        let mut first_samples = std::mem::take(&mut self.first_samples).into_iter();
+        let by_key = |line: &Earlier, key: Key| line.key.cmp(&key);
+        self.repeated = self.lines.windows(2).any(|pair| pair[0].key == pair[1].key)
+            || first_samples.any(|id| self.lines.binary_search_by(|line| by_key(line, id)).is_ok());
         self.lines.dedup_by_key(|line| (line.key, line.request));
     }
 
@@ -129,8 +139,10 @@ pub(super) fn read(
         previous,
     } = stream;
     let folder = settings.spool_folder_or_default();
-    let most = settings.0.most_unpacked(u64::MAX);
-    let (source, reader) = SpoolFile::new(&folder, &name, most)?.growing(reader)?;
+    // A run may have no folder of its own that it can write to.
+    let spool = SpoolFile::new(&folder, &name, u64::MAX)
+        .or_else(|_| SpoolFile::new(&std::env::temp_dir(), &name, u64::MAX))?;
+    let (source, reader) = spool.growing(reader)?;
     let mut arrivals = Arrivals {
         lines: StreamLines::new(name, reader, settings.0),
         input,
@@ -209,13 +221,15 @@ impl Arrivals {
         let Some(class) = class else {
             return Err(Classes::too_many(self.lines.name()));
         };
-        arrival.add(&item, class, state);
         let is_told = item.is_bad() && state == State::Failed;
-        if self.options.want(state) && !is_told {
+        let is_wanted = self.options.want(state) && !is_told;
+        arrival.add(&item, class, state, is_wanted);
+        // The first arrival decides how far the others are read ahead.
+        arrival.packs = request.task == RequestTask::Embed;
+        if is_wanted {
             self.left -= 1;
             arrival.wanted += 1;
             arrival.bytes += request.weight();
-            arrival.packs = request.task == RequestTask::Embed;
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ pub(super) struct Tidy {
     pub updates_rows: bool,
     /// Mark the lines of earlier runs that answer outdated requests. For a file, this is done before the run.
     pub marks: Option<Marks>,
+    /// The input is a stream, which may bring other rows each time.
+    pub is_stream: bool,
 }
 
 /// Which lines get or lose their marks.
@@ -73,8 +75,8 @@ pub(super) fn tidy(
             changed = updated.map(|text| text.is_some());
         }
         let item = index.item_of(&line.id, line.prefix(false));
-        // The file has no such row any more, or makes a prompt of it. A stream may bring other rows each time.
-        let is_gone = how.marks.is_none() && item.is_none() && line.is_unnamed_bad_row();
+        // The file has no such row any more, or makes a prompt of it.
+        let is_gone = !how.is_stream && item.is_none() && line.is_unnamed_bad_row();
         if how.compacts && !is_gone {
             best.add(item, &line, is_marked, at);
         }
@@ -198,6 +200,7 @@ mod tests {
             ordered: true,
             updates_rows: true,
             marks: None,
+            is_stream: false,
         };
         let index = index.into_matching();
         tidy(&mut file, &checked.input, &index, how).unwrap();

@@ -97,6 +97,17 @@ fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
     }
 }
 
+#[test]
+fn a_stream_is_read_although_its_folder_cannot_be_made() {
+    let folder = Folder::new();
+    folder.write("taken", "");
+    let settings = PromptSettings::new().spool_folder(folder.path("taken/data"));
+    let prompts = Prompts::from_reader(Cursor::new(lines(2)), &settings);
+    let report = run(prompts, folder.path("out.jsonl"), &Context::new(), Extract);
+    assert!(report.stop.is_none(), "{:?}", report.stop);
+    assert_eq!(folder.results("out.jsonl").len(), 2);
+}
+
 /// Blocks until its call is ended from outside, by a stop or by time.
 fn until_ended(ctx: &Context) -> Error {
     let (ended, end) = channel();

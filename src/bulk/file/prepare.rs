@@ -125,6 +125,7 @@ pub(super) fn prepare_file(
         plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
     }
     let prepared = Prepared {
+        has_marks: false,
         is_kept_otherwise: says_input
             || is_renamed
             || checked.input.keeps() && (matched > 0 || !restored.is_empty()),
@@ -203,6 +204,7 @@ pub(super) fn prepare_stream(
         task: settings.0.task,
         repeated: previous.repeated,
         is_kept_otherwise: !previous.is_empty(),
+        has_marks: previous.marked,
         flags: SupersededFlags::default(),
         restored: Vec::new(),
         attached: AttachedFiles::default(),

@@ -23,10 +23,11 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    pub(crate) fn add(&mut self, item: &StreamedItem, class: u16, state: State) {
+    pub(crate) fn add(&mut self, item: &StreamedItem, class: u16, state: State, is_wanted: bool) {
         let mut entry = item.entry.of_class(class);
         entry.set_state(state);
-        let unsent = item.unsent.clone().map(|why| (self.entries.len(), why));
+        let unsent = item.unsent.clone().filter(|_| is_wanted);
+        let unsent = unsent.map(|why| (self.entries.len(), why));
         self.unsent.extend(unsent);
         self.entries.push(entry);
         self.end = item.end;
@@ -47,6 +48,12 @@ impl FileIndex {
     pub(crate) fn grow(&self, arrival: Arrival) {
         self.entries.write().extend(arrival.entries);
         self.set_end(arrival.end);
+    }
+
+    /// Whether the request of an item was another one in an earlier run.
+    pub(crate) fn has_changed(&self) -> bool {
+        let entries = self.entries.read();
+        entries.iter().any(|entry| entry.state() == State::Changed)
     }
 
     /// How many of its items have each state that is not to be sent: finished ones, failed ones, and of these the ones

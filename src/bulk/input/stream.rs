@@ -300,6 +300,13 @@ pub(crate) fn first_checked(
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Error {
+    // It was read, and could not be kept.
+    let kept = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>());
+    if let Some(error) = kept {
+        return error.clone();
+    }
     Error::new(
         ErrorKind::Invalid,
         format!("{name}: cannot be read: {error}"),

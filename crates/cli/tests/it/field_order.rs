@@ -1,10 +1,8 @@
 //! The order of the fields in a schema or tool is part of a request.
 
-use std::process::Stdio;
-
 use batchwright_simulate::Simulator;
 
-use super::common::{Desk, Running, good};
+use super::common::{Desk, good};
 
 const SCHEMA: &str = r#"{"type":"object","properties":{"topic":{"type":"string"},"angry":{"type":"boolean"}},"required":["topic","angry"],"additionalProperties":false}"#;
 const REORDERED: &str = r#"{"type":"object","properties":{"angry":{"type":"boolean"},"topic":{"type":"string"}},"required":["topic","angry"],"additionalProperties":false}"#;
