@@ -40,7 +40,7 @@ pub(super) struct FileRunEnd {
 }
 
 impl FileRunEnd {
-    /// Tidies up the output, unless somebody else had a hand in it. `tidy` gets whether the run ran through.
+    /// Tidies up the output, unless another program changed it. `tidy` gets whether the run ran through.
     pub fn tidy(&mut self, tidy: impl FnOnce(&mut ResultsFile, bool) -> Result<(), Error>) {
         let clean = self.report.stop.is_none() && self.report.unsaved.is_empty();
         let Some(file) = &mut self.file else { return };

@@ -121,7 +121,7 @@ impl Source {
         })
     }
 
-    /// A file that somebody else goes on writing to.
+    /// A file that another handle goes on writing to.
     pub(crate) fn growing(file: File) -> io::Result<Self> {
         let growing = Some(AtomicU64::new(LARGEST_FILE));
         Self::of(file).map(|source| Self { growing, ..source })

@@ -18,7 +18,7 @@ use super::{Dispatcher, ErrorPolicy, StopReason};
 
 /// This many items given up without a connection mean that nothing gets through.
 const UNREACHED: u32 = 5;
-/// Items spend no attempt on refusals for their pace, up to so many seconds of waiting for one item:
+/// Items spend no attempt on refusals for their pace while one item has waited for fewer seconds than this:
 /// one that is refused for ever while others are answered must not hold up the run for ever.
 const MOST_WAITED: u16 = 1800;
 /// A provider that refused everybody is asked again after this long, where the work can wait.

@@ -27,7 +27,7 @@ impl Pool<'_> {
         wanted.min(self.threads)
     }
 
-    /// Grows to so many threads; false when there can be no more than there are.
+    /// Grows to this number of threads; false if the system allows no more.
     fn grow(&mut self, wanted: usize) -> bool {
         while self.threads < wanted {
             if let Err(error) = (self.start)(self.threads) {
@@ -187,7 +187,7 @@ impl<W: Work> Watch<'_, '_, W> {
         let wait = wait.unwrap_or(Duration::from_secs(3600));
         let outcomes = outlet.as_ref().map_or(&never, |outlet| &outlet.outcomes);
         let outcome = select! {
-            // Whoever holds the lock may have looked just before there was something to see.
+            // The holder of the lock may have looked just before this wake-up.
             recv(self.setup.woken) -> _ => {
                 let _ = shell.post.send(Event::Woken);
                 None

@@ -115,7 +115,7 @@ CREATE TABLE histories (
   body TEXT NOT NULL
 );
 
--- A row of work that was handed to a provider as one. Its record is understood by whoever wrote it; its
+-- A batch at a provider. The program that wrote its record understands it; its
 -- jobs name it. It outlives its process, whose number is never given to another.
 CREATE TABLE batches (
   no INTEGER PRIMARY KEY AUTOINCREMENT,
