@@ -91,9 +91,8 @@ fn a_batch_that_is_being_cancelled_is_said_to_be() {
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let cancel = desk.command(["cancel", "--queue", STORE]);
     let cancel = Running::start(&mut with_provider(cancel, &sim));
-    assert!(eventually(
-        || queue(&desk).batches(None).unwrap()[0].cancel_asked
-    ));
+    let asked = eventually(|| queue(&desk).batches(None).unwrap()[0].cancel_asked);
+    assert!(asked, "it said: {}", cancel.said());
     // It waits for the end otherwise.
     cancel.signal("INT");
     cancel.wait();

@@ -22,8 +22,9 @@ use super::SqliteStore;
 use super::workers::is_gone;
 use super::writer::Fault;
 
-/// How often a store is looked at before it is refused.
-const LOOKS: u32 = 5;
+/// How often a store is looked at before it is refused: a process that opens or closes it on a slow disk leaves it in
+/// such a state for a moment.
+const LOOKS: u32 = 100;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long the log may take to be copied while others read.
