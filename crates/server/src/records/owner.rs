@@ -1,12 +1,12 @@
 //! This server, as other servers of the same folder see it.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use batchwright::ProcessId;
 
-/// This server, as others see it: a kernel lock on a file, which ends with its process.
+/// A kernel lock on a file by which other servers see that this one lives: it ends with its process.
 pub(super) struct Owner {
     pub name: String,
     folder: PathBuf,
@@ -16,40 +16,32 @@ pub(super) struct Owner {
 
 impl Owner {
     pub fn new(folder: &Path) -> io::Result<Self> {
-        forget_the_dead(folder)?;
-        let name = ProcessId::new().to_string();
-        let path = lock_of(folder, &name);
-        // By its own name only once it is locked: until then nobody must take it for that of a dead one.
-        let early = path.with_extension("starting");
-        let file = crate::private::options()
-            .create_new(true)
-            .write(true)
-            .open(&early)?;
-        file.lock()?;
-        std::fs::rename(&early, &path)?;
-        Ok(Self {
-            name,
-            folder: folder.to_owned(),
-            path,
-            _file: file,
-        })
+        remove_files_of_killed_servers(folder)?;
+        loop {
+            let name = ProcessId::new().to_string();
+            let path = lock_of(folder, &name);
+            let file = crate::private::options()
+                .create_new(true)
+                .write(true)
+                .open(&path)?;
+            file.lock()?;
+            // Before it was locked, another server may have removed it as that of a killed one.
+            if path.exists() {
+                return Ok(Self {
+                    name,
+                    folder: folder.to_owned(),
+                    path,
+                    _file: file,
+                });
+            }
+        }
     }
 
     pub fn is_dead(&self, name: &str) -> bool {
         if name == self.name {
             return false;
         }
-        let path = lock_of(&self.folder, name);
-        let Ok(file) = File::options().write(true).open(&path) else {
-            return !path.exists();
-        };
-        match file.try_lock() {
-            Ok(()) => {
-                let _ = std::fs::remove_file(&path);
-                true
-            }
-            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => false,
-        }
+        remove_if_free(&lock_of(&self.folder, name))
     }
 }
 
@@ -59,28 +51,55 @@ impl Drop for Owner {
     }
 }
 
-/// Removes what servers have left that were killed.
-fn forget_the_dead(folder: &Path) -> io::Result<()> {
+/// Removes the lock files of servers that were killed.
+fn remove_files_of_killed_servers(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("server.") && name.ends_with(".lock") {
-            let is_dead = File::options()
-                .write(true)
-                .open(&path)
-                .is_ok_and(|file| file.try_lock().is_ok());
-            if is_dead {
-                // Another one that starts may have been first.
-                let _ = std::fs::remove_file(&path);
-            }
+            remove_if_free(&path);
         }
     }
     Ok(())
 }
 
+/// Removes a lock file that no process holds. Returns whether it did, or another server that starts was first.
+fn remove_if_free(path: &Path) -> bool {
+    let Ok(file) = File::options().write(true).open(path) else {
+        return !path.exists();
+    };
+    let is_free = file.try_lock().is_ok();
+    if is_free {
+        let _ = std::fs::remove_file(path);
+    }
+    is_free
+}
+
 fn lock_of(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("server.{name}.lock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_killed_servers_go_and_those_of_starting_ones_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = lock_of(folder.path(), "killed");
+        std::fs::write(&left, "").unwrap();
+        let start = || Owner::new(folder.path()).unwrap();
+        let owners: Vec<Owner> = std::thread::scope(|scope| {
+            let servers = [(); 16].map(|()| scope.spawn(start));
+            servers.map(|server| server.join().unwrap()).into()
+        });
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let mut files: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
+        let mut held: Vec<_> = owners.iter().map(|owner| owner.path.clone()).collect();
+        files.sort();
+        held.sort();
+        assert_eq!(files, held);
+        assert!(owners[0].is_dead("killed"));
+        assert!(!owners[0].is_dead(&owners[1].name));
+    }
 }
