@@ -23,7 +23,7 @@ pub(super) fn write(
     out: &mut Vec<u8>,
     dialect: Dialect,
     config: &SimConfig,
-    prompt: &Prompt<'_>,
+    prompt: &Prompt,
     odd: Option<Trouble>,
     place: Place,
 ) {
@@ -116,7 +116,7 @@ pub(super) fn problem<'a>(
 }
 
 /// The text of an answer; none if there is no token left for it.
-fn words<'a>(config: &'a SimConfig, prompt: &Prompt<'_>, tokens: Tokens) -> Cow<'a, str> {
+fn words<'a>(config: &'a SimConfig, prompt: &Prompt, tokens: Tokens) -> Cow<'a, str> {
     if tokens.output == 0 {
         return "".into();
     }

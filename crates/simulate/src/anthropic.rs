@@ -34,7 +34,7 @@ pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
 }
 
 /// Reads a request's body.
-pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fault> {
+pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let mut names = value.as_object().into_iter().flat_map(Map::keys);
     if let Some(gone) = names.find(|name| SAMPLING.contains(&name.as_str()))
@@ -76,8 +76,8 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt<'static>, Fa
     Ok(Prompt {
         tools: tool_rules::anthropic(&root)?.map(Box::new),
         logprobs: false,
-        model: root.text("model")?.unwrap_or_default().to_owned().into(),
-        text: last_user.unwrap_or(last).into(),
+        model: root.text("model")?.unwrap_or_default().to_owned(),
+        text: last_user.unwrap_or(last),
         tokens: (bytes as u64).div_ceil(4),
         cap,
         shape: shape(&root)?.or_else(|| told(&system)),

@@ -25,9 +25,9 @@ enum Sent {
 }
 
 /// A call that is in order.
-struct Job<'a> {
+struct Job {
     dialect: Dialect,
-    work: Work<'a>,
+    work: Work,
     /// The first prompt's.
     key: u64,
     now: Duration,
@@ -147,7 +147,7 @@ impl Connection<'_> {
     }
 
     /// Prepares the reply to a call that meets `kind`.
-    fn trouble(&mut self, kind: Trouble, call: &Call, mut job: Job<'_>) -> (Head, Sent) {
+    fn trouble(&mut self, kind: Trouble, call: &Call, mut job: Job) -> (Head, Sent) {
         let config = &self.shared.config;
         let model = job.model().to_owned();
         let at = match job.work {
@@ -188,7 +188,7 @@ impl Connection<'_> {
     }
 
     /// Prepares what the call asked for.
-    fn good(&mut self, call: &Call, job: &Job<'_>) -> Head {
+    fn good(&mut self, call: &Call, job: &Job) -> Head {
         match &job.work {
             Work::Vectors(pack) => job.dialect.vectors(&mut self.body, pack),
             Work::Answer(prompt) => self.write_answer(call, job, prompt, None),
@@ -198,7 +198,7 @@ impl Connection<'_> {
     }
 
     /// Prepares a reply with status 200 that is not what the call asked for.
-    fn odd(&mut self, kind: Trouble, call: &Call, job: &mut Job<'_>) -> Head {
+    fn odd(&mut self, kind: Trouble, call: &Call, job: &mut Job) -> Head {
         match &mut job.work {
             Work::Vectors(pack) => {
                 pack.clear();
@@ -217,20 +217,14 @@ impl Connection<'_> {
     }
 
     /// The head of what the call asked for.
-    fn head_of(&self, job: &Job<'_>) -> Head {
+    fn head_of(&self, job: &Job) -> Head {
         Head {
             wav: matches!(job.work, Work::Sound(_)),
             ..self.head(job.dialect, job.now)
         }
     }
 
-    fn write_answer(
-        &mut self,
-        call: &Call,
-        job: &Job<'_>,
-        prompt: &Prompt<'_>,
-        odd: Option<Trouble>,
-    ) {
+    fn write_answer(&mut self, call: &Call, job: &Job, prompt: &Prompt, odd: Option<Trouble>) {
         let place = Place {
             call: call.number,
             created: self.shared.epoch + job.now.as_secs(),
@@ -332,7 +326,7 @@ impl Connection<'_> {
     }
 }
 
-impl Job<'_> {
+impl Job {
     fn model(&self) -> &str {
         match &self.work {
             Work::Answer(prompt) => &prompt.model,

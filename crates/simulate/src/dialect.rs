@@ -26,8 +26,8 @@ impl Default for Dialect {
 
 /// What a call wants.
 #[derive(Debug)]
-pub(super) enum Work<'a> {
-    Answer(Prompt<'a>),
+pub(super) enum Work {
+    Answer(Prompt),
     Vectors(Pack),
     Sound(Speech),
 }
@@ -116,11 +116,11 @@ impl Dialect {
 }
 
 /// Reads what a request asks for.
-pub(super) fn read<'a>(
-    endpoint: &'a Endpoint,
+pub(super) fn read(
+    endpoint: &Endpoint,
     dialect: Dialect,
-    request: &Request<'a>,
-) -> Result<Work<'a>, Fault> {
+    request: &Request<'_>,
+) -> Result<Work, Fault> {
     let vendor = match dialect {
         Dialect::OpenAi(vendor) => vendor,
         Dialect::Responses | Dialect::Anthropic | Dialect::Gemini => None,

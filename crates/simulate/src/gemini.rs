@@ -25,7 +25,7 @@ pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
 }
 
 /// Reads a request's body.
-pub(super) fn parse<'a>(body: &[u8], model: &'a str) -> Result<Prompt<'a>, Fault> {
+pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let root = objects::request(&value, Spelling::Protobuf, "gemini", "request")?;
     let mut bytes = match root.object("systemInstruction")? {
@@ -52,8 +52,8 @@ pub(super) fn parse<'a>(body: &[u8], model: &'a str) -> Result<Prompt<'a>, Fault
     Ok(Prompt {
         tools: tool_rules::gemini(&root, model)?.map(Box::new),
         logprobs: wanted.transpose()?.flatten() == Some(true),
-        model: model.into(),
-        text: last_user.unwrap_or(last).into(),
+        model: model.to_owned(),
+        text: last_user.unwrap_or(last),
         tokens: (bytes as u64).div_ceil(4),
         cap,
         shape,
@@ -225,7 +225,7 @@ mod tests {
         body["error"]["message"].as_str().unwrap().to_owned()
     }
 
-    fn read(body: &Value) -> Result<Prompt<'_>, Fault> {
+    fn read(body: &Value) -> Result<Prompt, Fault> {
         parse(body.to_string().as_bytes(), "m")
     }
 

@@ -11,8 +11,8 @@ pub(super) fn check(media: &str, base64: &str) -> Result<(), String> {
         "image/gif" => begins(b"GIF8"),
         "image/webp" => begins(b"RIFF") && at(8, b"WEBP"),
         "application/pdf" => begins(b"%PDF-"),
-        "audio/wav" => begins(b"RIFF") && at(8, b"WAVE"),
-        "audio/mp3" | "audio/mpeg" => begins(b"ID3") || begins(b"\xff"),
+        "wav" | "audio/wav" => begins(b"RIFF") && at(8, b"WAVE"),
+        "mp3" | "audio/mp3" | "audio/mpeg" => begins(b"ID3") || begins(b"\xff"),
         _ => true,
     };
     if right {

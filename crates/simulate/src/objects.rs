@@ -11,7 +11,7 @@ use super::problems::dotted;
 use super::prompt::Fault;
 use super::rules::{self, Rules};
 use super::template::Facts;
-use super::tree::{Object, Spelling, snake};
+use super::tree::{Object, Spelling, snake, wrong};
 
 /// The objects of requests, API by API.
 pub(super) static TABLES: Rules<BTreeMap<&str, Api>> = Rules::new(|| {
@@ -73,8 +73,9 @@ impl TryFrom<Map<String, Value>> for Fields {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Field {
-    /// `string`, `boolean`, `integer`, `number`, `array`, `object`, `name`, an object by its name, a
-    /// list of such as `NAME[]`, or `string or NAME[]`. Everything is taken where this is left out.
+    /// `string`, `boolean`, `integer`, `number`, `array`, `strings`, `object`, `name`, an object by its
+    /// name, a list of such as `NAME[]`, or one of these after `string or`. Everything is taken where
+    /// this is left out.
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
@@ -117,7 +118,8 @@ impl Api {
                 let kind = kind.strip_prefix("string or ").unwrap_or(kind);
                 let object = kind.strip_suffix("[]").unwrap_or(kind);
                 let plain = [
-                    "", "string", "boolean", "integer", "number", "array", "object", "name",
+                    "", "string", "boolean", "integer", "number", "array", "strings", "object",
+                    "name",
                 ];
                 if !plain.contains(&kind) && !self.objects.contains_key(object) {
                     return Err(format!("{name} has {kind}, which is not there"));
@@ -169,7 +171,13 @@ impl Api {
     ) -> Result<(), Fault> {
         let Some(value) = object.get(name) else {
             return if field.required || field.absent.is_some() {
-                Err(self.absent(object, name, field.absent.as_ref()))
+                let fault = self.absent(object, name, field.absent.as_ref());
+                Err(match (fault, &field.code) {
+                    (Fault::Invalid { at, message, .. }, Some(code)) => {
+                        Fault::invalid(at, code, message)
+                    }
+                    (fault, _) => fault,
+                })
             } else {
                 Ok(())
             };
@@ -184,6 +192,9 @@ impl Api {
         let fault = |message: &str, why| fault(facts(object.at(name), value), message, why);
         let kind = match field.kind.strip_prefix("string or ") {
             Some(_) if value.is_string() => "string",
+            Some(other) if !value.is_array() && !self.objects.contains_key(other) => {
+                return Err(wrong(object.at(name), "a string or an array"));
+            }
             Some(other) => other,
             None => &field.kind,
         };
@@ -192,6 +203,12 @@ impl Api {
             "string" | "name" => drop(object.text(name)?),
             "boolean" => drop(object.flag(name)?),
             "array" => drop(object.list(name)?),
+            "strings" => {
+                let list = object.list(name)?;
+                if !list.into_iter().flatten().all(Value::is_string) {
+                    return Err(wrong(object.at(name), "an array of strings"));
+                }
+            }
             "object" => drop(object.object(name)?),
             "integer" => drop(object.whole(name, field.from.unwrap_or(0.0) as u64)?),
             "number" => {
@@ -232,6 +249,7 @@ impl Api {
             return fault(message("Invalid value: '{value}'."), None);
         }
         let media = match (&field.media, &field.url) {
+            _ if !value.is_string() => Ok(()),
             (Some(media), _) => media::check(object.text(media)?.unwrap_or_default(), text),
             (None, Some(takes)) => media::check_url(text, takes),
             (None, None) => Ok(()),
@@ -345,8 +363,8 @@ mod tests {
     fn a_table_that_cannot_be_meant_is_refused() {
         for (objects, wanted) in [
             (
-                json!({"a": {"fields": {"x": {"type": "strings"}}}}),
-                "a has strings, which is not there",
+                json!({"a": {"fields": {"x": {"type": "words"}}}}),
+                "a has words, which is not there",
             ),
             (
                 json!({"a": {"by": "x", "kinds": {"y": "b"}}}),

@@ -1,7 +1,6 @@
 //! What every dialect has in common: a prompt as it was asked, an answer as it is to be given, and
 //! what can be wrong. How either looks on the wire is left to the dialects.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use super::SimConfig;
@@ -11,10 +10,10 @@ use super::tools::{Call, Tools};
 
 /// What a request for an answer says, as far as the simulator cares.
 #[derive(Debug)]
-pub(super) struct Prompt<'a> {
-    pub(super) model: Cow<'a, str>,
+pub(super) struct Prompt {
+    pub(super) model: String,
     /// The text of the last user message, or of the last message if no user speaks.
-    pub(super) text: Cow<'a, str>,
+    pub(super) text: String,
     /// A token for every four bytes of message text, rounded up.
     pub(super) tokens: u64,
     /// The most tokens of output wanted.
@@ -67,7 +66,7 @@ pub(super) struct Tokens {
 
 impl Tokens {
     /// What a full answer to `prompt` costs. Reasoning comes first and counts against the cap.
-    pub(super) fn of(prompt: &Prompt<'_>, config: &SimConfig) -> Tokens {
+    pub(super) fn of(prompt: &Prompt, config: &SimConfig) -> Tokens {
         let cap = prompt.cap.unwrap_or(u64::MAX);
         let reasoning = config.reasoning_tokens.min(cap);
         let read = prompt.tokens.min(config.context.unwrap_or(u64::MAX));

@@ -13,7 +13,7 @@ use super::tree::{Object, Spelling};
 const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// Reads a request's body.
-pub(super) fn parse(body: &[u8]) -> Result<Prompt<'static>, Fault> {
+pub(super) fn parse(body: &[u8]) -> Result<Prompt, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let root = objects::request(&value, Spelling::Exact, "openai", "response")?;
     let cap = root.whole("max_output_tokens", 16)?;
@@ -41,8 +41,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt<'static>, Fault> {
     Ok(Prompt {
         tools: response_tools::read(&root)?.map(Box::new),
         logprobs,
-        model: root.text("model")?.unwrap_or_default().to_owned().into(),
-        text: last_user.unwrap_or(last).into(),
+        model: root.text("model")?.unwrap_or_default().to_owned(),
+        text: last_user.unwrap_or(last),
         tokens: (bytes as u64).div_ceil(4),
         cap,
         shape: shape(&root)?,
@@ -150,7 +150,7 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
 mod tests {
     use super::*;
 
-    fn read(body: Value) -> Result<Prompt<'static>, Fault> {
+    fn read(body: Value) -> Result<Prompt, Fault> {
         parse(body.to_string().as_bytes())
     }
 

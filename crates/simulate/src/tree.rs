@@ -48,6 +48,10 @@ impl<'v> Object<'v> {
         }
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &'v String> {
+        self.map.keys()
+    }
+
     /// Refuses fields that are not `known`.
     pub(super) fn only<'k>(&self, known: impl IntoIterator<Item = &'k str>) -> Result<(), Fault> {
         let known: Vec<&str> = known.into_iter().collect();
@@ -167,7 +171,7 @@ pub(super) fn in_range(
     Err(Fault::invalid(at, "invalid_value", message))
 }
 
-fn wrong(at: String, expected: &str) -> Fault {
+pub(super) fn wrong(at: String, expected: &str) -> Fault {
     let message = format!("Invalid type for '{at}': expected {expected}.");
     Fault::invalid(at, "invalid_type", message)
 }

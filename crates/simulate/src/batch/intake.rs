@@ -228,20 +228,14 @@ impl Reading<'_> {
             form: Form::Text,
             fate: Fate::Waiting,
         };
-        self.prompt(body, |prompt| self.judge(intake, &mut item, prompt, number));
+        self.judge(intake, &mut item, body, number);
         intake.items.push(item);
     }
 
-    fn judge(
-        &self,
-        intake: &mut Intake,
-        item: &mut Item,
-        prompt: Result<Prompt<'_>, Fault>,
-        number: Option<u64>,
-    ) {
+    fn judge(&self, intake: &mut Intake, item: &mut Item, body: &RawValue, number: Option<u64>) {
         // Anthropic and Mistral find out only when they come to the request.
         let strict = !matches!(self.family, Family::Anthropic | Family::Mistral);
-        let prompt = match prompt {
+        let prompt = match self.prompt(body) {
             Ok(prompt) => prompt,
             Err(fault) => {
                 intake.malformed = true;
@@ -271,7 +265,7 @@ impl Reading<'_> {
             }
         }
         if intake.model.is_empty() {
-            intake.model = prompt.model.clone().into_owned();
+            intake.model = prompt.model.clone();
         } else if intake.model != prompt.model
             && matches!(self.family, Family::OpenAi | Family::Mistral)
         {
@@ -286,8 +280,7 @@ impl Reading<'_> {
         {
             Some((_, tokens)) => *tokens += prompt.tokens,
             None => {
-                let model = prompt.model.clone().into_owned();
-                intake.tokens.push((model, prompt.tokens));
+                intake.tokens.push((prompt.model.clone(), prompt.tokens));
             }
         }
         let poison = self.config.batches.poison.as_ref();
@@ -303,26 +296,23 @@ impl Reading<'_> {
     }
 
     /// Reads what a request asks for as a call would.
-    pub(super) fn prompt<R>(
-        &self,
-        body: &RawValue,
-        then: impl FnOnce(Result<Prompt<'_>, Fault>) -> R,
-    ) -> R {
+    pub(super) fn prompt(&self, body: &RawValue) -> Result<Prompt, Fault> {
         let bytes = body.get().as_bytes();
         match self.dialect {
             Dialect::OpenAi(vendor) => match openai::parse(bytes, vendor) {
                 Err(Fault::Missing(at)) if at == "model" && self.family == Family::Mistral => {
                     let mut named = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
                     named["model"] = self.model.into();
-                    then(openai::parse(named.to_string().as_bytes(), vendor))
+                    openai::parse(named.to_string().as_bytes(), vendor)
                 }
-                read => then(read),
+                read => read,
             },
-            Dialect::Responses => then(responses::parse(bytes)),
+            Dialect::Responses => responses::parse(bytes),
             Dialect::Anthropic => {
-                then(never_in_batches(bytes).and_then(|()| anthropic::parse(bytes, self.version)))
+                never_in_batches(bytes)?;
+                anthropic::parse(bytes, self.version)
             }
-            Dialect::Gemini => then(gemini::parse(bytes, self.model)),
+            Dialect::Gemini => gemini::parse(bytes, self.model),
         }
     }
 }

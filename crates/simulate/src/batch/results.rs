@@ -197,24 +197,22 @@ impl Results {
         let Ok(body) = serde_json::from_str(body) else {
             return dialect.problem(out, &Problem::ServerError, call);
         };
-        reading.prompt(body, |prompt| {
-            let prompt = match prompt {
-                Ok(prompt) if config.knows_model(&prompt.model) => prompt,
-                Ok(prompt) => return dialect.problem(out, &Problem::NoModel(&prompt.model), call),
-                Err(fault) => return dialect.problem(out, &Problem::Fault(fault), call),
-            };
-            let odd = match fate {
-                Fate::Done(odd) => odd,
-                _ => None,
-            };
-            let place = Place {
-                call,
-                created: self.created,
-                key: crate::script::prompt_key(&prompt.text),
-            };
-            answer::write(out, dialect, config, &prompt, odd, place);
-            200
-        })
+        let prompt = match reading.prompt(body) {
+            Ok(prompt) if config.knows_model(&prompt.model) => prompt,
+            Ok(prompt) => return dialect.problem(out, &Problem::NoModel(&prompt.model), call),
+            Err(fault) => return dialect.problem(out, &Problem::Fault(fault), call),
+        };
+        let odd = match fate {
+            Fate::Done(odd) => odd,
+            _ => None,
+        };
+        let place = Place {
+            call,
+            created: self.created,
+            key: crate::script::prompt_key(&prompt.text),
+        };
+        answer::write(out, dialect, config, &prompt, odd, place);
+        200
     }
 }
 

@@ -1,53 +1,39 @@
-//! Which vendor knows which field of a chat request, and of its messages. The fields are noted as a
-//! body is read, one bit each, and compared with what the vendor knows in the end.
-
-use std::borrow::Cow;
+//! Which vendor knows which field of a chat request and of its messages, and which values and parts it takes.
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::prompt::Fault;
 use crate::rules::{self, Rules};
-use crate::tree::in_range;
+use crate::tree::{Object, in_range};
 use crate::{UnknownVendor, Vendor};
 
 /// The fields of chat requests.
 pub(crate) static TABLE: Rules<Table> = Rules::new(|| {
     let text = include_str!("../../rules/chat.json");
-    rules::read("chat", text, |_| Ok(()))
+    rules::read("chat", text, Table::check)
 });
 
-/// Which vendor takes which field, and which values: `rules/chat.json`.
+/// What the vendors take. Lists of vendors are words, of which `every` stands for those in that list.
 #[derive(Debug, Deserialize)]
-#[serde(try_from = "Written")]
-pub(crate) struct Table {
-    /// The most frequent ones come first.
-    fields: Vec<(String, Vendors)>,
-    message_fields: Vec<(String, Vendors)>,
-    pub(super) values: Vec<ValueRule>,
-    /// The vendors that pass over what they do not know.
-    pass_over: Vendors,
-}
-
-/// A set of vendors, one bit each.
-type Vendors = u16;
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
-    /// Vendors that host models and document their fields; lists call them `every`.
+pub(crate) struct Table {
+    /// Vendors that host models and document their fields.
     every: String,
+    /// Vendors that ignore fields they do not know.
     pass_over: String,
     fields: Vec<(String, String)>,
     message_fields: Vec<(String, String)>,
     values: Vec<ValueRule>,
+    /// The rule in `openai.json` for the parts of a message.
+    parts: Vec<(String, String)>,
 }
 
 /// What a field takes at some vendors, or at all of them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ValueRule {
-    pub(super) field: String,
+struct ValueRule {
+    field: String,
     vendors: Option<String>,
     words: Option<Vec<Value>>,
     /// No fractions.
@@ -59,72 +45,107 @@ pub(super) struct ValueRule {
     message: Option<String>,
 }
 
-fn bit(vendor: Vendor) -> Vendors {
-    1 << Vendor::ALL
-        .iter()
-        .position(|known| *known == vendor)
-        .unwrap_or_default()
-}
-
-fn bits(names: &str, every: &str) -> Result<Vendors, String> {
-    let mut names = names.split(' ').map(|name| match name {
-        "every" => bits(every, ""),
-        name => name
-            .parse()
-            .map(bit)
-            .map_err(|error: UnknownVendor| error.to_string()),
-    });
-    names.try_fold(0, |all, one| Ok(all | one?))
-}
-
-impl TryFrom<Written> for Table {
-    type Error = String;
-
-    fn try_from(written: Written) -> Result<Table, String> {
-        let every = &written.every;
-        let known = |fields: Vec<(String, String)>| {
-            let mut read: Vec<(String, Vendors)> = Vec::with_capacity(fields.len());
-            for (name, vendors) in fields {
-                if read.len() == 128 || read.iter().any(|(known, _)| *known == name) {
-                    return Err(format!("{name} is listed twice, or is the 129th"));
+impl Table {
+    /// Says what is wrong with the table.
+    fn check(&self) -> Result<(), String> {
+        for fields in [&self.fields, &self.message_fields] {
+            for (place, (name, _)) in fields.iter().enumerate() {
+                if fields[..place].iter().any(|(other, _)| other == name) {
+                    return Err(format!("{name} is listed twice"));
                 }
-                read.push((name, bits(&vendors, every)?));
-            }
-            Ok(read)
-        };
-        let table = Table {
-            fields: known(written.fields)?,
-            message_fields: known(written.message_fields)?,
-            pass_over: bits(&written.pass_over, every)?,
-            values: written.values,
-        };
-        for rule in &table.values {
-            bits(rule.vendors.as_deref().unwrap_or("every"), every)?;
-            if !table.fields.iter().any(|(name, _)| *name == rule.field) {
-                return Err(format!("{} has values, but is no field", rule.field));
             }
         }
-        Ok(table)
+        let field = |rule: &&ValueRule| self.fields.iter().any(|(name, _)| *name == rule.field);
+        if let Some(rule) = self.values.iter().find(|rule| !field(rule)) {
+            return Err(format!("{} has values, but is no field", rule.field));
+        }
+        let lists = self.fields.iter().chain(&self.message_fields);
+        let lists = lists.chain(&self.parts).map(|(_, vendors)| vendors);
+        let values = self.values.iter().filter_map(|rule| rule.vendors.as_ref());
+        let lists = lists.chain(values).chain([&self.every, &self.pass_over]);
+        let mut names = lists.flat_map(|list| list.split(' '));
+        names.try_for_each(|name| match name {
+            "every" => Ok(()),
+            name => name
+                .parse::<Vendor>()
+                .map(drop)
+                .map_err(|error: UnknownVendor| error.to_string()),
+        })
+    }
+
+    fn has(&self, list: &str, vendor: Vendor) -> bool {
+        list.split(' ').any(|name| match name {
+            "every" => self.has(&self.every, vendor),
+            name => name == vendor.name(),
+        })
+    }
+
+    /// Refuses a field that `vendor` does not know; without a vendor, one that none of them knows.
+    fn known(
+        &self,
+        object: &Object<'_>,
+        fields: &[(String, String)],
+        vendor: Option<Vendor>,
+    ) -> Result<(), Fault> {
+        let vendor = vendor.map(|vendor| match vendor {
+            Vendor::Azure => Vendor::OpenAi,
+            vendor => vendor,
+        });
+        if vendor.is_some_and(|vendor| self.has(&self.pass_over, vendor)) {
+            return Ok(());
+        }
+        let is_known = |name: &&String| {
+            let field = fields.iter().find(|(known, _)| known == *name);
+            field.is_some_and(|(_, list)| vendor.is_none_or(|vendor| self.has(list, vendor)))
+        };
+        match object.names().find(|name| !is_known(name)) {
+            Some(name) => Err(Fault::Unknown(object.at(name))),
+            None => Ok(()),
+        }
     }
 }
 
+/// Refuses fields that the vendor does not know.
+pub(super) fn known(root: &Object<'_>, vendor: Option<Vendor>) -> Result<(), Fault> {
+    let table = rules::get(&TABLE);
+    table.known(root, &table.fields, vendor)?;
+    let mut messages = root.objects("messages")?.unwrap_or_default().into_iter();
+    messages.try_for_each(|message| table.known(&message, &table.message_fields, vendor))
+}
+
+/// Refuses values that the vendor does not take.
+pub(super) fn values(root: &Object<'_>, vendor: Option<Vendor>) -> Result<(), Fault> {
+    let rules = rules::get(&TABLE).values.iter();
+    let mut rules = rules.filter(|rule| root.names().any(|name| *name == rule.field));
+    rules.try_for_each(|rule| match (root.get(&rule.field), &*rule.field) {
+        (None, _) => Ok(()),
+        (Some(Value::String(_)), "stop") => rule.check(&1.into(), vendor),
+        (Some(Value::Array(list)), "stop") => rule.check(&list.len().into(), vendor),
+        (Some(value), _) => rule.check(value, vendor),
+    })
+}
+
+/// The rule for the parts of a vendor's messages.
+pub(super) fn part_rule(vendor: Option<Vendor>) -> &'static str {
+    let table = rules::get(&TABLE);
+    let mut rules = table.parts.iter();
+    let rule = rules.find(|(_, list)| vendor.is_some_and(|vendor| table.has(list, vendor)));
+    rule.map_or("part_any", |(rule, _)| rule)
+}
+
 impl ValueRule {
-    /// Refuses a value that the vendor does not take.
-    pub(super) fn check(&'static self, value: &Value, vendor: Option<Vendor>) -> Result<(), Fault> {
+    fn check(&'static self, value: &Value, vendor: Option<Vendor>) -> Result<(), Fault> {
         let named = self.vendors.as_ref().is_none_or(|names| {
             vendor.is_some_and(|vendor| names.split(' ').any(|name| name == vendor.name()))
         });
-        if !named {
-            return Ok(());
-        }
         let number = value.as_f64().filter(|_| !self.whole || value.is_u64());
         let words = self.words.as_deref();
-        let bounds = (self.from.unwrap_or(f64::MIN), self.to.unwrap_or(f64::MAX));
+        let bounds = self.from.unwrap_or(f64::MIN)..=self.to.unwrap_or(f64::MAX);
         let taken = match words {
             Some(words) => words.contains(value),
-            None => number.is_some_and(|number| (bounds.0..=bounds.1).contains(&number)),
+            None => number.is_some_and(|number| bounds.contains(&number)),
         };
-        if taken {
+        if !named || taken {
             return Ok(());
         }
         let code = self.code.as_deref().unwrap_or("invalid_value");
@@ -137,141 +158,50 @@ impl ValueRule {
             }
             (None, None) => {
                 let number = number.unwrap_or_default();
-                return in_range(self.field.as_str(), number, bounds.0..=bounds.1).map(drop);
+                return in_range(self.field.as_str(), number, bounds).map(drop);
             }
         };
         Err(Fault::invalid(self.field.as_str(), code, message))
     }
 }
 
-/// The fields of one object.
-#[derive(Debug)]
-pub(super) struct Fields<'a> {
-    table: &'static [(String, Vendors)],
-    seen: u128,
-    /// The first one in no vendor's list.
-    unknown: Option<Cow<'a, str>>,
-}
-
-impl Default for Fields<'_> {
-    fn default() -> Self {
-        Self {
-            table: &rules::get(&TABLE).fields,
-            seen: 0,
-            unknown: None,
-        }
-    }
-}
-
-impl<'a> Fields<'a> {
-    pub(super) fn of_message() -> Self {
-        Self {
-            table: &rules::get(&TABLE).message_fields,
-            ..Self::default()
-        }
-    }
-
-    /// Notes a field; false if it is known and has been there before.
-    pub(super) fn add(&mut self, name: Cow<'a, str>) -> bool {
-        let Some(place) = self.table.iter().position(|(known, _)| *known == name) else {
-            self.unknown.get_or_insert(name);
-            return true;
-        };
-        let bit = 1 << place;
-        let new = self.seen & bit == 0;
-        self.seen |= bit;
-        new
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        let place = self.table.iter().position(|(known, _)| *known == name);
-        place.is_some_and(|place| self.seen & (1 << place) != 0)
-    }
-
-    /// A field that `vendor` refuses; without a vendor, that all of them do.
-    pub(super) fn foreign_to(&self, vendor: Option<Vendor>) -> Option<&str> {
-        let vendor = match vendor {
-            None => Vendors::MAX,
-            Some(Vendor::Azure) => bit(Vendor::OpenAi),
-            Some(vendor) => bit(vendor),
-        };
-        if vendor != Vendors::MAX && rules::get(&TABLE).pass_over & vendor != 0 {
-            return None;
-        }
-        let foreign = self
-            .table
-            .iter()
-            .enumerate()
-            .find(|(place, (_, vendors))| self.seen >> place & 1 == 1 && vendors & vendor == 0);
-        match foreign {
-            Some((_, (name, _))) => Some(name),
-            None => self.unknown.as_deref(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn foreign(names: &[&'static str], vendor: Option<Vendor>) -> Option<String> {
-        let mut fields = Fields::default();
-        for name in names {
-            assert!(fields.add(Cow::Borrowed(name)));
+    use super::*;
+    use crate::tree::Spelling;
+
+    fn foreign(name: &str, vendor: Option<Vendor>) -> bool {
+        let body = json!({"model": "m", name: 1});
+        let root = Object::new(&body, "", Spelling::Exact).unwrap();
+        match known(&root, vendor) {
+            Ok(()) => false,
+            fault => fault == Err(Fault::Unknown(name.to_owned())),
         }
-        fields.foreign_to(vendor).map(str::to_owned)
     }
 
     #[test]
     fn each_vendor_refuses_what_is_not_its_own() {
-        let cases = [
-            (Vendor::OpenAi, "random_seed"),
-            (Vendor::OpenAi, "top_k"),
-            (Vendor::OpenAi, "reasoning_format"),
-            (Vendor::Groq, "random_seed"),
-            (Vendor::Groq, "logprobs"),
-            (Vendor::Groq, "metadata"),
-            (Vendor::Groq, "presence_penalty"),
-            (Vendor::Mistral, "seed"),
-            (Vendor::Mistral, "max_completion_tokens"),
-            (Vendor::Xai, "store"),
-            (Vendor::Xai, "logit_bias"),
-            (Vendor::Xai, "frequency_penalty"),
-            (Vendor::DeepSeek, "seed"),
-            (Vendor::DeepSeek, "max_completion_tokens"),
-            (Vendor::Together, "top_logprobs"),
-            (Vendor::Together, "service_tier"),
+        for (vendor, names) in [
+            (Vendor::OpenAi, "random_seed top_k reasoning_format"),
+            (
+                Vendor::Groq,
+                "random_seed logprobs metadata presence_penalty",
+            ),
+            (Vendor::Mistral, "seed max_completion_tokens"),
+            (Vendor::Xai, "store logit_bias frequency_penalty"),
+            (Vendor::DeepSeek, "seed max_completion_tokens"),
+            (Vendor::Together, "top_logprobs service_tier"),
             (Vendor::Fireworks, "store"),
             (Vendor::DeepInfra, "logit_bias"),
-            (Vendor::Cerebras, "presence_penalty"),
-            (Vendor::Cerebras, "top_k"),
-        ];
-        for (vendor, name) in cases {
-            let refused = foreign(&["model", "messages", name], Some(vendor));
-            assert_eq!(refused.as_deref(), Some(name), "{vendor}");
-            assert_eq!(foreign(&[name], None), None, "{name}");
-            assert_eq!(foreign(&[name], Some(Vendor::Local)), None);
-        }
-        for vendor in [None, Some(Vendor::Xai)] {
-            assert_eq!(foreign(&["model", "x"], vendor).as_deref(), Some("x"));
-        }
-    }
-
-    #[test]
-    fn a_field_may_come_once() {
-        let mut fields = Fields::default();
-        assert!(fields.add("model".into()));
-        assert!(!fields.add("model".into()));
-    }
-
-    #[test]
-    fn no_field_is_listed_twice() {
-        let chat = rules::get(&TABLE);
-        for table in [&chat.fields, &chat.message_fields] {
-            for (place, (name, _)) in table.iter().enumerate() {
-                let before = &table[..place];
-                assert!(!before.iter().any(|(other, _)| other == name), "{name}");
+            (Vendor::Cerebras, "presence_penalty top_k"),
+        ] {
+            for name in names.split(' ') {
+                assert!(foreign(name, Some(vendor)), "{vendor} {name}");
+                assert!(!foreign(name, None) && !foreign(name, Some(Vendor::Local)));
             }
         }
+        assert!(foreign("x", None) && foreign("x", Some(Vendor::Xai)));
     }
 }

@@ -1,45 +1,28 @@
 //! `response_format`: which forms there are, and what OpenAI demands of a strict schema.
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::Vendor;
+use crate::objects;
 use crate::prompt::Fault;
 use crate::shape::Shape;
-use crate::tree::{Object, Spelling};
+use crate::tree::Object;
 
 const AT: &str = "response_format";
 
-/// Reads the format that `body` asks for.
-pub(super) fn read(
-    format: &RawValue,
-    body: &[u8],
-    vendor: Option<Vendor>,
-) -> Result<Option<Shape>, Fault> {
-    let Ok(value) = serde_json::from_str::<Value>(format.get()) else {
-        return Err(Fault::NotJson);
+/// Reads the format that a request asks for.
+pub(super) fn read(root: &Object<'_>, vendor: Option<Vendor>) -> Result<Option<Shape>, Fault> {
+    let Some(format) = root.object(AT)? else {
+        return Ok(None);
     };
-    let format = Object::new(&value, AT, Spelling::Exact)?;
-    let kind = format.text("type")?.ok_or_else(|| format.missing("type"))?;
-    let known: &[&str] = match kind {
-        // llama.cpp takes a schema here.
-        "json_object" if matches!(vendor, None | Some(Vendor::Local)) => &["type", "schema"],
-        "json_schema" if vendor == Some(Vendor::DeepSeek) => {
-            let message = "This response_format type is unavailable now";
-            return Err(Fault::invalid(format.at("type"), "invalid_value", message));
-        }
-        "text" | "json_object" => &["type"],
-        "json_schema" => &["type", "json_schema"],
-        _ => {
-            let message = format!(
-                "Invalid value: '{kind}'. Supported values are: 'text', 'json_object' and \
-                 'json_schema'."
-            );
-            return Err(Fault::invalid(format.at("type"), "invalid_value", message));
-        }
+    let rule = match vendor {
+        None => "format_any",
+        Some(Vendor::Local) => "format_local",
+        Some(Vendor::DeepSeek) => "format_deepseek",
+        Some(_) => "format",
     };
-    format.only(known.iter().copied())?;
-    match kind {
+    objects::check(&format, "openai", rule)?;
+    match format.text("type")?.unwrap_or_default() {
         "text" => Ok(None),
         "json_object" => {
             let wants_word = [
@@ -48,12 +31,12 @@ pub(super) fn read(
                 Vendor::Groq,
                 Vendor::DeepSeek,
             ];
-            if vendor.is_some_and(|vendor| wants_word.contains(&vendor)) && !says_json(body) {
+            if vendor.is_some_and(|vendor| wants_word.contains(&vendor)) && !says_json(root) {
                 let message = "'messages' must contain the word 'json' in some form, to use \
                                'response_format' of type 'json_object'.";
                 return Err(Fault::invalid("messages", "invalid_value", message));
             }
-            let schema = format.get("schema").cloned().or_else(|| told(body));
+            let schema = format.get("schema").cloned().or_else(|| told(root));
             Ok(Some(schema.map_or(Shape::Object, Shape::Schema)))
         }
         _ => schema(&format, vendor).map(Some),
@@ -63,22 +46,11 @@ pub(super) fn read(
 fn schema(format: &Object<'_>, vendor: Option<Vendor>) -> Result<Shape, Fault> {
     let wanted = format.object("json_schema")?;
     let wanted = wanted.ok_or_else(|| format.missing("json_schema"))?;
-    if vendor != Some(Vendor::Local) {
-        wanted.only(["name", "description", "schema", "strict"])?;
-    }
-    let name = wanted.text("name")?.ok_or_else(|| wanted.missing("name"))?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-        let message = "Invalid name: expected 1 to 64 of the characters a-z, A-Z, 0-9, _ and -.";
-        return Err(Fault::invalid(wanted.at("name"), "invalid_value", message));
-    }
-    let schema = wanted
-        .get("schema")
-        .ok_or_else(|| wanted.missing("schema"))?;
-    Object::new(schema, wanted.at("schema"), Spelling::Exact)?;
+    let schema = wanted.get("schema").unwrap_or(&Value::Null);
     if wanted.flag("strict")? == Some(true)
         && matches!(vendor, Some(Vendor::OpenAi | Vendor::Azure))
     {
+        let name = wanted.text("name")?.unwrap_or_default();
         let invalid = |problem: String| {
             let message = format!("Invalid schema for response_format '{name}': {problem}");
             Fault::invalid(AT, "invalid_json_schema", message)
@@ -124,18 +96,14 @@ pub(super) fn strict(schema: &Value) -> Result<(), String> {
 }
 
 /// A schema that a message asks for in words, which a model follows too.
-fn told(body: &[u8]) -> Option<Value> {
-    let value: Value = serde_json::from_slice(body).ok()?;
-    let messages = value["messages"].as_array()?;
-    messages
-        .iter()
-        .find_map(|message| crate::shape::schema_told(message["content"].as_str()?))
+fn told(root: &Object<'_>) -> Option<Value> {
+    let mut messages = root.get("messages")?.as_array()?.iter();
+    messages.find_map(|message| crate::shape::schema_told(message["content"].as_str()?))
 }
 
-/// Whether the word stands in some message.
-fn says_json(body: &[u8]) -> bool {
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let messages = value["messages"].as_array();
+/// Whether some message has the word.
+fn says_json(root: &Object<'_>) -> bool {
+    let messages = root.get("messages").and_then(Value::as_array);
     messages.into_iter().flatten().any(|message| {
         let content = message["content"].to_string();
         content.to_ascii_lowercase().contains("json")
@@ -145,12 +113,13 @@ fn says_json(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::Spelling;
     use serde_json::json;
 
     fn ask(format: &Value, text: &str, vendor: Option<Vendor>) -> Result<Option<Shape>, Fault> {
-        let body = json!({"messages": [{"role": "user", "content": text}]}).to_string();
-        let format = serde_json::value::to_raw_value(format).unwrap();
-        read(&format, body.as_bytes(), vendor)
+        let messages = json!([{"role": "user", "content": text}]);
+        let body = json!({"messages": messages, "response_format": format});
+        read(&Object::new(&body, "", Spelling::Exact).unwrap(), vendor)
     }
 
     fn named(name: &str, strict: bool, schema: &Value) -> Value {

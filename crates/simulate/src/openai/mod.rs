@@ -2,8 +2,6 @@
 
 mod fields;
 mod format;
-mod messages;
-mod parts;
 mod reply;
 mod request;
 
