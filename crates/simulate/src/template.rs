@@ -99,7 +99,7 @@ fn shaped(value: Value, shape: &str) -> Value {
         "millis" => format!("{}.{:03}Z", time().trim_end_matches('Z'), millis % 1_000).into(),
         "day" => time()[..10].into(),
         "text" => value.to_string().into(),
-        "some" if value == 0 || value == "" => Value::Null,
+        "some" if value == 0 || value == "" || value == Value::Array(Vec::new()) => Value::Null,
         _ => value,
     }
 }

@@ -1,4 +1,4 @@
-//! Files as OpenAI has them, and those that took them over: Groq, xAI and Mistral.
+//! Files: those that OpenAI and its like take in a form, and the result files of all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::form::{self, Query};
-use super::life::{Batch, Blob};
+use super::life::{Batch, Blob, Phase};
 use super::results::{Results, Which};
 use super::send::{Reply, Source};
 use super::store::{File, Inner, Spoiled};
@@ -21,36 +21,19 @@ const FORM: [&str; 4] = [
 ];
 const LARGEST: usize = 512_000_000;
 
-/// Serves what is below `/files`.
-pub(super) fn serve(desk: &Desk<'_>, path: &[&str], body: Vec<u8>) -> Outcome {
-    match (desk.method, path) {
-        ("POST", ["upload"]) if desk.family == Family::Together => upload(desk, body),
-        ("POST", []) if desk.family != Family::Together => upload(desk, body),
-        ("GET", []) => list(desk),
-        ("GET", [id]) => {
-            desk.query("")?;
-            desk.with(|inner, now| {
-                let shown = show_all(desk, inner, now).into_iter();
-                let mut found = shown.filter(|file| file["id"] == *id);
-                let found = found
-                    .next()
-                    .ok_or_else(|| Refusal::missing("File object", id))?;
-                let known = inner.files.iter_mut().find(|file| file.id == *id);
-                known.into_iter().for_each(|file| file.looked_at = true);
-                Ok(Reply::Json(found))
-            })
-        }
-        ("GET", [id, "content"]) => {
-            desk.query("")?;
-            desk.with(|inner, now| content(desk, inner, id, now))
-        }
-        ("DELETE", [id]) => delete(desk, id),
-        _ => Err(Refusal::Nowhere),
-    }
+pub(super) fn file(desk: &Desk<'_>, id: &str) -> Outcome {
+    desk.with(|inner, now| {
+        let mut shown = show_all(desk, inner, now).into_iter();
+        let found = shown.find(|(known, _)| known == id);
+        let known = inner.files.iter_mut().find(|file| file.id == id);
+        known.into_iter().for_each(|file| file.looked_at = true);
+        found
+            .map(|(_, shown)| Reply::Json(shown))
+            .ok_or_else(|| desk.no_file(id))
+    })
 }
 
-fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
-    desk.query("")?;
+pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let known: &[&str] = match desk.family {
         Family::Together => &["purpose", "file", "file_name", "file_type"],
         _ => &FORM,
@@ -131,86 +114,100 @@ fn expiry(form: &form::Form) -> Result<Option<u64>, Fault> {
     }
 }
 
-/// The result files of a batch that there are: id, which results, end of the batch.
-fn of_batch(
-    desk: &Desk<'_>,
-    batch: &Batch,
-    now: Duration,
-) -> Vec<(String, Which, &'static str, Duration)> {
-    let Some(ended) = batch.ended(now, desk.batches()) else {
-        return Vec::new();
-    };
-    if batch.plan.family != desk.family || !desk.is_kept(ended, now) {
-        return Vec::new();
-    }
-    let kinds = [(Which::Answers, "output"), (Which::Errors, "error")];
-    let there = kinds.into_iter().zip(batch.has_results());
-    let files = there.filter(|(_, there)| *there).map(|((which, kind), _)| {
-        (
-            names::results(desk.family, &batch.id, kind),
-            which,
-            kind,
-            ended,
-        )
-    });
-    let deleted = &batch.deleted_files;
-    files.filter(|(id, ..)| !deleted.contains(id)).collect()
+/// A result file of a batch.
+struct ResultFile {
+    id: String,
+    which: Which,
+    kind: &'static str,
+    created: Duration,
 }
 
-/// Every file, the newest first.
-fn show_all(desk: &Desk<'_>, inner: &Inner, now: Duration) -> Vec<Value> {
+/// The result files of a batch that there are.
+fn of_batch(desk: &Desk<'_>, batch: &Batch, now: Duration) -> Vec<ResultFile> {
+    let Some(created) = batch.ended(now, desk.batches()) else {
+        return Vec::new();
+    };
+    if batch.plan.family != desk.family || !desk.is_kept(created, now) {
+        return Vec::new();
+    }
+    let [answers, errors] = batch.has_results();
+    let kinds = match desk.family {
+        Family::Gemini if batch.phase(now, desk.batches()) == Phase::Ended => {
+            vec![(Which::All, "", true)]
+        }
+        Family::Gemini => Vec::new(),
+        _ => vec![
+            (Which::Answers, "output", answers),
+            (Which::Errors, "error", errors),
+        ],
+    };
+    let there = kinds.into_iter().filter(|(_, _, there)| *there);
+    let files = there.map(|(which, kind, _)| ResultFile {
+        id: names::results(desk.family, &batch.id, kind),
+        which,
+        kind,
+        created,
+    });
+    let deleted = &batch.deleted_files;
+    files.filter(|file| !deleted.contains(&file.id)).collect()
+}
+
+/// Every file with its id, the newest first.
+fn show_all(desk: &Desk<'_>, inner: &Inner, now: Duration) -> Vec<(String, Value)> {
     let files = inner.files.iter().filter(|file| file.family == desk.family);
     let mut shown: Vec<_> = files
-        .map(|file| (file.created, show::file(desk, file)))
+        .map(|file| (file.created, (file.id.clone(), show::file(desk, file))))
         .collect();
-    for batch in &inner.batches {
-        for (id, which, kind, ended) in of_batch(desk, batch, now) {
-            let size = batch.sizes[usize::from(which == Which::Errors)].get_or_init(|| {
+    // Google does not list its result files.
+    let batches = inner.batches.iter();
+    for batch in batches.filter(|_| desk.family != Family::Gemini) {
+        for file in of_batch(desk, batch, now) {
+            let errors = usize::from(file.which == Which::Errors);
+            let size = batch.sizes[errors].get_or_init(|| {
                 let created = desk.unix(batch.created);
-                Results::new(batch, desk.config(), which, created).size(desk.config())
+                Results::new(batch, desk.config(), file.which, created).size(desk.config())
             });
-            let shape = json!({"id": id, "object": "file", "bytes": size, "status": "processed",
-                "created_at": desk.unix(ended), "purpose": "batch_output",
-                "filename": format!("{}_{kind}.jsonl", batch.id)});
-            shown.push((ended, shape));
+            let value = json!({"id": file.id, "object": "file", "bytes": size,
+                "status": "processed", "created_at": desk.unix(file.created),
+                "purpose": "batch_output",
+                "filename": format!("{}_{}.jsonl", batch.id, file.kind)});
+            shown.push((file.created, (file.id, value)));
         }
     }
     shown.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
-    shown.into_iter().map(|(_, shown)| shown).collect()
+    shown.into_iter().map(|(_, file)| file).collect()
 }
 
-fn content(desk: &Desk<'_>, inner: &mut Inner, id: &str, now: Duration) -> Outcome {
-    if let Some(file) = inner.file(id).filter(|file| file.family == desk.family) {
-        let source = Source::File(Arc::clone(&file.blob));
-        return Ok(Reply::Download(source, Spoiled::No));
-    }
-    let batches = inner.batches.iter().enumerate();
-    let found = batches
-        .flat_map(|(place, batch)| {
-            let files = of_batch(desk, batch, now).into_iter();
-            files.map(move |(file, which, ..)| (place, file, which))
-        })
-        .find(|(_, file, _)| file == id);
-    match found {
-        Some((place, _, which)) => Ok(desk.results(inner, place, which)),
-        None => Err(Refusal::missing("File object", id)),
-    }
+/// A file as a download; Google gives out results only.
+pub(super) fn content(desk: &Desk<'_>, id: &str) -> Outcome {
+    desk.with(|inner, now| {
+        let file = inner.file(id).filter(|file| file.family == desk.family);
+        if let Some(file) = file.filter(|_| desk.family != Family::Gemini) {
+            let source = Source::File(Arc::clone(&file.blob));
+            return Ok(Reply::Download(source, Spoiled::No));
+        }
+        let mut batches = inner.batches.iter().enumerate();
+        let found = batches.find_map(|(place, batch)| {
+            let mut files = of_batch(desk, batch, now).into_iter();
+            let file = files.find(|file| file.id == id)?;
+            Some((place, file.which))
+        });
+        let (place, which) = found.ok_or_else(|| desk.no_file(id))?;
+        Ok(desk.results(inner, place, which))
+    })
 }
 
-fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
-    desk.query("")?;
+pub(super) fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.pass(BatchPoint::DeleteArrived);
     let deleted = desk.with(|inner, now| {
-        if inner
-            .file(id)
-            .is_some_and(|file| file.family == desk.family)
-        {
+        let file = inner.file(id).filter(|file| file.family == desk.family);
+        if file.is_some() {
             return inner.delete_file(id);
         }
         let mut batches = inner.batches.iter_mut();
         let owner = batches.find(|batch| {
-            let files = of_batch(desk, batch, now);
-            files.iter().any(|(file, ..)| file == id)
+            let mut files = of_batch(desk, batch, now).into_iter();
+            files.any(|file| file.id == id)
         });
         owner
             .map(|batch| batch.deleted_files.push(id.to_owned()))
@@ -218,27 +215,16 @@ fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
     });
     desk.pass(BatchPoint::DeleteDone);
     if !deleted {
-        return Err(Refusal::missing("File object", id));
+        return Err(desk.no_file(id));
     }
-    Ok(Reply::Json(
-        json!({"id": id, "object": "file", "deleted": true}),
-    ))
+    Ok(desk.deleted(&desk.wire().deleted_file, id))
 }
 
-fn list(desk: &Desk<'_>) -> Outcome {
-    if desk.family == Family::Mistral {
-        let query = desk.query("files")?;
-        let (page, size) = page(&query)?;
-        let files = listed(desk, &query)?;
-        let total = files.len();
-        let shown: Vec<_> = files.into_iter().skip(page * size).take(size).collect();
-        return Ok(Reply::Json(
-            json!({"data": shown, "object": "list", "total": total}),
-        ));
+pub(super) fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
+    let mut files = desk.with(|inner, now| show_all(desk, inner, now));
+    if let Some(purpose) = query.get("purpose") {
+        files.retain(|(_, file)| file["purpose"] == purpose);
     }
-    let query = desk.query("files")?;
-    let limit = query.whole("limit", 1..=10_000, 10_000)?;
-    let mut files = listed(desk, &query)?;
     match query.get("order") {
         None | Some("desc") => {}
         Some("asc") => files.reverse(),
@@ -247,31 +233,8 @@ fn list(desk: &Desk<'_>) -> Outcome {
             return Err(Fault::invalid("order", "invalid_value", message).into());
         }
     }
-    if let Some(after) = query.get("after") {
-        let place = files.iter().position(|file| file["id"] == after);
-        let place = place.ok_or_else(|| Refusal::missing("File object", after))?;
-        files.drain(..=place);
-    }
-    let more = files.len() > limit;
-    files.truncate(limit);
-    let id = |file: Option<&Value>| file.map_or(Value::Null, |file| file["id"].clone());
-    Ok(Reply::Json(
-        json!({"object": "list", "first_id": id(files.first()),
-        "last_id": id(files.last()), "has_more": more, "data": files}),
-    ))
-}
-
-fn listed(desk: &Desk<'_>, query: &Query) -> Result<Vec<Value>, Refusal> {
-    let files = desk.with(|inner, now| show_all(desk, inner, now));
-    let wanted = |file: &Value| match query.get("purpose") {
-        Some(purpose) => file["purpose"] == purpose,
-        None => true,
-    };
-    Ok(files.into_iter().filter(wanted).collect())
-}
-
-/// The number and the size of a page, as Mistral asks for it.
-pub(super) fn page(query: &Query) -> Result<(usize, usize), Fault> {
-    let page = query.whole("page", 0..=1_000_000, 0)?;
-    Ok((page, query.whole("page_size", 1..=1_000, 100)?))
+    let (ids, shown): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+    let paging = desk.wire().files.as_ref().ok_or(Refusal::Nowhere)?;
+    let (range, facts) = paging.find(query, &ids, &desk.wire().file_word)?;
+    Ok(paging.reply(facts, shown[range].to_vec()))
 }

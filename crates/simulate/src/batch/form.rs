@@ -27,8 +27,9 @@ impl Query {
         }
     }
 
-    pub(super) fn get<'q>(&'q self, name: &'q str) -> Option<&'q str> {
-        self.all(name).next()
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
     }
 
     pub(super) fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {

@@ -1,22 +1,21 @@
 //! Files and batches of every API that has them. One store knows what there is and what time makes of
 //! it; one module per API says how that looks on the wire, and refuses what the API refuses.
 
-mod anthropic;
 mod config;
+mod create;
 mod files;
 mod form;
-mod gemini;
 mod intake;
 mod life;
-mod mistral;
 mod names;
-mod openai;
 mod pause;
 mod results;
 mod send;
+mod serve;
 mod show;
 mod stats;
 mod store;
+mod uploads;
 mod wire;
 mod xai;
 
@@ -30,7 +29,6 @@ mod mistral_tests;
 mod openai_tests;
 #[cfg(test)]
 mod test_kit;
-mod together;
 #[cfg(test)]
 mod xai_tests;
 
@@ -45,9 +43,8 @@ pub use stats::{BatchSeen, BatchStats};
 pub(super) use store::Store;
 pub(super) use wire::TABLE;
 
-use form::Query;
 use intake::{Intake, Reading};
-use life::{Batch, Blob, Item};
+use life::Batch;
 use results::{Results, Which};
 use send::{Reply, Source};
 use store::{Inner, Spoiled};
@@ -59,6 +56,7 @@ use super::problems;
 use super::prompt::{Fault, Problem};
 use super::rules;
 use super::serve::{Connection, Next, Shared, is_in_its_place};
+use super::template::Facts;
 use super::{SimConfig, Vendor};
 
 /// Bodies of these sizes may come; what the APIs allow is checked when they have.
@@ -259,23 +257,13 @@ impl Desk<'_> {
         self.shared.epoch + time.as_secs()
     }
 
-    /// The query fields of this kind of request; no fields if the table does not list the kind.
-    fn query(&self, of: &str) -> Result<Query, Refusal> {
-        let known = self.wire().queries.get(of).map_or(&[][..], Vec::as_slice);
-        Ok(Query::read(&self.address.query, known)?)
-    }
-
     /// Reads a body of JSON.
     fn json(&self, body: &[u8]) -> Result<Value, Refusal> {
         serde_json::from_slice(body).map_err(|_| Fault::NotJson.into())
     }
 
-    fn reading<'r>(&'r self, model: &'r str) -> Reading<'r> {
-        self.reading_at(intake::CHAT, model)
-    }
-
-    /// The same for requests that go elsewhere.
-    fn reading_at<'r>(&'r self, endpoint: &'r str, model: &'r str) -> Reading<'r> {
+    /// How requests that go to this endpoint are read.
+    fn reading<'r>(&'r self, endpoint: &'r str, model: &'r str) -> Reading<'r> {
         Reading {
             family: self.family,
             dialect: intake::spoken_at(endpoint, self.dialect),
@@ -284,6 +272,17 @@ impl Desk<'_> {
             model,
             config: self.config(),
         }
+    }
+
+    fn no_file(&self, id: &str) -> Refusal {
+        Refusal::missing(&self.wire().file_word, id)
+    }
+
+    /// The answer once something has been deleted.
+    fn deleted(&self, template: &Value, id: &str) -> Reply {
+        let mut facts = Facts::default();
+        facts.set("id", id);
+        Reply::Json(facts.fill(template))
     }
 
     /// Checks what was read of a batch's requests against what is true of all.
@@ -321,8 +320,7 @@ impl Desk<'_> {
         self.pass(BatchPoint::StatusArrived);
         self.with(|inner, now| {
             inner.counts.statuses += 1;
-            let place = inner.batch(self.family, id);
-            let place = place.ok_or_else(|| Refusal::missing("batch", id))?;
+            let place = inner.batch(self.family, id)?;
             Ok(Reply::Json(tell(&inner.batches[place], now)))
         })
     }
@@ -332,8 +330,7 @@ impl Desk<'_> {
         self.pass(BatchPoint::CancelArrived);
         let told = self.with(|inner, now| {
             inner.counts.cancels += 1;
-            let place = inner.batch(self.family, id);
-            let place = place.ok_or_else(|| Refusal::missing("batch", id))?;
+            let place = inner.batch(self.family, id)?;
             let batch = &mut inner.batches[place];
             let phase = batch.phase(now, self.batches());
             if phase.is_over() {
@@ -399,14 +396,7 @@ impl Connection<'_> {
             let admitted = desk.dialect.admit(&request, &shared.config);
             admitted
                 .map_err(Refusal::Problem)
-                .and_then(|()| match family {
-                    Family::OpenAi | Family::Groq => openai::serve(&desk, body),
-                    Family::Together => together::serve(&desk, body),
-                    Family::Xai => xai::serve(&desk, body),
-                    Family::Mistral => mistral::serve(&desk, body),
-                    Family::Anthropic => anthropic::serve(&desk, body),
-                    Family::Gemini => gemini::serve(&desk, body),
-                })
+                .and_then(|()| serve::serve(&desk, body))
         };
         let (status, header) = match outcome {
             Ok(Reply::Json(value)) => {

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
-use serde_json::Value;
 
 use super::config::BatchConfig;
 use super::life::{Batch, Blob, Failure, Fate, Part, Phase, Plan};
 use super::pause::Pauses;
 use super::stats::{BatchSeen, BatchStats};
-use super::{Family, names};
+use super::{Family, Refusal, names};
 use crate::config::LONGEST;
 use crate::script::{mix, unit};
 use crate::serve::Shared;
@@ -315,9 +314,12 @@ impl Inner {
         true
     }
 
-    pub(super) fn batch(&self, family: Family, id: &str) -> Option<usize> {
+    /// The place of a batch.
+    pub(super) fn batch(&self, family: Family, id: &str) -> Result<usize, Refusal> {
+        let is_it = |batch: &Batch| batch.id == id && batch.plan.family == family;
         let mut batches = self.batches.iter();
-        batches.position(|batch| batch.id == id && batch.plan.family == family && !batch.deleted)
+        let place = batches.position(|batch| is_it(batch) && !batch.deleted);
+        place.ok_or_else(|| Refusal::missing("batch", id))
     }
 
     /// The batches that a list shows, the newest first.
@@ -336,11 +338,6 @@ impl Inner {
         // Late ones are created out of turn.
         batches.sort_by_key(|batch| std::cmp::Reverse(batch.created));
         batches
-    }
-
-    /// Whether a client has looked at a file; at one that is not there, what it saw.
-    pub(super) fn was_looked_at(&self, id: &str) -> bool {
-        self.file(id).is_none_or(|file| file.looked_at)
     }
 
     /// What the next download of results suffers.
@@ -412,9 +409,4 @@ fn book(batch: &mut Batch, place: usize, finished: usize, shared: &Shared) -> u6
         }
     }
     again
-}
-
-/// Metadata as it came, or null.
-pub(super) fn label(value: Option<&Value>) -> Value {
-    value.cloned().unwrap_or_default()
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::create;
 use super::life::Phase;
+use super::serve::{Paging, Route};
 use crate::rules::{self, Rules};
 use crate::template::Facts;
 
@@ -24,9 +26,21 @@ pub(crate) static TABLE: Rules<BTreeMap<String, Wire>> = Rules::new(|| {
 pub(crate) struct Wire {
     pub(super) max_requests: Option<u64>,
     pub(super) max_bytes: u64,
-    /// The fields of each query.
+    /// The requests that there are, and how lists are cut: of batches, of files, and of a batch's parts.
+    pub(super) routes: Vec<Route>,
+    pub(super) batches: Paging,
+    pub(super) files: Option<Paging>,
+    pub(super) parts: Option<Paging>,
+    /// What it takes to create a batch of a file.
+    pub(super) create: Option<create::Rules>,
+    /// What is answered once something has been deleted.
     #[serde(default)]
-    pub(super) queries: BTreeMap<String, Vec<String>>,
+    pub(super) deleted_batch: Value,
+    #[serde(default)]
+    pub(super) deleted_file: Value,
+    /// What a file that is not there is called.
+    #[serde(default)]
+    pub(super) file_word: String,
     /// The words for the phases; there are none where counts tell all.
     #[serde(default)]
     states: BTreeMap<String, String>,
@@ -97,7 +111,7 @@ mod tests {
     #[test]
     fn a_table_that_speaks_of_other_states_is_refused() {
         let check = |more: Value| {
-            let mut wire = json!({"max_bytes": 1, "batch_id": "", "file_id": "", "batch": {},
+            let mut wire = json!({"max_bytes": 1, "routes": [], "batches": {"limit": ["limit", 1, 1]}, "batch_id": "", "file_id": "", "batch": {},
                 "line": {}, "left_line": {}});
             for (name, value) in more.as_object().unwrap() {
                 wire[name] = value.clone();
