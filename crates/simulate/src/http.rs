@@ -31,6 +31,11 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a [u8],
     /// The body of a request for files or batches instead: it may be large, and is kept.
     pub(super) upload: Vec<u8>,
+    /// Names in lower case.
+    pub(super) headers: Vec<(String, String)>,
+    /// The bytes of the body, and whether the client waits for a word before it sends them.
+    length: usize,
+    expects_continue: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,13 +58,11 @@ pub(super) enum Target {
     Other(String),
 }
 
-/// What a request for files or batches says in its head.
+/// Where a request for files or batches goes to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) path: String,
     pub(super) query: String,
-    /// Names in lower case.
-    pub(super) headers: Vec<(String, String)>,
 }
 
 /// Where calls go to; with the model, where that is part of the path.
@@ -123,37 +126,6 @@ impl From<io::Error> for Refusal {
     }
 }
 
-struct Head {
-    size: usize,
-    method: Method,
-    target: Target,
-    groq: bool,
-    versioned: bool,
-    key_in_url: bool,
-    credentials: Credentials,
-    version: Version,
-    close: bool,
-    expects_continue: bool,
-    length: usize,
-}
-
-impl Head {
-    fn request(self, body: &[u8], upload: Vec<u8>) -> Request<'_> {
-        Request {
-            method: self.method,
-            target: self.target,
-            groq: self.groq,
-            versioned: self.versioned,
-            key_in_url: self.key_in_url,
-            credentials: self.credentials,
-            version: self.version,
-            close: self.close,
-            body,
-            upload,
-        }
-    }
-}
-
 /// Reads requests from `stream`, one after the other.
 pub(super) struct Reader<S> {
     stream: S,
@@ -178,11 +150,11 @@ impl<S: Read + Write> Reader<S> {
     /// Waits for the next request and reads it whole.
     pub(super) fn next(&mut self) -> Result<Request<'_>, Refusal> {
         self.tidy();
-        let head = loop {
+        let (size, request) = loop {
             if self.end > self.start {
                 let bytes = &self.buffer[self.start..self.end];
-                if let Some(head) = parse_head(bytes, self.key.as_deref())? {
-                    break head;
+                if let Some(parsed) = parse_head(bytes, self.key.as_deref())? {
+                    break parsed;
                 }
                 if bytes.len() >= HEAD_LIMIT {
                     return Err(Refusal::HeadTooLarge);
@@ -190,14 +162,14 @@ impl<S: Read + Write> Reader<S> {
             }
             self.read_some()?;
         };
-        let body = self.start + head.size;
-        if let Target::Batch(_) = head.target {
-            let upload = self.read_upload(body, &head)?;
-            return Ok(head.request(&[], upload));
+        let body = self.start + size;
+        if let Target::Batch(_) = request.target {
+            let upload = self.read_upload(body, &request)?;
+            return Ok(Request { upload, ..request });
         }
-        let after = body + head.length;
+        let after = body + request.length;
         if self.end < after {
-            if head.expects_continue && self.end == body {
+            if request.expects_continue && self.end == body {
                 self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
             if self.buffer.len() < after {
@@ -208,11 +180,14 @@ impl<S: Read + Write> Reader<S> {
             }
         }
         self.start = after;
-        Ok(head.request(&self.buffer[body..after], Vec::new()))
+        Ok(Request {
+            body: &self.buffer[body..after],
+            ..request
+        })
     }
 
     /// Reads a body into memory of its own, once.
-    fn read_upload(&mut self, body: usize, head: &Head) -> io::Result<Vec<u8>> {
+    fn read_upload(&mut self, body: usize, head: &Request<'_>) -> io::Result<Vec<u8>> {
         let here = head.length.min(self.end - body);
         let mut upload = Vec::new();
         upload.reserve_exact(head.length);
@@ -260,7 +235,11 @@ impl<S: Read + Write> Reader<S> {
     }
 }
 
-fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> {
+/// The size of a head and what it says; nothing as long as it is not complete.
+fn parse_head(
+    bytes: &[u8],
+    key: Option<&str>,
+) -> Result<Option<(usize, Request<'static>)>, Refusal> {
     let mut space = [httparse::EMPTY_HEADER; 64];
     let mut parsed = httparse::Request::new(&mut space);
     let size = match parsed.parse(bytes) {
@@ -269,95 +248,109 @@ fn parse_head(bytes: &[u8], key: Option<&str>) -> Result<Option<Head>, Refusal> 
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
         Err(_) => return Err(Refusal::BadHead),
     };
+    let read = |header: &httparse::Header<'_>| {
+        let value = String::from_utf8_lossy(header.value.trim_ascii());
+        (header.name.to_ascii_lowercase(), value.into_owned())
+    };
+    let headers: Vec<_> = parsed.headers.iter().map(read).collect();
     let address = parsed.path.unwrap_or_default();
     let (path, query) = address.split_once('?').unwrap_or((address, ""));
-    let version = query
-        .split('&')
-        .find(|pair| pair.starts_with("api-version="));
-    let deployed = version.and_then(|_| deployed(path));
+    let is_version = |pair: &&str| pair.starts_with("api-version=");
+    let deployed = query.split('&').find(is_version).and(deployed(path));
     let versioned = deployed.is_some();
     let (path, groq) = match deployed {
         Some(path) => (Cow::Owned(path), false),
         None => below_v1(path),
     };
-    let unversioned: String;
-    let query = if versioned {
-        let rest = query.split('&').filter(|pair| Some(*pair) != version);
-        unversioned = rest.collect::<Vec<_>>().join("&");
-        &unversioned
-    } else {
-        query
-    };
-    let mut head = Head {
-        size,
-        method: method(parsed.method.unwrap_or_default()),
-        target: target(&path, query),
-        groq,
-        versioned,
-        key_in_url: query.split('&').any(|pair| pair.starts_with("key=")),
-        credentials: Credentials::default(),
-        version: Version::Absent,
-        close: parsed.version == Some(0),
-        expects_continue: false,
-        length: 0,
-    };
-    let mut length = None;
-    for header in parsed.headers.iter() {
-        let (name, value) = (header.name, header.value.trim_ascii());
-        if let Target::Batch(address) = &mut head.target {
-            let value = String::from_utf8_lossy(value).into_owned();
-            address.headers.push((name.to_ascii_lowercase(), value));
-        }
-        if name.eq_ignore_ascii_case("content-length") {
-            let read = std::str::from_utf8(value)
-                .ok()
-                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|text| text.parse::<usize>().ok())
-                .ok_or(Refusal::BadHead)?;
-            if length.is_some_and(|length| length != read) {
-                return Err(Refusal::BadHead);
-            }
-            length = Some(read);
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            return Err(Refusal::LengthRequired);
-        } else if name.eq_ignore_ascii_case("authorization") {
-            head.credentials.bearer = shown(bearer(value).unwrap_or_default(), key);
-        } else if name.eq_ignore_ascii_case("x-api-key") {
-            head.credentials.x_api_key = shown(value, key);
-        } else if name.eq_ignore_ascii_case("api-key") {
-            head.credentials.api_key = shown(value, key);
-        } else if name.eq_ignore_ascii_case("x-goog-api-key") {
-            head.credentials.x_goog_api_key = shown(value, key);
-        } else if name.eq_ignore_ascii_case("anthropic-version") {
-            head.version = match value {
-                b"2023-06-01" => Version::Old,
-                b"2026-10-21" => Version::New,
-                _ => Version::Other,
-            };
-        } else if name.eq_ignore_ascii_case("connection") {
-            for token in value.split(|byte| *byte == b',') {
-                let token = token.trim_ascii();
-                if token.eq_ignore_ascii_case(b"close") {
-                    head.close = true;
-                } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                    head.close = false;
-                }
-            }
-        } else if name.eq_ignore_ascii_case("expect") {
-            head.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
-        }
-    }
-    let limit = match &head.target {
+    let pairs = query
+        .split('&')
+        .filter(|pair| !(versioned && is_version(pair)));
+    let query = pairs.collect::<Vec<_>>().join("&");
+    let method = method(parsed.method.unwrap_or_default());
+    let target = target(&path, &query);
+    let limit = match &target {
         Target::Batch(address) => batch::body_limit(&address.path),
         _ => BODY_LIMIT,
     };
-    head.length = match length {
+    let length = match length(&headers)? {
         Some(length) if length > limit => return Err(Refusal::BodyTooLarge),
-        Some(length) => length,
-        None if head.method == Method::Post => return Err(Refusal::LengthRequired),
-        None => 0,
+        None if method == Method::Post => return Err(Refusal::LengthRequired),
+        length => length.unwrap_or(0),
     };
-    Ok(Some(head))
+    let request = Request {
+        method,
+        target,
+        groq,
+        versioned,
+        key_in_url: query.split('&').any(|pair| pair.starts_with("key=")),
+        credentials: credentials(&headers, key),
+        version: match find(&headers, "anthropic-version") {
+            None => Version::Absent,
+            Some("2023-06-01") => Version::Old,
+            Some("2026-10-21") => Version::New,
+            Some(_) => Version::Other,
+        },
+        close: closes(&headers, parsed.version == Some(0)),
+        expects_continue: find(&headers, "expect")
+            .is_some_and(|value| value.eq_ignore_ascii_case("100-continue")),
+        length,
+        headers,
+        body: &[],
+        upload: Vec::new(),
+    };
+    Ok(Some((size, request)))
+}
+
+/// The last header of a name.
+pub(super) fn find<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
+    let mut headers = headers.iter().rev();
+    let found = headers.find(|(known, _)| known == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// The length of the body, which all headers about it must agree on.
+fn length(headers: &[(String, String)]) -> Result<Option<usize>, Refusal> {
+    if find(headers, "transfer-encoding").is_some() {
+        return Err(Refusal::LengthRequired);
+    }
+    let lengths = headers.iter().filter(|(name, _)| name == "content-length");
+    let mut lengths = lengths.map(|(_, value)| match value.parse() {
+        Ok(length) if value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(length),
+        _ => Err(Refusal::BadHead),
+    });
+    let first = lengths.next().transpose()?;
+    for other in lengths {
+        if Some(other?) != first {
+            return Err(Refusal::BadHead);
+        }
+    }
+    Ok(first)
+}
+
+/// Whether the connection is to be closed, which a client of HTTP 1.0 wants if it does not say so.
+fn closes(headers: &[(String, String)], old: bool) -> bool {
+    let options = headers.iter().filter(|(name, _)| name == "connection");
+    let mut options = options
+        .flat_map(|(_, value)| value.split(',').map(str::trim))
+        .rev();
+    let close = options.find_map(|option| match option.to_ascii_lowercase().as_str() {
+        "close" => Some(true),
+        "keep-alive" => Some(false),
+        _ => None,
+    });
+    close.unwrap_or(old)
+}
+
+fn credentials(headers: &[(String, String)], key: Option<&str>) -> Credentials {
+    let header = |name| find(headers, name).map_or(Shown::Nothing, |value| shown(value, key));
+    Credentials {
+        bearer: find(headers, "authorization").map_or(Shown::Nothing, |value| {
+            shown(bearer(value).unwrap_or_default(), key)
+        }),
+        x_api_key: header("x-api-key"),
+        x_goog_api_key: header("x-goog-api-key"),
+        api_key: header("api-key"),
+    }
 }
 
 /// A path as OpenAI has it, of one that names a deployment of Azure, or what Azure keeps beside them.
@@ -390,19 +383,19 @@ fn below_v1(path: &str) -> (Cow<'_, str>, bool) {
     (Cow::Borrowed(path), false)
 }
 
-fn shown(value: &[u8], key: Option<&str>) -> Shown {
+fn shown(value: &str, key: Option<&str>) -> Shown {
     match key {
-        Some(key) if value != key.as_bytes() => Shown::Wrong,
+        Some(key) if value != key => Shown::Wrong,
         None if value.is_empty() => Shown::Wrong,
         _ => Shown::Right,
     }
 }
 
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then_some(token.trim_ascii())
+        .eq_ignore_ascii_case("bearer ")
+        .then_some(token.trim())
 }
 
 fn method(name: &str) -> Method {
@@ -429,7 +422,6 @@ fn target(path: &str, query: &str) -> Target {
         path if batch::owns(path) => Target::Batch(Address {
             path: path.to_owned(),
             query: query.to_owned(),
-            headers: Vec::new(),
         }),
         other => gemini(other).unwrap_or_else(|| Target::Other(other.to_owned())),
     }

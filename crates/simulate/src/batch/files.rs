@@ -38,7 +38,7 @@ pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         Family::Together => &["purpose", "file", "file_name", "file_type"],
         _ => &FORM,
     };
-    let form = form::multipart(desk.address, &body, known)?;
+    let form = form::multipart(desk.header("content-type"), &body, known)?;
     let missing = |name: &str| Fault::Missing(name.to_owned());
     let purpose = match form.get("purpose") {
         Some(purpose) => purpose,

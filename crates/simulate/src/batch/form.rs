@@ -5,7 +5,6 @@ use std::ops::Range;
 use memchr::memmem;
 
 use super::Refusal;
-use crate::http::Address;
 use crate::prompt::Fault;
 
 /// The pairs of an address's query.
@@ -83,12 +82,6 @@ pub(super) fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-pub(super) fn header<'a>(address: &'a Address, name: &str) -> Option<&'a str> {
-    let mut headers = address.headers.iter();
-    let found = headers.find(|(known, _)| known == name);
-    found.map(|(_, value)| value.as_str())
-}
-
 /// An upload: the fields of a `multipart/form-data` body and where its file lies.
 #[derive(Debug, Default)]
 pub(super) struct Form {
@@ -104,10 +97,9 @@ impl Form {
     }
 }
 
-/// Reads a form whose parts are all `known`.
-pub(super) fn multipart(address: &Address, body: &[u8], known: &[&str]) -> Result<Form, Refusal> {
+/// Reads a form of this content type whose parts are all `known`.
+pub(super) fn multipart(kind: &str, body: &[u8], known: &[&str]) -> Result<Form, Refusal> {
     let bad = |message: &str| Refusal::bad(400, message);
-    let kind = header(address, "content-type").unwrap_or_default();
     let boundary = kind
         .strip_prefix("multipart/form-data")
         .and_then(|rest| rest.split_once("boundary="))

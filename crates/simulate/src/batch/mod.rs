@@ -51,7 +51,7 @@ use store::{Inner, Spoiled};
 use wire::Wire;
 
 use super::dialect::Dialect;
-use super::http::{Address, Method, Request, Target, Version};
+use super::http::{Address, Method, Request, Target, Version, find};
 use super::problems;
 use super::prompt::{Fault, Problem};
 use super::rules;
@@ -214,6 +214,7 @@ struct Desk<'a> {
     version: Version,
     method: &'a str,
     address: &'a Address,
+    headers: &'a [(String, String)],
 }
 
 impl Desk<'_> {
@@ -223,6 +224,11 @@ impl Desk<'_> {
 
     fn batches(&self) -> &BatchConfig {
         &self.shared.config.batches
+    }
+
+    /// A header; nothing if it is not there.
+    fn header(&self, name: &str) -> &str {
+        find(self.headers, name).unwrap_or_default()
     }
 
     /// Whether it is Azure's idea of OpenAI's batches.
@@ -283,6 +289,31 @@ impl Desk<'_> {
         let mut facts = Facts::default();
         facts.set("id", id);
         Reply::Json(facts.fill(template))
+    }
+
+    /// Counts a refusal, appends its body and returns its status.
+    fn refuse(&self, out: &mut Vec<u8>, refusal: &Refusal) -> u16 {
+        let ledger = &self.shared.ledger;
+        match refusal {
+            Refusal::Problem(problem) => {
+                if let Problem::Fault(_) = problem {
+                    ledger.malformed();
+                }
+                self.dialect.problem(out, problem, 0)
+            }
+            Refusal::Told {
+                status,
+                message,
+                malformed,
+            } => {
+                if *malformed {
+                    ledger.malformed();
+                }
+                problems::write_batch(out, self.dialect.vendor_name(), *status, message);
+                *status
+            }
+            Refusal::Nowhere => 404,
+        }
     }
 
     /// Checks what was read of a batch's requests against what is true of all.
@@ -389,6 +420,7 @@ impl Connection<'_> {
                 Method::Other(name) => name,
             },
             address: &address,
+            headers: &request.headers,
         };
         let outcome = if shared.is_loading(shared.now()) {
             Err(Refusal::Problem(Problem::Loading))
@@ -398,7 +430,18 @@ impl Connection<'_> {
                 .map_err(Refusal::Problem)
                 .and_then(|()| serve::serve(&desk, body))
         };
+        let close = request.close;
         let (status, header) = match outcome {
+            Ok(Reply::Nothing) => return Next::Close,
+            Ok(Reply::Download(source, spoiled)) => {
+                let sent = send::download(shared, self.stream, family, &source, spoiled, close);
+                return if sent.is_err() || close {
+                    Next::Close
+                } else {
+                    Next::Keep
+                };
+            }
+            Err(Refusal::Nowhere) => return self.nowhere(&request, &address.path),
             Ok(Reply::Json(value)) => {
                 let _ = serde_json::to_writer(&mut self.body, &value);
                 (200, None)
@@ -409,37 +452,8 @@ impl Connection<'_> {
                 }
                 (200, Some(header))
             }
-            Ok(Reply::Nothing) => return Next::Close,
-            Ok(Reply::Download(source, spoiled)) => {
-                let close = request.close;
-                let sent = send::download(shared, self.stream, family, &source, spoiled, close);
-                return if sent.is_err() || close {
-                    Next::Close
-                } else {
-                    Next::Keep
-                };
-            }
-            Err(Refusal::Nowhere) => return self.nowhere(&request, &address.path),
-            Err(Refusal::Problem(problem)) => {
-                if let Problem::Fault(_) = problem {
-                    shared.ledger.malformed();
-                }
-                (desk.dialect.problem(&mut self.body, &problem, 0), None)
-            }
-            Err(Refusal::Told {
-                status,
-                message,
-                malformed,
-            }) => {
-                if malformed {
-                    shared.ledger.malformed();
-                }
-                let vendor = family.dialect(&shared.config).vendor_name();
-                problems::write_batch(&mut self.body, vendor, status, &message);
-                (status, None)
-            }
+            Err(refusal) => (desk.refuse(&mut self.body, &refusal), None),
         };
-        let close = request.close;
         let size = Some(self.body.len() as u64);
         send::head(
             &mut self.out,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::intake::hours;
 use super::life::{Batch, Phase};
 use super::store::File;
-use super::{Desk, Family, form, names};
+use super::{Desk, Family, names};
 use crate::template::Facts;
 
 /// A batch; lists leave out some of what is `full`.
@@ -15,8 +15,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     let (config, wire) = (desk.batches(), desk.wire());
     let phase = batch.phase(now, config);
     let ended = batch.ended(now, config);
-    let began = batch.began(config);
-    let host = form::header(desk.address, "host").unwrap_or_default();
+    let host = desk.header("host");
     let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
     let [output, error_file] = ids(desk, batch, now);
     let mut facts = Facts::default();
@@ -30,33 +29,8 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     facts.set("state", wire.state(phase));
     facts.set("over", ended.map(|_| true));
     facts.set("kept", kept.then_some(true));
-    let ended_so = |so: Phase| ended.filter(|_| phase == so);
+    times(&mut facts, desk, batch, now);
     let failed = phase == Phase::Failed;
-    for (name, time) in [
-        ("created", Some(batch.created)),
-        (
-            "began",
-            Some(began).filter(|began| now >= *began && !batch.has_failed()),
-        ),
-        ("expires", Some(batch.created + batch.plan.window)),
-        ("updated", Some(ended.unwrap_or(now))),
-        ("ended", ended),
-        ("ended_well", ended_so(Phase::Ended)),
-        ("ended_failed", ended_so(Phase::Failed)),
-        ("ended_expired", ended_so(Phase::Expired)),
-        ("ended_cancelled", ended_so(Phase::Cancelled)),
-        ("archived", ended.filter(|_| !kept)),
-        ("cancelled", batch.cancelled),
-        (
-            "stopped",
-            batch
-                .cancelled
-                .or(ended_so(Phase::Failed))
-                .or(ended_so(Phase::Expired)),
-        ),
-    ] {
-        facts.set(name, time.map(|time| desk.millis(time)));
-    }
     let (total, waiting) = (batch.total(), batch.waiting());
     let accepted = !failed && phase != Phase::Validating;
     let stopped = matches!(phase, Phase::Cancelled | Phase::Expired);
@@ -98,6 +72,41 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     }
     facts.set("error", error);
     facts.fill(&wire.batch)
+}
+
+/// When what happened to a batch.
+fn times(facts: &mut Facts, desk: &Desk<'_>, batch: &Batch, now: Duration) {
+    let config = desk.batches();
+    let phase = batch.phase(now, config);
+    let ended = batch.ended(now, config);
+    let began = batch.began(config);
+    let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
+    let ended_so = |so: Phase| ended.filter(|_| phase == so);
+    for (name, time) in [
+        ("created", Some(batch.created)),
+        (
+            "began",
+            Some(began).filter(|began| now >= *began && !batch.has_failed()),
+        ),
+        ("expires", Some(batch.created + batch.plan.window)),
+        ("updated", Some(ended.unwrap_or(now))),
+        ("ended", ended),
+        ("ended_well", ended_so(Phase::Ended)),
+        ("ended_failed", ended_so(Phase::Failed)),
+        ("ended_expired", ended_so(Phase::Expired)),
+        ("ended_cancelled", ended_so(Phase::Cancelled)),
+        ("archived", ended.filter(|_| !kept)),
+        ("cancelled", batch.cancelled),
+        (
+            "stopped",
+            batch
+                .cancelled
+                .or(ended_so(Phase::Failed))
+                .or(ended_so(Phase::Expired)),
+        ),
+    ] {
+        facts.set(name, time.map(|time| desk.millis(time)));
+    }
 }
 
 /// Why validation failed, in the forms that the APIs have for it.
@@ -142,10 +151,7 @@ pub(super) fn file(desk: &Desk<'_>, file: &File) -> Value {
         "pending"
     };
     let mut facts = Facts::default();
-    facts.set(
-        "host",
-        form::header(desk.address, "host").unwrap_or_default(),
-    );
+    facts.set("host", desk.header("host"));
     facts.set("id", file.id.as_str());
     facts.set("name", file.name.as_str());
     facts.set("purpose", file.purpose.as_str());

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::form::{self, Query, header};
+use super::form::Query;
 use super::life::Blob;
 use super::send::Reply;
 use super::store::{File, Inner, Session};
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, names, show};
+use crate::http::find;
 use crate::objects;
 use crate::prompt::Fault;
 use crate::tree::Spelling;
@@ -23,7 +24,7 @@ pub(super) fn upload(desk: &Desk<'_>, query: &Query, body: Vec<u8>) -> Outcome {
 }
 
 fn wanted<'a>(desk: &Desk<'a>, name: &str) -> Result<&'a str, Refusal> {
-    let value = header(desk.address, name);
+    let value = find(desk.headers, name);
     value.ok_or_else(|| Refusal::bad(400, format!("The header {name} is missing.")))
 }
 
@@ -76,7 +77,7 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
         });
         Ok::<_, Refusal>(id)
     })?;
-    let host = form::header(desk.address, "host").unwrap_or_default();
+    let host = desk.header("host");
     let url = format!("http://{host}/upload/v1beta/files?upload_id={id}&upload_protocol=resumable");
     Ok(Reply::Headed(("x-goog-upload-url", url), None))
 }
