@@ -10,11 +10,10 @@ use super::answer::{self, Place};
 use super::dialect::{self, Dialect, Work};
 use super::http::{Endpoint, Request};
 use super::ledger::{Ask, Call, Delivery, Verdict};
-use super::prompt::{Problem, Prompt, Tokens};
+use super::prompt::{Problem, Prompt};
 use super::reply::Head;
-use super::script::{prompt_key, unit};
+use super::script::unit;
 use super::serve::{Connection, Next, Shared};
-use super::trouble::Form;
 
 /// How much of a reply goes out before the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,45 +68,18 @@ impl Connection<'_> {
         if let (Work::Answer(_), Some(recorder)) = (&work, &config.recorder) {
             recorder.record(request.body);
         }
-        let key;
-        let (model, keys, tokens, form, inputs) = match &work {
-            Work::Answer(prompt) => {
-                key = [prompt_key(&prompt.text)];
-                let form = match prompt.shape {
-                    Some(_) => Form::Shaped,
-                    None => Form::Text,
-                };
-                let tokens = Tokens::of(prompt, config).total();
-                (&*prompt.model, &key[..], tokens, form, 0)
-            }
-            Work::Vectors(pack) => {
-                let inputs = pack.len() as u64;
-                (
-                    pack.model.as_str(),
-                    &pack.keys[..],
-                    pack.tokens,
-                    Form::Vectors,
-                    inputs,
-                )
-            }
-            Work::Sound(speech) => {
-                key = [speech.key];
-                (&*speech.model, &key[..], speech.tokens, Form::Sound, 0)
-            }
-        };
-        if !config.knows_model(model) {
-            let call = ledger.arrive(now, Ask::UnknownModel { keys }, config);
-            let head = self.problem(dialect, &Problem::NoModel(model), &call, now);
-            return self.finish(request, &call, head, Sent::Whole, held);
-        }
-        let ask = Ask::Prompt {
-            model,
-            keys,
-            tokens,
-            form,
-            inputs,
+        let keys = work.keys();
+        let ask = if config.knows_model(work.model()) {
+            work.ask(&keys, config)
+        } else {
+            Ask::UnknownModel { keys: &keys }
         };
         let call = ledger.arrive(now, ask, config);
+        if let Ask::UnknownModel { .. } = ask {
+            let problem = Problem::NoModel(work.model());
+            let head = self.problem(dialect, &problem, &call, now);
+            return self.finish(request, &call, head, Sent::Whole, held);
+        }
         let key = keys.first().copied().unwrap_or_default();
         let job = Job {
             dialect,
@@ -115,41 +87,39 @@ impl Connection<'_> {
             key,
             now,
         };
-        match call.verdict {
+        let mut waited = held;
+        let (head, sent) = match call.verdict {
             Verdict::Limited(denial) => {
                 let problem = Problem::Limited {
                     denial,
-                    model: job.model(),
+                    model: job.work.model(),
                     wait: denial.wait.filter(|_| config.retry_after_header),
                 };
                 let head = self.problem(dialect, &problem, &call, now);
-                self.finish(request, &call, head, Sent::Whole, held)
+                (head, Sent::Whole)
             }
-            Verdict::Busy => {
-                let (head, sent) = self.trouble(Trouble::RateLimit, &call, job);
-                self.finish(request, &call, head, sent, held)
-            }
+            Verdict::Busy => self.trouble(Trouble::RateLimit, &call, job),
             Verdict::Trouble(Trouble::Stall) => {
                 self.stall();
-                self.finish(request, &call, Head::default(), Sent::Nothing, true)
+                waited = true;
+                (Head::default(), Sent::Nothing)
             }
             Verdict::Trouble(kind) => {
-                let waited = held | (!kind.is_refusal() && self.wait(arrived, &call));
-                let (head, sent) = self.trouble(kind, &call, job);
-                self.finish(request, &call, head, sent, waited)
+                waited |= !kind.is_refusal() && self.wait(arrived, &call);
+                self.trouble(kind, &call, job)
             }
             Verdict::Plain => {
-                let waited = held | self.wait(arrived, &call);
-                let head = self.good(&call, &job);
-                self.finish(request, &call, head, Sent::Whole, waited)
+                waited |= self.wait(arrived, &call);
+                (self.good(&call, &job), Sent::Whole)
             }
-        }
+        };
+        self.finish(request, &call, head, sent, waited)
     }
 
     /// Prepares the reply to a call that meets `kind`.
     fn trouble(&mut self, kind: Trouble, call: &Call, mut job: Job) -> (Head, Sent) {
         let config = &self.shared.config;
-        let model = job.model().to_owned();
+        let model = job.work.model().to_owned();
         let at = match job.work {
             Work::Vectors(_) | Work::Sound(_) => "input",
             Work::Answer(_) => "messages",
@@ -323,16 +293,6 @@ impl Connection<'_> {
             return Next::Close;
         }
         Next::Keep
-    }
-}
-
-impl Job {
-    fn model(&self) -> &str {
-        match &self.work {
-            Work::Answer(prompt) => &prompt.model,
-            Work::Vectors(pack) => &pack.model,
-            Work::Sound(speech) => &speech.model,
-        }
     }
 }
 

@@ -3,8 +3,11 @@
 
 use super::embed::{self, Pack};
 use super::http::{Endpoint, Request};
-use super::prompt::{Answer, Fault, Problem, Prompt};
+use super::ledger::Ask;
+use super::prompt::{Answer, Fault, Problem, Prompt, Tokens};
+use super::script::prompt_key;
 use super::speech::Speech;
+use super::trouble::Form;
 use super::{SimConfig, Vendor, anthropic, gemini, openai, problems, responses};
 
 /// One of the protocols spoken.
@@ -30,6 +33,47 @@ pub(super) enum Work {
     Answer(Prompt),
     Vectors(Pack),
     Sound(Speech),
+}
+
+impl Work {
+    pub(super) fn model(&self) -> &str {
+        match self {
+            Work::Answer(prompt) => &prompt.model,
+            Work::Vectors(pack) => &pack.model,
+            Work::Sound(speech) => &speech.model,
+        }
+    }
+
+    /// Those of its prompts, none twice.
+    pub(super) fn keys(&self) -> Vec<u64> {
+        match self {
+            Work::Answer(prompt) => vec![prompt_key(&prompt.text)],
+            Work::Vectors(pack) => pack.keys.clone(),
+            Work::Sound(speech) => vec![speech.key],
+        }
+    }
+
+    /// What it asks of the ledger, with its [`keys`](Work::keys).
+    pub(super) fn ask<'w>(&'w self, keys: &'w [u64], config: &SimConfig) -> Ask<'w> {
+        let (tokens, form, inputs) = match self {
+            Work::Answer(prompt) => {
+                let form = match prompt.shape {
+                    Some(_) => Form::Shaped,
+                    None => Form::Text,
+                };
+                (Tokens::of(prompt, config).total(), form, 0)
+            }
+            Work::Vectors(pack) => (pack.tokens, Form::Vectors, pack.len() as u64),
+            Work::Sound(speech) => (speech.tokens, Form::Sound, 0),
+        };
+        Ask::Prompt {
+            model: self.model(),
+            keys,
+            tokens,
+            form,
+            inputs,
+        }
+    }
 }
 
 impl Dialect {

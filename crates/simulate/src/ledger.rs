@@ -296,19 +296,8 @@ impl Inner {
                 stats.embedding_calls += u64::from(form == Form::Vectors);
                 stats.speech_calls += u64::from(form == Form::Sound);
                 memos = self.meet(keys, track);
-                let full = self
-                    .present
-                    .max_parallel
-                    .is_some_and(|most| self.admitted >= most);
-                let verdict = match self.trouble(keys, form, config) {
-                    Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
-                    _ if full => Verdict::Busy,
-                    trouble => match (self.limits_of(model).take(now, tokens), trouble) {
-                        (Err(denial), _) => Verdict::Limited(denial),
-                        (Ok(()), Some(kind)) => Verdict::Trouble(kind),
-                        (Ok(()), None) => Verdict::Plain,
-                    },
-                };
+                let trouble = self.trouble(keys, form, config);
+                let verdict = self.judge(now, model, tokens, trouble);
                 if let Verdict::Trouble(kind) = verdict {
                     self.met[kind as usize] += 1;
                     self.meet_trouble(&memos, kind, config);
@@ -336,6 +325,26 @@ impl Inner {
             admitted,
             memos,
             inputs: wanted,
+        }
+    }
+
+    /// What becomes of a call in order that is to meet this trouble, if any.
+    fn judge(
+        &mut self,
+        now: Duration,
+        model: &str,
+        tokens: u64,
+        trouble: Option<Trouble>,
+    ) -> Verdict {
+        let most = self.present.max_parallel;
+        match trouble {
+            Some(kind) if kind.is_refusal() => Verdict::Trouble(kind),
+            _ if most.is_some_and(|most| self.admitted >= most) => Verdict::Busy,
+            trouble => match (self.limits_of(model).take(now, tokens), trouble) {
+                (Err(denial), _) => Verdict::Limited(denial),
+                (Ok(()), Some(kind)) => Verdict::Trouble(kind),
+                (Ok(()), None) => Verdict::Plain,
+            },
         }
     }
 

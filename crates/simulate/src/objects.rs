@@ -198,6 +198,45 @@ impl Api {
             Some(other) => other,
             None => &field.kind,
         };
+        self.typed(object, name, kind, field)?;
+        let text = value.as_str().unwrap_or_default();
+        let is_empty = match value {
+            Value::Array(list) => list.is_empty(),
+            value => value.is_string() && text.is_empty(),
+        };
+        if let (true, Some(message)) = (is_empty, &field.empty) {
+            return fault(message, None);
+        }
+        let message = |usual: &'static str| field.message.as_deref().unwrap_or(usual);
+        if kind == "name" {
+            is_name(object, name, field.longest.unwrap_or(64), &field.characters)?;
+        } else if field.longest.is_some_and(|longest| text.len() > longest) {
+            return fault(field.too_long.as_deref().unwrap_or("too long"), None);
+        }
+        if field
+            .words
+            .as_ref()
+            .is_some_and(|words| !words.contains(value))
+        {
+            return fault(message("Invalid value: '{value}'."), None);
+        }
+        let media = match (&field.media, &field.url) {
+            _ if !value.is_string() => Ok(()),
+            (Some(media), _) => media::check(object.text(media)?.unwrap_or_default(), text),
+            (None, Some(takes)) => media::check_url(text, takes),
+            (None, None) => Ok(()),
+        };
+        media.or_else(|why| fault(message("{why}"), Some(why)))
+    }
+
+    /// Refuses a value that is not of this type.
+    fn typed(
+        &'static self,
+        object: &Object<'_>,
+        name: &str,
+        kind: &str,
+        field: &Field,
+    ) -> Result<(), Fault> {
         match kind {
             "" => {}
             "string" | "name" => drop(object.text(name)?),
@@ -227,34 +266,7 @@ impl Api {
                 }
             },
         }
-        let text = value.as_str().unwrap_or_default();
-        let is_empty = match value {
-            Value::Array(list) => list.is_empty(),
-            value => value.is_string() && text.is_empty(),
-        };
-        if let (true, Some(message)) = (is_empty, &field.empty) {
-            return fault(message, None);
-        }
-        let message = |usual: &'static str| field.message.as_deref().unwrap_or(usual);
-        if kind == "name" {
-            is_name(object, name, field.longest.unwrap_or(64), &field.characters)?;
-        } else if field.longest.is_some_and(|longest| text.len() > longest) {
-            return fault(field.too_long.as_deref().unwrap_or("too long"), None);
-        }
-        if field
-            .words
-            .as_ref()
-            .is_some_and(|words| !words.contains(value))
-        {
-            return fault(message("Invalid value: '{value}'."), None);
-        }
-        let media = match (&field.media, &field.url) {
-            _ if !value.is_string() => Ok(()),
-            (Some(media), _) => media::check(object.text(media)?.unwrap_or_default(), text),
-            (None, Some(takes)) => media::check_url(text, takes),
-            (None, None) => Ok(()),
-        };
-        media.or_else(|why| fault(message("{why}"), Some(why)))
+        Ok(())
     }
 }
 

@@ -184,6 +184,13 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
             ),
         ),
     }
+    costs(out, answer, vendor);
+    out.extend_from_slice(b"}");
+}
+
+/// What a vendor adds to the usage: times, cache and costs in its own words.
+fn costs(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
+    let tokens = answer.tokens;
     match vendor {
         Some(Vendor::Groq) => out.extend_from_slice(
             br#","queue_time":0.01,"prompt_time":0.002,"completion_time":0.03,"total_time":0.032"#,
@@ -202,6 +209,7 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
             );
         }
         Some(Vendor::DeepSeek) => {
+            let cached = tokens.cached;
             let missed = tokens.prompt.saturating_sub(cached);
             put(
                 out,
@@ -221,7 +229,6 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
         }
         _ => {}
     }
-    out.extend_from_slice(b"}");
 }
 
 #[cfg(test)]
