@@ -1,8 +1,11 @@
 //! Files inside of prompts: whether their base64 is any, and whether they are what they are called.
 
+use base64::alphabet;
+use base64::engine::{Engine, GeneralPurpose, GeneralPurposeConfig};
+
 /// Reads base64 as providers do, and holds its beginning against the media type.
 pub(super) fn check(media: &str, base64: &str) -> Result<(), String> {
-    let head = head(base64).ok_or("invalid base64 data")?;
+    let head = read(base64).ok_or("invalid base64 data")?;
     let begins = |with: &[u8]| head.starts_with(with);
     let at = |offset: usize, with: &[u8]| head.get(offset..).is_some_and(|h| h.starts_with(with));
     let right = match media {
@@ -46,36 +49,14 @@ pub(super) fn check_url<S: AsRef<str>>(url: &str, takes: &[S]) -> Result<(), Str
     }
 }
 
-/// The first bytes; none where anything in it is no base64, or it is empty.
-fn head(base64: &str) -> Option<Vec<u8>> {
-    let bytes = base64.as_bytes();
-    let padding = bytes.iter().rev().take_while(|byte| **byte == b'=').count();
-    let (digits, _) = bytes.split_at(bytes.len() - padding);
-    let whole = !digits.is_empty() && bytes.len().is_multiple_of(4) && padding <= 2;
-    if !whole || !digits.iter().all(|byte| digit(*byte).is_some()) {
-        return None;
-    }
-    let mut head = Vec::new();
-    for group in digits[..digits.len().min(32)].chunks(4) {
-        let mut bits = 0;
-        for place in 0..4 {
-            let digit = group.get(place).and_then(|byte| digit(*byte));
-            bits = bits << 6 | u32::from(digit.unwrap_or(0));
-        }
-        head.extend_from_slice(&bits.to_be_bytes()[1..group.len()]);
-    }
-    Some(head)
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    Some(match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    })
+/// The bytes of base64; none where anything in it is no base64, or it is empty. What is left over of
+/// the last digit does not matter.
+fn read(base64: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+    let engine = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+    let bytes = engine.decode(base64).ok()?;
+    (!bytes.is_empty()).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -84,12 +65,9 @@ mod tests {
 
     #[test]
     fn base64_is_read_to_its_end() {
-        assert_eq!(head("TQ==").unwrap(), b"M");
-        assert_eq!(head("TWE=").unwrap(), b"Ma");
-        assert_eq!(head("TWFu").unwrap(), b"Man");
-        assert_eq!(head("TWFuTQ==").unwrap(), b"ManM");
+        assert_eq!(read("TWFuTQ==").unwrap(), b"ManM");
         for bad in ["", "====", "TWF", "TWFu\n", "TW=u", "T===", "TWFuTWFuTWF!"] {
-            assert_eq!(head(bad), None, "{bad:?}");
+            assert_eq!(read(bad), None, "{bad:?}");
         }
     }
 
