@@ -80,72 +80,46 @@ impl Head {
         out.extend_from_slice(body);
     }
 
+    /// Appends what is left of both limits, under the names that the vendor has for that.
     fn write_limits(&self, out: &mut Vec<u8>) {
-        let told = || {
-            NAMES
-                .into_iter()
-                .zip(&self.limits)
-                .filter_map(|(name, told)| Some((name, (*told)?)))
-        };
-        match self.dialect.of_vendor() {
-            Dialect::OpenAi(Some(Vendor::Cerebras)) => {
-                for (name, mut told) in told() {
-                    let period = match name {
-                        "requests" => {
-                            told = per_day(told, self.call);
-                            "day"
-                        }
-                        _ => "minute",
-                    };
-                    put(
-                        out,
-                        format_args!(
-                            "x-ratelimit-limit-{name}-{period}: {}\r\n\
-                             x-ratelimit-remaining-{name}-{period}: {}\r\n\
-                             x-ratelimit-reset-{name}-{period}: {}\r\n",
-                            told.limit,
-                            told.remaining,
-                            told.reset.as_secs_f64()
-                        ),
-                    );
+        use Vendor::{Azure, Cerebras, Groq, Local, OpenAi};
+        let dialect = self.dialect.of_vendor();
+        for (name, told) in NAMES.into_iter().zip(self.limits) {
+            let Some(mut told) = told else { continue };
+            let daily = matches!(dialect, Dialect::OpenAi(Some(Groq | Cerebras)));
+            let period = match name {
+                "requests" if daily => {
+                    told = per_day(told, self.call);
+                    "day"
                 }
-            }
-            Dialect::OpenAi(
-                None | Some(Vendor::OpenAi | Vendor::Azure | Vendor::Groq | Vendor::Local),
-            ) => {
-                let vendor = self.dialect;
-                for (name, mut told) in told() {
-                    if vendor == Dialect::OpenAi(Some(Vendor::Groq)) && name == "requests" {
-                        told = per_day(told, self.call);
-                    }
-                    put(
-                        out,
-                        format_args!(
-                            "x-ratelimit-limit-{name}: {}\r\nx-ratelimit-remaining-{name}: {}\r\n\
-                             x-ratelimit-reset-{name}: {}\r\n",
-                            told.limit,
-                            told.remaining,
-                            GoDuration(told.reset)
-                        ),
-                    );
+                _ => "minute",
+            };
+            let (header, reset) = match dialect {
+                Dialect::OpenAi(Some(Cerebras)) => (
+                    format!("x-ratelimit-WHAT-{name}-{period}"),
+                    told.reset.as_secs_f64().to_string(),
+                ),
+                Dialect::OpenAi(None | Some(OpenAi | Azure | Groq | Local)) => (
+                    format!("x-ratelimit-WHAT-{name}"),
+                    GoDuration(told.reset).to_string(),
+                ),
+                Dialect::Anthropic => {
+                    let seconds = millis_up(told.reset).div_ceil(1_000);
+                    let reset = Rfc3339(self.now.saturating_add(seconds));
+                    (
+                        format!("anthropic-ratelimit-{name}-WHAT"),
+                        reset.to_string(),
+                    )
                 }
-            }
-            Dialect::OpenAi(_) | Dialect::Responses | Dialect::Gemini => {}
-            Dialect::Anthropic => {
-                for (name, told) in told() {
-                    let reset = millis_up(told.reset).div_ceil(1_000);
-                    put(
-                        out,
-                        format_args!(
-                            "anthropic-ratelimit-{name}-limit: {}\r\n\
-                             anthropic-ratelimit-{name}-remaining: {}\r\n\
-                             anthropic-ratelimit-{name}-reset: {}\r\n",
-                            told.limit,
-                            told.remaining,
-                            Rfc3339(self.now.saturating_add(reset))
-                        ),
-                    );
-                }
+                Dialect::OpenAi(_) | Dialect::Responses | Dialect::Gemini => return,
+            };
+            for (what, value) in [
+                ("limit", told.limit.to_string()),
+                ("remaining", told.remaining.to_string()),
+                ("reset", reset),
+            ] {
+                let header = header.replace("WHAT", what);
+                put(out, format_args!("{header}: {value}\r\n"));
             }
         }
     }

@@ -3,9 +3,10 @@
 
 use serde_json::Value;
 
+use super::objects;
 use super::prompt::Fault;
 use super::script::prompt_key;
-use super::tree::{Object, Spelling};
+use super::tree::Spelling;
 
 /// Samples a second.
 const RATE: u32 = 24_000;
@@ -13,9 +14,6 @@ const RATE: u32 = 24_000;
 const SAMPLES_PER_CHAR: usize = 480;
 /// What OpenAI takes.
 const MOST_CHARS: usize = 4_096;
-const VOICES: [&str; 11] = [
-    "alloy", "ash", "ballad", "coral", "echo", "fable", "onyx", "nova", "sage", "shimmer", "verse",
-];
 
 /// The samples of the sound that the simulator gives for a text: 24,000 a second, 20 ms for a character.
 ///
@@ -54,48 +52,20 @@ impl Speech {
     /// Reads a request in OpenAI's form.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
         let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
-        let root = Object::new(&value, "", Spelling::Exact)?;
-        root.only([
-            "model",
-            "input",
-            "voice",
-            "instructions",
-            "response_format",
-            "speed",
-            "stream_format",
-        ])?;
-        let required = |name| root.text(name)?.ok_or_else(|| root.missing(name));
-        let invalid =
-            |name: &str, message: String| Err(Fault::invalid(name, "invalid_value", message));
-        let (model, text, voice) = (required("model")?, required("input")?, required("voice")?);
-        let chars = text.chars().count();
-        if chars == 0 || chars > MOST_CHARS {
-            let message = format!("Invalid 'input': 1 to {MOST_CHARS} characters, found {chars}.");
-            return invalid("input", message);
+        let root = objects::request(&value, Spelling::Exact, "openai", "speech")?;
+        for name in ["input", "instructions"] {
+            let chars = root.text(name)?.map_or(0, |text| text.chars().count());
+            if chars > MOST_CHARS {
+                let message =
+                    format!("Invalid '{name}': at most {MOST_CHARS} characters, found {chars}.");
+                return Err(Fault::invalid(name, "invalid_value", message));
+            }
         }
-        if !VOICES.contains(&voice) {
-            let message = format!(
-                "Invalid voice '{voice}'. Supported are: {}.",
-                VOICES.join(", ")
-            );
-            return invalid("voice", message);
-        }
-        root.number("speed", 0.25..=4.0)?;
-        let instructions = root.text("instructions")?.unwrap_or_default();
-        if instructions.chars().count() > MOST_CHARS {
-            let message = format!("Invalid 'instructions': at most {MOST_CHARS} characters.");
-            return invalid("instructions", message);
-        }
-        if root.text("response_format")? != Some("wav") {
-            return invalid(
-                "response_format",
-                "The simulator speaks 'wav' alone.".to_owned(),
-            );
-        }
+        let text = root.text("input")?.unwrap_or_default();
         Ok(Self {
-            model: model.to_owned(),
+            model: root.text("model")?.unwrap_or_default().to_owned(),
             text: text.to_owned(),
-            voice: voice.to_owned(),
+            voice: root.text("voice")?.unwrap_or_default().to_owned(),
             key: prompt_key(text),
             tokens: (text.len() as u64).div_ceil(4),
         })
