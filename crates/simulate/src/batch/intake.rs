@@ -1,11 +1,12 @@
 //! Reading the requests of a batch, one by one: what validation finds before anything is worked on,
 //! and reading one again when its result is wanted.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -58,100 +59,64 @@ pub(super) struct Intake {
     ids: HashSet<u64>,
 }
 
-#[derive(Deserialize)]
+/// The form of a request in a batch: the names of its fields.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OpenAiLine<'a> {
-    #[serde(borrow)]
-    custom_id: Cow<'a, str>,
-    #[serde(borrow)]
-    method: Cow<'a, str>,
-    #[serde(borrow)]
-    url: Cow<'a, str>,
-    #[serde(borrow)]
-    body: &'a RawValue,
+pub(super) struct RequestForm {
+    id: String,
+    body: String,
+    /// The field inside of the body that has the request, where that is one further down.
+    inner: Option<String>,
+    /// Whether it also has a method and an address.
+    #[serde(default)]
+    addressed: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MistralLine<'a> {
-    #[serde(borrow)]
-    custom_id: Cow<'a, str>,
-    #[serde(borrow)]
-    body: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AnthropicLine<'a> {
-    #[serde(borrow)]
-    custom_id: Cow<'a, str>,
-    #[serde(borrow)]
-    params: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GeminiLine<'a> {
-    #[serde(borrow)]
-    key: Cow<'a, str>,
-    #[serde(borrow)]
-    request: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct XaiLine<'a> {
-    #[serde(borrow)]
-    batch_request_id: Cow<'a, str>,
-    #[serde(borrow)]
-    batch_request: XaiRequest<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct XaiRequest<'a> {
-    #[serde(borrow)]
-    chat_get_completion: &'a RawValue,
-}
+type Reason = (&'static str, String);
 
 /// The id of a request and what it asks for.
 pub(super) fn split<'l>(
     family: Family,
     endpoint: &str,
     line: &'l [u8],
-) -> Result<(Cow<'l, str>, &'l RawValue), (&'static str, String)> {
-    fn read<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, (&'static str, String)> {
-        serde_json::from_slice(line).map_err(|error| {
-            let code = match error.classify() {
-                serde_json::error::Category::Data => "invalid_request",
-                _ => "invalid_json_line",
-            };
-            (code, format!("This line is not a request: {error}"))
-        })
-    }
-    let (id, body) = match family {
-        // Requests that were added to a container have a form of their own.
-        Family::Xai if !line.starts_with(b"{\"custom_id\"") => match read::<XaiLine<'_>>(line) {
-            Ok(line) => (
-                line.batch_request_id,
-                line.batch_request.chat_get_completion,
-            ),
-            Err(_) => openai_line(read(line)?, endpoint)?,
-        },
-        Family::OpenAi | Family::Groq | Family::Xai => openai_line(read(line)?, endpoint)?,
-        Family::Mistral | Family::Together => {
-            let line: MistralLine<'_> = read(line)?;
-            (line.custom_id, line.body)
-        }
-        Family::Anthropic => {
-            let line: AnthropicLine<'_> = read(line)?;
-            (line.custom_id, line.params)
-        }
-        Family::Gemini => {
-            let line: GeminiLine<'_> = read(line)?;
-            (line.key, line.request)
-        }
+) -> Result<(String, &'l RawValue), Reason> {
+    let fields = fields(line)?;
+    let forms = &family.wire().requests;
+    let form = forms.iter().find(|form| fields.contains_key(&form.id));
+    let Some(form) = form.or(forms.first()) else {
+        return Err(invalid("there are no batches"));
     };
+    let addressed: &[&str] = if form.addressed {
+        &["method", "url"]
+    } else {
+        &[]
+    };
+    let own = [form.id.as_str(), &form.body];
+    let known = own.iter().chain(addressed);
+    if let Some(name) = known.clone().find(|name| !fields.contains_key(**name)) {
+        return Err(invalid(format!("missing field `{name}`")));
+    }
+    let mut names = fields.keys();
+    if let Some(name) = names.find(|name| !known.clone().any(|known| known == name)) {
+        return Err(invalid(format!("unknown field `{name}`")));
+    }
+    let text = |name: &str| serde_json::from_str::<String>(fields[name].get()).map_err(invalid);
+    let id = text(&form.id)?;
+    if form.addressed && text("method")? != "POST" {
+        return Err(("invalid_method", "The method must be POST.".to_owned()));
+    }
+    if form.addressed && text("url")? != endpoint {
+        let message = format!("The url must be the batch's endpoint, {endpoint}.");
+        return Err(("invalid_url", message));
+    }
+    let mut body = fields[&form.body];
+    if let Some(inner) = &form.inner {
+        let within = self::fields(body.get().as_bytes())?;
+        body = match within.get(inner) {
+            Some(body) if within.len() == 1 => body,
+            _ => return Err(invalid(format!("expected one field, `{inner}`"))),
+        };
+    }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if !(1..=64).contains(&id.len()) || !id.bytes().all(plain) {
         let message = "custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'";
@@ -160,18 +125,45 @@ pub(super) fn split<'l>(
     Ok((id, body))
 }
 
-fn openai_line<'l>(
-    line: OpenAiLine<'l>,
-    endpoint: &str,
-) -> Result<(Cow<'l, str>, &'l RawValue), (&'static str, String)> {
-    if line.method != "POST" {
-        return Err(("invalid_method", "The method must be POST.".to_owned()));
+/// The fields of an object, none twice.
+struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, _>()? {
+                    if fields.insert(name.clone(), value).is_some() {
+                        return Err(A::Error::custom(format!("duplicate field `{name}`")));
+                    }
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
     }
-    if line.url != endpoint {
-        let message = format!("The url must be the batch's endpoint, {endpoint}.");
-        return Err(("invalid_url", message));
-    }
-    Ok((line.custom_id, line.body))
+}
+
+fn fields(json: &[u8]) -> Result<BTreeMap<String, &RawValue>, Reason> {
+    let read: Result<Fields<'_>, _> = serde_json::from_slice(json);
+    let read = read.map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => invalid(error),
+        _ => ("invalid_json_line", invalid(error).1),
+    });
+    read.map(|Fields(fields)| fields)
+}
+
+fn invalid(why: impl Display) -> Reason {
+    let message = format!("This line is not a request: {why}");
+    ("invalid_request", message)
 }
 
 impl Reading<'_> {

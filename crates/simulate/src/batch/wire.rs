@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::create;
+use super::intake;
 use super::life::Phase;
 use super::serve::{Paging, Route};
 use crate::rules::{self, Rules};
@@ -28,6 +29,9 @@ pub(crate) struct Wire {
     pub(super) max_bytes: u64,
     /// The requests that there are, and how lists are cut: of batches, of files, and of a batch's parts.
     pub(super) routes: Vec<Route>,
+    /// The forms of a request in a batch.
+    #[serde(default)]
+    pub(super) requests: Vec<intake::RequestForm>,
     pub(super) batches: Paging,
     pub(super) files: Option<Paging>,
     pub(super) parts: Option<Paging>,

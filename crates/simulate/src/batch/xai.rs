@@ -75,7 +75,7 @@ pub(super) fn add(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
 fn id_of(blob: &Blob, at: u32, size: u32) -> String {
     let at = at as usize;
     let line = &blob.bytes[at..at + size as usize];
-    split(Family::Xai, CHAT, line).map_or_else(|_| String::new(), |(id, _)| id.into_owned())
+    split(Family::Xai, CHAT, line).map_or_else(|_| String::new(), |(id, _)| id)
 }
 
 fn ids(batch: &Batch) -> Vec<String> {
