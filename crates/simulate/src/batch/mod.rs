@@ -1,5 +1,5 @@
 //! Files and batches of every API that has them. One store knows what there is and what time makes of
-//! it; one module per API says how that looks on the wire, and refuses what the API refuses.
+//! it; `rules/batches.json` says how that looks at each API, and the modules here refuse what it refuses.
 
 mod config;
 mod create;

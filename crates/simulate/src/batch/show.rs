@@ -74,7 +74,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     facts.fill(&wire.batch)
 }
 
-/// When what happened to a batch.
+/// The times of what happened to a batch.
 fn times(facts: &mut Facts, desk: &Desk<'_>, batch: &Batch, now: Duration) {
     let config = desk.batches();
     let phase = batch.phase(now, config);
