@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, Error, FromArgMatches};
+use serde::Deserialize;
 
 use super::args::{Cli, variables};
 use super::exit::{Exit, Refusal};
@@ -106,313 +107,36 @@ fn add_tip(error: &mut Error, words: &[String]) {
     }
 }
 
-/// Names that people use for a flag, the flag of ours that a command must have for the tip to apply, and the
-/// text of the tip where naming that flag is not enough.
-type FlagTip = (&'static [&'static str], &'static str, Option<&'static str>);
+/// The tips, from a file of the source tree.
+#[derive(Default, Deserialize)]
+struct Tips {
+    flags: Vec<FlagTip>,
+    commands: Vec<CommandTip>,
+}
 
-const FLAGS: &[FlagTip] = &[
-    (
-        &[
-            "limit",
-            "max",
-            "max-rows",
-            "max-requests",
-            "max-prompts",
-            "num-items",
-            "items",
-            "head",
-            "first",
-            "sample",
-            "n",
-        ],
-        "max-items",
-        None,
-    ),
-    (
-        &[
-            "workers",
-            "num-workers",
-            "max-workers",
-            "threads",
-            "parallel",
-            "max-parallel",
-            "parallelism",
-            "concurrent",
-            "max-concurrency",
-            "max-concurrent",
-            "jobs",
-        ],
-        "concurrency",
-        Some("'-j N' ('--concurrency N') sets how many run at once"),
-    ),
-    (
-        &[
-            "out",
-            "outfile",
-            "out-file",
-            "output-file",
-            "output-path",
-            "save",
-            "dest",
-        ],
-        "output",
-        Some("'-o FILE' ('--output FILE') names the file for the results"),
-    ),
-    (
-        &[
-            "schema",
-            "response-format",
-            "response-schema",
-            "output-schema",
-            "structured",
-        ],
-        "json-schema",
-        None,
-    ),
-    (
-        &[
-            "key",
-            "api-key",
-            "apikey",
-            "token",
-            "auth",
-            "openai-api-key",
-            "anthropic-api-key",
-        ],
-        "provider",
-        Some(
-            "keys are read only from the environment, for example OPENAI_API_KEY: every user of the \
-             machine can see a command line",
-        ),
-    ),
-    (
-        &["retries", "retry", "max-retry", "attempts", "max-attempts"],
-        "max-retries",
-        None,
-    ),
-    (
-        &["resume", "continue", "restart", "checkpoint"],
-        "output",
-        Some("no flag is needed to resume: run the same command again"),
-    ),
-    (
-        &["overwrite", "force", "clobber", "replace"],
-        "output",
-        Some(
-            "nothing is overwritten: finished results in the output stay, and the others are added. \
-             To start over, name another file with '-o'",
-        ),
-    ),
-    (
-        &["prompt", "prompts", "text", "message", "question"],
-        "template",
-        Some(
-            "prompts come from a file or standard input: printf '%s\\n' 'Name a prime.' | \
-             batchwright run -",
-        ),
-    ),
-    (
-        &[
-            "input",
-            "in",
-            "infile",
-            "input-file",
-            "file",
-            "prompts-file",
-            "data",
-        ],
-        "template",
-        Some("name the input without a flag: batchwright run INPUT -o OUTPUT"),
-    ),
-    (
-        &["system-prompt", "system-message", "instructions"],
-        "system",
-        None,
-    ),
-    (&["prompt-template"], "template", None),
-    (
-        &[
-            "url",
-            "api-url",
-            "api-base",
-            "api-base-url",
-            "endpoint",
-            "host",
-            "server",
-        ],
-        "base-url",
-        None,
-    ),
-    (&["headers", "add-header", "http-header"], "header", None),
-    (&["tier"], "service-tier", None),
-    (
-        &["extra-body", "body", "params", "parameters", "options"],
-        "extra",
-        None,
-    ),
-    (&["model-name", "engine", "deployment"], "model", None),
-    (&["vendor", "service", "backend"], "provider", None),
-    (
-        &["rate", "rate-limit", "requests-per-minute", "rps", "qps"],
-        "rpm",
-        Some("'--rpm N' sets requests per minute"),
-    ),
-    (&["tokens-per-minute"], "tpm", None),
-    (
-        &[
-            "max-output-tokens",
-            "max-completion-tokens",
-            "max-new-tokens",
-            "num-predict",
-        ],
-        "max-tokens",
-        None,
-    ),
-    (&["temp"], "temperature", None),
-    (
-        &["batch", "batch-api", "batches", "batch-size"],
-        "strategy",
-        Some(
-            "'--strategy batch' submits to the Batch API, in batches as large as the provider takes",
-        ),
-    ),
-    (
-        &["embed", "embeddings", "embedding", "vectors"],
-        "task",
-        Some("'--task embed' requests embeddings"),
-    ),
-    (
-        &["dry", "check", "preview", "plan", "estimate"],
-        "dry-run",
-        None,
-    ),
-    (
-        &["no-progress"],
-        "progress",
-        Some("'--progress never' turns the bar off"),
-    ),
-    (&["silent"], "quiet", None),
-    (
-        &["debug", "trace"],
-        "verbose",
-        Some("'-v' prints more, '-vv' prints the most"),
-    ),
-    (&["request-timeout", "timeout-seconds"], "timeout", None),
-    (
-        &["once", "drain", "exit-when-empty", "until-done"],
-        "until-empty",
-        None,
-    ),
-    (
-        &["p"],
-        "joblog",
-        Some("'-j N' ('--concurrency N') sets how many run at once"),
-    ),
-    (
-        &["n", "l", "max-args", "max-lines"],
-        "joblog",
-        Some("the command runs once for each line, as with 'xargs -n 1'"),
-    ),
-    (
-        &["a", "arg-file"],
-        "joblog",
-        Some("name the list without a flag: batchwright exec LIST -- COMMAND"),
-    ),
-    (
-        &["i"],
-        "joblog",
-        Some("{} is replaced by the line: batchwright exec LIST -- COMMAND {}"),
-    ),
-    (
-        &["halt", "halt-on-error"],
-        "on-stop",
-        Some(
-            "'--on-error stop' starts no further command after a failure; '--on-stop kill' kills \
-             running ones",
-        ),
-    ),
-    (
-        &["delay"],
-        "joblog",
-        Some("'--rate' spaces starts: '--rate 5/s' is one in 0.2 s"),
-    ),
-    (&["follow", "live"], "watch", None),
-    (
-        &["home", "dir", "folder", "data-folder", "db", "database"],
-        "data-dir",
-        None,
-    ),
-];
+#[derive(Deserialize)]
+struct FlagTip {
+    /// Names that people use for a flag.
+    names: Vec<String>,
+    /// Our flag. The tip applies to a command that has it.
+    flag: String,
+    /// The text, if the name of our flag is not enough.
+    tip: Option<String>,
+}
 
-/// What people call a command, and what to type.
-const COMMANDS: &[(&[&str], &str)] = &[
-    (
-        &["batch", "batches"],
-        "batches are a strategy: batchwright run INPUT -o OUTPUT --strategy batch",
-    ),
-    (
-        &["embed", "embeddings", "embedding"],
-        "embeddings are a task: batchwright run INPUT -o OUTPUT --task embed",
-    ),
-    (
-        &[
-            "prompt", "ask", "chat", "complete", "generate", "process", "execute",
-        ],
-        "to run prompts: batchwright run INPUT -o OUTPUT",
-    ),
-    (
-        &["resume", "continue", "restart"],
-        "to resume, run the same `batchwright run` command again",
-    ),
-    (
-        &["start", "worker", "daemon", "consume"],
-        "to start a worker of the queue: batchwright work",
-    ),
-    (
-        &["server", "http", "api", "dashboard"],
-        "to answer over HTTP: batchwright serve",
-    ),
-    (
-        &["jobs", "job", "list", "ls", "ps", "show", "progress"],
-        "to show the queue: batchwright status",
-    ),
-    (
-        &["enqueue", "add", "push", "send", "create"],
-        "to queue prompts: batchwright submit INPUT",
-    ),
-    (
-        &["get", "fetch", "collect", "download", "output"],
-        "to fetch results from the queue: batchwright results PROCESS -o FILE",
-    ),
-    (
-        &["stop", "kill", "abort", "delete", "remove", "rm"],
-        "to cancel a process: batchwright cancel PROCESS",
-    ),
-    (
-        &["set", "settings", "configure", "setup", "init"],
-        "to store a setting: batchwright config set SETTING VALUE",
-    ),
-    (
-        &["models", "vendors"],
-        "to list the providers: batchwright providers",
-    ),
-    (
-        &["check", "health", "diagnose"],
-        "to check the queue: batchwright doctor",
-    ),
-    (
-        &["completion", "autocomplete", "shell"],
-        "to print a script for the shell: batchwright completions SHELL",
-    ),
-    (
-        &["manual", "manpage", "manpages"],
-        "to print the manual page: batchwright man",
-    ),
-    (
-        &["mock", "fake", "sim"],
-        "to run a simulated provider: batchwright simulate",
-    ),
-];
+#[derive(Deserialize)]
+struct CommandTip {
+    /// Names that people use for a command.
+    names: Vec<String>,
+    tip: String,
+}
+
+impl Tips {
+    /// A test checks that the file can be read.
+    fn read() -> Self {
+        serde_json::from_str(include_str!("../data/tips.json")).unwrap_or_default()
+    }
+}
 
 /// `--Max_Tokens=5` as flags are written here: `max-tokens`.
 fn plain(typed: &str) -> String {
@@ -429,21 +153,17 @@ fn tip_for_flag(typed: &str, words: &[String]) -> Option<String> {
     if has(command, &name) {
         return Some(format!("it is written '--{name}'"));
     }
-    let mut fitting = FLAGS
-        .iter()
-        .filter(|(names, flag, _)| names.contains(&name.as_str()) && has(command, flag));
-    let (_, flag, words) = fitting.next()?;
-    Some(match words {
-        Some(words) => (*words).to_owned(),
-        None => format!("it is called '--{flag}' here"),
-    })
+    let mut tips = Tips::read().flags.into_iter();
+    let FlagTip { flag, tip, .. } =
+        tips.find(|tip| tip.names.contains(&name) && has(command, &tip.flag))?;
+    Some(tip.unwrap_or_else(|| format!("it is called '--{flag}' here")))
 }
 
 fn tip_for_command(typed: &str) -> Option<String> {
     let name = plain(typed);
-    let mut tips = COMMANDS.iter();
-    if let Some((_, words)) = tips.find(|(names, _)| names.contains(&name.as_str())) {
-        return Some((*words).to_owned());
+    let mut tips = Tips::read().commands.into_iter();
+    if let Some(found) = tips.find(|tip| tip.names.contains(&name)) {
+        return Some(found.tip);
     }
     // Swapped letters count as similar here; the usual measure finds short words too different.
     let letters = |word: &str| {
@@ -485,33 +205,27 @@ mod tests {
         let mut top = Cli::command();
         top.build();
         let commands = || top.get_subcommands();
-        for (names, flag, _) in FLAGS {
+        let tips = Tips::read();
+        assert!(!tips.flags.is_empty() && !tips.commands.is_empty());
+        for FlagTip { names, flag, .. } in &tips.flags {
             let used = commands().any(|command| has(command, flag));
             assert!(used, "no command has --{flag}");
-            for name in *names {
+            for name in names {
                 let of_use = |command: &Command| has(command, flag) && !has(command, name);
                 assert!(commands().any(of_use), "--{name} is a flag itself");
                 for command in commands() {
-                    let fitting = FLAGS
-                        .iter()
-                        .filter(|(names, flag, _)| names.contains(name) && has(command, flag));
+                    let fits = |tip: &&FlagTip| tip.names.contains(name) && has(command, &tip.flag);
+                    let fitting = tips.flags.iter().filter(fits);
                     assert!(fitting.count() <= 1, "--{name} has two tips");
                 }
             }
         }
-        for (names, words) in COMMANDS {
-            for name in *names {
-                assert!(
-                    commands().all(|command| command.get_name() != *name),
-                    "{name}"
-                );
-            }
-            let mut meant = words
-                .split_once("batchwright ")
-                .unwrap()
-                .1
-                .split_whitespace();
-            let meant = meant.next().unwrap().trim_matches('`');
+        for CommandTip { names, tip } in &tips.commands {
+            let known =
+                commands().find(|command| names.iter().any(|name| name == command.get_name()));
+            assert!(known.is_none(), "{names:?}");
+            let (_, meant) = tip.split_once("batchwright ").unwrap();
+            let meant = meant.split_whitespace().next().unwrap().trim_matches('`');
             let known = commands().any(|command| command.get_name() == meant);
             assert!(known, "{meant}");
         }
