@@ -11,7 +11,7 @@ use super::values::seconds;
 ///
 /// Running jobs keep their results.
 #[derive(Debug, Args)]
-#[command(after_long_help = HELP)]
+#[command(after_long_help = include_str!("../../data/help/cancel.txt"))]
 pub struct CancelArgs {
     /// Id of the process, or its first or last characters
     ///
@@ -40,15 +40,3 @@ pub struct CancelArgs {
     #[command(flatten)]
     pub common: ProcessArgs,
 }
-
-const HELP: &str = "\
-Billed results are kept: existing results stay until `batchwright results` fetches them, and a call \
-in flight finishes and keeps its result. To requeue cancelled jobs, use `retry`:
-  batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab
-  batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab
-The batches of the process are cancelled at the provider. If a worker owns a batch, that worker cancels \
-it; otherwise this command does, with the API key of the batch. Finished results are kept. If results of a \
-batch are known to be missing (`batchwright status`), they are requested once more and then abandoned, \
-although they were billed.
-To delete a process with its results:
-  batchwright cancel 019aa0f4-5b7c-7d1e-8f00-0123456789ab --delete";

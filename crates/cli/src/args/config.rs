@@ -70,25 +70,7 @@ pub enum ConfigAction {
 
 /// The long help, with the settings that there are.
 fn help() -> String {
-    let mut out = String::from(
-        "Examples:
-  batchwright config list                               values and their sources
-  batchwright config set llm.provider openai            from now on, for every run
-  batchwright config set llm.model gpt-x
-  batchwright config set llm.fallback groq:MODEL,extract
-  batchwright config get llm.model                      only the value, for scripts
-  batchwright config unset llm.model                    back to the default
-  batchwright config set queue.store mysql://me@db/jobs  the queue is on this server
-  batchwright config --store none list                  the settings of the data folder
-
-A flag overrides the environment, which overrides what is stored here, which overrides the default.
-A change reaches running workers within a second, and runs when they start. If the queue is on a server, its settings
-are there too; those of `run` and the setting queue.store stay in the data folder, which --store none selects. API keys
-are never stored; they stay in the environment.
-
-Settings:
-",
-    );
+    let mut out = include_str!("../../data/help/config.txt").to_owned();
     for key in SettingKey::all() {
         let variables = key.variables().iter().map(|name| format!(" [env: {name}]"));
         out.push_str(&format!(

@@ -18,7 +18,7 @@ use super::values::{seconds, size, words_for};
 /// or `cd`, is rejected before anything runs. With a COMMAND after `--`, each line is an argument for it instead.
 /// Without FILE, lines come from standard input.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/exec.txt"))]
 pub struct ExecArgs {
     /// Commands, or arguments for COMMAND; `-` is stdin
     #[arg(value_name = "FILE")]
@@ -194,29 +194,3 @@ pub enum OnStopArg {
     Finish,
     Kill,
 }
-
-const HELP: &str = "\
-Commands of a file, ten at once, with a log to resume from:
-  batchwright exec jobs.txt -j 10 --joblog jobs.log
-  batchwright exec jobs.txt -j 10 --joblog jobs.log --resume
-A command for each line of a list, as with GNU parallel and xargs:
-  ls *.png | batchwright exec -- convert {} {.}.jpg
-  find . -name '*.log' -print0 | batchwright exec -0 -- gzip
-  batchwright exec -- ping -c 1 {} ::: host-a host-b host-c
-The results as a table:
-  batchwright exec jobs.txt -o jobs.jsonl && batchwright export jobs.jsonl -o jobs.xlsx
-At most one start in two seconds, with up to three retries:
-  batchwright exec calls.txt --rate 0.5/s --retries 3
-A pipe for each file, which needs a shell:
-  ls *.sql | batchwright exec --shell -- 'grep -v ^-- {} | gzip > {}.gz'
-
-Commands that need the network, a variable and another folder:
-  batchwright exec calls.txt --net --env API_TOKEN --write /var/cache/api
-
-A command reads nothing (its standard input is /dev/null), writes only below its folder,
-and uses no network unless --net. Its background processes are killed when it ends.
-
-Exit codes:
-  0 all succeeded            3 finished, some commands failed
-  1 could not run            4 stopped early, can be resumed
-  2 bad usage or input       130, 143 interrupted; with --joblog, --resume continues";

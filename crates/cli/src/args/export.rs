@@ -13,7 +13,7 @@ use super::values::{delimiter, name, temperature, text_or_file};
 /// Writes one row per item: the input columns, the answer, and tokens, cost and latency. If an id has several
 /// lines, the last one is used. The output file appears only when it is complete.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/export.txt"))]
 pub struct ExportArgs {
     /// Files of results
     ///
@@ -174,21 +174,3 @@ pub enum TableFormat {
     Sqlite,
     Parquet,
 }
-
-const HELP: &str = "\
-The rows with their answers, for a spreadsheet:
-  batchwright run mails.csv --template 'Is this spam? {{text}}' --keep all -o out.jsonl
-  batchwright export out.jsonl -o out.xlsx
-The same without --keep, in the order of the rows:
-  batchwright export out.jsonl --input mails.csv -o out.xlsx
-Only the answers:
-  batchwright export out.jsonl --only-answers -o answers.csv
-A column for each property of the answers:
-  batchwright export out.jsonl -o out.parquet --json-schema schema.json
-
-Exit codes:
-  0 the table is written, also if items failed
-  1 the table could not be written
-  2 bad usage, or a file that cannot be read
-  3 no row of the input belongs to an item; no file was written
-  130, 143 interrupted; no file was written";

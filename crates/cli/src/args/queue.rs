@@ -11,7 +11,7 @@ use super::shared::{MORE, ProcessArgs};
 /// From SQLite to MySQL or MariaDB, back, or from one machine to another, with jobs of every state, results that
 /// are not fetched yet, and batches at a provider.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP, arg_required_else_help = true)]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/queue.txt"), arg_required_else_help = true)]
 pub struct QueueArgs {
     #[command(subcommand)]
     pub action: QueueAction,
@@ -97,17 +97,3 @@ pub struct ReopenQueueArgs {
     #[command(flatten)]
     pub common: ProcessArgs,
 }
-
-const HELP: &str = "\
-From this machine to a database server:
-  batchwright queue export queue.bw --wait
-  batchwright queue import queue.bw --store mysql://USER@HOST/DATABASE
-And back:
-  batchwright queue export back.bw --store mysql://USER@HOST/DATABASE --wait
-  batchwright queue import back.bw --store none --data-dir ./queue
-To another machine: move the file and delete it here before you import it there. If both copies are used, their jobs are billed twice.
-
-Ids of processes and jobs stay valid. What `batchwright serve` stores moves too: idempotency keys, webhooks, files and \
-batches. Settings do not move.
-
-Exit codes: 0 done; 1 failed, with the reason; 2 bad usage";

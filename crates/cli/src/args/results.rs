@@ -12,7 +12,7 @@ use super::shared::{DataArgs, MORE, QueueFileArg, SayArgs};
 /// same command later to fetch theirs. On a terminal or in a pipe, results are only shown, because nothing confirms
 /// that they were read.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/results.txt"))]
 pub struct ResultsArgs {
     /// Id of the process, or its first or last characters
     ///
@@ -46,20 +46,3 @@ pub struct ResultsArgs {
     #[command(flatten)]
     pub say: SayArgs,
 }
-
-const HELP: &str = "\
-One JSON line per job, as `batchwright run` writes them, in the order of the input:
-  batchwright results 019aa0f4-5b7c-7d1e-8f00-0123456789ab -o results.jsonl
-To see the failures so far without changing the queue:
-  batchwright results 019aa0f4 --keep | jq 'select(.success | not) | .error.message'
-
-Results of a run belong to its output: its own command takes them, and this one shows them:
-  batchwright results --queue out.jsonl.batchwright --keep
-
-Exit codes:
-  0 all of them succeeded
-  1 could not be fetched
-  2 bad usage
-  3 some items failed or were cancelled
-  4 the reader closed the pipe; results that it did not get stay in the queue
-  130, 143 interrupted; results that were not written stay in the queue";

@@ -8,7 +8,7 @@ use super::shared::{ProcessArgs, QueueFileArg};
 ///
 /// Each job gets its full number of retries.
 #[derive(Debug, Args)]
-#[command(after_long_help = HELP)]
+#[command(after_long_help = include_str!("../../data/help/retry.txt"))]
 pub struct RetryArgs {
     /// Id of the process, or its first or last characters
     ///
@@ -22,8 +22,3 @@ pub struct RetryArgs {
     #[command(flatten)]
     pub common: ProcessArgs,
 }
-
-const HELP: &str = "\
-Requeued jobs are sent and billed again. Failed jobs whose results were fetched are no longer in the queue. To see them first:
-  batchwright results 019aa0f4-5b7c-7d1e-8f00-0123456789ab --keep
-  batchwright retry 019aa0f4-5b7c-7d1e-8f00-0123456789ab";

@@ -15,7 +15,7 @@ use super::values::{at_least_one, seconds, words_for};
 /// INPUT is checked completely before anything is sent. Each result is written when it arrives, as one JSON line.
 /// The output file is the checkpoint: a second run skips finished items and sends failed, changed and new ones.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/run.txt"))]
 pub struct RunArgs {
     #[command(flatten)]
     pub input: InputArgs,
@@ -164,33 +164,6 @@ pub struct RunArgs {
     #[command(flatten)]
     pub show: ShowArgs,
 }
-
-const HELP: &str = "\
-Input lines (.jsonl; the forms may be mixed):
-  {\"id\": \"a-1\", \"prompt\": \"Name a prime.\"}
-  {\"id\": \"a-2\", \"messages\": [{\"role\": \"user\", \"content\": \"Name a prime.\"}]}
-  {\"custom_id\": \"a-3\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {…}}
-A .json file has one list of such objects, a .txt file one prompt per line. A .csv or .tsv file has
-one prompt per row:
-  batchwright run mails.csv --template 'Is this spam? {{subject}} {{text}}' -o out.jsonl
-Embeddings instead of answers (also from batch lines for /v1/embeddings):
-  batchwright run texts.txt --task embed --model text-embedding-3-small -o vectors.jsonl
-
-At half the price, within a day:
-  batchwright run prompts.jsonl -o out.jsonl --strategy batch
-The command waits for the results. You can stop or kill it: submitted batches continue at the
-provider. The same command reattaches to them, from any folder, and submits only new and changed
-items if you edited INPUT. With --no-wait it exits when everything is submitted. Meanwhile the prompts
-are in out.jsonl.batchwright beside the output: move both files to move the run. `batchwright status`
-shows the run, and this command cancels it:
-  batchwright cancel --queue out.jsonl.batchwright
-
-Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
-
-Exit codes:
-  0 all succeeded            3 finished, some items failed
-  1 could not run            4 stopped early, can be resumed
-  2 bad usage or input       130, 143 interrupted, finished results are saved";
 
 /// How fast, and how patiently.
 #[derive(Debug, Args)]

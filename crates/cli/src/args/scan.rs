@@ -13,7 +13,7 @@ use super::values::{name, split};
 /// Files that are hidden, ignored by git or excluded by a pattern are not listed. Reasons to skip a file: too
 /// large, binary, not UTF-8, unreadable, a symbolic link.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = include_str!("../../data/help/scan.txt"))]
 pub struct ScanArgs {
     /// The folder
     #[arg(value_name = "DIR", default_value = ".")]
@@ -51,10 +51,3 @@ pub struct ScanArgs {
     #[arg(long)]
     pub json: bool,
 }
-
-const HELP: &str = "\
-The Python files of a project:
-  batchwright scan src --pattern '**/*.py'
-The number of prompts of a run, one for each function:
-  batchwright scan src --pattern '**/*.py' --split function
-  batchwright run src --pattern '**/*.py' --split function --template 'Explain: {{content}}' -o out.jsonl";

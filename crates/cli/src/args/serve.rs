@@ -15,7 +15,7 @@ use super::worker::WorkerArgs;
 /// also runs a worker, as `batchwright work` does. Ctrl-C or SIGTERM stops it: running jobs may finish, the others
 /// stay on the queue.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/serve.txt"))]
 pub struct ServeArgs {
     /// Address; any but loopback needs a token
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
@@ -73,21 +73,3 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub show: ShowArgs,
 }
-
-const HELP: &str = "\
-In one terminal, or as a service:
-  batchwright serve --provider openai --model gpt-5-mini
-In another:
-  curl http://127.0.0.1:8787/api/v1/jobs -H 'content-type: application/json' \\
-    -d '{\"type\":\"completion\",\"payload\":{\"prompt\":\"Say hello.\"}}'
-With OpenAI's client for Python:
-  OpenAI(base_url=\"http://127.0.0.1:8787/v1\", api_key=\"any\")
-For other machines:
-  openssl rand -hex 32 > token
-  batchwright serve --host 0.0.0.0 --token-file token --allow-host ai.example.com
-
-The server applies changed settings (`batchwright config list`, or the dashboard) at once.
-
-Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
-
-Exit codes: 0 stopped; 1 could not run; 2 bad usage";

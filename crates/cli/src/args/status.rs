@@ -6,7 +6,7 @@ use super::shared::{DataArgs, QueueFileArg, SayArgs};
 
 /// Show what is queued, running, done and failed
 #[derive(Debug, Args)]
-#[command(after_long_help = HELP)]
+#[command(after_long_help = include_str!("../../data/help/status.txt"))]
 pub struct StatusArgs {
     /// Id of a process, or its first or last characters [default: all]
     pub process: Option<String>,
@@ -36,13 +36,3 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub say: SayArgs,
 }
-
-const HELP: &str = "\
-  batchwright status
-  batchwright status 019aa0f4-5b7c-7d1e-8f00-0123456789ab --watch
-  batchwright status --why
-  batchwright status --json | jq '.processes[] | {process_id, pending, failed}'
-In JSON, always: total = pending + in_progress + at_provider + completed + failed + cancelled.
-
-A process is shown until all its results are fetched. It is `unsealed` while its submission \
-is running or if that was interrupted; its jobs do not start until then.";

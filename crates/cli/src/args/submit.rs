@@ -14,7 +14,7 @@ use super::values::name;
 /// INPUT is checked completely before anything is queued, as with `run`. Nothing is sent: `batchwright work` does
 /// that, now or later, here or in another terminal. Either all prompts are queued or none.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP, mut_arg("types", type_flag))]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/submit.txt"), mut_arg("types", type_flag))]
 pub struct SubmitArgs {
     #[command(flatten)]
     pub input: InputArgs,
@@ -164,19 +164,3 @@ fn priority(text: &str) -> Result<u8, String> {
         .filter(|number| PRIORITIES.contains(number))
         .ok_or_else(|| "write 1 to 10, or critical, high, normal or low".to_owned())
 }
-
-const HELP: &str = "\
-Standard output has only the id:
-  id=$(batchwright submit prompts.jsonl --model gpt-5-mini)
-  batchwright work --until-empty
-  batchwright results $id -o results.jsonl
-
-For the formats of INPUT, see: batchwright run --help
-Jobs of another type, checked line by line:
-  batchwright submit --type summarize articles.jsonl
-Urgent jobs, before all waiting ones:
-  batchwright submit urgent.txt --priority 10
-
-Exit codes:
-  0 all jobs are queued       2 bad usage or input, nothing is queued
-  1 could not be queued       130, 143 interrupted, nothing is queued";

@@ -12,7 +12,7 @@ use super::worker::WorkerArgs;
 /// jobs at once. If a provider rejects the key or is unreachable, no job fails: the jobs wait, and the worker calls
 /// the provider again. (A local server must answer when the worker starts.)
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = HELP)]
+#[command(after_help = MORE, after_long_help = include_str!("../../data/help/work.txt"))]
 pub struct WorkArgs {
     /// Exit when the queue is empty, for cron and scripts
     ///
@@ -49,32 +49,6 @@ pub struct WorkArgs {
     #[command(flatten)]
     pub show: ShowArgs,
 }
-
-const HELP: &str = "\
-In one terminal, or as a service:
-  batchwright work --provider openai --model gpt-5-mini
-In another:
-  id=$(batchwright submit prompts.jsonl)
-  batchwright status $id --watch
-  batchwright results $id -o results.jsonl
-With cron, to carry out the jobs in the queue and exit:
-  batchwright work --until-empty --quiet
-At half the price: submit in the evening, collect in the morning:
-  batchwright work --strategy batch --until-submitted
-  batchwright work --strategy batch --until-empty
-
-The worker applies changed settings (`batchwright config list`) at once, without a restart.
-
-Every flag has an environment variable, for example BATCHWRIGHT_DATA_DIR for --data-dir.
-
-Exit codes:
-  0 stopped, or nothing left (--until-empty, --until-submitted)
-  1 could not run, or could not record
-  2 bad usage
-  3 nothing left, some jobs failed (--until-empty)
-  4 ended early; or a batch is on hold until you decide, or the provider does not return billed \
-results: the jobs stay on the queue, and the next worker tries at once
-  130, 143 interrupted (--until-empty)";
 
 impl WorkArgs {
     /// True when it ends by itself.
