@@ -4,12 +4,40 @@ use std::env;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
+#[cfg(unix)]
+use std::sync::Arc;
+use std::time::Duration;
 
+#[cfg(unix)]
+use super::group_watchdog::GroupWatchdog;
 use super::job::CommandJob;
-use super::record::{FailureKind, JobError};
-use super::sandbox::confined::Confined;
+use super::record::{CommandResult, FailureKind, JobError};
+use super::sandbox::confined::{Confined, Intervention};
 use super::sandbox::prepared::Prepared;
 use super::sandbox::programs::{Programs, Unusable};
+
+/// How long a command may take, to run and to die.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    pub timeout: Option<Duration>,
+    /// Between the request to end (SIGTERM) and the end (SIGKILL).
+    pub grace: Duration,
+    /// The same when it is aborted.
+    pub abort_grace: Duration,
+}
+
+/// How a command ended.
+pub(super) struct Ended {
+    pub result: CommandResult,
+    pub timed_out: bool,
+    pub stopped: bool,
+    /// Why not all of its output is where it should be.
+    pub output_error: Option<io::Error>,
+    /// It was killed and does not end: it is left alone, with this number.
+    pub left: Option<i32>,
+    /// What its sandbox did to it.
+    pub intervention: Option<Intervention>,
+}
 
 /// Finds programs, and makes commands of jobs.
 pub(super) enum Launcher {
@@ -20,6 +48,8 @@ pub(super) enum Launcher {
     Plain {
         folder: PathBuf,
         programs: Programs,
+        #[cfg(unix)]
+        groups: Option<Arc<GroupWatchdog>>,
     },
 }
 
@@ -34,6 +64,8 @@ impl Launcher {
             None => Self::Plain {
                 folder,
                 programs: Programs::all(env::var_os("PATH")),
+                #[cfg(unix)]
+                groups: GroupWatchdog::start().map(Arc::new),
             },
         }
     }
@@ -51,11 +83,20 @@ impl Launcher {
                 let program = find(sandbox.find(job.program(), folder))?;
                 Ok(sandbox.piped_command(&program, arguments, folder))
             }
-            Self::Plain { folder, programs } => {
+            Self::Plain {
+                folder,
+                programs,
+                #[cfg(unix)]
+                groups,
+            } => {
                 let program = find(programs.resolve(job.program(), folder))?;
                 let mut command = Command::new(program);
                 command.args(arguments).current_dir(folder);
-                Ok(Confined::unconfined(command))
+                #[cfg_attr(not(unix), expect(unused_mut))]
+                let mut command = Confined::unconfined(command);
+                #[cfg(unix)]
+                command.groups.clone_from(groups);
+                Ok(command)
             }
         }
     }

@@ -16,6 +16,8 @@
 //! | confine commands of your own | [`Prepared`], [`Confined`], [`Containment`] |
 //! | let a program be its own helper | [`confine_main`] |
 
+#[cfg(unix)]
+mod group_watchdog;
 mod job;
 mod joblog;
 mod launch;

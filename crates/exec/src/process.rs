@@ -19,10 +19,11 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process, kill_process_group, waitid,
 };
 
+use super::launch::{Deadlines, Ended};
 use super::output::{Capture, Output, OutputSettings};
 use super::reap;
 use super::record::CommandResult;
-use super::sandbox::confined::{Confined, Intervention};
+use super::sandbox::confined::Confined;
 
 /// What a process group that outlives its command has to say is awaited this long.
 const STRAGGLERS: Duration = Duration::from_millis(200);
@@ -75,29 +76,6 @@ impl Flare {
             dark: Mutex::new(Some(dark)),
         })
     }
-}
-
-/// How long a command may take, to run and to die.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Deadlines {
-    pub timeout: Option<Duration>,
-    /// Between the request to end (SIGTERM) and the end (SIGKILL).
-    pub grace: Duration,
-    /// The same when it is aborted.
-    pub abort_grace: Duration,
-}
-
-/// How a command ended.
-pub(super) struct Ended {
-    pub result: CommandResult,
-    pub timed_out: bool,
-    pub stopped: bool,
-    /// Why not all of its output is where it should be.
-    pub output_error: Option<io::Error>,
-    /// It was killed and does not end: it is left alone, with this number.
-    pub left: Option<i32>,
-    /// What its sandbox did to it.
-    pub intervention: Option<Intervention>,
 }
 
 /// Runs the command to its end.
@@ -162,12 +140,14 @@ pub(super) fn run(
     let duration = began.elapsed();
     // The command is gone but not reaped, so the group is still its own.
     let _ = kill_process_group(group, Signal::KILL);
+    if let Some(groups) = &command.groups {
+        groups.release(group);
+    }
     // What has left the group may print on and on.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     let ended = reap::child(&mut child)?;
     let left = ended.is_none().then(|| group.as_raw_nonzero().get());
-    let code = ended.and_then(|status| status.code());
-    let signal = ended.and_then(|status| status.signal());
+    let (code, signal) = ended.map_or((None, None), |status| (status.code(), status.signal()));
     let (stdout, out_error) = watched.stdout.end();
     let (stderr, err_error) = watched.stderr.end();
     let intervention = command.intervention(code, signal, stderr.head());

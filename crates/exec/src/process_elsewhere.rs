@@ -1,11 +1,10 @@
 //! Where there are no process groups, no command is started: one that forks could not be ended.
 
 use std::io;
-use std::time::Duration;
 
+use super::launch::{Deadlines, Ended};
 use super::output::OutputSettings;
-use super::record::CommandResult;
-use super::sandbox::confined::{Confined, Intervention};
+use super::sandbox::confined::Confined;
 
 pub(super) struct StopCall;
 
@@ -17,21 +16,6 @@ impl StopCall {
     pub fn stop(&self) {}
 
     pub fn abort(&self) {}
-}
-
-pub(super) struct Deadlines {
-    pub timeout: Option<Duration>,
-    pub grace: Duration,
-    pub abort_grace: Duration,
-}
-
-pub(super) struct Ended {
-    pub result: CommandResult,
-    pub timed_out: bool,
-    pub stopped: bool,
-    pub output_error: Option<io::Error>,
-    pub left: Option<i32>,
-    pub intervention: Option<Intervention>,
 }
 
 pub(super) fn run(

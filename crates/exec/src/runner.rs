@@ -216,8 +216,11 @@ impl CommandRunner {
     }
 
     /// What commands may do; what the kernel does not enforce of it is logged. Default: what this process may do,
-    /// with its environment, and commands go on if this process is killed. On Linux, every sandbox ends them then, even
-    /// with [`SandboxMode::Off`](crate::SandboxMode::Off).
+    /// with its environment.
+    ///
+    /// If this process is killed, its commands are killed. Without a sandbox, a shell that watches the run kills their
+    /// process groups, apart from that of a command which is being started at that instant. On Linux, a sandbox ends all
+    /// of their processes, even with [`SandboxMode::Off`](crate::SandboxMode::Off).
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.sandbox = Some(sandbox);
         self

@@ -41,7 +41,11 @@ fn failure(record: &JobRecord) -> (FailureKind, &str) {
 
 /// Whether the process whose number a command printed is gone, or about to be.
 fn is_gone(record: &JobRecord) -> bool {
-    let pid = stdout(record).trim().parse().unwrap();
+    ends(stdout(record).trim().parse().unwrap())
+}
+
+/// Whether a process ends within a time.
+fn ends(pid: i32) -> bool {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         let is_zombie = || {
@@ -269,23 +273,6 @@ fn never_more_run_at_once_than_may_and_what_is_shown_stays_small() {
 }
 
 #[test]
-fn records_keep_the_order_of_the_input() {
-    let runner = CommandRunner::new().keep_order(true).concurrency(4);
-    let folder = tempfile::tempdir().unwrap();
-    // The first one ends after the last has begun.
-    let last = folder.path().join("last");
-    let last = last.to_str().unwrap();
-    let mut jobs = vec![CommandJob::shell(format!(
-        "until [ -e {last} ]; do :; done"
-    ))];
-    jobs.extend((1..50).map(|_| CommandJob::new("true")));
-    jobs.push(CommandJob::shell(format!("touch {last}")));
-    let (records, _) = all(&runner, jobs);
-    let seqs: Vec<u64> = records.iter().map(|record| record.job.seq()).collect();
-    assert_eq!(seqs, (1..=51).collect::<Vec<_>>());
-}
-
-#[test]
 fn arguments_arrive_byte_for_byte() {
     use std::os::unix::ffi::OsStringExt;
 
@@ -296,4 +283,41 @@ fn arguments_arrive_byte_for_byte() {
         record.result.unwrap().stdout.head(),
         argument.into_encoded_bytes()
     );
+}
+
+/// Names the file of the host that is killed. Without it, this is no such host.
+const HOST: &str = "BATCHWRIGHT_TEST_KILLED_HOST";
+
+/// The program that the next test starts: it runs a command that writes its own number and that of its child.
+#[test]
+fn the_host_of_a_command() {
+    if let Some(file) = std::env::var_os(HOST) {
+        let text = format!("echo $$ > \"$0\"; sleep {FOR_EVER} & echo $! >> \"$0\"; wait");
+        let job = CommandJob::new("sh").arg("-c").arg(text).arg(file);
+        all(&CommandRunner::new(), vec![job]);
+    }
+}
+
+#[test]
+fn commands_without_a_sandbox_end_with_the_program_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("numbers");
+    let mut host = std::process::Command::new(std::env::current_exe().unwrap());
+    host.args(["--exact", "runner::tests::the_host_of_a_command"]);
+    let mut host = host.env(HOST, &file).spawn().unwrap();
+    let until = Instant::now() + PATIENCE;
+    let numbers = loop {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let numbers: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        if numbers.len() == 2 && text.ends_with('\n') {
+            break numbers;
+        }
+        assert!(Instant::now() < until, "{text}");
+        std::thread::yield_now();
+    };
+    host.kill().unwrap();
+    host.wait().unwrap();
+    for number in numbers {
+        assert!(ends(number), "{number} has outlived its host");
+    }
 }

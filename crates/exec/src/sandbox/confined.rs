@@ -2,10 +2,12 @@
 
 use std::io;
 use std::process::{Child, Command, ExitStatus};
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 use std::sync::Arc;
 
 use batchwright::Error;
+#[cfg(unix)]
+use rustix::process::Pid;
 
 use super::limits::Limits;
 use super::programs::refused;
@@ -15,6 +17,8 @@ use super::{
     watchdog::uses_too_much_memory,
     watched::Watched,
 };
+#[cfg(unix)]
+use crate::group_watchdog::GroupWatchdog;
 
 /// One command in its sandbox, to be dropped after its end: then it kills what the command left behind.
 #[derive(Debug)]
@@ -22,6 +26,9 @@ pub struct Confined {
     pub(super) command: Command,
     pub(super) token: Option<String>,
     pub(super) limits: Limits,
+    /// Kills it if this program is killed, where no sandbox does.
+    #[cfg(unix)]
+    pub(crate) groups: Option<Arc<GroupWatchdog>>,
     #[cfg(target_os = "linux")]
     pub(super) watched: Watched,
     /// Starts the helper of the next command, if helpers are started in advance.
@@ -48,6 +55,8 @@ impl Confined {
             command,
             token: None,
             limits: Limits::NONE,
+            #[cfg(unix)]
+            groups: None,
             #[cfg(target_os = "linux")]
             watched: Watched::default(),
             #[cfg(target_os = "linux")]
@@ -90,7 +99,11 @@ impl Confined {
             starter.start_next();
             return Ok(child);
         }
-        self.spawn_piped()
+        let child = self.spawn_piped()?;
+        if let Some(groups) = &self.groups {
+            groups.watch(Pid::from_child(&child));
+        }
+        Ok(child)
     }
 
     #[cfg(unix)]
@@ -182,20 +195,13 @@ impl Confined {
     fn watchdogs_reason(&self, signal: rustix::process::Signal) -> Option<String> {
         #[cfg(target_os = "linux")]
         if signal == rustix::process::Signal::KILL {
+            // The kernel may have ended it for its memory between two looks of the watchdog.
+            let ran_out = |_: &u64| self.watched.ran_out_of_memory();
+            let limit = || self.limits.memory.filter(ran_out);
             let reported = self.watched.reason();
-            return reported.or_else(|| self.out_of_memory());
+            return reported.or_else(|| limit().map(uses_too_much_memory));
         }
         let _ = signal;
         None
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Confined {
-    /// The limit of memory, if the kernel ended the command for it between two looks of the watchdog.
-    fn out_of_memory(&self) -> Option<String> {
-        let limit = self.limits.memory?;
-        let killed = self.watched.ran_out_of_memory();
-        killed.then(|| uses_too_much_memory(limit))
     }
 }

@@ -159,6 +159,8 @@ impl Prepared {
             command,
             token,
             limits: self.limits,
+            #[cfg(unix)]
+            groups: None,
             #[cfg(target_os = "linux")]
             watched: Watched::new(number, self.run.clone(), cgroup),
             #[cfg(target_os = "linux")]
