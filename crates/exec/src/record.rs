@@ -80,36 +80,13 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// Its name in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Exit => "exit",
-            Self::Signal => "signal",
-            Self::Timeout => "timeout",
-            Self::NotFound => "not_found",
-            Self::NotAllowed => "not_allowed",
-            Self::Sandbox => "sandbox",
-            Self::Limit => "limit",
-            Self::NotStarted => "not_started",
-            Self::DiskFull => "disk_full",
-            Self::Cancelled => "cancelled",
-            Self::Panic => "panic",
-        }
-    }
-
     /// True for what stops a run under [`ErrorPolicy::StopOnCriticalError`](batchwright::ErrorPolicy): what other
     /// commands are likely to share, and death by a signal.
     pub fn is_critical(self) -> bool {
-        match self {
-            Self::Signal
-            | Self::NotFound
-            | Self::NotAllowed
-            | Self::Sandbox
-            | Self::Limit
-            | Self::NotStarted
-            | Self::DiskFull => true,
-            Self::Exit | Self::Timeout | Self::Cancelled | Self::Panic => false,
-        }
+        !matches!(
+            self,
+            Self::Exit | Self::Timeout | Self::Cancelled | Self::Panic
+        )
     }
 
     /// True for what may go well when it is tried again.
@@ -202,12 +179,9 @@ impl JobRecord {
     /// The same without what it printed.
     pub(super) fn without_output(&self) -> Self {
         let bare = |result: &CommandResult| CommandResult {
-            exit_code: result.exit_code,
-            signal: result.signal,
-            start: result.start,
-            duration: result.duration,
             stdout: Output::default(),
             stderr: Output::default(),
+            ..*result
         };
         Self {
             job: self.job.clone(),

@@ -69,27 +69,23 @@ impl Commands {
     /// When one cannot be opened.
     pub fn files<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Result<Self, Error> {
         let inputs = paths.into_iter().map(|path| Input::open(path.into()));
-        Ok(Self {
-            inputs: inputs.collect::<Result<_, _>>()?,
-            form: Form::Commands,
-            nul: false,
-        })
+        Ok(Self::of(inputs.collect::<Result<_, _>>()?))
     }
 
     /// The lines of standard input.
     pub fn stdin() -> Self {
-        Self {
-            inputs: vec![Input::Stdin],
-            form: Form::Commands,
-            nul: false,
-        }
+        Self::of(vec![Input::Stdin])
     }
 
     /// These words, each in the place of a line.
     pub fn list<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Self {
         let words = words.into_iter().map(Into::into).collect();
+        Self::of(vec![Input::List(words)])
+    }
+
+    fn of(inputs: Vec<Input>) -> Self {
         Self {
-            inputs: vec![Input::List(words)],
+            inputs,
             form: Form::Commands,
             nul: false,
         }
@@ -194,7 +190,13 @@ impl Input {
                     Box::new(BufReader::with_capacity(64 * 1024, file)),
                 )
             }
-            Self::List(words) => return Ok(Some(Lines::of_list(words.clone()))),
+            Self::List(words) => {
+                return Ok(Some(Lines {
+                    name: None,
+                    source: Source::List(words.clone().into_iter()),
+                    number: 0,
+                }));
+            }
         };
         Ok(Some(Lines {
             name: Some(name),
@@ -352,14 +354,6 @@ enum Source {
 }
 
 impl Lines {
-    fn of_list(words: Vec<OsString>) -> Self {
-        Self {
-            name: None,
-            source: Source::List(words.into_iter()),
-            number: 0,
-        }
-    }
-
     /// The next line with the number of its first physical line, without its end. Where `continued` is set, a
     /// backslash at the end joins the next one, where a shell takes it so: not in a comment or single quotes.
     fn next(&mut self, nul: bool, continued: bool) -> Result<Option<(u64, Vec<u8>)>, Error> {
@@ -425,16 +419,12 @@ impl Lines {
     }
 
     fn fault(&self, line: u64, why: &str) -> Error {
-        let place = self.name.as_deref().map(|name| {
-            if name == Path::new("-") {
-                format!("standard input, line {line}")
-            } else {
-                format!("{}, line {line}", name.display())
-            }
-        });
-        invalid(match place {
-            Some(place) => format!("{place}: {why}"),
+        invalid(match self.name.as_deref() {
             None => format!("argument {line}: {why}"),
+            Some(name) if name == Path::new("-") => {
+                format!("standard input, line {line}: {why}")
+            }
+            Some(name) => format!("{}, line {line}: {why}", name.display()),
         })
     }
 }

@@ -140,6 +140,11 @@ impl ShellText {
             return;
         }
         self.count_less(byte);
+        self.pass_unescaped(byte);
+    }
+
+    /// A byte that is neither in single quotes nor escaped.
+    fn pass_unescaped(&mut self, byte: u8) {
         let after_dollar = std::mem::take(&mut self.dollar);
         let parenthesis_begins = std::mem::take(&mut self.parenthesis_begins);
         match self.open.last() {

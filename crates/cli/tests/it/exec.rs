@@ -155,27 +155,6 @@ fn what_people_bring_from_gnu_parallel_is_told_before_anything_runs() {
 }
 
 #[test]
-fn an_argument_stays_one_where_quotes_are_nested_and_what_is_shown_is_safe() {
-    let desk = Desk::new();
-    desk.write("my file.txt", "content");
-    let words = ["--shell", "--", "echo \"$(cat {})\"", ":::", "my file.txt"];
-    assert_eq!(piped(&desk, &words, b"").expect(0).stdout, "content\n");
-    let words = [
-        "--shell",
-        "--dry-run",
-        "--",
-        "echo \"{}\"",
-        ":::",
-        "$(touch made)",
-    ];
-    let shown = piped(&desk, &words, b"").expect(0).stdout;
-    desk.write("shown.txt", &shown);
-    let ran = desk.plain("exec --shell shown.txt").expect(0);
-    assert_eq!(ran.stdout, "$(touch made)\n");
-    assert!(!desk.exists("made"));
-}
-
-#[test]
 fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
     let desk = Desk::new();
     desk.write(

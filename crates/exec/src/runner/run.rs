@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use super::{CommandReport, CommandRunner, OnStop};
 use crate::job::CommandJob;
-use crate::launch::{self, Launcher};
+use crate::launch::{self, Deadlines, Ended, Launcher};
 use crate::order::{Gate, Reorder};
 use crate::output::OutputSettings;
-use crate::process::{self, Deadlines, Ended, StopCall};
+use crate::process::{self, StopCall};
 use crate::record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 use crate::sandbox::Sandbox;
 use crate::sandbox::confined::Intervention;
@@ -220,48 +220,31 @@ impl<'a> Run<'a> {
         if let Some(Intervention::NotStarted(why)) = ended.intervention {
             return (None, Some(JobError::new(FailureKind::Sandbox, why)));
         }
-        let error = if let Some(why) = ended.output_error {
+        let (kind, why) = if let Some(why) = ended.output_error {
             let kind = match why.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::DiskFull,
                 _ => FailureKind::NotStarted,
             };
-            Some(JobError::new(
-                kind,
-                format!("its output cannot be kept: {why}"),
-            ))
+            (kind, format!("its output cannot be kept: {why}"))
         } else if let Some(Intervention::Killed(why)) = ended.intervention {
-            Some(JobError::new(FailureKind::Limit, format!("killed: {why}")))
+            (FailureKind::Limit, format!("killed: {why}"))
         } else if ended.timed_out {
-            let limit = runner.timeout.unwrap_or_default();
-            Some(JobError::new(
-                FailureKind::Timeout,
-                format!("killed after {}", humantime::format_duration(limit)),
-            ))
+            let limit = humantime::format_duration(runner.timeout.unwrap_or_default());
+            (FailureKind::Timeout, format!("killed after {limit}"))
         } else if let Some(pid) = ended.left {
-            Some(JobError::new(
-                FailureKind::Signal,
-                crate::reap::never_ends(pid),
-            ))
+            (FailureKind::Signal, crate::reap::never_ends(pid))
         } else if result.exit_code == Some(0) {
-            None
+            return (Some(result), None);
         } else if ended.stopped {
-            Some(JobError::new(
-                FailureKind::Cancelled,
-                "killed while it ran, since the run ended early",
-            ))
+            let why = "killed while it ran, since the run ended early";
+            (FailureKind::Cancelled, why.to_owned())
         } else if let Some(signal) = result.signal {
-            Some(JobError::new(
-                FailureKind::Signal,
-                format!("killed by signal {signal}"),
-            ))
+            (FailureKind::Signal, format!("killed by signal {signal}"))
         } else {
             let code = result.exit_code.unwrap_or_default();
-            Some(JobError::new(
-                FailureKind::Exit,
-                format!("exit code {code}"),
-            ))
+            (FailureKind::Exit, format!("exit code {code}"))
         };
-        (Some(result), error)
+        (Some(result), Some(JobError::new(kind, why)))
     }
 
     /// The same as the engine has it, which decides what follows.

@@ -1,9 +1,13 @@
-//! What the watchdog of a run reads from its standard input: its orders, then news of commands.
+//! What the watchdog of a run is told: its orders, as a variable of its environment, then news of commands on its
+//! standard input.
 
-use std::io::BufRead;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// What it reads first.
+use super::policy::{FORMAT, Fields, Reading};
+
+/// What it is told first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
     pub run: String,
@@ -57,59 +61,33 @@ impl News {
 }
 
 impl Orders {
-    pub fn encode(&self) -> Vec<u8> {
-        use std::os::unix::ffi::OsStrExt;
-
-        let limit = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());
-        let head = format!(
-            "{}\n{}\n{}\n{}\n{}\n",
-            self.run,
-            self.batchwright,
-            limit(self.memory),
-            limit(self.processes),
-            u8::from(self.owns_children)
-        );
-        let mut orders = head.into_bytes();
-        let cgroups = self.cgroups.as_deref().unwrap_or("".as_ref());
-        for path in [&*self.folder, cgroups] {
-            let path = path.as_os_str().as_bytes();
-            // Its length, since a path may hold line ends.
-            orders.extend(format!("{}\n", path.len()).into_bytes());
-            orders.extend(path);
-        }
-        orders
+    pub fn encode(&self) -> OsString {
+        let mut fields = Fields::default();
+        fields.put(FORMAT);
+        fields.put(&self.run);
+        fields.put(self.batchwright.to_string());
+        fields.put(&self.folder);
+        fields.put_limit(self.memory);
+        fields.put_limit(self.processes);
+        fields.put_flag(self.owns_children);
+        fields.put(self.cgroups.as_deref().unwrap_or("".as_ref()));
+        OsString::from_vec(fields.0)
     }
 
-    pub fn read(input: &mut impl BufRead) -> Option<Self> {
-        use std::os::unix::ffi::OsStringExt;
-
-        let mut line = || {
-            let mut line = String::new();
-            input.read_line(&mut line).ok()?;
-            line.strip_suffix('\n').map(str::to_owned)
-        };
-        let limit = |text: String| match text.as_str() {
-            "" => Some(None),
-            number => number.parse().ok().map(Some),
-        };
-        let (run, batchwright) = (line()?, line()?.parse().ok()?);
-        let (memory, processes) = (limit(line()?)?, limit(line()?)?);
-        let owns_children = line()? == "1";
-        let mut path = || {
-            let mut length = String::new();
-            input.read_line(&mut length).ok()?;
-            let mut path = vec![0; length.strip_suffix('\n')?.parse().ok()?];
-            input.read_exact(&mut path).ok()?;
-            Some(PathBuf::from(std::ffi::OsString::from_vec(path)))
-        };
+    /// `None` if another version has encoded them.
+    pub fn decode(text: &OsStr) -> Option<Self> {
+        let mut fields = Reading(text.as_bytes());
+        if fields.text()? != FORMAT {
+            return None;
+        }
         Some(Self {
-            run,
-            batchwright,
-            folder: path()?,
-            memory,
-            processes,
-            owns_children,
-            cgroups: Some(path()?).filter(|path| !path.as_os_str().is_empty()),
+            run: fields.text()?.to_owned(),
+            batchwright: fields.text()?.parse().ok()?,
+            folder: fields.path()?,
+            memory: fields.limit()?,
+            processes: fields.limit()?,
+            owns_children: fields.flag()?,
+            cgroups: Some(fields.path()?).filter(|path| !path.as_os_str().is_empty()),
         })
     }
 }
@@ -135,10 +113,9 @@ mod tests {
             ..orders.clone()
         };
         for orders in [orders, contained] {
-            let encoded = orders.encode();
-            assert_eq!(Orders::read(&mut encoded.as_slice()), Some(orders));
+            assert_eq!(Orders::decode(&orders.encode()), Some(orders));
         }
-        assert_eq!(Orders::read(&mut "r\n1\n\n".as_bytes()), None);
+        assert_eq!(Orders::decode("1:21:r".as_ref()), None);
         for news in [
             News::Starting(1),
             News::Started(2, 3),

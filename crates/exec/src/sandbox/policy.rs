@@ -12,7 +12,7 @@ use super::place::Place;
 pub const VARIABLE: &str = "BATCHWRIGHT_CONFINE";
 
 /// Changes with the fields below: a helper of another version refuses to work.
-pub const FORMAT: &str = "4";
+pub const FORMAT: &str = "5";
 
 /// What one command is confined to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Policy {
         fields.put(self.parent.to_string());
         fields.put_place(&self.folder);
         for flag in [self.confine, self.strict, self.network, self.local_sockets] {
-            fields.put(if flag { "1" } else { "" });
+            fields.put_flag(flag);
         }
         let limits = &self.limits;
         for limit in [
@@ -65,7 +65,7 @@ impl Policy {
             limits.file_size,
             limits.processes,
         ] {
-            fields.put(limit.map_or_else(String::new, |limit| limit.to_string()));
+            fields.put_limit(limit);
         }
         fields.put(self.cgroup.as_deref().unwrap_or("".as_ref()));
         fields.put(self.writable.len().to_string());
@@ -88,17 +88,13 @@ impl Policy {
         let token = fields.text()?.to_owned();
         let parent = fields.text()?.parse().ok()?;
         let folder = fields.place()?;
-        let mut flag = || Some(!fields.next()?.is_empty());
+        let mut flag = || fields.flag();
         let [confine, strict, network, local_sockets] = [flag()?, flag()?, flag()?, flag()?];
-        let mut limit = || match fields.text()? {
-            "" => Some(None),
-            number => number.parse().ok().map(Some),
-        };
         let limits = Limits {
-            cpu_seconds: limit()?,
-            memory: limit()?,
-            file_size: limit()?,
-            processes: limit()?,
+            cpu_seconds: fields.limit()?,
+            memory: fields.limit()?,
+            file_size: fields.limit()?,
+            processes: fields.limit()?,
         };
         let cgroup = Some(fields.path()?).filter(|path| !path.as_os_str().is_empty());
         let places: usize = fields.text()?.parse().ok()?;
@@ -135,6 +131,14 @@ impl Fields {
         self.0.extend(bytes);
     }
 
+    pub fn put_flag(&mut self, flag: bool) {
+        self.put(if flag { "1" } else { "" });
+    }
+
+    pub fn put_limit(&mut self, limit: Option<u64>) {
+        self.put(limit.map_or_else(String::new, |limit| limit.to_string()));
+    }
+
     fn put_place(&mut self, place: &Place) {
         self.put(&place.path);
         self.put(place.device.to_string());
@@ -159,6 +163,17 @@ impl<'a> Reading<'a> {
 
     pub fn path(&mut self) -> Option<PathBuf> {
         Some(OsStr::from_bytes(self.next()?).into())
+    }
+
+    pub fn flag(&mut self) -> Option<bool> {
+        Some(!self.next()?.is_empty())
+    }
+
+    pub fn limit(&mut self) -> Option<Option<u64>> {
+        match self.text()? {
+            "" => Some(None),
+            number => number.parse().ok().map(Some),
+        }
     }
 
     fn place(&mut self) -> Option<Place> {

@@ -21,6 +21,7 @@ use super::cgroup::Tree;
 use super::helper_program::HelperProgram;
 use super::limits::Limits;
 use super::orders::{News, Orders};
+use super::policy::VARIABLE;
 use super::processes::{self, Process};
 use super::programs::refused;
 use super::remove;
@@ -161,6 +162,7 @@ fn start_watchdog(
     let mut watchdog = helper
         .command()
         .arg(WATCH)
+        .env(VARIABLE, orders.encode())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -170,9 +172,7 @@ fn start_watchdog(
     let (Some(input), Some(output)) = (watchdog.stdin.take(), watchdog.stdout.take()) else {
         return Err(std::io::ErrorKind::BrokenPipe.into());
     };
-    let mut input = File::from(OwnedFd::from(input));
-    // Another program may have ended already; that it does not answer says enough.
-    let _ = input.write_all(&orders.encode());
+    let input = File::from(OwnedFd::from(input));
     let mut ready = String::new();
     let timeout = Timespec::try_from(reap::ANSWER).ok();
     let answers = poll(&mut [PollFd::new(&output, PollFlags::IN)], timeout.as_ref());
