@@ -6,6 +6,7 @@ use batchwright::batch::{BatchAdoption, BatchInfo, clients_by_address};
 use batchwright::queue::{HealthFinding, ProcessState, Severity};
 use batchwright::{Context, Error, JobQueue, LlmConfig};
 
+use super::{advised, warning};
 use crate::args::shared::DataArgs;
 use crate::batches;
 use crate::format::count;
@@ -32,12 +33,12 @@ pub fn adopt(
                 let back = run_process::collect_command_of(queue, batch.process_id);
                 let collect = back.unwrap_or_else(|| data.command("work --strategy batch"));
                 let advice = format!("to collect it: {collect}");
-                HealthFinding::new(BATCH, Severity::Good, seen, Some(&advice))
+                advised(BATCH, Severity::Good, seen, &advice)
             }
             Some(why) => {
                 let seen = batch_is(&format!("not adopted: {why}"));
                 let advice = set_that_key(run_process::collect_command_of(queue, batch.process_id));
-                HealthFinding::new(BATCH, Severity::Warning, seen, Some(&advice))
+                warning(BATCH, seen, &advice)
             }
         };
         (batch.label, finding)
@@ -75,12 +76,7 @@ pub fn batch_finding(
         let seen = batch_is(&format!("held; {why}"));
         let advice = "to send it again: batchwright config set batch.on_unknown resubmit; to give it \
                       up: batchwright cancel PROCESS";
-        return Some(HealthFinding::new(
-            BATCH,
-            Severity::Warning,
-            seen,
-            Some(advice),
-        ));
+        return Some(warning(BATCH, seen, advice));
     }
     if let Some(waiting) = batches::missing_results(batch) {
         let why = batch
@@ -91,12 +87,7 @@ pub fn batch_finding(
         let id = batch.process_id.map(|id| id.to_string());
         let id = id.as_deref().unwrap_or("PROCESS");
         let advice = batches::missing_advice(id, back.as_deref(), |words| data.command(words));
-        return Some(HealthFinding::new(
-            BATCH,
-            Severity::Warning,
-            seen,
-            Some(&advice),
-        ));
+        return Some(warning(BATCH, seen, &advice));
     }
     if batches::lacks_its_key(batch) {
         let url = &batch.base_url;
@@ -105,12 +96,7 @@ pub fn batch_finding(
         ));
         let rotated = batches::adoption_advice(|words| data.command(words));
         let advice = format!("{rotated}; otherwise {}", set_that_key(back));
-        return Some(HealthFinding::new(
-            BATCH,
-            Severity::Warning,
-            seen,
-            Some(&advice),
-        ));
+        return Some(warning(BATCH, seen, &advice));
     }
     None
 }

@@ -5,9 +5,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use batchwright::queue::{HealthFinding, Severity};
+use batchwright::queue::HealthFinding;
 use batchwright_exec::{Sandbox, SandboxMode};
 
+use super::{bad, good, note, warning};
 use crate::format::span;
 
 /// Tries to write, which is surer than looking at permissions.
@@ -16,11 +17,11 @@ pub fn writable(folder: &Path) -> HealthFinding {
     let shown = folder.display();
     let whole = std::path::absolute(folder);
     let whole = whole.as_deref().unwrap_or(folder);
-    let bad = |why: String| {
+    let unusable = |why: String| {
         let seen = format!("{why}: no job can be queued, and no setting or result stored");
         let advice = "let this user write there, or set another folder with --data-dir or \
                       BATCHWRIGHT_HOME";
-        HealthFinding::new(WHAT, Severity::Bad, seen, Some(advice))
+        bad(WHAT, seen, advice)
     };
     // A missing folder would be made in the nearest one that exists.
     let nearest = whole.ancestors().find_map(|path| match fs::metadata(path) {
@@ -30,13 +31,13 @@ pub fn writable(folder: &Path) -> HealthFinding {
     let (there, looked) = match nearest {
         Some((path, Ok(looked))) => (path, looked),
         Some((path, Err(error))) => {
-            return bad(format!("{} cannot be looked into: {error}", path.display()));
+            return unusable(format!("{} cannot be looked into: {error}", path.display()));
         }
-        None => return bad(format!("no parent folder of {shown} exists")),
+        None => return unusable(format!("no parent folder of {shown} exists")),
     };
     if !looked.is_dir() {
         let file = there.display();
-        return bad(if there == whole {
+        return unusable(if there == whole {
             format!("{shown} is a file, not a folder")
         } else {
             format!("{shown} cannot be created, because {file} is a file")
@@ -46,18 +47,15 @@ pub fn writable(folder: &Path) -> HealthFinding {
     let tried = fs::write(&probe, b"?");
     let _ = fs::remove_file(&probe);
     match (tried, there == whole) {
-        (Ok(()), true) => {
-            HealthFinding::new(WHAT, Severity::Good, format!("{shown}, writable"), None)
-        }
+        (Ok(()), true) => good(WHAT, format!("{shown}, writable")),
         (Ok(()), false) => {
             let seen = format!("{shown} is not there yet");
-            let advice = "it is created when it is first needed";
-            HealthFinding::new(WHAT, Severity::Note, seen, Some(advice))
+            note(WHAT, seen, "it is created when it is first needed")
         }
-        (Err(error), true) => bad(format!("{shown} cannot be written to: {error}")),
+        (Err(error), true) => unusable(format!("{shown} cannot be written to: {error}")),
         (Err(error), false) => {
             let there = there.display();
-            bad(format!(
+            unusable(format!(
                 "{shown} does not exist and cannot be created in {there}: {error}"
             ))
         }
@@ -75,7 +73,7 @@ pub fn open_to_others(folder: &Path) -> Option<HealthFinding> {
         let seen = format!("other users of this machine may look into {shown} (mode {rights:o})");
         let advice =
             format!("prompts and answers lie there; to keep them private: chmod -R go= {shown}");
-        HealthFinding::new("privacy", Severity::Note, seen, Some(&advice))
+        note("privacy", seen, &advice)
     })
 }
 
@@ -99,16 +97,12 @@ pub fn room(folder: &Path) -> Option<HealthFinding> {
         _ => format!("{:.1} GB free", free as f64 / 1e9),
     };
     if free >= LITTLE_ROOM {
-        return Some(HealthFinding::new("disk", Severity::Good, seen, None));
+        return Some(good("disk", seen));
     }
-    let verdict = if free < NO_ROOM {
-        Severity::Bad
-    } else {
-        Severity::Warning
-    };
+    let finding = if free < NO_ROOM { bad } else { warning };
     let advice = "free disk space: results that cannot be stored wait, and new jobs are rejected; \
                   to move finished results out of the queue: batchwright results PROCESS -o FILE";
-    Some(HealthFinding::new("disk", verdict, seen, Some(advice)))
+    Some(finding("disk", seen, advice))
 }
 
 #[cfg(unix)]
@@ -134,19 +128,15 @@ pub fn sandbox() -> HealthFinding {
                 prepared.containment()
             );
             match prepared.not_in_force() {
-                [] => HealthFinding::new(WHAT, Severity::Good, held, None),
+                [] => good(WHAT, held),
                 missing => {
                     let seen = format!("{held}; not in force: {}", missing.join("; "));
                     let advice = "exec needs --sandbox best-effort or --sandbox off here";
-                    HealthFinding::new(WHAT, Severity::Note, seen, Some(advice))
+                    note(WHAT, seen, advice)
                 }
             }
         }
-        Err(error) => {
-            let advice = "exec needs --sandbox off here";
-            let seen = error.message().to_owned();
-            HealthFinding::new(WHAT, Severity::Note, seen, Some(advice))
-        }
+        Err(error) => note(WHAT, error.message(), "exec needs --sandbox off here"),
     }
 }
 
@@ -157,12 +147,12 @@ const TOLERANCE: Duration = Duration::from_secs(60);
 
 pub fn clock(database: &Path) -> HealthFinding {
     let now = SystemTime::now();
-    let bad = |seen: String| {
+    let wrong = |seen: String| {
         let advice = "set the clock: retries and waits depend on it";
-        HealthFinding::new("clock", Severity::Warning, seen, Some(advice))
+        warning("clock", seen, advice)
     };
     if now < SystemTime::UNIX_EPOCH + NOT_BEFORE {
-        return bad("it is before 2026 by this clock".to_owned());
+        return wrong("it is before 2026 by this clock".to_owned());
     }
     let beside = database.with_extension("db-wal");
     let written = [database, &beside]
@@ -171,7 +161,7 @@ pub fn clock(database: &Path) -> HealthFinding {
         .max();
     let ahead = written.and_then(|written| written.duration_since(now).ok());
     match ahead.filter(|ahead| *ahead > TOLERANCE) {
-        Some(ahead) => bad(format!("the database was written {} from now", span(ahead))),
-        None => HealthFinding::new("clock", Severity::Good, "plausible".to_owned(), None),
+        Some(ahead) => wrong(format!("the database was written {} from now", span(ahead))),
+        None => good("clock", "plausible"),
     }
 }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use batchwright::batch::BatchInfo;
 use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
 use batchwright::queue::{HealthFinding, ProcessState, Severity};
+use batchwright::{Error, JobQueue, LlmConfig};
 use serde_json::json;
 
 use crate::args::doctor::DoctorArgs;
@@ -68,37 +70,9 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     findings.push(sandbox());
     let is_there = args.data.store.store.is_some() || database.exists();
     if is_there {
-        let checked = args.data.connect(&folder, &database).and_then(|queue| {
-            let adopted = if args.adopt_batches {
-                adopt(&queue, own, &args.data)?
-            } else {
-                Vec::new()
-            };
-            Ok((
-                adopted,
-                queue.check()?,
-                queue.batches(None)?,
-                queue.open_processes()?,
-            ))
-        });
-        match checked {
-            Ok((adopted, more, batches, processes)) => {
-                let seen = match &args.data.store.source {
-                    StoreSource::Default => args.data.place(),
-                    source => format!("{} (from {source})", args.data.place()),
-                };
-                findings.push(HealthFinding::new("database", Severity::Good, seen, None));
-                findings.extend(more);
-                let mut batches = batches;
-                batches.retain(|batch| adopted.iter().all(|(label, _)| *label != batch.label));
-                findings.extend(adopted.into_iter().map(|(_, finding)| finding));
-                findings.extend(
-                    batches
-                        .iter()
-                        .filter_map(|batch| batch_finding(batch, &processes, &args.data)),
-                );
-                findings.extend(processes.iter().filter_map(run_finding));
-            }
+        let queue = args.data.connect(&folder, &database);
+        match queue.and_then(|queue| queue_findings(args, &queue, own)) {
+            Ok(found) => findings.extend(found),
             Err(error) => {
                 let seen = error.message().to_owned();
                 let advice = match &args.data.store.source {
@@ -114,16 +88,41 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     } else if usable {
         let seen = format!("{} is not there yet", database.display());
         let advice = "it is made by: batchwright submit INPUT";
-        findings.push(HealthFinding::new(
-            "database",
-            Severity::Note,
-            seen,
-            Some(advice),
-        ));
+        findings.push(note("database", seen, advice));
     }
     findings.extend(reuse_finding(args, &folder));
     findings.extend(settings_findings(args));
     findings.push(keys_finding());
+    Ok(findings)
+}
+
+/// The state of an open queue, after batches were adopted if that was asked for.
+fn queue_findings(
+    args: &DoctorArgs,
+    queue: &JobQueue,
+    own: Option<LlmConfig>,
+) -> Result<Vec<HealthFinding>, Error> {
+    let adopted = if args.adopt_batches {
+        adopt(queue, own, &args.data)?
+    } else {
+        Vec::new()
+    };
+    let mut findings = vec![good(
+        "database",
+        match &args.data.store.source {
+            StoreSource::Default => args.data.place(),
+            source => format!("{} (from {source})", args.data.place()),
+        },
+    )];
+    findings.extend(queue.check()?);
+    let (batches, processes) = (queue.batches(None)?, queue.open_processes()?);
+    let is_adopted = |batch: &BatchInfo| adopted.iter().any(|(label, _)| *label == batch.label);
+    let others = batches.iter().filter(|batch| !is_adopted(batch));
+    let others = others.filter_map(|batch| batch_finding(batch, &processes, &args.data));
+    let others: Vec<HealthFinding> = others.collect();
+    findings.extend(adopted.into_iter().map(|(_, finding)| finding));
+    findings.extend(others);
+    findings.extend(processes.iter().filter_map(run_finding));
     Ok(findings)
 }
 
@@ -138,7 +137,7 @@ fn run_finding(process: &ProcessState) -> Option<HealthFinding> {
     let input = info.name.as_deref().or(info.input.as_deref());
     let (id, input) = (process.process_id, input.unwrap_or("an input"));
     let seen = format!("process {id} belongs to a run of {input} to {output}");
-    Some(HealthFinding::new("run", Severity::Note, seen, Some(&back)))
+    Some(note("run", seen, &back))
 }
 
 fn shown(finding: &HealthFinding) -> String {
@@ -165,16 +164,35 @@ fn shown(finding: &HealthFinding) -> String {
     text
 }
 
+fn good(what: &str, seen: impl Into<String>) -> HealthFinding {
+    HealthFinding::new(what, Severity::Good, seen.into(), None)
+}
+
+fn advised(what: &str, how: Severity, seen: impl Into<String>, advice: &str) -> HealthFinding {
+    HealthFinding::new(what, how, seen.into(), Some(advice))
+}
+
+fn note(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
+    advised(what, Severity::Note, seen, advice)
+}
+
+fn warning(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
+    advised(what, Severity::Warning, seen, advice)
+}
+
+fn bad(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
+    advised(what, Severity::Bad, seen, advice)
+}
+
 /// The store of answers that `run --reuse` takes from, once there is one.
 fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
     let settings = args.data.settings().ok()?;
     Some(match ReuseStore::look(folder, &settings) {
-        Ok(found) => HealthFinding::new("reuse", Severity::Good, found?.line(), None),
+        Ok(found) => good("reuse", found?.line()),
         Err(error) => {
             let advice =
                 "run --reuse moves a damaged file aside and starts a new one; you can delete it";
-            let seen = error.message().to_owned();
-            HealthFinding::new("reuse", Severity::Warning, seen, Some(advice))
+            warning("reuse", error.message(), advice)
         }
     })
 }
@@ -182,34 +200,23 @@ fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
 /// Settings that cannot be used stop `run` and `work`.
 fn settings_findings(args: &DoctorArgs) -> Vec<HealthFinding> {
     const WHAT: &str = "settings";
+    let unusable = |problem| HealthFinding::new(WHAT, Severity::Bad, problem, None);
     let settings = match args.data.settings() {
         Ok(settings) => settings,
-        Err(refusal) => {
-            return vec![HealthFinding::new(
-                WHAT,
-                Severity::Bad,
-                refusal.message,
-                None,
-            )];
-        }
+        Err(refusal) => return vec![unusable(refusal.message)],
     };
     let keys = SettingKey::all()
         .iter()
         .filter_map(|key| settings.explain(key.name()).ok());
     let problems = keys.filter_map(|setting| setting.problem);
-    let bad = problems.map(|problem| HealthFinding::new(WHAT, Severity::Bad, problem, None));
+    let bad = problems.map(unusable);
     let unknown = settings.unknown().map(|name| {
         let seen = format!("{name} is stored, but this version has no such setting");
         HealthFinding::new(WHAT, Severity::Note, seen, None)
     });
     let found: Vec<HealthFinding> = bad.chain(unknown).collect();
     if found.is_empty() {
-        vec![HealthFinding::new(
-            WHAT,
-            Severity::Good,
-            "all can be used".to_owned(),
-            None,
-        )]
+        vec![good(WHAT, "all can be used")]
     } else {
         found
     }
@@ -223,17 +230,7 @@ fn keys_finding() -> HealthFinding {
     if set.is_empty() {
         let advice =
             "local servers and extract need none; all that can be used: batchwright providers";
-        return HealthFinding::new(
-            "keys",
-            Severity::Note,
-            "none is set".to_owned(),
-            Some(advice),
-        );
+        return note("keys", "none is set", advice);
     }
-    HealthFinding::new(
-        "keys",
-        Severity::Good,
-        format!("set: {}", set.join(", ")),
-        None,
-    )
+    good("keys", format!("set: {}", set.join(", ")))
 }
