@@ -16,11 +16,7 @@ pub(crate) struct Choices {
 }
 
 /// Whose load a worker's slots follow.
-pub(crate) static SCALE_SCOPES: Choices = Choices {
-    what: "scope",
-    all: &["machine", "process"],
-    also: |_| None,
-};
+pub(crate) static SCALE_SCOPES: Choices = Choices::new("scope", &["machine", "process"]);
 
 /// The providers, in the order in which the first usable one is looked for.
 pub(crate) static PROVIDERS: Choices = Choices {
@@ -80,12 +76,6 @@ impl Strategy {
             Self::Batch => "batch",
         }
     }
-
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        [Self::Sync, Self::Batch]
-            .into_iter()
-            .find(|one| one.as_str() == name)
-    }
 }
 
 impl fmt::Display for Strategy {
@@ -95,7 +85,8 @@ impl fmt::Display for Strategy {
 }
 
 /// Which equal requests of a run are asked once, with one answer for all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Dedupe {
     /// Those whose temperature is 0, and those for vectors.
@@ -108,15 +99,6 @@ pub enum Dedupe {
 }
 
 impl Dedupe {
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        match name {
-            "auto" => Some(Self::Auto),
-            "always" => Some(Self::Always),
-            "never" => Some(Self::Never),
-            _ => None,
-        }
-    }
-
     /// Whether a request shares its answer; `repeatable` is one whose answer is always the same.
     pub(crate) fn shares(self, repeatable: bool) -> bool {
         match self {
@@ -128,7 +110,8 @@ impl Dedupe {
 }
 
 /// What is done about a batch of which it cannot be found out whether it was created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
     /// Nothing, until somebody decides: it is shown as held, and looked for from time to time.
     Hold,
@@ -136,52 +119,29 @@ pub enum OnUnknown {
     Resubmit,
 }
 
-impl OnUnknown {
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        match name {
-            "hold" => Some(Self::Hold),
-            "resubmit" => Some(Self::Resubmit),
-            _ => None,
-        }
-    }
-}
-
 /// The names of [`Strategy`].
-pub(super) static STRATEGIES: Choices = Choices {
-    what: "strategy",
-    all: &["sync", "batch"],
-    also: |_| None,
-};
+pub(super) static STRATEGIES: Choices = Choices::new("strategy", &["sync", "batch"]);
 
 /// The names of [`Dedupe`].
-pub(super) static DEDUPES: Choices = Choices {
-    what: "choice",
-    all: &["auto", "always", "never"],
-    also: |_| None,
-};
+pub(super) static DEDUPES: Choices = Choices::new("choice", &["auto", "always", "never"]);
 
 /// The names of [`OnUnknown`].
-pub(super) static ON_UNKNOWN: Choices = Choices {
-    what: "choice",
-    all: &["hold", "resubmit"],
-    also: |_| None,
-};
+pub(super) static ON_UNKNOWN: Choices = Choices::new("choice", &["hold", "resubmit"]);
 
 /// What a failed command means for the others.
-pub(super) static ERROR_POLICIES: Choices = Choices {
-    what: "policy",
-    all: &["continue", "stop", "stop-critical"],
-    also: |_| None,
-};
+pub(super) static ERROR_POLICIES: Choices =
+    Choices::new("policy", &["continue", "stop", "stop-critical"]);
 
 /// How much of a command's sandbox the kernel has to enforce.
-pub(super) static SANDBOX_MODES: Choices = Choices {
-    what: "mode",
-    all: &["on", "best-effort", "off"],
-    also: |_| None,
-};
+pub(super) static SANDBOX_MODES: Choices = Choices::new("mode", &["on", "best-effort", "off"]);
 
 impl Choices {
+    /// A list of names that are not known by others.
+    const fn new(what: &'static str, all: &'static [&'static str]) -> Self {
+        let also = |_: &str| None;
+        Self { what, all, also }
+    }
+
     /// Whether the name is in the list.
     ///
     /// # Errors

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+
 use crate::base::error::{Error, ErrorKind};
 
 use super::articles::ArticleSource;
@@ -98,9 +101,15 @@ from_values! {
     Vec<String>: Value::Names(names) => names;
     Vec<(String, String)>: Value::Models(models) => models;
     ArticleSource: Value::Articles(source) => source;
-    Strategy: Value::Text(name) => Self::parse(&name)?;
-    Dedupe: Value::Text(name) => Self::parse(&name)?;
-    OnUnknown: Value::Text(name) => Self::parse(&name)?;
+    Strategy: Value::Text(name) => named(&name)?;
+    Dedupe: Value::Text(name) => named(&name)?;
+    OnUnknown: Value::Text(name) => named(&name)?;
+}
+
+/// The choice of this name.
+fn named<T: DeserializeOwned>(name: &str) -> Option<T> {
+    let name: StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
+    T::deserialize(name).ok()
 }
 
 fn whole(number: u64) -> usize {
