@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::run::OnError;
 use super::sandbox::SandboxArgs;
 use super::shared::{MORE, ShowArgs};
-use super::values::{seconds, size, words_for};
+use super::values::{bytes, seconds, words_for};
 
 /// Run commands in parallel, with rate limit, retries and resume
 ///
@@ -185,7 +185,7 @@ pub struct ExecResultArgs {
     pub json: bool,
 
     /// Maximum size of each output of a command, for example 64K, 10M or 2G; output above it is dropped
-    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size, hide_short_help = true)]
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = bytes, hide_short_help = true)]
     pub max_output: u64,
 }
 

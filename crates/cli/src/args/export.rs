@@ -138,8 +138,7 @@ pub struct RowsArgs {
     pub model: Option<String>,
 
     /// The --max-tokens of the run
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
-        hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     pub max_tokens: Option<u32>,
 
     /// The --temperature of the run
@@ -160,8 +159,7 @@ pub struct RowsArgs {
     pub task: TaskArg,
 
     /// The --dimensions of the run
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
-        hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     pub dimensions: Option<u32>,
 }
 

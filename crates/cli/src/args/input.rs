@@ -10,20 +10,20 @@ use super::values::{bytes, delimiter, name, split, text_or_file};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Prompts")]
 pub struct InputArgs {
     /// Files of prompts, folders of source files, or - for standard input
     ///
     /// .jsonl, .json, .csv, .tsv and .txt files, also compressed as .gz or .zst, and .parquet, .xlsx and SQLite
     /// files. Several files form one input; an id must be unique in all of them. A named pipe is read like standard
     /// input. In a folder, each file is a prompt, or each part that --split makes.
-    #[arg(value_name = "INPUT", required = true)]
+    #[arg(help_heading = None::<&str>, value_name = "INPUT", required = true)]
     pub files: Vec<PathBuf>,
 
     /// How to handle invalid rows (for example empty ones) and rows that repeat an id: `fail` lists them and sends
     /// nothing; `skip` writes each as a failed item of kind `invalid` and sends the others. The first row of an id
     /// is sent; a row that repeats it fails under its own id
-    #[arg(help_heading = "Prompts", long, value_name = "WHAT", value_enum,
-        default_value_t = BadRows::Fail, hide_short_help = true)]
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = BadRows::Fail, hide_short_help = true)]
     pub bad_rows: BadRows,
 
     /// Input columns to copy into results, or all
@@ -31,8 +31,7 @@ pub struct InputArgs {
     /// They are in `input` of the result line: columns of a table, or fields of a line of JSON. `all` is every
     /// column; for JSON it is every field with --template, and otherwise every field that would be rejected as
     /// unknown. Changing this flag does not run finished items again.
-    #[arg(help_heading = "Prompts", long, value_name = "COLUMN,…|all", value_delimiter = ',',
-        value_parser = name)]
+    #[arg(long, value_name = "COLUMN,…|all", value_delimiter = ',', value_parser = name)]
     pub keep: Vec<String>,
 
     /// Number of answers per prompt
@@ -40,8 +39,7 @@ pub struct InputArgs {
     /// Each answer is a separate item; its id ends in #1, #2 … A field `n` in an input line sets the number for
     /// that line. If you raise the number, only the additional answers are requested. A seed increases by one from
     /// answer to answer.
-    #[arg(help_heading = "Prompts", long, value_name = "N", hide_short_help = true,
-        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub samples: Option<u32>,
 
     #[command(flatten)]
@@ -50,77 +48,60 @@ pub struct InputArgs {
 
 /// How it is read.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Prompts")]
 pub struct ReadingArgs {
     /// Input format: jsonl, json, csv, tsv or txt
     ///
     /// For standard input, pipes and files with an unknown extension. Default for these: JSON lines if the input
     /// starts with `{`, else text; text that looks like a table or a JSON list is rejected.
-    #[arg(
-        help_heading = "Prompts",
-        long,
-        value_name = "FORMAT",
-        value_enum,
-        hide_possible_values = true
-    )]
+    #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     pub format: Option<Format>,
 
     /// Delimiter of a table: one character, or `tab` [default: a comma, or `;`, a tab or `|` if the header and the
     /// first row have equally many columns; a first line such as `sep=;` sets it]
-    #[arg(help_heading = "Prompts", long, value_name = "CHAR", value_parser = delimiter,
-        hide_short_help = true)]
+    #[arg(long, value_name = "CHAR", value_parser = delimiter, hide_short_help = true)]
     pub delimiter: Option<u8>,
 
     /// Encoding of the text if it is not UTF-8: windows-1252, latin1, utf-16, shift_jis or another name that
     /// browsers know
-    #[arg(help_heading = "Prompts", long, value_name = "NAME", value_parser = name,
-        hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub encoding: Option<String>,
 
     /// Worksheet of an .xlsx file [default: the first one]
-    #[arg(help_heading = "Prompts", long, value_name = "NAME", value_parser = name,
-        hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub sheet: Option<String>,
 
     /// Query for an SQLite file: 'SELECT id, text FROM mails'
-    #[arg(help_heading = "Prompts", long, value_name = "SELECT", value_parser = text_or_file,
-        hide_short_help = true)]
+    #[arg(long, value_name = "SELECT", value_parser = text_or_file, hide_short_help = true)]
     pub query: Option<String>,
 
     /// Maximum size of an input after it is unpacked (.gz, .zst) or converted (Parquet, Excel, SQLite), for example 500M
     /// or 10G [default: 4G, or 64 times the size of the file if that is more]
-    #[arg(help_heading = "Prompts", long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
     pub max_unpacked: Option<u64>,
 
     /// Column of a table, or field of a line, with the id of each item; every row must then have one [default: id
     /// or custom_id, if present]; `none` makes each id from the request
-    #[arg(help_heading = "Prompts", long, value_name = "NAME", value_parser = name,
-        hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub id_column: Option<String>,
 
     /// How to handle a null (an empty cell of Parquet, Excel or SQLite) in a column that the prompt uses: `fail`
     /// writes the row as a failed item and sends the others, `skip` skips the row, `empty` inserts an empty text
-    #[arg(help_heading = "Prompts", long, value_name = "WHAT", value_enum,
-        default_value_t = NullsArg::Fail, hide_short_help = true)]
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = NullsArg::Fail, hide_short_help = true)]
     pub nulls: NullsArg,
 
     /// Folder to which paths of files in prompts are relative; files outside of it are not read [default: the
     /// input's folder; for standard input the working folder]
-    #[arg(
-        help_heading = "Prompts",
-        long,
-        value_name = "DIR",
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub root: Option<PathBuf>,
 
     /// Allow prompts to name any file that you can read, also outside of --root
-    #[arg(help_heading = "Prompts", long, hide_short_help = true)]
+    #[arg(long, hide_short_help = true)]
     pub allow_outside: bool,
 
     /// Fields of a line of JSON to omit, separated by commas: `a.b` is the field b inside of a, `all` every field
     /// that would be rejected as unknown [default: none]
-    #[arg(help_heading = "Prompts", long, value_name = "NAMES", value_delimiter = ',',
-        value_parser = name, hide_short_help = true)]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = name, hide_short_help = true)]
     pub ignore_fields: Vec<String>,
 
     /// Make a prompt of each function, class or lines:N
@@ -128,14 +109,14 @@ pub struct ReadingArgs {
     /// file, function, class, lines:N or tokens:N. Functions and classes are found in Python, Rust, JavaScript,
     /// TypeScript and Go. Each is a row with the columns id, path, name, language, lines, start_line and content;
     /// without --template the content is the prompt [default: file]
-    #[arg(help_heading = "Prompts", long, value_name = "PART", value_parser = split)]
+    #[arg(long, value_name = "PART", value_parser = split)]
     pub split: Option<Split>,
 
     /// Files of a folder: '**/*.py'
     ///
     /// Syntax of .gitignore, for the path below the folder: *.py matches in any folder, /*.py only in the folder
     /// itself. Repeatable. Hidden and ignored files are skipped first.
-    #[arg(help_heading = "Prompts", long, value_name = "GLOB", value_parser = name)]
+    #[arg(long, value_name = "GLOB", value_parser = name)]
     pub pattern: Vec<String>,
 
     #[command(flatten)]

@@ -38,7 +38,7 @@ use doctor::DoctorArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
 use providers::ProvidersArgs;
-use queue::{QueueAction, QueueArgs};
+use queue::QueueArgs;
 use results::ResultsArgs;
 use retry::RetryArgs;
 use run::RunArgs;
@@ -120,7 +120,7 @@ impl Command {
     }
 
     /// Whether an error is printed as JSON, too, and whether that is all.
-    pub fn error_form(&self) -> (bool, bool) {
+    pub fn error_form(&mut self) -> (bool, bool) {
         match self {
             Self::Work(args) => (args.json, args.show.say.quiet),
             Self::Config(args) => (args.json, false),
@@ -131,11 +131,7 @@ impl Command {
             Self::Cancel(args) => args.common.error_form(),
             Self::Retry(args) => args.common.error_form(),
             Self::Doctor(args) => (args.json, args.say.quiet),
-            Self::Queue(args) => match &args.action {
-                QueueAction::Export(args) => args.how.common.error_form(),
-                QueueAction::Import(args) => args.how.common.error_form(),
-                QueueAction::Reopen(args) => args.common.error_form(),
-            },
+            Self::Queue(args) => args.action.common().error_form(),
             _ => (false, false),
         }
     }

@@ -185,8 +185,7 @@ pub struct PaceArgs {
     pub rpm: Option<String>,
 
     /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute] [default: detected]
-    #[arg(long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"),
-        hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"), hide_short_help = true)]
     pub tpm: Option<String>,
 
     /// Retries of an item at each provider
@@ -194,8 +193,7 @@ pub struct PaceArgs {
     pub max_retries: u8,
 
     /// Time limit of one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout] [default: 600s]
-    #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"),
-        hide_short_help = true)]
+    #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"), hide_short_help = true)]
     pub timeout: Option<String>,
 
     /// Folder for data that runs share: settings (see `batchwright config`), and the limits and cooldowns per
@@ -204,8 +202,7 @@ pub struct PaceArgs {
     pub data_dir: Option<PathBuf>,
 
     /// Time that calls in flight have to finish after Ctrl-C
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds,
-        hide_short_help = true)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds, hide_short_help = true)]
     pub grace: Duration,
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{size, words_for};
+use super::values::{bytes, words_for};
 
 /// What commands may do.
 #[derive(Debug, Args)]
@@ -55,11 +55,11 @@ pub struct SandboxArgs {
     pub cpu: Option<u64>,
 
     /// Memory limit of a command, for example 500M or 2G; 0 is no limit [default: 500 MB]
-    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
     pub max_memory: Option<u64>,
 
     /// Maximum size of a file that a command writes, for example 10M or 2G
-    #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
     pub max_file: Option<u64>,
 
     /// Maximum number of processes and threads of a command; 0 is no limit [default: 512]

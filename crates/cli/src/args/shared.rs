@@ -124,8 +124,7 @@ pub struct PromptArgs {
     pub service_tier: Option<String>,
 
     /// Dimensions of an embedding, with --task embed [default: the model's own]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
-        hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     pub dimensions: Option<u32>,
 }
 
@@ -144,8 +143,7 @@ pub struct ShowArgs {
     pub say: SayArgs,
 
     /// Progress on standard error: `auto` shows a bar on a terminal, and otherwise a line from time to time
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto,
-        hide_short_help = true)]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto, hide_short_help = true)]
     pub progress: When,
 }
 

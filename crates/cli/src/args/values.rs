@@ -32,20 +32,6 @@ fn duration(text: &str, bare: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(count * scale).map_err(|_| bad())
 }
 
-/// A number of bytes, as 64K, 10M or 2G, in powers of 1024.
-pub fn size(text: &str) -> Result<u64, String> {
-    let bad = || "write a size, for example 64K, 10M or 2G (a bare number is in bytes)".to_owned();
-    let text = text.trim();
-    let (number, scale) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 1_u64 << 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
-        _ => (text, 1),
-    };
-    let number: u64 = number.trim().parse().map_err(|_| bad())?;
-    number.checked_mul(scale).ok_or_else(bad)
-}
-
 /// A positive whole number.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.trim().parse::<usize>() {
