@@ -336,8 +336,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn where_room_is_short_other_parts_go_and_the_times_stay() {
+    /// That of a run at its end.
+    fn progress() -> Progress {
         let progress = Arc::new(Mutex::new(None));
         let seen = progress.clone();
         let notifier = move |now: &Progress| *seen.lock().unwrap() = Some(now.clone());
@@ -345,7 +345,12 @@ mod tests {
             .notifier(Arc::new(notifier))
             .for_each([Request::new("x")], |_| ControlFlow::Continue(()))
             .unwrap();
-        let mut progress = progress.lock().unwrap().take().unwrap();
+        progress.lock().unwrap().take().unwrap()
+    }
+
+    #[test]
+    fn where_room_is_short_other_parts_go_and_the_times_stay() {
+        let mut progress = progress();
         (progress.rate, progress.eta) = (2.0, Some(Duration::from_secs(90)));
         (progress.input_tokens, progress.output_tokens) = (1_000_000, 234_567);
         progress.elapsed = Duration::from_secs(30);
@@ -378,14 +383,7 @@ mod tests {
 
     #[test]
     fn a_wait_says_until_when() {
-        let progress = Arc::new(Mutex::new(None));
-        let seen = progress.clone();
-        let notifier = move |now: &Progress| *seen.lock().unwrap() = Some(now.clone());
-        Bulk::new(Extract)
-            .notifier(Arc::new(notifier))
-            .for_each([Request::new("x")], |_| ControlFlow::Continue(()))
-            .unwrap();
-        let mut progress = progress.lock().unwrap().take().unwrap();
+        let mut progress = progress();
         progress.limited_by = Some("backoff");
         assert!(line(&progress, usize::MAX).ends_with("limited by backoff"));
         progress.resumes_in = Some(Duration::from_secs(90));

@@ -15,6 +15,19 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// The counts that are not zero, each with what it counts.
+pub fn counts<'a>(all: impl IntoIterator<Item = (u64, &'a str)>) -> Vec<String> {
+    let counted = all.into_iter().filter(|(n, _)| *n > 0);
+    counted
+        .map(|(n, what)| format!("{} {what}", count(n)))
+        .collect()
+}
+
+/// A count with what it counts, in the singular or in the plural.
+pub fn number_of(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(n), if n == 1 { one } else { many })
+}
+
 /// A number of bytes in the unit that suits it, of which each is 1024 of the next smaller.
 pub fn size(bytes: u64) -> String {
     let mut scaled = bytes as f64;

@@ -15,7 +15,7 @@ use crate::args::shared::DataArgs;
 use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
-use crate::format::count;
+use crate::format::{count, number_of};
 use crate::queue::failed;
 
 /// How often progress is reported.
@@ -143,16 +143,12 @@ fn reopen(args: &ReopenQueueArgs) -> Result<(String, Value), Refusal> {
 }
 
 fn contents(report: &MoveReport) -> String {
-    let of = |number: u64, one: &str, many: &str| {
-        let name = if number == 1 { one } else { many };
-        format!("{} {name}", count(number))
-    };
     format!(
         "{}, {} ({} with results or failures), {}",
-        of(report.processes, "process", "processes"),
-        of(report.jobs, "job", "jobs"),
+        number_of(report.processes, "process", "processes"),
+        number_of(report.jobs, "job", "jobs"),
         count(report.results),
-        of(report.batches, "batch", "batches")
+        number_of(report.batches, "batch", "batches")
     )
 }
 

@@ -10,7 +10,7 @@ use crate::args::scan::ScanArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::folder;
-use crate::format::{count, size};
+use crate::format::{count, number_of, size};
 use crate::sanitize;
 use crate::stdout;
 use crate::table::{Table, width};
@@ -187,8 +187,8 @@ impl Totals {
     }
 
     fn line(&self) -> String {
-        let files = if self.usable == 1 { "file" } else { "files" };
-        let mut out = format!("{} {files}, {}", count(self.usable), size(self.bytes));
+        let files = number_of(self.usable, "file", "files");
+        let mut out = format!("{files}, {}", size(self.bytes));
         if let Some(units) = self.units {
             out.push_str(&format!(", {} units", count(units)));
         }

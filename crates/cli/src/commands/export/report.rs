@@ -5,8 +5,15 @@ use serde_json::{Value, json};
 
 use super::name;
 use crate::args::export::ExportArgs;
-use crate::format::count;
+use crate::format::{count, counts};
 use crate::stdout;
+
+const REPLACED: &str = "lines skipped, because later lines have the same id";
+const IN_SEVERAL_FILES: &str = "ids are in several files: the last file is used";
+const CUT_CELLS: &str = "cells exceed the 32,767 characters of .xlsx: they are truncated, and end with the name of the \
+                         file that has the complete text";
+const SUPERSEDED: &str = "answers are outdated (column superseded): run again to update them";
+const WITHOUT_RESULT: &str = "rows of the input have no result, and are not in the table";
 
 /// Lines for people, the first of which says what was written.
 pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
@@ -28,31 +35,14 @@ pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
             count(report.without_row)
         )
     }];
-    let mut add = |n: u64, what: &str| {
-        if n > 0 {
-            lines.push(format!("  {} {what}", count(n)));
-        }
-    };
-    add(
-        report.replaced,
-        "lines skipped, because later lines have the same id",
-    );
-    add(
-        report.in_several_files,
-        "ids are in several files: the last file is used",
-    );
-    add(
-        report.cut_cells,
-        "cells exceed the 32,767 characters of .xlsx: they are truncated, and end with the name of the file that has the complete text",
-    );
-    add(
-        report.superseded,
-        "answers are outdated (column superseded): run again to update them",
-    );
-    add(
-        report.without_result,
-        "rows of the input have no result, and are not in the table",
-    );
+    let counted = [
+        (report.replaced, REPLACED),
+        (report.in_several_files, IN_SEVERAL_FILES),
+        (report.cut_cells, CUT_CELLS),
+        (report.superseded, SUPERSEDED),
+        (report.without_result, WITHOUT_RESULT),
+    ];
+    lines.extend(counts(counted).iter().map(|line| format!("  {line}")));
     match report.without_row {
         0 => {}
         _ if report.joined_none => lines.push(

@@ -12,7 +12,7 @@ use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::display;
 use crate::exit::Exit;
-use crate::format::count;
+use crate::format::{count, counts, number_of};
 use crate::provider::in_flight;
 use crate::sanitize::shortened;
 use crate::stdout;
@@ -25,36 +25,30 @@ const WITHOUT_IDS: &str = "without an id: theirs is a fingerprint of the request
 
 /// What is to be done.
 pub fn plan_line(plan: &RunPlan, total: u64) -> String {
-    let mut parts = Vec::new();
-    let mut part = |n: u64, what: &str| {
-        if n > 0 {
-            parts.push(format!("{} {what}", count(n)));
-        }
-    };
-    part(plan.done, "finished before");
-    part(plan.failed_before, "failed before");
-    part(plan.unusable_before, "with unusable replies");
-    part(plan.changed, "changed");
     let foreign = match plan.without_id {
         0 => "results of other items kept",
         _ => FOREIGN_WITHOUT_IDS,
     };
-    part(plan.foreign, foreign);
     let bad_rows = match plan.bad_rows {
         1 => "bad row that is not sent",
         _ => "bad rows that are not sent",
     };
-    part(plan.bad_rows, bad_rows);
-    part(plan.null_rows, "left out (--nulls skip)");
-    part(plan.under_way, "under way");
-    part(plan.to_collect, "done, to be collected");
-    part(plan.to_send.unwrap_or(0), "to send");
-    part(plan.equal, "answered with equal ones");
-    part(plan.answered, "answered by earlier results of equal ones");
-    part(
-        plan.unusable_equal,
-        "equal to ones with unusable replies, not sent",
-    );
+    let unusable = "equal to ones with unusable replies, not sent";
+    let mut parts = counts([
+        (plan.done, "finished before"),
+        (plan.failed_before, "failed before"),
+        (plan.unusable_before, "with unusable replies"),
+        (plan.changed, "changed"),
+        (plan.foreign, foreign),
+        (plan.bad_rows, bad_rows),
+        (plan.null_rows, "left out (--nulls skip)"),
+        (plan.under_way, "under way"),
+        (plan.to_collect, "done, to be collected"),
+        (plan.to_send.unwrap_or(0), "to send"),
+        (plan.equal, "answered with equal ones"),
+        (plan.answered, "answered by earlier results of equal ones"),
+        (plan.unusable_equal, unusable),
+    ]);
     if plan.to_send == Some(0) {
         parts.push("nothing to send".to_owned());
     }
@@ -68,18 +62,21 @@ pub fn plan_line(plan: &RunPlan, total: u64) -> String {
             "; {n} answers are taken back from the superseded ones"
         ));
     }
-    match plan.superseded {
-        0 => {}
-        1 => line.push_str("; 1 earlier answer is superseded"),
-        n => line.push_str(&format!("; {} earlier answers are superseded", count(n))),
-    }
-    match plan.under_way_superseded {
-        0 => {}
-        1 => line.push_str("; 1 answer under way will be superseded"),
-        n => line.push_str(&format!(
-            "; {} answers under way will be superseded",
-            count(n)
-        )),
+    for (n, one, many) in [
+        (
+            plan.superseded,
+            "earlier answer is superseded",
+            "earlier answers are superseded",
+        ),
+        (
+            plan.under_way_superseded,
+            "answer under way will be superseded",
+            "answers under way will be superseded",
+        ),
+    ] {
+        if n > 0 {
+            line.push_str(&format!("; {}", number_of(n, one, many)));
+        }
     }
     line
 }
@@ -89,24 +86,17 @@ pub fn bad_row_lines(plan: &RunPlan) -> Vec<String> {
     let (shown, rest) = plan
         .bad_row_causes
         .split_at(plan.bad_row_causes.len().min(3));
+    let rows = |n| number_of(n, "bad row", "bad rows");
     let cause = |cause: &FailureCause| {
         let message = shortened(&cause.message, 200);
-        format!("  {} {}: {message}", count(cause.items), rows(cause.items))
+        format!("  {}: {message}", rows(cause.items))
     };
     let mut lines: Vec<String> = shown.iter().map(cause).collect();
     if !rest.is_empty() {
         let others = rest.iter().map(|cause| cause.items).sum();
-        lines.push(format!(
-            "  {} {} for other causes",
-            count(others),
-            rows(others)
-        ));
+        lines.push(format!("  {} for other causes", rows(others)));
     }
     lines
-}
-
-fn rows(n: u64) -> &'static str {
-    if n == 1 { "bad row" } else { "bad rows" }
 }
 
 /// Says why items are sent again that have an answer, and what happens to that.
@@ -226,10 +216,9 @@ pub fn print_dry_run(
         (by_equals, "equal prompts"),
         (by_reuse, "answers of earlier runs"),
     ] {
-        match calls {
-            0 => {}
-            1 => line.push_str(&format!("; {by} save 1 call")),
-            n => line.push_str(&format!("; {by} save {} calls", count(n))),
+        if calls > 0 {
+            let calls = number_of(calls, "call", "calls");
+            line.push_str(&format!("; {by} save {calls}"));
         }
     }
     display::say(&format!("{line}; nothing was sent"));

@@ -11,7 +11,7 @@ use crate::args::run::RunArgs;
 use crate::command_line::command_line;
 use crate::display;
 use crate::exit::Exit;
-use crate::format::{count, span};
+use crate::format::{count, counts, number_of, span};
 use crate::sanitize::shortened;
 use crate::stdout;
 use crate::strategy::RunStrategy;
@@ -157,40 +157,42 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
         );
         lines.push(row("unusable", &text));
     }
-    let again = summary.failed > summary.unusable_replies && !args.keep_failed;
-    let resumable = args.output.is_some() && (summary.pending > 0 || again);
-    if resumable && !args.input.is_stream() {
-        let why = match summary.pending {
-            0 if summary.failed <= setup.bad_rows => {
-                "once the rows that fail are corrected, to send them"
-            }
-            0 if summary
-                .errors
-                .contains_key(ErrorKind::UnknownModel.as_str()) =>
-            {
-                "to try the failed ones again, with another --model than the unknown one"
-            }
-            0 => "to try the failed ones again",
-            _ => "to go on",
-        };
-        lines.push(format!("  {why}:\n    {}", command_line()));
-    }
+    lines.extend(resume_line(args, summary, setup));
     if summary.rate_limited > 0 && args.pace.rpm.is_none() && summary.failed > 0 {
         lines.push(
             "  the provider refused calls for their pace; --rpm or -j set a slower one".to_owned(),
         );
     }
-    lines.extend(
-        queue
-            .iter()
-            .flat_map(|queue| &queue.remaining)
-            .map(|line| format!("  {line}")),
-    );
+    let remaining = queue.iter().flat_map(|queue| &queue.remaining);
+    lines.extend(remaining.map(|line| format!("  {line}")));
     let unread = report.stop.is_some() && queue.is_none();
     if unread && args.input.is_stream() {
         lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
     display::say(&lines.join("\n"));
+}
+
+/// The command that sends what is pending or has failed, if it can be sent again.
+fn resume_line(args: &RunArgs, summary: &Summary, setup: &Setup) -> Option<String> {
+    let again = summary.failed > summary.unusable_replies && !args.keep_failed;
+    if args.output.is_none() || args.input.is_stream() || (summary.pending == 0 && !again) {
+        return None;
+    }
+    let unknown_model = || {
+        let errors = &summary.errors;
+        errors.contains_key(ErrorKind::UnknownModel.as_str())
+    };
+    let why = match summary.pending {
+        0 if summary.failed <= setup.bad_rows => {
+            "once the rows that fail are corrected, to send them"
+        }
+        0 if unknown_model() => {
+            "to try the failed ones again, with another --model than the unknown one"
+        }
+        0 => "to try the failed ones again",
+        _ => "to go on",
+    };
+    Some(format!("  {why}:\n    {}", command_line()))
 }
 
 /// Each cause of failures with its number of items.
@@ -250,9 +252,7 @@ fn vectors(summary: &Summary, asked: Option<u32>) -> String {
 }
 
 fn calls(summary: &Summary) -> String {
-    let mut calls = count(summary.calls).to_string();
-    let mut notes = Vec::new();
-    for (n, what) in [
+    let notes = counts([
         (summary.retries, "retries"),
         (summary.moved_on, "moved on"),
         (summary.divided, "to single out refused texts"),
@@ -260,15 +260,13 @@ fn calls(summary: &Summary) -> String {
         (summary.rate_limited, "rate limited"),
         (summary.possibly_paid_twice, "possibly paid twice"),
         (summary.cut_off, "cut off in flight"),
-    ] {
-        if n > 0 {
-            notes.push(format!("{} {what}", count(n)));
-        }
+    ]);
+    let calls = count(summary.calls);
+    if notes.is_empty() {
+        calls
+    } else {
+        format!("{calls} ({})", notes.join(", "))
     }
-    if !notes.is_empty() {
-        calls.push_str(&format!(" ({})", notes.join(", ")));
-    }
-    calls
 }
 
 /// What was not asked since an equal prompt was, now or earlier.
@@ -276,26 +274,18 @@ fn equals_lines(summary: &Summary) -> Vec<String> {
     let (equal, reused) = (summary.answered_by_equals, summary.reused);
     let saved = match summary.calls_saved {
         0 => String::new(),
-        1 => " (1 call saved)".to_owned(),
-        n => format!(" ({} calls saved)", count(n)),
+        n => format!(" ({} saved)", number_of(n, "call", "calls")),
     };
     let mut lines = Vec::new();
     if reused > 0 {
-        lines.push(row(
-            "reused",
-            &format!("{} answers of earlier runs", count(reused)),
-        ));
+        let text = format!("{} answers of earlier runs", count(reused));
+        lines.push(row("reused", &text));
     }
     let failed = summary.calls_saved.saturating_sub(reused + equal);
-    let mut ends = Vec::new();
-    for (n, how) in [
+    let ends = counts([
         (equal, "answered by equal prompts"),
         (failed, "failed with equal prompts"),
-    ] {
-        if n > 0 {
-            ends.push(format!("{} {how}", count(n)));
-        }
-    }
+    ]);
     if !ends.is_empty() {
         lines.push(row("equal", &ends.join(", ")));
     }
@@ -316,39 +306,20 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
         (0, 0) if summary.completed > 0 => "unknown".to_owned(),
         (read, written) => format!("{} in{cached}, {} out", count(read), count(written)),
     };
-    let mut lines = vec![row("tokens", &tokens)];
-    lines.push(row(
-        "cost",
-        &summary
-            .cost_usd
-            .map_or_else(|| "unknown".to_owned(), |usd| format!("${usd:.4}")),
-    ));
-    if let (Some(p50), Some(p95), Some(p99)) = (
+    let cost = match summary.cost_usd {
+        Some(usd) => format!("${usd:.4}"),
+        None => "unknown".to_owned(),
+    };
+    let mut lines = vec![row("tokens", &tokens), row("cost", &cost)];
+    let [p50, p95, p99] = [
         summary.latency_p50,
         summary.latency_p95,
         summary.latency_p99,
-    ) {
+    ];
+    if let (Some(p50), Some(p95), Some(p99)) = (p50, p95, p99) {
         let text = format!("p50 {}, p95 {}, p99 {}", span(p50), span(p95), span(p99));
         lines.push(row("latency", &text));
     }
-    let limited = match summary.limited_by() {
-        // Providers do not say what limits their batches.
-        _ if summary.latency_p50.is_none() => String::new(),
-        "concurrency" => match concurrency {
-            Concurrency::Auto { start, .. } => {
-                let most = summary.most_in_flight;
-                format!(", limited by concurrency (found: {start} to {most} in flight)")
-            }
-            fixed => format!(", limited by concurrency ({} in flight)", fixed.most()),
-        },
-        "provider" => ", limited by the time that answers take".to_owned(),
-        "quota" => ", limited by the quota".to_owned(),
-        "cooldown" => ", limited by pauses after refusals".to_owned(),
-        "backoff" => ", limited by waiting for retries".to_owned(),
-        "source" => ", limited by the input".to_owned(),
-        "disk" => ", limited by the output".to_owned(),
-        other => format!(", limited by {other}"),
-    };
     if summary.extracted > 0 {
         let text = format!(
             "{} answers are the beginning of their text, by extract",
@@ -362,13 +333,15 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
     if summary.completed == summary.completed_before {
         return lines;
     }
+    // Providers do not say what limits their batches.
+    let limited = match summary.latency_p50 {
+        Some(_) => format!(", limited by {}", limit(summary, concurrency)),
+        None => String::new(),
+    };
+    let (rate, busy) = (summary.rate, span(summary.busy));
     lines.push(row(
         "rate",
-        &format!(
-            "{:.1} items/s over {}{limited}",
-            summary.rate,
-            span(summary.busy)
-        ),
+        &format!("{rate:.1} items/s over {busy}{limited}"),
     ));
     if summary.truncated > 0 {
         let text = format!(
@@ -385,6 +358,24 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
         lines.push(row("warnings", &text));
     }
     lines
+}
+
+/// What limited a run, for people.
+fn limit(summary: &Summary, concurrency: Concurrency) -> String {
+    match (summary.limited_by(), concurrency) {
+        ("concurrency", Concurrency::Auto { start, .. }) => {
+            let most = summary.most_in_flight;
+            format!("concurrency (found: {start} to {most} in flight)")
+        }
+        ("concurrency", fixed) => format!("concurrency ({} in flight)", fixed.most()),
+        ("provider", _) => "the time that answers take".to_owned(),
+        ("quota", _) => "the quota".to_owned(),
+        ("cooldown", _) => "pauses after refusals".to_owned(),
+        ("backoff", _) => "waiting for retries".to_owned(),
+        ("source", _) => "the input".to_owned(),
+        ("disk", _) => "the output".to_owned(),
+        (other, _) => other.to_owned(),
+    }
 }
 
 /// Where the time of a longer run went, if it was not all for one thing.

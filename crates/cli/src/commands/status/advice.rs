@@ -8,15 +8,15 @@ use crate::args::status::StatusArgs;
 use crate::batches;
 use crate::run_process;
 
+/// Says what to do next. It is long because it lists every case, in the order in which people read them.
 pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     let command = |words: String| args.data.command(&words);
     let say = |line: String| args.say.say(&line);
     if rows.is_empty() {
-        say(match only {
+        return say(match only {
             Some(_) => "all its results have been fetched".to_owned(),
             None => "nothing is queued; to begin: batchwright submit INPUT".to_owned(),
         });
-        return;
     }
     let id = match rows {
         [only] => only.id().to_string(),
@@ -89,11 +89,10 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
         ));
     }
     // Results of a run belong to its output and are not offered for another file.
-    let taken = |row: &Row| row.is_finished() && row.process.info.output.is_none();
-    if any(&taken) {
-        let mut free = rows.iter().filter(|row| taken(row)).map(Row::id);
-        let id = match (free.next(), free.next()) {
-            (Some(only), None) => only.to_string(),
+    let finished = free(&Row::is_finished);
+    if !finished.is_empty() {
+        let id = match &finished[..] {
+            [only] => only.to_string(),
             _ => "PROCESS".to_owned(),
         };
         say(format!(

@@ -1,7 +1,7 @@
 //! `batchwright status --why`: where the time of processes went, and what holds them up now.
 
 use super::row::Row;
-use crate::format::{count, span};
+use crate::format::{number_of, span};
 use crate::sanitize::harmless;
 
 /// What took the time, for people.
@@ -51,10 +51,7 @@ fn process(row: &Row) -> String {
 
 fn now(row: &Row, limited_by: &str) -> String {
     let counts = &row.process.counts;
-    let jobs = |n: u64, rest: &str| match n {
-        1 => format!("1 job {rest}"),
-        n => format!("{} jobs {rest}", count(n)),
-    };
+    let jobs = |n: u64, rest: &str| format!("{} {rest}", number_of(n, "job", "jobs"));
     let mut now = Vec::new();
     if counts.in_progress > 0 {
         let lately = match limited_by {

@@ -9,7 +9,7 @@ use batchwright::{Error, JobQueue, ProcessId, Progress, ProgressNotifier};
 
 use crate::args::shared::ShowArgs;
 use crate::display::{self, Display};
-use crate::format::count;
+use crate::format::{count, counts};
 use crate::run_process;
 
 /// Shows the sum of all open processes, and says when one is finished.
@@ -133,15 +133,12 @@ fn finished(progress: &Progress, collect_command: Option<&str>) -> String {
     let id = progress
         .process_id
         .map_or_else(String::new, |id| id.to_string());
-    let mut line = format!("{id} is finished: {} done", count(progress.completed));
-    for (n, what) in [
+    let others = counts([
         (progress.failed, "failed"),
         (progress.cancelled, "cancelled"),
-    ] {
-        if n > 0 {
-            line.push_str(&format!(", {} {what}", count(n)));
-        }
-    }
+    ]);
+    let done = format!("{id} is finished: {} done", count(progress.completed));
+    let mut line = [vec![done], others].concat().join(", ");
     if let Some(collect_command) = collect_command {
         return line
             + &format!("; to write its results to the output of its run:\n  {collect_command}");

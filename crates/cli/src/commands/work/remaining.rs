@@ -70,7 +70,8 @@ impl Remaining {
     }
 
     /// Lines on how many batches go on where, how to collect them, and what the held ones need. `waited`: the
-    /// worker waited for all batches, so those that remain were made with other keys.
+    /// worker waited for all batches, so those that remain were made with other keys. It is long because it lists every
+    /// case.
     pub fn lines(&self, waited: bool) -> Vec<String> {
         let is_held = |batch: &&BatchInfo| batch.state == "held";
         let (held, others): (Vec<_>, Vec<_>) = self.batches.iter().partition(is_held);
@@ -191,8 +192,8 @@ impl EmbeddingsNote {
 
     /// Says once that what comes back from batches unanswered is asked for at the full price.
     fn price(&mut self, queue: &JobQueue, say: &dyn Fn(String)) {
-        let open = queue.batches(None).map_or(0, |batches| batches.len());
-        if open > 0 && !self.noted_price {
+        let is_open = queue.batches(None).is_ok_and(|batches| !batches.is_empty());
+        if is_open && !self.noted_price {
             self.noted_price = true;
             say(
                 "strategy sync: batches are collected, and their unanswered requests are \

@@ -9,7 +9,7 @@ use super::remaining::Remaining;
 use crate::args::work::WorkArgs;
 use crate::display;
 use crate::exit::Exit;
-use crate::format::count;
+use crate::format::{count, counts};
 use crate::signals::Signals;
 use crate::stderr;
 use crate::stdout;
@@ -52,25 +52,20 @@ pub fn report(
 }
 
 fn summary(report: &WorkerReport) -> String {
-    let mut line = format!("{} done", count(report.completed));
-    for (n, what) in [
-        (
-            report.batches,
-            match report.batches {
-                1 => "batch created",
-                _ => "batches created",
-            },
-        ),
+    let batches = match report.batches {
+        1 => "batch created",
+        _ => "batches created",
+    };
+    let others = counts([
+        (report.batches, batches),
         (report.failed, "failed"),
         (report.given_back, "given back"),
         (report.retries, "retries"),
         (report.rate_limited, "rate limited"),
         (report.possibly_paid_twice, "possibly paid twice"),
-    ] {
-        if n > 0 {
-            line.push_str(&format!(", {} {what}", count(n)));
-        }
-    }
+    ]);
+    let done = format!("{} done", count(report.completed));
+    let line = [vec![done], others].concat().join(", ");
     match &report.stop {
         None | Some(StopReason::Cancelled) => line,
         Some(stop) => format!("{line}; stopped: {stop}"),
