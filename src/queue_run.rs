@@ -9,13 +9,12 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::file::FileRun;
-use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
+use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunReport};
 use crate::bulk::prompts::Prompts;
 use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::config::choices::Dedupe;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
-use crate::llm::request::Request;
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
@@ -162,26 +161,9 @@ impl QueueRun {
         self.store.process()
     }
 
-    /// What is to be done.
-    pub fn plan(&self) -> &RunPlan {
-        self.run.plan()
-    }
-
-    /// Checks that every file which the prompts name is taken by one of these providers; see
-    /// [`FileRun::check_files`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] with file, line and reason.
-    pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
-        self.run.check_files(providers)
-    }
-
-    /// The first requests that would be sent, see [`FileRun::requests_to_send`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
-        self.run.requests_to_send(most)
+    /// The input compared with the output: [what is to be done](FileRun::plan), and which requests are to be sent.
+    pub fn compared(&self) -> &FileRun<'static> {
+        &self.run
     }
 
     /// Cancellation and grace. What is at a provider then stays there. Default: a context that nobody
@@ -252,7 +234,16 @@ impl QueueRun {
             unwanted: Vec::new(),
             sum: WorkerReport::default(),
         };
-        let mut stop = execution.carry_out(&mut || worker(store.queue())).err();
+        let stop = execution.carry_out(&mut || worker(store.queue())).err();
+        Ok(Self::end(execution, store, stop))
+    }
+
+    /// Closes the store and the output, and reports what became of the run.
+    fn end(
+        mut execution: Execution,
+        store: OpenStore,
+        mut stop: Option<StopReason>,
+    ) -> QueueRunReport {
         // Nobody could come back to what never began.
         if !execution.checkpoint.plan().resumable
             && execution.submitted == 0
@@ -309,7 +300,7 @@ impl QueueRun {
         }
         let unsaved = sum.unsaved.into_iter();
         report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
-        Ok(QueueRunReport {
+        QueueRunReport {
             report,
             submitted: execution.submitted,
             attached: execution.attached,
@@ -318,6 +309,6 @@ impl QueueRun {
             created: sum.batches,
             batches: batches.unwrap_or_default(),
             left: left.unwrap_or_default(),
-        })
+        }
     }
 }

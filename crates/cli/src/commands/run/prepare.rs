@@ -17,7 +17,7 @@ use super::{plan, preview};
 use crate::args::run::RunArgs;
 use crate::data_dir::data_dir;
 use crate::display;
-use crate::exit::{About, Early, Refusal};
+use crate::exit::{About, Early, Refusal, could_not_run};
 use crate::input::{first_checked, on_disk};
 use crate::provider;
 use crate::reuse::{self, ReuseStore};
@@ -51,7 +51,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let dedupe = resolved.settings.dedupe().map_err(refused)?;
     let mut run = compare(args, prompts, queue, models, dedupe)?;
-    let mut plan = run.plan().clone();
+    let mut plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 
     let mut setup = Setup {
@@ -84,8 +84,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     if let (true, Some(store), Some(manager)) = (args.dry_run, &reuse, &manager)
         && let PreparedRun::Direct(run) = &mut run
     {
-        let route = manager.route();
-        let route = route.map_err(|error| Refusal::could_not_run(error.message()))?;
+        let route = manager.route().map_err(could_not_run)?;
         run.plan_reuse(&route, &**store);
         plan = run.plan().clone();
     }
@@ -188,10 +187,11 @@ fn compare(
 }
 
 impl PreparedRun {
-    fn plan(&self) -> &RunPlan {
+    /// The input compared with the output.
+    fn compared(&self) -> &FileRun<'static> {
         match self {
-            Self::Direct(run) => run.plan(),
-            Self::ViaQueue(run) => run.plan(),
+            Self::Direct(run) => run,
+            Self::ViaQueue(run) => run.compared(),
         }
     }
 
@@ -204,7 +204,7 @@ impl PreparedRun {
         setup: &mut Setup,
         session: &Session,
     ) -> Result<(), Refusal> {
-        let plan = self.plan();
+        let plan = self.compared().plan();
         if let Some(output) = &args.output {
             provider::fits_vectors(providers, unnamed, plan, output)?;
         }
@@ -238,19 +238,13 @@ impl PreparedRun {
     fn check_files(&self, steps: &[(&str, Option<String>)]) -> Result<(), Refusal> {
         let providers = steps.iter().map(|(provider, _)| (*provider).to_owned());
         let providers: Vec<String> = providers.collect();
-        let checked = match self {
-            Self::Direct(run) => run.check_files(&providers),
-            Self::ViaQueue(run) => run.check_files(&providers),
-        };
-        checked.map_err(|error| Refusal::usage(error.message()).about(About::Input))
+        let checked = self.compared().check_files(&providers);
+        checked.map_err(|error| refused(error).about(About::Input))
     }
 
     fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Refusal> {
-        let requests = match self {
-            Self::Direct(run) => run.requests_to_send(most),
-            Self::ViaQueue(run) => run.requests_to_send(most),
-        };
-        requests.map_err(|error| Refusal::usage(error.message()).about(About::Input))
+        let requests = self.compared().requests_to_send(most);
+        requests.map_err(|error| refused(error).about(About::Input))
     }
 
     fn has_items_in_queue(&self) -> Result<bool, Refusal> {

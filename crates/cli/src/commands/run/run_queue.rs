@@ -7,7 +7,7 @@ use batchwright::batch::BatchInfo;
 use batchwright::files::{QueueRun, QueueRunReport, RunStore, store_path};
 use batchwright::plan::ProviderPlan;
 use batchwright::provider::redacted_url;
-use batchwright::queue::{Durability, ProcessInfo, SqliteOptions};
+use batchwright::queue::{ProcessInfo, SqliteOptions};
 use batchwright::unstable::BatchClient;
 use batchwright::{JobQueue, LlmManager, ProcessId, Strategy};
 
@@ -19,7 +19,7 @@ use crate::command_line::{command_line_from_anywhere, quoted};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::count;
-use crate::queue::{failed, open_existing};
+use crate::queue::{durability, failed, open_existing};
 use crate::runs;
 use crate::settings::refused;
 use crate::strategy::RunStrategy;
@@ -59,11 +59,7 @@ impl RunQueue {
             return Ok(None);
         }
         strategy.check_error_policy(args)?;
-        let options = SqliteOptions::default().durability(if args.fsync {
-            Durability::Full
-        } else {
-            Durability::Normal
-        });
+        let options = SqliteOptions::default().durability(durability(args.fsync));
         let (store, queue_flag) = match (output, store) {
             (Some(_), Some(store)) => (
                 RunStore::Beside(options),
@@ -119,7 +115,7 @@ impl RunQueue {
         let (queue, id, plan, name) = (
             run.queue(),
             run.process(),
-            run.plan(),
+            run.compared().plan(),
             providers.first.provider,
         );
         let mut lines = Vec::new();

@@ -1,17 +1,15 @@
 //! A run whose items go through the queue: those of the batch strategy, and what an earlier run put there.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use batchwright::batch::{BatchAccount, BatchInfo};
+use batchwright::batch::BatchInfo;
 use batchwright::files::{
-    FileRunError, QueueRun, QueueRunReport, RunOutput, RunPlan, RunReport, store_path,
+    FileRunError, QueueRun, QueueRunReport, RunOutput, RunReport, store_path,
 };
 use batchwright::plan::ProviderPlan;
 use batchwright::queue::ProcessState;
-use batchwright::unstable::BatchClient;
 use batchwright::{
-    Error, ErrorKind, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts, Request, Strategy,
+    Error, ErrorKind, FileRun, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts, Strategy,
     Worker,
 };
 
@@ -19,11 +17,11 @@ use super::run_queue::RunQueue;
 use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
 use crate::exit::Refusal;
-use crate::format::count;
+use crate::format::{count, counts};
 use crate::metrics_file::Listeners;
+use crate::optional::Optional;
 use crate::queue::failed;
 use crate::session::Session;
-use crate::settings::refused;
 
 /// A run that is compared with what is on the queue.
 pub struct ViaQueue {
@@ -43,8 +41,9 @@ impl ViaQueue {
         Ok(Self { queue, run })
     }
 
-    pub fn plan(&self) -> &RunPlan {
-        self.run.plan()
+    /// The input compared with the output.
+    pub fn compared(&self) -> &FileRun<'static> {
+        self.run.compared()
     }
 
     /// Refuses an empty output that took the place of one which was renamed without its store: what is under way would
@@ -57,7 +56,7 @@ impl ViaQueue {
         let (Some(input), Some(output)) = (known.info.input, args.output.as_ref()) else {
             return Ok(());
         };
-        let plan = self.plan();
+        let plan = self.compared().plan();
         let has_own = plan.under_way + plan.to_collect > 0;
         let is_new = known.counts.consumed == 0 && is_empty(output) && !has_own;
         if args.input.is_stream() || input == args.input.whole() || !is_new {
@@ -93,31 +92,15 @@ impl ViaQueue {
         self.queue.lines(plan, &self.run, strategy)
     }
 
-    pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
-        self.run.requests_to_send(most)
-    }
-
-    /// Refuses files in prompts that none of these takes.
-    pub fn check_files(&self, providers: &[String]) -> Result<(), Error> {
-        self.run.check_files(providers)
-    }
-}
-
-/// What it takes to carry such a run out.
-pub struct QueuedRunner<'a> {
-    pub args: &'a RunArgs,
-    /// `None` when nothing is to be done.
-    pub manager: Option<&'a LlmManager>,
-}
-
-impl QueuedRunner<'_> {
+    /// Carries it out. There is no manager when nothing is to be done.
     pub fn run(
-        &self,
-        via_queue: ViaQueue,
+        self,
+        args: &RunArgs,
+        manager: Option<&LlmManager>,
         listeners: Listeners,
         session: &Session,
     ) -> Result<(RunReport, QueueFacts), Refusal> {
-        let ViaQueue { queue, run } = via_queue;
+        let Self { queue, run } = self;
         let process = run.process();
         queue.note_store();
         queue
@@ -127,48 +110,37 @@ impl QueuedRunner<'_> {
         let run = run
             .context(&session.ctx)
             .notifier(listeners.notifier)
-            .until_submitted(self.args.no_wait)
-            .on_error(self.args.on_error.policy())
-            .described(queue.info(self.args, self.manager));
+            .until_submitted(args.no_wait)
+            .on_error(args.on_error.policy())
+            .described(queue.info(args, manager));
         let make_worker = |queue: &JobQueue| {
-            let made = self.make_worker(queue);
-            let worker = made.map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.message))?;
-            Ok(match &listeners.jobs {
-                Some(observer) => worker.observer(observer.clone()),
-                None => worker,
-            })
+            let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
+            let worker = manager.run_worker(queue)?;
+            Ok(worker.set(listeners.jobs.clone(), Worker::observer))
         };
         let ended = run.run(make_worker);
         session.display.clear();
         let ended = ended.map_err(failed)?;
         let facts = QueueFacts {
             batches: batches_line(&ended),
-            remaining: queue.remaining(&ended, process, &self.lacks_its_key()),
+            remaining: queue.remaining(&ended, process, &lacks_its_key(manager)),
             json: json(process, &ended),
             has_remaining: ended.left.is_some(),
             has_held: ended.batches.iter().any(|batch| batch.state == "held"),
         };
         Ok((ended.report, facts))
     }
+}
 
-    /// Recognizes batches that no worker attends and whose API key is not set here.
-    fn lacks_its_key(&self) -> impl Fn(&BatchInfo) -> bool {
-        let clients = self
-            .manager
-            .map(|manager| manager.plan().clients_by_account());
-        move |batch| {
-            let lacks = |clients: &dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>>| {
-                clients(&batch.account()).is_none()
-            };
-            !batch.attended && clients.as_ref().is_some_and(|clients| lacks(clients))
-        }
-    }
+const NO_MANAGER: &str =
+    "something is to be done now that was not when the run began: give the same command again";
 
-    fn make_worker(&self, queue: &JobQueue) -> Result<Worker, Refusal> {
-        let manager = self.manager.ok_or_else(|| {
-            Refusal::could_not_run("something is to be done now that was not when the run began: give the same command again")
-        })?;
-        manager.run_worker(queue).map_err(refused)
+/// Recognizes batches that no worker attends and whose API key is not set here.
+fn lacks_its_key(manager: Option<&LlmManager>) -> impl Fn(&BatchInfo) -> bool + use<> {
+    let clients = manager.map(|manager| manager.plan().clients_by_account());
+    move |batch| {
+        let mut clients = clients.iter();
+        !batch.attended && clients.any(|clients| clients(&batch.account()).is_none())
     }
 }
 
@@ -186,28 +158,22 @@ fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_
 
 /// The same for people.
 fn batches_line(ended: &QueueRunReport) -> String {
-    let mut text = format!("{} created", count(ended.created));
     // What waits here was given to nobody.
     let queued = if ended.created == 0 && ended.batches.iter().any(|batch| batch.unsent) {
         "items put on the queue"
     } else {
         "items submitted"
     };
-    for (n, what) in [
+    let (foreign, superseded) = (
+        "results of items that the input no longer has",
+        "answers to requests that have changed since",
+    );
+    let others = counts([
         (ended.submitted, queued),
         (ended.attached, "items attached to"),
-        (
-            ended.foreign,
-            "results of items that the input no longer has",
-        ),
-        (
-            ended.superseded,
-            "answers to requests that have changed since",
-        ),
-    ] {
-        if n > 0 {
-            text.push_str(&format!(", {} {what}", count(n)));
-        }
-    }
-    text
+        (ended.foreign, foreign),
+        (ended.superseded, superseded),
+    ]);
+    let created = format!("{} created", count(ended.created));
+    [vec![created], others].concat().join(", ")
 }
