@@ -1,10 +1,11 @@
 //! Work on a thread of its own, so that a signal is heard while it blocks.
 
+use std::iter;
 use std::thread;
 use std::time::Duration;
 
-use batchwright::Context;
 use batchwright::client::CancelHook;
+use batchwright::{Context, Error, ErrorKind};
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 
 use super::exit::Refusal;
@@ -29,6 +30,33 @@ impl Cancelled {
             _subscription: subscription,
         }
     }
+}
+
+/// Items that another thread makes, up to a signal. A thread that panics ends them with the error `lost`: its input does
+/// not pass for complete.
+pub fn iter_in_background<T, I>(
+    name: &str,
+    items: I,
+    ctx: &Context,
+    lost: &'static str,
+) -> Result<impl Iterator<Item = I::Item> + use<T, I>, Refusal>
+where
+    T: Send + 'static,
+    I: Iterator<Item = Result<T, Error>> + Send + 'static,
+{
+    // `None` marks the end.
+    let items = items.map(Some).chain(iter::once(None));
+    let reader = Background::spawn(name, items, ctx)?;
+    Ok(iter::from_fn(move || match reader.next(None) {
+        Event::Item(item) => item,
+        Event::Cancelled | Event::Silence => Some(Err(interrupted())),
+        Event::Ended => Some(Err(Error::new(ErrorKind::Panic, lost))),
+    }))
+}
+
+/// The error after a signal.
+pub fn interrupted() -> Error {
+    Error::new(ErrorKind::Cancelled, "interrupted")
 }
 
 /// Items that another thread makes.

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use batchwright::Error;
+use serde::Serialize;
 use serde_json::json;
 
 use super::display;
@@ -45,7 +47,8 @@ impl From<Exit> for ExitCode {
 }
 
 /// What an error is about, for scripts: coarser than the error kinds of calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum About {
     /// Flags and settings.
     Usage,
@@ -59,19 +62,6 @@ pub enum About {
     Queue,
     /// Anything else.
     CouldNotRun,
-}
-
-impl About {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Usage => "usage",
-            Self::Input => "input",
-            Self::Output => "output",
-            Self::Provider => "provider",
-            Self::Queue => "queue",
-            Self::CouldNotRun => "could_not_run",
-        }
-    }
 }
 
 /// Why nothing was sent.
@@ -132,7 +122,7 @@ impl Refusal {
 
     /// Prints the error for scripts.
     pub fn print_json(&self) {
-        let mut error = json!({"kind": self.about.as_str(), "message": self.message});
+        let mut error = json!({"kind": self.about, "message": self.message});
         if let Some(hint) = &self.hint {
             error["hint"] = hint.as_str().into();
         }
@@ -141,11 +131,16 @@ impl Refusal {
     }
 }
 
+/// The refusal of a command because of something else than its usage.
+pub fn could_not_run(error: Error) -> Refusal {
+    Refusal::could_not_run(error.message())
+}
+
 /// Why a command ends before it has done its work.
 pub enum Early {
     Refused(Refusal),
-    /// By a signal.
-    Interrupted(Exit),
+    /// Without a message: by a signal, or because nobody reads its output.
+    Ended(Exit),
 }
 
 impl From<Refusal> for Early {
@@ -159,7 +154,7 @@ impl Early {
     pub fn end(self, json: bool, quiet: bool) -> Exit {
         match self {
             Self::Refused(refusal) => refusal.end(json, quiet),
-            Self::Interrupted(exit) => exit,
+            Self::Ended(exit) => exit,
         }
     }
 }

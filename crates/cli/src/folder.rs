@@ -9,30 +9,21 @@ use batchwright::sources::{FileScanner, LeftOut, SymlinkPolicy};
 use super::args::folder::FolderArgs;
 use super::args::input::ReadingArgs;
 use super::exit::Refusal;
-use super::format::count;
+use super::format::number_of;
+use super::optional::Optional;
 use super::sanitize::one_line;
 
 /// Finds the files that are meant.
 pub fn scanner(patterns: &[String], args: &FolderArgs) -> FileScanner {
-    let mut scanner = FileScanner::new()
+    let links = args.follow.then_some(SymlinkPolicy::Follow);
+    let scanner = FileScanner::new()
         .hidden(args.hidden)
-        .ignore_files(!args.no_ignore);
-    if args.follow {
-        scanner = scanner.symlinks(SymlinkPolicy::Follow);
-    }
-    for pattern in patterns {
-        scanner = scanner.pattern(pattern);
-    }
-    for name in &args.types {
-        scanner = scanner.file_type(name);
-    }
-    if let Some(bytes) = args.max_size {
-        scanner = scanner.max_file_size(bytes);
-    }
-    match args.threads {
-        Some(threads) => scanner.threads(threads),
-        None => scanner,
-    }
+        .ignore_files(!args.no_ignore)
+        .set(links, FileScanner::symlinks)
+        .set(args.max_size, FileScanner::max_file_size)
+        .set(args.threads, FileScanner::threads);
+    let scanner = patterns.iter().fold(scanner, FileScanner::pattern);
+    args.types.iter().fold(scanner, FileScanner::file_type)
 }
 
 /// Adds which files of folders are taken, and into what they are split; flags for that are refused where no input is a
@@ -66,15 +57,8 @@ pub fn told(left_out: &LeftOut, all: &str) -> Vec<String> {
     if left_out.count() == 0 {
         return Vec::new();
     }
-    let files = if left_out.count() == 1 {
-        "file is"
-    } else {
-        "files are"
-    };
-    let mut lines = vec![format!(
-        "{} {files} left out: {left_out}",
-        count(left_out.count())
-    )];
+    let files = number_of(left_out.count(), "file is", "files are");
+    let mut lines = vec![format!("{files} left out: {left_out}")];
     for file in &left_out.first {
         let why = file
             .skip_reason

@@ -10,11 +10,13 @@ use batchwright::files::{InputFormat, Nulls, PromptRequests, PromptSettings};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
 use super::args::input::{BadRows, Format, InputArgs, NullsArg, ReadingArgs};
-use super::background::{Background, Event};
+use super::background::{Background, Event, interrupted, iter_in_background};
 use super::display::Display;
 use super::exit::{About, Early, Refusal};
 use super::folder;
+use super::optional::Optional;
 use super::session::Session;
+use super::settings::refused;
 
 /// As the name of a column: no item has an id of its own.
 const NO_IDS: &str = "none";
@@ -127,51 +129,36 @@ impl ReadingArgs {
         settings: PromptSettings,
         folder: Option<PathBuf>,
     ) -> Result<PromptSettings, Refusal> {
-        let mut settings = settings
+        let format = self.format.map(|format| match format {
+            Format::Jsonl => InputFormat::Jsonl,
+            Format::Json => InputFormat::Json,
+            Format::Csv => InputFormat::Csv,
+            Format::Tsv => InputFormat::Tsv,
+            Format::Txt => InputFormat::Text,
+        });
+        let settings = settings
             .ignore_fields(self.ignore_fields.iter().cloned())
             .nulls(match self.nulls {
                 NullsArg::Fail => Nulls::Fail,
                 NullsArg::Skip => Nulls::Skip,
                 NullsArg::Empty => Nulls::Empty,
             })
-            .allow_outside(self.allow_outside);
-        if let Some(root) = &self.root {
-            settings = settings.root(root);
+            .allow_outside(self.allow_outside)
+            .set(self.root.as_ref(), PromptSettings::root)
+            .set(self.id_column.as_deref(), |settings, column| match column {
+                NO_IDS => settings.without_ids(true),
+                column => settings.id_column(column),
+            })
+            .set(self.delimiter, PromptSettings::delimiter)
+            .set(self.sheet.as_ref(), PromptSettings::sheet)
+            .set(self.query.as_ref(), PromptSettings::query)
+            .set(self.max_unpacked, PromptSettings::max_unpacked)
+            .set(folder, PromptSettings::spool_folder)
+            .set(format, PromptSettings::input_format);
+        match &self.encoding {
+            Some(encoding) => settings.encoding(encoding).map_err(refused),
+            None => Ok(settings),
         }
-        match self.id_column.as_deref() {
-            None => {}
-            Some(NO_IDS) => settings = settings.without_ids(true),
-            Some(column) => settings = settings.id_column(column),
-        }
-        if let Some(delimiter) = self.delimiter {
-            settings = settings.delimiter(delimiter);
-        }
-        if let Some(sheet) = &self.sheet {
-            settings = settings.sheet(sheet);
-        }
-        if let Some(query) = &self.query {
-            settings = settings.query(query);
-        }
-        if let Some(bytes) = self.max_unpacked {
-            settings = settings.max_unpacked(bytes);
-        }
-        if let Some(encoding) = &self.encoding {
-            let named = settings.encoding(encoding);
-            settings = named.map_err(|error| Refusal::usage(error.message()))?;
-        }
-        if let Some(folder) = folder {
-            settings = settings.spool_folder(folder);
-        }
-        Ok(match self.format {
-            None => settings,
-            Some(format) => settings.input_format(match format {
-                Format::Jsonl => InputFormat::Jsonl,
-                Format::Json => InputFormat::Json,
-                Format::Csv => InputFormat::Csv,
-                Format::Tsv => InputFormat::Tsv,
-                Format::Txt => InputFormat::Text,
-            }),
-        })
     }
 }
 
@@ -282,17 +269,8 @@ pub fn requests_in_background(
     requests: PromptRequests,
     ctx: &Context,
 ) -> Result<impl Iterator<Item = Result<Request, Error>> + use<>, Refusal> {
-    // `None` marks the end: a thread that panicked sends none, and its input does not pass for complete.
-    let items = requests.map(Some).chain(iter::once(None));
-    let reader = Background::spawn(SOURCE_THREAD, items, ctx)?;
-    Ok(iter::from_fn(move || match reader.next(None) {
-        Event::Item(item) => item,
-        Event::Cancelled | Event::Silence => Some(Err(interrupted())),
-        Event::Ended => {
-            let why = "standard input is no longer read";
-            Some(Err(Error::new(ErrorKind::Panic, why)))
-        }
-    }))
+    let lost = "standard input is no longer read";
+    iter_in_background(SOURCE_THREAD, requests, ctx, lost)
 }
 
 /// Requests of files, up to a signal.
@@ -307,8 +285,4 @@ pub fn until_cancelled(
             request
         }
     })
-}
-
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Cancelled, "interrupted")
 }

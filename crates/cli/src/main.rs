@@ -14,6 +14,7 @@ mod input;
 mod job_types;
 mod logging;
 mod metrics_file;
+mod optional;
 mod payloads;
 mod prompts;
 mod provider;

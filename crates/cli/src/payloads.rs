@@ -12,7 +12,7 @@ use batchwright_jobs::{JobType, PayloadError};
 use serde_json::Value;
 
 use super::args::input::{Format, InputArgs};
-use super::background::{Background, Event};
+use super::background::iter_in_background;
 use super::exit::{About, Refusal};
 
 /// A longer line is no payload.
@@ -42,19 +42,8 @@ pub fn open(
         job_type,
         ended: false,
     };
-    // `None` marks the end: a thread that panicked sends none, and its input does not pass for complete.
-    let items = lines.map(Some).chain(std::iter::once(None));
-    let reader = Background::spawn("batchwright-payloads", items, ctx)?;
-    Ok(std::iter::from_fn(move || match reader.next(None) {
-        Event::Item(item) => item,
-        Event::Cancelled | Event::Silence => {
-            Some(Err(Error::new(ErrorKind::Cancelled, "interrupted")))
-        }
-        Event::Ended => Some(Err(Error::new(
-            ErrorKind::Panic,
-            "the input is no longer read",
-        ))),
-    }))
+    let lost = "the input is no longer read";
+    iter_in_background("batchwright-payloads", lines, ctx, lost)
 }
 
 struct Source {

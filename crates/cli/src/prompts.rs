@@ -8,48 +8,52 @@ use serde_json::{Map, Value};
 
 use super::args::shared::{PromptArgs, TaskArg};
 use super::exit::Refusal;
+use super::optional::Optional;
+use super::settings::refused;
 
 /// The settings that the flags make.
 pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettings, Refusal> {
-    let mut settings = PromptSettings::new()
-        .json_mode(prompt.json_mode)
-        .keep_reply(prompt.keep_reply);
     match prompt.task {
-        TaskArg::Embed => {
-            fits_vectors(prompt)?;
-            settings = settings.task(RequestTask::Embed);
-        }
+        TaskArg::Embed => fits_vectors(prompt)?,
         TaskArg::Complete if prompt.dimensions.is_some() => {
             return Err(Refusal::usage("--dimensions applies only to --task embed"));
         }
         TaskArg::Complete => {}
     }
-    if let Some(dimensions) = prompt.dimensions {
-        settings = settings.dimensions(dimensions);
-    }
-    if let Some(model) = model {
-        settings = settings.model(model);
-    }
-    if let Some(system) = &prompt.system {
-        settings = settings.system(system);
-    }
-    if let Some(template) = &prompt.template {
-        settings = settings
-            .template(template)
-            .map_err(|error| Refusal::usage(error.message()))?;
-    }
+    let mut settings = task_settings(prompt.task)
+        .json_mode(prompt.json_mode)
+        .keep_reply(prompt.keep_reply)
+        .set(prompt.dimensions, PromptSettings::dimensions)
+        .set(model, PromptSettings::model)
+        .set(prompt.system.as_ref(), PromptSettings::system)
+        .set(prompt.max_tokens, PromptSettings::max_tokens)
+        .set(prompt.temperature, PromptSettings::temperature);
     if let Some(given) = &prompt.json_schema {
         settings = with_schema(settings, given)?;
     }
+    settings = with_template(settings, prompt.template.as_deref())?;
     let (extra, tier) = (&prompt.extra, &prompt.service_tier);
-    settings = with_extra(settings, extra.as_deref(), tier.as_deref())?;
-    if let Some(tokens) = prompt.max_tokens {
-        settings = settings.max_tokens(tokens);
+    with_extra(settings, extra.as_deref(), tier.as_deref())
+}
+
+/// The settings of prompts that ask for answers or for embeddings.
+pub fn task_settings(task: TaskArg) -> PromptSettings {
+    let settings = PromptSettings::new();
+    match task {
+        TaskArg::Complete => settings,
+        TaskArg::Embed => settings.task(RequestTask::Embed),
     }
-    if let Some(temperature) = prompt.temperature {
-        settings = settings.temperature(temperature);
+}
+
+/// Adds the template of the flag, if there is one.
+pub fn with_template(
+    settings: PromptSettings,
+    template: Option<&str>,
+) -> Result<PromptSettings, Refusal> {
+    match template {
+        Some(template) => settings.template(template).map_err(refused),
+        None => Ok(settings),
     }
-    Ok(settings)
 }
 
 /// Puts further fields into every request: those of `--extra`, and `--service-tier`.

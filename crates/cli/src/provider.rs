@@ -10,6 +10,7 @@ use batchwright::{Context, ErrorKind, LlmConfig, Settings};
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::data_dir::data_dir;
 use super::exit::{About, Refusal};
+use super::optional::Optional;
 use super::settings::{self, refused};
 
 const NO_MODEL: &str =
@@ -145,13 +146,10 @@ pub fn with_flags(settings: Settings, args: &ProviderArgs) -> Result<Settings, R
 
 /// The options of these flags.
 pub fn options(args: &ProviderArgs, folder: Option<&Path>) -> ProviderOptions {
-    let options = ProviderOptions::new()
+    ProviderOptions::new()
         .base_url(args.base_url.clone())
-        .fall_back_when_blocked(args.fallback_blocked);
-    match data_dir(folder) {
-        Some(folder) => options.data_dir(folder),
-        None => options,
-    }
+        .fall_back_when_blocked(args.fallback_blocked)
+        .set(data_dir(folder), ProviderOptions::data_dir)
 }
 
 /// The plan of these settings and options, if it can work. `embed` asks for embeddings instead of answers, `unnamed` is
@@ -218,10 +216,9 @@ pub fn own_of_batches(
     };
     let name = named.map_err(refused)?.ok_or_else(nobody)?;
     let config = LlmConfig::new(name).headers(&headers);
-    Ok(Some(match &args.base_url {
-        Some(url) => config.base_url(url),
-        None => config,
-    }))
+    Ok(Some(
+        config.set(args.base_url.as_ref(), LlmConfig::base_url),
+    ))
 }
 
 fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {

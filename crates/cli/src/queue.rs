@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use batchwright::config::SettingsWatch;
-use batchwright::queue::{ProcessState, SqliteOptions};
+use batchwright::queue::{Durability, ProcessState, SqliteOptions};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId, Settings};
+use serde_json::Value;
 
 use super::args::shared::{DataArgs, ProcessArgs, StoreArgs, StoreSource};
 use super::args::variables;
 use super::command_line::quoted;
 use super::data_dir::data_dir;
-use serde_json::Value;
-
 use super::exit::{About, Exit, Refusal};
 use super::format::{age, count};
 use super::runs;
@@ -298,6 +297,15 @@ fn with_redis(
         batchwright::ErrorKind::Invalid,
         "--redis or queue.redis: this program was built without the feature redis",
     ))
+}
+
+/// How safe each write is: with `--fsync` it also survives a power failure.
+pub fn durability(fsync: bool) -> Durability {
+    if fsync {
+        Durability::Full
+    } else {
+        Durability::Normal
+    }
 }
 
 /// What the queue could not do.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use batchwright::plan::{ProviderPlan, SkippedStep};
+use batchwright::plan::{ProviderPlan, SettingsEvent, SkippedStep};
 use batchwright::{Context, LlmManager, Settings, Strategy};
 
 use super::args::worker::WorkerArgs;
@@ -62,6 +62,25 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
         line += "\n  summaries are the first 300 characters of their text (extract), marked as degraded";
     }
     Ok(line)
+}
+
+/// Says what changed settings mean for a worker that runs.
+pub fn tell_change(event: &SettingsEvent<'_>, say: &dyn Fn(String)) {
+    match event {
+        SettingsEvent::Changed { key, before, now } => {
+            let (before, now) = (before.unwrap_or("unset"), now.unwrap_or("unset"));
+            say(format!("settings changed: {key} {before} -> {now}"));
+        }
+        SettingsEvent::Applied(manager) => {
+            if let Ok(line) = line(manager.plan()) {
+                say(line);
+            }
+        }
+        SettingsEvent::Refused(error) => {
+            say(format!("the old settings still apply: {}", error.message()));
+        }
+        _ => {}
+    }
 }
 
 /// A provider that job types skip, for people.

@@ -36,6 +36,6 @@ impl Session {
 
     /// How a command ends that a signal has cancelled.
     pub fn interrupted(&self) -> Early {
-        Early::Interrupted(self.signals.exit().unwrap_or(Exit::CouldNotRun))
+        Early::Ended(self.signals.exit().unwrap_or(Exit::CouldNotRun))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright::{Error, Settings};
 
-use super::exit::Refusal;
+use super::exit::{Refusal, could_not_run};
 
 /// Where settings are stored.
 pub struct Place {
@@ -22,7 +22,7 @@ pub struct Place {
 pub fn settings(data_dir: Option<&Path>, server: Option<&str>) -> Result<Settings, Refusal> {
     let settings = Settings::new().environment(|name| std::env::var(name).ok());
     match place(data_dir, server)? {
-        Some(place) => settings.store(&*place.store).map_err(broken),
+        Some(place) => settings.store(&*place.store).map_err(could_not_run),
         None => Ok(settings),
     }
 }
@@ -50,13 +50,13 @@ pub fn watch(
     let settings = Settings::new().environment(|name| std::env::var(name).ok());
     SettingsWatch::new(settings, place.store)
         .map(Some)
-        .map_err(broken)
+        .map_err(could_not_run)
 }
 
 /// Where settings are stored: on this server, else in the data folder; nowhere without one.
 pub fn place(data_dir: Option<&Path>, server: Option<&str>) -> Result<Option<Place>, Refusal> {
     if let Some(address) = server {
-        return on_server(address).map(Some).map_err(broken);
+        return on_server(address).map(Some).map_err(could_not_run);
     }
     Ok(super::data_dir::data_dir(data_dir).map(|folder| in_folder(&folder)))
 }
@@ -83,11 +83,6 @@ fn on_server(address: &str) -> Result<Place, Error> {
 #[cfg(not(feature = "mysql"))]
 fn on_server(_address: &str) -> Result<Place, Error> {
     Err(super::queue::knows_no_server())
-}
-
-/// A store that cannot be read is no bad usage.
-fn broken(error: Error) -> Refusal {
-    Refusal::could_not_run(error.message())
 }
 
 /// A setting that cannot be used is bad usage.

@@ -10,7 +10,7 @@ use batchwright::config::SqliteConfig;
 use super::args::shared::{StoreArgs, StoreSource};
 use super::args::{Command, variables};
 use super::data_dir::data_dir;
-use super::exit::Refusal;
+use super::exit::{Refusal, could_not_run};
 
 /// Stands for the file in the data folder.
 const NONE: &str = "none";
@@ -72,8 +72,7 @@ fn stored(folder: Option<&Path>, store: &mut StoreArgs) -> Result<(), Refusal> {
         return Ok(());
     };
     let config = SqliteConfig::new(folder.join("config.db"));
-    let settings = Settings::new().store(&config);
-    let settings = settings.map_err(|error| Refusal::could_not_run(error.message()))?;
+    let settings = Settings::new().store(&config).map_err(could_not_run)?;
     let address = settings.queue_store().map_err(|error| {
         let message = format!("{} in {}", error.message(), config.path().display());
         Refusal::usage(message).hint(format!("to delete it: batchwright config unset {KEY}"))

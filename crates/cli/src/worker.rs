@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use batchwright::config::{ConfigStore, SettingsWatch};
-use batchwright::queue::{Durability, SqliteOptions};
+use batchwright::queue::SqliteOptions;
 use batchwright::{Error, JobQueue, Settings};
 
 use super::args::shared::StoreArgs;
 use super::args::worker::WorkerArgs;
 use super::data_dir::data_dir;
-use super::exit::Refusal;
+use super::exit::{Refusal, could_not_run};
 use super::provider;
-use super::queue::existing_file;
+use super::queue::{durability, existing_file};
 use super::settings::{in_folder, with_flags};
 
 /// Where a worker has its queue and its settings.
@@ -31,7 +31,7 @@ impl Home {
             Refusal::could_not_run("no data folder for the queue: set --data-dir")
         })?;
         match &args.store.store {
-            Some(address) => Self::on_server(&args.store, address, folder).map_err(could_not),
+            Some(address) => Self::on_server(&args.store, address, folder).map_err(could_not_run),
             None => Ok(Self {
                 config: in_folder(&folder).store,
                 folder,
@@ -62,16 +62,12 @@ impl Home {
         if let Some(server) = self.server.as_ref().filter(|_| file.is_none()) {
             return Ok(JobQueue::on(server.clone()));
         }
-        let options = SqliteOptions::default().durability(if args.fsync {
-            Durability::Full
-        } else {
-            Durability::Normal
-        });
+        let options = SqliteOptions::default().durability(durability(args.fsync));
         let (path, options) = match file {
             Some(file) => (existing_file(file)?.to_owned(), options.existing()),
             None => (self.folder.join("llm_jobs.db"), options),
         };
-        JobQueue::open_with(&path, options).map_err(could_not)
+        JobQueue::open_with(&path, options).map_err(could_not_run)
     }
 
     /// The settings of this place and environment beneath the flags, and their later changes.
@@ -87,7 +83,7 @@ impl Home {
             ("queue.max_retries", "--max-retries", &args.max_retries),
         ];
         let settings = with_flags(settings, &flags)?;
-        SettingsWatch::new(settings, self.config.clone()).map_err(could_not)
+        SettingsWatch::new(settings, self.config.clone()).map_err(could_not_run)
     }
 
     /// A server that keeps what it keeps beside the queue.
@@ -97,12 +93,8 @@ impl Home {
     ) -> Result<batchwright_server::Server, Refusal> {
         #[cfg(feature = "mysql")]
         if let Some(store) = &self.server {
-            return server.shared(store).map_err(could_not);
+            return server.shared(store).map_err(could_not_run);
         }
         Ok(server.data_dir(&self.folder))
     }
-}
-
-fn could_not(error: Error) -> Refusal {
-    Refusal::could_not_run(error.message())
 }

@@ -1,13 +1,13 @@
 //! `batchwright config`: shows settings and where they come from, and changes stored ones.
 
 use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource};
-use batchwright::{Error, Settings, Strategy};
+use batchwright::{Settings, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::config::{ConfigAction, ConfigArgs};
 use crate::args::variables;
 use crate::display;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{Exit, Refusal, could_not_run};
 use crate::queue::shown;
 use crate::settings::{Place, place, refused, settings};
 use crate::stdout;
@@ -72,15 +72,10 @@ fn change(store: &dyn ConfigStore, key: &str, value: Option<&str>) -> Result<(),
     let value = match value {
         Some(value) => Some(known(key)?.check_stored(value).map_err(refused)?),
         // A key that only another version knows can be removed.
-        None if store.get(key).map_err(broken)?.is_some() => None,
+        None if store.get(key).map_err(could_not_run)?.is_some() => None,
         None => known(key).map(|_| None)?,
     };
-    store.write(key, value.as_deref()).map_err(broken)
-}
-
-/// A store that cannot be read or written is no bad usage.
-fn broken(error: Error) -> Refusal {
-    Refusal::could_not_run(error.message())
+    store.write(key, value.as_deref()).map_err(could_not_run)
 }
 
 /// Says which value holds after a change, and what overrides it.
@@ -90,7 +85,7 @@ fn changed(args: &ConfigArgs, place: &Place, key: &str) -> Result<String, Refusa
         display::say(&format!("{key} is forgotten"));
         return Ok(String::new());
     };
-    display::say(&match place.store.get(key).map_err(broken)? {
+    display::say(&match place.store.get(key).map_err(could_not_run)? {
         Some(value) => format!("{key}={value} is stored in {}", place.name),
         None => {
             let default = setting.key.default_text();

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use batchwright::files::{FileRunError, ResultsAppender};
 use batchwright::queue::{ConsumeError, JobResult, ProcessState};
-use batchwright::{Context, JobQueue, ProcessId};
+use batchwright::{Context, Error, ErrorKind, JobQueue, ProcessId};
 
 use crate::args::results::ResultsArgs;
 use crate::exit::{Exit, Refusal};
-use crate::format::count;
+use crate::format::{count, counts};
 use crate::queue::failed;
 use crate::run_process;
 use crate::signals::Signals;
@@ -47,7 +47,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
             "standard output is closed, so the results would be lost: name a file with --output",
         ));
     }
-    let target = target(args.output.as_deref())?;
+    let target = target(named(args))?;
     let mut saved = Saved {
         target,
         ctx,
@@ -58,8 +58,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let ended = if keeps {
         show(&queue, id, &mut saved)
     } else {
-        let who = taker(args.output.as_deref());
-        let taken = queue.consume_as(id, &who, |results| saved.save(results));
+        let taken = queue.consume_as(id, &taker(args), |results| saved.save(results));
         taken.map(drop)
     };
     match ended {
@@ -81,11 +80,7 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
             args.say.say(&line);
             Ok(Exit::StoppedEarly)
         }
-        Err(ConsumeError::Save(Stop::Failed(why))) => {
-            let message = format!("{why}; {}", partly(&saved));
-            Err(Refusal::could_not_run(message))
-        }
-        Err(ConsumeError::Queue(error)) => {
+        Err(ConsumeError::Save(Stop::Failed(error)) | ConsumeError::Queue(error)) => {
             let message = format!("{}; {}", error.message(), partly(&saved));
             Err(Refusal::could_not_run(message))
         }
@@ -97,25 +92,25 @@ fn partly(saved: &Saved) -> String {
     format!("{written} results are written, the others stay in the queue")
 }
 
+/// The output, unless it is standard output.
+fn named(args: &ResultsArgs) -> Option<&Path> {
+    let output = args.output.as_deref();
+    output.filter(|path| *path != Path::new("-"))
+}
+
 /// The name of this consumer, for others who ask for the same results at the same time.
-fn taker(output: Option<&Path>) -> String {
-    match output.filter(|path| *path != Path::new("-")) {
-        Some(path) => {
-            let whole = std::path::absolute(path);
-            format!("to {}", whole.as_deref().unwrap_or(path).display())
-        }
+fn taker(args: &ResultsArgs) -> String {
+    let named = named(args).map(|path| (path, std::path::absolute(path)));
+    match &named {
+        Some((_, Ok(whole))) => format!("to {}", whole.display()),
+        Some((path, Err(_))) => format!("to {}", path.display()),
         None => "to standard output".to_owned(),
     }
 }
 
-fn is_stdout(args: &ResultsArgs) -> bool {
-    let output = args.output.as_deref();
-    output.is_none_or(|path| path == Path::new("-"))
-}
-
 /// True when the output is a file. Of a pipe or a terminal nobody knows whether it was read.
 fn saves(args: &ResultsArgs) -> bool {
-    match args.output.as_deref().filter(|_| !is_stdout(args)) {
+    match named(args) {
         Some(path) => std::fs::metadata(path).map_or(true, |metadata| metadata.is_file()),
         None => is_file(&io::stdout()),
     }
@@ -141,19 +136,17 @@ fn summary(
     open: u64,
 ) -> String {
     let id = process.process_id;
-    let place = args.output.as_ref().filter(|path| *path != Path::new("-"));
-    let to = place.map_or_else(String::new, |path| format!(" to {}", path.display()));
+    let to = named(args).map_or_else(String::new, |path| format!(" to {}", path.display()));
     let mut line = match saved.safe {
         0 => "no results yet".to_owned(),
         _ => format!("{} results written{to}", count(saved.written)),
     };
-    let mut add = |n: u64, what: &str| {
-        if n > 0 {
-            line.push_str(&format!(", {} {what}", count(n)));
-        }
-    };
-    add(saved.safe - saved.written, "were already there");
-    add(saved.failed, "of them without success");
+    for part in counts([
+        (saved.safe - saved.written, "were already there"),
+        (saved.failed, "of them without success"),
+    ]) {
+        line.push_str(&format!(", {part}"));
+    }
     let command = |words: &str| args.data.command(&format!("{words} {id}"));
     if keeps && saved.safe > 0 {
         line.push_str("; the queue keeps them");
@@ -193,8 +186,8 @@ enum Target {
     Stream(Box<dyn Write>),
 }
 
-fn target(output: Option<&Path>) -> Result<Target, Refusal> {
-    let Some(path) = output.filter(|path| *path != Path::new("-")) else {
+fn target(named: Option<&Path>) -> Result<Target, Refusal> {
+    let Some(path) = named else {
         return Ok(Target::Stream(Box::new(io::stdout().lock())));
     };
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
@@ -218,7 +211,7 @@ fn target(output: Option<&Path>) -> Result<Target, Refusal> {
 enum Stop {
     Interrupted,
     ReaderGone,
-    Failed(String),
+    Failed(Error),
 }
 
 /// Where results are written, and how many were.
@@ -238,10 +231,7 @@ impl Saved {
         }
         let lines: Vec<String> = results.iter().map(JobResult::line).collect();
         let written = match &mut self.target {
-            Target::File(file) => {
-                let added = file.append(&lines);
-                added.map_err(|error| Stop::Failed(error.message().to_owned()))?
-            }
+            Target::File(file) => file.append(&lines).map_err(Stop::Failed)?,
             Target::Stream(stream) => {
                 write(stream, &lines)?;
                 lines.len() as u64
@@ -255,17 +245,16 @@ impl Saved {
 }
 
 fn write(stream: &mut dyn Write, lines: &[String]) -> Result<(), Stop> {
-    let mut all = String::new();
-    for line in lines {
-        all.push_str(line);
-        all.push('\n');
-    }
+    let all: String = lines.iter().map(|line| line.clone() + "\n").collect();
     let written = stream.write_all(all.as_bytes());
     written
         .and_then(|()| stream.flush())
         .map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Stop::ReaderGone,
-            _ => Stop::Failed(format!("cannot write the results: {error}")),
+            _ => {
+                let why = format!("cannot write the results: {error}");
+                Stop::Failed(Error::new(ErrorKind::Invalid, why))
+            }
         })
 }
 

@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchwright::plan::SettingsEvent;
 use batchwright::progress::Metrics;
-use batchwright::queue::Durability;
-use batchwright::{Context, Error, ErrorPolicy, Secret};
+use batchwright::{Context, ErrorPolicy, Secret};
 use batchwright_server::{RunningServer, Server};
 
 use crate::args::serve::ServeArgs;
 use crate::background::Cancelled;
 use crate::display;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{Exit, Refusal, could_not_run};
 use crate::job_types;
+use crate::optional::Optional;
+use crate::queue::durability;
 use crate::routes;
 use crate::signals::Signals;
 use crate::worker::Home;
@@ -66,27 +66,28 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
         .observer(Arc::new(metrics.clone()))
         .follow(watch)
         .job_types(types)
-        .on_settings(move |event| tell(event, &say));
-    let failed = |error: Error| Refusal::could_not_run(error.message());
+        .on_settings(move |event| routes::tell_change(event, &say));
     let worker = manager
         .worker(&queue)
-        .map_err(failed)?
+        .map_err(could_not_run)?
         .on_error(ErrorPolicy::ContinueOnError);
     let server = home
         .serving(Server::new(queue, worker))?
         .manager(manager)
         .settings(settings, home.config.clone())
-        .map_err(failed)?
+        .map_err(could_not_run)?
         .job_types(accepted)
         .metrics(metrics);
-    let running = with_flags(server, args, token).start().map_err(failed)?;
+    let running = with_flags(server, args, token)
+        .start()
+        .map_err(could_not_run)?;
     announce(&running, args);
     while cancelled.receiver.recv_timeout(LOOK).is_err() {
         if running.is_finished() {
             break;
         }
     }
-    let report = running.stop().map_err(failed)?;
+    let report = running.stop().map_err(could_not_run)?;
     for result in &report.unsaved {
         display::error(&format!(
             "a result could not be recorded; here it is: {result}"
@@ -102,25 +103,16 @@ fn serve(args: &ServeArgs) -> Result<Exit, Refusal> {
 
 /// The server at the address of the flags, with their limits.
 fn with_flags(server: Server, args: &ServeArgs, token: Option<Secret>) -> Server {
-    let mut server = server
+    let server = server
         .address(SocketAddr::new(args.host, args.port))
         .max_connections(args.max_connections)
         .max_upload_bytes(args.max_uploads)
         .max_body_memory(args.max_body_memory)
         .allow_private_webhooks(args.allow_private_webhooks)
-        .durability(if args.worker.fsync {
-            Durability::Full
-        } else {
-            Durability::Normal
-        })
-        .grace(args.worker.grace);
-    if let Some(token) = token {
-        server = server.token(token);
-    }
-    for host in &args.allow_host {
-        server = server.allow_host(host);
-    }
-    server
+        .durability(durability(args.worker.fsync))
+        .grace(args.worker.grace)
+        .set(token, Server::token);
+    args.allow_host.iter().fold(server, Server::allow_host)
 }
 
 /// For scripts on standard output, for people on standard error.
@@ -155,22 +147,4 @@ fn token(args: &ServeArgs) -> Result<Option<Secret>, Refusal> {
         return Err(Refusal::usage(why));
     }
     Ok(Some(Secret::new(text)))
-}
-
-fn tell(event: &SettingsEvent<'_>, say: &dyn Fn(String)) {
-    match event {
-        SettingsEvent::Changed { key, before, now } => {
-            let (before, now) = (before.unwrap_or("unset"), now.unwrap_or("unset"));
-            say(format!("settings changed: {key} {before} -> {now}"));
-        }
-        SettingsEvent::Applied(manager) => {
-            if let Ok(line) = routes::line(manager.plan()) {
-                say(line);
-            }
-        }
-        SettingsEvent::Refused(error) => {
-            say(format!("the old settings still apply: {}", error.message()));
-        }
-        _ => {}
-    }
 }

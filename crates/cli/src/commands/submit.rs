@@ -11,6 +11,7 @@ use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
 use crate::input::{on_disk, requests_in_background, until_cancelled};
 use crate::job_types;
+use crate::optional::Optional;
 use crate::payloads;
 use crate::prompts;
 use crate::queue::failed;
@@ -137,14 +138,8 @@ fn info(args: &SubmitArgs) -> ProcessInfo {
 }
 
 fn with_options(args: &SubmitArgs, job: Job) -> Job {
-    let job = match args.priority {
-        Some(priority) => job.priority(priority),
-        None => job,
-    };
-    match args.max_retries {
-        Some(retries) => job.max_retries(retries),
-        None => job,
-    }
+    job.set(args.priority, Job::priority)
+        .set(args.max_retries, Job::max_retries)
 }
 
 /// Deletes what a failed submission has queued.

@@ -12,6 +12,7 @@ use batchwright::{Context, Error, ErrorKind, Prompts};
 
 use crate::args::export::{ExportArgs, TableFormat};
 use crate::exit::{About, Early, Exit, Refusal};
+use crate::optional::Optional;
 use crate::prompts::schema;
 use crate::signals::Signals;
 use crate::stdout;
@@ -76,20 +77,17 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
     if args.only_answers {
         table = table.only_answers(true);
     }
-    if let Some(delimiter) = args.output_delimiter {
-        table = table.delimiter(delimiter);
-    }
-    Ok(match args.output_format {
-        None => table,
-        Some(format) => table.format(match format {
-            TableFormat::Csv => ExportFormat::Csv,
-            TableFormat::Tsv => ExportFormat::Tsv,
-            TableFormat::Jsonl => ExportFormat::Jsonl,
-            TableFormat::Xlsx => ExportFormat::Xlsx,
-            TableFormat::Sqlite => ExportFormat::Sqlite,
-            TableFormat::Parquet => ExportFormat::Parquet,
-        }),
-    })
+    let format = args.output_format.map(|format| match format {
+        TableFormat::Csv => ExportFormat::Csv,
+        TableFormat::Tsv => ExportFormat::Tsv,
+        TableFormat::Jsonl => ExportFormat::Jsonl,
+        TableFormat::Xlsx => ExportFormat::Xlsx,
+        TableFormat::Sqlite => ExportFormat::Sqlite,
+        TableFormat::Parquet => ExportFormat::Parquet,
+    });
+    Ok(table
+        .set(args.output_delimiter, Export::delimiter)
+        .set(format, Export::format))
 }
 
 /// Writes to standard output; none where its reader went away, which has what it wanted.
@@ -119,7 +117,7 @@ fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
 fn refused(error: &Error, about: About, signals: &Signals) -> Early {
     let message = error.message();
     match error.kind() {
-        ErrorKind::Cancelled => Early::Interrupted(signals.exit().unwrap_or(Exit::CouldNotRun)),
+        ErrorKind::Cancelled => Early::Ended(signals.exit().unwrap_or(Exit::CouldNotRun)),
         ErrorKind::Invalid => Refusal::usage(message).about(about).into(),
         _ => Refusal::could_not_run(message).about(about).into(),
     }

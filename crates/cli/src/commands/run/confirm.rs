@@ -1,21 +1,18 @@
 //! The question before answers are bought again.
 
 use std::io::{IsTerminal, Write, stderr, stdin};
-use std::thread;
-use std::time::Duration;
+use std::iter;
 
 use batchwright::files::RunPlan;
-use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::args::run::RunArgs;
+use crate::background::{Background, Event};
 use crate::exit::{Early, Refusal};
 use crate::format::count;
 use crate::session::Session;
 
 /// So many answers are bought again without a question.
 const FEW: u64 = 20;
-/// How often a signal is looked for while a person thinks.
-const TICK: Duration = Duration::from_millis(100);
 
 /// On a terminal, asks before more than [`FEW`] answers are bought again. `--quiet` does not silence the question, since
 /// it is about money.
@@ -33,25 +30,17 @@ pub fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), 
     crate::stderr::flush();
     let _ = write!(stderr(), "Buy {again} answers again? [y/N] ");
     let _ = stderr().flush();
-    let (answered, answer) = bounded(1);
-    let read = move || {
+    // A read of a terminal cannot be interrupted, so a signal leaves the thread behind.
+    let answer = iter::once_with(|| {
         let mut line = String::new();
         let _ = stdin().read_line(&mut line);
-        let _ = answered.send(line);
-    };
-    // A read of a terminal cannot be interrupted, so a signal leaves the thread behind.
-    let reader = thread::Builder::new().name("batchwright-question".to_owned());
-    let reader = reader.spawn(read);
-    reader.map_err(|error| Refusal::could_not_run(format!("cannot ask: {error}")))?;
-    let line = loop {
-        match answer.recv_timeout(TICK) {
-            Ok(line) => break line,
-            Err(RecvTimeoutError::Disconnected) => break String::new(),
-            Err(RecvTimeoutError::Timeout) if session.ctx.is_cancelled() => {
-                return Err(session.interrupted());
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-        }
+        line
+    });
+    let answer = Background::spawn("batchwright-question", answer, &session.ctx)?;
+    let line = match answer.next(None) {
+        Event::Item(line) => line,
+        Event::Ended | Event::Silence => String::new(),
+        Event::Cancelled => return Err(session.interrupted()),
     };
     if ["y", "yes"].contains(&line.trim().to_lowercase().as_str()) {
         return Ok(());

@@ -2,14 +2,16 @@
 
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
-use batchwright::{Context, Error, ErrorKind, FileRun, LlmClient, Request, Response, Route};
+use batchwright::{
+    Context, Error, ErrorKind, FileRun, LlmClient, LlmManager, Request, Response, Route,
+};
 
 use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};
-use super::via_queue::QueuedRunner;
 use crate::args::run::RunArgs;
-use crate::exit::Refusal;
+use crate::exit::{Refusal, could_not_run};
 use crate::metrics_file::Served;
+use crate::optional::Optional;
 use crate::session::Session;
 
 /// How a run ended.
@@ -27,29 +29,20 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         PreparedRun::ViaQueue(run) => Some((run.queue(), Served::ThisRun)),
     };
     let listeners = args.metrics.listeners(session.display.clone(), queue)?;
-    let manager = match (manager, &listeners.observer) {
-        (Some(manager), Some(observer)) => Some(manager.observer(observer.clone())),
-        (manager, _) => manager,
-    };
+    let observer = listeners.observer.clone();
+    let manager = manager.map(|manager| manager.set(observer, LlmManager::observer));
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
             let route = match manager {
-                Some(manager) => manager.route().map_err(could_not)?,
+                Some(manager) => manager.route().map_err(could_not_run)?,
                 None => Route::new(Nobody),
             };
             let run = run.notifier(listeners.notifier);
-            let run = match prepared.reuse {
-                Some(store) => run.reuse(store),
-                None => run,
-            };
+            let run = run.set(prepared.reuse, |run, store| run.reuse(store));
             (direct(args, run, route, &prepared.setup, session)?, None)
         }
         PreparedRun::ViaQueue(run) => {
-            let runner = QueuedRunner {
-                args,
-                manager: manager.as_ref(),
-            };
-            let (report, facts) = runner.run(*run, listeners, session)?;
+            let (report, facts) = run.run(args, manager.as_ref(), listeners, session)?;
             (report, Some(facts))
         }
     };
@@ -70,10 +63,6 @@ impl LlmClient for Nobody {
     }
 }
 
-fn could_not(error: Error) -> Refusal {
-    Refusal::could_not_run(error.message())
-}
-
 fn direct(
     args: &RunArgs,
     run: FileRun<'static>,
@@ -90,5 +79,5 @@ fn direct(
         .context(&session.ctx)
         .run(route);
     session.display.clear();
-    report.map_err(could_not)
+    report.map_err(could_not_run)
 }

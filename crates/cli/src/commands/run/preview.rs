@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
 use crate::exit::{About, Refusal};
+use crate::optional::Optional;
 use crate::session::Session;
 
 /// What stands for the key of a provider that lacks it: nothing is sent, and no key is shown.
@@ -25,15 +26,11 @@ pub fn client(
             "no provider is named: add --provider NAME",
         )
     };
-    let mut config = LlmConfig::new(settings.provider()?.ok_or_else(unnamed)?);
-    config = config.api_key(Secret::new(NO_KEY));
-    if let Some(url) = &args.provider.base_url {
-        config = config.base_url(url);
-    }
-    if let Some(model) = settings.model()? {
-        config = config.model(model);
-    }
-    config.client()
+    LlmConfig::new(settings.provider()?.ok_or_else(unnamed)?)
+        .api_key(Secret::new(NO_KEY))
+        .set(args.provider.base_url.as_ref(), LlmConfig::base_url)
+        .set(settings.model()?, LlmConfig::model)
+        .client()
 }
 
 /// Each request as it would be sent.

@@ -1,7 +1,7 @@
 //! `batchwright status`: where the processes in the queue stand, once or until they are finished.
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -17,13 +17,14 @@ use serde_json::{Value, json};
 use crate::args::status::StatusArgs;
 use crate::batches;
 use crate::display;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{Early, Exit, Refusal};
 use crate::format::count;
 use crate::queue::{failed, has, open_existing};
 use crate::reuse::ReuseStore;
 use crate::routes;
 use crate::runs;
 use crate::sanitize::{self, shortened};
+use crate::stdout;
 use crate::table::width;
 use crate::wrap::wrapped;
 use advice::advise;
@@ -42,27 +43,13 @@ pub fn execute(args: &StatusArgs) -> Exit {
     let shown = if args.watch { watch(args) } else { once(args) };
     match shown {
         Ok(()) => Exit::Success,
-        Err(Failure::Refused(refusal)) => refusal.end(args.json, args.say.quiet),
-        Err(Failure::OutputClosed) => Exit::StoppedEarly,
+        Err(early) => early.end(args.json, args.say.quiet),
     }
 }
 
-enum Failure {
-    Refused(Refusal),
-    /// Standard output is closed.
-    OutputClosed,
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::OutputClosed
-    }
+/// Ends the command once standard output is closed.
+fn closed(_: io::Error) -> Early {
+    Early::Ended(Exit::StoppedEarly)
 }
 
 /// The strategy of a process: batch where it has batches, else what the present settings say.
@@ -206,19 +193,17 @@ fn line_of(rows: &[Row], skipped: &[SkippedStep], reuse: Option<&ReuseStore>) ->
     sanitize::json(&line) + "\n"
 }
 
-fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+fn print(text: &str) -> Result<(), Early> {
+    stdout::write(text).map_err(closed)
 }
 
-fn once(args: &StatusArgs) -> Result<(), Failure> {
+fn once(args: &StatusArgs) -> Result<(), Early> {
     let mut reader = StatusReader::new(args)?;
     let rows = reader.read()?;
     let reuse = reader.reuse(args);
     let skipped = ProviderPlan::skipped_by_job_types(&reader.settings);
     if args.json {
-        return Ok(print(&line_of(&rows, &skipped, reuse.as_ref()))?);
+        return print(&line_of(&rows, &skipped, reuse.as_ref()));
     }
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
@@ -241,7 +226,7 @@ fn once(args: &StatusArgs) -> Result<(), Failure> {
 /// How often a watched queue is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-fn watch(args: &StatusArgs) -> Result<(), Failure> {
+fn watch(args: &StatusArgs) -> Result<(), Early> {
     let terminal = io::stdout().is_terminal() && !args.json;
     let mut reader = StatusReader::new(args)?;
     let mut screen = Screen::default();
@@ -251,7 +236,7 @@ fn watch(args: &StatusArgs) -> Result<(), Failure> {
     loop {
         let rows = reader.read()?;
         if terminal {
-            screen.draw(&rows)?;
+            screen.draw(&rows).map_err(closed)?;
         } else {
             let now: HashMap<ProcessId, Seen> = rows.iter().map(seen).collect();
             if args.json && (first || now != before) {

@@ -7,15 +7,15 @@ mod report;
 use std::sync::{Arc, Mutex};
 
 use batchwright::plan::SettingsEvent;
-use batchwright::{Context, Error, ErrorPolicy, JobQueue};
+use batchwright::{Context, ErrorPolicy, JobQueue, LlmManager, Worker};
 
 use self::queue_progress::QueueProgress;
 use self::remaining::{EmbeddingsNote, Remaining};
 use crate::args::work::WorkArgs;
-use crate::display;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{Exit, Refusal, could_not_run};
 use crate::job_types;
 use crate::metrics_file::Served;
+use crate::optional::Optional;
 use crate::queue::all_of;
 use crate::routes;
 use crate::signals::{Signals, stopping_line};
@@ -33,11 +33,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         &ctx,
         (!args.show.say.quiet).then(|| stopping_line(&ctx, "")),
     )?;
-    let say = |line: String| {
-        if !args.show.say.quiet {
-            display::say(&line);
-        }
-    };
+    let say = |line: String| args.show.say.say(&line);
     let home = Home::open(&args.worker)?;
     let watch = home.settings(&args.worker)?;
     let manager = routes::manager(&args.worker, watch.settings(), &ctx, args.show.say.quiet);
@@ -46,35 +42,28 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
         return Ok(signals.exit().unwrap_or(Exit::CouldNotRun));
     }
     let manager = manager?;
-    let failed = |error: Error| Refusal::could_not_run(error.message());
     let queue = home.queue(&args.worker, args.file.queue.as_deref())?;
     let processes = all_of(&queue, &args.processes)?;
     say(routes::line(manager.plan())?);
     let mut note = EmbeddingsNote::default();
     note.update(&manager, &queue, &say);
-    let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(failed)?);
+    let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(could_not_run)?);
     let listeners = args
         .metrics
         .listeners(progress.clone(), Some((&queue, Served::Everybody)))?;
-    let manager = match listeners.observer {
-        Some(observer) => manager.observer(observer),
-        None => manager,
-    };
     let audio = args.worker.audio_dir.as_deref();
     let types = job_types::of_worker(watch.clone(), audio, &home.folder);
     let worker = manager
+        .set(listeners.observer, LlmManager::observer)
         .context(&ctx)
         .notifier(listeners.notifier)
         .follow(watch)
         .job_types(types)
         .on_settings(tell_changes(progress.clone(), queue.clone(), note))
         .worker(&queue)
-        .map_err(failed)?;
-    let worker = match listeners.jobs {
-        Some(observer) => worker.observer(observer),
-        None => worker,
-    };
+        .map_err(could_not_run)?;
     let report = worker
+        .set(listeners.jobs, Worker::observer)
         .processes(processes.clone())
         .until_empty(args.until_empty)
         .until_submitted(args.until_submitted)
@@ -84,9 +73,9 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
             ErrorPolicy::ContinueOnError
         })
         .run()
-        .map_err(failed)?;
+        .map_err(could_not_run)?;
     progress.clear();
-    let remaining = Remaining::of(args, &processes, &queue).map_err(failed)?;
+    let remaining = Remaining::of(args, &processes, &queue).map_err(could_not_run)?;
     Ok(report::report(
         args, &report, &remaining, &queue, &signals, &ctx,
     ))
@@ -99,23 +88,11 @@ fn tell_changes(
     note: EmbeddingsNote,
 ) -> impl Fn(&SettingsEvent<'_>) + Send + Sync {
     let note = Mutex::new(note);
-    move |event| match event {
-        SettingsEvent::Changed { key, before, now } => {
-            let (before, now) = (before.unwrap_or("unset"), now.unwrap_or("unset"));
-            progress.say(&format!("settings changed: {key} {before} -> {now}"));
+    move |event| {
+        let say = |line: String| progress.say(&line);
+        routes::tell_change(event, &say);
+        if let (SettingsEvent::Applied(manager), Ok(mut note)) = (event, note.lock()) {
+            note.update(manager, &queue, &say);
         }
-        SettingsEvent::Applied(manager) => {
-            if let (Ok(line), Ok(mut note)) = (routes::line(manager.plan()), note.lock()) {
-                progress.say(&line);
-                note.update(manager, &queue, &|line| progress.say(&line));
-            }
-        }
-        SettingsEvent::Refused(error) => {
-            progress.say(&format!(
-                "the old settings still apply: {}",
-                error.message()
-            ));
-        }
-        _ => {}
     }
 }
