@@ -4,7 +4,6 @@ mod accounts;
 mod architecture;
 mod batch_api;
 #[cfg(feature = "queue")]
-mod batch_attack;
 mod bulk;
 #[cfg(feature = "queue")]
 mod capabilities;

@@ -237,26 +237,6 @@ fn a_wait_that_a_handler_asks_for_is_kept_exactly() {
 }
 
 #[test]
-fn texts_to_embed_share_calls() {
-    let (_folder, queue) = queue();
-    let client = Arc::new(ScriptedClient::new());
-    client.embeds(PackLimits {
-        inputs: 8,
-        tokens: u32::MAX,
-    });
-    let process = ProcessId::new();
-    let text = |n: usize| Job::from(Request::embedding(format!("text {n}")).with_id(n.to_string()));
-    queue
-        .enqueue(process, (0..20).map(text).collect::<Vec<_>>())
-        .unwrap();
-    let report = worker(&queue).embeddings(route(&client)).run().unwrap();
-    assert_eq!(report.completed, 20);
-    assert_eq!(client.packs(), [8, 8, 4]);
-    let lines = lines(&queue, process);
-    assert!(lines.iter().all(|line| line["embedding"].is_array()));
-}
-
-#[test]
 fn a_new_route_serves_what_the_old_one_could_not() {
     let (_folder, queue) = queue();
     let (wrong, right) = (

@@ -105,32 +105,6 @@ fn machines_together_stay_within_one_rate_and_use_it() {
 }
 
 #[test]
-fn an_emptied_redis_makes_nobody_exceed_the_rate() {
-    let Some(redis) = address() else { return };
-    let limits = Limits::default().requests_per_minute(6000.0);
-    let name = name();
-    let processes: Vec<_> = (0..4)
-        .map(|_| Process::new(&redis, &name, limits))
-        .collect();
-    let began = Instant::now();
-    all(&processes, 50);
-    let client = redis::Client::open(redis.as_str()).unwrap();
-    let key = format!(
-        "{{batchwright:quota:{:016x}}}",
-        QuotaKey::new(&["p", "key", &name]).0
-    );
-    let gone: u32 = redis::cmd("DEL")
-        .arg(&key)
-        .query(&mut client.get_connection().unwrap())
-        .unwrap();
-    assert_eq!(gone, 1, "{key}");
-    all(&processes, 50);
-    // What was given just before is at most what one second brings.
-    let allowed = AT_ONCE + 100.0 * (began.elapsed().as_secs_f64() + 1.0);
-    assert!(100.0 <= allowed);
-}
-
-#[test]
 fn without_redis_each_goes_on_with_its_part_of_the_limit() {
     let Some(redis) = address() else { return };
     let cable = Cable::to(&redis);
@@ -238,105 +212,6 @@ fn a_machine_without_network_pauses_itself_alone() {
         assert_eq!(!told.is_zero(), is_told, "{ended:?}");
     }
     assert!(asked_pause().is_zero(), "it is told once");
-}
-
-/// Repeats a check until it is true.
-fn until(what: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !what() {
-        assert!(began.elapsed() < PATIENCE);
-        std::thread::yield_now();
-    }
-}
-
-#[test]
-fn before_the_first_reply_machines_together_make_few_calls() {
-    let Some(redis) = address() else { return };
-    let name = name();
-    let limits = Limits::default().burst(5);
-    let processes: Vec<_> = (0..4)
-        .map(|_| Process::new(&redis, &name, limits))
-        .collect();
-    let began = Instant::now();
-    let (mut gates, mut looks) = (Vec::new(), 0);
-    while looks < 200 || gates.len() < 5 {
-        assert!(began.elapsed() < PATIENCE);
-        let (at, gate) = (looks % 4, processes[looks % 4].go());
-        match gate {
-            Gate::Go(_) => gates.push((at, gate)),
-            Gate::NotUntil(_) => std::thread::sleep(Duration::from_millis(1)),
-        }
-        looks += 1;
-    }
-    // One more each second, since calls may have been lost.
-    let allowed = 6 + began.elapsed().as_secs() as usize;
-    assert!(gates.len() <= allowed, "{} calls", gates.len());
-    let (at, gate) = gates.pop().unwrap();
-    processes[at].end(gate, CallEnd::Replied(None), &RateHints::default());
-    // No reply reports a limit: all machines continue without one.
-    for process in &processes {
-        (0..5).for_each(|_| until(|| matches!(process.go(), Gate::Go(_)) || process.is_full()));
-        assert!(process.is_full() || process.limiter.in_flight(process.quota) >= 5);
-    }
-}
-
-#[test]
-fn one_call_of_all_machines_probes_a_provider_that_one_of_them_finds_unavailable() {
-    let Some(redis) = address() else { return };
-    let name = name();
-    let processes: Vec<_> = (0..3)
-        .map(|_| Process::new(&redis, &name, Limits::default()))
-        .collect();
-    processes.iter().for_each(Process::call);
-    let now = || SystemClock.now();
-    let note = |process: &Process, until, is_ours| {
-        (process.limiter).note_outage(process.quota, until, is_ours);
-    };
-    let hears = |process: &Process| {
-        let outage = process.limiter.outage(process.quota, true, now());
-        outage.flatten().is_some()
-    };
-    note(
-        &processes[0],
-        Some(now().after(Duration::from_millis(300))),
-        false,
-    );
-    until(|| processes.iter().all(hears));
-    // After that time one machine may call. No other one may call until this call ends.
-    let mut probe = None;
-    until_some(&mut probe, || {
-        let gate = |at: usize| (at, processes[at].go());
-        (0..3)
-            .map(gate)
-            .find(|(_, gate)| matches!(gate, Gate::Go(_)))
-    });
-    let (prober, gate) = probe.unwrap();
-    let began = Instant::now();
-    // Longer than the machines wait for a silent one. The test has to wait to see that no call starts.
-    while began.elapsed() < Duration::from_millis(2_500) {
-        for process in &processes {
-            assert!(matches!(process.go(), Gate::NotUntil(_)));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let prober = &processes[prober];
-    prober.end(gate, CallEnd::Replied(None), &RateHints::default());
-    note(prober, None, false);
-    until(|| !processes.iter().any(hears));
-    processes.iter().for_each(Process::call);
-    // An outage that may be the fault of one machine does not affect the others.
-    note(&processes[1], Some(now().after(PATIENCE)), true);
-    processes.iter().for_each(Process::call);
-    assert!(!processes.iter().any(hears));
-}
-
-fn until_some<T>(found: &mut Option<T>, mut look: impl FnMut() -> Option<T>) {
-    let began = Instant::now();
-    while found.is_none() {
-        assert!(began.elapsed() < PATIENCE);
-        *found = look();
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// The quota file of this machine keeps only the proven number of concurrent calls for later runs.

@@ -6,7 +6,6 @@ mod dashboard;
 mod events;
 mod guard;
 mod jobs;
-mod life;
 mod limits;
 mod once;
 mod openai;

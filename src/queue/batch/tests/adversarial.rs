@@ -78,21 +78,6 @@ fn an_answer_counts_wherever_a_failure_of_its_request_stands() {
 }
 
 #[test]
-fn what_a_short_download_lacks_is_not_bought_again() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
-    let mut left = 3;
-    *client.download.lock() = Box::new(move |_| {
-        left -= 1;
-        (left >= 0).then(|| Ok(String::new()))
-    });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
-    assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
-}
-
-#[test]
 fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
     let harness = Harness::new();
     let client = harness.client();
@@ -136,20 +121,6 @@ fn lines_of_requests_that_had_no_turn_hide_no_truncation() {
     assert_eq!(harness.counts(process).completed, 2);
     let fake = harness.fake.lock();
     assert_eq!(fake.with("a").len(), 1, "it was sent twice");
-}
-
-#[test]
-fn one_404_for_fresh_results_loses_nothing() {
-    let harness = Harness::new();
-    let client = harness.client();
-    let process = harness.enqueue(&["a", "b"]);
-    let mut first = true;
-    *client.download.lock() = Box::new(move |_| {
-        std::mem::take(&mut first).then(|| Err(refused("<html>not found</html>", 404)))
-    });
-    let mut poller = harness.poller(harness.worker(), &[]);
-    harness.until_over(&mut poller, process);
-    assert_eq!(harness.counts(process).completed, 2);
 }
 
 #[test]

@@ -253,6 +253,46 @@ fn a_reply_that_is_kept_and_cannot_be_read_from_the_disk_is_fetched_again() {
     nothing_was_bought_again(&harness, process);
 }
 
+/// The provider names a second file that is empty. While that is downloaded, another program removes the first one.
+#[test]
+fn results_that_are_removed_before_they_are_read_are_fetched_again_and_not_bought_again() {
+    let harness = Harness::new();
+    let (client, asked) = endpoint(&harness, Time::ZERO, || None);
+    let fake = harness.fake.clone();
+    *client.status.lock() = Box::new(move |id| {
+        let status = FakeClient(fake.clone()).status(id, &Context::new());
+        Some(status.map(|mut status| {
+            (status.counts, status.expected) = (None, None);
+            if status.state.is_final() {
+                status.results.push("empty".to_owned());
+            }
+            status
+        }))
+    });
+    let (folder, count) = (harness.store.folder(), asked.clone());
+    let mut removed = 0;
+    *client.download.lock() = Box::new(move |_| {
+        let is_first_file = count.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+        if is_first_file {
+            return None;
+        }
+        for spooled in std::fs::read_dir(&folder).unwrap() {
+            let path = spooled.unwrap().path();
+            if removed == 0 && path.extension().is_some_and(|end| end == "results") {
+                std::fs::remove_file(path).unwrap();
+                removed += 1;
+            }
+        }
+        Some(Ok(String::new()))
+    });
+    let process = harness.enqueue(&["a", "b"]);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until_over(&mut poller, process);
+    assert_eq!(harness.counts(process).completed, 2);
+    assert!(asked.load(Ordering::SeqCst) > 2, "nothing was removed");
+    nothing_was_bought_again(&harness, process);
+}
+
 #[test]
 fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
     let harness = Harness::new();
