@@ -140,20 +140,6 @@ pub fn one_failed(site: &Site, most: u64) {
 }
 
 #[test]
-fn several_bad_lines_are_found_too() {
-    each(&[&OPENAI, &MISTRAL], |at| {
-        let poison = [0, 1, 99];
-        let site = poisoned(at, quick(), 100, &poison);
-        site.finish(3);
-        let answered = site.answers();
-        assert_eq!(answered.len(), 97, "{}", at.name);
-        assert!(poison.iter().all(|bad| !answered.contains(bad)));
-        site.paid_once();
-        assert_eq!(site.sim.batch_stats().files_left, 0);
-    });
-}
-
-#[test]
 fn a_full_queue_at_the_provider_costs_no_attempt() {
     // Gemini's refusal asks for minutes of patience; xAI and Mistral have no such limit.
     each(&[&OPENAI, &GROQ, &ANTHROPIC], |at| {

@@ -43,11 +43,7 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
             assert_eq!(counts.at_provider, ITEMS as u64, "{} {counts:?}", at.name);
         }
         let status = site.desk.plain("status").expect(0);
-        assert!(
-            status.stdout.contains(": uncollected, "),
-            "{}",
-            status.stdout
-        );
+        status.shows(": uncollected, ");
         status.says("which batchwright retry");
         let json = site.desk.plain("status --json").expect(0).stdout;
         let json: Value = serde_json::from_str(&json).unwrap();
@@ -55,7 +51,7 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
         assert_eq!(batch["uncollected"]["requests"], 24, "{batch}");
         let doctor = site.desk.plain("doctor").expect(1);
         let seen = "24 billed results are missing for";
-        assert!(doctor.stdout.contains(seen), "{}", doctor.stdout);
+        doctor.shows(seen);
         // Nothing is put back by the way.
         let retry = site
             .desk

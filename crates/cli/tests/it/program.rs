@@ -1,7 +1,8 @@
 //! The real program, run on a desk.
 
 use std::ffi::OsStr;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use batchwright_simulate::Simulator;
 
@@ -39,4 +40,13 @@ impl Desk {
     pub fn start(&self, sim: &Simulator, words: &str) -> Running {
         Running::start(&mut self.against(sim, words))
     }
+}
+
+/// Runs a program to its end with this on its standard input. A program may refuse it before it has read all.
+pub fn fed(command: &mut Command, text: impl AsRef<[u8]>) -> Ended {
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut pipe = running.child.stdin.take().unwrap();
+    let _ = pipe.write_all(text.as_ref());
+    drop(pipe);
+    running.wait()
 }

@@ -16,9 +16,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::common::{
-    Desk, Ended, Running, all_ids, eventually, good, has, ids_in_order, prompt_line, prompt_lines,
-    results,
+    Desk, Ended, Running, all_ids, eventually, good, has, prompt_line, prompt_lines, results,
 };
+use super::program::fed;
 
 pub fn database(desk: &Desk) -> PathBuf {
     desk.path("data/llm_jobs.db")
@@ -82,10 +82,9 @@ fn a_submission_has_a_name_that_people_know() {
     assert_eq!((unnamed.output, unnamed.command), (None, None));
     let named = told(submit(&desk, "in.jsonl --name reviews"));
     assert_eq!(named.name.as_deref(), Some("reviews"));
-    let mut piped = Running::start(on_queue(&desk, "submit -").stdin(Stdio::piped()));
-    piped.feed(&prompt_lines(1));
-    drop(piped.child.stdin.take());
-    let id = piped.wait().expect(0).stdout;
+    let id = fed(&mut on_queue(&desk, "submit -"), &prompt_lines(1))
+        .expect(0)
+        .stdout;
     let piped = told(id.trim().parse().unwrap());
     assert_eq!(piped.name.as_deref(), Some("standard input"));
     assert_eq!(piped.input, None);
@@ -199,25 +198,6 @@ fn piped(desk: &Desk) -> Running {
     Running::start(on_queue(desk, "submit -").stdin(Stdio::piped()))
 }
 
-#[test]
-fn standard_input_is_queued_when_it_ends() {
-    let desk = Desk::new();
-    let mut running = piped(&desk);
-    running.feed(&prompt_lines(5));
-    drop(running.child.stdin.take());
-    let ended = running.wait().expect(0);
-    let id: ProcessId = ended.stdout.trim().parse().unwrap();
-    work(&desk);
-    let ids = stored(&desk, id);
-    let ids = ids
-        .iter()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone());
-    assert_eq!(ids.collect::<Vec<_>>(), ids_in_order(5));
-    let mut running = piped(&desk);
-    drop(running.child.stdin.take());
-    running.wait().expect(2).says("no prompts");
-}
-
 /// More than are written at once.
 const GROUP: usize = 1000;
 
@@ -294,7 +274,7 @@ fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
     half_queued(&desk);
     drop(running);
     let ended = plain(&desk, "status").expect(0);
-    assert!(ended.stdout.contains("unsealed"), "{}", ended.stdout);
+    ended.shows("unsealed");
     ended.says("interrupted");
     let doctor = plain(&desk, "doctor").expect(0);
     doctor.shows("note     unsealed");

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchwright::queue::{Severity, WorkerScale};
-use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Worker,
-};
+use batchwright::queue::WorkerScale;
+use batchwright::{Context, Error, Handler, Job, ProcessId, Progress, RunningJob, Worker};
 use parking_lot::Mutex;
 
 use super::common::{Running, SmallDisk, eventually, simulator};
@@ -45,26 +43,6 @@ fn hears_of_full_disk(trouble: &Mutex<Option<String>>) -> bool {
 }
 
 #[test]
-fn what_does_not_fit_is_not_half_enqueued() {
-    let Some(disk) = SmallDisk::new("data", 2048) else {
-        return;
-    };
-    let queue = queue(&disk.desk);
-    let process = ProcessId::new();
-    disk.leave(100);
-    let error = queue.enqueue(process, jobs(5_000)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
-    assert!(error.message().contains("the disk is full"), "{error}");
-    assert!(queue.process(process).unwrap().is_none());
-    disk.make_room();
-    assert_eq!(queue.enqueue(process, jobs(2_000)).unwrap().len(), 2_000);
-    let counts = queue.process(process).unwrap().unwrap().counts;
-    assert_eq!((counts.total, counts.pending), (2_000, 2_000));
-    let findings = queue.check().unwrap();
-    assert!(findings.iter().all(|f| f.verdict < Severity::Bad));
-}
-
-#[test]
 fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
     // The file of shared memory does not fit, the log does not, the prompts do not.
     for room in [24, 60, 200] {
@@ -82,39 +60,6 @@ fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
         submit(desk, "in.jsonl");
         assert_eq!(status(desk, "")[0]["pending"], 4_000);
     }
-}
-
-#[test]
-fn a_worker_on_a_full_disk_says_so_starts_nothing_new_and_goes_on_when_there_is_room() {
-    let Some(disk) = SmallDisk::new("data", 16384) else {
-        return;
-    };
-    let queue = queue(&disk.desk);
-    let process = ProcessId::new();
-    const JOBS: usize = 300;
-    queue.enqueue(process, jobs(JOBS)).unwrap();
-    let calls = Arc::new(AtomicUsize::new(0));
-    let worker = Worker::new(&queue)
-        .scale(WorkerScale::fixed(3))
-        .until_empty(true)
-        .handle(KIND, long(&calls));
-    let (worker, trouble) = listen(worker);
-    disk.leave(400);
-    let running = worker.start().unwrap();
-    assert!(hears_of_full_disk(&trouble));
-    let made = calls.load(Ordering::SeqCst);
-    let saved = queue.process(process).unwrap().unwrap().counts.completed as usize;
-    assert!(
-        made < JOBS && made <= saved + 3,
-        "{made} made, {saved} saved"
-    );
-    assert!(!running.is_finished());
-    disk.make_room();
-    let report = running.join().unwrap();
-    assert!(report.stop.is_none(), "{:?}", report.stop);
-    assert_eq!(calls.load(Ordering::SeqCst), JOBS);
-    assert_eq!(report.completed, JOBS as u64);
-    assert_eq!(queue.get_results(process).count(), JOBS);
 }
 
 #[test]
@@ -222,20 +167,4 @@ fn what_was_left_halfway_waits_for_room() {
         .unwrap();
     let counts = queue.process(process).unwrap().unwrap().counts;
     assert_eq!(counts.completed, 4_000);
-}
-
-#[test]
-fn the_queue_opens_on_a_disk_that_was_full_before() {
-    let Some(disk) = SmallDisk::new("data", 2048) else {
-        return;
-    };
-    disk.leave(0);
-    let path = database(&disk.desk);
-    let error = JobQueue::open(&path).err().unwrap();
-    assert!(error.message().contains("llm_jobs.db"), "{error}");
-    disk.make_room();
-    let queue = JobQueue::open(&path).unwrap();
-    let process = ProcessId::new();
-    queue.enqueue(process, jobs(3)).unwrap();
-    assert_eq!(queue.process(process).unwrap().unwrap().counts.pending, 3);
 }

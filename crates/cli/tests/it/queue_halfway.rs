@@ -2,7 +2,6 @@
 
 #![cfg(unix)]
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use batchwright::queue::Severity;
 use batchwright::testing::ScriptedClient;
 use batchwright::{Job, ProcessId, Request};
 
-use super::common::{Desk, Running, results};
+use super::common::{Desk, Running};
 use super::queue::{adds_up, database, on_queue, plain, queue, status, worker};
 
 fn enqueued(jobs: usize) -> (Desk, ProcessId) {
@@ -95,30 +94,4 @@ fn a_deletion_that_was_left_halfway_is_no_fault_of_the_counters() {
     assert!(queue(&desk).process(id).unwrap().is_none());
     let all = queue(&desk).check().unwrap();
     assert!(all.iter().all(|f| f.what != "halfway"), "{all:?}");
-}
-
-#[test]
-fn results_that_were_killed_are_written_once() {
-    const JOBS: usize = 3_000;
-    let (desk, id) = enqueued(JOBS);
-    queue(&desk).cancel(id).unwrap();
-    let words = format!("results {id} -o out.jsonl");
-    for millis in [5, 15, 25, 40, 60, 80] {
-        let running = Running::start(&mut on_queue(&desk, &words));
-        std::thread::sleep(Duration::from_millis(millis));
-        drop(running);
-        status(&desk, "").iter().for_each(adds_up);
-    }
-    if queue(&desk).process(id).unwrap().is_some() {
-        plain(&desk, &words).expect(3);
-    }
-    let mut times = HashMap::new();
-    for line in results(&desk.read("out.jsonl")) {
-        *times
-            .entry(line["id"].as_str().unwrap().to_owned())
-            .or_insert(0) += 1;
-    }
-    assert_eq!(times.len(), JOBS);
-    assert!(times.values().all(|n| *n == 1));
-    assert!(queue(&desk).open_processes().unwrap().is_empty());
 }

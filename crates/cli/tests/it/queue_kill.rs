@@ -132,67 +132,6 @@ fn a_hundred_blows_cost_no_job() {
 }
 
 #[test]
-fn a_job_that_kills_its_worker_ends_as_crashed_and_takes_no_neighbour_along() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default());
-    let queue = queue(&desk);
-    let process = enqueue(&queue, 40);
-    let bad = Job::from(Request::new("the end of you").with_id("bad"));
-    let bad = queue.enqueue(process, [bad.priority(9)]).unwrap()[0];
-    // Its worker dies whenever it has this job in flight, with neighbours at first.
-    sim.hold();
-    for crash in 1..=5_u8 {
-        let worker = work(&desk, &sim, "");
-        let has_it = || {
-            let job = queue.job(bad).unwrap().unwrap();
-            (job.status, job.crashes) == (JobStatus::InProgress, crash - 1)
-        };
-        assert!(eventually(has_it), "crash {crash}");
-        if crash > 2 {
-            let running = queue.process(process).unwrap().unwrap().counts.in_progress;
-            assert_eq!(
-                running, 1,
-                "crash {crash}: it may take nobody along any more"
-            );
-        }
-        worker.signal("KILL");
-        worker.wait();
-    }
-    sim.release();
-    work(&desk, &sim, "--until-empty").wait().expect(0);
-    let job = queue.job(bad).unwrap().unwrap();
-    assert_eq!((job.status, job.crashes), (JobStatus::Failed, 5), "{job:?}");
-    assert_eq!(job.error.unwrap().kind(), batchwright::ErrorKind::Crashed);
-    let counts = queue.process(process).unwrap().unwrap().counts;
-    assert_eq!((counts.completed, counts.failed), (40, 1));
-}
-
-#[test]
-fn jobs_of_a_killed_worker_run_in_the_other_one() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default());
-    let queue = queue(&desk);
-    let process = enqueue(&queue, SLOTS as usize);
-    sim.hold();
-    let first = work(&desk, &sim, "");
-    assert!(sim.wait_until(|s| s.calls == SLOTS, PATIENCE));
-    let second = work(&desk, &sim, "");
-    first.signal("KILL");
-    first.wait();
-    assert!(sim.wait_until(|s| s.calls == 2 * SLOTS, PATIENCE));
-    sim.release();
-    assert!(eventually(|| queue
-        .process(process)
-        .unwrap()
-        .unwrap()
-        .counts
-        .is_finished()));
-    second.signal("TERM");
-    second.wait().expect(0);
-    all_done(&queue, process, SLOTS as usize);
-}
-
-#[test]
 fn a_sleeping_worker_keeps_its_jobs() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default());

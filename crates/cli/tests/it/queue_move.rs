@@ -139,11 +139,11 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
         "results x",
     ] {
         let refused = plain(&desk, words).expect(1);
-        assert!(refused.error().contains("q.bw"), "{}", refused.stderr);
+        refused.errs("q.bw");
         refused.errs("queue reopen");
     }
     let again = plain(&desk, "queue export other.bw").expect(1);
-    assert!(again.error().contains("was moved to"), "{}", again.stderr);
+    again.errs("was moved to");
     let file = JobQueue::open(desk.path("q.bw")).err().unwrap();
     assert!(file.message().contains("queue import"), "{file}");
     let import = |folder: &str| {
@@ -161,15 +161,11 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
     );
     // A file can be imported only once.
     let second = import("third").expect(1);
-    assert!(second.error().contains("already"), "{}", second.stderr);
+    second.errs("already");
     let reopened = plain(&desk, "queue reopen").expect(1);
-    assert!(
-        reopened.error().contains("was already imported into"),
-        "{}",
-        reopened.stderr
-    );
+    reopened.errs("was already imported into");
     let old = plain(&desk, "queue import q.bw").expect(1);
-    assert!(old.error().contains("already"), "{}", old.stderr);
+    old.errs("already");
     // The target must be empty.
     let other = desk.path("third/llm_jobs.db");
     JobQueue::open(&other)
@@ -183,7 +179,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
     drop(moved);
     std::fs::remove_dir_all(desk.path("new")).unwrap();
     let lost = import("new").expect(1);
-    assert!(lost.error().contains("--again"), "{}", lost.stderr);
+    lost.errs("--again");
 }
 
 /// The export was killed before it wrote the mark of the file, or the mark of the queue.
@@ -211,7 +207,7 @@ fn an_export_that_was_killed_at_its_end_is_finished_by_the_same_command() {
         }
         let early = ["queue", "import", "q.bw", "--data-dir", "new"];
         let early = Running::start(&mut desk.command(early)).wait().expect(1);
-        assert!(early.error().contains("has not ended"), "{}", early.stderr);
+        early.errs("has not ended");
         std::fs::hard_link(desk.path("q.bw"), desk.path("q.bw.a.part")).unwrap();
         plain(&desk, "queue export q.bw").expect(0);
         assert!(!desk.exists("q.bw.a.part"));
@@ -247,12 +243,12 @@ fn an_exported_file_is_worth_nothing_once_its_queue_is_reopened() {
     queue(&desk).enqueue(process, job()).unwrap();
     let words = ["queue", "import", "q.bw", "--data-dir", "new"];
     let refused = Running::start(&mut desk.command(words)).wait().expect(1);
-    assert!(refused.error().contains("reopened"), "{}", refused.stderr);
+    refused.errs("reopened");
     plain(&desk, "queue reopen").expect(0).says("not closed");
     plain(&desk, "queue export q2.bw").expect(0);
     std::fs::remove_file(desk.path("q2.bw")).unwrap();
     let gone = plain(&desk, "queue reopen").expect(1);
-    assert!(gone.error().contains("--force"), "{}", gone.stderr);
+    gone.errs("--force");
     plain(&desk, "queue reopen --force").expect(0);
 }
 
@@ -321,7 +317,7 @@ fn a_killed_move_goes_on_and_loses_nothing() {
     let closed = plain(&desk, "status").expect(1);
     closed.errs("has not ended");
     let other = plain(&desk, "queue export other.bw").expect(1);
-    assert!(other.error().contains("queue export"), "{}", other.stderr);
+    other.errs("queue export");
     export().wait().expect(0);
     assert!(
         !grows(".part", 0) && !grows(".part-wal", 0),
@@ -341,7 +337,7 @@ fn a_killed_move_goes_on_and_loses_nothing() {
         Running::start(&mut desk.command(words)).wait()
     };
     let closed = new("status").expect(1);
-    assert!(closed.error().contains("queue import"), "{}", closed.stderr);
+    closed.errs("queue import");
     let elsewhere = ["queue", "import", "q.bw", "--data-dir", "third"];
     let elsewhere = Running::start(&mut desk.command(elsewhere))
         .wait()
@@ -427,14 +423,14 @@ mod on_a_server {
         let refused = server
             .run(&desk, "queue import one.bw --data-dir far")
             .expect(1);
-        assert!(refused.error().contains("already"), "{}", refused.stderr);
+        refused.errs("already");
 
         // The export from the server has the same rows as the first export.
         server
             .run(&desk, "queue export two.bw --data-dir far")
             .expect(0);
         let refused = server.run(&desk, "status --data-dir far").expect(1);
-        assert!(refused.error().contains("two.bw"), "{}", refused.stderr);
+        refused.errs("two.bw");
         assert_eq!(rows(&desk.path("one.bw")), rows(&desk.path("two.bw")));
         server.run(&desk, "queue reopen --data-dir far").expect(0);
 
@@ -575,7 +571,7 @@ mod on_a_server {
         let worker = Running::start(&mut server.on(command(&desk, &sim, "work -q")));
         assert!(sim.wait_until(|stats| stats.calls > 0, PATIENCE));
         let refused = server.run(&desk, "queue export q.bw").expect(1);
-        assert!(refused.error().contains("in use"), "{}", refused.stderr);
+        refused.errs("in use");
         drop(worker);
         assert!(eventually(|| {
             server.run(&desk, "queue export q.bw").status.success()
@@ -602,7 +598,7 @@ mod on_a_server {
         assert!(eventually(begun), "{}", killed.said());
         drop(killed);
         let closed = server.run(&desk, "status --data-dir far").expect(1);
-        assert!(closed.error().contains("queue import"), "{}", closed.stderr);
+        closed.errs("queue import");
         let settings = server.run(&desk, "config list --data-dir far");
         settings.expect(0);
         server.run(&desk, words).expect(0);

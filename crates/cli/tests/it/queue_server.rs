@@ -147,14 +147,14 @@ fn what_failed_is_put_back_and_what_waits_is_cancelled_on_a_server() {
     let status = server
         .run(&desk, &format!("status {process} --json"))
         .expect(0);
-    assert!(status.stdout.contains("\"pending\":3"), "{}", status.stdout);
+    status.shows("\"pending\":3");
     server
         .run(&desk, &format!("cancel {process} --delete"))
         .expect(0);
     let gone = server.run(&desk, &format!("status {process}"));
     assert_eq!(gone.status.code(), Some(2), "{}", gone.stderr);
     let doctor = server.run(&desk, "doctor");
-    assert!(doctor.stdout.contains("mysql://"), "{}", doctor.stdout);
+    doctor.shows("mysql://");
 }
 
 /// With Redis beside the database: a worker that has nothing to do begins with what another command submits. An address
@@ -184,7 +184,7 @@ fn a_worker_is_told_of_work_through_redis_and_works_without_it() {
         if at == 2 {
             let refused = format!("config set queue.redis redis://:{secret}@{place}");
             let refused = Running::start(&mut with_redis(&refused)).wait().expect(2);
-            assert!(!refused.stderr.contains(secret), "{}", refused.stderr);
+            refused.hides(secret);
             let set = format!("config set queue.redis redis://{place}");
             Running::start(&mut with_redis(&set)).wait().expect(0);
         }
@@ -196,7 +196,7 @@ fn a_worker_is_told_of_work_through_redis_and_works_without_it() {
         sim.wait_until(|stats| stats.calls >= at, PATIENCE);
         worker.signal("TERM");
         let ended = worker.wait().expect(0);
-        assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
+        ended.hides(secret);
         let warned = ended.stderr.matches("cannot be used").count();
         assert_eq!(warned, at as usize - 1, "{}", ended.stderr);
     }
@@ -208,7 +208,7 @@ fn redis_is_only_for_a_queue_on_a_server() {
     let desk = Desk::new();
     let ended = Running::start(&mut desk.command(["status", "--redis", "redis://127.0.0.1"]));
     let ended = ended.wait().expect(2);
-    assert!(ended.stderr.contains("--store"), "{}", ended.stderr);
+    ended.tells("--store");
 }
 
 /// `doctor` checks the server, and Redis if it is configured. It reports a Redis that does not answer.

@@ -188,7 +188,7 @@ fn the_doctor_finds_a_healthy_queue_healthy() {
         "writable",
         "GROQ_API_KEY (groq)",
     ] {
-        assert!(ended.stdout.contains(seen), "no {seen}: {}", ended.stdout);
+        ended.shows(seen);
     }
     assert!(!ended.stdout.contains("very-secret"));
     let json = plain(&desk, "doctor --json").expect(0);
@@ -224,17 +224,13 @@ fn the_doctor_says_what_to_do_about_a_damaged_file() {
     bytes[start..end].fill(0x5a);
     std::fs::write(database(&desk), &bytes).unwrap();
     let ended = plain(&desk, "doctor").expect(1);
-    assert!(ended.stdout.contains("\nbad "), "{}", ended.stdout);
-    assert!(ended.stdout.contains(".recover"), "{}", ended.stdout);
+    ended.shows("\nbad ");
+    ended.shows(".recover");
     desk.write("data/llm_jobs.db", "dear diary".repeat(1000));
     let ended = plain(&desk, "doctor --json").expect(1);
     let facts: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(facts["healthy"], false);
-    assert!(
-        ended.stdout.contains("not an SQLite database"),
-        "{}",
-        ended.stdout
-    );
+    ended.shows("not an SQLite database");
     assert!(desk.read("data/llm_jobs.db").starts_with("dear diary"));
     plain(&desk, "status")
         .expect(1)

@@ -12,7 +12,7 @@ fn run(desk: &Desk, words: &str) -> Ended {
 fn an_address_with_a_password_is_not_stored() {
     let desk = Desk::new();
     let refused = run(&desk, "config set queue.store mysql://me:s3cr3t@db/jobs").expect(2);
-    assert!(!refused.stderr.contains("s3cr3t"), "{}", refused.stderr);
+    refused.hides("s3cr3t");
     refused.says("BATCHWRIGHT_STORE_PASSWORD_FILE");
     let none = run(&desk, "config get queue.store").expect(0);
     assert_eq!(none.stdout, "");
@@ -28,8 +28,8 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
     // No server listens at this address.
     let doctor = run(&desk, "doctor").expect(1);
     let advice = "batchwright config unset queue.store";
-    assert!(doctor.stdout.contains("127.0.0.1:9"), "{}", doctor.stdout);
-    assert!(doctor.stdout.contains(advice), "{}", doctor.stdout);
+    doctor.shows("127.0.0.1:9");
+    doctor.shows(advice);
     // The export is for the queue on the server, not for the file.
     run(&desk, "queue export moved.bw")
         .expect(1)
@@ -41,16 +41,12 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
     Running::start(&mut command).wait().expect(0);
     desk.prompts("in.jsonl", 1);
     let submitted = run(&desk, "submit in.jsonl --store none").expect(0);
-    assert!(
-        submitted.stderr.contains("--store none"),
-        "the next command needs it, too: {}",
-        submitted.stderr
-    );
+    submitted.tells("--store none");
     let local = run(&desk, "config list --store none").expect(0);
-    assert!(local.stdout.contains(nobody), "{}", local.stdout);
+    local.shows(nobody);
     run(&desk, "config unset queue.store").expect(0);
     let status = run(&desk, "status --json").expect(0);
-    assert!(status.stdout.contains("\"pending\":1"), "{}", status.stdout);
+    status.shows("\"pending\":1");
 }
 
 #[test]
@@ -65,7 +61,7 @@ fn empty_and_damaged_addresses_are_refused_with_advice() {
     drop(db);
     run(&desk, "status").expect(2).says("unset queue.store");
     let doctor = run(&desk, "doctor").expect(1);
-    assert!(doctor.stdout.contains("queue.store"), "{}", doctor.stdout);
+    doctor.shows("queue.store");
     run(&desk, "config unset queue.store").expect(0);
     run(&desk, "status").expect(0);
 }
@@ -89,7 +85,7 @@ fn the_setting_leads_every_command_to_the_server() {
     let status = server
         .run(&desk, "status --json --data-dir elsewhere")
         .expect(0);
-    assert!(status.stdout.contains("\"pending\":2"), "{}", status.stdout);
+    status.shows("\"pending\":2");
     run("config set llm.model m-1").expect(0).says("mysql://");
     let model = server
         .run(&desk, "config get llm.model --data-dir elsewhere")

@@ -7,9 +7,8 @@ use batchwright_simulate::BatchConfig;
 use serde_json::{Value, json};
 
 use super::batch_runs::{
-    LONG, SHORT, STORE, WORDS, accepted, batch, by_id, clean, command, items, kill, left_alone,
-    only_process, queue, run, sealed, start, submitted, summary, taking, with, with_provider,
-    worked,
+    LONG, STORE, WORDS, accepted, batch, by_id, clean, command, items, left_alone, only_process,
+    queue, run, start, submitted, summary, taking, with, with_provider, worked,
 };
 use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, prompt_lines};
 
@@ -83,18 +82,6 @@ fn a_process_says_which_run_it_belongs_to() {
 }
 
 #[test]
-fn sigterm_ends_with_its_own_code() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    desk.prompts("in.jsonl", 2);
-    let running = start(&desk, &sim, WORDS);
-    accepted(&sim, 2);
-    running.signal("TERM");
-    running.wait().expect(143);
-    run(&desk, &sim, WORDS).expect(0);
-    assert_eq!(sim.batch_stats().items_accepted, 2);
-}
-
-#[test]
 fn of_a_thousand_items_that_were_stopped_and_edited_fifteen_are_submitted() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     desk.prompts("in.jsonl", 1000);
@@ -148,34 +135,6 @@ fn of_a_thousand_items_that_were_stopped_and_edited_fifteen_are_submitted() {
 }
 
 #[test]
-fn an_answer_to_an_old_question_never_takes_the_place_of_the_new_one() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
-    desk.write("in.jsonl", "{\"id\":\"a\",\"prompt\":\"old\"}\n");
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    desk.write("in.jsonl", "{\"id\":\"a\",\"prompt\":\"new\"}\n");
-    // Answered at once, so that the old answer is the later one.
-    let sync = Running::start(&mut command(&desk, &sim, WORDS))
-        .wait()
-        .expect(0);
-    sync.says("of an earlier run goes on");
-    assert_eq!(
-        (sim.stats().calls, sim.batch_stats().items_accepted),
-        (1, 1)
-    );
-    let lines = desk.results("out.jsonl");
-    assert_eq!(lines.len(), 1);
-    desk.write("once.jsonl", desk.read("in.jsonl"));
-    Running::start(&mut command(&desk, &sim, "once.jsonl -o once-out.jsonl"))
-        .wait()
-        .expect(0);
-    assert_eq!(
-        lines[0]["request_hash"],
-        desk.results("once-out.jsonl")[0]["request_hash"]
-    );
-    clean(&desk);
-}
-
-#[test]
 fn what_comes_back_from_an_expired_batch_is_bought_again_only_if_it_is_asked_for() {
     let expiring = BatchConfig::default().duration(LONG).expire_first(1, 0.0);
     let (desk, sim) = (Desk::new(), with(expiring));
@@ -190,18 +149,6 @@ fn what_comes_back_from_an_expired_batch_is_bought_again_only_if_it_is_asked_for
     assert_eq!(desk.ids("out.jsonl"), all_ids(8));
     // The edited one, and the seven that were asked for still.
     assert_eq!(sim.batch_stats().items_accepted, 10 + 8);
-    clean(&desk);
-}
-
-#[test]
-fn what_waits_and_is_no_longer_asked_for_is_never_sent() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 4);
-    kill(sealed(&desk, &sim));
-    desk.write("in.jsonl", prompt_lines(3).replace("prompt 2", "edited"));
-    run(&desk, &sim, WORDS).expect(0);
-    assert_eq!(sim.batch_stats().items_accepted, 3);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     clean(&desk);
 }
 
@@ -243,21 +190,15 @@ fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let mut worker = desk.command(["work", "--until-empty", "--queue", STORE]);
-    worker
-        .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url());
-    worker
-        .env("BATCHWRIGHT_PROVIDER", "openai")
-        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
-    let worker = Running::start(&mut worker);
+    let worker = desk.command(["work", "--until-empty", "--queue", STORE]);
+    let worker = Running::start(&mut with_provider(worker, &sim));
     assert!(eventually(
         || queue(&desk).batches(None).unwrap()[0].attended
     ));
     let first = start(&desk, &sim, WORDS);
     first.hears("3 under way");
     let second = run(&desk, &sim, WORDS).expect(1);
-    assert!(second.error().contains("another run is writing to it"));
+    second.errs("another run is writing to it");
     first.wait().expect(0);
     worker.wait().expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
@@ -279,23 +220,6 @@ fn a_worker_of_a_runs_store_ends_with_the_run() {
     worker.wait().expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     assert_eq!(sim.batch_stats().items_accepted, 3);
-    clean(&desk);
-}
-
-#[test]
-fn a_cancelled_process_keeps_what_it_had_and_can_be_run_again() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
-    desk.prompts("in.jsonl", 8);
-    run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let mut cancel = desk.command(["cancel", "--queue", STORE]);
-    cancel
-        .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url())
-        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
-    Running::start(&mut cancel).wait().expect(0);
-    run(&desk, &sim, WORDS).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(8));
-    assert_eq!(sim.batch_stats().bought_twice, 0);
     clean(&desk);
 }
 

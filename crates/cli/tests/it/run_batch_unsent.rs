@@ -19,7 +19,7 @@ fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 #[track_caller]
 fn says_nothing_of(ended: &Ended, words: &[&str]) {
     for words in words {
-        assert!(!ended.stderr.contains(words), "{words:?}: {}", ended.stderr);
+        ended.hides(words);
     }
 }
 

@@ -57,16 +57,10 @@ fn killed_at(point: BatchPoint) {
     clean(&desk);
 }
 
+/// `batch_crash.rs` has the other points and providers, with a worker.
 #[test]
-fn killed_while_it_hands_over_it_buys_once() {
-    killed_at(BatchPoint::UploadDone);
-    killed_at(BatchPoint::CreateArrived);
+fn killed_before_and_after_its_batch_is_created_it_buys_once() {
     killed_at(BatchPoint::CreateDone);
-}
-
-#[test]
-fn killed_while_it_waits_or_downloads_it_collects_the_rest() {
-    killed_at(BatchPoint::StatusArrived);
     killed_at(BatchPoint::DownloadHalf);
 }
 
@@ -76,14 +70,7 @@ fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let id = only_process(&desk);
-    let mut worker = desk.command(["work", "--until-empty", "--queue", STORE]);
-    worker
-        .env("OPENAI_API_KEY", "k")
-        .env("OPENAI_BASE_URL", sim.base_url());
-    worker
-        .env("BATCHWRIGHT_PROVIDER", "openai")
-        .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
-    Running::start(&mut worker).wait().expect(0);
+    other(&desk, &sim, &format!("work --until-empty --queue {STORE}")).expect(0);
     // The file has them, and the queue has not heard of it.
     desk.plain(&format!("results --queue {STORE} --keep -o out.jsonl"))
         .expect(0);

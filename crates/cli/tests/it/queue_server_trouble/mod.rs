@@ -354,9 +354,5 @@ fn doctor_looks_at_every_server_of_the_address() {
     let gone = Running::start(&mut queue.command("doctor"))
         .wait()
         .expect(1);
-    assert!(
-        gone.stdout.contains("there is no failover"),
-        "{}",
-        gone.stdout
-    );
+    gone.shows("there is no failover");
 }
