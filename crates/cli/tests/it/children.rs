@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use batchwright::ProcessId;
-use batchwright_simulate::{SimConfig, Simulator};
+use batchwright_simulate::Simulator;
 use serde_json::{Value, json};
 
 use super::batch::{command, taking};
-use super::common::{Desk, Ended, PATIENCE, Running, eventually, has, simulator};
-use super::job_types::{taken, working};
+use super::common::{Desk, Ended, Running};
+use super::job_types::taken;
 use super::queue::{queue, submit};
 
 fn members(n: usize) -> String {
@@ -55,38 +55,4 @@ fn cancelling_a_job_cancels_the_batch_of_what_it_waits_for() {
         assert_eq!((stats.created, stats.cancelled), (1, 1), "{stats:?}");
         assert!(queue(&desk).batches(None).unwrap().is_empty());
     }
-}
-
-#[test]
-fn a_fan_out_that_is_killed_again_and_again_pays_again_only_for_what_was_in_flight() {
-    const MEMBERS: usize = 1_200;
-    const SLOTS: u64 = 16;
-    let sim = simulator(SimConfig::default().latency(Duration::from_millis(5)));
-    let (desk, id) = submitted(MEMBERS);
-    let words = format!("-j {SLOTS} -q");
-    let open = queue(&desk);
-    // Once while its children are being enqueued, or as soon as they are, then among their calls.
-    let children = || {
-        let mut all = open.open_processes().unwrap().into_iter();
-        all.any(|process| process.info.parent.is_some())
-    };
-    let mut killed = working(&desk, &sim, &words);
-    assert!(eventually(children));
-    killed.child.kill().unwrap();
-    killed.child.wait().unwrap();
-    for calls in [100, 600] {
-        let mut killed = working(&desk, &sim, &words);
-        assert!(sim.wait_until(|s| s.calls > calls, PATIENCE));
-        killed.child.kill().unwrap();
-        killed.child.wait().unwrap();
-    }
-    working(&desk, &sim, &format!("{words} --until-empty"))
-        .wait()
-        .expect(0);
-    let results = taken(&desk, id);
-    let result = &results["b"]["result"];
-    has(result, json!({"total": MEMBERS, "completed": MEMBERS}));
-    let most = MEMBERS as u64 + 3 * SLOTS;
-    assert!(sim.stats().calls <= most, "{:?}", sim.stats());
-    assert!(queue(&desk).open_processes().unwrap().is_empty());
 }

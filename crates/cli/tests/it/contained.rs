@@ -247,7 +247,7 @@ fn a_process_that_never_ends_is_given_up_and_named() {
     debugger.wait().unwrap();
     assert_eq!(ended.stdout, "next\n");
     let named = format!("does not report the end of process {pid}");
-    assert!(ended.stderr.contains(&named), "{}", ended.stderr);
+    ended.tells(&named);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn what_commands_leave_in_their_temporary_folder_goes_however_deep_it_is() {
         folder.is_absolute() && !folder.parent().unwrap().exists(),
         "{folder:?}"
     );
-    assert!(!ended.stderr.contains("left something"), "{}", ended.stderr);
+    ended.hides("left something");
 }
 
 #[test]
@@ -349,9 +349,9 @@ fn which_mechanism_holds_processes_together_is_said() {
             let mut command = by.command(&desk, "exec -v -- true ::: x");
             let ended = Running::start(&mut command).wait().expect(0);
             let said = format!("held together by: {name}\n");
-            assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+            ended.tells(&said);
             let ended = Running::start(&mut by.command(&desk, "doctor")).wait();
-            assert!(ended.stdout.contains(&said), "{}", ended.stdout);
+            ended.shows(&said);
         }
     }
 }

@@ -307,23 +307,6 @@ fn a_call_for_many_is_tried_again_as_one() {
     );
 }
 
-/// More lines than are written at once.
-#[test]
-fn very_many_equal_prompts_are_one_call_into_files_and_pipes() {
-    let (desk, sim) = (Desk::new(), good());
-    let n = 5000;
-    desk.write("in.jsonl", with_equals(n, 1));
-    desk.run(&sim, "in.jsonl -o out.jsonl --dedupe -j 4")
-        .expect(0);
-    assert_eq!((sim.stats().calls, desk.ids("out.jsonl")), (1, all_ids(n)));
-    let piped = desk.run(&sim, "in.jsonl --dedupe -j 4").expect(0);
-    desk.write("piped.jsonl", &piped.stdout);
-    assert_eq!(
-        (sim.stats().calls, desk.ids("piped.jsonl")),
-        (2, all_ids(n))
-    );
-}
-
 #[test]
 fn equal_texts_have_one_vector_made() {
     let (desk, sim) = (Desk::new(), good());

@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use batchwright::{Bulk, LlmConfig, Request, Route};
+use batchwright::{Bulk, LlmConfig, Request};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, eventually, has, line_count};
+use super::common::{Desk, Ended, Running, has};
 use super::fake::{Asked, Fake, says};
 
 /// A server that embeds, and remembers what it was asked.
@@ -225,31 +224,6 @@ fn one_bad_text_does_not_stop_a_run_before_it_is_alone() {
 }
 
 #[test]
-fn after_a_reply_with_a_vector_too_few_parts_are_asked_for_and_not_the_same_again() {
-    let server = Server::start(|texts, _| match texts.len() {
-        n @ 5.. => good(&texts[..n - 1]),
-        _ => good(texts),
-    });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 12);
-    let client = server.client("local");
-    let requests: Vec<_> = (0..12)
-        .map(|i| Request::embedding(format!("prompt {i}")))
-        .collect();
-    let retry = batchwright::RetryPolicy::default().base_delay(std::time::Duration::ZERO);
-    let outcomes = Bulk::new(Route::new(client).retry(retry))
-        .collect(&requests)
-        .unwrap();
-    for (i, outcome) in outcomes.iter().enumerate() {
-        let answer = outcome.result.as_ref().unwrap();
-        assert_eq!(answer.embedding, Some(vector(&format!("prompt {i}"))));
-    }
-    let mut sizes: Vec<_> = server.calls().iter().map(Vec::len).collect();
-    sizes.sort_unstable();
-    assert_eq!(sizes, [3, 3, 3, 3, 6, 6, 12]);
-}
-
-#[test]
 fn a_pause_asked_for_costs_no_item() {
     let server = Server::start(|texts, nth| match nth {
         2 => (429, json!({"error": {"message": "slow down"}})),
@@ -263,36 +237,6 @@ fn a_pause_asked_for_costs_no_item() {
     desk.has_vectors("out.jsonl", 100);
     // The refused pack is sent again as it was.
     assert_eq!(server.calls().len(), 5);
-}
-
-#[test]
-fn what_finished_before_a_kill_is_not_sent_again() {
-    let held = Arc::new(AtomicUsize::new(0));
-    let holds = held.clone();
-    let server = Server::start(move |texts, nth| {
-        if nth > 4 && holds.load(Ordering::SeqCst) == 0 {
-            eventually(|| holds.load(Ordering::SeqCst) > 0);
-        }
-        good(texts)
-    });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 320);
-    let mut running = Running::start(&mut desk.embed(&server, "in.jsonl -o out.jsonl -j 2"));
-    assert!(eventually(|| line_count(&desk.path("out.jsonl")) >= 96));
-    running.child.kill().unwrap();
-    running.child.wait().unwrap();
-    held.store(1, Ordering::SeqCst);
-    let finished = desk.results("out.jsonl");
-    let finished: HashSet<_> = finished
-        .iter()
-        .map(|line| line["id"].as_str().unwrap().replace("i-", "prompt "))
-        .collect();
-    let before = server.calls().len();
-    desk.embedded(&server, "in.jsonl -o out.jsonl").expect(0);
-    desk.has_vectors("out.jsonl", 320);
-    let again = server.calls()[before..].concat();
-    assert!(again.iter().all(|text| !finished.contains(text)));
-    assert_eq!(again.len(), 320 - finished.len());
 }
 
 #[test]
@@ -316,16 +260,6 @@ fn standard_input_fills_packs_and_a_pipe_gets_whole_lines() {
 }
 
 #[test]
-fn no_more_items_are_sent_than_allowed() {
-    let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
-    desk.prompts("in.jsonl", 100);
-    desk.embedded(&server, "in.jsonl -o out.jsonl --max-items 40")
-        .expect(0);
-    desk.has_vectors("out.jsonl", 40);
-    assert_eq!(server.calls().concat().len(), 40);
-}
-
-#[test]
 fn batch_lines_for_embeddings_are_input_for_that_task_only() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     let line = |url: &str, body: &str| {
@@ -345,7 +279,7 @@ fn batch_lines_for_embeddings_are_input_for_that_task_only() {
     let ended = desk
         .plain("run in.jsonl -o o.jsonl --provider extract")
         .expect(2);
-    assert!(ended.error().contains("for embeddings, use --task embed"));
+    ended.errs("for embeddings, use --task embed");
     let list = r#"{"model":"m","input":["a","b"]}"#;
     desk.write("list.jsonl", line("/v1/embeddings", list));
     desk.embedded(&server, "list.jsonl -o o.jsonl")
@@ -369,7 +303,7 @@ fn what_has_no_meaning_for_a_vector_is_refused() {
     ] {
         let words = format!("in.jsonl -o out.jsonl {flags}");
         let ended = desk.embedded(&server, &words).expect(2);
-        assert!(ended.error().contains(said), "{}", ended.stderr);
+        ended.errs(said);
     }
     let plain = "run in.jsonl -o out.jsonl --provider extract";
     desk.plain(&format!("{plain} --task embed"))

@@ -1,23 +1,18 @@
 //! `batchwright exec`: commands from scripts and lists, what comes out, how it stops, how it goes on.
 
-use std::io::Write;
 use std::process::Stdio;
 
 use serde_json::Value;
 
 use super::common::{Desk, Ended, Running, eventually, line_count, results};
+use super::program::fed;
 
 /// Whatever sleeps so long is killed.
 const FOR_EVER: &str = "1000";
 
 /// Runs `exec` with these words and this on standard input.
 fn piped(desk: &Desk, words: &[&str], input: &[u8]) -> Ended {
-    let mut command = desk.command(["exec"].iter().chain(words));
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    let mut pipe = running.child.stdin.take().unwrap();
-    pipe.write_all(input).unwrap();
-    drop(pipe);
-    running.wait()
+    fed(&mut desk.command(["exec"].iter().chain(words)), input)
 }
 
 fn sorted(text: &str) -> Vec<&str> {
@@ -85,11 +80,7 @@ fn nothing_runs_where_a_line_is_no_command() {
     desk.plain("exec --shell jobs.txt").expect(0);
     assert_eq!(desk.read("y"), "x\n");
     let ended = desk.plain("exec nowhere.txt").expect(2);
-    assert!(
-        ended.error().contains("cannot read nowhere.txt"),
-        "{}",
-        ended.stderr
-    );
+    ended.errs("cannot read nowhere.txt");
     desk.write("empty.txt", "# nothing\n\n");
     assert!(
         desk.plain("exec empty.txt")
@@ -207,11 +198,7 @@ fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
     assert_eq!(missing["result"], Value::Null);
     // What is there is not written over.
     let refused = desk.plain("exec jobs.txt -o out.jsonl").expect(2);
-    assert!(
-        refused.error().contains("3 records of an earlier run"),
-        "{}",
-        refused.stderr
-    );
+    refused.errs("3 records of an earlier run");
 }
 
 #[test]
@@ -542,7 +529,7 @@ fn results_that_are_removed_end_the_run_and_are_saved() {
     let same = desk
         .plain("exec jobs.txt -o same --joblog ./same")
         .expect(2);
-    assert!(same.error().contains("the same file"), "{}", same.stderr);
+    same.errs("the same file");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use batchwright::{Job, Message, Request, Role};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::batch_runs::{SHORT, run as run_batch, taking};
+use super::batch_runs::{SHORT, taking};
 use super::batch_site::{ALL, Site, each};
 use super::common::{Desk, Ended, Running, good, results, simulator};
 use super::every_provider::{PROVIDERS, Provider, never_malformed};
@@ -221,18 +221,6 @@ fn a_file_counts_by_what_it_holds() {
         .expect(3)
         .says("1 bad row");
     assert_eq!(sim.stats().calls, 3);
-}
-
-#[test]
-fn batches_carry_files() {
-    let (desk, sim) = (desk(), taking(SHORT));
-    desk.write(
-        "in.jsonl",
-        about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf", "scans/d.md"]),
-    );
-    run_batch(&desk, &sim, "in.jsonl -o out.jsonl --ordered").expect(0);
-    assert_eq!(desk.order("out.jsonl"), ["1", "2"]);
-    assert_eq!(sim.batch_stats().items_accepted, 2);
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! What a first-time user runs into: placeholder answers, wrong addresses, half a configuration.
 
-use serde_json::json;
-
-use super::common::{Desk, Running, all_ids, good, has};
+use super::common::{Desk, Running, all_ids, good};
 use super::fake::{Fake, says};
 
 #[test]
@@ -43,33 +41,6 @@ fn a_wrong_path_stops_early_and_says_why() {
     // Ten alike are enough; two more may be on their way by then.
     let tried = desk.results("out.jsonl").len();
     assert!(tried <= 12, "{tried} items were sent to a wrong address");
-}
-
-#[test]
-fn a_key_without_a_model_is_mentioned_even_when_quiet_is_asked_for() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 2);
-    let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "--quiet"]);
-    command
-        .env("OPENAI_API_KEY", "sk-first-0123456789")
-        .env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9");
-    let ended = Running::start(&mut command).wait().expect(2);
-    ended.says("not openai: a key is set, but no model is named");
-}
-
-#[test]
-fn a_dry_run_tells_its_plan_as_json() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 10);
-    desk.run(&sim, "in.jsonl -o out.jsonl --max-items 4")
-        .expect(0);
-    let ended = desk
-        .run(&sim, "in.jsonl -o out.jsonl --dry-run --json")
-        .expect(0);
-    let plan: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    has(&plan, json!({"to_send": 6, "finished_before": 4}));
-    assert!(plan["estimated_input_tokens"].as_u64().unwrap() > 0);
-    assert_eq!(sim.stats().calls, 4);
 }
 
 #[test]

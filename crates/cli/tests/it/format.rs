@@ -1,21 +1,14 @@
 //! What an input is: its format, its ids, its bad rows, and several of them.
 
-use std::process::Stdio;
-
 use super::common::{Desk, Ended, Running, all_ids, good, id, prompt_lines, results};
+use super::program;
 use batchwright_simulate::Simulator;
 
 const TABLE: &str = "id,text\nr1,\"two\nlines\"\nr2,b\n";
 
 /// Runs these words, split at `|`, with that standard input.
 fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &str) -> Ended {
-    let mut command = desk.against(sim, "");
-    let mut running = Running::start(command.args(words.split('|')).stdin(Stdio::piped()));
-    // It may have refused before it read anything.
-    let mut pipe = running.child.stdin.take().unwrap();
-    let _ = std::io::Write::write_all(&mut pipe, text.as_bytes());
-    drop(pipe);
-    running.wait()
+    program::fed(desk.against(sim, "").args(words.split('|')), text)
 }
 
 fn texts(lines: &[serde_json::Value]) -> Vec<&str> {
@@ -250,7 +243,7 @@ fn ids_come_from_the_column_that_is_named() {
         .says("2 items: 2 to send; 2 without an id: theirs is a fingerprint")
         .says("--id-column NAME");
     let ended = desk.run(&sim, words).expect(0).says("2 finished before");
-    assert!(!ended.stderr.contains("--id-column"), "{}", ended.stderr);
+    ended.hides("--id-column");
 }
 
 #[test]
@@ -385,14 +378,13 @@ fn what_is_submitted_is_read_the_same_way() {
         .expect(0);
     assert_eq!(desk.ids("out.jsonl"), ["k1", "k2", "k4"]);
 
-    let mut command = desk.command(["submit", "-", "--format", "csv"]);
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.feed("id,prompt\n1,a\n2,b\n");
-    drop(running.child.stdin.take());
-    running.wait().expect(0).says("2 jobs are queued");
-    let mut command = desk.command(["submit", "-"]);
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.feed("id,prompt\n1,a\n2,b\n");
-    drop(running.child.stdin.take());
-    running.wait().expect(2).says("--format csv");
+    program::fed(
+        &mut desk.command(["submit", "-", "--format", "csv"]),
+        "id,prompt\n1,a\n2,b\n",
+    )
+    .expect(0)
+    .says("2 jobs are queued");
+    program::fed(&mut desk.command(["submit", "-"]), "id,prompt\n1,a\n2,b\n")
+        .expect(2)
+        .says("--format csv");
 }

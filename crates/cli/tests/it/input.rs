@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use super::common::{Desk, Ended, Running, good, id, results};
+use super::program::fed;
 
 /// Runs an input that must be refused: nothing is sent and no output touched.
 #[track_caller]
@@ -58,7 +59,7 @@ fn bad_lines_are_named_with_what_was_found_and_expected() {
     ];
     for (name, content, said) in cases {
         let ended = refused(name, content, &[]).says(said).says("expected");
-        assert!(ended.error().contains(name), "{}", ended.stderr);
+        ended.errs(name);
     }
 }
 
@@ -80,7 +81,7 @@ fn unknown_template_variables_name_the_nearest() {
 fn a_missing_input_is_named() {
     let (desk, sim) = (Desk::new(), good());
     let ended = desk.run(&sim, "nothing.jsonl -o out.jsonl").expect(2);
-    assert!(ended.error().contains("nothing.jsonl: cannot be read"));
+    ended.errs("nothing.jsonl: cannot be read");
     std::fs::create_dir(desk.path("hollow")).unwrap();
     desk.run(&sim, "hollow -o out.jsonl")
         .expect(2)
@@ -147,13 +148,7 @@ fn tables_make_a_prompt_of_each_row() {
 #[test]
 fn standard_input_is_json_lines_or_text() {
     let (desk, sim) = (Desk::new(), good());
-    let feed = |text: &str, words: &str| {
-        let mut command = desk.against(&sim, words);
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed(text);
-        drop(running.child.stdin.take());
-        running.wait()
-    };
+    let feed = |text: &str, words: &str| fed(&mut desk.against(&sim, words), text);
     let lines = "{\"id\":\"a\",\"prompt\":\"one\"}\n\n{\"id\":\"b\",\"prompt\":\"two\"}";
     let ended = feed(lines, "- -j 1").expect(0);
     let found = results(&ended.stdout);

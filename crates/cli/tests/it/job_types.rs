@@ -123,10 +123,7 @@ fn payloads_that_are_none_are_refused_with_line_and_field() {
         .expect(2)
         .says("--system");
     let help = plain(&desk, "submit --help").expect(0);
-    assert!(
-        help.stdout
-            .contains("summarize: Summary of an article in a few sentences")
-    );
+    help.shows("summarize: Summary of an article in a few sentences");
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_server_is_called_as_often_at_once_as_it_has_slots() {
     let mut command = desk.command(["providers"]);
     let table = Running::start(command.env("LOCAL_LLM_BASE_URL", &url)).wait();
     let words = "llama.cpp serves tiny, 3 slots";
-    assert!(table.stdout.contains(words), "{}", table.stdout);
+    table.shows(words);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn an_interrupt_ends_both_waits_at_once() {
         running.hears("still loading its model; waiting");
         running.signal("INT");
         let ended = running.wait().expect(130);
-        assert!(!ended.stderr.contains("is ready"), "{}", ended.stderr);
+        ended.hides("is ready");
         assert!(!desk.exists("out.jsonl") || desk.results("out.jsonl").is_empty());
     }
 }

@@ -134,5 +134,5 @@ fn a_log_of_json_has_one_event_a_line_and_no_text_of_prompts() {
         let time = event["timestamp"].as_str().unwrap();
         assert!(time.starts_with("20") && time.ends_with('Z'), "{event}");
     }
-    assert!(!ended.stderr.contains("secret question"));
+    ended.hides("secret question");
 }

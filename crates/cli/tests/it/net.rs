@@ -202,7 +202,7 @@ fn a_proxy_is_used_with_its_credentials_and_never_shows_them() {
     let basic = "bWU6cHIweHktd29yZA==";
     assert!(heads.contains(basic), "{heads}");
     for secret in ["pr0xy-word", basic] {
-        assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
+        ended.hides(secret);
         assert!(!desk.read("out.jsonl").contains(secret));
     }
 }
@@ -223,7 +223,7 @@ fn a_dead_proxy_is_named_without_its_password() {
     let desk = Desk::new();
     let proxy = "http://me:pr0xy-word@127.0.0.1:9";
     let ended = run(&desk, "http://api.test/v1", &[("HTTP_PROXY", proxy)]).expect(3);
-    assert!(!ended.stderr.contains("pr0xy-word"));
+    ended.hides("pr0xy-word");
     let lines = desk.results("out.jsonl");
     let message = lines[0]["error"]["message"].as_str().unwrap();
     assert!(!message.contains("pr0xy-word"), "{message}");

@@ -1,13 +1,13 @@
 //! Inputs that are compressed, or in another encoding than UTF-8.
 
 use std::io::Write;
-use std::process::Stdio;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
-use super::common::{Desk, Ended, Running, good, id, results};
+use super::common::{Desk, Ended, good, id, results};
+use super::program;
 use batchwright_simulate::Simulator;
 
 fn gzip(text: &[u8]) -> Vec<u8> {
@@ -21,11 +21,7 @@ fn zstd(text: &[u8]) -> Vec<u8> {
 }
 
 fn fed(desk: &Desk, sim: &Simulator, words: &str, bytes: &[u8]) -> Ended {
-    let mut running = Running::start(desk.against(sim, words).stdin(Stdio::piped()));
-    let mut pipe = running.child.stdin.take().unwrap();
-    let _ = pipe.write_all(bytes);
-    drop(pipe);
-    running.wait()
+    program::fed(&mut desk.against(sim, words), bytes)
 }
 
 /// What the results say, in the order of their ids.

@@ -1,12 +1,10 @@
 //! Answers of earlier runs, kept in the data folder.
 
-use std::io::Write;
-use std::process::Stdio;
-
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{Desk, HOME, Running, all_ids, good, has, id, prompt_lines, simulator};
+use super::program::fed;
 
 const WORDS: &str = "in.jsonl --temperature 0 --reuse";
 
@@ -172,11 +170,7 @@ fn standard_input_is_read_to_its_end_and_compared() {
         ("- -o b.jsonl --dedupe --reuse", 20),
         ("- -o c.jsonl --dedupe --reuse", 20),
     ] {
-        let mut running = Running::start(desk.against(&sim, words).stdin(Stdio::piped()));
-        let mut pipe = running.child.stdin.take().unwrap();
-        pipe.write_all(lines.as_bytes()).unwrap();
-        drop(pipe);
-        running.wait().expect(0);
+        fed(&mut desk.against(&sim, words), &lines).expect(0);
         assert_eq!(sim.stats().calls, calls, "{words}");
     }
     assert_eq!(desk.ids("c.jsonl").len(), 11);
@@ -234,10 +228,10 @@ fn settings_that_share_everything_or_nothing_are_heeded() {
     let run = |words: &str, dedupe: &str| {
         let mut command = desk.against(&sim, words);
         command.env("BATCHWRIGHT_DEDUPE", dedupe);
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed("{\"id\":\"a\",\"prompt\":\"p\"}\n{\"id\":\"b\",\"prompt\":\"p\"}\n");
-        drop(running.child.stdin.take());
-        running.wait()
+        fed(
+            &mut command,
+            "{\"id\":\"a\",\"prompt\":\"p\"}\n{\"id\":\"b\",\"prompt\":\"p\"}\n",
+        )
     };
     run("- -o a.jsonl", "auto").expect(0);
     assert_eq!(sim.stats().calls, 2);

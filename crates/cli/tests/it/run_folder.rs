@@ -114,7 +114,7 @@ fn templates_may_have_conditions_and_filters() {
         let ended = desk
             .run(&sim, &format!("src --template {template}"))
             .expect(2);
-        assert!(ended.stderr.contains(why), "{template}: {}", ended.stderr);
+        ended.tells(why);
     }
 }
 
@@ -147,7 +147,7 @@ fn what_does_not_fit_a_folder_says_so() {
         ("gone", "gone"),
     ] {
         let ended = desk.run(&sim, words).expect(2);
-        assert!(ended.stderr.contains(why), "{words}: {}", ended.stderr);
+        ended.tells(why);
     }
     assert_eq!(sim.stats().calls, 0);
 }

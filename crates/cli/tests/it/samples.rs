@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::batch_runs::{SHORT, batch, taking};
 use super::common::{Desk, Running, good, id, results};
+use super::program::fed;
 use super::queue::{plain, submit, work};
 
 const ROWS: &str = "id,prompt\na,one\nb,two\n";
@@ -140,24 +141,6 @@ fn items_without_ids_are_told_by_what_they_ask_and_their_number() {
 }
 
 #[test]
-fn a_stream_with_samples_goes_on_where_one_without_ended() {
-    let (desk, sim) = (Desk::new(), good());
-    let feed = |words: &str| {
-        let mut command = desk.against(&sim, &format!("- -o out.jsonl {words}"));
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed("{\"id\":\"a\",\"prompt\":\"p\"}\n{\"id\":\"b\",\"prompt\":\"q\"}\n");
-        drop(running.child.stdin.take());
-        running.wait().expect(0)
-    };
-    feed("");
-    feed("--samples 2");
-    assert_eq!(sim.stats().calls, 4);
-    feed("--samples 2");
-    feed("");
-    assert_eq!(sim.stats().calls, 4);
-}
-
-#[test]
 fn an_id_that_a_sample_has_as_well_is_refused() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,prompt\na,one\na#2,two\n");
@@ -221,10 +204,7 @@ fn equal_prompts_with_and_without_samples_keep_their_ids() {
     desk.run(&sim, "in.jsonl -o out.jsonl --ordered")
         .expect(0)
         .says("6 items: 6 finished before, nothing to send");
-    let mut piped = Running::start(desk.against(&sim, "- -o out.jsonl").stdin(Stdio::piped()));
-    piped.feed(lines);
-    drop(piped.child.stdin.take());
-    drop(piped.wait().expect(0));
+    drop(fed(&mut desk.against(&sim, "- -o out.jsonl"), lines).expect(0));
     assert_eq!(sim.stats().calls, 6);
     assert_eq!(desk.order("out.jsonl"), made);
     desk.write(

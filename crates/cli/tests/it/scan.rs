@@ -52,11 +52,7 @@ fn a_scan_tells_what_is_taken_and_why_the_rest_is_not() {
     let ended = Running::start(&mut desk.command(["scan", "gone"]))
         .wait()
         .expect(2);
-    assert!(
-        ended.stderr.contains("gone: the folder does not exist"),
-        "{}",
-        ended.stderr
-    );
+    ended.tells("gone: the folder does not exist");
 }
 
 #[test]
@@ -75,7 +71,7 @@ fn a_folder_that_cannot_be_read_costs_nothing_else() {
     let refused = Running::start(&mut desk.command(itself)).wait().expect(2);
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o700)).unwrap();
     refused.tells("cannot be read");
-    assert!(ended.stdout.contains("src/locked"), "{}", ended.stdout);
+    ended.shows("src/locked");
     assert!(
         ended
             .stdout
@@ -110,8 +106,8 @@ fn units_come_with_what_is_left_out_and_command_no_terminal() {
 
     let none = ["scan", "src", "--pattern", "*.go"];
     let ended = Running::start(&mut desk.command(none)).wait().expect(0);
-    assert!(ended.stderr.contains("no file matches"), "{}", ended.stderr);
+    ended.tells("no file matches");
     let threads = ["scan", "src", "--threads", "100000"];
     let ended = Running::start(&mut desk.command(threads)).wait().expect(2);
-    assert!(ended.stderr.contains("from 1 to 256"), "{}", ended.stderr);
+    ended.tells("from 1 to 256");
 }

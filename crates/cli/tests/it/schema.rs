@@ -181,12 +181,12 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
     ] {
         desk.write("schema.json", text);
         let ended = desk.run(&sim, RUN).expect(2);
-        assert!(ended.error().contains(expected), "{}", ended.error());
+        ended.errs(expected);
     }
     let ended = desk
         .run(&sim, "in.jsonl -o out.jsonl --json-schema none.json")
         .expect(2);
-    assert!(ended.error().contains("none.json: cannot be read: "));
+    ended.errs("none.json: cannot be read: ");
     desk.run(&sim, &format!("{RUN} --json-mode")).expect(2);
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl"));
@@ -236,10 +236,10 @@ fn a_schema_is_named_by_its_file_with_and_without_an_at_sign_or_written_out() {
         run(given).expect(0).says("nothing to send");
     }
     let ended = run("@none.json").expect(2);
-    assert!(ended.error().contains("none.json: cannot be read: "));
+    ended.errs("none.json: cannot be read: ");
     let ended = run("{\"age\": \"number\"}").expect(2);
     let expected = "--json-schema: no JSON Schema that can be used: it does not";
-    assert!(ended.error().contains(expected), "{}", ended.error());
+    ended.errs(expected);
 }
 
 #[test]

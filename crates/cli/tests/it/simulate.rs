@@ -86,5 +86,5 @@ fn what_it_cannot_do_is_said() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let ended = desk.plain(&format!("simulate --port {port}")).expect(1);
-    assert!(ended.error().contains("cannot listen on 127.0.0.1"));
+    ended.errs("cannot listen on 127.0.0.1");
 }

@@ -5,21 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use super::common::{Desk, Running, all_ids, eventually, good, id, line_count, prompt_line};
-
-#[test]
-fn items_are_answered_while_the_input_stays_open() {
-    let (desk, sim) = (Desk::new(), good());
-    let mut command = desk.against(&sim, "- -o out.jsonl -j 2");
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    let out = desk.path("out.jsonl");
-    for i in 0..5 {
-        running.feed(&prompt_line(i));
-        assert!(eventually(|| line_count(&out) == i + 1), "item {i}");
-    }
-    drop(running.child.stdin.take());
-    running.wait().expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
-}
+use super::program::fed;
 
 #[test]
 fn each_answer_is_out_before_the_next_question() {
@@ -92,11 +78,10 @@ fn a_stream_with_an_output_is_resumed_failed_ones_included() {
     let (desk, sim) = (Desk::new(), good());
     let all: String = (0..4).map(prompt_line).collect();
     let feed = |flags: &str| {
-        let mut command = desk.against(&sim, &format!("- -o out.jsonl {flags}"));
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed(&all);
-        drop(running.child.stdin.take());
-        running.wait()
+        fed(
+            &mut desk.against(&sim, &format!("- -o out.jsonl {flags}")),
+            &all,
+        )
     };
     feed("-j 1").expect(0);
     let text = desk.read("out.jsonl");
@@ -161,11 +146,11 @@ fn a_row_that_is_not_sent_is_the_same_item_as_in_a_file() {
         .expect(3);
     let ids = || BTreeSet::from_iter(desk.results("out.jsonl").iter().map(id));
     let before = ids();
-    let mut command = desk.against(&sim, "- --template {{n}} -o out.jsonl");
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.feed(rows);
-    drop(running.child.stdin.take());
-    running.wait().expect(3);
+    fed(
+        &mut desk.against(&sim, "- --template {{n}} -o out.jsonl"),
+        rows,
+    )
+    .expect(3);
     assert_eq!((ids(), sim.stats().calls), (before, 1));
 }
 
@@ -173,11 +158,11 @@ fn a_row_that_is_not_sent_is_the_same_item_as_in_a_file() {
 fn results_of_lines_that_do_not_come_again_stay() {
     let (desk, sim) = (Desk::new(), good());
     let feed = |rows: &str, code: i32| {
-        let mut command = desk.against(&sim, "- --template {{n}} -o out.jsonl");
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed(rows);
-        drop(running.child.stdin.take());
-        running.wait().expect(code);
+        fed(
+            &mut desk.against(&sim, "- --template {{n}} -o out.jsonl"),
+            rows,
+        )
+        .expect(code);
     };
     feed("{\"n\":null}\n{\"id\":\"a\",\"n\":1}\n{\"n\":2}\n", 3);
     // The changed line replaces the other of its id.
@@ -193,11 +178,11 @@ fn two_lines_of_a_first_sample_become_one() {
     let (desk, sim) = (Desk::new(), good());
     let row = "{\"id\":\"a\",\"prompt\":\"one\"}\n";
     let feed = |words: &str| {
-        let mut command = desk.against(&sim, &format!("- -o out.jsonl {words}"));
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed(row);
-        drop(running.child.stdin.take());
-        running.wait().expect(0);
+        fed(
+            &mut desk.against(&sim, &format!("- -o out.jsonl {words}")),
+            row,
+        )
+        .expect(0);
     };
     feed("");
     let first = desk.read("out.jsonl");

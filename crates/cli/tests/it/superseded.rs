@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::common::{
     Desk, PATIENCE, Running, all_ids, eventually, good, id, line_count, prompt_lines,
 };
+use super::program::fed;
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 1 --template";
 
@@ -75,25 +76,6 @@ fn earlier_answers_are_marked_before_the_first_call_and_count_again_when_asked_f
             .iter()
             .all(|text| text.starts_with("echo: B:"))
     );
-}
-
-#[cfg(unix)]
-#[test]
-fn a_kill_after_the_mark_costs_nothing() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5);
-    let old = format!("{RUN} A:{{{{prompt}}}}");
-    desk.run(&sim, &old).expect(0);
-    let before = desk.read("out.jsonl");
-    sim.hold();
-    let mut running = desk.start(&sim, &format!("{RUN} B:{{{{prompt}}}}"));
-    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
-    running.child.kill().unwrap();
-    running.wait();
-    sim.release();
-    assert!(desk.results("out.jsonl").iter().all(is_marked));
-    desk.run(&sim, &old).expect(0).says("5 finished before");
-    assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 6));
 }
 
 #[test]
@@ -363,13 +345,7 @@ fn an_archive_that_cannot_be_written_deletes_nothing() {
 #[test]
 fn a_stream_keeps_replaced_answers_too_and_items_without_ids_name_the_setting() {
     let (desk, sim) = (Desk::new(), good());
-    let feed = |words: &str, text: &str| {
-        let mut command = desk.against(&sim, words);
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed(text);
-        drop(running.child.stdin.take());
-        running.wait().expect(0)
-    };
+    let feed = |words: &str, text: &str| fed(&mut desk.against(&sim, words), text).expect(0);
     feed("- -o out.jsonl -j 1", &prompt_lines(2));
     feed("- -o out.jsonl -j 1 --system brief", &prompt_lines(2));
     let mut kept = archived(&desk);

@@ -1,17 +1,12 @@
 //! Tables as spreadsheets write them.
 
-use std::process::Stdio;
-
 use super::common::{Desk, Ended, HOME, Running, eventually, good, has, id, results};
+use super::program;
 use batchwright_simulate::Simulator;
 use serde_json::json;
 
 fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &[u8]) -> Ended {
-    let mut running = Running::start(desk.against(sim, words).stdin(Stdio::piped()));
-    let mut pipe = running.child.stdin.take().unwrap();
-    let _ = std::io::Write::write_all(&mut pipe, text);
-    drop(pipe);
-    running.wait()
+    program::fed(&mut desk.against(sim, words), text)
 }
 
 #[test]
@@ -136,30 +131,6 @@ fn other_encodings_are_named_with_what_converts_them() {
 }
 
 #[test]
-fn repeated_ids_are_named_beside_other_faults() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.csv", "id,prompt\na,1\nb,\na,2\nc,\n");
-    let ended = desk.run(&sim, "in.csv -o out.jsonl").expect(2);
-    let faults: Vec<&str> = ended.stderr.lines().collect();
-    for (line, said) in [
-        "in.csv:3: found an empty prompt",
-        "in.csv:4: found the id \"a\", which line 2 has already",
-        "in.csv:5: found an empty prompt",
-    ]
-    .iter()
-    .enumerate()
-    {
-        assert!(faults[line].contains(said), "{}", ended.stderr);
-    }
-    assert_eq!(sim.stats().calls, 0);
-    let ended = desk.run(&sim, "in.csv -o out.jsonl --bad-rows skip");
-    ended
-        .expect(3)
-        .says("line 4: found the id \"a\", which line 2 has already");
-    assert_eq!(sim.stats().calls, 1);
-}
-
-#[test]
 fn a_refused_standard_input_is_all_that_is_said() {
     let (desk, sim) = (Desk::new(), good());
     for (text, said) in [
@@ -167,7 +138,7 @@ fn a_refused_standard_input_is_all_that_is_said() {
         ("\n{oops\n", "(standard input):2: found invalid JSON"),
     ] {
         let ended = fed(&desk, &sim, "- -o out.jsonl", text.as_bytes()).expect(2);
-        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+        ended.tells(said);
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
         assert!(!desk.exists("out.jsonl"));
     }

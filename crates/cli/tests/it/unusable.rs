@@ -1,7 +1,6 @@
 //! Replies that were paid for and are no answers: bought once, kept, and asked for again only when
 //! somebody says so.
 
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use batchwright::queue::WorkerScale;
@@ -9,7 +8,7 @@ use batchwright::{LlmConfig, Route, Worker};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, all_ids, has, prompt_lines, simulator};
+use super::common::{Desk, Ended, Running, all_ids, has, simulator};
 use super::fake::{Fake, says};
 use super::{batch_runs, queue};
 
@@ -94,7 +93,7 @@ fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
     // All four, two and two, and each alone.
     assert_eq!(server.calls(), 7);
     let ended = server.run(&desk, &words).expect(3);
-    assert!(ended.stderr.contains(PLAN), "{}", ended.stderr);
+    ended.tells(PLAN);
     assert_eq!(server.calls(), 7);
     server.answers(r#"{"data":[{"embedding":[1.0]}]}"#);
     server.run(&desk, &format!("{words} --ask-again")).expect(0);
@@ -225,18 +224,6 @@ fn items_that_failed_otherwise_run_again_as_ever() {
 }
 
 #[test]
-fn a_changed_prompt_is_another_question() {
-    let (desk, server) = (Desk::new(), Server::new(picture()));
-    desk.prompts("in.jsonl", 2);
-    server.run(&desk, WORDS).expect(3);
-    server.answers(reply(json!({"content": "Oslo"})));
-    server
-        .run(&desk, &format!("{WORDS} --temperature 0.5"))
-        .expect(0);
-    assert_eq!(server.calls(), 4);
-}
-
-#[test]
 fn a_large_reply_is_kept_whole_beside_the_output_and_on_standard_output_in_its_line() {
     let page = format!("<!doctype html><p>{}</p>", "ä".repeat(40_000));
     let (desk, server) = (Desk::new(), Server::new(page.as_str()));
@@ -291,26 +278,6 @@ fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
             page
         );
     }
-}
-
-#[test]
-fn standard_input_leaves_them_too() {
-    let (desk, server) = (Desk::new(), Server::new(picture()));
-    let run = |words: &str| {
-        let mut command = server.command(&desk, &format!("- -o out.jsonl {words}"));
-        let mut running = Running::start(command.stdin(Stdio::piped()));
-        running.feed(&prompt_lines(3));
-        drop(running.child.stdin.take());
-        running.wait()
-    };
-    run("").expect(3);
-    run("")
-        .expect(3)
-        .says("3 replies were paid for and cannot be read");
-    assert_eq!(server.calls(), 3);
-    server.answers(reply(json!({"content": "Oslo"})));
-    run("--ask-again").expect(0);
-    assert_eq!((server.calls(), desk.ids("out.jsonl")), (6, all_ids(3)));
 }
 
 #[test]
