@@ -20,7 +20,7 @@ fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {
     kill(running);
     let there = store.process(only_process(&desk)).unwrap().unwrap();
     drop(store);
-    assert!(!there.sealed && there.counts.total >= 1000, "{there:?}");
+    assert!(!there.sealed && there.counts.total > 7, "{there:?}");
     desk.write(
         "in.jsonl",
         prompt_lines(N).replace("\"prompt 7\"", "\"edited\""),
