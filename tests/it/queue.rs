@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::common::{PATIENCE, eventually};
-use batchwright::client::PackLimits;
 use batchwright::queue::{JobStatus, WorkerScale};
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
