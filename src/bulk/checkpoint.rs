@@ -12,7 +12,7 @@ use crate::llm::request::Request;
 use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
-use super::file::{FileRun, Parts};
+use super::file::FileRun;
 use super::input::{FileIndex, Fit, InputFile, Item, Matching, State, hash_prefix};
 use super::kept::KeptRows;
 use super::open_output::OpenOutput;
@@ -74,36 +74,34 @@ impl Checkpoint {
     /// Takes a prepared run over and mends what a killed one left behind; `None` for one that reads a
     /// stream.
     pub(crate) fn open(run: FileRun<'_>) -> Result<Option<Self>, Error> {
-        let Some(parts) = run.into_parts() else {
-            return Ok(None);
-        };
-        let Parts {
-            input,
-            index,
-            repeated,
-            is_kept_otherwise,
-            flags,
-            restored,
+        let FileRun {
+            prompts,
             mut output,
             plan,
             options,
-        } = parts;
+            ..
+        } = run;
+        let index = Arc::into_inner(prompts.index).filter(|_| prompts.stream.is_none());
+        let Some(index) = index else {
+            return Ok(None);
+        };
+        let input = prompts.input;
         if let OpenOutput::File(file) = &mut output {
             file.mend()?;
         }
-        output.write_flags(&flags, &restored)?;
+        output.write_flags(&prompts.flags, &prompts.restored)?;
         let started = SystemClock.now();
         let mut tally = Tally::new(plan.total, started);
         plan.count_before(&options, &index, &mut tally);
-        let repeated = output.tell_bad_rows(&input, &index, &mut tally)? || repeated;
+        let replaced = output.tell_bad_rows(&input, &index, &mut tally)?;
         Ok(Some(Self {
             input,
             items: Items::InOrder(index),
             output,
             plan,
             options,
-            repeated,
-            is_kept_otherwise,
+            repeated: replaced || prompts.repeated,
+            is_kept_otherwise: prompts.is_kept_otherwise,
             tally,
             started,
             foreign: 0,

@@ -7,8 +7,9 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::store_path::store_path;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::feeder::Feeder;
-use crate::engine::run::{CallsAtOnce, Waker, bad_concurrency};
-use crate::llm::outcome::Outcome;
+use crate::engine::pack::Pack;
+use crate::engine::run::{CallsAtOnce, Waker};
+use crate::engine::work::Ticket;
 use crate::llm::params::RequestTask;
 use crate::llm::providers::attached::refusal;
 use crate::llm::request::Request;
@@ -18,8 +19,8 @@ use crate::observe::tally::Tally;
 
 use super::backlog::{FileBacklog, Growing};
 use super::equals::Equals;
-use super::file_runner::file_runner;
-use super::file_turn::RunEnvironment;
+use super::file_runner::FileRunner;
+use super::file_turn::FileTurn;
 use super::input::{Arrival, AttachedFiles, FileIndex, InputFile, Matching};
 use super::known::{self, KnownAnswers, OutputAnswers};
 use super::open_output::OpenOutput;
@@ -28,7 +29,8 @@ use super::prompts::{Classes, PromptSource, Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
 use super::reuse::{AnswerStore, Reuse};
-use super::shared::SharedFile;
+use super::run_options::RunOptions;
+use super::shared::{FileTask, SharedFile};
 use super::stream::{self, StreamInput};
 use super::tidy::{Marks, Tidy, tidy};
 
@@ -39,53 +41,35 @@ use prepare::{prepare_file, prepare_stream};
 /// A run from prompts to result lines. Prepared first, so that whatever is wrong shows before
 /// anything is spent.
 pub struct FileRun<'a> {
-    prompts: Prepared,
-    output: OpenOutput,
-    plan: RunPlan,
-    options: FileRunOptions,
-    calls: CallsAtOnce,
-    on_error: ErrorPolicy,
-    ctx: Context,
-    notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
+    pub(super) prompts: Prepared,
+    pub(super) output: OpenOutput,
+    pub(super) plan: RunPlan,
+    pub(super) options: FileRunOptions,
+    sending: RunOptions<'a>,
     reuse: Option<Arc<dyn AnswerStore + 'a>>,
 }
 
 /// An input and what it was compared with.
-struct Prepared {
-    input: Arc<InputFile>,
-    index: Arc<FileIndex>,
+pub(super) struct Prepared {
+    pub input: Arc<InputFile>,
+    pub index: Arc<FileIndex>,
     kinds: Vec<RequestKind>,
     equals: Equals,
     of_output: OutputAnswers,
     output_cap: Option<u32>,
     task: RequestTask,
     /// The output holds several lines of one item.
-    repeated: bool,
+    pub repeated: bool,
     /// Lines of earlier runs may say something else of their rows than they should.
-    is_kept_otherwise: bool,
+    pub is_kept_otherwise: bool,
     /// Lines of an output that a stream goes on with are marked as superseded.
     has_marks: bool,
-    flags: SupersededFlags,
+    pub flags: SupersededFlags,
     /// Answers in the archive that are taken back.
-    restored: Vec<Archived>,
+    pub restored: Vec<Archived>,
     attached: AttachedFiles,
     /// The text of a stream, which nobody has read yet.
-    stream: Option<Box<StreamInput>>,
-}
-
-#[cfg(feature = "queue")]
-/// A prepared run of a file, taken apart.
-pub(super) struct Parts {
-    pub input: Arc<InputFile>,
-    pub index: FileIndex,
-    /// The output holds several lines of one item.
-    pub repeated: bool,
-    pub is_kept_otherwise: bool,
-    pub flags: SupersededFlags,
-    pub restored: Vec<Archived>,
-    pub output: OpenOutput,
-    pub plan: RunPlan,
-    pub options: FileRunOptions,
+    pub stream: Option<Box<StreamInput>>,
 }
 
 impl<'a> FileRun<'a> {
@@ -132,10 +116,7 @@ impl<'a> FileRun<'a> {
             output,
             plan,
             options,
-            calls: CallsAtOnce::exactly(5),
-            on_error: ErrorPolicy::default(),
-            ctx: Context::new(),
-            notifier: None,
+            sending: RunOptions::new(CallsAtOnce::exactly(5)),
             reuse: None,
         })
     }
@@ -230,29 +211,9 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    #[cfg(feature = "queue")]
-    /// What it takes to have the items carried out elsewhere; nothing for a stream.
-    pub(super) fn into_parts(self) -> Option<Parts> {
-        let prompts = self.prompts;
-        if prompts.stream.is_some() {
-            return None;
-        }
-        Some(Parts {
-            input: prompts.input,
-            index: Arc::into_inner(prompts.index)?,
-            repeated: prompts.repeated,
-            is_kept_otherwise: prompts.is_kept_otherwise,
-            flags: prompts.flags,
-            restored: prompts.restored,
-            output: self.output,
-            plan: self.plan,
-            options: self.options,
-        })
-    }
-
     /// Calls in flight, each on a thread of its own. Default: 5.
     pub fn concurrency(mut self, calls: usize) -> Self {
-        self.calls = CallsAtOnce::exactly(calls);
+        self.sending.calls = CallsAtOnce::exactly(calls);
         self
     }
 
@@ -260,25 +221,25 @@ impl<'a> FileRun<'a> {
     /// [`Limits::self_tuned`](crate::Limits::self_tuned), and `most` at most; threads are started as calls
     /// need them. Default: exactly as many as [`concurrency`](Self::concurrency) says.
     pub fn up_to(mut self, most: usize) -> Self {
-        self.calls = CallsAtOnce::up_to(most);
+        self.sending.calls = CallsAtOnce::up_to(most);
         self
     }
 
     /// What a failed item means for the others. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
-        self.on_error = policy;
+        self.sending.on_error = policy;
         self
     }
 
     /// Cancellation, deadline and grace. Default: a context that nobody cancels.
     pub fn context(mut self, ctx: &Context) -> Self {
-        self.ctx = ctx.clone();
+        self.sending.ctx = ctx.clone();
         self
     }
 
     /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier + 'a>) -> Self {
-        self.notifier = Some(notifier);
+        self.sending.notifier = Some(notifier);
         self
     }
 
@@ -339,48 +300,41 @@ impl<'a> FileRun<'a> {
             route: &route,
             dedupe: self.options.dedupe,
         });
-        let keep = |step: u8, request: &Request, outcome: &Outcome| {
-            if let Some(reuse) = reuse {
-                reuse.keep(step, request, outcome);
-            }
-        };
         let before = self.output.len();
         let mut tally = Tally::new(self.plan.total, route.clock_ref().now())
             .by(route.providers())
             .embedding(self.prompts.task == RequestTask::Embed);
         let (shared, replaced) = self.settle_known(reuse, &mut tally)?;
-        let waker = Waker::new();
-        let backlog = self.backlog(&route, shared, &waker.0)?;
-        let Prepared {
+        let (waker, woken) = Waker::new();
+        let backlog = self.backlog(&route, shared, &waker)?;
+        let (input, index) = (&self.prompts.input, &self.prompts.index);
+        let runner = FileRunner {
+            route: &route,
             input,
             index,
-            repeated,
-            is_kept_otherwise,
-            has_marks,
-            ..
-        } = self.prompts;
-        let surroundings = RunEnvironment {
-            route: &route,
-            calls: self.calls,
-            on_error: self.on_error,
-            ctx: &self.ctx,
-            notifier: self.notifier.as_deref(),
+            replies,
+            reuse,
         };
-        let runner = file_runner(&route, &input, &index, (replies.as_ref(), &keep));
-        let mut ended = surroundings.turn(backlog, self.output, tally, &runner, waker)?;
+        let turn = FileTurn {
+            route: &route,
+            options: &self.sending,
+        };
+        let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
+        let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
         if let Some(reuse) = reuse {
             reuse.store.flush();
         }
-        let options = self.options;
+        let (options, prompts) = (&self.options, &self.prompts);
         let is_stream = self.plan.total.is_none();
         if is_stream {
             let (done, failed, unusable) = index.left(|state| options.want(state));
             let summary = &mut ended.report.summary;
             summary.add_before(done, failed, unusable);
         }
-        let untidy = repeated || replaced || options.ordered || ended.superseded > 0;
-        let may_be_marked =
-            is_stream && before > 0 && (has_marks || ended.superseded > 0 || index.has_changed());
+        let untidy = prompts.repeated || replaced || options.ordered || ended.superseded > 0;
+        let may_be_marked = is_stream
+            && before > 0
+            && (prompts.has_marks || ended.superseded > 0 || index.has_changed());
         ended.tidy(|file, clean| {
             let marks = Marks {
                 before,
@@ -389,14 +343,14 @@ impl<'a> FileRun<'a> {
             let how = Tidy {
                 compacts: clean && untidy,
                 ordered: options.ordered,
-                updates_rows: clean && is_kept_otherwise,
+                updates_rows: clean && prompts.is_kept_otherwise,
                 marks: may_be_marked.then_some(marks),
                 is_stream,
             };
             if how.is_nothing() {
                 return Ok(());
             }
-            tidy(file, &input, &index.take_matching(), how)
+            tidy(file, input, &index.take_matching(), how)
         });
         Ok(ended.report)
     }
@@ -406,7 +360,7 @@ impl<'a> FileRun<'a> {
             let why = "the run was prepared as a dry run";
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        match bad_concurrency(self.calls.most) {
+        match self.sending.misuse() {
             Some(why) => Err(Error::new(ErrorKind::Invalid, why)),
             None => Ok(()),
         }
@@ -450,7 +404,7 @@ impl<'a> FileRun<'a> {
             kinds: &prompts.kinds,
             options,
         };
-        replaced |= known.write(&mut shared, output, tally, &self.ctx)?;
+        replaced |= known.write(&mut shared, output, tally, &self.sending.ctx)?;
         if prompts.stream.is_none() {
             let (asked, equal) = shared.equals.to_ask(index, options);
             tally.will_send(asked + equal);
@@ -486,7 +440,7 @@ impl<'a> FileRun<'a> {
             return Ok(backlog);
         };
         let packed_bytes = |arrival: &Arrival| arrival.packs.then_some(arrival.bytes);
-        let ahead = self.calls.read_ahead();
+        let ahead = self.sending.calls.read_ahead();
         let (feeder, fed, _) = Feeder::new(ahead, (limits.inputs, packed_bytes), waker.clone());
         let classes = Arc::<Classes>::default();
         let known = classes.clone();

@@ -1,86 +1,54 @@
-//! What a worker thread does for items of a file: it reads them, makes the call and renders the lines.
+//! What a worker thread does for items of a file: it reads them, makes the call and renders the lines, so that nothing of
+//! it is left to do under the engine's lock.
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::base::memory::MemoryManager;
 use crate::engine::pack::Pack;
-use crate::engine::run::{Reply, Runner};
+use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
+use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 
-use super::input::{FileIndex, InputFile, Item, Unread};
-use super::lines::{Keep, Lines, Named, call_for_lines};
+use super::call::{Answered, call_step, measure};
+use super::input::{FileIndex, InputFile, Unread};
+use super::lines::{Lines, Named};
 use super::replies::Replies;
+use super::reuse::Reuse;
 use super::shared::FileTask;
 
-/// The name of an item that makes no prompt.
-fn named(task: &FileTask, input: &InputFile, index: &FileIndex) -> Result<Named, Error> {
-    let row = input.read_bad(task.index as usize, index)?;
-    Ok(Named {
-        id: row.id,
-        request_hash: row.request_hash,
-        model: None,
-        input: row.input,
-    })
+pub(super) struct FileRunner<'r> {
+    pub route: &'r Route<'r>,
+    pub input: &'r InputFile,
+    pub index: &'r FileIndex,
+    /// Where large replies go that cannot be used.
+    pub replies: Option<Replies>,
+    /// Where answers are kept for later runs.
+    pub reuse: Option<Reuse<'r>>,
 }
 
-pub(super) fn file_runner<'r>(
-    route: &'r Route<'r>,
-    input: &'r InputFile,
-    index: &'r FileIndex,
-    (replies, keep): (Option<&'r Replies>, &'r Keep<'r>),
-) -> impl Runner<Pack<FileTask>, Lines> + 'r {
-    move |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| -> Reply<Lines> {
-        let tasks: Vec<_> = ticket.task.iter().map(|member| &member.task).collect();
-        let read = |task: &FileTask| {
-            if let Some(why) = &task.unsent {
-                let named = named(task, input, index).map_err(|error| (true, error))?;
-                task.named.get_or_init(|| named);
-                return Err((false, why.clone()));
-            }
-            let Item {
-                mut request,
-                request_hash,
-            } = match input.read(task.index as usize, index) {
-                Ok(item) => item,
-                Err(Unread::Changed(changed)) => return Err((true, changed.into())),
-                Err(Unread::Files {
-                    id,
-                    request_hash,
-                    input,
-                    error,
-                }) => {
-                    task.named.get_or_init(|| Named {
-                        id,
-                        request_hash,
-                        model: None,
-                        input,
-                    });
-                    return Err((false, error));
-                }
-            };
-            let input = request.input.take();
-            task.named.get_or_init(|| Named {
-                id: request.id.clone().unwrap_or_default(),
-                request_hash,
-                model: request.model.clone(),
-                input,
-            });
-            Ok(request)
-        };
-        let bytes = tasks
-            .iter()
-            .map(|task| input.record_bytes(task.index as usize, index));
+/// Why a task makes no request.
+struct NotRead {
+    error: Error,
+    /// The input is no longer what was checked: nothing more of it must be sent.
+    fatal: bool,
+}
+
+impl FileRunner<'_> {
+    pub(super) fn call(&self, ticket: &Ticket<Pack<FileTask>>, ctx: &Context) -> Reply<Lines> {
+        let tasks: Vec<&FileTask> = ticket.task.iter().map(|member| &member.task).collect();
+        let places = tasks.iter().map(|task| task.index as usize);
+        let bytes = places.map(|i| self.input.record_bytes(i, self.index)).sum();
         // Given back when the call has ended.
-        let mut room = match MemoryManager::of_process().wait_for_prompts(bytes.sum(), ctx) {
+        let mut room = match MemoryManager::of_process().wait_for_prompts(bytes, ctx) {
             Ok(room) => room,
             Err(error) => return error.into(),
         };
-        let requests: Vec<Request> = match tasks.iter().copied().map(read).collect() {
+        let requests = tasks.iter().map(|task| self.read(task));
+        let requests: Vec<Request> = match requests.collect() {
             Ok(requests) => requests,
-            Err((fatal, error)) => {
-                let error: Error = error;
+            Err(NotRead { error, fatal }) => {
                 return Reply {
                     fatal,
                     ..error.into()
@@ -90,14 +58,99 @@ pub(super) fn file_runner<'r>(
         if let Some(room) = &mut room {
             room.holds_requests();
         }
-        let requests: Vec<_> = requests.iter().collect();
-        call_for_lines(
-            route,
-            &requests,
-            &tasks,
-            (&ticket.tries, &ticket.timer),
-            (replies, keep),
-            ctx,
-        )
+        let requests: Vec<&Request> = requests.iter().collect();
+        let reply = call_step(self.route, &requests, &ticket.tries, ctx);
+        let lines = reply
+            .result
+            .and_then(|answered| self.lines(ticket, &requests, answered));
+        Reply {
+            // It is the item's last: such a reply is not asked for again.
+            result: lines.map_err(|error| self.with_reply_in_file(error)),
+            used: reply.used,
+            hints: reply.hints,
+            fatal: false,
+        }
+    }
+
+    fn read(&self, task: &FileTask) -> Result<Request, NotRead> {
+        let i = task.index as usize;
+        if let Some(why) = &task.unsent {
+            let row = self.input.read_bad(i, self.index);
+            let row = row.map_err(|changed| NotRead {
+                error: changed.into(),
+                fatal: true,
+            })?;
+            task.named.get_or_init(|| Named::of_bad_row(row));
+            return Err(NotRead {
+                error: why.clone(),
+                fatal: false,
+            });
+        }
+        match self.input.read(i, self.index) {
+            Ok(item) => {
+                let mut request = item.request;
+                let input = request.input.take();
+                task.named.get_or_init(|| Named {
+                    id: request.id.clone().unwrap_or_default(),
+                    request_hash: item.request_hash,
+                    model: request.model.clone(),
+                    input,
+                });
+                Ok(request)
+            }
+            Err(Unread::Changed(changed)) => Err(NotRead {
+                error: changed.into(),
+                fatal: true,
+            }),
+            Err(Unread::Files { row, error }) => {
+                task.named.get_or_init(|| Named::of_bad_row(*row));
+                Err(NotRead {
+                    error,
+                    fatal: false,
+                })
+            }
+        }
+    }
+
+    /// The lines of a pack that was answered.
+    fn lines(
+        &self,
+        ticket: &Ticket<Pack<FileTask>>,
+        requests: &[&Request],
+        answered: Answered,
+    ) -> Result<Lines, Error> {
+        let (mut tries, mut timer) = (ticket.tries, ticket.timer);
+        tries.calls = tries.calls.saturating_add(1);
+        let mut lines = Lines {
+            bytes: Vec::with_capacity(512),
+            measure: measure(&answered),
+            ..Lines::default()
+        };
+        let now = self.route.clock_ref().now();
+        timer.end_call(tries.first, now);
+        let time = timer.split(tries.first, now);
+        let pack = requests.iter().zip(&ticket.task);
+        for (result, (request, member)) in answered.responses.into_iter().zip(pack) {
+            let Some(named) = member.task.named() else {
+                continue;
+            };
+            let result = result.map_err(|error| self.with_reply_in_file(error));
+            lines.failures.extend(result.as_ref().err().cloned());
+            let asked = OutcomeBuilder::asked(self.route, request, &tries, time);
+            let outcome = named.item(asked).build(result);
+            outcome.write_line(&mut lines.bytes)?;
+            if let Some(reuse) = &self.reuse {
+                reuse.keep(tries.step, request, &outcome);
+            }
+            member.task.ended(outcome, &mut lines);
+        }
+        Ok(lines)
+    }
+
+    fn with_reply_in_file(&self, error: Error) -> Error {
+        match &self.replies {
+            Some(replies) => replies.put(error),
+            None => error,
+        }
     }
 }

@@ -5,32 +5,27 @@ use std::ops::ControlFlow;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::base::cancel::Context;
 use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
+use crate::base::error::Error;
+use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::pack::{Backlog, Pack, Packed};
-use crate::engine::run::{
-    CallsAtOnce, Finish, Observer, Outlet, RunSetup, Runner, TICK, Waker, run,
-};
+use crate::engine::run::{Outlet, Runner, Waker};
 use crate::llm::route::Route;
-use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::call::{finished, progress};
-use super::lines::{Identified, LineSink, Lines, Target, each_line};
-use super::open_output::OpenOutput;
+use super::backlog::FileBacklog;
+use super::line_sink::{LineSink, Target};
+use super::lines::{Lines, each_line};
+use super::open_output::{OpenOutput, not_written};
 use super::options::RunReport;
 use super::results::ResultsFile;
+use super::run_options::RunOptions;
+use super::shared::FileTask;
 use super::work::Job;
 
-/// What every kind of file run is surrounded by.
-pub(super) struct RunEnvironment<'s, 'r> {
+pub(super) struct FileTurn<'t, 'r> {
     pub route: &'r Route<'r>,
-    pub calls: CallsAtOnce,
-    pub on_error: ErrorPolicy,
-    pub ctx: &'s Context,
-    pub notifier: Option<&'s (dyn ProgressNotifier + 's)>,
+    pub options: &'t RunOptions<'t>,
 }
 
 pub(super) struct FileRunEnd {
@@ -59,47 +54,63 @@ impl FileRunEnd {
     }
 }
 
-impl<'r> RunEnvironment<'_, 'r> {
-    pub fn turn<B, R>(
+/// Writes lines to a stream of the caller's, on the caller's thread.
+#[derive(Default)]
+struct LineWriter {
+    writer: Option<Box<dyn Write + Send>>,
+    broken: Option<io::Error>,
+    unsaved: Vec<Vec<u8>>,
+}
+
+impl LineWriter {
+    fn write(&mut self, lines: Vec<u8>) -> ControlFlow<()> {
+        if lines.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        if let (Some(writer), None) = (&mut self.writer, &self.broken) {
+            match writer.write_all(&lines).and_then(|()| writer.flush()) {
+                Ok(()) => return ControlFlow::Continue(()),
+                Err(error) => self.broken = Some(error),
+            }
+        }
+        self.unsaved.extend(each_line(&lines));
+        ControlFlow::Break(())
+    }
+
+    /// Why lines could not be written, unless the reader of the stream closed it.
+    fn failure(&self) -> Option<StopReason> {
+        let broken = self.broken.as_ref();
+        let broken = broken.filter(|error| error.kind() != io::ErrorKind::BrokenPipe)?;
+        Some(StopReason::Fatal(not_written(broken)))
+    }
+}
+
+impl<'r> FileTurn<'_, 'r> {
+    pub fn run<R: Runner<Pack<FileTask>, Lines>>(
         &self,
-        backlog: B,
+        backlog: FileBacklog<'_>,
         output: OpenOutput,
         tally: Tally,
         runner: &R,
-        (waker, woken): (Waker, Receiver<()>),
-    ) -> Result<FileRunEnd, Error>
-    where
-        B: Backlog + Send,
-        B::Task: Identified,
-        R: Runner<Pack<B::Task>, Lines>,
-    {
+        waker: Waker,
+        woken: Receiver<()>,
+    ) -> Result<FileRunEnd, Error> {
         let (route, clock) = (self.route, self.route.clock_ref());
-        let (tx, rx) = bounded::<Vec<u8>>(self.calls.most);
-        let mut unsaved = Vec::new();
-        let mut broken = None;
-        let (target, mut writer) = match output {
-            OpenOutput::File(file) => (Target::File(file), None),
-            OpenOutput::Writer(writer) => (Target::Caller(tx), Some(writer)),
+        let (tx, rx) = bounded::<Vec<u8>>(self.options.calls.most);
+        let mut writer = LineWriter::default();
+        let target = match output {
+            OpenOutput::File(file) => Target::File(file),
+            OpenOutput::Writer(open) => {
+                writer.writer = Some(open);
+                Target::Caller(tx)
+            }
             OpenOutput::Closed => {
-                broken = Some(io::ErrorKind::BrokenPipe.into());
-                (Target::Caller(tx), None)
+                writer.broken = Some(io::ErrorKind::BrokenPipe.into());
+                Target::Caller(tx)
             }
         };
-        let is_closed = broken.is_some();
-        let deferring = matches!(target, Target::Caller(_));
-        let mut write = |lines: Vec<u8>| {
-            if lines.is_empty() {
-                return ControlFlow::Continue(());
-            }
-            if let (Some(writer), None) = (&mut writer, &broken) {
-                match writer.write_all(&lines).and_then(|()| writer.flush()) {
-                    Ok(()) => return ControlFlow::Continue(()),
-                    Err(error) => broken = Some(error),
-                }
-            }
-            unsaved.extend(each_line(&lines));
-            ControlFlow::Break(())
-        };
+        let is_closed = writer.broken.is_some();
+        let defers = matches!(target, Target::Caller(_));
         let job = Job {
             backlog: Packed::new(backlog),
             tally,
@@ -110,75 +121,42 @@ impl<'r> RunEnvironment<'_, 'r> {
                 buffer: Vec::new(),
             },
         };
-        let options = route.options(self.ctx, self.calls.most, self.on_error);
-        let mut dispatcher = Dispatcher::new(job, route.limiter(), options);
+        let mut dispatcher = self.options.dispatcher(route, job);
         if is_closed {
             dispatcher.handle(Event::Stop(StopReason::SinkClosed), clock.now());
         }
-        let setup = RunSetup {
-            ctx: self.ctx,
-            clock,
-            threads: self.calls.threads,
-            most_threads: self.calls.most,
-            permits: None,
-            waker,
-            woken,
-            tick: TICK,
-            every_call: self.notifier.is_some_and(|them| them.every_item()),
-        };
-        let outlet = deferring.then_some(Outlet {
+        let mut write = |lines| writer.write(lines);
+        let outlet = defers.then_some(Outlet {
             outcomes: rx,
             sink: &mut write,
         });
-        let look = |d: &mut Dispatcher<Job<B, LineSink<'r>>>, now: Time| {
-            if let Target::File(file) = &mut d.work.sink.target
-                && let Err(lost) = file.undisturbed()
-            {
-                d.handle(Event::Stop(StopReason::OutputLost(lost)), now);
-            }
-            progress(d, now)
-        };
-        let mut observer = Observer {
-            look: &look,
-            show: &mut |progress| {
-                if let Some(notifier) = self.notifier {
-                    notifier.on_progress(&progress);
-                }
-            },
-        };
-        let Finish {
-            mut dispatcher,
-            lost,
-        } = run(dispatcher, runner, setup, outlet, &mut observer)?;
-        let now = clock.now();
-        if let Some(notifier) = self.notifier {
-            notifier.on_progress(&finished(&mut dispatcher, now));
-        }
-        let (counters, time) = (dispatcher.counters(), dispatcher.time_split(now));
-        let mut stop = dispatcher.stop_reason().cloned();
-        let Job {
-            mut backlog,
-            sink,
-            mut tally,
-        } = dispatcher.work;
-        tally.leave(backlog.items.left());
-        unsaved.extend(sink.lines_of(&lost, now));
-        if let Some(error) = broken.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
-            let why = format!("cannot write the results: {error}");
-            stop = Some(StopReason::Fatal(Error::new(ErrorKind::Invalid, why)));
-        }
+        let drive = self.options.drive(clock);
+        let mut end = drive.run(dispatcher, runner, waker, woken, outlet, &watch)?;
+        let left = end.work.backlog.items.left();
+        end.work.tally.leave(left);
+        let lost = end.work.sink.lines_of(&end.lost, end.now);
+        writer.unsaved.extend(lost);
         Ok(FileRunEnd {
             report: RunReport {
-                summary: tally.summary(&counters, time, now),
-                stop,
-                unsaved,
+                summary: end.summary(),
+                stop: writer.failure().or(end.stop),
+                unsaved: writer.unsaved,
                 compaction: Ok(()),
             },
-            superseded: sink.superseded,
-            file: match sink.target {
+            superseded: end.work.sink.superseded,
+            file: match end.work.sink.target {
                 Target::File(file) => Some(file),
                 Target::Caller(_) => None,
             },
         })
+    }
+}
+
+/// Stops the run if another program changes the output.
+fn watch(dispatcher: &mut Dispatcher<Job<FileBacklog<'_>, LineSink<'_>>>, now: Time) {
+    if let Target::File(file) = &mut dispatcher.work.sink.target
+        && let Err(lost) = file.undisturbed()
+    {
+        dispatcher.handle(Event::Stop(StopReason::OutputLost(lost)), now);
     }
 }

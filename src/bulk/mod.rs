@@ -15,6 +15,7 @@ mod id_key;
 pub(crate) mod input;
 mod kept;
 mod known;
+mod line_sink;
 mod lines;
 mod list;
 mod measure;
@@ -31,6 +32,7 @@ pub mod reuse;
 #[cfg(feature = "queue")]
 pub mod reuse_db;
 pub mod run;
+mod run_options;
 pub(crate) mod run_settings;
 mod shared;
 mod shared_list;

@@ -53,13 +53,7 @@ impl OpenOutput {
             let row = input.read_bad(i, index)?;
             let error = Error::new(ErrorKind::Invalid, format!("not sent: {}", row.why));
             tally.failed(&error, 1);
-            let named = Named {
-                id: row.id,
-                request_hash: row.request_hash,
-                model: None,
-                input: row.input,
-            };
-            unsent_line(&mut lines, &named, error)?;
+            unsent_line(&mut lines, &Named::of_bad_row(row), error)?;
             if lines.len() > REUSED_BUFFER_BYTES {
                 self.write(&lines)?;
                 lines.clear();
@@ -87,10 +81,7 @@ impl OpenOutput {
                     *self = Self::Closed;
                     Ok(())
                 }
-                Err(error) => {
-                    let why = format!("cannot write the results: {error}");
-                    Err(Error::new(ErrorKind::Invalid, why))
-                }
+                Err(error) => Err(not_written(&error)),
             },
         }
     }
@@ -102,6 +93,14 @@ impl OpenOutput {
             Self::Writer(_) | Self::Closed => 0,
         }
     }
+}
+
+/// The error of a stream that does not take the results.
+pub(super) fn not_written(error: &io::Error) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("cannot write the results: {error}"),
+    )
 }
 
 /// Opens the place; a regular file is left to whoever reads it.

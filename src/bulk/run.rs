@@ -13,27 +13,25 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::brief::Many;
 use crate::base::cancel::Context;
-use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::thread::{spawn, spawn_scoped};
 use crate::config::choices::Dedupe;
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Event, StopReason};
+use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
 use crate::engine::pack::PackLimits;
-use crate::engine::run::{
-    CallsAtOnce, Finish, MOST_THREADS, Observer, Outlet, RunSetup, TICK, Waker, bad_concurrency,
-    run,
-};
+use crate::engine::run::{CallsAtOnce, MOST_THREADS, Outlet, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::observe::drive::DriveEnd;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
-use super::call::{Answered, call_step, finished, progress};
+use super::call::{Answered, call_step};
 use super::list::{Item, ListBacklog, Source, feed};
+use super::run_options::RunOptions;
 use super::shared_list::SharedList;
 use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink};
@@ -108,11 +106,8 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
 /// A bulk run: what to send it through, and how.
 pub struct Bulk<'a> {
     route: Route<'a>,
-    calls: CallsAtOnce,
-    on_error: ErrorPolicy,
-    ctx: Context,
+    options: RunOptions<'a>,
     dedupe: Dedupe,
-    notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
     /// Set by [`Outcomes::finish`]: start no further call.
     stopping: Arc<AtomicBool>,
 }
@@ -122,12 +117,9 @@ impl<'a> Bulk<'a> {
     pub fn new(route: impl Into<Route<'a>>) -> Self {
         let route = route.into();
         Self {
-            calls: CallsAtOnce::exactly(route.concurrency()),
+            options: RunOptions::new(CallsAtOnce::exactly(route.concurrency())),
             route,
-            on_error: ErrorPolicy::default(),
-            ctx: Context::new(),
             dedupe: Dedupe::default(),
-            notifier: None,
             stopping: Arc::default(),
         }
     }
@@ -135,7 +127,7 @@ impl<'a> Bulk<'a> {
     /// Calls in flight, each on a thread of its own. Default: what suits the first provider of the route
     /// ([`LlmClient::concurrency`]): a local server's slots, 5 for the others and for clients of your own.
     pub fn concurrency(mut self, calls: usize) -> Self {
-        self.calls = CallsAtOnce::exactly(calls);
+        self.options.calls = CallsAtOnce::exactly(calls);
         self
     }
 
@@ -143,25 +135,25 @@ impl<'a> Bulk<'a> {
     /// [`Limits::self_tuned`](crate::Limits::self_tuned), and `most` at most; threads are started as calls
     /// need them. Default: exactly as many as [`concurrency`](Self::concurrency) says.
     pub fn up_to(mut self, most: usize) -> Self {
-        self.calls = CallsAtOnce::up_to(most);
+        self.options.calls = CallsAtOnce::up_to(most);
         self
     }
 
     /// What a failed item means for the others. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
-        self.on_error = policy;
+        self.options.on_error = policy;
         self
     }
 
     /// Cancellation, deadline and grace. Default: a context that nobody cancels.
     pub fn context(mut self, ctx: &Context) -> Self {
-        self.ctx = ctx.clone();
+        self.options.ctx = ctx.clone();
         self
     }
 
     /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier + 'a>) -> Self {
-        self.notifier = Some(notifier);
+        self.options.notifier = Some(notifier);
         self
     }
 
@@ -193,9 +185,9 @@ impl<'a> Bulk<'a> {
             None => {
                 let (waker, woken) = Waker::new();
                 let total = Some(requests.len() as u64);
-                let end = self.turn::<_, _, ()>(source, sink, total, (waker, woken), None)?;
-                let mut work = end.dispatcher.work;
-                (work.sink, work.backlog.items.rest(), end.stop)
+                let mut end = self.turn::<_, _, ()>(source, sink, total, waker, woken, None)?;
+                let rest = end.work.backlog.items.rest();
+                (end.work.sink, rest, end.stop)
             }
         };
         let (sink, rest, stop) = ended;
@@ -228,7 +220,7 @@ impl<'a> Bulk<'a> {
             None => Ok(outcomes),
             // Nobody is left to ask: each item says so itself, and the policy was to go on.
             Some(StopReason::Critical(_) | StopReason::Unreachable(_))
-                if self.on_error == ErrorPolicy::ContinueOnError =>
+                if self.options.on_error == ErrorPolicy::ContinueOnError =>
             {
                 Ok(outcomes)
             }
@@ -300,7 +292,7 @@ impl<'a> Bulk<'a> {
         thread::scope(|scope| {
             spawn_scoped(scope, SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
                 .map_err(|e| misused(e.message().to_owned()))?;
-            let (summary, end) = self.stream(source, total, (waker, woken), &mut sink)?;
+            let (summary, end) = self.stream(source, total, waker, woken, &mut sink)?;
             let Some(mut error) = end else {
                 return Ok(summary);
             };
@@ -323,7 +315,7 @@ impl<'a> Bulk<'a> {
     }
 
     fn ahead(&self) -> usize {
-        self.calls.read_ahead()
+        self.options.calls.read_ahead()
     }
 
     fn unsent(&self, asked: (usize, &Request)) -> Outcome {
@@ -332,7 +324,7 @@ impl<'a> Bulk<'a> {
     }
 
     fn misuse(&self) -> Option<StopReason> {
-        bad_concurrency(self.calls.most).map(StopReason::Misuse)
+        self.options.misuse().map(StopReason::Misuse)
     }
 
     /// The summary, and why it ended early, if it did.
@@ -340,7 +332,8 @@ impl<'a> Bulk<'a> {
         &self,
         source: Source<'_, Request>,
         total: Option<u64>,
-        wake: (Waker, Receiver<()>),
+        waker: Waker,
+        woken: Receiver<()>,
         mut sink: impl FnMut(Outcome) -> ControlFlow<()>,
     ) -> Result<(Summary, Option<BulkError>), BulkError> {
         if let Some(reason) = self.misuse() {
@@ -349,7 +342,7 @@ impl<'a> Bulk<'a> {
                 outcomes: Vec::new(),
             });
         }
-        let (tx, rx) = bounded(self.calls.most);
+        let (tx, rx) = bounded(self.options.calls.most);
         let mut left = Vec::new();
         let mut broken = false;
         let mut take = |(outcomes, own): Batch| {
@@ -375,16 +368,15 @@ impl<'a> Bulk<'a> {
             route: &self.route,
             outcomes: tx,
         };
-        let end = self.turn(source, channel, total, wake, Some(outlet))?;
-        let mut work = end.dispatcher.work;
-        let now = self.route.clock_ref().now();
-        let rest = work.backlog.items.rest();
+        let mut end = self.turn(source, channel, total, waker, woken, Some(outlet))?;
+        let (summary, now) = (end.summary(), end.now);
+        let rest = end.work.backlog.items.rest();
         left.extend(rest.into_iter().map(|(item, tries, timer)| {
             let (asked, been) = ((item.index, &item.request), (&tries, &timer));
             let error = self.route.dropped(asked.1, &tries, Error::cancelled());
             outcome(&self.route, asked, been, Err(error), now)
         }));
-        let all_done = end.summary.pending == 0 && left.is_empty() && total.is_some();
+        let all_done = summary.pending == 0 && left.is_empty() && total.is_some();
         // A break at the very last outcome ends nothing early.
         let stop = end
             .stop
@@ -393,7 +385,7 @@ impl<'a> Bulk<'a> {
             reason,
             outcomes: left,
         });
-        Ok((end.summary, early))
+        Ok((summary, early))
     }
 
     fn turn<'r, R, K, O>(
@@ -401,23 +393,22 @@ impl<'a> Bulk<'a> {
         source: Source<'r, R>,
         sink: K,
         total: Option<u64>,
-        (waker, woken): (Waker, Receiver<()>),
+        waker: Waker,
+        woken: Receiver<()>,
         outlet: Option<Outlet<'_, O>>,
-    ) -> Result<BulkRunEnd<'r, R, K>, BulkError>
+    ) -> Result<DriveEnd<Job<ListBacklog<'r, R>, K>>, BulkError>
     where
         R: Borrow<Request> + Send,
         K: Sink<Item<R>, Done = Answered> + Send,
         O: Send,
     {
-        let route = &self.route;
+        let (route, options) = (&self.route, &self.options);
         let clock = route.clock_ref();
         let job = Job {
             backlog: Packed::new(ListBacklog::new(route, source)),
             sink,
             tally: Tally::new(total, clock.now()).by(route.providers()),
         };
-        let options = route.options(&self.ctx, self.calls.most, self.on_error);
-        let dispatcher = Dispatcher::new(job, route.limiter(), options);
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
             let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
             match &ticket.task[..] {
@@ -429,50 +420,20 @@ impl<'a> Bulk<'a> {
                 }
             }
         };
-        let setup = RunSetup {
-            ctx: &self.ctx,
-            clock,
-            threads: self.calls.threads,
-            most_threads: self.calls.most,
-            permits: None,
+        let drive = options.drive(clock);
+        let ended = drive.run(
+            options.dispatcher(route, job),
+            &runner,
             waker,
             woken,
-            tick: TICK,
-            every_call: self
-                .notifier
-                .as_deref()
-                .is_some_and(|them| them.every_item()),
-        };
-        let notifier = self.notifier.as_deref();
-        let look = |d: &mut Dispatcher<Job<ListBacklog<'r, R>, K>>, now: Time| {
-            if self.stopping.load(Ordering::SeqCst) {
-                d.handle(Event::Stop(StopReason::SinkClosed), now);
-            }
-            progress(d, now)
-        };
-        let mut observer = Observer {
-            look: &look,
-            show: &mut |progress| {
-                if let Some(notifier) = notifier {
-                    notifier.on_progress(&progress);
+            outlet,
+            &|dispatcher, now| {
+                if self.stopping.load(Ordering::SeqCst) {
+                    dispatcher.handle(Event::Stop(StopReason::SinkClosed), now);
                 }
             },
-        };
-        let Finish { mut dispatcher, .. } = run(dispatcher, &runner, setup, outlet, &mut observer)
-            .map_err(|error| misused(error.message().to_owned()))?;
-        let now = clock.now();
-        let counters = dispatcher.counters();
-        if let Some(notifier) = notifier {
-            notifier.on_progress(&finished(&mut dispatcher, now));
-        }
-        Ok(BulkRunEnd {
-            summary: dispatcher
-                .work
-                .tally
-                .summary(&counters, dispatcher.time_split(now), now),
-            stop: dispatcher.stop_reason().cloned(),
-            dispatcher,
-        })
+        );
+        ended.map_err(|error| misused(error.message().to_owned()))
     }
 }
 
@@ -492,10 +453,10 @@ impl Bulk<'static> {
     /// assert_eq!(answers[42].as_deref(), Some("text 42"));
     /// ```
     pub fn spawn(mut self, items: impl Iterator<Item = Request> + Send + 'static) -> Outcomes {
-        let (tx, rx) = bounded(self.calls.most.clamp(1, MOST_THREADS));
+        let (tx, rx) = bounded(self.options.calls.most.clamp(1, MOST_THREADS));
         // Dropping the iterator must end this run and nothing else of the caller's.
-        self.ctx = self.ctx.child();
-        let (ctx, stopping) = (self.ctx.clone(), self.stopping.clone());
+        self.options.ctx = self.options.ctx.child();
+        let (ctx, stopping) = (self.options.ctx.clone(), self.stopping.clone());
         let ends = stopping.clone();
         let run = move || {
             let total = exact(items.size_hint());
@@ -507,7 +468,7 @@ impl Bulk<'static> {
                 Ok(()) if !ends.load(Ordering::SeqCst) => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
             };
-            let (summary, early) = self.stream(source, total, (waker, woken), sink)?;
+            let (summary, early) = self.stream(source, total, waker, woken, sink)?;
             early.map_or(Ok(summary), Err)
         };
         let runner = spawn("batchwright-bulk", run);
@@ -587,12 +548,6 @@ impl Drop for Outcomes {
             }
         }
     }
-}
-
-struct BulkRunEnd<'r, R: Borrow<Request> + Send, K: Sink<Item<R>>> {
-    dispatcher: Dispatcher<Job<ListBacklog<'r, R>, K>>,
-    summary: Summary,
-    stop: Option<StopReason>,
 }
 
 fn misused(why: String) -> BulkError {

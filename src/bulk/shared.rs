@@ -13,7 +13,7 @@ use crate::llm::outcome::Outcome;
 
 use super::equals::Equals;
 use super::input::{FileIndex, InputFile, State};
-use super::lines::{Equal, Identified, Lines, Named};
+use super::lines::{Equal, Lines, Named};
 use super::open_output::OpenOutput;
 
 /// What is written at once for items that share an answer; the rest of them follows in pieces like that.
@@ -232,30 +232,23 @@ impl Group {
     }
 }
 
-impl Identified for FileTask {
-    fn named(&self) -> Option<&Named> {
+impl FileTask {
+    /// `None` until the task was read.
+    pub(super) fn named(&self) -> Option<&Named> {
         self.named.get()
     }
 
-    fn supersedes(&self) -> bool {
-        self.supersedes
-    }
-
-    fn is_bad_row(&self) -> bool {
-        self.unsent.is_some()
-    }
-
-    fn is_alone(&self) -> bool {
-        self.group.is_none()
-    }
-
-    fn answered(&self, outcome: Outcome, lines: &mut Lines) {
-        if let Some(group) = &self.group {
-            group.answer(Arc::new(outcome), lines);
+    /// Adds the lines of the items that share its answer or its failure.
+    pub(super) fn ended(&self, outcome: Outcome, lines: &mut Lines) {
+        match &self.group {
+            Some(group) if outcome.is_success() => group.answer(Arc::new(outcome), lines),
+            Some(group) => group.fail(outcome, lines),
+            None => {}
         }
     }
 
-    fn known(&self) -> Option<Lines> {
+    /// Its lines, and those of the items that share its answer, if the answer is known already.
+    pub(super) fn known(&self) -> Option<Lines> {
         let group = self.group.as_ref()?;
         let (answer, _) = group.answer.as_ref()?;
         let mut lines = Lines::default();
@@ -263,18 +256,14 @@ impl Identified for FileTask {
         Some(lines)
     }
 
-    fn failed(&self, outcome: Outcome, lines: &mut Lines) {
-        if let Some(group) = &self.group {
-            group.fail(outcome, lines);
-        }
-    }
-
-    fn failed_too(&self) -> (u64, u64) {
+    /// How many items share its failure, and how many of them had a line already.
+    pub(super) fn failed_too(&self) -> (u64, u64) {
         let dealt = self.group.as_ref().and_then(|group| group.dealt.get());
         dealt.map_or((0, 0), |dealt| dealt.failed)
     }
 
-    fn settled(&self, step: u8) {
+    /// Its lines are written; the answer came from that step of the route.
+    pub(super) fn settled(&self, step: u8) {
         if let Some(group) = &self.group
             && let Some(dealt) = group.dealt.get()
         {
@@ -308,7 +297,7 @@ mod tests {
             group: Some(Box::new(Group::new(&shared, again))),
         };
         let mut lines = Lines::default();
-        task.answered(outcome, &mut lines);
+        task.ended(outcome, &mut lines);
         assert_eq!((lines.measure.items, lines.measure.shared), (2, 2));
         assert_eq!(lines.bytes.iter().filter(|byte| **byte == b'\n').count(), 2);
         assert!(

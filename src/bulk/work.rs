@@ -5,6 +5,7 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::availability::Availability;
 use crate::engine::work::{Settled, Take, Work};
+use crate::observe::drive::Counted;
 use crate::observe::tally::{Measure, Tally};
 
 use crate::engine::pack::{Backlog, Pack, Packed};
@@ -97,6 +98,12 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
 
     fn defers_release(&self) -> bool {
         self.sink.defers_release()
+    }
+}
+
+impl<B: Backlog, K: Sink<B::Task>> Counted for Job<B, K> {
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 }
 

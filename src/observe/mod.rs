@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod causes;
+pub(crate) mod drive;
 #[cfg(feature = "queue")]
 pub mod jobs;
 #[cfg(feature = "metrics")]

@@ -22,15 +22,14 @@ use crate::engine::feeder::{Feeder, Tail};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use crate::engine::route::RetryPolicy;
-use crate::engine::run::{
-    Finish, Observer, Outlet, Reply, RunSetup, TICK, Waker, bad_concurrency, run,
-};
+use crate::engine::run::{CallsAtOnce, Outlet, Reply, Waker, bad_concurrency};
 use crate::engine::work::Ticket;
-use crate::observe::progress::{Phase, Progress, ProgressNotifier};
+use crate::observe::drive::Drive;
+use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 pub use work::TaskEnd;
-use work::{PoolWork, Task, progress};
+use work::{PoolWork, Task};
 
 /// The thread that reads the items.
 const SOURCE_THREAD: &str = "batchwright-source";
@@ -208,54 +207,28 @@ impl<'a> Pool<'a> {
             outcomes,
             sink: &mut hand_out,
         };
-        let mut observer = Observer {
-            look: &|dispatcher: &mut Dispatcher<PoolWork<T, D>>, now| progress(dispatcher, now),
-            show: &mut |shown| self.tell(&shown),
-        };
-        let setup = RunSetup {
+        let drive = Drive {
             ctx: &self.ctx,
             clock: self.clock,
-            threads: self.concurrency,
-            most_threads: self.concurrency,
-            permits: None,
-            waker,
-            woken,
-            tick: TICK,
-            every_call: self.notifier.is_some_and(|them| them.every_item()),
+            calls: CallsAtOnce::exactly(self.concurrency),
+            notifier: self.notifier,
         };
-        let ended = run(dispatcher, &runner, setup, Some(outlet), &mut observer);
+        let ended = drive.run(dispatcher, &runner, waker, woken, Some(outlet), &|_, _| {});
         if let Some(on_end) = self.on_end {
             on_end();
         }
-        let mut dispatcher = match ended {
-            Ok(Finish { dispatcher, .. }) => dispatcher,
+        let mut ended = match ended {
+            Ok(ended) => ended,
             Err(error) => {
                 return self.not_begun(StopReason::Misuse(error.message().to_owned()), began);
             }
         };
-        let stop = dispatcher.stop_reason().cloned();
-        for end in left_over(&mut dispatcher.work, drain(tail), stop.as_ref()) {
+        for end in left_over(&mut ended.work, drain(tail), ended.stop.as_ref()) {
             let _ = hand_out(end);
         }
-        let now = self.clock.now();
-        self.tell(&Progress {
-            phase: Phase::Finished,
-            limited_by: None,
-            learned_limit: None,
-            trouble: None,
-            trouble_kind: None,
-            ..progress(&mut dispatcher, now)
-        });
-        let (counters, held_up) = (dispatcher.counters(), dispatcher.time_split(now));
         PoolEnd {
-            summary: dispatcher.work.tally.summary(&counters, held_up, now),
-            stop,
-        }
-    }
-
-    fn tell(&self, progress: &Progress) {
-        if let Some(notifier) = self.notifier {
-            notifier.on_progress(progress);
+            summary: ended.summary(),
+            stop: ended.stop,
         }
     }
 

@@ -9,12 +9,11 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
-use crate::engine::dispatch::Dispatcher;
 use crate::engine::feeder::{Fed, Next};
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
-use crate::observe::progress::{Phase, Progress};
+use crate::observe::drive::Counted;
 use crate::observe::tally::{Measure, Tally};
 
 /// Items that wait to be tried again; beyond it nothing more is read.
@@ -198,19 +197,8 @@ fn one(took: Duration) -> Measure {
     }
 }
 
-/// Where a run stands.
-pub(super) fn progress<T: Send, D: Send>(
-    dispatcher: &mut Dispatcher<PoolWork<T, D>>,
-    now: Time,
-) -> Progress {
-    let phase = match dispatcher.stop_reason() {
-        Some(_) => Phase::Stopping,
-        None => Phase::Running,
-    };
-    let trouble = dispatcher.last_failure().cloned();
-    let counters = dispatcher.counters();
-    let split = dispatcher.time_split(now);
-    let tally = &mut dispatcher.work.tally;
-    tally.lately.note(split, None);
-    tally.progress(&counters, now, phase, trouble, None)
+impl<T: Send, D: Send> Counted for PoolWork<T, D> {
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
 }

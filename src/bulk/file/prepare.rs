@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::bulk::equals::Equals;
-use crate::bulk::input::{AttachedFiles, FileIndex, InputFile, Match, Matching, is_automatic};
+use crate::bulk::input::{
+    AttachedFiles, FileIndex, InputFile, Match, Matching, Totals, is_automatic,
+};
 use crate::bulk::known::{self, KnownAnswers, OutputAnswers, remember};
 use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
 use crate::bulk::prompts::{PromptSource, Prompts};
-use crate::bulk::results::ResultsFile;
+use crate::bulk::results::archive::Archived;
 use crate::bulk::results::superseded::SupersededFlags;
+use crate::bulk::results::{PreviousLine, ResultsFile};
 use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::bulk::stream::{Previous, StreamInput};
 use crate::llm::params::RequestTask;
@@ -30,67 +33,41 @@ pub(super) fn prepare_file(
     let PromptSource::File(mut checked) = prompts.source else {
         unreachable!("asked for files only");
     };
-    let (mut matched, mut says_input, mut has_old_bad_rows) = (0, false, false);
-    let mut flags = SupersededFlags::default();
-    let settings = RunSettings::of(&prompts.settings.0);
-    let mut differing: HashMap<String, u64> = HashMap::new();
-    let embeds = prompts.settings.0.task == RequestTask::Embed;
+    let mut earlier = EarlierLines {
+        settings: RunSettings::of(&prompts.settings.0),
+        embeds: prompts.settings.0.task == RequestTask::Embed,
+        redo_extracts: options.redo_extracts,
+        items: &mut checked.items,
+        plan,
+        flags: SupersededFlags::default(),
+        restored: Vec::new(),
+        differing: HashMap::new(),
+        matched: 0,
+        says_input: false,
+        has_old_bad_rows: false,
+    };
     let output = match open(output, options)? {
         Opened::Writer(writer) => OpenOutput::Writer(writer),
         Opened::File(path) => {
             let mut inputs = checked.input.names();
             inputs.try_for_each(|input| refuse_same_file(&path, Path::new(input)))?;
-            plan.resumable = true;
-            let (models, vectors) = (&mut plan.models_before, &mut plan.vectors_before);
-            let superseded = &mut plan.superseded;
-            let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
-                let prefix = line.prefix(options.redo_extracts);
-                let found = checked.items.match_line(&line.id, prefix, line.ended());
-                if found != Match::Unknown {
-                    matched += 1;
-                    says_input |= line.input.is_some();
-                }
-                has_old_bad_rows |= found == Match::Unknown && line.is_unnamed_bad_row();
-                let outdated = found == Match::Changed;
-                *superseded += u64::from(outdated && line.success);
-                let unnamed = found == Match::Unknown && is_automatic(&line.id);
-                if (outdated || unnamed) && line.is_paid_reply() {
-                    let differs = settings.changed_since(line.settings.as_deref());
-                    // An item without an id is another one for another request: only its settings tell.
-                    if outdated || names_settings(&differs) {
-                        *differing.entry(differs).or_default() += 1;
-                    }
-                }
-                let unknown = found == Match::Unknown;
-                flags.next(line.superseded, outdated || (unknown && line.superseded));
-                if embeds && found == Match::Done {
-                    remember(vectors, line.provider.clone().zip(line.model.clone()));
-                }
-                if line.success && found != Match::Unknown {
-                    remember(models, line.model);
-                }
-            })?;
-            OpenOutput::File(file.of_run(settings, !options.drop_superseded))
+            earlier.plan.resumable = true;
+            let file = ResultsFile::open(&path, options.fsync, &mut |line, _| earlier.add(line))?;
+            let file = file.of_run(earlier.settings.clone(), !options.drop_superseded);
+            earlier.take_back(&file);
+            OpenOutput::File(file)
         }
     };
-    let mut restored = Vec::new();
-    if let OpenOutput::File(file) = &output
-        && checked.items.lacks_answers()
-    {
-        file.archived(&mut |line, place| {
-            let prefix = line.prefix(options.redo_extracts);
-            if line.success && checked.items.lacks_answer(&line.id, prefix) {
-                checked.items.match_line(&line.id, prefix, line.ended());
-                restored.push(place);
-                says_input |= line.input.is_some();
-                if embeds {
-                    let maker = line.provider.clone().zip(line.model.clone());
-                    remember(&mut plan.vectors_before, maker);
-                }
-                remember(&mut plan.models_before, line.model);
-            }
-        });
-    }
+    let EarlierLines {
+        embeds,
+        flags,
+        restored,
+        differing,
+        matched,
+        says_input,
+        has_old_bad_rows,
+        ..
+    } = earlier;
     plan.restored = restored.len() as u64;
     let is_renamed = checked.items.is_renamed();
     let totals = checked.items.totals();
@@ -98,8 +75,6 @@ pub(super) fn prepare_file(
     let attached = std::mem::take(&mut checked.items.attached);
     let index = checked.items.finish();
     let tally = index.tally();
-    let total = index.len() as u64;
-    plan.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
     let found = known::find(&index, &checked.kinds, &output, options, embeds, plan);
     let (equals, of_output) = found.map_err(FileRunError::Output)?;
     let known = KnownAnswers {
@@ -109,21 +84,14 @@ pub(super) fn prepare_file(
         options,
     };
     known.plan(&checked.input, &index, &equals, plan);
-    plan.total = Some(total);
-    plan.done = tally.done;
-    plan.failed_before = tally.failed;
-    plan.unusable_before = tally.unusable;
-    plan.changed = tally.changed;
+    plan.count(&index, totals);
     let unnamed = tally.new.min(tally.automatic);
     plan.differing = differing_items(differing, tally.changed + unnamed);
-    plan.foreign = tally.unknown_lines;
-    plan.without_id = tally.automatic;
-    plan.bad_rows = totals.bad;
-    plan.null_rows = totals.left_out;
     if totals.bad > 0 {
         let causes = bad_row_causes(&checked.input, &index);
         plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
     }
+    let known_items = tally.done + tally.failed + tally.unusable + tally.changed;
     let prepared = Prepared {
         has_marks: false,
         is_kept_otherwise: says_input
@@ -136,15 +104,102 @@ pub(super) fn prepare_file(
         of_output,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.0.task,
-        repeated: has_old_bad_rows
-            || !restored.is_empty()
-            || matched > tally.done + tally.failed + tally.unusable + tally.changed,
+        repeated: has_old_bad_rows || !restored.is_empty() || matched > known_items,
         flags,
         restored,
         attached,
         stream: None,
     };
     Ok((prepared, output))
+}
+
+impl RunPlan {
+    /// Counts the items as they stand after the comparison with the output.
+    fn count(&mut self, index: &FileIndex, totals: Totals) {
+        let tally = index.tally();
+        self.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
+        self.total = Some(index.len() as u64);
+        self.done = tally.done;
+        self.failed_before = tally.failed;
+        self.unusable_before = tally.unusable;
+        self.changed = tally.changed;
+        self.foreign = tally.unknown_lines;
+        self.without_id = tally.automatic;
+        self.bad_rows = totals.bad;
+        self.null_rows = totals.left_out;
+    }
+}
+
+/// What the lines of earlier runs mean for the items of a file.
+struct EarlierLines<'e> {
+    settings: RunSettings,
+    embeds: bool,
+    redo_extracts: bool,
+    items: &'e mut Matching,
+    plan: &'e mut RunPlan,
+    flags: SupersededFlags,
+    /// Answers of the archive that are taken back.
+    restored: Vec<Archived>,
+    /// Paid answers to other requests, by what makes these differ.
+    differing: HashMap<String, u64>,
+    /// Lines of items that the input has.
+    matched: u64,
+    /// Lines have something of their rows.
+    says_input: bool,
+    has_old_bad_rows: bool,
+}
+
+impl EarlierLines<'_> {
+    /// Compares a line of the output with the items.
+    fn add(&mut self, line: PreviousLine) {
+        let prefix = line.prefix(self.redo_extracts);
+        let found = self.items.match_line(&line.id, prefix, line.ended());
+        let (unknown, outdated) = (found == Match::Unknown, found == Match::Changed);
+        if !unknown {
+            self.matched += 1;
+            self.says_input |= line.input.is_some();
+        }
+        self.has_old_bad_rows |= unknown && line.is_unnamed_bad_row();
+        self.plan.superseded += u64::from(outdated && line.success);
+        let unnamed = unknown && is_automatic(&line.id);
+        if (outdated || unnamed) && line.is_paid_reply() {
+            let differs = self.settings.changed_since(line.settings.as_deref());
+            // An item without an id is another one for another request: only its settings tell.
+            if outdated || names_settings(&differs) {
+                *self.differing.entry(differs).or_default() += 1;
+            }
+        }
+        self.flags
+            .next(line.superseded, outdated || (unknown && line.superseded));
+        self.remember_makers(line, found == Match::Done, !unknown);
+    }
+
+    /// Takes back answers of the archive that the items ask for again.
+    fn take_back(&mut self, output: &ResultsFile) {
+        if !self.items.lacks_answers() {
+            return;
+        }
+        output.archived(&mut |line, place| {
+            let prefix = line.prefix(self.redo_extracts);
+            if line.success && self.items.lacks_answer(&line.id, prefix) {
+                self.items.match_line(&line.id, prefix, line.ended());
+                self.restored.push(place);
+                self.says_input |= line.input.is_some();
+                self.remember_makers(line, true, true);
+            }
+        });
+    }
+
+    /// Remembers who made a vector that counts, and which model gave an answer to an item of the input.
+    fn remember_makers(&mut self, line: PreviousLine, counts: bool, is_known: bool) {
+        if self.embeds && counts {
+            let maker = line.provider.zip(line.model.clone());
+            remember(&mut self.plan.vectors_before, maker);
+        }
+        if line.success && is_known {
+            remember(&mut self.plan.models_before, line.model);
+        }
+    }
 }
 
 /// Why rows make no prompt, the most frequent cause first.

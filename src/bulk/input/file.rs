@@ -62,12 +62,7 @@ pub(crate) enum Unread {
     /// The input is no longer what was checked, or cannot be read: nothing more of it must be sent.
     Changed(InputError),
     /// A file that the item names is not what it was. The item fails.
-    Files {
-        id: String,
-        request_hash: String,
-        input: Option<RawJson>,
-        error: Error,
-    },
+    Files { row: Box<BadRow>, error: Error },
 }
 
 impl From<InputError> for Unread {
@@ -80,8 +75,8 @@ impl From<Unread> for Error {
     fn from(unread: Unread) -> Self {
         match unread {
             Unread::Changed(error) => error.into(),
-            Unread::Files { id, error, .. } => {
-                let why = format!("item {id}: {}", error.message());
+            Unread::Files { row, error } => {
+                let why = format!("item {}: {}", row.id, error.message());
                 error.reworded(why)
             }
         }
@@ -237,13 +232,18 @@ impl InputFile {
                 let why = why.filter(|_| part.source.change().is_none());
                 match why.zip(index.item_id(i, parsed.id.as_deref())) {
                     None => Err(Unread::Changed(self.changed(i, index))),
-                    Some((why, id)) => Err(Unread::Files {
-                        id: id.to_string(),
-                        request_hash,
-                        input: parsed.input,
-                        error: Error::new(ErrorKind::Invalid, format!("{why}; nothing was sent"))
-                            .with_sent(Sent::No),
-                    }),
+                    Some((why, id)) => {
+                        let why = format!("{why}; nothing was sent");
+                        Err(Unread::Files {
+                            error: Error::new(ErrorKind::Invalid, &*why).with_sent(Sent::No),
+                            row: Box::new(BadRow {
+                                id: id.to_string(),
+                                request_hash,
+                                why,
+                                input: parsed.input,
+                            }),
+                        })
+                    }
                 }
             }
         }

@@ -1,0 +1,178 @@
+//! Appends the lines of a file run in groups.
+
+use std::borrow::Cow;
+
+use crossbeam_channel::Sender;
+
+use crate::base::clock::Time;
+use crate::base::error::Error;
+use crate::engine::item_time::ItemTimer;
+use crate::engine::pack::Pack;
+use crate::engine::route::Tries;
+use crate::engine::work::Settled;
+use crate::llm::outcome_builder::OutcomeBuilder;
+use crate::llm::request::Request;
+use crate::llm::route::Route;
+use crate::observe::tally::Tally;
+
+use super::lines::{Lines, REUSED_BUFFER_BYTES, each_line, unsent_line};
+use super::results::ResultsFile;
+use super::shared::FileTask;
+use super::work::{Sink, count};
+
+/// Where lines go.
+pub(super) enum Target {
+    /// Appended under the engine's lock: settled when the write returns.
+    File(ResultsFile),
+    /// Handed to the caller's thread, which writes them: a pipe may block.
+    Caller(Sender<Vec<u8>>),
+}
+
+/// The sink of a run that writes lines.
+pub(super) struct LineSink<'r> {
+    pub route: &'r Route<'r>,
+    pub target: Target,
+    /// Lines written for items that had one already.
+    pub superseded: u64,
+    pub buffer: Vec<u8>,
+}
+
+impl LineSink<'_> {
+    /// The lines of an end; none for what was not sent.
+    fn lines<'e>(&self, end: &'e Settled<Pack<FileTask>, Lines>, now: Time) -> Cow<'e, [u8]> {
+        match end {
+            Settled::Final(_, Ok(lines)) => Cow::Borrowed(&lines.bytes),
+            Settled::Final(ticket, Err(error)) => {
+                let mut bytes = Vec::new();
+                for member in &ticket.task {
+                    let been = (&ticket.tries, &ticket.timer);
+                    self.failure(&mut bytes, &member.task, been, error, now);
+                }
+                Cow::Owned(bytes)
+            }
+            Settled::Unsent(..) | Settled::Later(..) => Cow::Borrowed(&[]),
+        }
+    }
+
+    fn failure(
+        &self,
+        bytes: &mut Vec<u8>,
+        task: &FileTask,
+        (tries, timer): (&Tries, &ItemTimer),
+        error: &Error,
+        now: Time,
+    ) {
+        let Some(named) = task.named() else {
+            return;
+        };
+        if task.unsent.is_some() {
+            let _ = unsent_line(bytes, named, error.clone());
+            return;
+        }
+        let request = Request {
+            model: named.model.clone(),
+            ..Request::default()
+        };
+        let time = timer.split(tries.first, now);
+        let asked = OutcomeBuilder::asked(self.route, &request, tries, time);
+        let outcome = named.item(asked).build(Err(error.clone()));
+        let mut lines = Lines::default();
+        if outcome.write_line(&mut lines.bytes).is_err() {
+            return;
+        }
+        task.ended(outcome, &mut lines);
+        bytes.append(&mut lines.bytes);
+    }
+
+    /// The lines of outcomes that could not be written.
+    pub(super) fn lines_of(
+        &self,
+        lost: &[Settled<Pack<FileTask>, Lines>],
+        now: Time,
+    ) -> Vec<Vec<u8>> {
+        let ends = lost.iter().map(|end| self.lines(end, now));
+        ends.flat_map(|lines| each_line(&lines)).collect()
+    }
+
+    fn note(&mut self, end: &Settled<Pack<FileTask>, Lines>, tally: &mut Tally) {
+        count(tally, end, |lines| lines.measure);
+        let Settled::Final(ticket, result) = end else {
+            return;
+        };
+        let members = ticket.task.iter();
+        let superseding = members.filter(|member| member.task.supersedes);
+        self.superseded += superseding.count() as u64;
+        match result {
+            Ok(lines) => {
+                self.superseded += lines.superseded;
+                lines
+                    .failures
+                    .iter()
+                    .for_each(|error| tally.failed(error, 1));
+                if let Some((error, items)) = &lines.failed {
+                    tally.failed_as_equals(error, *items);
+                }
+            }
+            Err(error) => {
+                let too = ticket.task.iter().map(|member| member.task.failed_too());
+                let (items, superseding) = too.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+                tally.failed_as_equals(error, items);
+                self.superseded += superseding;
+            }
+        }
+        for member in &ticket.task {
+            member.task.settled(ticket.tries.step);
+        }
+    }
+}
+
+impl Sink<FileTask> for LineSink<'_> {
+    type Done = Lines;
+
+    fn failure_of_one(done: &Lines) -> Option<&Error> {
+        done.failures.first()
+    }
+
+    fn put(
+        &mut self,
+        ends: &mut Vec<Settled<Pack<FileTask>, Lines>>,
+        tally: &mut Tally,
+        now: Time,
+    ) -> Result<(), Error> {
+        if let Target::Caller(lines) = &self.target {
+            let lines = lines.clone();
+            for end in ends.drain(..) {
+                let own = self.lines(&end, now).into_owned();
+                self.note(&end, tally);
+                // Every call holds a permit, and the channel has room for all of them.
+                let _ = lines.try_send(own);
+            }
+            return Ok(());
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for end in ends.iter() {
+            buffer.extend_from_slice(&self.lines(end, now));
+        }
+        if let Target::File(file) = &mut self.target {
+            file.append(&buffer)?;
+        }
+        buffer.clear();
+        buffer.shrink_to(REUSED_BUFFER_BYTES);
+        self.buffer = buffer;
+        for end in ends.drain(..) {
+            self.note(&end, tally);
+        }
+        Ok(())
+    }
+
+    fn defers_release(&self) -> bool {
+        matches!(self.target, Target::Caller(_))
+    }
+
+    fn known(&self, pack: &Pack<FileTask>) -> Option<Lines> {
+        match &pack[..] {
+            [only] => only.task.known(),
+            _ => None,
+        }
+    }
+}
