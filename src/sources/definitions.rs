@@ -120,9 +120,8 @@ fn walk(
             Role::Wrapper => inner.wrapped = Some(whole()),
             Role::LoneWrapper if node.named_child_count() == 1 => inner.wrapped = Some(whole()),
             Role::LoneWrapper | Role::Other => {}
-            Role::Definition(i) => {
-                let definition = &language.definitions[usize::from(i)];
-                if let Some(name) = (definition.name)(node, text) {
+            Role::Definition(defined, rule) => {
+                if let Some(name) = rule.name(node, text) {
                     qualified.truncate(level.prefix);
                     let outer = qualified.len();
                     if outer > 0 {
@@ -130,7 +129,7 @@ fn walk(
                     }
                     let own = qualified.len();
                     qualified.push_str(&name);
-                    if definition.kind == Some(kind) {
+                    if defined == Some(kind) {
                         let range = whole();
                         bytes += range.len() + qualified.len();
                         if bytes > limit {

@@ -1,234 +1,106 @@
-//! The languages that can be split into functions and classes: one row each.
+//! The languages that can be split into functions and classes: one row of `languages.json` each.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
+use serde::Deserialize;
 use tree_sitter::Node;
 use tree_sitter_language::LanguageFn;
 
 use super::unit::UnitKind;
 
-/// A language: its files, its grammar, and which nodes of its syntax trees are what.
-pub(super) struct Language {
-    name: &'static str,
-    extensions: &'static [&'static str],
-    grammar: LanguageFn,
-    /// What defines a name.
-    pub(super) definitions: &'static [Definition],
+/// What nodes of a language's syntax trees mean, by their kinds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    name: String,
+    /// The extensions of files, by the grammar that they have.
+    grammars: BTreeMap<String, Vec<String>>,
+    /// What defines a function, and how its name is found.
+    functions: BTreeMap<String, NameRule>,
+    classes: BTreeMap<String, NameRule>,
+    /// What is only a part of the names of what is in it, such as a module.
+    #[serde(default)]
+    scopes: Vec<String>,
     /// What a definition may be wrapped in, of which it is the point: decorators, an export.
-    wrappers: &'static [&'static str],
+    #[serde(default)]
+    wrappers: Vec<String>,
     /// The same, if only one thing is in it.
-    lone_wrappers: &'static [&'static str],
+    #[serde(default)]
+    lone_wrappers: Vec<String>,
     /// What belongs to a definition when it stands right above it.
-    leading: &'static [&'static str],
+    #[serde(default)]
+    leading: Vec<String>,
     /// What no definition is in, however deep. To leave these out saves most of the walk.
-    leaves: &'static [&'static str],
-    /// Makes a text of the same length that the grammar takes, of one that it does not take although it is right.
-    pub(super) mended: Option<fn(&str) -> Vec<u8>>,
-    roles: OnceLock<(tree_sitter::Language, Vec<Role>)>,
+    leaves: Vec<String>,
 }
 
-/// A kind of node that gives a name to something.
-pub(super) struct Definition {
-    node: &'static str,
-    /// None for what is only a part of the names of what is in it, such as a module.
-    pub(super) kind: Option<UnitKind>,
-    /// Its name; none if this very node defines nothing.
-    pub(super) name: fn(Node<'_>, &str) -> Option<String>,
+/// How the name of a definition is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum NameRule {
+    Own,
+    RustImpl,
+    /// A variable or field defines a function only if it holds one.
+    HoldsFunction,
+    GoMethod,
+    GoType,
 }
 
 /// What a kind of node means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Other,
-    /// One of the definitions of the language.
-    Definition(u8),
+    /// It gives a name to something; without a kind of unit only to what is in it.
+    Definition(Option<UnitKind>, NameRule),
     Wrapper,
     LoneWrapper,
     Leading,
     Leaf,
 }
 
-const fn function(node: &'static str) -> Definition {
-    Definition {
-        node,
-        kind: Some(UnitKind::Function),
-        name: named,
-    }
-}
-
-const fn class(node: &'static str) -> Definition {
-    Definition {
-        node,
-        kind: Some(UnitKind::Class),
-        name: named,
-    }
-}
-
-const fn scope(node: &'static str) -> Definition {
-    Definition {
-        node,
-        kind: None,
-        name: named,
-    }
-}
-
-static LANGUAGES: [Language; 6] = [
-    Language {
-        name: "python",
-        extensions: &["py", "pyi", "pyw"],
-        grammar: tree_sitter_python::LANGUAGE,
-        definitions: &[function("function_definition"), class("class_definition")],
-        wrappers: &["decorated_definition"],
-        lone_wrappers: &[],
-        leading: &[],
-        leaves: &[
-            "expression_statement",
-            "return_statement",
-            "assert_statement",
-            "raise_statement",
-            "delete_statement",
-            "import_statement",
-            "import_from_statement",
-            "parameters",
-            "argument_list",
-            "decorator",
-            "string",
-        ],
-        mended: Some(super::python::mended),
-        roles: OnceLock::new(),
-    },
-    Language {
-        name: "rust",
-        extensions: &["rs"],
-        grammar: tree_sitter_rust::LANGUAGE,
-        definitions: &[
-            function("function_item"),
-            function("function_signature_item"),
-            class("struct_item"),
-            class("enum_item"),
-            class("union_item"),
-            class("trait_item"),
-            Definition {
-                node: "impl_item",
-                kind: Some(UnitKind::Class),
-                name: rust_impl,
-            },
-            scope("mod_item"),
-        ],
-        wrappers: &[],
-        lone_wrappers: &[],
-        leading: &["attribute_item", "line_comment", "block_comment"],
-        leaves: &[
-            "use_declaration",
-            "parameters",
-            "type_arguments",
-            "token_tree",
-        ],
-        mended: None,
-        roles: OnceLock::new(),
-    },
-    Language {
-        name: "javascript",
-        extensions: &["js", "mjs", "cjs", "jsx"],
-        grammar: tree_sitter_javascript::LANGUAGE,
-        definitions: &[
-            function("function_declaration"),
-            function("generator_function_declaration"),
-            function("method_definition"),
-            class("class_declaration"),
-            VARIABLE_FUNCTION,
-            Definition {
-                node: "field_definition",
-                kind: Some(UnitKind::Function),
-                name: field_function,
-            },
-        ],
-        wrappers: &["export_statement"],
-        lone_wrappers: &["lexical_declaration", "variable_declaration"],
-        leading: &["comment", "decorator"],
-        leaves: &["import_statement", "string", "template_string", "regex"],
-        mended: None,
-        roles: OnceLock::new(),
-    },
-    typescript(
-        "typescript",
-        &["ts", "mts", "cts"],
-        tree_sitter_typescript::LANGUAGE_TYPESCRIPT,
-    ),
-    typescript("typescript", &["tsx"], tree_sitter_typescript::LANGUAGE_TSX),
-    Language {
-        name: "go",
-        extensions: &["go"],
-        grammar: tree_sitter_go::LANGUAGE,
-        definitions: &[
-            function("function_declaration"),
-            Definition {
-                node: "method_declaration",
-                kind: Some(UnitKind::Function),
-                name: go_method,
-            },
-            Definition {
-                node: "type_spec",
-                kind: Some(UnitKind::Class),
-                name: go_type,
-            },
-        ],
-        wrappers: &[],
-        lone_wrappers: &["type_declaration"],
-        leading: &["comment"],
-        leaves: &["import_declaration", "parameter_list"],
-        mended: None,
-        roles: OnceLock::new(),
-    },
-];
-
-const VARIABLE_FUNCTION: Definition = Definition {
-    node: "variable_declarator",
-    kind: Some(UnitKind::Function),
-    name: field_function,
-};
-
-static TYPESCRIPT_DEFINITIONS: [Definition; 11] = [
-    function("function_declaration"),
-    function("generator_function_declaration"),
-    function("method_definition"),
-    class("class_declaration"),
-    class("abstract_class_declaration"),
-    class("interface_declaration"),
-    class("enum_declaration"),
-    VARIABLE_FUNCTION,
-    Definition {
-        node: "public_field_definition",
-        kind: Some(UnitKind::Function),
-        name: field_function,
-    },
-    scope("internal_module"),
-    scope("module"),
-];
-
-const fn typescript(
-    name: &'static str,
-    extensions: &'static [&'static str],
+/// A language with one of its grammars.
+pub(super) struct Language {
+    row: &'static Row,
+    extensions: &'static [String],
     grammar: LanguageFn,
-) -> Language {
-    Language {
-        name,
-        extensions,
-        grammar,
-        definitions: &TYPESCRIPT_DEFINITIONS,
-        wrappers: &["export_statement", "ambient_declaration"],
-        lone_wrappers: &["lexical_declaration", "variable_declaration"],
-        leading: &["comment", "decorator"],
-        leaves: &[
-            "import_statement",
-            "string",
-            "template_string",
-            "regex",
-            "type_annotation",
-        ],
-        mended: None,
-        roles: OnceLock::new(),
+    /// Makes a text of the same length that the grammar takes, of one that it does not take although it is right.
+    pub(super) mended: Option<fn(&str) -> Vec<u8>>,
+    roles: OnceLock<(tree_sitter::Language, Vec<Role>)>,
+}
+
+static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("languages.json")).expect("a test reads the table")
+});
+
+static LANGUAGES: LazyLock<Vec<Language>> = LazyLock::new(|| {
+    let grammars = |row: &'static Row| row.grammars.iter().map(move |grammar| (row, grammar));
+    let language = |(row, (name, extensions)): (&'static Row, (&String, &'static Vec<String>))| {
+        let mended: Option<fn(&str) -> Vec<u8>> = match name.as_str() {
+            "python" => Some(super::python::mended),
+            _ => None,
+        };
+        Language {
+            row,
+            extensions,
+            grammar: grammar(name),
+            mended,
+            roles: OnceLock::new(),
+        }
+    };
+    ROWS.iter().flat_map(grammars).map(language).collect()
+});
+
+fn grammar(name: &str) -> LanguageFn {
+    match name {
+        "python" => tree_sitter_python::LANGUAGE,
+        "rust" => tree_sitter_rust::LANGUAGE,
+        "javascript" => tree_sitter_javascript::LANGUAGE,
+        "typescript" => tree_sitter_typescript::LANGUAGE_TYPESCRIPT,
+        "tsx" => tree_sitter_typescript::LANGUAGE_TSX,
+        "go" => tree_sitter_go::LANGUAGE,
+        other => unreachable!("no grammar is called {other}"),
     }
 }
 
@@ -236,14 +108,13 @@ impl Language {
     /// The language of a file, by its extension.
     pub(super) fn of(path: &Path) -> Option<&'static Self> {
         let own = path.extension()?;
-        let same = |extension: &&str| own.eq_ignore_ascii_case(extension);
-        LANGUAGES
-            .iter()
-            .find(|language| language.extensions.iter().any(same))
+        let same = |extension: &String| own.eq_ignore_ascii_case(extension);
+        let mut languages = LANGUAGES.iter();
+        languages.find(|language| language.extensions.iter().any(same))
     }
 
     pub(super) fn name(&self) -> &'static str {
-        self.name
+        &self.row.name
     }
 
     /// The grammar, and what each kind of node means in it, by its number.
@@ -251,31 +122,50 @@ impl Language {
         let (grammar, roles) = self.roles.get_or_init(|| {
             let grammar = tree_sitter::Language::new(self.grammar);
             let kinds = 0..u16::try_from(grammar.node_kind_count()).unwrap_or(u16::MAX);
-            let roles = kinds.map(|kind| self.role(&grammar, kind)).collect();
+            let role = |kind| match grammar.node_kind_for_id(kind) {
+                Some(name) if grammar.node_kind_is_named(kind) => self.row.role(name),
+                // Keywords are called as the nodes that they begin.
+                _ => Role::Leaf,
+            };
+            let roles = kinds.map(role).collect();
             (grammar, roles)
         });
         (grammar, roles)
     }
+}
 
-    fn role(&self, grammar: &tree_sitter::Language, kind: u16) -> Role {
-        // Keywords are called as the nodes that they begin.
-        let Some(name) = grammar
-            .node_kind_for_id(kind)
-            .filter(|_| grammar.node_kind_is_named(kind))
-        else {
-            return Role::Leaf;
-        };
-        let definition = self
-            .definitions
-            .iter()
-            .position(|definition| definition.node == name);
-        match definition.and_then(|i| u8::try_from(i).ok()) {
-            Some(i) => Role::Definition(i),
-            None if self.wrappers.contains(&name) => Role::Wrapper,
-            None if self.lone_wrappers.contains(&name) => Role::LoneWrapper,
-            None if self.leading.contains(&name) => Role::Leading,
-            None if self.leaves.contains(&name) => Role::Leaf,
-            None => Role::Other,
+impl Row {
+    fn role(&self, node: &str) -> Role {
+        let is_in = |nodes: &[String]| nodes.iter().any(|name| name == node);
+        if let Some(rule) = self.functions.get(node) {
+            Role::Definition(Some(UnitKind::Function), *rule)
+        } else if let Some(rule) = self.classes.get(node) {
+            Role::Definition(Some(UnitKind::Class), *rule)
+        } else if is_in(&self.scopes) {
+            Role::Definition(None, NameRule::Own)
+        } else if is_in(&self.wrappers) {
+            Role::Wrapper
+        } else if is_in(&self.lone_wrappers) {
+            Role::LoneWrapper
+        } else if is_in(&self.leading) {
+            Role::Leading
+        } else if is_in(&self.leaves) {
+            Role::Leaf
+        } else {
+            Role::Other
+        }
+    }
+}
+
+impl NameRule {
+    /// The name of a node; none if this very node defines nothing.
+    pub(super) fn name(self, node: Node<'_>, text: &str) -> Option<String> {
+        match self {
+            Self::Own => named(node, text),
+            Self::RustImpl => rust_impl(node, text),
+            Self::HoldsFunction => field_function(node, text),
+            Self::GoMethod => go_method(node, text),
+            Self::GoType => go_type(node, text),
         }
     }
 }
