@@ -14,8 +14,8 @@ use super::input::{InputError, Source};
 
 /// What is read at a time.
 const CHUNK_BYTES: usize = 1 << 16;
-/// How such files are called, now and by earlier versions.
-const PREFIXES: [&str; 2] = ["batchwright-input-", "stdin-"];
+/// How the names of such files begin; a UUID follows.
+const PREFIX: &str = "batchwright-input-";
 /// How many bytes are written between two looks at the disk.
 const LOOK_BYTES: u64 = 16 << 20;
 /// What is left free of a disk: others need some of it.
@@ -70,7 +70,7 @@ impl SpoolFile {
         let unwritable = |error| unwritable(folder, &error);
         private::make_folder(folder).map_err(unwritable)?;
         sweep(folder);
-        let path = folder.join(format!("{}{}", PREFIXES[0], uuid::Uuid::now_v7()));
+        let path = folder.join(format!("{PREFIX}{}", uuid::Uuid::now_v7()));
         let mut options = OpenOptions::new();
         let file = private::open(options.read(true).write(true).create_new(true), &path);
         let file = file.map_err(unwritable)?;
@@ -195,12 +195,8 @@ impl Drop for SpoolFile {
 
 /// Whether a file is called as such files are: others may begin so too.
 fn is_ours(name: &str) -> bool {
-    let rests = PREFIXES
-        .iter()
-        .filter_map(|prefix| name.strip_prefix(prefix));
-    rests
-        .into_iter()
-        .any(|rest| uuid::Uuid::try_parse(rest).is_ok_and(|id| id.to_string() == rest))
+    let id = name.strip_prefix(PREFIX);
+    id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok_and(|parsed| parsed.to_string() == id))
 }
 
 /// Deletes what killed programs left behind.
@@ -229,24 +225,14 @@ mod tests {
     #[test]
     fn only_files_of_this_program_are_swept() {
         let folder = tempfile::tempdir().unwrap();
-        let id = uuid::Uuid::now_v7();
-        let others = [
-            "stdin-4107238476",
-            "batchwright-input-1.csv",
-            "stdin-",
-            "notes",
-        ];
-        let ours = PREFIXES.map(|prefix| format!("{prefix}{id}"));
-        for name in others
-            .iter()
-            .copied()
-            .chain(ours.iter().map(String::as_str))
-        {
+        let others = ["stdin-4107238476", "batchwright-input-1.csv", "notes"];
+        let ours = format!("{PREFIX}{}", uuid::Uuid::now_v7());
+        for name in others.iter().copied().chain([ours.as_str()]) {
             fs::write(folder.path().join(name), "text").unwrap();
         }
         sweep(folder.path());
         assert!(others.iter().all(|name| folder.path().join(name).exists()));
-        assert!(ours.iter().all(|name| !folder.path().join(name).exists()));
+        assert!(!folder.path().join(ours).exists());
     }
 
     #[test]

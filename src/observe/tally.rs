@@ -50,7 +50,8 @@ pub(crate) fn range(
     }
 }
 
-/// Running counts.
+/// Running counts. Each field is a number of the summary or of the progress.
+#[derive(Default)]
 pub(crate) struct Tally {
     total: Option<u64>,
     /// Items that had their answer before this run.
@@ -81,45 +82,41 @@ pub(crate) struct Tally {
     /// The provider of each step of the route, and the items that it answered.
     answered_by: Vec<(String, u64)>,
     causes: Causes,
-    calls: Histogram<u32>,
+    calls: CallTimes,
     started: Time,
     pace: Pace,
     /// What limits the pace now.
     pub lately: Lately,
 }
 
+/// How long calls took that brought an answer, in tens of microseconds.
+struct CallTimes(Histogram<u32>);
+
+impl Default for CallTimes {
+    fn default() -> Self {
+        // From 10 microseconds to an hour in two digits: a few kilobytes.
+        Self(Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits"))
+    }
+}
+
+impl CallTimes {
+    fn add(&mut self, took: Duration) {
+        let tens = u64::try_from(took.as_micros() / 10).unwrap_or(u64::MAX);
+        self.0.saturating_record(tens.max(1));
+    }
+
+    fn quantile(&self, q: f64) -> Option<Duration> {
+        let tens = || self.0.value_at_quantile(q);
+        (!self.0.is_empty()).then(|| Duration::from_micros(tens() * 10))
+    }
+}
+
 impl Tally {
     pub(crate) fn new(total: Option<u64>, started: Time) -> Self {
         Self {
             total,
-            before: 0,
-            failed_before: 0,
-            unusable: 0,
-            to_send: None,
-            settled_at_once: 0,
-            embeds: false,
-            completed: 0,
-            failed: 0,
-            unsent: 0,
-            truncated: 0,
-            warnings: 0,
-            extracted: 0,
-            shared: 0,
-            reused: 0,
-            calls_saved: 0,
-            vectors: 0,
-            dimensions: None,
-            usage: Usage::default(),
-            cost_usd: 0.0,
-            priced: 0,
-            unpriced: 0,
-            answered_by: Vec::new(),
-            causes: Causes::default(),
-            // From 10 microseconds to an hour in two digits: a few kilobytes.
-            calls: Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits"),
             started,
-            pace: Pace::default(),
-            lately: Lately::default(),
+            ..Self::default()
         }
     }
 
@@ -190,8 +187,7 @@ impl Tally {
         if free == measure.items {
             return;
         }
-        let micros = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
-        self.calls.saturating_record(micros.max(1));
+        self.calls.add(measure.took);
         let free = measure.extracted.then_some(0.0);
         self.pay(Paid {
             usage: measure.usage,
@@ -309,10 +305,6 @@ impl Tally {
     }
 
     pub(crate) fn summary(&self, counters: &Counters, mut time: TimeSplit, now: Time) -> Summary {
-        let quantile = |q| {
-            (!self.calls.is_empty())
-                .then(|| Duration::from_micros(self.calls.value_at_quantile(q) * 10))
-        };
         let busy = match (counters.first_start, counters.last_end) {
             (Some(start), Some(end)) => end.since(start),
             _ => Duration::ZERO,
@@ -364,9 +356,9 @@ impl Tally {
             errors,
             error_samples,
             causes: self.causes.sorted(),
-            latency_p50: quantile(0.50),
-            latency_p95: quantile(0.95),
-            latency_p99: quantile(0.99),
+            latency_p50: self.calls.quantile(0.50),
+            latency_p95: self.calls.quantile(0.95),
+            latency_p99: self.calls.quantile(0.99),
             elapsed,
             busy,
             rate: if busy.is_zero() {

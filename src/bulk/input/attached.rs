@@ -1,9 +1,7 @@
-//! The files that the records of an input name: of each media type the largest, and where it is, so
-//! that what no provider takes can be refused before anything is sent.
+//! The files that the records of an input name, so that what no provider takes can be refused before anything is sent.
 
 use serde_json::Value;
 
-use super::fault::{InputError, Place};
 use crate::llm::attachment::{self, Attached, Refused, Root};
 use crate::llm::providers::native;
 use crate::llm::request::{Request, Role};
@@ -50,121 +48,80 @@ impl OfRecord {
     }
 }
 
-/// The files of an input, and its records that some providers refuse for other reasons: of those that
-/// the same ones refuse the first.
+/// What not every provider takes of the records of an input: of each media type of files the largest sizes, and which
+/// providers refuse a record as a whole.
 #[derive(Debug, Default)]
 pub(crate) struct AttachedFiles {
-    files: Vec<Seen>,
-    refused: Vec<RefusedRecord>,
+    files: Vec<Largest>,
+    /// The refusals of records; of those that the same providers refuse the first.
+    refused: Vec<Vec<(&'static str, String)>>,
 }
 
 #[derive(Debug)]
-struct RefusedRecord {
-    by: Vec<(&'static str, String)>,
-    file: String,
-    place: Place,
-}
-
-/// The largest of a type, and the most that stands beside files of that type.
-#[derive(Debug)]
-struct Seen {
+struct Largest {
     media: String,
-    largest: Worst,
-    together: Worst,
-}
-
-#[derive(Debug)]
-struct Worst {
-    bytes: u64,
-    file: String,
-    place: Place,
-}
-
-impl Worst {
-    fn note(&mut self, bytes: u64, file: &str, place: Place) {
-        if bytes > self.bytes {
-            *self = Self {
-                bytes,
-                file: file.to_owned(),
-                place,
-            };
-        }
-    }
+    /// Bytes of the largest file of the type.
+    file: u64,
+    /// The most bytes of all files of a record with such a file.
+    together: u64,
 }
 
 impl AttachedFiles {
-    pub(super) fn add(&mut self, record: &OfRecord, file: &str, place: Place) {
-        let by = &record.refusing;
-        let same = |known: &RefusedRecord| {
-            let names = known.by.iter().map(|(provider, _)| provider);
-            names.eq(by.iter().map(|(provider, _)| provider))
+    pub(super) fn add(&mut self, record: &OfRecord) {
+        let providers = |by: &[(&'static str, String)]| -> Vec<&'static str> {
+            by.iter().map(|(provider, _)| *provider).collect()
         };
+        let by = &record.refusing;
+        let same = |known: &Vec<_>| providers(known) == providers(by);
         if !by.is_empty() && !self.refused.iter().any(same) {
-            self.refused.push(RefusedRecord {
-                by: by.clone(),
-                file: file.to_owned(),
-                place,
-            });
+            self.refused.push(by.clone());
         }
         let sum = record.files.iter().map(|(_, bytes)| bytes).sum();
         for (media, bytes) in &record.files {
-            let at = self.files.iter().position(|seen| seen.media == *media);
-            let at = at.unwrap_or_else(|| {
-                let none = || Worst {
-                    bytes: 0,
-                    file: String::new(),
-                    place,
-                };
-                self.files.push(Seen {
+            match self.files.iter_mut().find(|seen| seen.media == *media) {
+                Some(seen) => {
+                    seen.file = seen.file.max(*bytes);
+                    seen.together = seen.together.max(sum);
+                }
+                None => self.files.push(Largest {
                     media: media.clone(),
-                    largest: none(),
-                    together: none(),
-                });
-                self.files.len() - 1
-            });
-            self.files[at].largest.note(*bytes, file, place);
-            self.files[at].together.note(sum, file, place);
+                    file: *bytes,
+                    together: sum,
+                }),
+            }
         }
     }
 
-    /// The first file that none of these may be sent to takes, by what `refusal` says of a provider, a
-    /// media type, a file's size and the size of all files of a request.
+    /// Why none of these providers takes some record, by what `refusal` says of a provider, a media type, a file's size
+    /// and the size of all files of a request. None if each record has a provider, or no provider is known.
     pub(crate) fn refused(
         &self,
         providers: &[String],
         refusal: &dyn Fn(&str, &str, u64, u64) -> Option<String>,
-    ) -> Option<InputError> {
-        let whole = self.refused.iter().find_map(|record| {
+    ) -> Option<String> {
+        if providers.is_empty() {
+            return None;
+        }
+        let whole = self.refused.iter().find_map(|by| {
             let why = |provider: &String| {
-                let mut by = record.by.iter();
-                by.find(|(refusing, _)| refusing == provider)
-                    .map(|(_, why)| why.as_str())
+                let found = by.iter().find(|(refusing, _)| refusing == provider);
+                found.map(|(_, why)| why.as_str())
             };
             let whys: Vec<&str> = providers.iter().map(why).collect::<Option<_>>()?;
-            let why = format!("found that {}; nothing was sent", whys.join("; "));
-            (!whys.is_empty()).then(|| InputError::at(&record.file, record.place, why))
+            Some(format!("found that {}; nothing was sent", whys.join("; ")))
         });
-        if whole.is_some() {
-            return whole;
-        }
-        self.files.iter().find_map(|seen| {
-            let worst = [(&seen.largest, true), (&seen.together, false)];
-            worst.into_iter().find_map(|(worst, alone)| {
-                let (one, all) = if alone {
-                    (worst.bytes, worst.bytes)
-                } else {
-                    (0, worst.bytes)
-                };
-                let whys = providers
-                    .iter()
-                    .map(|provider| refusal(provider, &seen.media, one, all));
-                let whys: Vec<String> = whys.collect::<Option<_>>()?;
-                let why = format!(
-                    "found a file of the type {}; {}; nothing was sent",
-                    seen.media,
-                    whys.join("; ")
-                );
-                (!whys.is_empty()).then(|| InputError::at(&worst.file, worst.place, why))
+        whole.or_else(|| {
+            self.files.iter().find_map(|seen| {
+                let sizes = [(seen.file, seen.file), (0, seen.together)];
+                sizes.into_iter().find_map(|(one, all)| {
+                    let why = |provider: &String| refusal(provider, &seen.media, one, all);
+                    let whys: Vec<String> = providers.iter().map(why).collect::<Option<_>>()?;
+                    Some(format!(
+                        "found a file of the type {}; {}; nothing was sent",
+                        seen.media,
+                        whys.join("; ")
+                    ))
+                })
             })
         })
     }
@@ -193,28 +150,26 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_takes_is_refused_and_its_place_is_named() {
+    fn only_what_nobody_takes_is_refused() {
         let both = ["pictures".to_owned(), "all".to_owned()];
-        let refused = |files: &AttachedFiles, providers: &[String]| {
-            let refused = files.refused(providers, &refusal);
-            refused.map(|error| error.to_string())
-        };
-        let mut files = AttachedFiles::default();
-        files.add(&record(&[("image/png", 9)]), "in.csv", Place::Line(2));
-        assert_eq!(refused(&files, &both[..1]), None);
-        for (more, line) in [
-            (record(&[("image/png", 11), ("image/png", 1)]), 5),
-            (record(&[("image/png", 9), ("image/png", 8)]), 7),
-            (record(&[("audio/wav", 1)]), 9),
-        ] {
+        let with = |more: Option<OfRecord>| {
             let mut files = AttachedFiles::default();
-            files.add(&record(&[("image/png", 9)]), "in.csv", Place::Line(2));
-            files.add(&more, "in.csv", Place::Line(line));
-            let why = refused(&files, &both[..1]).unwrap();
-            assert!(why.contains(&format!("in.csv:{line}")), "{why}");
-            assert_eq!(refused(&files, &both), None);
-            // Nothing is known of who will be asked.
-            assert_eq!(refused(&files, &[]), None);
+            files.add(&record(&[("image/png", 9)]));
+            more.iter().for_each(|more| files.add(more));
+            files
+        };
+        assert_eq!(with(None).refused(&both[..1], &refusal), None);
+        for more in [
+            record(&[("image/png", 11), ("image/png", 1)]),
+            record(&[("image/png", 9), ("image/png", 8)]),
+            record(&[("audio/wav", 1)]),
+        ] {
+            let files = with(Some(more));
+            let why = files.refused(&both[..1], &refusal).unwrap();
+            assert!(why.contains("pictures does not"), "{why}");
+            assert_eq!(files.refused(&both, &refusal), None);
+            // The providers are not known.
+            assert_eq!(files.refused(&[], &refusal), None);
         }
     }
 }

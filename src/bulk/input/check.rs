@@ -93,6 +93,8 @@ impl InputFile {
             attached,
             faults,
         } = entries(self, settings, hash, hooks)?;
+        let is_faulty = !faults.shown.is_empty();
+        let faults = is_faulty.then(|| InputErrors::new(faults.shown, faults.hidden, false));
         // Items of a list are told by their number, which is not known where some are left out.
         let numbered = self.parts().iter().any(|part| part.form == Form::Json);
         let faults = match faults {
@@ -115,11 +117,36 @@ impl InputFile {
 }
 
 /// What was found in the files of an input.
+#[derive(Default)]
 struct Entries {
     all: Vec<Entry>,
     totals: Totals,
     attached: AttachedFiles,
-    faults: Option<InputErrors>,
+    faults: Faults,
+}
+
+impl Entries {
+    /// Adds the items of a record; none if it is left out.
+    fn add(&mut self, record: Option<Checked>) {
+        let Some(checked) = record else {
+            self.totals.left_out += 1;
+            return;
+        };
+        if let Some(files) = &checked.files {
+            self.attached.add(files);
+        }
+        let items = u64::from(checked.samples);
+        self.totals.items += items;
+        self.totals.tokens += items * u64::from(checked.tokens);
+        self.totals.unnamed += items * u64::from(checked.unnamed);
+        self.totals.bad += u64::from(checked.entry.is_bad());
+        match checked.samples {
+            1 => self.all.push(checked.entry),
+            n => self
+                .all
+                .extend((1..=n).map(|sample| checked.entry.sampled(sample))),
+        }
+    }
 }
 
 /// Reads everything; the entries come in input order, those of faulty records left out.
@@ -129,13 +156,8 @@ fn entries(
     hash: IdHash,
     hooks: Hooks<'_>,
 ) -> Result<Entries, InputErrors> {
-    let mut totals = Totals {
-        bytes: input.parts().last().map_or(0, Part::end),
-        ..Totals::default()
-    };
-    let mut entries = Vec::new();
-    let mut attached = AttachedFiles::default();
-    let mut faults = Faults::default();
+    let mut found = Entries::default();
+    found.totals.bytes = input.parts().last().map_or(0, Part::end);
     let missing = Mutex::new(MissingFields::new(&settings.keep));
     for part in input.parts() {
         let one = FileCheck {
@@ -145,35 +167,14 @@ fn entries(
             hash,
             hooks,
         };
-        let found = Found {
-            entries: &mut entries,
-            totals: &mut totals,
-            attached: &mut attached,
-            faults: &mut faults,
-        };
-        one.check(found)?;
+        one.check(&mut found)?;
     }
     if let Some(fault) = missing.into_inner().fault() {
         let mut lines = input.parts().iter().filter(|part| part.header.is_none());
         let name = lines.next().map_or("", |part| &part.name);
         return Err(InputError::of_file(name, fault.to_string()).into());
     }
-    let faulty = !faults.shown.is_empty();
-    let faults = faulty.then(|| InputErrors::new(faults.shown, faults.hidden, false));
-    Ok(Entries {
-        all: entries,
-        totals,
-        attached,
-        faults,
-    })
-}
-
-/// What the check of one file adds to.
-struct Found<'f> {
-    entries: &'f mut Vec<Entry>,
-    totals: &'f mut Totals,
-    attached: &'f mut AttachedFiles,
-    faults: &'f mut Faults,
+    Ok(found)
 }
 
 /// The check of one file.
@@ -187,13 +188,7 @@ struct FileCheck<'c> {
 }
 
 impl FileCheck<'_> {
-    fn check(&self, found: Found<'_>) -> Result<(), InputErrors> {
-        let Found {
-            entries,
-            totals,
-            attached,
-            faults,
-        } = found;
+    fn check(&self, found: &mut Entries) -> Result<(), InputErrors> {
         let (part, source) = (self.part, &self.part.source);
         let failed = |error: io::Error| InputErrors::from(part.unreadable(&error));
         let (mut offset, line) = part.body;
@@ -213,7 +208,6 @@ impl FileCheck<'_> {
             let check = |(i, record): (usize, &Record)| {
                 let bytes = &chunk.bytes()[record.start..record.end];
                 self.record(bytes, part.base + offset + record.start as u64)
-                    .map(|checked| checked.map(|checked| (record.line, checked)))
                     .map_err(|fault| (record.line, seen + i + 1, fault))
             };
             let (read, ()) = rayon::join(
@@ -225,38 +219,23 @@ impl FileCheck<'_> {
                     }
                 },
                 || {
-                    records
-                        .par_iter()
-                        .enumerate()
-                        .with_min_len(8)
-                        .map(check)
-                        .collect_into_vec(&mut outcomes)
+                    let records = records.par_iter().enumerate().with_min_len(8);
+                    records.map(check).collect_into_vec(&mut outcomes)
                 },
             );
             self.look_for_kept(&chunk, &records);
             seen += records.len();
             for outcome in outcomes.drain(..) {
                 match outcome {
-                    Ok(None) => totals.left_out += 1,
-                    Ok(Some((line, checked))) => {
-                        if let Some(files) = &checked.files {
-                            attached.add(files, &part.name, part.place(line));
-                        }
-                        let items = u64::from(checked.samples);
-                        totals.items += items;
-                        totals.tokens += items * u64::from(checked.tokens);
-                        totals.unnamed += items * u64::from(checked.unnamed);
-                        totals.bad += u64::from(checked.entry.is_bad());
-                        match checked.samples {
-                            1 => entries.push(checked.entry),
-                            n => entries.extend((1..=n).map(|k| checked.entry.sampled(k))),
-                        }
+                    Ok(record) => found.add(record),
+                    Err((line, number, fault)) => {
+                        found.faults.add(|| self.at(line, number, &fault));
                     }
-                    Err((line, number, fault)) => faults.add(|| self.at(line, number, &fault)),
                 }
             }
             if let Err(fault) = cut {
-                faults.add(|| self.at(splitter.line(), seen + 1, &fault));
+                let line = splitter.line();
+                found.faults.add(|| self.at(line, seen + 1, &fault));
             }
             read.map_err(failed)?;
             offset += used as u64;
@@ -266,20 +245,26 @@ impl FileCheck<'_> {
             }
             std::mem::swap(&mut chunk, &mut next);
         }
+        self.check_end(seen == 0 && found.faults.shown.is_empty())
+    }
+
+    /// Refuses a file that changed during the check, or that is empty.
+    fn check_end(&self, is_empty: bool) -> Result<(), InputErrors> {
+        let part = self.part;
         if let Some(change) = part.change() {
             let text = format!("changed while it was being checked ({change})");
             return Err(InputError::of_file(&part.name, text).into());
         }
-        if seen == 0 && faults.shown.is_empty() {
-            let expected = match part.form {
-                form if form.is_table() => "at least one row below the header",
-                Form::Json => "at least one object in the list",
-                _ => "at least one line that is not blank",
-            };
-            let fault = Fault::new("no prompts", expected);
-            return Err(InputError::of_file(&part.name, fault.to_string()).into());
+        if !is_empty {
+            return Ok(());
         }
-        Ok(())
+        let expected = match part.form {
+            form if form.is_table() => "at least one row below the header",
+            Form::Json => "at least one object in the list",
+            _ => "at least one line that is not blank",
+        };
+        let fault = Fault::new("no prompts", expected);
+        Err(InputError::of_file(&part.name, fault.to_string()).into())
     }
 
     /// Takes note of fields that are to be kept, until all have been seen.

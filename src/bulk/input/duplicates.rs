@@ -25,7 +25,7 @@ pub(super) fn check(
     if found.is_empty() {
         Ok(collisions)
     } else {
-        Err(report(input, index, found))
+        report(input, index, found).and_then(Err)
     }
 }
 
@@ -35,20 +35,15 @@ pub(super) fn repeats(
     index: &Matching,
 ) -> Result<HashMap<u64, String>, InputErrors> {
     let (_, found) = find(input, index, usize::MAX)?;
-    let mut lines = HashMap::new();
-    for part in input.parts() {
-        let places = found.iter().flat_map(|found| [found.first, found.second]);
-        let own = places.filter(|offset| (part.base..part.end()).contains(offset));
-        let own: Vec<u64> = own.map(|offset| offset - part.base).collect();
-        let numbers = part.source.lines_of(&own);
-        let numbers = numbers.map_err(|error| part.unreadable(&error))?;
-        let own = own.iter().map(|offset| offset + part.base);
-        lines.extend(own.zip(numbers.into_iter().map(|line| (part, part.place(line)))));
-    }
-    let place = |offset: u64, here: &Part| match lines.get(&offset) {
-        Some((part, place)) if part.base == here.base => place.to_string(),
-        Some((part, place)) => format!("{} {place}", part.name),
-        None => String::new(),
+    let places = places(input, &found)?;
+    let place = |offset: u64, here: &Part| {
+        let (part, line) = places[&offset];
+        let place = part.place(line);
+        if part.base == here.base {
+            place.to_string()
+        } else {
+            format!("{} {place}", part.name)
+        }
     };
     let why = |Duplicate { id, first, second }| {
         let here = input.part_of(second);
@@ -57,6 +52,28 @@ pub(super) fn repeats(
         (second, format!("{place}: {fault}"))
     };
     Ok(found.into_iter().map(why).collect())
+}
+
+/// The file and the line of each of these records, found in one pass over each file.
+fn places<'i>(
+    input: &'i InputFile,
+    found: &[Duplicate],
+) -> Result<HashMap<u64, (&'i Part, u64)>, InputErrors> {
+    let mut places = HashMap::new();
+    for part in input.parts() {
+        let all = found.iter().flat_map(|found| [found.first, found.second]);
+        let own: Vec<u64> = all
+            .filter(|offset| (part.base..part.end()).contains(offset))
+            .collect();
+        let inside: Vec<u64> = own.iter().map(|offset| offset - part.base).collect();
+        let lines = part.source.lines_of(&inside);
+        let lines = lines.map_err(|error| part.unreadable(&error))?;
+        places.extend(
+            own.into_iter()
+                .zip(lines.into_iter().map(|line| (part, line))),
+        );
+    }
+    Ok(places)
 }
 
 fn repeated(id: &str, first: &str) -> Fault {
@@ -170,68 +187,36 @@ fn own_id(input: &InputFile, offset: u64) -> Result<String, InputErrors> {
     })
 }
 
-fn report(input: &InputFile, index: &Matching, mut found: Vec<Duplicate>) -> InputErrors {
+fn report(
+    input: &InputFile,
+    index: &Matching,
+    mut found: Vec<Duplicate>,
+) -> Result<InputErrors, InputErrors> {
     found.sort_unstable_by_key(|duplicate| duplicate.second);
     let unread = found.len() >= SHOWN;
-    let mut errors = Vec::new();
-    for Duplicate { id, first, second } in found {
-        let places = place(input, index, first).and_then(|a| Ok((a, place(input, index, second)?)));
-        let ((before, there), (part, here)) = match places {
-            Ok(places) => places,
-            Err(errors) => return errors,
+    let places = places(input, &found)?;
+    // In a list, of which much may be on one line, the number of the item says more than that.
+    let item = |part: &Part, offset: u64| {
+        let before =
+            |entry: &&Entry| entry.is_first() && (part.base..=offset).contains(&entry.offset());
+        let is_list = part.form == Form::Json;
+        is_list.then(|| index.entries().iter().filter(before).count())
+    };
+    let errors = found.iter().map(|Duplicate { id, first, second }| {
+        let ((before, line), (part, here)) = (places[first], places[second]);
+        let file = (before.base != part.base).then_some(before.name.as_str());
+        let there = match (item(before, *first), before.place(line), file) {
+            (None, place, None) => place.to_string(),
+            (None, Place::Line(line), Some(file)) => format!("{file}:{line}"),
+            (None, place, Some(file)) => format!("{file}: {place}"),
+            (Some(item), _, None) => format!("item {item}"),
+            (Some(item), _, Some(file)) => format!("{file}:{line} (item {item})"),
         };
-        let in_file = if before.base == part.base {
-            String::new()
-        } else {
-            format!("{}:", before.name)
-        };
-        let fault = repeated(&id, &there.describe(&in_file));
-        errors.push(here.error(part, &fault));
-    }
-    InputErrors::new(errors, 0, unread)
-}
-
-/// Where an item is in its file, for people.
-enum RecordPlace {
-    Record(Place),
-    /// In a list: the line may be the same for all.
-    Item(u64, usize),
-}
-
-impl RecordPlace {
-    fn describe(&self, file: &str) -> String {
-        match (self, file) {
-            (Self::Record(place), "") => place.to_string(),
-            (Self::Record(Place::Line(line)), file) => format!("{file}{line}"),
-            (Self::Record(place), file) => format!("{file} {place}"),
-            (Self::Item(_, item), "") => format!("item {item}"),
-            (Self::Item(line, item), file) => format!("{file}{line} (item {item})"),
+        let fault = repeated(id, &there);
+        match item(part, *second) {
+            None => InputError::at(&part.name, part.place(here), fault),
+            Some(item) => InputError::at(&part.name, here, format!("item {item}: {fault}")),
         }
-    }
-
-    fn error(&self, part: &Part, fault: &Fault) -> InputError {
-        match self {
-            Self::Record(place) => InputError::at(&part.name, *place, fault),
-            Self::Item(line, item) => {
-                InputError::at(&part.name, *line, format!("item {item}: {fault}"))
-            }
-        }
-    }
-}
-
-fn place<'i>(
-    input: &'i InputFile,
-    index: &Matching,
-    offset: u64,
-) -> Result<(&'i Part, RecordPlace), InputErrors> {
-    let part = input.part_of(offset);
-    let lines = part.source.lines_of(&[offset - part.base]);
-    let line = lines.map_err(|error| part.unreadable(&error))?[0];
-    if part.form != Form::Json {
-        return Ok((part, RecordPlace::Record(part.place(line))));
-    }
-    let before =
-        |entry: &&Entry| entry.is_first() && (part.base..=offset).contains(&entry.offset());
-    let item = index.entries().iter().filter(before).count();
-    Ok((part, RecordPlace::Item(line, item)))
+    });
+    Ok(InputErrors::new(errors.collect(), 0, unread))
 }
