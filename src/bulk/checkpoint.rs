@@ -13,8 +13,8 @@ use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
 use super::file::FileRun;
-use super::input::{FileIndex, Fit, InputFile, Item, Matching, State, hash_prefix};
-use super::kept::KeptRows;
+use super::input::{FileIndex, Fit, InputFile, Item, KeptReader, Matching, State, hash_prefix};
+use super::kept::updated;
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::results::superseded::turn;
@@ -168,7 +168,7 @@ impl Checkpoint {
     /// however that is tidied up.
     pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Vec<String>, Unsaved> {
         let input = self.input.clone();
-        let mut rows = KeptRows::new(&input);
+        let mut rows = KeptReader::new(&input);
         let marks = matches!(self.output, OpenOutput::File(_));
         let index = self.by_id();
         let mut lines: Vec<Line> = lines
@@ -180,7 +180,7 @@ impl Checkpoint {
             let Ok(known) = serde_json::from_str(&line.text) else {
                 continue;
             };
-            match rows.updated(index, &known, &line.text) {
+            match updated(&mut rows, index, &known, &line.text) {
                 Ok(Some(text)) => line.text = text,
                 Ok(None) => {}
                 // It was paid for, and is saved as it is.

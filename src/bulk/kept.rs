@@ -2,44 +2,80 @@
 //! samples differ from those of items without samples.
 
 use crate::base::error::Error;
+use crate::llm::reply_details::RawJson;
 
-use super::input::{InputFile, KeptReader, Matching};
+use super::input::{JsonObject, KeptReader, Matching};
 use super::results::PreviousLine;
-use super::results::kept_fields::with_row;
 
-/// What is kept of rows, by their items.
-pub(super) struct KeptRows<'i>(KeptReader<'i>);
+/// A result line with what is kept of its row; `None` if it stays as it is.
+pub(super) fn updated(
+    rows: &mut KeptReader<'_>,
+    index: &Matching,
+    line: &PreviousLine,
+    text: &str,
+) -> Result<Option<String>, Error> {
+    let Some((offset, id)) = index.offset_of(&line.id, line.prefix(false)) else {
+        return Ok(None);
+    };
+    Ok(with_row(text, id.as_deref(), rows.at(offset)?.as_ref()))
+}
 
-impl<'i> KeptRows<'i> {
-    pub(super) fn new(input: &'i InputFile) -> Self {
-        Self(KeptReader::new(input))
+/// The name of the field.
+const INPUT: &str = "input";
+/// What stands behind it, if it is there.
+const BEHIND: [&str; 3] = ["reply", "settings", "superseded"];
+
+/// A result line with that as its kept fields, and as its id, if it is to have another one, and all else as it stands;
+/// none where it says so already, or is no object.
+fn with_row(line: &str, id: Option<&str>, kept: Option<&RawJson>) -> Option<String> {
+    let mut fields = JsonObject::parse(line)?.0;
+    let before = fields.iter().position(|(name, _)| name == INPUT);
+    let said = before.map(|at| fields.remove(at).1.get());
+    let wanted = kept.map(RawJson::as_str);
+    if said == wanted && id.is_none() {
+        return None;
     }
-
-    /// A result line with what is kept of its row; `None` if it stays as it is.
-    pub(super) fn updated(
-        &mut self,
-        index: &Matching,
-        line: &PreviousLine,
-        text: &str,
-    ) -> Result<Option<String>, Error> {
-        let Some((offset, id)) = index.offset_of(&line.id, line.prefix(false)) else {
-            return Ok(None);
-        };
-        Ok(with_row(text, id.as_deref(), self.0.at(offset)?.as_ref()))
+    let at = fields
+        .iter()
+        .position(|(name, _)| BEHIND.contains(&name.as_ref()));
+    let at = at.unwrap_or(fields.len());
+    let field = |name: &str, json: &str| format!("{}:{json}", serde_json::json!(name));
+    let mut parts: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| match (name.as_ref(), id) {
+            ("id", Some(id)) => field(name, &serde_json::json!(id).to_string()),
+            _ => field(name, value.get()),
+        })
+        .collect();
+    if let Some(wanted) = wanted {
+        parts.insert(at, field(INPUT, wanted));
     }
+    Some(format!("{{{}}}", parts.join(",")))
+}
 
-    /// The same in place, for a line with its end.
-    pub(super) fn update(
-        &mut self,
-        index: &Matching,
-        known: &PreviousLine,
-        line: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let text = std::str::from_utf8(line.trim_ascii()).unwrap_or_default();
-        if let Some(updated) = self.updated(index, known, text)? {
-            *line = updated.into_bytes();
-            line.push(b'\n');
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_fields_come_change_and_go_and_all_else_stays() {
+        let kept = RawJson::new(r#"{"a":1.0}"#);
+        for end in ["}", r#","reply":{"x": 1}}"#, r#","superseded":true}"#] {
+            let plain =
+                format!(r#"{{"id":"a","text":"ä \u00e4","cost_usd":1.50,"error":null{end}"#);
+            assert_eq!(with_row(&plain, None, None), None);
+            let full = with_row(&plain, None, Some(&kept)).unwrap();
+            assert!(
+                full.contains(&format!(r#""error":null,"input":{{"a":1.0}}{end}"#)),
+                "{full}"
+            );
+            assert_eq!(with_row(&full, None, Some(&kept)), None);
+            let other = with_row(&full, None, Some(&RawJson::new("{}"))).unwrap();
+            assert_eq!(other, full.replace(r#"{"a":1.0}"#, "{}"));
+            assert_eq!(with_row(&full, None, None).unwrap(), plain);
+            let renamed = with_row(&full, Some("a#1"), Some(&kept)).unwrap();
+            assert_eq!(renamed, full.replace("\"id\":\"a\"", "\"id\":\"a#1\""));
         }
-        Ok(())
+        assert_eq!(with_row("[1]", None, Some(&kept)), None);
     }
 }

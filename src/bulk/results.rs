@@ -22,7 +22,6 @@ use super::replies::Replies;
 use super::run_settings::{RunSettings, with_end};
 
 pub(crate) mod archive;
-pub(crate) mod kept_fields;
 mod rescue;
 pub(crate) mod superseded;
 

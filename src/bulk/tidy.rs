@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use crate::base::error::Error;
 
 use super::id_key::{Key, key};
-use super::input::{InputFile, Matching};
-use super::kept::KeptRows;
+use super::input::{InputFile, KeptReader, Matching};
+use super::kept::updated;
 use super::results::archive::Replaced;
 use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
@@ -62,7 +62,7 @@ pub(super) fn tidy(
     index: &Matching,
     how: Tidy,
 ) -> Result<(), Error> {
-    let mut rows = KeptRows::new(input);
+    let mut rows = KeptReader::new(input);
     let mut best = BestLines::new(if how.compacts { index.len() } else { 0 });
     let mut changed = Ok(how.compacts);
     file.scan_lines(&mut |line, at, text| {
@@ -71,8 +71,7 @@ pub(super) fn tidy(
             *changed |= is_marked != line.superseded;
         }
         if matches!(changed, Ok(false)) && how.updates_rows {
-            let updated = rows.updated(index, &line, text);
-            changed = updated.map(|text| text.is_some());
+            changed = updated(&mut rows, index, &line, text).map(|text| text.is_some());
         }
         let item = index.item_of(&line.id, line.prefix(false));
         // The file has no such row any more, or makes a prompt of it.
@@ -100,7 +99,11 @@ pub(super) fn tidy(
             turn(line);
         }
         if how.updates_rows {
-            rows.update(index, &known, line)?;
+            let text = std::str::from_utf8(line.trim_ascii()).unwrap_or_default();
+            if let Some(updated) = updated(&mut rows, index, &known, text)? {
+                *line = updated.into_bytes();
+                line.push(b'\n');
+            }
         }
         Ok(())
     })

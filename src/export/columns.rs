@@ -8,8 +8,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::cell::ColumnType;
-use super::object::{present, text};
 use super::row::{CellSource, Row, kind};
+use super::value::{present, text};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
 

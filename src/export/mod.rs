@@ -7,7 +7,6 @@ mod columns;
 mod format;
 mod joined;
 mod moment;
-mod object;
 mod output;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -17,6 +16,7 @@ mod sink;
 #[cfg(feature = "queue")]
 mod sqlite;
 mod text;
+mod value;
 #[cfg(feature = "excel")]
 mod xlsx;
 
@@ -32,7 +32,7 @@ use serde_json::Value;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
-use crate::bulk::input::InputFile;
+use crate::bulk::input::{InputFile, JsonObject};
 use crate::bulk::open_output::is_same_file;
 use crate::bulk::prompts::Prompts;
 use crate::llm::params::ResponseFormat;
@@ -510,7 +510,7 @@ impl Answers {
         let Some(text) = text.filter(|_| !self.others) else {
             return;
         };
-        let is_object = text.trim_start().starts_with('{') && object::Object::parse(text).is_some();
+        let is_object = text.trim_start().starts_with('{') && JsonObject::parse(text).is_some();
         self.objects += u64::from(is_object);
         self.others |= !is_object;
     }

@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 
 use super::cell::{Cell, ColumnType};
 use super::moment;
-use super::object::{Object, cell, present, text};
-use crate::bulk::input::TYPES;
+use super::value::{cell, present, text};
+use crate::bulk::input::{JsonObject, TYPES};
 use crate::llm::json_answer::unfenced;
 
 /// What a column shows.
@@ -31,16 +31,16 @@ pub(super) enum CellSource {
 
 /// A result line, taken apart.
 pub(super) struct Row<'a> {
-    pub line: Object<'a>,
-    pub input: Object<'a>,
+    pub line: JsonObject<'a>,
+    pub input: JsonObject<'a>,
     /// The types of columns of the row that its JSON does not show.
-    types: Object<'a>,
-    pub usage: Object<'a>,
-    error: Object<'a>,
+    types: JsonObject<'a>,
+    pub usage: JsonObject<'a>,
+    error: JsonObject<'a>,
     /// The answer as text, unless its properties are looked at one by one.
     pub text: Option<&'a str>,
     /// The properties of an answer, or of the `result` of a job or a command.
-    pub answer: Option<Object<'a>>,
+    pub answer: Option<JsonObject<'a>>,
     /// Whether they are those of `result`.
     pub has_result: bool,
 }
@@ -53,25 +53,25 @@ pub(super) fn with_row<R>(
     by_property: bool,
     then: impl FnOnce(&Row<'_>) -> R,
 ) -> R {
-    let line = Object::parse(line).unwrap_or_default();
+    let line = JsonObject::parse(line).unwrap_or_default();
     let object = |name| {
         let value = line.get(name, 0).map(RawValue::get);
-        value.and_then(Object::parse).unwrap_or_default()
+        value.and_then(JsonObject::parse).unwrap_or_default()
     };
     let own_text = present(line.get("text", 2)).and_then(text);
     let own_text = own_text.as_deref();
     let answer = own_text.filter(|_| by_property);
-    let answer = answer.and_then(|answer| Object::parse(unfenced(answer.trim())));
+    let answer = answer.and_then(|answer| JsonObject::parse(unfenced(answer.trim())));
     let result = present(line.get("result", 3)).map(RawValue::get);
-    let result = result.and_then(Object::parse);
-    let mut input = match joined.and_then(Object::parse) {
+    let result = result.and_then(JsonObject::parse);
+    let mut input = match joined.and_then(JsonObject::parse) {
         Some(joined) => joined,
         None => object("input"),
     };
     let types = input.remove(TYPES).map(RawValue::get);
     let row = Row {
         has_result: result.is_some(),
-        types: types.and_then(Object::parse).unwrap_or_default(),
+        types: types.and_then(JsonObject::parse).unwrap_or_default(),
         input,
         usage: object("usage"),
         error: object("error"),

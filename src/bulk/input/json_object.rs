@@ -1,4 +1,4 @@
-//! JSON as far as a table needs it: an object's fields as they stand, and what a value is in a cell.
+//! The fields of a JSON object as they are written, in their order.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,58 +8,56 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::cell::Cell;
-
 /// The fields of an object, in their order, each value as it was written.
 #[derive(Debug, Default)]
-pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct JsonObject<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// As many fields are compared one by one.
 const FEW: usize = 32;
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     /// Reads an object; none if the text is something else.
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
 
     /// Takes a field away.
-    pub(super) fn remove(&mut self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn remove(&mut self, name: &str) -> Option<&'a RawValue> {
         let place = self.0.iter().position(|(key, _)| key == name)?;
         Some(self.0.remove(place).1)
     }
 
     /// The field of that name, which is likely to be at that place.
-    pub(super) fn get(&self, name: &str, likely: usize) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, name: &str, likely: usize) -> Option<&'a RawValue> {
         let guess = self.0.get(likely).filter(|(key, _)| key == name);
         let found = guess.or_else(|| self.0.iter().find(|(key, _)| key == name));
         found.map(|(_, value)| *value)
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = Object<'de>;
+            type Value = JsonObject<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonObject<'de>, A::Error> {
                 let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
                 let mut places = HashMap::new();
-                while let Some(Name(name)) = map.next_key()? {
+                while let Some(JsonString(name)) = map.next_key()? {
                     let value = map.next_value()?;
                     let known = match fields.len() {
                         0..=FEW => fields.iter().position(|(other, _)| *other == name),
@@ -75,7 +73,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                         None => fields.push((name, value)),
                     }
                 }
-                Ok(Object(fields))
+                Ok(JsonObject(fields))
             }
         }
 
@@ -83,73 +81,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// A name, borrowed where nothing in it is escaped.
+/// A string, borrowed where nothing in it is escaped.
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// A value that is no null.
-pub(super) fn present(value: Option<&RawValue>) -> Option<&RawValue> {
-    value.filter(|value| value.get() != "null")
-}
-
-/// The text of a string; none for other values.
-pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    let Name(text) = serde_json::from_str(value.get()).ok()?;
-    Some(text)
-}
-
-/// What a value is in a cell: lists and objects stay JSON.
-pub(super) fn cell(value: &RawValue) -> Cell<'_> {
-    let written = value.get();
-    match written.as_bytes().first() {
-        Some(b'"') => text(value).map_or(Cell::Null, Cell::Text),
-        Some(b'{' | b'[') => Cell::Json(Cow::Borrowed(written)),
-        Some(b't') => Cell::Bool(true),
-        Some(b'f') => Cell::Bool(false),
-        Some(b'n') | None => Cell::Null,
-        Some(_) => number(written),
-    }
-}
-
-/// An integer of 64 bits, a floating point number, or the digits of what neither holds.
-fn number(written: &str) -> Cell<'_> {
-    if !written.contains(['.', 'e', 'E']) {
-        return written.parse().map_or(Cell::Digits(written), Cell::Int);
-    }
-    match written.parse::<f64>() {
-        Ok(x) if x.is_finite() && is_exact(x, written) => Cell::Float(x, written),
-        _ => Cell::Digits(written),
-    }
-}
-
-/// Whether the shortest way to write `x` names the same number.
-fn is_exact(x: f64, written: &str) -> bool {
-    let digits = written.bytes().filter(u8::is_ascii_digit).count();
-    // So many digits are always told apart, unless an exponent makes them very small.
-    let is_short = digits <= 15 && !written.contains(['e', 'E']);
-    is_short || decimal(written).is_some_and(|number| Some(number) == decimal(&format!("{x:e}")))
-}
-
-/// The digits of a number without zeros around them, and the power of ten of the first of them.
-fn decimal(written: &str) -> Option<(String, i64)> {
-    let (mantissa, exponent) = written.split_once(['e', 'E']).unwrap_or((written, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let whole = whole.trim_start_matches('-').trim_start_matches('0');
-    let zeros = fraction.len() - fraction.trim_start_matches('0').len();
-    let first = match whole.len() {
-        0 => -(zeros as i64),
-        places => places as i64,
-    };
-    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    let digits = digits.trim_matches('0').to_owned();
-    let exponent: i64 = exponent.parse().ok()?;
-    let place = if digits.is_empty() {
-        0
-    } else {
-        exponent.checked_add(first)?
-    };
-    Some((digits, place))
-}
+pub(crate) struct JsonString<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -157,65 +91,13 @@ mod tests {
 
     #[test]
     fn fields_keep_their_order_and_values_their_spelling() {
-        let object = Object::parse(r#"{"b":1.50,"a\n":[1, 2],"b":{"c":null}}"#).unwrap();
+        let object = JsonObject::parse(r#"{"b":1.50,"a\n":[1, 2],"b":{"c":null}}"#).unwrap();
         let fields: Vec<_> = object.fields().map(|(name, v)| (name, v.get())).collect();
         assert_eq!(fields, [("b", r#"{"c":null}"#), ("a\n", "[1, 2]")]);
         assert_eq!(object.get("a\n", 7).unwrap().get(), "[1, 2]");
         assert!(object.get("c", 0).is_none());
         for other in ["[1]", "7", "\"a\"", "{", "{} {}"] {
-            assert!(Object::parse(other).is_none(), "{other}");
-        }
-    }
-
-    #[test]
-    fn values_are_what_they_are_in_json() {
-        let object = Object::parse(
-            r#"{"a":7,"b":-0.5,"c":"x\u00e9","d":true,"e":null,"f":[1],"g":9223372036854775808,"h":1e400,"i":3.0,"j":0.12345678901234567890,"k":1.50e3}"#,
-        )
-        .unwrap();
-        let cells: Vec<Cell<'_>> = object.fields().map(|(_, value)| cell(value)).collect();
-        let expected = [
-            Cell::Int(7),
-            Cell::Float(-0.5, "-0.5"),
-            Cell::Text("xé".into()),
-            Cell::Bool(true),
-            Cell::Null,
-            Cell::Json("[1]".into()),
-            Cell::Digits("9223372036854775808"),
-            Cell::Digits("1e400"),
-            Cell::Float(3.0, "3.0"),
-            Cell::Digits("0.12345678901234567890"),
-            Cell::Float(1500.0, "1.50e3"),
-        ];
-        assert_eq!(cells, expected);
-    }
-
-    #[test]
-    fn a_number_is_one_of_floating_point_where_no_digit_of_it_is_lost() {
-        for written in [
-            "0.1",
-            "-0.0",
-            "0e7",
-            "1e23",
-            "5e-324",
-            "1.7976931348623157e308",
-            "0.30000000000000004",
-            "100000000000000000000.0",
-            "123456789012345.60",
-            "1E+2",
-            "0.000000000000000000000012",
-        ] {
-            assert!(matches!(number(written), Cell::Float(..)), "{written}");
-        }
-        for written in [
-            "0.30000000000000001",
-            "12345678901234567890.10",
-            "1e-400",
-            "9007199254740993.0",
-            "1.79769313486231579e308",
-            "1e99999999999999999999",
-        ] {
-            assert_eq!(number(written), Cell::Digits(written));
+            assert!(JsonObject::parse(other).is_none(), "{other}");
         }
     }
 }

@@ -1,15 +1,12 @@
 //! What of a record comes back with its result: some of its fields, or all. They are part of what is read, not
 //! of what is asked, and are made of the record again whenever they are needed.
 
-use std::collections::HashMap;
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Settings;
 use super::fault::{Fault, utf8};
+use super::json_object::JsonObject;
 use super::layout::Layout;
 use super::names::{hint, listed};
 use super::rows::{MAX_RECORD_BYTES, without_bom};
@@ -126,70 +123,12 @@ impl Object {
     }
 }
 
-/// The fields of a JSON object as they stand, each once, in their order.
-pub(crate) struct Fields<'t>(pub(crate) Vec<(String, &'t RawValue)>);
-
-impl<'t> Fields<'t> {
-    /// None where the text is no object.
-    pub(crate) fn of(text: &'t str) -> Option<Self> {
-        serde_json::from_str(text).ok()
-    }
-
-    fn names(&self) -> impl Iterator<Item = &str> + Clone {
-        self.0.iter().map(|(name, _)| name.as_str())
-    }
-
-    fn find(&self, name: &str) -> bool {
-        self.0.iter().any(|(other, _)| other == name)
-    }
-}
-
-impl<'de: 't, 't> Deserialize<'de> for Fields<'t> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Of so many the names are compared with each other; of more that would take for ever.
-        const FEW: usize = 32;
-
-        struct Reading;
-
-        impl<'de> Visitor<'de> for Reading {
-            type Value = Vec<(String, &'de RawValue)>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields: Self::Value = Vec::new();
-                let mut places: HashMap<String, usize> = HashMap::new();
-                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    // As everywhere the last one of a name counts.
-                    let known = match fields.len() {
-                        0..FEW => fields.iter().position(|(other, _)| *other == name),
-                        _ => {
-                            let rest = places.len()..fields.len();
-                            places.extend(rest.map(|at| (fields[at].0.clone(), at)));
-                            places.get(&name).copied()
-                        }
-                    };
-                    match known {
-                        Some(at) => fields[at].1 = value,
-                        None => fields.push((name, value)),
-                    }
-                }
-                Ok(fields)
-            }
-        }
-
-        deserializer.deserialize_map(Reading).map(Self)
-    }
-}
-
 /// What is kept of a line of JSON; none where it is no object.
 pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
     let keep = &settings.keep;
-    let fields = Fields::of(text)?;
+    let fields = JsonObject::parse(text)?;
     let layout = Layout::of(settings, |name| {
-        let (_, value) = fields.0.iter().find(|(other, _)| other == name)?;
+        let value = fields.get(name, 0)?;
         Some(value.get().starts_with('{'))
     });
     // With a template every field is data of the user's.
@@ -198,7 +137,7 @@ pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
             && (settings.id_column.as_deref() == Some(name) || layout.reads(name, settings.task))
     };
     let mut object = Object::new();
-    for (name, value) in &fields.0 {
+    for (name, value) in fields.fields() {
         let named = keep.names.iter().any(|kept| kept == name);
         if named || keep.all && !reads(name) {
             object.value(name, value);
@@ -261,12 +200,13 @@ impl MissingFields {
             return;
         }
         let text = utf8(without_bom(bytes)).ok();
-        let Some(fields) = text.and_then(Fields::of) else {
+        let Some(fields) = text.and_then(JsonObject::parse) else {
             return;
         };
-        self.missing.retain(|name| !fields.find(name));
+        self.missing.retain(|name| fields.get(name, 0).is_none());
         if self.first.is_none() {
-            self.first = Some(fields.names().map(str::to_owned).collect());
+            let names = fields.fields().map(|(name, _)| name.to_owned());
+            self.first = Some(names.collect());
         }
     }
 

@@ -25,6 +25,7 @@ mod growing;
 mod id;
 mod index;
 mod json;
+mod json_object;
 mod keep;
 mod kept_reader;
 mod layout;
@@ -66,7 +67,8 @@ pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Unread};
 pub(crate) use growing::Arrival;
 pub(crate) use id::{hash_prefix, is_automatic, renamed};
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
-pub(crate) use keep::{Fields, TYPES};
+pub(crate) use json_object::{JsonObject, JsonString};
+pub(crate) use keep::TYPES;
 pub(crate) use kept_reader::KeptReader;
 pub(crate) use parse::parse_alone;
 #[cfg(feature = "queue")]

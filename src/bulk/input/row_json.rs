@@ -3,7 +3,8 @@
 use super::Form;
 use super::fault::{Fault, InputError, utf8};
 use super::file::{InputFile, Part};
-use super::keep::{Fields, Object};
+use super::json_object::JsonObject;
+use super::keep::Object;
 use super::rows::without_bom;
 
 impl InputFile {
@@ -32,10 +33,10 @@ impl Part {
                 serde_json::json!({ "prompt": line }).to_string()
             }
             (_, Some(header)) => header.object(text)?,
-            (_, None) => match Fields::of(text) {
+            (_, None) => match JsonObject::parse(text) {
                 Some(fields) => {
                     let mut object = Object::new();
-                    for (name, value) in &fields.0 {
+                    for (name, value) in fields.fields() {
                         object.value(name, value);
                     }
                     object.end().map_or_else(String::new, |row| row.to_string())

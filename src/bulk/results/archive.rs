@@ -15,7 +15,7 @@ use super::{LONGEST_LINE, PreviousLine, ResultsFile, each_line, trouble};
 use crate::base::disk::sync_folder;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
-use crate::bulk::input::Fields;
+use crate::bulk::input::JsonObject;
 use crate::bulk::run_settings::RunSettings;
 
 /// Fields that say that a line is superseded, and since when.
@@ -187,13 +187,12 @@ impl ResultsFile {
 
 /// A result line without its closing brace and without what says that it is superseded.
 fn result_of(line: &str) -> String {
-    let Some(fields) = Fields::of(line) else {
+    let Some(fields) = JsonObject::parse(line) else {
         return line.strip_suffix('}').unwrap_or(line).to_owned();
     };
     let fields = fields
-        .0
-        .iter()
-        .filter(|(name, _)| !SUPERSEDED.contains(&name.as_str()))
+        .fields()
+        .filter(|(name, _)| !SUPERSEDED.contains(name))
         .map(|(name, value)| format!("{}:{}", json!(name), value.get()));
     format!("{{{}", fields.collect::<Vec<_>>().join(","))
 }
