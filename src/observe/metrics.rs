@@ -13,6 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 #[cfg(feature = "queue")]
 use prometheus::IntGauge;
+use prometheus::core::Collector;
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -221,39 +222,37 @@ impl Default for Metrics {
     }
 }
 
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    series: prometheus::Result<C>,
+) -> prometheus::Result<C> {
+    let series = series?;
+    registry.register(Box::new(series.clone()))?;
+    Ok(series)
+}
+
+#[cfg(feature = "queue")]
+fn single(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    registered(registry, IntGauge::new(name, help))
+}
+
 impl Series {
     fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
+        let to = &registry;
         let histogram = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            let series = HistogramVec::new(options, labels)?;
-            registry.register(Box::new(series.clone()))?;
-            Ok::<_, prometheus::Error>(series)
+            registered(to, HistogramVec::new(options, labels))
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let series = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(series.clone()))?;
-            Ok::<_, prometheus::Error>(series)
+            registered(to, IntGaugeVec::new(Opts::new(name, help), labels))
         };
-        #[cfg(feature = "queue")]
-        let single = |name: &str, help: &str| {
-            let series = IntGauge::new(name, help)?;
-            registry.register(Box::new(series.clone()))?;
-            Ok::<_, prometheus::Error>(series)
-        };
-        let share = |name: &str, help: &str| {
-            let series = GaugeVec::new(Opts::new(name, help), &PROCESS)?;
-            registry.register(Box::new(series.clone()))?;
-            Ok::<_, prometheus::Error>(series)
-        };
-        let rate_limited = IntCounterVec::new(
-            Opts::new(
-                "batchwright_rate_limited_total",
-                "Calls that the provider rate-limited (HTTP 429).",
-            ),
-            &PROVIDER,
-        )?;
-        registry.register(Box::new(rate_limited.clone()))?;
+        let share =
+            |name: &str, help: &str| registered(to, GaugeVec::new(Opts::new(name, help), &PROCESS));
+        let refused = Opts::new(
+            "batchwright_rate_limited_total",
+            "Calls that the provider rate-limited (HTTP 429).",
+        );
         Ok(Self {
             durations: histogram(
                 "gen_ai_client_operation_duration_seconds",
@@ -268,7 +267,7 @@ impl Series {
                 &TOKEN_LABELS,
             )?,
             in_flight: gauge("batchwright_calls_in_flight", "Calls in flight.", &PROVIDER)?,
-            rate_limited,
+            rate_limited: registered(to, IntCounterVec::new(refused, &PROVIDER))?,
             items: gauge(
                 "batchwright_items",
                 "Items by state.",
@@ -291,8 +290,9 @@ impl Series {
                     &JOB_LABELS,
                 )?,
                 kinds: Names::default(),
-                slots: single("batchwright_worker_slots", "Slots of the worker.")?,
+                slots: single(to, "batchwright_worker_slots", "Slots of the worker.")?,
                 slots_used: single(
+                    to,
                     "batchwright_worker_slots_used",
                     "Slots of the worker in use.",
                 )?,
