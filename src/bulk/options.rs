@@ -152,6 +152,7 @@ pub struct RunPlan {
 }
 
 /// What a run did. Its `Debug` shows nothing of the lines.
+#[derive(derive_more::Debug)]
 #[non_exhaustive]
 pub struct RunReport {
     /// The numbers.
@@ -159,21 +160,11 @@ pub struct RunReport {
     /// Why it ended early, if it did.
     pub stop: Option<StopReason>,
     /// Result lines that could not be written although all was tried.
+    #[debug("{:?}", Many(unsaved.len()))]
     pub unsaved: Vec<Vec<u8>>,
     /// The finished output could not be put into order or cleaned of superseded lines, or is no
     /// longer where it was.
     pub compaction: Result<(), Error>,
-}
-
-impl fmt::Debug for RunReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunReport")
-            .field("summary", &self.summary)
-            .field("stop", &self.stop)
-            .field("unsaved", &Many(self.unsaved.len()))
-            .field("compaction", &self.compaction)
-            .finish()
-    }
 }
 
 /// How results are kept.

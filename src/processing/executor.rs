@@ -1,7 +1,6 @@
 //! Tasks on the pool: read, processed, handed out.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::iter::from_fn;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,13 +38,17 @@ use super::task::{ProcessTask, SourceFile, Stamp};
 /// assert_eq!(*batch.results[0].result.as_ref().unwrap(), 4);
 /// assert!(batch.results[1].result.is_err());
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub struct ParallelExecutor {
     config: ParallelConfig,
     memory: MemoryManager,
+    #[debug(skip)]
     retry: RetryPolicy,
+    #[debug(skip)]
     on_error: ErrorPolicy,
+    #[debug(skip)]
     pub(super) ctx: Context,
+    #[debug(skip)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
 }
 
@@ -276,14 +279,5 @@ fn ended<R>(end: TaskEnd<Queued, R>) -> ProcessResult<R> {
         attempts: end.attempts,
         result: end.result,
         stamp,
-    }
-}
-
-impl fmt::Debug for ParallelExecutor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ParallelExecutor")
-            .field("config", &self.config)
-            .field("memory", &self.memory)
-            .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! Lists, streams and folders of files, with memory and recovery.
 
-use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,9 +29,11 @@ use super::task::{ProcessTask, SourceFile};
 /// With a [checkpoint](ProcessingConfig::checkpoint), files that an earlier run has done are passed over unless they
 /// have changed since. When a file counts as done: for a stream, when the next result is asked for; otherwise
 /// when the function has returned, so that it should have saved by then what is to survive a crash.
+#[derive(derive_more::Debug)]
 pub struct BatchProcessor {
     config: ProcessingConfig,
     pub(super) executor: ParallelExecutor,
+    #[debug(skip)]
     recovery: Mutex<Option<ErrorRecovery>>,
 }
 
@@ -240,13 +241,4 @@ fn unfinished<I: Iterator<Item = ProcessTask>>(
             !done
         })
     })
-}
-
-impl fmt::Debug for BatchProcessor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchProcessor")
-            .field("config", &self.config)
-            .field("executor", &self.executor)
-            .finish_non_exhaustive()
-    }
 }

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use crossbeam_channel::unbounded;
 use ignore::overrides::{Override, OverrideBuilder};
 use ignore::types::{Types, TypesBuilder};
-use ignore::{DirEntry, ParallelVisitor, ParallelVisitorBuilder, WalkBuilder, WalkState};
-use parking_lot::Mutex;
+use ignore::{DirEntry, WalkBuilder, WalkState};
 use rayon::prelude::*;
 
 use super::filter::{FileFilter, SymlinkPolicy};
@@ -177,14 +177,29 @@ impl FileScanner {
     }
 
     fn walk(&self, walk: &WalkBuilder, wanted: &Wanted, ctx: &Context) -> Vec<FileInfo> {
-        let found = Mutex::new(Vec::new());
-        walk.build_parallel().visit(&mut Visitors {
-            filter: &self.filter,
-            wanted,
-            ctx,
-            found: &found,
+        let (sender, found) = unbounded();
+        walk.build_parallel().run(|| {
+            let sender = sender.clone();
+            Box::new(move |entry| {
+                if ctx.is_cancelled() {
+                    return WalkState::Quit;
+                }
+                let file = match entry {
+                    Ok(entry) if is_folder(&entry) || !wanted.takes(entry.path()) => None,
+                    Ok(entry) => Some(self.filter.judge_entry(entry)),
+                    Err(error) => {
+                        not_walked(&error, None).filter(|place| !wanted.is_other_link(&place.path))
+                    }
+                };
+                if let Some(file) = file {
+                    // The receiver outlives the walk.
+                    let _ = sender.send(file);
+                }
+                WalkState::Continue
+            })
         });
-        found.into_inner().into_iter().flatten().collect()
+        drop(sender);
+        found.into_iter().collect()
     }
 
     fn walk_links(
@@ -354,59 +369,6 @@ fn check_folder(folder: &Path) -> Result<(), Error> {
         Err(error) => refused(format!("cannot be read: {error}")),
         Ok(found) if !found.is_dir() => refused("found a file; expected a folder".to_owned()),
         Ok(_) => Ok(()),
-    }
-}
-
-struct Visitors<'s> {
-    filter: &'s FileFilter,
-    wanted: &'s Wanted,
-    ctx: &'s Context,
-    /// What each thread has found.
-    found: &'s Mutex<Vec<Vec<FileInfo>>>,
-}
-
-impl<'s> ParallelVisitorBuilder<'s> for Visitors<'s> {
-    fn build(&mut self) -> Box<dyn ParallelVisitor + 's> {
-        Box::new(Visitor {
-            filter: self.filter,
-            wanted: self.wanted,
-            ctx: self.ctx,
-            all: self.found,
-            found: Vec::new(),
-        })
-    }
-}
-
-struct Visitor<'s> {
-    filter: &'s FileFilter,
-    wanted: &'s Wanted,
-    ctx: &'s Context,
-    all: &'s Mutex<Vec<Vec<FileInfo>>>,
-    found: Vec<FileInfo>,
-}
-
-impl ParallelVisitor for Visitor<'_> {
-    fn visit(&mut self, entry: Result<DirEntry, ignore::Error>) -> WalkState {
-        if self.ctx.is_cancelled() {
-            return WalkState::Quit;
-        }
-        match entry {
-            Ok(entry) if is_folder(&entry) => {}
-            Ok(entry) if !self.wanted.takes(entry.path()) => {}
-            Ok(entry) => self.found.push(self.filter.judge_entry(entry)),
-            Err(error) => {
-                let place = not_walked(&error, None);
-                self.found
-                    .extend(place.filter(|place| !self.wanted.is_other_link(&place.path)));
-            }
-        }
-        WalkState::Continue
-    }
-}
-
-impl Drop for Visitor<'_> {
-    fn drop(&mut self) {
-        self.all.lock().push(std::mem::take(&mut self.found));
     }
 }
 
