@@ -275,7 +275,8 @@ fn on_server(_args: &StoreArgs, _address: &str, _folder: &Path) -> Result<JobQue
 pub fn knows_no_server() -> Error {
     Error::new(
         batchwright::ErrorKind::Invalid,
-        "--store or queue.store: this program was built without the feature mysql",
+        "--store or queue.store: this program was built without the feature mysql; build it again with: \
+         cargo install --path crates/cli --features redis",
     )
 }
 
@@ -295,7 +296,8 @@ fn with_redis(
 ) -> Result<batchwright::queue::MysqlStore, Error> {
     Err(Error::new(
         batchwright::ErrorKind::Invalid,
-        "--redis or queue.redis: this program was built without the feature redis",
+        "--redis or queue.redis: this program was built without the feature redis; build it again with: \
+         cargo install --path crates/cli --features redis",
     ))
 }
 
