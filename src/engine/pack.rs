@@ -12,7 +12,7 @@ use super::route::Tries;
 use super::work::{Cost, Take, Ticket};
 
 /// How much of what is embedded goes into one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 pub struct PackLimits {
     /// Texts, at least 1.
     pub inputs: u16,

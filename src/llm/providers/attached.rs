@@ -34,8 +34,7 @@ pub(crate) fn refusal(provider: &str, media: &str, bytes: u64, together: u64) ->
         Kind::Audio => ("input_audio", "audio"),
         _ => ("", ""),
     };
-    let mut lacks = vendor.fields.lacks_parts.iter();
-    if !files.as_mistral && lacks.any(|(lacking, _)| *lacking == part) {
+    if !files.as_mistral && vendor.fields.lacks_parts.contains_key(part) {
         return Some(format!("{} does not support {what}", vendor.name));
     }
     let one = files.refusal(vendor.name, media, bytes);

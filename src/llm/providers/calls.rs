@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
@@ -14,7 +15,8 @@ use super::content::{invalid, plain};
 pub(super) const FIELDS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
 
 /// Whose words they are said in, where not in OpenAI's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Words {
     Anthropic,
     Gemini,

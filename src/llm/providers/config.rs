@@ -350,7 +350,7 @@ impl LlmConfig {
 
     /// Advice if the provider rejects the credential.
     fn key_hint(&self, vendor: &Vendor, credential: Option<&Credential>, withheld: bool) -> String {
-        match (credential, vendor.key_vars) {
+        match (credential, &vendor.key_vars[..]) {
             _ if self.pays_by_header() => "check the header with the account that pays".to_owned(),
             (Some(credential), _) => format!("check {}", credential.variable),
             (None, [variable, ..]) if withheld => {

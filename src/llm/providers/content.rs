@@ -1,6 +1,8 @@
 //! Parts of a message in the OpenAI style, which prompt files are written in, for the dialects
 //! that have other words for them.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use crate::base::error::{Error, ErrorKind};
@@ -78,7 +80,11 @@ fn file(file: &Value) -> Option<Part<'_>> {
 }
 
 /// Refuses parts of these types, with what is taken instead.
-pub(super) fn refuse(vendor: &str, text: Text<'_>, lacks: &[(&str, &str)]) -> Result<(), Error> {
+pub(super) fn refuse(
+    vendor: &str,
+    text: Text<'_>,
+    lacks: &HashMap<String, String>,
+) -> Result<(), Error> {
     let Text::Value(Value::Array(parts)) = text else {
         return Ok(());
     };
@@ -87,8 +93,7 @@ pub(super) fn refuse(vendor: &str, text: Text<'_>, lacks: &[(&str, &str)]) -> Re
             .get("type")
             .and_then(Value::as_str)
             .unwrap_or_default();
-        let found = lacks.iter().find(|(lacking, _)| *lacking == kind);
-        if let Some((_, instead)) = found.filter(|_| is_openais(value)) {
+        if let Some(instead) = lacks.get(kind).filter(|_| is_openais(value)) {
             return Err(lacking(vendor, kind, instead));
         }
     }

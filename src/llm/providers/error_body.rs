@@ -119,9 +119,9 @@ impl ErrorBody {
         }
     }
 
-    pub(super) fn mentions(&self, texts: &[&str]) -> bool {
+    pub(super) fn mentions(&self, texts: &[impl AsRef<str>]) -> bool {
         let message = self.message.to_lowercase();
-        texts.iter().any(|text| message.contains(text))
+        texts.iter().any(|text| message.contains(text.as_ref()))
     }
 
     /// All of it for people.

@@ -33,7 +33,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     }
     let wait = retry_after(vendor.tells, &reply.headers)
         .or(error_body.wait)
-        .or(rule.default_wait);
+        .or(rule.default_wait());
     let error = Error::new(kind, error_body.text(vendor.name, status))
         .with_status(status)
         .with_sent(sent(status))
@@ -94,7 +94,7 @@ pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Err
     }
     let error = Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_sent(Sent::Answered)
-        .with_retry_after(error_body.wait.or(rule.default_wait));
+        .with_retry_after(error_body.wait.or(rule.default_wait()));
     if rule.default {
         error.with_unclassified()
     } else {

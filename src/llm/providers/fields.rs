@@ -1,12 +1,13 @@
-//! What becomes of the fields that prompt files carry in OpenAI's words: one list per vendor of what
-//! it has no place for, and of what it takes in certain values or other words.
+//! The fields of prompt files in OpenAI's format: which of them each vendor lacks, and which of them it
+//! supports with certain values or in other words. `tables/vendors.json` lists them by vendor.
 //!
-//! What has no place is left out rather than sent to be refused, and users are told. A field that
-//! stands in no list is passed on: vendors add fields faster than lists grow.
+//! A field that the vendor lacks is omitted, because sending it would fail, and the user is warned. A field
+//! that is not listed is sent: vendors add fields faster than the lists grow.
 
 use std::borrow::Cow;
-use std::ops::RangeInclusive;
+use std::collections::HashMap;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -15,63 +16,140 @@ use crate::llm::hash::hex;
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;
 
-use super::calls;
 use super::content::invalid;
 use super::files::Files;
 use super::left_out::{LeftOut, Why};
+use super::{anthropic_schema, calls};
 
-pub(super) mod hosts;
-pub(super) mod vendors;
-
-/// One vendor's list.
-#[derive(Debug)]
+/// The fields that one vendor supports; without an entry in the table, all of them.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Fields {
-    /// Fields of the body that it would refuse a request for.
-    lacks: &'static [&'static [&'static str]],
-    /// Fields of which it takes some values only.
-    takes: &'static [(&'static str, Takes)],
-    /// Types of content parts, in OpenAI's words, that it has no place for, and what to write instead.
-    pub(super) lacks_parts: &'static [(&'static str, &'static str)],
-    /// The local files that it takes.
+    /// Fields of the body for which the vendor would refuse a request.
+    lacks: Vec<String>,
+    /// Names of lists in the table that `lacks` includes as well.
+    lacks_groups: Vec<String>,
+    /// Fields of which it supports only some values.
+    takes: HashMap<String, Takes>,
+    /// Types of content parts in OpenAI's format that it does not support, and what to write instead.
+    pub(super) lacks_parts: HashMap<String, String>,
+    /// The local files that it supports.
     pub(super) files: Files,
-    /// What a message may have beside its role and content.
+    /// The fields of a message in addition to role and content.
     turns: Turns,
-    /// In whose words its dialect says tools, where it has others than OpenAI.
+    /// The format of tools, if it is not OpenAI's.
     tools: Option<calls::Words>,
-    /// Which ids of tool calls it takes.
-    call_ids: fn(&str) -> bool,
-    seeds: Option<RangeInclusive<i64>>,
-    temperatures: RangeInclusive<f64>,
-    /// Whether blanks and line breaks may end the answer.
+    call_ids: CallIds,
+    /// The smallest and largest seed.
+    seeds: Option<(i64, i64)>,
+    /// The lowest and highest temperature.
+    temperatures: (f64, f64),
+    /// Whether a stop text may consist of spaces and line breaks.
     blank_stops: bool,
     schemas: Schemas,
 }
 
-/// Which schemas have a place. One that has none is put into the system text.
-#[derive(Debug)]
+impl Default for Fields {
+    fn default() -> Self {
+        Self {
+            lacks: Vec::new(),
+            lacks_groups: Vec::new(),
+            takes: HashMap::new(),
+            lacks_parts: HashMap::new(),
+            files: Files::any(),
+            turns: Turns::All,
+            tools: None,
+            call_ids: CallIds::Any,
+            seeds: Some((i64::MIN, i64::MAX)),
+            temperatures: (f64::MIN, f64::MAX),
+            blank_stops: true,
+            schemas: Schemas::All,
+        }
+    }
+}
+
+/// The ids of tool calls that a vendor accepts.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CallIds {
+    Any,
+    #[serde(rename = "at_most_40")]
+    AtMost40,
+    NineAlphanumeric,
+    /// Letters, digits, `_` and `-`.
+    Name,
+}
+
+/// The schemas that a vendor supports. Any other schema is added to the system text.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Schemas {
     All,
-    If(fn(&Value) -> bool),
+    /// Those that Anthropic's structured outputs support.
+    Anthropic,
     Nothing,
 }
 
-#[derive(Debug)]
+/// The values of a field that a vendor supports.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
 enum Takes {
     /// These words.
-    These(&'static [&'static str]),
-    /// These words, each beside the one that the vendor has for it.
-    Words(&'static [(&'static str, &'static str)]),
-    /// What this is true of.
-    If(fn(&Value) -> bool),
+    These(Vec<String>),
+    /// These words, each with the vendor's own word for it.
+    Words(Map<String, Value>),
+    /// Values of a type.
+    OfType(ValueType),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ValueType {
+    Boolean,
+    Count,
+    Number,
+    Object,
+    /// An object whose only field is the text `user_id`.
+    UserIdOnly,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Turns {
-    /// Whatever stands there, what another provider has signed included: for servers that are not known
-    /// better, and for those that pass it on to that provider.
+    /// All fields, including those that another provider has signed: for unknown servers, and for those
+    /// that forward them to that provider.
     All,
-    AllBut(&'static [&'static str]),
+    AllBut(Vec<String>),
     Nothing,
+}
+
+impl CallIds {
+    fn contains(&self, id: &str) -> bool {
+        let in_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        match self {
+            Self::Any => true,
+            Self::AtMost40 => id.len() <= 40,
+            Self::NineAlphanumeric => {
+                id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            }
+            Self::Name => !id.is_empty() && id.bytes().all(in_a_name),
+        }
+    }
+}
+
+impl ValueType {
+    fn contains(&self, value: &Value) -> bool {
+        match self {
+            Self::Boolean => value.is_boolean(),
+            Self::Count => value.is_u64(),
+            Self::Number => value.is_number(),
+            Self::Object => value.is_object(),
+            Self::UserIdOnly => value.as_object().is_some_and(|fields| {
+                let is_user = |(name, id): (&String, &Value)| name == "user_id" && id.is_string();
+                fields.iter().all(is_user)
+            }),
+        }
+    }
 }
 
 /// Set by a request's own parameters or, like a number of answers, by none.
@@ -93,32 +171,36 @@ const OWN: [&str; 14] = [
 ];
 
 impl Fields {
-    /// The value of a field of the body as the vendor takes it.
-    fn place<'v>(&self, field: &str, value: &'v Value) -> Result<Cow<'v, Value>, Why> {
+    /// Adds the fields of the groups to those that the vendor lacks.
+    pub(super) fn add_groups(&mut self, groups: &HashMap<String, Vec<String>>) {
+        for group in &self.lacks_groups {
+            self.lacks.extend(groups[group].iter().cloned());
+        }
+    }
+
+    /// The value of a field of the body as the vendor supports it.
+    fn place<'v>(&'v self, field: &str, value: &'v Value) -> Result<Cow<'v, Value>, Why> {
         if OWN.contains(&field) {
             return Err(Why::Own);
         }
-        if self.lacks.iter().any(|names| names.contains(&field)) {
+        if self.lacks.iter().any(|lacking| lacking == field) {
             return Err(Why::Lacking);
         }
-        let rule = self.takes.iter().find(|(name, _)| *name == field);
-        match rule.map(|(_, takes)| takes) {
-            None => Ok(Cow::Borrowed(value)),
-            Some(Takes::If(good)) => good(value)
-                .then_some(Cow::Borrowed(value))
-                .ok_or(Why::Value),
+        let own = match self.takes.get(field) {
+            None => Ok(value),
+            Some(Takes::OfType(of)) => of.contains(value).then_some(value).ok_or(Why::Value),
             Some(Takes::These(words)) => {
-                if words.iter().any(|word| value == word) {
-                    Ok(Cow::Borrowed(value))
-                } else {
-                    Err(Why::Words(words.to_vec()))
-                }
+                let known = words.iter().any(|word| value == word);
+                known
+                    .then_some(value)
+                    .ok_or_else(|| Why::Words(words.clone()))
             }
-            Some(Takes::Words(words)) => match words.iter().find(|(word, _)| value == word) {
-                Some((_, own)) => Ok(Cow::Owned(Value::from(*own))),
-                None => Err(Why::Words(words.iter().map(|(word, _)| *word).collect())),
-            },
-        }
+            Some(Takes::Words(words)) => {
+                let own = value.as_str().and_then(|word| words.get(word));
+                own.ok_or_else(|| Why::Words(words.keys().cloned().collect()))
+            }
+        };
+        own.map(Cow::Borrowed)
     }
 
     /// Refuses a value that would be left out, with those that are taken.
@@ -139,7 +221,7 @@ impl Fields {
     /// The id of a tool call as the vendor takes it. Those that others gave become another, the same one
     /// wherever it stands in a conversation, which every vendor takes.
     pub(super) fn call_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
-        if (self.call_ids)(id) {
+        if self.call_ids.contains(id) {
             Cow::Borrowed(id)
         } else {
             Cow::Owned(hex(&Sha256::digest(id))[..9].to_owned())
@@ -147,9 +229,9 @@ impl Fields {
     }
 
     pub(super) fn has_turn(&self, field: &str) -> bool {
-        match self.turns {
+        match &self.turns {
             Turns::All => true,
-            Turns::AllBut(names) => !names.contains(&field),
+            Turns::AllBut(names) => names.iter().all(|name| name != field),
             Turns::Nothing => false,
         }
     }
@@ -187,19 +269,20 @@ impl Fields {
     }
 
     pub(super) fn seed(&self, request: &Request) -> Option<i64> {
-        let seeds = self.seeds.as_ref()?;
-        request.seed().filter(|seed| seeds.contains(seed))
+        let (least, most) = self.seeds?;
+        request.seed().filter(|seed| (least..=most).contains(seed))
     }
 
     pub(super) fn temperature(&self, request: &Request) -> Option<f64> {
+        let (least, most) = self.temperatures;
         let wanted = request.params.temperature;
-        wanted.filter(|wanted| self.temperatures.contains(wanted))
+        wanted.filter(|wanted| (least..=most).contains(wanted))
     }
 
     pub(super) fn takes_schema(&self, schema: &Value) -> bool {
         match self.schemas {
             Schemas::All => true,
-            Schemas::If(fits) => fits(schema),
+            Schemas::Anthropic => anthropic_schema::anthropic(schema).is_some(),
             Schemas::Nothing => false,
         }
     }
@@ -242,13 +325,13 @@ impl Fields {
         }
         let params = &request.params;
         if params.seed.is_some() && self.seed(request).is_none() {
-            let why = self.seeds.as_ref().map_or(Why::Lacking, |_| Why::Value);
+            let why = self.seeds.map_or(Why::Lacking, |_| Why::Value);
             out.push(LeftOut::new("seed", why));
         }
         if let Some(wanted) = params.temperature
             && self.temperature(request).is_none()
         {
-            let why = match *self.temperatures.end() {
+            let why = match self.temperatures.1 {
                 most if most < wanted => Why::Hot(most, wanted),
                 _ => Why::Value,
             };

@@ -15,7 +15,7 @@ pub(super) enum Why {
     Lacking,
     Value,
     /// It takes these words, and this is another.
-    Words(Vec<&'static str>),
+    Words(Vec<String>),
     Schema,
     AnySchema,
     /// It takes a temperature of at most the first number, and this is another.

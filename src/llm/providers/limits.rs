@@ -3,14 +3,18 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::Deserialize;
+
 use crate::base::hints::{RateHints, RateWindow};
 use crate::llm::transport::HttpHeaders;
 
 /// How a vendor tells its limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum RateHeaders {
     /// `x-ratelimit-*` headers; the limit of requests holds for that many seconds, that of tokens
     /// for a minute.
+    #[serde(rename = "x_rate_limit")]
     XRateLimit { request_period: u64 },
     /// `anthropic-ratelimit-*` headers, with times of day.
     Anthropic,

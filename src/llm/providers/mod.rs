@@ -1,6 +1,6 @@
 //! The providers: which there are, how they differ, and which of them can be used here.
 //!
-//! A wire format is one file; a vendor of an existing format is one row of [`VENDORS`].
+//! A wire format is one file; a vendor of an existing format is one row of `tables/vendors.json`.
 
 mod access;
 mod address;

@@ -49,7 +49,7 @@ pub(super) fn write(
         return serde_json::to_writer(out, &body).map_err(unwritable);
     }
     for (_, text, _) in request.rendered() {
-        content::refuse(vendor.name, text, vendor.fields.lacks_parts)?;
+        content::refuse(vendor.name, text, &vendor.fields.lacks_parts)?;
     }
     fields(vendor, request, model, out).map_err(unwritable)
 }

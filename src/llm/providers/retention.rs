@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::base::clock::Timestamp;
 
 /// How long a provider says it keeps the results of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Retention {
     /// So many days from the batch's creation.
     FromCreation(u32),

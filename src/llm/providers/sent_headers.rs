@@ -52,7 +52,7 @@ impl SentHeaders {
         {
             sent.headers.push((header.into(), version.to_owned()));
         }
-        for (header, variable) in vendor.identity {
+        for (header, variable) in &vendor.identity {
             // One key may reach several projects, each with its own batches and limits.
             let of_account = |value: &str| format!("\n{header}: {value}");
             if let Some(own) = own_value(header) {

@@ -12,17 +12,14 @@ fn the_names_are_those_that_settings_take() {
 /// A further vendor of the OpenAI style is one row; beside it, settings know its name.
 #[test]
 fn a_row_is_all_that_a_vendor_takes() {
-    let row = Vendor {
-        name: "newcomer",
-        base_url: "https://api.example.org/v1",
-        key_vars: &["NEWCOMER_API_KEY"],
-        url_var: "NEWCOMER_BASE_URL",
-        cap: CapField::MaxTokens,
-        seed_field: "sampling_seed",
-        fields: vendors::GROQ,
-        tells: RateHeaders::Nothing,
-        ..OPENAI
-    };
+    let row = r#"{
+        "name": "newcomer", "dialect": "openai", "base_url": "https://api.example.org/v1", "segment": "/v1",
+        "key_vars": ["NEWCOMER_API_KEY"], "url_var": "NEWCOMER_BASE_URL", "needs_key": true,
+        "key_header": "authorization", "cap": "max_tokens", "seed_field": "sampling_seed",
+        "dimensions_field": "dimensions", "developer_role": false, "tells": "nothing", "concurrency": 5,
+        "speaks": false, "fields": {"lacks": ["store"]}
+    }"#;
+    let row: Vendor = serde_json::from_str(row).unwrap();
     let mut request = Request::new("U").with_extra("store", true.into());
     request.params.seed = Some(7);
     request.params.max_tokens = Some(9);

@@ -327,7 +327,7 @@ fn failure(vendor: &Vendor, error: &[u8]) -> Error {
     Error::new(rule.kind, body.text(vendor.name, status))
         .with_status(status)
         .with_sent(Sent::Answered)
-        .with_retry_after(body.wait.or(rule.default_wait))
+        .with_retry_after(body.wait.or(rule.default_wait()))
         .with_request_id(whole.get("request_id").and_then(Value::as_str))
 }
 

@@ -452,7 +452,7 @@ fn failure(vendor: &Vendor, error: &Value) -> Error {
     let error = Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_status(status)
         .with_sent(Sent::Answered)
-        .with_retry_after(error_body.wait.or(rule.default_wait));
+        .with_retry_after(error_body.wait.or(rule.default_wait()));
     if rule.of_model {
         error.with_model_only()
     } else {

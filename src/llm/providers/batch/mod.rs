@@ -157,7 +157,8 @@ fn wire(of: BatchWire) -> &'static dyn Wire {
 /// A provider's Batch API; [`LlmConfig::batch_client`](crate::LlmConfig::batch_client) makes it.
 pub struct BatchApi {
     vendor: &'static Vendor,
-    batches: Batches,
+    wire: &'static dyn Wire,
+    limits: BatchLimits,
     access: Access,
     model: ModelChoice,
     left_out: LeftOut,
@@ -183,7 +184,8 @@ impl BatchApi {
         });
         Self {
             vendor,
-            batches,
+            wire: wire(batches.wire),
+            limits: batches.limits(),
             access,
             model,
             left_out: LeftOut::default(),
@@ -195,10 +197,6 @@ impl BatchApi {
     pub(super) fn idle_timeout(mut self, idle: Duration) -> Self {
         self.idle = idle;
         self
-    }
-
-    fn wire(&self) -> &'static dyn Wire {
-        wire(self.batches.wire)
     }
 
     fn http<'a>(&'a self, ctx: &'a Context) -> Http<'a> {
@@ -240,7 +238,7 @@ impl BatchClient for BatchApi {
     }
 
     fn limits(&self) -> BatchLimits {
-        self.batches.limits
+        self.limits
     }
 
     fn model_for(&self, request: &Request) -> Option<String> {
@@ -248,7 +246,7 @@ impl BatchClient for BatchApi {
     }
 
     fn endpoint(&self, request: &Request) -> Option<&'static str> {
-        self.wire().endpoint(self.vendor, request)
+        self.wire.endpoint(self.vendor, request)
     }
 
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
@@ -264,8 +262,8 @@ impl BatchClient for BatchApi {
         let taken = taken(self.vendor, request)?;
         let marked = taken.map(Taken::marked).transpose()?;
         let shown = marked.as_ref().map_or(request, |marked| &marked.request);
-        let mut line = self.wire().line(self.vendor, key, shown, model)?;
-        let most = self.batches.limits.bytes;
+        let mut line = self.wire.line(self.vendor, key, shown, model)?;
+        let most = self.limits.bytes;
         let length = match &marked {
             Some(marked) => marked.length_of(&line),
             None => line.len() as u64,
@@ -282,7 +280,7 @@ impl BatchClient for BatchApi {
     }
 
     fn uploads(&self) -> bool {
-        self.wire().uploads()
+        self.wire.uploads()
     }
 
     fn advance(
@@ -292,7 +290,7 @@ impl BatchClient for BatchApi {
         input: &mut dyn BatchInput,
         ctx: &Context,
     ) -> Result<BatchStage, Error> {
-        let (http, wire) = (self.http(ctx), self.wire());
+        let (http, wire) = (self.http(ctx), self.wire);
         let file = match stage {
             BatchStage::Created { .. } => return Ok(stage.clone()),
             BatchStage::Ready if wire.uploads() => {
@@ -318,7 +316,7 @@ impl BatchClient for BatchApi {
         known: &HashSet<String>,
         ctx: &Context,
     ) -> Result<ListedBatches, Error> {
-        let (http, wire) = (self.http(ctx), self.wire());
+        let (http, wire) = (self.http(ctx), self.wire);
         let file = match stage {
             BatchStage::Created { id, .. } => return Ok(ListedBatches::One(id.clone())),
             BatchStage::Ready if wire.uploads() => return Ok(ListedBatches::None),
@@ -330,12 +328,12 @@ impl BatchClient for BatchApi {
     }
 
     fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {
-        let done = self.wire().discard(&self.http(ctx), file);
+        let done = self.wire.discard(&self.http(ctx), file);
         done.map_err(|error| self.redacted(error))
     }
 
     fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
-        let status = self.wire().status(&self.http(ctx), id);
+        let status = self.wire.status(&self.http(ctx), id);
         let mut status = status.map_err(|error| self.redacted(error))?;
         status.state = self.redacted_state(status.state);
         Ok(status)
@@ -348,13 +346,13 @@ impl BatchClient for BatchApi {
         sink: &mut dyn Write,
         ctx: &Context,
     ) -> Result<(), Error> {
-        let done = self.wire().download(&self.http(ctx), id, file, sink);
+        let done = self.wire.download(&self.http(ctx), id, file, sink);
         done.map_err(|error| self.redacted(error))
     }
 
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
         let bytes = line;
-        let mut read = self.wire().read(self.vendor, bytes);
+        let mut read = self.wire.read(self.vendor, bytes);
         if let Ok(line) = &mut read {
             line.result = match std::mem::replace(
                 &mut line.result,
@@ -375,19 +373,19 @@ impl BatchClient for BatchApi {
 
     fn reply(&self, line: &[u8]) -> RawJson {
         let line = String::from_utf8_lossy(line);
-        let body = self.wire().body(&line).map(RawJson::of);
+        let body = self.wire.body(&line).map(RawJson::of);
         self.access
             .cleaned(body.unwrap_or_else(|| RawJson::new(&line)))
     }
 
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
         let http = self.http(ctx);
-        let Err(refused) = http.ask(&self.wire().cancel(id)) else {
+        let Err(refused) = http.ask(&self.wire.cancel(id)) else {
             return Ok(());
         };
         // It may be refused because the batch has ended.
         let ended = matches!(refused.status(), Some(400 | 409))
-            && self.wire().status(&http, id).is_ok_and(|status| {
+            && self.wire.status(&http, id).is_ok_and(|status| {
                 status.state.is_final() || matches!(status.state, BatchState::Cancelling)
             });
         if ended {

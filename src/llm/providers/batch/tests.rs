@@ -73,7 +73,7 @@ fn a_line_is_refused_that_would_fail_the_batch() {
         let embedding = api.line("k", &Request::embedding("U")).unwrap_err();
         assert!(embedding.message().contains("embeddings"), "{embedding}");
         let mut api = api;
-        api.batches.limits.bytes = 40;
+        api.limits.bytes = 40;
         let long = api.line("k", &Request::new("U")).unwrap_err();
         assert!(long.message().contains("at most 40"), "{long}");
     }

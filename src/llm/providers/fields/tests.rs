@@ -148,10 +148,9 @@ fn hosts_of_open_models_are_sent_what_they_document() {
 
 #[test]
 fn no_vendor_has_a_field_twice() {
-    for vendor in VENDORS {
-        let lacks = vendor.fields.lacks.iter().copied().flatten();
-        let takes = vendor.fields.takes.iter().map(|(name, _)| name);
-        let mut names: Vec<&str> = lacks.chain(takes).copied().collect();
+    for vendor in VENDORS.iter() {
+        let (lacks, takes) = (&vendor.fields.lacks, vendor.fields.takes.keys());
+        let mut names: Vec<&String> = lacks.iter().chain(takes).collect();
         names.sort_unstable();
         let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
         assert_eq!(twice, None, "{}", vendor.name);
