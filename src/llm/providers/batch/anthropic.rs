@@ -28,9 +28,10 @@ use crate::llm::providers::error_body::{ErrorBody, word};
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
-use super::Wire;
-use super::http::{Http, json as body_of, named, poll_after, served_at, unusable};
+use super::files::Search;
+use super::http::{Http, json as body_of, named, served_at};
 use super::reply::{count, inside, leniently, not_processed, text, time};
+use super::{Submission, Wire};
 
 const BATCHES: &str = "/messages/batches";
 /// As many as a page of the list takes.
@@ -69,29 +70,19 @@ impl Wire for Anthropic {
         Ok(format!("{line}\n").into_bytes())
     }
 
-    fn create(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        _: &str,
-        input: &mut dyn BatchInput,
-    ) -> Result<String, Error> {
-        let (mut body, length) = body(input.open()?, intent.bytes);
-        let reply = http.upload(BATCHES, &[], &mut body, length)?;
-        named(&reply, &["id"])
+    fn create(&self, batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<String, Error> {
+        let (mut body, length) = body(input.open()?, batch.intent.bytes);
+        named(
+            &batch.http.upload(BATCHES, &[], &mut body, length)?,
+            &["id"],
+        )
     }
 
-    /// By what the list says of it; candidates that have ended are looked into.
-    fn find(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        _: &str,
-        _: Timestamp,
-        known: &HashSet<String>,
-    ) -> Result<ListedBatches, Error> {
+    /// Compares the entries of the list, and reads the first result of candidates that have ended.
+    fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {
+        let Submission { http, intent, .. } = batch;
         let (mut ours, mut open) = (Vec::new(), Vec::new());
-        for (id, batch) in candidates(http, intent, known)? {
+        for (id, batch) in candidates(http, intent, search.known)? {
             match is_ours(http, intent, &id, &batch)? {
                 Some(true) => ours.push(id),
                 Some(false) => {}
@@ -119,15 +110,12 @@ impl Wire for Anthropic {
         Ok(())
     }
 
-    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
-        let reply = http.get(&path(id))?;
-        let batch = body_of(&reply)?;
-        text(&batch, "processing_status")
-            .ok_or_else(|| unusable("no processing_status", &reply))?;
-        Ok(BatchStatus {
-            poll_after: poll_after(&reply),
-            ..status_of(&batch)
-        })
+    fn path(&self, id: &str) -> String {
+        path(id)
+    }
+
+    fn status_of(&self, _: &Vendor, batch: &Value, _: Option<Timestamp>) -> Option<BatchStatus> {
+        text(batch, "processing_status").map(|_| status_of(batch))
     }
 
     fn download(
@@ -159,10 +147,6 @@ impl Wire for Anthropic {
 
     fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
         inside(line, &["result", "message"])
-    }
-
-    fn cancel(&self, id: &str) -> String {
-        format!("{}/cancel", path(id))
     }
 }
 

@@ -8,7 +8,6 @@ use crate::base::cancel::Context;
 use crate::llm::batch::{BatchClient, BatchStage, is_unknown};
 use crate::llm::providers::batch::scripted::{KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;
-use crate::llm::response::Response;
 
 fn anthropic() -> &'static Vendor {
     vendor("anthropic")
@@ -99,132 +98,6 @@ fn batch(status: &str, counts: [u64; 5]) -> Value {
         "request_counts": {"processing": processing, "succeeded": succeeded, "errored": errored,
             "canceled": canceled, "expired": expired},
         "created_at": "2026-11-20T05:00:00Z", "results_url": null})
-}
-
-#[test]
-fn counts_are_told_once_the_batch_has_ended() {
-    let status = status_of(&batch("in_progress", [3, 0, 0, 0, 0]));
-    assert!(matches!(status.state, BatchState::Running));
-    assert_eq!((status.counts, status.expected), (None, None));
-    assert!(status.results.is_empty());
-    let status = status_of(&batch("canceling", [3, 0, 0, 0, 0]));
-    assert!(matches!(status.state, BatchState::Cancelling));
-    let status = status_of(&batch("ended", [0, 4, 3, 2, 1]));
-    assert!(matches!(status.state, BatchState::Completed));
-    let counts = BatchCounts {
-        total: 10,
-        completed: 4,
-        failed: 3,
-    };
-    assert_eq!(status.counts, Some(counts));
-    // Those that had no turn have lines, too, which are no results.
-    assert_eq!(status.expected, Some(7));
-    assert_eq!(status.results, ["results"]);
-    let status = status_of(&batch("ended", [5, 4, 3, 2, 1]));
-    assert_eq!(status.expected, Some(7));
-    let status = status_of(&batch("ended", [3, 0, 0, 0, 0]));
-    assert_eq!(status.expected, None);
-    let status = status_of(&batch("pondering", [1, 0, 0, 0, 0]));
-    assert!(matches!(&status.state, BatchState::Unknown(word) if word == "pondering"));
-    let status = status_of(&json!({"processing_status": "ended"}));
-    assert_eq!((status.counts, status.expected), (None, None));
-}
-
-fn end(result: Value) -> BatchLineResult {
-    let line = json!({"custom_id": "k-1", "result": result}).to_string();
-    let line = Anthropic.read(anthropic(), line.as_bytes()).unwrap();
-    assert_eq!(line.key, "k-1");
-    line.result
-}
-
-fn answer(result: Value) -> Result<Response, Error> {
-    match end(result) {
-        BatchLineResult::Answered(answer) => *answer,
-        BatchLineResult::NotProcessed(error) => panic!("not processed: {error}"),
-    }
-}
-
-#[test]
-fn a_message_that_succeeded_is_read_like_any_other() {
-    let message = |reason: &str, text: &str| {
-        json!({"type": "succeeded", "message": {"id": "msg_1", "model": "claude-x-1",
-            "content": [{"type": "text", "text": text}], "stop_reason": reason,
-            "usage": {"input_tokens": 7, "output_tokens": 2}}})
-    };
-    let response = answer(message("end_turn", "T")).unwrap();
-    assert_eq!(response.text, "T");
-    assert_eq!(response.usage.unwrap().input_tokens, 7);
-    let refused = answer(message("refusal", "")).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Blocked);
-    assert_eq!(refused.usage().unwrap().output_tokens, 2);
-    let empty = answer(json!({"type": "succeeded"})).unwrap_err();
-    assert_eq!(empty.kind(), ErrorKind::Malformed);
-}
-
-#[test]
-fn a_request_that_failed_says_whether_to_try_again() {
-    let errored = |kind: &str, message: &str| {
-        answer(
-            json!({"type": "errored", "error": {"type": "error", "request_id": "req_2",
-            "error": {"type": kind, "message": message}}}),
-        )
-        .unwrap_err()
-    };
-    for (kind, message, expected) in [
-        (
-            "invalid_request_error",
-            "messages: too long",
-            ErrorKind::Invalid,
-        ),
-        (
-            "invalid_request_error",
-            "your credit balance is too low",
-            ErrorKind::Quota,
-        ),
-        (
-            "not_found_error",
-            "model: claude-y",
-            ErrorKind::UnknownModel,
-        ),
-        ("permission_error", "no", ErrorKind::Auth),
-        ("rate_limit_error", "slow", ErrorKind::RateLimited),
-        ("api_error", "oops", ErrorKind::Transient),
-        ("overloaded_error", "busy", ErrorKind::Transient),
-        ("timeout_error", "late", ErrorKind::Transient),
-        ("a_newer_error", "?", ErrorKind::Transient),
-    ] {
-        let error = errored(kind, message);
-        assert_eq!(error.kind(), expected, "{kind}");
-        assert!(error.message().contains(message), "{error}");
-        assert_eq!(error.request_id(), Some("req_2"));
-    }
-    let error = answer(json!({"type": "errored"})).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Malformed);
-}
-
-#[test]
-fn what_had_no_turn_is_not_processed() {
-    for (word, kind) in [
-        ("canceled", ErrorKind::Transient),
-        ("expired", ErrorKind::Transient),
-    ] {
-        match end(json!({"type": word})) {
-            BatchLineResult::NotProcessed(error) => assert_eq!(error.kind(), kind),
-            BatchLineResult::Answered(_) => panic!("{word}"),
-        }
-    }
-}
-
-#[test]
-fn lines_that_cannot_be_read_are_malformed() {
-    for line in ["", "{", "{}", r#"{"result":{"type":"succeeded"}}"#] {
-        let error = Anthropic.read(anthropic(), line.as_bytes()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Malformed, "{line}");
-    }
-    for result in [json!({"type": "strange"}), json!({}), Value::Null] {
-        let error = answer(result).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Malformed);
-    }
 }
 
 const LIST: &str = "http://h/v1/messages/batches?limit=1000";
@@ -499,11 +372,6 @@ fn where_a_batch_stands_and_its_end_are_asked_for_by_its_id() {
     assert_eq!(api.cancel("b", &ctx).unwrap_err().status(), Some(400));
     script.played();
     api.discard("files/x", &ctx).unwrap();
-}
-
-#[test]
-fn absurd_counts_are_no_panic() {
-    status_of(&batch("ended", [0, u64::MAX, u64::MAX, 1, 1]));
 }
 
 #[test]

@@ -9,38 +9,32 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchInput, BatchIntent, BatchStage, ListedBatches};
 
+use super::Submission;
 use super::form::Form;
-use super::http::{Http, named, served_at};
+use super::http::{named, served_at};
 use super::reply::time;
 
 /// Clocks differ, and some times are told by the day.
 const SKEW: Duration = Duration::from_secs(24 * 3600);
 
-/// Sends the input as a file for a batch.
-pub(super) fn upload(
-    http: &Http<'_>,
-    intent: &BatchIntent,
-    input: &mut dyn BatchInput,
-) -> Result<BatchStage, Error> {
-    upload_to(http, "/files", &[("purpose", "batch")], intent, input)
-}
-
-/// What the input of a batch is called.
+/// The file name of a batch's input.
 pub(super) fn name_of(intent: &BatchIntent) -> String {
     format!("{}.jsonl", intent.label)
 }
 
-/// The same to another place, and with other fields beside it.
-pub(super) fn upload_to(
-    http: &Http<'_>,
+/// Sends the input as a form with these fields.
+pub(super) fn upload(
+    batch: &Submission<'_>,
     path: &str,
     fields: &[(&str, &str)],
-    intent: &BatchIntent,
     input: &mut dyn BatchInput,
 ) -> Result<BatchStage, Error> {
-    let form = Form::new(fields, &name_of(intent), intent.bytes);
+    let form = Form::new(fields, &name_of(batch.intent), batch.intent.bytes);
     let mut body = form.around(input.open()?);
-    let reply = http.upload(path, &[form.content_type()], &mut body, form.length())?;
+    let headers = [form.content_type()];
+    let reply = batch
+        .http
+        .upload(path, &headers, &mut body, form.length())?;
     Ok(BatchStage::Uploaded {
         file: named(&reply, &["id"])?,
         time: served_at(&reply),
@@ -78,36 +72,46 @@ pub(super) fn since(intent: &BatchIntent, stage: &BatchStage) -> Timestamp {
     Timestamp(begun.0.saturating_sub(SKEW.as_millis() as i64))
 }
 
-/// Goes through a list until a whole page is too old; the order within it is not relied on.
-pub(super) fn search(
-    pages: impl Iterator<Item = Result<Vec<Value>, Error>>,
-    since: Timestamp,
-    known: &HashSet<String>,
-    read: impl Fn(&Value) -> ListPage,
-) -> Result<ListedBatches, Error> {
-    let mut found: Vec<(Option<Timestamp>, String)> = Vec::new();
-    for page in pages {
-        let page: Vec<ListPage> = page?.iter().map(&read).collect();
-        let old = |listed: &ListPage| listed.created.is_some_and(|created| created < since);
-        let last = !page.is_empty() && page.iter().all(old);
-        for listed in page.into_iter().filter(|listed| listed.ours) {
-            let id = listed.id.ok_or_else(|| {
-                let why = "the list contains a batch of this queue without its id";
-                Error::new(ErrorKind::Malformed, why).with_status(200)
-            })?;
-            if !known.contains(&id) && found.iter().all(|(_, other)| *other != id) {
-                found.push((listed.created, id));
+/// A search for a batch among those of the account.
+pub(super) struct Search<'a> {
+    /// The batch is not older.
+    pub since: Timestamp,
+    /// The ids of other batches of this queue.
+    pub known: &'a HashSet<String>,
+}
+
+impl Search<'_> {
+    /// Reads a list until all entries of a page are too old; the order within it is not relied on.
+    pub fn through(
+        &self,
+        pages: impl Iterator<Item = Result<Vec<Value>, Error>>,
+        read: impl Fn(&Value) -> ListPage,
+    ) -> Result<ListedBatches, Error> {
+        let mut found: Vec<(Option<Timestamp>, String)> = Vec::new();
+        for page in pages {
+            let page: Vec<ListPage> = page?.iter().map(&read).collect();
+            let old =
+                |listed: &ListPage| listed.created.is_some_and(|created| created < self.since);
+            let last = !page.is_empty() && page.iter().all(old);
+            for listed in page.into_iter().filter(|listed| listed.ours) {
+                let id = listed.id.ok_or_else(|| {
+                    let why = "the list contains a batch of this queue without its id";
+                    Error::new(ErrorKind::Malformed, why).with_status(200)
+                })?;
+                if !self.known.contains(&id) && found.iter().all(|(_, other)| *other != id) {
+                    found.push((listed.created, id));
+                }
+            }
+            if last {
+                break;
             }
         }
-        if last {
-            break;
-        }
+        found.sort_by_key(|(created, _)| created.unwrap_or(Timestamp(i64::MAX)));
+        let mut ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
+        Ok(match ids.len() {
+            0 => ListedBatches::None,
+            1 => ListedBatches::One(ids.remove(0)),
+            _ => ListedBatches::Many(ids),
+        })
     }
-    found.sort_by_key(|(created, _)| created.unwrap_or(Timestamp(i64::MAX)));
-    let mut ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
-    Ok(match ids.len() {
-        0 => ListedBatches::None,
-        1 => ListedBatches::One(ids.remove(0)),
-        _ => ListedBatches::Many(ids),
-    })
 }

@@ -5,7 +5,6 @@
 //! stands is said in its metadata and, once it is done, by an error or a response. Source:
 //! ai.google.dev "Batch API" and "Files API", and the types of Google's Python SDK.
 
-use std::collections::HashSet;
 use std::io::Write;
 use std::time::Duration;
 
@@ -29,11 +28,10 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 use crate::llm::transport::HttpReply;
 
-use super::Wire;
-use super::expected;
-use super::files::{ListPage, search};
-use super::http::{Http, Page, json as body_of, named, poll_after, served_at, unusable};
-use super::reply::{count, inside, leniently, not_processed, text, time};
+use super::files::{ListPage, Search};
+use super::http::{Http, Page, json as body_of, named, served_at, unusable};
+use super::reply::{GOOGLE_CODES, count, inside, leniently, not_processed, text, time};
+use super::{Submission, Wire, expected};
 
 /// How long to wait when a creation is refused for its pace and no time is named.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -57,37 +55,43 @@ impl Wire for Gemini {
         Ok(format!("{line}\n").into_bytes())
     }
 
+    /// Uploads the input, unless an earlier attempt has.
     fn upload(
         &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
+        batch: &Submission<'_>,
         input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
-        upload(http, intent, input)
+        if let Some(uploaded) = uploaded(batch)? {
+            return Ok(uploaded);
+        }
+        match send(batch, input) {
+            // Another attempt was faster.
+            Err(conflict) if conflict.status() == Some(409) => uploaded(batch)?.ok_or(conflict),
+            sent => sent,
+        }
     }
 
-    fn create(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        file: &str,
-        _: &mut dyn BatchInput,
-    ) -> Result<String, Error> {
-        create(http, intent, file)
+    fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {
+        let model = batch.intent.model.as_deref();
+        let model = model.ok_or_else(|| invalid("a batch of gemini needs a model".to_owned()))?;
+        let path = format!("/{}:batchGenerateContent", gemini::resource(model)?);
+        let (label, file) = (&batch.intent.label, batch.file);
+        let body = json!({"displayName": label, "inputConfig": {"fileName": file}});
+        let reply = batch.http.post(&path, &json!({"batch": body}));
+        let reply = reply.map_err(|error| match (error.status(), error.retry_after()) {
+            // It concerns the queued requests, which take their time.
+            (Some(429), None) => error.with_retry_after(Some(PATIENCE)),
+            _ => error,
+        })?;
+        named(&reply, &["name"])
     }
 
-    fn find(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        _: &str,
-        since: Timestamp,
-        known: &HashSet<String>,
-    ) -> Result<ListedBatches, Error> {
-        search(http.pages(LIST.to_owned(), page), since, known, |batch| {
-            let metadata = &batch["metadata"];
-            let ours = text(metadata, "displayName") == Some(&intent.label);
-            ListPage::read(metadata, text(batch, "name"), ours, &["createTime"])
+    fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {
+        let pages = batch.http.pages(LIST.to_owned(), page);
+        search.through(pages, |entry| {
+            let metadata = &entry["metadata"];
+            let ours = text(metadata, "displayName") == Some(&batch.intent.label);
+            ListPage::read(metadata, text(entry, "name"), ours, &["createTime"])
         })
     }
 
@@ -98,12 +102,17 @@ impl Wire for Gemini {
         }
     }
 
-    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
-        let reply = http.get(&path(id))?;
-        Ok(BatchStatus {
-            poll_after: poll_after(&reply),
-            ..status_of(http.api.vendor, &body_of(&reply)?)
-        })
+    fn path(&self, id: &str) -> String {
+        path(id)
+    }
+
+    fn status_of(
+        &self,
+        vendor: &Vendor,
+        batch: &Value,
+        _: Option<Timestamp>,
+    ) -> Option<BatchStatus> {
+        Some(status_of(vendor, batch))
     }
 
     fn download(
@@ -194,46 +203,25 @@ fn path(resource: &str) -> String {
     parts.collect()
 }
 
-/// Uploads the input, unless an earlier try has.
-fn upload(
-    http: &Http<'_>,
-    intent: &BatchIntent,
-    input: &mut dyn BatchInput,
-) -> Result<BatchStage, Error> {
-    if let Some(uploaded) = uploaded(http, intent)? {
-        return Ok(uploaded);
-    }
-    match send(http, intent, input) {
-        // Another try was faster.
-        Err(conflict) if conflict.status() == Some(409) => uploaded(http, intent)?.ok_or(conflict),
-        sent => sent,
-    }
-}
-
 fn file_of(intent: &BatchIntent) -> String {
     format!("files/{}", intent.label)
 }
 
-/// What an earlier try came to.
-fn uploaded(http: &Http<'_>, intent: &BatchIntent) -> Result<Option<BatchStage>, Error> {
-    match http.get(&path(&file_of(intent))) {
+/// The result of an earlier attempt.
+fn uploaded(batch: &Submission<'_>) -> Result<Option<BatchStage>, Error> {
+    match batch.http.get(&path(&file_of(batch.intent))) {
         Err(error) if error.is_not_found() || is_denied(&error) => Ok(None),
         reply => {
             let reply = reply?;
-            accepted(http, intent, &reply, &body_of(&reply)?).map(Some)
+            accepted(batch, &reply, &body_of(&reply)?).map(Some)
         }
     }
 }
 
 /// The stage that a file makes, if it is the input. What is not is deleted.
-fn accepted(
-    http: &Http<'_>,
-    intent: &BatchIntent,
-    reply: &HttpReply,
-    file: &Value,
-) -> Result<BatchStage, Error> {
+fn accepted(batch: &Submission<'_>, reply: &HttpReply, file: &Value) -> Result<BatchStage, Error> {
     let name = text(file, "name").ok_or_else(|| unusable("a file without a name", reply))?;
-    let whole = file.get("sizeBytes").and_then(count) == Some(intent.bytes);
+    let whole = file.get("sizeBytes").and_then(count) == Some(batch.intent.bytes);
     let transient = |why: &str| Err(Error::new(ErrorKind::Transient, why));
     match text(file, "state") {
         Some("ACTIVE") if whole => Ok(BatchStage::Uploaded {
@@ -245,7 +233,7 @@ fn accepted(
         }),
         Some("PROCESSING") if whole => transient("gemini has not processed the input file yet"),
         _ => {
-            Gemini.discard(http, name)?;
+            Gemini.discard(&batch.http, name)?;
             transient(
                 "the upload of the input file was interrupted; the incomplete file is deleted",
             )
@@ -254,11 +242,8 @@ fn accepted(
 }
 
 /// Uploads in two exchanges: where to, and the bytes.
-fn send(
-    http: &Http<'_>,
-    intent: &BatchIntent,
-    input: &mut dyn BatchInput,
-) -> Result<BatchStage, Error> {
+fn send(batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<BatchStage, Error> {
+    let Submission { http, intent, .. } = batch;
     let header = |name: &'static str, value: &str| (name.into(), value.to_owned());
     let start = [
         header("x-goog-upload-protocol", "resumable"),
@@ -288,21 +273,7 @@ fn send(
     let sent = http.upload(&session, &finish, &mut input.open()?, intent.bytes)?;
     let file = body_of(&sent)?;
     let file = file.get("file").ok_or_else(|| unusable("no file", &sent))?;
-    accepted(http, intent, &sent, file)
-}
-
-fn create(http: &Http<'_>, intent: &BatchIntent, file: &str) -> Result<String, Error> {
-    let model = intent.model.as_deref();
-    let model = model.ok_or_else(|| invalid("a batch of gemini needs a model".to_owned()))?;
-    let path = format!("/{}:batchGenerateContent", gemini::resource(model)?);
-    let batch = json!({"displayName": intent.label, "inputConfig": {"fileName": file}});
-    let reply = http.post(&path, &json!({"batch": batch}));
-    let reply = reply.map_err(|error| match (error.status(), error.retry_after()) {
-        // It is about what is queued, which takes its time.
-        (Some(429), None) => error.with_retry_after(Some(PATIENCE)),
-        _ => error,
-    })?;
-    named(&reply, &["name"])
+    accepted(batch, &sent, file)
 }
 
 /// Gemini says of a file that is not there that it may not be there or not be ours.
@@ -408,26 +379,6 @@ fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
     }
 }
 
-/// Google's numbers for errors: what they are called, and the statuses they have over HTTP.
-const CODES: [(u16, &str, u16); 16] = [
-    (1, "CANCELLED", 499),
-    (2, "UNKNOWN", 500),
-    (3, "INVALID_ARGUMENT", 400),
-    (4, "DEADLINE_EXCEEDED", 504),
-    (5, "NOT_FOUND", 404),
-    (6, "ALREADY_EXISTS", 409),
-    (7, "PERMISSION_DENIED", 403),
-    (8, "RESOURCE_EXHAUSTED", 429),
-    (9, "FAILED_PRECONDITION", 400),
-    (10, "ABORTED", 409),
-    (11, "OUT_OF_RANGE", 400),
-    (12, "UNIMPLEMENTED", 501),
-    (13, "INTERNAL", 500),
-    (14, "UNAVAILABLE", 503),
-    (15, "DATA_LOSS", 500),
-    (16, "UNAUTHENTICATED", 401),
-];
-
 fn code_of(error: &Value) -> Option<u64> {
     count(error.get("code")?)
 }
@@ -436,7 +387,9 @@ fn code_of(error: &Value) -> Option<u64> {
 fn failure(vendor: &Vendor, error: &Value) -> Error {
     let mut error_body = ErrorBody::from_error(error);
     let code = code_of(error);
-    let known = CODES.iter().find(|(own, ..)| code == Some(u64::from(*own)));
+    let known = GOOGLE_CODES
+        .iter()
+        .find(|(own, ..)| code == Some(u64::from(*own)));
     let status = match (known, code) {
         (Some((_, name, status)), _) => {
             if !error_body.words.iter().any(|word| word == name) {

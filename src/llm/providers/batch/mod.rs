@@ -9,6 +9,8 @@ mod http;
 mod lines;
 mod mistral;
 mod openai;
+#[cfg(test)]
+mod recorded_tests;
 mod refusal;
 mod reply;
 #[cfg(test)]
@@ -17,11 +19,11 @@ mod together;
 mod xai;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::cancel::Context;
@@ -43,81 +45,101 @@ use super::attached::{Taken, taken};
 use super::content::invalid;
 use super::vendor::{BatchWire, Batches, Vendor};
 
-use self::http::Http;
+use self::files::Search;
+use self::http::{Http, json, poll_after, served_at, unusable};
 
 /// The longest wait for a reply: whoever took a large file looks through it before answering.
 const REPLY: Duration = Duration::from_secs(300);
 /// Transfers and the poller share the connections.
 const CONNECTIONS: usize = 3;
 
-/// What a wire format does in its own way; see [`BatchClient`] for what each step means. Failures
-/// are cleaned of credentials by the frame.
+/// A batch that is to be created, or found if it may have been created.
+struct Submission<'a> {
+    http: Http<'a>,
+    intent: &'a BatchIntent,
+    /// The uploaded input; empty if the input is sent with the call that creates the batch.
+    file: &'a str,
+}
+
+/// What a wire format does in its own way; see [`BatchClient`] for the meaning of each step. The caller
+/// removes credentials from failures.
 trait Wire: Sync {
     fn uploads(&self) -> bool {
         true
     }
 
-    /// The line of a request whose key is in order.
+    /// The line of a request whose key was checked.
     fn line(
         &self,
         vendor: &Vendor,
         key: &str,
         request: &Request,
         model: &str,
-    ) -> Result<Vec<u8>, Error>;
-
-    /// Sends the input as a file of its own, if it [does so](Self::uploads).
-    fn upload(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error> {
-        files::upload(http, intent, input)
+    ) -> Result<Vec<u8>, Error> {
+        lines::write(vendor, key, request, model, self.url(vendor, request))
     }
 
-    /// Where a request goes, if not where requests of this API go as a rule.
+    /// The address that the line of a request contains, if lines contain one.
+    fn url(&self, _: &Vendor, _: &Request) -> Option<&'static str> {
+        None
+    }
+
+    /// Sends the input as a separate file, if the format [does so](Self::uploads).
+    fn upload(
+        &self,
+        batch: &Submission<'_>,
+        input: &mut dyn BatchInput,
+    ) -> Result<BatchStage, Error> {
+        files::upload(batch, "/files", &[("purpose", "batch")], input)
+    }
+
+    /// The address of a request, if it is not the usual one of this API.
     fn endpoint(&self, _: &Vendor, _: &Request) -> Option<&'static str> {
         None
     }
 
-    /// Refuses, before a batch is created, a file that it may not name yet.
-    fn check_input(
-        &self,
-        _http: &Http<'_>,
-        _intent: &BatchIntent,
-        _file: &str,
-        _uploaded: Option<Timestamp>,
-    ) -> Result<(), Error> {
+    /// Refuses a file that a batch may not name yet.
+    fn check_input(&self, _: &Submission<'_>, _uploaded: Option<Timestamp>) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Creates a batch, and tells its id. The input is in `file`, or goes with it.
-    fn create(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        file: &str,
-        input: &mut dyn BatchInput,
-    ) -> Result<String, Error>;
+    /// Creates a batch, and returns its id.
+    fn create(&self, batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<String, Error>;
 
-    /// Looks for what may have been created from `file`, not earlier than `since`.
-    fn find(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        file: &str,
-        since: Timestamp,
-        known: &HashSet<String>,
-    ) -> Result<ListedBatches, Error>;
+    /// Searches for batches that may be this one.
+    fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error>;
 
     fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
         http.delete(&format!("/files/{}", escaped(file)))
     }
 
-    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error>;
+    /// The path of a batch.
+    fn path(&self, id: &str) -> String {
+        format!("/batches/{}", escaped(id))
+    }
 
-    /// Writes one of the [results](BatchStatus::results) of a batch, a line an item.
+    /// The path of the call that cancels a batch.
+    fn cancel(&self, id: &str) -> String {
+        format!("{}/cancel", self.path(id))
+    }
+
+    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
+        let reply = http.get(&self.path(id))?;
+        let status = self.status_of(http.api.vendor, &json(&reply)?, served_at(&reply));
+        let mut status = status.ok_or_else(|| unusable("no status of a batch", &reply))?;
+        status.poll_after = poll_after(&reply);
+        Ok(status)
+    }
+
+    /// The status in a reply of the server, which was sent at `served`.
+    fn status_of(
+        &self,
+        vendor: &Vendor,
+        batch: &Value,
+        served: Option<Timestamp>,
+    ) -> Option<BatchStatus>;
+
+    /// Writes one of the [results](BatchStatus::results) of a batch, one line per item.
     fn download(
         &self,
         http: &Http<'_>,
@@ -136,9 +158,6 @@ trait Wire: Sync {
     fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
         reply::inside(line, &["response", "body"])
     }
-
-    /// Where the end of a batch is asked for.
-    fn cancel(&self, id: &str) -> String;
 }
 
 fn wire(of: BatchWire) -> &'static dyn Wire {
@@ -155,6 +174,8 @@ fn wire(of: BatchWire) -> &'static dyn Wire {
 }
 
 /// A provider's Batch API; [`LlmConfig::batch_client`](crate::LlmConfig::batch_client) makes it.
+#[derive(derive_more::Debug)]
+#[debug("BatchApi({})", vendor.name)]
 pub struct BatchApi {
     vendor: &'static Vendor,
     wire: &'static dyn Wire,
@@ -201,6 +222,23 @@ impl BatchApi {
 
     fn http<'a>(&'a self, ctx: &'a Context) -> Http<'a> {
         Http { api: self, ctx }
+    }
+
+    fn submission<'a>(
+        &'a self,
+        intent: &'a BatchIntent,
+        stage: &'a BatchStage,
+        ctx: &'a Context,
+    ) -> Submission<'a> {
+        let file = match stage {
+            BatchStage::Uploaded { file, .. } => file,
+            _ => "",
+        };
+        Submission {
+            http: self.http(ctx),
+            intent,
+            file,
+        }
     }
 
     /// With what is known here of a failure, and without what must not leave.
@@ -290,23 +328,22 @@ impl BatchClient for BatchApi {
         input: &mut dyn BatchInput,
         ctx: &Context,
     ) -> Result<BatchStage, Error> {
-        let (http, wire) = (self.http(ctx), self.wire);
-        let file = match stage {
-            BatchStage::Created { .. } => return Ok(stage.clone()),
-            BatchStage::Ready if wire.uploads() => {
-                let uploaded = wire.upload(&http, intent, input);
-                return uploaded.map_err(|error| self.redacted(error));
+        let batch = self.submission(intent, stage, ctx);
+        let advanced = match stage {
+            BatchStage::Created { .. } => Ok(stage.clone()),
+            BatchStage::Ready if self.wire.uploads() => self.wire.upload(&batch, input),
+            BatchStage::Ready => {
+                let id = self.wire.create(&batch, input);
+                id.map(|id| BatchStage::Created { id, file: None })
             }
-            BatchStage::Ready => None,
             BatchStage::Uploaded { file, time } => {
-                let checked = wire.check_input(&http, intent, file, *time);
-                checked.map_err(|error| self.redacted(error))?;
-                Some(file.clone())
+                let checked = self.wire.check_input(&batch, *time);
+                let id = checked.and_then(|()| self.wire.create(&batch, input));
+                let file = Some(file.clone());
+                id.map(|id| BatchStage::Created { id, file })
             }
         };
-        let id = wire.create(&http, intent, file.as_deref().unwrap_or_default(), input);
-        let id = id.map_err(|error| self.redacted(error))?;
-        Ok(BatchStage::Created { id, file })
+        advanced.map_err(|error| self.redacted(error))
     }
 
     fn find(
@@ -316,14 +353,14 @@ impl BatchClient for BatchApi {
         known: &HashSet<String>,
         ctx: &Context,
     ) -> Result<ListedBatches, Error> {
-        let (http, wire) = (self.http(ctx), self.wire);
-        let file = match stage {
+        match stage {
             BatchStage::Created { id, .. } => return Ok(ListedBatches::One(id.clone())),
-            BatchStage::Ready if wire.uploads() => return Ok(ListedBatches::None),
-            BatchStage::Ready => "",
-            BatchStage::Uploaded { file, .. } => file,
-        };
-        let found = wire.find(&http, intent, file, files::since(intent, stage), known);
+            BatchStage::Ready if self.wire.uploads() => return Ok(ListedBatches::None),
+            BatchStage::Ready | BatchStage::Uploaded { .. } => {}
+        }
+        let since = files::since(intent, stage);
+        let batch = self.submission(intent, stage, ctx);
+        let found = self.wire.find(&batch, &Search { since, known });
         found.map_err(|error| self.redacted(error))
     }
 
@@ -411,15 +448,6 @@ fn with_bytes(answer: Result<Response, Error>, line: &[u8]) -> Result<Response, 
             Err(error.with_unusable_reply(line))
         }
         Err(error) => Err(error),
-    }
-}
-
-impl fmt::Debug for BatchApi {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BatchApi")
-            .field("provider", &self.vendor.name)
-            .field("base_url", &redacted_url(&self.access.address.base_url))
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Batches of OpenAI, and of those who took them over: Groq, DeepInfra, Azure.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,19 +7,18 @@ use serde_json::{Value, json};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchState, BatchStatus, ListedBatches, is_unknown,
+    BatchCounts, BatchInput, BatchState, BatchStatus, ListedBatches, is_unknown,
 };
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::native;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
-use super::Wire;
-use super::expected;
-use super::files::{ListPage, search};
-use super::http::{Http, Page, json, named, poll_after, unusable};
-use super::reply::{count, text};
-use super::{lines, refusal};
+use super::files::{ListPage, Search};
+use super::http::{Page, json, named, poll_after};
+use super::refusal;
+use super::reply::{count, text, texts};
+use super::{Submission, Wire, expected};
 
 /// Where requests in the words of OpenAI's newer API go.
 const RESPONSES: &str = "/v1/responses";
@@ -74,15 +72,8 @@ impl OpenAi {
 }
 
 impl Wire for OpenAi {
-    fn line(
-        &self,
-        vendor: &Vendor,
-        key: &str,
-        request: &Request,
-        model: &str,
-    ) -> Result<Vec<u8>, Error> {
-        let url = Wire::endpoint(self, vendor, request).unwrap_or(self.endpoint);
-        lines::write(vendor, key, request, model, Some(url))
+    fn url(&self, vendor: &Vendor, request: &Request) -> Option<&'static str> {
+        self.endpoint(vendor, request).or(Some(self.endpoint))
     }
 
     fn endpoint(&self, vendor: &Vendor, request: &Request) -> Option<&'static str> {
@@ -91,18 +82,16 @@ impl Wire for OpenAi {
 
     fn check_input(
         &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        file: &str,
+        batch: &Submission<'_>,
         uploaded: Option<Timestamp>,
     ) -> Result<(), Error> {
         if !self.processes_files {
             return Ok(());
         }
-        let name = http.api.vendor.name;
+        let name = batch.http.api.vendor.name;
         let not_yet = |why: String| Error::new(ErrorKind::Transient, why).with_sent(Sent::No);
-        let is_new = uploaded.is_some_and(|uploaded| intent.begun.since(uploaded) < FILE_LAG);
-        let reply = http.get(&format!("/files/{}", escaped(file)));
+        let is_new = uploaded.is_some_and(|uploaded| batch.intent.begun.since(uploaded) < FILE_LAG);
+        let reply = batch.http.get(&format!("/files/{}", escaped(batch.file)));
         let reply = reply.map_err(|error| {
             if is_unknown(&error) || error.is_not_found() && is_new {
                 not_yet(error.message().to_owned()).with_retry_after(error.retry_after())
@@ -121,45 +110,36 @@ impl Wire for OpenAi {
         }
     }
 
-    fn create(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        file: &str,
-        _: &mut dyn BatchInput,
-    ) -> Result<String, Error> {
-        let job = json!({
-            "input_file_id": file,
+    fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {
+        let intent = batch.intent;
+        let body = json!({
+            "input_file_id": batch.file,
             "endpoint": intent.endpoint.as_deref().unwrap_or(self.endpoint),
             "completion_window": "24h",
             "metadata": {"label": intent.label},
         });
-        let reply = http.post("/batches", &job)?;
-        named(&reply, &["id"])
+        named(&batch.http.post("/batches", &body)?, &["id"])
     }
 
-    fn find(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        file: &str,
-        since: Timestamp,
-        known: &HashSet<String>,
-    ) -> Result<ListedBatches, Error> {
+    fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {
         let first = self.list.trim_end_matches(['&', '?']).to_owned();
-        let pages = http.pages(first, |list| self.page(list));
-        search(pages, since, known, |entry| {
+        let pages = batch.http.pages(first, |list| self.page(list));
+        search.through(pages, |entry| {
             let label = entry.get("metadata").and_then(|m| text(m, "label"));
-            let ours = text(entry, "input_file_id") == Some(file) || label == Some(&intent.label);
+            let file = text(entry, "input_file_id");
+            let ours = file == Some(batch.file) || label == Some(&batch.intent.label);
             ListPage::read(entry, text(entry, "id"), ours, &["created_at"])
         })
     }
 
-    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
-        let reply = http.get(&format!("/batches/{}", escaped(id)))?;
-        let batch = json(&reply)?;
-        let word = text(&batch, "status").ok_or_else(|| unusable("no status", &reply))?;
-        // Azure has been seen to begin them with a capital.
+    fn status_of(
+        &self,
+        vendor: &Vendor,
+        batch: &Value,
+        _: Option<Timestamp>,
+    ) -> Option<BatchStatus> {
+        let word = text(batch, "status")?;
+        // Azure sometimes capitalizes them.
         let state = match word.to_ascii_lowercase().as_str() {
             "validating" => BatchState::Validating,
             "in_progress" | "finalizing" => BatchState::Running,
@@ -167,12 +147,10 @@ impl Wire for OpenAi {
             "completed" => BatchState::Completed,
             "expired" => BatchState::Expired,
             "cancelled" => BatchState::Cancelled,
-            "failed" => refusal::refused(http.api.vendor, batch.get("errors")),
+            "failed" => refusal::refused(vendor, batch.get("errors")),
             _ => BatchState::Unknown(word.to_owned()),
         };
-        let counts = batch
-            .get("request_counts")
-            .filter(|counts| counts.is_object());
+        let counts = batch.get("request_counts").and_then(Value::as_object);
         let counts = counts.map(|counts| {
             let of = |field| counts.get(field).and_then(count).unwrap_or(0);
             BatchCounts {
@@ -181,19 +159,13 @@ impl Wire for OpenAi {
                 failed: of("failed"),
             }
         });
-        let files = ["output_file_id", "error_file_id"];
-        let results = files.iter().filter_map(|file| text(&batch, file));
-        Ok(BatchStatus {
+        Some(BatchStatus {
             expected: expected(&state, counts),
-            results: results.map(str::to_owned).collect(),
+            results: texts(batch, &["output_file_id", "error_file_id"]),
             state,
             counts,
-            poll_after: poll_after(&reply),
+            poll_after: None,
         })
-    }
-
-    fn cancel(&self, id: &str) -> String {
-        format!("/batches/{}/cancel", escaped(id))
     }
 }
 

@@ -195,22 +195,8 @@ impl BatchInput for NoInput {
     }
 }
 
-/// What a provider says of a batch in this one reply.
-pub fn status(provider: &str, body: impl ToString) -> BatchStatus {
-    let (api, _) = scripted(provider, [says(200, body)]);
-    api.status("b-1", &Context::new()).unwrap()
-}
-
 /// What a provider's line of results says.
 pub fn line(provider: &str, line: impl ToString) -> BatchLine {
     let (api, _) = scripted(provider, []);
     api.read(line.to_string().as_bytes()).unwrap()
-}
-
-/// The failure in a line of results.
-pub fn failure(provider: &str, text: impl ToString) -> Error {
-    match line(provider, text).result {
-        BatchLineResult::Answered(answer) => answer.unwrap_err(),
-        BatchLineResult::NotProcessed(error) => panic!("not processed: {error}"),
-    }
 }

@@ -1,8 +1,7 @@
 //! Batches of xAI: made from a file of OpenAI's lines, without a word for their state, and with
 //! results that are read by the page.
 
-use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -10,23 +9,20 @@ use serde_json::{Map, Value, json};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
-    ListedBatches,
+    BatchCounts, BatchInput, BatchLine, BatchLineResult, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
+use crate::llm::response::Response;
 
-use super::Wire;
-use super::expected;
-use super::files::{ListPage, search};
-use super::http::{Http, Page, json, named, poll_after, served_at, unusable};
-use super::reply::{answer, count, end, fields, inside, leniently, text};
-use super::{lines, refusal};
+use super::files::{ListPage, Search};
+use super::http::{Http, Page, named};
+use super::reply::{GOOGLE_CODES, answer, count, end, fields, inside, leniently, text};
+use super::{Submission, Wire, expected, lines, refusal};
 
-const ENDPOINT: &str = "/v1/chat/completions";
 /// What the results are called here: there is no file.
 const RESULTS: &str = "results";
 /// A page is held whole, so it is one of few results.
@@ -62,52 +58,35 @@ fn kept_until(batch: &Value) -> Option<Timestamp> {
 }
 
 impl Wire for Xai {
-    fn line(
-        &self,
-        vendor: &Vendor,
-        key: &str,
-        request: &Request,
-        model: &str,
-    ) -> Result<Vec<u8>, Error> {
-        lines::write(vendor, key, request, model, Some(ENDPOINT))
+    fn url(&self, _: &Vendor, _: &Request) -> Option<&'static str> {
+        Some("/v1/chat/completions")
     }
 
-    fn create(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        file: &str,
-        _: &mut dyn BatchInput,
-    ) -> Result<String, Error> {
-        let batch = json!({"name": intent.label, "input_file_id": file});
-        let reply = http.post("/batches", &batch)?;
-        named(&reply, &["batch_id", "id"])
+    fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {
+        let body = json!({"name": batch.intent.label, "input_file_id": batch.file});
+        named(&batch.http.post("/batches", &body)?, &["batch_id", "id"])
     }
 
-    fn find(
-        &self,
-        http: &Http<'_>,
-        intent: &BatchIntent,
-        file: &str,
-        since: Timestamp,
-        known: &HashSet<String>,
-    ) -> Result<ListedBatches, Error> {
+    fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {
         let path = "/batches?limit=100";
-        let pages = http.pages(path.to_owned(), |list| page(list, "batches", path));
-        search(pages, since, known, |entry| {
-            let ours = text(entry, "input_file_id") == Some(file)
-                || text(entry, "name") == Some(&intent.label);
+        let pages = batch
+            .http
+            .pages(path.to_owned(), |list| page(list, "batches", path));
+        search.through(pages, |entry| {
+            let ours = text(entry, "input_file_id") == Some(batch.file)
+                || text(entry, "name") == Some(&batch.intent.label);
             let id = text(entry, "batch_id").or_else(|| text(entry, "id"));
             ListPage::read(entry, id, ours, &["create_time", "created_at"])
         })
     }
 
-    fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
-        let reply = http.get(&format!("/batches/{}", escaped(id)))?;
-        let batch = json(&reply)?;
-        if text(&batch, "batch_id").or(text(&batch, "id")).is_none() {
-            return Err(unusable("no batch", &reply));
-        }
+    fn status_of(
+        &self,
+        vendor: &Vendor,
+        batch: &Value,
+        served: Option<Timestamp>,
+    ) -> Option<BatchStatus> {
+        text(batch, "batch_id").or(text(batch, "id"))?;
         // Those that are zero may be absent.
         let of = |field| {
             let counter = batch.get("state").and_then(|state| state.get(field));
@@ -116,7 +95,7 @@ impl Wire for Xai {
         let [total, pending] = [of("num_requests"), of("num_pending")];
         let [success, failed] = [of("num_success"), of("num_error")];
         let finished = success.saturating_add(failed);
-        let over = match (served_at(&reply), kept_until(&batch)) {
+        let over = match (served, kept_until(batch)) {
             (Some(now), Some(until)) => now > until,
             _ => false,
         };
@@ -127,7 +106,7 @@ impl Wire for Xai {
         let derived = match message {
             Some(_) if finished > 0 && pending > 0 && !over => BatchState::Cancelling,
             Some(_) if finished > 0 => BatchState::Cancelled,
-            Some(message) => refusal::refused(http.api.vendor, Some(message)),
+            Some(message) => refusal::refused(vendor, Some(message)),
             None if was_cancelled && pending > 0 && !over => BatchState::Cancelling,
             None if was_cancelled => BatchState::Cancelled,
             // That is no limit to the work; but what is done afterwards, nobody keeps.
@@ -141,7 +120,7 @@ impl Wire for Xai {
             completed: success,
             failed,
         });
-        Ok(BatchStatus {
+        Some(BatchStatus {
             expected: expected(&derived, counts),
             results: (derived.is_final() && finished > 0)
                 .then(|| RESULTS.to_owned())
@@ -149,7 +128,7 @@ impl Wire for Xai {
                 .collect(),
             state: derived,
             counts,
-            poll_after: poll_after(&reply),
+            poll_after: None,
         })
     }
 
@@ -160,11 +139,11 @@ impl Wire for Xai {
         _: &str,
         sink: &mut dyn Write,
     ) -> Result<(), Error> {
-        let path = format!("/batches/{}/results?limit={RESULTS_A_PAGE}", escaped(id));
+        let path = format!("{}/results?limit={RESULTS_A_PAGE}", self.path(id));
         let pages = http.pages(path.clone(), |list| page(list, "results", &path));
         for results in pages {
             for result in results? {
-                write_line(&result, sink).map_err(|error| {
+                writeln!(sink, "{result}").map_err(|error| {
                     let why = format!("cannot write the results of xai: {error}");
                     Error::new(ErrorKind::Invalid, why)
                 })?;
@@ -192,7 +171,7 @@ impl Wire for Xai {
     }
 
     fn cancel(&self, id: &str) -> String {
-        format!("/batches/{}:cancel", escaped(id))
+        format!("{}:cancel", self.path(id))
     }
 }
 
@@ -220,16 +199,8 @@ fn judged(vendor: &Vendor, result: &Value, line: &[u8]) -> Result<BatchLine, Err
     Ok(BatchLine { key, result: end })
 }
 
-fn write_line(result: &Value, sink: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *sink, result)?;
-    sink.write_all(b"\n")
-}
-
 /// A response as it stands, in OpenAI's frame, or as the one value under its endpoint's name.
-fn answered(
-    vendor: &Vendor,
-    response: &Map<String, Value>,
-) -> Result<crate::llm::response::Response, Error> {
+fn answered(vendor: &Vendor, response: &Map<String, Value>) -> Result<Response, Error> {
     let (status, body) = match (response.get("status_code"), response.get("body")) {
         (Some(status), Some(body)) => (count(status), body.clone()),
         _ if response.contains_key("choices") => (None, Value::Object(response.clone())),
@@ -242,26 +213,10 @@ fn answered(
 /// The HTTP status of one of Google's codes, a number or a word; a status stands for itself.
 fn http_status(code: &Value) -> Option<u16> {
     let word = code.as_str().unwrap_or_default().to_ascii_uppercase();
-    let codes = [
-        (2, "UNKNOWN", 500),
-        (3, "INVALID_ARGUMENT", 400),
-        (4, "DEADLINE_EXCEEDED", 504),
-        (5, "NOT_FOUND", 404),
-        (7, "PERMISSION_DENIED", 403),
-        (8, "RESOURCE_EXHAUSTED", 429),
-        (9, "FAILED_PRECONDITION", 400),
-        (10, "ABORTED", 409),
-        (11, "OUT_OF_RANGE", 400),
-        (12, "UNIMPLEMENTED", 501),
-        (13, "INTERNAL", 500),
-        (14, "UNAVAILABLE", 503),
-        (15, "DATA_LOSS", 500),
-        (16, "UNAUTHENTICATED", 401),
-    ];
     let number = count(code);
-    let known = codes
-        .iter()
-        .find(|(own, name, _)| Some(*own) == number || *name == word);
+    let is_known =
+        |(own, name, _): &&(u16, &str, u16)| Some(u64::from(*own)) == number || *name == word;
+    let known = GOOGLE_CODES.iter().find(is_known);
     let status = known.map(|(.., status)| *status);
     status.or_else(|| u16::try_from(number?).ok())
 }
