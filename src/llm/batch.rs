@@ -5,14 +5,12 @@
 //! [`BatchClient::find`].
 
 use std::collections::HashSet;
-use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::brief::FieldIf;
 use crate::base::cancel::Context;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
@@ -300,9 +298,10 @@ impl BatchState {
 }
 
 /// Why the provider rejected a batch after its creation.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub enum BatchRefusal {
     /// Invalid input lines, counted from 1.
+    #[debug("Lines({}, the first {:?})", _0.len(), _0.first())]
     Lines(Vec<(u64, Error)>),
     /// An invalid line whose number is not reported.
     SomeLine(Error),
@@ -310,25 +309,6 @@ pub enum BatchRefusal {
     TooMuchQueued(Error),
     /// A reason that applies to all requests, for example the model.
     Whole(Error),
-}
-
-/// Of thousands of lines the first is shown.
-impl fmt::Debug for BatchRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, error) = match self {
-            Self::Lines(lines) => {
-                return f
-                    .debug_struct("Lines")
-                    .field("number", &lines.len())
-                    .field_if("first", lines.first())
-                    .finish();
-            }
-            Self::SomeLine(error) => ("SomeLine", error),
-            Self::TooMuchQueued(error) => ("TooMuchQueued", error),
-            Self::Whole(error) => ("Whole", error),
-        };
-        f.debug_tuple(name).field(error).finish()
-    }
 }
 
 /// A result line.

@@ -1,8 +1,6 @@
 //! The body of a request in the words of one provider's own API, as batch files for that provider have
 //! it. To that provider it goes out as it stands.
 
-use std::fmt;
-
 use serde_json::{Map, Value, json};
 
 use crate::base::brief::Many;
@@ -47,10 +45,12 @@ impl NativeFormat {
 
 /// A body in the words of one provider; see [`Request::from_native`](crate::Request::from_native). Its
 /// `Debug` shows none of it.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, derive_more::Debug)]
 pub struct Native {
     format: NativeFormat,
+    #[debug("{:?}", Many(body.len()))]
     body: Map<String, Value>,
+    #[debug(skip)]
     lost: Option<String>,
 }
 
@@ -103,14 +103,5 @@ impl Native {
     /// says all of it, so that others can be asked as well.
     pub fn untranslated(&self) -> Option<&str> {
         self.lost.as_deref()
-    }
-}
-
-impl fmt::Debug for Native {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Native")
-            .field("format", &self.format)
-            .field("body", &Many(self.body.len()))
-            .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,6 @@
 //! How items ended, and the result lines that say so.
 
 use std::any::Any;
-use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,7 +9,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::base::brief::{FieldIf, Many, Name};
+use crate::base::brief::{Many, Name};
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
 use crate::engine::item_time::ItemTime;
@@ -34,12 +33,13 @@ pub struct EarlierProvider {
 }
 
 /// How one item ended. Its `Debug` shows nothing of the answer.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub struct Outcome {
     /// The request's place in the list or iterator it came from, counted from 0, in whatever order
     /// outcomes arrive. `None` for a result line that was read.
     pub index: Option<usize>,
     /// The request's id.
+    #[debug("{:?}", id.as_deref().map(Name))]
     pub id: Option<String>,
     /// The answer, or why there is none.
     pub result: Result<Response, Error>,
@@ -51,16 +51,21 @@ pub struct Outcome {
     /// line that does not say.
     pub time: Option<ItemTime>,
     /// The provider asked last.
+    #[debug("{:?}", provider.as_deref().map(Name))]
     pub provider: Option<String>,
     /// The model asked for.
+    #[debug("{:?}", model.as_deref().map(Name))]
     pub model: Option<String>,
     /// The providers of a [`Route`](crate::Route) before that one, in their order, and why they
     /// gave no answer.
+    #[debug("{:?}", Many(earlier.len()))]
     pub earlier: Vec<EarlierProvider>,
     /// The fingerprint of the request, where it was computed.
+    #[debug("{:?}", request_hash.as_deref().map(Name))]
     pub request_hash: Option<String>,
     /// The id of the item whose call brought it, where that is another one with an equal request; then its usage is `None`
     /// and its price 0.
+    #[debug("{:?}", answered_by.as_deref().map(Name))]
     pub answered_by: Option<String>,
     /// True for an answer of an earlier run, of whatever output; then its usage is `None` and its price 0.
     pub reused: bool,
@@ -142,29 +147,6 @@ impl Outcome {
             Ok(answer) => answer.paid(),
             Err(error) => error.paid(),
         }
-    }
-}
-
-impl fmt::Debug for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let data = (!self.user_data.is_none()).then_some(&self.user_data);
-        let earlier = (!self.earlier.is_empty()).then_some(Many(self.earlier.len()));
-        f.debug_struct("Outcome")
-            .field_if("index", self.index)
-            .field_if("id", self.id.as_deref().map(Name))
-            .field("result", &self.result)
-            .field("attempts", &self.attempts)
-            .field("latency", &self.latency)
-            .field_if("time", self.time)
-            .field_if("provider", self.provider.as_deref().map(Name))
-            .field_if("model", self.model.as_deref().map(Name))
-            .field_if("earlier", earlier)
-            .field_if("request_hash", self.request_hash.as_deref().map(Name))
-            .field_if("answered_by", self.answered_by.as_deref().map(Name))
-            .field_if("reused", self.reused.then_some(true))
-            .field_if("input", self.input.as_ref())
-            .field_if("user_data", data)
-            .finish()
     }
 }
 

@@ -1,17 +1,15 @@
 //! What is asked of a model beside the conversation: the task, sampling, the shape of the answer.
 
-use std::fmt;
-
 use serde_json::Value;
 
-use crate::base::brief::{FieldIf, Many, Name};
+use crate::base::brief::{Many, Name};
 use crate::base::error::{Error, ErrorKind};
 
 use super::schema::{self, Schema};
 use super::schema_given;
 
 /// What shape the answer must have.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, derive_more::Debug)]
 #[non_exhaustive]
 pub enum ResponseFormat {
     /// Any valid JSON object. Where no message mentions JSON, a sentence that does is added to the
@@ -32,8 +30,10 @@ pub enum ResponseFormat {
     ///   large schemas, those with many `maxItems` among them, without saying why.
     JsonSchema {
         /// A name for the schema, of letters, digits, `_` and `-`, at most 64.
+        #[debug("{:?}", Name(name))]
         name: String,
         /// The JSON Schema.
+        #[debug(skip)]
         schema: Value,
         /// Whether the provider should enforce it to the letter.
         strict: bool,
@@ -88,7 +88,7 @@ impl ResponseFormat {
 
 /// Sampling parameters. What is unset is absent from the request: some models refuse even the
 /// default value of a field they do not take.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, derive_more::Debug)]
 pub struct Params {
     /// Randomness; left out, with a warning, beyond the provider's range. Default: the provider's.
     pub temperature: Option<f64>,
@@ -98,6 +98,7 @@ pub struct Params {
     /// Nucleus sampling. Default: the provider's.
     pub top_p: Option<f64>,
     /// Texts that end the answer; Anthropic takes no blank ones. Default: none.
+    #[debug("{:?}", Many(stop.len()))]
     pub stop: Vec<String>,
     /// For repeatable sampling; left out, with a warning, where the provider has none or not this
     /// one. Default: none.
@@ -107,36 +108,4 @@ pub struct Params {
     /// Numbers in the vector of an embedding, where the model can shorten it. Default: the
     /// model's own length.
     pub dimensions: Option<u32>,
-}
-
-impl fmt::Debug for ResponseFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::JsonObject => f.write_str("JsonObject"),
-            Self::JsonSchema { name, strict, .. } => f
-                .debug_struct("JsonSchema")
-                .field("name", &Name(name))
-                .field("strict", strict)
-                .finish_non_exhaustive(),
-        }
-    }
-}
-
-impl fmt::Debug for Params {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Params")
-            .field_if("temperature", self.temperature)
-            .field_if("max_tokens", self.max_tokens)
-            .field_if("top_p", self.top_p)
-            .field_if("stop", some_of(self.stop.len()))
-            .field_if("seed", self.seed)
-            .field_if("response_format", self.response_format.as_ref())
-            .field_if("dimensions", self.dimensions)
-            .finish()
-    }
-}
-
-/// Nothing where there is none.
-pub(super) fn some_of(number: usize) -> Option<Many> {
-    (number > 0).then_some(Many(number))
 }

@@ -9,39 +9,44 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::brief::{Bytes, Many, Name};
 use crate::base::error::{Error, ErrorKind};
 
 use super::nested_json;
 
 /// What a reply holds beside its text. Its `Debug` says how much that is, not what it says.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, derive_more::Debug)]
 #[non_exhaustive]
 pub struct ReplyDetails {
     /// The tools that the model wants called, in its order. Nothing here calls them: the conversation
     /// goes on with [`Response::message`](crate::Response::message) and a message of
     /// [`Role::Tool`](crate::Role::Tool) for each.
+    #[debug("{:?}", Many(tool_calls.len()))]
     pub tool_calls: Vec<ToolCall>,
     /// What the model thought before it answered, as far as the provider gives that out.
     pub reasoning: Option<Reasoning>,
     /// What the answer rests on, each in the provider's own shape: of OpenAI and OpenRouter the
     /// annotations of the message, of xAI and Perplexity addresses, of Anthropic the citations of its
     /// blocks of text, of Gemini `groundingMetadata` and the sources of `citationMetadata`.
+    #[debug("{:?}", Many(citations.len()))]
     pub citations: Vec<Value>,
     /// Probabilities of the answer's tokens, as the provider gives them: OpenAI's `logprobs`, an object
     /// of its chat API and a list of its Responses API, or an object of Gemini's `avgLogprobs` and
     /// `logprobsResult`.
     pub logprobs: Option<RawJson>,
     /// The tier that served the call, in the provider's word.
+    #[debug("{:?}", service_tier.as_deref().map(Name))]
     pub service_tier: Option<String>,
     /// Why no model answered, if this is the answer of the stand-in `extract` in a [route](crate::Route) that asks
     /// models first: each of them with its error, or with the reason why it could not be called.
+    #[debug("{:?}", degraded.as_ref().map(|why| Bytes(why.len())))]
     pub degraded: Option<String>,
     /// The whole body of the reply, for a request [with that wish](crate::Request::with_keep_reply), and
     /// where it holds pictures, sound or files beside its text.
     pub reply: Option<RawJson>,
     /// The whole body of a reply that is not valid UTF-8, unchanged. The text has U+FFFD in the place of what
     /// could not be read. In a result line it is `reply_base64`.
+    #[debug("{:?}", reply_bytes.as_ref().map(|b| Bytes(b.len())))]
     pub reply_bytes: Option<Vec<u8>>,
 }
 
@@ -89,19 +94,23 @@ impl ReplyDetails {
 }
 
 /// A tool that the model wants called.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, derive_more::Debug)]
 #[non_exhaustive]
 pub struct ToolCall {
     /// The provider's name for the call, which its result refers to. Where the provider has none, as
     /// Gemini may, nine letters and digits made of the call and its reply.
+    #[debug("{:?}", Name(id))]
     pub id: String,
     /// The tool's name.
+    #[debug("{:?}", Name(name))]
     pub name: String,
     /// What it is to be called with: the JSON that the model wrote, or a string of what it wrote where
     /// that is no JSON, or has whole numbers of more than 64 bits.
+    #[debug(skip)]
     pub arguments: Value,
     /// What Gemini hangs on a call and wants back with it (`thoughtSignature`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[debug(skip)]
     pub signature: Option<String>,
 }
 
@@ -133,15 +142,17 @@ impl ToolCall {
 }
 
 /// What a model thought before it answered.
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize, derive_more::Debug)]
 #[non_exhaustive]
 pub struct Reasoning {
     /// The text, or the provider's summary of it; empty where the provider keeps it to itself.
+    #[debug("{:?}", Bytes(text.len()))]
     pub text: String,
     /// What the provider wants back with the next message of the conversation, in its own shape:
     /// Anthropic's blocks `thinking` and `redacted_thinking` with their signatures (through LiteLLM, too), Gemini's
     /// `{"thoughtSignature"}` of a text, OpenRouter's `reasoning_details`. Mostly empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[debug("{:?}", Many(details.len()))]
     pub details: Vec<Value>,
 }
 
@@ -157,7 +168,8 @@ impl Reasoning {
 
 /// JSON as somebody else wrote it: every digit of its numbers, its order and its repeated names are
 /// kept; white space between its parts is not. Clones share it.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("{:?}", Bytes(self.as_str().len()))]
 pub struct RawJson(Arc<RawValue>);
 
 impl RawJson {
@@ -262,53 +274,6 @@ impl<'de> Deserialize<'de> for RawJson {
 impl fmt::Display for RawJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for RawJson {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Bytes(self.as_str().len()).fmt(f)
-    }
-}
-
-impl fmt::Debug for ToolCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToolCall")
-            .field("id", &Name(&self.id))
-            .field("name", &Name(&self.name))
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Reasoning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let details = (!self.details.is_empty()).then_some(Many(self.details.len()));
-        f.debug_struct("Reasoning")
-            .field("text", &Bytes(self.text.len()))
-            .field_if("details", details)
-            .finish()
-    }
-}
-
-impl fmt::Debug for ReplyDetails {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let many = |number: usize| (number > 0).then_some(Many(number));
-        f.debug_struct("ReplyDetails")
-            .field_if("tool_calls", many(self.tool_calls.len()))
-            .field_if("reasoning", self.reasoning.as_ref())
-            .field_if("citations", many(self.citations.len()))
-            .field_if("logprobs", self.logprobs.as_ref())
-            .field_if("service_tier", self.service_tier.as_deref().map(Name))
-            .field_if(
-                "degraded",
-                self.degraded.as_ref().map(|why| Bytes(why.len())),
-            )
-            .field_if("reply", self.reply.as_ref())
-            .field_if(
-                "reply_bytes",
-                self.reply_bytes.as_ref().map(|b| Bytes(b.len())),
-            )
-            .finish()
     }
 }
 

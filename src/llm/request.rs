@@ -1,15 +1,14 @@
 //! One prompt, in the terms that all providers share.
 
 use std::any::Any;
-use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::brief::{Bytes, Many, Name};
 
 use super::attachment::{self, Part};
 use super::native::Native;
-use super::params::{Params, RequestTask, ResponseFormat, some_of};
+use super::params::{Params, RequestTask, ResponseFormat};
 use super::reply_details::RawJson;
 use super::user_data::UserData;
 
@@ -55,15 +54,17 @@ impl Role {
 }
 
 /// One turn of a conversation. Its `Debug` says how long it is, not what it says.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, derive_more::Debug)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// The text, or a list of content parts: local files as [`Part`] makes them, else in OpenAI's or the
     /// provider's own shape.
+    #[debug("{:?}", Bytes(text_bytes(content)))]
     pub content: Value,
     /// Further fields, such as `name` or `tool_call_id`. Those that the provider has no place for
     /// are left out, which is said once as a warning.
+    #[debug("{:?}", Many(extra.len()))]
     pub extra: Map<String, Value>,
 }
 
@@ -116,23 +117,28 @@ impl Message {
 /// let request = Request::new("Name a prime.").with_id("q-1").with_max_tokens(8);
 /// assert_eq!(request.id.as_deref(), Some("q-1"));
 /// ```
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, derive_more::Debug)]
 pub struct Request {
     /// The caller's name for it; results carry it back. Default: none.
+    #[debug("{:?}", id.as_deref().map(Name))]
     pub id: Option<String>,
     /// What is asked for. Default: an answer.
     pub task: RequestTask,
     /// The model. Default: the client's.
+    #[debug("{:?}", model.as_deref().map(Name))]
     pub model: Option<String>,
     /// Instructions put before the messages. Default: none.
+    #[debug("{:?}", system.as_ref().map(|text| Bytes(text.len())))]
     pub system: Option<String>,
     /// The conversation, oldest first.
+    #[debug("{:?} of {:?}", Many(messages.len()), Bytes(self.text_bytes()))]
     pub messages: Vec<Message>,
     /// Sampling parameters and the shape of the answer.
     pub params: Params,
     /// Further fields of OpenAI's chat API, or of the provider's own. What the provider has no place
     /// for is left out, and `reasoning_effort` said in its words; what is left out is said once as a
     /// warning. No field here sets what [`Params`] sets, or asks for several answers or a stream.
+    #[debug("{:?}", Many(extra.len()))]
     pub extra: Map<String, Value>,
     /// Which of several answers to the same prompt it asks for, counted from 1; 0 is as 1. From the second on the number
     /// is part of the [fingerprint](crate::client::request_hash), and a [seed](Params::seed) is counted up with it, since
@@ -451,38 +457,6 @@ impl Request {
         let text = (self.text_bytes() + schema + tools) / 4 + 4 * self.messages.len();
         let all = attachment::estimated_tokens(self.files()).saturating_add(text as u64);
         u32::try_from(all).unwrap_or(u32::MAX)
-    }
-}
-
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message")
-            .field("role", &self.role)
-            .field("content", &Bytes(text_bytes(&self.content)))
-            .field_if("extra", some_of(self.extra.len()))
-            .finish()
-    }
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let system = self.system.as_ref().map(|text| Bytes(text.len()));
-        let data = (!self.user_data.is_none()).then_some(&self.user_data);
-        f.debug_struct("Request")
-            .field_if("id", self.id.as_deref().map(Name))
-            .field("task", &self.task)
-            .field_if("model", self.model.as_deref().map(Name))
-            .field_if("system", system)
-            .field("messages", &Many(self.messages.len()))
-            .field("text", &Bytes(self.text_bytes()))
-            .field("params", &self.params)
-            .field_if("extra", some_of(self.extra.len()))
-            .field_if("native", self.native.as_ref())
-            .field_if("sample", (self.sample > 0).then_some(self.sample))
-            .field_if("keep_reply", self.keep_reply.then_some(true))
-            .field_if("input", self.input.as_ref())
-            .field_if("user_data", data)
-            .finish()
     }
 }
 

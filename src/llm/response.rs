@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
-use crate::base::brief::{Bytes, FieldIf, Many, Message, Name};
+use crate::base::brief::{Bytes, Many, Message, Name};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::secret::Secret;
@@ -16,7 +16,7 @@ use super::reply_details::ReplyDetails;
 use super::request::{Message as ConversationMessage, Role};
 
 /// Why the answer ended where it did.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, derive_more::Debug)]
 #[non_exhaustive]
 pub enum FinishReason {
     /// It was complete.
@@ -27,6 +27,7 @@ pub enum FinishReason {
     ToolCalls,
     /// Another reason, in the provider's words; empty if it named none, which is null in a result
     /// line.
+    #[debug("Other({:?})", Name(_0))]
     Other(String),
 }
 
@@ -60,14 +61,17 @@ impl From<&str> for FinishReason {
 }
 
 /// One answer. Its `Debug` says how long it is, not what it says.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, derive_more::Debug)]
 pub struct Response {
     /// The text; empty for an embedding and for speech, and where the reply holds calls of tools and no text.
+    #[debug("{:?}", Bytes(text.len()))]
     pub text: String,
     /// The vector, for a request with [`RequestTask::Embed`](crate::client::RequestTask::Embed).
+    #[debug("{:?}", embedding.as_ref().map(|all| Many(all.len())))]
     pub embedding: Option<Vec<f32>>,
     /// The sound, for a request with [`RequestTask::Speech`](crate::client::RequestTask::Speech): a file in the format
     /// that was asked for. It is no part of a result line.
+    #[debug("{:?}", audio.as_ref().map(|sound| Bytes(sound.len())))]
     pub audio: Option<Vec<u8>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
@@ -75,14 +79,18 @@ pub struct Response {
     /// item's outcome, those of all its calls; see [`Outcome::usage`](crate::Outcome::usage).
     pub usage: Option<Usage>,
     /// The model that answered, in the provider's words.
+    #[debug("{:?}", model.as_deref().map(Name))]
     pub model: Option<String>,
     /// The provider's name.
+    #[debug("{:?}", Name(provider))]
     pub provider: String,
     /// Price of the call in US dollars, where the provider states it.
     pub cost_usd: Option<f64>,
     /// What is suspicious about the answer, for people: that a local server has probably cut the
     /// prompt.
+    #[debug("{:?}", warning.as_deref().map(Message))]
     pub warning: Option<String>,
+    #[debug(skip)]
     pub(crate) hints: RateHints,
     /// Most answers have none, and are not made larger by it.
     pub(crate) details: Option<Box<ReplyDetails>>,
@@ -283,35 +291,4 @@ fn unreadable(error: &serde_json::Error) -> (ErrorKind, String) {
     let what = what.map(|what| format!(": {what}")).unwrap_or_default();
     let why = format!("is JSON of another form than expected{what} ({place})");
     (ErrorKind::Invalid, why)
-}
-
-impl fmt::Debug for FinishReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stop => f.write_str("Stop"),
-            Self::Length => f.write_str("Length"),
-            Self::ToolCalls => f.write_str("ToolCalls"),
-            Self::Other(word) => f.debug_tuple("Other").field(&Name(word)).finish(),
-        }
-    }
-}
-
-impl fmt::Debug for Response {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response")
-            .field("text", &Bytes(self.text.len()))
-            .field_if(
-                "embedding",
-                self.embedding.as_ref().map(|all| Many(all.len())),
-            )
-            .field_if("audio", self.audio.as_ref().map(|sound| Bytes(sound.len())))
-            .field("finish_reason", &self.finish_reason)
-            .field_if("usage", self.usage)
-            .field_if("model", self.model.as_deref().map(Name))
-            .field("provider", &Name(&self.provider))
-            .field_if("cost_usd", self.cost_usd)
-            .field_if("warning", self.warning.as_deref().map(Message))
-            .field_if("details", self.details.as_deref())
-            .finish()
-    }
 }

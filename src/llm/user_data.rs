@@ -1,14 +1,14 @@
 //! What a caller attaches to a request, to find it again in the outcome.
 
 use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 
 /// A value of the caller's own that travels with a [`Request`](crate::Request) to its
 /// [`Outcome`](crate::Outcome): the row it was made of, a channel to reply on. Nobody looks at it: it
 /// is not sent, not part of [`request_hash`](crate::client::request_hash), and in no result line or queue.
 /// Clones share the value. Requests that differ in it alone are equal.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, derive_more::Debug)]
+#[debug("UserData({})", _0.is_some())]
 pub struct UserData(Option<Arc<dyn Any + Send + Sync>>);
 
 impl UserData {
@@ -37,15 +37,6 @@ impl UserData {
 impl<T: Any + Send + Sync> From<Arc<T>> for UserData {
     fn from(value: Arc<T>) -> Self {
         Self(Some(value))
-    }
-}
-
-impl fmt::Debug for UserData {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Some(_) => "<user data>",
-            None => "<none>",
-        })
     }
 }
 

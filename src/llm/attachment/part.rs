@@ -1,6 +1,5 @@
 //! Parts of a message, for callers of the library.
 
-use std::fmt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -24,7 +23,8 @@ use super::resolve::found;
 /// let request = Request::chat(vec![Message::of_parts(Role::User, parts)]);
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, derive_more::Debug)]
+#[debug("Part({})", _0["type"])]
 pub struct Part(Value);
 
 impl Part {
@@ -82,12 +82,5 @@ impl Part {
 
     pub(crate) fn into_value(self) -> Value {
         self.0
-    }
-}
-
-impl fmt::Debug for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = self.0["type"].as_str().unwrap_or_default();
-        f.debug_tuple("Part").field(&kind).finish()
     }
 }

@@ -12,6 +12,8 @@ use super::extract::Extract;
 use super::remote::{CallPreview, Remote};
 
 /// A provider's client.
+#[derive(derive_more::Debug)]
+#[debug("Client({:?})", self.provider())]
 pub struct Client(pub(super) ProviderClient);
 
 pub(super) enum ProviderClient {
@@ -52,10 +54,4 @@ impl Client {
 
 forward! {
     [] Client, self => self.inner();
-}
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Client").field(&self.provider()).finish()
-    }
 }

@@ -35,11 +35,12 @@ pub(super) const MAX_REPLIES: u64 = 256 << 20;
 /// let client = LlmConfig::new("openai").model("gpt-x").client()?;
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, derive_more::Debug)]
 pub struct LlmConfig {
     provider: String,
     model: Option<String>,
     only_model: bool,
+    #[debug("{:?}", base_url.as_deref().map(redacted_url))]
     base_url: Option<String>,
     /// The address is complete: nothing is added to it.
     exact: bool,
@@ -359,18 +360,6 @@ impl LlmConfig {
             }
             (None, variables) => format!("check {}", variables.join(" or ")),
         }
-    }
-}
-
-impl std::fmt::Debug for LlmConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LlmConfig")
-            .field("provider", &self.provider)
-            .field("model", &self.model)
-            .field("base_url", &self.base_url.as_deref().map(redacted_url))
-            .field("concurrency", &self.concurrency)
-            .field("request_timeout", &self.request_timeout)
-            .finish_non_exhaustive()
     }
 }
 

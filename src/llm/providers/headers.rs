@@ -1,7 +1,6 @@
 //! Headers that users send along with every call of a provider: which can be, and what of them is secret.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::Secret;
@@ -36,7 +35,8 @@ const HIDDEN: &str = "***";
 const UPLOADS: &str = "x-goog-upload-";
 
 /// A header for every call of a provider. Its `Debug` has the name alone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, derive_more::Debug)]
+#[debug("CallHeader({name:?})")]
 pub struct CallHeader {
     /// In lower case.
     name: String,
@@ -155,12 +155,6 @@ impl CallHeader {
         let words = self.value.expose().split([' ', ',', ';', '=']);
         // `Bearer` and the like are not hidden.
         words.filter(|word| word.len() >= SHORTEST_KEY)
-    }
-}
-
-impl fmt::Debug for CallHeader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CallHeader").field(&self.name).finish()
     }
 }
 

@@ -1,13 +1,12 @@
 //! Requests and replies as bytes, and the trait that carries them.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
 use ureq::http;
 
-use crate::base::brief::{Bytes, Many};
+use crate::base::brief::Bytes;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
@@ -20,6 +19,8 @@ pub(super) const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
 pub(super) const ERROR_LIMIT: u64 = 1024 * 1024;
 
 /// A request as bytes.
+#[derive(derive_more::Debug)]
+#[debug("HttpRequest({:?}, {timeout:?})", redacted_url(url))]
 pub struct HttpRequest<'a> {
     /// The whole URL.
     pub url: &'a str,
@@ -35,38 +36,12 @@ pub struct HttpRequest<'a> {
     pub memory: &'a ReplyShare,
 }
 
-impl fmt::Debug for HttpRequest<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpRequest")
-            .field("url", &redacted_url(self.url))
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Header fields of a reply; names are compared without case.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("HttpHeaders({})", fields.len())]
 pub struct HttpHeaders {
     pub(super) fields: http::HeaderMap,
     received: SystemTime,
-}
-
-impl fmt::Debug for HttpHeaders {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("HttpHeaders")
-            .field(&Many(self.fields.len()))
-            .finish()
-    }
-}
-
-impl fmt::Debug for HttpReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpReply")
-            .field("status", &self.status)
-            .field("headers", &self.headers)
-            .field("body", &Bytes(self.body.len()))
-            .finish()
-    }
 }
 
 impl Default for HttpHeaders {
@@ -119,13 +94,14 @@ impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
 }
 
 /// A complete reply. Its `Debug` says how long it is, not what it says.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub struct HttpReply {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
     pub headers: HttpHeaders,
     /// The whole body.
+    #[debug("{:?}", Bytes(body.len()))]
     pub body: Vec<u8>,
 }
 
@@ -143,6 +119,8 @@ pub enum HttpMethod {
 }
 
 /// An exchange whose bodies stream.
+#[derive(derive_more::Debug)]
+#[debug("HttpTransfer({method:?} {:?})", redacted_url(url))]
 pub struct HttpTransfer<'a> {
     /// The method.
     pub method: HttpMethod,
@@ -160,16 +138,6 @@ pub struct HttpTransfer<'a> {
     /// The longest wait for the reply to begin once the request is out, and then for the end of one that
     /// is kept.
     pub reply: Duration,
-}
-
-impl fmt::Debug for HttpTransfer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpTransfer")
-            .field("method", &self.method)
-            .field("url", &redacted_url(self.url))
-            .field("length", &self.body.as_ref().map(|(_, length)| length))
-            .finish_non_exhaustive()
-    }
 }
 
 /// Carries bytes to a provider. Unstable: tests replace it, other uses may break.

@@ -1,6 +1,5 @@
 //! Public IP addresses. A client must not make a server call what only the server can reach.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,6 +10,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 /// Looks a name up and leaves out addresses that are not public. A connection goes to an address that was checked,
 /// even if the name stands for another one a moment later.
+#[derive(derive_more::Debug)]
 pub struct PublicResolver {
     private: bool,
     inner: DefaultResolver,
@@ -23,12 +23,6 @@ impl PublicResolver {
             private,
             inner: DefaultResolver::default(),
         }
-    }
-}
-
-impl fmt::Debug for PublicResolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PublicResolver")
     }
 }
 

@@ -1,7 +1,6 @@
 //! ureq's transports wrapped: what it does not tell of a call is found out here.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -208,6 +207,8 @@ impl Connector<()> for Tracking {
     }
 }
 
+#[derive(derive_more::Debug)]
+#[debug("{inner:?}")]
 pub(super) struct Tracked {
     inner: Box<dyn Wire>,
     sockets: Sockets,
@@ -220,12 +221,6 @@ pub(super) struct Tracked {
     patience: Patience,
     /// What has come of the reply to that call.
     head: HeadWatch,
-}
-
-impl fmt::Debug for Tracked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
 }
 
 impl Wire for Tracked {
