@@ -3,9 +3,12 @@
 //! Without the feature `schema` every schema is taken as it is and every value fits; the log says so
 //! once.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
 #[cfg(not(feature = "schema"))]
 use std::sync::Once;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 #[cfg(feature = "schema")]
@@ -17,6 +20,24 @@ const UNTITLED: &str = "answer";
 
 /// The longest name that providers take.
 pub(super) const NAME_LEN: usize = 64;
+
+/// Keywords of JSON Schema, by what they mean here: `schema_keywords.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Keywords {
+    /// Those that do not restrict an answer. Other words that start with `$` do not either, except references.
+    pub notes: HashSet<String>,
+    /// Those that an answer can violate.
+    pub demands: HashSet<String>,
+    /// Those of strict schemas; OpenAI refuses a request with any other.
+    strict: HashSet<String>,
+    strict_formats: HashSet<String>,
+}
+
+pub(super) static KEYWORDS: LazyLock<Keywords> = LazyLock::new(|| {
+    let keywords = serde_json::from_str(include_str!("schema_keywords.json"));
+    keywords.expect("the tests read this file too")
+});
 
 /// The schema's title in letters, digits, `_` and `-`; without one, `answer`.
 pub(crate) fn name(schema: &Value) -> String {
@@ -35,42 +56,6 @@ pub(crate) fn name(schema: &Value) -> String {
         _ => name,
     }
 }
-
-/// What strict schemas are made of; anything else makes OpenAI refuse the request.
-const STRICT: [&str; 20] = [
-    "$defs",
-    "$schema",
-    "additionalProperties",
-    "const",
-    "definitions",
-    "description",
-    "enum",
-    "exclusiveMaximum",
-    "exclusiveMinimum",
-    "format",
-    "items",
-    "maxItems",
-    "maximum",
-    "minItems",
-    "minimum",
-    "multipleOf",
-    "pattern",
-    "properties",
-    "required",
-    "title",
-];
-
-const STRICT_FORMATS: [&str; 9] = [
-    "date",
-    "date-time",
-    "duration",
-    "email",
-    "hostname",
-    "ipv4",
-    "ipv6",
-    "time",
-    "uuid",
-];
 
 /// Whether a provider can enforce the schema to the letter: the root is an object, every object in
 /// it requires all its properties and allows no others, and nothing is in it that OpenAI is not
@@ -97,7 +82,7 @@ fn strict(schema: &Value) -> bool {
         return only(&["anyOf", "title", "description"])
             && choices.is_some_and(|choices| choices.iter().all(strict));
     }
-    let known = |key: &String| key == "type" || STRICT.contains(&key.as_str());
+    let known = |key: &String| key == "type" || KEYWORDS.strict.contains(key);
     let group = |key: &str| match fields.get(key) {
         None => true,
         Some(Value::Object(group)) => group.values().all(strict),
@@ -105,7 +90,7 @@ fn strict(schema: &Value) -> bool {
     };
     let format = fields.get("format").is_none_or(|format| {
         let name = format.as_str();
-        name.is_some_and(|name| STRICT_FORMATS.contains(&name))
+        name.is_some_and(|name| KEYWORDS.strict_formats.contains(name))
     });
     // No looking around.
     let pattern = fields.get("pattern").and_then(Value::as_str);
@@ -190,82 +175,15 @@ mod tests {
         assert_eq!(name(&json!({"title": "x".repeat(99)})).len(), NAME_LEN);
     }
 
-    fn object(properties: Value, required: Value) -> Value {
-        json!({"type": "object", "properties": properties, "required": required,
-               "additionalProperties": false})
-    }
-
     #[test]
     fn a_schema_is_strict_when_every_object_is_closed_and_complete() {
-        let inner = object(json!({"b": {"type": ["string", "null"]}}), json!(["b"]));
-        let strict = [
-            object(json!({}), json!([])),
-            object(
-                json!({"a": {"type": "string", "enum": ["x"]}}),
-                json!(["a"]),
-            ),
-            object(json!({"a": inner}), json!(["a"])),
-            object(
-                json!({"a": {"type": "array", "items": inner}}),
-                json!(["a"]),
-            ),
-            object(
-                json!({"a": {"anyOf": [inner, {"type": "null"}]}}),
-                json!(["a"]),
-            ),
-        ];
-        for schema in strict {
-            assert!(is_strict(&schema), "{schema}");
+        let cases = include_str!("schema_cases.json");
+        let cases: Map<String, Value> = serde_json::from_str(cases).unwrap();
+        for (kind, schemas) in &cases {
+            for schema in schemas.as_array().unwrap() {
+                assert_eq!(is_strict(schema), kind == "strict", "{schema}");
+            }
         }
-        let open =
-            json!({"type": "object", "properties": {"b": {"type": "string"}}, "required": ["b"]});
-        let loose = [
-            json!({}),
-            json!(true),
-            json!({"type": "array", "items": inner}),
-            open.clone(),
-            object(json!({"a": {"type": "string"}}), json!([])),
-            object(json!({"a": {}}), json!(["a"])),
-            object(
-                json!({"a": {"type": "string", "default": "x"}}),
-                json!(["a"]),
-            ),
-            object(json!({"a": open}), json!(["a"])),
-            object(json!({"a": {"type": "array", "items": open}}), json!(["a"])),
-            object(json!({"a": {"anyOf": [open]}}), json!(["a"])),
-            object(
-                json!({"a": {"allOf": [inner], "type": "object"}}),
-                json!(["a"]),
-            ),
-            object(
-                json!({"a": {"type": "string", "format": "uri"}}),
-                json!(["a"]),
-            ),
-            object(
-                json!({"a": {"type": "string", "pattern": "a(?=b)"}}),
-                json!(["a"]),
-            ),
-            object(json!({"a": {"type": "array"}}), json!(["a"])),
-            object(json!({"a": {"type": ["array", "null"]}}), json!(["a"])),
-            object(json!({"a": {"type": "string"}}), json!(["a", "b"])),
-            object(
-                json!({"a": {"anyOf": [inner], "type": "object"}}),
-                json!(["a"]),
-            ),
-            object(json!({"a": {"$ref": "#/properties/b"}}), json!(["a"])),
-        ];
-        for schema in loose {
-            assert!(!is_strict(&schema), "{schema}");
-        }
-        let mut schema = object(json!({"a": {"$ref": "#/$defs/o"}}), json!(["a"]));
-        schema["$defs"] = json!({"o": inner});
-        assert!(is_strict(&schema));
-        schema["$defs"] = json!({"o": open});
-        assert!(!is_strict(&schema));
-        schema["$defs"] = json!({"o": {"type": "string", "format": "date"}});
-        assert!(is_strict(&schema));
-        schema["properties"]["a"]["description"] = "x".into();
-        assert!(!is_strict(&schema));
     }
 }
 

@@ -1,8 +1,15 @@
 //! Words for the end of an answer, as vendors and the gateways before them have them. No word means two
 //! things, so that one table serves all dialects. A word that is missing is kept as it is.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
 /// What a word for the end of an answer means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum End {
     Complete,
     /// Cut at the token limit or the end of the context.
@@ -21,71 +28,25 @@ pub(super) enum End {
     Interrupted,
 }
 
-use End::{Blocked, Complete, Cut, Fault, Interrupted, Paused, Tool, ToolFault};
+use End::{Complete, Fault, Interrupted, ToolFault};
 
-const ENDS: &[(&str, End)] = &[
-    // OpenAI's chat API and those like it.
-    ("stop", Complete),
-    ("length", Cut),
-    ("content_filter", Blocked),
-    ("tool_calls", Tool),
-    ("function_call", Tool),
-    // Together: the model said that it has ended.
-    ("eos", Complete),
-    // Mistral: the end of the context.
-    ("model_length", Cut),
-    // Mistral and OpenRouter ("Errors and Debugging").
-    ("error", Interrupted),
-    // DeepSeek, "Create Chat Completion".
-    ("insufficient_system_resource", Interrupted),
-    // Z.ai, "Chat Completion".
-    ("network_error", Interrupted),
-    // vLLM and SGLang, in their sources.
-    ("abort", Interrupted),
-    // OpenAI's Responses API: its status, or why it is incomplete.
-    ("completed", Complete),
-    ("max_output_tokens", Cut),
-    ("failed", Interrupted),
-    ("cancelled", Interrupted),
-    // Anthropic, "Handling stop reasons".
-    ("end_turn", Complete),
-    ("stop_sequence", Complete),
-    ("max_tokens", Cut),
-    ("model_context_window_exceeded", Cut),
-    ("refusal", Blocked),
-    ("tool_use", Tool),
-    ("pause_turn", Paused),
-    // Gemini's `FinishReason`.
-    ("STOP", Complete),
-    ("MAX_TOKENS", Cut),
-    ("SAFETY", Blocked),
-    ("RECITATION", Blocked),
-    ("LANGUAGE", Blocked),
-    ("BLOCKLIST", Blocked),
-    ("PROHIBITED_CONTENT", Blocked),
-    ("SPII", Blocked),
-    ("IMAGE_SAFETY", Blocked),
-    ("IMAGE_PROHIBITED_CONTENT", Blocked),
-    ("IMAGE_RECITATION", Blocked),
-    ("IMAGE_OTHER", Blocked),
-    // Google's policies: of the answer, and of the account.
-    ("ESCALATION", Blocked),
-    ("PUP_LIMITED_DISABLED", Blocked),
-    ("MALFORMED_FUNCTION_CALL", ToolFault),
-    ("UNEXPECTED_TOOL_CALL", ToolFault),
-    ("TOO_MANY_TOOL_CALLS", ToolFault),
-    // A tool's call in the conversation came without its signature.
-    ("MISSING_THOUGHT_SIGNATURE", ToolFault),
-    ("OTHER", Fault),
-    ("MALFORMED_RESPONSE", Fault),
-    ("NO_IMAGE", Fault),
-    ("FINISH_REASON_UNSPECIFIED", Fault),
-];
+/// `tables/ends.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ends {
+    #[serde(rename = "sources")]
+    _sources: IgnoredAny,
+    words: HashMap<String, End>,
+}
+
+static ENDS: LazyLock<Ends> = LazyLock::new(|| {
+    let ends = serde_json::from_str(include_str!("tables/ends.json"));
+    ends.expect("the tests read this file too")
+});
 
 /// What a word means, if it is known.
 pub(super) fn end(word: &str) -> Option<End> {
-    let known = ENDS.iter().find(|(known, _)| *known == word);
-    known.map(|(_, end)| *end)
+    ENDS.words.get(word).copied()
 }
 
 /// The word that tells how an answer ended: a gateway's, or that of the provider behind it where the
@@ -107,12 +68,6 @@ pub(super) fn telling(own: String, native: String, silent: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_word_stands_twice() {
-        let words: std::collections::BTreeSet<_> = ENDS.iter().map(|(word, _)| word).collect();
-        assert_eq!(words.len(), ENDS.len());
-    }
 
     #[test]
     fn a_gateways_word_gives_way_only_where_it_hides_a_failure() {
