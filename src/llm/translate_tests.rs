@@ -38,63 +38,32 @@ fn weather() -> Value {
         "name": "weather", "description": "The weather", "parameters": schema()}})
 }
 
+/// `translate_cases.json`.
+#[derive(serde::Deserialize)]
+struct Cases {
+    /// One conversation in each format.
+    same_conversation: Map<String, Value>,
+    /// Schemas in Gemini's format, each with the JSON Schema that it means.
+    gemini_schemas: Vec<(Value, Value)>,
+    /// Bodies with a field that has no equivalent, and that field.
+    untranslated: Vec<(String, Value, String)>,
+    refused: Vec<(String, Value)>,
+}
+
+fn cases() -> Cases {
+    serde_json::from_str(include_str!("translate_cases.json")).unwrap()
+}
+
+fn format_named(name: &str) -> NativeFormat {
+    let mut all = NativeFormat::ALL.into_iter();
+    all.find(|format| format.as_str() == name).unwrap()
+}
+
 #[test]
 fn the_same_conversation_comes_out_of_all_three() {
-    let responses = translated(
-        RESPONSES,
-        json!({
-            "model": "m", "instructions": "Be brief.", "max_output_tokens": 64, "temperature": 0.5,
-            "input": [
-                {"role": "user", "content": [
-                    {"type": "input_text", "text": "Look"},
-                    {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}]},
-                {"type": "function_call", "call_id": "call_0", "name": "weather",
-                 "arguments": "{\"city\":\"Oslo\"}"},
-                {"type": "function_call_output", "call_id": "call_0", "output": "{\"c\":3}"},
-                {"role": "user", "content": "And now?"}],
-            "tools": [{"type": "function", "name": "weather", "description": "The weather",
-                       "parameters": schema()}],
-            "tool_choice": "required",
-        }),
-    );
-    let anthropic = translated(
-        ANTHROPIC,
-        json!({
-            "model": "m", "system": "Be brief.", "max_tokens": 64, "temperature": 0.5,
-            "messages": [
-                {"role": "user", "content": [
-                    {"type": "text", "text": "Look"},
-                    {"type": "image", "source": {"type": "base64", "media_type": "image/png",
-                                                 "data": "iVBORw0KGgo="}}]},
-                {"role": "assistant", "content": [
-                    {"type": "tool_use", "id": "call_0", "name": "weather",
-                     "input": {"city": "Oslo"}}]},
-                {"role": "user", "content": [
-                    {"type": "tool_result", "tool_use_id": "call_0", "content": "{\"c\":3}"}]},
-                {"role": "user", "content": "And now?"}],
-            "tools": [{"name": "weather", "description": "The weather", "input_schema": schema()}],
-            "tool_choice": {"type": "any"},
-        }),
-    );
-    let gemini = translated(
-        GEMINI,
-        json!({
-            "model": "models/m", "system_instruction": {"parts": [{"text": "Be brief."}]},
-            "generation_config": {"max_output_tokens": 64, "temperature": 0.5},
-            "contents": [
-                {"role": "user", "parts": [
-                    {"text": "Look"},
-                    {"inline_data": {"mime_type": "image/png", "data": "iVBORw0KGgo="}}]},
-                {"role": "model", "parts": [
-                    {"functionCall": {"name": "weather", "args": {"city": "Oslo"}}}]},
-                {"role": "user", "parts": [
-                    {"functionResponse": {"name": "weather", "response": {"c": 3}}}]},
-                {"parts": [{"text": "And now?"}]}],
-            "tools": [{"functionDeclarations": [
-                {"name": "weather", "description": "The weather", "parametersJsonSchema": schema()}]}],
-            "toolConfig": {"functionCallingConfig": {"mode": "ANY"}},
-        }),
-    );
+    let conversation = cases().same_conversation;
+    let [responses, anthropic, gemini] =
+        NativeFormat::ALL.map(|format| translated(format, conversation[format.as_str()].clone()));
     assert_eq!(neutral(responses.clone()), neutral(anthropic.clone()));
     assert_eq!(neutral(anthropic.clone()), neutral(gemini.clone()));
     assert_eq!(responses.extra["tools"], json!([weather()]));
@@ -145,41 +114,11 @@ fn gemini_schema(schema: Value) -> Value {
 
 #[test]
 fn what_gemini_may_answer_fits_the_schema_that_it_was_told() {
-    let text = || json!({"type": "STRING", "nullable": true});
-    for (own, expected) in [
-        (text(), json!({"type": ["string", "null"]})),
-        (
-            json!({"type": "STRING", "format": "enum", "enum": ["a"], "nullable": true}),
-            json!({"type": ["string", "null"], "format": "enum", "enum": ["a", null]}),
-        ),
-        (
-            json!({"type": "OBJECT", "properties": {"nullable": text(), "type": text()}}),
-            json!({"type": "object", "properties": {
-                "nullable": {"type": ["string", "null"]}, "type": {"type": ["string", "null"]}}}),
-        ),
-        (
-            json!({"type": "ARRAY", "min_items": "1", "maxItems": 2, "items": text()}),
-            json!({"type": "array", "minItems": 1, "maxItems": 2,
-                "items": {"type": ["string", "null"]}}),
-        ),
-        (
-            json!({"anyOf": [{"type": "STRING"}, text()], "nullable": true}),
-            json!({"anyOf": [
-                {"anyOf": [{"type": "string"}, {"type": ["string", "null"]}]},
-                {"type": "null"}]}),
-        ),
-        (
-            json!({"type": "INTEGER", "format": "enum", "enum": ["1", "20"], "nullable": false}),
-            json!({"type": "integer", "format": "enum", "enum": [1, 20]}),
-        ),
-        (
-            json!({"type": "TYPE_UNSPECIFIED", "enum": ["A"]}),
-            json!({"enum": ["A"]}),
-        ),
-    ] {
+    let text = json!({"type": "STRING", "nullable": true});
+    for (own, expected) in cases().gemini_schemas {
         assert_eq!(gemini_schema(own.clone()), expected, "{own}");
     }
-    let tool = json!({"functionDeclarations": [{"name": "f", "parameters": text()}]});
+    let tool = json!({"functionDeclarations": [{"name": "f", "parameters": text}]});
     let body = json!({"contents": [{"parts": [{"text": "x"}]}], "tools": [tool]});
     let tools = translated(GEMINI, body).extra["tools"].clone();
     let parameters = &tools[0]["function"]["parameters"];
@@ -246,78 +185,16 @@ fn results_belong_to_the_calls_that_they_name() {
 
 #[test]
 fn what_has_no_place_elsewhere_is_named() {
-    let responses = |field: &str, value: Value| {
-        let mut body = json!({"input": "x"});
-        body[field] = value;
-        lost(RESPONSES, body)
-    };
-    assert_eq!(
-        responses("previous_response_id", json!("r")),
-        "previous_response_id"
-    );
-    assert_eq!(responses("include", json!(["x"])), "include");
-    assert_eq!(
-        responses("reasoning", json!({"summary": "auto"})),
-        "reasoning.summary"
-    );
-    assert_eq!(
-        responses("tools", json!([{"type": "web_search"}])),
-        "tools[0].type"
-    );
-    let reasoning = json!([{"role": "user", "content": "x"}, {"type": "reasoning", "summary": []}]);
-    assert_eq!(responses("input", reasoning), "input[1].type");
-    let anthropic = |field: &str, value: Value| {
-        let mut body = json!({"messages": [{"role": "user", "content": "x"}]});
-        body[field] = value;
-        lost(ANTHROPIC, body)
-    };
-    assert_eq!(
-        anthropic("thinking", json!({"type": "adaptive"})),
-        "thinking"
-    );
-    assert_eq!(
-        anthropic("tools", json!([{"type": "bash_20250124"}])),
-        "tools[0].type"
-    );
-    let cached = json!([{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]);
-    assert_eq!(anthropic("system", cached), "system[0].cache_control");
-    let gemini = |field: &str, value: Value| {
-        let mut body = json!({"contents": [{"parts": [{"text": "x"}]}]});
-        body[field] = value;
-        lost(GEMINI, body)
-    };
-    assert_eq!(gemini("safetySettings", json!([])), "safetySettings");
-    assert_eq!(
-        gemini("tools", json!([{"googleSearch": {}}])),
-        "tools[0].googleSearch"
-    );
-    for data in [json!({"data": "AAAA"}), json!({"mimeType": "image/png"})] {
-        let untyped = json!([{"parts": [{"text": "x"}, {"inlineData": data}]}]);
-        let field = "contents[0].parts[1].inlineData.mimeType";
-        assert_eq!(gemini("contents", untyped), field);
+    for (format, body, field) in cases().untranslated {
+        assert_eq!(lost(format_named(&format), body), field);
     }
-    let budget = json!({"thinkingConfig": {"thinkingBudget": 0}});
-    let field = "generationConfig.thinkingConfig.thinkingBudget";
-    assert_eq!(gemini("generation_config", budget), field);
 }
 
 #[test]
 fn nonsense_is_refused_and_never_panics() {
-    for (format, body) in [
-        (RESPONSES, json!({})),
-        (RESPONSES, json!({"input": " "})),
-        (RESPONSES, json!({"input": "x", "stream": true})),
-        (RESPONSES, json!({"input": "x", "background": true})),
-        (ANTHROPIC, json!({"messages": []})),
-        (GEMINI, json!({"contents": "x"})),
-        (
-            GEMINI,
-            json!({"contents": [{"parts": [{"text": "x"}]}],
-                "generation_config": {"candidate_count": 4}}),
-        ),
-        (GEMINI, json!("x")),
-    ] {
-        assert!(read(format, body.clone()).is_err(), "{body}");
+    for (format, body) in cases().refused {
+        let read = read(format_named(&format), body.clone());
+        assert!(read.is_err(), "{body}");
     }
     let odd = [
         json!(null),
