@@ -35,6 +35,8 @@ pub(crate) mod native;
 mod openai;
 pub mod remote;
 mod reply_contents;
+#[cfg(test)]
+mod request_tests;
 mod responses;
 #[cfg_attr(
     not(feature = "queue"),

@@ -143,26 +143,6 @@ fn blank_lines_before_a_reply_are_passed_over_and_what_came_from_the_cache_is_co
     assert!(error.message().contains("Insufficient Balance"), "{error}");
 }
 
-#[test]
-fn a_schema_that_has_no_place_is_told_in_words() {
-    let schema = json!({"type": "object", "properties": {"a": {"type": "string"}}});
-    let format = ResponseFormat::json_schema(schema.clone()).unwrap();
-    let request = Request::new("U")
-        .with_system("S")
-        .with_response_format(format);
-    let (_, body) = encoded("deepseek", &request);
-    assert_eq!(body["response_format"], json!({"type": "json_object"}));
-    let said = body["messages"][0]["content"].as_str().unwrap();
-    assert!(
-        said.starts_with("S\n\n") && said.ends_with(&schema.to_string()),
-        "{said}"
-    );
-    assert_eq!(body["messages"].as_array().unwrap().len(), 2);
-    let (_, body) = encoded("together", &request);
-    assert_eq!(body["response_format"]["json_schema"]["schema"], schema);
-    assert_eq!(body["messages"][0]["content"], "S");
-}
-
 /// NVIDIA's gateway answers so when a model takes long.
 #[test]
 fn a_reply_that_promises_an_answer_for_later_is_not_asked_for_again() {
@@ -196,55 +176,6 @@ fn what_stands_behind_openrouter_is_heard() {
 }
 
 #[test]
-fn a_request_is_encoded_with_each_vendors_names() {
-    let mut request = Request::chat(vec![Turn::new(Role::User, "U")])
-        .with_system("S")
-        .with_max_tokens(9)
-        .with_temperature(0.2)
-        .with_extra("reasoning_effort", "low".into());
-    request.params.seed = Some(7);
-    request.params.stop = vec!["END".into()];
-    let body = |name| -> Value { encoded(name, &request).1 };
-    assert_eq!(
-        body("openai"),
-        json!({
-            "model": "m",
-            "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}],
-            "max_completion_tokens": 9, "temperature": 0.2, "seed": 7, "stop": ["END"],
-            "reasoning_effort": "low",
-        })
-    );
-    assert_eq!(body("mistral")["random_seed"], 7);
-    assert_eq!(body("mistral")["max_tokens"], 9);
-    assert_eq!(body("local")["max_tokens"], 9);
-    assert!(body("local").get("max_completion_tokens").is_none());
-}
-
-#[test]
-fn roles_and_names_are_said_as_each_vendor_takes_them() {
-    let mut request = Request::chat(vec![
-        Turn::new(Role::Developer, "S"),
-        Turn::new(Role::User, "U"),
-    ]);
-    request.messages[1]
-        .extra
-        .insert("name".into(), "ann".into());
-    let turns = |name| encoded(name, &request).1["messages"].clone();
-    assert_eq!(turns("openai")[0]["role"], "developer");
-    assert_eq!(turns("openai")[1]["name"], "ann");
-    assert_eq!(turns("mistral")[0]["role"], "system");
-    assert!(turns("mistral")[1].get("name").is_none());
-    assert_eq!(turns("local")[0]["role"], "system");
-}
-
-#[test]
-fn unset_fields_are_absent() {
-    let (_, body) = encoded("openai", &Request::new("U"));
-    let keys: Vec<&String> = body.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["model", "messages"]);
-}
-
-#[test]
 fn an_extra_field_cannot_override_a_checked_one() {
     let request = Request::new("U")
         .with_max_tokens(5)
@@ -262,47 +193,6 @@ fn a_request_without_any_model_is_refused_before_it_is_sent() {
         .err()
         .unwrap();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
-}
-
-#[test]
-fn json_mode_is_named_in_the_system_text_where_nobody_does() {
-    let asking = |mut request: Request| {
-        request.params.response_format = Some(ResponseFormat::JsonObject);
-        encoded("openai", &request).1["messages"].take()
-    };
-    let user = json!({"role": "user", "content": "U"});
-    let system = |content: Value| json!({"role": "system", "content": content});
-    assert_eq!(
-        asking(Request::new("U")),
-        json!([system(JSON_MODE.into()), user])
-    );
-    let joined = format!("S\n\n{JSON_MODE}");
-    assert_eq!(
-        asking(Request::new("U").with_system("S")),
-        json!([system(joined.into()), user])
-    );
-    let part = json!({"type": "text", "text": "S"});
-    let mut lead = Turn::new(Role::Developer, "");
-    lead.content = json!([part]);
-    let turns = vec![lead, Turn::new(Role::User, "U")];
-    assert_eq!(
-        asking(Request::chat(turns)),
-        json!([{"role": "developer", "content": [part, {"type": "text", "text": JSON_MODE}]}, user])
-    );
-    let image = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,json"}});
-    let mut shown = Turn::new(Role::User, "");
-    shown.content = json!([image]);
-    assert_eq!(
-        asking(Request::chat(vec![shown])).as_array().unwrap().len(),
-        2
-    );
-    for error_body in [
-        Request::new("as Json"),
-        Request::new("U").with_system("In JSON."),
-    ] {
-        let messages = asking(error_body.clone());
-        assert_eq!(messages, encoded("openai", &error_body).1["messages"]);
-    }
 }
 
 #[test]
