@@ -40,93 +40,18 @@ pub(super) struct Answer {
 impl Answer {
     /// The answer, or the failure that it is although the status was a success.
     pub(super) fn conclude(self, provider: &str, body: &[u8]) -> Result<Response, Error> {
-        let paid = Paid {
-            usage: self.usage,
-            cost_usd: self.cost_usd,
-        };
-        let unusable = |kind, what: String| unusable(kind, what, body).with_paid(paid);
-        let failed = |kind, message: String| {
-            let error = Error::new(kind, message).with_sent(Sent::Answered);
-            let error = error.with_paid(paid);
-            let error = if self.text.is_empty() {
-                error
-            } else {
-                error.with_raw(&self.text)
-            };
-            match &self.category {
-                Some(category) => error.with_category(category),
-                None => error,
-            }
-        };
-        let about = self.category.as_deref();
-        let about = about.map_or_else(String::new, |category| format!(" ({category})"));
         if let Some(refusal) = &self.refusal {
-            let message = format!("the model refused{about}: {refusal}");
-            let refusal = Some(refusal.clone());
-            return Err(failed(ErrorKind::Blocked, message).with_refusal(refusal));
+            let message = format!("the model refused{}: {refusal}", self.about());
+            return Err(self.blocked(message).with_refusal(Some(refusal.clone())));
         }
-        let calls = !self.details.tool_calls.is_empty();
         let known = end(&self.finish);
-        let finish_reason = match known {
-            // Some say that they stopped, or nothing, when they call a tool.
-            Some(End::Complete) | None if calls && (known.is_some() || self.finish.is_empty()) => {
-                FinishReason::ToolCalls
-            }
-            Some(End::Complete) => FinishReason::Stop,
-            Some(End::Cut) => FinishReason::Length,
-            Some(End::Blocked) => {
-                let message = format!("{} blocked the answer: {}{about}", provider, self.finish);
-                return Err(failed(ErrorKind::Blocked, message));
-            }
-            Some(End::Tool) if calls => FinishReason::ToolCalls,
-            Some(End::ToolFault) if !calls => {
-                let what = format!("the model failed in calling a tool ({})", self.finish);
-                return Err(unusable(ErrorKind::Invalid, what));
-            }
-            Some(End::Fault) => {
-                let what = format!("the model failed while answering ({})", self.finish);
-                return Err(malformed(what, body).with_paid(paid));
-            }
-            Some(End::Interrupted) => {
-                let what = format!("{provider} broke the answer off ({})", self.finish);
-                return Err(interrupted(what, body).with_paid(paid));
-            }
-            // What was paid for is kept: a new word for the end does not make the text worthless.
-            Some(End::Tool | End::Paused | End::ToolFault) | None => (&*self.finish).into(),
-        };
-        let paused = known == Some(End::Paused);
-        let holds_its_work = paused && !self.holds.is_empty();
-        let silent = self.text.trim().is_empty() && !calls && !holds_its_work;
-        if silent && self.text.is_empty() && finish_reason == FinishReason::Length {
-            let message =
-                "the token limit was used up before any text came; allow more tokens (max_tokens)";
-            return Err(unusable(ErrorKind::Invalid, message.to_owned()));
-        }
-        if silent && finish_reason != FinishReason::Length {
-            if known == Some(End::Tool) {
-                let end = &self.finish;
-                let what =
-                    format!("the model requested a tool call ({end}) without the name of a tool");
-                return Err(unusable(ErrorKind::Invalid, what));
-            }
-            let why = match &finish_reason {
-                FinishReason::Other(word) if !word.is_empty() => format!(" ({word})"),
-                _ => String::new(),
-            };
-            let what = match self.holds.description() {
-                held if held.is_empty() => format!("the answer is empty{why}"),
-                held => format!("the reply holds {held} and no text{why}"),
-            };
-            let what = format!("not a usable reply: {what}");
-            return Err(unusable(ErrorKind::Malformed, what));
-        }
+        let finish_reason = self.finish_reason(known, provider, body)?;
+        self.check_text(known, &finish_reason, body)?;
         let mut response = Response::new(provider, self.text);
-        if paused {
-            let warning =
-                "the provider paused this turn before it was done; a conversation goes on \
-                           with the whole reply, which --keep-reply keeps"
-                    .to_owned();
-            response.warning = Some(warning);
+        if known == Some(End::Paused) {
+            let warning = "the provider paused this turn before it was done; a conversation goes on \
+                 with the whole reply, which --keep-reply keeps";
+            response.warning = Some(warning.to_owned());
         }
         let mut details = self.details;
         if let Some(media) = self.holds.media_description() {
@@ -142,6 +67,114 @@ impl Answer {
         response.usage = self.usage;
         response.cost_usd = self.cost_usd;
         Ok(response)
+    }
+
+    fn paid(&self) -> Paid {
+        Paid {
+            usage: self.usage,
+            cost_usd: self.cost_usd,
+        }
+    }
+
+    fn has_calls(&self) -> bool {
+        !self.details.tool_calls.is_empty()
+    }
+
+    /// The category of a block, in parentheses.
+    fn about(&self) -> String {
+        let category = self.category.as_deref();
+        category.map_or_else(String::new, |category| format!(" ({category})"))
+    }
+
+    fn blocked(&self, message: String) -> Error {
+        let error = Error::new(ErrorKind::Blocked, message).with_sent(Sent::Answered);
+        let error = error.with_paid(self.paid());
+        let error = if self.text.is_empty() {
+            error
+        } else {
+            error.with_raw(&self.text)
+        };
+        match &self.category {
+            Some(category) => error.with_category(category),
+            None => error,
+        }
+    }
+
+    /// Why the answer ended, or the failure if it ended by one.
+    fn finish_reason(
+        &self,
+        known: Option<End>,
+        provider: &str,
+        body: &[u8],
+    ) -> Result<FinishReason, Error> {
+        let (finish, calls) = (&self.finish, self.has_calls());
+        Err(match known {
+            // Some providers report that they stopped, or no reason, when they call a tool.
+            Some(End::Complete) | None if calls && (known.is_some() || finish.is_empty()) => {
+                return Ok(FinishReason::ToolCalls);
+            }
+            Some(End::Complete) => return Ok(FinishReason::Stop),
+            Some(End::Cut) => return Ok(FinishReason::Length),
+            Some(End::Blocked) => self.blocked(format!(
+                "{provider} blocked the answer: {finish}{}",
+                self.about()
+            )),
+            Some(End::Tool) if calls => return Ok(FinishReason::ToolCalls),
+            Some(End::ToolFault) if !calls => {
+                let what = format!("the model failed in calling a tool ({finish})");
+                unusable(ErrorKind::Invalid, what, body).with_paid(self.paid())
+            }
+            Some(End::Fault) => {
+                let what = format!("the model failed while answering ({finish})");
+                malformed(what, body).with_paid(self.paid())
+            }
+            Some(End::Interrupted) => {
+                let what = format!("{provider} broke the answer off ({finish})");
+                interrupted(what, body).with_paid(self.paid())
+            }
+            // A new word for the end does not make the text worthless, which was paid for.
+            Some(End::Tool | End::Paused | End::ToolFault) | None => {
+                return Ok(finish.as_str().into());
+            }
+        })
+    }
+
+    /// Refuses an answer without a text, unless it calls tools or was paused or cut.
+    fn check_text(
+        &self,
+        known: Option<End>,
+        finish_reason: &FinishReason,
+        body: &[u8],
+    ) -> Result<(), Error> {
+        let holds_its_work = known == Some(End::Paused) && !self.holds.is_empty();
+        if !self.text.trim().is_empty() || self.has_calls() || holds_its_work {
+            return Ok(());
+        }
+        let (kind, what) = match finish_reason {
+            FinishReason::Length if !self.text.is_empty() => return Ok(()),
+            FinishReason::Length => {
+                let what = "the token limit was used up before any text came; allow more tokens (max_tokens)";
+                (ErrorKind::Invalid, what.to_owned())
+            }
+            _ if known == Some(End::Tool) => {
+                let end = &self.finish;
+                let what =
+                    format!("the model requested a tool call ({end}) without the name of a tool");
+                (ErrorKind::Invalid, what)
+            }
+            _ => {
+                let why = match finish_reason {
+                    FinishReason::Other(word) if !word.is_empty() => format!(" ({word})"),
+                    _ => String::new(),
+                };
+                let what = match self.holds.description() {
+                    held if held.is_empty() => format!("the answer is empty{why}"),
+                    held => format!("the reply holds {held} and no text{why}"),
+                };
+                (ErrorKind::Malformed, format!("not a usable reply: {what}"))
+            }
+        };
+        Err(unusable(kind, what, body).with_paid(self.paid()))
     }
 }
 

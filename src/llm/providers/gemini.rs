@@ -54,6 +54,43 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
     if let Some(body) = native::body(vendor, request, model)? {
         return Ok(body);
     }
+    let Conversation { system, contents } = conversation(request, model)?;
+    if contents.is_empty() {
+        return Err(invalid(
+            "gemini needs a message in addition to the system text".to_owned(),
+        ));
+    }
+    let mut body = json!({"contents": contents});
+    let fields = content::object(&mut body);
+    if !system.is_empty() {
+        fields.insert("systemInstruction".to_owned(), json!({"parts": system}));
+    }
+    let further = vendor.fields.further(request);
+    let mut further: Map<_, _> = further
+        .map(|(field, value)| (field.to_owned(), value.into_owned()))
+        .collect();
+    let config = generation_config(vendor, request, &mut further);
+    if !config.is_empty() {
+        fields.insert("generationConfig".to_owned(), config.into());
+    }
+    tools(request, fields, further.contains_key("toolConfig"));
+    if let Some(tier) = further.remove("service_tier") {
+        fields.insert("serviceTier".to_owned(), tier);
+    }
+    for (field, value) in further {
+        fields.entry(field).or_insert(value);
+    }
+    Ok(body)
+}
+
+/// The messages of a request in Gemini's format.
+struct Conversation {
+    /// The parts of the system text.
+    system: Vec<Value>,
+    contents: Vec<Value>,
+}
+
+fn conversation(request: &Request, model: &str) -> Result<Conversation, Error> {
     let mut system = Vec::new();
     let mut contents = Vec::new();
     let mut called: HashMap<&str, Called<'_>> = HashMap::new();
@@ -105,32 +142,7 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
         }
         contents.push(json!({"role": role, "parts": parts}));
     }
-    if contents.is_empty() {
-        return Err(invalid(
-            "gemini needs a message in addition to the system text".to_owned(),
-        ));
-    }
-    let mut body = json!({"contents": contents});
-    let fields = content::object(&mut body);
-    if !system.is_empty() {
-        fields.insert("systemInstruction".to_owned(), json!({"parts": system}));
-    }
-    let further = vendor.fields.further(request);
-    let mut further: Map<_, _> = further
-        .map(|(field, value)| (field.to_owned(), value.into_owned()))
-        .collect();
-    let config = generation_config(vendor, request, &mut further);
-    if !config.is_empty() {
-        fields.insert("generationConfig".to_owned(), config.into());
-    }
-    tools(request, fields, further.contains_key("toolConfig"));
-    if let Some(tier) = further.remove("service_tier") {
-        fields.insert("serviceTier".to_owned(), tier);
-    }
-    for (field, value) in further {
-        fields.entry(field).or_insert(value);
-    }
-    Ok(body)
+    Ok(Conversation { system, contents })
 }
 
 /// What Google's documentation names for calls that were made elsewhere: from Gemini 3 on they are
