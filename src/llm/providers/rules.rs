@@ -10,7 +10,6 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny};
 use crate::base::error::ErrorKind;
 
 use super::error_body::ErrorBody;
-use super::vendor::Dialect;
 
 /// One rule. The lists that it has must each have an entry that occurs in the body of the reply.
 #[derive(Debug, serde::Deserialize)]
@@ -73,17 +72,17 @@ impl Rule {
 /// The rules that are not those of one vendor.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ErrorRules {
+pub(super) struct ErrorRules {
     #[serde(rename = "notes")]
     _notes: IgnoredAny,
-    openai: Vec<Rule>,
-    anthropic: Vec<Rule>,
-    gemini: Vec<Rule>,
+    pub openai: Vec<Rule>,
+    pub anthropic: Vec<Rule>,
+    pub gemini: Vec<Rule>,
     gateways: Vec<Rule>,
     common: Vec<Rule>,
 }
 
-static RULES: LazyLock<ErrorRules> = LazyLock::new(|| {
+pub(super) static RULES: LazyLock<ErrorRules> = LazyLock::new(|| {
     let rules = serde_json::from_str(include_str!("tables/errors.json"));
     rules.expect("the tests read this file too")
 });
@@ -102,19 +101,13 @@ static LAST: Rule = Rule {
     _note: IgnoredAny,
 };
 
-/// The rule for a failed reply: the first that matches.
+/// The rule for a failed reply: the first that matches, of the vendor, its dialect, gateways and all.
 pub(super) fn classify<'r>(
     own: &'r [Rule],
-    dialect: Dialect,
+    of_dialect: &'r [Rule],
     status: u16,
     error_body: &ErrorBody,
 ) -> &'r Rule {
-    let of_dialect = match dialect {
-        Dialect::OpenAi => &RULES.openai[..],
-        Dialect::Anthropic => &RULES.anthropic,
-        Dialect::Gemini => &RULES.gemini,
-        Dialect::Extract => &[],
-    };
     let rules = [own, of_dialect, &RULES.gateways, &RULES.common];
     let mut fitting = rules
         .into_iter()

@@ -14,7 +14,7 @@ use super::error_body::ErrorBody;
 use super::fields::Fields;
 use super::limits::RateHeaders;
 use super::retention::Retention;
-use super::rules::{Rule, classify};
+use super::rules::{RULES, Rule, classify};
 
 /// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -162,7 +162,13 @@ impl Vendor {
 
     /// What a failed reply means.
     pub(super) fn rule(&self, status: u16, error_body: &ErrorBody) -> &Rule {
-        classify(&self.errors, self.dialect, status, error_body)
+        let of_dialect = match self.dialect {
+            Dialect::OpenAi => &RULES.openai[..],
+            Dialect::Anthropic => &RULES.anthropic,
+            Dialect::Gemini => &RULES.gemini,
+            Dialect::Extract => &[],
+        };
+        classify(&self.errors, of_dialect, status, error_body)
     }
 
     pub(crate) fn named(name: &str) -> Option<&'static Vendor> {
