@@ -1,57 +1,48 @@
 //! The OpenAPI document: requests and replies of this API. A test compares it with the routes and with real replies.
 
-mod operation;
-mod paths;
-mod payloads;
-mod schemas;
-
-use serde_json::{Value, json};
+use batchwright::config::SettingKey;
+use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use paths::paths;
-use schemas::of;
+
+/// The document, with placeholders for the version (`$VERSION`), the names of the settings (`$SETTINGS`) and the types of
+/// jobs (`$JOB_TYPES`). The only schema in `NewJob` is the template for each type of jobs.
+const DOCUMENT: &str = include_str!("document.json");
+/// The schemas of payloads by type of jobs; `*` is for types whose payloads only their handler validates.
+const PAYLOADS: &str = include_str!("payloads.json");
 
 /// `GET /api/v1/openapi.json`.
 pub(super) fn openapi(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    let kinds: Vec<&str> = super::jobs::offered(app).collect();
-    Ok(Response::json(200, &document(&kinds)))
+    let types: Vec<&str> = super::jobs::offered(app).collect();
+    Ok(Response::json(200, &document(&types)))
 }
 
-/// The document of a server that carries out these kinds of jobs.
-fn document(kinds: &[&str]) -> Value {
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "batchwright",
-            "version": env!("CARGO_PKG_VERSION"),
-            "summary": "Jobs, processes and settings of a durable queue",
-            "description": "Errors are problem details (RFC 9457). Times are RFC 3339 in UTC, durations are seconds. If the \
-                            server has a token, every path except /healthz requires it as a bearer token.",
-            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
-        },
-        "servers": [{"url": "/"}],
-        "security": [{}, {"token": []}],
-        "tags": [
-            {"name": "jobs", "description": "One job at a time"},
-            {"name": "processes", "description": "Jobs that were submitted together"},
-            {"name": "settings"},
-            {"name": "server"},
-        ],
-        "paths": paths(kinds),
-        "components": {
-            "schemas": schemas::all(kinds),
-            "responses": {
-                "Problem": {
-                    "description": "The reason for the error",
-                    "content": {"application/problem+json": {"schema": of("Problem")}},
-                },
-            },
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        },
-    })
+/// The document of a server with these types of jobs.
+fn document(types: &[&str]) -> Value {
+    let settings: Vec<&str> = SettingKey::all().iter().map(SettingKey::name).collect();
+    let text = DOCUMENT
+        .replace("$VERSION", env!("CARGO_PKG_VERSION"))
+        .replace("\"$SETTINGS\"", &json!(settings).to_string())
+        .replace("\"$JOB_TYPES\"", &json!(types).to_string());
+    let mut document: Value = serde_json::from_str(&text).expect("the document is valid JSON");
+    let payloads: Map<String, Value> =
+        serde_json::from_str(PAYLOADS).expect("the schemas of payloads are valid JSON");
+    let new_job = &mut document["components"]["schemas"]["NewJob"]["oneOf"];
+    let template = new_job[0].take();
+    *new_job = types
+        .iter()
+        .map(|name| {
+            let mut schema = template.clone();
+            schema["title"] = json!(name);
+            schema["properties"]["type"]["const"] = json!(name);
+            schema["properties"]["payload"] = payloads.get(*name).unwrap_or(&payloads["*"]).clone();
+            schema
+        })
+        .collect();
+    document
 }
 
 #[cfg(test)]
@@ -59,6 +50,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::api::jobs::LONGEST_NAME;
+    use crate::api::results::MOST_LINES;
 
     #[test]
     fn the_document_has_every_route_and_no_other() {
@@ -86,7 +79,7 @@ mod tests {
         let mut named = BTreeSet::new();
         for part in text.split("\"$ref\":\"#").skip(1) {
             let place = part.split('"').next().unwrap();
-            assert!(document.pointer(place).is_some(), "{place} is not there");
+            assert!(document.pointer(place).is_some(), "{place} is missing");
             named.insert(place.to_owned());
         }
         for name in document["components"]["schemas"]
@@ -95,7 +88,19 @@ mod tests {
             .keys()
         {
             let place = format!("/components/schemas/{name}");
-            assert!(named.contains(&place), "nobody asks for {place}");
+            assert!(named.contains(&place), "nothing refers to {place}");
         }
+    }
+
+    #[test]
+    fn the_document_names_the_limits_that_handlers_check() {
+        let document = document(&["completion"]);
+        let name = "/components/schemas/NewJob/oneOf/0/properties/item_id/anyOf/0/maxLength";
+        assert_eq!(document.pointer(name), Some(&json!(LONGEST_NAME)));
+        let name = "/paths/~1api~1v1~1processes/post/parameters/1/schema/maxLength";
+        assert_eq!(document.pointer(name), Some(&json!(LONGEST_NAME)));
+        let lines =
+            "/paths/~1api~1v1~1processes~1{process_id}~1results/get/parameters/3/schema/maximum";
+        assert_eq!(document.pointer(lines), Some(&json!(MOST_LINES)));
     }
 }
