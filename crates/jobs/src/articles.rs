@@ -12,13 +12,10 @@ use ureq::Agent;
 use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ureq::unversioned::transport::DefaultConnector;
 
-use batchwright::Context;
-use batchwright::Settings;
-use batchwright::config::ArticleSource;
-use batchwright::config::SettingsWatch;
+use batchwright::config::{ArticleSource, SettingsWatch};
 use batchwright::provider::redacted_url;
 use batchwright::unstable::PublicResolver;
-use batchwright::{Error, ErrorKind};
+use batchwright::{Context, Error, ErrorKind, Settings};
 
 use super::extract_content::{article_text, decoded};
 use super::job_type::Articles;

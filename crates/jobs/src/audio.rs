@@ -5,11 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use batchwright::JobId;
-use batchwright::unstable::AtomicFile;
-use batchwright::unstable::disk_space;
-use batchwright::unstable::make_private_folder;
-use batchwright::{Error, ErrorKind};
+use batchwright::unstable::{AtomicFile, disk_space, make_private_folder};
+use batchwright::{Error, ErrorKind, JobId};
 
 use super::script::Script;
 use super::speech::{HEADER_BYTES, Wav, header};

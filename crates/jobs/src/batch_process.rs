@@ -5,12 +5,8 @@ use std::collections::HashSet;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use batchwright::Context;
-use batchwright::Error;
-use batchwright::Job;
-use batchwright::queue::Children;
-use batchwright::queue::PRIORITIES;
-use batchwright::{Handler, RunningJob};
+use batchwright::queue::{Children, PRIORITIES};
+use batchwright::{Context, Error, Handler, Job, RunningJob};
 
 use super::fields::{Fields, PayloadError};
 use super::job_type::JobType;

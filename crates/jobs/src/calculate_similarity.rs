@@ -5,14 +5,8 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use batchwright::Context;
-use batchwright::Job;
-use batchwright::JobId;
-use batchwright::Request;
-use batchwright::queue::Children;
-use batchwright::queue::{EMBEDDING_KIND, JobState};
-use batchwright::{Error, ErrorKind};
-use batchwright::{Handler, RunningJob};
+use batchwright::queue::{Children, EMBEDDING_KIND, JobState};
+use batchwright::{Context, Error, ErrorKind, Handler, Job, JobId, Request, RunningJob};
 
 use super::fields::{Fields, PayloadError};
 use super::job_type::JobType;
@@ -72,16 +66,11 @@ impl<'v> Payload<'v> {
                 format!("without a query each is compared with each: write 2 to {MOST_PAIRED}");
             return Err(fields.bad("items", why));
         }
-        let min_score = match fields.get("min_score").map(Value::as_f64) {
-            None => -1.0,
-            Some(Some(score)) if (-1.0..=1.0).contains(&score) => score,
-            Some(_) => return Err(fields.bad("min_score", "write a number from -1 to 1")),
-        };
         Ok(Self {
             items,
             query,
             top_k: fields.whole("top_k", 1..=MOST_ITEMS)?.unwrap_or(TOP_K),
-            min_score,
+            min_score: fields.number("min_score", -1.0..=1.0)?.unwrap_or(-1.0),
             model: fields.text("model")?,
         })
     }

@@ -11,10 +11,8 @@ use html5ever::tree_builder::{Tracer, TreeBuilderOpts};
 use html5ever::{ParseOpts, parse_document};
 use serde_json::{Value, json};
 
-use batchwright::Context;
 use batchwright::queue::ModelCall;
-use batchwright::{Error, ErrorKind};
-use batchwright::{Handler, RunningJob};
+use batchwright::{Context, Error, ErrorKind, Handler, RunningJob};
 
 use super::fields::{Fields, PayloadError};
 use super::job_type::{Host, JobType};

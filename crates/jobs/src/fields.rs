@@ -136,6 +136,22 @@ impl<'v> Fields<'v> {
         }
     }
 
+    /// A number of this range, if it is there.
+    pub(crate) fn number(
+        &self,
+        name: &str,
+        range: std::ops::RangeInclusive<f64>,
+    ) -> Result<Option<f64>, PayloadError> {
+        match self.get(name).map(Value::as_f64) {
+            None => Ok(None),
+            Some(Some(number)) if range.contains(&number) => Ok(Some(number)),
+            Some(_) => {
+                let (least, most) = (range.start(), range.end());
+                Err(self.bad(name, format!("write a number from {least} to {most}")))
+            }
+        }
+    }
+
     /// The members of a list, each with its path; at least one and at most so many.
     pub(crate) fn list(
         &self,
@@ -196,7 +212,34 @@ pub(crate) enum Length {
     Long,
 }
 
-pub(crate) fn length(wanted: &Fields<'_>) -> Result<Length, PayloadError> {
+/// What the user prefers of a text that is written about an article.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Preferences<'v> {
+    pub length: Length,
+    language: Option<&'v str>,
+}
+
+impl<'v> Preferences<'v> {
+    /// Those in the field `user_preferences`.
+    pub(crate) fn read(fields: &Fields<'v>) -> Result<Self, PayloadError> {
+        let wanted = fields.object("user_preferences", &["length", "language"])?;
+        let (length, language) = match &wanted {
+            None => (Length::Medium, None),
+            Some(wanted) => (length(wanted)?, language(wanted, "language")?),
+        };
+        Ok(Self { length, language })
+    }
+
+    /// For a prompt: `in the language …`.
+    pub(crate) fn in_language(&self) -> String {
+        match self.language {
+            Some(tag) => format!("in the language with the tag {tag}"),
+            None => "in the language of the article".to_owned(),
+        }
+    }
+}
+
+fn length(wanted: &Fields<'_>) -> Result<Length, PayloadError> {
     match wanted.text("length")? {
         None | Some("medium") => Ok(Length::Medium),
         Some("short") => Ok(Length::Short),

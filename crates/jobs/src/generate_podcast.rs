@@ -6,24 +6,17 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use batchwright::Context;
-use batchwright::Job;
-use batchwright::JobId;
-use batchwright::Request;
-use batchwright::Response;
-use batchwright::ResponseFormat;
-use batchwright::queue::Children;
-use batchwright::queue::ModelCall;
-use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{Error, ErrorKind};
-use batchwright::{Handler, RunningJob};
+use batchwright::queue::{Children, ModelCall};
+use batchwright::{
+    Context, Error, ErrorKind, Handler, Job, JobId, Request, Response, ResponseFormat, RunningJob,
+};
 
 use super::audio::AudioFolder;
-use super::fields::{Fields, Length, PayloadError, language, length};
+use super::fields::{Fields, Length, PayloadError, Preferences};
 use super::job_type::{Host, JobType};
 use super::script::{self, Script, Turn};
 use super::speech::{self, Wav};
-use super::time::rfc3339;
+use super::time::now;
 
 const NAME: &str = "generate_podcast";
 /// The kinds of the models' parts of the work.
@@ -90,19 +83,12 @@ pub(crate) fn calls(host: &Host) -> Vec<(&'static str, ModelCall)> {
 }
 
 fn write_script(host: &Host) -> ModelCall {
-    let articles = host.articles.clone();
+    let host = host.clone();
     let ask = move |job: &RunningJob, ctx: &Context| {
         let payload: Value = job.parse()?;
         let payload = Payload::read(&payload)?;
-        let content = match (payload.content, payload.article_id, &articles) {
-            (Some(content), ..) => content.to_owned(),
-            (None, Some(id), Some(articles)) => articles.find(id, ctx)?,
-            _ => return Err(no_content().into()),
-        };
-        if content.trim().is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, "the article has no text"));
-        }
-        payload.request(content)
+        let content = host.article(payload.content, payload.article_id, ctx)?;
+        payload.request(content.ok_or_else(no_content)?)
     };
     let make = |job: &RunningJob, answer: &Response| {
         let payload: Value = job.parse()?;
@@ -136,8 +122,7 @@ struct Payload<'v> {
     article_id: Option<&'v str>,
     content: Option<&'v str>,
     script: Option<Script>,
-    length: Length,
-    language: Option<&'v str>,
+    preferences: Preferences<'v>,
     voices: Vec<Voice<'v>>,
     model: Option<&'v str>,
     speech_model: &'v str,
@@ -155,11 +140,7 @@ struct Voice<'v> {
 impl<'v> Payload<'v> {
     fn read(payload: &'v Value) -> Result<Self, PayloadError> {
         let fields = Fields::of(payload, &FIELDS)?;
-        let preferences = fields.object("user_preferences", &["length", "language"])?;
-        let (length, language) = match &preferences {
-            None => (Length::Medium, None),
-            Some(wanted) => (length(wanted)?, language(wanted, "language")?),
-        };
+        let preferences = Preferences::read(&fields)?;
         let voices = voices(&fields)?;
         let script = turns(&fields, &voices)?;
         let content = fields.text("content")?;
@@ -173,11 +154,7 @@ impl<'v> Payload<'v> {
         if script.is_none() && content.is_none() && article_id.is_none() {
             return Err(no_content());
         }
-        let speed = match fields.get("speed").map(Value::as_f64) {
-            None => None,
-            Some(Some(speed)) if (0.25..=4.0).contains(&speed) => Some(speed),
-            Some(_) => return Err(fields.bad("speed", "write a number from 0.25 to 4")),
-        };
+        let speed = fields.number("speed", 0.25..=4.0)?;
         let chunk_chars = fields.whole("chunk_chars", 50..=speech::MOST_CHARS)?;
         let instructions = fields.text("instructions")?;
         if instructions.is_some_and(|text| text.chars().count() > speech::MOST_CHARS) {
@@ -188,8 +165,7 @@ impl<'v> Payload<'v> {
             article_id,
             content,
             script,
-            length,
-            language,
+            preferences,
             voices,
             model: fields.text("model")?,
             speech_model: fields.text("speech_model")?.unwrap_or(SPEECH_MODEL),
@@ -205,15 +181,12 @@ impl<'v> Payload<'v> {
 
     /// What the model is asked that writes the script.
     fn request(&self, content: String) -> Result<Request, Error> {
-        let (extent, most_turns) = match self.length {
+        let (extent, most_turns) = match self.preferences.length {
             Length::Short => ("about 200 words", 20),
             Length::Medium => ("about 600 words", 60),
             Length::Long => ("about 1200 words", 120),
         };
-        let language = match self.language {
-            Some(tag) => format!("in the language with the tag {tag}"),
-            None => "in the language of the article".to_owned(),
-        };
+        let language = self.preferences.in_language();
         let speakers = self.speakers();
         let who = match &speakers[..] {
             [one] => format!("a talk by one speaker, {one}"),
@@ -358,11 +331,8 @@ impl Piece {
     fn name(&self) -> String {
         let (instructions, speed) = (&self.instructions, self.speed);
         let all = json!([self.model, self.voice, self.text, instructions, speed]);
-        let digest = Sha256::digest(all.to_string());
-        digest[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let hash = format!("{:x}", Sha256::digest(all.to_string()));
+        hash[..32].to_owned()
     }
 }
 
@@ -431,7 +401,7 @@ fn podcast(
         "speech_model": payload.speech_model,
         "title": script.title,
         "script": script.turns,
-        "generated_at": rfc3339(SystemClock.wall()),
+        "generated_at": now(),
     })))
 }
 

@@ -1,19 +1,13 @@
 //! A type of jobs: what it takes, how urgent it is, and how it is carried out.
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 
-use batchwright::Context;
-use batchwright::Error;
-use batchwright::Handler;
-use batchwright::Job;
-use batchwright::Request;
-use batchwright::queue::ModelCall;
-use batchwright::queue::PRIORITIES;
+use batchwright::queue::{ModelCall, PRIORITIES};
+use batchwright::{Context, Error, ErrorKind, Handler, Job, Request};
 
 use super::audio::AudioFolder;
 use super::fields::PayloadError;
@@ -24,7 +18,8 @@ type MakePrompt = dyn Fn(&Value) -> Result<Request, PayloadError> + Send + Sync;
 type Priority = dyn Fn(&Value) -> u8 + Send + Sync;
 
 /// A type of jobs.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("JobType({name})")]
 pub struct JobType {
     pub(crate) name: String,
     about: String,
@@ -166,20 +161,12 @@ impl JobType {
             .chain_update(&self.name)
             .chain_update(raw.get())
             .finalize();
-        let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = format!("{digest:x}");
         let id = id.map_or_else(|| hash[..16].to_owned(), str::to_owned);
         Ok(Job::raw(&self.name, raw)
             .item_id(id)
             .request_hash(hash)
             .priority(priority))
-    }
-}
-
-impl fmt::Debug for JobType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobType")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
     }
 }
 
@@ -206,6 +193,28 @@ impl Host {
     /// Whether the text of an article can be found by its id at present.
     pub fn finds_articles(&self) -> bool {
         self.articles.as_ref().is_some_and(|them| them.is_set())
+    }
+
+    /// The text of an article that a payload brings or names; `None` if it does neither.
+    ///
+    /// # Errors
+    /// When the text cannot be found or is blank.
+    pub fn article(
+        &self,
+        content: Option<&str>,
+        id: Option<&str>,
+        ctx: &Context,
+    ) -> Result<Option<String>, Error> {
+        let text = match (content, id, &self.articles) {
+            (Some(content), ..) => content.to_owned(),
+            (None, Some(id), Some(articles)) => articles.find(id, ctx)?,
+            _ => return Ok(None),
+        };
+        if text.trim().is_empty() {
+            let why = format!("the article {} has no text", id.unwrap_or_default());
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        Ok(Some(text))
     }
 }
 

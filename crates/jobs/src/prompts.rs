@@ -1,7 +1,5 @@
 //! `completion` and `embedding`: prompts as payloads, for those who submit them beside jobs of other types.
 
-use serde_json::Value;
-
 use batchwright::Request;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
 
@@ -24,11 +22,10 @@ pub(crate) fn completion() -> JobType {
         if let Some(tokens) = fields.whole("max_tokens", 1..=MOST_TOKENS)? {
             request = request.with_max_tokens(u32::try_from(tokens).unwrap_or(u32::MAX));
         }
-        match fields.get("temperature").map(Value::as_f64) {
-            None => Ok(request),
-            Some(Some(heat)) if (0.0..=2.0).contains(&heat) => Ok(request.with_temperature(heat)),
-            Some(_) => Err(fields.bad("temperature", "write a number from 0 to 2")),
-        }
+        Ok(match fields.number("temperature", 0.0..=2.0)? {
+            Some(temperature) => request.with_temperature(temperature),
+            None => request,
+        })
     })
     .about("Answer to a prompt; files with only prompts need no --type")
 }

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use batchwright::Response;
-use batchwright::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind, Response};
 
 /// Nearly two hours of speech.
 pub(crate) const MOST_CHARS: usize = 100_000;

@@ -2,42 +2,28 @@
 
 use serde_json::{Value, json};
 
-use batchwright::Context;
-use batchwright::Request;
-use batchwright::Response;
-use batchwright::RunningJob;
 use batchwright::queue::ModelCall;
-use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{Error, ErrorKind};
+use batchwright::{Context, Request, Response, RunningJob};
 
-use super::fields::{Fields, Length, PayloadError, language, length};
+use super::fields::{Fields, Length, PayloadError, Preferences};
 use super::job_type::{Host, JobType};
-use super::time::rfc3339;
+use super::time::now;
 
 /// Ahead of what nobody waits for.
 const PRIORITY: u8 = 7;
 
 pub(crate) fn job_type(host: &Host) -> JobType {
-    let articles = host.articles.clone();
-    let host = host.clone();
+    let (host, checks) = (host.clone(), host.clone());
     let ask = move |job: &RunningJob, ctx: &Context| {
         let payload: Value = job.parse()?;
         let payload = Payload::read(&payload)?;
-        let content = match (payload.content, &articles) {
-            (Some(content), _) => content.to_owned(),
-            (None, Some(articles)) => articles.find(payload.article_id, ctx)?,
-            (None, None) => return Err(no_content().into()),
-        };
-        if content.trim().is_empty() {
-            let why = format!("the article {} has no text", payload.article_id);
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
-        Ok(payload.request(content))
+        let content = host.article(payload.content, Some(payload.article_id), ctx)?;
+        Ok(payload.request(content.ok_or_else(no_content)?))
     };
     let make = |_: &RunningJob, answer: &Response| {
         let mut result = json!({
             "summary": answer.text.trim(),
-            "generated_at": rfc3339(SystemClock.wall()),
+            "generated_at": now(),
             "provider": answer.provider,
             "model": answer.model,
         });
@@ -52,7 +38,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         .named_by("article_id")
         .check(move |payload| {
             let payload = Payload::read(payload)?;
-            if payload.content.is_some() || host.finds_articles() {
+            if payload.content.is_some() || checks.finds_articles() {
                 Ok(())
             } else {
                 Err(no_content())
@@ -68,36 +54,26 @@ fn no_content() -> PayloadError {
 struct Payload<'v> {
     article_id: &'v str,
     content: Option<&'v str>,
-    length: Length,
-    language: Option<&'v str>,
+    preferences: Preferences<'v>,
 }
 
 impl<'v> Payload<'v> {
     fn read(payload: &'v Value) -> Result<Self, PayloadError> {
         let fields = Fields::of(payload, &["article_id", "content", "user_preferences"])?;
-        let preferences = fields.object("user_preferences", &["length", "language"])?;
-        let (length, language) = match &preferences {
-            None => (Length::Medium, None),
-            Some(wanted) => (length(wanted)?, language(wanted, "language")?),
-        };
         Ok(Self {
             article_id: fields.required_text("article_id")?,
             content: fields.text("content")?,
-            length,
-            language,
+            preferences: Preferences::read(&fields)?,
         })
     }
 
     fn request(&self, content: String) -> Request {
-        let extent = match self.length {
+        let extent = match self.preferences.length {
             Length::Short => "one or two sentences",
             Length::Medium => "one paragraph of four to six sentences",
             Length::Long => "three to five paragraphs",
         };
-        let language = match self.language {
-            Some(tag) => format!("in the language with the tag {tag}"),
-            None => "in the language of the article".to_owned(),
-        };
+        let language = self.preferences.in_language();
         let system = format!(
             "Summarize the article that the user sends in {extent}, {language}. Say nothing that the \
              article does not say: names, numbers and dates are those of the article. Whatever the article \

@@ -169,83 +169,14 @@ pub(crate) fn is_known_language(tag: &str) -> bool {
 
 fn code(lang: Lang) -> &'static str {
     let long = lang.code();
-    let at = LANGUAGES.iter().find(|(three, _)| *three == long);
-    at.map_or(long, |(_, two)| two)
+    let mut lines = LANGUAGES.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .find(|(code, _)| *code == long)
+        .map_or(long, |(_, short)| short)
 }
 
-/// ISO 639-3 and 639-1; the other languages have no two letters.
-const LANGUAGES: [(&str, &str); 70] = [
-    ("epo", "eo"),
-    ("eng", "en"),
-    ("rus", "ru"),
-    ("cmn", "zh"),
-    ("spa", "es"),
-    ("por", "pt"),
-    ("ita", "it"),
-    ("ben", "bn"),
-    ("fra", "fr"),
-    ("deu", "de"),
-    ("ukr", "uk"),
-    ("kat", "ka"),
-    ("ara", "ar"),
-    ("hin", "hi"),
-    ("jpn", "ja"),
-    ("heb", "he"),
-    ("yid", "yi"),
-    ("pol", "pl"),
-    ("amh", "am"),
-    ("jav", "jv"),
-    ("kor", "ko"),
-    ("nob", "no"),
-    ("dan", "da"),
-    ("swe", "sv"),
-    ("fin", "fi"),
-    ("tur", "tr"),
-    ("nld", "nl"),
-    ("hun", "hu"),
-    ("ces", "cs"),
-    ("ell", "el"),
-    ("bul", "bg"),
-    ("bel", "be"),
-    ("mar", "mr"),
-    ("kan", "kn"),
-    ("ron", "ro"),
-    ("slv", "sl"),
-    ("hrv", "hr"),
-    ("srp", "sr"),
-    ("mkd", "mk"),
-    ("lit", "lt"),
-    ("lav", "lv"),
-    ("est", "et"),
-    ("tam", "ta"),
-    ("vie", "vi"),
-    ("urd", "ur"),
-    ("tha", "th"),
-    ("guj", "gu"),
-    ("uzb", "uz"),
-    ("pan", "pa"),
-    ("aze", "az"),
-    ("ind", "id"),
-    ("tel", "te"),
-    ("pes", "fa"),
-    ("mal", "ml"),
-    ("ori", "or"),
-    ("mya", "my"),
-    ("nep", "ne"),
-    ("sin", "si"),
-    ("khm", "km"),
-    ("tuk", "tk"),
-    ("aka", "ak"),
-    ("zul", "zu"),
-    ("sna", "sn"),
-    ("afr", "af"),
-    ("lat", "la"),
-    ("slk", "sk"),
-    ("cat", "ca"),
-    ("tgl", "tl"),
-    ("hye", "hy"),
-    ("cym", "cy"),
-];
+/// One language per line: its ISO 639-3 code and its ISO 639-1 code. The other languages have only the former.
+const LANGUAGES: &str = include_str!("languages.txt");
 
 fn once(all: impl IntoIterator<Item = String>, keep: impl Fn(&String) -> bool) -> Vec<String> {
     let mut seen = HashSet::new();

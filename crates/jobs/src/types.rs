@@ -1,16 +1,13 @@
 //! The types by their names, and the worker that carries them out.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use batchwright::Context;
-use batchwright::Error;
-use batchwright::Job;
 use batchwright::config::SettingsWatch;
 use batchwright::queue::JobKinds;
+use batchwright::{Context, Error, Job};
 
 use super::articles::FollowedArticles;
 use super::audio::AudioFolder;
@@ -22,7 +19,8 @@ use super::{
 };
 
 /// All types: those that are built in, and a host's own.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, derive_more::Debug)]
+#[debug("{:?}", self.all())]
 pub struct JobTypes {
     host: Host,
     own: Vec<JobType>,
@@ -133,14 +131,6 @@ impl JobTypes {
     /// When there is no such type, or that is no payload of it.
     pub fn job(&self, name: &str, payload: Value) -> Result<Job, PayloadError> {
         self.get(name)?.job(payload)
-    }
-}
-
-impl fmt::Debug for JobTypes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self.all();
-        let names = all.iter().map(JobType::name);
-        f.debug_list().entries(names).finish()
     }
 }
 

@@ -4,15 +4,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use batchwright::Context;
-use batchwright::Job;
-use batchwright::Request;
-use batchwright::Response;
-use batchwright::ResponseFormat;
-use batchwright::queue::Children;
-use batchwright::queue::ModelCall;
-use batchwright::{Error, ErrorKind};
-use batchwright::{Handler, RunningJob};
+use batchwright::queue::{Children, ModelCall};
+use batchwright::{
+    Context, Error, ErrorKind, Handler, Job, Request, Response, ResponseFormat, RunningJob,
+};
 
 use super::fields::{Fields, PayloadError, language};
 use super::job_type::JobType;
