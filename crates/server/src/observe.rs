@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use batchwright::progress::{EndedJob, JobObserver, Metrics, Phase};
-use batchwright::{Error, ErrorKind, ProcessId, Progress, ProgressNotifier};
+use batchwright::{ErrorKind, ProcessId, Progress, ProgressNotifier};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde_json::json;
 
 use crate::events::Events;
 use crate::failures::Failures;
@@ -43,33 +43,6 @@ struct Seen {
 pub(crate) struct Trouble {
     pub why: String,
     pub kind: Option<ErrorKind>,
-}
-
-/// A job that has ended.
-#[derive(Serialize)]
-struct JobEvent<'a> {
-    job_id: Option<batchwright::JobId>,
-    process_id: Option<ProcessId>,
-    r#type: &'a str,
-    status: &'static str,
-    error: Option<ShortError<'a>>,
-    provider: Option<&'a str>,
-    took_seconds: f64,
-}
-
-#[derive(Serialize)]
-struct ShortError<'a> {
-    kind: &'static str,
-    message: &'a str,
-}
-
-impl<'a> From<&'a Error> for ShortError<'a> {
-    fn from(error: &'a Error) -> Self {
-        Self {
-            kind: error.kind().as_str(),
-            message: error.message(),
-        }
-    }
 }
 
 impl Observer {
@@ -175,22 +148,24 @@ impl JobObserver for Observer {
             failures.count(error.kind().as_str(), error.message(), now());
         }
         let (process_id, job_id) = job.ids.unzip();
-        self.events.publish(
-            "job",
-            &JobEvent {
-                job_id,
-                process_id,
-                r#type: job.kind,
-                status: if job.error.is_some() {
-                    "failed"
-                } else {
-                    "completed"
-                },
-                error: job.error.map(ShortError::from),
-                provider: job.provider,
-                took_seconds: job.took.as_secs_f64(),
-            },
-        );
+        let status = if job.error.is_some() {
+            "failed"
+        } else {
+            "completed"
+        };
+        let error = job
+            .error
+            .map(|error| json!({"kind": error.kind().as_str(), "message": error.message()}));
+        let event = json!({
+            "job_id": job_id,
+            "process_id": process_id,
+            "type": job.kind,
+            "status": status,
+            "error": error,
+            "provider": job.provider,
+            "took_seconds": job.took.as_secs_f64(),
+        });
+        self.events.publish("job", &event);
         if let Some((process, _)) = job.ids {
             self.waiting.ended(process);
         }

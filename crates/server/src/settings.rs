@@ -6,7 +6,7 @@ use std::sync::Arc;
 use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource, SettingsWatch};
 use batchwright::{Error, Settings};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::events::Events;
 use crate::records::{Change, ELSEWHERE, Records};
@@ -24,40 +24,25 @@ struct Watched {
     stored: BTreeMap<&'static str, String>,
 }
 
-/// A setting, as it is shown.
-#[derive(Debug, PartialEq, Serialize)]
-pub(crate) struct ShownSetting {
-    key: &'static str,
-    value: Option<String>,
-    default: &'static str,
-    source: &'static str,
-    set_by: Option<&'static str>,
-    accepts: String,
-    doc: &'static str,
-    stored: Option<String>,
-    live: bool,
-    problem: Option<String>,
-}
-
-impl From<Setting> for ShownSetting {
-    fn from(setting: Setting) -> Self {
-        let key = setting.key;
-        Self {
-            key: key.name(),
-            stored: stored(&setting),
-            value: setting.value,
-            default: key.default_text(),
-            source: setting.source.as_str(),
-            set_by: match setting.source {
-                SettingSource::Flag(name) | SettingSource::Environment(name) => Some(name),
-                _ => None,
-            },
-            accepts: key.accepts(),
-            doc: key.doc(),
-            live: is_live(key.name()),
-            problem: setting.problem,
-        }
-    }
+/// A setting as JSON.
+pub(crate) fn shown(setting: &Setting) -> Value {
+    let key = setting.key;
+    let set_by = match setting.source {
+        SettingSource::Flag(name) | SettingSource::Environment(name) => Some(name),
+        _ => None,
+    };
+    json!({
+        "key": key.name(),
+        "value": setting.value,
+        "default": key.default_text(),
+        "source": setting.source.as_str(),
+        "set_by": set_by,
+        "accepts": key.accepts(),
+        "doc": key.doc(),
+        "stored": stored(setting),
+        "live": is_live(key.name()),
+        "problem": setting.problem,
+    })
 }
 
 /// Whether a running worker takes a change over. The others are for the next run of a command.
@@ -135,7 +120,7 @@ impl LiveSettings {
         by: &str,
         records: &Records,
         events: &Events,
-    ) -> Result<ShownSetting, Error> {
+    ) -> Result<Value, Error> {
         let mut watched = self.watched.lock();
         // What others have done before is theirs.
         watched.look(records, events)?;
@@ -145,7 +130,7 @@ impl LiveSettings {
         }
         watched.watch.refresh()?;
         watched.note(Some((key.name(), by)), records, events)?;
-        Ok(watched.watch.settings().explain(key.name())?.into())
+        Ok(shown(&watched.watch.settings().explain(key.name())?))
     }
 }
 

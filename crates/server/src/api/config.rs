@@ -8,7 +8,7 @@ use super::limit;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::settings::{LiveSettings, ShownSetting, stored};
+use crate::settings::{LiveSettings, shown, stored};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,7 +32,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let settings = settings(app)?.settings(&app.records, &app.events)?;
     let mut all = Vec::new();
     for key in SettingKey::all() {
-        all.push(ShownSetting::from(settings.explain(key.name())?));
+        all.push(shown(&settings.explain(key.name())?));
     }
     Ok(Response::json(200, &json!({"data": all})))
 }
@@ -42,8 +42,8 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let key = key(call)?;
     let settings = settings(app)?.settings(&app.records, &app.events)?;
-    let setting = ShownSetting::from(settings.explain(key.name())?);
-    Ok(Response::json(200, &setting))
+    let setting = settings.explain(key.name())?;
+    Ok(Response::json(200, &shown(&setting)))
 }
 
 /// `PUT /api/v1/config/{key}`.
