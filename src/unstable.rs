@@ -5,7 +5,7 @@
 //! | [`Transport`] | sends bytes to a provider | [`HttpTransport`], [`HttpRequest`], [`HttpReply`], [`HttpMethod`], [`HttpHeaders`], [`HttpTransfer`], [`ReplyShare`] |
 //! | [`PublicResolver`] | resolves names if only public addresses are allowed | [`is_public_address`] |
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
-//! | [`AtomicFile`] | writes a file atomically | [`make_private_folder`], [`disk_space`] |
+//! | [`AtomicFile`] | writes a file atomically | [`make_private_folder`], [`open_private`], [`disk_space`] |
 //! | [`copy_beside`] | keeps the contents of an open file that was removed | [`same_file`] |
 //! | [`Pool`] | runs tasks other than prompts | [`TaskEnd`], [`PoolEnd`] |
 //! | [`UniqueJson`] | reads JSON, and rejects an object that names a field twice | |
@@ -23,7 +23,7 @@ pub use crate::base::atomic_file::AtomicFile;
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
 pub use crate::base::json_value::UniqueJson;
-pub use crate::base::private::make_folder as make_private_folder;
+pub use crate::base::private::{make_folder as make_private_folder, open as open_private};
 pub use crate::base::rescue::{copy_beside, same_file};
 pub use crate::llm::batch::{
     BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchLineResult,

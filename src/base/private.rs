@@ -16,8 +16,11 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     make.create(folder)
 }
 
-/// These options, for a file that is private if it is made. One that is there stays as it is.
-pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+/// Opens a file with these options. A file that is created is private; an existing one stays as it is.
+///
+/// # Errors
+/// Those of [`OpenOptions::open`].
+pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options.open(path)

@@ -25,7 +25,6 @@ mod http;
 mod observe;
 mod openai;
 mod overview;
-mod private;
 mod problem;
 mod records;
 mod router;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::progress::Metrics;
+use batchwright::unstable::make_private_folder;
 use batchwright::queue::{COMPLETION_KIND, Durability, EMBEDDING_KIND, WorkerReport};
 use batchwright::{
     Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
@@ -27,7 +28,6 @@ use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
 use crate::openai::{self, Progress};
 use crate::overview::Overview;
-use crate::private;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::watcher::Watcher;
@@ -244,7 +244,7 @@ impl Server {
                     Some(folder) => folder,
                     None => folder_of(&self.queue)?,
                 };
-                private::create_folder(&folder).map_err(failed(folder.display().to_string()))?;
+                make_private_folder(&folder).map_err(failed(folder.display().to_string()))?;
                 let records = Records::open(&folder.join("server.db"), self.durability)?;
                 let storage = Storage::open(&folder.join("files"), self.upload_bytes)?;
                 (Arc::new(records), storage)

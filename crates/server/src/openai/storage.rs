@@ -6,13 +6,14 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use batchwright::unstable::{make_private_folder, open_private};
 use batchwright::{Error, ErrorKind};
 use parking_lot::Mutex;
 
 use super::pieces::{PIECE, Pieces};
-use crate::private;
 use crate::problem::Problem;
 use crate::records::Records;
+use crate::records::owner::try_lock;
 
 /// Where files lie, and how much they take up.
 pub(crate) struct Storage {
@@ -41,9 +42,9 @@ impl Storage {
     /// When the folder cannot be used.
     pub fn open(folder: &Path, most: u64) -> Result<Self, Error> {
         let open = || -> io::Result<u64> {
-            private::create_folder(folder)?;
+            make_private_folder(folder)?;
             // Those of another server are still being written.
-            let alone = private::lock(&folder.join(LOCK))?.is_some();
+            let alone = try_lock(&folder.join(LOCK))?.is_some();
             let mut used = 0;
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
@@ -144,10 +145,7 @@ impl Storage {
         let content = match &self.place {
             Place::Folder(folder) => {
                 let partial = folder.join(format!("{id}{PARTIAL}"));
-                let file = private::options()
-                    .create_new(true)
-                    .write(true)
-                    .open(&partial)?;
+                let file = open_private(File::options().create_new(true).write(true), &partial)?;
                 let path = folder.join(&id);
                 NewContent::File {
                     file,
@@ -195,11 +193,9 @@ impl Storage {
     pub fn append(&self, id: &str) -> io::Result<GrowingFile<'_>> {
         let (content, bytes) = match &self.place {
             Place::Folder(folder) => {
-                let file = private::options()
-                    .create(true)
-                    .read(true)
-                    .append(true)
-                    .open(folder.join(id))?;
+                let mut options = File::options();
+                let options = options.create(true).read(true).append(true);
+                let file = open_private(options, &folder.join(id))?;
                 let bytes = file.metadata()?.len();
                 (GrowingContent::File(file), bytes)
             }

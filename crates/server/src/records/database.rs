@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use batchwright::queue::Durability;
-use batchwright::unstable::{InsertGuard, SqlValue};
+use batchwright::unstable::{InsertGuard, SqlValue, open_private};
 #[cfg(feature = "mysql")]
 use batchwright::unstable::{MysqlTables, TablesTransaction};
 use batchwright::{Error, ErrorKind};
@@ -15,8 +15,7 @@ use parking_lot::Mutex;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ToSql, Transaction, TransactionBehavior};
 
-use super::owner::Owner;
-use crate::private;
+use super::owner::{Owner, try_lock};
 
 /// Values of a statement.
 macro_rules! by {
@@ -118,14 +117,10 @@ impl Database {
     pub fn open(path: &Path, durability: Durability, tables: &[&str]) -> Result<Self, Error> {
         let failed = |error: rusqlite::Error| failed(&format!("{}", path.display()), &error);
         // SQLite's own files beside it take its mode.
-        private::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(|error| {
-                let why = format!("{}: {error}", path.display());
-                Error::new(ErrorKind::Invalid, why)
-            })?;
+        open_private(File::options().create(true).append(true), path).map_err(|error| {
+            let why = format!("{}: {error}", path.display());
+            Error::new(ErrorKind::Invalid, why)
+        })?;
         let synchronous = match durability {
             Durability::Full => "full",
             Durability::Normal => "normal",
@@ -235,7 +230,7 @@ impl Database {
                     return Ok(true);
                 }
                 let path = file.folder.join(role);
-                let lock = private::lock(&path).map_err(|error| {
+                let lock = try_lock(&path).map_err(|error| {
                     let why = format!("{} cannot be locked: {error}", path.display());
                     Error::new(ErrorKind::Transient, why)
                 })?;

@@ -6,7 +6,7 @@ mod changes;
 pub(crate) mod database;
 pub(crate) mod files;
 mod idempotency;
-mod owner;
+pub(crate) mod owner;
 mod reads;
 #[cfg(test)]
 pub(crate) mod testing;

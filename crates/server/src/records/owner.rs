@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use batchwright::ProcessId;
+use batchwright::unstable::open_private;
 
 /// A kernel lock on a file by which other servers see that this one lives: it ends with its process.
 pub(super) struct Owner {
@@ -20,10 +21,7 @@ impl Owner {
         loop {
             let name = ProcessId::new().to_string();
             let path = lock_of(folder, &name);
-            let file = crate::private::options()
-                .create_new(true)
-                .write(true)
-                .open(&path)?;
+            let file = open_private(File::options().create_new(true).write(true), &path)?;
             file.lock()?;
             // Before it was locked, another server may have removed it as that of a killed one.
             if path.exists() {
