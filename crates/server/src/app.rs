@@ -10,6 +10,7 @@ use batchwright::queue::WorkerLimits;
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
+use crate::background::Wake;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::observe::Observer;
@@ -17,7 +18,6 @@ use crate::openai::state::OpenAi;
 use crate::overview::Overview;
 use crate::records::Records;
 use crate::settings::LiveSettings;
-use crate::webhooks::doorbell::Doorbell;
 
 /// What all handlers share.
 pub(crate) struct App {
@@ -41,7 +41,10 @@ pub(crate) struct App {
     pub waiters: Waiters,
     /// Until when the numbers of the queue among the metrics are fresh.
     pub counted_until: Mutex<Option<Instant>>,
-    pub webhooks: Doorbell,
+    /// Wakes the thread that sends webhooks.
+    pub webhooks: Arc<Wake>,
+    /// Whether webhooks may go to addresses that are not public, and unencrypted.
+    pub private_webhooks: bool,
     pub guard: Guard,
 }
 

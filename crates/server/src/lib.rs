@@ -17,6 +17,7 @@
 
 mod api;
 mod app;
+mod background;
 mod dashboard;
 mod events;
 mod failures;

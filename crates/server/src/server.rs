@@ -1,7 +1,7 @@
 //! The server as its host sees it.
 
 use std::fmt;
-use std::io::ErrorKind::AddrInUse;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::progress::Metrics;
-use batchwright::unstable::make_private_folder;
 use batchwright::queue::{COMPLETION_KIND, Durability, EMBEDDING_KIND, WorkerReport};
+use batchwright::unstable::make_private_folder;
 use batchwright::{
     Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
 };
@@ -20,24 +20,27 @@ use parking_lot::Mutex;
 
 use crate::api;
 use crate::app::{App, Waiters};
+use crate::background::{Background, Wake};
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
+use crate::openai;
 use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
-use crate::openai::{self, Progress};
 use crate::overview::Overview;
 use crate::records::Records;
 use crate::settings::LiveSettings;
-use crate::watcher::Watcher;
+use crate::watcher;
 use crate::webhooks::Deliveries;
-use crate::webhooks::doorbell::Doorbell;
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///
 /// It listens on the loopback interface unless it is told otherwise, and on any other address only with a
 /// [token](Self::token).
+// More than 15 fields: each is a setting with a setter of its own.
+#[derive(derive_more::Debug)]
+#[debug("Server({address}, token: {token:?})")]
 pub struct Server {
     queue: JobQueue,
     worker: Worker,
@@ -230,9 +233,6 @@ impl Server {
             );
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let failed = |what: String| {
-            move |error: std::io::Error| Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
-        };
         let (records, storage) = match self.shared {
             Some(records) => {
                 let records = Arc::new(records);
@@ -244,44 +244,30 @@ impl Server {
                     Some(folder) => folder,
                     None => folder_of(&self.queue)?,
                 };
-                make_private_folder(&folder).map_err(failed(folder.display().to_string()))?;
+                make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
                 let records = Records::open(&folder.join("server.db"), self.durability)?;
                 let storage = Storage::open(&folder.join("files"), self.upload_bytes)?;
                 (Arc::new(records), storage)
             }
         };
-        let listener = TcpListener::bind(self.address).map_err(|error| {
-            let hint = match error.kind() {
-                AddrInUse => "; stop the program that listens there, or use another port",
-                _ => "",
-            };
-            let why = format!("cannot listen on {}: {error}{hint}", self.address);
-            Error::new(ErrorKind::Invalid, why)
-        })?;
-        let address = listener
-            .local_addr()
-            .map_err(failed("the address".to_owned()))?;
+        let listener = listen(self.address)?;
+        let address = listener.local_addr();
+        let address = address.map_err(|error| failed("the address", &error))?;
         let events = Arc::new(Events::default());
-        let batch_endpoint = OpenAi::new(storage);
+        let openai = OpenAi::new(storage);
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),
-            Arc::clone(&batch_endpoint.waiting),
+            Arc::clone(&openai.waiting),
         ));
         let settings = self
             .settings
-            .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events));
-        // Before the worker: it would buy what nobody waits for.
+            .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events))
+            .transpose()?;
+        // Before the worker starts: it would buy answers that no client waits for.
         api::settle_abandoned(&self.queue, &records)?;
-        openai::settle_abandoned(&self.queue, &records, &batch_endpoint.waiting)?;
-        let mut kinds = self.worker.kinds();
-        if self.manager.is_some() {
-            // Whether a provider makes embeddings may change with the settings.
-            kinds.extend([COMPLETION_KIND, EMBEDDING_KIND].map(str::to_owned));
-            kinds.sort();
-            kinds.dedup();
-        }
-        let settings = settings.transpose()?;
+        openai::settle_abandoned(&self.queue, &records, &openai.waiting)?;
+        let kinds = kinds(&self.worker, self.manager.is_some());
         let worker = self
             .worker
             .handle(openai::LINE_KIND, openai::line_handler())
@@ -306,28 +292,43 @@ impl Server {
             observer,
             overview,
             records,
-            openai: batch_endpoint,
+            openai,
             waiters: Waiters::new(self.limits.connections),
             counted_until: Mutex::default(),
-            webhooks: Doorbell::new(self.private_webhooks),
+            webhooks: Wake::new(),
+            private_webhooks: self.private_webhooks,
             guard: Guard::new(address, self.token.as_ref(), &self.hosts),
         });
-        let batches = Progress::start(app.clone()).map_err(failed("batches".to_owned()))?;
-        let webhooks = Deliveries::start(app.clone()).map_err(failed("webhooks".to_owned()))?;
-        let listener = Listener::start(listener, app.clone(), self.limits)
-            .map_err(failed("the server cannot begin".to_owned()))?;
-        let watcher = Watcher::start(Arc::clone(&app))
-            .map_err(failed("the server cannot begin".to_owned()))?;
-        Ok(RunningServer {
-            _watcher: watcher,
-            listener,
-            batches,
-            webhooks,
-            worker,
-            app,
-            grace: self.grace,
-        })
+        RunningServer::start(listener, self.limits, worker, app, self.grace)
+            .map_err(|error| failed("the server cannot start its threads", &error))
     }
+}
+
+fn failed(what: impl fmt::Display, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|error| {
+        let hint = if error.kind() == io::ErrorKind::AddrInUse {
+            "; stop the program that listens there, or use another port"
+        } else {
+            ""
+        };
+        let why = format!("cannot listen on {address}: {error}{hint}");
+        Error::new(ErrorKind::Invalid, why)
+    })
+}
+
+/// The types of jobs that the worker carries out. With settings, whether a provider makes embeddings may change.
+fn kinds(worker: &Worker, has_settings: bool) -> Vec<String> {
+    let mut kinds = worker.kinds();
+    if has_settings {
+        kinds.extend([COMPLETION_KIND, EMBEDDING_KIND].map(str::to_owned));
+        kinds.sort();
+        kinds.dedup();
+    }
+    kinds
 }
 
 /// The folder in which the queue's database is.
@@ -342,20 +343,13 @@ fn folder_of(queue: &JobQueue) -> Result<PathBuf, Error> {
     }
 }
 
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("address", &self.address)
-            .field("token", &self.token)
-            .finish_non_exhaustive()
-    }
-}
-
 /// A server that answers, until it is stopped or dropped.
+#[derive(derive_more::Debug)]
+#[debug("RunningServer({})", listener.address())]
 pub struct RunningServer {
-    _watcher: Watcher,
+    _watcher: Background,
     listener: Listener,
-    batches: Progress,
+    batches: Background,
     webhooks: Deliveries,
     worker: RunningWorker,
     app: Arc<App>,
@@ -363,6 +357,24 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
+    fn start(
+        listener: TcpListener,
+        limits: Limits,
+        worker: RunningWorker,
+        app: Arc<App>,
+        grace: Duration,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            batches: openai::start_progress(Arc::clone(&app))?,
+            webhooks: Deliveries::start(Arc::clone(&app))?,
+            listener: Listener::start(listener, app.clone(), limits)?,
+            _watcher: watcher::start(Arc::clone(&app))?,
+            worker,
+            app,
+            grace,
+        })
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
@@ -392,13 +404,5 @@ impl RunningServer {
         });
         drop((self.batches, self.webhooks));
         report
-    }
-}
-
-impl fmt::Debug for RunningServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunningServer")
-            .field("address", &self.address())
-            .finish_non_exhaustive()
     }
 }

@@ -1,17 +1,17 @@
 //! A thread that looks what has changed, and tells those who listen.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Timestamp;
 use batchwright::{Error, ProcessId};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 
 use crate::api;
 use crate::app::App;
+use crate::background::{Background, Wake};
 use crate::shapes::{self, now};
 
 /// How often it looks.
@@ -22,40 +22,21 @@ const OVERVIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the metrics forget processes that have ended.
 const TIDY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Looks until it is dropped.
-pub(crate) struct Watcher {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Watcher {
-    pub fn start(app: Arc<App>) -> std::io::Result<Self> {
-        let (stop, stopped) = bounded(0);
-        let looks = Looks {
-            began: now(),
-            told: HashMap::new(),
-            overview: None,
-            tidied: Instant::now(),
-            app,
-        };
-        let thread = std::thread::Builder::new()
-            .name("batchwright-watch".to_owned())
-            .spawn(move || looks.run(&stopped))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of it was shown when it happened.
-            drop(thread.join());
-        }
-    }
+/// Starts the thread.
+///
+/// # Errors
+/// When the system cannot start a thread.
+pub(crate) fn start(app: Arc<App>) -> io::Result<Background> {
+    let wake = Wake::new();
+    let looks = Looks {
+        began: now(),
+        told: HashMap::new(),
+        overview: None,
+        tidied: Instant::now(),
+        app,
+    };
+    let stopped = Arc::clone(&wake);
+    Background::start("batchwright-watch", &wake, move || looks.run(&stopped))
 }
 
 struct Looks {
@@ -71,8 +52,11 @@ struct Looks {
 }
 
 impl Looks {
-    fn run(mut self, stopped: &Receiver<()>) {
-        while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+    fn run(mut self, wake: &Wake) {
+        while !wake.is_stopped() {
+            if wake.wait(INTERVAL) {
+                continue;
+            }
             let looks = [
                 self.settings(),
                 self.processes(),

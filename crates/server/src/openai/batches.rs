@@ -79,7 +79,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::invalid(why).param("input_file_id"));
     }
     record.insert(&mut database)?;
-    app.openai.wake();
+    app.openai.wake.wake();
     Ok(Response::json(200, &described(app, &record)?))
 }
 
@@ -192,7 +192,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         // At once: another server may be the one that brings batches on, and each request that starts is paid for.
         app.queue.cancel(record.process)?;
     }
-    app.openai.wake();
+    app.openai.wake.wake();
     Ok(Response::json(200, &described(app, &record)?))
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobResult, ProcessInfo};
+use batchwright::queue::{ConsumeError, JobResult, ProcessInfo};
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
 use super::answer::Reply;
@@ -107,7 +107,7 @@ fn results(
                 match given_up {
                     Some(why) if state.counts.cancelled > 0 => {
                         drop(waiter);
-                        app.openai.wake();
+                        app.openai.wake.wake();
                         return Err(why);
                     }
                     _ => break,
@@ -139,26 +139,31 @@ fn results(
         if call.is_gone() {
             drop(waiter);
             app.queue.cancel(process)?;
-            app.openai.wake();
+            app.openai.wake.wake();
             return Err(Problem::new(499, "client_closed_request", "nobody waits"));
         }
     }
-    let mut results = Vec::new();
-    app.queue
-        .consume_as(process, "the caller waits", |some| {
-            results.extend_from_slice(some);
-            Ok::<(), batchwright::Error>(())
-        })
-        .map_err(|error| match error {
-            batchwright::queue::ConsumeError::Save(error)
-            | batchwright::queue::ConsumeError::Queue(error) => error,
-        })?;
-    DirectCalls::delete(&app.records, process)?;
+    let results = take(app, process)?;
     if results.len() == count {
         Ok(results)
     } else {
         Err(deleted())
     }
+}
+
+/// Takes the results of a process that has ended.
+fn take(app: &App, process: ProcessId) -> Result<Vec<JobResult>, Error> {
+    let mut results = Vec::new();
+    app.queue
+        .consume_as(process, "the caller waits", |some| {
+            results.extend_from_slice(some);
+            Ok::<(), Error>(())
+        })
+        .map_err(|error| match error {
+            ConsumeError::Save(error) | ConsumeError::Queue(error) => error,
+        })?;
+    DirectCalls::delete(&app.records, process)?;
+    Ok(results)
 }
 
 fn deleted() -> Problem {
@@ -234,7 +239,7 @@ pub(crate) fn settle_abandoned(
 
 /// The answer to a request that has failed. All retries and providers are behind it, so clients are told not to try
 /// again by themselves.
-fn refused(error: &batchwright::Error) -> Response {
+fn refused(error: &Error) -> Response {
     let (status, body) = answer::failure(error);
     let response = Response::json(status, &body).header("x-should-retry", "false");
     match error.retry_after() {

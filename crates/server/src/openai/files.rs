@@ -197,7 +197,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     // What is listed can be deleted again, what is not would lie there for good.
     app.openai.storage.remove(id)?;
     FileRecord::delete(&mut app.records.single(), id)?;
-    app.openai.wake();
+    app.openai.wake.wake();
     let deleted = json!({"id": id, "object": "file", "deleted": true});
     Ok(Response::json(200, &deleted))
 }

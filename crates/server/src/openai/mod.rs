@@ -25,7 +25,7 @@ use batchwright::Error;
 
 pub(crate) use direct::settle_abandoned;
 pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
-pub(crate) use progress::Progress;
+pub(crate) use progress::start as start_progress;
 
 use crate::app::App;
 use crate::records::batches::{BatchRecord, BatchState};

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::io;
 use std::iter;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, ProcessState};
@@ -17,6 +16,7 @@ use super::direct;
 use super::lines::{BadLine, Checked, Lines, check};
 use super::results::{ResultFiles, Written};
 use crate::app::App;
+use crate::background::Background;
 use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
@@ -32,43 +32,19 @@ const TIDY: Duration = Duration::from_secs(5);
 /// When something that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// The thread that brings batches on; it ends when this is dropped.
-pub(crate) struct Progress {
-    app: Arc<App>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Progress {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(app: Arc<App>) -> io::Result<Self> {
-        let shared = Arc::clone(&app);
-        let run = move || {
-            Rounds {
-                app: &shared,
-                failed: HashMap::new(),
-            }
-            .run();
-        };
-        let thread = Builder::new()
-            .name("batch-progress".to_owned())
-            .spawn(run)?;
-        Ok(Self {
-            app,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.app.openai.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+/// Starts the thread that brings batches on.
+///
+/// # Errors
+/// When the system cannot start a thread.
+pub(crate) fn start(app: Arc<App>) -> io::Result<Background> {
+    let wake = Arc::clone(&app.openai.wake);
+    Background::start("batch-progress", &wake, move || {
+        Rounds {
+            app: &app,
+            failed: HashMap::new(),
         }
-    }
+        .run();
+    })
 }
 
 struct Rounds<'a> {
@@ -92,7 +68,7 @@ impl Rounds<'_> {
             } else {
                 TIDY
             };
-            if self.app.openai.rest(if open { LOOK } else { idle }) {
+            if self.app.openai.wake.wait(if open { LOOK } else { idle }) {
                 // Somebody may have made room, or left.
                 self.failed.clear();
                 tidy_at = Instant::now();
@@ -103,7 +79,7 @@ impl Rounds<'_> {
     /// Waits until no other server does the same: two that append to the same files would spoil them. False once this
     /// one is to end.
     fn waits_to_be_alone(&self) -> bool {
-        while !self.app.openai.is_stopped() {
+        while !self.app.openai.wake.is_stopped() {
             match self.app.records.has_role(ROLE) {
                 Ok(true) => return true,
                 Ok(false) => {}
@@ -113,7 +89,7 @@ impl Rounds<'_> {
             if let Err(error) = self.settle_calls() {
                 warn!("obsolete data could not be deleted yet: {error}");
             }
-            self.app.openai.rest(if self.app.records.is_shared() {
+            self.app.openai.wake.wait(if self.app.records.is_shared() {
                 LOOK_SHARED
             } else {
                 AGAIN
@@ -152,7 +128,7 @@ impl Rounds<'_> {
                 Ok(()) => {
                     self.failed.remove(&batch.id);
                 }
-                Err(_) if self.app.openai.is_stopped() => return false,
+                Err(_) if self.app.openai.wake.is_stopped() => return false,
                 Err(problem) => {
                     warn!("{} is delayed: {problem}", batch.id);
                     self.failed.insert(batch.id.clone(), now + AGAIN);
@@ -244,7 +220,7 @@ impl Rounds<'_> {
 
     /// Checks the input of a batch and enqueues its requests.
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
-        let (app, stopped) = (self.app, || self.app.openai.is_stopped());
+        let (app, stopped) = (self.app, || self.app.openai.wake.is_stopped());
         if now() >= batch.expires_at {
             self.change(&batch.id, |batch| {
                 batch.state = BatchState::Expired;
@@ -374,7 +350,7 @@ impl Rounds<'_> {
         })?;
         let mut files = ResultFiles::resume(&app.openai.storage, &batch)?;
         let moved = app.queue.consume_as(batch.process, &batch.id, |results| {
-            if app.openai.is_stopped() {
+            if app.openai.wake.is_stopped() {
                 Err(Problem::new(503, "stopping", "the server stops"))
             } else {
                 files.write(results)

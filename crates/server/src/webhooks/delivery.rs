@@ -2,8 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use batchwright::unstable::PublicResolver;
@@ -14,6 +12,7 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use super::signature::signature;
 use crate::app::App;
+use crate::background::{Background, Wake};
 use crate::problem::Problem;
 use crate::records::files::now;
 use crate::records::webhooks::{Webhook, WebhookState};
@@ -36,9 +35,9 @@ const CLEAN: Duration = Duration::from_secs(3_600);
 
 /// Tells until it is dropped.
 pub(crate) struct Deliveries {
-    app: Arc<App>,
+    wake: Arc<Wake>,
     agent: Option<Agent>,
-    thread: Option<JoinHandle<()>>,
+    _thread: Background,
 }
 
 impl Deliveries {
@@ -55,35 +54,28 @@ impl Deliveries {
             .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
             .timeout_global(Some(PATIENCE))
             .build();
-        let resolver = PublicResolver::new(app.webhooks.private);
+        let resolver = PublicResolver::new(app.private_webhooks);
         let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
-        let (shared, sender) = (Arc::clone(&app), agent.clone());
-        let thread = Builder::new()
-            .name("webhooks".to_owned())
-            .spawn(move || run(&shared, &sender))?;
+        let (wake, sender) = (Arc::clone(&app.webhooks), agent.clone());
         Ok(Self {
-            app,
+            _thread: Background::start("webhooks", &wake, move || run(&app, &sender))?,
+            wake,
             agent: Some(agent),
-            thread: Some(thread),
         })
     }
 }
 
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        self.app.webhooks.stopped.store(true, Ordering::SeqCst);
-        self.app.webhooks.ring();
+        self.wake.stop();
         if let Some(agent) = self.agent.take() {
             agent.shutdown();
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }
 
 fn run(app: &App, agent: &Agent) {
-    let stopped = || app.webhooks.stopped.load(Ordering::SeqCst);
+    let stopped = || app.webhooks.is_stopped();
     let mut clean_at = Instant::now();
     while waits_to_be_alone(app) {
         if Instant::now() >= clean_at {
@@ -109,29 +101,27 @@ fn run(app: &App, agent: &Agent) {
                 );
             }
         }
-        // The bell is rung at the server that was asked.
-        let may_hear = !app.records.is_shared();
-        let rest = if open.is_empty() && may_hear {
+        // Only the server that received the request wakes its thread.
+        let is_woken = !app.records.is_shared();
+        let rest = if open.is_empty() && is_woken {
             REST
         } else {
             LOOK
         };
-        let _ = app.webhooks.heard.recv_timeout(rest);
+        app.webhooks.wait(rest);
     }
 }
 
 /// Waits until no other server sends: each message would come twice. False once this one is to end.
 fn waits_to_be_alone(app: &App) -> bool {
-    while !app.webhooks.stopped.load(Ordering::SeqCst) {
+    while !app.webhooks.is_stopped() {
         match app.records.has_role(ROLE) {
             Ok(true) => return true,
             Ok(false) => {}
             Err(error) => warn!("webhooks wait: {error}"),
         }
-        let _ = app
-            .webhooks
-            .heard
-            .recv_timeout(if app.records.is_shared() { LOOK } else { REST });
+        let shared = app.records.is_shared();
+        app.webhooks.wait(if shared { LOOK } else { REST });
     }
     app.records.leave_role(ROLE);
     false
@@ -168,7 +158,7 @@ fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Proble
         return Ok(());
     }
     let sent = send(agent, &webhook);
-    if app.webhooks.stopped.load(Ordering::SeqCst) && sent.is_err() {
+    if app.webhooks.is_stopped() && sent.is_err() {
         // It was cut off by the server's own end.
         return Ok(());
     }

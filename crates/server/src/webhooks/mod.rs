@@ -2,7 +2,6 @@
 //! until it is taken. What is to be told is in `server.db`, so that it outlives the server.
 
 mod delivery;
-pub(crate) mod doorbell;
 mod signature;
 
 use base64::Engine;
@@ -42,7 +41,7 @@ struct Asked {
 fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let process: ProcessId = call.param("process_id")?;
     let asked: Asked = call.json()?;
-    check(&asked.url, app.webhooks.private)
+    check(&asked.url, app.private_webhooks)
         .map_err(|why| Problem::invalid(format!("url: {why}")).param("url"))?;
     if app.queue.process(process)?.is_none() {
         let why = format!("the process {process} does not exist, or all its results were fetched");
@@ -68,7 +67,7 @@ fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         error: None,
     };
     webhook.put(&mut app.records.single())?;
-    app.webhooks.ring();
+    app.webhooks.wake();
     let shown = json!({"url": webhook.url, "secret": format!("whsec_{}", STANDARD.encode(secret))});
     Ok(Response::json(201, &shown))
 }
