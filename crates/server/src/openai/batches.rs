@@ -21,6 +21,17 @@ const DEFAULT: usize = 20;
 /// Most hours that a batch may be given.
 const MOST_HOURS: u64 = 14 * 24;
 
+/// The states whose times clients see.
+const TIMED_STATES: [BatchState; 7] = [
+    BatchState::InProgress,
+    BatchState::Finalizing,
+    BatchState::Completed,
+    BatchState::Failed,
+    BatchState::Expired,
+    BatchState::Cancelling,
+    BatchState::Cancelled,
+];
+
 #[derive(Deserialize)]
 struct Kept {
     anchor: String,
@@ -62,13 +73,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         totals: None,
         created_at,
         expires_at: created_at + hours * 3600,
-        in_progress_at: None,
-        finalizing_at: None,
-        completed_at: None,
-        failed_at: None,
-        expired_at: None,
-        cancelling_at: None,
-        cancelled_at: None,
+        times: BTreeMap::new(),
         has_output: false,
         has_errors: false,
     };
@@ -175,8 +180,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             runs = record.state == BatchState::InProgress;
             match record.state {
                 BatchState::Validating | BatchState::InProgress => {
-                    record.state = BatchState::Cancelling;
-                    record.cancelling_at = Some(now());
+                    record.enter(BatchState::Cancelling);
                     Ok(())
                 }
                 BatchState::Cancelling => Ok(()),
@@ -215,17 +219,18 @@ fn described(app: &App, batch: &BatchRecord) -> Result<Value, Problem> {
         },
     };
     let usage = batch.totals.map(|totals| {
+        let used = totals.usage;
         json!({
-            "input_tokens": totals.input_tokens,
-            "input_tokens_details": {"cached_tokens": totals.cached_tokens},
-            "output_tokens": totals.output_tokens,
-            "output_tokens_details": {"reasoning_tokens": totals.reasoning_tokens},
-            "total_tokens": totals.input_tokens + totals.output_tokens,
+            "input_tokens": used.input_tokens,
+            "input_tokens_details": {"cached_tokens": used.cached_input_tokens},
+            "output_tokens": used.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
+            "total_tokens": used.input_tokens + used.output_tokens,
         })
     });
     let errors =
         (!batch.faults.is_empty()).then(|| json!({"object": "list", "data": batch.faults}));
-    Ok(json!({
+    let mut shown = json!({
         "id": batch.id,
         "object": "batch",
         "endpoint": batch.endpoint,
@@ -237,16 +242,13 @@ fn described(app: &App, batch: &BatchRecord) -> Result<Value, Problem> {
         "output_file_id": batch.has_output.then_some(&batch.output_file),
         "error_file_id": batch.has_errors.then_some(&batch.error_file),
         "created_at": batch.created_at,
-        "in_progress_at": batch.in_progress_at,
         "expires_at": batch.expires_at,
-        "finalizing_at": batch.finalizing_at,
-        "completed_at": batch.completed_at,
-        "failed_at": batch.failed_at,
-        "expired_at": batch.expired_at,
-        "cancelling_at": batch.cancelling_at,
-        "cancelled_at": batch.cancelled_at,
         "request_counts": {"total": batch.total, "completed": completed, "failed": failed},
         "usage": usage,
         "metadata": batch.metadata,
-    }))
+    });
+    for state in TIMED_STATES {
+        shown[format!("{}_at", state.as_str())] = json!(batch.times.get(&state));
+    }
+    Ok(shown)
 }

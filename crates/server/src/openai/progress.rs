@@ -162,14 +162,13 @@ impl Rounds<'_> {
             (BatchState::Finalizing, Some(process)) if !process.is_finished() => Ok(()),
             (BatchState::Finalizing, process) => self.finish(batch, process),
             // All that was in the queue is in files already, or somebody has deleted it.
-            (_, None) if batch.in_progress_at.is_some() => self.finish(batch, None),
+            (_, None) if batch.has_been(BatchState::InProgress) => self.finish(batch, None),
             // All was enqueued, and somebody has taken the results before that was noted.
             (BatchState::Validating, None) if batch.total > 0 => self.finish(batch, None),
             // Somebody has cancelled it in the queue, perhaps before all of it was there.
             (BatchState::Validating, Some(process)) if process.cancelled => {
                 self.change(&batch.id, |batch| {
-                    batch.state = BatchState::Cancelling;
-                    batch.cancelling_at = Some(now());
+                    batch.enter(BatchState::Cancelling);
                     batch.total = process.counts.total;
                 })?;
                 Ok(())
@@ -190,14 +189,13 @@ impl Rounds<'_> {
                 if process.is_some() {
                     self.app.queue.delete(batch.process)?;
                 }
-                self.change(&batch.id, |batch| {
-                    batch.state = BatchState::Cancelled;
-                    batch.cancelled_at = Some(now());
-                })?;
+                self.change(&batch.id, |batch| batch.enter(BatchState::Cancelled))?;
                 Ok(())
             }
             (_, Some(process)) if now() >= batch.expires_at && !process.cancelled => {
-                self.change(&batch.id, |batch| batch.expired_at = Some(now()))?;
+                self.change(&batch.id, |batch| {
+                    batch.times.insert(BatchState::Expired, now());
+                })?;
                 self.cancel(&process)
             }
             _ => Ok(()),
@@ -222,10 +220,7 @@ impl Rounds<'_> {
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
         let (app, stopped) = (self.app, || self.app.openai.wake.is_stopped());
         if now() >= batch.expires_at {
-            self.change(&batch.id, |batch| {
-                batch.state = BatchState::Expired;
-                batch.expired_at = Some(now());
-            })?;
+            self.change(&batch.id, |batch| batch.enter(BatchState::Expired))?;
             return Ok(());
         }
         let input = FileRecord::get(&mut app.records.single(), &batch.input_file)?;
@@ -309,7 +304,7 @@ impl Rounds<'_> {
 
     fn begun(&self, batch: &BatchRecord, total: u64, model: Option<String>) -> Result<(), Problem> {
         let batch = self.change(&batch.id, |batch| {
-            batch.in_progress_at = Some(now());
+            batch.times.insert(BatchState::InProgress, now());
             batch.total = total;
             batch.model = model.clone().or(batch.model.take());
             batch.faults = Vec::new();
@@ -326,8 +321,7 @@ impl Rounds<'_> {
 
     fn fail(&self, batch: &BatchRecord, faults: Vec<BatchFault>) -> Result<(), Problem> {
         self.change(&batch.id, |batch| {
-            batch.state = BatchState::Failed;
-            batch.failed_at = Some(now());
+            batch.enter(BatchState::Failed);
             batch.faults.clone_from(&faults);
         })?;
         Ok(())
@@ -338,8 +332,7 @@ impl Rounds<'_> {
         let app = self.app;
         let batch = self.change(&batch.id, |batch| {
             if batch.state != BatchState::Finalizing {
-                batch.state = BatchState::Finalizing;
-                batch.finalizing_at = Some(now());
+                batch.enter(BatchState::Finalizing);
             }
             if let Some(JobCounts {
                 completed, failed, ..
@@ -370,7 +363,7 @@ impl Rounds<'_> {
         let ended = app.records.transaction(|database| {
             // Whatever was asked since then comes too late.
             BatchRecord::change(database, &batch.id, |batch| {
-                ended(batch, &written, created_at);
+                ended(batch, &written);
                 Ok::<(), Error>(())
             })?
             .map(|batch| {
@@ -426,7 +419,7 @@ impl Rounds<'_> {
 }
 
 /// What a batch is once all its results are in files.
-fn ended(batch: &mut BatchRecord, written: &Written, at: u64) {
+fn ended(batch: &mut BatchRecord, written: &Written) {
     batch.has_output = written.output_bytes > 0;
     batch.has_errors = written.error_bytes > 0;
     batch.totals = Some(written.totals);
@@ -438,16 +431,13 @@ fn ended(batch: &mut BatchRecord, written: &Written, at: u64) {
             batch.total
         );
         batch.faults = vec![fault("results_missing", why)];
-        batch.state = BatchState::Failed;
-        batch.failed_at = Some(at);
-    } else if batch.cancelling_at.is_some() {
-        batch.state = BatchState::Cancelled;
-        batch.cancelled_at = Some(at);
-    } else if batch.expired_at.is_some() {
+        batch.enter(BatchState::Failed);
+    } else if batch.has_been(BatchState::Cancelling) {
+        batch.enter(BatchState::Cancelled);
+    } else if batch.has_been(BatchState::Expired) {
         batch.state = BatchState::Expired;
     } else {
-        batch.state = BatchState::Completed;
-        batch.completed_at = Some(at);
+        batch.enter(BatchState::Completed);
     }
 }
 

@@ -13,7 +13,7 @@ use super::answer::Reply;
 use super::storage::{GrowingFile, Storage};
 use super::{answer, parts};
 use crate::problem::Problem;
-use crate::records::batches::{BatchRecord, BatchTotals};
+use crate::records::batches::{BatchRecord, BatchState, BatchTotals};
 
 /// The queue hands out at most 500 results before it forgets them; so many of the last lines may come again.
 const MAY_COME_AGAIN: usize = 1_000;
@@ -64,20 +64,27 @@ struct Body {
 struct Used {
     prompt_tokens: u64,
     completion_tokens: u64,
-    prompt_tokens_details: Cached,
-    completion_tokens_details: Reasoned,
+    prompt_tokens_details: Details,
+    completion_tokens_details: Details,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Cached {
+struct Details {
     cached_tokens: u64,
+    reasoning_tokens: u64,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Reasoned {
-    reasoning_tokens: u64,
+impl From<Used> for Usage {
+    fn from(used: Used) -> Self {
+        Self {
+            input_tokens: used.prompt_tokens,
+            cached_input_tokens: used.prompt_tokens_details.cached_tokens,
+            output_tokens: used.completion_tokens,
+            reasoning_tokens: used.completion_tokens_details.reasoning_tokens,
+            ..Self::default()
+        }
+    }
 }
 
 impl<'s> ResultFiles<'s> {
@@ -95,7 +102,9 @@ impl<'s> ResultFiles<'s> {
             written: HashSet::new(),
             endpoint: batch.endpoint.clone(),
             model: batch.model.clone().unwrap_or_default(),
-            cancelled: if batch.cancelling_at.is_none() && batch.expired_at.is_some() {
+            cancelled: if batch.has_been(BatchState::Expired)
+                && !batch.has_been(BatchState::Cancelling)
+            {
                 "batch_expired"
             } else {
                 "batch_cancelled"
@@ -141,7 +150,7 @@ impl<'s> ResultFiles<'s> {
                     } else {
                         totals.failed += 1
                     }
-                    totals.add(replied.body.usage.unwrap_or_default());
+                    totals.usage += replied.body.usage.unwrap_or_default().into();
                 }
                 last.push_back(said.id);
                 if last.len() > MAY_COME_AGAIN {
@@ -215,14 +224,7 @@ impl<'s> ResultFiles<'s> {
         let (came, as_base64) = parts::outcomes(result);
         let used: Vec<Usage> = came.iter().filter_map(answer::used).collect();
         for used in &used {
-            totals.input_tokens = totals.input_tokens.saturating_add(used.input_tokens);
-            totals.cached_tokens = totals
-                .cached_tokens
-                .saturating_add(used.cached_input_tokens);
-            totals.output_tokens = totals.output_tokens.saturating_add(used.output_tokens);
-            totals.reasoning_tokens = totals
-                .reasoning_tokens
-                .saturating_add(used.reasoning_tokens);
+            totals.usage += *used;
         }
         let id = answer::id_of("chatcmpl-", result.job_id);
         match answer::reply(&self.endpoint, id, &self.model, came, as_base64) {
@@ -281,19 +283,6 @@ struct NewReply {
     status_code: u16,
     request_id: String,
     body: Reply,
-}
-
-impl BatchTotals {
-    fn add(&mut self, used: Used) {
-        self.input_tokens = self.input_tokens.saturating_add(used.prompt_tokens);
-        self.cached_tokens = self
-            .cached_tokens
-            .saturating_add(used.prompt_tokens_details.cached_tokens);
-        self.output_tokens = self.output_tokens.saturating_add(used.completion_tokens);
-        self.reasoning_tokens = self
-            .reasoning_tokens
-            .saturating_add(used.completion_tokens_details.reasoning_tokens);
-    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 
@@ -26,13 +27,7 @@ fn batch() -> BatchRecord {
         totals: None,
         created_at: 0,
         expires_at: 0,
-        in_progress_at: None,
-        finalizing_at: None,
-        completed_at: None,
-        failed_at: None,
-        expired_at: None,
-        cancelling_at: None,
-        cancelled_at: None,
+        times: BTreeMap::new(),
         has_output: false,
         has_errors: false,
     }
@@ -122,10 +117,13 @@ fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
         let expected = BatchTotals {
             completed: 3,
             failed: 2,
-            input_tokens: 6,
-            cached_tokens: 3,
-            output_tokens: 9,
-            reasoning_tokens: 3,
+            usage: Usage {
+                input_tokens: 6,
+                cached_input_tokens: 3,
+                output_tokens: 9,
+                reasoning_tokens: 3,
+                ..Usage::default()
+            },
         };
         assert_eq!((written.totals, written.lines), (expected, 6));
         let on_disk = written.output_bytes + written.error_bytes;

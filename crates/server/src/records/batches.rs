@@ -1,12 +1,15 @@
 //! Batches of the Batch endpoint: what their makers said of them, and how far they have come. Where their requests
 //! stand is known to the queue alone, until they are finished.
 
-use batchwright::{Error, ErrorKind, ProcessId};
+use std::collections::BTreeMap;
+
+use batchwright::{Error, ErrorKind, ProcessId, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Records;
 use super::database::{Row, Statements, by};
+use super::files::now;
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS batches (
@@ -23,7 +26,7 @@ pub(super) const TABLE: &str = "
     ) WITHOUT ROWID;";
 
 /// Where a batch stands, in OpenAI's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BatchState {
     Validating,
@@ -66,13 +69,12 @@ pub(crate) struct BatchFault {
 pub(crate) struct BatchTotals {
     pub completed: u64,
     pub failed: u64,
-    pub input_tokens: u64,
-    pub cached_tokens: u64,
-    pub output_tokens: u64,
-    pub reasoning_tokens: u64,
+    #[serde(flatten)]
+    pub usage: Usage,
 }
 
 /// A batch. Times are seconds since 1970.
+// More than 15 fields: all that the database stores of a batch, as one JSON object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct BatchRecord {
     #[serde(skip)]
@@ -94,19 +96,24 @@ pub(crate) struct BatchRecord {
     pub totals: Option<BatchTotals>,
     pub created_at: u64,
     pub expires_at: u64,
-    pub in_progress_at: Option<u64>,
-    pub finalizing_at: Option<u64>,
-    pub completed_at: Option<u64>,
-    pub failed_at: Option<u64>,
-    pub expired_at: Option<u64>,
-    pub cancelling_at: Option<u64>,
-    pub cancelled_at: Option<u64>,
+    /// When it came to each state. It expires and is cancelled before all its results are in files.
+    pub times: BTreeMap<BatchState, u64>,
     /// Whether it came to have such a file.
     pub has_output: bool,
     pub has_errors: bool,
 }
 
 impl BatchRecord {
+    /// Records that the batch comes to this state now.
+    pub fn enter(&mut self, state: BatchState) {
+        self.state = state;
+        self.times.insert(state, now());
+    }
+
+    pub fn has_been(&self, state: BatchState) -> bool {
+        self.times.contains_key(&state)
+    }
+
     fn of(mut row: Row) -> Result<Self, Error> {
         let record: Self = serde_json::from_str(&row.text(1)?).map_err(|error| {
             let why = format!("a batch is damaged: {error}");

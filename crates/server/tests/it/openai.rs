@@ -250,7 +250,7 @@ pub fn rewrite(desk: &Desk, batch: &Value, change: impl FnOnce(&mut Value)) {
 fn set_back(desk: &Desk, batch: &Value, total: u64) {
     rewrite(desk, batch, |record| {
         record["state"] = json!("validating");
-        record["in_progress_at"] = Value::Null;
+        record["times"] = json!({});
         record["total"] = json!(total);
     });
 }

@@ -217,9 +217,10 @@ fn a_batch_whose_window_is_over_before_it_began_buys_nothing() {
     rewrite(&desk, &batch, |record| {
         record["state"] = json!("validating");
         record["expires_at"] = record["created_at"].clone();
-        for name in ["in_progress_at", "totals", "ended"] {
+        for name in ["totals", "ended"] {
             record[name] = Value::Null;
         }
+        record["times"] = json!({});
         record["total"] = json!(0);
         record["has_output"] = json!(false);
     });
