@@ -1,4 +1,4 @@
-//! A file that appears under its name when it is whole, or not at all.
+//! A file that appears under its name only when it is complete.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::disk::{folder_of, sync_folder};
 use super::private;
 
-/// How the files are called until they are whole.
+/// Prefix of the temporary names.
 const PREFIX: &str = ".batchwright-";
 const SUFFIX: &str = ".tmp";
 
-/// A new file beside the one that it is to become. It is deleted if it is dropped before that.
+/// A new file beside its target. It is deleted if it is dropped before it replaces the target.
 #[derive(Debug)]
 pub struct AtomicFile {
     target: PathBuf,
@@ -22,10 +22,10 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Makes the file, empty and locked, opened with these options. Deletes what killed programs left in the folder.
+    /// Creates the file, empty and locked, with these options. Deletes leftovers of killed programs in the folder.
     ///
     /// # Errors
-    /// If it cannot be made or locked.
+    /// If it cannot be created or locked.
     pub fn create(target: &Path, options: &mut OpenOptions) -> io::Result<Self> {
         // The target of a link is replaced, not the link.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
@@ -33,7 +33,7 @@ impl AtomicFile {
         options.create_new(true);
         loop {
             let path = target.with_file_name(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7()));
-            // It will have the rights of the other, and none before that.
+            // It gets the permissions of the target, and has none before that.
             let file = if target.exists() {
                 private::open(options, &path)?
             } else {
@@ -45,25 +45,25 @@ impl AtomicFile {
                 file,
             };
             made.file.lock()?;
-            // Somebody else may have swept before it was locked.
+            // Another program may have deleted it before it was locked.
             if made.path.exists() {
                 return Ok(made);
             }
         }
     }
 
-    /// The file, to be written to.
+    /// The file, for writing.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Where it is until it has its name.
+    /// Its temporary path.
     #[cfg(any(feature = "queue", feature = "excel", test))]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Syncs it and puts it in the place of the file that has its name, with the permissions of that.
+    /// Syncs it and replaces the target, keeping the target's permissions.
     ///
     /// # Errors
     /// If it cannot be synced or renamed.
@@ -77,11 +77,11 @@ impl AtomicFile {
     /// Syncs it and gives it its name.
     ///
     /// # Errors
-    /// Of the kind `AlreadyExists` if another file has got that name meanwhile.
+    /// Of the kind `AlreadyExists` if another file has this name now.
     pub fn place(self) -> io::Result<File> {
         self.place_by(|path, target| match fs::hard_link(path, target) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                // Not every file system has links.
+                // Some file systems have no hard links.
                 File::create_new(target)?;
                 fs::rename(path, target).inspect_err(|_| drop(fs::remove_file(target)))
             }
@@ -98,21 +98,21 @@ impl AtomicFile {
     }
 }
 
-/// Takes the name away that it had until it was placed, if it still has it.
+/// Removes the temporary name, if it still exists.
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Deletes what killed programs left behind.
+/// Deletes leftovers of killed programs.
 fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
         let id = name.and_then(|name| name.strip_suffix(SUFFIX));
         let is_ours = id.is_some_and(|id| Uuid::parse_str(id).is_ok());
-        // To open a pipe would wait for its writer.
+        // Opening a pipe would wait for its writer.
         if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
             continue;
         }

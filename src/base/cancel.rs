@@ -1,8 +1,7 @@
-//! Cancellation with two steps, a deadline and a grace period, passed down every blocking call.
+//! Cancellation in two steps, with a deadline and a grace period, passed to every blocking call.
 //!
-//! *Cancel* asks a run to start nothing more and finish what is in flight; *abort* ends calls in
-//! the middle of a read. The context that a client sees knows only the second step: for one call,
-//! being cancelled means to return now.
+//! *Cancel* asks a run to start nothing more and finish the calls in flight; *abort* ends calls in the middle of a
+//! read. The context that a client gets has only the second step: for one call, being cancelled means to return now.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -37,7 +36,7 @@ impl Node {
         if before >= level {
             return;
         }
-        // Called outside the lock: a hook may subscribe or drop a subscription.
+        // Called without the lock, because a hook may subscribe or drop a subscription.
         let due: Vec<Hook> = self
             .hooks
             .lock()
@@ -57,7 +56,7 @@ impl Node {
             hooks.list.push((id, level, hook.clone()));
             id
         };
-        // It may have been raised just before the hook was in place; hooks bear being called twice.
+        // The level may have been raised just before the hook was registered; hooks tolerate a second call.
         if self.level.load(Ordering::SeqCst) >= level {
             hook();
         }
@@ -83,15 +82,15 @@ impl Drop for CancelHook {
     }
 }
 
-/// Wakes whoever waits for something else when a context is cancelled, see [`Context::cancel_signal`].
+/// Wakes a thread that waits for something else when a context is cancelled; see [`Context::cancel_signal`].
 pub(crate) struct CancelSignal {
-    /// For a `select!` with what else is waited for.
+    /// For a `select!` together with other channels.
     pub receiver: Receiver<()>,
     _hook: CancelHook,
 }
 
 impl CancelSignal {
-    /// Waits so long, or until the context is cancelled.
+    /// Waits for this time, or until the context is cancelled.
     pub fn wait(&self, time: Duration) {
         let _ = self.receiver.recv_timeout(time);
     }
@@ -111,7 +110,7 @@ pub struct Context {
     node: Arc<Node>,
     deadline: Option<Instant>,
     grace: Duration,
-    // Keeps the ties to the parent for as long as this context lives.
+    // Keeps the connections to the parent while this context exists.
     _ties: Option<Arc<dyn Send + Sync>>,
 }
 
@@ -122,7 +121,7 @@ impl Default for Context {
 }
 
 impl Context {
-    /// A context that nobody cancels until you do. No deadline, 30 s of grace.
+    /// A new context, without a deadline and with a grace period of 30 s.
     pub fn new() -> Self {
         Self {
             node: Arc::default(),
@@ -132,8 +131,7 @@ impl Context {
         }
     }
 
-    /// The same context with a deadline; the earlier one holds when there is one already.
-    /// Default: none.
+    /// The same context with a deadline; of two deadlines the earlier one applies. Default: none.
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
         self
@@ -148,30 +146,30 @@ impl Context {
         }
     }
 
-    /// The same context with another grace period: how long calls in flight may go on after
-    /// [`cancel`](Self::cancel) before they are ended. Default: 30 s.
+    /// The same context with another grace period: the time that calls in flight have after [`cancel`](Self::cancel)
+    /// before they are aborted. Default: 30 s.
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Asks to start nothing more; calls in flight may end within the grace period.
+    /// Starts nothing more; calls in flight may finish within the grace period.
     pub fn cancel(&self) {
         self.node.raise(CANCELLED);
     }
 
-    /// Ends everything now: connections are shut down in the middle of a read. Only a look-up of
-    /// a host's name and a connection being made, 10 s at most, are waited for.
+    /// Ends everything now: connections are shut down in the middle of a read. Only a DNS lookup, or a connection
+    /// attempt of at most 10 s, must finish first.
     pub fn abort(&self) {
         self.node.raise(ABORTED);
     }
 
-    /// True after [`cancel`](Self::cancel) or [`abort`](Self::abort).
+    /// Whether [`cancel`](Self::cancel) or [`abort`](Self::abort) was called.
     pub fn is_cancelled(&self) -> bool {
         self.node.level.load(Ordering::SeqCst) >= CANCELLED
     }
 
-    /// True after [`abort`](Self::abort).
+    /// Whether [`abort`](Self::abort) was called.
     pub fn is_aborted(&self) -> bool {
         self.node.level.load(Ordering::SeqCst) >= ABORTED
     }
@@ -192,7 +190,7 @@ impl Context {
         self.grace
     }
 
-    /// Fails when the work should end now.
+    /// Fails if the work should end now.
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`].
@@ -221,7 +219,7 @@ impl Context {
         self.node.subscribe(ABORTED, Arc::new(hook))
     }
 
-    /// A channel that has a message once this is cancelled.
+    /// A channel that gets a message when this context is cancelled.
     pub(crate) fn cancel_signal(&self) -> CancelSignal {
         let (sender, receiver) = bounded(1);
         let hook = self.on_cancel(move || {
@@ -233,7 +231,7 @@ impl Context {
         }
     }
 
-    /// A context that ends with this one but can be ended alone.
+    /// A context that ends with this one, but can also be ended by itself.
     pub fn child(&self) -> Self {
         let node: Arc<Node> = Arc::default();
         let ties = Arc::new([self.tie(&node, CANCELLED), self.tie(&node, ABORTED)]);
@@ -254,8 +252,8 @@ impl Context {
         self.node.subscribe(level, Arc::new(raise))
     }
 
-    /// A context for calls: it is cancelled only when this one is aborted, so a call in flight
-    /// keeps its grace, and it can be cancelled alone.
+    /// A context for calls: it is cancelled only when this one is aborted, so calls in flight have the grace period;
+    /// it can also be cancelled by itself.
     pub(crate) fn for_calls(&self) -> Self {
         let node: Arc<Node> = Arc::default();
         let ties = Arc::new([self.tie(&node, ABORTED)]);

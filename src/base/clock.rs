@@ -1,11 +1,11 @@
-//! Time as a value: decisions take a [`Time`], the shell asks a [`Clock`] once per turn.
+//! Time as a value: decisions take a [`Time`], and the shell reads a [`Clock`] once per turn.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time, counted from an origin that is the same for the whole process.
+/// A point in time, relative to an origin that is the same for the whole OS process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
@@ -25,12 +25,12 @@ impl Time {
         self.0
     }
 
-    /// Time passed since `earlier`, zero if that lies ahead.
+    /// Time since `earlier`; zero if that is in the future.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// This point moved by `by`, never past [`Time::FAR`].
+    /// This point plus `by`, at most [`Time::FAR`].
     pub fn after(self, by: Duration) -> Self {
         Self(
             self.0
@@ -39,14 +39,14 @@ impl Time {
     }
 }
 
-/// A point in time that other processes and later runs understand: milliseconds since 1970 (UTC).
+/// A point in time that other OS processes and later runs understand: milliseconds since 1970 (UTC).
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// This point moved by `by`, rounded up to a whole millisecond: never too early.
+    /// This point plus `by`, rounded up to a whole millisecond, so never too early.
     pub fn after(self, by: Duration) -> Self {
         let millis = by.as_nanos().div_ceil(1_000_000);
         Self(
@@ -55,7 +55,7 @@ impl Timestamp {
         )
     }
 
-    /// Time passed since `earlier`, zero if that lies ahead.
+    /// Time since `earlier`; zero if that is in the future.
     pub fn since(self, earlier: Timestamp) -> Duration {
         let millis = self.0.saturating_sub(earlier.0);
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
@@ -69,10 +69,10 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// Wakes a waiting engine; called by a clock that was moved by hand.
+/// Wakes a waiting engine; called when a manual clock is moved.
 pub type Wake = Box<dyn Fn() + Send + Sync>;
 
-/// Where time comes from. Unstable: tests replace it, other uses may break.
+/// A source of time. Unstable: for tests only.
 pub trait Clock: Send + Sync {
     /// The current time.
     fn now(&self) -> Time;
@@ -82,12 +82,12 @@ pub trait Clock: Send + Sync {
         SystemTime::now().into()
     }
 
-    /// How long to block, in real time, for `until` to come; `None` blocks until woken.
+    /// How long to block, in real time, until `until`; `None` to block until woken.
     fn real_wait(&self, until: Time) -> Option<Duration> {
         Some(until.since(self.now()))
     }
 
-    /// Asks to be woken whenever time jumps. A clock that runs by itself has nothing to do.
+    /// Registers a function to call when time jumps. A clock that runs by itself needs none.
     fn on_jump(&self, _wake: Wake) {}
 }
 
@@ -109,7 +109,7 @@ impl SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Time {
-        // The origin first: an instant taken before it would count as zero.
+        // The origin first: an earlier instant would count as zero.
         let origin = origin();
         Time::ZERO.after(origin.elapsed())
     }

@@ -1,7 +1,7 @@
-//! The one error type: its kind decides retry, fallback and exit code.
+//! The error type: its kind determines retry, fallback and exit code.
 //!
-//! Providers classify; everything above asks [`Error::kind`] and the hints beside it, never a
-//! status number.
+//! Clients of providers classify errors. All other code uses [`Error::kind`] and the hints next to it, never a
+//! status.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,18 +16,18 @@ mod json;
 
 pub use super::error_kind::ErrorKind;
 
-/// How far a failed request got.
+/// How much of a failed request was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// The last byte of the body never reached the socket: nothing can have been bought.
+    /// The last byte of the body was not sent: nothing can have been billed.
     No,
-    /// It may have been carried out, and paid for, although no usable reply came back.
+    /// It may have been processed and billed although no usable reply arrived.
     Maybe,
     /// The provider answered with a complete error reply.
     Answered,
 }
 
-/// A failure, with all that later decisions need to know.
+/// A failure, with everything that later decisions need.
 pub struct Error(Box<Inner>);
 
 #[derive(Clone)]
@@ -56,19 +56,19 @@ struct Inner {
     usage: Option<Usage>,
     cost_usd: Option<f64>,
     raw: Option<String>,
-    /// The reply that could not be used, if it is not UTF-8.
+    /// The unusable reply, if it is not UTF-8.
     raw_bytes: Option<Vec<u8>>,
     reply_file: Option<String>,
 }
 
-/// Raw replies kept beside an error are cut to this many bytes, unless they are kept whole. A whole
-/// one beyond it goes into a file of its own where results are written to one.
+/// Raw replies in an error are cut to this many bytes, unless they are kept whole. A larger whole reply is written to
+/// a separate file beside the results.
 pub(crate) const RAW_LIMIT: usize = 16 * 1024;
-/// What is kept beside the name of such a file.
+/// Bytes of such a reply that the error keeps besides the name of the file.
 const RAW_HEAD: usize = 1024;
 
 impl Error {
-    /// An error of `kind`; nothing was sent until [`with_sent`](Self::with_sent) says otherwise.
+    /// An error of `kind`; by default nothing was [sent](Self::with_sent).
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -111,107 +111,104 @@ impl Error {
         self
     }
 
-    /// Sets how long the server asks to wait before the next try.
+    /// Sets the wait that the server requests before a retry.
     pub fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
         self.0.retry_after = wait;
         self
     }
 
-    /// Sets the limits that the reply named.
+    /// Sets the limits that the reply reports.
     pub fn with_rate_hints(mut self, hints: RateHints) -> Self {
         self.0.hints = hints;
         self
     }
 
-    /// Sets how far the request got.
+    /// Sets how much of the request was sent.
     pub fn with_sent(mut self, sent: Sent) -> Self {
         self.0.sent = sent;
         self
     }
 
-    /// Marks the error as a time-out: after sending, it is tried again only once.
+    /// Marks the error as a time-out: after sending, it is retried only once.
     pub fn with_timed_out(mut self) -> Self {
         self.0.timed_out = true;
         self
     }
 
-    /// Marks the error as one of the address, not of the request: no connection comes about (then
-    /// the whole quota waits), or nothing is there that takes prompts.
+    /// Marks the error as one of the address instead of the request: no connection (then the whole quota waits), or
+    /// the server accepts no prompts.
     pub fn with_unreachable(mut self) -> Self {
         self.0.unreachable = true;
         self
     }
 
-    /// Marks the error as one of the model, such as its allowance for the day, so that other models
-    /// of the same provider are still asked.
+    /// Marks the error as one of the model, for example its daily allowance, so that other models of the provider are
+    /// still called.
     pub fn with_model_only(mut self) -> Self {
         self.0.model_only = true;
         self
     }
 
-    /// Names what a safety filter or refusal was about, in the provider's word.
+    /// Sets the reason of a safety filter or refusal, as the provider names it.
     pub fn with_category(mut self, category: &str) -> Self {
         self.0.category = Some(category.to_owned());
         self
     }
 
-    /// Keeps what the model said when it refused.
+    /// Sets the model's text of a refusal.
     pub fn with_refusal(mut self, text: Option<String>) -> Self {
         self.0.refusal = text;
         self
     }
 
-    /// Keeps the provider's name for the call, which its support asks for.
+    /// Sets the provider's id of the call, which its support asks for.
     pub fn with_request_id(mut self, id: Option<&str>) -> Self {
         self.0.request_id = id.map(str::to_owned);
         self
     }
 
-    /// Marks the error as one of a server that is up but still loads its model: the whole quota
-    /// waits, up to ten minutes, and no item's attempts are used up by it. After that items fail
-    /// at once, as [unreachable](Self::is_unreachable).
+    /// Marks the error as one of a server that is up but still loads its model: the whole quota waits, up to ten
+    /// minutes, without using attempts. After that, items fail at once, as [unreachable](Self::is_unreachable).
     pub fn with_not_ready(mut self) -> Self {
         self.0.not_ready = true;
         self
     }
 
-    /// Marks the error as the page of a proxy that limits requests, or has no server to pass them to: while others are
-    /// answered, it is the former.
+    /// Marks the error as the page of a proxy, which limits requests or has no server to forward them to. While other
+    /// calls are answered, it counts as a rate limit.
     pub(crate) fn with_by_proxy(mut self) -> Self {
         self.0.by_proxy = true;
         self
     }
 
-    /// Marks the error as one of the answer's shape alone: the same provider is asked once more.
+    /// Marks the error as one of the answer's format only: the same provider is called once more.
     pub(crate) fn with_misfit(mut self) -> Self {
         self.0.misfit = true;
         self
     }
 
-    /// Marks the error as one whose [kind](Self::kind) is the default for an error status that
-    /// nothing more is known of.
+    /// Marks the error as one whose [kind](Self::kind) is only the default for an error status without a known
+    /// meaning.
     pub fn with_unclassified(mut self) -> Self {
         self.0.unclassified = true;
         self
     }
 
-    /// Marks the error as a store's word that what was to be changed is with another worker, or with
-    /// none.
+    /// Marks the error as a store's report that another worker, or none, has what was to be changed.
     pub fn with_claim_lost(mut self) -> Self {
         self.0.claim_lost = true;
         self
     }
 
-    /// Marks the error as one of what keeps data, such as a database that is damaged, full, locked or gone: nothing is
-    /// wrong with what was asked for, whatever the error's kind.
+    /// Marks the error as one of a data store, such as a damaged, full, locked or missing database: the request is
+    /// not the cause, whatever the error's kind.
     pub fn with_storage(mut self) -> Self {
         self.0.storage = true;
         self
     }
 
-    /// Marks the error as one that further work of any kind would share, whatever the error's kind: a
-    /// program that is not there, a full disk. Under [`ErrorPolicy::StopOnCriticalError`] it ends the
-    /// run.
+    /// Marks the error as one that all further work would share, whatever its kind: a missing program, a full disk.
+    /// Under [`ErrorPolicy::StopOnCriticalError`] it ends the run.
     ///
     /// [`ErrorPolicy::StopOnCriticalError`]: crate::ErrorPolicy::StopOnCriticalError
     pub fn with_critical(mut self) -> Self {
@@ -219,34 +216,33 @@ impl Error {
         self
     }
 
-    /// Sets the tokens that were used although no answer came of them.
+    /// Sets the tokens that were used without an answer.
     pub fn with_usage(mut self, usage: Usage) -> Self {
         self.0.usage = Some(usage);
         self
     }
 
-    /// Sets what was paid although no answer came of it, in US dollars.
+    /// Sets what was billed without an answer, in US dollars.
     pub fn with_cost(mut self, usd: f64) -> Self {
         self.0.cost_usd = Some(usd);
         self
     }
 
-    /// Sets both as far as they are known.
+    /// Sets both if they are known.
     pub(crate) fn with_paid(mut self, paid: Paid) -> Self {
         self.0.usage = paid.usage;
         self.0.cost_usd = paid.cost_usd;
         self
     }
 
-    /// Keeps the reply that could not be used, cut to 16 KiB.
+    /// Sets the unusable reply, cut to 16 KiB.
     pub fn with_raw(mut self, raw: &str) -> Self {
         self.0.raw = Some(beginning(raw, RAW_LIMIT).to_owned());
         self
     }
 
-    /// Marks the error as that of a complete success reply that was paid for and cannot be read as an
-    /// answer, and keeps the reply whole and unchanged, whether it is text or not. It ends its item: asked
-    /// again, here or at a fallback, it would be bought again.
+    /// Marks the error as that of a complete, billed success reply that is not usable as an answer, and keeps the
+    /// whole reply unchanged, also if it is not text. Its item fails: a retry or a fallback would be billed again.
     pub fn with_unusable_reply(mut self, reply: impl Into<Vec<u8>>) -> Self {
         self.0.unusable_reply = true;
         match String::from_utf8(reply.into()) {
@@ -261,7 +257,7 @@ impl Error {
         self
     }
 
-    /// Says that the reply is in a file, of which the error keeps the beginning.
+    /// Sets the file of the whole reply; the error keeps its beginning.
     pub(crate) fn with_reply_in(mut self, file: String) -> Self {
         if let Some(raw) = &mut self.0.raw {
             *raw = beginning(raw, RAW_HEAD).to_owned();
@@ -271,7 +267,7 @@ impl Error {
         self
     }
 
-    /// Takes a credential out of all that is text.
+    /// Masks a credential in all texts.
     pub(crate) fn redacted(mut self, secret: &Secret) -> Self {
         if let Some(cleaned) = secret.redact(&self.0.message) {
             self.0.message = cleaned;
@@ -296,24 +292,24 @@ impl Error {
         self
     }
 
-    /// Replaces the message, and nothing else.
+    /// Replaces only the message.
     pub(crate) fn reworded(mut self, message: String) -> Self {
         self.0.message = message;
         self
     }
 
-    /// Puts a sentence in front of the message, such as where the input came from.
+    /// Puts a prefix before the message, for example the source of the input.
     pub fn context(mut self, prefix: impl fmt::Display) -> Self {
         self.0.message = format!("{prefix}: {}", self.0.message);
         self
     }
 
-    /// What went wrong.
+    /// The kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The text for people.
+    /// The message.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -323,17 +319,17 @@ impl Error {
         self.0.status
     }
 
-    /// True when the server does not have what was asked about (404).
+    /// Whether the server does not have the requested object (404).
     pub fn is_not_found(&self) -> bool {
         self.0.status == Some(404)
     }
 
-    /// True when the request was larger than the server takes (413).
+    /// Whether the request is larger than the server accepts (413).
     pub fn is_too_large(&self) -> bool {
         self.0.status == Some(413)
     }
 
-    /// True when the server said no to this very request and will again (4xx), rather than to its pace.
+    /// Whether the server rejected this request permanently (4xx, but not its rate).
     #[cfg(feature = "queue")]
     pub(crate) fn is_rejected(&self) -> bool {
         self.0
@@ -341,12 +337,12 @@ impl Error {
             .is_some_and(|status| status < 500 && status != 429)
     }
 
-    /// How long the server asks to wait.
+    /// The wait that the server requests.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// The wait is the host's own wish and no provider's: it is kept exactly, whatever its length.
+    /// Marks the wait as the host's own: it is kept exactly, whatever its length.
     #[cfg(feature = "queue")]
     pub(crate) fn with_exact_wait(mut self) -> Self {
         self.0.exact_wait = true;
@@ -358,54 +354,54 @@ impl Error {
         self.0.retry_after.filter(|_| self.0.exact_wait)
     }
 
-    /// The limits that the reply named.
+    /// The limits that the reply reports.
     pub fn rate_hints(&self) -> RateHints {
         self.0.hints
     }
 
-    /// How far the request got.
+    /// How much of the request was sent.
     pub fn sent(&self) -> Sent {
         self.0.sent
     }
 
-    /// True when the request was sent but no reply came in time.
+    /// Whether the request was sent but no reply arrived in time.
     pub fn timed_out(&self) -> bool {
         self.0.timed_out
     }
 
-    /// True when the address is to blame: no connection, nothing there that takes prompts, or
-    /// a model that never loaded.
+    /// Whether the address is the cause: no connection, a server that accepts no prompts, or a model that never
+    /// loaded.
     pub fn is_unreachable(&self) -> bool {
         self.0.unreachable
     }
 
-    /// True when the failure would be shared by calls to the same model alone.
+    /// Whether only calls to the same model would fail in the same way.
     pub fn is_model_only(&self) -> bool {
         self.0.model_only || self.0.kind == ErrorKind::UnknownModel
     }
 
-    /// True when further work would fail in the same way: by the error's kind, or as it was
+    /// Whether further work would fail in the same way: by the error's kind, or because it was
     /// [marked](Self::with_critical).
     pub fn is_critical(&self) -> bool {
         self.0.critical || self.0.kind.is_critical()
     }
 
-    /// What a safety filter or refusal was about, if the provider said so.
+    /// The reason of a safety filter or refusal, if the provider reports one.
     pub fn category(&self) -> Option<&str> {
         self.0.category.as_deref()
     }
 
-    /// What the model said when it refused, if it said something.
+    /// The model's text of a refusal, if there is one.
     pub fn refusal(&self) -> Option<&str> {
         self.0.refusal.as_deref()
     }
 
-    /// The provider's name for the call, if it gave one.
+    /// The provider's id of the call, if there is one.
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
     }
 
-    /// True when the server is up but still loads its model.
+    /// Whether the server is up but still loads its model.
     pub fn is_not_ready(&self) -> bool {
         self.0.not_ready
     }
@@ -414,25 +410,24 @@ impl Error {
         self.0.by_proxy
     }
 
-    /// True when its [kind](Self::kind), [`Invalid`](ErrorKind::Invalid), is the default for an
-    /// error status that nothing more is known of: it may be the fault of the one request, or of
-    /// something that all requests to this provider share.
+    /// Whether its [kind](Self::kind), [`Invalid`](ErrorKind::Invalid), is only the default for an error status
+    /// without a known meaning: the cause may be this request, or something that all requests to this provider share.
     pub fn is_unclassified(&self) -> bool {
         self.0.unclassified
     }
 
-    /// True when a store says so itself: what was to be changed is not this worker's (any more). After
-    /// any other failure of a store it still is.
+    /// Whether a store reports that this worker does not have (any more) what was to be changed. After any other
+    /// failure of a store it still has it.
     pub fn is_claim_lost(&self) -> bool {
         self.0.claim_lost
     }
 
-    /// True when what keeps data is to blame, and not what was asked for. The message names its place on this machine.
+    /// Whether a data store is the cause, and not the request. The message names its place on this machine.
     pub fn is_storage(&self) -> bool {
         self.0.storage
     }
 
-    /// The coarse class: that of its kind, unless asking again would buy a reply twice.
+    /// The class of its kind, unless a retry would be billed again.
     fn class(&self) -> &'static str {
         if self.0.unusable_reply {
             "non_retryable"
@@ -445,13 +440,13 @@ impl Error {
         self.0.misfit
     }
 
-    /// Tokens that were used although no answer came of them, as far as the provider said so. Of an
-    /// item's last error, those of all its calls.
+    /// Tokens that were used without an answer, if the provider reports them. In an item's last error: those of all
+    /// its calls.
     pub fn usage(&self) -> Option<Usage> {
         self.0.usage
     }
 
-    /// What was paid for these tokens in US dollars, where the provider states it for all of them.
+    /// What was billed for these tokens in US dollars, if the provider reports it for all of them.
     pub fn cost_usd(&self) -> Option<f64> {
         self.0.cost_usd
     }
@@ -463,28 +458,27 @@ impl Error {
         }
     }
 
-    /// True for a complete success reply that was paid for and cannot be read as an answer: a
-    /// picture without a text, say, or a web page. [`raw`](Self::raw) or [`reply_file`](Self::reply_file) has
-    /// all of it. Such an item is neither tried again nor passed on to a fallback by itself.
+    /// Whether it is a complete, billed success reply that is not usable as an answer, for example an image without
+    /// text, or an HTML page. [`raw`](Self::raw) or [`reply_file`](Self::reply_file) has all of it. Such an item is
+    /// neither retried nor passed to a fallback automatically.
     pub fn is_unusable_reply(&self) -> bool {
         self.0.unusable_reply
     }
 
-    /// Where the reply is that could not be used, if it was too large for a result line: a path
-    /// relative to the folder of the results.
+    /// The file of the unusable reply, if it was too large for a result line: a path relative to the folder of the
+    /// results.
     pub fn reply_file(&self) -> Option<&str> {
         self.0.reply_file.as_deref()
     }
 
-    /// The reply that could not be used: at most 16 KiB of it; all of it if it was
-    /// [complete](Self::is_unusable_reply), or its beginning if [`reply_file`](Self::reply_file) or
-    /// [`raw_bytes`](Self::raw_bytes) has all.
+    /// The unusable reply: at most 16 KiB of it; all of it if it was [complete](Self::is_unusable_reply), or its
+    /// beginning if [`reply_file`](Self::reply_file) or [`raw_bytes`](Self::raw_bytes) has all.
     pub fn raw(&self) -> Option<&str> {
         self.0.raw.as_deref()
     }
 
-    /// All of a complete reply that could not be used and is not valid UTF-8, such as compressed data that is
-    /// damaged. In a result line they are `raw_base64`.
+    /// All of a complete unusable reply that is not valid UTF-8, for example damaged compressed data. A result line
+    /// has it as `raw_base64`.
     pub fn raw_bytes(&self) -> Option<&[u8]> {
         self.0.raw_bytes.as_deref()
     }
@@ -502,7 +496,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Without the reply itself, and with no more than the beginning of a long message.
+/// Shows only the beginning of a long message, and no reply.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Error");

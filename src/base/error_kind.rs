@@ -1,29 +1,29 @@
-//! The kinds of errors, by which everything above decides.
+//! The kinds of errors, which determine all decisions about failures.
 
 use std::fmt;
 
-/// What went wrong, as far as the next decision is concerned.
+/// The kind of a failure, for the decision that follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The provider asks for a slower pace (429, quota per minute).
+    /// The provider limits the rate (429, quota per minute).
     RateLimited,
-    /// It may well succeed when tried again: reset, cut-off reply, 408, 5xx, time-out.
+    /// A retry may succeed: connection reset, truncated reply, 408, 5xx, time-out.
     Transient,
-    /// A complete success reply that is not what the dialect promises.
+    /// A complete success reply that does not have the API's format.
     Malformed,
-    /// The request itself is wrong and stays wrong (400, 413, 422), or its answer has not the shape
-    /// that was asked for, not even when asked again.
+    /// The request is invalid (400, 413, 422), or its answer does not have the requested format, not even after a
+    /// retry.
     Invalid,
-    /// The credential is missing, refused or lacks a permission.
+    /// The credential is missing, rejected or lacks a permission.
     Auth,
-    /// The account has no credit or reached a hard limit.
+    /// The account has no credit or has reached a hard limit.
     Quota,
     /// The provider does not know the model.
     UnknownModel,
     /// A safety filter or refusal.
     Blocked,
-    /// Stopped by the caller before it had an outcome.
+    /// The caller stopped it before it had an outcome.
     Cancelled,
     /// The context's deadline passed.
     DeadlineExceeded,
@@ -31,17 +31,17 @@ pub enum ErrorKind {
     BudgetExceeded,
     /// The code that handled the item panicked.
     Panic,
-    /// The item was in flight when its process died, too often.
+    /// Its OS process crashed too often while it was in flight.
     Crashed,
-    /// A file that is not there, or no longer.
+    /// A file does not exist, or no longer.
     NotFound,
-    /// A file that this user may not read.
+    /// This user may not read a file.
     PermissionDenied,
-    /// A file that is no longer what was found, or changed while it was read.
+    /// A file has changed since it was found, or while it was read.
     Changed,
 }
 
-/// As its [name](Self::as_str).
+/// Serialized as its [name](Self::as_str).
 impl serde::Serialize for ErrorKind {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
@@ -49,7 +49,7 @@ impl serde::Serialize for ErrorKind {
 }
 
 impl ErrorKind {
-    /// Every kind, in the order of the documentation.
+    /// All kinds, in the order of the documentation.
     pub const ALL: [ErrorKind; 16] = [
         Self::RateLimited,
         Self::Transient,
@@ -91,7 +91,7 @@ impl ErrorKind {
         }
     }
 
-    /// The coarse class written beside the kind: `retryable`, `rate_limit` or `non_retryable`.
+    /// The class written next to the kind: `retryable`, `rate_limit` or `non_retryable`.
     pub fn class(self) -> &'static str {
         match self {
             Self::RateLimited => "rate_limit",
@@ -100,12 +100,12 @@ impl ErrorKind {
         }
     }
 
-    /// True for failures that every further call to the same provider (or model) would share.
+    /// Whether every further call to the same provider (or model) would fail in the same way.
     pub fn is_critical(self) -> bool {
         matches!(self, Self::Auth | Self::Quota | Self::UnknownModel)
     }
 
-    /// The kind of that name.
+    /// The kind with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }

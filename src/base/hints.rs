@@ -1,36 +1,36 @@
-//! What a provider says about its limits, in one shape for every dialect.
+//! The limits that a provider reports, in one format for all dialects.
 //!
-//! Decoders translate headers into these; the limiter reads them and nothing else, so a header
-//! whose period differs between vendors is put right in exactly one place.
+//! Decoders translate headers into it, and the limiter reads nothing else. So differences between vendors, such as
+//! the period of a header, are handled in one place.
 
 use std::time::Duration;
 
-/// One limit as a reply told it.
+/// One reported limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateWindow {
     /// Units (requests or tokens) allowed per [`period`](Self::period).
     pub limit: u64,
-    /// Time over which `limit` holds, usually one minute; a day for some vendors.
+    /// The period of `limit`, usually one minute; a day for some vendors.
     pub period: Duration,
-    /// Units left when the server accepted the call, if told.
+    /// Units left when the server accepted the call, if reported.
     pub remaining: Option<u64>,
-    /// Time until the server's allowance is full again, if told.
+    /// Time until the full allowance is available again, if reported.
     pub reset: Option<Duration>,
     /// The header that reported it, if it was one.
     pub header: Option<&'static str>,
 }
 
-/// The limits named by one reply. Empty when it named none.
+/// The limits that one reply reports; empty if it reports none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RateHints {
-    /// Requests in a period.
+    /// Requests per period.
     pub requests: Option<RateWindow>,
-    /// Tokens in a period.
+    /// Tokens per period.
     pub tokens: Option<RateWindow>,
 }
 
 impl RateHints {
-    /// True when the reply named no limit at all.
+    /// Whether the reply reports no limit.
     pub fn is_empty(&self) -> bool {
         self.requests.is_none() && self.tokens.is_none()
     }

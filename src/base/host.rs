@@ -1,6 +1,6 @@
-//! The machine that this runs on.
+//! The machine that this program runs on.
 
-/// Its name; empty where it is not known.
+/// The host name; empty if unknown.
 pub(crate) fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()

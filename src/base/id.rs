@@ -1,4 +1,4 @@
-//! Names of processes and jobs.
+//! Ids of processes and jobs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,12 +16,12 @@ macro_rules! id {
         pub struct $name(pub(crate) Uuid);
 
         impl $name {
-            /// Its 16 bytes.
+            /// The 16 bytes of the id.
             pub fn bytes(&self) -> [u8; 16] {
                 *self.0.as_bytes()
             }
 
-            /// The id of these 16 bytes.
+            /// The id with these 16 bytes.
             pub fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
@@ -64,24 +64,23 @@ macro_rules! id {
 }
 
 id! {
-    /// Names a process: the jobs that one caller handed over together. Choose it before enqueueing
-    /// and keep it, so that after a crash you find your jobs again.
+    /// The id of a process: the jobs that one caller submits together. Choose it before enqueueing and store it, so
+    /// that you find your jobs after a crash.
     ProcessId, "process"
 }
 id! {
-    /// Names a job.
+    /// The id of a job.
     JobId, "job"
 }
 
 impl ProcessId {
-    /// A new id; later ones sort behind earlier ones.
+    /// A new id; later ids sort after earlier ones.
     #[expect(clippy::new_without_default, reason = "two defaults would differ")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// The id that always belongs to this name: a UUID of version 8, made of a SHA-256 as RFC 9562 has
-    /// it in appendix B.2.
+    /// The id derived from this name: a UUID of version 8, from a SHA-256 as in RFC 9562, appendix B.2.
     pub fn named(name: &[u8]) -> Self {
         let digest = Sha256::new()
             .chain_update(NAMES)
@@ -93,7 +92,7 @@ impl ProcessId {
     }
 }
 
-/// The namespace of [`ProcessId::named`]; another one would lose processes that wait.
+/// The namespace of [`ProcessId::named`]; another one would lose waiting processes.
 const NAMES: Uuid = Uuid::from_u128(0x6f2b_8c1e_47d5_4a90_b3f6_1d8e_92c7_5a04);
 
 #[cfg(test)]

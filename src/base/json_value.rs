@@ -1,4 +1,4 @@
-//! JSON read into a tree under conditions: each field named once, or a limited number of values.
+//! Reading JSON with conditions: unique field names, or a limited number of values.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,8 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// A value that is refused if an object in it, at any depth, names a field twice. A reader would have to ignore one of the
-/// two.
+/// A value that rejects objects, at any depth, that name a field twice, because readers ignore one of the two.
 #[derive(Debug)]
 pub struct UniqueJson(
     /// The value as [`Value`] reads it.
@@ -24,12 +23,12 @@ impl<'de> Deserialize<'de> for UniqueJson {
     }
 }
 
-/// Reads a value as [`Value`] does, under these conditions.
+/// Reads a value like [`Value`], with these conditions.
 #[derive(Clone, Copy)]
 pub(crate) struct ValueReader<'c> {
-    /// How many more values may come, lists and objects included; `None` for any number.
+    /// Number of values that may still come, including lists and objects; `None` for no limit.
     pub left: Option<&'c Cell<usize>>,
-    /// Whether an object that names a field twice is refused.
+    /// Whether an object that names a field twice is rejected.
     pub unique: bool,
 }
 
@@ -37,7 +36,7 @@ impl ValueReader<'_> {
     /// Counts a value.
     ///
     /// # Errors
-    /// When there are more than there may be.
+    /// If there are more values than allowed.
     pub fn count<E: Error>(self) -> Result<(), E> {
         let Some(left) = self.left else { return Ok(()) };
         let fewer = left.get().checked_sub(1);

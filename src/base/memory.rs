@@ -1,13 +1,12 @@
-//! A ceiling for the memory of the process, measured rather than guessed.
+//! A limit for the memory of the OS process, measured instead of estimated.
 //!
-//! Whoever is about to read something into memory asks for room first and holds it until what it read is
-//! gone. Room is there while what the process has, as the operating system counts it, and what was
-//! promised and is not read yet stay below the ceiling.
+//! A caller that is about to read something into memory requests capacity for it, and holds that until the data is
+//! dropped. Capacity is available while the measured memory of the process, plus requested memory that is not used
+//! yet, is below the limit.
 //!
-//! Nobody waits for ever. Those who wait are served in the order in which they came, so that a large item
-//! is not passed over for small ones; and as long as nobody holds anything the first of them may go on,
-//! whatever the process has. So a ceiling that is smaller than one item, or than the program itself, lets
-//! one item after the other pass.
+//! Nobody waits for ever. Callers are served in the order of their requests, so that small items do not overtake a
+//! large one. While nobody holds capacity, the first caller may continue, whatever the process uses. So a limit below
+//! the size of one item, or of the program itself, lets one item after the other pass.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,17 +19,17 @@ use parking_lot::{Condvar, Mutex};
 use super::cancel::Context;
 use super::error::Error;
 
-/// What a process may have unless it is told otherwise: 500 MiB.
+/// Default limit: 500 MiB.
 pub(crate) const DEFAULT_CEILING: u64 = 500 << 20;
-/// What was measured is believed for so long.
+/// A measurement is reused for this long.
 const FRESH: Duration = Duration::from_millis(5);
-/// Memory is given back without a word, so whoever waits looks again.
+/// Interval of checks while waiting, because freed memory sends no notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The part of the room that a batch's items may fill; the rest is for what is made of them.
+/// The part of the capacity that a batch's items may fill; the rest is for data made from them.
 const BATCH_PART: u64 = 2;
-/// Prompts up to this size, in bytes, need no room of their own.
+/// Prompts up to this size, in bytes, need no separate capacity.
 const SMALL_PROMPT: u64 = 256 << 10;
-/// What a prompt takes while it is read and sent: its record, the request, and the body of the call.
+/// Copies of a prompt while it is read and sent: its record, the request, and the body of the call.
 const PROMPT_COPIES: u64 = 3;
 
 /// Keeps a process below a ceiling of memory: batches shrink and readers wait as it comes near. Clones
@@ -60,27 +59,27 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// What the process had when it was last measured, and what was promised then and since.
+    /// Memory at the last measurement, and what was requested then and since.
     used: u64,
     measured_at: Option<Instant>,
-    /// Promised, and not read yet.
+    /// Requested, and not used yet.
     promised: u64,
-    /// All that is held: what is reckoned with where nothing can be measured.
+    /// All requested memory: the estimate if nothing can be measured.
     held: u64,
     holders: usize,
-    /// Those who wait, first come first served.
+    /// Waiting callers, in order.
     line: VecDeque<u64>,
     tickets: u64,
     warned: bool,
 }
 
-/// What a process has of memory, and what it may have.
+/// Used memory and limit of an OS process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryUse {
-    /// Bytes that it has, those included that were promised and are not read yet.
+    /// Used bytes, including requested ones that are not used yet.
     pub used: u64,
-    /// Bytes that it may have.
+    /// Limit in bytes.
     pub ceiling: u64,
 }
 
@@ -91,7 +90,7 @@ impl MemoryUse {
     }
 }
 
-/// Room for something in memory, given back when it is dropped.
+/// Capacity for data in memory, returned when it is dropped.
 #[must_use = "dropped, the room is given back"]
 pub struct MemoryHold {
     memory: MemoryManager,
@@ -99,7 +98,7 @@ pub struct MemoryHold {
     promised: u64,
 }
 
-/// A ceiling of 500 MiB.
+/// A limit of 500 MiB.
 impl Default for MemoryManager {
     fn default() -> Self {
         Self::new(DEFAULT_CEILING)
@@ -107,7 +106,7 @@ impl Default for MemoryManager {
 }
 
 impl MemoryManager {
-    /// A manager that keeps the process below so many bytes.
+    /// A manager with this limit in bytes.
     pub fn new(ceiling: u64) -> Self {
         let measure = || memory_stats::memory_stats().map(|stats| stats.physical_mem as u64);
         Self::measuring(ceiling, Box::new(measure))
@@ -122,14 +121,14 @@ impl MemoryManager {
         }))
     }
 
-    /// That of the whole process. Large replies and files that go out with prompts wait for it; so may you.
-    /// Default: no ceiling, since a library does not know what its host needs.
+    /// The manager of the whole OS process. Large replies and files in prompts wait for it, and your program can use
+    /// it too. Default: no limit, because a library does not know what its host needs.
     pub fn of_process() -> Self {
         static PROCESS: OnceLock<MemoryManager> = OnceLock::new();
         PROCESS.get_or_init(|| Self::new(u64::MAX)).clone()
     }
 
-    /// Sets another ceiling, in bytes, for all clones.
+    /// Sets another limit, in bytes, for all clones.
     pub fn set_ceiling(&self, ceiling: u64) {
         self.0.ceiling.store(ceiling, Ordering::Relaxed);
         self.0.changed.notify_all();
@@ -139,14 +138,14 @@ impl MemoryManager {
         self.0.ceiling.load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes may be read by somebody who keeps account of what is held; there is always room for
-    /// who is alone.
+    /// Whether a caller that accounts for its own memory may read this many bytes; always true for a single caller
+    /// (`alone`).
     pub(crate) fn admits(&self, bytes: u64, alone: bool) -> bool {
-        // Without a ceiling nothing has to be measured.
+        // Without a limit nothing is measured.
         self.ceiling() == u64::MAX || self.fits(&mut self.0.state.lock(), bytes, alone)
     }
 
-    /// What the process has now. Takes about ten microseconds.
+    /// The current memory of the OS process. Takes about ten microseconds.
     pub fn check_memory(&self) -> MemoryUse {
         let mut state = self.0.state.lock();
         self.measure(&mut state);
@@ -164,14 +163,14 @@ impl MemoryManager {
         state.measured_at = Some(Instant::now());
     }
 
-    /// Waits until there is room for so many bytes. If nobody else holds any there is, and a
-    /// warning says once that the ceiling does not hold.
+    /// Waits for capacity for this many bytes. It is always available if nobody else holds any; then a warning is
+    /// logged once if the limit is exceeded.
     ///
-    /// Ask once for an item, with all that it needs: who holds room for one and waits for more of it may
-    /// wait for others that do the same.
+    /// Request the whole amount of an item at once: a caller that holds capacity and waits for more can block others that do
+    /// the same.
     ///
     /// # Errors
-    /// When the context is cancelled or its deadline passes before.
+    /// If the context is cancelled or its deadline passes first.
     pub fn wait_for_memory(&self, bytes: u64, ctx: &Context) -> Result<MemoryHold, Error> {
         let mut state = self.0.state.lock();
         if !state.line.is_empty() || !self.take(&mut state, bytes) {
@@ -185,8 +184,8 @@ impl MemoryManager {
         })
     }
 
-    /// Waits until there is room to read and send prompts whose records have `bytes` bytes together. No room is needed for
-    /// small ones, or without a ceiling.
+    /// Waits for capacity to read and send prompts whose records have `bytes` bytes together. Small prompts need
+    /// none, nor does a process without a limit.
     ///
     /// # Errors
     /// As [`wait_for_memory`](Self::wait_for_memory).
@@ -202,13 +201,13 @@ impl MemoryManager {
         self.wait_for_memory(bytes, ctx).map(Some)
     }
 
-    /// The most bytes that the record of one prompt may have under the ceiling.
+    /// Maximum size in bytes of the record of one prompt under the limit.
     pub(crate) fn largest_prompt(&self) -> u64 {
         (self.ceiling() / PROMPT_COPIES).max(SMALL_PROMPT)
     }
 
     fn wait(&self, bytes: u64, ctx: &Context) -> Result<(), Error> {
-        // Under the lock: who is about to wait has looked at the context, and must not miss it.
+        // Under the lock: a caller that has checked the context and is about to wait must not miss the wake-up.
         let inner = self.0.clone();
         let _wakes = ctx.on_cancel(move || {
             let _state = inner.state.lock();
@@ -233,12 +232,12 @@ impl MemoryManager {
             }
         };
         state.line.retain(|other| *other != ticket);
-        // The next one may find what it needs as well.
+        // The next caller may find enough capacity as well.
         self.0.changed.notify_all();
         result
     }
 
-    /// Takes room, if it is there or nobody holds any.
+    /// Takes capacity if it is available, or if nobody holds any.
     fn take(&self, state: &mut State, bytes: u64) -> bool {
         let alone = state.holders == 0;
         let fits = self.fits(state, bytes, alone);
@@ -276,8 +275,8 @@ impl MemoryManager {
         }
     }
 
-    /// How many items of this size to take at once: as many as wanted, fewer when they would fill more than
-    /// half of the room that is left, at least 1.
+    /// Number of items of this size to take at once: `wanted`, but fewer if they would fill more than half of the
+    /// remaining capacity, and at least 1.
     pub fn get_optimal_batch_size(&self, wanted: usize, item_bytes: u64) -> usize {
         let items = self.check_memory().room() / BATCH_PART / item_bytes.max(1);
         usize::try_from(items)
@@ -296,20 +295,19 @@ impl fmt::Debug for MemoryManager {
 }
 
 impl MemoryHold {
-    /// Tells that what the room is for has been read: it is measured from here on, and counts as promised no
-    /// more.
+    /// Records that the data was read: from now on it is measured, and no longer counts as requested.
     pub fn filled(&mut self) {
         self.still_needs(0);
     }
 
-    /// Reports that all but `bytes` bytes have been read.
+    /// Records that all but `bytes` bytes were read.
     fn still_needs(&mut self, bytes: u64) {
         let filled = self.promised.saturating_sub(bytes);
         self.promised -= filled;
         self.memory.0.state.lock().promised -= filled;
     }
 
-    /// Tells that prompts have been read, and the body of their call not yet been made.
+    /// Records that prompts were read, and the body of their call was not yet made.
     pub(crate) fn holds_requests(&mut self) {
         self.still_needs(self.bytes / PROMPT_COPIES);
     }

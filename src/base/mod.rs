@@ -1,6 +1,6 @@
-//! The vocabulary every other floor speaks: errors, time, cancellation, secrets.
+//! What all other folders use: errors, time, cancellation, secrets.
 //!
-//! Nothing here imports anything else of the crate.
+//! It imports nothing else from the crate.
 
 pub(crate) mod atomic_file;
 pub mod brief;

@@ -1,7 +1,7 @@
-//! The name that was probably meant.
+//! Suggestions for mistyped names.
 
-/// The name within two edits. Names of one or two characters are near everything, so for them
-/// only a difference in case counts.
+/// The closest name within two edits. Names of one or two characters are close to everything, so for them only a
+/// difference in case counts.
 pub(crate) fn closest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = name.to_lowercase();
     names
@@ -15,7 +15,7 @@ pub(crate) fn closest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) 
         .map(|(_, other)| other)
 }
 
-/// Edits between two names (Levenshtein); names too different in length are not compared.
+/// Number of edits between two names (Levenshtein); names of too different lengths are not compared.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     if a.len().abs_diff(b.len()) > 2 {

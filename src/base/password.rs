@@ -1,4 +1,4 @@
-//! Where the password of a server is, if its address has none.
+//! The password of a server whose address has none.
 
 use std::env;
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::Path;
 use super::error::{Error, ErrorKind};
 use super::secret::Secret;
 
-/// The password that was given; else the first line of the file that was given; else what the first variable says; else
-/// the first line of the file that the second variable names. `of` names the server in the error.
+/// The password from these sources, in this order: `password`, the first line of the given file, the first variable,
+/// the first line of the file that the second variable names. `of` names the server in errors.
 pub(crate) fn given(
     of: &str,
     password: Option<&Secret>,

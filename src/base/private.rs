@@ -1,10 +1,10 @@
-//! Files and folders for this user's eyes: they hold prompts and answers.
+//! Private files and folders: they contain prompts and answers.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Makes a folder that only this user may read, and those above it that are missing. An existing folder stays as it is.
+/// Creates a folder that only this user may read, and missing parents. An existing folder is not changed.
 ///
 /// # Errors
 /// Those of [`DirBuilder::create`].
@@ -26,7 +26,7 @@ pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Makes an empty file, or one that is there empty.
+/// Creates an empty file, or truncates an existing one.
 #[cfg(any(feature = "queue", test))]
 pub(crate) fn make_file(path: &Path) -> io::Result<File> {
     open(
@@ -35,12 +35,12 @@ pub(crate) fn make_file(path: &Path) -> io::Result<File> {
     )
 }
 
-/// Has a database that SQLite is about to make be private: its log and what else it puts beside the
-/// file follow the file. Whatever keeps it from being made, SQLite will meet, and explain.
+/// Makes a database that SQLite is about to create private; its log and other files next to it get the same
+/// permissions. Errors are left to SQLite, which will report them.
 ///
-/// A database that is there is never opened here, nor is its file made under its own name: closing a
-/// file gives up all locks of this process on it, those of its other connections too
-/// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
+/// An existing database is never opened here, nor is its file created under its own name: closing a file releases all
+/// locks of this OS process on it, including those of other connections (<https://www.sqlite.org/howtocorrupt.html>,
+/// section 2.2).
 #[cfg(feature = "queue")]
 pub(crate) fn before_sqlite(path: &Path) {
     static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -52,20 +52,20 @@ pub(crate) fn before_sqlite(path: &Path) {
     draft.push(format!(".{}-{made}.new", std::process::id()));
     let draft = Path::new(&draft);
     if open(File::options().write(true).create_new(true), draft).is_ok() {
-        // Fails where somebody else has made the database meanwhile.
+        // Fails if another program has created the database in the meantime.
         let _ = std::fs::hard_link(draft, path);
         let _ = std::fs::remove_file(draft);
     }
 }
 
-/// The locks that this process has on a file. The list of all processes' locks would change while it is read.
+/// The locks of this OS process on a file. The list of all processes' locks would change while it is read.
 #[cfg(all(test, feature = "queue", target_os = "linux"))]
 pub(crate) fn locks_on(path: &Path) -> std::collections::BTreeSet<String> {
     use std::os::unix::fs::MetadataExt;
     let file = format!(":{} ", std::fs::metadata(path).unwrap().ino());
     let mut locks = std::collections::BTreeSet::new();
     for open in std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten() {
-        // Other tests close theirs meanwhile.
+        // Other tests close their files meanwhile.
         let info = std::fs::read_to_string(open.path()).unwrap_or_default();
         let of_file = |line: &&str| line.starts_with("lock:") && line.contains(&file);
         let of_file = info.lines().filter(of_file);

@@ -1,4 +1,4 @@
-//! A place for what an open file holds, when somebody else has removed or replaced it.
+//! Rescues the contents of an open file that another program has removed or replaced.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use super::disk::sync_folder;
 use super::private;
 
-/// Copies the first `len` bytes of a file that had this path into a new one beside it, locked, since whoever
-/// holds it still writes there. If its folder is gone too, the copy is in the folder for temporary files.
+/// Copies the first `len` bytes of a file that had this path into a new, locked file beside it, because the old one
+/// may still be written. If its folder is gone too, the copy is in the folder for temporary files.
 ///
 /// # Errors
-/// Those of making, writing and locking the copy.
+/// If the copy cannot be created, written or locked.
 pub fn copy_beside(path: &Path, file: &File, len: u64) -> io::Result<(PathBuf, File)> {
     let (path, copy) = rescue_file(path)?;
     let copied = copy.try_lock().map_err(io::Error::from).and_then(|()| {
@@ -29,7 +29,7 @@ pub fn copy_beside(path: &Path, file: &File, len: u64) -> io::Result<(PathBuf, F
     Ok((path, copy))
 }
 
-/// A new file beside the path; in the folder for temporary files when that one is gone too.
+/// A new file beside the path, or in the folder for temporary files if the path's folder is gone.
 fn rescue_file(path: &Path) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut folder = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -53,7 +53,7 @@ fn rescue_file(path: &Path) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// Whether this path still leads to this file. Where that cannot be told, yes.
+/// Whether this path still leads to this file; true if that is unknown.
 #[cfg(unix)]
 pub fn same_file(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -63,7 +63,7 @@ pub fn same_file(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether this path still leads to this file: here nothing tells.
+/// Unknown on this system: always true.
 #[cfg(not(unix))]
 pub fn same_file(_: &File, _: &Path) -> bool {
     true

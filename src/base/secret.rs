@@ -1,4 +1,4 @@
-//! A string that must not be seen: it has no `Display`, no `Serialize`, and a blind `Debug`.
+//! A secret string: no `Display`, no `Serialize`, and a `Debug` that hides it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,13 +17,13 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     value: String,
-    /// What of it stands in any base64 or hexadecimal text that holds it, whatever stands around it there.
+    /// The part of the secret that appears in any base64 or hexadecimal text that contains it, whatever surrounds it.
     coded: Vec<String>,
 }
 
-/// Shorter secrets are left alone: they would maim ordinary words.
+/// Shorter secrets are not masked, because they occur in ordinary words.
 const SHORTEST: usize = 4;
-/// So much of a base64 form is no ordinary word.
+/// A base64 form of this length is not an ordinary word.
 const SHORTEST_FORM: usize = 8;
 
 impl Secret {
@@ -35,24 +35,24 @@ impl Secret {
         Self { value, coded }
     }
 
-    /// The credential itself, for the one place that puts it on the wire.
+    /// The credential itself, for the code that sends it.
     pub fn expose(&self) -> &str {
         &self.value
     }
 
-    /// Replaces every occurrence of the secret in `text`: as it is, in base64, in
-    /// hexadecimal digits, and with any of its characters percent-encoded or as an escape of JSON.
+    /// Masks every occurrence of the secret in `text`: as it is, in base64, in hexadecimal digits, and with any of
+    /// its characters percent-encoded or escaped as in JSON.
     ///
-    /// Servers echo credentials in error texts; whatever leaves a client passes through here.
-    /// Secrets shorter than 4 bytes are left alone: they would maim ordinary words.
+    /// Servers echo credentials in error texts, so every text that leaves a client passes through here. Secrets
+    /// shorter than 4 bytes are not masked, because they occur in ordinary words.
     pub fn redact(&self, text: &str) -> Option<String> {
         let read = Unescaped::read(text);
         let found = self.found_in(&read.text);
         (!found.is_empty()).then(|| read.without(text, &found))
     }
 
-    /// As [`redact`](Self::redact), for a text that may have been cut within the secret: of that,
-    /// 4 bytes are recognised.
+    /// As [`redact`](Self::redact), for a text that may be cut within the secret; a beginning of 4 bytes is
+    /// recognised.
     pub(crate) fn redact_cut(&self, text: &str) -> Option<String> {
         let cleaned = self.redact(text);
         let shown = cleaned.as_deref().unwrap_or(text);
@@ -76,16 +76,16 @@ impl Secret {
         }
     }
 
-    /// As [`redact`](Self::redact), for bytes that are no text.
+    /// As [`redact`](Self::redact), for bytes that are not text.
     pub(crate) fn redact_bytes(&self, bytes: &mut Vec<u8>) {
-        // Byte by byte the characters up to U+00FF: what is ASCII in the bytes is the same in the text.
+        // Each byte becomes a character up to U+00FF, so ASCII stays the same.
         let text: String = bytes.iter().copied().map(char::from).collect();
         if let Some(cleaned) = self.redact(&text) {
             *bytes = cleaned.chars().map(|c| c as u8).collect();
         }
     }
 
-    /// Where it is, in order.
+    /// Its positions, in order.
     fn found_in(&self, text: &str) -> Vec<Range<usize>> {
         if self.value.len() < SHORTEST {
             return Vec::new();
@@ -101,8 +101,8 @@ impl Secret {
     }
 }
 
-/// The characters that a value has in base64 after none, one or two other bytes, without those at
-/// the ends that depend on its neighbours; in both alphabets.
+/// The base64 characters of a value after zero, one or two other bytes, without those at the ends that depend on
+/// neighbours; in both alphabets.
 fn base64_forms(value: &[u8]) -> Vec<String> {
     let mut forms = Vec::new();
     for before in 0..3 {
@@ -118,17 +118,17 @@ fn base64_forms(value: &[u8]) -> Vec<String> {
     forms
 }
 
-/// The value in hexadecimal digits, as dumps of a request have it; in both cases.
+/// The value in hexadecimal digits, as in dumps of requests; in both cases.
 fn hex_forms(value: &[u8]) -> impl Iterator<Item = String> {
     let lower: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
     let forms = [lower.to_uppercase(), lower];
     forms.into_iter().filter(|form| form.len() >= SHORTEST_FORM)
 }
 
-/// A text with its percent codes and JSON escapes read, and where each byte of that stands.
+/// A text with its percent codes and JSON escapes decoded, and the position of each byte in the original.
 struct Unescaped<'t> {
     text: Cow<'t, str>,
-    /// Where each byte was, and where the last one ended; empty if nothing is escaped.
+    /// Position of each byte, and the end of the last one; empty if nothing is escaped.
     places: Vec<usize>,
 }
 
@@ -158,7 +158,7 @@ impl<'t> Unescaped<'t> {
         out
     }
 
-    /// The text as it was, with these places of what was read put out of sight.
+    /// The original text with these ranges of the decoded text masked.
     fn without(&self, text: &str, found: &[Range<usize>]) -> String {
         let place = |at: usize| self.places.get(at).copied().unwrap_or(at);
         let mut out = String::with_capacity(text.len());
@@ -176,8 +176,8 @@ impl<'t> Unescaped<'t> {
     }
 }
 
-/// The ASCII character that an escape at the beginning of a text stands for, and its length. What was
-/// escaped more than once has several backslashes.
+/// The ASCII character of an escape at the start of a text, and its length. A text that was escaped more than once
+/// has several backslashes.
 fn escape(text: &str) -> Option<(char, usize)> {
     let code = |digits: &str| {
         let code = u8::from_str_radix(digits, 16).ok()?;
@@ -202,10 +202,11 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL without its user name and password, fit to be shown.
+/// A URL without its user name and password, for display.
 ///
 /// ```
 /// use batchwright::provider::redacted_url;
+///
 /// assert_eq!(redacted_url("http://me:pw@proxy:3128/x"), "http://***@proxy:3128/x");
 /// assert_eq!(redacted_url("http://127.0.0.1:8080/v1"), "http://127.0.0.1:8080/v1");
 /// ```
@@ -216,7 +217,7 @@ pub fn redacted_url(url: &str) -> String {
         Some(at) => format!("***@{}", &rest[at + 1..]),
         None => rest.to_owned(),
     };
-    // A query string may carry a key; nothing here needs one to be recognised.
+    // A query string may contain a key, and is not needed to recognise the URL.
     let shown = match shown.find('?') {
         Some(at) => format!("{}?***", &shown[..at]),
         None => shown,
@@ -228,7 +229,7 @@ pub fn redacted_url(url: &str) -> String {
     }
 }
 
-/// The password in a URL, and user and password as the header for them has both.
+/// The password in a URL, and user and password as encoded in the header.
 pub(crate) fn secrets_in(url: &str) -> Vec<Secret> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -241,7 +242,7 @@ pub(crate) fn secrets_in(url: &str) -> Vec<Secret> {
     secrets.chain([Secret::new(both)]).collect()
 }
 
-/// A URL that may hold credentials.
+/// A URL that may contain credentials.
 #[derive(Clone)]
 pub(crate) struct Address(pub String);
 

@@ -1,14 +1,14 @@
-//! Where the store of a run is: beside its output. A program without the queue asks as well.
+//! The path of a run's store, which is beside its output. Programs without the queue need it too.
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where the store of a run with this output is, whatever link or relative path leads to the output: the file beside
-/// it with `.batchwright` behind its name. An earlier run has left something if and only if that file exists.
+/// The path of the store of a run with this output: the output's path after resolving links, with `.batchwright`
+/// appended. An earlier run has left something if and only if that file exists.
 ///
 /// # Errors
-/// When the output's folder is not there.
+/// If the output's folder does not exist.
 pub fn store_path(output: impl AsRef<Path>) -> io::Result<PathBuf> {
     let output = output.as_ref();
     let mut name = resolved(output, 0)?.into_os_string();
@@ -16,10 +16,10 @@ pub fn store_path(output: impl AsRef<Path>) -> io::Result<PathBuf> {
     Ok(name.into())
 }
 
-/// Links that lead to one another end somewhere.
+/// Maximum number of links in a chain, in case they form a cycle.
 const MOST_LINKS: u32 = 40;
 
-/// The path that a file has, or will have when it is made.
+/// The path of a file after resolving links; the file need not exist.
 pub(crate) fn resolved(path: &Path, links: u32) -> io::Result<PathBuf> {
     let parent = path
         .parent()
@@ -32,7 +32,7 @@ pub(crate) fn resolved(path: &Path, links: u32) -> io::Result<PathBuf> {
         }
         Err(_) => {}
     }
-    // A link to what is not there yet.
+    // A link to a file that does not exist yet.
     if let Ok(target) = path.read_link() {
         return resolved(&parent.join(target), links + 1);
     }

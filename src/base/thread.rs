@@ -1,14 +1,14 @@
-//! Threads with a name, started or refused as an error of ours.
+//! Named threads; a failed start is an [`Error`].
 
 use std::io;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use super::error::{Error, ErrorKind};
 
-/// Starts a thread of this name.
+/// Starts a thread with this name.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] when the system has none to give.
+/// [`ErrorKind::Invalid`] if the system cannot start another thread.
 pub(crate) fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -17,7 +17,7 @@ pub(crate) fn spawn<T: Send + 'static>(
     started.map_err(|error| refused(&error))
 }
 
-/// Starts one within a scope, see [`spawn`].
+/// Starts a thread within a scope, see [`spawn`].
 pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: impl Into<String>,

@@ -1,4 +1,4 @@
-//! What a call used, in the one unit that all providers charge for.
+//! Usage and cost of calls.
 
 use std::fmt;
 
@@ -6,43 +6,43 @@ use serde::{Deserialize, Serialize};
 
 use super::brief::FieldIf;
 
-/// What one call used, normalised over all providers. What a provider does not tell is 0; in JSON the
-/// counts behind the first four are left out then.
+/// The usage of one call, in the same format for all providers. Unreported counts are 0; JSON omits those after the
+/// first four.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens read, those from the cache and to the cache included.
+    /// Input tokens, including those read from and written to the cache.
     pub input_tokens: u64,
-    /// Tokens read from the provider's prompt cache.
+    /// Input tokens read from the provider's prompt cache.
     pub cached_input_tokens: u64,
-    /// Tokens written, reasoning included.
+    /// Output tokens, including reasoning.
     pub output_tokens: u64,
     /// Tokens spent on reasoning.
     pub reasoning_tokens: u64,
-    /// Of the tokens read, those that were written to the provider's prompt cache, for however long.
+    /// Input tokens written to the provider's prompt cache, for any duration.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cache_write_tokens: u64,
-    /// Of these, those kept for 5 minutes, where Anthropic tells for how long.
+    /// The part of these that is cached for 5 minutes, if Anthropic reports it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cache_write_5m_tokens: u64,
-    /// Of these, those kept for an hour, where Anthropic tells for how long.
+    /// The part of these that is cached for an hour, if Anthropic reports it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cache_write_1h_tokens: u64,
-    /// Of the tokens read, those of sound.
+    /// Input tokens of audio.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub input_audio_tokens: u64,
-    /// Of the tokens read, those of pictures.
+    /// Input tokens of images.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub input_image_tokens: u64,
-    /// Of the tokens written, those of sound.
+    /// Output tokens of audio.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub output_audio_tokens: u64,
-    /// Of the tokens written, those of pictures.
+    /// Output tokens of images.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub output_image_tokens: u64,
-    /// Calls of tools that the provider carried out itself, such as searches, all kinds together.
+    /// Calls of tools that the provider executed itself, such as searches.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub server_tool_calls: u64,
-    /// Of these, searches of the web.
+    /// The part of these that are web searches.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub web_search_calls: u64,
     /// Sources that a search used, which xAI charges for.
@@ -50,7 +50,7 @@ pub struct Usage {
     pub sources_used: u64,
 }
 
-/// Its counts, without those that are nothing.
+/// Shows only counts that are not zero.
 impl fmt::Debug for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let some = |count: u64| (count > 0).then_some(count);
@@ -77,7 +77,7 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// A client of the user's may state any number, so a sum ends at the largest there is.
+/// A custom client can report any number, so sums saturate.
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, other: Self) {
         let Self {
@@ -118,7 +118,7 @@ impl std::ops::AddAssign for Usage {
 }
 
 impl Usage {
-    /// What several used together; nothing if none says what it used.
+    /// The sum of several; `None` if none reports its usage.
     pub(crate) fn sum(all: impl Iterator<Item = Self>) -> Option<Self> {
         all.reduce(|mut sum, usage| {
             sum += usage;
@@ -127,7 +127,7 @@ impl Usage {
     }
 }
 
-/// What one call or all calls of an item used and cost, as far as the provider said so.
+/// Reported usage and cost of one call, or of all calls of an item.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Paid {
     pub usage: Option<Usage>,
@@ -139,13 +139,13 @@ impl Paid {
         self.usage.is_some() || self.cost_usd.is_some()
     }
 
-    /// Tokens used for input and output.
+    /// Input and output tokens.
     pub(crate) fn tokens(&self) -> Option<(u64, u64)> {
         self.usage.map(|u| (u.input_tokens, u.output_tokens))
     }
 }
 
-/// Tokens are summed as far as they are known; a cost of which a part is unknown is unknown.
+/// Sums the known tokens. If one cost is unknown, the sum is unknown.
 impl std::ops::Add for Paid {
     type Output = Self;
 

@@ -1,4 +1,4 @@
-//! Warnings about what goes on for a while, logged once and not each time it is looked at.
+//! Warnings about lasting problems, logged once instead of at each check.
 
 #[derive(Default)]
 pub(crate) struct WarnOnce(Option<String>);
@@ -12,7 +12,7 @@ impl WarnOnce {
         }
     }
 
-    /// It is over: the same text is logged again.
+    /// The problem is over: the same text will be logged again.
     pub fn clear(&mut self) {
         self.0 = None;
     }

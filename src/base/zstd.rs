@@ -28,7 +28,7 @@ impl<R: BufRead> Frames<R> {
         }
     }
 
-    /// Begins the next frame with data; false at the end.
+    /// Starts the next frame with data; false at the end.
     fn next(&mut self) -> io::Result<bool> {
         while !self.source.reader.fill_buf()?.is_empty() {
             let header = match Header::read(&mut self.source.reader)? {
@@ -42,7 +42,7 @@ impl<R: BufRead> Frames<R> {
                     continue;
                 }
             };
-            // One that is used again takes smaller windows only.
+            // A reused decoder accepts only smaller windows.
             self.decoder = FrameDecoder::new();
             let begun = self.decoder.reset(&header[..]);
             begun.map_err(|error| self.source.cause(error))?;
@@ -91,7 +91,7 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// How a frame begins (RFC 8878, section 3.1).
+/// The start of a frame (RFC 8878, section 3.1).
 enum Header {
     /// A frame to skip, with its length in bytes.
     Skipped(u64),
@@ -148,7 +148,7 @@ fn too_large(window: u64, most: u64) -> io::Error {
     )
 }
 
-/// Remembers why its reader gave no more: the decoder's errors do not tell that apart from damage.
+/// Stores why its reader ended, because the decoder's errors do not distinguish that from damage.
 struct Ending<R> {
     reader: R,
     ended: bool,

@@ -1,5 +1,5 @@
-//! What can be called now: of an item's route the first step that is neither excluded nor behind an
-//! open circuit breaker, once its quota is not paused.
+//! Which steps can be called now: the first step of an item's route that is neither excluded nor behind an open
+//! circuit breaker, and whose quota is not paused.
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -10,7 +10,7 @@ use super::exclusions::Exclusions;
 use super::pauses::Pauses;
 use super::quota::QuotaId;
 
-/// What stands in the way of items, and for how long.
+/// Everything that can make items wait, and how long each lasts.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Availability {
     pub pauses: Pauses,
@@ -19,13 +19,13 @@ pub(crate) struct Availability {
 }
 
 impl Availability {
-    /// Whether an item that has come to `step` has to wait.
+    /// Whether an item at `step` must wait for a quota.
     pub(crate) fn is_paused(&self, class: &Class, step: u8, now: Time) -> bool {
         self.paused_quota(class, step, now).is_some()
     }
 
-    /// The quota that an item which has come to `step` has to wait for. One that has nobody left
-    /// to ask waits for none: it is told so.
+    /// The paused quota that an item at `step` must wait for. `None` if no provider is left for the item: it must
+    /// fail now.
     pub(crate) fn paused_quota(&self, class: &Class, step: u8, now: Time) -> Option<QuotaId> {
         let quota = class.quota(self.callable_step(class, step)?);
         self.pauses.is_paused(quota, now).then_some(quota)
@@ -37,15 +37,14 @@ impl Availability {
         ends.filter(|t| *t > now && *t < Time::FAR).min()
     }
 
-    /// Exclusions that have ended are lifted, and breakers that were open for long enough let one
-    /// call through.
+    /// Lifts expired exclusions, and lets breakers that were open long enough admit one call.
     pub(super) fn advance(&mut self, now: Time) {
         self.exclusions.expire(now);
         self.breakers.half_open(now);
     }
 
-    /// The first step from `from` on that can still be called. One whose breaker is open is passed
-    /// by where another one follows.
+    /// The first callable step at or after `from`. A step with an open breaker is skipped if a later step is
+    /// callable.
     pub(crate) fn callable_step(&self, class: &Class, from: u8) -> Option<u8> {
         let steps = from..class.steps() as u8;
         let mut left = steps.filter(|step| self.exclusions.reason(class, *step).is_none());
@@ -55,7 +54,7 @@ impl Availability {
         Some(found.unwrap_or(first))
     }
 
-    /// The first time at which this step or a later one can be probed, if this one is unavailable.
+    /// If this step is unavailable: the first time at which this or a later step can be probed.
     pub(super) fn opens_again(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
         let closed = |step| self.breakers.closed_until(class.at(step), now);
         let first = closed(step)?;
@@ -65,20 +64,20 @@ impl Availability {
         Some(later.fold(first, Time::min))
     }
 
-    /// Why an item goes past a step.
+    /// Why items skip a step.
     pub(super) fn why_passed_by(&self, class: &Class, step: u8) -> Option<&Error> {
         let open = || self.breakers.open_reason(class.at(step));
         self.exclusions.reason(class, step).or_else(open)
     }
 
-    /// Nothing of the quota is called before `until`. What waits for others may have another way
-    /// now, so all pauses are asked for anew.
+    /// Blocks the quota until `until`. Ends all pauses, because waiting items may have another provider now; the
+    /// limiter pauses quotas again when it is asked.
     pub(super) fn exclude_quota(&mut self, quota: QuotaId, error: &Error, until: Time) {
         self.pauses.forget();
         self.exclusions.quota(quota, error, until);
     }
 
-    /// The step is not called before `until`; true when that was the last one of its route.
+    /// Blocks the step until `until`. Returns true if it was the last callable step of its route.
     pub(crate) fn exclude_step(
         &mut self,
         class: &Class,

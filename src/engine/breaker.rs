@@ -1,34 +1,31 @@
-//! Circuit breakers: a provider that fails everything is unavailable, and is left alone for a while.
+//! Circuit breakers: a provider that fails every call counts as unavailable and is not called for a while.
 //!
-//! Failures in a row of a step of a route *trip* its breaker. While it is *open*, items go on to the
-//! next step at once, without the retries they had left. After a while it is *half open*: one call
-//! probes the step, and the others still go on. An answer closes the breaker; a failure opens it for
-//! twice as long.
+//! Consecutive failures of a step of a route *trip* its breaker. While the breaker is *open*, items fail over to the
+//! next step immediately, without using their remaining retries. Later it is *half open*: one call probes the step,
+//! and the other items still fail over. An answer closes the breaker. A failure opens it for twice as long.
 //!
-//! Items that have no other step to go to wait until it closes. Pauses are shorter then, and it takes less
-//! time to trip, since nothing is diverted; but five items must have failed, since the last items of a run may
-//! be the cause of their own failures. Only connections that did not come about, lost connections and replies
-//! such as 503 count. Patience ends after [`LONGEST_OUTAGE`], or [`NEVER_REACHED`] where no server has ever
-//! been reached.
+//! Items without another step wait until the breaker closes. The waits are shorter then, and the breaker trips
+//! earlier, because no item is diverted. But at least five items must have failed, since the last items of a run may
+//! cause their own failures. Only failed connections, lost connections and replies such as 503 count. After
+//! [`LONGEST_OUTAGE`], or after [`NEVER_REACHED`] if no server was ever reached, the items stop waiting.
 //!
-//! What trips it where there is another step, with no answer in between:
+//! If another step exists, any of these trips the breaker, unless an answer comes in between:
 //!
-//! - five connections in a row that did not come about;
-//! - three calls in a row that ran into their time-out, or two where the step has never answered;
-//! - five failures of any sort in a row (5xx, replies that broke off), and no fewer than there are
-//!   calls out that may still be answered: errors are fast, answers slow. Once the step has answered,
-//!   also five seconds of nothing but failures, so that a bad moment of a good provider diverts nothing.
+//! - five consecutive failed connections;
+//! - three consecutive time-outs, or two if the step has never answered;
+//! - five consecutive failures of any sort (5xx, truncated replies), and at least as many as there are calls in flight that
+//!   may still be answered, because errors are fast and answers slow. If the step has answered before, the failures must
+//!   also last five seconds, so that a short disturbance diverts nothing.
 //!
-//! Refusals for their pace and servers that load their model are waits. A wrong request, a refused or
-//! blocked answer says nothing of the provider. The retries of one item are not enough: at least two of
-//! the failures are first calls of theirs. Where several share a call (embeddings), a failure that one
-//! of them may have brought about says nothing either.
+//! Rate-limited calls and servers that load their model only cause waits. An invalid request and a refused or blocked
+//! answer show nothing about the provider. The retries of one item do not suffice: at least two failures must be
+//! first calls of their items. If several items share a call (embeddings), a failure that one of them may have caused
+//! does not count.
 //!
-//! *In doubt* is a step when a call has run into its time-out and nothing was answered during all of
-//! it. Until something is, calls that may go elsewhere are given [`Patience`]: three quarters of that
-//! time, and never less than twice the longest the step has taken to answer. Who is given up
-//! on goes to the next step, and counts as having run into its time-out. No call starts beside those
-//! that are out: the next one finds out. Calls that probe have their whole time.
+//! A step is *in doubt* after a time-out, if it answered nothing during that whole call. Until it answers, calls that
+//! can fail over have a shorter time-out ([`Patience`]): three quarters of that time, and at least twice the longest
+//! time that the step has taken to answer. An abandoned call fails over and counts as a time-out. No further call
+//! starts while these calls are in flight. Calls that probe keep their full time-out.
 
 use std::time::Duration;
 
@@ -44,39 +41,39 @@ mod shared;
 #[cfg(feature = "redis")]
 pub(super) use shared::{Heard, Opened};
 
-/// This many connections in a row that did not come about trip a breaker,
+/// Consecutive failed connections that trip a breaker.
 const UNREACHED: u32 = 5;
-/// so many calls in a row that no reply came to in time: each may have held a slot for minutes,
+/// Consecutive time-outs that trip a breaker. Each may have occupied a slot for minutes.
 const HUNG: u32 = 3;
-/// or so many where the step has never answered,
+/// The same if the step has never answered.
 const HUNG_FROM_THE_START: u32 = 2;
-/// and so many failures of any sort,
+/// Consecutive failures of any sort that trip a breaker.
 const FAILED: u32 = 5;
-/// with so many items among them
+/// First calls of items that must be among these failures.
 const ITEMS: u32 = 2;
-/// and, where the step has answered before, nothing but failures for so long.
+/// How long a step that has answered before must do nothing but fail.
 const NOTHING_BUT_FAILURES: Duration = Duration::from_secs(5);
-/// While a call probes a step, this is how soon to look again; its end is heard of at once.
+/// Interval of checks while a call probes a step. The end of the probe is noticed immediately.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// A step that nothing has probed for so long is not waited for.
+/// A step that was not probed for this time has no waiting items.
 const UNPROBED: Duration = Duration::from_secs(60);
-/// How long a breaker is open, at first and at most.
+/// How long a breaker stays open, at first. [`LONGEST_OPEN`] is the maximum.
 pub(super) const FIRST_OPEN: Duration = Duration::from_secs(5);
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
-/// The same numbers where items can only wait.
+/// The same thresholds if items can only wait.
 const WAITING_UNREACHED: u32 = 3;
 const WAITING_ITEMS: u32 = 5;
 const WAITING_QUIET: Duration = Duration::from_secs(1);
-/// So many failures in a row need not have taken that long.
+/// This many consecutive failures suffice, however little time they took.
 const WAITING_FAILED: u32 = 20;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(8);
-/// Items wait no longer for a provider that fails everything,
+/// Items stop waiting for a provider that fails every call after this time.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(600);
-/// or, where no server was ever reached at its address, for so long: one that is just being started is up by then.
+/// The same if no server was ever reached at its address. A server that is being started is up by then.
 const NEVER_REACHED: Duration = Duration::from_secs(8);
 
-/// The breakers of the steps that were called.
+/// The breakers of all steps that were called.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Breakers(Vec<Breaker>);
 
@@ -89,15 +86,15 @@ struct Breaker {
     #[cfg(feature = "redis")]
     heard: bool,
     state: State,
-    /// When it opened, while it is not closed.
+    /// Start of the outage; `None` while the breaker is closed.
     open_since: Option<Time>,
-    /// When it was open.
+    /// Periods in which the breaker was open.
     times: CoolDowns,
-    /// When the first call began.
+    /// Start of the first call.
     first_call: Time,
-    /// A server was there, whatever it said.
+    /// The server has replied at least once, with any status.
     reached: bool,
-    /// The longest it has taken to answer, if it ever has.
+    /// The longest time that an answer took; `None` before the first answer.
     slowest: Option<Duration>,
     last_answer: Option<Time>,
     since_answer: Failures,
@@ -106,14 +103,14 @@ struct Breaker {
 /// Failures since the last answer.
 #[derive(Debug, Default, Clone)]
 struct Failures {
-    /// In a row that did not reach it, and that hung.
+    /// Consecutive failures without a connection, and consecutive time-outs.
     unreached: u32,
     hung: u32,
-    /// Of any sort, and those of them that were the first calls of their items.
+    /// Failures of any sort, and how many of them were first calls of their items.
     all: u32,
     firsts: u32,
     began: Option<Time>,
-    /// How long a call took to run into its time-out; it is in doubt.
+    /// If the step is in doubt: how long the call took that timed out.
     doubt: Option<Duration>,
 }
 
@@ -133,20 +130,20 @@ enum State {
     },
 }
 
-/// What the end of a call says of its provider.
+/// What the end of a call shows about its provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
-    /// The model answered, to whatever end.
+    /// The model answered, with any finish reason.
     Answered,
-    /// A reply came that says nothing of other items.
+    /// A reply that shows nothing about other items.
     Reached,
-    /// A failure that others may share.
+    /// A failure that other items may share.
     Failed,
-    /// No connection came about.
+    /// No connection was made.
     Unreached,
-    /// No reply came in time.
+    /// The call timed out.
     Hung,
-    /// It was ended by us, or never sent.
+    /// This program ended the call, or never sent it.
     Unknown,
 }
 
@@ -178,15 +175,15 @@ impl Sign {
 /// What items can do while a provider is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detour {
-    /// Another step can be called.
+    /// They can fail over to another step.
     NextStep,
-    /// They wait for it.
+    /// They can only wait for this step.
     Wait,
-    /// They cannot be told apart from those of others, and go on.
+    /// They share no quota, so they cannot be held back: the call is made.
     None,
 }
 
-/// Whether other items may meet the same failure, so that it counts towards tripping a breaker.
+/// Whether the failure may affect other items too. Only such failures count towards tripping a breaker.
 pub(super) fn may_be_shared(error: &Error) -> bool {
     Sign::of_error(error).is_failure()
 }
@@ -197,26 +194,26 @@ pub(super) struct Ended {
     pub step: StepId,
     pub quota: QuotaId,
     pub began: Time,
-    /// The item was never called at this step before.
+    /// The item's first call at this step.
     pub first: bool,
-    /// One of several items that share the call may have brought a failed reply upon all of them.
+    /// The call was shared, and one of its items may have caused the failure of all.
     pub of_one: bool,
     pub detour: Detour,
     /// Other calls to the step that may still be answered.
     pub out: usize,
 }
 
-/// How long calls to a step in doubt are waited for.
+/// The time-out of calls to a step in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Patience {
-    /// [`Duration::MAX`] where they have their whole time.
+    /// Time-out; [`Duration::MAX`] for the full time.
     pub lasts: Duration,
-    /// How long the call was waited for that no reply came to.
+    /// How long the call took that timed out.
     pub hung: Duration,
 }
 
 impl Breakers {
-    /// Takes note of how a call ended. True when the step's state changed between closed and open.
+    /// Records how a call ended. Returns true if the breaker opened or closed.
     pub(super) fn note<T>(&mut self, call: Ended, result: &Result<T, Error>, now: Time) -> bool {
         let step = call.step;
         let at = self.0.iter().position(|breaker| breaker.step == step);
@@ -257,7 +254,7 @@ impl Breakers {
         }
         let probing = matches!(breaker.state, State::HalfOpen { probing: true, .. });
         if probing && sign == Sign::Hung && call.detour == Detour::Wait {
-            // A slow provider is not waited for.
+            // Items do not wait for a slow provider.
             return breaker.close(false);
         }
         match &breaker.state {
@@ -278,7 +275,7 @@ impl Breakers {
         }
     }
 
-    /// Whether a step has answered lately: a failure among answers is one of its own.
+    /// Whether the step has answered recently: then a single failure concerns only its item.
     pub(super) fn answers(&self, step: StepId, now: Time) -> bool {
         let known = self.0.iter().find(|breaker| breaker.step == step);
         known.is_some_and(|breaker| {
@@ -288,7 +285,7 @@ impl Breakers {
         })
     }
 
-    /// Breakers that were open for long enough let one call through.
+    /// Lets breakers that were open long enough admit one call.
     pub(super) fn half_open(&mut self, now: Time) {
         for breaker in &mut self.0 {
             if let State::Open { until, why, wait } = &breaker.state
@@ -304,7 +301,7 @@ impl Breakers {
         }
     }
 
-    /// A call to the step starts. True if its breaker is half open: this one probes.
+    /// Records the start of a call. Returns true if it is the probe of a half-open breaker.
     pub(super) fn begin_call(&mut self, step: StepId) -> bool {
         let breaker = self.0.iter_mut().find(|breaker| breaker.step == step);
         match breaker.map(|breaker| &mut breaker.state) {
@@ -316,7 +313,7 @@ impl Breakers {
         }
     }
 
-    /// Why the step is not called now, if another can be.
+    /// Why the step is not called while another step can be.
     pub(super) fn open_reason(&self, step: StepId) -> Option<&Error> {
         match &self.of(step)?.state {
             State::Open { why, .. }
@@ -327,8 +324,8 @@ impl Breakers {
         }
     }
 
-    /// Until when no call starts at the step, for items that have no other: its breaker is open, or one call probes it
-    /// and says what follows.
+    /// Time until which no call starts at the step, for items without another step: its breaker is open, or a probe
+    /// is in flight.
     pub(super) fn closed_until(&self, step: StepId, now: Time) -> Option<Time> {
         match &self.of(step)?.state {
             State::Open { until, .. } => Some(*until),
@@ -337,20 +334,20 @@ impl Breakers {
         }
     }
 
-    /// How much of this time the breaker of a step was open.
+    /// How long the breaker of the step was open between `from` and `to`.
     pub(super) fn open_between(&self, step: StepId, from: Time, to: Time) -> Duration {
         let breaker = self.of(step);
         breaker.map_or(Duration::ZERO, |breaker| breaker.times.between(from, to))
     }
 
-    /// True when no step that was called can be.
+    /// Whether the breakers of all called steps are open.
     pub(super) fn all_open(&self) -> bool {
         let is_open = |breaker: &Breaker| !matches!(breaker.state, State::Closed);
         !self.0.is_empty() && self.0.iter().all(is_open)
     }
 
-    /// True when one call may probe the step of some breaker. One that nothing has probed for long is not on the way
-    /// of any item.
+    /// Whether a breaker is half open and its probe may start. Breakers without a recent probe are ignored: no item
+    /// waits for them.
     pub(super) fn any_half_open(&self, now: Time) -> bool {
         self.0.iter().any(|breaker| match breaker.state {
             State::HalfOpen { since, probing, .. } => !probing && now.since(since) <= UNPROBED,
@@ -358,8 +355,8 @@ impl Breakers {
         })
     }
 
-    /// Why items that can only wait for the step wait no longer after this failure, if they do not. `out`: other
-    /// calls to it that may still be answered.
+    /// If items without another step stop waiting after this failure: the reason. `out`: other calls to the step that
+    /// may still be answered.
     pub(super) fn patience_over(
         &self,
         step: StepId,
@@ -368,7 +365,7 @@ impl Breakers {
         now: Time,
     ) -> Option<Error> {
         let breaker = self.of(step)?;
-        // These may be connected: one that waits for its reply has shown nothing yet.
+        // A call in flight may have a connection, which only its reply shows.
         let undecided = !breaker.reached && out > 0;
         if undecided || breaker.patience_ends() > now {
             return None;
@@ -385,7 +382,7 @@ impl Breakers {
         })
     }
 
-    /// How long calls to the step are waited for, if it is in doubt.
+    /// The time-out of calls to the step if it is in doubt.
     pub(super) fn patience(&self, step: StepId) -> Option<Patience> {
         let breaker = self.of(step)?;
         let hung = breaker.since_answer.doubt?;
@@ -425,8 +422,8 @@ impl Breaker {
         let failures = &self.since_answer;
         let (unreached, items, quiet, hung) = match call.detour {
             Detour::NextStep => (UNREACHED, ITEMS, NOTHING_BUT_FAILURES, HUNG),
-            // Waiting makes a slow provider no faster, and an item that waits for a reply that breaks off
-            // would buy it again and again.
+            // Waiting makes a slow provider no faster. An item that waits for a truncated reply would pay for it
+            // again and again.
             Detour::Wait if error.timed_out() || error.kind() != ErrorKind::Transient => {
                 return false;
             }
@@ -453,7 +450,7 @@ impl Breaker {
         failures.unreached >= unreached || failures.hung >= hung || fails_all
     }
 
-    /// When items that can only wait for it give up.
+    /// When items without another step stop waiting.
     fn patience_ends(&self) -> Time {
         match self.open_since {
             _ if !self.reached => self.first_call.after(NEVER_REACHED),
@@ -462,8 +459,8 @@ impl Breaker {
         }
     }
 
-    /// True if it was open. What was counted is forgotten with an answer; any reply shows that it can
-    /// be reached.
+    /// Closes the breaker; returns true if it was open. An answer resets all counts; any reply shows that the server
+    /// is reachable.
     fn close(&mut self, answered: bool) -> bool {
         let was_open = !matches!(self.state, State::Closed);
         self.state = State::Closed;
@@ -481,7 +478,7 @@ impl Breaker {
         was_open
     }
 
-    /// Opens it for twice as long as it was before.
+    /// Opens the breaker for twice as long as before.
     fn open(&mut self, why: &Error, before: Duration, detour: Detour, now: Time) {
         self.open_since.get_or_insert(now);
         let (first, longest) = match detour {
@@ -493,7 +490,7 @@ impl Breaker {
         if detour == Detour::Wait {
             let asked = why.retry_after().unwrap_or_default().min(LONGEST_OPEN);
             until = until.max(now.after(asked));
-            // The last call of all finds out whether it is back.
+            // The last call before items stop waiting is the last probe.
             let end = self.patience_ends();
             until = if end > now { until.min(end) } else { until };
         }

@@ -1,5 +1,4 @@
-//! The arithmetic of one allowance: a bucket that refills all the time, and what replies teach
-//! about its rate and about the size of answers.
+//! A token bucket for one limit, with what replies teach about the limit and about the size of answers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,19 +12,19 @@ mod learned;
 
 pub(super) use learned::{Learned, adopt_limit};
 
-/// A continuously refilled allowance. It may go into debt: a call larger than the whole
-/// allowance is let through alone and paid off afterwards.
+/// A continuously refilled token bucket. Its level can be negative: a call larger than the capacity starts alone and
+/// is paid off afterwards.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket {
     pub per_second: f64,
     pub capacity: f64,
     pub level: f64,
-    /// What it was learned from, if nobody set it.
+    /// How the limit was learned; `None` if the user set it.
     pub learned: Option<Learned>,
-    /// The part of the rate with which it fills: less than all where others are given some of it.
+    /// The share of the rate that refills the bucket: less than 1 if other machines get the rest.
     pub supply: f64,
-    /// What the provider counts as used beyond what is missing here: others use the same allowance, and it keeps more
-    /// at hand than may start at once.
+    /// What the provider counts as used in addition to what is missing here: use by others, and what it keeps beyond
+    /// the capacity.
     elsewhere: f64,
     at: Time,
 }
@@ -43,7 +42,7 @@ impl Bucket {
         }
     }
 
-    /// The same bucket with no more in it than that.
+    /// The same bucket, with at most this level.
     pub(super) fn at_most(self, level: f64) -> Self {
         Self {
             level: self.level.min(level),
@@ -51,7 +50,7 @@ impl Bucket {
         }
     }
 
-    /// A bucket whose rate was reported to another process so long ago: one at a time until a reply says more.
+    /// A bucket whose rate another process learned `age` ago. Its capacity is 1 until a reply reports the limit.
     pub(super) fn adopted(per_second: f64, age: Duration, now: Time) -> Self {
         Self {
             learned: Some(Learned::elsewhere(age, now)),
@@ -64,18 +63,18 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    /// What does not fit in here comes back over there.
+    /// Sets the level. An excess over the capacity is subtracted from `elsewhere`.
     fn fill(&mut self, level: f64) {
         self.level = level.min(self.capacity);
         self.elsewhere = (self.elsewhere - (level - self.level)).max(0.0);
     }
 
-    /// What is left of a minute's allowance.
+    /// What is left of the limit per minute.
     pub(super) fn status(&mut self, now: Time) -> RateStatus {
         self.refill(now);
         let limit = self.minute().round().max(1.0);
         let used = (self.capacity - self.level).max(0.0) + self.elsewhere;
-        // The same hair of tolerance as for those who wait.
+        // The same tolerance as in `wait_for`.
         let left = if self.level + 1e-6 < 1.0 {
             0.0
         } else {
@@ -88,21 +87,21 @@ impl Bucket {
         }
     }
 
-    /// What comes in within a minute.
+    /// What the bucket gains in a minute.
     pub(super) fn minute(&self) -> f64 {
         self.per_second * 60.0
     }
 
-    /// Adds what was reserved in excess, or takes what was used beyond it. Replies may state any
-    /// number: what is owed for one is a minute's worth at most, beside what was reserved.
+    /// Adds what was reserved in excess, or takes what was used in addition. Replies can report any number, so one
+    /// reply creates a debt of at most a minute's refill.
     pub(super) fn put_right(&mut self, by: f64) {
         let floor = self.level.min(-self.minute());
         self.fill((self.level + by).max(floor));
     }
 
-    /// Time until `need` (or, if that is more than fits, a full bucket) is there.
+    /// Time until `need` is available, or until the bucket is full if `need` exceeds the capacity.
     pub(super) fn wait_for(&self, need: f64) -> Duration {
-        // A hair of tolerance: rounding must not send a caller into a second, empty wait.
+        // A small tolerance, so that rounding does not cause a second, empty wait.
         let missing = need.min(self.capacity) - self.level - 1e-6;
         if missing <= 0.0 {
             Duration::ZERO
@@ -112,7 +111,7 @@ impl Bucket {
     }
 }
 
-/// Output tokens of recent replies; their 95th percentile is what the next call reserves.
+/// Output tokens of recent replies. The next call reserves their 95th percentile.
 #[derive(Debug, Default)]
 pub(super) struct OutputSizes {
     recent: VecDeque<u64>,
@@ -130,7 +129,7 @@ impl OutputSizes {
         }
         self.recent.push_back(tokens);
         self.seen += 1;
-        // Sorting on every reply would be waste: the percentile moves slowly.
+        // The percentile moves slowly, so sorting on every reply is unnecessary.
         if self.seen.is_multiple_of(Self::ENOUGH) {
             let mut sorted: Vec<u64> = self.recent.iter().copied().collect();
             sorted.sort_unstable();
@@ -143,12 +142,13 @@ pub(super) fn is_minute(window: &RateWindow) -> bool {
     window.period <= Duration::from_secs(60)
 }
 
-/// Ten seconds' worth: enough not to trip over one long prompt, little enough to stay smooth.
+/// Ten seconds' worth of tokens: enough for one long prompt, and small enough for an even rate.
 pub(super) fn token_capacity(per_minute: f64) -> f64 {
     (per_minute / 6.0).max(1.0)
 }
 
-/// Takes over a limit per minute. A daily limit is no pace: dividing it by minutes would crawl.
+/// Applies a reported limit per minute or shorter. Daily limits are ignored: divided by minutes they would be far too
+/// slow.
 pub(super) fn learn_window(
     bucket: &mut Option<Bucket>,
     window: RateWindow,

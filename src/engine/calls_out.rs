@@ -1,5 +1,5 @@
-//! Calls that are out, but for those that probe: which of them are given up on because the provider is in
-//! doubt, see [`breaker`](super::breaker).
+//! Calls in flight that are not probes, and which of them are abandoned because their provider is in doubt; see
+//! [`breaker`](super::breaker).
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::base::clock::Time;
 use super::breaker::Breakers;
 use super::class::{Class, StepId};
 
-/// Calls by their number.
+/// Calls by number.
 #[derive(Debug, Default)]
 pub(super) struct CallsOut(BTreeMap<u64, CallOut>);
 
@@ -17,7 +17,7 @@ struct CallOut {
     class: Class,
     step: u8,
     began: Time,
-    /// It was told to end.
+    /// The call was asked to end.
     given_up: bool,
 }
 
@@ -35,25 +35,24 @@ impl CallsOut {
         );
     }
 
-    /// True if it had been given up on.
+    /// Removes a call; returns true if it was abandoned.
     pub(super) fn end(&mut self, number: u64) -> bool {
         self.0.remove(&number).is_some_and(|call| call.given_up)
     }
 
-    /// Calls to the step that may still be answered.
+    /// Number of calls to the step that may still be answered.
     pub(super) fn to(&self, step: StepId) -> usize {
         let to = |call: &&CallOut| call.is_to(step) && !call.given_up;
         self.0.values().filter(to).count()
     }
 
-    /// When the first call to the step is given up on, if one is out; [`Time::FAR`] where none will be.
+    /// When the first call to the step is abandoned: `None` if no call is in flight, [`Time::FAR`] if none will be.
     pub(super) fn first_end(&self, step: StepId, breakers: &Breakers) -> Option<Time> {
         let ends = self.0.values().filter(|call| call.is_to(step));
         ends.map(|call| call.ends_at(breakers)).min()
     }
 
-    /// Gives up on the calls whose time has come, as far as `may_leave` lets them. Returns when to look
-    /// again.
+    /// Abandons the calls whose time has passed if `abandonable` allows it. Returns when to check again.
     pub(super) fn give_up(
         &mut self,
         breakers: &Breakers,

@@ -1,15 +1,14 @@
-//! What the limiter and the breakers tell items apart by: the quotas on their route, and its steps.
+//! What the limiter and the breakers need to know of an item: the quotas of its route, and its steps.
 
 use std::sync::Arc;
 
 use super::limiter::QuotaId;
 
-/// The quotas an item meets, one for each step of its route. Items of one class are alike to the
-/// limiter.
+/// The quotas of a route, one per step. Items of one class are treated equally.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Class {
     quotas: Arc<[QuotaId]>,
-    /// Which of the routes that share an engine: a step is a step of its route.
+    /// Index of the route, if several routes share an engine.
     route: u16,
 }
 
@@ -36,7 +35,7 @@ impl Class {
         quota.copied().unwrap_or(QuotaId::NONE)
     }
 
-    /// Names a step among those of all routes.
+    /// The identity of a step among those of all routes.
     pub(crate) fn at(&self, step: u8) -> StepId {
         StepId(self.route, step)
     }

@@ -1,19 +1,19 @@
-//! When a quota has paused for refusals and failures, so that whoever waited can tell what for.
+//! When a quota was in cooldown, to account for the time of items that waited.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::clock::Time;
 
-/// Earlier pauses are forgotten.
+/// Number of cooldowns kept; older ones are forgotten.
 const MOST: usize = 64;
 
-/// Pauses of a quota from start to end, none of which overlap, in their order.
+/// Start and end of cooldowns, in order and without overlap.
 #[derive(Debug, Default, Clone)]
 pub(super) struct CoolDowns(VecDeque<(Time, Time)>);
 
 impl CoolDowns {
-    /// The quota pauses until then, if that lies ahead.
+    /// Records a cooldown until `until`, if that is in the future.
     pub(super) fn note(&mut self, until: Time, now: Time) {
         if until <= now {
             return;
@@ -29,7 +29,7 @@ impl CoolDowns {
         }
     }
 
-    /// How much of this time it has paused.
+    /// How long the quota was in cooldown between `from` and `to`.
     pub(super) fn between(&self, from: Time, to: Time) -> Duration {
         let later = self.0.iter().rev().take_while(|(_, end)| *end > from);
         later

@@ -1,4 +1,4 @@
-//! What a run has done so far, in numbers.
+//! Counters of a run.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::base::clock::Time;
 
 use super::route::Tries;
 
-/// Numbers of a run as the dispatcher sees them.
+/// Counters that the dispatcher keeps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
-    /// Without those refused since the model was still loading.
+    /// Calls, without those that were rejected because the model was still loading.
     pub calls: u64,
     pub firsts: u64,
     pub retries: u64,
@@ -17,9 +17,9 @@ pub(crate) struct Counters {
     pub divided: u64,
     pub rate_limited: u64,
     pub possibly_paid_twice: u64,
-    /// Calls ended by an abort whose fate is unknown.
+    /// Calls that were aborted and whose outcome is unknown.
     pub cut_off: u64,
-    /// The time that calls took, one by one.
+    /// Sum of the durations of all calls.
     pub call_time: Duration,
     pub in_flight: usize,
     pub most_in_flight: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Where a call counts, by what led to it.
+    /// The counter of a call, by its cause.
     pub(super) fn of_kind(&mut self, tries: &Tries) -> &mut u64 {
         match tries {
             Tries { calls: 0, .. } => &mut self.firsts,

@@ -1,8 +1,8 @@
-//! Whether a failure would be shared by all further calls, or is the item's own.
+//! Whether all further calls would fail in the same way, or only this item.
 //!
-//! A refused key or a `Retry-After` of hours concerns everybody, unless others are answered: a host's own client may
-//! use another key for one item. So a step that has answered, or has other calls out that may still be answered, is in
-//! question until enough calls in a row have failed like that. An empty account has nothing for any further call.
+//! A rejected API key or a `Retry-After` of hours concerns all items, unless other calls are answered: a host's own
+//! client may use another API key for one item. So a step that has answered, or has other calls in flight, is in
+//! question until enough consecutive calls have failed in this way. An account without credit is critical at once.
 
 use std::collections::HashMap;
 
@@ -11,24 +11,24 @@ use crate::base::error::{Error, ErrorKind};
 use super::class::StepId;
 use super::quota::QuotaId;
 
-/// This many in a row are no longer the fault of single items.
+/// Consecutive failures that single items no longer explain.
 const ENOUGH: u32 = 3;
-/// The same for status 403: a filter at the provider's edge, or somebody else's file, refuses single prompts.
+/// The same for status 403: a content filter or a foreign file id can reject single prompts.
 const ENOUGH_FORBIDDEN: u32 = 5;
 
-/// By step and quota: a key is the step's, [`QuotaId::NONE`] here, and a pace the quota's.
+/// By step and quota. A rejected API key concerns the step (with [`QuotaId::NONE`]), a rate limit the quota.
 #[derive(Debug, Default)]
 pub(super) struct CriticalFailures(HashMap<(StepId, QuotaId), Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
     answered: bool,
-    /// Since the last answer.
+    /// Failures since the last answer.
     failures: u32,
 }
 
 impl CriticalFailures {
-    /// An item was answered.
+    /// Records that an item was answered.
     pub(super) fn answered(&mut self, step: StepId, quota: QuotaId) {
         for quota in [QuotaId::NONE, quota] {
             let seen = self.0.entry((step, quota)).or_default();
@@ -36,7 +36,7 @@ impl CriticalFailures {
         }
     }
 
-    /// Whether calls have failed like that since the last answer.
+    /// Whether calls have failed critically since the last answer.
     pub(super) fn in_question(&self, step: StepId, quota: QuotaId) -> bool {
         let failed = |quota| {
             self.0
@@ -46,7 +46,7 @@ impl CriticalFailures {
         failed(QuotaId::NONE) || failed(quota)
     }
 
-    /// Takes note of a failure. True when every further call would fail in the same way; `out`: other calls to the
+    /// Records a failure. Returns true if every further call would fail in the same way. `out`: other calls to the
     /// step that may still be answered.
     pub(super) fn is_critical(
         &mut self,

@@ -1,9 +1,9 @@
-//! The dispatcher: a state machine that decides who starts, what an ending leads to, and when to
-//! look again.
+//! The dispatcher: a state machine that decides which calls start, what the end of a call causes, and when to check
+//! again.
 //!
-//! It has no threads and no clock. Events go in with the time they happened; calls to start and
-//! a time to come back go out. [`run`](super::run) turns it with real threads, the simulation
-//! with thousands of seeded schedules.
+//! It has no threads and no clock. Its inputs are events with their times; its outputs are calls to start and the
+//! time of the next turn. [`run`](super::run) drives it with real threads, the simulation with thousands of seeded
+//! schedules.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -40,13 +40,13 @@ mod start;
 
 use start::Started;
 
-/// A call to make, with what was reserved for it.
+/// A call to make, with its reservation.
 #[derive(Debug)]
 pub(crate) struct Call<T> {
-    /// Its place among the calls of the run.
+    /// Number of the call in this run, from 1.
     pub number: u64,
     pub began: Time,
-    /// It may be given up on, see [`Dispatcher::take_given_up`].
+    /// Whether the call can be abandoned; see [`Dispatcher::take_abandoned`].
     pub may_leave: bool,
     pub ticket: Ticket<T>,
     pub permit: Permit,
@@ -56,10 +56,10 @@ pub(crate) struct Call<T> {
 pub(crate) struct EndedCall<T, D> {
     pub call: Call<T>,
     pub result: Result<D, Error>,
-    /// Tokens used for input and output, if the reply told.
+    /// Input and output tokens, if the reply reports them.
     pub used: Option<(u64, u64)>,
     pub hints: RateHints,
-    /// The whole run must end: the task could not even be read.
+    /// The run must end: the task could not be read.
     pub fatal: bool,
 }
 
@@ -79,7 +79,7 @@ impl<W: Work> Io<W> {
     }
 }
 
-/// Something that happened.
+/// An event.
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly every event is the end of a call"
@@ -90,29 +90,29 @@ pub(crate) enum Event<W: Work> {
     Settled(SettleEnd<W>),
     /// A claim has ended.
     Taken(TakeEnd<W>),
-    /// The caller took this many outcomes of a work that defers their release.
+    /// The caller took this many outcomes; only for work that [defers their release](Work::defers_release).
     Released(usize),
-    /// The number of permits changes while the run goes on.
+    /// Changes the number of permits during the run.
     SetConcurrency(usize),
     Stop(StopReason),
-    /// There may be something to take that was not there before.
+    /// New items may be available.
     Woken,
 }
 
 /// What to do after a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Come back at that time, or when something happens.
+    /// Turn again at this time, or at the next event.
     Wait(Option<Time>),
-    /// All is settled.
+    /// All items are settled.
     Finished,
 }
 
-/// A longer pause is logged.
+/// Longer pauses are logged.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
-/// While a step is in doubt, this is how soon to look again whether its calls are still out.
+/// Interval of checks whether the calls to a step in doubt have ended.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// What was given up on has to end first.
+/// Wait for abandoned calls to end.
 const SOON: Duration = Duration::from_millis(20);
 pub(crate) struct Options {
     pub concurrency: usize,
@@ -121,14 +121,13 @@ pub(crate) struct Options {
     pub on_error: ErrorPolicy,
     pub deadline: Option<Time>,
     pub jitter: Jitter,
-    /// The work outlives the run: what fails for its provider's sake goes back instead of failing,
-    /// and the provider is asked again after a while.
+    /// The work outlives the run: failures of a provider return the item to the queue instead of failing it, and the
+    /// provider is called again later.
     pub durable: bool,
-    /// The work comes from many callers: who misspelt a model or asks for the wrong thing stops nobody
-    /// else.
+    /// The work comes from many callers: an unknown model or an invalid request of one caller stops no other.
     pub of_many: bool,
-    /// The tasks are asked of nobody in particular: what one fails with says nothing of others, unless the
-    /// error is marked as critical.
+    /// The tasks call no common provider: a failure shows nothing about other tasks, unless the error is marked as
+    /// critical.
     pub independent: bool,
 }
 
@@ -137,7 +136,7 @@ pub(crate) struct Dispatcher<W: Work> {
     options: Options,
     limiter: Arc<Limiter>,
     pending: Vec<Settled<W::Task, W::Done>>,
-    /// The ends that a write in flight makes durable.
+    /// Ends that the write in flight makes durable.
     settling: Option<Vec<Settled<W::Task, W::Done>>>,
     /// Whether a claim is in flight.
     taking: bool,
@@ -145,22 +144,22 @@ pub(crate) struct Dispatcher<W: Work> {
     io: Vec<Io<W>>,
     settle_at: Option<Time>,
     settle_error: Option<Error>,
-    /// The latest failure that is tried again, until something succeeds.
+    /// The latest failure that will be retried, until something succeeds.
     last_failure: Option<Error>,
     availability: Availability,
     critical_failures: CriticalFailures,
     refusals: Refusals,
     first_replies: FirstReplies,
     stop: Option<StopReason>,
-    /// Items given up in a row without one connection having come about.
+    /// Consecutive items that failed without a connection.
     unreached: u32,
     loading: Loading,
-    /// Calls that could go elsewhere, and those of them to end now.
+    /// Calls that can fail over.
     calls_out: CallsOut,
     given_up: Vec<u64>,
     started: u64,
     ended: u64,
-    /// A provider could not be reached, and nothing has been answered since.
+    /// A connection failed, and nothing has been answered since.
     unreachable_logged: bool,
     counters: Counters,
     stopwatch: Stopwatch,
@@ -202,7 +201,7 @@ impl<W: Work> Dispatcher<W> {
         self.counters
     }
 
-    /// Where the time has gone since the first turn.
+    /// How the time since the first turn was spent.
     pub(crate) fn time_split(&self, now: Time) -> TimeSplit {
         self.stopwatch.read(now)
     }
@@ -211,33 +210,33 @@ impl<W: Work> Dispatcher<W> {
         self.stop.as_ref()
     }
 
-    /// Why outcomes cannot be settled at the moment.
+    /// Why outcomes cannot be written at the moment.
     pub(crate) fn settle_error(&self) -> Option<&Error> {
         self.settle_error.as_ref()
     }
 
-    /// The latest failure that is tried again, unless something has succeeded since.
+    /// The latest failure that will be retried, unless something has succeeded since.
     pub(crate) fn last_failure(&self) -> Option<&Error> {
         self.last_failure.as_ref()
     }
 
-    /// Why a provider is not asked at the moment, if one is not.
+    /// Why a provider is not called at the moment.
     #[cfg(feature = "queue")]
     pub(crate) fn not_called(&self) -> Option<&Error> {
         self.availability.exclusions.first_reason()
     }
 
-    /// When the next call can start, while all items wait for their retry or for the end of a pause.
+    /// When the next call can start, if all items wait for a retry or a cooldown.
     pub(crate) fn resumes_at(&self) -> Option<Time> {
         self.resumes_at
     }
 
-    /// Since when a server has been loading its model, if one is.
+    /// Since when a server has been loading its model.
     pub(crate) fn loading_since(&self) -> Option<Time> {
         self.loading.since()
     }
 
-    /// Calls to be ended now, by their numbers: their provider is in doubt, and they go elsewhere.
+    /// Takes the numbers of the calls to end now: their provider is in doubt, and their items fail over.
     pub(crate) fn take_given_up(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.given_up)
     }
@@ -247,13 +246,13 @@ impl<W: Work> Dispatcher<W> {
         std::mem::take(&mut self.io)
     }
 
-    /// Changes how patiently failures are tried again, from the next one on.
+    /// Changes the retry policy for later failures.
     #[cfg(feature = "queue")]
     pub(crate) fn set_retry(&mut self, retry: RetryPolicy) {
         self.options.retry = retry;
     }
 
-    /// Takes note of what happened; [`turn`](Self::turn) draws the conclusions.
+    /// Records an event; [`turn`](Self::turn) acts on it.
     pub(crate) fn handle(&mut self, event: Event<W>, now: Time) {
         self.check_deadline(now);
         match event {
@@ -272,7 +271,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Settles what ended and names the calls to start.
+    /// Settles ended items and returns the calls to start.
     pub(crate) fn turn(&mut self, now: Time, start: &mut Vec<Call<W::Task>>) -> Turn {
         self.check_deadline(now);
         self.delay_for_more(now);
@@ -291,7 +290,7 @@ impl<W: Work> Dispatcher<W> {
             self.io.push(Io::Take(io));
         }
         let availability = &self.availability;
-        // Once the run stops nobody can go elsewhere any more.
+        // After a stop no item fails over.
         let goes_on = self.stop.is_none();
         let overdue = self.calls_out.give_up(
             &availability.breakers,
@@ -303,7 +302,7 @@ impl<W: Work> Dispatcher<W> {
         let under_way = self.settling.is_some() || self.taking;
         let settled = self.pending.is_empty() && !under_way;
         let finished = over && self.counters.in_flight == 0 && settled;
-        // What is left to name: the last calls, or their outcomes.
+        // If nothing else limits the run, the last calls do, or the writing of their outcomes.
         let limit = limit.unwrap_or(match self.calls_in_air() {
             0 if finished => Limit::End,
             0 => Limit::Disk,
@@ -322,12 +321,12 @@ impl<W: Work> Dispatcher<W> {
         Turn::Wait(earlier(earlier(wake, overdue), settle_at))
     }
 
-    /// Calls whose end is not known yet; their outcomes may hold slots for longer.
+    /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.
     fn calls_in_air(&self) -> usize {
         usize::try_from(self.started - self.ended).unwrap_or(usize::MAX)
     }
 
-    /// The learned limit that holds calls back now.
+    /// The learned limit that delays calls now.
     pub(crate) fn learned_limit(&self, now: Time) -> Option<LearnedLimit> {
         let mut paused = self.availability.pauses.paused(now);
         paused.find_map(|quota| self.limiter.learned_limit(quota, now))
@@ -339,7 +338,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Moves on to a step past others that are not called any more.
+    /// Moves the item to step `live`, past steps that are not called any more.
     fn pass_steps(&self, ticket: &mut Ticket<W::Task>, live: u8) {
         while ticket.tries.step < live {
             let step = ticket.tries.step;
@@ -360,14 +359,14 @@ impl<W: Work> Dispatcher<W> {
         self.options.on_error == ErrorPolicy::StopOnCriticalError
     }
 
-    /// Says once why nothing of a quota is called for a long time.
+    /// Logs a long pause of a quota once, with the reason.
     fn log_long_pause(&mut self, quota: QuotaId, until: Time, now: Time, why: &dyn Display) {
         let wait = until.since(now);
         if wait <= LONG_PAUSE || !self.refusals.is_new_pause(quota, until) {
             return;
         }
         let (wait, at) = (refusals::long(wait), refusals::time_of_day(wait));
-        // Otherwise it is this program that waits: the provider did not refuse anything.
+        // Otherwise the limiter delays the calls: the provider rejected nothing.
         if self.limiter.paused_until(quota) >= until {
             log::warn!(
                 "{why}; the provider requested a wait of {wait}: no calls to it before {at}"
@@ -390,7 +389,7 @@ impl<W: Work> Dispatcher<W> {
         self.pending.push(Settled::Later(ticket, at, why));
     }
 
-    /// The first reason stays: what comes after it is its echo.
+    /// Only the first reason counts; later ones are its consequences.
     fn stop_for(&mut self, reason: StopReason) {
         if self.stop.is_none() {
             self.stop = Some(reason);

@@ -1,6 +1,6 @@
-//! What is not called any more: a provider that failed critically, and a model that it does not know.
+//! Excluded providers and models: a provider that failed critically, and a model that it does not know.
 //!
-//! A run that ends excludes them for good; work that outlives the run asks again after a while.
+//! A run excludes them until its end; durable work calls them again later.
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -8,14 +8,14 @@ use crate::base::error::Error;
 use super::class::{Class, StepId};
 use super::quota::QuotaId;
 
-/// The steps of routes, and the quotas, that are not called.
+/// Excluded steps of routes, and excluded quotas.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Exclusions {
     steps: Vec<(StepId, Excluded)>,
     quotas: Vec<(QuotaId, Excluded)>,
 }
 
-/// Why something is not called, and until when; [`Time::FAR`] for the rest of the run.
+/// Why something is excluded, and until when; [`Time::FAR`] until the end of the run.
 #[derive(Debug, Clone)]
 struct Excluded {
     why: Error,
@@ -30,7 +30,7 @@ impl Exclusions {
         }
     }
 
-    /// True when that was the last step of its route that could be called.
+    /// Excludes a step. Returns true if it was the last callable step of its route.
     pub(super) fn step(&mut self, class: &Class, step: u8, error: &Error, until: Time) -> bool {
         if !self.has_step(class, step) {
             let why = error.clone();
@@ -43,7 +43,7 @@ impl Exclusions {
         self.steps.iter().any(|(known, _)| *known == class.at(step))
     }
 
-    /// Why a step is not called.
+    /// Why a step is excluded.
     pub(super) fn reason(&self, class: &Class, step: u8) -> Option<&Error> {
         if self.steps.is_empty() && self.quotas.is_empty() {
             return None;
@@ -57,7 +57,7 @@ impl Exclusions {
         })
     }
 
-    /// The reason of the first one, steps before quotas.
+    /// The reason of the first exclusion; steps come before quotas.
     #[cfg(feature = "queue")]
     pub(super) fn first_reason(&self) -> Option<&Error> {
         let step = self.steps.first().map(|(_, excluded)| &excluded.why);
@@ -69,7 +69,7 @@ impl Exclusions {
         steps.chain(self.quotas.iter().map(|(_, excluded)| excluded.until))
     }
 
-    /// What was excluded until now is called again.
+    /// Ends exclusions that have expired.
     pub(super) fn expire(&mut self, now: Time) {
         self.steps.retain(|(_, excluded)| excluded.until > now);
         self.quotas.retain(|(_, excluded)| excluded.until > now);

@@ -1,4 +1,4 @@
-//! Reads a source of items on a thread of its own, a few ahead of what is taken.
+//! Reads a source of items on a separate thread, a few items ahead of their use.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,20 +14,21 @@ use super::run::{Waker, panicked};
 
 type Read<R> = Result<R, Error>;
 
-/// How many bytes an item adds to what is read ahead to fill packs; none if it shares no calls.
+/// Size in bytes of an item that can share a call, to limit what is read ahead; `None` for an item that shares no
+/// call.
 pub(crate) type PackedBytes<R> = fn(&R) -> Option<usize>;
 
 /// What [`Fed::next`] found.
 pub(crate) enum Next<R> {
     /// The next item, or why there will be none.
     Item(Read<R>),
-    /// Nothing yet; the waker is pulled when there is.
+    /// No item yet; the waker is notified when there is one.
     NotYet,
-    /// Nothing any more.
+    /// The source has ended.
     Ended,
 }
 
-/// The taking end of a fed source.
+/// The receiving end of a source that a feeder reads.
 pub(crate) struct Fed<R> {
     one_by_one: Receiver<Read<R>>,
     in_packs: Receiver<Read<R>>,
@@ -36,19 +37,19 @@ pub(crate) struct Fed<R> {
     packed_bytes: PackedBytes<R>,
 }
 
-/// What taker and feeder know of each other.
+/// State that the receiver and the feeder share.
 #[derive(Default)]
 struct Ahead {
-    /// Bytes of what waits to go into packs.
+    /// Bytes of items that wait for their packs.
     bytes: AtomicUsize,
-    /// Items that were taken.
+    /// Number of items that were received.
     taken: AtomicUsize,
-    /// Nobody takes any more.
+    /// The receiver is gone.
     stopped: AtomicBool,
 }
 
 impl<R> Fed<R> {
-    /// The next item, without waiting for it.
+    /// Returns the next item without waiting.
     pub(crate) fn next(&self) -> Next<R> {
         for last_look in [false, true] {
             match self.try_recv() {
@@ -67,13 +68,13 @@ impl<R> Fed<R> {
         Next::NotYet
     }
 
-    /// True while nothing is at hand that was not taken.
+    /// Whether no item is ready.
     pub(crate) fn is_empty(&self) -> bool {
         self.one_by_one.is_empty() && self.in_packs.is_empty()
     }
 
     fn try_recv(&self) -> Result<Read<R>, TryRecvError> {
-        // The feeder has let go of the way that it does not use.
+        // The feeder has closed the channel that it does not use.
         let received = match self.one_by_one.try_recv() {
             Err(TryRecvError::Disconnected) => {
                 let received = self.in_packs.try_recv();
@@ -108,14 +109,14 @@ pub(crate) struct Feeder<R> {
     waker: Waker,
 }
 
-/// Items that may be read ahead to fill packs.
+/// Maximum number of items read ahead to fill packs.
 const MOST_AHEAD: usize = 4096;
-/// Beyond so many bytes of them nothing more is read for a while.
+/// Above this number of bytes read ahead, the feeder waits.
 const BYTES_AHEAD: usize = 16 * 1024 * 1024;
 
 impl<R> Feeder<R> {
-    /// A feeder, its taking end, and what is left of it. There is room for `ahead` items, or, if the
-    /// first of them shares calls, for as many packs of `pack` items.
+    /// Creates a feeder, its receiver, and the tail for what remains at the end. The channel holds `ahead` items; if
+    /// the first item shares calls, it holds as many packs of `pack` items.
     pub(crate) fn new(
         ahead: usize,
         (pack, packed_bytes): (u16, PackedBytes<R>),
@@ -147,8 +148,8 @@ impl<R> Feeder<R> {
         (feeder, fed, tail)
     }
 
-    /// Hands items over until they end or nobody wants more. A panic or an error of the iterator
-    /// ends the run, not the process.
+    /// Sends items until the source ends or the receiver is gone. A panic or an error of the iterator ends the run,
+    /// not the OS process.
     pub(crate) fn feed(self, mut items: impl Iterator<Item = Read<R>>) {
         let Self {
             one_by_one,
@@ -183,7 +184,7 @@ impl<R> Feeder<R> {
             if out.send(item).is_err() || last {
                 break;
             }
-            // Either the taker sees the item, or we see that it found none.
+            // Either the receiver sees the item, or the feeder sees that the receiver found none.
             fence(Ordering::SeqCst);
             if hungry.swap(false, Ordering::SeqCst) {
                 waker.wake();
@@ -194,7 +195,7 @@ impl<R> Feeder<R> {
     }
 }
 
-/// What a source still has to give when its run is over.
+/// What a source still contains when its run ends.
 pub(crate) struct Tail<R> {
     one_by_one: Receiver<Read<R>>,
     in_packs: Receiver<Read<R>>,
@@ -202,8 +203,8 @@ pub(crate) struct Tail<R> {
 }
 
 impl<R> Tail<R> {
-    /// Stops the feeder and takes what it had read, with the place of the first in the input. Waits
-    /// for a `next()` that blocks.
+    /// Stops the feeder and returns the items that it had read, with the position of the first in the input. Waits
+    /// for a blocking `next()`.
     pub(crate) fn drain(self) -> (usize, Vec<R>) {
         self.stop();
         let left = self.one_by_one.iter().chain(self.in_packs.iter());
@@ -211,7 +212,7 @@ impl<R> Tail<R> {
         (self.ahead.taken.load(Ordering::Relaxed), left)
     }
 
-    /// The same without waiting: what a `next()` gives later is lost.
+    /// The same without waiting: items that a blocked `next()` returns later are lost.
     pub(crate) fn drain_ready(self) -> (usize, Vec<R>) {
         self.stop();
         let left = self.one_by_one.try_iter().chain(self.in_packs.try_iter());

@@ -1,26 +1,26 @@
-//! What the first replies of a provider have in common, as long as it has answered nothing: ten
-//! alike that are no answers are enough to know that the others will be like them.
+//! Detects that the first ten replies of a provider failed in the same way before it answered anything. Further calls
+//! would fail in the same way.
 
 use crate::base::brief::beginning;
 use crate::base::error::{Error, ErrorKind};
 
 use super::class::StepId;
 
-/// So many alike in a row.
+/// Consecutive equal failures that suffice.
 const ENOUGH: u32 = 10;
-/// As much of a reply as is shown, in bytes.
+/// Bytes of the last reply that the message shows.
 const HEAD: usize = 160;
 
-/// By the step of a route.
+/// By step.
 #[derive(Debug, Default)]
 pub(super) struct FirstReplies(Vec<(StepId, Replies)>);
 
 #[derive(Debug, Default)]
 struct Replies {
     answered: bool,
-    /// Replies in a row that were complete and no answers.
+    /// Consecutive complete but unusable replies.
     unusable: u32,
-    /// Replies in a row that refused their request in the same words.
+    /// Consecutive rejections with the same message.
     refused: u32,
     words: Option<(Option<u16>, String)>,
 }
@@ -35,19 +35,19 @@ impl FirstReplies {
         &mut self.0[at].1
     }
 
-    /// The step has answered a prompt, so that single failures are the fault of single prompts.
+    /// The step has answered a prompt: later failures concern single prompts.
     pub(super) fn answered(&mut self, step: StepId) {
         self.of(step).answered = true;
     }
 
-    /// Takes note of a failure; returns what to say when all further calls would fail like it.
+    /// Records a failure. Returns the error that ends the run if all further calls would fail in the same way.
     pub(super) fn failed(&mut self, step: StepId, error: &Error) -> Option<Error> {
         let replies = self.of(step);
         let complete = error.status().is_none_or(|status| status < 300);
         let malformed = error.kind() == ErrorKind::Malformed && complete;
         let unusable = malformed || error.is_unusable_reply();
         let is_reply = error.status().is_some() || unusable;
-        // Trouble on the way says nothing of what the provider makes of a request.
+        // Temporary failures do not show how the provider treats a request.
         let trouble = matches!(error.kind(), ErrorKind::Transient | ErrorKind::RateLimited);
         if replies.answered || !is_reply || trouble {
             return None;
@@ -82,8 +82,7 @@ impl FirstReplies {
     }
 }
 
-/// A message without what differs from call to call: words with a digit in them are numbers, ids
-/// and times.
+/// The message without words that contain digits (numbers, ids, times), which differ from call to call.
 fn without_numbers(message: &str) -> String {
     let words = message.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
     let words =

@@ -1,4 +1,4 @@
-//! Where the time of an item went: its calls, and what it waited for between them.
+//! How the time of an item was spent: in calls, and waiting between them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,29 +9,28 @@ use crate::base::clock::Time;
 
 use super::route::First;
 
-/// Where the time of an item went from its first call to its end. The parts add up exactly to
-/// [`Outcome::latency`](crate::Outcome::latency); those of a job of the queue, with [`queued`](Self::queued), to the
-/// time since it was enqueued. As JSON it is milliseconds by the names of the parts, without those that are nothing.
+/// How the time of an item from its first call to its end was spent. The parts add up exactly to
+/// [`Outcome::latency`](crate::Outcome::latency); for a job of the queue, together with [`queued`](Self::queued), to
+/// the time since it was enqueued. Serialized as milliseconds by part name, without parts that are zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ItemTime {
-    /// Of a job that is looked at in its queue: before its first call. It is no part of the latency.
+    /// Time in the queue before the first call; only for a job that is read from its queue. Not part of the latency.
     pub queued: Duration,
-    /// It could be tried again, and waited for its turn: for what its provider lets in, or for a free slot.
+    /// Time in which the item was ready and waited for the provider's limits or for a free slot.
     pub quota: Duration,
-    /// It waited for its provider, which paused after a refusal or since it could not be reached.
+    /// Time in which its provider was in cooldown, after a rejected call or because it was unreachable.
     pub cooldown: Duration,
-    /// Its own wait for another try.
+    /// The item's own waits before retries.
     pub backoff: Duration,
-    /// In its calls.
+    /// Time in calls.
     pub provider: Duration,
-    /// After its last call, until its outcome was written or taken.
+    /// Time from the end of the last call until the outcome was written or taken.
     pub disk: Duration,
 }
 
 impl ItemTime {
-    /// The parts by their names, in the order of the fields; the names are those of
-    /// [`TimeSplit`](crate::progress::TimeSplit).
+    /// The parts by name, in the order of the fields. [`TimeSplit`](crate::progress::TimeSplit) has the same names.
     pub fn named(&self) -> [(&'static str, Duration); 6] {
         [
             ("queued", self.queued),
@@ -60,7 +59,7 @@ impl ItemTime {
         })
     }
 
-    /// Takes away what is too much for a time of this length: waits that were not waited out to their end go first.
+    /// Reduces the parts to this total. Waits are reduced first, because they may have ended early.
     fn cut_to(&mut self, whole: Duration) {
         let mut excess = self.total().saturating_sub(whole);
         for name in ["backoff", "cooldown", "quota", "disk", "provider", "queued"] {
@@ -72,8 +71,8 @@ impl ItemTime {
         }
     }
 
-    /// These parts, in whole milliseconds, made to fill a time of such: in what is in no part it waited for its turn;
-    /// what only rounding left over belongs to its calls.
+    /// Scales these parts to whole milliseconds that add up to `whole`. A missing amount counts as `quota`; a
+    /// difference of rounding counts as `provider`.
     #[cfg(feature = "queue")]
     pub(crate) fn filling(self, whole: Duration) -> Self {
         let mut filling = Self::default();
@@ -111,7 +110,7 @@ impl Serialize for ItemTime {
     }
 }
 
-/// Parts of other names, of a later version say, are left out.
+/// Ignores parts with unknown names, for example of a later version.
 impl<'de> Deserialize<'de> for ItemTime {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut time = Self::default();
@@ -124,7 +123,7 @@ impl<'de> Deserialize<'de> for ItemTime {
     }
 }
 
-/// As much may be missing where clocks of two kinds were read and parts were rounded.
+/// Largest difference that rounding and reading two clocks can cause.
 #[cfg(feature = "queue")]
 const ROUNDED: Duration = Duration::from_millis(2);
 
@@ -132,8 +131,8 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Where the time of an item has gone since its first call began, in whole milliseconds: all that a waiting item
-/// keeps of it. A wait is put down when it begins, so the sum may lie ahead of the present.
+/// How the time of an item since the start of its first call was spent, in whole milliseconds: all that a waiting
+/// item stores about it. A wait is recorded when it starts, so the sum may be in the future.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ItemTimer {
     provider: u32,
@@ -143,13 +142,13 @@ pub(crate) struct ItemTimer {
 }
 
 impl ItemTimer {
-    /// A call has ended.
+    /// Records the end of a call.
     pub(crate) fn end_call(&mut self, first: First, now: Time) {
         let call = self.unrecorded(first, now);
         add(&mut self.provider, call);
     }
 
-    /// It waits for its next try until then; for the first part of that since its provider pauses.
+    /// Records a wait until `at`; the part before `paused_until` counts as cooldown.
     pub(crate) fn start_wait(&mut self, first: First, paused_until: Time, until: Time) {
         let cooldown = self.unrecorded(first, paused_until.min(until));
         add(&mut self.cooldown, cooldown);
@@ -157,7 +156,7 @@ impl ItemTimer {
         add(&mut self.backoff, backoff);
     }
 
-    /// It has waited for its turn, and for this much of it since its provider paused.
+    /// Records the end of a wait for a slot or a limit, and how much of it was cooldown.
     pub(crate) fn end_wait(
         &mut self,
         first: First,
@@ -174,8 +173,8 @@ impl ItemTimer {
         add(&mut self.quota, waited - cooldown);
     }
 
-    /// Where the time went from the first call until now. After what is recorded the item had ended; what is
-    /// less than a millisecond belongs to its calls.
+    /// The parts from the first call until `now`. The time after the last record counts as `disk`; less than a
+    /// millisecond counts as `provider`.
     pub(crate) fn split(&self, first: First, now: Time) -> Option<ItemTime> {
         let latency = now.since(first.time()?);
         let [provider, backoff, cooldown, quota] =
@@ -202,7 +201,7 @@ impl ItemTimer {
             .sum()
     }
 
-    /// Milliseconds up to then that are in no part yet.
+    /// Milliseconds until `until` that no part contains yet.
     fn unrecorded(&self, first: First, until: Time) -> u64 {
         let first = first.time();
         first.map_or(0, |first| {

@@ -1,11 +1,11 @@
-//! Spread for waits.
+//! Random numbers for waits.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): jitter needs spread, not secrecy.
+/// SplitMix64 (Steele, Lea, Flood 2014): jitter must be spread, not secret.
 #[derive(Debug, Clone)]
 pub(crate) struct Jitter(pub u64);
 
 impl Jitter {
-    /// The next fraction, 0 to 1.
+    /// The next number, 0 to 1.
     pub(crate) fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

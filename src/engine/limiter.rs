@@ -1,8 +1,8 @@
-//! The limiter: says *go* or *not until then*, and never waits itself.
+//! The limiter: decides whether a call may start now, or when. It never waits itself.
 //!
-//! One [`Limiter`] holds the state of every quota (provider, key and model) it has seen. Requests
-//! and tokens are reserved together before a call and put right by its real usage. Limits are
-//! given, or learned from what replies say and from refusals; where nothing shows one, none is assumed.
+//! A [`Limiter`] has the state of each quota (provider, API key and model). Requests and tokens are reserved together
+//! before a call, and corrected afterwards by its real usage. Limits are set by the user, reported by replies, or
+//! inferred from rate-limited calls. Without any of these there is no limit.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -33,12 +33,12 @@ struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,
     folder: Option<(PathBuf, WallClock)>,
-    /// Through what limits are shared with all machines.
+    /// Connection that shares the limits with all machines.
     #[cfg(feature = "redis")]
     shares: Option<Shares>,
 }
 
-/// Limits of every quota of a route, shared by all that use the route.
+/// The quotas of a route, shared by all users of the route.
 pub struct Limiter {
     state: Mutex<State>,
     /// Other machines report that a provider is unavailable.
@@ -53,7 +53,7 @@ impl Default for Limiter {
 }
 
 impl Limiter {
-    /// A limiter that has seen nothing yet.
+    /// Creates a limiter without quotas.
     pub fn new() -> Self {
         Self {
             state: Mutex::new(State {
@@ -68,7 +68,7 @@ impl Limiter {
         }
     }
 
-    /// A limiter whose quotas are shared with every process that names the same folder.
+    /// Creates a limiter that shares its quotas with every OS process that names the same folder.
     pub fn shared(folder: &Path) -> Self {
         shared_quota::remove_unused(folder, SystemTime::now());
         Self::shared_with(folder, system_wall)
@@ -80,8 +80,8 @@ impl Limiter {
         limiter
     }
 
-    /// The place of `key`, opened with `limits` when it is new. Limits of a later edition replace
-    /// those of earlier ones.
+    /// Returns the id of `key`, and creates the quota with `limits` if it is new. Limits of a later config version
+    /// replace earlier ones.
     pub fn quota(&self, key: QuotaKey, limits: Limits, edition: u32, now: Time) -> QuotaId {
         if key == QuotaKey::none() {
             return QuotaId::NONE;
@@ -120,8 +120,8 @@ impl Limiter {
         id
     }
 
-    /// Reserves one request and its tokens: `input` as estimated, output as recent replies
-    /// teach it but never more than `output_cap`.
+    /// Reserves one request and its tokens: `input` as estimated, output as recent replies suggest, but at most
+    /// `output_cap`.
     pub fn try_acquire(
         &self,
         quota: QuotaId,
@@ -137,7 +137,7 @@ impl Limiter {
         }
     }
 
-    /// What [`try_acquire`](Self::try_acquire) would say, reserving nothing.
+    /// The result of [`try_acquire`](Self::try_acquire), without a reservation.
     #[cfg(test)]
     pub(crate) fn peek(&self, quota: QuotaId, input: u64, cap: Option<u64>, now: Time) -> Gate {
         let gate = self.try_acquire(quota, input, cap, now);
@@ -147,20 +147,20 @@ impl Limiter {
         gate
     }
 
-    /// What a quota allows now, as far as it is known; nothing is of no quota. What other processes have used
-    /// since a call of this one last began or ended is not looked up.
+    /// Current limits of a quota; the default for [`QuotaId::NONE`]. Use by other OS processes since the last start
+    /// or end of a call here is not included.
     pub(crate) fn status(&self, quota: QuotaId, now: Time) -> QuotaStatus {
         let mut state = self.state.lock();
         let quota = state.get(quota);
         quota.map_or_else(QuotaStatus::default, |quota| quota.status(now))
     }
 
-    /// The limit that was learned and holds back the next call of a quota, if one does.
+    /// The learned limit that delays the next call of a quota.
     pub(crate) fn learned_limit(&self, quota: QuotaId, now: Time) -> Option<LearnedLimit> {
         self.state.lock().get(quota)?.learned_limit(now)
     }
 
-    /// Calls under way, of all quotas.
+    /// Calls in flight, of all quotas.
     #[cfg(feature = "queue")]
     pub(crate) fn calls_in_flight(&self) -> u64 {
         let state = self.state.lock();
@@ -168,7 +168,7 @@ impl Limiter {
         quotas.map(|quota| u64::from(quota.in_flight)).sum()
     }
 
-    /// Whether calls wait for others to end, of which a quota takes no more at once.
+    /// Whether calls wait because a quota has as many calls in flight as it accepts.
     pub(crate) fn is_window_full(&self) -> bool {
         let state = self.state.lock();
         let mut quotas = state.quotas.iter();
@@ -183,8 +183,8 @@ impl Limiter {
             .map_or(0, |quota| quota.in_flight)
     }
 
-    /// Until when nothing of the quota can start, if it is closed now; for a run that shares its limiter
-    /// with no other, and so hears of each call that ends.
+    /// Time until which no call of the quota can start, if it is closed now. Only for a run that does not share its
+    /// limiter, and therefore knows when each call ends.
     pub(crate) fn closed_until(&self, quota: QuotaId, now: Time) -> Option<Time> {
         let mut state = self.state.lock();
         let quota = state.get(quota)?;
@@ -196,26 +196,26 @@ impl Limiter {
         })
     }
 
-    /// True while a quota pauses for a refusal or a failure, rather than for its allowance.
+    /// Whether a quota is in cooldown after a rejected or failed call, rather than waiting for its allowance.
     pub(crate) fn cools_down(&self, quota: QuotaId, now: Time) -> bool {
         self.paused_until(quota) > now
     }
 
-    /// Until when a quota pauses for a refusal or a failure; a time in the past if it does not.
+    /// End of the cooldown of a quota; in the past if there is none.
     pub(crate) fn paused_until(&self, quota: QuotaId) -> Time {
         let mut state = self.state.lock();
         let quota = state.get(quota);
         quota.map_or(Time::ZERO, |quota| quota.paused_until)
     }
 
-    /// How long of this time a quota has paused for refusals and failures.
+    /// How long a quota was in cooldown between `from` and `to`.
     pub(crate) fn paused_between(&self, quota: QuotaId, from: Time, to: Time) -> Duration {
         let mut state = self.state.lock();
         let quota = state.get(quota);
         quota.map_or(Duration::ZERO, |quota| quota.cool_downs.between(from, to))
     }
 
-    /// Calls that could start now, as far as that does not depend on their tokens.
+    /// Number of calls that could start now, apart from their tokens.
     #[cfg(feature = "queue")]
     pub(crate) fn room(&self, quota: QuotaId, now: Time) -> usize {
         let mut state = self.state.lock();
@@ -226,12 +226,12 @@ impl Limiter {
             return 0;
         }
         let requests = quota.requests.map_or(f64::INFINITY, |bucket| bucket.level);
-        // What is open has room for one, however it was rounded.
+        // An open quota has capacity for one call, whatever the rounding.
         quota.free().min(requests).max(1.0) as usize
     }
 
-    /// Ends a reservation by what the call really used and what its reply told. Returns until
-    /// when nothing more of the quota can start, if it is closed now.
+    /// Ends a reservation with the real usage of the call and the limits that its reply reports. Returns the time
+    /// until which no call of the quota can start, if it is closed now.
     pub fn settle(
         &self,
         permit: Permit,
@@ -241,7 +241,7 @@ impl Limiter {
     ) -> Option<Time> {
         let mut state = self.state.lock();
         let quota = state.get(permit.quota)?;
-        // What the others must hear of at once: a pause, and the first news of a rate.
+        // Others must know at once of a pause and of the first reported rate.
         let unpaced = quota.requests.is_none() && quota.tokens.is_none();
         let has_new_limits =
             matches!(ended, CallEnd::RateLimited(_)) || unpaced && !hints.is_empty();
@@ -254,7 +254,7 @@ impl Limiter {
     }
 
     #[cfg(test)]
-    /// Gives back a reservation whose call was never made.
+    /// Returns the reservation of a call that was not made.
     pub fn give_back(&self, permit: Permit) {
         if let Some(state) = self.state.lock().get(permit.quota) {
             state.in_flight = state.in_flight.saturating_sub(1);

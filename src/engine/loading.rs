@@ -1,4 +1,4 @@
-//! Patience with servers that are up but still load their model.
+//! Waits for servers that are up but still load their model.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::base::clock::Time;
 
 use super::limiter::{CallEnd, QuotaId};
 
-/// A model that takes longer is waited for no further: the refusals count as failures then.
+/// After this time, rejections of a server that loads its model count as failures.
 pub(crate) const MAX_LOADING: Duration = Duration::from_secs(600);
 
 /// The quotas whose server is loading, and since when.
@@ -14,8 +14,7 @@ pub(crate) const MAX_LOADING: Duration = Duration::from_secs(600);
 pub(super) struct Loading(Vec<(QuotaId, Time)>);
 
 impl Loading {
-    /// Takes note of how a call ended. True when its item waits for the server, without having
-    /// been tried.
+    /// Records how a call ended. Returns true if its item waits for the server and the call is no attempt.
     pub(super) fn note(&mut self, quota: QuotaId, ended: &CallEnd, now: Time) -> bool {
         let known = self.0.iter().position(|(loading, _)| *loading == quota);
         match (ended, known) {

@@ -1,8 +1,10 @@
-//! The engine: takes many slow, rate-limited, failing units of work to completion.
+//! The engine completes many slow, rate-limited, failing tasks.
 //!
-//! It knows no prompt and no provider. Of a task it asks what shares its quota and what it is
-//! likely to cost; of an outcome, success or an error kind with hints. [`dispatch`] decides,
-//! [`limit`] and [`route`] are asked in one place each, [`run`] turns the crank with threads.
+//! In scope: which task starts when, limits, retries, fallback, circuit breakers, threads. Out of scope: prompts,
+//! providers, files, databases.
+//!
+//! The engine knows a task by the quota it shares and its probable cost, and an outcome by success or an error kind
+//! with hints. [`dispatch`] decides, with [`limiter`] and [`route`]; [`run`] executes the decisions with threads.
 
 pub(crate) mod availability;
 mod breaker;

@@ -1,17 +1,15 @@
-//! The pace of a quota whose provider refuses calls for their number per time and reports no limit.
+//! The rate of a quota whose provider limits calls per time without reporting the limit.
 //!
-//! Calls go out evenly, one at a time, so that a provider without room for bursts accepts them too. The pace
-//! is found and held as TCP finds its window:
+//! Calls start evenly, one at a time, so that providers without bursts accept them too. The rate is found and kept as
+//! TCP finds its window:
 //!
-//! - **Slow start** (RFC 5681): while nothing is known to be too much, the pace grows by a third each second.
-//! - **CUBIC** (RFC 9438): after a refusal, the pace falls a little below the rate that the provider accepted,
-//!   grows back fast, stays around that rate for a while, and then grows faster and faster, until the next
-//!   refusal. Time counts only while the pace is what limits calls. The AWS SDKs' adaptive retry mode does the
-//!   same.
+//! - **Slow start** (RFC 5681): until a call is rejected, the rate grows by a third each second.
+//! - **CUBIC** (RFC 9438): after a rejected call, the rate falls slightly below the rate that the provider accepted, grows
+//!   back fast, stays near that rate for a while, and then grows faster and faster until the next rejection. Time counts
+//!   only while the rate is what limits calls. The adaptive retry mode of the AWS SDKs does the same.
 //!
-//! The accepted rate is measured: a refusal means that nothing is left of the provider's allowance, so the
-//! calls that were accepted between two refusals, by the time between them, are at most its rate, whatever
-//! room for bursts it has.
+//! The accepted rate is measured. A rejection means that the provider's allowance is empty. So the calls accepted
+//! between two rejections, divided by the time between them, are at most its rate, whatever burst it allows.
 
 use std::time::Duration;
 
@@ -19,49 +17,51 @@ use crate::base::clock::Time;
 
 use super::bucket::Bucket;
 
-/// The part of the accepted rate by which a refusal lowers the pace.
+/// The part of the accepted rate by which a rejection lowers the rate.
 const DEPTH: f64 = 0.07;
-/// The pace is back at the accepted rate after so long, and after so many calls: this bounds refusals.
+/// Seconds, and number of calls, after which the rate is back at the accepted rate. This bounds the number of
+/// rejections.
 const RETURN: f64 = 6.0;
 const RETURN_CALLS: f64 = 150.0;
-/// What is left of a rate that was refused at once, where nothing was measured.
+/// Factor for a rate that was rejected immediately, without a measurement.
 const MUCH_LESS: f64 = 0.5;
-/// What is accepted of a rate at least that was refused before anything was measured, and had been fine.
+/// Factor for a rate that was rejected before anything was measured, but had been accepted at first.
 const GUESSED: f64 = 0.75;
-/// A pace so far above the rate that was accepted shows that the limit has changed.
+/// A rate this much above the accepted one shows that the limit has changed.
 const CHANGED: f64 = 1.15;
-/// Growth of slow start in each step.
+/// Growth per step of slow start.
 const FAST: f64 = 1.35;
-/// The least time and the least number of calls between two changes of the pace.
+/// Minimum time, and minimum number of calls, between two changes of the rate.
 const STEP: Duration = Duration::from_secs(1);
 const STEP_CALLS: u64 = 1;
-/// It grows only while calls are answered, the last one no longer ago than this, or than two calls are apart.
+/// The rate grows only while calls are answered: the last answer is at most this old, or as old as two intervals
+/// between calls.
 const ANSWERING: Duration = Duration::from_secs(3);
 const ROOM: f64 = 2.0;
-/// Accepted calls that show a rate to about a tenth, and those that give a first idea of it.
+/// Accepted calls that measure a rate to about 10 %, and those that give a first estimate.
 const TELLING: u64 = 10;
 const ENOUGH: u64 = 2;
-/// The part of the pace that calls make use of where the pace is what limits them.
+/// The part of the rate that calls use if the rate limits them.
 const USED: f64 = 0.9;
 /// After this number of unused steps, something else limits calls.
 const UNUSED: u32 = 4;
-/// So many refusals in a row of less than this part of a rate that was accepted have nothing to do with the pace.
+/// Consecutive rejections at less than a part of an accepted rate that show that the rate is not the cause.
 const IN_VAIN: u32 = 4;
 const LESS: f64 = 0.9;
 const LOWERED: f64 = 0.5;
-/// Calls a second that no pace is below: beyond that what a refusal asks for is waited for.
+/// Lowest rate, in calls per second. Below it, the wait that a rejection requests is obeyed.
 const LEAST: f64 = 1.0 / 60.0;
-/// Seconds' worth of calls that may start at once.
+/// Burst, in seconds of the rate.
 const CAPACITY: f64 = 0.02;
-/// Of calls that began within less seconds, some may yet be refused.
+/// Calls that began within this many seconds may still be rejected.
 const SHORT: f64 = 0.1;
-/// Refusals that no pace avoids are borne as long as they are fewer than one in so many calls; the first few
-/// always are. After so many answers a pace may help again.
+/// Outliers, rejections that no rate avoids, are tolerated up to one in this many calls; the first few always. After
+/// this many answers, a rate may help again.
 const CALLS_OF_A_STRAY: u64 = 12;
 const FEW_STRAYS: u64 = 5;
 const LOOK_AGAIN: u64 = 2_000;
 
-/// A call that began: when, and its number.
+/// The start of a call: its time and number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Begun {
     at: Time,
@@ -75,66 +75,66 @@ impl Begun {
     };
 }
 
-/// Calls that were accepted for a while, and how many a second that was.
+/// Calls that were accepted for a while, and their rate per second.
 #[derive(Debug, Clone, Copy)]
 struct Accepted {
     calls: u64,
     rate: f64,
-    /// The provider's rate is no lower than this; 0 where a pause hides it.
+    /// The provider's rate is at least this; 0 if a pause hides it.
     least: f64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// Calls that have begun.
+    /// Number of calls that have started.
     begun: u64,
-    /// The refused call from which on accepted calls are counted, and refusals since then.
+    /// The rejected call from which accepted calls are counted, and rejections since.
     mark: Option<Begun>,
     refusals: u64,
-    /// The quota paused since then: what has come back meanwhile is more than the rate.
+    /// The quota has paused since then, so accepted calls include what was refilled meanwhile.
     paused: bool,
     last_answer: Time,
     last_call: Time,
     last_refusal: Time,
-    /// Seconds that a call takes.
+    /// Duration of a call in seconds.
     latency: f64,
     rate: Option<Rate>,
     strays: Option<Strays>,
 }
 
-/// Refusals that no pace avoids, and answers since this is known.
+/// Rejections that no rate avoids, and answers since this is known.
 #[derive(Debug, Default)]
 struct Strays {
     refusals: u64,
     answers: u64,
 }
 
-/// The rate at which calls start.
+/// The rate at which calls start, per second.
 #[derive(Debug)]
 struct Rate {
     bucket: Bucket,
-    /// What was accepted when calls were last refused; nothing in slow start.
+    /// The accepted rate at the last rejection; `None` in slow start.
     accepted: Option<f64>,
-    /// The part of it that the last refusal took.
+    /// The part of it by which the last rejection lowered the rate.
     depth: f64,
-    /// The rate of the step before.
+    /// The rate of the previous step.
     last: f64,
-    /// Seconds since then in which the rate was used.
+    /// Seconds since the last rejection in which the rate was used.
     used: f64,
-    /// What had begun when the present step did.
+    /// The last call that had started when the present step began.
     step: Begun,
-    /// Steps in a row that were not used.
+    /// Consecutive steps in which the rate was not used.
     unused: u32,
-    /// The last call that had begun when it was lowered.
+    /// The last call that had started when the rate was lowered.
     lowered: u64,
-    /// What was accepted between the last two refusals.
+    /// The accepted rate between the last two rejections.
     measured: f64,
-    /// Refusals in a row below what had been accepted between two others.
+    /// Consecutive rejections below a rate that had been accepted between two others.
     in_vain: u32,
 }
 
 impl Pace {
-    /// A call was answered.
+    /// Records that a call was answered.
     pub(super) fn answered(&mut self, took: Duration, now: Time) {
         let took = took.as_secs_f64();
         self.latency = match self.latency {
@@ -150,7 +150,8 @@ impl Pace {
         }
     }
 
-    /// Whether a refusal of a number of calls that had been accepted has nothing to do with a rate either.
+    /// Records a rejection at a number of calls in flight that had been accepted. Returns true if it is an outlier: a
+    /// rate would not avoid it either.
     pub(super) fn is_stray(&mut self) -> bool {
         let Some(strays) = &mut self.strays else {
             return false;
@@ -163,20 +164,20 @@ impl Pace {
         self.strays.is_some()
     }
 
-    /// Looks for a rate, upwards from what so many calls at once come to, unless one is known.
+    /// Starts to search for a rate, upwards from that of `at_once` calls in flight, unless one is known.
     pub(super) fn start(&mut self, at_once: u32, now: Time) {
         let rate = f64::from(at_once) / self.latency.max(1e-3);
         let begun = self.so_far(now);
         self.rate.get_or_insert_with(|| Rate::new(rate, begun));
     }
 
-    /// A call was refused for its rate.
+    /// Records that a call was rejected because of its rate.
     pub(super) fn refused(&mut self, call: Begun, now: Time) {
         self.last_refusal = now;
         let accepted = self.accepted(call);
         let begun = self.so_far(now);
         match &mut self.rate {
-            // It says nothing of a rate that was lowered since.
+            // The call started before the rate was last lowered, so it shows nothing about the new rate.
             Some(rate) if call.number <= rate.lowered => {}
             Some(rate) => {
                 rate.refused(accepted, begun);
@@ -195,8 +196,8 @@ impl Pace {
         self.mark(call);
     }
 
-    /// A call was refused, for whatever reason. While few were accepted since the last refusal, they go on
-    /// being counted.
+    /// Records that a call was rejected for any reason. If few calls were accepted since the last rejection, the
+    /// count continues.
     pub(super) fn mark(&mut self, call: Begun) {
         let accepted = self.accepted(call);
         if self.mark.is_none() || accepted.is_some_and(|accepted| accepted.calls >= TELLING) {
@@ -206,12 +207,12 @@ impl Pace {
         }
     }
 
-    /// A call was refused that had begun before the last refusal was heard of.
+    /// Records the rejection of a call that had started before the last rejection was known.
     pub(super) fn refused_too(&mut self) {
         self.refusals += 1;
     }
 
-    /// Calls that were accepted between the marked refusal and this.
+    /// Calls that were accepted between the marked rejection and this one.
     fn accepted(&self, call: Begun) -> Option<Accepted> {
         let mark = self.mark?;
         let span = call.at.since(mark.at).as_secs_f64().max(SHORT);
@@ -235,7 +236,7 @@ impl Pace {
         }
     }
 
-    /// Whether a refusal is known from which on accepted calls are counted.
+    /// Whether there is a rejection from which accepted calls are counted.
     pub(super) fn was_refused(&self) -> bool {
         self.mark.is_some()
     }
@@ -244,19 +245,19 @@ impl Pace {
         self.rate.is_some()
     }
 
-    /// Whether nothing is known to be too much.
+    /// Whether the rate is in slow start: no rate is known to be too high.
     pub(super) fn is_starting(&self) -> bool {
         self.rate
             .as_ref()
             .is_some_and(|rate| rate.accepted.is_none())
     }
 
-    /// Whether it grows fast, back to a rate far above: of the calls that it lets out by now, few are answered.
+    /// Whether the rate grows fast, back to a much higher one: few of the calls that it has started are answered yet.
     pub(super) fn is_returning(&self) -> bool {
         self.rate.as_ref().is_some_and(Rate::is_returning)
     }
 
-    /// Calls in flight at once that this pace comes to, with some room.
+    /// Calls in flight at this rate, with some margin.
     pub(super) fn in_flight(&self) -> u32 {
         let rate = self
             .rate
@@ -265,13 +266,13 @@ impl Pace {
         (ROOM * rate * self.latency).ceil() as u32
     }
 
-    /// Whether the pace is what limits calls.
+    /// Whether the rate limits calls.
     pub(super) fn is_used(&self, now: Time) -> bool {
         let begun = self.so_far(now);
         self.rate.as_ref().is_some_and(|rate| rate.is_used(begun))
     }
 
-    /// No call may start for this long.
+    /// Adds a pause in which no call starts.
     pub(super) fn skip(&mut self, pause: Duration) {
         if let Some(mark) = &mut self.mark {
             mark.at = mark.at.after(pause);
@@ -279,24 +280,24 @@ impl Pace {
         }
     }
 
-    /// Seconds that two calls take at this pace; none where it is not known.
+    /// Seconds between two calls at this rate; 0 if no rate is known.
     fn apart(&self) -> f64 {
         let rate = self.rate.as_ref();
         rate.map_or(0.0, |rate| 2.0 / rate.bucket.per_second)
     }
 
-    /// Until when the pace may have held calls back.
+    /// Time until which the rate may have delayed calls.
     pub(super) fn held_until(&self) -> Time {
         self.last_call.after(Duration::from_secs_f64(self.apart()))
     }
 
-    /// Nobody wanted to call for a while. If no pace held calls back, there were none, and what is accepted
-    /// while little is asked is no rate.
+    /// No call was requested for a while. If no rate delayed calls, a measurement starts again, because calls
+    /// accepted at low use show no rate.
     pub(super) fn resume(&mut self) {
         self.mark = None;
     }
 
-    /// Until a call may start.
+    /// Time until a call may start.
     pub(super) fn wait(&mut self, now: Time) -> Duration {
         self.rate.as_mut().map_or(Duration::ZERO, |rate| {
             rate.bucket.refill(now);
@@ -304,14 +305,14 @@ impl Pace {
         })
     }
 
-    /// Calls per minute at this pace, and how long ago a call was last refused for it.
+    /// Calls per minute at this rate, and the time since a call was last rejected because of it.
     pub(super) fn inferred(&self, now: Time) -> Option<(u64, Duration)> {
         let rate = self.rate.as_ref()?;
         let per_minute = rate.bucket.minute().round().max(1.0) as u64;
         Some((per_minute, now.since(self.last_refusal)))
     }
 
-    /// A call begins.
+    /// Records the start of a call.
     pub(super) fn take(&mut self, now: Time) -> Begun {
         self.begun += 1;
         let begun = self.so_far(now);
@@ -327,14 +328,14 @@ impl Pace {
         begun
     }
 
-    /// The provider reports its rate.
+    /// Drops the rate, because the provider reports its own.
     pub(super) fn forget(&mut self) {
         self.rate = None;
     }
 }
 
 impl Rate {
-    /// Slow start from this rate on.
+    /// Slow start from this rate.
     fn new(rate: f64, begun: Begun) -> Self {
         let rate = rate.max(LEAST);
         Self {
@@ -351,7 +352,7 @@ impl Rate {
         }
     }
 
-    /// A call begins. True when something else limits calls.
+    /// Records the start of a call. Returns true if something else limits calls.
     fn called(&mut self, begun: Begun) -> bool {
         let span = begun.at.since(self.step.at);
         if span < STEP || begun.number < self.step.number + STEP_CALLS {
@@ -371,7 +372,7 @@ impl Rate {
         false
     }
 
-    /// The rate at this time.
+    /// The rate at the present time.
     fn grown(&mut self) -> f64 {
         let Some(accepted) = self.accepted else {
             return self.bucket.per_second * FAST;
@@ -387,14 +388,14 @@ impl Rate {
         rate
     }
 
-    /// A call was refused; so many had been accepted since the refusal before.
+    /// Lowers the rate after a rejection; `since` are the calls accepted since the previous one.
     fn refused(&mut self, since: Option<Accepted>, begun: Begun) {
         let rate = self.bucket.per_second;
         let since = since.filter(|accepted| accepted.calls >= TELLING);
         let measured = since.map(|accepted| accepted.rate.min(rate));
         let before = self.measured;
         if let Some(Accepted { least, .. }) = since {
-            // What is far less than before shows that the limit was lowered.
+            // A much lower accepted rate shows that the limit was lowered.
             (self.measured, self.in_vain) = if least < LOWERED * before {
                 (least, 0)
             } else {
@@ -403,7 +404,7 @@ impl Rate {
             };
         }
         match self.accepted {
-            // The last step is where it became too much, unless room for bursts had hidden it before.
+            // The last step exceeded the limit, unless a burst had hidden that before.
             None => {
                 let last = if self.last < rate {
                     self.last
@@ -413,7 +414,7 @@ impl Rate {
                 let accepted = measured.map_or(last, |measured| (measured + last) / 2.0);
                 self.fall_below(rate, 1.0 - accepted / rate * (1.0 - DEPTH), begun);
             }
-            // On a steep way back.
+            // During fast growth back to the accepted rate.
             Some(_) if self.is_returning() => {
                 self.fall_below((self.last + rate) / 2.0, DEPTH, begun)
             }
@@ -429,7 +430,7 @@ impl Rate {
         self.accepted.is_some() && self.depth > 2.0 * DEPTH
     }
 
-    /// Goes on with so much less than this rate.
+    /// Continues at `depth` below the accepted rate.
     fn fall_below(&mut self, accepted: f64, depth: f64, begun: Begun) {
         (self.accepted, self.depth, self.used, self.unused) = (Some(accepted), depth, 0.0, 0);
         self.lowered = begun.number;
@@ -438,7 +439,7 @@ impl Rate {
         self.hold_back(rate);
     }
 
-    /// The provider's allowance is empty: it gets time to come back a little.
+    /// The provider's allowance is empty: calls pause until it has refilled a little.
     fn hold_back(&mut self, rate: f64) {
         self.bucket.level = self.bucket.level.min(-1.0 - CAPACITY * rate);
     }
@@ -451,7 +452,7 @@ impl Rate {
         self.bucket.capacity = capacity(rate);
     }
 
-    /// Whether calls have made use of it in this step.
+    /// Whether calls have used the rate in this step.
     fn is_used(&self, begun: Begun) -> bool {
         let calls = begun.number.saturating_sub(self.step.number);
         let could = begun.at.since(self.step.at).as_secs_f64() * self.bucket.per_second;

@@ -1,8 +1,7 @@
-//! Items that share a call: a backlog that is taken from in packs.
+//! Items that share a call: a backlog that is taken in packs.
 //!
-//! What waits, resumes and is counted is always the single item. A pack exists from its dispatch
-//! to the end of its call; what comes back is handed to the items' own backlog and packed anew.
-//! A completion is a pack of one.
+//! Items wait, resume and are counted one by one. A pack exists from its dispatch to the end of its call. Items that
+//! must be retried return to their own backlog, and are packed again. A completion is a pack of one item.
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -11,23 +10,23 @@ use super::availability::Availability;
 use super::route::Tries;
 use super::work::{Cost, Take, Ticket};
 
-/// How much of what is embedded goes into one call.
+/// Maximum size of one embedding call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 pub struct PackLimits {
     /// Texts, at least 1.
     pub inputs: u16,
-    /// Tokens of all texts together, by estimate; a single text may have more.
+    /// Estimated tokens of all texts together; a single text may have more.
     pub tokens: u32,
 }
 
 impl PackLimits {
-    /// A call for each text.
+    /// One call per text.
     pub const ONE: Self = Self {
         inputs: 1,
         tokens: u32::MAX,
     };
 
-    /// What fits into both.
+    /// The stricter of both limits.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             inputs: self.inputs.min(other.inputs).max(1),
@@ -36,7 +35,7 @@ impl PackLimits {
     }
 }
 
-/// Where items come from and where those that wait are kept.
+/// Source of items, which also stores those that wait.
 pub(crate) trait Backlog {
     type Task: Send;
     fn take(
@@ -47,23 +46,23 @@ pub(crate) trait Backlog {
     ) -> Result<Take<Self::Task>, Error>;
     fn wait(&mut self, ticket: Ticket<Self::Task>, due: Time);
 
-    /// Another item to share a call that has been begun, which costs no permit.
+    /// Takes another item for a call that is being formed; it needs no permit.
     fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<Self::Task>, Error> {
         self.take(1, availability, now)
     }
 
-    /// How much may share a call with the task.
+    /// Maximum size of a call with this task.
     fn limits(&self, task: &Self::Task) -> PackLimits;
 
-    /// Whether these two may share a call, as far as it depends on what they ask for.
+    /// Whether both tasks may share a call, by their requests.
     fn alike(&self, a: &Self::Task, b: &Self::Task) -> bool;
 
-    /// False while nothing is at hand that could be taken, now or later.
+    /// False if no item is available, now or later.
     fn has_more(&mut self) -> bool {
         true
     }
 
-    /// Items that are known here and in no total.
+    /// Items that are known here but not part of any total.
     fn left(&mut self) -> u64 {
         0
     }
@@ -76,17 +75,17 @@ pub(crate) struct Member<T> {
     pub order: u64,
 }
 
-/// What one call is made for; never empty, and all in the same class with the same tries.
+/// The items of one call: at least one, all of the same class and with equal tries.
 pub(crate) type Pack<T> = Vec<Member<T>>;
 
-/// Items that may be looked at in vain while a pack is filled: of several models in turn, each
-/// pack finds its own, yet a pack does not search a whole file.
+/// Items that may be read in vain while a pack is filled. It suffices for a few models in turn, and prevents a search
+/// through the whole file.
 const MISFITS: usize = 4096;
 
 /// A backlog whose items are taken in packs.
 pub(crate) struct Packed<B: Backlog> {
     pub items: B,
-    /// What the backlog said when some of a pack had been taken already.
+    /// An error of the backlog that came after some items of a pack had been taken.
     broken: Option<Error>,
 }
 
@@ -98,7 +97,7 @@ impl<B: Backlog> Packed<B> {
         }
     }
 
-    /// Up to `max` packs.
+    /// Takes up to `max` packs.
     pub(crate) fn take(
         &mut self,
         max: usize,
@@ -144,7 +143,7 @@ impl<B: Backlog> Packed<B> {
         Ok(Take::Items(packs))
     }
 
-    /// Gives the members of a pack back, each with what the pack has been through.
+    /// Returns the members of a pack, each with the history of the pack.
     pub(crate) fn wait(&mut self, pack: Ticket<Pack<B::Task>>, due: Time) {
         let (class, tries, timer) = (pack.class, pack.tries, pack.timer);
         for Member { task, cost, order } in pack.task {
@@ -161,17 +160,17 @@ impl<B: Backlog> Packed<B> {
     }
 }
 
-/// Packs in the making.
+/// Packs that are being filled.
 struct Packing<T> {
     max: usize,
     closed: Vec<Ticket<Pack<T>>>,
     open: Vec<OpenPack<T>>,
     misfits: Vec<Ticket<T>>,
-    /// Calls take more than one item, so it is worth looking for more.
+    /// Calls take more than one item, so more items are read.
     shared: bool,
 }
 
-/// A pack with room for others.
+/// A pack with free capacity.
 struct OpenPack<T> {
     pack: Ticket<Pack<T>>,
     inputs: usize,
@@ -201,7 +200,7 @@ impl<T> Packing<T> {
                 }
                 return;
             }
-            // What follows belongs behind this one.
+            // Later items belong behind this one.
             self.closed.push(self.open.swap_remove(at).pack);
         }
         if self.closed.len() + self.open.len() >= self.max {
@@ -241,8 +240,7 @@ fn member<T>(ticket: Ticket<T>) -> Member<T> {
     }
 }
 
-/// Only items that have been through the same share a call, so that it has one history. When that
-/// began is no matter.
+/// Only items with equal histories share a call, so that the call has one history. The start time may differ.
 fn same(a: &Tries, b: &Tries) -> bool {
     Tries {
         first: b.first,

@@ -1,18 +1,18 @@
-//! Until when nothing of each quota is started.
+//! End of the pause of each quota.
 //!
-//! The limiter decides on pauses. What it said last is remembered here, so that items of a paused
-//! quota are passed over without asking it for each of them.
+//! The limiter decides about pauses. Its last decisions are stored here, so that items of a paused quota are skipped
+//! without asking it for each of them.
 
 use crate::base::clock::Time;
 
 use super::quota::QuotaId;
 
-/// By the quota's number.
+/// By the number of the quota.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Pauses(Vec<Time>);
 
 impl Pauses {
-    /// Nothing of the quota is taken before `until`; a time in the past ends its pause.
+    /// Pauses the quota until `until`; a time in the past ends its pause.
     pub(crate) fn set(&mut self, quota: QuotaId, until: Time) {
         let at = quota.0 as usize;
         if self.0.len() <= at {
@@ -35,13 +35,12 @@ impl Pauses {
         paused.map(|(_, quota)| QuotaId(quota))
     }
 
-    /// All ends, past ones among them.
+    /// The ends of all pauses, including past ones.
     pub(super) fn ends(&self) -> impl Iterator<Item = Time> + '_ {
         self.0.iter().copied()
     }
 
-    /// Ends all pauses here. A quota that the limiter still pauses is paused again by the first
-    /// item that asks it.
+    /// Ends all pauses. The limiter pauses a quota again when the next item asks for it.
     pub(super) fn forget(&mut self) {
         self.0.fill(Time::ZERO);
     }

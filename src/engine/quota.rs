@@ -1,4 +1,4 @@
-//! What shares an allowance, and what its user allows.
+//! Quotas, and the limits that the user sets for them.
 
 use std::time::Duration;
 
@@ -16,15 +16,15 @@ use super::window::Window;
 pub struct QuotaKey(pub(super) u64);
 
 impl QuotaKey {
-    /// No quota: never limited, never paused, shared with nobody.
+    /// No quota: no limits, no pauses, shared with nothing.
     pub const fn none() -> Self {
         Self(0)
     }
 
     /// The quota named by these parts, such as provider, account and model.
     pub fn new(parts: &[&str]) -> Self {
-        // FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/): asked for every request, so cheap
-        // counts; the parts come from configuration, not from an adversary.
+        // FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/): computed for every request, so it must be cheap; the
+        // parts come from configuration, so collisions are not an attack.
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for part in parts {
             for byte in part.bytes().chain([0xff]) {
@@ -35,7 +35,7 @@ impl QuotaKey {
     }
 }
 
-/// A quota's place in its limiter.
+/// Index of a quota in its limiter, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QuotaId(pub(crate) u32);
 
@@ -50,7 +50,7 @@ pub struct Limits {
     pub(super) tokens_per_minute: Option<f64>,
     pub(super) burst: u32,
     pub(super) in_flight: Option<u32>,
-    /// Calls in flight at first and at most, where the number is to be found.
+    /// First and highest number of calls in flight, if the number is to be found.
     pub(super) window: Option<(u32, u32)>,
     pub(super) assumed_rpm: Option<f64>,
     pub(super) known: bool,
@@ -81,8 +81,7 @@ impl Limits {
         self
     }
 
-    /// Requests per minute as long as none are given and no reply has told them. Default: none are
-    /// assumed.
+    /// Requests per minute until a reply reports them, if none are configured. Default: no limit.
     ///
     /// # Panics
     /// If `rpm` is not a positive finite number.
@@ -102,8 +101,8 @@ impl Limits {
         self
     }
 
-    /// Requests that may start at once after a pause in traffic, and the calls allowed in flight
-    /// until a quota's first reply tells its limits. Default: 10.
+    /// Requests that may start at once after a period without calls, and calls in flight until the first reply of a
+    /// quota reports its limits. Default: 10.
     ///
     /// # Panics
     /// If `burst` is 0.
@@ -113,15 +112,15 @@ impl Limits {
         self
     }
 
-    /// These are all the limits there are: no reply is waited for that could tell more. Default: the
-    /// first reply is.
+    /// The configured limits are complete: calls do not wait for a first reply that could report more. Default: they
+    /// wait.
     pub fn known(mut self) -> Self {
         self.known = true;
         self
     }
 
-    /// Calls in flight at once, however many the run makes: a server of few slots beside one of
-    /// many. Default: as many as the run makes.
+    /// Maximum number of calls in flight for this quota, independent of the concurrency of the run; for example for a
+    /// server with few slots. Default: the concurrency of the run.
     ///
     /// # Panics
     /// If `calls` is 0.
@@ -131,10 +130,10 @@ impl Limits {
         self
     }
 
-    /// The number of calls in flight is found by itself: `start` at first, more while that helps, fewer when
-    /// calls are refused, and never more than `most`. A run should make as many calls at once as that, see
-    /// [`FileRun::up_to`](crate::FileRun::up_to). Default: as many as the run makes, and fewer
-    /// once calls are refused.
+    /// Finds the number of calls in flight automatically: it starts with `start`, grows while that increases
+    /// throughput, shrinks when calls are rejected, and is at most `most`. The concurrency of the run should be
+    /// `most`; see [`FileRun::up_to`](crate::FileRun::up_to). Default: the concurrency of the run, and fewer once
+    /// calls are rejected.
     ///
     /// # Panics
     /// If `start` is 0 or more than `most`.
@@ -151,14 +150,14 @@ impl Limits {
         }
     }
 
-    /// The window that follows what an earlier run found.
+    /// The window after what an earlier run found.
     pub(super) fn window_after(&self, remembered: Remembered) -> Window {
         match (self.window, remembered) {
-            // The last refusal of a run may have left less than that was worth.
+            // The last rejection of that run may have left less than the found number.
             (Some((start, most)), Remembered::Fresh(calls)) => {
                 Window::resumed(calls.max(start), most)
             }
-            // Much may have changed: growing again is cheap.
+            // Conditions may have changed, and growing again is cheap.
             (Some((start, most)), Remembered::Old(calls)) => {
                 Window::tuned((calls / 2).max(start), most)
             }
@@ -167,19 +166,19 @@ impl Limits {
     }
 }
 
-/// How a call ended, as far as quotas are concerned.
+/// How a call ended, for its quota.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CallEnd {
-    /// A reply came; tokens it used for input and output, where it said so.
+    /// A reply, with its input and output tokens if reported.
     Replied(Option<(u64, u64)>),
-    /// A reply came that tells of trouble over there: it says nothing of how much is too much. Tokens as above.
+    /// A reply that reports a failure of the server, so it shows nothing about limits. Tokens as above.
     Troubled(Option<(u64, u64)>),
-    /// The provider refused it for its pace, with the wait it asked for.
+    /// Rate-limited, with the requested wait.
     RateLimited(Option<Duration>),
-    /// The server is up, but its model is still loading; with the wait it asked for.
+    /// The server is up, but its model is still loading; with the requested wait.
     NotReady(Option<Duration>),
-    /// No connection came about: whatever else would be sent there now fares no better.
+    /// No connection: other calls would fail now too.
     Unreachable,
-    /// It failed in another way.
+    /// Any other failure.
     Failed,
 }

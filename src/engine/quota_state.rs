@@ -1,12 +1,16 @@
-//! The state of one quota: what is reserved, in flight and learned, and what each end of a call changes.
+//! The state of one quota: reservations, calls in flight, learned limits, and the effect of each ended call.
 //!
-//! A refusal is one of three things. Where as many calls at once had been accepted a moment ago, or a pace was
-//! what limited calls, the provider counts calls per time and reports no limit: the [`pace`](super::pace) gets
-//! slower. Where other calls are being answered, it limits how many it answers at once: nobody waits, but fewer calls are kept in flight
-//! (see [`window`](super::window)). Where none is, or the allowance is known to be used up, the whole quota
-//! pauses, once, however many calls in flight were refused. To tell these apart no call starts after a
-//! refusal while others are in flight and none of them was answered; if the first that starts then is
-//! refused as well, the quota pauses.
+//! A rate-limited call has one of three causes:
+//!
+//! 1. The provider limits calls per time without reporting the limit, if as many calls in flight had been accepted a
+//!    moment ago, or if a rate was what limited calls. The [`pace`](super::pace) becomes slower.
+//! 2. The provider limits concurrent calls, if other calls are being answered. Nothing waits, but fewer calls are kept in
+//!    flight (see [`window`](super::window)).
+//! 3. Otherwise, or if the allowance is known to be used up, the whole quota pauses once, however many calls were
+//!    rejected.
+//!
+//! To distinguish these, no call starts after a rejection while others are in flight and none of them was answered.
+//! If the next call is rejected too, the quota pauses.
 
 use std::time::Duration;
 
@@ -36,30 +40,30 @@ pub(super) use others::LOOK_FOR_END;
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Gate {
-    /// Start the call; hand the permit back with [`Limiter::settle`](super::limiter::Limiter::settle).
+    /// The call may start; return the permit with [`Limiter::settle`](super::limiter::Limiter::settle).
     Go(Permit),
-    /// Nothing of this quota may start before then, unless one of its calls ends earlier.
+    /// No call of this quota may start before this time, unless one of its calls ends earlier.
     NotUntil(Time),
 }
 
-/// What was reserved for one call.
+/// The reservation of one call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Permit {
     pub(super) quota: QuotaId,
     pub(super) tokens: f64,
     generation: u32,
-    /// Calls of the quota that had been answered when this one began.
+    /// Calls of the quota that had been answered when this one started.
     replies: u64,
-    /// Requests and tokens of the quota that had been reserved when this was.
+    /// Requests and tokens of the quota that had been reserved by then, including this call.
     reserved: (f64, f64),
     began: (Time, Epoch),
-    /// Calls in flight with it.
+    /// Calls in flight, including this one.
     in_flight: u32,
     number: Begun,
 }
 
 impl Permit {
-    /// The permit of work that has no quota.
+    /// The permit of tasks without a quota.
     pub(crate) const FREE: Permit = Permit {
         quota: QuotaId::NONE,
         tokens: 0.0,
@@ -72,7 +76,7 @@ impl Permit {
     };
 }
 
-/// The search for a rate that the first refusal may begin.
+/// The search for a rate that the first rejection may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Search {
     Ahead,
@@ -84,7 +88,7 @@ pub(super) struct Quota {
     pub(super) given: Limits,
     pub(super) requests: Option<Bucket>,
     pub(super) tokens: Option<Bucket>,
-    /// When a learned limit of requests, and one of tokens, was last dropped.
+    /// When a learned limit of requests, and of tokens, was last dropped.
     dropped: [Option<Time>; 2],
     outputs: OutputSizes,
     pub(super) in_flight: u32,
@@ -93,55 +97,55 @@ pub(super) struct Quota {
     has_replied: bool,
     pub(super) paused_until: Time,
     pub(super) cool_downs: CoolDowns,
-    /// Raised by each cut and each pause; a refusal of a call started before it is old news.
+    /// Raised by each cut and each pause. The rejection of a call with a lower epoch is outdated.
     generation: u32,
     /// Pauses since the last reply.
     streak: u32,
     /// Calls that have been answered.
     replies: u64,
-    /// A call that started in this generation has been answered.
+    /// A call that started in this epoch has been answered.
     answered_since_cut: bool,
-    /// Cuts since a call was answered that had begun after the last.
+    /// Cuts since the last answer to a call that started after the previous cut.
     unanswered_cuts: u32,
-    /// As many calls at once were accepted in this generation.
+    /// Highest number of calls in flight that was accepted in this epoch.
     fine: u32,
-    /// No reply has come since the last cut: until one does, no call starts beside those in flight.
+    /// No reply since the last cut: until one arrives, no call starts while others are in flight.
     waits_for_reply: bool,
-    /// Until when the refusals of one wave asked to wait.
+    /// End of the waits that the rejections of one wave requested.
     asked_until: Option<Time>,
     pub(super) window: Window,
-    /// Of a provider that refuses calls for their number per time and reports no limit.
+    /// The rate if the provider limits calls per time without reporting the limit.
     pace: Pace,
-    /// When a call last ended.
+    /// End of the last call.
     last_end: Time,
     search: Search,
-    /// The part that other processes see too.
+    /// The state shared with other OS processes.
     pub(super) share: Option<Share>,
-    /// Its part in what all machines share.
+    /// The shares of limits that all machines share.
     #[cfg(feature = "redis")]
     pub(super) lease: Option<Lease>,
-    /// Of whose making the given limits are.
+    /// Config version that set `given`.
     pub(super) edition: u32,
 }
 
 /// A reply that reports more tokens than this, and more than [`INCREDIBLE_TIMES`] as many as were reserved, is not
-/// believed: no model has such a context. Its call counts as what was reserved.
+/// believed: no model has such a context. Its call counts as reserved.
 const INCREDIBLE_TOKENS: f64 = 4_000_000.0;
 const INCREDIBLE_TIMES: f64 = 100.0;
 /// Output tokens reserved for a call before anything was learned.
 const FIRST_OUTPUT_GUESS: f64 = 256.0;
-/// When only calls in flight stand in the way, their end is what helps; this is how soon to look
-/// again in case they belong to another run of the same quota.
+/// If only calls in flight block the quota, their end opens it. This is the interval of checks in case they belong to
+/// another run with the same quota.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A server that comes back is noticed within this time.
+/// A server that is available again is noticed within this time.
 const LONGEST_UNREACHED: Duration = Duration::from_secs(8);
-/// The same where the end of a call is heard of anyway.
+/// The same if the end of each call is noticed anyway.
 pub(super) const BUSY_FOR: Duration = Duration::from_millis(500);
-/// How soon to ask again whether a server has loaded its model.
+/// Interval of checks whether a server has loaded its model.
 pub(super) const LOADING_AGAIN: Duration = Duration::from_secs(1);
-/// A quota that was not called for so long although it could have been has had nothing to do.
+/// A quota that could have been called and was not for this long had no items.
 const IDLE: Duration = Duration::from_secs(1);
-/// Rounding must not make somebody look again in the same instant.
+/// Minimum wait, so that rounding does not cause a second check at the same instant.
 const SHORTEST_WAIT: Duration = Duration::from_micros(50);
 
 impl Quota {
@@ -183,7 +187,7 @@ impl Quota {
         }
     }
 
-    /// Takes new limits; what is in flight, and what replies have told, stays.
+    /// Replaces the limits. Calls in flight, and what replies have reported, stay.
     pub(super) fn limit(&mut self, given: Limits, now: Time) {
         if given == self.given {
             return;
@@ -224,8 +228,7 @@ impl Quota {
         }
     }
 
-    /// Does something to the quota, with the other processes' doings taken in before and its own
-    /// passed on after.
+    /// Changes the quota between reading and writing the state of other OS processes.
     pub(super) fn with_shared<T>(
         &mut self,
         has_new_limits: bool,
@@ -263,7 +266,7 @@ impl Quota {
         out
     }
 
-    /// Calls that may still be in flight beside those that are.
+    /// Number of calls that may start in addition to those in flight.
     pub(super) fn free(&self) -> f64 {
         if self.waits_for_reply && self.in_flight > 0 {
             return 0.0;
@@ -274,14 +277,14 @@ impl Quota {
     fn most_in_flight(&self) -> f64 {
         let cap = match self.has_replied {
             false => f64::from(self.given.burst).min(self.window.most()),
-            // Only what is refused shows what there is.
+            // During the search, only rejections limit the number of calls.
             true if self.is_searching() => f64::from(self.window.ceiling()),
             true => self.window.most(),
         };
         cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from))
     }
 
-    /// What is allowed now, as far as it is known.
+    /// The current limits.
     pub(super) fn status(&mut self, now: Time) -> QuotaStatus {
         let paused_for = self.paused_until.since(now);
         let rate =
@@ -296,7 +299,7 @@ impl Quota {
         }
     }
 
-    /// Whether a rate is to be learned from refusals: nobody gives or tells one, and the pace is to be found.
+    /// Whether to infer a rate from rejections, because none is configured or reported.
     fn guesses_rate(&self) -> bool {
         self.requests.is_none()
     }
@@ -305,7 +308,7 @@ impl Quota {
         self.free() <= 0.0
     }
 
-    /// Until when nothing of this quota can start, whatever it costs.
+    /// Time until which no call of this quota can start, whatever its cost.
     pub(super) fn closed_until(&mut self, now: Time) -> Option<Time> {
         if self.paused_until > now {
             return Some(self.paused_until);
@@ -348,7 +351,7 @@ impl Quota {
             return Gate::NotUntil(until);
         }
         let output = self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
-        // A guess holds back no more than a minute's worth.
+        // An estimate delays a call by at most a minute's worth of tokens.
         let output = self
             .tokens
             .map_or(output, |bucket| output.min(bucket.minute()));
@@ -415,7 +418,7 @@ impl Quota {
                 self.reserved.1 -= excess;
             }
         }
-        // A failed call may have been counted by the provider: its reservation stays spent.
+        // The provider may have counted a failed call: its reservation stays used.
         match ended {
             CallEnd::Replied(_) | CallEnd::Troubled(_) => {
                 let accepted = matches!(ended, CallEnd::Replied(_));
@@ -458,7 +461,7 @@ impl Quota {
         }
     }
 
-    /// Nothing is known of limits, so nothing is learned; one call finds out when it is ready.
+    /// The server is loading its model. That shows nothing about limits; one call checks when it is ready.
     fn unready(&mut self, permit: Permit, wait: Option<Duration>, now: Time) {
         if permit.generation == self.generation {
             self.next_generation();
@@ -469,7 +472,7 @@ impl Quota {
         }
     }
 
-    /// Begins a new pause: a second, doubled for each one that follows without a reply between.
+    /// Starts a new pause: one second, doubled for each further one without a reply between.
     fn next_pause(&mut self) -> Duration {
         self.next_generation();
         let pause = Duration::from_secs(1 << self.streak.min(6));
@@ -485,7 +488,7 @@ impl Quota {
     }
 }
 
-/// Whether the reply says that nothing of an allowance is left.
+/// Whether the reply reports a used-up allowance.
 fn used_up(hints: &RateHints) -> bool {
     let windows = [hints.requests, hints.tokens];
     windows

@@ -1,10 +1,10 @@
-//! What a quota allows at a moment, for people and programs that look.
+//! Current limits of a quota, for displays.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What a quota allows at a moment, as far as its limiter knows.
+/// Current limits of a quota, as its limiter knows them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaStatus {
@@ -12,30 +12,32 @@ pub struct QuotaStatus {
     pub requests: Option<RateStatus>,
     /// Tokens of input and output; `None` while no limit is known.
     pub tokens: Option<RateStatus>,
-    /// Calls under way.
+    /// Calls in flight.
     pub in_flight: u32,
-    /// How many may be under way at once, set or found; `None` while as many as the run or worker makes.
+    /// Maximum number of calls in flight, configured or found; `None` if only the concurrency of the run or worker
+    /// limits them.
     pub most_in_flight: Option<u32>,
-    /// For how long nothing starts, since a call was refused or its provider could not be reached; zero if it may.
+    /// Time for which no call starts, because a call was rejected or its provider was unreachable; zero if calls may
+    /// start.
     pub paused_for: Duration,
 }
 
-/// What a limit per minute allows at a moment: of [`requests`](QuotaStatus::requests) in calls, of
-/// [`tokens`](QuotaStatus::tokens) in tokens of input and output together.
+/// Current state of a limit per minute: [`requests`](QuotaStatus::requests) in calls, [`tokens`](QuotaStatus::tokens)
+/// in input and output tokens together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateStatus {
-    /// How much it allows a minute: as it was set, or as the provider's replies tell it.
+    /// The limit per minute, as configured or as the provider's replies report it.
     pub limit: u64,
-    /// How much of that is left. Nothing while the next call has to wait: however much a minute allows, no more
-    /// starts at once than [`Limits::burst`](crate::Limits::burst) says, or of tokens ten seconds' worth.
+    /// What is left of it; zero while the next call must wait. The number of calls that start at once is limited
+    /// further: to [`Limits::burst`](crate::Limits::burst) requests, and to ten seconds' worth of tokens.
     pub remaining: u64,
-    /// When all of it is left again, if nothing more is used until then.
+    /// Time until all of it is left again, if nothing more is used.
     pub reset_after: Duration,
 }
 
 impl RateStatus {
-    /// The same while nothing may start for so long.
+    /// The same during a pause.
     pub(super) fn paused(self, pause: Duration) -> Self {
         if pause.is_zero() {
             self
@@ -49,17 +51,17 @@ impl RateStatus {
     }
 }
 
-/// A limit that nobody set, while it holds calls back.
+/// A limit that was not configured, while it delays calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LearnedLimit {
     /// What it limits: `"requests"`, or `"tokens"` of input and output together.
     pub unit: &'static str,
-    /// How much it allows a minute.
+    /// The limit per minute.
     pub per_minute: u64,
     /// Where it was learned.
     pub source: LimitSource,
-    /// How long ago it was last reported, or inferred.
+    /// Time since it was last reported or inferred.
     pub age: Duration,
 }
 
@@ -68,12 +70,12 @@ pub struct LearnedLimit {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LimitSource {
-    /// This header of a reply reported it.
+    /// A reply reported it in this header.
     Header(&'static str),
     /// A reply reported it.
     Reply,
-    /// It was reported to another run or worker that shares the limit.
+    /// Another run or worker that shares the limit received it.
     OtherRun,
-    /// Inferred from refused calls, since no reply reports a limit.
+    /// Inferred from rate-limited calls, because no reply reports a limit.
     Refusals,
 }

@@ -1,4 +1,4 @@
-//! For how long a quota has done nothing but refuse calls for their pace, and what is said of it.
+//! How long a quota has only rate-limited calls, and the messages about that.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,10 +7,10 @@ use crate::base::clock::Time;
 use super::class::StepId;
 use super::limiter::QuotaId;
 
-/// A quota of which nothing was answered for this long is not waited for any more.
+/// Give up on a quota after this long without a single answer.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
-/// A quota that nobody calls for so long after it may be called again has nothing to do; jitter and the
-/// turns of others take less.
+/// A quota that is not called for this long although it could be has no items; jitter and other items' turns take
+/// less.
 const IDLE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
@@ -20,25 +20,25 @@ pub(super) struct Refusals {
     logged: Vec<(QuotaId, Time)>,
 }
 
-/// What has no quota is told apart by its step.
+/// Tasks without a quota are identified by their step.
 #[derive(Debug)]
 struct Quota {
     id: (StepId, QuotaId),
     has_answered: bool,
-    /// When it first refused a call since the last answer, later by the time in which nobody called it.
+    /// First rate-limited call since the last answer, moved forward by the time in which the quota was not called.
     refuses_since: Option<Time>,
-    /// When it was last called, or may be called again.
+    /// When the quota was last called, or may be called again.
     next_call: Time,
 }
 
-/// What a refusal says of the quota.
+/// What a rate-limited call shows about the quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QuotaHealth {
     /// Something was answered within the last ten minutes.
     Answering,
     /// Nothing was answered yet.
     Unknown,
-    /// It has refused all calls for ten minutes.
+    /// All calls were rate-limited for ten minutes.
     RefusesAll,
 }
 
@@ -64,7 +64,7 @@ impl Refusals {
         quota.refuses_since = None;
     }
 
-    /// A call of the quota begins.
+    /// Records the start of a call of the quota.
     pub(super) fn called(&mut self, step: StepId, quota: QuotaId, now: Time) {
         let quota = self.quota(step, quota);
         let idle = now.since(quota.next_call);
@@ -75,7 +75,7 @@ impl Refusals {
         quota.next_call = quota.next_call.max(now);
     }
 
-    /// A call that was refused waits until then.
+    /// A rate-limited call will be retried at `until`.
     pub(super) fn waits(&mut self, step: StepId, quota: QuotaId, until: Time) {
         let quota = self.quota(step, quota);
         quota.next_call = quota.next_call.max(until);
@@ -92,20 +92,20 @@ impl Refusals {
         }
     }
 
-    /// Whether a pause until then has not been logged yet.
+    /// Whether a pause until `until` was not logged yet.
     pub(super) fn is_new_pause(&mut self, quota: QuotaId, until: Time) -> bool {
         let Some((_, logged)) = self.logged.iter_mut().find(|(known, _)| *known == quota) else {
             self.logged.push((quota, until));
             return true;
         };
-        // Jitter and rounding make no new pause.
+        // A later end by jitter or rounding is not a new pause.
         let is_new = until > logged.after(Duration::from_secs(1));
         *logged = until.max(*logged);
         is_new
     }
 }
 
-/// A time span for people.
+/// A duration for messages.
 pub(super) fn long(time: Duration) -> String {
     match time.as_secs() {
         s if s < 120 => format!("{s} s"),
@@ -115,7 +115,7 @@ pub(super) fn long(time: Duration) -> String {
     }
 }
 
-/// The time of day after `wait`, as of now.
+/// The time of day `wait` from now.
 pub(super) fn time_of_day(wait: Duration) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let minutes = now

@@ -1,7 +1,6 @@
-//! The one decision about a failure: try again at T, go to the next provider, or give up.
+//! The decision about a failed call: retry at a time, fail over to the next provider, or give up.
 //!
-//! A pure function of the route, what the item has been through, and the error. Nothing else in
-//! the crate retries.
+//! A pure function of the route, the history of the item, and the error. Nothing else in the crate retries calls.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use crate::base::hints::RateHints;
 use super::breaker::{FIRST_OPEN, may_be_shared};
 use super::trail::Trail;
 
-/// How often and how patiently failed calls are tried again.
+/// How often failed calls are retried, and after which waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetryPolicy {
     max_retries: u8,
@@ -44,45 +43,45 @@ impl RetryPolicy {
         self
     }
 
-    /// The first wait; each further one doubles, with jitter on top. An answer of the wrong shape is
-    /// asked for again without one. Default: 1 s.
+    /// The first wait; each further one doubles, plus jitter. An answer of the wrong shape is retried without a wait.
+    /// Default: 1 s.
     pub fn base_delay(mut self, delay: Duration) -> Self {
         self.base_delay = delay;
         self
     }
 
-    /// The longest wait of the doubling. A server's `Retry-After` may be longer and is obeyed, up to
-    /// [`max_rate_limit_wait`](Self::max_rate_limit_wait) or
-    /// [`max_retry_after`](Self::max_retry_after). Default: 60 s.
+    /// The longest wait that doubling reaches. A server's `Retry-After` may be longer and is obeyed, up to
+    /// [`max_rate_limit_wait`](Self::max_rate_limit_wait) or [`max_retry_after`](Self::max_retry_after). Default: 60
+    /// s.
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// Whether a blocked answer moves on to the next provider. Default: no.
+    /// Whether a blocked answer fails over to the next provider. Default: no.
     pub fn fall_back_when_blocked(mut self, yes: bool) -> Self {
         self.fall_back_when_blocked = yes;
         self
     }
 
-    /// The longest `Retry-After` of a rate limit (429) that is obeyed, and the longest time to the reset
-    /// of an allowance that a reply calls empty. If a provider asks for more, or sends a time of day for a number
-    /// of seconds, that item goes to the next provider or fails. If it answers nothing else either, it is not
-    /// called again in this run, and items that have no other provider stay unsent. Default: 1 h.
+    /// The longest `Retry-After` of a rate limit (429) that is obeyed, and the longest time to the reset of an
+    /// allowance that a reply reports as used up. If a provider requests more, or sends a time of day as a number of
+    /// seconds, the item fails over or fails. If the provider answers nothing else either, it is not called again in
+    /// this run, and items without another provider stay unsent. Default: 1 h.
     pub fn max_rate_limit_wait(mut self, wait: Duration) -> Self {
         self.max_rate_limit_wait = wait;
         self
     }
 
-    /// The longest `Retry-After` of any other failure: where it asks for more, the item waits this long. Default: 10 min.
-    /// With another provider to go to it does so rather than wait for more than five seconds where nothing else was
-    /// answered lately.
+    /// The longest `Retry-After` of any other failure that is obeyed; if a server requests more, the item waits this
+    /// long. Default: 10 min. If another provider can be called, the item fails over instead of waiting more than
+    /// five seconds, unless another call was answered recently.
     pub fn max_retry_after(mut self, wait: Duration) -> Self {
         self.max_retry_after = wait;
         self
     }
 
-    /// How long the server asks to wait, as far as that is obeyed.
+    /// The wait that the server requests, limited to what is obeyed.
     pub(crate) fn asked(&self, error: &Error) -> Duration {
         error
             .retry_after()
@@ -90,15 +89,14 @@ impl RetryPolicy {
             .min(self.longest(error))
     }
 
-    /// True when the server asks to wait for longer than anybody will.
+    /// Whether the server requests a longer wait than is obeyed.
     pub(crate) fn asks_too_much(&self, error: &Error) -> bool {
         error
             .retry_after()
             .is_some_and(|wait| wait > self.longest(error) && error.exact_wait().is_none())
     }
 
-    /// Limits without the times of their resets that nobody waits for: the refusal of the next call
-    /// says what follows.
+    /// The limits without reset times that are not obeyed: the next rate-limited call decides.
     pub(crate) fn obeyed(&self, mut hints: RateHints) -> RateHints {
         let windows = [&mut hints.requests, &mut hints.tokens];
         for window in windows.into_iter().flatten() {
@@ -115,14 +113,14 @@ impl RetryPolicy {
         }
     }
 
-    /// No item waits for longer before it is tried again.
+    /// Upper bound of the wait before a retry.
     #[cfg(feature = "queue")]
     pub(crate) fn longest_wait(&self) -> Duration {
         let longest = self.max_rate_limit_wait.max(self.max_retry_after);
         longest.max(self.max_delay).mul_f64(1.0 + JITTER)
     }
 
-    /// The wait before retry number `retry` (1 is the first), without jitter.
+    /// The wait before retry number `retry` (from 1), without jitter.
     fn backoff(&self, retry: u8) -> Duration {
         let doublings = u32::from(retry.saturating_sub(1)).min(20);
         self.base_delay
@@ -131,49 +129,49 @@ impl RetryPolicy {
     }
 }
 
-/// What an item has been through. Small and `Copy`, since a waiting item keeps little else.
+/// History of an item. Small and `Copy`, because a waiting item stores little else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tries {
-    /// The step of the route it is at.
+    /// Its step of the route.
     pub step: u8,
     /// Failed calls at this step.
     pub attempt: u8,
-    /// Calls made in all.
+    /// Calls in total.
     pub calls: u16,
     /// Malformed replies so far.
     pub malformed: u8,
     /// Time-outs after sending so far.
     pub timeouts: u8,
-    /// Of the failed calls, those after which it went on with fewer others in its call.
+    /// Failed calls after which it continued in a smaller call.
     pub divisions: u8,
-    /// It has just been divided: its next call is for a part of the last one's items.
+    /// It has just been divided: its next call has a part of the last one's items.
     pub part: bool,
-    /// It has just come to this step: its next call is the first there.
+    /// It has just failed over: its next call is the first at this step.
     pub moved: bool,
-    /// The most that may share its next call; 0 for any number.
+    /// Maximum number of items in its next call; 0 for no limit.
     pub max_pack: u16,
     /// Answers of the wrong shape at this step.
     pub misfits: u8,
-    /// Calls that were refused for their pace, or by a provider that is unavailable, and count as no attempt.
+    /// Calls that were rate-limited, or failed because the provider was unavailable; they are no attempts.
     pub refused: u16,
-    /// Seconds that it waited for these, beyond what the server asked.
+    /// Seconds that it waited for these, in addition to what the server requested.
     pub waited: u16,
-    /// The last call may have been carried out although no usable reply came.
+    /// The last call may have been processed although no usable reply arrived.
     pub in_doubt: bool,
     /// Why it left earlier steps.
     pub trail: Trail,
-    /// When its first call started.
+    /// Start of its first call.
     pub first: First,
-    /// Retries at each step, where the item has a number of its own.
+    /// Retries at each step, if the item has its own number.
     pub max_retries: Option<u8>,
 }
 
-/// When something began, in the room of a number: a waiting item keeps one.
+/// A start time in 8 bytes, including `None`, because every waiting item stores one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct First(Option<NonZeroU64>);
 
 impl First {
-    /// It begins now, unless it has begun before.
+    /// Sets the start to `now`, unless it is set.
     pub(crate) fn begin(&mut self, now: Time) {
         if self.0.is_none() {
             *self = now.into();
@@ -191,10 +189,10 @@ impl From<Time> for First {
     }
 }
 
-/// What a failure leads to.
+/// Effect of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// The same step again, not before then.
+    /// Retry the same step, not before this time.
     RetryAt(Time),
     /// The next step of the route.
     FallBack,
@@ -202,15 +200,15 @@ pub enum Next {
     GiveUp,
 }
 
-/// What was refused for its pace is tried again no earlier, whatever its quota's pause.
+/// Minimum wait of a rate-limited item, whatever the pause of its quota.
 const REFUSED_AGAIN: Duration = Duration::from_secs(1);
-/// Longest share of a wait that jitter adds to it.
+/// Maximum part of a wait that jitter adds.
 const JITTER: f64 = 0.25;
-/// The same for a wait that the server named: it knows, so only enough to spread callers.
+/// The same for a wait that the server requests; it is exact, so jitter only spreads callers.
 const SERVER_JITTER: f64 = 0.10;
 
-/// Decides what follows `error`. `tries` already counts the failed call; `jitter` lies in 0..1;
-/// `deadline` ends all waiting.
+/// Decides what follows `error`. `tries` includes the failed call; `jitter` is in 0..1; no retry starts after
+/// `deadline`.
 pub fn decide(
     policy: &RetryPolicy,
     more_steps: bool,
@@ -222,7 +220,7 @@ pub fn decide(
 ) -> Next {
     let elsewhere = more_steps && may_fall_back(policy, error);
     if may_retry(policy, tries, error) && !(elsewhere && policy.asks_too_much(error)) {
-        // After a misfit the server is in no trouble.
+        // After a schema mismatch the server is healthy.
         let own = if error.is_misfit() {
             Duration::ZERO
         } else {
@@ -231,7 +229,7 @@ pub fn decide(
         let own = own.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0));
         let asked = policy.asked(error);
         let asked = asked.mul_f64(1.0 + SERVER_JITTER * jitter.clamp(0.0, 1.0));
-        // Never earlier than the server says, and never as fast as a server that says 0 allows.
+        // Never earlier than the server requests, and never as fast as a server that requests 0 allows.
         let at = now.after(error.exact_wait().unwrap_or(own.max(asked)));
         if deadline.is_none_or(|deadline| at <= deadline) {
             return Next::RetryAt(at);
@@ -244,10 +242,10 @@ pub fn decide(
     }
 }
 
-/// With somebody else to ask, nobody sits out a longer `Retry-After` of a provider in trouble.
+/// If another provider can be called, no item waits for a longer `Retry-After` of a failing provider.
 const SAT_OUT: Duration = FIRST_OPEN;
 
-/// Whether an error asks for such a wait.
+/// Whether the error requests a longer wait than that.
 pub(crate) fn keeps_waiting(error: &Error) -> bool {
     may_be_shared(error) && error.retry_after().is_some_and(|asked| asked > SAT_OUT)
 }
@@ -264,9 +262,9 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
     }
     match error.kind() {
         ErrorKind::RateLimited => true,
-        // It was waited for before it became a failure.
+        // The item has already waited for it.
         ErrorKind::Transient if error.is_not_ready() => false,
-        // A second time-out after sending would buy the same slow answer a third time.
+        // A second time-out after sending would pay for the same slow answer a third time.
         ErrorKind::Transient => {
             !(error.timed_out() && error.sent() == Sent::Maybe) || tries.timeouts <= 1
         }
@@ -276,9 +274,8 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
     }
 }
 
-/// When a call that was refused for its pace, and that is no attempt, is made again. The waits of an
-/// item grow, so that one that is refused whenever it comes does not narrow its quota for the
-/// others again and again.
+/// When a rate-limited call, which is no attempt, is retried. The waits of an item grow, so that an item that is
+/// always rate-limited does not reduce its quota for the others again and again.
 pub(crate) fn after_refusal(
     policy: &RetryPolicy,
     tries: &mut Tries,
@@ -298,8 +295,8 @@ pub(crate) fn after_refusal(
     now.after(error.exact_wait().unwrap_or(wait))
 }
 
-/// True for a failure that one of several in a call may have brought upon all of them. So may a
-/// reply such as 500, which is what some servers say to a text that is too long.
+/// Whether one of several items in the call may have caused the failure of all. Some servers reply 500 to a text that
+/// is too long.
 pub(crate) fn may_divide(error: &Error) -> bool {
     let one_of_them = match error.kind() {
         ErrorKind::Malformed | ErrorKind::Invalid | ErrorKind::Blocked => true,
@@ -309,8 +306,7 @@ pub(crate) fn may_divide(error: &Error) -> bool {
     one_of_them && !error.is_unreachable() && !error.is_not_ready() && !error.is_unusable_reply()
 }
 
-/// When the parts of a call that may be divided are sent. A server in trouble is no better for
-/// being asked twice as often.
+/// When the parts of a divided call are sent. A failing server gets time to recover first.
 pub(crate) fn parts_at(policy: &RetryPolicy, error: &Error, now: Time) -> Time {
     let own = match error.kind() {
         ErrorKind::Transient | ErrorKind::Malformed => policy.backoff(1),
@@ -320,7 +316,7 @@ pub(crate) fn parts_at(policy: &RetryPolicy, error: &Error, now: Time) -> Time {
 }
 
 fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
-    // The next provider would be paid for what this one was paid for.
+    // The next provider would be paid for the same again.
     if error.is_unusable_reply() {
         return false;
     }
@@ -354,13 +350,13 @@ impl Tries {
         }
     }
 
-    /// The call that was counted last was refused for the provider's sake and is no attempt.
+    /// The last counted call failed because of the provider, so it is no attempt.
     pub(crate) fn uncount(&mut self) {
         self.attempt = self.attempt.saturating_sub(1);
         self.refused = self.refused.saturating_add(1);
     }
 
-    /// Goes on in smaller calls than the failed one, which held `members`; the retries start anew.
+    /// Continues in smaller calls than the failed one, which had `members` items; the retries start again.
     pub(crate) fn divide(&mut self, members: usize) {
         self.divisions = self.divisions.saturating_add(1);
         self.part = true;
@@ -368,7 +364,7 @@ impl Tries {
         (self.attempt, self.malformed, self.timeouts) = (0, 0, 0);
     }
 
-    /// Moves on to the next step, where the retries start anew.
+    /// Fails over to the next step, where the retries start again.
     pub(crate) fn next_step(&mut self) {
         self.step += 1;
         self.moved = true;

@@ -1,10 +1,10 @@
-//! The shell that turns the dispatcher with real threads.
+//! Drives the dispatcher with real threads.
 //!
-//! A fixed pool takes calls from one bounded channel and each thread makes one at a time. Whoever ends a
-//! call hands it over and, if the lock is free, settles all that queued up and starts what is
-//! runnable; if it is not free, its holder looks again before it lets go. The caller's thread waits
-//! for time, source, cancellation and the end. Calls never block on the lock, and the channel has
-//! room for every permit, so no send blocks under it.
+//! Calls come from one bounded channel. Each thread of a fixed pool takes a call, makes it, and queues its end. If
+//! the lock is free, the thread then settles all queued ends and starts the next calls. If it is not free, its holder
+//! checks the queue again before it releases the lock. The caller's thread waits for time, source, cancellation and
+//! the end. Calls never block on the lock, and the channel has capacity for every permit, so no send blocks under the
+//! lock.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -29,17 +29,17 @@ mod watch;
 
 use watch::{Pool, wait_out, wakes};
 
-/// More threads than this are a slip of the finger, not a plan.
+/// A higher number of threads is refused as a mistake.
 pub(crate) const MOST_THREADS: usize = 10_000;
-/// How often progress is told.
+/// Interval of progress reports.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
-/// Threads that a run starts with which may make more calls at once than it needs.
+/// Threads at the start of a run whose number of calls in flight is found.
 const FIRST_THREADS: usize = 8;
-/// Items read ahead of calls that may never be made at once would be memory for nothing.
+/// Limit of items read ahead if the number of calls in flight is found, to save memory.
 const MOST_AHEAD: usize = 128;
 
-/// How many calls a run makes at once.
+/// Number of calls in flight of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallsAtOnce {
     /// Threads at the start.
@@ -55,13 +55,13 @@ impl CallsAtOnce {
         }
     }
 
-    /// As many as limits allow.
+    /// At most `most`; limits decide.
     pub(crate) fn up_to(most: usize) -> Self {
         let threads = most.min(FIRST_THREADS);
         Self { threads, most }
     }
 
-    /// Items that are read before there is a call for them.
+    /// Items that are read before a call needs them.
     pub(crate) fn read_ahead(self) -> usize {
         let ahead = self.most.clamp(1, MOST_THREADS) * 2;
         if self.threads == self.most {
@@ -78,10 +78,10 @@ pub(crate) fn bad_concurrency(concurrency: usize) -> Option<String> {
         .then(|| format!("the concurrency must be from 1 to {MOST_THREADS}, not {concurrency}"))
 }
 
-/// What one call brought.
+/// The result of one call.
 pub(crate) struct Reply<D> {
     pub result: Result<D, Error>,
-    /// Tokens used by this call for input and output, if the reply told.
+    /// Input and output tokens of this call, if the reply reports them.
     pub used: Option<(u64, u64)>,
     pub hints: RateHints,
     pub fatal: bool,
@@ -109,7 +109,7 @@ impl<D> From<Error> for Reply<D> {
     }
 }
 
-/// Makes one call; asked by many threads at once.
+/// Makes one call; used by many threads at once.
 pub(crate) trait Runner<T, D>: Sync {
     fn call(&self, ticket: &Ticket<T>, ctx: &Context) -> Reply<D>;
 }
@@ -125,18 +125,18 @@ impl Waker {
     }
 
     pub(crate) fn wake(&self) {
-        // A wake-up that is already waiting serves for this one too.
+        // A pending wake-up covers this one too.
         let _ = self.0.try_send(());
     }
 }
 
-/// Outcomes for the caller's thread, whose permits return once they were taken.
+/// Outcomes for the caller's thread. A permit returns when its outcome was taken.
 pub(crate) struct Outlet<'a, O> {
     pub outcomes: Receiver<O>,
     pub sink: &'a mut dyn FnMut(O) -> ControlFlow<()>,
 }
 
-/// Takes a picture of the run under the lock, where it may stop it too, and shows it without.
+/// Takes a snapshot of the run under the lock, where it may also stop the run, and shows it without the lock.
 pub(crate) struct Observer<'a, W: Work, S> {
     pub look: &'a dyn Fn(&mut Dispatcher<W>, Time) -> S,
     pub show: &'a mut dyn FnMut(S),
@@ -145,32 +145,32 @@ pub(crate) struct Observer<'a, W: Work, S> {
 /// How a run ended.
 pub(crate) struct Finish<W: Work> {
     pub dispatcher: Dispatcher<W>,
-    /// Outcomes that could not be settled although all was tried.
+    /// Outcomes that could not be settled after all attempts.
     pub lost: Vec<Settled<W::Task, W::Done>>,
 }
 
-/// Permits that may become more or fewer.
+/// A number of permits that can change.
 #[derive(Clone, Copy)]
 pub(crate) struct Permits<'a> {
     pub now: &'a AtomicUsize,
-    /// There are never more.
+    /// Its maximum.
     pub most: usize,
 }
 
-/// Surroundings of a run.
+/// Options of a run.
 pub(crate) struct RunSetup<'a> {
     pub ctx: &'a Context,
     pub clock: &'a dyn Clock,
     pub threads: usize,
-    /// More are started one by one as calls need them, up to this many.
+    /// Further threads start when calls need them, up to this number.
     pub most_threads: usize,
-    /// A number of permits that changes while the run goes on; whoever changes it pulls the waker.
+    /// A number of permits that can change during the run; each change notifies the waker.
     pub permits: Option<Permits<'a>>,
     pub waker: Waker,
     pub woken: Receiver<()>,
-    /// How often the observer looks.
+    /// Interval of the observer.
     pub tick: Duration,
-    /// Whether it looks at the end of each call, too. Calls that end while it looks share the next look.
+    /// Whether the observer also runs after each call. Calls that end while it runs share its next run.
     pub every_call: bool,
 }
 
@@ -179,7 +179,7 @@ struct State<W: Work> {
     start: Vec<Call<W::Task>>,
     tasks: Option<Outgoing<W>>,
     wake_at: Option<Time>,
-    /// Everything was tried to settle; what cannot be goes back to the caller.
+    /// All attempts to settle have failed; unsettled outcomes return to the caller.
     giving_up: bool,
     lost: Vec<Settled<W::Task, W::Done>>,
 }
@@ -198,22 +198,22 @@ struct Shell<'a, W: Work> {
     inbox: Receiver<Event<W>>,
     clock: &'a dyn Clock,
     ctx: &'a Context,
-    /// What all calls have in common.
+    /// The context that all calls share.
     calls: &'a Context,
-    /// The contexts of calls that may be given up on, by their numbers.
+    /// The contexts of calls that can be abandoned, by number.
     own: Mutex<HashMap<u64, Context>>,
     waker: Waker,
-    /// What the caller's thread waits for, in nanoseconds; it is woken for anything earlier.
+    /// When the caller's thread wakes next, in nanoseconds; anything earlier must wake it.
     waits_for: AtomicU64,
     /// Threads that the calls in flight need.
     needed: AtomicUsize,
-    /// Calls that have ended, where each is to be looked at.
+    /// Number of calls that have ended, if the observer runs after each.
     ended: Option<AtomicU64>,
 }
 
 impl<W: Work> Shell<'_, W> {
-    /// The context of a call that may be given up on. Whoever asks first makes it: a call may be given
-    /// up on before its thread has come to it.
+    /// The context of a call that can be abandoned. It is created on first use, because a call may be abandoned
+    /// before its thread starts it.
     fn context_of(&self, number: u64) -> Context {
         let mut own = self.own.lock();
         own.entry(number)
@@ -234,7 +234,7 @@ impl<W: Work> Shell<'_, W> {
         }
     }
 
-    /// Calls that have ended, where each is to be looked at.
+    /// Number of calls that have ended, if the observer runs after each.
     fn calls_ended(&self) -> Option<u64> {
         let ended = self.ended.as_ref()?;
         Some(ended.load(Ordering::SeqCst))
@@ -242,8 +242,8 @@ impl<W: Work> Shell<'_, W> {
 
     fn turn(&self) {
         loop {
-            // Either the holder of the lock sees our event, or we find the lock free: the fences
-            // forbid that both miss.
+            // Either the holder of the lock sees our event, or we find the lock free: the fences prevent that both
+            // miss.
             fence(Ordering::SeqCst);
             let Some(mut state) = self.state.try_lock() else {
                 return;
@@ -263,8 +263,8 @@ impl<W: Work> Shell<'_, W> {
             return;
         }
         let now = self.clock.now();
-        // Asked first: a call that was ended by us must not end as if it had failed, and none may
-        // start after a cancel, however late the caller's thread wakes.
+        // Checked first: an aborted call must not count as failed, and none may start after a cancellation, however
+        // late the caller's thread wakes.
         if self.ctx.is_cancelled() {
             let stop = Event::Stop(StopReason::Cancelled);
             state.dispatcher.handle(stop, now);
@@ -275,7 +275,7 @@ impl<W: Work> Shell<'_, W> {
             {
                 self.own.lock().remove(&ended.call.number);
             }
-            // A cancel since then may have sent it, and nothing else will tell of that.
+            // A cancellation since then may have sent this event, and no other event reports it.
             if matches!(event, Event::Woken) && self.ctx.is_cancelled() {
                 let stop = Event::Stop(StopReason::Cancelled);
                 state.dispatcher.handle(stop, now);
@@ -329,7 +329,7 @@ impl<W: Work> Shell<'_, W> {
 /// Runs the dispatcher's work to its end on `setup.threads` threads.
 ///
 /// # Errors
-/// When the threads cannot be started; nothing was called then.
+/// If the threads cannot be started; no call was made then.
 pub(crate) fn run<W, R, O, S>(
     dispatcher: Dispatcher<W>,
     runner: &R,
@@ -435,7 +435,7 @@ where
     drop(guard);
 }
 
-/// Reads from and writes to the store, without the lock.
+/// Performs requests to the store, without the lock.
 fn carry_out<W: Work>(shell: &Shell<'_, W>, inbox: &Receiver<Io<W>>, ctx: &Context) {
     let guard = PanicGuard(shell, ctx);
     for io in inbox {
@@ -444,8 +444,8 @@ fn carry_out<W: Work>(shell: &Shell<'_, W>, inbox: &Receiver<Io<W>>, ctx: &Conte
     drop(guard);
 }
 
-/// Foreign code (a sink, a notifier) may panic on a thread that the others wait for; then all of
-/// them are let go, and the scope that joins them passes the panic on.
+/// Foreign code (a sink, a notifier) may panic on a thread that others wait for. This guard then releases the others,
+/// and the scope that joins them propagates the panic.
 struct PanicGuard<'c, 'a, W: Work>(&'c Shell<'a, W>, &'c Context);
 
 impl<W: Work> Drop for PanicGuard<'_, '_, W> {
@@ -463,13 +463,13 @@ fn make_call<T, D, R: Runner<T, D>>(runner: &R, ticket: &Ticket<T>, ctx: &Contex
         .unwrap_or_else(|panic| panicked("the client", panic).into())
 }
 
-/// The error of foreign code that panicked.
+/// The error for a panic of foreign code.
 pub(crate) fn panicked(who: &str, panic: Box<dyn Any + Send>) -> Error {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("no message");
     let error = Error::new(ErrorKind::Panic, format!("{who} panicked: {text}"));
-    // What was thrown may panic again when it is dropped; what that throws is not dropped at all.
+    // Dropping the panic payload may panic again; that payload is leaked.
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
     }

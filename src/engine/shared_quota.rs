@@ -1,12 +1,11 @@
-//! One quota for several processes: a small file each, under a kernel lock for the moment of a
-//! decision.
+//! One quota for several OS processes: a small file, locked for the moment of a decision.
 //!
-//! What was found of how many calls at once help stays in it for later runs.
+//! For later runs it also keeps the concurrency that was found.
 //!
-//! The file holds levels and a pause, not claims: nothing has to be given back when a process
-//! dies. It is open for that moment only, since there may be more quotas than files may be open, and
-//! it goes when nobody has used it for a week. A process that finds the lock held for longer than a moment (its holder
-//! may be suspended) decides alone for a while, and so does one that cannot use the file.
+//! The file has levels and a pause, not reservations, so nothing must be returned when a process crashes. It is open
+//! only for that moment, because there may be more quotas than open files are allowed. It is removed after a week
+//! without use. If the lock is held for longer (its holder may be suspended), or the file cannot be used, the process
+//! decides alone for a while.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -21,7 +20,7 @@ use crate::base::private;
 
 use super::bucket::{Bucket, adopt_limit};
 
-/// Nanoseconds of the calendar: the one clock that processes share.
+/// Wall time in nanoseconds, the only clock that processes share.
 pub(super) type WallClock = fn(Time) -> u64;
 
 pub(super) fn system_wall(_: Time) -> u64 {
@@ -29,23 +28,23 @@ pub(super) fn system_wall(_: Time) -> u64 {
     since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Bytes of a file, more than it says.
+/// Size of a file in bytes, more than its contents need.
 const LENGTH: usize = 512;
 const PREFIX: &str = "quota-";
 const SUFFIX: &str = ".json";
-/// A file that was not written for this long says nothing any more.
+/// A file that was not written for this long is outdated.
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How often a quota without a known rate is looked up: others may have paused it.
+/// Interval of reading the state of a quota without a known rate: others may have paused it.
 const REREAD_INTERVAL: Duration = Duration::from_millis(100);
 /// Interval at which the proven concurrency is saved, if nothing else is saved.
 #[cfg(feature = "redis")]
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// A holder needs microseconds; whoever holds it longer is asleep.
+/// Attempts to lock. A holder needs microseconds; one that needs longer is suspended.
 const TRIES: u32 = 40;
 const BETWEEN_TRIES: Duration = Duration::from_micros(50);
-/// How many calls at once helped is taken over for so long; later only as a hint.
+/// The found concurrency is adopted for this time; later it is only a hint.
 const FRESH: Duration = Duration::from_secs(3600);
-/// A longer pause of another process is not believed: no run waits for longer by default, and clocks jump.
+/// Longest pause of another process that is believed: by default no run waits longer, and clocks jump.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -53,9 +52,9 @@ struct Level {
     per_second: f64,
     level: f64,
     at: u64,
-    /// Told by the provider, not set by the user of one process.
+    /// Reported by the provider, not configured by the user of one process.
     learned: bool,
-    /// When a reply last reported it.
+    /// Time of the last report.
     reported: Option<u64>,
 }
 
@@ -64,35 +63,35 @@ struct Record {
     requests: Option<Level>,
     tokens: Option<Level>,
     paused_until: u64,
-    /// When all of this was written.
+    /// Time of the last write.
     written: u64,
     found: Option<Found>,
 }
 
-/// How many calls at once helped, and when that was.
+/// The concurrency that was found, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Found {
     calls: u32,
     at: u64,
 }
 
-/// What an earlier run found.
+/// The concurrency that an earlier run found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remembered {
-    /// A short while ago.
+    /// Recently.
     Fresh(u32),
     /// Long ago.
     Old(u32),
 }
 
-/// What of a quota is shared.
+/// The shared part of a quota.
 pub(super) struct Shared<'q> {
     pub requests: &'q mut Option<Bucket>,
     pub tokens: &'q mut Option<Bucket>,
-    /// When learned limits were last dropped: they are not taken over again.
+    /// When learned limits were last dropped: they are not adopted again.
     pub dropped: [Option<Time>; 2],
     pub paused_until: &'q mut Time,
-    /// How many calls at once have proven to help.
+    /// The concurrency that has proven useful.
     pub found: Option<u32>,
 }
 
@@ -103,7 +102,7 @@ pub(super) struct Share {
     held: Option<File>,
     wall: WallClock,
     next_look: Time,
-    /// The lock is not tried before: each try waits, and the limiter is locked meanwhile.
+    /// No attempt to lock before this time, because each attempt waits while the limiter is locked.
     alone_until: Time,
     found: Option<Found>,
 }
@@ -123,7 +122,7 @@ impl Share {
         })
     }
 
-    /// What an earlier run found, if it left word.
+    /// The concurrency that an earlier run found.
     pub(super) fn remembered(&self, now: Time) -> Option<Remembered> {
         let file = lock(&self.path).ok().flatten()?;
         let Found { calls, at } = read(&file).ok()?.found.filter(|found| found.calls > 0)?;
@@ -135,8 +134,8 @@ impl Share {
         })
     }
 
-    /// Takes over what the others left, if there is reason to look. True when the lock is held
-    /// now and [`end`](Self::end) must follow.
+    /// Reads the state of the others if that is due. Returns true if the lock is held now, and [`end`](Self::end)
+    /// must follow.
     pub(super) fn begin(&mut self, quota: Shared<'_>, has_new_limits: bool, now: Time) -> bool {
         let paced = quota.requests.is_some() || quota.tokens.is_some();
         let is_due = paced || has_new_limits || now >= self.next_look;
@@ -166,7 +165,7 @@ impl Share {
         true
     }
 
-    /// Leaves the quota for the others and lets go of the lock.
+    /// Writes the state for the others and releases the lock.
     pub(super) fn end(&mut self, quota: Shared<'_>, now: Time) {
         let Some(file) = self.held.take() else { return };
         let wall = (self.wall)(now);
@@ -230,7 +229,7 @@ fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let file = private::open(&mut options, path)?;
-    // A pipe in its place would be read for ever.
+    // Reading a pipe would never end.
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
@@ -240,13 +239,13 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// The file, locked until it is closed; `None` when somebody else holds the lock.
+/// The file, locked until it is closed; `None` if another process holds the lock.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let mut file = open(path)?;
     for _ in 0..TRIES {
         match file.try_lock() {
             Ok(()) if is_there(&file.metadata()?) => return Ok(Some(file)),
-            // It was removed between its opening and its lock.
+            // It was removed between opening and locking.
             Ok(()) => file = open(path)?,
             Err(fs::TryLockError::WouldBlock) => thread::sleep(BETWEEN_TRIES),
             Err(fs::TryLockError::Error(error)) => return Err(error),
@@ -260,7 +259,7 @@ fn is_there(file: &Metadata) -> bool {
     std::os::unix::fs::MetadataExt::nlink(file) > 0
 }
 
-/// Elsewhere what is open keeps its name.
+/// Non-Unix systems do not unlink open files.
 #[cfg(not(unix))]
 fn is_there(_: &Metadata) -> bool {
     true
@@ -269,19 +268,19 @@ fn is_there(_: &Metadata) -> bool {
 fn read(file: &File) -> io::Result<Record> {
     let mut text = String::with_capacity(LENGTH);
     file.take(4096).read_to_string(&mut text)?;
-    // A new file is empty, and a torn one says nothing worth keeping.
+    // A new file is empty, and a truncated one has nothing worth keeping.
     Ok(serde_json::from_str(&text).unwrap_or_default())
 }
 
 fn write(mut file: &File, record: &Record) -> io::Result<()> {
     let mut text = serde_json::to_vec(record)?;
-    // Blanks instead of a truncation: one call less, and never an empty file in between.
+    // Padding instead of truncation: one call less, and the file is never empty in between.
     text.resize(text.len().max(LENGTH), b' ');
     file.seek(SeekFrom::Start(0))?;
     file.write_all(&text)
 }
 
-/// Removes the files of quotas that nobody has used for a week.
+/// Removes the files of quotas that were not used for a week.
 pub(super) fn remove_unused(folder: &Path, now: SystemTime) {
     let Ok(files) = fs::read_dir(folder) else {
         return;
@@ -299,7 +298,7 @@ pub(super) fn remove_unused(folder: &Path, now: SystemTime) {
     }
 }
 
-/// Under its lock: who opened it before sees that it is gone once the lock is theirs.
+/// Removes the file under its lock: a process that opened it before notices that after locking it.
 fn remove_if_unused(path: &Path, now: SystemTime) -> io::Result<()> {
     let file = File::options().write(true).open(path)?;
     if file.try_lock().is_ok() && is_unused(&file.metadata()?, now) {
@@ -315,7 +314,7 @@ fn is_unused(file: &Metadata, now: SystemTime) -> bool {
 
 impl Record {
     fn apply(&self, quota: Shared<'_>, now: Time, wall: u64) {
-        // It was written before the clock was set back: none of its times can be compared with the present.
+        // The file was written before the clock was set back, so its times cannot be compared with the present.
         if self.written > wall {
             return;
         }
@@ -333,7 +332,7 @@ impl Record {
             let Some(bucket) = bucket else { return };
             bucket.refill(now);
             let gained = passed.as_secs_f64() * bucket.per_second;
-            // A damaged file must not stop a quota for ever.
+            // A damaged file must not block a quota for ever.
             let level = level.level.max(-bucket.minute());
             bucket.level = (level + gained).min(bucket.capacity);
         };

@@ -1,12 +1,12 @@
-//! What a unit of work costs, in time of a slot: the sign by which more calls in flight help or do not.
+//! The cost of a unit of work in slot time. It shows whether more calls in flight help.
 //!
-//! Work is counted in output tokens where replies tell them, since replies differ in length; else in
-//! calls. By Little's law the throughput of a window that is full is its size divided by this cost, so
-//! a cost that grows as fast as the window means that nothing was gained.
+//! Work is counted in output tokens if replies report them, because replies differ in length, and otherwise in calls.
+//! By Little's law, the throughput of a full window is its size divided by this cost. If the cost grows as fast as
+//! the window, nothing was gained.
 
 use std::time::Duration;
 
-/// Calls that have been answered since a measurement began.
+/// Calls that were answered since the measurement started.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct SlotCost {
     told: Sum,
@@ -20,7 +20,7 @@ struct Sum {
     tokens: f64,
 }
 
-/// Seconds for a token, or for a call where no reply told tokens.
+/// Seconds per token, or per call if no reply reported tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cost {
     seconds: f64,
@@ -35,7 +35,7 @@ impl SlotCost {
         };
         sum.calls += 1;
         sum.seconds += took.as_secs_f64();
-        // An answer without a token, such as a vector, is work too.
+        // An answer without tokens, such as a vector, is work too.
         sum.tokens += output_tokens.unwrap_or(1).max(1) as f64;
     }
 
@@ -47,7 +47,7 @@ impl SlotCost {
         let by_tokens = self.told.calls >= self.untold.calls;
         let sum = if by_tokens { self.told } else { self.untold };
         Cost {
-            // A clock that stood still must not make work free.
+            // A clock that does not advance must not make work free.
             seconds: (sum.seconds / sum.tokens.max(1.0)).max(1e-9),
             by_tokens,
         }
@@ -55,7 +55,7 @@ impl SlotCost {
 }
 
 impl Cost {
-    /// How many times as much this is; 1 where the two cannot be compared.
+    /// The ratio of two costs; 1 if they cannot be compared.
     pub(super) fn times(self, other: Cost) -> f64 {
         if self.by_tokens == other.by_tokens {
             self.seconds / other.seconds

@@ -2,21 +2,21 @@
 
 use crate::base::error::Error;
 
-/// What a failed item means for the others.
+/// What the failure of an item means for the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ErrorPolicy {
-    /// Go on with the rest. The library's default. A provider that refused the key or has no
-    /// credit left is not called again all the same: what only it could answer stays unsent.
+    /// Continue with the others. The library's default. A provider that rejected the API key or has no credit is
+    /// still not called again: items that have no other provider stay unsent.
     #[default]
     ContinueOnError,
-    /// Stop at the first item that finally failed.
+    /// Stop at the first item that failed permanently.
     StopOnError,
-    /// Stop when the failure would be shared by all further calls: a refused key, an exhausted
-    /// quota, an unknown model, a provider that has refused all calls for their pace for ten minutes,
-    /// or whose first ten replies are no answers and alike. While other calls are answered, a refused key or an
-    /// exhausted quota is one item's, until three come in a row (five of status 403). The default of `batchwright run`.
+    /// Stop if all further calls would fail in the same way: a rejected API key, an account without credit, an
+    /// unknown model, a provider that has rate-limited all calls for ten minutes, or whose first ten replies are
+    /// unusable in the same way. If other calls are answered, a rejected API key or an account without credit
+    /// concerns one item, until three in a row fail so (five with status 403). The default of `batchwright run`.
     ///
-    /// Whatever the policy, a run stops when no provider is left that can be called: see [`StopReason::Unreachable`].
+    /// Under any policy, a run stops when no provider is left that can be called: see [`StopReason::Unreachable`].
     StopOnCriticalError,
 }
 
@@ -30,26 +30,24 @@ pub enum StopReason {
     DeadlineExceeded,
     /// An item failed under [`ErrorPolicy::StopOnError`].
     ItemFailed(Error),
-    /// No provider of the route can be called any more, or a critical error, a rate limit that never
-    /// ends, or a `Retry-After` beyond what is obeyed came under
-    /// [`ErrorPolicy::StopOnCriticalError`].
+    /// No provider of the route can be called any more; or under [`ErrorPolicy::StopOnCriticalError`] a critical
+    /// error, a permanent rate limit, or a `Retry-After` that is too long.
     Critical(Error),
-    /// The last provider that could be called was unavailable for ten minutes, or no server was ever reached at its
-    /// address. Under [`ErrorPolicy::StopOnCriticalError`] also: nothing at the address takes prompts, or its model
-    /// never loaded.
+    /// The last callable provider was unavailable for ten minutes, or no server was ever reached at its address.
+    /// Under [`ErrorPolicy::StopOnCriticalError`] also: the server accepts no prompts, or its model never loaded.
     Unreachable(Error),
-    /// Under [`ErrorPolicy::StopOnCriticalError`]: nothing was answered, and the first ten replies of a
-    /// provider were paid for and cannot be used, or the first ten requests were refused in the same
-    /// words by an error that nothing more is known of.
+    /// Under [`ErrorPolicy::StopOnCriticalError`], if nothing was answered: the first ten replies of a provider were
+    /// billed and are unusable, or the first ten requests were rejected with the same message by an error of unknown
+    /// meaning.
     AllAlike(Error),
-    /// Whoever took the results takes no more.
+    /// The consumer of the results takes no more.
     SinkClosed,
-    /// The source or the output cannot be used any further.
+    /// The source or the output cannot be used any more.
     Fatal(Error),
-    /// The output was removed, replaced, cut short or written to by somebody else. What this run wrote
-    /// is where the message says.
+    /// Another program removed, replaced, truncated or wrote to the output. The message says where the results of
+    /// this run are.
     OutputLost(Error),
-    /// The options make no sense together, such as a concurrency of 0.
+    /// The options contradict each other, or one is invalid, such as a concurrency of 0.
     Misuse(String),
 }
 

@@ -1,4 +1,4 @@
-//! Where the time of a run went: at each moment exactly one thing keeps it from going faster.
+//! How the time of a run was spent: at each moment exactly one thing limits it.
 
 use std::time::Duration;
 
@@ -6,34 +6,34 @@ use crate::base::clock::Time;
 
 use super::quota_status::LearnedLimit;
 
-/// Where the wall time of a run went. At each moment exactly one thing keeps a run from going faster, so
-/// the parts add up to its time from start to end ([`Summary::elapsed`](crate::Summary::elapsed)).
+/// How the wall time of a run was spent. At each moment exactly one thing limits a run, so the parts add up to its
+/// time from start to end ([`Summary::elapsed`](crate::Summary::elapsed)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TimeSplit {
-    /// It had not begun: its input was opened and its threads were started.
+    /// Start-up: the input was opened and the threads were started.
     pub queued: Duration,
-    /// What the provider lets in held items back: requests or tokens per minute, calls at once.
+    /// The provider's limits: requests or tokens per minute, or calls in flight.
     pub quota: Duration,
-    /// A pause after a refusal, or after a provider could not be reached.
+    /// Cooldown after a rejected call, or because a provider was unreachable.
     pub cooldown: Duration,
-    /// Only items that wait to be tried again were left, and no call was out.
+    /// Only items that wait for a retry were left, and no call was in flight.
     pub backoff: Duration,
-    /// Calls were out: in all slots, or the last ones of the run. Of a run through the queue, all
-    /// the time that its jobs were there or in batches.
+    /// Calls were in flight: in all slots, or the last ones of the run. For a run through the queue: all the time
+    /// that its jobs were in the queue or in batches.
     pub provider: Duration,
-    /// Outcomes were not yet written, or not yet taken by the caller.
+    /// Outcomes were not written, or not taken by the caller, yet.
     pub disk: Duration,
-    /// The input had nothing ready.
+    /// The input had no item ready.
     pub source: Duration,
-    /// Of the provider's time, that in which items waited while calls were out in all slots: no part of its own.
+    /// The part of `provider` in which items waited while all slots had calls in flight; not counted separately.
     pub all_slots: Duration,
-    /// Of the time for the disk, that after the last outcome: it limited nothing.
+    /// The part of `disk` after the last outcome, which limited nothing.
     closing: Duration,
 }
 
 impl TimeSplit {
-    /// The parts by their names, in the order of the fields.
+    /// The parts by name, in the order of the fields.
     pub fn named(&self) -> [(&'static str, Duration); 7] {
         [
             ("queued", self.queued),
@@ -51,7 +51,7 @@ impl TimeSplit {
         self.named().iter().map(|(_, time)| *time).sum()
     }
 
-    /// All of it was for the provider.
+    /// A split that counts all time as `provider`.
     #[cfg(feature = "queue")]
     pub(crate) fn at_provider() -> Self {
         Self {
@@ -60,8 +60,8 @@ impl TimeSplit {
         }
     }
 
-    /// The name of the part that limited most once it had begun, or `"nothing"`. Of the provider's time it is
-    /// `"concurrency"` if items waited during a third of it or more while calls were out in all slots.
+    /// The name of the longest part after the start, or `"nothing"`. If `provider` is the longest, and items waited
+    /// for a slot in at least a third of it, the name is `"concurrency"`.
     pub fn longest(&self) -> &'static str {
         let at_work = Self {
             disk: self.disk.saturating_sub(self.closing),
@@ -76,7 +76,7 @@ impl TimeSplit {
         }
     }
 
-    /// What has been added since an earlier look.
+    /// The difference to an earlier split.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let mut since = *self;
         for limit in Limit::ALL {
@@ -88,8 +88,8 @@ impl TimeSplit {
         since
     }
 
-    /// These times made to fill so much wall time, in whole milliseconds: nobody worked in what is left over,
-    /// and of what is too much, since another one told of it already, each part loses the same share.
+    /// Scales the parts to `wall`, in whole milliseconds. A gap counts as queued. An overlap with another worker is
+    /// removed pro rata.
     #[cfg(feature = "queue")]
     pub(crate) fn filling(&self, wall: Duration) -> Self {
         let told = self.total();
@@ -157,7 +157,7 @@ impl serde::Serialize for TimeSplit {
     }
 }
 
-/// What keeps a run from going faster at the moment.
+/// What limits the run at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     Quota,
@@ -165,11 +165,11 @@ pub(crate) enum Limit {
     Backoff,
     /// All slots are in use, and items wait for one.
     Slots,
-    /// Calls are out, and there is nothing to start beside them.
+    /// Calls are in flight, and no other item is ready.
     Calls,
     Disk,
     Source,
-    /// All is settled; what was opened is closed.
+    /// Everything is settled; files are being closed.
     End,
 }
 
@@ -184,7 +184,7 @@ impl Limit {
     ];
 }
 
-/// The times up to the last look, and what has been in the way since.
+/// The split up to the last change, and the limit since then.
 #[derive(Debug, Default)]
 pub(super) struct Stopwatch {
     split: TimeSplit,
@@ -192,13 +192,13 @@ pub(super) struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// From now on this is in the way.
+    /// From now on `limit` limits the run.
     pub(super) fn account(&mut self, limit: Limit, now: Time) {
         self.split = self.read(now);
         self.since = Some((limit, now));
     }
 
-    /// The times up to now; they begin with the first look.
+    /// The split up to now, from the first call of [`account`](Self::account).
     pub(super) fn read(&self, now: Time) -> TimeSplit {
         let mut split = self.split;
         if let Some((limit, since)) = self.since {
@@ -214,20 +214,20 @@ impl Stopwatch {
     }
 }
 
-/// What limits the pace now is what has taken most of the time for so long.
+/// Minimum time that the current limit is determined from.
 const LATELY: Duration = Duration::from_secs(1);
 
-/// What limits the pace now.
+/// What limits the run now.
 #[derive(Debug, Default)]
 pub(crate) struct Lately {
     before: TimeSplit,
     pub limited_by: Option<&'static str>,
-    /// The learned limit that held calls back when last looked, while `limited_by` is the quota.
+    /// The learned limit that delayed calls at the last check, while `limited_by` is the quota.
     pub learned_limit: Option<LearnedLimit>,
 }
 
 impl Lately {
-    /// Takes note of where the time has gone up to now.
+    /// Records the split up to now.
     pub(crate) fn note(&mut self, split: TimeSplit, learned_limit: Option<LearnedLimit>) {
         let lately = split.since(&self.before);
         if lately.total() >= LATELY {

@@ -1,7 +1,7 @@
-//! Why items moved on from earlier steps of their route, in four bytes an item.
+//! Why items left earlier steps of their route, in four bytes per item.
 //!
-//! Failures repeat: a thousand items leave a dead provider for one reason. Each reason is kept
-//! once, so a million waiting items share a handful of texts.
+//! Failures repeat: a thousand items leave a failing provider for one reason. Each reason is stored once, so a
+//! million waiting items share a few texts.
 
 use std::collections::HashMap;
 
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 
 use crate::base::error::{Error, ErrorKind};
 
-/// Names what an item left behind; [`Trail::default`] for nothing.
+/// Index of the fallback history of an item; the default is empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Trail(u32);
 
 impl Trail {
-    /// True for an item that never moved on.
+    /// Whether the item has never failed over.
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
     }
@@ -29,7 +29,7 @@ struct Reason {
     message: String,
 }
 
-/// The reasons of a route.
+/// The fallback histories of a route.
 #[derive(Debug, Default)]
 pub(crate) struct Trails(Mutex<TrailTable>);
 
@@ -39,15 +39,15 @@ struct TrailTable {
     known: HashMap<Reason, Trail>,
 }
 
-/// Reasons with a text of their own; messages that never repeat must not fill the memory.
+/// Number of reasons with a separate text; messages that never repeat must not fill the memory.
 const MOST_TEXTS: usize = 4096;
-/// Reasons in all; what comes after them is not kept.
+/// Number of histories; later ones are not stored.
 const MOST_TRAILS: usize = 4 * MOST_TEXTS;
-/// Longer messages are cut, in characters.
+/// Longer messages are cut.
 const MAX_MESSAGE_BYTES: usize = 300;
 
 impl Trails {
-    /// The trail of an item that left `step` for this error.
+    /// The history of an item that left `step` because of this error.
     pub(crate) fn add(&self, before: Trail, step: u8, error: &Error) -> Trail {
         let mut reason = Reason {
             before,
@@ -75,7 +75,7 @@ impl Trails {
         trail
     }
 
-    /// The steps and their errors, first step first.
+    /// The steps and their errors, in order.
     pub(crate) fn of(&self, trail: Trail) -> Vec<(u8, Error)> {
         let kept = self.0.lock();
         let mut steps = Vec::new();

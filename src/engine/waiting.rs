@@ -1,9 +1,8 @@
-//! Items that wait, in one queue per quota: those that were taken and wait for their time, and
-//! behind them those that were passed over because their quota was closed.
+//! Waiting items, in one queue per quota: first those that were taken and wait for their time, then those that were
+//! skipped because their quota was closed.
 //!
-//! A closed quota's queue is skipped as a whole, so a long backlog of one costs the others
-//! nothing. An item that was taken and put back keeps its place in the input, so nobody passes it
-//! while it waits for room.
+//! A closed quota's queue is skipped at once, so a long backlog of one quota costs the others nothing. An item that
+//! was taken and returned keeps its position in the input, so no other item overtakes it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -57,13 +56,13 @@ impl<T> Default for Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    /// An item that was taken waits until `due`.
+    /// Adds an item that was taken and waits until `due`.
     pub(crate) fn push(&mut self, quota: QuotaId, due: Time, order: u64, item: T) {
         let key = Reverse((due, order));
         self.lane(quota).taken.push(Entry { key, item });
     }
 
-    /// An item that was never taken waits for its quota; in the order of the input.
+    /// Adds an item that was never taken and waits for its quota, in the order of the input.
     pub(crate) fn pass_over(&mut self, quota: QuotaId, order: u64, item: T) {
         self.lane(quota).passed_over.push_back((order, item));
     }
@@ -82,8 +81,8 @@ impl<T> Waiting<T> {
         &mut self.lanes[at]
     }
 
-    /// The next runnable item: of those that were taken before, the one that has been due for
-    /// longest, else the first that was passed over.
+    /// The next runnable item: of those that were taken before, the one that was due first; otherwise the first that
+    /// was skipped.
     pub(crate) fn pop(&mut self, pauses: &Pauses, now: Time) -> Option<T> {
         let open = |lane: &&mut Lane<T>| !pauses.is_paused(lane.quota, now);
         let due = self.lanes.iter_mut().filter(open).filter_map(|lane| {
@@ -105,7 +104,7 @@ impl<T> Waiting<T> {
         item
     }
 
-    /// When the next item of an open quota falls due.
+    /// When the next item of an open quota is due.
     pub(crate) fn next_due(&self, pauses: &Pauses, now: Time) -> Option<Time> {
         self.lanes
             .iter()
@@ -122,7 +121,7 @@ impl<T> Waiting<T> {
         self.len == 0
     }
 
-    /// Empties the queue, in no order.
+    /// Empties the queue, in any order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.len = 0;
         self.lanes.drain(..).flat_map(|lane| {

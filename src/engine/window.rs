@@ -1,68 +1,65 @@
-//! How many calls of a quota may be in flight: the one place that decides it, by what refusals and
-//! answers show.
+//! The number of calls in flight of a quota, decided from rejections and answers.
 //!
-//! A server that answers so many calls at once refuses one more with the same status as a server
-//! that counts calls per minute, and says nothing of its limit; another takes them all and answers
-//! each the later the more there are. A window starts **open**, where its user named a number of calls
-//! and only refusals can show that there is less; or it is **tuned**: it starts small and grows as
-//! long as that helps, up to a ceiling.
+//! A server that accepts a number of concurrent calls rejects one more with the same status as a server that limits
+//! calls per minute, and does not report its limit. Another server accepts all calls and answers each later, the more
+//! there are. A window starts **open** if the user set the concurrency and only rejections can show that less is
+//! possible. Or it is **tuned**: it starts small and grows while that helps, up to a maximum.
 //!
-//! The way to find such limits is that of TCP: slow start, additive increase, multiplicative decrease
-//! (RFC 5681), cut less the second time and return quickly to just below the last cut (CUBIC, RFC 9438).
-//! Netflix's `concurrency-limits` applies that to calls; as its Gradient2 does, a tuned window compares
-//! what calls cost at two sizes, here by a trial that is taken back when it brought nothing.
+//! The method is that of TCP: slow start, additive increase, multiplicative decrease (RFC 5681), a smaller cut the
+//! second time and a fast return to just below the last cut (CUBIC, RFC 9438). Netflix's `concurrency-limits` applies
+//! it to calls. Like its Gradient2, a tuned window compares the cost of calls at two sizes, here by a trial that is
+//! undone if it gained nothing.
 //!
-//! - **Climb.** Half as many again at first, one more with each answer. A size is kept when it was really used, nothing was refused and,
-//!   of a tuned window, a good part of what it could bring more was brought: work done per time, which
-//!   is size by cost ([`SlotCost`]). Else the window goes back to what had proven useful, or to where
-//!   the gain ended.
-//! - **Cut.** A refusal of what was only being tried takes that back. One of a size that had been fine
-//!   takes a seventh of the window, the first of all half of it. Refusals of calls that had started
-//!   before the cut are old news; they only tell how many of their wave were accepted.
-//! - **Return.** Each answer widens the window by a call, up to just below where refusals began; unless
-//!   it was cut there a moment ago, then it stays where it is.
-//! - **Rest.** The window stays for some windowfuls of answers, so that it does not swing: twice as many
-//!   after each trial in vain. Then the next trial starts small, and grows with each success.
-//! - **Shrink.** When calls come to cost more without anybody's doing, or a larger window brought nothing
-//!   the last time, a smaller one is tried, and kept when it brings as much.
+//! - **Climb.** The window grows by half at first, by one call with each answer. A size is kept if it was really used,
+//!   nothing was rejected and, for a tuned window, it brought a good part of the possible gain: work per time, which is
+//!   size divided by cost ([`SlotCost`]). Otherwise the window returns to the useful size, or to where the gain ended.
+//! - **Cut.** A rejection during a trial undoes the trial. At a size that was accepted before, the first rejection halves
+//!   the window, later ones reduce it by a seventh. Rejections of calls that started before the cut are outdated; they
+//!   only show how many calls of their wave were accepted.
+//! - **Return.** Each answer widens the window by one call, up to just below the last cut. If it was cut there a moment
+//!   ago, it stays.
+//! - **Rest.** The window keeps its size for a multiple of its size in answers, twice as long after each trial without
+//!   gain, so that it does not oscillate. The next trial then starts small, and grows with each success.
+//! - **Shrink.** If the cost of calls rises for no known reason, or a larger window gained nothing the last time, a
+//!   smaller one is tried, and kept if it is as good.
 
 use std::time::Duration;
 
 use super::slot_cost::{Cost, SlotCost};
 
-/// Windowfuls of answers that a window rests, at first and at most.
+/// Duration of a rest, at first and at most, as a multiple of the window's size in answers.
 const FIRST_REST: u32 = 4;
 const LONGEST_REST: u32 = 32;
-/// A large window need not rest for more answers than this to have few of them refused.
+/// A large window rests for at most this many answers; that keeps rejections rare.
 const RESTED: u32 = 500;
-/// A cut within so many windowfuls of the last one means that the return went too far.
+/// A cut within this multiple of the window's size in answers means that the return went too far.
 const SOON: u32 = 4;
-/// What a cut leaves of a size that had been fine, and what one that follows soon.
+/// Factor of a cut of an accepted size, and of a cut that follows soon.
 const KEPT: f64 = 0.85;
 const KEPT_SOON: f64 = 0.7;
-/// The part of what a larger window could bring that it has to bring.
+/// The part of the possible gain that a larger window must bring.
 const WORTHWHILE: f64 = 0.4;
-/// Sizes that differ by less cannot be told apart by what they bring.
+/// Sizes that differ by a smaller factor cannot be distinguished by their gain.
 const TELLING: f64 = 1.1;
-/// A step that few answers tell apart.
+/// Factor of a step that few answers suffice to judge.
 const LARGE: f64 = 1.4;
-/// The first steps, and the largest of later ones.
+/// Factor of the first steps, and maximum of later ones.
 const FASTEST: f64 = 1.5;
-/// The same where refusals are what limits.
+/// The same if rejections are what limits the window.
 const TELLING_IF_CUT: f64 = LARGE;
-/// Changes of cost that are more than noise: upwards, where a trial may cost something, and downwards.
+/// Changes of cost that exceed noise: upwards, where a trial may cost something, and downwards.
 const ROSE: f64 = 1.25;
 const FELL: f64 = 0.87;
-/// The step of a trial that costs nothing, since nothing was ever refused.
+/// Factor of a trial that costs nothing, because no call was ever rejected.
 const EIGHTH: f64 = 1.125;
-/// Answers that tell costs apart that differ by a tenth.
+/// Answers that distinguish costs that differ by a tenth.
 const ENOUGH: u32 = 100;
-/// Those that tell apart what differs by half.
+/// Answers that distinguish costs that differ by half.
 const ENOUGH_FOR_DOUBLE: u32 = 10;
-/// A window that is wider than any sensible pool is none.
+/// A window of at least this size limits nothing.
 const OPEN: u32 = 4096;
 
-/// A size with what work cost there.
+/// A size and the cost of work at that size.
 #[derive(Debug, Clone, Copy)]
 struct Level {
     size: u32,
@@ -70,7 +67,7 @@ struct Level {
 }
 
 impl Level {
-    /// How many times as much was done per time as at another level.
+    /// The ratio of work per time to another level.
     fn gain(self, over: Level) -> f64 {
         f64::from(self.size) / f64::from(over.size) / self.cost.times(over.cost)
     }
@@ -78,17 +75,17 @@ impl Level {
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// On the way back to the threshold, by a call with each answer.
+    /// Growing back to the threshold, by one call with each answer.
     Return { threshold: u32 },
-    /// This size is being tried; `from` is what had proven useful before, if anything had.
+    /// A trial of this size; `from` is the last useful size.
     Climb { from: Option<Level>, factor: f64 },
-    /// It is fine as it is, for so many answers more.
+    /// The size stays for `left` more answers.
     Rest { settled: Option<Cost>, left: u32 },
-    /// This size is tried for being as good as that larger one.
+    /// A trial whether this size is as good as the larger one.
     Shrink { from: Level },
 }
 
-/// When a call began, as far as its window is concerned.
+/// The state of the window when a call started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Epoch(u32);
 
@@ -96,42 +93,42 @@ impl Epoch {
     pub(super) const NONE: Epoch = Epoch(0);
 }
 
-/// A call that was answered.
+/// An answered call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer {
     pub began: Epoch,
     pub took: Duration,
-    /// Of its output, if told.
+    /// Output tokens, if reported.
     pub tokens: Option<u64>,
 }
 
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Unlimited when absent.
+    /// `None` for unlimited.
     size: Option<u32>,
-    /// What it grows to by a call with each answer.
+    /// The size that it grows to, by one call with each answer.
     target: u32,
-    /// The largest size.
+    /// Maximum size.
     most: u32,
-    /// It finds its size by itself: growth has to pay.
+    /// The window finds its size itself: growth must bring a gain.
     tuned: bool,
     phase: Phase,
-    /// Raised when the size changes: what began before says nothing of the new one.
+    /// Raised when the size changes: calls that started before show nothing about the new one.
     epoch: u32,
     measured: SlotCost,
-    /// The most calls in flight at once since the measurement began.
+    /// Highest number of calls in flight since the measurement started.
     peak: u32,
-    /// Calls of the wave of the last cut that have not been refused.
+    /// Calls of the wave of the last cut that were not rejected.
     accepted: Option<u32>,
     /// Answers since the last cut.
     since_cut: u32,
-    /// Windowfuls that the next rest lasts.
+    /// Duration of the next rest, as a multiple of the size in answers.
     rest: u32,
-    /// The last trial ended with a refusal.
+    /// The last trial ended with a rejection.
     was_cut: bool,
-    /// The last larger window that was tried brought nothing.
+    /// The last trial of a larger window brought no gain.
     brought_nothing: bool,
-    /// Answers or refusals have shown something of its size.
+    /// Answers or rejections have confirmed the size.
     proven: bool,
 }
 
@@ -161,7 +158,7 @@ impl Default for Window {
 }
 
 impl Window {
-    /// A window that finds its size from `start` on, and never passes `most`.
+    /// A window that finds its size from `start` on, up to `most`.
     pub(super) fn tuned(start: u32, most: u32) -> Self {
         let most = most.max(1);
         Self {
@@ -177,14 +174,14 @@ impl Window {
         }
     }
 
-    /// A tuned one whose size was found a short while ago.
+    /// A tuned window whose size was found recently.
     pub(super) fn resumed(size: u32, most: u32) -> Self {
         let mut window = Self::tuned(size, most);
         window.begin_rest(None);
         window
     }
 
-    /// Calls that may be in flight.
+    /// Maximum number of calls in flight.
     pub(super) fn most(&self) -> f64 {
         let size = self.size.map_or(f64::INFINITY, f64::from);
         match self.phase {
@@ -193,7 +190,7 @@ impl Window {
         }
     }
 
-    /// The size that has proven useful, if any has so far.
+    /// The size that has proven useful.
     pub(super) fn found(&self) -> Option<u32> {
         self.useful().filter(|_| self.proven && self.tuned)
     }
@@ -207,17 +204,17 @@ impl Window {
         }
     }
 
-    /// The most that it may ever be.
+    /// The largest possible size.
     pub(super) fn ceiling(&self) -> u32 {
         self.most
     }
 
-    /// Calls at once that have proven to be accepted; 1 where nothing is known.
+    /// Calls in flight that were accepted; 1 if nothing is known.
     pub(super) fn best(&self) -> u32 {
         self.useful().unwrap_or(1).clamp(1, self.most)
     }
 
-    /// So many were accepted at once; more were not, or are not needed.
+    /// This many calls in flight were accepted; more were not, or are not needed.
     pub(super) fn found_at(&mut self, calls: u32) {
         self.was_cut = true;
         self.proven = true;
@@ -225,13 +222,13 @@ impl Window {
         self.settle_at(calls, None);
     }
 
-    /// A call began, with which so many are in flight.
+    /// Records a started call; `in_flight` includes it.
     pub(super) fn began(&mut self, in_flight: u32) -> Epoch {
         self.peak = self.peak.max(in_flight);
         Epoch(self.epoch)
     }
 
-    /// One call finds out.
+    /// Allows one call, as a probe.
     pub(super) fn narrow(&mut self) {
         let before = self.most().min(self.most.into()) as u32;
         let threshold = self.useful().map_or(before, |found| found.max(before));
@@ -239,7 +236,8 @@ impl Window {
         self.resize(1, Phase::Return { threshold });
     }
 
-    /// A call was refused while `others` were in flight. True of a window that was cut a short while ago: then it may be no number of calls at once that limits.
+    /// A call was rejected while `others` were in flight. Returns true if a tuned window was cut again soon:
+    /// concurrency is probably not the limit.
     pub(super) fn cut(&mut self, others: u32) -> bool {
         let level = others + 1;
         let soon = self.since_cut < SOON.saturating_mul(level);
@@ -260,7 +258,7 @@ impl Window {
                     true if self.tuned => (kept(KEPT_SOON), kept(KEPT_SOON)),
                     true => (kept(KEPT_SOON), others),
                     false => {
-                        // Something is not as it was: that may pass soon.
+                        // Conditions have changed, perhaps only for a short time.
                         self.rest = FIRST_REST;
                         (kept(KEPT), others)
                     }
@@ -278,12 +276,12 @@ impl Window {
         soon
     }
 
-    /// The refusals of this wave have nothing to do with the number of calls at once.
+    /// The rejections of this wave have another cause than the concurrency.
     pub(super) fn forget_wave(&mut self) {
         self.accepted = None;
     }
 
-    /// Another call of the wave was refused that the last cut was for.
+    /// Another call of the wave that caused the last cut was rejected.
     pub(super) fn refused_before_the_cut(&mut self) {
         let Some(accepted) = &mut self.accepted else {
             return;
@@ -292,13 +290,13 @@ impl Window {
         let most = (*accepted).max(1);
         match &mut self.phase {
             Phase::Return { threshold } => *threshold = (*threshold).min(most),
-            // It was back at what turns out to be too much.
+            // The window had grown back to a size that is too large.
             _ if self.size.is_some_and(|size| size > most) => self.settle_at(most, None),
             _ => {}
         }
     }
 
-    /// Nothing is accepted at the moment; afterwards half of what was in flight is tried.
+    /// No call is accepted at the moment; afterwards half of the calls in flight are tried.
     pub(super) fn pause(&mut self, others: u32) {
         let soon = self.since_cut < SOON.saturating_mul(others + 1);
         let size = half(others + 1).min(self.size.unwrap_or(u32::MAX));
@@ -312,7 +310,7 @@ impl Window {
         self.resize(size, Phase::Return { threshold });
     }
 
-    /// Nothing is accepted, and the window of the last cut is the way back.
+    /// No call is accepted; afterwards the window of the last cut applies.
     pub(super) fn pause_after_cut(&mut self) {
         let size = self.size.unwrap_or(1);
         let threshold = size.saturating_mul(2).min(self.most).max(1);
@@ -320,7 +318,7 @@ impl Window {
         self.resize(size, Phase::Return { threshold });
     }
 
-    /// A call was answered.
+    /// Records an answered call.
     pub(super) fn replied(&mut self, answer: Answer) {
         self.since_cut = self.since_cut.saturating_add(1);
         let Some(size) = self.size else { return };
@@ -333,7 +331,7 @@ impl Window {
             return;
         }
         if size < self.target {
-            // One more for each answer: a wave of calls would be a wave of refusals.
+            // One more call per answer: a burst of calls would be a burst of rejections.
             let (target, phase) = (self.target, self.phase);
             if size + 1 < target {
                 self.size = Some(size + 1)
@@ -351,14 +349,14 @@ impl Window {
         }
         let measured = std::mem::take(&mut self.measured);
         let peak = std::mem::take(&mut self.peak);
-        // Who does not use what there is learns nothing about more.
+        // A window that is not used shows nothing about a larger one.
         if peak >= size - size / 4 {
             let cost = measured.cost();
             self.judge(Level { size, cost }, measured.calls());
         }
     }
 
-    /// Answers that are needed to judge the present size.
+    /// Number of answers needed to judge the present size.
     fn enough(&self, size: u32) -> u32 {
         let trial = |from: Level| f64::from(size) / f64::from(from.size);
         match self.phase {
@@ -428,7 +426,7 @@ impl Window {
             }
             Phase::Shrink { from } => {
                 let ratio = f64::from(now.size) / f64::from(from.size);
-                // The next trial is of more again, and soon.
+                // The next trial is a larger size again, and soon.
                 let rest = std::mem::replace(&mut self.rest, FIRST_REST);
                 if now.gain(from) >= 1.0 - WORTHWHILE * (1.0 - ratio) {
                     self.settle_at(now.size, Some(now.cost))
@@ -440,11 +438,11 @@ impl Window {
         }
     }
 
-    /// Tries more than `size`.
+    /// Tries a larger size than `size`.
     fn climb(&mut self, from: Level, size: u32, factor: f64) {
         let more = ((f64::from(size) * factor).round() as u32).max(size + 1);
         if more > self.most && !self.tuned {
-            // There is room for all.
+            // All calls fit.
             self.size = None;
             return;
         }
@@ -487,12 +485,12 @@ impl Window {
     }
 }
 
-/// Where the gain of a large step ended; of a small one, where it began.
+/// Where the gain of a large step ended; for a small step, its start.
 fn useful(from: Level, ratio: f64, gain: f64) -> u32 {
     if ratio < LARGE || gain < 1.0 + (TELLING - 1.0) / 2.0 {
         return from.size;
     }
-    // With a little more, so that nothing stands idle.
+    // With a small margin, so that no slot is idle.
     (f64::from(from.size) * (gain * TELLING).min(ratio)).ceil() as u32
 }
 

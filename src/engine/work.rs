@@ -1,4 +1,4 @@
-//! What the dispatcher asks of whatever holds the work: a list, a file, a job store.
+//! The interface between the dispatcher and a source of work: a list, a file, a job store.
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -10,21 +10,21 @@ use super::limiter::QuotaId;
 use super::route::Tries;
 use super::time_split::{Limit, TimeSplit};
 
-/// What an item is expected to use of a quota counted in tokens.
+/// Expected use of a token quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
     /// Estimated input tokens.
     pub input: u32,
-    /// The most it may answer with, where the request says so.
+    /// Maximum number of output tokens, if the request sets one.
     pub output_cap: Option<u32>,
 }
 
-/// An item on its way, with what it has been through.
+/// An item that was taken, with its history.
 #[derive(Debug)]
 pub(crate) struct Ticket<T> {
     pub task: T,
     pub cost: Cost,
-    /// Its place in the input: among equals, first come, first served.
+    /// Position in the input: equal items start in this order.
     pub order: u64,
     pub class: Class,
     pub tries: Tries,
@@ -37,26 +37,26 @@ impl<T> Ticket<T> {
     }
 }
 
-/// What `take` found.
+/// Result of `take`.
 pub(crate) enum Take<T> {
     /// Runnable items, at least one.
     Items(Vec<Ticket<T>>),
-    /// Nothing runnable now. `until`: when the next waiting item is due, if it waits for time
-    /// alone. `source_open`: more may come by itself, and a wake-up will say so.
+    /// No item is runnable now. `until`: when the next waiting item is due, if only time is missing. `source_open`:
+    /// more items may arrive, and a wake-up will announce them.
     Idle {
         until: Option<Time>,
         source_open: bool,
     },
-    /// Nothing is left but what is in flight.
+    /// Only items in flight are left.
     Done,
 }
 
-/// What becomes of an item after a call, or without one.
+/// The end of an item's turn, after a call or without one.
 pub(crate) enum Settled<T, D> {
     /// It has its outcome.
     Final(Ticket<T>, Result<D, Error>),
-    /// It waits and is offered again, not before then; at [`Time::ZERO`], ahead of all others,
-    /// as soon as its quota is open. The error is that of the call that just failed, if one did.
+    /// The item waits, and is offered again at this time or later; [`Time::ZERO`] puts it before all others as soon
+    /// as its quota is open. The error is that of the call that just failed, if one did.
     Later(
         Ticket<T>,
         Time,
@@ -66,8 +66,7 @@ pub(crate) enum Settled<T, D> {
         )]
         Option<Error>,
     ),
-    /// It will not be sent in this run; the error says why. Of work that outlives the run: it goes
-    /// back to where it came from.
+    /// The item is not sent in this run, for this reason. Durable work returns it to the queue.
     Unsent(Ticket<T>, Error),
 }
 
@@ -88,20 +87,20 @@ pub(crate) type TakeEnd<W> = Box<dyn FnOnce(&mut W, Time) + Send>;
 /// A claim, made without the engine's lock.
 pub(crate) type TakeIo<W> = Box<dyn FnOnce() -> TakeEnd<W> + Send>;
 
-/// A store of work and of what waits. Called under the engine's lock, so it never blocks on
-/// anything but the settling write; work that [has a store](Self::has_store) does not block on that either.
+/// A source of work, which also stores waiting items. Called under the engine's lock, so it blocks on nothing but the
+/// settling write. Work that [has a store](Self::has_store) does not block on that either.
 pub(crate) trait Work: Sized {
     type Task: Send;
     type Done: Send;
 
-    /// True when items come from a database, which may be far away or locked by another program. Then
-    /// [`settle_io`](Self::settle_io) and [`take_io`](Self::take_io) have reads and writes made without the engine's
-    /// lock, one of each at a time.
+    /// Whether items come from a database, which may be remote or locked by another program. If true,
+    /// [`settle_io`](Self::settle_io) and [`take_io`](Self::take_io) make reads and writes without the engine's lock,
+    /// one of each at a time.
     fn has_store(&self) -> bool {
         false
     }
 
-    /// Takes back the items that only wait for capacity: they need no write.
+    /// Takes back items that only wait for capacity: they need no write.
     fn keep(&mut self, _done: &mut Vec<Settled<Self::Task, Self::Done>>) {}
 
     /// The write that makes these ends durable. Work that has a store uses it instead of [`settle`](Self::settle).
@@ -118,7 +117,7 @@ pub(crate) trait Work: Sized {
         None
     }
 
-    /// Up to `max` due items whose quota is open.
+    /// Takes up to `max` due items whose quota is open.
     fn take(
         &mut self,
         max: usize,
@@ -126,55 +125,53 @@ pub(crate) trait Work: Sized {
         now: Time,
     ) -> Result<Take<Self::Task>, Error>;
 
-    /// Makes these ends durable. What it has dealt with it removes from `done`; the rest is
-    /// offered again after a while. An error says why something is left.
+    /// Makes these ends durable and removes them from `done`. The rest is offered again later; the error says why.
     fn settle(
         &mut self,
         done: &mut Vec<Settled<Self::Task, Self::Done>>,
         now: Time,
     ) -> Result<(), Error>;
 
-    /// How many items a task stands for. Where it is several, and a failure may be the fault of one
-    /// of them, the task comes back to wait and is to be offered again in parts, none of more
-    /// than its tries' `max_pack`.
+    /// Number of items in a task. If it is more than one, and one item may have caused a failure, the task returns to
+    /// wait, and must be offered again in parts of at most its tries' `max_pack` items.
     fn members(&self, _task: &Self::Task) -> usize {
         1
     }
 
-    /// What a task comes to that needs no call; asked before one is made for it.
+    /// The answer to a task if it is known without a call; asked before each call.
     fn known(&self, _task: &Self::Task) -> Option<Self::Done> {
         None
     }
 
-    /// False when a task came back without having asked anybody: then nothing is learned of its provider.
+    /// False if the task returned without a call: then it shows nothing about its provider.
     fn is_answer(&self, _done: &Self::Done) -> bool {
         true
     }
 
-    /// Why an item of a task failed although the call brought answers to others of it.
+    /// The error of one item of a task whose other items were answered.
     fn failure_of_one<'d>(&self, _done: &'d Self::Done) -> Option<&'d Error> {
         None
     }
 
-    /// False while nothing is at hand that a slot could be used for, now or later; asked while all slots are in use.
+    /// False if no item is available for a slot, now or later; asked while all slots are in use.
     fn has_more(&mut self) -> bool {
         true
     }
 
-    /// True when a final settle's permit returns later, by an event of its own.
+    /// True if the permit of a final settle returns later, with a separate event.
     fn defers_release(&self) -> bool {
         false
     }
 
-    /// Where the run's time has gone up to now; told before anything is taken or settled.
+    /// Reports how the time of the run was spent up to now, before items are taken or settled.
     fn note_time(&mut self, _time: TimeSplit) {}
 
-    /// What keeps back that which is there while nothing can be taken, where it is not the source alone.
+    /// What delays the available items while none can be taken, if it is not the source.
     fn held_by(&self) -> Option<Limit> {
         None
     }
 
-    /// True when its provider has answered prompts of it by another way than calls.
+    /// Whether the provider has answered prompts of this work in another way than by calls.
     fn is_answered_elsewhere(&self) -> bool {
         false
     }

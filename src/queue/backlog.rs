@@ -1,7 +1,7 @@
-//! The backlog of a worker: what its store lets it claim, and the few jobs it has prefetched.
+//! The backlog of a worker: the jobs that its store lets it claim, and a few prefetched jobs.
 //!
-//! A prefetched job is claimed but not started: its quota closed between the claim and the call, or it
-//! was claimed to fill a call that takes many. They are few, and go back when they have to wait.
+//! A prefetched job is claimed but not started: its quota closed between the claim and the call, or it was claimed to
+//! fill a call of several items. They are few, and are given back when they must wait.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,17 +36,17 @@ mod requests;
 use requests::Asked;
 pub(crate) use requests::{Request, Requests};
 
-/// How long a store that cannot be used is tried again while batches are open.
+/// How long a failed access to the store is retried while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
 
-/// Which jobs a worker takes, and when it has done enough.
+/// Which jobs a worker takes, and when it ends.
 #[derive(Default)]
 pub(crate) struct Scope {
-    /// Of these processes alone; of all when empty.
+    /// Only jobs of these processes; of all processes if empty.
     pub processes: Vec<ProcessId>,
-    /// It ends when nothing is left to claim,
+    /// The worker ends when no job is left to claim.
     pub until_empty: bool,
-    /// or to hand over to a provider; what is there need not have ended.
+    /// The worker ends when no job is left to claim or submit; batches may still be open.
     pub until_submitted: bool,
 }
 
@@ -56,46 +56,46 @@ pub(crate) struct StoreBacklog {
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
     pub scope: Scope,
-    /// What becomes of jobs that go into batches.
+    /// State of the batches that jobs go into.
     pub batch_overview: Arc<BatchOverview>,
     last_look: LastLook,
-    /// Somebody has told that there may be more to claim.
+    /// Another thread has announced more jobs.
     pub may_have_jobs: Arc<AtomicBool>,
     lanes: Arc<Mutex<Lanes>>,
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
     pub requests: Requests,
     prefetched: VecDeque<Ticket<JobTask>>,
-    /// Nothing could be claimed, and unless something happens nothing can before then.
+    /// The last claim was empty. Without an event, no job can be claimed before this time.
     quiet_until: Option<Time>,
-    /// Claimed and not settled, those prefetched included.
+    /// Jobs that are claimed and not settled, including prefetched ones.
     running: usize,
-    /// The one job that runs is one that may bring its worker down.
+    /// The one running job must run by itself, because it may crash its worker.
     alone: bool,
     batch: usize,
     order: u64,
-    /// Why nothing can be claimed at the moment.
+    /// Why no job can be claimed at the moment.
     pub trouble: Option<Error>,
-    /// Since when.
+    /// Start of that problem.
     troubled_since: Option<Time>,
-    /// What kept back the jobs that the last claim did not bring.
+    /// What delayed the jobs that the last claim did not return.
     held_by: Option<Limit>,
 }
 
-/// What was prefetched and cannot be started goes back after this long.
+/// Prefetched jobs that cannot start are given back after this time.
 const HOLD: Duration = Duration::from_secs(1);
-/// A claim that failed is tried again after this long.
+/// Time until a failed claim is retried.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
-/// How soon to look again while others still release what was sealed.
+/// Interval of checks while other programs release a sealed process.
 const CHORES_AGAIN: Duration = Duration::from_millis(20);
 
-/// What a claim brought.
+/// A claimable lane.
 struct FoundLane {
     tickets: Vec<Ticket<JobTask>>,
     due: Option<Time>,
-    /// When the limiter has room again for a lane that was passed over.
+    /// When the limiter has capacity again for a skipped lane.
     opens: Option<Time>,
-    /// Jobs of a kind that is known here wait, due or not.
+    /// Jobs of a supported kind wait, due or not.
     known_wait: bool,
     has_chores: Option<bool>,
 }
@@ -132,7 +132,7 @@ impl StoreBacklog {
         }
     }
 
-    /// What is to be said of jobs that nobody here carries out.
+    /// Message about jobs of a kind that this worker does not support.
     pub(crate) fn unknown(&self) -> Option<String> {
         let kind = self.unknown.as_deref()?;
         let kind = beginning(kind, 60);
@@ -141,7 +141,8 @@ impl StoreBacklog {
         ))
     }
 
-    /// What kept back the jobs that the last claim did not bring. While jobs are out it is these that are waited for.
+    /// What delayed the jobs that the last claim did not return. `None` while calls are in flight: then those are
+    /// what the worker waits for.
     pub(crate) fn held_by(&self) -> Option<Limit> {
         match self.held_by {
             Some(Limit::Quota) => Some(Limit::Quota),
@@ -150,7 +151,7 @@ impl StoreBacklog {
         }
     }
 
-    /// Jobs that ended, or went back.
+    /// Records that this many jobs have ended or were given back.
     pub(crate) fn settled(&mut self, jobs: usize) {
         self.quiet_until = None;
         self.requests.is_stale = true;
@@ -158,13 +159,13 @@ impl StoreBacklog {
         self.alone &= self.running > 0;
     }
 
-    /// Something other than waiting has come of a job: others may wait for that.
+    /// Records that a job has changed otherwise than by waiting: other jobs may wait for that.
     pub(crate) fn progressed(&mut self) {
         self.last_look = LastLook::NotYet;
     }
 
-    /// Of what was prefetched, that which has been there for too long or was claimed for a route that has
-    /// been replaced since; or all of it.
+    /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route; or
+    /// all of them.
     pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
         if all && let Some(Ok(found)) = self.requests.arrived.take() {
             self.prefetched.extend(found.tickets);
@@ -183,7 +184,7 @@ impl StoreBacklog {
         out.into()
     }
 
-    /// The first prefetched job that can be started.
+    /// The first prefetched job that can start.
     fn out_of_hand(&mut self, availability: &Availability, now: Time) -> Option<Ticket<JobTask>> {
         let open = |ticket: &Ticket<JobTask>| !availability.pauses.is_paused(ticket.quota(), now);
         let at = self.prefetched.iter().position(open)?;
@@ -247,12 +248,12 @@ impl StoreBacklog {
         };
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
-        // A route may have become shorter since.
+        // The route may have become shorter since.
         let step = at_step(claimed.lane.step, open.class.steps());
         let mut tries = history.tries(step, &self.kinds.trails);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
-        // What it waits for from here on is told from there.
+        // A later wait is measured from this time.
         let waited_until = history.waited_until();
         if let Some(until) = waited_until {
             let ago = u64::try_from(wall.since(until).as_nanos()).unwrap_or(u64::MAX);
@@ -285,7 +286,7 @@ impl StoreBacklog {
         })
     }
 
-    /// As many as were set, and twice as many after each claim that brought all it asked for.
+    /// Number of jobs to claim: the configured number, doubled after each full claim.
     fn batch(&mut self, free: usize) -> usize {
         let least = self.kinds.setup.now().settings.batch_size.max(1);
         self.batch = self.batch.clamp(least, MOST_CLAIMED.max(least));
@@ -300,7 +301,7 @@ impl StoreBacklog {
         }
     }
 
-    /// Nothing can be claimed now.
+    /// The result if no job can be claimed now.
     fn idle(
         &mut self,
         found: Option<&FoundLane>,
@@ -330,7 +331,7 @@ impl StoreBacklog {
         }
     }
 
-    /// Prefetched jobs that can be started.
+    /// Takes the prefetched jobs that can start.
     fn prefetched_first(
         &mut self,
         max: usize,
@@ -341,7 +342,7 @@ impl StoreBacklog {
         startable.take(max).collect()
     }
 
-    /// Whether a call of these jobs could take more than is prefetched.
+    /// Whether a call of these jobs has capacity for more than is prefetched.
     fn is_short(&self, jobs: &[Ticket<JobTask>]) -> bool {
         jobs.iter().any(|job| {
             let kind = &job.task.kind;
@@ -352,7 +353,7 @@ impl StoreBacklog {
         })
     }
 
-    /// Whether there is no reason to claim now.
+    /// Whether a claim is unnecessary now.
     fn stays_quiet(&mut self, now: Time) -> Option<Take<JobTask>> {
         if self.requests.is_asked {
             return Some(not_yet());
@@ -391,7 +392,7 @@ impl StoreBacklog {
         Ok(self.idle(Some(found), availability, now))
     }
 
-    /// What keeps a worker that ends when nothing is left.
+    /// What a worker waits for that ends when no job is left.
     fn left_to_do(&mut self, found: &FoundLane) -> Option<Remaining> {
         if self.running > 0 || found.known_wait {
             return Some(Remaining::Jobs);
@@ -407,7 +408,7 @@ impl StoreBacklog {
         }
     }
 
-    /// Full disk, somebody else's lock: it passes, and until then nothing is lost.
+    /// Handles a failed access to the store: a full disk or a foreign lock passes, and nothing is lost until then.
     fn troubled(
         &mut self,
         error: Error,
@@ -415,7 +416,7 @@ impl StoreBacklog {
         now: Time,
     ) -> Result<Take<JobTask>, Error> {
         let since = *self.troubled_since.get_or_insert(now);
-        // What is at a provider is not left alone for a database that was away for a moment.
+        // A short failure of the database must not end a worker whose batches are at a provider.
         let borne = self.batch_overview.has_batches() && now.since(since) < STORE_RETRY_TIME;
         if error.kind() != ErrorKind::Transient && !borne {
             return Err(error);
@@ -458,8 +459,8 @@ enum Remaining {
     LastLook,
 }
 
-/// Before a worker ends, those that wait for others look once more: what they wait for may have come about without
-/// anybody telling them.
+/// Before a worker ends, the jobs that wait for others are checked once more: the end of those may not have been
+/// announced.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum LastLook {
     #[default]
@@ -480,7 +481,7 @@ impl Backlog for StoreBacklog {
         if self.batch_overview.critical.lock().is_some() {
             return Ok(Take::Done);
         }
-        // Before the claim: what comes back from a batch is there before the batch is gone.
+        // Read before the claim, because results of a batch are stored before the batch disappears.
         let batches = self.batch_overview.open(self.scope.until_submitted);
         let mut out = self.prefetched_first(max, availability, now);
         let is_short = self.is_short(&out);
@@ -548,7 +549,7 @@ impl Backlog for StoreBacklog {
         Ok(ticket.map_or_else(not_yet, |ticket| Take::Items(vec![ticket])))
     }
 
-    /// Stays prefetched, which is only for jobs that are due.
+    /// Keeps the job prefetched, which is only for jobs that are due.
     fn wait(&mut self, mut ticket: Ticket<JobTask>, _: Time) {
         let now = self.clock.now();
         ticket.task.waiting_since.get_or_insert(now);

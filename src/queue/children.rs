@@ -1,8 +1,8 @@
-//! Jobs that a job has others carry out: enqueued once, waited for without a slot, and gone with their parent.
+//! Jobs that a job creates: enqueued once, waited for without a slot, and deleted with their parent.
 //!
-//! Children are a process of their own, whose id follows from the parent's: whoever takes the parent up
-//! again, after a crash as well, finds them there instead of enqueueing them anew. The store wakes the parent
-//! when the last of them has its outcome, and deletes them with the parent's own end.
+//! Children form a separate process whose id follows from the parent's. Whoever continues the parent, also after a
+//! crash, therefore finds them instead of enqueueing them again. The store wakes the parent when the last child has
+//! its outcome, and deletes the children with the parent's own end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +20,18 @@ use super::store::JobStore;
 
 /// More jobs than this are enqueued in several transactions.
 const ONE_TRANSACTION: usize = 1000;
-/// A parent that its children will wake looks so often all the same.
+/// Interval at which a parent checks its children although they will wake it.
 const UNWOKEN: Duration = Duration::from_secs(60);
-/// Whoever waits for other jobs looks again after a quarter of the time that these have taken so far,
+/// A job that waits for other jobs checks again after this part of their age: a quarter,
 const LOOKS_PER_AGE: u32 = 4;
-/// at least so long,
+/// but at least after this time,
 const SOONEST: Duration = Duration::from_millis(20);
-/// and at most.
+/// and at most after this time.
 const LATEST: Duration = Duration::from_secs(5);
-/// A handler that waits for nothing it has asked for is called again after so long.
+/// Interval of calls of a handler that returned `None` although it waits for nothing.
 const UNTOLD: Duration = Duration::from_secs(1);
 
-/// What a handler has others do for it; see [`Handler::with_children`](crate::Handler::with_children).
+/// The child jobs of a job; see [`Handler::with_children`](crate::Handler::with_children).
 #[derive(Clone)]
 pub struct Children {
     queue: JobQueue,
@@ -43,13 +43,13 @@ pub struct Children {
 
 /// What a job waits for.
 pub(crate) struct Awaited {
-    /// Until one of these processes has no open job,
+    /// Until one of these processes has no open job.
     pub processes: Vec<ProcessId>,
-    /// or so long.
+    /// The longest wait.
     pub at_most: Duration,
 }
 
-/// What one call of a handler found that is not there yet.
+/// The open results that one call of a handler requested.
 #[derive(Default)]
 struct Waits {
     processes: Vec<ProcessId>,
@@ -73,14 +73,15 @@ impl Children {
         }
     }
 
-    /// The outcomes of the jobs of a stage, in their order, failures among them; `None` while any of them
-    /// is open. The first call enqueues what `jobs` makes, later ones find it there, also after a crash, and
-    /// when the parent is put back after it has failed: then only those are carried out again that failed or were
-    /// cancelled. Stages of one job are told apart by their names. No child has a lower priority than its parent.
-    /// Children of a kind that this worker does not know wait for another one.
+    /// The outcomes of the jobs of a stage, including failures, in their order; `None` while any job is open.
+    ///
+    /// The first call enqueues the jobs that `jobs` returns. Later calls find them, also after a crash. If the parent is
+    /// requeued after a failure, only failed and cancelled children run again. The name distinguishes the stages of a job.
+    /// The priority of a child is at least that of its parent. Children of a kind that this worker does not support wait for
+    /// another worker.
     ///
     /// # Errors
-    /// Those of `jobs`; when the queue could not be read or written.
+    /// Those of `jobs`; or if the queue could not be read or written.
     pub fn gather(
         &self,
         stage: &str,
@@ -92,12 +93,13 @@ impl Children {
         let state = match there.filter(|state| state.sealed) {
             Some(state) => state,
             None => {
-                // Whoever enqueued them died over it, and none of them was started; or somebody deletes them.
+                // Either a crash interrupted their enqueueing and none has started, or another program is deleting
+                // them.
                 self.queue.delete(process)?;
                 match self.enqueue(process, stage, jobs()?) {
                     Ok(Some(state)) => state,
                     Ok(None) => return Ok(Some(Vec::new())),
-                    // The parent was cancelled meanwhile, or deleted.
+                    // The parent was cancelled or deleted in the meantime.
                     Err(error) if error.is_claim_lost() => return Ok(None),
                     Err(error) => return Err(error),
                 }
@@ -111,7 +113,7 @@ impl Children {
             return Ok(None);
         }
         let results: Vec<JobResult> = self.queue.get_results(process).collect::<Result<_, _>>()?;
-        // Somebody puts them back just now.
+        // Another program is requeueing them.
         if (results.len() as u64) < state.counts.total - state.counts.consumed {
             self.wait(process, SOONEST);
             return Ok(None);
@@ -122,8 +124,7 @@ impl Children {
     /// The outcome of any other job of the queue; `None` while it has none.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when there is no such job, or its result was taken; when the queue could not be
-    /// read.
+    /// [`ErrorKind::Invalid`] if the job does not exist or its result was consumed; or if the queue could not be read.
     pub fn outcome(&self, job: JobId) -> Result<Option<JobState>, Error> {
         match self.queue.job(job)? {
             Some(state) if state.status.is_final() => Ok(Some(state)),
@@ -138,7 +139,7 @@ impl Children {
         }
     }
 
-    /// Sets the wait for what began then, and whose end nobody tells.
+    /// Sets the wait for jobs that started at `since` and whose end is not announced.
     fn look_again(&self, since: Timestamp) {
         let age = self.queue.clock.wall().since(since);
         let wait = (age / LOOKS_PER_AGE).clamp(SOONEST, LATEST);
@@ -151,7 +152,7 @@ impl Children {
         waits.at_most(at_most);
     }
 
-    /// Whether the parent was cancelled with them, which is no outcome of theirs.
+    /// Whether the parent was cancelled together with them; then they have no outcome.
     fn is_cancelled(&self) -> Result<bool, Error> {
         let process = self.queue.process(self.parent.process_id)?;
         Ok(process.is_none_or(|process| process.cancelled))

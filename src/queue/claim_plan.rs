@@ -13,7 +13,7 @@ use crate::engine::limiter::QuotaId;
 use super::kinds::{Kinds, Lanes, Open};
 use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
 
-/// The most jobs in one claim.
+/// Maximum number of jobs in one claim.
 pub(super) const MOST_CLAIMED: usize = 1000;
 
 pub(super) struct ClaimPlan {
@@ -72,7 +72,7 @@ impl ClaimPlan {
         Ok(claimed)
     }
 
-    /// What fills the calls of these jobs, if any of them shares its call with others.
+    /// Claims jobs that fill the calls of these jobs, if a call takes more than one.
     fn filling(&self, jobs: &[ClaimedJob]) -> Option<Filling> {
         if jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES) {
             return None;
@@ -149,7 +149,7 @@ impl ClaimPlan {
             return 0;
         }
         let quota = open.class.quota(live);
-        // The limiter may know of a limit before a pause exists. Prefetched jobs come first.
+        // The limiter may have a limit before a pause exists. Prefetched jobs come first.
         if let Some(at) = kinds.limiter.closed_until(quota, now) {
             *opens = Some(opens.map_or(at, |known| known.min(at)));
             return 0;
@@ -166,7 +166,7 @@ impl ClaimPlan {
     }
 }
 
-/// A route may have become shorter since a job came to this step.
+/// A route may have become shorter since a job reached this step.
 pub(super) fn at_step(step: u8, steps: usize) -> u8 {
     step.min(u8::try_from(steps.saturating_sub(1)).unwrap_or(u8::MAX))
 }

@@ -1,4 +1,4 @@
-//! Taking results out of the queue: look, save, and only then delete.
+//! Consuming results: read, save, and only then delete.
 
 use std::iter::FusedIterator;
 
@@ -9,7 +9,7 @@ use super::host::JobQueue;
 use super::job::JobResult;
 use super::store::{ConsumerLock, DeliveredResult, JobReceipt};
 
-/// Results are read in chunks of this many jobs, or bytes.
+/// Results are read in chunks of this many jobs.
 const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 16 << 20;
 
@@ -127,7 +127,7 @@ impl JobQueue {
         self.store.lock_results(process, &who)
     }
 
-    /// The same after a job of the process, which need not exist any more.
+    /// The same for results after a job of the process; that job need not exist any more.
     ///
     /// # Errors
     /// As [`process`](Self::process).

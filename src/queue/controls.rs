@@ -1,4 +1,4 @@
-//! What holds for a worker while it runs, and what of it may change.
+//! Options of a running worker, and which of them can change.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,10 +25,10 @@ use super::model_call::ModelCall;
 use super::settings::WorkerSettings;
 use super::store::WorkerStatus;
 
-/// A worker never runs more jobs at once.
+/// Maximum number of jobs that a worker runs at once.
 pub(crate) const MOST_SLOTS: usize = 10_000;
 
-/// What does not change while a worker runs.
+/// Options that do not change while a worker runs.
 pub(crate) struct FixedOptions {
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
     pub observer: Option<Arc<dyn JobObserver>>,
@@ -40,27 +40,27 @@ pub(crate) struct FixedOptions {
     pub follower: Option<Follower>,
 }
 
-/// What the threads of a worker share, and whoever changes its setup.
+/// State that the threads of a worker share with callers that change its setup.
 pub(crate) struct Controls {
     pub permits: AtomicUsize,
-    /// Every slot had a job when somebody last looked.
+    /// Every slot had a job at the last check.
     pub all_busy: AtomicBool,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
     pub waker: Waker,
-    /// There may be more to claim.
+    /// There may be more jobs to claim.
     pub may_have_jobs: Arc<AtomicBool>,
-    /// The poller's letter box.
+    /// Control channel of the poller.
     pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
     /// The worker's report about itself.
     pub status: Mutex<WorkerStatus>,
-    /// Somebody has written to the store since the notifier was last told of every process.
+    /// The store was written since the notifier last received every process.
     pub written: AtomicBool,
 }
 
 impl Controls {
-    /// Has the worker look for jobs now.
+    /// Makes the worker check for jobs now.
     pub(crate) fn wake(&self) {
         self.written.store(true, Ordering::SeqCst);
         self.may_have_jobs.store(true, Ordering::SeqCst);
@@ -68,13 +68,13 @@ impl Controls {
         self.batch_control.wake();
     }
 
-    /// Has the worker look for jobs and where its batches stand.
+    /// Makes the worker check for jobs and poll its batches now.
     pub(crate) fn nudge(&self) {
         self.may_have_jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
-    /// Puts something else in place, all at once.
+    /// Replaces parts of the setup in one step.
     pub(crate) fn change(&self, change: Change) {
         let Change {
             settings,
@@ -146,7 +146,7 @@ impl Controls {
         }
     }
 
-    /// A route that takes another one's place; limits and pauses that were learned stay.
+    /// A route that replaces another one; learned limits and pauses stay.
     fn following(&self, setup: &WorkerSetup, route: Route<'static>) -> Arc<Route<'static>> {
         Arc::new(match setup.newest_route() {
             Some(before) => route.succeeding(&before),
@@ -155,20 +155,20 @@ impl Controls {
     }
 }
 
-/// What of a worker is to be something else from now on; what is `None` stays.
+/// Changes to a worker's setup; `None` keeps a part.
 #[derive(Default)]
 pub(crate) struct Change {
     pub settings: Option<WorkerSettings>,
-    /// Nobody here takes such jobs any more where the inner one is `None`.
+    /// The new route of prompts. With `None` inside, this worker takes no prompts any more.
     pub completions: Option<Option<Box<Route<'static>>>>,
     pub embeddings: Option<Option<Box<Route<'static>>>>,
-    /// The route of all kinds whose jobs are one call of a model each.
+    /// The new route of all kinds whose jobs are one call of a model each.
     pub model_calls: Option<Box<Route<'static>>>,
     pub batches: Option<Option<Arc<dyn BatchClient>>>,
     pub batch_clients: Option<Option<Arc<BatchClients>>>,
-    /// A kind whose jobs are left to others.
+    /// A kind whose jobs this worker leaves to others.
     pub forgotten: Option<String>,
 }
 
-/// Looks a few times a second whether something else is to hold for a worker.
+/// Checks a few times per second for changed settings.
 pub(crate) type Follower = Box<dyn FnMut(&Controls) + Send>;

@@ -1,5 +1,5 @@
-//! Due times are times of day, which all processes understand, and the time of day can be put right at any
-//! moment: what was due in a second is due in three hours then.
+//! Due times are times of day, which all OS processes share, and the time of day can be corrected at any moment. If
+//! it is set back by three hours, a job due in a second would wait for three hours.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use crate::base::error::Error;
 
 use super::store::{JobStore, WorkerId};
 
-/// Less than this much is how clocks are kept, not how they are corrected.
+/// Smaller differences are drift, not corrections.
 const SET_BACK: Duration = Duration::from_secs(1);
-/// How often due times are looked at although nothing was noticed: another process may have written one
-/// by the clock as it was.
+/// Interval of checks of due times without a noticed correction: another OS process may have written one before a
+/// correction.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Both clocks are read within this time, or what they say is not of one moment.
+/// Both clocks must be read within this time, otherwise the readings cannot be compared.
 const ONE_MOMENT: Duration = Duration::from_millis(100);
 
-/// Notices that the time of day was set back, and has due times follow it.
+/// Notices that the time of day was set back, and corrects due times.
 pub(super) struct DueTimes {
     worker: WorkerId,
-    /// No job waits for longer.
+    /// The longest wait of any job.
     longest: Duration,
-    /// When both clocks were last read.
+    /// The last reading of both clocks.
     last: (Time, Timestamp),
-    /// By how much the time of day was set back and due times were not.
+    /// Correction that was not applied to due times yet.
     behind: Duration,
     next: Time,
 }
 
 impl DueTimes {
-    /// Watches from now on.
+    /// Starts to watch the clock.
     pub(super) fn new(worker: WorkerId, longest: Duration, clock: &dyn Clock) -> Self {
         Self {
             worker,
@@ -40,12 +40,12 @@ impl DueTimes {
         }
     }
 
-    /// Jobs may wait for so long from now on; those there are may wait for as long as before.
+    /// Raises the longest wait of new jobs; existing ones keep theirs.
     pub(super) fn allow(&mut self, longest: Duration) {
         self.longest = self.longest.max(longest);
     }
 
-    /// Looks at the clock, and at due times if there is reason to. Returns how many were changed.
+    /// Checks the clock, and due times if necessary. Returns how many were changed.
     pub(super) fn look(&mut self, clock: &dyn Clock, store: &dyn JobStore) -> Result<u64, Error> {
         let (now, wall) = (clock.now(), clock.wall());
         if clock.now().since(now) > ONE_MOMENT {
@@ -70,7 +70,7 @@ impl DueTimes {
     }
 }
 
-/// By how much the time of day was set back between two moments.
+/// How far the time of day was set back between two readings.
 fn set_back(from: (Time, Timestamp), to: (Time, Timestamp)) -> Duration {
     let passed = to.0.since(from.0);
     let should_be = from.1.after(passed);

@@ -1,5 +1,4 @@
-//! What jobs of a kind mean: prompts, which go through a route, or whatever a host's own code makes
-//! of them.
+//! What processes the jobs of a kind: prompts on a route, or a host's own code.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,7 +30,7 @@ pub struct RunningJob {
     pub process_id: ProcessId,
     /// Its kind.
     pub kind: String,
-    /// The caller's name for it.
+    /// Your own name for the job.
     pub item_id: Option<String>,
     /// The payload in JSON.
     pub payload: Box<RawValue>,
@@ -185,7 +184,7 @@ impl Handler {
         self
     }
 
-    /// Makes one call; `late` is told of a result that came after the limit.
+    /// Makes one call; `late` receives a result that arrived after the limit.
     pub(super) fn call(
         &self,
         job: &RunningJob,
@@ -215,7 +214,7 @@ impl Handler {
             move || {
                 let result = catch_unwind(AssertUnwindSafe(|| handle(&job, &children, &own)));
                 let result = result.unwrap_or_else(|panic| Err(panicked("the handler", panic)));
-                // Nobody waits any more: it took too long.
+                // The caller has stopped waiting.
                 if let Err(unheard) = done.send(result)
                     && let Ok(Some(result)) = unheard.into_inner()
                 {
@@ -223,7 +222,7 @@ impl Handler {
                 }
             }
         };
-        // It may be tried again once the system has a thread to give.
+        // It may be retried once the system has a thread.
         spawn(format!("batchwright-{kind}"), call)
             .map_err(|error| Error::new(ErrorKind::Transient, error.message()))?;
         match end.recv_timeout(limit) {

@@ -1,4 +1,4 @@
-//! What a job that waits for another try has been through, as its row keeps it.
+//! The history of a job that waits for a retry, as stored in its row.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,25 +13,25 @@ use crate::llm::outcome::EarlierProvider;
 
 use super::job::AttemptError;
 
-/// Errors of earlier attempts that are kept.
+/// Number of stored errors of earlier attempts.
 const MOST_ERRORS: usize = 10;
-/// Longer messages are cut, in bytes.
+/// Longer messages are cut to this many bytes.
 const MAX_MESSAGE_BYTES: usize = 300;
 
-/// Written by the worker that gives a job back, read by the one that gets it next.
+/// Written by the worker that returns a job, read by the worker that claims it next.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct History {
     #[serde(default)]
     tries: WrittenHistory,
-    /// The steps it has left behind.
+    /// The steps it has left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     left: Vec<LeftProvider>,
-    /// What the calls so far have cost, as far as it is known.
+    /// The known cost of the calls so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     used: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cost_usd: Option<f64>,
-    /// Where its time went since its first call began, up to when it may be tried again.
+    /// How its time since its first call was spent, up to when it may be retried.
     #[serde(default, skip_serializing_if = "is_nothing")]
     time: ItemTime,
     #[serde(default)]
@@ -39,8 +39,9 @@ pub(crate) struct History {
 }
 
 impl ItemTime {
-    /// Where the time of a job that was enqueued then went, up to when it was to be tried again, out of the history that
-    /// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) left; `None` where that does not say.
+    /// How the time of a job was spent from `created_at` up to its next due time, read from the history that
+    /// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) stored; `None` if the history does not contain
+    /// it.
     pub fn in_history(history: &str, created_at: Timestamp) -> Option<Self> {
         let History { tries, time, .. } = serde_json::from_str(history).ok()?;
         let queued = tries.first?.since(created_at);
@@ -52,7 +53,7 @@ fn is_nothing(time: &ItemTime) -> bool {
     time.total().is_zero()
 }
 
-/// A step that the job has left; who was asked there is kept, since a route may change.
+/// A step that the job has left, with its provider, because routes can change.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct LeftProvider {
     step: u8,
@@ -75,7 +76,7 @@ struct WrittenHistory {
     misfits: u8,
     refused: u16,
     waited: u16,
-    /// When the first call began.
+    /// Start of the first call.
     first: Option<Timestamp>,
     in_doubt: bool,
 }
@@ -92,7 +93,7 @@ impl History {
         serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// What its calls have cost.
+    /// The cost of its calls.
     pub(crate) fn paid(&self) -> Paid {
         Paid {
             usage: self.used,
@@ -108,12 +109,12 @@ impl History {
         self.tries.attempt
     }
 
-    /// When its last wait was to end, if it was tried before its present claim.
+    /// End of its last wait, if it was tried before the present claim.
     pub(crate) fn waited_until(&self) -> Option<Timestamp> {
         Some(self.tries.first?.after(self.time.total()))
     }
 
-    /// Where its time went from its first call until now, `here` since its last wait was to end.
+    /// How its time from its first call until now was spent; `here` is the time since its last wait ended.
     pub(crate) fn time(&self, here: Option<ItemTime>, now: Timestamp) -> Option<ItemTime> {
         match self.tries.first {
             Some(began) => {
@@ -124,7 +125,7 @@ impl History {
         }
     }
 
-    /// Takes note of where its time went up to when it may be tried again, of a job whose failure was noted.
+    /// Adds the time up to when it may be retried, after [`failed`](Self::failed).
     pub(crate) fn add_time(&mut self, here: Option<ItemTime>, due: Timestamp) {
         if self.tries.first.is_some() {
             self.time = self.time(here, due).unwrap_or_default();
@@ -151,13 +152,13 @@ impl History {
             trail: self.left.iter().fold(Default::default(), |trail, left| {
                 trails.add(trail, left.step, &left.error)
             }),
-            // Kept as a time of day.
+            // Stored as a time of day.
             first: First::default(),
             max_retries: None,
         }
     }
 
-    /// Takes note of a call that failed and of what is to follow. `asked` names who is asked at a step.
+    /// Records a failed call and what follows. `asked` returns the provider of a step.
     pub(crate) fn failed(
         &mut self,
         error: &Error,
@@ -177,7 +178,7 @@ impl History {
                 error,
             }
         }));
-        // A call that moved the job on was made at a step it has left; others were passed by.
+        // The failed call was made at the last step that was left by a call; other steps were skipped.
         let of_call = |left: &&LeftProvider| {
             left.error.kind() == error.kind() && error.message().starts_with(left.error.message())
         };
@@ -196,7 +197,7 @@ impl History {
             misfits: tries.misfits,
             refused: tries.refused,
             waited: tries.waited,
-            // Of the first one who wrote it down, so that it does not wander from clock to clock.
+            // The first record is kept, so that the time does not change with each worker's clock.
             first: self.tries.first.or_else(|| {
                 first.map(|first| Timestamp(wall.0 - now.since(first).as_millis() as i64))
             }),
@@ -221,8 +222,8 @@ impl History {
         });
     }
 
-    /// The steps it has left, by the names they had then. `now` names all of them, those included that
-    /// were left since it was claimed, by the present route.
+    /// The steps it has left, with the provider names of that time. `now` has all of them by the present route,
+    /// including those left since the claim.
     pub(crate) fn earlier(&self, now: Vec<EarlierProvider>) -> Vec<EarlierProvider> {
         let then = self.left.iter().map(|left| EarlierProvider {
             provider: left.provider.clone(),
@@ -232,7 +233,7 @@ impl History {
         then.chain(now.into_iter().skip(self.left.len())).collect()
     }
 
-    /// The next call may repeat one that was carried out.
+    /// The next call may repeat one that was processed.
     pub(crate) fn in_doubt(mut self) -> Self {
         self.tries.in_doubt = true;
         self

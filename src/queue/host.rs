@@ -1,4 +1,4 @@
-//! The host's side of a queue: hand jobs over, look, cancel. Results are taken in `consume.rs`.
+//! The host's side of a queue: enqueue jobs, read their states, cancel. `consume.rs` fetches results.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,19 +44,19 @@ use super::store::{HealthFinding, InsertGuard, JobLane, JobStore, JobSummary, Wo
 pub struct JobQueue {
     pub(super) store: Arc<dyn JobStore>,
     pub(super) clock: Arc<dyn Clock>,
-    /// What is told of processes that jobs are added to.
+    /// Description for processes to which jobs are added.
     info: Option<Arc<ProcessInfo>>,
-    /// What must hold when jobs are added.
+    /// Condition for adding jobs.
     guard: Option<Arc<InsertGuard>>,
 }
 
-/// An iterator is written in groups of this many jobs,
+/// An iterator is written in groups of at most this many jobs,
 const GROUP: usize = 1000;
-/// or of this many bytes,
+/// this many bytes,
 const GROUP_BYTES: usize = 4 << 20;
-/// or of what has come in this time.
+/// and what arrives within this time.
 const GROUP_TIME: Duration = Duration::from_secs(1);
-/// How soon it is noticed that a change was heard of.
+/// Interval of checks whether a notification has arrived.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
 /// Why [`JobQueue::try_enqueue_iter`] ended early. The jobs added before stay in the queue, and the process is not
@@ -196,7 +196,7 @@ impl JobQueue {
         }
         loop {
             let hears = self.store.hears_others();
-            // Where it is not heard of, asking costs a query.
+            // Without notifications, asking costs a query.
             let version = hears.then(|| self.store.version().ok()).flatten();
             if version.is_some() && version != *seen {
                 *seen = version;
@@ -404,7 +404,7 @@ impl JobQueue {
     pub fn batches(&self, process: Option<ProcessId>) -> Result<Vec<BatchInfo>, Error> {
         let now = self.clock.wall();
         let batches = self.store.batches(process)?;
-        // No living worker may be there to give back what a dead one had.
+        // If no living worker exists, nothing has returned the batches of a crashed one yet.
         let dead = if batches.iter().any(|batch| batch.worker.is_some()) {
             self.store.dead_workers()?
         } else {

@@ -1,4 +1,4 @@
-//! What people are told of a process.
+//! Descriptions of processes for people.
 
 use serde::{Deserialize, Serialize};
 

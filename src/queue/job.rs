@@ -1,4 +1,4 @@
-//! What the queue keeps: jobs, the processes they belong to, and where each stands.
+//! What the queue stores: jobs, their processes, and the state of each.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub const COMPLETION_KIND: &str = "completion";
 pub const DIRECT_COMPLETION_KIND: &str = "completion_direct";
 /// The kind of texts to embed.
 pub const EMBEDDING_KIND: &str = "embedding";
-/// The kinds of prompts, as a list in SQL: no handler decides how long they wait.
+/// The kinds of prompts as an SQL list. No handler decides their waits.
 pub(crate) const PROMPT_KINDS: &str = const_format::formatcp!(
     "('{COMPLETION_KIND}', '{DIRECT_COMPLETION_KIND}', '{EMBEDDING_KIND}')"
 );
@@ -40,18 +40,18 @@ pub struct Job {
     pub(crate) max_retries: Option<u8>,
 }
 
-/// What a [`JobStore`](crate::unstable::JobStore) keeps of a [`Job`]; see [`Job::into_parts`].
+/// The stored parts of a [`Job`]; see [`Job::into_parts`].
 #[derive(Clone)]
 pub struct JobParts {
-    /// What names its handler.
+    /// The kind, which selects the handler.
     pub kind: String,
-    /// What the handler works on, in JSON.
+    /// Input of the handler, in JSON.
     pub payload: Box<RawValue>,
-    /// What it shares a quota with, of its kind.
+    /// The quota that it shares with jobs of the same kind.
     pub lane: Option<String>,
-    /// The caller's name for it.
+    /// Your own name for the job.
     pub item_id: Option<String>,
-    /// The caller's fingerprint of it.
+    /// Your own hash of the request.
     pub request_hash: Option<String>,
     /// One of [`PRIORITIES`].
     pub priority: u8,
@@ -59,17 +59,17 @@ pub struct JobParts {
     pub max_retries: Option<u8>,
 }
 
-/// Priorities that jobs may have; higher ones run first.
+/// Allowed priorities; higher ones run first.
 pub const PRIORITIES: std::ops::RangeInclusive<u8> = 1..=10;
 
 impl Job {
-    /// The priority of jobs that name none.
+    /// The priority of jobs that set none.
     pub const DEFAULT_PRIORITY: u8 = 5;
 
     /// A job of a kind.
     ///
     /// # Errors
-    /// When the payload cannot be written as JSON.
+    /// If the payload cannot be written as JSON.
     pub fn new(
         kind: impl Into<String>,
         payload: &(impl Serialize + ?Sized),
@@ -83,7 +83,7 @@ impl Job {
         Ok(Self::raw(kind, payload))
     }
 
-    /// A job of a kind whose payload is JSON already.
+    /// A job of a kind whose payload is already JSON.
     pub fn raw(kind: impl Into<String>, payload: Box<RawValue>) -> Self {
         Self {
             kind: kind.into(),
@@ -96,7 +96,7 @@ impl Job {
         }
     }
 
-    /// All that a store has to keep of it.
+    /// The parts that a store must keep.
     pub fn into_parts(self) -> JobParts {
         JobParts {
             kind: self.kind,
@@ -194,26 +194,26 @@ impl JobStatus {
     }
 }
 
-/// How many jobs of a process stand where. Always:
-/// `total = pending + in_progress + at_provider + completed + failed + cancelled`.
+/// Number of jobs of a process by state. Always `total = pending + in_progress + at_provider + completed + failed +
+/// cancelled`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct JobCounts {
-    /// All that were ever enqueued, those whose results were consumed included.
+    /// All jobs that were enqueued, including those whose results were consumed.
     pub total: u64,
     /// Waiting.
     pub pending: u64,
-    /// With a worker.
+    /// A worker processes them.
     pub in_progress: u64,
     /// In a batch at the provider.
     pub at_provider: u64,
     /// With a result.
     pub completed: u64,
-    /// Finally failed.
+    /// Failed permanently.
     pub failed: u64,
     /// Cancelled.
     pub cancelled: u64,
-    /// Of the last three, those whose results were consumed, which are no longer stored.
+    /// Jobs whose results were consumed; they are no longer stored, and are included in the previous three.
     pub consumed: u64,
 }
 
@@ -223,7 +223,7 @@ impl JobCounts {
         self.completed + self.failed + self.cancelled
     }
 
-    /// True when every job has its outcome.
+    /// Whether every job has an outcome.
     pub fn is_finished(&self) -> bool {
         self.finished() == self.total
     }
@@ -254,26 +254,26 @@ pub struct ProcessState {
     /// True once it was cancelled.
     #[serde(rename = "is_cancelled")]
     pub cancelled: bool,
-    /// Where its jobs stand.
+    /// Number of jobs by state.
     #[serde(flatten)]
     pub counts: JobCounts,
-    /// What they have used.
+    /// What its jobs have used.
     #[serde(flatten)]
     pub spent: Spent,
     /// When its first job was enqueued.
     pub created_at: Timestamp,
     /// When one of its jobs last changed.
     pub changed_at: Timestamp,
-    /// What its host tells of it.
+    /// The host's description.
     #[serde(flatten)]
     pub info: ProcessInfo,
-    /// Where its time went, as far as workers have told.
+    /// How its time was spent, as reported by workers.
     #[serde(skip)]
     pub time: ProcessTime,
 }
 
 impl ProcessState {
-    /// A process without jobs, for a store to fill in: sealed, not cancelled, nothing told of it.
+    /// A process without jobs, for a store to fill in: sealed, not cancelled, no time reported.
     pub fn new(process_id: ProcessId, created_at: Timestamp) -> Self {
         Self {
             process_id,
@@ -296,9 +296,8 @@ impl ProcessState {
         self.sealed && self.counts.is_finished()
     }
 
-    /// Where its time went up to now, or up to its end: of what nobody has told of yet, what its
-    /// [counts](Self::counts) show. The parts add up to the time from [`ProcessTime::since`] to
-    /// [`ProcessTime::until`].
+    /// How its time was spent up to `now` or its end. Time that no worker has reported is attributed by its
+    /// [counts](Self::counts). The parts add up to the time from [`ProcessTime::since`] to [`ProcessTime::until`].
     pub fn time_until(&self, now: Timestamp) -> ProcessTime {
         let mut time = self.time;
         let under_way = self.counts.in_progress + self.counts.at_provider;
@@ -311,21 +310,20 @@ impl ProcessState {
     }
 }
 
-/// Where all jobs of a queue stand, and how many processes they belong to. Jobs that others wait for, and the processes
-/// of these, are among them.
+/// Number of jobs of a queue by state, and of their processes, including child jobs and their processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct QueueTotals {
-    /// Where the jobs stand.
+    /// Number of jobs by state.
     pub jobs: JobCounts,
     /// Processes that have jobs or results in the queue.
     pub processes: u64,
-    /// Of these, those that are not finished.
+    /// Those that are not finished.
     pub open: u64,
 }
 
 impl QueueTotals {
-    /// Adds a process; for stores that count anew each time.
+    /// Adds a process, for stores without stored totals.
     pub fn add(&mut self, process: &ProcessState) {
         let (jobs, more) = (&mut self.jobs, &process.counts);
         jobs.total += more.total;
@@ -341,20 +339,18 @@ impl QueueTotals {
     }
 }
 
-/// A claim on a job. Whatever happens to the job raises the number, so an old receipt fences
-/// nothing but itself.
+/// A claim on a job. Each change of the job raises the number, so an old receipt has no effect on a later claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JobReceipt {
-    /// The job's key: the number of its process in the store, shifted left by 32 bits, and its place in
-    /// the process, counted from 0. Never given again.
+    /// The job's key: the number of its process in the store, shifted left by 32 bits, plus its index in the process,
+    /// from 0. Never reused.
     pub job: i64,
     /// The number of the claim.
     pub claim: i64,
 }
 
 impl JobReceipt {
-    /// The job's place in its process: what tells it apart from the others there for as long as it is
-    /// stored.
+    /// Index of the job in its process; unique while the job is stored.
     pub fn number(&self) -> u32 {
         (self.job & i64::from(u32::MAX)) as u32
     }
@@ -370,43 +366,43 @@ pub struct JobState {
     pub process_id: ProcessId,
     /// Its kind.
     pub kind: String,
-    /// The caller's name for it.
+    /// Your own name for the job.
     pub item_id: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub status: JobStatus,
     /// 1 to 10.
     pub priority: u8,
-    /// The step of the route it has come to.
+    /// Its step of the route.
     pub step: u8,
     /// Calls made for it so far.
     pub attempts: u32,
-    /// How often its worker died while it had the job.
+    /// How often its worker crashed while it had the job.
     pub crashes: u8,
     /// When it was enqueued.
     pub created_at: Timestamp,
-    /// When it may be started, while it waits.
+    /// When it may start, while it waits.
     pub due_at: Option<Timestamp>,
-    /// Its result, once it is completed.
+    /// Its result, if it is completed.
     pub result: Option<Box<RawValue>>,
-    /// Why it has none.
+    /// Its error, if it failed.
     pub error: Option<Error>,
-    /// Why earlier attempts failed; the last ten.
+    /// Errors of earlier attempts; the last ten.
     pub errors: Vec<AttemptError>,
-    /// Of a job that was tried more than once, where its time went from when it was enqueued up to its last failed call and
-    /// the wait that followed. The time from its first call to its end stands in the result line of a prompt.
+    /// For a job with more than one attempt: how its time from enqueueing until after its last failed call and the
+    /// following wait was spent. The result line of a prompt has the time from its first call to its end.
     #[serde(rename = "time_ms", skip_serializing_if = "Option::is_none")]
     pub time: Option<ItemTime>,
-    /// Where the jobs stand that it has others carry out ([`Children`](crate::queue::Children)), of all stages that it has
-    /// begun; `None` while there are none, and once it has its outcome.
+    /// States of its [child jobs](crate::queue::Children), of all stages so far; `None` without children, and once it
+    /// has its outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub children: Option<JobCounts>,
-    /// What [`ack`](crate::JobQueue::ack) deletes it by, once it has its outcome.
+    /// Receipt for [`ack`](crate::JobQueue::ack), once it has its outcome.
     #[serde(skip)]
     pub receipt: Option<JobReceipt>,
 }
 
 impl JobState {
-    /// A job that waits since it was enqueued, for a store to fill in: of normal priority, never tried.
+    /// A waiting job for a store to fill in: of normal priority, never tried.
     pub fn new(
         job_id: JobId,
         process_id: ProcessId,
@@ -435,22 +431,21 @@ impl JobState {
     }
 }
 
-/// Why an attempt failed that was not the last one.
+/// Error of an attempt that was not the last one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AttemptError {
     /// The step of the route.
     pub step: u8,
-    /// When it ended.
+    /// End of the attempt.
     pub at: Timestamp,
     /// Kind, status and message; the message is cut to 300 characters.
     pub error: Error,
 }
 
 impl AttemptError {
-    /// Why earlier attempts failed, out of the history that
-    /// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) left; none where it says nothing of
-    /// the kind.
+    /// Errors of earlier attempts, read from the history that
+    /// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) stored; empty if it has none.
     pub fn in_history(history: &str) -> Vec<Self> {
         #[derive(Deserialize)]
         struct History {
@@ -461,7 +456,7 @@ impl AttemptError {
     }
 }
 
-/// The result line of a job whose kind is the host's.
+/// The result line of a job of the host's own kind.
 #[derive(Serialize)]
 struct HostLine<'a> {
     id: &'a str,
@@ -481,17 +476,17 @@ pub struct JobResult {
     pub job_id: JobId,
     /// The process it belongs to.
     pub process_id: ProcessId,
-    /// The caller's name for it.
+    /// Your own name for the job.
     pub item_id: Option<String>,
-    /// The caller's fingerprint of it.
+    /// Your own hash of the request.
     pub request_hash: Option<String>,
     /// Its kind.
     pub kind: String,
     /// Completed, failed or cancelled.
     pub status: JobStatus,
-    /// The result of its handler; for the built-in kinds the result line, also of a failure.
+    /// The result of its handler; for the built-in kinds the result line, also after a failure.
     pub result: Option<Box<RawValue>>,
-    /// Why it failed.
+    /// Its error, if it failed.
     pub error: Option<Error>,
     /// Calls made for it.
     pub attempts: u32,
@@ -548,7 +543,7 @@ impl fmt::Debug for JobResult {
 }
 
 impl JobResult {
-    /// An outcome, for a store to fill in: no result, no error, never tried.
+    /// An outcome for a store to fill in: no result, no error, never tried.
     pub fn new(
         job_id: JobId,
         process_id: ProcessId,
@@ -573,13 +568,13 @@ impl JobResult {
         self.status == JobStatus::Completed
     }
 
-    /// The result line, without its end: for the built-in kinds what [`Outcome`](crate::Outcome) serializes to. Jobs of
-    /// other kinds have `kind` and `result` in place of what only an answer has.
+    /// The result line without its line end: for the built-in kinds what [`Outcome`](crate::Outcome) serializes to.
+    /// Lines of other kinds have `kind` and `result` instead of the fields of an answer.
     pub fn line(&self) -> String {
         let built_in =
             [COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND].contains(&self.kind.as_str());
         let made = self.result.as_ref().map(|result| result.get());
-        // A host may have a handler of its own under that name, whose results are no such lines.
+        // A host may have its own handler under that name, whose results are not result lines.
         if let Some(line) = made.filter(|line| built_in && line.starts_with("{\"id\":\"")) {
             return line.to_owned();
         }
@@ -606,16 +601,15 @@ impl JobResult {
                 error,
             }),
         };
-        // Strings, numbers and JSON that was read before: none of it can fail. Within JSON's strings
-        // there are no line ends, and between them they mean nothing.
+        // Serializing strings, numbers and valid JSON cannot fail. JSON strings contain no line ends, and elsewhere
+        // they are whitespace.
         line.unwrap_or_default().replace(['\n', '\r'], " ")
     }
 
-    /// The result as a type of yours.
+    /// The result as your own type.
     ///
     /// # Errors
-    /// The job's own error where it has no result; [`ErrorKind::Malformed`] when the result is not of
-    /// that type.
+    /// The job's own error if it has no result; [`ErrorKind::Malformed`] if the result does not have this type.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
         if let Some(error) = &self.error {
             return Err(error.clone());

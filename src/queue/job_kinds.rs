@@ -1,12 +1,12 @@
-//! Kinds of jobs with the code that carries them out, to be given to a worker together.
+//! Kinds of jobs with their code, for a worker.
 
 use std::fmt;
 
 use super::handler::Handler;
 use super::model_call::ModelCall;
 
-/// Kinds of jobs, each with the code that carries it out. A [`Worker`](crate::Worker) takes them with the route of those
-/// that ask a model, an [`LlmManager`](crate::LlmManager) makes that route by its settings.
+/// Kinds of jobs with their code. A [`Worker`](crate::Worker) takes them together with the route for those that call
+/// a model; an [`LlmManager`](crate::LlmManager) builds that route from its settings.
 #[derive(Clone, Default)]
 pub struct JobKinds {
     pub(crate) calls: Vec<(String, ModelCall)>,
@@ -19,13 +19,13 @@ impl JobKinds {
         Self::default()
     }
 
-    /// Adds a kind of jobs of which each is one call of a model.
+    /// Adds a kind whose jobs are one call of a model each.
     pub fn model_call(mut self, kind: impl Into<String>, call: ModelCall) -> Self {
         self.calls.push((kind.into(), call));
         self
     }
 
-    /// Adds a kind of jobs that a handler carries out.
+    /// Adds a kind whose jobs a handler processes.
     pub fn handler(mut self, kind: impl Into<String>, handler: Handler) -> Self {
         self.handlers.push((kind.into(), handler));
         self

@@ -9,16 +9,16 @@ use crate::llm::route::Route;
 use super::handler::Handler;
 use super::model_call::ModelCall;
 
-/// What carries out the jobs of a kind.
+/// The code or route of the jobs of a kind.
 pub(crate) enum Kind {
-    /// Prompts go through a route.
+    /// Prompts, or jobs that are one call of a model, on a route.
     Prompts {
         route: Arc<Route<'static>>,
         task: RequestTask,
-        /// What makes a request of a payload, where the payload is none, and the result of its answer.
+        /// How to make a request from a payload, and a result from its answer; `None` if the payload is the request.
         call: Option<ModelCall>,
     },
-    /// Code of the host's.
+    /// The host's own code.
     Host(Handler),
 }
 

@@ -1,4 +1,4 @@
-//! The kinds of jobs a worker knows, and the lanes it has met.
+//! The kinds of jobs that a worker supports, and the lanes it has seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,21 +23,20 @@ use super::kind::Kind;
 use super::live::LiveSetup;
 use super::store::JobLane;
 
-/// The kinds by name. Routes may be replaced while the worker runs: what is in flight ends on the old
-/// one.
+/// The kinds by name. Routes can be replaced while the worker runs: calls in flight finish on the old one.
 pub(crate) struct Kinds {
     pub setup: Arc<LiveSetup>,
-    /// Shared by all routes, one after the other and side by side.
+    /// Shared by all routes, also by later ones.
     pub limiter: Arc<Limiter>,
     pub trails: Arc<Trails>,
-    /// The kinds of which there were prompts, and the models that these named.
+    /// The kinds of prompts seen so far, and the models that they named.
     asked: Mutex<BTreeSet<(String, Option<String>)>>,
-    /// The longest wait that a handler asked for, in milliseconds.
+    /// The longest wait that a handler requested, in milliseconds.
     longest_wait: AtomicU64,
 }
 
 impl Kinds {
-    /// `first` brings limiter and trails along, which later routes take over.
+    /// `first` provides the limiter and the fallback histories, which later routes use too.
     pub(crate) fn new(first: Option<&Route<'static>>) -> Self {
         Self {
             setup: Arc::default(),
@@ -48,24 +47,24 @@ impl Kinds {
         }
     }
 
-    /// Takes note of a wait that a handler asked for.
+    /// Records a wait that a handler requested.
     pub(super) fn waits(&self, wait: Duration) {
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         self.longest_wait.fetch_max(millis, Ordering::SeqCst);
     }
 
-    /// The longest wait that a handler asked for.
+    /// The longest wait that a handler requested.
     pub(super) fn longest_wait(&self) -> Duration {
         Duration::from_millis(self.longest_wait.load(Ordering::SeqCst))
     }
 
-    /// Registers a kind, or replaces it.
+    /// Adds or replaces a kind.
     #[cfg(test)]
     pub(crate) fn set(&self, name: &str, kind: Kind) {
         self.setup.change(|setup| setup.set_kind(name, kind));
     }
 
-    /// The route of a kind that has one.
+    /// The route of a kind, if it has one.
     pub(crate) fn route(&self, name: &str) -> Option<Arc<Route<'static>>> {
         self.setup.now().route(name)
     }
@@ -74,7 +73,7 @@ impl Kinds {
         self.setup.now().kinds_version
     }
 
-    /// Retries of jobs that bring no number of their own.
+    /// Default number of retries for jobs without their own number.
     pub(crate) fn max_retries(&self) -> u8 {
         self.setup.now().settings.max_retries
     }
@@ -84,7 +83,7 @@ impl Kinds {
         lane.step == 0 && lane.kind == COMPLETION_KIND && self.setup.now().batches.is_some()
     }
 
-    /// What the providers of a kind allow its jobs, in the order in which they are asked.
+    /// The limits of a kind's providers, in the order of its route.
     pub(crate) fn limits(
         &self,
         kind: &str,
@@ -95,8 +94,7 @@ impl Kinds {
         limits.map(|(_, limits)| limits).collect()
     }
 
-    /// What all providers allow of which anything is known: for the models that jobs have named, and those that are
-    /// asked where none is named.
+    /// The known limits of all providers, for the models that jobs have named and for the default models.
     pub(crate) fn all_limits(&self, now: Time) -> Vec<ProviderLimits> {
         let kinds: Vec<String> = self.setup.now().kinds.keys().cloned().collect();
         let unnamed = kinds.into_iter().map(|kind| (kind, None));
@@ -159,7 +157,7 @@ impl Kinds {
     }
 }
 
-/// What of a request says which quotas it meets.
+/// A request with the fields that select its quotas.
 fn like(task: RequestTask, model: Option<String>) -> Request {
     Request {
         task,
@@ -168,7 +166,7 @@ fn like(task: RequestTask, model: Option<String>) -> Request {
     }
 }
 
-/// A lane whose kind is known.
+/// A lane of a supported kind.
 #[derive(Clone)]
 pub(crate) struct Open {
     pub kind: Arc<Kind>,
@@ -176,27 +174,27 @@ pub(crate) struct Open {
     pub pack: PackLimits,
 }
 
-/// The lanes as the present kinds see them.
+/// The lanes with the current kinds.
 #[derive(Default)]
 pub(crate) struct Lanes {
     known: HashMap<Arc<JobLane>, Option<Open>>,
     version: u64,
-    /// A kind that nobody here carries out, of which there are jobs.
+    /// An unsupported kind that has jobs.
     pub unknown: Option<String>,
 }
 
-/// Lanes that are remembered; prompts may name any number of models over the years.
+/// Number of lanes that are stored; prompts can name any number of models over time.
 const MOST_LANES: usize = 1000;
-/// Bytes of the name of a model that is remembered.
+/// Maximum length in bytes of a model name that is stored.
 const LONGEST_NAME: usize = 256;
 
 impl Lanes {
-    /// The version of the kinds they were last seen by.
+    /// The version of the kinds at the last refresh.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Forgets everything when kinds have changed.
+    /// Drops all lanes if the kinds have changed.
     pub(crate) fn refresh(&mut self, kinds: &Kinds) {
         self.unknown = None;
         let version = kinds.kinds_version();
@@ -206,7 +204,7 @@ impl Lanes {
         }
     }
 
-    /// What carries out the lane's jobs; `None` if nobody here does.
+    /// The code or route for the lane's jobs; `None` if this worker does not support them.
     pub(crate) fn open(&mut self, lane: &Arc<JobLane>, kinds: &Kinds) -> Option<&Open> {
         if !self.known.contains_key(lane) {
             let open = kinds.open(lane);

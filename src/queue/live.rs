@@ -1,6 +1,6 @@
-//! What may change while a worker runs: one value with a version, replaced as a whole.
+//! The setup of a worker that can change while it runs: one value with a version, replaced as a whole.
 //!
-//! Whoever decides something reads it once and goes by that; what runs when it is replaced ends as it began.
+//! Each decision reads it once. Running jobs finish with the setup they started with.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,25 +14,24 @@ use super::kind::Kind;
 use super::model_call::ModelCall;
 use super::settings::WorkerSettings;
 
-/// How a worker works, and who carries its jobs out.
+/// Settings of a worker, and the code or route of each kind.
 #[derive(Clone, Default)]
 pub(crate) struct WorkerSetup {
     /// Raised by each change.
     pub version: u64,
     pub settings: WorkerSettings,
-    /// Who takes prompts by the thousand; nobody under the `sync` strategy.
+    /// The Batch API for prompts; `None` under the `sync` strategy.
     pub batches: Option<Arc<dyn BatchClient>>,
-    /// Who finds the clients of batches that other accounts have made.
+    /// Finds the clients of batches of other accounts.
     pub batch_clients: Option<Arc<BatchClients>>,
-    /// Who carries out the jobs of each kind, with a number of its own: what was wrong with the route before
-    /// is no fault of the new one.
+    /// The kinds by name. Each has its own number, because problems of a replaced route do not affect the new one.
     pub kinds: HashMap<String, (u16, Arc<Kind>)>,
     /// Raised by each change of the kinds.
     pub kinds_version: u64,
 }
 
 impl WorkerSetup {
-    /// The route of a kind that has one.
+    /// The route of a kind, if it has one.
     pub(crate) fn route(&self, kind: &str) -> Option<Arc<Route<'static>>> {
         match &*self.kinds.get(kind)?.1 {
             Kind::Prompts { route, .. } => Some(route.clone()),
@@ -40,7 +39,7 @@ impl WorkerSetup {
         }
     }
 
-    /// The route that was made last.
+    /// The newest route.
     pub(crate) fn newest_route(&self) -> Option<Arc<Route<'static>>> {
         let kinds = self.kinds.keys();
         let routes = kinds.filter_map(|name| self.route(name));
@@ -55,31 +54,31 @@ impl WorkerSetup {
             .collect()
     }
 
-    /// Registers a kind, or replaces it.
+    /// Adds or replaces a kind.
     pub(crate) fn set_kind(&mut self, name: &str, kind: Kind) {
         self.kinds_version += 1;
         let number = (self.kinds_version % u64::from(u16::MAX)) as u16;
         self.kinds.insert(name.to_owned(), (number, Arc::new(kind)));
     }
 
-    /// Forgets a kind: its jobs wait for another worker.
+    /// Removes a kind: its jobs wait for another worker.
     pub(crate) fn remove_kind(&mut self, name: &str) {
         self.kinds_version += 1;
         self.kinds.remove(name);
     }
 }
 
-/// The setup that holds now.
+/// The current setup.
 #[derive(Default)]
 pub(crate) struct LiveSetup(RwLock<Arc<WorkerSetup>>);
 
 impl LiveSetup {
-    /// What holds now, and goes on holding for whoever has it in hand.
+    /// The current setup; it stays valid for the caller after a change.
     pub(crate) fn now(&self) -> Arc<WorkerSetup> {
         self.0.read().clone()
     }
 
-    /// Puts another in its place; returns the two, the older one first.
+    /// Replaces the setup; returns the old and the new one.
     pub(crate) fn change(
         &self,
         change: impl FnOnce(&mut WorkerSetup),

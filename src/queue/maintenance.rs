@@ -1,4 +1,4 @@
-//! What a worker does beside its jobs, on a thread of its own: notices what other processes enqueue, takes over from dead ones,
+//! The maintenance thread of a worker: notices jobs that other programs enqueue, takes over jobs of crashed workers,
 //! does the store's chores, and adapts the number of slots.
 
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use super::due_times::DueTimes;
 use super::scale::Meter;
 use super::store::{JobStore, WorkerId, WorkerStatus};
 
-/// How often it looks whether anybody has written.
+/// Interval of checks whether another program has written.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// A store that hears what others write is looked at every so many checks although nothing was heard: every 2 s.
+/// A store with notifications is checked after this many intervals without one: 2 s.
 const CHECKS_PER_QUIET_LOOK: u32 = 40;
-/// Jobs of dead workers are looked for at every so many checks: twice a second.
+/// Jobs of crashed workers are taken over every this many checks: twice a second.
 const CHECKS_PER_RECLAIM: u32 = 10;
 /// Interval of the worker's reports about itself, sent if anything has changed: 2 s.
 const CHECKS_PER_REPORT: u32 = 40;
-/// The most chores of the store in a row.
+/// Maximum number of consecutive chores of the store.
 const MOST_CHORES: usize = 4;
 
-/// Works until the other end of `stop` is gone.
+/// Works until the sender of `stop` is dropped.
 pub(super) fn maintain(
     store: &Arc<dyn JobStore>,
     worker: WorkerId,
@@ -109,7 +109,7 @@ fn scale(controls: &Controls, meter: &mut Meter) {
     }
 }
 
-/// Says each trouble once, and not twice a second.
+/// Logs each problem once.
 #[derive(Default)]
 struct Troubles(WarnOnce);
 

@@ -1,4 +1,4 @@
-//! The queue in the text format of Prometheus.
+//! Prometheus metrics of the queue.
 
 use crate::base::error::Error;
 use crate::observe::metrics::Metrics;
@@ -6,17 +6,16 @@ use crate::observe::metrics::Metrics;
 use super::host::JobQueue;
 
 impl Metrics {
-    /// Takes over how long the queue is now, and how old its batches are: to be called before the series are
-    /// written.
+    /// Updates the metrics of the queue's length and its batches; call it before the metrics are written.
     ///
-    /// | series | of what |
+    /// | series | content |
     /// |---|---|
-    /// | `batchwright_queue_length` | jobs that wait to be started, by priority |
-    /// | `batchwright_batches` | batches at providers or on their way there, by provider and state |
-    /// | `batchwright_oldest_batch_age_seconds` | the age of the oldest of them, by provider |
+    /// | `batchwright_queue_length` | jobs that wait for their start, by priority |
+    /// | `batchwright_batches` | batches at providers or being submitted, by provider and state |
+    /// | `batchwright_oldest_batch_age_seconds` | age of the oldest of these batches, by provider |
     ///
     /// # Errors
-    /// When the queue cannot be read.
+    /// If the queue cannot be read.
     pub fn observe_queue(&self, queue: &JobQueue) -> Result<(), Error> {
         let waiting = queue.waiting_by_priority()?;
         let batches = queue.batches(None)?;
@@ -28,11 +27,11 @@ impl Metrics {
         Ok(())
     }
 
-    /// Ends the series of processes that are no longer in the queue, since all their results were taken. For those
-    /// who count the processes of others for long.
+    /// Removes the metrics of processes that are no longer in the queue because all their results were consumed. For
+    /// programs that run long and count the processes of others.
     ///
     /// # Errors
-    /// When the queue cannot be read.
+    /// If the queue cannot be read.
     pub fn forget_ended_processes(&self, queue: &JobQueue) -> Result<(), Error> {
         for process in self.processes() {
             if queue.process(process)?.is_none() {

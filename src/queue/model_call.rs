@@ -1,4 +1,4 @@
-//! Kinds of jobs that are one call of a model: what is asked for a payload, and what is made of the answer.
+//! Kinds of jobs that are one call of a model: how to make a request from a payload, and a result from the answer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,13 +46,12 @@ pub struct ModelCall {
 }
 
 impl ModelCall {
-    /// How long a call of a [manager's](crate::LlmManager::job_types) job types may take unless the settings say otherwise:
-    /// 30 s.
+    /// Default time limit of a call of a [manager's](crate::LlmManager::job_types) job types: 30 s.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// `ask` makes the request of a job's payload, on the thread that makes the call; what it fails with
-    /// counts as a failed call. `make` makes the job's result of the answer; what it fails with as
-    /// [`ErrorKind::Malformed`] is asked for again, as an answer that cannot be used.
+    /// `ask` makes the request from a job's payload, on the thread that makes the call; its error counts as a failed
+    /// call. `make` makes the job's result from the answer; an error of kind [`ErrorKind::Malformed`] is retried like
+    /// an unusable answer.
     pub fn new<R: Serialize>(
         ask: impl Fn(&RunningJob, &Context) -> Result<Request, Error> + Send + Sync + 'static,
         make: impl Fn(&RunningJob, &Response) -> Result<R, Error> + Send + Sync + 'static,
@@ -71,14 +70,14 @@ impl ModelCall {
         }
     }
 
-    /// Says what is asked for, by a request like those that will be: an answer in JSON, speech. Clients of the route that
-    /// [cannot](crate::LlmClient::can) do that are passed by. Default: every client is asked.
+    /// Sets an example request with what the calls need, such as an answer in JSON, or speech. Clients of the route
+    /// that [do not support](crate::LlmClient::can) it are skipped. Default: every client is called.
     pub fn like(mut self, request: Request) -> Self {
         self.like = Some(Arc::new(request));
         self
     }
 
-    /// The route of its calls. Where nobody can, everybody is asked, and says why not.
+    /// The route of its calls. If no client supports them, all are called, and their errors say why not.
     pub(crate) fn route(&self, all: &Arc<Route<'static>>) -> Arc<Route<'static>> {
         let fit = self.like.as_ref().and_then(|like| all.serving(like));
         fit.map_or_else(|| all.clone(), Arc::new)

@@ -1,29 +1,28 @@
-//! Where the wall time of a process went.
+//! How the wall time of a process was spent.
 
 use crate::base::clock::Timestamp;
 use crate::engine::time_split::TimeSplit;
 
-/// Where the wall time of a process went, from when its first job was enqueued up to a time.
+/// How the wall time of a process was spent, from when its first job was enqueued up to a time.
 ///
-/// Workers tell of it as they record ends, and each moment is told of once: of the time up to an end, the worker's
-/// own [`TimeSplit`] says what was in the way; before that nobody worked on the process, and its jobs were `queued`.
-/// The parts add up exactly to the time from [`since`](Self::since) to [`until`](Self::until).
+/// Workers report their time when they record ends, and each moment counts once. The worker's own [`TimeSplit`] divides
+/// the time up to an end; before that no worker processed the process, and its jobs were `queued`. The parts add up
+/// exactly to the time from [`since`](Self::since) to [`until`](Self::until).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessTime {
     /// The parts, in whole milliseconds.
     pub split: TimeSplit,
-    /// When they begin: the process's first job was enqueued, or all of a process that had ended were to be tried
-    /// again.
+    /// Start of the parts: when the first job was enqueued, or when all jobs of a finished process were requeued.
     pub since: Timestamp,
-    /// Up to when they reach.
+    /// End of the parts.
     pub until: Timestamp,
-    /// The part that took most of what was told last: a name of [`TimeSplit::named`], or `"nothing"`.
+    /// The longest part of the last report: a name of [`TimeSplit::named`], or `"nothing"`.
     pub limited_by: &'static str,
 }
 
 impl ProcessTime {
-    /// Nothing has been told yet.
+    /// A record without any report.
     pub fn new(since: Timestamp) -> Self {
         Self {
             split: TimeSplit::default(),
@@ -33,8 +32,8 @@ impl ProcessTime {
         }
     }
 
-    /// Adds what a worker tells of the time up to `now`. What is longer than the time that nobody has told of yet
-    /// is shortened, all parts alike; what is shorter leaves the rest to `queued`.
+    /// Adds a worker's report of the time up to `now`. If it is longer than the unreported time, all parts are
+    /// reduced pro rata; if it is shorter, the rest counts as `queued`.
     pub fn tell(&mut self, worked: &TimeSplit, now: Timestamp) {
         let new = worked.filling(now.since(self.until));
         self.until = self.until.max(now);
@@ -45,7 +44,7 @@ impl ProcessTime {
         }
     }
 
-    /// Leaves out the time up to `now`: all jobs had ended, and some are to be tried again.
+    /// Skips the time up to `now`: all jobs had ended, and some were requeued.
     pub fn resume(&mut self, now: Timestamp) {
         let idle = now.since(self.until);
         (self.since, self.until) = (self.since.after(idle), self.until.after(idle));

@@ -1,4 +1,4 @@
-//! Tells a notifier where the processes of a queue stand.
+//! Reports the states of a queue's processes to a notifier.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,30 +19,30 @@ use super::job::ProcessState;
 use super::store::JobStore;
 use super::tracker::ProcessTracker;
 
-/// How often it is looked what others have changed.
+/// Interval of checks for changes by others.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A change may come to be seen so much later than it says: whoever made it waited for its turn to write.
+/// A change may become visible this much later than its time, because its transaction waited.
 const LATEST_WRITE: Duration = Duration::from_secs(30);
 
-/// What is told of a moment.
+/// The state of a worker at a moment.
 pub(crate) struct Snapshot {
     /// Processes that this worker has changed.
     pub changed: Vec<ProcessState>,
-    /// Processes that are no longer there.
+    /// Processes that no longer exist.
     pub deleted: Vec<ProcessState>,
-    /// Why the store takes nothing at the moment.
+    /// Why the store cannot be written at the moment.
     pub stuck: Option<String>,
-    /// Why nothing moves at the moment.
+    /// Why the worker makes no progress at the moment.
     pub trouble: Option<String>,
     pub trouble_kind: Option<ErrorKind>,
-    /// For how long a server has been loading its model.
+    /// How long a server has been loading its model.
     pub loading: Option<Duration>,
-    /// Where the worker's time has gone up to now.
+    /// How the worker's time was spent up to now.
     pub time: TimeSplit,
-    /// The learned limit that holds calls back.
+    /// The learned limit that delays calls.
     pub learned_limit: Option<LearnedLimit>,
-    /// Slots in use, and how many there are.
+    /// Used slots, and their number.
     pub slots: (usize, usize),
     pub stopping: bool,
 }
@@ -53,13 +53,13 @@ pub(crate) struct ProgressReporter {
     notifier: Option<Arc<dyn ProgressNotifier>>,
     tracker: ProcessTracker,
     lately: Lately,
-    /// Each process as it was last told.
+    /// The last reported state of each process.
     reported: HashMap<ProcessId, ProcessState>,
     processes_looked_at: Option<(Time, Timestamp)>,
-    /// The batches there were, and when that was looked at.
+    /// The open batches, and when they were read.
     batches: Vec<BatchInfo>,
     batches_looked_at: Option<Time>,
-    /// What was last told to be in the way: the trouble, whether a server loads, whether it stops.
+    /// The last reported obstacles: the problem, whether a server loads its model, whether the worker stops.
     obstacle: (Option<String>, bool, bool),
     stuck: WarnOnce,
 }
@@ -118,7 +118,7 @@ impl ProgressReporter {
         );
         if self.obstacle != obstacle {
             self.obstacle = obstacle;
-            // While nothing moves nothing changes, and that is news for all who wait.
+            // A problem changes no process, but concerns all that wait.
             let seen = |id: &ProcessId| snapshot.changed.iter().any(|new| new.process_id == *id);
             let others = self.reported.iter().filter(|(id, _)| !seen(id));
             let waiting: Vec<ProcessState> = others
@@ -131,7 +131,7 @@ impl ProgressReporter {
         for process in snapshot.deleted {
             let mut progress = self.tracker.progress(&process, now, wall);
             self.tracker.forget(process.process_id);
-            // That of a finished one has been told, and its results were consumed.
+            // A finished process was reported, and its results were consumed.
             if progress.phase != Phase::Finished {
                 progress.phase = Phase::Deleted;
                 notifier.on_progress(&progress);
@@ -155,7 +155,7 @@ impl ProgressReporter {
         }
     }
 
-    /// Adds the processes of whose batches a provider now tells something else.
+    /// Adds the processes whose batches have a new state at the provider.
     fn look_at_batches(&mut self, snapshot: &mut Snapshot) {
         let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
         let all = self.reported.values().chain(&snapshot.changed);
@@ -184,7 +184,7 @@ impl ProgressReporter {
         };
         let seen = |id: &ProcessId| snapshot.changed.iter().any(|new| new.process_id == *id);
         let others = self.reported.iter().filter(|(id, _)| !seen(id));
-        // Time passes, too, which is all that some providers let one see.
+        // The age counts too, because some providers report nothing else.
         let changed = others.filter(|(id, process)| {
             process.counts.at_provider > 0 || done(&before, **id) != done(&self.batches, **id)
         });
@@ -192,7 +192,7 @@ impl ProgressReporter {
         snapshot.changed.extend(changed);
     }
 
-    /// Adds what others have changed. The first look sees all there is.
+    /// Adds changes by others. The first check includes all processes.
     fn look_at_processes(&mut self, snapshot: &mut Snapshot) {
         let now = self.controls.clock.now();
         let due = self
@@ -219,7 +219,7 @@ impl ProgressReporter {
             Ok(seen) => seen,
             Err(error) => {
                 log::warn!("cannot read the state of the queue: {error}");
-                // What was missed is seen at the next look.
+                // Missed changes are found at the next check.
                 self.processes_looked_at = last.map(|(_, last)| (now, last));
                 return;
             }
@@ -238,7 +238,7 @@ impl ProgressReporter {
         let older = |process: &ProcessState| changed.contains_key(&process.process_id);
         snapshot.changed.retain(|process| !older(process));
         snapshot.changed.extend(changed.into_values());
-        // What has ended and is not looked at again need not be known.
+        // Finished processes that are not checked again are dropped.
         let since = before(wall, LATEST_WRITE);
         self.reported
             .retain(|_, process| !process.is_finished() || process.changed_at >= since);

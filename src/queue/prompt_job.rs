@@ -9,7 +9,7 @@ use crate::llm::request::Request;
 
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND, Job};
 
-/// The kind of requests for sound, which no worker carries out by itself: a result line has no place for it.
+/// The kind of speech requests. No worker supports it by default, because a result line cannot contain audio.
 const SPEECH_KIND: &str = "speech";
 
 /// The kind for a task.
@@ -21,11 +21,11 @@ pub(crate) fn kind(task: RequestTask) -> &'static str {
     }
 }
 
-/// A job of the built-in kind that the request's task names, with its id, its
-/// [fingerprint](crate::client::request_hash) and, as its lane, its model.
+/// A job of the built-in kind for the request's task, with its id, its [request hash](crate::client::request_hash)
+/// and, as its lane, its model.
 impl From<&Request> for Job {
     fn from(request: &Request) -> Self {
-        // Strings, numbers and maps with strings as keys: none of it can fail.
+        // Serializing strings, numbers and maps with string keys cannot fail.
         let payload = to_raw_value(request).unwrap_or_default();
         let mut job = Job::raw(kind(request.task), payload).request_hash(request_hash(request));
         job.item_id.clone_from(&request.id);
@@ -40,10 +40,10 @@ impl From<Request> for Job {
     }
 }
 
-/// Puts the bytes of the files that a prompt names into its job.
+/// Replaces the files that a prompt names by their contents.
 ///
 /// # Errors
-/// When a file cannot be read, or is not what it was when the prompt was made.
+/// If a file cannot be read, or has changed since the prompt was made.
 pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
     if job.kind == COMPLETION_KIND
         && let Some(payload) = embedded(job.payload.get())?
@@ -53,12 +53,12 @@ pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
     Ok(())
 }
 
-/// The payload of a prompt with the bytes of the files that it names; `None` if it names none.
+/// The payload of a prompt with the contents of the files that it names; `None` if it names none.
 ///
 /// # Errors
 /// As [`embed_files`].
 pub(crate) fn embedded(payload: &str) -> Result<Option<String>, Error> {
-    // What was looked at has a hash; nothing else is parsed.
+    // Files that were read have a hash; other payloads need no parsing.
     if !payload.contains("\"sha256\"") {
         return Ok(None);
     }

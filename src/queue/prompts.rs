@@ -1,4 +1,4 @@
-//! Prompts as jobs: what is written into the queue, the call, and the result line that comes out.
+//! Prompts as jobs: the payload in the queue, the call, and the result line.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(crate) fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Resul
         None => read(task.claimed.payload.get(), kind)?,
         Some(call) => call.request(&running(task), ctx)?,
     };
-    // What failed calls leave for the next one is found by it, and unlike the item's id it is unique.
+    // The cost of failed calls is stored under this id; unlike the item's id it is unique.
     request.id = Some(task.claimed.job_id.to_string());
     Ok(request)
 }
@@ -45,7 +45,7 @@ pub(crate) fn call(
     (tries, timer): (&Tries, &ItemTimer),
     ctx: &Context,
 ) -> Reply<Done> {
-    // A job may come back from its row with another idea of when it began.
+    // The row of the job may have a different start time than this OS process.
     let noted = Tries {
         first: First::default(),
         ..*tries
@@ -120,7 +120,7 @@ fn paid(response: &Response) -> Paid {
     }
 }
 
-/// Who is asked for a job at a step, and for which model.
+/// The provider and model of a job at a step.
 pub(crate) fn asked(
     route: &Route<'_>,
     kind: RequestTask,
@@ -130,7 +130,7 @@ pub(crate) fn asked(
     route.asked(step, &named(kind, task))
 }
 
-/// A request with no more than what names its model.
+/// A request with only the fields that select its model.
 fn named(kind: RequestTask, task: &JobTask) -> Request {
     Request {
         task: kind,
@@ -139,7 +139,7 @@ fn named(kind: RequestTask, task: &JobTask) -> Request {
     }
 }
 
-/// The line of a failure.
+/// The result line of a failure.
 pub(crate) fn failure(
     route: &Route<'_>,
     kind: RequestTask,
@@ -176,7 +176,7 @@ fn line(
     of_job(&task.claimed, OutcomeBuilder { earlier, ..asked }).line(result)
 }
 
-/// Where the time went from the start of a job's first call until now.
+/// How the time from the start of a job's first call until now was spent.
 pub(crate) fn time(
     task: &JobTask,
     (tries, timer): (&Tries, &ItemTimer),
@@ -186,7 +186,7 @@ pub(crate) fn time(
     task.history.time(timer.split(tries.first, now), wall)
 }
 
-/// The same with what the result line says of its job.
+/// Adds the job's fields to the result line.
 pub(crate) fn of_job(claimed: &ClaimedJob, asked: OutcomeBuilder) -> OutcomeBuilder {
     OutcomeBuilder {
         id: Some(claimed.name()),
@@ -196,7 +196,7 @@ pub(crate) fn of_job(claimed: &ClaimedJob, asked: OutcomeBuilder) -> OutcomeBuil
     }
 }
 
-/// What the accounts of a process take up: of all that a job has used, what they do not have yet.
+/// The part of a job's usage that the accounts of its process do not have yet.
 pub(crate) fn spent(paid: Paid, history: &History) -> Spent {
     let booked = history.paid();
     let (usage, before) = (

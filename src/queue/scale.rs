@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Bounds for the number of jobs that run at once.
+/// Limits for the number of jobs that run at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WorkerScale {
     least: usize,
@@ -29,7 +29,7 @@ impl Default for WorkerScale {
 }
 
 impl WorkerScale {
-    /// Exactly this many, whatever the machine does.
+    /// A fixed number, regardless of the load of the machine.
     ///
     /// # Panics
     /// If it is 0.
@@ -43,8 +43,8 @@ impl WorkerScale {
         }
     }
 
-    /// The fewest, how many at first, and the most; put in order where they are not. A start above the
-    /// most raises that. Default: 1, 5, 10.
+    /// Minimum, initial and maximum number; corrected if they are not in order, and a higher initial number raises
+    /// the maximum. Default: 1, 5, 10.
     ///
     /// # Panics
     /// If one of them is 0.
@@ -59,21 +59,21 @@ impl WorkerScale {
         self
     }
 
-    /// Fewer run while the machine uses more than this of its processors, or this process's control group more than
-    /// this of the processors that it may use. On Linux; elsewhere nothing is measured. Default: 70 %.
+    /// Processor use above which fewer jobs run: of the machine, or of the control group of this OS process relative
+    /// to its limit. Linux only. Default: 70 %.
     pub fn cpu_percent(mut self, percent: f64) -> Self {
         self.cpu_percent = percent;
         self
     }
 
-    /// The same for the machine's memory. Default: 80 %.
+    /// The same for memory. Default: 80 %.
     pub fn memory_percent(mut self, percent: f64) -> Self {
         self.memory_percent = percent;
         self
     }
 
-    /// Whether the load of other processes counts, too. Otherwise fewer run only if this process has a tenth or more of
-    /// what the machine has. Default: yes.
+    /// Whether the load of other OS processes counts too. Otherwise fewer jobs run only if this OS process uses at
+    /// least a tenth of the machine. Default: yes.
     pub fn whole_machine(mut self, yes: bool) -> Self {
         self.whole_machine = yes;
         self
@@ -87,7 +87,7 @@ impl WorkerScale {
         self.least == self.most
     }
 
-    /// How many are to run after a second in which `now` were allowed.
+    /// The number of jobs after a second in which `now` were allowed.
     pub(crate) fn next(&self, now: usize, all_busy: bool, load: Load) -> usize {
         let least = if self.whole_machine { 0.0 } else { A_PART };
         let over = load.cpu.exceeds(self.cpu_percent, least)
@@ -101,14 +101,14 @@ impl WorkerScale {
     }
 }
 
-/// How much of something is used, in percent, as far as it can be told.
+/// Use of a resource in percent; unknown parts are not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Used {
     by_all: f64,
     by_us: f64,
 }
 
-/// Below this part, it is not for this process to give way.
+/// Below this use in percent, this OS process need not reduce its load.
 const A_PART: f64 = 10.0;
 
 impl Used {
@@ -116,7 +116,7 @@ impl Used {
         self.by_all > percent && self.by_us >= least_of_us
     }
 
-    /// All in the group counts as this process's own.
+    /// All use of the group counts as this OS process's own.
     fn of_group(used: f64, most: f64) -> Self {
         let percent = used * 100.0 / most;
         Self {
@@ -125,7 +125,7 @@ impl Used {
         }
     }
 
-    /// The one that is nearer to its limit.
+    /// The one that is closer to its limit.
     fn or(self, other: Option<Used>) -> Used {
         other
             .filter(|other| other.by_all > self.by_all)
@@ -133,14 +133,14 @@ impl Used {
     }
 }
 
-/// What the machine is doing; nothing where that cannot be told.
+/// Load of the machine; empty if it cannot be measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Load {
     pub cpu: Used,
     pub memory: Used,
 }
 
-/// Ticks of the processors: those that were busy, those of this process, and all.
+/// Processor ticks: busy ones, those of this OS process, and all.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Ticks {
     busy: u64,
@@ -148,7 +148,7 @@ struct Ticks {
     all: u64,
 }
 
-/// Measures the machine's load; on Linux alone, elsewhere nothing is known.
+/// Measures the load of the machine; Linux only.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     ticks: Option<Ticks>,
@@ -156,7 +156,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// The load since the last look.
+    /// The load since the previous call.
     pub(crate) fn look(&mut self) -> Load {
         let read = |name: &str| fs::read_to_string(format!("/proc/{name}")).ok();
         let now = read("stat").zip(read("self/stat"));
@@ -176,7 +176,7 @@ impl Meter {
         }
     }
 
-    /// What this process's control group uses of the processors that it may use, where there is a limit.
+    /// Processor use of this OS process's control group, relative to its limit if it has one.
     fn group_cpu(&mut self, read: &dyn Fn(&str) -> Option<String>) -> Option<Used> {
         let now = read("cpu.stat")
             .and_then(|stat| field(&stat, "usage_usec"))
@@ -191,13 +191,13 @@ impl Meter {
     }
 }
 
-/// The folder of this process's control group (cgroups(7), version 2).
+/// The folder of this OS process's control group (cgroups(7), version 2).
 fn group_folder(list: &str) -> Option<PathBuf> {
     let path = list.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(Path::new("/sys/fs/cgroup").join(path))
 }
 
-/// What the control group uses of the memory that it may use, without files that can be read again.
+/// Memory use of the control group relative to its limit, without reclaimable file pages.
 fn group_memory(read: &dyn Fn(&str) -> Option<String>) -> Option<Used> {
     let most: f64 = read("memory.max")?.trim().parse().ok()?;
     let used: f64 = read("memory.current")?.trim().parse().ok()?;

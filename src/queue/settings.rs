@@ -1,4 +1,4 @@
-//! How many jobs a worker runs, and how patiently: what may change while it runs, and needs no provider.
+//! The settings of a worker that can change while it runs and need no provider.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A job in the hands of a worker.
+//! A job that a worker has claimed.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,34 +14,34 @@ use super::job::Spent;
 use super::kind::Kind;
 use super::store::ClaimedJob;
 
-/// A job on its way.
+/// A claimed job.
 pub(crate) struct JobTask {
     pub claimed: ClaimedJob,
     pub kind: Arc<Kind>,
     pub history: History,
-    /// The payload of a prompt, once somebody has read it.
+    /// The request of a prompt, once its payload was read.
     pub request: OnceLock<Result<Arc<Request>, Error>>,
-    /// Since when it has waited for room, if it has.
+    /// Since when it has waited for capacity.
     pub waiting_since: Option<Time>,
-    /// The version of the kinds it was claimed under.
+    /// The version of the kinds at its claim.
     pub kinds_version: u64,
 }
 
-/// What a call made of each job of its pack.
+/// The outcomes of a call, one per job of its pack.
 pub(crate) type Done = Vec<JobEnd>;
 
-/// What a call made of a job.
+/// The outcome of a job's call.
 pub(crate) enum JobEnd {
-    /// Its result, and what that used.
+    /// Its result, and its usage.
     Result(Box<RawValue>, Option<Spent>),
-    /// It failed although the call brought results to others.
+    /// It failed although the call returned results for others.
     Failed(Error),
-    /// It waits for others.
+    /// It waits for other jobs.
     Wait(Awaited),
 }
 
 impl JobEnd {
-    /// Why the job failed, if it did.
+    /// The error of a failed job.
     pub fn error(&self) -> Option<&Error> {
         match self {
             Self::Failed(error) => Some(error),

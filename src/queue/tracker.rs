@@ -1,4 +1,4 @@
-//! Progress of processes, from what their store says now and said before.
+//! Progress of processes, from the current and earlier states of their store.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,25 +10,25 @@ use crate::observe::tracker::is_enough;
 
 use super::job::ProcessState;
 
-/// The rate is that of the last half minute.
+/// The rate is measured over this time.
 const WINDOW: Duration = Duration::from_secs(30);
-/// Looks that are kept for it.
+/// Number of states that are stored for it.
 const LOOKS: usize = 64;
 
-/// Makes [`Progress`] of [`ProcessState`]s that are looked at again and again: rate and expected end come
-/// from what has changed in the last half minute.
+/// Makes [`Progress`] of successive [`ProcessState`]s. Rate and expected end follow from the changes of the last 30
+/// seconds.
 #[derive(Debug, Default)]
 pub struct ProcessTracker {
     seen: HashMap<ProcessId, VecDeque<(Time, u64)>>,
 }
 
 impl ProcessTracker {
-    /// A tracker that has seen nothing yet.
+    /// A tracker without any state yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Where a process stands, seen at these times.
+    /// Progress of a process whose state was read at these times.
     pub fn progress(&mut self, process: &ProcessState, now: Time, wall: Timestamp) -> Progress {
         let counts = &process.counts;
         let finished = counts.finished();
@@ -43,7 +43,7 @@ impl ProcessTracker {
         let (since, before) = samples[0];
         let window = now.since(since).as_secs_f64();
         let age = wall.since(process.created_at).as_secs_f64();
-        // A single look knows no more than the average since the beginning.
+        // With a single state, only the average since the start is known.
         let rate = match window > 0.0 {
             true => finished.saturating_sub(before) as f64 / window,
             false if age > 0.0 => finished as f64 / age,
@@ -90,7 +90,7 @@ impl ProcessTracker {
         }
     }
 
-    /// Forgets processes that are of no interest any more.
+    /// Drops the states of a process.
     pub fn forget(&mut self, process: ProcessId) {
         self.seen.remove(&process);
     }

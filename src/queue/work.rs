@@ -34,7 +34,7 @@ use worked_time::WorkedTime;
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
 
-/// What a worker has done so far.
+/// Counters of a worker.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct JobTally {
     pub completed: u64,
@@ -42,14 +42,14 @@ pub(crate) struct JobTally {
     pub given_back: u64,
 }
 
-/// Jobs that could not be given back to a store on a server are given back again after this long.
+/// Time until a failed return of jobs to the store is retried.
 const GIVE_BACK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Ends as they are about to be recorded.
+/// Ends that are about to be recorded.
 struct Prepared {
     ends: Vec<Settlement>,
     wall: Timestamp,
-    /// Processes whose worked time they report, up to a moment.
+    /// Processes whose worked time these ends report, and up to when.
     told: Vec<ProcessId>,
     until: TimeSplit,
 }
@@ -57,7 +57,7 @@ struct Prepared {
 pub(crate) struct StoreWork {
     pub packed: Packed<StoreBacklog>,
     pub tally: JobTally,
-    /// Processes of which something has changed since somebody last looked.
+    /// Processes that have changed since the last check.
     pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
     time: WorkedTime,
     observer: Option<Arc<dyn JobObserver>>,
@@ -74,7 +74,7 @@ impl StoreWork {
         }
     }
 
-    /// Gives back all that was prefetched.
+    /// Gives back all prefetched jobs.
     pub(crate) fn release_claims(&mut self, now: Time) -> Result<(), Error> {
         let tickets = self.packed.items.release_claims(true, now);
         if tickets.is_empty() {
@@ -87,7 +87,7 @@ impl StoreWork {
         error.map_or(Ok(()), Err)
     }
 
-    /// Has what was prefetched too long ago given back, without the dispatcher's lock.
+    /// Requests that jobs which were prefetched too long ago are given back, without the dispatcher's lock.
     fn ask_to_release_claims(&mut self, now: Time) {
         let requests = &self.packed.items.requests;
         if requests.is_asked || requests.give_back_at > now {
@@ -119,14 +119,14 @@ impl StoreWork {
                 for ticket in tickets {
                     items.wait(ticket, Time::ZERO);
                 }
-                // Claims come in between, so that a store that cannot be used is found out.
+                // Claims happen in between, so that an unusable store is detected.
                 items.requests.give_back_at = items.clock.now().after(GIVE_BACK_AGAIN);
                 items.trouble = Some(error);
             }
         }
     }
 
-    /// The results among these ends, and the failures that were paid for, as they would be recorded.
+    /// The results and billed failures among these ends, as they would be recorded.
     pub(crate) fn unsaved(&self, lost: &[SettledPack], now: Time) -> Vec<String> {
         let wall = self.packed.items.clock.wall();
         let mut ends = Vec::new();
@@ -148,7 +148,7 @@ impl StoreWork {
         ends.into_iter().filter_map(line).collect()
     }
 
-    /// Tells the observer of jobs that have their outcome.
+    /// Reports jobs with an outcome to the observer.
     fn observe(&self, settled: &SettledPack, now: Time, wall: Timestamp) {
         let (Some(observer), Settled::Final(ticket, result)) = (&self.observer, settled) else {
             return;
@@ -179,7 +179,7 @@ impl StoreWork {
         }
     }
 
-    /// Jobs that only waited for room stay prefetched, and cost no write.
+    /// Jobs that only wait for capacity stay prefetched, without a write.
     fn keep_prefetched(&mut self, done: &mut Vec<SettledPack>) {
         let mut i = 0;
         while i < done.len() {
@@ -205,7 +205,7 @@ impl StoreWork {
         }
     }
 
-    /// Updates the state for ends that are recorded now.
+    /// Updates the state for ends that are being recorded.
     fn finish(
         &mut self,
         done: &mut Vec<SettledPack>,
@@ -370,7 +370,7 @@ fn end(
     }
 }
 
-/// A job that was not tried goes back to its place.
+/// Returns a job that was not tried.
 fn back(task: &JobTask, calls: u32) -> Settlement {
     Settlement {
         receipt: task.claimed.receipt,
@@ -380,7 +380,7 @@ fn back(task: &JobTask, calls: u32) -> Settlement {
     }
 }
 
-/// A job that waits for others has spent nothing.
+/// Returns a job that waits for others; nothing was spent.
 fn waits(task: &JobTask, awaited: &Awaited, wall: Timestamp) -> Settlement {
     Settlement {
         receipt: task.claimed.receipt,
@@ -397,7 +397,7 @@ fn only_waits(done: &Done) -> bool {
     matches!(done[..], [JobEnd::Wait(_)])
 }
 
-/// A job whose call was cut off: it spends no attempt, but the call may have been made.
+/// Returns a job whose call was aborted: no attempt, but the call may have been processed.
 fn doubtful(task: &JobTask) -> Settlement {
     let outcome = ClaimOutcome::Retry {
         due_at: task.claimed.due_at,

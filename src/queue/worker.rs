@@ -1,4 +1,4 @@
-//! A worker: takes jobs from the queue, carries them out, and records their ends.
+//! A worker: claims jobs of the queue, processes them, and records their ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -410,17 +410,17 @@ impl RunningWorker {
             .is_none_or(thread::JoinHandle::is_finished)
     }
 
-    /// Who tells what its providers allow at a moment, for as long as anybody wants to know.
+    /// A handle that reports the current limits of its providers.
     pub fn limits(&self) -> WorkerLimits {
         WorkerLimits::of_worker(self.controls.clone())
     }
 
-    /// How it works now.
+    /// Its current settings.
     pub fn settings(&self) -> WorkerSettings {
         self.controls.kinds.setup.now().settings
     }
 
-    /// Changes how it works: how many jobs run at once, and how patiently. Fewer: those that run may end.
+    /// Changes its settings, for example the number of jobs at once. If that decreases, running jobs still finish.
     pub fn set(&self, settings: WorkerSettings) {
         self.controls.change(Change {
             settings: Some(settings),
@@ -428,7 +428,7 @@ impl RunningWorker {
         });
     }
 
-    /// Changes the route of jobs that ask for an answer. What runs ends on the old one.
+    /// Changes the route of prompts. Running jobs finish on the old one.
     pub fn set_completions(&self, route: impl Into<Route<'static>>) {
         self.controls.change(Change {
             completions: Some(Some(Box::new(route.into()))),
@@ -452,7 +452,7 @@ impl RunningWorker {
         });
     }
 
-    /// Submits new prompts to this Batch API, or to none. What is in a batch stays there.
+    /// Submits new prompts to this Batch API; `None` for individual calls. Existing batches are not affected.
     pub fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
         self.controls.change(Change {
             batches: Some(client),
@@ -460,7 +460,7 @@ impl RunningWorker {
         });
     }
 
-    /// Changes who finds the clients of batches that were made with other accounts.
+    /// Changes how clients of batches of other accounts are found.
     pub fn set_batch_clients(
         &self,
         clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static,
@@ -471,7 +471,7 @@ impl RunningWorker {
         });
     }
 
-    /// Leaves jobs of a kind to other workers from now on. What runs may end.
+    /// Leaves jobs of a kind to other workers from now on. Running jobs finish.
     pub fn forget(&self, kind: &str) {
         self.controls.change(Change {
             forgotten: Some(kind.to_owned()),
@@ -494,7 +494,7 @@ impl Drop for RunningWorker {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             self.ctx.cancel();
-            // A panic of the worker was shown when it happened; a destructor must not repeat it.
+            // The panic of the worker was printed when it happened; a destructor must not panic again.
             drop(thread.join());
         }
     }

@@ -1,4 +1,4 @@
-//! What the providers of a worker allow at a moment, for whoever looks on.
+//! Current limits of a worker's providers, for displays.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use crate::llm::request::Request;
 use super::controls::Controls;
 use super::prompts;
 
-/// Tells what the providers of a [`RunningWorker`](crate::RunningWorker) allow at a moment: as its own limiter sees it,
-/// by the settings that are in force then. Looking uses nothing up, and waits for nothing.
+/// Reports the current limits of the providers of a [`RunningWorker`](crate::RunningWorker), as its limiter knows
+/// them, with the current settings. Reading them uses no quota and does not block.
 #[derive(Clone)]
 pub struct WorkerLimits(Arc<Controls>);
 
@@ -19,21 +19,21 @@ impl WorkerLimits {
         Self(controls)
     }
 
-    /// What is allowed to jobs of this request, by each provider in the order in which they are asked; nothing where
-    /// the worker does not carry out such jobs.
+    /// The limits for jobs with this request, by provider in the order of the route; empty if the worker does not
+    /// process such jobs.
     pub fn of(&self, request: &Request) -> Vec<ProviderLimits> {
         let Controls { kinds, clock, .. } = &*self.0;
         let kind = prompts::kind(request.task);
         kinds.limits(kind, request.model.clone(), clock.now())
     }
 
-    /// What each provider allows, by provider and model: the models that jobs have named so far (a thousand at most),
-    /// and those that are asked where none is named.
+    /// The limits by provider and model: for the models that jobs have named so far (at most 1,000), and for the
+    /// default models.
     pub fn all(&self) -> Vec<ProviderLimits> {
         self.0.kinds.all_limits(self.0.clock.now())
     }
 
-    /// Calls under way at providers. Those of handlers that call one themselves are none of the worker's.
+    /// Calls in flight. Calls that handlers make themselves are not included.
     pub fn calls_in_flight(&self) -> u64 {
         self.0.kinds.limiter.calls_in_flight()
     }

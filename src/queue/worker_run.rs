@@ -1,4 +1,4 @@
-//! The life of a worker: on its store's list, at work, and off the list again, whatever happens.
+//! The run of a worker: it registers with its store, works, and unregisters in every case.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,9 +31,9 @@ use super::store::{JobStore, WorkSignal, WorkerId, WorkerStatus};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
 
-/// How often changed settings are looked for.
+/// Interval of checks for changed settings.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
-/// How often ends that could not be recorded are tried again when the worker stops.
+/// Number of attempts to record remaining ends when the worker stops.
 const LAST_TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
@@ -73,7 +73,7 @@ pub struct WorkerReport {
     pub unsaved: Vec<String>,
 }
 
-/// A worker that is on its store's list.
+/// A registered worker.
 pub(crate) struct WorkerRun {
     registration: Registration,
     controls: Arc<Controls>,
@@ -81,8 +81,8 @@ pub(crate) struct WorkerRun {
     plan: FixedOptions,
 }
 
-/// Takes the worker off the list when it goes, also when something panics: what it had would otherwise
-/// be its own for as long as its process lives.
+/// Unregisters the worker when dropped, also after a panic. Otherwise its jobs would stay its own until its OS
+/// process ends.
 struct Registration {
     store: Arc<dyn JobStore>,
     worker: WorkerId,
@@ -106,7 +106,7 @@ impl WorkerRun {
         plan: FixedOptions,
     ) -> Result<Self, Error> {
         let wall = controls.clock.wall();
-        // What a dead predecessor had comes before what is newer.
+        // Jobs of a crashed predecessor come before newer ones.
         store.reclaim(wall)?;
         let registration = Registration {
             worker: store.register_worker(wall)?,
@@ -121,7 +121,7 @@ impl WorkerRun {
         })
     }
 
-    /// Works until there is nothing left to do, or no more is to be done.
+    /// Works until no job is left, or the worker is stopped.
     pub(crate) fn run(mut self) -> Result<WorkerReport, Error> {
         let follower = self.plan.follower.take();
         let (store, controls) = (&self.registration.store, &self.controls);
@@ -149,7 +149,7 @@ impl WorkerRun {
         })
     }
 
-    /// Works, while another thread looks after the batches.
+    /// Works while another thread polls the batches.
     fn run_with_poller(&self) -> Result<WorkerReport, Error> {
         let (controls, plan) = (&self.controls, &self.plan);
         let clock = controls.clock.clone();
@@ -171,7 +171,7 @@ impl WorkerRun {
             .batch_overview
             .not_scanned
             .store(true, Ordering::SeqCst);
-        // Not what notices writing: the poller itself writes.
+        // The poller itself writes, so its writes must not wake it.
         let wake = || controls.nudge();
         let (polling, stop) = bounded::<()>(0);
         let report = thread::scope(|scope| {
@@ -195,7 +195,7 @@ impl WorkerRun {
         Ok(self.with_batches(report))
     }
 
-    /// What became of batches is known once their thread has ended.
+    /// The state of the batches is final once their thread has ended.
     fn with_batches(&self, mut report: WorkerReport) -> WorkerReport {
         let batch_overview = &self.controls.batch_overview;
         let counted = |count: &AtomicU64| count.load(Ordering::SeqCst);
@@ -293,7 +293,7 @@ impl WorkerRun {
         Ok(self.end(finish, &look, &mut show))
     }
 
-    /// Records what could not be recorded before, and gives back what was prefetched.
+    /// Records ends that could not be recorded before, and gives back prefetched jobs.
     fn end(
         &self,
         finish: Finish<StoreWork>,

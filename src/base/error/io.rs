@@ -1,4 +1,4 @@
-//! Errors of the operating system as errors of this library.
+//! Conversion of errors of the operating system.
 
 use std::io;
 
@@ -6,13 +6,13 @@ use crate::base::error_kind::ErrorKind;
 
 use super::Error;
 
-/// So that `?` takes errors of files and sockets in handlers and clients.
+/// Lets `?` convert errors of files and sockets in handlers and clients.
 ///
-/// A file that is missing is [`NotFound`](ErrorKind::NotFound), one that may not be read or written
-/// [`PermissionDenied`](ErrorKind::PermissionDenied). What no retry changes is [`Invalid`](ErrorKind::Invalid): bad
-/// input or data, a directory in the place of a file, a file that exists already, a read-only file system. Everything
-/// else may pass and is [`Transient`](ErrorKind::Transient), such as a lost connection, a time-out or a full disk. An
-/// [`Error`] within an `io::Error` is taken out unchanged.
+/// A missing file is [`NotFound`](ErrorKind::NotFound); a file without permission is
+/// [`PermissionDenied`](ErrorKind::PermissionDenied). Errors that no retry changes are [`Invalid`](ErrorKind::Invalid):
+/// bad input or data, a directory instead of a file, a file that already exists, a read-only file system. All others may
+/// pass and are [`Transient`](ErrorKind::Transient), for example a lost connection, a time-out or a full disk. An
+/// [`Error`] within an `io::Error` is returned unchanged.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         let error = match error.downcast::<Error>() {

@@ -36,7 +36,7 @@ impl Serialize for Error {
     }
 }
 
-/// Reads back what [`Serialize`] wrote; hints that only matter while a run goes on are not in it.
+/// Reads an error that [`Serialize`] wrote; hints that matter only during a run are missing.
 impl<'de> Deserialize<'de> for Error {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]

@@ -16,7 +16,7 @@ pub(in crate::engine) struct Opened {
     pub is_ours: bool,
 }
 
-/// Change that a report of another machine caused.
+/// A change that another machine reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) enum Heard {
     Nothing,
@@ -47,8 +47,9 @@ impl Breakers {
         self.0.iter().any(Breaker::is_shared)
     }
 
-    /// Takes over what `outage` knows of a quota: until when nobody calls it, if it is unavailable; nothing, if others are
-    /// not heard of. Its second argument: whether the breaker waits for the end.
+    /// Applies the outages that `outage` returns for each quota: `Some(Some(until))` while no machine calls it,
+    /// `Some(None)` if it is available, `None` if other machines are not heard of. The second argument of `outage`
+    /// says whether the breaker waits for the end.
     pub(in crate::engine) fn hear(
         &mut self,
         outage: impl Fn(QuotaId, bool) -> Option<Option<Time>>,
@@ -76,7 +77,7 @@ impl Breakers {
 }
 
 impl Breaker {
-    /// Whether other machines know that it is open: a reply of the provider opened it, or another machine did.
+    /// Whether other machines know of the open breaker: a reply of the provider opened it, or another machine did.
     fn is_shared(&self) -> bool {
         match &self.state {
             State::Closed => false,

@@ -1,9 +1,9 @@
-//! What a learned limit rests on, and when it is doubted.
+//! Learned limits, and when they are doubted.
 //!
-//! Most providers report a limit with each reply. One that was reported once, such as by a proxy on the way, would
-//! hold calls back for as long as the run lasts. So a limit that was not reported for a minute, while calls are
-//! answered without it, is doubted: calls go out faster. If one of them is refused, the limit holds again, and is
-//! doubted later than before. After three minutes it is dropped.
+//! Most providers report a limit with each reply. A limit that was reported only once, for example by a proxy, would
+//! slow the run until its end. So a limit is doubted if calls are answered for a minute without a report of it: calls
+//! then start at twice the rate. If one of them is rate-limited, the limit holds again and is doubted later than
+//! before. After three minutes without a report, the limit is dropped.
 
 use std::time::Duration;
 
@@ -11,34 +11,34 @@ use crate::base::clock::Time;
 
 use super::Bucket;
 
-/// A limit is doubted when it was not reported for so long, at first.
+/// Time without a report after which a limit is doubted.
 const TRUSTED: Duration = Duration::from_secs(60);
-/// The same at most, for limits that refusals confirmed.
+/// The same at most, for limits that rate-limited calls confirmed.
 const LONGEST_TRUSTED: Duration = Duration::from_secs(3600);
-/// It is dropped after this multiple of that time.
+/// A limit is dropped after this multiple of that time.
 const DROPPED: u32 = 3;
-/// A report of another process that is later by less is the one that is known: clocks do not run alike.
+/// A report of another process that is newer by less than this is the known one, because clocks differ.
 const SAME: Duration = Duration::from_secs(1);
-/// No reply reports a lower limit than one per minute.
+/// Lowest limit that is adopted: one per minute.
 const LEAST: f64 = 0.999 / 60.0;
-/// How much faster calls go out meanwhile.
+/// Factor of the rate while a limit is doubted.
 const FASTER: f64 = 2.0;
 
 /// When and how a limit was learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::engine) struct Learned {
     at: Time,
-    /// How long ago that was then: other processes learn earlier than one begins.
+    /// Age of the report at `at`: other processes may have learned the limit before this run began.
     before: Duration,
     pub header: Option<&'static str>,
-    /// It was reported to another process only.
+    /// Only another process saw the report.
     pub is_elsewhere: bool,
     is_doubted: bool,
     trusted: Duration,
 }
 
 impl Learned {
-    /// Reported to another process so long ago.
+    /// A limit that was reported to another process `age` ago.
     pub(in crate::engine) fn elsewhere(age: Duration, now: Time) -> Self {
         Self {
             at: now,
@@ -50,7 +50,7 @@ impl Learned {
         }
     }
 
-    /// Reported by a reply now; what was known of it before has been right or wrong.
+    /// A limit that a reply reports now, which may confirm what was learned before.
     pub(in crate::engine) fn reported(
         before: Option<Self>,
         header: Option<&'static str>,
@@ -65,7 +65,7 @@ impl Learned {
         }
     }
 
-    /// How long ago it was last reported.
+    /// Time since the last report.
     pub(in crate::engine) fn age(&self, now: Time) -> Duration {
         self.before.saturating_add(now.since(self.at))
     }
@@ -78,8 +78,8 @@ impl Learned {
     }
 }
 
-/// Takes over a limit that was reported to another process so long ago: what somebody has just learned is worth
-/// knowing from the start. A limit that was dropped since is not taken over.
+/// Adopts a limit that was reported to another process `age` ago, so that a new run starts with it. A limit that was
+/// dropped after that report is not adopted.
 pub(in crate::engine) fn adopt_limit(
     bucket: &mut Option<Bucket>,
     per_second: f64,
@@ -104,7 +104,7 @@ impl Bucket {
         self.learned.is_some_and(|learned| learned.is_doubted)
     }
 
-    /// It was reported to another process so long ago.
+    /// Another process saw a report `age` ago.
     fn hear(&mut self, age: Duration, now: Time) {
         let known = self.learned.map(|learned| learned.age(now));
         if known.is_some_and(|known| age.saturating_add(SAME) < known) {
@@ -112,7 +112,7 @@ impl Bucket {
         }
     }
 
-    /// What was doubted is a limit, so long ago or, if a call was refused, now.
+    /// Confirms the limit as of `age` ago (zero if a call was rate-limited now), and ends the doubt.
     pub(in crate::engine) fn confirm(&mut self, age: Duration, now: Time) {
         let is_doubted = self.is_doubted();
         if let Some(learned) = &mut self.learned {
@@ -124,7 +124,7 @@ impl Bucket {
         }
     }
 
-    /// A call was answered, and the reply does not report the limit. Returns whether it is dropped.
+    /// A call was answered, and its reply does not report the limit. Returns true if the limit is dropped.
     pub(in crate::engine) fn is_unreported(&mut self, now: Time) -> bool {
         let Some(mut learned) = self.learned else {
             return false;
@@ -136,7 +136,7 @@ impl Bucket {
             learned.is_doubted = true;
             self.learned = Some(learned);
         }
-        // What was reported to others only is a guess, which the first reply tells right or wrong.
+        // A limit that only others saw is a guess until the first reply here confirms or refutes it.
         learned.is_elsewhere || age >= DROPPED * learned.trusted
     }
 }

@@ -1,4 +1,4 @@
-//! What the end of a call tells of the provider and its quota. A failure goes on to [`super::failure`].
+//! What the end of a call shows about the provider and the quota. Failures continue in [`super::failure`].
 
 use std::time::Duration;
 
@@ -13,20 +13,20 @@ use super::super::work::{Settled, Ticket, Work};
 use super::outage::is_overload;
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
 
-/// What is known of a call when it has ended.
+/// Facts about a call that has ended.
 pub(super) struct EndFacts {
     pub step: StepId,
     pub detour: Detour,
-    /// Calls to the same provider that have not ended.
+    /// Other calls to the same provider that have not ended.
     pub out: usize,
-    /// It was ended because its provider was in doubt, and still is.
+    /// The call was abandoned, and its provider is still in doubt.
     pub moves_on: bool,
-    /// It was refused for its pace.
+    /// The call was rate-limited.
     pub refused: bool,
 }
 
 impl EndFacts {
-    /// Whether another provider can be asked.
+    /// Whether another provider can be called.
     pub(super) fn has_next_step(&self) -> bool {
         self.detour == Detour::NextStep
     }
@@ -60,7 +60,7 @@ impl<W: Work> Dispatcher<W> {
         let mut end = self.end_of_call(&result, used, &facts);
         let is_loading = self.loading.note(ticket.quota(), &end, now);
         if !is_loading && matches!(end, CallEnd::NotReady(_)) {
-            // It was waited for long enough: now it fails as fast as it answers.
+            // The server has loaded for too long; from now on the failure counts as a reply.
             end = CallEnd::Replied(None);
             result = result.map_err(Error::with_unreachable);
         }
@@ -79,7 +79,8 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Notes what the end tells of the provider. A call that was given up on gets the error that says so.
+    /// Records what the end shows about the provider. Returns the result, with the error of an abandoned call
+    /// replaced by its reason.
     fn note_provider(
         &mut self,
         call: &Call<W::Task>,
@@ -93,7 +94,7 @@ impl<W: Work> Dispatcher<W> {
             && self.stop.is_none()
             && (result.as_ref()).is_err_and(|error| error.kind() == ErrorKind::Cancelled);
         let patience = self.availability.breakers.patience(step);
-        // If the provider has answered meanwhile, it is asked again.
+        // If the provider has answered in the meantime, the item is retried there.
         let moves_on = given_up && patience.is_some();
         let give_up = |result: &mut Result<W::Done, Error>, patience| {
             if let Err(error) = result {
@@ -120,7 +121,7 @@ impl<W: Work> Dispatcher<W> {
         if given_up && !moves_on {
             give_up(result, None);
         }
-        // While others are answered, a proxy that refuses calls limits their pace.
+        // If other calls are answered, a proxy that rejects calls limits their rate.
         let refused =
             |error: &Error| is_pace(error) || error.is_by_proxy() && self.answers(step, now);
         EndFacts {
@@ -145,7 +146,7 @@ impl<W: Work> Dispatcher<W> {
             Err(_) if self.options.independent => CallEnd::Failed,
             Err(e) if facts.refused => {
                 self.counters.rate_limited += 1;
-                // What is absurd is no reason for a pause, of this run or of others.
+                // An absurd `Retry-After` must not pause this run or others.
                 let wait = e.retry_after().filter(|_| !retry.asks_too_much(e));
                 CallEnd::RateLimited(wait)
             }
@@ -155,10 +156,10 @@ impl<W: Work> Dispatcher<W> {
             Err(e) if may_be_shared(e) && (e.status().is_some() || e.sent() == Sent::Answered) => {
                 CallEnd::Troubled(used)
             }
-            // Any other complete reply shows that the quota answers, whatever it said.
+            // Any other complete reply shows that the quota answers.
             Err(e) if e.status().is_some() || e.sent() == Sent::Answered => CallEnd::Replied(used),
             Err(_) if used.is_some() => CallEnd::Replied(used),
-            // Where another provider can be asked, the breaker decides how long nobody waits for it.
+            // If another provider can be called, the breaker decides about the wait.
             Err(e)
                 if e.is_unreachable()
                     && !facts.has_next_step()
@@ -170,7 +171,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// The end of a call may have opened its quota, or closed it until some time.
+    /// Updates the pause of the quota: the end of a call may have opened or closed it.
     fn note_quota(
         &mut self,
         ticket: &Ticket<W::Task>,
@@ -218,7 +219,7 @@ impl<W: Work> Dispatcher<W> {
         let in_doubt = self.availability.breakers.patience(step).is_some();
         if in_doubt || self.is_unavailable(step) || self.critical_failures.in_question(step, quota)
         {
-            // Whoever was held back until this is known.
+            // Items were held back until the result of this call.
             self.availability.pauses.forget();
         }
         let detour = ended.detour;
@@ -241,7 +242,7 @@ impl<W: Work> Dispatcher<W> {
                 );
             }
             Err(error) => {
-                // Whoever waits for its quota has another way now.
+                // Items that wait for their quota may have another provider now.
                 self.availability.pauses.forget();
                 log::warn!(
                     "{error}; switching to the next provider and probing this one periodically"
@@ -250,14 +251,14 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// One of several that share a call may have brought its failure upon them.
+    /// Whether one of the items that share the call may have caused the failure.
     fn may_be_of_one(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
         let several = self.work.members(&ticket.task) > 1;
         several && route::may_divide(error) && !is_overload(error)
     }
 }
 
-/// What became of a call that was ended because its provider was in doubt.
+/// The error of an abandoned call.
 fn gave_up(error: &Error, patience: Option<Patience>, waited: Duration) -> Error {
     let mut why = format!("no reply within {:.1} s", waited.as_secs_f64());
     if let Some(patience) = patience {
@@ -265,7 +266,7 @@ fn gave_up(error: &Error, patience: Option<Patience>, waited: Duration) -> Error
         why += &format!(", and another call got no reply within {hung:.1} s");
     }
     let timed_out = Error::new(ErrorKind::Transient, why).with_timed_out();
-    // What its earlier calls have cost is known by the error alone.
+    // The cost of its earlier calls is known only from the error.
     timed_out.with_sent(error.sent()).with_paid(error.paid())
 }
 

@@ -1,4 +1,4 @@
-//! What a failure leads to: the item is tried again, goes to the next provider, waits for one, or is given up.
+//! Effect of a failure: the item is retried, fails over, waits for its provider, or fails.
 
 use std::time::Duration;
 
@@ -16,28 +16,28 @@ use super::call_ended::{EndFacts, is_pace};
 use super::outage::{is_of_provider, is_overload};
 use super::{Dispatcher, ErrorPolicy, StopReason};
 
-/// This many items given up without a connection mean that nothing gets through.
+/// Consecutive items that failed without a connection: no request gets through.
 const UNREACHED: u32 = 5;
-/// Items spend no attempt on refusals for their pace while one item has waited for fewer seconds than this:
-/// one that is refused for ever while others are answered must not hold up the run for ever.
+/// Rate-limited calls are no attempts until an item has waited this many seconds. An item that is always rate-limited
+/// while others are answered must not delay the end of the run for ever.
 const MOST_WAITED: u16 = 1800;
-/// A provider that refused everybody is asked again after this long, where the work can wait.
+/// Time until durable work calls a provider again that rejected every call.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
-/// The same for one that could not be reached.
+/// The same for a provider that could not be reached.
 const UNREACHED_FOR: Duration = Duration::from_secs(10);
 
-/// So often work that can wait is tried where a filter of the provider (status 403) refuses it while others are
-/// answered: its reasons may be in the prompt. A refused key (401) may come back, and is waited for.
+/// Number of attempts of durable work if status 403 rejects the item while others are answered: the prompt may be the
+/// cause. A rejected API key (401) may be corrected, so its items wait.
 const FORBIDDEN_TRIES: u8 = 4;
 
-/// How far a failure reaches.
+/// Which items a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// It may be this item's alone.
+    /// Possibly only this item.
     Item,
-    /// The item is not tried again at this step, if another follows.
+    /// The item is not retried at this step if another step follows.
     Step,
-    /// The item is not tried again at this step.
+    /// The item is not retried at this step.
     Gone,
     /// Every further call would fail in the same way.
     All,
@@ -53,7 +53,7 @@ impl<W: Work> Dispatcher<W> {
         now: Time,
     ) {
         ticket.tries.count(&error);
-        // A call may notice the deadline a moment before this clock does.
+        // A call may notice the deadline slightly before this clock does.
         if error.kind() == ErrorKind::DeadlineExceeded && self.options.deadline.is_some() {
             self.stop_for(StopReason::DeadlineExceeded);
         }
@@ -83,7 +83,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// A failure that may be the provider's: the item waits for the provider, or the failure counts.
+    /// A failure that the provider may have caused: the item waits for the provider, or the failure counts.
     fn on_provider_failure(
         &mut self,
         mut ticket: Ticket<W::Task>,
@@ -122,7 +122,7 @@ impl<W: Work> Dispatcher<W> {
             && !facts.has_next_step()
             && (error.status() != Some(403) || ticket.tries.attempt < FORBIDDEN_TRIES)
         {
-            // It may be what all others will meet, and then it is no fault of the job.
+            // All other calls may fail in the same way; then it is not the job's fault.
             if error.status() != Some(403) {
                 ticket.tries.uncount();
             }
@@ -137,9 +137,8 @@ impl<W: Work> Dispatcher<W> {
         self.after_failure(ticket, error, reach, now);
     }
 
-    /// A run stops before it pays for more replies that are no answers, or sends more requests that
-    /// nobody takes. What is refused goes on where another provider can be asked; what was paid for
-    /// does not.
+    /// Stops a run before it pays for more unusable replies, or sends more requests that are always rejected.
+    /// Rejected items fail over if another provider can be called; items with unusable replies do not.
     fn note_first_reply(&mut self, step: StepId, error: &Error, elsewhere: bool) {
         let Some(why) = self.first_replies.failed(step, error) else {
             return;
@@ -151,7 +150,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// A refusal for its pace is no fault of the item, and no attempt as long as others are answered.
+    /// A rate-limited call. It is no attempt while other calls are answered.
     fn on_rate_limited(
         &mut self,
         mut ticket: Ticket<W::Task>,
@@ -166,7 +165,7 @@ impl<W: Work> Dispatcher<W> {
         let error = if self.options.retry.asks_too_much(&error) {
             let asked = error.retry_after().unwrap_or_default();
             let quota = ticket.quota();
-            // An allowance that is used up is everybody's.
+            // A used-up allowance concerns all items.
             let is_everybodys =
                 is_empty(hints) || self.critical_failures.is_critical(step, quota, &error, out);
             let error = error.context(format!("it requests a wait of {}", refusals::long(asked)));
@@ -185,8 +184,8 @@ impl<W: Work> Dispatcher<W> {
         } else {
             let waits = match health {
                 QuotaHealth::Answering => true,
-                // Nobody can tell whether anything is ever answered; a run that would stop for this waits
-                // for it, as does work that outlives the run.
+                // It is unknown whether the quota ever answers. A run that would stop for this waits, as does durable
+                // work.
                 _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
             };
             let mut tries = ticket.tries;
@@ -203,12 +202,12 @@ impl<W: Work> Dispatcher<W> {
             }
             return;
         };
-        // Other models of the provider may fare better.
+        // Other models of the provider may have capacity.
         self.exclude(&ticket, &error.clone().with_model_only(), now);
         self.after_failure(ticket, error, Reach::All, now);
     }
 
-    /// Not an attempt: the model saw nothing of it.
+    /// The server is loading its model: not an attempt.
     pub(super) fn on_not_ready(&mut self, ticket: Ticket<W::Task>, error: Error, until: Time) {
         self.counters.calls -= 1;
         *self.counters.of_kind(&ticket.tries) -= 1;
@@ -216,7 +215,7 @@ impl<W: Work> Dispatcher<W> {
         self.wait_until(ticket, until, None);
     }
 
-    /// Carries out the route's decision about a failure.
+    /// Applies the route's decision about a failure.
     fn after_failure(
         &mut self,
         mut ticket: Ticket<W::Task>,
@@ -237,7 +236,7 @@ impl<W: Work> Dispatcher<W> {
             &ticket.tries,
             &error,
             now,
-            // What outlives the run may wait longer than the run does.
+            // Durable work may wait beyond the end of the run.
             self.options.deadline.filter(|_| !self.options.durable),
             jitter,
         );
@@ -253,7 +252,7 @@ impl<W: Work> Dispatcher<W> {
         let moves_on = moves_on && next_callable.is_some();
         let divides =
             members > 1 && route::may_divide(&error) && !(moves_on && is_overload(&error));
-        // The same call would buy the same reply; a part of it may be answered.
+        // The same call would get the same reply; a smaller one may be answered.
         let in_parts = divides && error.kind() == ErrorKind::Malformed;
         match (next, next_callable) {
             (Next::RetryAt(at), _) if !in_parts => {
@@ -283,7 +282,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// The item has failed for good, or stays in the queue if that outlives the run and the fault is the provider's.
+    /// Fails the item, or returns it to the queue if the work is durable and the provider is the cause.
     fn fail(&mut self, ticket: Ticket<W::Task>, error: Error, critical: bool, now: Time) {
         match self.options.on_error {
             ErrorPolicy::StopOnError => {
@@ -314,15 +313,15 @@ impl<W: Work> Dispatcher<W> {
         });
     }
 
-    /// It failed like others before it, which have opened the breaker, and the next provider is not known to be
-    /// unavailable as well.
+    /// Whether the failure is one of those that opened the breaker, and the next provider is not known to be
+    /// unavailable too.
     fn shares_open_breaker(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
         let step = ticket.class.at(ticket.tries.step);
         let open = self.availability.breakers.open_reason(step).is_some();
         open && may_be_shared(error) && self.can_go_on(&ticket.class, ticket.tries.step)
     }
 
-    /// It asks for a long wait, and nothing shows that it will answer after that.
+    /// Whether the server requests a long wait, and nothing suggests that it will answer afterwards.
     fn is_not_worth_waiting_for(&self, ticket: &Ticket<W::Task>, error: &Error, now: Time) -> bool {
         let step = ticket.class.at(ticket.tries.step);
         route::keeps_waiting(error) && !self.answers(step, now)
@@ -337,7 +336,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// A provider that failed critically is not called again, nor a model it does not know.
+    /// Excludes a provider after a critical failure, or a model that it does not know.
     fn exclude(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
         let (class, step) = (&ticket.class, ticket.tries.step);
         let is_new = self.availability.exclusions.reason(class, step).is_none();
@@ -353,7 +352,7 @@ impl<W: Work> Dispatcher<W> {
         {
             self.stop_for(StopReason::Critical(error.clone()));
         }
-        // What has no quota cannot be told apart from the rest, and goes on.
+        // Items without a quota cannot be distinguished from others, so the step is not excluded.
         let excluded = self.availability.exclusions.reason(class, step).is_some();
         if is_new && excluded && self.options.durable {
             let wait = REFUSED_FOR.as_secs();
@@ -364,7 +363,7 @@ impl<W: Work> Dispatcher<W> {
     }
 }
 
-/// Whether a reply says that nothing is left of an allowance.
+/// Whether a reply reports a used-up allowance.
 fn is_empty(hints: &RateHints) -> bool {
     let windows = [hints.requests, hints.tokens].into_iter().flatten();
     windows

@@ -1,5 +1,5 @@
-//! A provider that is unavailable and that no other can stand in for: who is held back, what is tried meanwhile, and
-//! when that ends. When it is unavailable, [`breaker`](super::super::breaker) decides.
+//! Outages of a provider without alternative: which items wait, which item probes, and when the outage ends.
+//! [`breaker`](super::super::breaker) decides whether a provider is unavailable.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use super::{Dispatcher, LOOK_AGAIN, SOON, StopReason};
 
 /// The item that probes a provider is chosen among this many.
 const CHOICE: usize = 16;
-/// Which item probes a provider that is unavailable changes.
+/// Minimum wait for an unavailable provider. It lets another item probe the next time.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 impl<W: Work> Dispatcher<W> {
-    /// How many items are asked for: with a provider to be probed, several to choose from, where what is put back
-    /// costs nothing.
+    /// Number of items to take. If a provider is to be probed, several to choose from, unless returning them needs a
+    /// write.
     pub(super) fn wanted(&self, free: usize, now: Time) -> usize {
         if !self.availability.breakers.any_half_open(now) {
             free
@@ -41,13 +41,14 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Whether the items at a step can be told apart from all others: by their quota, or because there are no others.
+    /// Whether the items at a step can be held back without holding back others: they have a quota, or there are no
+    /// other items.
     pub(super) fn can_hold(&self, class: &Class, step: u8) -> bool {
         let is_one = class.steps() == 1 && !self.options.durable;
         !self.options.independent && (is_one || class.quota(step) != QuotaId::NONE)
     }
 
-    /// Whether a later step can be called that is not known to be unavailable.
+    /// Whether a later step can be called and is not known to be unavailable.
     pub(super) fn can_go_on(&self, class: &Class, step: u8) -> bool {
         let next = self.availability.callable_step(class, step + 1);
         next.is_some_and(|next| !self.is_unavailable(class.at(next)))
@@ -57,8 +58,8 @@ impl<W: Work> Dispatcher<W> {
         self.availability.breakers.open_reason(step).is_some()
     }
 
-    /// Until when nothing starts at a step: it is unavailable, as are all that are left after it, or it is in question whether its
-    /// key is good or it is worth waiting for, and calls are out that will show it.
+    /// Time until which no call starts at the step. Reasons: this and all later steps are unavailable, or calls in
+    /// flight will show whether its API key is valid or whether it is worth waiting for.
     pub(crate) fn held_until(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
         let (at, breakers) = (class.at(step), &self.availability.breakers);
         if self.can_hold(class, step)
@@ -79,7 +80,7 @@ impl<W: Work> Dispatcher<W> {
         Some(first.min(now.after(LOOK_AGAIN)).max(now.after(SOON)))
     }
 
-    /// The provider is unavailable, and no other can be asked now. Not an attempt: nobody has looked at the item.
+    /// The provider is unavailable, and no other can be called now. Not an attempt: no model saw the item.
     pub(super) fn wait_for_provider(
         &mut self,
         mut ticket: Ticket<W::Task>,
@@ -92,8 +93,8 @@ impl<W: Work> Dispatcher<W> {
         self.wait_until(ticket, at, Some(error));
     }
 
-    /// Why a provider is not waited for any longer. Work that outlives the run waits on, unless its run is to end for
-    /// such a reason.
+    /// If the run stops waiting for a provider: the reason. Durable work keeps waiting, unless its run stops on
+    /// critical errors.
     pub(super) fn patience_over(
         &self,
         step: StepId,
@@ -109,7 +110,7 @@ impl<W: Work> Dispatcher<W> {
         breakers.patience_over(step, error, out, now)
     }
 
-    /// The run ends, or goes on without the step, and the item stays unsent.
+    /// Leaves the item unsent, and ends the run or excludes the step.
     pub(super) fn give_up_waiting(&mut self, ticket: Ticket<W::Task>, why: Error) {
         let (class, step) = (&ticket.class, ticket.tries.step);
         if self.availability.exclude_step(class, step, &why, Time::FAR) {
@@ -127,13 +128,13 @@ impl<W: Work> Dispatcher<W> {
     }
 }
 
-/// Nobody has looked at the request, and nothing can have been paid for it.
+/// Whether the provider is the cause: no model saw the request, and nothing was charged.
 pub(super) fn is_of_provider(error: &Error) -> bool {
     let refused = error.is_unreachable() || is_overload(error);
     refused && error.kind() == ErrorKind::Transient && error.sent() != Sent::Maybe
 }
 
-/// Statuses that speak of the provider, whatever was asked; 520 to 530 are those of Cloudflare.
+/// Statuses that concern the provider, whatever the request. Cloudflare uses 520 to 530.
 pub(super) fn is_overload(error: &Error) -> bool {
     matches!(error.status(), Some(502..=504 | 520..=530))
 }

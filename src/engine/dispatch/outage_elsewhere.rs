@@ -37,7 +37,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// Has others hear of a breaker that is no more as it was.
+    /// Publishes a breaker whose state has changed.
     pub(super) fn tell_outage(&self, (step, quota): (StepId, QuotaId), was: Option<Opened>) {
         let is = self.availability.breakers.opened(step);
         if is != was {

@@ -14,7 +14,7 @@ const SETTLE_AGAIN: Duration = Duration::from_secs(1);
 pub(super) const GROUP_DELAY: Duration = Duration::from_micros(300);
 
 impl<W: Work> Dispatcher<W> {
-    /// Takes over the ends that could not be settled. Only for a run that ends anyway.
+    /// Takes the ends that could not be settled; only for a run that ends anyway.
     pub(crate) fn take_unsettled(&mut self) -> Vec<Settled<W::Task, W::Done>> {
         let lost = std::mem::take(&mut self.pending);
         let held = permits_held(&lost);
@@ -68,7 +68,7 @@ impl<W: Work> Dispatcher<W> {
         self.note_settled(done, before, result, now);
     }
 
-    /// Unwritten ends come before later ones.
+    /// Ends that were not written precede later ones.
     fn note_settled(
         &mut self,
         mut left: Vec<Settled<W::Task, W::Done>>,

@@ -1,4 +1,4 @@
-//! Starts the calls that slots, quotas and providers allow, and says what holds back the rest.
+//! Starts the calls that slots, quotas and providers allow, and determines what limits the others.
 
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind};
@@ -12,7 +12,7 @@ use super::{Call, Dispatcher, StopReason, earlier};
 /// Why no more calls start in this turn.
 #[derive(Default)]
 pub(super) struct Started {
-    /// When more may start.
+    /// When more calls may start.
     pub wake: Option<Time>,
     pub limit: Option<Limit>,
     /// No item is left, now or later.
@@ -29,7 +29,7 @@ impl Started {
 }
 
 impl<W: Work> Dispatcher<W> {
-    /// Starts calls until something holds the rest back.
+    /// Starts calls until something limits them.
     pub(super) fn start_calls(&mut self, now: Time, start: &mut Vec<Call<W::Task>>) -> Started {
         while self.stop.is_none() {
             let free = match self.free_slots() {
@@ -43,7 +43,7 @@ impl<W: Work> Dispatcher<W> {
                     let any_known = self.start_items(items, now, start);
                     self.flush(now);
                     if any_known {
-                        // There may be very much of it: a stop is to be heard meanwhile.
+                        // There may be many such items; the run must still react to a stop.
                         return Started {
                             wake: Some(now),
                             ..Started::held_by(Limit::Disk)
@@ -94,7 +94,7 @@ impl<W: Work> Dispatcher<W> {
         start: &mut Vec<Call<W::Task>>,
     ) -> bool {
         if self.availability.breakers.any_half_open(now) {
-            // What has never failed says most about a provider that may be back.
+            // Items that never failed show best whether a provider is available again.
             let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
             items.sort_by_key(|ticket| failures(&ticket.tries));
         }
@@ -136,7 +136,7 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    /// What the slots are full of.
+    /// What occupies the slots.
     fn slots_hold(&mut self) -> Limit {
         if 2 * self.calls_in_air() < self.counters.in_flight {
             Limit::Disk
@@ -243,7 +243,7 @@ impl<W: Work> Dispatcher<W> {
                     ticket,
                     permit,
                 });
-                // What durable work takes in vain has to be written back.
+                // Durable work must write back each item that it takes in vain.
                 if self.options.durable
                     && let Some(at) = self.limiter.closed_until(quota, now)
                 {

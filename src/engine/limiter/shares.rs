@@ -1,4 +1,4 @@
-//! A limiter whose limits all machines share, through Redis.
+//! A limiter that shares limits with all machines through Redis.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -12,10 +12,10 @@ use crate::hub::shares::{Share, ShareRequest, ShareUser};
 use super::super::quota_state::{Lease, Quota};
 use super::{Limiter, QuotaId, QuotaKey};
 
-/// What a limiter keeps for that.
+/// State of a limiter for that.
 pub(super) struct Shares {
     hub: RedisHub,
-    /// Called by the hub for as long as it is kept.
+    /// Keeps the hub calling this limiter.
     _user: Arc<User>,
 }
 
@@ -28,13 +28,13 @@ impl Shares {
 struct User {
     limiter: Weak<Limiter>,
     clock: Arc<dyn Clock>,
-    /// The quotas that were asked for last.
+    /// The quotas that the last exchange included.
     asked: Mutex<Vec<usize>>,
 }
 
 impl Limiter {
-    /// Until when nobody calls a quota; `None` if its provider is available; nothing if others are not heard of.
-    /// Who `waits` for the end of an outage hears of it.
+    /// State of a quota's provider: `Some(Some(until))` while no machine calls it, `Some(None)` if it is available,
+    /// `None` if other machines are not heard of. `waits` keeps the quota in the exchange until the outage ends.
     pub(in crate::engine) fn outage(
         &self,
         quota: QuotaId,
@@ -44,13 +44,13 @@ impl Limiter {
         self.state.lock().get(quota)?.outage(waits, now)
     }
 
-    /// Whether an outage of some quota is known.
+    /// Whether an outage of any quota is known.
     pub(in crate::engine) fn knows_outages(&self) -> bool {
         self.outages.load(Ordering::Relaxed)
     }
 
-    /// The provider of a quota is unavailable until then, or is available again. If that may be the fault of this
-    /// machine (`is_ours`), others do not hear of it.
+    /// Records that the provider of a quota is unavailable until `until`, or is available again. With `is_ours` this
+    /// machine may be the cause, so others are not told.
     pub(in crate::engine) fn note_outage(
         &self,
         quota: QuotaId,
@@ -63,7 +63,7 @@ impl Limiter {
         }
     }
 
-    /// Shares the limits of quotas that are opened from now on with all processes that use the same Redis.
+    /// Shares the limits of quotas that are created from now on with all OS processes that use the same Redis.
     pub(crate) fn share_through(self: &Arc<Self>, hub: &RedisHub, clock: Arc<dyn Clock>) {
         let user = Arc::new(User {
             limiter: Arc::downgrade(self),

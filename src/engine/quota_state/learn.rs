@@ -1,4 +1,4 @@
-//! What replies and refusals teach a quota of its limits, and when that is dropped.
+//! What replies and rejections teach about the limits of a quota, and when learned limits are dropped.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use super::{FIRST_OUTPUT_GUESS, Permit, Quota};
 
 impl Quota {
     pub(super) fn learn(&mut self, permit: Permit, hints: &RateHints, now: Time) {
-        // What the server had left when it let this call in does not count the calls that were
-        // started after it. A first reply may have overtaken earlier calls too.
+        // The reported remainder does not include calls that started later. Before the first reply, earlier calls may
+        // be missing as well.
         let later = (
             self.reserved.0 - permit.reserved.0,
             self.reserved.1 - permit.reserved.1,
@@ -40,7 +40,7 @@ impl Quota {
             };
             learn_window(&mut self.tokens, window, unseen, now, token_capacity);
         }
-        // Whatever pace was set, an allowance the server calls empty is waited for.
+        // If the server reports a used-up allowance, calls wait for it, whatever rate is configured.
         for window in [hints.requests, hints.tokens].into_iter().flatten() {
             if let (Some(0), Some(reset)) = (window.remaining, window.reset)
                 && !is_minute(&window)
@@ -50,7 +50,7 @@ impl Quota {
         }
     }
 
-    /// A call was answered: limits that its reply does not report are doubted, and dropped in the end.
+    /// A call was answered: limits that its reply does not report are doubted, and later dropped.
     pub(super) fn drop_unreported(&mut self, hints: &RateHints, now: Time) {
         let assumed = self.given.assumed_rpm;
         let burst = f64::from(self.given.burst);
@@ -75,7 +75,7 @@ impl Quota {
         }
     }
 
-    /// A call was refused: limits that were doubted hold.
+    /// A call was rate-limited: doubted limits are confirmed.
     pub(super) fn confirm_doubted(&mut self, now: Time) {
         for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
             if bucket.is_doubted() {
@@ -84,7 +84,7 @@ impl Quota {
         }
     }
 
-    /// The limit that was learned and holds back the next call, if one does.
+    /// The learned limit that delays the next call.
     pub(in crate::engine) fn learned_limit(&mut self, now: Time) -> Option<LearnedLimit> {
         if self.paused_until > now {
             return None;

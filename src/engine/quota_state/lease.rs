@@ -1,8 +1,8 @@
-//! A quota whose limits all machines share: it is given small shares of them, ahead of their use, by a thread that asks
-//! for them through Redis. No call waits for a round trip but the first.
+//! A quota whose limits all machines share. A thread requests small shares of the limits through Redis before they
+//! are used, so only the first call waits for a round trip.
 //!
-//! Buckets of such a quota do not fill by themselves: what is in them was given. While Redis is away they fill with the
-//! part of the limit that falls to one process.
+//! The buckets of such a quota do not refill by themselves: shares fill them. Without Redis, they refill at this OS
+//! process's part of the limit.
 
 use std::time::Duration;
 
@@ -17,53 +17,53 @@ use super::super::shared_quota::LONGEST_PAUSE;
 use super::Quota;
 use super::others::Others;
 
-/// For so much of its use a process is given shares.
+/// Shares are requested for this duration of use.
 const AHEAD: Duration = Duration::from_millis(200);
-/// What is not used for so long goes back.
+/// Shares that are unused for this long are returned.
 const UNUSED: Duration = Duration::from_millis(300);
 /// The use is measured over at least this time.
 const MEASURED: Duration = Duration::from_millis(80);
-/// How soon to look whether a share has come that was asked for, at first and at most.
+/// Interval of checks whether a requested share has arrived, at first and at most.
 const LOOK: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(50));
-/// A quota hears of pauses, and counts as used, for so long after its last call.
+/// Time after its last call in which a quota receives pauses and counts as used.
 const ACTIVE: Duration = Duration::from_secs(2);
-/// A pause that ends so little later is the one that was heard of.
+/// A pause that ends later by less than this is the known one.
 const SAME: Duration = Duration::from_millis(5);
 
-/// What a quota knows of its shares.
+/// The shares of a quota.
 pub(in crate::engine) struct Lease {
     pub(super) hub: RedisHub,
     key: QuotaKey,
     parts: [Part; 2],
     pub(super) others: Others,
-    /// Processes that use the quota, as far as was last seen.
+    /// OS processes that use the quota, at the last exchange.
     processes: f64,
-    /// Redis is away.
+    /// Redis is unavailable.
     is_lost: bool,
     pub(super) last_use: Option<Time>,
-    /// A call has waited for an answer of Redis since then.
+    /// Since when a call has waited for a reply of Redis.
     waits_since: Option<Time>,
-    /// When the use was last measured.
+    /// Time of the last measurement of the use.
     measured: Time,
-    /// The end of the last pause that others know of.
+    /// End of the last pause that others know.
     known_pause: Time,
 }
 
-/// Of requests, or of tokens.
+/// Shares of requests, or of tokens.
 #[derive(Default)]
 struct Part {
     had_share: bool,
-    /// What was given, and from when on it may be used.
+    /// A received share, and when it may be used.
     coming: Option<(Time, f64)>,
-    /// What a call needed and was not there.
+    /// What a call needed and did not get.
     lacks: f64,
-    /// It is of no use to ask before then.
+    /// Requests before this time are useless.
     not_before: Time,
-    /// What had been reserved when the use was last measured,
+    /// What had been reserved at the last measurement.
     reserved: f64,
-    /// and how much a second that was lately.
+    /// Recent use per second.
     pace: f64,
-    /// What the provider says is left.
+    /// What is left, as the provider reported it.
     left: Option<f64>,
 }
 
@@ -83,7 +83,7 @@ impl Lease {
         }
     }
 
-    /// The part of the limit with which buckets fill by themselves.
+    /// The part of the limit at which buckets refill by themselves.
     fn supply(&self) -> f64 {
         if self.is_lost {
             1.0 / self.processes
@@ -108,7 +108,7 @@ impl Lease {
         now.after(waited.clamp(LOOK.0, LOOK.1))
     }
 
-    /// A call needs so much that is not there. Returns when to look again.
+    /// Records that a call needs `need` more than there is. Returns when to check again.
     fn lack(&mut self, part: usize, need: f64, now: Time) -> Time {
         let look = self.next_look(now);
         let part = &mut self.parts[part];
@@ -124,7 +124,7 @@ impl Lease {
 }
 
 impl Quota {
-    /// Has the limits shared with all machines from now on.
+    /// Shares the limits with all machines from now on.
     pub(in crate::engine) fn lease(&mut self, lease: Lease) {
         self.lease = Some(lease);
         self.hold_levels([None; 2]);
@@ -138,7 +138,7 @@ impl Quota {
         [self.requests, self.tokens].map(|bucket| Some(bucket?.level))
     }
 
-    /// Limits that have just become known give nothing by themselves.
+    /// Restores the levels after new limits became known: those give nothing by themselves.
     pub(in crate::engine) fn hold_levels(&mut self, before: [Option<f64>; 2]) {
         if self.lease.is_some() {
             for (bucket, before) in self.buckets().into_iter().zip(before) {
@@ -149,7 +149,7 @@ impl Quota {
         }
     }
 
-    /// Takes what was given and may be used now.
+    /// Adds received shares that may be used now.
     pub(in crate::engine) fn take_shares(&mut self, now: Time) {
         let Self {
             lease: Some(lease),
@@ -171,7 +171,7 @@ impl Quota {
         }
     }
 
-    /// When to look again for what a call lacks: requests, or tokens. `None` if the bucket fills by itself.
+    /// When to check again for the requests, or tokens, that a call lacks. `None` if the bucket refills by itself.
     pub(in crate::engine) fn await_share(
         &mut self,
         part: usize,
@@ -183,8 +183,8 @@ impl Quota {
         (!lease.is_lost).then_some(at)
     }
 
-    /// A call has ended; what its reply told of limits, and a pause that follows, concern the others too. That it could not be
-    /// sent does not: the network of this machine may be the cause.
+    /// Records the end of a call for the other machines: reported limits, and a pause that follows. If the call could
+    /// not be sent, the network of this machine may be the cause, so others are not told.
     pub(in crate::engine) fn tell_shares(&mut self, ended: CallEnd, hints: &RateHints, now: Time) {
         let (in_flight, paused_until) = (f64::from(self.in_flight), self.paused_until);
         let Some(lease) = &mut self.lease else { return };
@@ -200,7 +200,7 @@ impl Quota {
         }
     }
 
-    /// What to ask for now, if anything; what is not needed is given back with it.
+    /// The next request to Redis, if one is needed; it also returns unused shares.
     pub(in crate::engine) fn ask_share(&mut self, now: Time) -> Option<ShareRequest> {
         self.take_shares(now);
         let reserved = [self.reserved.0, self.reserved.1];
@@ -299,7 +299,7 @@ impl Quota {
         let Some(lease) = &mut self.lease else { return };
         lease.waits_since = None;
         if std::mem::take(&mut lease.is_lost) {
-            // What came in meanwhile was nobody's share.
+            // What a bucket gained without a share belongs to nobody.
             for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
                 bucket.level = bucket.level.min(0.0);
             }
@@ -330,7 +330,7 @@ impl Quota {
         self.take_shares(now);
     }
 
-    /// Redis is away: what falls to one of so many processes is its own.
+    /// Redis is unavailable: each of `workers` OS processes uses an equal part of the limit.
     pub(in crate::engine) fn lose_share(&mut self, workers: usize, now: Time) {
         if let Some(lease) = &mut self.lease
             && !lease.is_lost
@@ -338,7 +338,7 @@ impl Quota {
             lease.is_lost = true;
             lease.others.lose();
             lease.processes = lease.processes.max(workers as f64);
-            // What was given and is still to come is a part of that.
+            // Shares that are still to come are a part of that.
             let buckets = [&mut self.requests, &mut self.tokens];
             for (bucket, part) in buckets.into_iter().zip(&lease.parts) {
                 if let (Some(bucket), Some((_, given))) = (bucket, part.coming) {

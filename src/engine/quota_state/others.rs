@@ -15,9 +15,9 @@ use super::{LOOK_AGAIN, Quota};
 
 /// Interval of checks whether other machines have ended an outage.
 pub(in crate::engine) const LOOK_FOR_END: Duration = Duration::from_millis(250);
-/// After a probe that failed, where no breaker has a longer wait.
+/// Time until the next probe after one that failed, if no breaker has a longer wait.
 const PROBE_AGAIN: Duration = Duration::from_secs(1);
-/// The probe is left to others if no call has asked to make it for so long.
+/// Another machine may probe if no call here has wanted to for this time.
 const WANTED_FOR: Duration = Duration::from_millis(500);
 /// Longest wait that a machine requests from others.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -37,13 +37,13 @@ pub(super) struct Others {
     wanted: Time,
     /// The last exchange asked for the probe.
     asked: bool,
-    /// Redis has not confirmed yet what was found here of the outage.
+    /// Redis has not confirmed the news about the outage yet.
     has_news: bool,
-    /// The last exchange said that.
+    /// The last exchange contained that news.
     is_sent: bool,
-    /// The outage was found here: Redis hears of it again if it was away.
+    /// The outage was detected here: it is published again if Redis was unavailable.
     is_found_here: bool,
-    /// Redis has shown an outage since it was last away: it can show the end of one.
+    /// Redis has shown an outage since it was last unavailable, so it can show the end of one.
     is_shown: bool,
 }
 
@@ -54,12 +54,12 @@ enum Probe {
     None,
     Wanted,
     Granted,
-    /// The call of this number makes it.
+    /// The call with this number is the probe.
     Out(u64),
 }
 
 impl Others {
-    /// What is asked for and said with the next exchange; whether there is anything.
+    /// The news and the request for the next exchange; and whether there is anything.
     pub(super) fn ask(&mut self, in_flight: u32, now: Time) -> (Outage, bool, bool) {
         self.drop_probe(in_flight, now);
         let first = std::mem::take(&mut self.wants_first);
@@ -81,7 +81,7 @@ impl Others {
         self.first_calls += u32::from(standing.may_begin);
         self.replied = standing.has_replied;
         if self.has_news && !self.is_sent {
-            // It does not know that yet.
+            // Redis does not know that yet.
             return;
         }
         self.has_news = false;
@@ -100,7 +100,7 @@ impl Others {
         }
     }
 
-    /// Redis is away: nobody knows what others find. It may forget what was found here.
+    /// Redis is unavailable: what others find is unknown, and what was found here may be lost.
     pub(super) fn lose(&mut self) {
         let has_news = self.has_news || self.is_found_here;
         *self = Self {
@@ -111,7 +111,7 @@ impl Others {
         };
     }
 
-    /// The call of this number starts.
+    /// The call with this number starts.
     pub(super) fn begin(&mut self, number: u64) {
         self.first_calls = self.first_calls.saturating_sub(1);
         if self.probe == Probe::Granted {
@@ -119,7 +119,7 @@ impl Others {
         }
     }
 
-    /// Leaves the probe to others if its call left no trace, or if no call is there to make it.
+    /// Leaves the probe to others if its call has disappeared, or if no call is ready to probe.
     fn drop_probe(&mut self, in_flight: u32, now: Time) {
         let is_of_use = match self.probe {
             Probe::Out(_) => in_flight > 0,
@@ -159,8 +159,8 @@ impl Quota {
         }
     }
 
-    /// The provider is unavailable until then, or is available again. Others hear of it, unless `is_ours`: then the
-    /// network of this machine may be the cause.
+    /// Records that the provider is unavailable until `until`, or is available again. It is published, except with
+    /// `is_ours`: then the network of this machine may be the cause.
     pub(in crate::engine) fn note_outage(&mut self, until: Option<Time>, is_ours: bool) {
         let Some(lease) = &mut self.lease else { return };
         let others = &mut lease.others;
@@ -173,8 +173,8 @@ impl Quota {
         lease.hub.nudge();
     }
 
-    /// The call of this number has ended. If it probed, and no breaker has noted its end, the others hear of it here: this
-    /// process may have no breaker that is open.
+    /// The call with this number has ended. If it was the probe, and no breaker has recorded its end, the end is
+    /// published here: this OS process may have no open breaker.
     pub(super) fn end_probe(&mut self, number: u64, ended: CallEnd, now: Time) {
         let Some(lease) = &mut self.lease else { return };
         if lease.others.probe != Probe::Out(number) {
@@ -185,13 +185,13 @@ impl Quota {
                 self.note_outage(None, false);
             }
             CallEnd::Troubled(_) => self.note_outage(Some(now.after(PROBE_AGAIN)), false),
-            // It shows nothing of the provider.
+            // The call shows nothing about the provider.
             CallEnd::Unreachable | CallEnd::Failed => lease.others.probe = Probe::None,
         }
     }
 
-    /// Until when nobody calls the provider; `None` if it is available; nothing if Redis is away or
-    /// has shown no outage since.
+    /// State of the provider: `Some(Some(until))` while no machine calls it, `Some(None)` if it is available, `None`
+    /// if Redis is unavailable or has shown no outage since.
     pub(in crate::engine) fn outage(&mut self, waits: bool, now: Time) -> Option<Option<Time>> {
         let lease = self.lease.as_mut().filter(|lease| !lease.is_lost())?;
         if waits {

@@ -1,4 +1,4 @@
-//! What a refusal changes: the pace, the calls at once, or a pause of the quota.
+//! Effect of a rate-limited call: a lower rate, fewer calls in flight, or a pause of the quota.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use crate::base::clock::Time;
 
 use super::{Permit, Quota, Search};
 
-/// A pause is at least this part of the one that is made where nothing is asked for: 50 ms at first.
+/// Minimum pause as a part of the pause without a requested wait: 50 ms at first.
 const PART_OF_OWN: u32 = 20;
-/// A wait that a refusal asks for is no longer than this where a slower pace is the better answer to it.
+/// Longest requested wait for which a lower rate is preferred to a pause.
 const BRIEF: Duration = Duration::from_secs(1);
-/// Fewer calls at once than these are a coarse measure of a rate.
+/// Fewer calls in flight than this measure a rate only roughly.
 const FEW: u32 = 32;
 
 impl Quota {
@@ -21,7 +21,7 @@ impl Quota {
         used_up: bool,
         now: Time,
     ) {
-        // The provider spoke, so the first-reply brake has done its work.
+        // The provider replied, so the limit before the first reply is no longer needed.
         self.has_replied = true;
         let others = self.in_flight;
         let asked = wait.map(|wait| now.after(wait));
@@ -52,11 +52,11 @@ impl Quota {
             if !for_rate {
                 self.pace.mark(permit.number);
             }
-            // With a known rate the bucket sets the pace of the way back.
+            // With a known rate, the bucket limits the calls after the pause.
             match self.streak {
                 _ if self.requests.is_some() => {}
                 0 => self.window.pause(others),
-                // Refused again without an answer in between: one call finds out.
+                // Rejected again without an answer between: one call probes the quota.
                 _ => self.window.narrow(),
             }
             return self.pause(now);
@@ -80,19 +80,20 @@ impl Quota {
         self.waits_for_reply = !slower;
     }
 
-    /// More calls were in flight than were accepted since the last refusal, and not because the pace grows fast.
+    /// Whether more calls were in flight than were accepted since the last rejection, and not because the rate grows
+    /// fast.
     fn passes_window(&self, permit: Permit) -> bool {
         self.fine > 0 && permit.in_flight > self.fine && !self.pace.is_returning()
     }
 
-    /// A call was refused that had begun before the last refusal was heard of.
+    /// A call was rejected that had started before the last rejection was known.
     fn refused_late(&mut self, permit: Permit, asked: Option<Time>, now: Time) {
         let others = self.in_flight;
         self.asked_until = self.asked_until.max(asked);
         self.window.refused_before_the_cut();
         self.pace.refused_too();
         if !self.waits_for_reply {
-            // News of the pause that this wave has brought about, if it did, or that nobody is answered.
+            // The requested wait counts if this wave has caused a pause, or if nothing is answered.
             let nobody = others == 0 && self.replies == permit.replies;
             let pause = asked.filter(|_| nobody || self.paused_until > now);
             self.paused_until = self.paused_until.max(pause.unwrap_or_default());
@@ -102,8 +103,8 @@ impl Quota {
         }
     }
 
-    /// The whole quota waits, for as long as it was asked to, and longer each time while nothing is answered:
-    /// some providers ask for no wait at all, for milliseconds or for a time in the past.
+    /// Pauses the whole quota for the requested time, and longer each time while nothing is answered: some providers
+    /// request no wait, milliseconds, or a time in the past.
     fn pause(&mut self, now: Time) {
         let own = self.next_pause();
         if let Some(bucket) = &mut self.requests {
@@ -120,8 +121,8 @@ impl Quota {
         self.paused_until = self.paused_until.max(until);
     }
 
-    /// The first answer after the first refusal: a few calls at once, all that were accepted so far, are a
-    /// coarse measure of a rate. It is searched for upwards from what they come to.
+    /// The first answer after the first rejection. If only a few calls in flight were accepted, they measure a rate
+    /// roughly, and the search for the rate starts there.
     pub(super) fn search_rate(&mut self, now: Time) {
         let found = self.window.best();
         let begins = self.search == Search::Ahead && self.pace.was_refused();

@@ -1,4 +1,4 @@
-//! What the caller's thread does while others make calls.
+//! The caller's thread during a run.
 
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -20,14 +20,14 @@ pub(super) struct Pool<'p> {
 }
 
 impl Pool<'_> {
-    /// Grows to as many threads as there are to be permits. Returns how many permits have one.
+    /// Grows to one thread per permit. Returns how many permits have a thread.
     fn follow(&mut self, permits: Permits<'_>) -> usize {
         let wanted = permits.now.load(Ordering::SeqCst).clamp(1, permits.most);
         self.grow(wanted);
         wanted.min(self.threads)
     }
 
-    /// Grows to this number of threads; false if the system allows no more.
+    /// Grows to this number of threads; false if the system refuses more.
     fn grow(&mut self, wanted: usize) -> bool {
         while self.threads < wanted {
             if let Err(error) = (self.start)(self.threads) {
@@ -81,7 +81,7 @@ pub(super) fn wait_out<W: Work, O, S>(
         if let Some(picture) = picture {
             (observer.show)(picture);
         }
-        // What ended while we held the lock was left to us.
+        // Events that arrived while we held the lock are ours to handle.
         fence(Ordering::SeqCst);
         if !shell.inbox.is_empty() {
             shell.turn();
@@ -90,29 +90,29 @@ pub(super) fn wait_out<W: Work, O, S>(
     }
 }
 
-/// What the caller's thread watches.
+/// State of the caller's thread.
 struct Watch<'w, 's, W: Work> {
     shell: &'w Shell<'s, W>,
     setup: &'w RunSetup<'w>,
     calls: &'w Context,
     deadline: Option<Time>,
-    /// When calls of a cancelled run are aborted.
+    /// When the calls of a cancelled run are aborted.
     grace_ends: Option<Time>,
     next_tick: Time,
     /// Permits that have a thread.
     permits: Option<usize>,
-    /// Calls that had ended at the last look.
+    /// Calls that had ended at the last check.
     seen: Option<u64>,
 }
 
 impl<W: Work> Watch<'_, '_, W> {
-    /// Whether calls have ended since the last look, where each is to be looked at.
+    /// Whether calls have ended since the last check, if the observer runs after each.
     fn has_news(&mut self) -> bool {
         let ended = self.shell.calls_ended();
         std::mem::replace(&mut self.seen, ended) != ended
     }
 
-    /// Tells the dispatcher how many calls may be made at once, when there are threads for them.
+    /// Reports the number of permits to the dispatcher once they have threads.
     fn follow_concurrency(&mut self, pool: &mut Pool<'_>) {
         let shell = self.shell;
         if let Some(wanted) = self.setup.permits.map(|permits| pool.follow(permits))
@@ -126,7 +126,7 @@ impl<W: Work> Watch<'_, '_, W> {
         }
     }
 
-    /// Ends calls at the deadline, and those of a cancelled run after its grace.
+    /// Aborts calls at the deadline, and those of a cancelled run after its grace period.
     fn end_in_time(&mut self, now: Time) {
         let ctx = self.setup.ctx;
         if self.deadline.is_some_and(|at| at <= now) && !self.calls.is_cancelled() {
@@ -142,7 +142,7 @@ impl<W: Work> Watch<'_, '_, W> {
         }
     }
 
-    /// Shows the run to the observer if that is due, and returns until when to wait; `None` when the run has ended.
+    /// Runs the observer if it is due. Returns until when to wait, or `None` when the run has ended.
     fn look<S>(
         &mut self,
         observer: &Observer<'_, W, S>,
@@ -150,7 +150,7 @@ impl<W: Work> Watch<'_, '_, W> {
         now: Time,
     ) -> Option<(Time, Option<S>)> {
         let shell = self.shell;
-        // The lock may be held by a worker in the middle of its turn; then it wakes us if need be.
+        // A worker may hold the lock during its turn; it wakes us if needed.
         let mut state = shell.state.lock();
         state.tasks.as_ref()?;
         let mut picture = None;
@@ -180,14 +180,14 @@ impl<W: Work> Watch<'_, '_, W> {
         Some((until, picture))
     }
 
-    /// Waits for an outcome, a wake-up or the time, and hands an outcome to the caller's sink.
+    /// Waits for an outcome, a wake-up or the time, and passes an outcome to the caller's sink.
     fn wait_until<O>(&self, wake_at: Time, outlet: Option<&mut Outlet<'_, O>>) {
         let (shell, never) = (self.shell, crossbeam_channel::never());
         let wait = self.setup.clock.real_wait(wake_at);
         let wait = wait.unwrap_or(Duration::from_secs(3600));
         let outcomes = outlet.as_ref().map_or(&never, |outlet| &outlet.outcomes);
         let outcome = select! {
-            // The holder of the lock may have looked just before this wake-up.
+            // The holder of the lock may have checked just before this wake-up.
             recv(self.setup.woken) -> _ => {
                 let _ = shell.post.send(Event::Woken);
                 None

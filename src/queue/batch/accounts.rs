@@ -1,4 +1,4 @@
-//! The accounts that batches belong to: who looks after them, and which of them are left alone for a while.
+//! The accounts of batches: their clients, and their pauses.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::control::BatchControl;
 use super::machine::is_cut_off;
 use super::settings::BatchSettings;
 
-/// A server that is just being started is up by then, as for calls.
+/// A server that is being started is up after this time, as for calls.
 const NEVER_REACHED: Duration = Duration::from_secs(8);
 
 /// The accounts of a worker's batches.
@@ -20,21 +20,21 @@ const NEVER_REACHED: Duration = Duration::from_secs(8);
 pub(super) struct Accounts {
     clients: HashMap<BatchAccount, Arc<dyn BatchClient>>,
     pauses: HashMap<BatchAccount, Pause>,
-    /// Those where a server was there, whatever it said.
+    /// Accounts whose server has replied, with any status.
     reached: HashSet<BatchAccount>,
-    /// Those where none ever was: since when it was tried, and what came of the last try.
+    /// Accounts whose server never replied: since when, and the last error.
     unreached: HashMap<BatchAccount, (Time, Error)>,
 }
 
-/// An account that is left alone: what has failed there fails for all of its batches.
+/// A pause of an account whose failure affects all its batches.
 struct Pause {
     until: Time,
-    /// Pauses in a row.
+    /// Consecutive pauses.
     times: u32,
 }
 
 impl Accounts {
-    /// The client that looks after batches of an account, if its credential is here.
+    /// The client for batches of an account, if its credential is available.
     pub(super) fn client(
         &mut self,
         control: &BatchControl,
@@ -57,12 +57,12 @@ impl Accounts {
         self.clients.insert(account, client);
     }
 
-    /// Until when an account is left alone.
+    /// End of the pause of an account.
     pub(super) fn paused_until(&self, account: &BatchAccount) -> Option<Time> {
         self.pauses.get(account).map(|pause| pause.until)
     }
 
-    /// Leaves an account alone, for longer each time.
+    /// Pauses an account, longer each time.
     pub(super) fn pause(
         &mut self,
         account: BatchAccount,
@@ -81,7 +81,7 @@ impl Accounts {
         pause.until = now.after(wait);
     }
 
-    /// Takes note of what came of a call, for [`never_reached`](Self::never_reached).
+    /// Records the outcome of a call, for [`never_reached`](Self::never_reached).
     pub(super) fn note_call(&mut self, account: &BatchAccount, error: Option<&Error>, now: Time) {
         match error {
             Some(error) if error.kind() == ErrorKind::Cancelled => {}
@@ -98,13 +98,13 @@ impl Accounts {
         }
     }
 
-    /// The accounts where no server was ever reached, with what came of the last try, and until when that is waited for.
+    /// Accounts whose server was never reached, with the last error and how long to wait for it.
     pub(super) fn never_reached(&self) -> impl Iterator<Item = (&BatchAccount, &Error, Time)> {
         let all = self.unreached.iter();
         all.map(|(account, (since, error))| (account, error, since.after(NEVER_REACHED)))
     }
 
-    /// The account answers.
+    /// Ends the pause of an account.
     pub(super) fn resume(&mut self, account: &BatchAccount) {
         self.pauses.remove(account);
     }

@@ -1,5 +1,4 @@
-//! Taking over batches whose key is not here any more, with the one that is: once their provider has
-//! shown them under it.
+//! Adopting batches whose API key is no longer available, once their provider has shown them to the new API key.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -62,7 +61,7 @@ impl JobQueue {
             };
             let client = client.filter(there);
             let is_here = |client: &Arc<dyn BatchClient>| client.account() == record.account;
-            // What was not sent belongs to no account.
+            // A batch that was not sent belongs to no account.
             if record.is_unsent() || client.as_ref().is_some_and(is_here) {
                 continue;
             }
@@ -80,11 +79,11 @@ impl JobQueue {
 }
 
 impl JobQueue {
-    /// Dissolves the batches of a process of which nothing was sent, as far as nobody attends them: their jobs wait again,
-    /// and can be cancelled.
+    /// Closes the batches of a process that were not sent and have no active worker: their jobs wait again, and can
+    /// be cancelled.
     ///
     /// # Errors
-    /// When the queue cannot be read or written.
+    /// If the queue cannot be read or written.
     pub(crate) fn dissolve_unsent(&self, process: ProcessId) -> Result<(), Error> {
         let (store, clock) = (&self.store, &self.clock);
         store.reclaim(clock.wall())?;
@@ -132,7 +131,7 @@ impl Drop for Registration<'_> {
 }
 
 impl Registration<'_> {
-    /// Takes a batch over if its provider shows it; nothing when another worker was quicker.
+    /// Adopts a batch if its provider shows it; returns `None` if another worker was faster.
     fn adopt(
         &self,
         batch: &StoredBatch,
@@ -161,7 +160,7 @@ impl Registration<'_> {
             self.store
                 .save_batch(self.worker, batch.no, &batch.record, wall)?;
         }
-        // It goes back when this one ends.
+        // It becomes free again when this worker unregisters.
         batch.worker = None;
         Ok(Some(BatchAdoption {
             batch: BatchInfo::new(&batch, wall),
@@ -170,8 +169,8 @@ impl Registration<'_> {
     }
 }
 
-/// Insists that the provider shows a batch to this client, or that there is none. Otherwise tells why it
-/// stays with the account that it has.
+/// Checks that the provider shows a batch to this client, or that it does not exist. Otherwise returns why it stays
+/// with its account.
 fn shown(
     record: &mut Record,
     client: &dyn BatchClient,
@@ -201,7 +200,7 @@ fn shown(
             {
                 log::debug!("the input file {file} stays at the provider: {error}");
             }
-            // It was not created: it begins anew, with the jobs that it has.
+            // It was not created: it starts again with its jobs.
             record.state = State::Formed(Formed {
                 lost_files: submitting.lost_files,
             });
@@ -210,12 +209,12 @@ fn shown(
         State::Submitting(Submitting { input, .. })
         | State::Reconciling(Reconciling { input, .. })
         | State::Held(Reconciling { input, .. }) => input,
-        // What it holds was refused, and is nowhere.
+        // Its content was rejected and exists nowhere.
         _ => return Ok(()),
     };
     others.extend(record.not_ours().iter().cloned());
     match client.find(&record.intent, &input.stage(), &others, ctx) {
-        // Whoever takes it over looks for it once more.
+        // The worker that takes it over searches for it again.
         Ok(ListedBatches::One(_) | ListedBatches::Many(_)) => Ok(()),
         Ok(ListedBatches::Undecidable(why)) => Err(why),
         Ok(ListedBatches::None) => Err(format!(

@@ -1,4 +1,4 @@
-//! Divides a batch in two: one transaction of the store, in which both halves are written down.
+//! Divides a batch in one transaction of the store, which records both halves.
 
 use crate::base::error::Error;
 use crate::queue::store::BatchNo;
@@ -7,7 +7,7 @@ use super::machine::{Division, Event, new_label};
 use super::poller::Poller;
 
 impl Poller<'_> {
-    /// Divides a batch. Whether that was possible.
+    /// Divides a batch. Returns whether that was possible.
     pub(super) fn divide(&mut self, no: BatchNo, division: &Division) -> bool {
         let Some(open) = self.batches.get(&no) else {
             return false;
@@ -44,7 +44,7 @@ impl Poller<'_> {
         true
     }
 
-    /// The key of the job behind so many others of a batch.
+    /// The key of the job at index `n` of a batch.
     fn key_of_nth(&self, no: BatchNo, mut n: u64) -> Result<Option<i64>, Error> {
         let mut after = None;
         loop {
@@ -60,7 +60,7 @@ impl Poller<'_> {
         }
     }
 
-    /// What waits for another half that is gone, as after a crash: nothing is known of it.
+    /// Continues batches whose other half is gone, for example after a crash.
     pub(super) fn orphaned_bisections(&mut self) {
         let labels: Vec<&str> = self.batches.values().map(|open| open.label()).collect();
         let orphaned = self.batches.values().filter(|open| {

@@ -1,5 +1,5 @@
-//! Fetching what a batch has come to: downloaded to a file first, then stored in pieces, each line by
-//! the key that our request had. What was stored stays when this is cut off; the rest is read again.
+//! Fetching the results of a batch: downloaded to a file first, then stored in chunks, matched by the key of each
+//! request. Stored chunks remain if this is interrupted; the others are read again.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -20,13 +20,12 @@ use super::spool::Stopped;
 /// Results that are stored in one transaction.
 const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 8 << 20;
-/// Longer lines are no results.
+/// Longer lines are not results.
 const LONGEST: u64 = 64 << 20;
-/// That the results of a batch are those of somebody else is believed when it has shown this often.
+/// How often results of another program must arrive before the batch counts as foreign.
 const FOREIGN_FETCHES: u32 = 3;
 
-/// Downloads the results, and gives every job its end. What can be read of results that are not all
-/// there is stored.
+/// Downloads the results and settles every job. If results are missing, the readable ones are stored.
 pub(crate) fn collect(
     context: &BatchContext,
     no: BatchNo,
@@ -55,11 +54,11 @@ pub(crate) fn collect(
         second_pass: None,
         collected: Collected::default(),
     };
-    // One that was removed since is fetched again: what is in it was paid for.
+    // A deleted file is fetched again, because its results were billed.
     for (path, is_whole) in &here {
         reader.file(path, *is_whole, ctx)?;
     }
-    // An answer counts, wherever a failure of the same request stands.
+    // An answer takes precedence over a failure of the same request anywhere in the files.
     if reader.begin_second_pass() {
         for (path, is_whole) in &here {
             reader.file(path, *is_whole, ctx)?;
@@ -67,8 +66,8 @@ pub(crate) fn collect(
     }
     let mut collected = reader.collected;
     let foreign = record.is_presumed() && collected.requests == 0;
-    // Nor is it known for ours by a batch of which the provider says that nothing in it was answered:
-    // then nothing was paid for, and ours may be another one.
+    // A batch that answered nothing cannot be identified by its results: nothing was billed, and ours may be another
+    // one.
     let unanswered_at_all = results.expected == Some(0) && collected.broken == 0;
     let not_shown = collected.strangers > 0 || unanswered_at_all;
     let theirs = foreign && not_shown && refused.is_none();
@@ -77,8 +76,8 @@ pub(crate) fn collect(
         collected.foreign = true;
         return Ok(collected);
     }
-    // What the provider says it has answered was paid for, and is not bought again unasked. A proxy may
-    // say 404, too, and whoever finishes a batch may name its files too early.
+    // Answered requests were billed and are not sent again automatically. A proxy may reply 404 too, and a provider
+    // may name the files of a batch too early.
     let withheld = withheld(record, results, &collected, refused.as_ref());
     let nobody_waits = || {
         let left = context.store.batch_jobs(no, None, 1, 1)?;
@@ -94,7 +93,7 @@ pub(crate) fn collect(
     Ok(collected)
 }
 
-/// Why these cannot be all the results that were paid for, if they cannot.
+/// If billed results are missing: why.
 fn withheld(
     record: &Record,
     results: &Results,
@@ -116,7 +115,7 @@ fn withheld(
              have a readable result"
         ));
     }
-    // Nothing says that a batch which was cut short had begun.
+    // A truncated batch may not have started at all.
     let is_due = results.completed || results.expected.is_some_and(|least| least > 0);
     if results.files.is_empty() && is_due {
         return Some(format!("{provider} names no file with its results"));
@@ -126,7 +125,7 @@ fn withheld(
             "its results at {provider} are incomplete: {answered} of {expected} can be read"
         ));
     }
-    // Nothing but its size and time told that it is ours, and its results do not.
+    // The batch was identified only by its size and time, and its results do not confirm it.
     if record.is_presumed() && found.requests == 0 {
         return Some(format!(
             "its results at {provider} contain no request of this queue"
@@ -136,10 +135,10 @@ fn withheld(
     (empty && results.expected.is_none()).then(|| format!("its results at {provider} are empty"))
 }
 
-/// A file of results, or as much of it as came.
+/// A file of results, or the part of it that arrived.
 struct Fetched {
     path: PathBuf,
-    /// Why there is no more of it.
+    /// Why the rest is missing.
     refused: Option<Error>,
 }
 
@@ -175,7 +174,7 @@ fn download(
             });
         }
     };
-    // Whoever comes back to it must not take it for all there is.
+    // A later reader must not take it for the complete file.
     let path = context.spool.partial(label, i);
     draft.keep_partial(path.clone())?;
     Ok(Fetched {
@@ -192,8 +191,8 @@ fn too_long(most: u64) -> Error {
     Error::new(ErrorKind::Malformed, why).with_sent(Sent::Answered)
 }
 
-/// Whether a download failed for the results' own sake: not for trouble on this machine, on the way, or
-/// with the account, which all batches there share.
+/// Whether a download failed because of the results themselves: not because of this machine, the network, or the
+/// account, which affect all batches there.
 fn is_refusal(error: &Error) -> bool {
     let shared = matches!(
         error.kind(),
@@ -203,7 +202,7 @@ fn is_refusal(error: &Error) -> bool {
     !shared && reached
 }
 
-/// Results on their way into the store.
+/// Results that are being stored.
 struct ResultReader<'a> {
     context: &'a BatchContext,
     no: BatchNo,
@@ -211,22 +210,22 @@ struct ResultReader<'a> {
     client: &'a Arc<dyn BatchClient>,
     asked: AskedProvider,
     seen: HashSet<u32>,
-    /// All of them of the file that is being read.
+    /// All from the file that is being read.
     chunk: HashMap<u32, ReadLine>,
     bytes: usize,
     second_pass: Option<SecondPass>,
     collected: Collected,
 }
 
-/// What came of a request, and where its line stands in its file.
+/// The result of a request, and the position of its line in its file.
 struct ReadLine {
     result: BatchLineResult,
     offset: u64,
     bytes: usize,
 }
 
-/// Reads lines of results once more, for the replies in them that are kept: held until all are settled, they
-/// would take several times their room.
+/// Reads lines of results again for replies that must be kept. Holding all replies until their jobs are settled would
+/// take several times the memory.
 struct Replies {
     path: PathBuf,
     file: File,
@@ -253,17 +252,17 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::new(ErrorKind::Transient, why)
 }
 
-/// What is done about lines that hold no answer, which come after all that do.
+/// How lines without an answer are handled; they come after all answers.
 #[derive(PartialEq, Eq)]
 enum SecondPass {
-    /// There are such lines, passed over in the first reading.
+    /// Such lines exist, and were skipped in the first pass.
     Needed,
-    /// They alone are looked at.
+    /// Only such lines are read.
     Running,
 }
 
 impl ResultReader<'_> {
-    /// True when the files are to be read once more, for the requests that failed.
+    /// Starts the second pass if there were failed requests. Returns whether the files must be read again.
     fn begin_second_pass(&mut self) -> bool {
         let left = self.second_pass.is_some();
         self.second_pass = left.then_some(SecondPass::Running);
@@ -330,7 +329,7 @@ impl ResultReader<'_> {
         self.chunk.insert(number, read);
     }
 
-    /// Stores what has been read; what was stored before is no longer in the batch.
+    /// Stores the chunk; jobs that were stored before are no longer in the batch.
     fn store(&mut self, replies: &mut Replies) -> Result<(), Error> {
         let mut chunk = std::mem::take(&mut self.chunk);
         self.bytes = 0;
@@ -354,7 +353,7 @@ impl ResultReader<'_> {
                     }
                     result => result,
                 },
-                // Whatever kept the provider from it, the request is not at fault.
+                // The provider did not process the request, so it is not the cause.
                 BatchLineResult::NotProcessed(error) => {
                     Err(Error::new(ErrorKind::Transient, error.message()))
                 }
@@ -366,7 +365,7 @@ impl ResultReader<'_> {
     }
 }
 
-/// Gives all that is left in a batch the end that `error` leads to. Returns how many there were.
+/// Settles all remaining jobs of a batch with `error`. Returns their number.
 pub(crate) fn unanswered(
     context: &BatchContext,
     no: BatchNo,
@@ -394,8 +393,8 @@ pub(crate) fn unanswered(
     }
 }
 
-/// Fails, or tries again, the jobs of these lines of a batch's input, counted from 1. The lines were
-/// written in the order of the jobs that are in it.
+/// Fails or retries the jobs of these lines of a batch's input, from 1. The lines have the order of the jobs in the
+/// batch.
 pub(crate) fn fail_lines(
     context: &BatchContext,
     no: BatchNo,

@@ -1,4 +1,4 @@
-//! What the threads of the batch strategy share.
+//! State that the threads of the batch strategy share.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use super::overview::BatchOverview;
 use super::settle_items::{AskedProvider, ItemSettler, outcomes};
 use super::spool::{InputFile, Spool};
 
-/// What the threads of the batch strategy share.
+/// State that the threads of the batch strategy share.
 pub(crate) struct BatchContext {
     pub store: Arc<dyn JobStore>,
     pub worker: WorkerId,
@@ -43,7 +43,7 @@ impl BatchContext {
         Ok(())
     }
 
-    /// The next step of the submission of a batch.
+    /// Performs the next step of the submission of a batch.
     pub(crate) fn advance(
         &self,
         client: &dyn BatchClient,
@@ -56,7 +56,7 @@ impl BatchContext {
     }
 }
 
-/// Refuses to go on once all is to end; a deadline of single calls does not end it.
+/// Fails once the worker ends; a deadline of single calls does not count.
 pub(super) fn check(ctx: &Context) -> Result<(), Error> {
     if ctx.is_cancelled() {
         Err(Error::cancelled())

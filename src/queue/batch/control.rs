@@ -1,4 +1,4 @@
-//! How others reach the poller: new clients and settings, and that the store has changed.
+//! How other threads reach the poller: new clients and settings, and changes of the store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::queue::live::{LiveSetup, WorkerSetup};
 
 use super::settings::BatchSettings;
 
-/// How others reach the poller.
+/// Control channel of the poller.
 pub(crate) struct BatchControl {
     setup: Arc<LiveSetup>,
     pub(super) store_changed: AtomicBool,
@@ -32,7 +32,7 @@ impl BatchControl {
         }
     }
 
-    /// Wakes the poller for as long as it is there.
+    /// Wakes the poller while it exists.
     pub(super) fn waker(&self) -> impl Fn() + Send + Sync + use<> {
         let waker = self.waker.clone();
         move || {
@@ -44,17 +44,17 @@ impl BatchControl {
         self.setup.now().settings.batches
     }
 
-    /// Who takes new batches; nobody under the `sync` strategy.
+    /// The client for new batches; `None` under the `sync` strategy.
     pub(super) fn client(&self) -> Option<Arc<dyn BatchClient>> {
         self.setup.now().batches.clone()
     }
 
-    /// Who looks after the batches of other accounts.
+    /// Finds the clients of batches of other accounts.
     pub(super) fn clients(&self) -> Option<Arc<BatchClients>> {
         self.setup.now().batch_clients.clone()
     }
 
-    /// Changes what holds. What is held may be decided by other settings.
+    /// Changes the setup. The new settings may decide about batches on hold.
     pub(crate) fn change(
         &self,
         change: impl FnOnce(&mut WorkerSetup),
@@ -79,7 +79,7 @@ impl BatchControl {
         self.change(|setup| setup.batches = client);
     }
 
-    /// Has the poller look at the store.
+    /// Makes the poller read the store.
     pub(crate) fn wake(&self) {
         self.store_changed.store(true, Ordering::SeqCst);
         let _ = self.waker.try_send(());

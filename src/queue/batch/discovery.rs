@@ -1,4 +1,4 @@
-//! What there is to look after: batches that nobody has, those that were cancelled, and jobs that wait.
+//! Finding work: batches without an active worker, cancelled batches, and waiting jobs.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use super::machine::{Event, Record};
 use super::poller::{BETWEEN_SCANS, OwnedBatch, Poller, RETRY_AFTER};
 
 impl Poller<'_> {
-    /// Looks through the store, if there may be something new.
+    /// Reads the store if there may be something new.
     pub(super) fn scan_store(&mut self) {
         let now = self.clock.now();
         let is_recent = self
@@ -27,7 +27,7 @@ impl Poller<'_> {
         if adopted.is_ok() {
             self.report();
         }
-        // Who could not look knows of nothing that has come since.
+        // A failed scan misses everything that is new.
         let not_scanned = &self.context.overview.not_scanned;
         not_scanned.store(adopted.is_err(), Ordering::SeqCst);
         let formed = adopted.and_then(|()| self.form_batches(now));
@@ -35,11 +35,12 @@ impl Poller<'_> {
             log::warn!("cannot look for batches: {error}");
             self.scan_at = Some(now.after(RETRY_AFTER));
         }
-        // Before jobs are moved into a new batch: whoever finds none waiting any more must know of it.
+        // Reported before jobs are moved into a new batch: a thread that finds no waiting jobs any more must know of
+        // the batch.
         self.report();
     }
 
-    /// Takes over what nobody has, and notices what was cancelled.
+    /// Takes over batches without an active worker, and notices cancellations.
     fn adopt(&mut self) -> Result<(), Error> {
         let store = self.context.store.clone();
         let all = store.batches(None)?;
@@ -54,7 +55,7 @@ impl Poller<'_> {
                 }
             }
             let own = batch.worker == Some(self.context.worker);
-            // A change that is said to have failed may have taken effect.
+            // A change that was reported as failed may have taken effect.
             if own && !self.batches.contains_key(&batch.no) {
                 self.take_over(batch.clone());
             }
@@ -108,9 +109,9 @@ impl Poller<'_> {
         self.feed(no, Event::TakenOver);
     }
 
-    /// Removes files of batches that are no more.
+    /// Deletes files of batches that no longer exist.
     pub(super) fn sweep(&self) {
-        // In this order: a batch is written down before its first file is.
+        // In this order, because a batch is recorded before its first file is created.
         let files = self.context.spool.files();
         if let Ok(all) = self.context.store.batches(None) {
             let labels = all.iter().filter_map(Record::read);

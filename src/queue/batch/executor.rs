@@ -1,5 +1,5 @@
-//! Carries out what the machine decides: takes the step that is next, tells the machine what came of it,
-//! writes the record down, and does what follows. Nothing is decided here.
+//! Executes the machine's decisions: takes the next step, passes the outcome to the machine, stores the record, and
+//! executes the effects. Nothing is decided here.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,22 +18,22 @@ use super::poller::{Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
 use super::transfer::Task;
 
-/// Where batches are created one after the other, one is tried again after this long.
+/// Interval of attempts if batches are created one after the other.
 const NEXT_CREATION: Duration = Duration::from_secs(1);
-/// What waits for another batch is not looked at before then.
+/// A batch that waits for another one is not checked before this time.
 const WAIT: Duration = Duration::from_secs(3600);
 
-/// Whose a batch is, for what is done after its end too.
+/// Identity of a batch, for effects that run after it is closed.
 pub(super) struct About {
     pub model: Model,
     pub label: String,
     pub items: u64,
-    /// Where its jobs wait when they are in no batch.
+    /// Where its jobs wait if they are in no batch.
     pub group: (Option<ProcessId>, Arc<JobLane>),
 }
 
 impl Poller<'_> {
-    /// Takes the step of each batch that is due.
+    /// Takes the due steps of all batches.
     pub(super) fn take_steps(&mut self) {
         let now = self.clock.now();
         for no in self.unsaved(now) {
@@ -44,12 +44,12 @@ impl Poller<'_> {
                 return;
             }
             self.guarded(no, |poller| poller.take_step(no));
-            // What ended meanwhile is not kept waiting by calls for others.
+            // Finished transfers do not wait for calls of other batches.
             self.receive_answers();
         }
     }
 
-    /// A client of the host's may panic; its batch waits then, and the others go on.
+    /// A host's client may panic; then its batch waits, and the others continue.
     fn guarded(&mut self, no: BatchNo, work: impl FnOnce(&mut Self)) {
         if let Err(_cause) = catch_unwind(AssertUnwindSafe(|| work(self))) {
             #[cfg(test)]
@@ -88,15 +88,14 @@ impl Poller<'_> {
         }
     }
 
-    /// Whether nothing of a batch was sent, and new ones go to another account, or to none: so do its
-    /// jobs.
+    /// Whether nothing of a batch was sent, and new batches use another account or none. Then its jobs do too.
     fn is_elsewhere_now(&self, record: &Record) -> bool {
         let current = self.control.client();
         let current = current.as_ref().map(|client| client.account());
         record.is_unsent() && current.as_ref() != Some(&record.account)
     }
 
-    /// Carries a step out: what is short at once, what takes long on a transfer thread.
+    /// Executes a step: short ones at once, long ones on a transfer thread.
     fn act(&mut self, no: BatchNo, step: Step, client: &Arc<dyn BatchClient>) {
         let event = match step {
             Step::WriteInput => {
@@ -130,8 +129,7 @@ impl Poller<'_> {
         self.feed(no, event);
     }
 
-    /// Uploads the input or creates the batch, after it was written down that this is about to be done.
-    /// What sends the input is long.
+    /// Uploads the input or creates the batch, after the record says so. Steps that send the input are long.
     fn submit(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
         let Some(open) = self.batches.get(&no) else {
             return;
@@ -145,7 +143,7 @@ impl Poller<'_> {
             self.feed(no, Event::InputRemoved);
             return;
         }
-        // Told from others by little more than their time, batches are created one after the other.
+        // If only their times distinguish batches, they are created one after the other.
         let creates_alone = submitting.creates(open.uploads) && !open.uploads;
         if creates_alone && self.may_another_be_created(no) {
             self.feed(no, Event::Postponed(NEXT_CREATION));
@@ -159,7 +157,7 @@ impl Poller<'_> {
             return;
         }
         if creates_alone && self.may_another_be_created(no) {
-            // Lost the race: the other one was written down at the same time, and neither goes on.
+            // Lost the race: both were recorded at the same time, and neither continues.
             let wait = NEXT_CREATION.mul_f64(1.0 + 5.0 * self.jitter.next());
             self.feed(no, Event::NotSent(Some(wait)));
             return;
@@ -176,8 +174,7 @@ impl Poller<'_> {
         self.feed(no, Event::Submitted(answer));
     }
 
-    /// Whether another batch of this account, of any worker, may come into being at any moment, as far as
-    /// can be seen.
+    /// Whether another batch of this account, of any worker, may be created at any moment.
     fn may_another_be_created(&self, no: BatchNo) -> bool {
         let Some(own) = self.batches.get(&no) else {
             return false;
@@ -189,7 +186,7 @@ impl Poller<'_> {
                 return true;
             }
         };
-        // What a dead worker left undecided waits for somebody who takes it over, and may wait for long.
+        // A crashed worker's unfinished creation waits until it is taken over, which may take long.
         let mut others = all
             .iter()
             .filter(|batch| batch.no != no && batch.worker.is_some())
@@ -197,7 +194,7 @@ impl Poller<'_> {
         others.any(|other| other.account == own.record.account && other.may_be_created())
     }
 
-    /// The ids of all batches that this store knows but one, and of those that this one is not.
+    /// The ids of all other batches in this store, and of those that were adopted as this one by mistake.
     fn other_ids(&self, no: BatchNo) -> Result<HashSet<String>, Error> {
         let all = self.context.store.batches(None)?;
         let others = all.iter().filter(|batch| batch.no != no);
@@ -214,14 +211,14 @@ impl Poller<'_> {
         }
     }
 
-    /// Takes note of what transfers have come to.
+    /// Receives the outcomes of transfers.
     pub(super) fn receive_answers(&mut self) {
         while let Ok((no, event)) = self.transfers.done.try_recv() {
             self.receive(no, event);
         }
     }
 
-    /// A transfer thread is done.
+    /// A transfer thread has finished.
     pub(super) fn receive(&mut self, no: BatchNo, event: Event) {
         let Some(open) = self.batches.get_mut(&no) else {
             return;
@@ -235,8 +232,7 @@ impl Poller<'_> {
         });
     }
 
-    /// Tells the machine what has happened to a batch, and does what follows. Whether all of that could be
-    /// done.
+    /// Passes an event to the machine and executes the effects. Returns whether all succeeded.
     pub(super) fn feed(&mut self, no: BatchNo, event: Event) -> bool {
         let (Some((_, facts)), Some(about)) = (self.facts(no), self.about(no)) else {
             return false;
@@ -271,7 +267,7 @@ impl Poller<'_> {
         !effects.refused && done.unwrap_or(false)
     }
 
-    /// What is known at this moment of a batch, and beside it.
+    /// The state of a batch, and the facts for a decision.
     fn facts(&mut self, no: BatchNo) -> Option<(State, Facts)> {
         let open = self.batches.get(&no)?;
         let key = (open.batch.process_id, open.batch.lane.clone());
@@ -304,7 +300,7 @@ impl Poller<'_> {
         })
     }
 
-    /// Does one thing that follows from an event. Whether it could be done.
+    /// Executes one effect. Returns whether it succeeded.
     fn carry_out(&mut self, no: BatchNo, effect: Effect, about: &About, facts: &Facts) -> bool {
         let account = &about.model.0;
         let overview = &self.context.overview;
@@ -378,7 +374,7 @@ impl Poller<'_> {
         }
     }
 
-    /// The failure of a call that all batches of its account share.
+    /// Reports a failed call that affects all batches of its account.
     fn report_critical(&self, error: &Error) {
         if self.on_error == ErrorPolicy::StopOnCriticalError {
             *self.context.overview.critical.lock() = Some(error.clone());
@@ -386,7 +382,7 @@ impl Poller<'_> {
         }
     }
 
-    /// Ends a worker that is to end for such failures, if a batch cannot be submitted since no server was ever reached.
+    /// Ends a worker with that error policy if a batch cannot be submitted because no server was ever reached.
     pub(super) fn stop_unreached(&self) {
         let now = self.clock.now();
         for (account, error, until) in self.accounts.never_reached() {
@@ -409,8 +405,8 @@ impl Poller<'_> {
         }
     }
 
-    /// Writes down what is known of a batch. What cannot be written is not acted upon: it is written
-    /// later, and no step is taken before.
+    /// Stores the record of a batch. Unsaved state is not acted upon: it is stored later, and no step is taken
+    /// before.
     pub(super) fn save(&mut self, no: BatchNo) -> bool {
         let Some(open) = self.batches.get(&no) else {
             return false;
@@ -428,7 +424,7 @@ impl Poller<'_> {
         }
     }
 
-    /// Ends what is no more.
+    /// Closes a batch.
     fn close(&mut self, no: BatchNo) -> bool {
         let wall = self.clock.wall();
         let store = &self.context.store;
@@ -445,10 +441,10 @@ impl Poller<'_> {
         }
     }
 
-    /// What was decided about a batch could not be written down.
+    /// Handles a failure to store a decision about a batch.
     fn not_written(&mut self, no: BatchNo, error: &Error) -> bool {
         if error.is_claim_lost() {
-            // It is somebody else's now: this worker was taken for dead.
+            // Another worker has it: this one was considered crashed.
             log::warn!("batch {} is no longer this worker's: {error}", no.0);
             self.batches.remove(&no);
             return false;

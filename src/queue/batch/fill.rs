@@ -1,4 +1,4 @@
-//! Filling a batch: how many of the jobs that wait are moved into it.
+//! Filling a batch with waiting jobs.
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
@@ -8,20 +8,20 @@ use crate::queue::store::{BatchNo, ClaimedJob};
 use super::context::{BatchContext, check};
 use super::settle_items::request;
 
-/// Jobs that are counted in one go.
+/// Jobs that are counted at once.
 const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 8 << 20;
-/// Lines are somewhat longer than what the queue keeps of their requests.
+/// Lines are somewhat longer than the payloads of their jobs.
 const ROOM_FOR_PAYLOADS: u64 = 8;
 
-/// Moves jobs into a batch, as many as it may hold.
+/// Moves jobs into a batch, up to its limits.
 pub(super) fn fill(
     context: &BatchContext,
     no: BatchNo,
     limits: BatchLimits,
     ctx: &Context,
 ) -> Result<(), Error> {
-    // What an earlier try has moved already.
+    // Jobs that an earlier attempt has moved.
     let own = context.store.batches(None)?;
     let own = own.iter().find(|batch| batch.no == no);
     let mut jobs = own.map_or(0, |batch| usize::try_from(batch.jobs).unwrap_or(usize::MAX));
@@ -46,21 +46,20 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// How much the files are that the jobs of a batch name, of which their payloads hold but the paths. They
-/// are counted as the batch is filled, so that it is not given many times what it can hold; nothing is
-/// read for that.
+/// Size of the files that the jobs of a batch name; payloads have only their paths. They are counted while the batch
+/// is filled, so that it does not get many times its limit. No file is read.
 #[derive(Default)]
 struct AttachedBytes {
-    /// As base64.
+    /// Size as base64.
     total: u64,
-    /// The last job that was counted.
+    /// The last counted job.
     counted: Option<i64>,
-    /// Whether the first jobs name any files. Where they do not, nobody looks at the others.
+    /// Whether the first jobs name files. If not, the others are not checked.
     any: Option<bool>,
 }
 
 impl AttachedBytes {
-    /// How many jobs are moved before they are counted.
+    /// Number of jobs that are moved before they are counted.
     fn chunk(&self) -> usize {
         match self.any {
             Some(false) => 2 * CHUNK,
@@ -85,9 +84,9 @@ impl AttachedBytes {
     }
 }
 
-/// How much base64 the files of a job become.
+/// Size of the files of a job as base64.
 fn attached_to(job: &ClaimedJob) -> u64 {
-    // Most name none, which shows without reading all of it.
+    // Most jobs name no file, which a substring search shows.
     if job.payload.get().contains("\"sha256\"") {
         request(job).map_or(0, |request| request.encoded_files())
     } else {

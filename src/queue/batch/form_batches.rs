@@ -1,4 +1,4 @@
-//! Which jobs go into a batch together, and how large it may be.
+//! Which jobs form a batch together, and its size.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use super::machine::{Record, State, new_label};
 use super::poller::{OwnedBatch, Poller};
 use super::sizes::Model;
 
-/// Jobs that come one by one get this long to become a batch.
+/// Jobs that arrive one by one have this long to become a batch.
 const LINGER: Duration = Duration::from_millis(500);
-/// Batches of one worker that are being formed or submitted; the rest of the jobs wait in the queue.
+/// Batches of one worker that are formed or submitted at once; other jobs wait in the queue.
 const MOST_SUBMITTED: usize = 4;
 
 impl Poller<'_> {
-    /// Begins batches for jobs that wait.
+    /// Starts batches for waiting jobs.
     pub(super) fn form_batches(&mut self, now: Time) -> Result<(), Error> {
         let Some(client) = self.control.client() else {
             return Ok(());
         };
-        // Who carries completions out otherwise is asked too, when a batch has failed.
+        // The route also processes prompts whose batch has failed, so it is required.
         if self.kinds.route(COMPLETION_KIND).is_none() {
             return Ok(());
         }
@@ -40,7 +40,7 @@ impl Poller<'_> {
         let mut later = |at: Time| scan_at = Some(scan_at.map_or(at, |known| known.min(at)));
         let mut seen = std::mem::take(&mut self.seen);
         let mut still = std::collections::HashMap::new();
-        // Counted once: there may be a group for each of many processes.
+        // Counted once, because each of many processes may have a group.
         let is_submitting = |open: &&OwnedBatch| {
             open.record.account == account
                 && !open.record.is_submitted()
@@ -69,10 +69,10 @@ impl Poller<'_> {
             if from > now {
                 later(from);
             } else if submitting >= MOST_SUBMITTED || self.is_taken_care_of(&group) {
-                // Whoever ends wakes this one.
+                // The end of one of those batches wakes this thread.
             } else {
                 let batch = self.start(&group, &model)?;
-                // What does not fit is the next batch's.
+                // Jobs that do not fit go into the next batch.
                 if !full {
                     later(now.after(LINGER));
                 } else {
@@ -89,8 +89,8 @@ impl Poller<'_> {
         Ok(())
     }
 
-    /// Whether the jobs of this group are on their way into a batch, or a bad line is being searched for
-    /// among them: it may be in what came back.
+    /// Whether jobs of this group are being moved into a batch, or a poison line is searched among them: it may be
+    /// among returned jobs.
     fn is_taken_care_of(&self, group: &WaitingJobs) -> bool {
         self.batches.values().any(|open| {
             matches!(open.record.state, State::Forming | State::Bisecting(_))
@@ -112,7 +112,7 @@ impl Poller<'_> {
         Ok(self.begun(no, record, process, group.lane.clone()))
     }
 
-    /// A batch of this worker that has just been written down.
+    /// Registers a batch of this worker that was just recorded.
     pub(super) fn begun(
         &self,
         no: BatchNo,

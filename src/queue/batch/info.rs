@@ -98,7 +98,7 @@ impl BatchInfo {
             process_id: batch.process_id,
             remote_id: record.id().map(str::to_owned),
             state: record.word().to_owned(),
-            // While it is being filled nobody has counted yet.
+            // While it is being filled, its jobs are not counted yet.
             total: record.intent.items.max(batch.jobs),
             completed: counts.map(|counts| counts.completed),
             failed: counts.map(|counts| counts.failed),
@@ -116,7 +116,7 @@ impl BatchInfo {
         }
     }
 
-    /// One that another version has written down.
+    /// A batch that another version of the program recorded.
     fn unreadable(batch: &StoredBatch, now: Timestamp) -> Self {
         Self {
             process_id: batch.process_id,
@@ -141,14 +141,14 @@ impl BatchInfo {
 }
 
 impl Progress {
-    /// With what the providers tell of the batches of its process.
+    /// Adds the providers' reports about the batches of the process.
     pub fn with_batches<'b>(mut self, batches: impl IntoIterator<Item = &'b BatchInfo>) -> Self {
         let own = batches
             .into_iter()
             .filter(|batch| batch.process_id == self.process_id);
         let told = own.filter_map(|batch| Some(batch.completed? + batch.failed.unwrap_or(0)));
         let done = told.reduce(|sum, n| sum + n);
-        // While results are being stored they are no longer there.
+        // Results that are being stored are no longer at the provider.
         self.at_provider_done = done.map(|done| done.min(self.at_provider));
         self
     }

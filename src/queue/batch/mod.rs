@@ -1,10 +1,9 @@
-//! The batch strategy: jobs that are submitted to a provider's Batch API, and whose results are fetched
-//! hours later.
+//! The batch strategy: jobs that are submitted to a provider's Batch API, and whose results are fetched hours later.
 //!
-//! [`machine`] decides: what is next for a batch, and what each answer makes of it. [`executor`] carries
-//! that out on the one thread of the [`poller`]; what takes long ([`write_input`], uploads, lists,
-//! [`collect`]) runs on two [`transfer`] threads. Beside single batches stand what they share:
-//! [`accounts`], [`sizes`], and the jobs of which new ones are formed ([`discovery`], [`form_batches`]).
+//! [`machine`] decides the next step of a batch and the effect of each reply. [`executor`] carries that out on the
+//! thread of the [`poller`]. Slow work ([`write_input`], uploads, lists, [`collect`]) runs on two [`transfer`]
+//! threads. Batches share [`accounts`] and [`sizes`]; [`discovery`] and [`form_batches`] form new ones from waiting
+//! jobs.
 
 mod accounts;
 mod adoption;

@@ -1,4 +1,4 @@
-//! What the rest of a worker knows of its batches.
+//! The state of a worker's batches, for its other threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -11,29 +11,29 @@ use crate::base::error::Error;
 pub(crate) struct BatchOverview {
     /// Batches that are not at the provider yet.
     submitting: AtomicUsize,
-    /// Batches that are there, or whose results are being stored.
+    /// Batches at the provider, or whose results are being stored.
     running: AtomicUsize,
-    /// Batches that wait for somebody's decision.
+    /// Batches that wait for the user's decision.
     held: AtomicUsize,
-    /// Batches whose results are not waited for: their provider has not given them out.
+    /// Batches whose missing results are not waited for.
     put_off: AtomicUsize,
-    /// Nobody has looked yet what there is.
+    /// The store was not scanned yet.
     pub not_scanned: AtomicBool,
     /// Batches that were created.
     pub created: AtomicU64,
     /// Jobs whose results were stored.
     pub completed: AtomicU64,
-    /// Jobs that finally failed.
+    /// Jobs that failed permanently.
     pub failed: AtomicU64,
-    /// Requests that were sent again although the batch before may exist.
+    /// Requests that were sent again although the earlier batch may exist.
     pub possibly_paid_twice: AtomicU64,
-    /// Why nothing moves.
+    /// Why batches make no progress.
     pub trouble: Mutex<Option<String>>,
-    /// A failure that all batches share.
+    /// A failure that affects all batches.
     pub critical: Mutex<Option<Error>>,
 }
 
-/// How many batches of a worker stand where.
+/// Number of batches of a worker by state.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub submitting: usize,
@@ -50,8 +50,7 @@ impl BatchOverview {
         self.put_off.store(counts.put_off, Ordering::SeqCst);
     }
 
-    /// Batches that something is still to be done about: until all is stored, or until all are
-    /// submitted.
+    /// Whether batches are open: until everything is stored, or until everything is submitted.
     pub(crate) fn open(&self, until_submitted: bool) -> bool {
         let submitting = self.submitting.load(Ordering::SeqCst);
         let running = self.running.load(Ordering::SeqCst);
@@ -59,7 +58,7 @@ impl BatchOverview {
         not_scanned || submitting > 0 || !until_submitted && running > 0
     }
 
-    /// Batches are known that this worker looks after.
+    /// Whether this worker owns batches.
     pub(crate) fn has_batches(&self) -> bool {
         let counts = [&self.submitting, &self.running, &self.held, &self.put_off];
         counts.iter().any(|count| count.load(Ordering::SeqCst) > 0)

@@ -1,4 +1,4 @@
-//! The one thread that decides for all batches of a worker.
+//! The thread that decides for all batches of a worker.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,26 +24,26 @@ use super::overview::Counts;
 use super::sizes::Sizes;
 use super::transfer::Transfers;
 
-/// The store is looked through at most this often.
+/// Minimum time between two scans of the store.
 pub(super) const BETWEEN_SCANS: Duration = Duration::from_millis(200);
-/// What could not be read or written is tried again after this long.
+/// Time until a failed access to the store is retried.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often what could not be written is tried again when the worker ends.
+/// Number of attempts to record unsaved state when the worker ends.
 const LAST_TRIES: u32 = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
-/// A batch that this worker has.
+/// A batch that this worker owns.
 pub(super) struct OwnedBatch {
     pub batch: StoredBatch,
     pub record: Record,
     pub due: Time,
-    /// The input of its provider's batches travels as a file, as its client said last.
+    /// Whether the provider takes input as a file, as its client last reported.
     pub uploads: bool,
-    /// A transfer thread has it.
+    /// A transfer thread processes it.
     pub busy: bool,
-    /// Its results were asked for in vain since this worker has it.
+    /// Its results were requested without success since this worker owns it.
     pub asked_in_vain: bool,
-    /// What is known of it could not be written down: no step is taken before it is.
+    /// State that could not be recorded: no step is taken before it is.
     pub unsaved: Option<Unsaved>,
 }
 
@@ -52,8 +52,8 @@ impl OwnedBatch {
         &self.record.intent.label
     }
 
-    /// Whether whoever ends when all is done does without the results of this batch: they were asked for
-    /// in vain, and will not be again before `patience` is over.
+    /// Whether a worker that ends when no job is left ends without the results of this batch: a request for them
+    /// failed, and the next one is later than `patience`.
     fn is_put_off(&self, patience: Duration) -> bool {
         let uncollected = self.record.uncollected();
         let is_late = uncollected.is_some_and(|what| self.record.due > what.since.after(patience));
@@ -61,11 +61,11 @@ impl OwnedBatch {
     }
 }
 
-/// What could not be written down of a batch.
+/// The state of a batch that could not be recorded.
 pub(super) struct Unsaved {
-    /// When it is tried again.
+    /// Time of the next attempt.
     pub retry_at: Time,
-    /// Why, for people.
+    /// The reason, as a message.
     pub why: String,
 }
 
@@ -78,26 +78,26 @@ pub(crate) struct Poller<'a> {
     pub(super) processes: &'a [ProcessId],
     pub(super) on_error: ErrorPolicy,
     pub(super) until_empty: bool,
-    /// Told when something has changed that others wait for.
+    /// Called when something has changed that others wait for.
     pub(super) wake: &'a (dyn Fn() + Sync),
     pub(super) transfers: Transfers,
     pub(super) batches: BTreeMap<BatchNo, OwnedBatch>,
     pub(super) accounts: Accounts,
-    /// When jobs that wait were first seen: more may be on their way.
+    /// When waiting jobs were first seen: more may arrive.
     pub(super) seen: HashMap<(ProcessId, Arc<JobLane>), Time>,
     pub(super) sizes: Sizes,
-    /// Lines found to be bad one after the other, while no batch of theirs was accepted.
+    /// Poison lines found in a row, without an accepted batch in between.
     pub(super) poison_lines: HashMap<(Option<ProcessId>, Arc<JobLane>), u32>,
     pub(super) jitter: Jitter,
-    /// When the store was looked through last.
+    /// Time of the last scan of the store.
     pub(super) scanned_at: Option<Time>,
-    /// When the store is looked through although nothing was heard of it.
+    /// Time of the next scan without a notification.
     pub(super) scan_at: Option<Time>,
-    /// Batches of accounts whose credential is not here.
+    /// Message about batches of accounts without an available credential.
     pub(super) missing_credentials: Option<String>,
 }
 
-/// What a poller needs to begin.
+/// What a poller needs to start.
 pub(crate) struct PollerOptions<'a> {
     pub context: Arc<BatchContext>,
     pub transfers: Transfers,
@@ -108,7 +108,7 @@ pub(crate) struct PollerOptions<'a> {
     pub on_error: ErrorPolicy,
     pub until_empty: bool,
     pub wake: &'a (dyn Fn() + Sync),
-    /// Of the jitter.
+    /// Seed of the jitter.
     pub seed: u64,
 }
 
@@ -150,7 +150,7 @@ impl<'a> Poller<'a> {
         }
     }
 
-    /// Works until the context is cancelled, or `stop` is gone.
+    /// Works until the context is cancelled, or the sender of `stop` is dropped.
     pub(crate) fn run(mut self, stop: &Receiver<()>) {
         let cancelled = self.ctx.cancel_signal();
         self.clock.on_jump(Box::new(self.control.waker()));
@@ -182,7 +182,7 @@ impl<'a> Poller<'a> {
         self.drain_transfers();
     }
 
-    /// Does all that is due.
+    /// Does everything that is due.
     pub(crate) fn turn(&mut self) {
         if self.control.settings_changed.swap(false, Ordering::SeqCst) {
             for no in self.batches.keys().copied().collect::<Vec<_>>() {
@@ -196,7 +196,7 @@ impl<'a> Poller<'a> {
         self.report();
     }
 
-    /// Records what the transfers in flight come to; whoever has this batch next goes on from there.
+    /// Records the outcomes of transfers in flight, so that the next owner continues from there.
     fn drain_transfers(mut self) {
         let done = self.transfers.done.clone();
         while self.batches.values().any(|open| open.busy) {
@@ -217,7 +217,7 @@ impl<'a> Poller<'a> {
         self.report();
     }
 
-    /// When something is to be done next, as far as that is known.
+    /// When the next step is due, if that is known.
     pub(crate) fn next_due(&self) -> Option<Time> {
         let idle = self
             .batches
@@ -244,14 +244,14 @@ impl<'a> Poller<'a> {
         due.chain(self.scan_at).chain(look).chain(patience).min()
     }
 
-    /// Batches whose next step is due.
+    /// Batches whose next step is due by then.
     pub(super) fn due(&self, by: Time) -> Vec<BatchNo> {
         let due = |open: &&OwnedBatch| !open.busy && open.unsaved.is_none() && open.due <= by;
         let due = self.batches.values().filter(due);
         due.map(|open| open.batch.no).collect()
     }
 
-    /// Batches of which something could not be written down that is to be tried again by then.
+    /// Batches with unsaved state that is to be recorded by then.
     pub(super) fn unsaved(&self, by: Time) -> Vec<BatchNo> {
         let due = |open: &&OwnedBatch| {
             open.unsaved
@@ -262,7 +262,7 @@ impl<'a> Poller<'a> {
         due.map(|open| open.batch.no).collect()
     }
 
-    /// Says where all batches stand.
+    /// Publishes the states of all batches.
     pub(super) fn report(&self) {
         let mut counts = Counts::default();
         let patience = self.control.settings().results_wait;
@@ -272,7 +272,7 @@ impl<'a> Poller<'a> {
         let mut trouble = self.missing_credentials.clone().or(crowded);
         for open in self.batches.values() {
             if let Some(unsaved) = &open.unsaved {
-                // Whoever ends now would leave it to others that know less of it.
+                // If the worker ended now, its successor would not know this state.
                 counts.submitting += 1;
                 trouble = Some(unsaved.why.clone());
             } else if let Some(problem) = open.record.trouble() {

@@ -1,4 +1,4 @@
-//! How often a batch is asked about, and what is done about those that cannot be found.
+//! How often batches are polled, and what happens to those that cannot be found.
 
 use std::time::Duration;
 
@@ -28,27 +28,26 @@ impl Default for BatchSettings {
     }
 }
 
-/// A batch is looked at after this long at first,
+/// First poll of a batch after this time,
 const SOONEST: Duration = Duration::from_secs(10);
-/// then at this part of its age,
+/// later polls after this part of its age,
 const PART: u32 = 10;
-/// and at the latest after this long.
+/// and at most after this time.
 const LATEST: Duration = Duration::from_secs(300);
-/// A provider that wants to be left alone for longer is asked again after this long all the same: results
-/// do not stay for ever.
+/// Longest wait before a poll that a provider can request, because results are not kept for ever.
 const MOST_ASKED: Duration = Duration::from_secs(3600);
-/// Results that are not there are asked for once more after this long at first,
+/// Wait before missing results are requested again: at first,
 const RESULTS_SOONEST: Duration = Duration::from_secs(5);
-/// after this long at most for as long as they are kept there,
+/// at most while the provider keeps them,
 const RESULTS_LATEST: Duration = Duration::from_secs(3600);
-/// and this often from then on.
+/// and afterwards.
 const RESULTS_EXPIRED: Duration = Duration::from_secs(86_400);
-/// Waits are lengthened by up to this share, so that many batches spread.
+/// Maximum part by which waits are lengthened, so that many batches spread.
 const JITTER: f64 = 0.1;
-/// The provider's list is read this often before a batch counts as not created.
+/// How often the provider's list is read before a batch counts as not created.
 pub(super) const LISTINGS: u32 = 4;
 
-/// How often one that is held is still looked for.
+/// Interval of searches for a batch on hold.
 const BETWEEN_LISTINGS_OF_HELD: Duration = Duration::from_secs(300);
 
 impl Settings {
@@ -106,7 +105,7 @@ impl BatchSettings {
         self
     }
 
-    /// The wait until a batch of this age is looked at next.
+    /// The wait until the next poll of a batch of this age.
     pub(super) fn poll(&self, age: Duration, asked: Option<Duration>, jitter: f64) -> Duration {
         if let Some(exact) = self.poll_interval {
             return exact;
@@ -115,7 +114,7 @@ impl BatchSettings {
         lengthened(asked.unwrap_or(own).min(LATEST), jitter)
     }
 
-    /// The wait after this many failures in a row. It never ends: a batch that was paid for is fetched.
+    /// The wait after this many consecutive failures. It never ends, because a billed batch must be fetched.
     pub(super) fn after_failures(
         &self,
         failures: u32,
@@ -132,9 +131,8 @@ impl BatchSettings {
         lengthened(own.min(longest).max(asked), jitter)
     }
 
-    /// The wait before results are fetched again that were not there, or not all, so many times; `kept`
-    /// as long as the provider need not have removed them. Each is twice the one before, however often
-    /// batches are looked at.
+    /// The wait before missing results are fetched again after `fetches` attempts; `kept` while the provider keeps
+    /// them. It doubles each time, independent of the poll interval.
     pub(super) fn fetch_again(
         &self,
         fetches: u32,
@@ -152,7 +150,7 @@ impl BatchSettings {
         lengthened(own.max(asked).min(RESULTS_LATEST), jitter)
     }
 
-    /// The wait between two readings of the provider's list.
+    /// The wait between two reads of the provider's list.
     pub(super) fn between_listings(&self, held: bool) -> Duration {
         let between = self.reconcile_wait / (LISTINGS - 1);
         if held {
@@ -162,7 +160,7 @@ impl BatchSettings {
         }
     }
 
-    /// What is done about a batch that was not found.
+    /// What to do with a batch that was not found.
     pub(super) fn policy(&self, uploads: bool) -> OnUnknown {
         self.on_unknown.unwrap_or(if uploads {
             OnUnknown::Resubmit

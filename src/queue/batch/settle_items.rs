@@ -1,5 +1,5 @@
-//! From what came of a request in a batch to the end of its job: done, tried again in the next batch,
-//! on to the next provider of the route, or failed.
+//! From the result of a request in a batch to the end of its job: completed, retried in the next batch, failed over,
+//! or failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,19 +26,19 @@ use crate::queue::store::{ClaimOutcome, ClaimedJob, Settlement};
 
 use super::machine::Record;
 
-/// Turns what came of a request into the end of its job.
+/// Turns results of requests into ends of jobs.
 pub(crate) struct ItemSettler {
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
     pub jitter: Mutex<Jitter>,
-    /// A refusal that is no fault of the job that met it, and meets all others.
+    /// A rejection that is not the job's fault and affects all others.
     pub refused: Mutex<Option<Error>>,
 }
 
-/// A job that met such a refusal goes into another batch, not before this time.
+/// Time until a job with such a rejection goes into another batch.
 const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 
-/// Who was asked, and since when.
+/// The provider of a batch, and since when it has it.
 pub(crate) struct AskedProvider {
     provider: String,
     model: Option<String>,
@@ -56,7 +56,7 @@ impl From<&Record> for AskedProvider {
 }
 
 impl AskedProvider {
-    /// A job that has its outcome, with its error if it failed.
+    /// Reports a job with its outcome, and its error if it failed.
     pub(super) fn ended<'a>(&'a self, error: Option<&'a Error>, now: Timestamp) -> EndedJob<'a> {
         EndedJob {
             ids: None,
@@ -69,7 +69,7 @@ impl AskedProvider {
 }
 
 impl ItemSettler {
-    /// The end of a job whose request was answered, or failed.
+    /// The end of a job whose request was answered or failed.
     pub(crate) fn settlement(
         &self,
         claimed: &ClaimedJob,
@@ -185,8 +185,8 @@ impl ItemSettler {
         }
     }
 
-    /// Who is asked at a step: the batch's own provider at the one it was made at, whatever the route
-    /// has there by now.
+    /// The provider and model of a step. For the batch's own step it is the batch's provider, even if the route has
+    /// changed.
     fn asked(
         &self,
         claimed: &ClaimedJob,
@@ -227,7 +227,7 @@ impl ItemSettler {
     }
 }
 
-/// Where the time in a batch went.
+/// How the time in a batch was spent.
 fn in_batch(asked: &AskedProvider, now: Timestamp) -> ItemTime {
     ItemTime {
         provider: now.since(asked.since),
@@ -235,9 +235,9 @@ fn in_batch(asked: &AskedProvider, now: Timestamp) -> ItemTime {
     }
 }
 
-/// An answer that was to be JSON, held against its shape.
+/// Checks an answer against the requested JSON format.
 fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> {
-    // A request without these words has no shape, and most need not be parsed.
+    // A request without this text has no format; most requests need not be parsed.
     let payload = claimed.payload.get();
     if !payload.contains("\"response_format\"") && !payload.contains("\"native\"") {
         return Ok(response);
@@ -249,13 +249,13 @@ fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> 
     }
 }
 
-/// Whether the result keeps the provider's reply. Most payloads show at a glance that it does not.
+/// Whether the result keeps the provider's reply. For most payloads a substring search shows that it does not.
 pub(super) fn keeps_reply(claimed: &ClaimedJob) -> bool {
     claimed.payload.get().contains("\"keep_reply\"")
         && request(claimed).is_ok_and(|request| request.keep_reply)
 }
 
-/// A job that goes back to its place.
+/// Returns a job unchanged.
 pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
     let history = claimed.history.as_deref().map(History::parse);
     Settlement {
@@ -271,7 +271,7 @@ pub(crate) fn request(claimed: &ClaimedJob) -> Result<Request, Error> {
     prompts::read(claimed.payload.get(), RequestTask::Complete)
 }
 
-/// Whether jobs finally failed, or have their result, among these ends.
+/// Number of jobs that failed permanently, and that were completed, among these ends.
 pub(super) fn outcomes(ends: &[Settlement]) -> (u64, u64) {
     let completed = ends
         .iter()

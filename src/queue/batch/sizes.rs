@@ -1,4 +1,4 @@
-//! How large the batches of a model may be: smaller for a while, after its provider has said that too much
+//! Maximum size of the batches of a model. It is reduced for a while after the provider rejected one because too much
 //! was queued.
 
 use std::collections::HashMap;
@@ -9,10 +9,10 @@ use crate::llm::batch::{BatchAccount, BatchLimits};
 
 use super::settings::BatchSettings;
 
-/// How long a smaller size holds.
+/// Duration of a reduction.
 const REDUCED_FOR: Duration = Duration::from_secs(3600);
 
-/// Whose batches of which model.
+/// The account and model of batches.
 pub(super) type Model = (BatchAccount, Option<String>);
 
 /// The models whose batches are smaller for a while.
@@ -21,14 +21,14 @@ pub(super) struct Sizes(HashMap<Model, Reduced>);
 
 struct Reduced {
     requests: usize,
-    /// None is begun before then, unless one of the same account ends.
+    /// No new batch before this time, unless one of the same account ends.
     pause: Time,
     until: Time,
     times: u32,
 }
 
 impl Sizes {
-    /// What a batch of a model may hold now.
+    /// The current limits of a batch of a model.
     pub(super) fn limits(
         &mut self,
         model: &Model,
@@ -42,7 +42,7 @@ impl Sizes {
         limits
     }
 
-    /// Before when no batch of a model is begun.
+    /// Time before which no batch of a model is started.
     pub(super) fn paused_until(&self, model: &Model) -> Option<Time> {
         self.0.get(model).map(|reduced| reduced.pause)
     }
@@ -55,7 +55,7 @@ impl Sizes {
             .map(|((account, _), _)| account.provider.as_str())
     }
 
-    /// Makes batches of a model half as large as one of so many requests, and lets them wait.
+    /// Limits batches of a model to half of `requests`, and lets them wait.
     pub(super) fn reduce(
         &mut self,
         model: Model,
@@ -80,7 +80,7 @@ impl Sizes {
         self.0.insert(model, reduced);
     }
 
-    /// The provider has taken a batch of this model: others may follow at once.
+    /// The provider has accepted a batch of this model: others may follow at once.
     pub(super) fn allow_next(&mut self, model: &Model) {
         if let Some(reduced) = self.0.get_mut(model) {
             reduced.pause = Time::ZERO;

@@ -1,4 +1,4 @@
-//! Files beside the database: the input of batches on its way out, and their results on the way in.
+//! Files beside the database: inputs of batches before they are sent, and results before they are stored.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -28,12 +28,12 @@ impl Spool {
         self.0.join(format!("{label}.{file}.results"))
     }
 
-    /// What came of results of which there is more.
+    /// An incomplete download of results.
     pub(crate) fn partial(&self, label: &str, file: usize) -> PathBuf {
         self.0.join(format!("{label}.{file}.results.partial"))
     }
 
-    /// Begins a file, which is there once it is [kept](Draft::keep).
+    /// Starts a file, which appears under its name once it is [kept](Draft::keep).
     pub(crate) fn draft(&self, path: PathBuf) -> Result<Draft, Error> {
         let begin = || {
             private::make_folder(&self.0)?;
@@ -66,7 +66,7 @@ impl Spool {
         files.map(|file| file.path()).collect()
     }
 
-    /// Removes of these files what belongs to none of these batches.
+    /// Removes the files that belong to none of these batches.
     pub(crate) fn sweep(&self, files: Vec<PathBuf>, labels: &HashSet<String>) {
         for path in files {
             let name = path.file_name().and_then(|name| name.to_str());
@@ -78,8 +78,8 @@ impl Spool {
     }
 }
 
-/// A file that is being written. Dropped before it is [kept](Self::keep), it is gone: on a full disk its
-/// room is needed.
+/// A file that is being written. If it is dropped before it is [kept](Self::keep), it is deleted: on a full disk its
+/// space is needed.
 pub(crate) struct Draft {
     path: PathBuf,
     part: PathBuf,
@@ -93,7 +93,7 @@ impl Drop for Draft {
 }
 
 impl Draft {
-    /// Makes it last, under its name.
+    /// Makes it durable under its name.
     pub(crate) fn keep(mut self) -> Result<(), Error> {
         let mut keep = || {
             self.file.flush()?;
@@ -103,7 +103,7 @@ impl Draft {
         keep().map_err(|error| unwritable(&self.path, error))
     }
 
-    /// Makes what came of it last under that name, unless a longer one has it.
+    /// Makes an incomplete download durable under that name, unless a longer one exists.
     pub(crate) fn keep_partial(mut self, path: PathBuf) -> Result<(), Error> {
         let length = |draft: &mut Self| {
             draft.file.flush()?;
@@ -122,7 +122,7 @@ impl Draft {
         written.map_err(|error| unwritable(&self.path, error))
     }
 
-    /// Where a download goes: at most so many bytes, and not into the last room of the disk.
+    /// Receives a download: at most `most` bytes, and not the last free space of the disk.
     pub(crate) fn sink(&mut self, most: u64) -> Sink<'_> {
         Sink {
             draft: self,
@@ -134,31 +134,31 @@ impl Draft {
     }
 }
 
-/// What is found of the room on the disk of a folder: bytes that are free, and bytes in all.
+/// Reads free and total bytes of the disk of a folder.
 type Room = fn(&Path) -> Option<(u64, u64)>;
 
-/// The largest part of a disk's room, and the most bytes, that are left for everything else: the database
-/// has to take up what was downloaded.
+/// Space left free for everything else, because the database must store the download too: this part of the disk, and
+/// at most this many bytes.
 const SPARE_PART: u64 = 20;
 const MOST_SPARE: u64 = 256 << 20;
-/// The room is looked at again after so many bytes.
+/// The free space is checked after this many bytes.
 const BETWEEN_ROOM_CHECKS: u64 = 16 << 20;
 
-/// Takes a download up to a size.
+/// Receives a download up to a size.
 pub(crate) struct Sink<'d> {
     draft: &'d mut Draft,
     left: u64,
-    /// Bytes for which there was room when it was looked at.
+    /// Bytes that may be written before the next check.
     unchecked: u64,
     room: Room,
     stopped: Option<Stopped>,
 }
 
-/// Why a sink took no more.
+/// Why a sink stopped.
 pub(crate) enum Stopped {
-    /// It is longer than it may be; what came before that is kept.
+    /// The download exceeds its limit; the part before that is kept.
     TooLong,
-    /// The disk has too little room left.
+    /// The disk has too little free space.
     NoRoom(Error),
 }
 
@@ -167,7 +167,7 @@ impl Sink<'_> {
         self.stopped
     }
 
-    /// Whether so many bytes more leave room on the disk.
+    /// Whether this many more bytes fit on the disk.
     fn has_room(&mut self, bytes: u64) -> bool {
         if let Some(left) = self.unchecked.checked_sub(bytes) {
             self.unchecked = left;
@@ -210,7 +210,7 @@ impl Write for Sink<'_> {
     }
 }
 
-/// A full disk passes, like other trouble; nothing is lost until then.
+/// A full disk is temporary; nothing is lost until then.
 fn unwritable(path: &Path, error: io::Error) -> Error {
     let why = format!("cannot write {}: {error}", path.display());
     Error::new(ErrorKind::Transient, why).with_sent(crate::base::error::Sent::No)

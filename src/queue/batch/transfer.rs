@@ -1,5 +1,5 @@
-//! What takes long: writing, sending and fetching the bodies of batches, on threads of its own, so that
-//! a slow link delays nobody else.
+//! Slow work: writing, uploading and downloading the contents of batches. It runs on separate threads, so that a slow
+//! connection delays nothing else.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,25 +19,25 @@ use super::context::BatchContext;
 use super::machine::{Event, ItemEnds, ItemsSettled, Record, Results};
 use super::write_input::write_input;
 
-/// Threads for transfers.
+/// Number of transfer threads.
 const THREADS: usize = 2;
 
-/// What is to be done.
+/// A transfer.
 pub(crate) enum Task {
     /// Fill a batch and write its input.
     WriteInput(BatchLimits),
-    /// Send its input.
+    /// Perform this step of its submission.
     Submit(BatchStage),
-    /// Look for it in the provider's list, where it is none of these.
+    /// Search for it in the provider's list; it has none of these ids.
     ReadList(BatchStage, HashSet<String>),
-    /// Fetch and store its results, of so many bytes for a request at most.
+    /// Fetch and store its results, with this maximum of bytes per request.
     Collect(String, Results, u64),
-    /// Give jobs of it their ends.
+    /// Settle jobs of it.
     SettleItems(ItemEnds),
 }
 
 impl Task {
-    /// What it means that it failed.
+    /// The event if this fails.
     fn failed(&self) -> fn(Error) -> Event {
         match self {
             Self::WriteInput(_) => |error| Event::InputWritten(Err(error)),
@@ -56,10 +56,10 @@ struct Order {
     task: Task,
 }
 
-/// What the transfer of a batch came to.
+/// The outcome of a transfer.
 type Answer = (BatchNo, Event);
 
-/// The threads, as the poller sees them.
+/// The transfer threads, for the poller.
 pub(crate) struct Transfers {
     orders: Orders,
     pub done: Receiver<Answer>,
@@ -67,7 +67,7 @@ pub(crate) struct Transfers {
 
 enum Orders {
     Threads(Sender<Order>),
-    /// Carried out at once, by whoever gives the order.
+    /// Executed immediately, by the caller.
     #[cfg(test)]
     Inline(Arc<BatchContext>, Context, Sender<Answer>),
 }
@@ -86,12 +86,12 @@ impl Transfers {
             let run = move || {
                 for order in taken {
                     let (no, failed) = (order.no, order.task.failed());
-                    // A client of the host's may panic; its batch waits then, and the others go on.
+                    // A host's client may panic; then its batch waits, and the others continue.
                     let work = || carry_out(&context, order, &ctx);
                     let done = catch_unwind(AssertUnwindSafe(work));
                     let done = done.unwrap_or_else(|_| {
                         let why = "the client of the Batch API panicked";
-                        // Nobody knows how far it had come.
+                        // Its progress is unknown.
                         failed(Error::new(ErrorKind::Panic, why).with_sent(Sent::Maybe))
                     });
                     if report.send((no, done)).is_err() {
@@ -130,7 +130,7 @@ impl Transfers {
             task,
         };
         match &self.orders {
-            // The threads end only after this end of the channel is gone.
+            // The threads end only after this end of the channel is dropped.
             Orders::Threads(orders) => {
                 let _ = orders.send(order);
             }
@@ -197,7 +197,7 @@ fn settle_items(
         }
         ItemEnds::Lines(lines) => lines,
     };
-    // Of a batch whose line has its end already the lines are no longer those that were sent.
+    // If a job of the batch is already settled, its line numbers no longer match the sent input.
     let whole = context.store.batches(None)?;
     let whole = whole.iter().find(|batch| batch.no == no);
     if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
@@ -210,7 +210,7 @@ fn settle_items(
     })
 }
 
-/// Deletes the input file of a batch that is over; providers keep only so much.
+/// Deletes the input file of a finished batch, because providers limit the total size of files.
 fn tidy(context: &BatchContext, record: &Record, client: &dyn BatchClient, ctx: &Context) {
     context.spool.drop_input(&record.intent.label);
     if let Some(file) = record.file()

@@ -1,4 +1,4 @@
-//! The input of a batch: the lines of its jobs, written and checked. What does not fit is given back.
+//! Writing and checking the input of a batch: the lines of its jobs. Jobs that do not fit are returned.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use super::fill::fill;
 use super::machine::{Record, State, Written, key};
 use super::settle_items::{AskedProvider, request, untried};
 
-/// Jobs that are read in one go.
+/// Jobs that are read at once.
 const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// Moves jobs into a batch, unless it has those it is to have, and writes its input.
+/// Moves jobs into a batch unless it already has them, and writes its input.
 pub(crate) fn write_input(
     context: &BatchContext,
     no: BatchNo,
@@ -52,7 +52,7 @@ fn write(
             break;
         };
         after = Some(last.receipt.job);
-        // Of jobs that are refused, or go back.
+        // The ends of jobs that are rejected or returned.
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
         for claimed in &jobs {
@@ -60,7 +60,7 @@ fn write(
             let request = request(claimed);
             // Files that would not fit are not read.
             let files = request.as_ref().map_or(0, Request::encoded_files);
-            // All of a batch goes to one place; what goes elsewhere is the next one's.
+            // A batch has one endpoint; jobs for another endpoint go into the next batch.
             let endpoint = request
                 .as_ref()
                 .ok()

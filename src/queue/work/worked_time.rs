@@ -53,7 +53,7 @@ impl WorkedTime {
         processes
     }
 
-    /// Notes that the time of these processes is recorded up to a moment, with the current states of the processes.
+    /// Records that the time of these processes was reported up to a moment, with their current states.
     pub(super) fn told(
         &mut self,
         processes: Vec<ProcessId>,

@@ -1,4 +1,4 @@
-//! What an event does to a batch. Each pair of a state and an event has its arm here, or is refused.
+//! The effect of each event on a batch. Each pair of a state and an event has an arm here, or is refused.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use super::next::{Step, next};
 use super::record::Record;
 use super::state::{Fence, Formed, Reconciling, State, Submitting};
 
-/// A worker without the key, or whose client panics, tries again after this long.
+/// Interval of attempts without the API key, or after a panic of the client.
 const UNUSABLE: Duration = Duration::from_secs(10);
 
 /// The steps that send something.
 const SUBMISSIONS: [Step; 2] = [Step::Upload, Step::Create];
 
-/// Applies an event to a batch, and tells what else is to be done.
+/// Applies an event to a batch, and returns what else to do.
 pub(crate) fn apply(record: &mut Record, event: Event, facts: &Facts) -> Effects {
     let mut change = Change {
         record,
@@ -29,7 +29,7 @@ pub(crate) fn apply(record: &mut Record, event: Event, facts: &Facts) -> Effects
     change.effects
 }
 
-/// A batch to which something happens. The rules are in the files of the steps that they follow.
+/// A batch with the event that changes it. Other files have the rules of each step.
 pub(super) struct Change<'a> {
     pub record: &'a mut Record,
     pub facts: &'a Facts,
@@ -40,9 +40,9 @@ impl Change<'_> {
     fn apply(&mut self, event: Event) {
         use State as S;
         match (self.record.state.clone(), event) {
-            // At any point.
+            // In any state.
             (_, Event::TakenOver) => self.taken_over(),
-            // A list that lags gets its time, however often somebody cancels.
+            // A delayed list gets its time, however often the user cancels.
             (S::Reconciling(_), Event::Hurried) => {}
             (_, Event::Hurried) => self.wait(Duration::ZERO),
             (_, Event::Postponed(wait)) => self.wait(wait),
@@ -52,7 +52,7 @@ impl Change<'_> {
             ),
             (_, Event::AccountChanged) if self.record.is_unsent() => self.close(),
 
-            // Forming and submitting it.
+            // Forming and submitting.
             (S::Forming | S::Formed(_), Event::InputWritten(written)) => {
                 self.input_written(written)
             }
@@ -74,7 +74,7 @@ impl Change<'_> {
                 self.submitted(submitting, answer);
             }
 
-            // Looking for it.
+            // Reconciling.
             (S::Submitting(Submitting { input, sent, .. }), Event::Listed(found)) if sent => {
                 let reconciling = Reconciling {
                     input,
@@ -116,7 +116,7 @@ impl Change<'_> {
             }
             (S::Ended(ended), Event::Collected(collected)) => self.collected(ended, collected),
 
-            // Ends of its jobs, and its division.
+            // Settling jobs, and division.
             (S::Running(_), Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(error)))) => {
                 self.bisect(&error);
             }
@@ -137,7 +137,7 @@ impl Change<'_> {
             ) => {
                 self.retry(&error);
             }
-            // Somebody has taken jobs out of it: what is left is sent as any other.
+            // Jobs were removed from it; the rest is sent like any other batch.
             (S::Submitting(_) | S::Running(_) | S::Bisecting(_), Event::NotDivided(None)) => {
                 self.close()
             }
@@ -148,13 +148,12 @@ impl Change<'_> {
         }
     }
 
-    /// Whether one of these is what is to be done next: what spends money, or gives jobs back, is done by
-    /// no other way.
+    /// Whether one of these is the next step. Only then may money be spent or jobs be returned.
     fn is_next(&self, steps: &[Step]) -> bool {
         steps.contains(&next(&self.record.state, self.facts))
     }
 
-    /// An event that means nothing here changes nothing, and is not passed over in silence.
+    /// Reports an invalid event, which changes nothing.
     fn refuse(&mut self, event: &Event) {
         let (name, state) = (self.record.name(), self.record.state.name());
         let text = format!("batch {name}: {} means nothing while {state}", event.name());
@@ -162,9 +161,8 @@ impl Change<'_> {
         self.effects.refused = true;
     }
 
-    /// The step that is due then is tried by a worker that has just begun. A clock that was set back in
-    /// between must not put it off for long; but a list that lags gets its time, however often whoever
-    /// reads it dies.
+    /// A new worker tries the due step. The due time is corrected if the clock was set back since. A delayed list
+    /// keeps its time, however often a worker that reads it crashes.
     fn taken_over(&mut self) {
         let settings = &self.facts.settings;
         let left = self.record.due.since(self.facts.now);
@@ -172,21 +170,20 @@ impl Change<'_> {
         let wait = match &self.record.state {
             State::Held(reconciling) => {
                 let reconciling = reconciling.clone();
-                // The list that is to show that nothing came into being before its file was gone gets its
-                // time, too.
+                // The list that must show that nothing was created before the file was deleted keeps its time too.
                 let wait = match reconciling.fence {
                     Fence::Closed { confirmed: false } => left.min(settings.reconcile_wait),
                     _ => Duration::ZERO,
                 };
-                // What is done about it may have been decided meanwhile: it is looked for once more before
-                // it is called held, and that is said again.
+                // The settings may have changed: the batch is searched once more before it is on hold again, with a
+                // new message.
                 self.reconciling(reconciling);
                 wait
             }
             State::Reconciling(_) => left.min(settings.reconcile_wait),
-            // Whoever starts a worker may know that results are there now.
+            // The user may have started this worker because the results are available now.
             _ if self.record.uncollected().is_some() => Duration::ZERO,
-            // Or that its provider can be reached, or takes the key.
+            // Or because the provider is reachable now, or accepts the API key.
             _ if self.record.is_unsent() => Duration::ZERO,
             _ => left.min(poll),
         };
@@ -225,12 +222,12 @@ impl Change<'_> {
         self.effects.reschedules = true;
     }
 
-    /// Deletes an input file at the provider that nobody needs any more.
+    /// Deletes an unneeded input file at the provider.
     pub(super) fn delete_file(&mut self, file: Option<String>) {
         self.effects.list.extend(file.map(Effect::DeleteFile));
     }
 
-    /// Says once why nothing moves.
+    /// Records why it makes no progress, and logs that once.
     pub(super) fn problem(&mut self, why: String) {
         if self.record.problem.as_ref() != Some(&why) {
             let text = format!("batch {}: {why}", self.record.name());
@@ -263,7 +260,7 @@ impl Change<'_> {
     }
 }
 
-/// Nobody answers there: who cannot be reached for one batch cannot be for the others.
+/// The provider is unreachable, so the other batches of its account would fail too.
 pub(crate) fn is_cut_off(error: &Error) -> bool {
     error.is_unreachable() && error.status().is_none()
 }

@@ -1,10 +1,9 @@
-//! Finding the line that fails a whole batch, when the provider does not name it.
+//! Finding the line that makes a provider reject a whole batch without naming the line.
 //!
-//! The batch is not sent again whole. Half of it is: when that half is accepted the line is in the
-//! other one, which is divided in turn without being sent; when it is refused the line is there, and
-//! what is left over goes back to the queue, to be sent in one batch when the line is found. So each
-//! line that is found costs about as many submissions as the batch's size has binary digits, and one
-//! more where it was never sent alone: only a batch of its own says that a line is bad.
+//! Half of the batch is sent. If it is accepted, the line is in the other half, which is divided in turn without
+//! being sent. If it is rejected, the line is in it, and the other half returns to the queue until the line is found.
+//! So each poison line costs about as many submissions as the batch's size has binary digits, and one more if it was
+//! never sent by itself: only a batch of one line proves that the line is bad.
 
 use std::time::Duration;
 
@@ -18,15 +17,15 @@ use super::effect::{Division, Effect, ItemEnds, OtherHalf};
 use super::record::Record;
 use super::state::{Bisecting, Formed, State, Submitting, Why};
 
-/// So many bad lines in a row, without a batch that was accepted, are no bad lines.
+/// This many poison lines in a row, without an accepted batch, have another cause than the lines.
 const MOST_POISON_LINES: u32 = 3;
 
 impl Change<'_> {
-    /// A batch was refused for a line of it that nobody names.
+    /// A batch was rejected because of an unnamed line.
     pub(super) fn bisect(&mut self, error: &Error) {
         let file = self.record.file().map(str::to_owned);
         self.delete_file(file);
-        // What the other half held may be sound.
+        // The other half may be valid.
         self.add(Effect::TellOtherHalf(OtherHalf::Refused));
         let items = self.record.intent.items;
         let all = || Effect::SettleItems(ItemEnds::All(error.clone()));
@@ -35,7 +34,7 @@ impl Change<'_> {
             return self.add(all());
         }
         if self.facts.poison_lines >= MOST_POISON_LINES {
-            // It is not for a line.
+            // The line is not the cause.
             return self.add(all());
         }
         let text = format!(
@@ -47,8 +46,8 @@ impl Change<'_> {
         self.add(Effect::Divide(Division::Bisect(Why::from(error))));
     }
 
-    /// The first half was accepted: if one line is bad, it is in this one. A line that is left alone is
-    /// sent alone, since the whole batch may have been refused for what was over when its half was sent.
+    /// The first half was accepted: if one line is bad, it is in this batch. A last line is sent by itself, because
+    /// the original rejection may have had a temporary cause.
     pub(super) fn half_accepted(&mut self, bisecting: Bisecting) {
         if self.record.intent.items > 1 {
             self.add(Effect::Divide(Division::Bisect(bisecting.why)));
@@ -63,8 +62,8 @@ impl Change<'_> {
 }
 
 impl Division {
-    /// The two batches that come of one, the first half and the rest, each under a label of its own: a
-    /// refused batch stays in the provider's list under the label that it had.
+    /// The two new batches, the first half and the rest. Each has a new label, because a rejected batch stays in the
+    /// provider's list under its label.
     pub(crate) fn of(
         &self,
         whole: &Record,

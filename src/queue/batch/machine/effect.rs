@@ -1,4 +1,4 @@
-//! What follows from an event beyond the record itself, as data: whoever carries it out decides nothing.
+//! What follows from an event apart from the record, as data. The code that executes it decides nothing.
 
 use log::Level;
 
@@ -6,14 +6,14 @@ use crate::base::error::Error;
 
 use super::next::Step;
 
-/// What is to be done, in this order. What follows an end or a division that failed is left undone: the
-/// batch is as it was, and its next step leads here again.
+/// Effects in their order. Those after a failed close or division are skipped: the batch is unchanged, and its next
+/// step leads here again.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub list: Vec<Effect>,
     /// The time of its next step has changed.
     pub reschedules: bool,
-    /// The event means nothing in this state; nothing has changed.
+    /// The event is invalid in this state; nothing has changed.
     pub refused: bool,
 }
 
@@ -21,63 +21,63 @@ pub(crate) struct Effects {
 #[derive(Debug)]
 pub(crate) enum Effect {
     Log(Level, String),
-    /// Write the record down.
+    /// Store the record.
     Save,
-    /// Give back the jobs that are left in it; it is no more.
+    /// Return its remaining jobs to the queue, and delete its row.
     Close,
-    /// Make two batches of it, and go on with both.
+    /// Divide it into two batches, and continue with both.
     Divide(Division),
     /// Take this step at once.
     Take(Step),
-    /// Give jobs of it their ends.
+    /// Settle jobs of it.
     SettleItems(ItemEnds),
-    /// Delete this input file at the provider. When that fails it stays there.
+    /// Delete this input file at the provider. If that fails, the file stays.
     DeleteFile(String),
-    /// Remove the input that lies here.
+    /// Delete the local input.
     DropInput,
-    /// Leave its account alone for a while: the failure is one that all batches there share.
+    /// Pause its account, because all its batches would fail in the same way.
     PauseAccount(Error),
-    /// The account answers.
+    /// End the pause of its account.
     ResumeAccount,
-    /// A failure that ends the worker, if it is to end for such.
+    /// Report a failure that ends the worker if its error policy says so.
     ReportCritical(Error),
-    /// Batches like this one are smaller for a while.
+    /// Make similar batches smaller for a while.
     ReduceSize,
-    /// The provider has taken a batch of this model: others may follow at once.
+    /// The provider has accepted a batch of this model: others may follow at once.
     AllowNext,
-    /// A batch was refused for a line that was found.
+    /// Count a rejection because of a poison line.
     CountPoisonLine,
-    /// A batch was accepted: what was refused before was refused for its lines.
+    /// A batch was accepted, so earlier rejections were because of their lines.
     ForgetPoisonLines,
-    /// The other half of what this one was divided from waits for this.
+    /// Report the outcome to the batch with the other half, which waits for it.
     TellOtherHalf(OtherHalf),
-    /// Its results were asked for in vain.
+    /// Count a request for results that did not return all of them.
     CountVainFetch,
     CountCreated,
     CountPossiblyPaidTwice(u64),
-    /// Something has changed that others wait for.
+    /// Notify waiting threads of a change.
     Wake,
 }
 
-/// How a batch becomes two.
+/// How a batch is divided.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Division {
     /// It is too large: both halves are sent.
     Halve,
-    /// One of its lines is bad: the first half is sent, the second one waits for what is said of it.
+    /// One of its lines is bad: the first half is sent, and the second one waits for its outcome.
     Bisect(super::state::Why),
 }
 
-/// Which jobs end, and how.
+/// Which jobs to settle, and how.
 #[derive(Debug)]
 pub(crate) enum ItemEnds {
-    /// All.
+    /// All jobs.
     All(Error),
-    /// Those of these lines of its input, counted from 1.
+    /// The jobs of these lines of its input, from 1.
     Lines(Vec<(u64, Error)>),
 }
 
-/// What is known of the first half of a batch that is bisected.
+/// The outcome of the first half of a bisected batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OtherHalf {
     Accepted,

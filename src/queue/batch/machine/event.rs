@@ -1,4 +1,4 @@
-//! What the machine is told: what is known from elsewhere, and every answer of the outside.
+//! Inputs of the machine: facts from elsewhere, and every reply from outside.
 
 use std::time::Duration;
 
@@ -9,31 +9,30 @@ use crate::llm::batch::{BatchStage, BatchStatus, ListedBatches};
 
 use super::super::settings::BatchSettings;
 
-/// What is known at the moment of a decision from elsewhere than the batch itself.
+/// What a decision needs to know apart from the batch itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
     pub now: Timestamp,
-    /// Its process was cancelled, or is gone: what comes back is not sent again.
+    /// Its process was cancelled or deleted: unanswered jobs are not sent again.
     pub is_stopped: bool,
-    /// When that was last.
+    /// Time of the last cancellation.
     pub stopped_at: Option<Timestamp>,
-    /// The input of its provider's batches travels as a file.
+    /// The provider's batches take their input as a file.
     pub uploads: bool,
     pub settings: BatchSettings,
-    /// By how much waits are lengthened, from 0 to 1.
+    /// Part by which waits are lengthened, from 0 to 1.
     pub jitter: f64,
-    /// This worker ends.
+    /// This worker is ending.
     pub is_ending: bool,
     /// Another batch of its account is at the provider.
     pub others_there: bool,
-    /// Bad lines that were found one after the other among batches like this one, none of which was
-    /// accepted since.
+    /// Poison lines found in a row in similar batches, without an accepted batch in between.
     pub poison_lines: u32,
 }
 
 impl Facts {
-    /// What is done about a batch that cannot be found. One that was cancelled, and can no longer come
-    /// into being, is given up; else it may still run, and be paid for.
+    /// What to do with a batch that cannot be found. A cancelled batch that can no longer be created is abandoned.
+    /// Others may still run and be billed.
     pub(crate) fn policy(&self) -> OnUnknown {
         if self.is_stopped && self.uploads {
             OnUnknown::Resubmit
@@ -43,57 +42,57 @@ impl Facts {
     }
 }
 
-/// What has happened to a batch.
+/// An event of a batch.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// This worker has it from now on.
+    /// This worker has taken it over.
     TakenOver,
-    /// Its process was cancelled, or the settings have changed: what waits is looked at again.
+    /// Its process was cancelled, or the settings have changed: waiting batches are checked again.
     Hurried,
-    /// Nothing can be done before this time has passed.
+    /// Nothing can be done for this time.
     Postponed(Duration),
     /// The client panicked during a step.
     Panicked,
-    /// The key that it was made with is not here.
+    /// Its API key is not available here.
     NoKey,
-    /// New batches go to another account.
+    /// New batches use another account.
     AccountChanged,
-    /// Its lines were written.
+    /// Its lines were written, or that failed.
     InputWritten(Result<Written, Error>),
-    /// The file of its lines is gone from the disk.
+    /// The file with its lines has disappeared from the disk.
     InputRemoved,
-    /// The next step of its submission is about to be sent, which has to be written down.
+    /// The next step of its submission is about to be sent, which must be recorded first.
     Sending,
-    /// It was not sent after all; it may be after this time.
+    /// That step was not sent; it may be sent after this time.
     NotSent(Option<Duration>),
-    /// What came of sending it.
+    /// Outcome of that step.
     Submitted(Result<BatchStage, Error>),
-    /// What the provider's list shows.
+    /// Outcome of reading the provider's list.
     Listed(Result<ListedBatches, Error>),
-    /// What came of deleting its input file at the provider.
+    /// Outcome of deleting its input file at the provider.
     FileDeleted(Result<(), Error>),
-    /// It is not there, or not wanted any more.
+    /// It was not created, or is not wanted any more.
     GivenUp,
-    /// What came of cancelling one that was created beside it.
+    /// Outcome of cancelling a duplicate of it.
     SpareCancelled(Result<(), Error>),
-    /// What came of cancelling it.
+    /// Outcome of cancelling it.
     CancelAnswered(Result<(), Error>),
-    /// Where the provider says it stands.
+    /// Its state at the provider.
     StatusAnswered(Result<BatchStatus, Error>),
-    /// What came of fetching its results.
+    /// Outcome of fetching its results.
     Collected(Result<Collected, Error>),
-    /// Jobs of it were given their ends.
+    /// Jobs of it were settled.
     ItemsSettled(Result<ItemsSettled, Error>),
-    /// It could not be divided: for an error, or because it no longer has enough jobs.
+    /// It could not be divided, because of an error or too few jobs.
     NotDivided(Option<Error>),
-    /// The batch with the other half was accepted: the bad line is in this one.
+    /// The batch with the other half was accepted: the poison line is in this one.
     HalfAccepted,
-    /// The batch with the other half was refused, or is gone: nothing is known of this one.
+    /// The batch with the other half was rejected or closed: nothing is known about this one.
     HalfGone,
 }
 
 impl Event {
-    /// For log lines, and for the diagram.
+    /// The name for log lines and for the diagram.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::TakenOver => "TakenOver",
@@ -122,43 +121,43 @@ impl Event {
     }
 }
 
-/// The input of a batch, as it was written.
+/// The written input of a batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Written {
     pub items: u64,
     pub bytes: u64,
-    /// Where its requests go, if not where all go as a rule.
+    /// The endpoint of its requests, if it is not the default.
     pub endpoint: Option<&'static str>,
 }
 
-/// What was found in the results of a batch.
+/// The contents of the results of a batch.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Collected {
-    /// Lines that belong to a request of this batch, each counted once.
+    /// Requests of this batch with at least one line.
     pub requests: u64,
-    /// Of these, those that were worked on.
+    /// Those that the provider processed.
     pub answered: u64,
-    /// Further lines of requests that had one.
+    /// Additional lines of the same requests.
     pub duplicates: u64,
-    /// Lines of requests that are not of this batch.
+    /// Lines of requests that are not in this batch.
     pub strangers: u64,
     /// Lines that cannot be read.
     pub broken: u64,
     /// Requests without a line.
     pub missing: u64,
-    /// Why results that were paid for are not among them, for people: they are to be fetched again.
+    /// Why billed results are missing, as a message: they must be fetched again.
     pub withheld: Option<String>,
-    /// When the provider wants to be asked again then, if it says so.
+    /// The wait that the provider requests before that.
     pub asked: Option<Duration>,
-    /// These are somebody else's results.
+    /// The results belong to another program.
     pub foreign: bool,
 }
 
-/// What came of giving jobs of a batch their ends.
+/// Outcome of settling jobs of a batch.
 #[derive(Debug, Clone)]
 pub(crate) enum ItemsSettled {
-    /// So many were.
+    /// The number of settled jobs.
     Jobs(u64),
-    /// The lines that it was refused for are none of its.
+    /// The lines that the provider rejected are not in the batch.
     NoSuchLine(Error),
 }

@@ -1,9 +1,9 @@
-//! A batch as a state machine: pure, without calls, files or clocks.
+//! A batch as a pure state machine, without calls, files or clocks.
 //!
-//! A [`Record`] is what the row of a batch says: its [`State`], with a diagram of all of them, and what
-//! every batch has. [`next()`] decides from it, and from the [`Facts`] beside it, which [`Step`] is to be
-//! taken. What comes of that is an [`Event`]; [`apply()`] makes the next record of it, and tells as
-//! [`Effect`]s what else is to be done. Whoever carries out steps and effects decides nothing.
+//! A [`Record`] is the content of the row of a batch: its [`State`] (with a diagram of all states) and what every
+//! batch has. [`next()`] decides from it and the [`Facts`] which [`Step`] to take. The outcome is an [`Event`].
+//! [`apply()`] makes the next record from it, and returns what else to do as [`Effect`]s. The code that executes
+//! steps and effects decides nothing.
 
 mod apply;
 mod bisect;

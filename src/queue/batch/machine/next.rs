@@ -1,4 +1,4 @@
-//! What is to be done with a batch next.
+//! The next step of a batch.
 
 use crate::config::choices::OnUnknown;
 
@@ -6,34 +6,34 @@ use super::super::settings::LISTINGS;
 use super::event::Facts;
 use super::state::{Ended, Fence, Input, Owner, Reconciling, Results, Running, State, Submitting};
 
-/// What is to be done with a batch next.
+/// The next step of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
-    /// Move jobs into it, if it has not got them, and write their lines.
+    /// Move jobs into it if necessary, and write their lines.
     WriteInput,
-    /// Send its input, which creates nothing.
+    /// Upload its input, which creates nothing.
     Upload,
     /// Create it.
     Create,
-    /// Look for it in the provider's list.
+    /// Search for it in the provider's list.
     ReadList(Input),
-    /// Delete this input file at the provider, so that it can no longer come into being.
+    /// Delete this input file at the provider, so that the batch can no longer be created.
     DeleteFile(String),
-    /// Nobody has it: give its jobs back.
+    /// It does not exist: return its jobs.
     GiveUp,
-    /// Cancel this one, which was created beside it.
+    /// Cancel this duplicate.
     CancelSpare(String),
     /// Cancel it at the provider.
     Cancel(String),
-    /// Ask where it stands.
+    /// Poll it.
     AskStatus(String),
-    /// Fetch its results and store them.
+    /// Fetch and store its results.
     Collect(String, Results),
-    /// Nothing by itself: another batch's fate decides.
+    /// Nothing; another batch's outcome decides.
     Wait,
 }
 
-/// Decides.
+/// Decides the next step.
 pub(crate) fn next(state: &State, facts: &Facts) -> Step {
     match state {
         State::Forming | State::Formed(_) | State::Bisecting(_) if facts.is_stopped => Step::GiveUp,
@@ -50,7 +50,7 @@ pub(crate) fn next(state: &State, facts: &Facts) -> Step {
 
 fn submit(submitting: &Submitting, facts: &Facts) -> Step {
     match submitting.creates(facts.uploads) {
-        // It may exist: whoever was about to create it did not say what came of it.
+        // It may exist: the outcome of its creation is unknown.
         true if submitting.sent => Step::ReadList(submitting.input.clone()),
         _ if facts.is_stopped => Step::GiveUp,
         true => Step::Create,
@@ -58,8 +58,8 @@ fn submit(submitting: &Submitting, facts: &Facts) -> Step {
     }
 }
 
-/// A list that lags shows it later. What was not shown in all that time is sent again only after the file
-/// is gone that a late creation would need, and the list was read once more.
+/// A delayed list shows it later. A batch that did not appear in all that time is sent again only after the file that
+/// a delayed creation needs is deleted, and the list was read again.
 fn reconcile(reconciling: &Reconciling, facts: &Facts) -> Step {
     let read = || Step::ReadList(reconciling.input.clone());
     if reconciling.listings < LISTINGS || facts.policy() == OnUnknown::Hold {
@@ -77,7 +77,7 @@ fn watch(running: &Running, facts: &Facts) -> Step {
     let remote = &running.remote;
     match (running.spare.first(), &remote.owner) {
         (Some(spare), _) => Step::CancelSpare(spare.clone()),
-        // What may be somebody else's is not ours to cancel.
+        // A batch that may belong to another program is not cancelled.
         (
             None,
             Owner::Ours {

@@ -1,4 +1,4 @@
-//! What follows from looking for a batch of which nobody knows whether it was created.
+//! Effect of searching for a batch whose creation has an unknown outcome.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use super::apply::Change;
 use super::effect::Effect;
 use super::state::{Fence, Owner, Reconciling, State};
 
-/// An input file whose deletion was refused this often stays.
+/// After this many refusals to delete an input file, the file stays.
 const MOST_REFUSALS: u32 = 3;
 
 impl Change<'_> {
-    /// Goes on looking for it. That it is held is no longer true then.
+    /// Continues the search; the batch is no longer on hold.
     pub(super) fn reconciling(&mut self, reconciling: Reconciling) {
         if self.record.is_held() {
             self.record.problem = None;
@@ -25,7 +25,7 @@ impl Change<'_> {
         self.record.state = State::Reconciling(reconciling);
     }
 
-    /// What a look through the provider's list has shown.
+    /// Outcome of reading the provider's list.
     pub(super) fn listed(&mut self, reconciling: Reconciling, found: Result<ListedBatches, Error>) {
         match found {
             Ok(ListedBatches::One(id)) => self.found(reconciling, id, Vec::new()),
@@ -71,10 +71,10 @@ impl Change<'_> {
         self.running(remote, spare);
     }
 
-    /// It is not listed, or there are candidates that cannot be told apart.
+    /// The batch is not listed, or several candidates cannot be distinguished.
     fn not_found(&mut self, mut reconciling: Reconciling, undecidable: Option<String>) {
         self.record.failures = 0;
-        // Candidates that cannot be told apart yet will be when they have ended.
+        // Candidates that cannot be distinguished yet will be once they have ended.
         if undecidable.is_none() || reconciling.listings + 1 < LISTINGS {
             reconciling.listings = reconciling.listings.saturating_add(1);
         }
@@ -121,7 +121,7 @@ impl Change<'_> {
         self.problem(problem);
     }
 
-    /// Its input file was deleted, so that a creation under way comes to nothing, or was not.
+    /// Outcome of deleting its input file, which prevents a delayed creation.
     pub(super) fn file_deleted(&mut self, reconciling: Reconciling, answer: Result<(), Error>) {
         let error = match answer {
             Ok(()) => {
@@ -130,14 +130,14 @@ impl Change<'_> {
                     ..reconciling
                 });
                 self.record.failures = 0;
-                // It may have come into being just before, and a list that lags shows it later.
+                // It may have been created just before, and a delayed list shows it later.
                 self.wait(self.facts.settings.reconcile_wait);
                 return self.save();
             }
             Err(error) => error,
         };
         if let State::Reconciling(reconciling) | State::Held(reconciling) = &mut self.record.state {
-            // It may have shown up meanwhile: before the next try the list is read again.
+            // It may have appeared in the meantime: the list is read again before the next attempt.
             reconciling.listings = LISTINGS - 1;
             if let Fence::Open { refusals } = &mut reconciling.fence
                 && error.is_rejected()
@@ -148,7 +148,7 @@ impl Change<'_> {
         self.failed(&error);
     }
 
-    /// It was not created, or somebody takes the risk that it was: its jobs go back.
+    /// It was not created, or the user accepts the risk that it was: its jobs return to the queue.
     pub(super) fn not_created(&mut self, reconciling: &Reconciling) {
         let items = self.record.intent.items;
         let is_open = matches!(reconciling.fence, Fence::Open { .. });

@@ -1,4 +1,4 @@
-//! What is written down of a batch, before and after each step.
+//! The stored record of a batch, written before and after each step.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +9,16 @@ use crate::queue::store::StoredBatch;
 
 use super::state::{Bisecting, Input, Owner, State, Submitting, Uncollected};
 
-/// A batch as its row keeps it.
+/// A batch as stored in its row.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub account: BatchAccount,
     pub intent: BatchIntent,
     pub state: State,
-    /// Why nothing moves, for people.
+    /// Why it makes no progress, as a message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// Failures of the present step in a row.
+    /// Consecutive failures of the present step.
     #[serde(default)]
     pub failures: u32,
     /// When its next step is due.
@@ -27,7 +27,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// A batch that has nothing in it yet.
+    /// The record of a batch without jobs.
     pub(crate) fn new(
         account: BatchAccount,
         label: String,
@@ -51,7 +51,7 @@ impl Record {
         }
     }
 
-    /// What the row of a batch says, if it can be read.
+    /// The record in a batch's row, if it can be read.
     pub(crate) fn read(batch: &StoredBatch) -> Option<Self> {
         serde_json::from_str(&batch.record)
             .inspect_err(|error| {
@@ -61,7 +61,7 @@ impl Record {
     }
 
     pub(crate) fn text(&self) -> String {
-        // Strings, numbers and lists: none of it can fail.
+        // Serializing strings, numbers and lists cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -70,7 +70,7 @@ impl Record {
         self.state.remote().map(|remote| &*remote.id)
     }
 
-    /// Its name in log lines: the provider's, or else ours.
+    /// Its name in log lines: its id at the provider, or its label.
     pub(crate) fn name(&self) -> &str {
         self.id().unwrap_or(&self.intent.label)
     }
@@ -84,8 +84,7 @@ impl Record {
         }
     }
 
-    /// True as long as nothing of it was sent, or all that was sent was refused: it belongs to no
-    /// account.
+    /// Whether nothing of it was sent, or all of it was rejected: it belongs to no account then.
     pub(crate) fn is_unsent(&self) -> bool {
         match &self.state {
             State::Forming | State::Formed(_) => true,
@@ -94,14 +93,14 @@ impl Record {
         }
     }
 
-    /// True once its provider was asked to cancel it.
+    /// Whether its provider was asked to cancel it.
     pub(crate) fn is_cancel_asked(&self) -> bool {
         let remote = self.state.remote();
         remote.is_some_and(|remote| matches!(remote.owner, Owner::Ours { cancel_asked: true }))
     }
 
-    /// True while it may come into being at any moment: where batches are told apart by little more than
-    /// their time, no other one is created meanwhile.
+    /// Whether it may be created at any moment. If only their times distinguish batches, no other one is created
+    /// meanwhile.
     pub(crate) fn may_be_created(&self) -> bool {
         match &self.state {
             State::Submitting(submitting) => submitting.sent,
@@ -110,12 +109,12 @@ impl Record {
         }
     }
 
-    /// True while it waits for somebody's decision.
+    /// Whether it waits for the user's decision.
     pub(crate) fn is_held(&self) -> bool {
         matches!(self.state, State::Held(_))
     }
 
-    /// True while it waits for what is said of another batch.
+    /// Whether it waits for the outcome of its other half.
     pub(crate) fn is_bisecting(&self) -> bool {
         matches!(self.state, State::Bisecting(_))
     }
@@ -128,28 +127,28 @@ impl Record {
         }
     }
 
-    /// True once the provider has it, or may have it.
+    /// Whether the provider has it, or may have it.
     pub(crate) fn is_submitted(&self) -> bool {
         self.id().is_some() || self.is_held()
     }
 
-    /// When it came into being.
+    /// When it was created at the provider, or else formed.
     pub(crate) fn created(&self) -> Timestamp {
         let created = self.state.remote().map(|remote| remote.created);
         created.unwrap_or(self.intent.begun)
     }
 
-    /// What is known of results that it does not give out.
+    /// Its missing results.
     pub(crate) fn uncollected(&self) -> Option<&Uncollected> {
         self.state.remote()?.uncollected.as_ref()
     }
 
-    /// How often its results were asked for in vain.
+    /// How often its results were requested without getting all of them.
     pub(crate) fn fetches(&self) -> u32 {
         self.state.remote().map_or(0, |remote| remote.fetches)
     }
 
-    /// Batches that were taken for this one, and are not.
+    /// Batches that were adopted as this one by mistake.
     pub(crate) fn not_ours(&self) -> &[String] {
         match &self.state {
             State::Reconciling(reconciling) | State::Held(reconciling) => &reconciling.not_ours,
@@ -157,20 +156,19 @@ impl Record {
         }
     }
 
-    /// True when its results have to show whose it is.
+    /// Whether its results must show that it is ours.
     pub(crate) fn is_presumed(&self) -> bool {
         self.state
             .remote()
             .is_some_and(|remote| remote.is_presumed())
     }
 
-    /// Until when its provider says it keeps the results that it has not given out yet; `None` where it
-    /// names no end.
+    /// How long its provider keeps the missing results, according to its documentation; `None` without a limit.
     pub(crate) fn kept_until(&self, uncollected: &Uncollected) -> Option<Timestamp> {
         Vendor::retention_of(&self.account.provider).until(self.created(), uncollected.since)
     }
 
-    /// Why nothing moves.
+    /// Why it makes no progress.
     pub(crate) fn trouble(&self) -> Option<&str> {
         let uncollected = self.uncollected().map(|what| &*what.why);
         let presumed = (self.word() == PRESUMED).then_some(
@@ -180,7 +178,7 @@ impl Record {
         self.problem.as_deref().or(uncollected).or(presumed)
     }
 
-    /// The word for people and JSON.
+    /// The state for people and JSON.
     pub(crate) fn word(&self) -> &str {
         match &self.state {
             State::Forming | State::Formed(_) => "preparing",
@@ -198,14 +196,14 @@ impl Record {
         }
     }
 
-    /// Begins the next step anew, after something has gone well.
+    /// Clears the failures after a success, for the next step.
     pub(super) fn went_well(&mut self) {
         self.failures = 0;
         self.problem = None;
     }
 }
 
-/// The word for a batch that was taken for ours by its size and time alone.
+/// The state of a batch that was identified only by its size and time.
 const PRESUMED: &str = "presumed";
 
 /// The key of a job within its batch.
@@ -213,11 +211,11 @@ pub(crate) fn key(label: &str, number: u32) -> String {
     format!("{label}-{number}")
 }
 
-/// The number of the job that a key names, if the key is one of this batch.
+/// The number of the job with this key, if the key belongs to this batch.
 pub(crate) fn number(label: &str, key: &str) -> Option<u32> {
     let digits = key.strip_prefix(label)?.strip_prefix('-')?;
     let number = digits.parse().ok()?;
-    // `+7` and `007` are no keys of ours.
+    // `+7` and `007` are not keys of a batch.
     (number_text(number) == digits).then_some(number)
 }
 
@@ -225,7 +223,7 @@ fn number_text(number: u32) -> String {
     number.to_string()
 }
 
-/// A label that no other batch has: it is what finds one again.
+/// A unique label, by which the batch can be found at its provider.
 pub(crate) fn new_label() -> String {
     let id = uuid::Uuid::now_v7().simple().to_string();
     format!("bw-{id}")

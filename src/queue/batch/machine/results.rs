@@ -1,5 +1,5 @@
-//! What follows from fetching the results of a batch. Those that it does not give out were paid for: they
-//! are asked for again, ever more rarely, for as long as it takes, and given up only when somebody says so.
+//! Effect of fetching the results of a batch. Missing results were billed: they are requested again with exponential
+//! backoff and without a limit, and abandoned only if the user cancels.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Change<'_> {
     }
 
     fn say_what_is_odd(&mut self, id: &str, collected: &Collected) {
-        // Of a batch that was cancelled it is no news that requests have no result.
+        // In a cancelled batch, requests without a result are expected.
         let missing = if self.facts.is_stopped {
             0
         } else {
@@ -56,7 +56,7 @@ impl Change<'_> {
         }
     }
 
-    /// It was taken for ours by its size and time, and its results show that it is not.
+    /// It was identified only by its size and time, and its results show that it belongs to another program.
     fn foreign(&mut self, remote: Remote) {
         let id = remote.id;
         let text = format!(
@@ -78,9 +78,10 @@ impl Change<'_> {
         self.save();
     }
 
-    /// Its results, or some of them, were asked for in vain.
+    /// Some or all of its results are missing.
     fn withheld(&mut self, remote: Remote, why: String, asked: Option<Duration>) {
-        // Whoever cancels what is known to be withheld does without it; who did before may not.
+        // A user who cancels a batch whose results are known to be missing abandons them. A cancellation before that
+        // does not.
         let known = remote.uncollected.as_ref();
         if known.is_none_or(|known| self.facts.stopped_at <= Some(known.since)) {
             return self.put_off(remote, why, asked);
@@ -92,7 +93,7 @@ impl Change<'_> {
         self.delete_file(remote.file);
     }
 
-    /// Asks again later, and later each time.
+    /// Requests the results again later, with growing waits.
     pub(super) fn put_off(&mut self, mut remote: Remote, why: String, asked: Option<Duration>) {
         let known = remote.uncollected.take();
         if known.as_ref().is_none_or(|known| known.why != why) {
@@ -111,7 +112,7 @@ impl Change<'_> {
         let (settings, jitter) = (&self.facts.settings, self.facts.jitter);
         let wait = settings.fetch_again(remote.fetches, is_kept, asked, jitter);
         remote.uncollected = Some(uncollected);
-        // Its files may have been named too early: where it stands is asked anew.
+        // The provider may have named its files too early, so its state is polled again.
         self.record.state = State::Running(Running {
             remote,
             spare: Vec::new(),

@@ -41,30 +41,30 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchCounts, BatchStage};
 
-/// How far a batch has come.
+/// The progress of a batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub(crate) enum State {
-    /// Jobs are moved into it.
+    /// Jobs are being moved into it.
     Forming,
-    /// It has its jobs; their lines are to be written to a file.
+    /// It has its jobs; their lines must be written to a file.
     Formed(Formed),
-    /// Its input is written, and given to the provider step by step.
+    /// Its input is written and is being submitted step by step.
     Submitting(Submitting),
-    /// Nobody knows whether it was created: the provider's list is read.
+    /// It is unknown whether it was created: the provider's list is read.
     Reconciling(Reconciling),
-    /// As before, and nothing is done about it before somebody decides, or the list shows it.
+    /// The same, but nothing is done until the user decides, or the list shows the batch.
     Held(Reconciling),
     /// It is at the provider.
     Running(Running),
-    /// It has ended there; its results are to be stored.
+    /// It has ended there; its results must be stored.
     Ended(Ended),
-    /// One of its lines makes the provider refuse it, or one of the other half's.
+    /// The provider rejects it because of one line, in this batch or in its other half.
     Bisecting(Bisecting),
 }
 
 impl State {
-    /// For log lines, and for the diagram.
+    /// The name for log lines and for the diagram.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Forming => "Forming",
@@ -88,7 +88,7 @@ impl State {
         }
     }
 
-    /// Where its input is, until its id is known.
+    /// The location of its input, until its id is known.
     pub(crate) fn input(&self) -> Option<&Input> {
         match self {
             Self::Submitting(Submitting { input, .. })
@@ -99,43 +99,43 @@ impl State {
     }
 }
 
-/// A batch whose lines are to be written, again perhaps.
+/// A batch whose lines must be written, possibly again.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Formed {
-    /// Times its input file was found to be gone at the provider.
+    /// How often its input file was missing at the provider.
     #[serde(default)]
     pub lost_files: u32,
 }
 
-/// A batch that is given to its provider.
+/// A batch that is being submitted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Submitting {
     pub input: Input,
-    /// The next step was about to be sent: what came of it is not known.
+    /// The next step was about to be sent, and its outcome is unknown.
     pub sent: bool,
-    /// Times its input file was found to be gone at the provider.
+    /// How often its input file was missing at the provider.
     #[serde(default)]
     pub lost_files: u32,
 }
 
 impl Submitting {
-    /// Whether the next step creates the batch; else it uploads the input, which alone starts nothing.
+    /// Whether the next step creates the batch. Otherwise it uploads the input, which starts nothing.
     pub(crate) fn creates(&self, uploads: bool) -> bool {
         !uploads || self.input.file().is_some()
     }
 }
 
-/// Where the input of a batch is that has no id yet.
+/// The location of the input of a batch without an id.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "at")]
 pub(crate) enum Input {
-    /// Here; the provider knows nothing of it.
+    /// In a local file; the provider does not have it.
     #[default]
     Local,
     /// At the provider.
     Uploaded {
         file: String,
-        /// Since when, by the provider's clock, if it told.
+        /// Time of the upload by the provider's clock, if reported.
         time: Option<Timestamp>,
     },
 }
@@ -148,7 +148,7 @@ impl Input {
         }
     }
 
-    /// As clients of Batch APIs call it.
+    /// The same for clients of Batch APIs.
     pub(crate) fn stage(&self) -> BatchStage {
         match self.clone() {
             Self::Local => BatchStage::Ready,
@@ -157,25 +157,25 @@ impl Input {
     }
 }
 
-/// A batch that may exist without our knowing its id.
+/// A batch that may exist although its id is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Reconciling {
     pub input: Input,
-    /// Times the provider's list was read in vain.
+    /// How often the provider's list did not show it.
     pub listings: u32,
     pub fence: Fence,
-    /// Batches that were taken for this one, and are not.
+    /// Batches that were adopted as this one by mistake.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_ours: Vec<String>,
 }
 
-/// Whether a creation that is still on its way can take effect.
+/// Whether a delayed creation can still take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub(crate) enum Fence {
-    /// It can. The deletion of its input file was refused this often.
+    /// It can. The provider has refused to delete its input file this many times.
     Open { refusals: u32 },
-    /// Its input file is deleted. `confirmed` when the list was read once more since then.
+    /// Its input file is deleted. `confirmed` if the list was read again since.
     Closed { confirmed: bool },
 }
 
@@ -185,11 +185,11 @@ impl Default for Fence {
     }
 }
 
-/// A batch that is worked on.
+/// A batch that is being processed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Running {
     pub remote: Remote,
-    /// Batches that were created for the same intent, and have to be cancelled.
+    /// Duplicates that were created for the same intent and must be cancelled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spare: Vec<String>,
 }
@@ -209,16 +209,16 @@ pub(crate) struct Remote {
     pub file: Option<String>,
     /// When its creation was answered, or it was found.
     pub created: Timestamp,
-    /// The provider's word for where it stands.
+    /// The state as the provider names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<BatchCounts>,
     pub owner: Owner,
-    /// It has ended and does not give its results out, or not all of them.
+    /// It has ended, and the provider does not return all of its results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncollected: Option<Uncollected>,
-    /// Times its results were asked for in vain, or not all of them came.
+    /// How often its results were requested without getting all of them.
     #[serde(default)]
     pub fetches: u32,
 }
@@ -229,53 +229,53 @@ impl Remote {
     }
 }
 
-/// Whose a batch is.
+/// Whose batch it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub(crate) enum Owner {
     Ours {
-        /// Its end has been asked for.
+        /// Its cancellation was requested.
         cancel_asked: bool,
     },
-    /// Ours by its size and time alone. It is not cancelled: it may be another program's.
+    /// Identified only by its size and time. It is not cancelled, because it may belong to another program.
     Presumed {
-        /// Batches that were presumed to be this one before, and are not.
+        /// Batches that were presumed to be this one by mistake.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         not_ours: Vec<String>,
     },
 }
 
-/// What a batch that has ended has to give.
+/// The results of an ended batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Results {
-    /// What to download.
+    /// Files to download.
     pub files: Vec<String>,
-    /// How many requests these must hold.
+    /// Number of requests that the files must contain.
     pub expected: Option<u64>,
-    /// Why requests have no result, if any have none.
+    /// Why requests have no result.
     pub why: Why,
-    /// The provider says that it has answered all that it could.
+    /// The provider reports that it has answered everything it could.
     pub completed: bool,
 }
 
-/// That a batch which has ended does not give out results that were paid for.
+/// An ended batch whose billed results are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Uncollected {
-    /// When that was found first.
+    /// When this was noticed first.
     pub since: Timestamp,
-    /// What came of the last try, for people.
+    /// Outcome of the last attempt, as a message.
     pub why: String,
 }
 
-/// A batch that was refused for a line that nobody has named, less the half that was sent again.
+/// A batch that was rejected because of an unknown line, without the half that was sent again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Bisecting {
-    /// The label of the batch that has the other half. When it is accepted the line is in this one.
+    /// The label of the batch with the other half. If that one is accepted, the bad line is in this one.
     pub half: String,
     pub why: Why,
 }
 
-/// An error that outlives its process.
+/// A stored error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Why {
     #[serde(with = "kind_name")]
@@ -295,7 +295,7 @@ mod kind_name {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(text: D) -> Result<ErrorKind, D::Error> {
         let name = String::deserialize(text)?;
-        // One of a newer version is not known here.
+        // A newer version may have stored a kind that is unknown here.
         Ok(ErrorKind::parse(&name).unwrap_or(ErrorKind::Transient))
     }
 }

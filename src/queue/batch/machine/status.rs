@@ -1,4 +1,4 @@
-//! What follows from asking a provider where a batch stands, and from cancelling it.
+//! Effect of polling a batch, and of cancelling it.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::effect::{Effect, ItemEnds, OtherHalf};
 use super::next::Step;
 use super::state::{Ended, Owner, Remote, Results, Running, State, Why};
 
-/// What a provider refuses this often is believed.
+/// After this many refusals a cancellation is given up.
 const MOST_CANCELS: u32 = 3;
 
 impl Change<'_> {
-    /// One of the batches that were created beside this one was cancelled, or was not.
+    /// Outcome of cancelling a duplicate.
     pub(super) fn spare_cancelled(&mut self, mut running: Running, answer: Result<(), Error>) {
         match answer {
             Err(error) if !error.is_not_found() && self.record.failures < MOST_CANCELS => {
@@ -50,7 +50,7 @@ impl Change<'_> {
                 self.save();
             }
             Err(error) if is_cut_off(&error) => self.failed(&error),
-            // It may have ended all the same; the next look at it is preceded by another try.
+            // The batch may have ended anyway. Before each further poll, the cancellation is tried again.
             Err(error) => {
                 let text = format!("batch {id} could not be cancelled: {error}");
                 self.log(Level::Debug, text);
@@ -70,10 +70,10 @@ impl Change<'_> {
         self.failed(error);
     }
 
-    /// The provider knows a batch no more, with the account that it was made with: somebody has deleted
-    /// it, or the key sees another project now. It is not bought again unasked.
+    /// The provider does not know the batch any more under its account: it was deleted, or the API key belongs to
+    /// another project now. It is not submitted again automatically.
     fn on_not_found(&mut self, remote: Remote) {
-        // What was created a moment ago may not be seen everywhere yet.
+        // A new batch may not be visible everywhere yet.
         let is_settled = self.facts.now.since(remote.created) > self.facts.settings.reconcile_wait;
         if self.facts.is_stopped && is_settled && self.record.failures >= MOST_CANCELS {
             return self.close();
@@ -86,7 +86,7 @@ impl Change<'_> {
         self.put_off(remote, why, None);
     }
 
-    /// The provider says where a batch stands.
+    /// The provider has returned the state of a batch.
     pub(super) fn on_status(&mut self, mut running: Running, status: BatchStatus) {
         let word = status.state.as_str().to_owned();
         let remote = &mut running.remote;
@@ -142,7 +142,7 @@ impl Change<'_> {
     }
 
     fn goes_on(&mut self, mut running: Running, asked: Option<Duration>, has_changed: bool) {
-        // Whatever said that it has ended, or is not there, was wrong.
+        // Earlier replies that it had ended, or did not exist, were wrong.
         let known = running.remote.uncollected.take();
         let age = self.facts.now.since(running.remote.created);
         self.record.state = State::Running(running);
@@ -154,7 +154,7 @@ impl Change<'_> {
         }
     }
 
-    /// A batch was refused after its creation.
+    /// The batch was rejected after its creation.
     fn on_refused_batch(&mut self, refused: BatchRefusal) {
         let file = self.record.file().map(str::to_owned);
         match refused {
@@ -167,7 +167,7 @@ impl Change<'_> {
                 self.bisect(&Error::new(ErrorKind::Invalid, why));
             }
             BatchRefusal::SomeLine(error) => self.bisect(&error),
-            // Its jobs wait for a smaller batch, and no attempt is spent.
+            // Its jobs wait for a smaller batch; this is not an attempt.
             BatchRefusal::TooMuchQueued(error) => {
                 self.delete_file(file);
                 let text = format!(
@@ -187,7 +187,7 @@ impl Change<'_> {
     }
 }
 
-/// Why a request that no result names is tried again.
+/// Why a request without a result is retried.
 fn missing() -> Error {
     not_reached("the batch ended without a result for this request")
 }

@@ -1,4 +1,4 @@
-//! What follows from writing the input of a batch, and from each step of its submission.
+//! Effect of writing the input of a batch, and of each step of its submission.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::effect::{Division, Effect, ItemEnds};
 use super::event::Written;
 use super::state::{Formed, Input, Owner, Reconciling, Remote, Running, State, Submitting};
 
-/// An input file that its creation does not find is uploaded again this often.
+/// How often an input file that disappeared before the creation is uploaded again.
 const MOST_UPLOADS: u32 = 2;
-/// Who hangs up this often while the input is sent may have had enough of it.
+/// After this many lost connections while the input is sent, the provider may be rejecting its size.
 const HANG_UPS: u32 = 6;
-/// Who has nothing of ours and says this often that it is too much means this batch.
+/// After this many rate-limited submissions without another batch at the provider, this batch itself is too large.
 const TOO_MUCH: u32 = 4;
 
 impl Change<'_> {
@@ -44,7 +44,7 @@ impl Change<'_> {
 
     pub(super) fn sending(&mut self, submitting: Submitting) {
         if submitting.creates(self.facts.uploads) {
-            // Where nothing but its time tells a batch from others, it is looked for around this one.
+            // If only its time identifies the batch, it is searched around this time.
             self.record.intent.begun = self.facts.now;
         }
         self.record.state = State::Submitting(Submitting {
@@ -62,7 +62,7 @@ impl Change<'_> {
         self.save();
     }
 
-    /// What came of an upload or a creation.
+    /// Outcome of an upload or a creation.
     pub(super) fn submitted(&mut self, submitting: Submitting, answer: Result<BatchStage, Error>) {
         let creates = submitting.creates(self.facts.uploads);
         let error = match answer {
@@ -126,7 +126,7 @@ impl Change<'_> {
         }
     }
 
-    /// The batch exists, under this id.
+    /// The batch exists, with this id.
     pub(super) fn running(&mut self, remote: Remote, spare: Vec<String>) {
         let text = format!(
             "batch {} at {} holds {} requests",
@@ -148,15 +148,14 @@ impl Change<'_> {
         self.add(Effect::Wake);
     }
 
-    /// The provider has refused an upload or a creation, or was not reached: nothing was created.
+    /// The provider has rejected an upload or a creation, or was unreachable: nothing was created.
     fn on_refused(&mut self, submitting: Submitting, creates: bool, error: Error) {
         let (items, failures) = (self.record.intent.items, self.record.failures);
         let sends_input = submitting.input == Input::Local;
         let hung_up = sends_input && error.status().is_none() && !error.is_unreachable();
         match error.kind() {
             _ if error.is_too_large() => self.halve(error),
-            // A refusal for the pace that comes again and again, although nothing of ours is queued there,
-            // is one for the size.
+            // Repeated rate limiting without another batch at the provider means that this one is too large.
             ErrorKind::RateLimited
                 if creates
                     && items > 1
@@ -166,7 +165,7 @@ impl Change<'_> {
                 self.add(Effect::ReduceSize);
                 self.halve(error);
             }
-            // Who has enough of a body may hang up instead of saying so.
+            // Some servers reset the connection instead of answering 413.
             ErrorKind::Transient if hung_up && items > 1 && failures.is_multiple_of(HANG_UPS) => {
                 self.halve(error);
             }
@@ -177,7 +176,7 @@ impl Change<'_> {
                 self.add(Effect::ReportCritical(error.clone()));
                 self.retry(&error);
             }
-            // The input file is gone, which another upload mends.
+            // The input file has disappeared; another upload repairs that.
             ErrorKind::Invalid
                 if creates && error.is_not_found() && submitting.lost_files < MOST_UPLOADS =>
             {
@@ -186,25 +185,25 @@ impl Change<'_> {
                 });
                 self.retry(&error);
             }
-            // Nothing at this address takes batches: no fault of the jobs.
+            // This address does not accept batches: the jobs are not the cause.
             ErrorKind::Invalid if error.is_unreachable() => {
                 self.add(Effect::ReportCritical(error.clone()));
                 self.retry(&error);
             }
-            // The provider's word. Anything else, such as a deadline, is no fault of the jobs.
+            // A reply of the provider concerns the jobs; anything else, such as a deadline, does not.
             _ if error.status().is_some() => self.add(Effect::SettleItems(ItemEnds::All(error))),
             _ => self.retry(&error),
         }
     }
 
-    /// It is too large as a whole, and becomes two batches.
+    /// It is too large, and is divided.
     fn halve(&mut self, error: Error) {
         if self.record.intent.items <= 1 {
             return self.add(Effect::SettleItems(ItemEnds::All(error)));
         }
         let file = self.record.file().map(str::to_owned);
         self.add(Effect::Divide(Division::Halve));
-        // As long as it is not written down that there are two, the whole is sent again.
+        // Until the division is recorded, the whole batch is sent again.
         self.delete_file(file);
     }
 }
