@@ -93,6 +93,9 @@
 //! The crate logs through the `log` crate. `warn` reports for example ignored settings and providers that are no longer
 //! called. `info` reports retries, failovers and repairs. Prompts, answers and credentials are never logged.
 
+// Without the queue, helpers that only it uses are dead code. Marking each of them would cost a hundred attributes.
+#![cfg_attr(not(feature = "queue"), allow(dead_code, unused_imports))]
+
 mod base;
 pub mod batch;
 #[cfg(test)]

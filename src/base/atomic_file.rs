@@ -58,7 +58,6 @@ impl AtomicFile {
     }
 
     /// Its temporary path.
-    #[cfg(any(feature = "queue", feature = "excel", test))]
     pub fn path(&self) -> &Path {
         &self.path
     }

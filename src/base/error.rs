@@ -330,7 +330,6 @@ impl Error {
     }
 
     /// Whether the server rejected this request permanently (4xx, but not its rate).
-    #[cfg(feature = "queue")]
     pub(crate) fn is_rejected(&self) -> bool {
         self.0
             .status
@@ -343,7 +342,6 @@ impl Error {
     }
 
     /// Marks the wait as the host's own: it is kept exactly, whatever its length.
-    #[cfg(feature = "queue")]
     pub(crate) fn with_exact_wait(mut self) -> Self {
         self.0.exact_wait = true;
         self

@@ -10,7 +10,6 @@ pub mod disk;
 pub mod error;
 mod error_kind;
 pub mod hints;
-#[cfg(feature = "queue")]
 pub(crate) mod host;
 pub mod id;
 pub(crate) mod json_value;
@@ -26,6 +25,5 @@ pub(crate) mod sqlite_header;
 pub mod store_path;
 pub(crate) mod thread;
 pub mod usage;
-#[cfg(feature = "queue")]
 pub(crate) mod warn_once;
 pub(crate) mod zstd;

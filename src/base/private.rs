@@ -27,7 +27,6 @@ pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// Creates an empty file, or truncates an existing one.
-#[cfg(any(feature = "queue", test))]
 pub(crate) fn make_file(path: &Path) -> io::Result<File> {
     open(
         File::options().write(true).create(true).truncate(true),
@@ -41,7 +40,6 @@ pub(crate) fn make_file(path: &Path) -> io::Result<File> {
 /// An existing database is never opened here, nor is its file created under its own name: closing a file releases all
 /// locks of this OS process on it, including those of other connections (<https://www.sqlite.org/howtocorrupt.html>,
 /// section 2.2).
-#[cfg(feature = "queue")]
 pub(crate) fn before_sqlite(path: &Path) {
     static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     if path.exists() {

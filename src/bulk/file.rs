@@ -128,7 +128,6 @@ impl<'a> FileRun<'a> {
 
     /// Whether the output has a line of one of these items. The first of several samples may have got or lost its number
     /// since.
-    #[cfg(feature = "queue")]
     pub(crate) fn has_line_of(&self, ids: &[String]) -> Result<bool, Error> {
         let OpenOutput::File(file) = &self.output else {
             return Ok(false);
@@ -181,7 +180,6 @@ impl<'a> FileRun<'a> {
     }
 
     /// Of the items that somebody else has in hand so many have their outcome.
-    #[cfg(feature = "queue")]
     pub(crate) fn set_to_collect(&mut self, items: u64) {
         let items = items.min(self.plan.under_way);
         self.plan.under_way -= items;
@@ -190,7 +188,6 @@ impl<'a> FileRun<'a> {
 
     /// Of what somebody else has in hand so much answers other requests than the input's, for these reasons each in so
     /// many items that are sent again.
-    #[cfg(feature = "queue")]
     pub(crate) fn set_under_way_superseded(&mut self, answers: u64, reasons: Vec<(String, u64)>) {
         let plan = &mut self.plan;
         plan.under_way_superseded = answers;

@@ -4,7 +4,6 @@
 pub mod appender;
 mod backlog;
 mod call;
-#[cfg(feature = "queue")]
 pub(crate) mod checkpoint;
 mod convert;
 mod equals;

@@ -235,7 +235,6 @@ impl FileRunOptions {
     }
 
     /// Whether nothing is sent.
-    #[cfg(feature = "queue")]
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run
     }

@@ -23,7 +23,6 @@ use super::convert::{self, plain_text};
 use super::input::{
     Hooks, InputFile, Matching, NamedFile, Settings, Template, first_checked, is_set_by_itself,
 };
-#[cfg(feature = "queue")]
 use super::run_settings::RunSettings;
 
 pub use super::input::{Form as InputFormat, Nulls};
@@ -357,7 +356,6 @@ pub struct Prompts {
     left_out: LeftOut,
 }
 
-#[cfg(feature = "queue")]
 impl Prompts {
     /// The settings that are part of every request.
     pub(crate) fn run_settings(&self) -> RunSettings {

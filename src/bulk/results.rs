@@ -284,14 +284,12 @@ impl ResultsFile {
     }
 
     /// The same for lines that carry their settings already.
-    #[cfg(feature = "queue")]
     pub(crate) fn append_complete(&mut self, lines: &[u8]) -> Result<(), Error> {
         let written = self.append_io(lines);
         self.written(written)
     }
 
     /// The settings that new lines carry.
-    #[cfg(feature = "queue")]
     pub(crate) fn settings(&self) -> Option<&RunSettings> {
         self.settings.as_ref()
     }

@@ -97,7 +97,6 @@ impl RunSettings {
     }
 
     /// These settings as a result line carries them.
-    #[cfg(feature = "queue")]
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

@@ -21,7 +21,6 @@ impl Class {
     }
 
     /// The same quotas on another route.
-    #[cfg(feature = "queue")]
     pub(crate) fn on(self, route: u16) -> Self {
         Self { route, ..self }
     }

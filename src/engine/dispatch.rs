@@ -221,7 +221,6 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Why a provider is not called at the moment.
-    #[cfg(feature = "queue")]
     pub(crate) fn not_called(&self) -> Option<&Error> {
         self.availability.exclusions.first_reason()
     }
@@ -247,7 +246,6 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Changes the retry policy for later failures.
-    #[cfg(feature = "queue")]
     pub(crate) fn set_retry(&mut self, retry: RetryPolicy) {
         self.options.retry = retry;
     }

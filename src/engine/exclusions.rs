@@ -58,7 +58,6 @@ impl Exclusions {
     }
 
     /// The reason of the first exclusion; steps come before quotas.
-    #[cfg(feature = "queue")]
     pub(super) fn first_reason(&self) -> Option<&Error> {
         let step = self.steps.first().map(|(_, excluded)| &excluded.why);
         step.or_else(|| self.quotas.first().map(|(_, excluded)| &excluded.why))

@@ -73,7 +73,6 @@ impl ItemTime {
 
     /// Scales these parts to whole milliseconds that add up to `whole`. A missing amount counts as `quota`; a
     /// difference of rounding counts as `provider`.
-    #[cfg(feature = "queue")]
     pub(crate) fn filling(self, whole: Duration) -> Self {
         let mut filling = Self::default();
         for (name, time) in self.named() {
@@ -124,7 +123,6 @@ impl<'de> Deserialize<'de> for ItemTime {
 }
 
 /// Largest difference that rounding and reading two clocks can cause.
-#[cfg(feature = "queue")]
 const ROUNDED: Duration = Duration::from_millis(2);
 
 fn millis(time: Duration) -> u64 {
@@ -265,7 +263,6 @@ mod tests {
         assert_eq!(ItemTimer::default().split(First::default(), at(1)), None);
     }
 
-    #[cfg(feature = "queue")]
     #[test]
     fn parts_that_fill_a_time_add_up_in_whole_milliseconds() {
         let mut time = ItemTime::default();

@@ -161,7 +161,6 @@ impl Limiter {
     }
 
     /// Calls in flight, of all quotas.
-    #[cfg(feature = "queue")]
     pub(crate) fn calls_in_flight(&self) -> u64 {
         let state = self.state.lock();
         let quotas = state.quotas.iter();
@@ -216,7 +215,6 @@ impl Limiter {
     }
 
     /// Number of calls that could start now, apart from their tokens.
-    #[cfg(feature = "queue")]
     pub(crate) fn room(&self, quota: QuotaId, now: Time) -> usize {
         let mut state = self.state.lock();
         let Some(quota) = state.get(quota) else {

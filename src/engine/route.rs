@@ -114,7 +114,6 @@ impl RetryPolicy {
     }
 
     /// Upper bound of the wait before a retry.
-    #[cfg(feature = "queue")]
     pub(crate) fn longest_wait(&self) -> Duration {
         let longest = self.max_rate_limit_wait.max(self.max_retry_after);
         longest.max(self.max_delay).mul_f64(1.0 + JITTER)

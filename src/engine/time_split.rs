@@ -52,7 +52,6 @@ impl TimeSplit {
     }
 
     /// A split that counts all time as `provider`.
-    #[cfg(feature = "queue")]
     pub(crate) fn at_provider() -> Self {
         Self {
             provider: Duration::from_secs(u32::MAX.into()),
@@ -90,7 +89,6 @@ impl TimeSplit {
 
     /// Scales the parts to `wall`, in whole milliseconds. A gap counts as queued. An overlap with another worker is
     /// removed pro rata.
-    #[cfg(feature = "queue")]
     pub(crate) fn filling(&self, wall: Duration) -> Self {
         let told = self.total();
         let scale = if told > wall {
@@ -111,7 +109,6 @@ impl TimeSplit {
         filling
     }
 
-    #[cfg(feature = "queue")]
     fn longest_part(&mut self) -> &mut Duration {
         let longest = Limit::ALL
             .into_iter()

@@ -57,15 +57,7 @@ pub(crate) enum Settled<T, D> {
     Final(Ticket<T>, Result<D, Error>),
     /// The item waits, and is offered again at this time or later; [`Time::ZERO`] puts it before all others as soon
     /// as its quota is open. The error is that of the call that just failed, if one did.
-    Later(
-        Ticket<T>,
-        Time,
-        #[cfg_attr(
-            not(any(feature = "queue", test)),
-            expect(dead_code, reason = "kept by a job store")
-        )]
-        Option<Error>,
-    ),
+    Later(Ticket<T>, Time, Option<Error>),
     /// The item is not sent in this run, for this reason. Durable work returns it to the queue.
     Unsent(Ticket<T>, Error),
 }

@@ -46,7 +46,6 @@ impl<'p> NewFile<'p> {
     }
 
     /// Where it is written meanwhile.
-    #[cfg(any(feature = "queue", feature = "excel"))]
     pub(super) fn path(&self) -> &Path {
         self.new.path()
     }

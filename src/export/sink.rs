@@ -28,7 +28,6 @@ pub(super) fn unwritable(error: &io::Error) -> Error {
 }
 
 /// The same of a library that writes tables.
-#[cfg(any(feature = "queue", feature = "parquet", feature = "excel"))]
 pub(super) fn failed(error: &dyn std::error::Error) -> Error {
     Error::new(
         ErrorKind::Transient,

@@ -15,7 +15,6 @@ use serde_json::{Map, Value};
 
 use crate::base::error::{Error, ErrorKind};
 
-#[cfg(feature = "queue")]
 pub(crate) use content::embed;
 pub(crate) use media::{Kind, sound_format};
 pub use part::Part;

@@ -20,7 +20,6 @@ use super::request::Request;
 use super::response::Response;
 
 /// Returns the client of an account, if its credential is available.
-#[cfg(feature = "queue")]
 pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync;
 
 /// Submits prompts to a provider's Batch API and fetches the results. Like [`LlmClient`](crate::LlmClient) it never

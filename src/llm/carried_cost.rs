@@ -113,7 +113,6 @@ impl CarriedCosts {
     }
 
     /// Notes what the calls of an item have cost, some of which may have been made by another process.
-    #[cfg(feature = "queue")]
     pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
         let key = key(request, tries);
         let mut entries = self.0.lock();

@@ -1,6 +1,5 @@
 //! Makes outcomes, and with them result lines: the same way for lists, files, queues and batches.
 
-#[cfg(feature = "queue")]
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::error::{Error, ErrorKind};
@@ -64,7 +63,6 @@ impl OutcomeBuilder {
     }
 
     /// The result line of the item, without its end.
-    #[cfg(feature = "queue")]
     pub(crate) fn line(self, result: Result<Response, Error>) -> Result<Box<RawValue>, Error> {
         to_raw_value(&self.build(result)).map_err(unwritable)
     }

@@ -429,7 +429,6 @@ impl Request {
     ///
     /// # Errors
     /// When one cannot be read or is not what it was.
-    #[cfg(feature = "queue")]
     pub(crate) fn embed_files(&mut self) -> Result<(), crate::Error> {
         let contents = self.messages.iter_mut().map(|message| &mut message.content);
         let parts = contents.filter_map(Value::as_array_mut).flatten();
@@ -438,7 +437,6 @@ impl Request {
     }
 
     /// How much base64 its files become.
-    #[cfg(feature = "queue")]
     pub(crate) fn encoded_files(&self) -> u64 {
         let files = self
             .files()

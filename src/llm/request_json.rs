@@ -14,7 +14,6 @@ use super::translate;
 const INPUT: &str = "input";
 
 /// What a written request says of its row, without reading it all.
-#[cfg(any(feature = "queue", test))]
 pub(crate) fn input_of(written: &str) -> Option<RawJson> {
     let rest = written.strip_prefix("{\"input\":")?;
     let mut values = serde_json::Deserializer::from_str(rest).into_iter::<RawJson>();

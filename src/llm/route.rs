@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
-#[cfg(feature = "queue")]
 use crate::base::usage::Paid;
 use crate::base::usage::Usage;
 use crate::engine::availability::Availability;
@@ -137,21 +136,18 @@ impl<'a> Route<'a> {
     }
 
     /// The same for a route that follows none.
-    #[cfg(feature = "queue")]
     pub(crate) fn limited_by(mut self, limiter: Arc<Limiter>, trails: Arc<Trails>) -> Self {
         self.limiter = limiter;
         self.trails = trails;
         self
     }
 
-    #[cfg(feature = "queue")]
     pub(crate) fn edition(&self) -> u32 {
         self.edition
     }
 
     /// The same without clients that cannot be asked such a thing; none if that is all of them. Limits and what was
     /// learned of them are shared.
-    #[cfg(feature = "queue")]
     pub(crate) fn serving(&self, like: &Request) -> Option<Self> {
         let can = |step: &&Step<'a>| guarded("can()", || step.client.can(like)).unwrap_or(true);
         let steps: Vec<Step<'a>> = self.steps.iter().filter(can).cloned().collect();
@@ -390,7 +386,6 @@ impl<'a> Route<'a> {
     }
 
     /// How many providers it has, one after the other.
-    #[cfg(feature = "queue")]
     pub(crate) fn steps(&self) -> usize {
         self.steps.len()
     }
@@ -438,13 +433,11 @@ impl<'a> Route<'a> {
         self.limiter.clone()
     }
 
-    #[cfg(feature = "queue")]
     pub(crate) fn trails(&self) -> Arc<Trails> {
         self.trails.clone()
     }
 
     /// What the earlier calls of an item have cost, those of other processes included.
-    #[cfg(feature = "queue")]
     pub(crate) fn remember(&self, request: &Request, tries: &Tries, paid: Paid) {
         self.carried.remember(request, tries, paid);
     }

@@ -50,7 +50,6 @@ pub(crate) fn complete(
 }
 
 /// An answer that was not asked for here, held against the shape that it was to have.
-#[cfg(feature = "queue")]
 pub(crate) fn fitting(format: &ResponseFormat, response: Response) -> Result<Response, Error> {
     let shape = Shape::of(format).map_err(unusable)?;
     held_against(&shape, response).map_err(|failed| failed.error)

@@ -12,7 +12,6 @@ use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::client::Client;
 use crate::llm::providers::config::{LlmConfig, known};
-#[cfg(feature = "queue")]
 use crate::llm::providers::survey::api_keys_set;
 use crate::llm::providers::survey::{Given, ProviderStatus, inspect, inspect_with, survey};
 use crate::llm::route::SkippedStep;
@@ -394,7 +393,6 @@ fn first_usable(
     }
 }
 
-#[cfg(feature = "queue")]
 fn without_model(provider: &'static str) -> SkippedStep {
     let reason = format!(
         "no model is named: batchwright config set jobs.models {provider}=MODEL, or llm.model"

@@ -67,10 +67,6 @@ pub(super) enum Caller {
     /// A list in memory, with the default calls in flight of the first provider.
     List,
     /// A worker of a queue, whose jobs come from many programs and whose slots are for several providers.
-    #[cfg_attr(
-        not(feature = "queue"),
-        allow(dead_code, reason = "a worker is of the queue")
-    )]
     Worker,
 }
 
@@ -126,7 +122,6 @@ impl RoutePlan {
     }
 
     /// The same route without fallbacks.
-    #[cfg(feature = "queue")]
     pub(super) fn without_fallbacks(&self) -> Self {
         Self {
             fallbacks: Vec::new(),
@@ -172,7 +167,6 @@ impl CallSettings {
     }
 
     /// The same with this time limit of a call, unless one is set.
-    #[cfg(feature = "queue")]
     pub(super) fn within(mut self, time: Duration) -> Self {
         self.timeout.get_or_insert(time);
         self

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-#[cfg(feature = "queue")]
 use prometheus::IntGauge;
 use prometheus::core::Collector;
 use prometheus::{
@@ -22,7 +21,6 @@ use crate::base::atomic_file::AtomicFile;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
-#[cfg(feature = "queue")]
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 
@@ -97,7 +95,6 @@ struct Series {
     items: IntGaugeVec,
     success: GaugeVec,
     cost: GaugeVec,
-    #[cfg(feature = "queue")]
     queue: QueueSeries,
     /// Models that have series of their own.
     models: Names,
@@ -109,7 +106,6 @@ struct Series {
 #[derive(Default)]
 struct Names(Mutex<HashMap<String, Arc<str>>>);
 
-#[cfg(feature = "queue")]
 struct QueueSeries {
     jobs: HistogramVec,
     /// Kinds that have series of their own.
@@ -133,7 +129,6 @@ const TOKEN_LABELS: [&str; 4] = [
     "gen_ai_request_model",
     "gen_ai_token_type",
 ];
-#[cfg(feature = "queue")]
 const JOB_LABELS: [&str; 3] = ["kind", "gen_ai_provider_name", "error_type"];
 const PROVIDER: [&str; 1] = ["gen_ai_provider_name"];
 const PROCESS: [&str; 1] = ["process_id"];
@@ -180,7 +175,6 @@ impl Metrics {
     }
 }
 
-#[cfg(feature = "queue")]
 impl Metrics {
     pub(crate) fn set_queue_lengths(&self, waiting: &[(u8, u64)]) {
         let series = &self.0.queue.lengths;
@@ -231,7 +225,6 @@ fn registered<C: Collector + Clone + 'static>(
     Ok(series)
 }
 
-#[cfg(feature = "queue")]
 fn single(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
     registered(registry, IntGauge::new(name, help))
 }
@@ -281,7 +274,6 @@ impl Series {
                 "batchwright_cost_usd",
                 "Cost of the items so far, in US dollars.",
             )?,
-            #[cfg(feature = "queue")]
             queue: QueueSeries {
                 jobs: histogram(
                     "batchwright_job_duration_seconds",
@@ -339,7 +331,6 @@ impl Names {
     }
 }
 
-#[cfg(feature = "queue")]
 impl JobObserver for Metrics {
     fn on_job_end(&self, job: &EndedJob<'_>) {
         let series = &self.0.queue;

@@ -3,7 +3,6 @@
 pub mod calls;
 pub mod causes;
 pub(crate) mod drive;
-#[cfg(feature = "queue")]
 pub mod jobs;
 #[cfg(feature = "metrics")]
 pub mod metrics;

@@ -140,7 +140,6 @@ impl Tally {
     }
 
     /// Items without an outcome, where the total is known.
-    #[cfg(feature = "queue")]
     pub(crate) fn pending(&self) -> u64 {
         let settled = self.before + self.completed + self.failed_before + self.failed;
         self.total.map_or(0, |total| total.saturating_sub(settled))

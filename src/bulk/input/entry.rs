@@ -227,7 +227,6 @@ impl Entry {
         self.progress().1 == Hand::Held
     }
 
-    #[cfg(feature = "queue")]
     pub(super) fn hold(&mut self) {
         if !self.is_settled() {
             self.set_progress(self.state(), Hand::Held);
@@ -235,7 +234,6 @@ impl Entry {
     }
 
     /// Nobody has it in hand any more.
-    #[cfg(feature = "queue")]
     pub(super) fn release(&mut self) {
         if self.is_held() {
             self.set_progress(self.state(), Hand::Nobody);
@@ -247,7 +245,6 @@ impl Entry {
         self.progress().1 == Hand::Settled
     }
 
-    #[cfg(feature = "queue")]
     pub(super) fn settle(&mut self, state: State) {
         self.set_progress(state, Hand::Settled);
     }
@@ -319,7 +316,6 @@ mod tests {
         assert!(sampled.is_first() && !own.sampled(2).is_first());
     }
 
-    #[cfg(feature = "queue")]
     #[test]
     fn who_has_it_in_hand_and_how_it_stands_do_not_mix() {
         for state in STATES {

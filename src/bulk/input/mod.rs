@@ -32,7 +32,6 @@ mod layout;
 mod messages;
 mod names;
 mod parse;
-#[cfg(feature = "queue")]
 mod queued;
 mod records;
 mod refused_files;
@@ -71,7 +70,6 @@ pub(crate) use json_object::{JsonObject, JsonString};
 pub(crate) use keep::TYPES;
 pub(crate) use kept_reader::KeptReader;
 pub(crate) use parse::parse_alone;
-#[cfg(feature = "queue")]
 pub(crate) use queued::Fit;
 pub(crate) use rows::{Bounded, MAX_RECORD_BYTES};
 pub(crate) use source::{Origin, Source};

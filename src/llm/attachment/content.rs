@@ -6,7 +6,6 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use base64::read::DecoderReader;
-#[cfg(feature = "queue")]
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -103,7 +102,6 @@ impl Attached<'_> {
 ///
 /// # Errors
 /// As [`append_base64`](Attached::append_base64).
-#[cfg(feature = "queue")]
 pub(crate) fn embed(part: &mut Value) -> Result<(), Error> {
     let file = Attached::read(part)?;
     let mut data = Vec::with_capacity(usize::try_from(file.encoded()).unwrap_or(0));
@@ -131,7 +129,6 @@ mod tests {
             file.append_base64(&mut out).unwrap();
             assert_eq!(out.len() as u64, 1 + file.encoded());
             assert_eq!(STANDARD.decode(&out[1..]).unwrap(), bytes, "{size}");
-            #[cfg(feature = "queue")]
             {
                 let mut embedded = part.value().clone();
                 embed(&mut embedded).unwrap();

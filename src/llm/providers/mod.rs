@@ -38,10 +38,6 @@ mod reply_contents;
 #[cfg(test)]
 mod request_tests;
 mod responses;
-#[cfg_attr(
-    not(feature = "queue"),
-    allow(dead_code, reason = "only who collects batches asks")
-)]
 mod retention;
 mod rules;
 mod sent_headers;

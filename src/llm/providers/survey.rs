@@ -96,7 +96,6 @@ impl ProviderStatus {
     }
 
     /// The same with this model for requests that name none.
-    #[cfg(feature = "queue")]
     pub(crate) fn with_model(&self, model: &str) -> Self {
         Self {
             usable: self.usable || self.lacks_model,

@@ -105,10 +105,6 @@ pub(crate) struct Batches {
     pub wire: BatchWire,
     requests: usize,
     megabytes: u64,
-    #[cfg_attr(
-        not(feature = "queue"),
-        expect(dead_code, reason = "only the queue collects batches")
-    )]
     pub retention: Retention,
 }
 
@@ -154,7 +150,6 @@ pub(crate) static VENDORS: LazyLock<Vec<Vendor>> = LazyLock::new(|| {
 
 impl Vendor {
     /// How long this provider keeps results of batches.
-    #[cfg(feature = "queue")]
     pub fn retention_of(provider: &str) -> Retention {
         let batches = Vendor::named(provider).and_then(|vendor| vendor.batches);
         batches.map_or(Retention::UNKNOWN, |batches| batches.retention)

@@ -196,7 +196,6 @@ struct Rows<'r> {
 }
 
 /// Whether a cell holds nothing: a formula may have made an empty text of it.
-#[cfg(any(feature = "parquet", feature = "queue", feature = "excel"))]
 fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
@@ -219,7 +218,6 @@ impl Rows<'_> {
     }
 
     /// Writes a row, with a value for each column; one with nothing in it is a blank line, as in a CSV file.
-    #[cfg(any(feature = "queue", feature = "excel"))]
     fn row(&mut self, values: &[Value]) -> Result<(), Error> {
         if values.iter().all(is_nothing) {
             self.blank()
@@ -263,7 +261,6 @@ impl Rows<'_> {
     }
 
     /// Why a reader gave up: because the work was cancelled, or for this reason.
-    #[cfg(any(feature = "queue", feature = "excel"))]
     fn gave_up(&self, why: &dyn fmt::Display) -> Error {
         let cancelled = self.ctx.check().err();
         cancelled.unwrap_or_else(|| self.unreadable(why))
